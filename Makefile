@@ -1,0 +1,68 @@
+# Two commands are all a new machine needs: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTO := protos/headstart/v1/precompute.proto
+STUBS := client/headstart/v1
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-chaos demo bench proto proto-check lint format types imports check image clean
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Headstart needs Python 3.11 or newer, and " + sys.executable + " is " + sys.version.split()[0] + ": run make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
+	@$(BIN)/headstart vocabulary build
+	@$(BIN)/headstart serve
+
+test: setup  ## Run every test but the chaos suite
+	@$(BIN)/headstart vocabulary build
+	$(BIN)/pytest
+
+test-chaos: setup  ## Run the slow tests that kill processes
+	@$(BIN)/headstart vocabulary build
+	$(BIN)/pytest -m chaos
+
+demo: setup  ## Play a game with and without a head start, and compare
+	@$(BIN)/headstart vocabulary build
+	@$(BIN)/python examples/demo.py
+
+proto: setup  ## Generate the stubs in client/headstart/v1 from the proto file
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos \
+		--python_out=client --grpc_python_out=client \
+		--mypy_out=client --mypy_grpc_out=client $(PROTO)
+
+proto-check: proto  ## Lint the proto file, compare it with the last release, check the stubs are current
+	$(BIN)/buf lint protos
+	.ci/proto-breaking $(BIN)/buf
+	git diff --exit-code -- $(STUBS)
+
+lint: setup  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## Mend style and formatting where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup  ## Check types, strictly
+	$(BIN)/mypy
+
+imports: setup  ## Check that imports run one way
+	$(BIN)/lint-imports
+
+check: lint types imports proto-check  ## All static checks
+
+clean:  ## Remove the environment and what tools left behind
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""Opens gRPC channels to the service: the address, the security and the habits of a connection."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+import grpc.aio
+
+ChannelOption = tuple[str, str | int]
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+# gRPC accepts no more than five attempts in a retry policy.
+MOST_ATTEMPTS: Final = 5
+
+# WatchResults is left out: its retry would not resume a stream that has begun, and PrecomputeClient
+# resumes it by itself.
+_RETRIED_METHODS: Final = (
+    "StartPrecompute",
+    "GetResults",
+    "GetStatus",
+    "CancelPrecompute",
+    "ListPrecomputes",
+    "ListPipelines",
+    "GetStats",
+)
+
+_COMMON_OPTIONS: Final[tuple[ChannelOption, ...]] = (
+    # A result is 18 kB, but clue and sample counts are the caller's choice.
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # A server answers more than one ping in five minutes with GOAWAY. Enough for what pings are
+    # for here: a long wait or watch must notice a connection that died without a word.
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # By default gRPC stays away from a server that was down for up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the service is and how to talk to it; channels are opened from it when needed."""
+
+    address: str
+    credentials: grpc.ChannelCredentials | None = None
+    token: str | Callable[[], str] | None = field(default=None, repr=False)
+    max_attempts: int = 1
+    options: Sequence[ChannelOption] = ()
+
+    def open(self, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
+        """Open a channel for the running event loop, which it is bound to."""
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(
+                self.address, options=self._options(), interceptors=interceptors
+            )
+        return grpc.aio.secure_channel(
+            self.address, self.credentials, options=self._options(), interceptors=interceptors
+        )
+
+    def open_blocking(self) -> grpc.Channel:
+        """Open a channel whose calls block their thread, and that any thread may use."""
+        if self.credentials is None:
+            return grpc.insecure_channel(self.address, options=self._options())
+        return grpc.secure_channel(self.address, self.credentials, options=self._options())
+
+    def metadata(self) -> Metadata:
+        """Return what each call sends along."""
+        if self.token is None:
+            return ()
+        token = self.token if isinstance(self.token, str) else self.token()
+        return (("authorization", f"Bearer {token}"),)
+
+    def _options(self) -> tuple[ChannelOption, ...]:
+        return (
+            *_COMMON_OPTIONS,
+            ("grpc.service_config", service_config(self.max_attempts)),
+            *self.options,
+        )
+
+
+def endpoint(
+    address: str | None,
+    *,
+    channel_credentials: grpc.ChannelCredentials | None = None,
+    call_credentials: grpc.CallCredentials | None = None,
+    token: str | Callable[[], str] | None = None,
+    max_attempts: int = 1,
+    options: Sequence[ChannelOption] = (),
+) -> Endpoint:
+    """Check the settings that a caller gave, and fill in the defaults."""
+    if not 1 <= max_attempts <= MOST_ATTEMPTS:
+        message = f"max_attempts must be 1 to {MOST_ATTEMPTS}, not {max_attempts}"
+        raise ValueError(message)
+    credentials = channel_credentials
+    if call_credentials is not None:
+        if channel_credentials is None:
+            message = "call_credentials need channel_credentials: gRPC sends them over TLS only"
+            raise ValueError(message)
+        credentials = grpc.composite_channel_credentials(channel_credentials, call_credentials)
+    return Endpoint(address or default_address(), credentials, token, max_attempts, tuple(options))
+
+
+def default_address() -> str:
+    """Return `HEADSTART_ADDRESS`, else the port that a server of this machine listens on."""
+    return os.environ.get("HEADSTART_ADDRESS") or "localhost:50051"
+
+
+def service_config(max_attempts: int) -> str:
+    """Return gRPC's service config: spread calls over all servers, retry while that helps."""
+    config: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if max_attempts > 1:
+        config["methodConfig"] = [
+            {
+                "name": [
+                    {"service": "headstart.v1.PrecomputeService", "method": method}
+                    for method in _RETRIED_METHODS
+                ],
+                # Every call is idempotent, so a retry can do no harm.
+                "retryPolicy": {
+                    "maxAttempts": max_attempts,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+        # A service in trouble must not be buried under retries: they stop when half the calls fail.
+        config["retryThrottling"] = {"maxTokens": 10, "tokenRatio": 0.1}
+    return json.dumps(config)

@@ -1,0 +1,294 @@
+"""Turns the service's messages into the plain values of `_results`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypedDict, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
+
+from headstart._errors import ServiceError
+from headstart._results import (
+    Artifact,
+    BridgingResults,
+    Cancelled,
+    Embedding,
+    Json,
+    Page,
+    PipelineDescription,
+    PrecomputeStatus,
+    Results,
+    RunSummary,
+    Started,
+    StartOutcome,
+    Stats,
+    Status,
+    StepDescription,
+    StepReport,
+    StepState,
+    Tensor,
+)
+from headstart.v1 import precompute_pb2 as pb
+
+T = TypeVar("T")
+
+BRIDGING_PIPELINE: Final = "bridging"
+
+# Up to here a double holds every whole number exactly.
+_LARGEST_EXACT_INT: Final = 2**53
+
+_STATUSES: Final[Mapping[int, PrecomputeStatus]] = {
+    pb.PRECOMPUTE_STATUS_PENDING: PrecomputeStatus.PENDING,
+    pb.PRECOMPUTE_STATUS_IN_PROGRESS: PrecomputeStatus.IN_PROGRESS,
+    pb.PRECOMPUTE_STATUS_COMPLETED: PrecomputeStatus.COMPLETED,
+    pb.PRECOMPUTE_STATUS_FAILED: PrecomputeStatus.FAILED,
+    pb.PRECOMPUTE_STATUS_CANCELLED: PrecomputeStatus.CANCELLED,
+}
+
+_OUTCOMES: Final[Mapping[int, StartOutcome]] = {
+    pb.START_OUTCOME_STARTED: StartOutcome.STARTED,
+    pb.START_OUTCOME_JOINED: StartOutcome.JOINED,
+    pb.START_OUTCOME_REUSED: StartOutcome.REUSED,
+    pb.START_OUTCOME_REPLACED: StartOutcome.REPLACED,
+}
+
+_STEP_STATES: Final[Mapping[int, StepState]] = {
+    pb.STEP_STATE_PENDING: StepState.PENDING,
+    pb.STEP_STATE_RUNNING: StepState.RUNNING,
+    pb.STEP_STATE_COMPLETED: StepState.COMPLETED,
+    pb.STEP_STATE_FAILED: StepState.FAILED,
+    pb.STEP_STATE_SKIPPED: StepState.SKIPPED,
+}
+
+
+def status_from(number: int) -> PrecomputeStatus:
+    """Convert a run's status."""
+    return _known(_STATUSES, number, "run status")
+
+
+def started_from(message: pb.StartPrecomputeResponse) -> Started:
+    """Convert the answer to a start."""
+    return Started(
+        namespace=message.namespace,
+        key=message.key,
+        outcome=_known(_OUTCOMES, message.outcome, "start outcome"),
+        status=status_from(message.status),
+        revision=message.revision,
+    )
+
+
+def results_from(message: pb.GetResultsResponse) -> Results:
+    """Convert a run's results."""
+    # A run of which nothing exists yet has no `results` on the wire: its pipeline tells the kind.
+    is_bridging = message.HasField("bridging") or (
+        message.pipeline == BRIDGING_PIPELINE and not message.HasField("custom")
+    )
+    steps = {
+        name: StepReport(
+            state=_known(_STEP_STATES, report.state, "step state"),
+            error=report.error or None,
+            elapsed=_elapsed(report, "elapsed", report.elapsed),
+            attempts=report.attempts,
+        )
+        for name, report in sorted(message.steps.items())
+    }
+    return Results(
+        **_run_from(message),
+        steps=steps,
+        bridging=_bridging_from(message.bridging, steps) if is_bridging else None,
+        custom=None
+        if is_bridging
+        else {
+            name: _artifact_from(artifact)
+            for name, artifact in sorted(message.custom.artifacts.items())
+        },
+    )
+
+
+def run_status_from(message: pb.GetStatusResponse) -> Status:
+    """Convert a run's status with its steps."""
+    return Status(
+        **_run_from(message),
+        steps={
+            name: _known(_STEP_STATES, state, "step state")
+            for name, state in sorted(message.steps.items())
+        },
+    )
+
+
+def cancelled_from(message: pb.CancelPrecomputeResponse) -> Cancelled:
+    """Convert the answer to a cancel."""
+    return Cancelled(
+        namespace=message.namespace,
+        key=message.key,
+        cancelled=message.cancelled,
+        status=status_from(message.status),
+        revision=message.revision,
+    )
+
+
+def page_from(message: pb.ListPrecomputesResponse) -> Page:
+    """Convert one page of a listing."""
+    return Page(
+        runs=tuple(RunSummary(**_run_from(run)) for run in message.precomputes),
+        next_page_token=message.next_page_token,
+    )
+
+
+def pipeline_from(message: pb.PipelineDescription) -> PipelineDescription:
+    """Convert a pipeline's description."""
+    return PipelineDescription(
+        name=message.name,
+        version=message.version,
+        description=message.description,
+        steps=tuple(
+            StepDescription(
+                name=step.name,
+                needs=tuple(step.needs),
+                required=step.required,
+                timeout=_elapsed(step, "timeout", step.timeout),
+                max_attempts=step.max_attempts,
+            )
+            for step in message.steps
+        ),
+        input_schema=_object_from(message.input_schema),
+    )
+
+
+def stats_from(message: pb.GetStatsResponse) -> Stats:
+    """Convert the counts."""
+    return Stats(
+        total_cached=message.total_cached,
+        active_tasks=message.active_tasks,
+        status_counts=dict(sorted(message.status_counts.items())),
+        queued_jobs=message.queued_jobs,
+        max_cached=message.max_cached,
+    )
+
+
+class _Run(TypedDict):
+    """The fields that every message about a run has, in the shape of our dataclasses."""
+
+    namespace: str
+    key: str
+    pipeline: str
+    revision: int
+    status: PrecomputeStatus
+    created_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    error: str | None
+
+
+def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.PrecomputeSummary) -> _Run:
+    return _Run(
+        namespace=message.namespace,
+        key=message.key,
+        pipeline=message.pipeline,
+        revision=message.revision,
+        status=status_from(message.status),
+        created_at=_time(message, "created_at"),
+        started_at=_time(message, "started_at"),
+        completed_at=_time(message, "completed_at"),
+        expires_at=_time(message, "expires_at"),
+        error=message.error or None,
+    )
+
+
+def _bridging_from(
+    message: pb.BridgingResults, steps: Mapping[str, StepReport]
+) -> BridgingResults:
+    def completed(step: str) -> bool:
+        return step in steps and steps[step].state is StepState.COMPLETED
+
+    # On the wire an empty list and an absent one are the same: a completed step makes it a list.
+    endpoints = completed("embed_endpoints")
+    clues = completed("haiku_bridge")
+    clue_embeddings = completed("haiku_embeddings")
+    lexical = completed("lexical_bridge")
+    samples = completed("null_samples")
+    return BridgingResults(
+        anchor_embedding=_if(endpoints, tuple(message.anchor_embedding)),
+        target_embedding=_if(endpoints, tuple(message.target_embedding)),
+        haiku_clues=_if(clues, tuple(message.haiku_clues)),
+        haiku_embeddings=_if(clue_embeddings, _embeddings(message.haiku_embeddings)),
+        lexical_bridge=_if(lexical, tuple(message.lexical_bridge)),
+        lexical_embeddings=_if(lexical, _embeddings(message.lexical_embeddings)),
+        null_samples=_if(samples, tuple(message.null_samples)),
+        embedding_model=message.embedding_model or None,
+    )
+
+
+def _if(completed: bool, values: tuple[T, ...]) -> tuple[T, ...] | None:
+    return values if completed or values else None
+
+
+def _embeddings(messages: Iterable[pb.Embedding]) -> tuple[Embedding, ...]:
+    return tuple(tuple(message.values) for message in messages)
+
+
+def _artifact_from(message: pb.Artifact) -> Artifact:
+    match message.WhichOneof("value"):
+        case "tensor":
+            return Tensor(shape=tuple(message.tensor.shape), values=tuple(message.tensor.values))
+        case "data":
+            return message.data
+        case "json":
+            return _json_from(message.json)
+        case _:
+            return None
+
+
+def _json_from(value: Value) -> Json:
+    match value.WhichOneof("kind"):
+        case "bool_value":
+            return value.bool_value
+        case "number_value":
+            return _number_from(value.number_value)
+        case "string_value":
+            return value.string_value
+        case "list_value":
+            return [_json_from(each) for each in value.list_value.values]
+        case "struct_value":
+            return _object_from(value.struct_value)
+        case _:
+            return None
+
+
+def _object_from(struct: Struct) -> dict[str, Json]:
+    return {name: _json_from(value) for name, value in struct.fields.items()}
+
+
+def _number_from(number: float) -> int | float:
+    # Protobuf has doubles only. A count that left as 3 should not come back as 3.0, which neither
+    # indexes nor ranges; the other way round an int serves wherever a float does.
+    if number.is_integer() and abs(number) <= _LARGEST_EXACT_INT:
+        return int(number)
+    return number
+
+
+def _time(
+    message: pb.GetResultsResponse | pb.GetStatusResponse | pb.PrecomputeSummary, field: str
+) -> datetime | None:
+    if not message.HasField(field):  # type: ignore[arg-type]  # the stubs want literals
+        return None
+    value: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    return value
+
+
+def _elapsed(message: Message, field: str, duration: Duration) -> timedelta | None:
+    if not message.HasField(field):
+        return None
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1000)
+
+
+def _known(table: Mapping[int, T], number: int, what: str) -> T:
+    try:
+        return table[number]
+    except KeyError:
+        message = f"the service sent {what} {number}, which this client is too old to know"
+        raise ServiceError(message) from None

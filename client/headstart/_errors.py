@@ -1,0 +1,128 @@
+"""Every error that this client raises on purpose.
+
+    HeadstartError
+    ├── InvalidRequest       the request breaks rules: `violations` names every one
+    ├── NotFound             nothing is kept under this key
+    ├── ResourceExhausted    no room for another run: try again after `retry_after` seconds
+    ├── ServiceUnavailable   nobody answers, or the service's store is away: `retry_after` likewise
+    ├── DeadlineExceeded     no answer came in time
+    ├── Unauthenticated      the service wants to know who calls
+    ├── PermissionDenied     the service knows, and says no
+    └── ServiceError         everything else: `error_id` finds it in the service's log
+
+gRPC's own exceptions are translated here and nowhere else; the original is the `__cause__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import grpc
+
+from headstart import _details
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule that one field of a request breaks."""
+
+    field: str
+    """The field's path in the request, for example `bridging.anchor`."""
+    description: str
+    """What it must be."""
+
+
+# Every argument but the message has a default, so that pickling (which calls the class with the
+# message alone, then restores the attributes) works across process pools and task queues.
+class HeadstartError(Exception):
+    """The root: catching it catches everything that this client raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+
+class InvalidRequest(HeadstartError):
+    """The request breaks rules, and nothing was done. Sending it again will not help."""
+
+    def __init__(self, message: str = "", violations: Iterable[Violation] = ()) -> None:
+        self.violations = tuple(violations)
+        """Every rule that was broken, at once. Empty when the server named none."""
+        listed = "; ".join(f"{each.field}: {each.description}" for each in self.violations)
+        super().__init__(": ".join(filter(None, (message, listed))))
+
+
+class NotFound(HeadstartError):
+    """Nothing is kept under this key: it was never started, or it expired, or was evicted."""
+
+
+class ResourceExhausted(HeadstartError):
+    """Every place is held by a run that has not ended, or an answer was too large."""
+
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which another attempt makes sense; None when the server did not say."""
+
+
+class ServiceUnavailable(HeadstartError):
+    """The service cannot be reached, or cannot reach its own store."""
+
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which another attempt makes sense; None when the server did not say."""
+
+
+class DeadlineExceeded(HeadstartError):
+    """No answer came before the call's timeout. The server may have done what was asked."""
+
+
+class Unauthenticated(HeadstartError):
+    """The service did not accept this client's credentials, or it wants some."""
+
+
+class PermissionDenied(HeadstartError):
+    """The service accepted this client's credentials, but they do not allow this call."""
+
+
+class ServiceError(HeadstartError):
+    """Any other failure, most often one inside the service."""
+
+    def __init__(
+        self,
+        message: str = "",
+        error_id: str | None = None,
+        code: grpc.StatusCode | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.error_id = error_id
+        """What to search the service's log for; None when the server gave none."""
+        self.code = code
+        """The gRPC code; None when the failure has none."""
+
+
+def from_rpc_error(error: grpc.RpcError) -> HeadstartError:
+    """Translate gRPC's exception, of either its asyncio or its synchronous kind."""
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        return ServiceError(str(error))
+    code = error.code()
+    message = error.details() or code.name
+    details = _details.read(error.trailing_metadata())
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidRequest(message, [Violation(*pair) for pair in details.violations])
+        case grpc.StatusCode.NOT_FOUND:
+            return NotFound(message)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return ResourceExhausted(message, details.retry_after)
+        case grpc.StatusCode.UNAVAILABLE:
+            return ServiceUnavailable(message, details.retry_after)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(message)
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return Unauthenticated(message)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return PermissionDenied(message)
+        case _:
+            return ServiceError(f"{code.name}: {message}", details.metadata.get("error_id"), code)

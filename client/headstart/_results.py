@@ -1,0 +1,254 @@
+"""What the service answers, as plain values.
+
+Every time is an aware `datetime` in UTC, or None when that has not happened. An embedding is a
+tuple of floats, of unit length, as long as the server's model makes it (384 by default). Mappings
+are plain dicts, so that results can be pickled and copied; treat them as read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeAlias
+
+Embedding: TypeAlias = tuple[float, ...]
+Json: TypeAlias = (
+    "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+)
+
+
+class PrecomputeStatus(StrEnum):
+    """Where a run stands. Each equals its value, so `status == "completed"` holds too."""
+
+    PENDING = "pending"
+    """Queued; no worker has taken it yet."""
+    IN_PROGRESS = "in_progress"
+    """A worker is computing it."""
+    COMPLETED = "completed"
+    """Ended; every required step has its result, but optional steps may have failed."""
+    FAILED = "failed"
+    """Ended; a required step failed."""
+    CANCELLED = "cancelled"
+    """Ended by a caller's cancel."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be computed."""
+        return self not in {PrecomputeStatus.PENDING, PrecomputeStatus.IN_PROGRESS}
+
+
+class StepState(StrEnum):
+    """Where one step of a run stands."""
+
+    PENDING = "pending"
+    """Waits for its inputs, or for a worker."""
+    RUNNING = "running"
+    """Is being computed."""
+    COMPLETED = "completed"
+    """Ended; its result is there."""
+    FAILED = "failed"
+    """Ended without a result."""
+    SKIPPED = "skipped"
+    """Never ran, because a step that it needs failed."""
+
+
+class StartOutcome(StrEnum):
+    """What a start did."""
+
+    STARTED = "started"
+    """Queued a new run."""
+    JOINED = "joined"
+    """Nothing new: the same inputs are being computed already."""
+    REUSED = "reused"
+    """Nothing new: the same inputs have been computed already."""
+    REPLACED = "replaced"
+    """Cancelled a run of other inputs under the same key, and queued a new one."""
+
+
+class RecipientType(StrEnum):
+    """Who answers a bridging game."""
+
+    HUMAN = "human"
+    """A person."""
+    HAIKU = "haiku"
+    """Claude Haiku too: its bridge is computed ahead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """How one step went."""
+
+    state: StepState
+    error: str | None
+    """Why it failed or was skipped."""
+    elapsed: timedelta | None
+    """How long all its attempts took together; None until it has ended."""
+    attempts: int
+    """How often it was tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgingResults:
+    """What a bridging game needs. A part that does not exist (yet) is None: compute it live."""
+
+    anchor_embedding: Embedding | None
+    target_embedding: Embedding | None
+    haiku_clues: tuple[str, ...] | None
+    """As many words as the start's `clue_count`, by Claude Haiku; None for a human recipient."""
+    haiku_embeddings: tuple[Embedding, ...] | None
+    """One per clue, in the clues' order."""
+    lexical_bridge: tuple[str, ...] | None
+    """The `clue_count` vocabulary words of highest relevance, best first."""
+    lexical_embeddings: tuple[Embedding, ...] | None
+    """One per word of `lexical_bridge`, in its order."""
+    null_samples: tuple[float, ...] | None
+    """Relevances (-1 to 1) of `null_sample_count` random bridges, ascending; see `percentile`."""
+    embedding_model: str | None
+    """The model that made every embedding here. Scores of other models' embeddings differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A dense array in row-major order; `numpy.reshape(t.values, t.shape)` makes it one."""
+
+    shape: tuple[int, ...]
+    values: tuple[float, ...]
+    """As many as the product of `shape`, single precision."""
+
+
+Artifact: TypeAlias = Json | Tensor | bytes
+"""What one step of a custom pipeline returned: plain JSON values, an array, or bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """A run and whatever exists of its results, whole or in part."""
+
+    namespace: str
+    key: str
+    pipeline: str
+    revision: int
+    """Grows by one each time the key is started anew."""
+    status: PrecomputeStatus
+    created_at: datetime | None
+    started_at: datetime | None
+    """When a worker first took it."""
+    completed_at: datetime | None
+    expires_at: datetime | None
+    error: str | None
+    """Why the run failed or was cancelled."""
+    steps: Mapping[str, StepReport]
+    """By name, one for each step of this run."""
+    bridging: BridgingResults | None
+    """None when this is a run of another pipeline."""
+    custom: Mapping[str, Artifact] | None
+    """By step, only of completed steps; None when this is a run of the bridging pipeline."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The steps that have no result (yet), by name: not ended, failed or skipped."""
+        return tuple(
+            name for name, report in self.steps.items() if report.state is not StepState.COMPLETED
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What a start did, and the run that it leads to."""
+
+    namespace: str
+    key: str
+    outcome: StartOutcome
+    status: PrecomputeStatus
+    revision: int
+    """Pass it as `min_revision` to read no earlier run of this key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """A run without its results."""
+
+    namespace: str
+    key: str
+    pipeline: str
+    revision: int
+    status: PrecomputeStatus
+    created_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    error: str | None
+    """Why the run failed or was cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(RunSummary):
+    """A run without its results, with the state of each step."""
+
+    steps: Mapping[str, StepState]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a listing."""
+
+    runs: tuple[RunSummary, ...]
+    next_page_token: str
+    """Empty on the last page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """What a cancel did."""
+
+    namespace: str
+    key: str
+    cancelled: bool
+    """Whether this call ended the run; False when it had ended before."""
+    status: PrecomputeStatus
+    """After the call."""
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDescription:
+    """One step of a pipeline."""
+
+    name: str
+    needs: tuple[str, ...]
+    """The steps whose results it takes."""
+    required: bool
+    """Whether the run fails when this step fails."""
+    timeout: timedelta | None
+    """How long one attempt may take."""
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineDescription:
+    """A pipeline that the service can run."""
+
+    name: str
+    version: str
+    description: str
+    steps: tuple[StepDescription, ...]
+    input_schema: Mapping[str, Json]
+    """JSON Schema of the inputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """How much is kept and running."""
+
+    total_cached: int
+    """Everything kept: queued, running and ended."""
+    active_tasks: int
+    """Runs that a worker is computing."""
+    status_counts: Mapping[str, int]
+    """By `PrecomputeStatus` or its value; statuses that nothing has are left out."""
+    queued_jobs: int
+    """Jobs that no worker has taken yet, in all namespaces."""
+    max_cached: int
+    """How many runs the server keeps at most."""

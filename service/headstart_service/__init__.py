@@ -1,0 +1,1 @@
+"""The Headstart server: gRPC API, store, engine, pipelines and their providers."""

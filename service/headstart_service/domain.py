@@ -1,0 +1,240 @@
+"""The words of the domain: runs, their states, and what moves between the layers.
+
+Knows neither gRPC nor Redis. Times are microseconds since the Unix epoch, by Redis's clock, and
+end in `_us`; durations are seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .errors import Violation
+
+DEFAULT_NAMESPACE = "default"
+MAX_KEY_BYTES = 256
+_NAMESPACE = re.compile(r"[a-z0-9._-]{1,64}")
+
+
+class Status(StrEnum):
+    """A run's state. The values are what the seed's `status_counts` uses as keys."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be computed for the run."""
+        return self not in (Status.PENDING, Status.IN_PROGRESS)
+
+
+class StepState(StrEnum):
+    """A step's state; each value is the letter that the record keeps in front of its fragment."""
+
+    PENDING = "P"
+    RUNNING = "R"
+    COMPLETED = "C"
+    FAILED = "F"
+    SKIPPED = "S"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the step will not change any more."""
+        return self not in (StepState.PENDING, StepState.RUNNING)
+
+
+class Outcome(StrEnum):
+    """What a start did."""
+
+    STARTED = "started"
+    JOINED = "joined"
+    REUSED = "reused"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """A caller's name for a run, inside its namespace."""
+
+    namespace: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.key}"
+
+    def violations(self) -> list[Violation]:
+        """The rules that this key breaks."""
+        found = namespace_violations(self.namespace)
+        size = len(self.key.encode())
+        if not 1 <= size <= MAX_KEY_BYTES:
+            found.append(Violation("key", f"must be 1 to {MAX_KEY_BYTES} bytes, is {size}"))
+        elif has_control_characters(self.key):
+            found.append(Violation("key", "must not contain control characters"))
+        return found
+
+
+def namespace_violations(namespace: str) -> list[Violation]:
+    """The rules that this namespace breaks."""
+    if _NAMESPACE.fullmatch(namespace):
+        return []
+    rule = "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-'"
+    return [Violation("namespace", rule)]
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether `text` holds a control, format, surrogate or line-separating character."""
+    return any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text)
+
+
+def digest(value: Any) -> str:
+    """A 128-bit fingerprint (32 hex digits of SHA-256) of `value`'s canonical JSON."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A validated request to compute: what a start writes and a worker runs."""
+
+    pipeline: str
+    inputs: bytes
+    """The normalised inputs as JSON."""
+    digest: str
+    """Of the pipeline's name and version and all inputs: equal plans, equal digests."""
+    steps: Mapping[str, str]
+    """This run's steps in order, each with the digest of just what it depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The answer to a start."""
+
+    outcome: Outcome
+    status: Status
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The answer to a cancel."""
+
+    cancelled: bool
+    status: Status
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step as the record keeps it.
+
+    `fragment` is a serialized piece of GetResultsResponse: the step's report and, once it is
+    completed, its results.
+    """
+
+    name: str
+    state: StepState
+    fragment: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run without its results."""
+
+    key: RunKey
+    pipeline: str
+    revision: int
+    status: Status
+    created_us: int
+    started_us: int
+    completed_us: int
+    expires_us: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run with everything that exists of its results, as one atomic read saw it."""
+
+    summary: RunSummary
+    states: Mapping[str, StepState]
+    """Each of the run's steps, in the pipeline's order."""
+    body: bytes
+    """The fragments of all steps that have one, joined."""
+    lives_for: float
+    """Seconds until it expires, at the time of the read."""
+
+    def ended(self, steps: Sequence[str]) -> bool:
+        """Whether nothing more will come for these steps; none means all of them."""
+        if self.summary.status.ended:
+            return True
+        wanted = steps or self.states
+        return all(self.states[step].ended for step in wanted if step in self.states)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Something that happened to a run: what waiters wake up for and caches drop."""
+
+    kind: str
+    """started, claimed, step, released, ended, cancelled or dropped."""
+    key: RunKey
+    revision: int
+    steps: tuple[str, ...]
+    """With kind "step": the steps that ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """No run of this key below this revision is wanted any more."""
+
+    key: RunKey
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One delivery of a queued run to a worker."""
+
+    partition: int
+    entry: str
+    """The id of the stream entry that carries it."""
+    key: RunKey
+    run: str
+    """Which start of this key it was queued by: unique for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's right to write for a run. `attempt` fences off every earlier holder."""
+
+    job: Job
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that a worker has taken: what to run, and what is there already."""
+
+    lease: Lease
+    revision: int
+    pipeline: str
+    inputs: bytes
+    ended: Mapping[str, StepRecord]
+    """The steps that an earlier holder, or an earlier revision, has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much is kept, by status, and how much is queued."""
+
+    counts: Mapping[Status, int]
+    queued_jobs: int

@@ -1,0 +1,1 @@
+"""Runs pipelines: DAGs of typed async steps. Knows neither gRPC nor Redis."""

@@ -1,0 +1,88 @@
+"""Batches that gather while the previous one is being computed: nobody waits for a timer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+class Batcher(Generic[Item, Value]):
+    """Computes items in batches, on one thread of its own.
+
+    An item that arrives while the thread is idle is computed at once; items that arrive while it
+    is busy form the next batch. Use it as an async context manager: leaving it drops what still
+    waits and ends the thread.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Item]], Sequence[Value]],
+        *,
+        max_batch: int,
+        max_waiting: int,
+        name: str,
+    ) -> None:
+        """Compute with `compute`, which gets 1 to `max_batch` items and returns as many values."""
+        self._compute = compute
+        self._max_batch = max_batch
+        self._waiting: asyncio.Queue[tuple[Item, asyncio.Future[Value]]] = asyncio.Queue(max_waiting)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name=f"batcher {self._name}")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        while not self._waiting.empty():
+            self._waiting.get_nowait()[1].cancel()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    async def submit(self, item: Item) -> Value:
+        """The value of `item`. Raises what `compute` raised for its batch."""
+        future: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+        await self._waiting.put((item, future))
+        return await future
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < self._max_batch and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            # A caller that was cancelled while it waited wants nothing any more.
+            batch = [(item, future) for item, future in batch if not future.done()]
+            if batch:
+                await self._settle(batch)
+
+    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Value]]]) -> None:
+        loop = asyncio.get_running_loop()
+        items = [item for item, _ in batch]
+        try:
+            values = await loop.run_in_executor(self._executor, self._compute, items)
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), value in zip(batch, values, strict=True):
+                if not future.done():
+                    future.set_result(value)

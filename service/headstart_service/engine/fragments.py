@@ -1,0 +1,35 @@
+"""Step reports as wire fragments.
+
+Concatenated protobuf messages merge, and a later map entry replaces an earlier one of its name. So
+each step's report and result can be a serialized GetResultsResponse of their own, and a whole
+answer is those pieces joined.
+"""
+
+from __future__ import annotations
+
+from headstart.v1 import precompute_pb2 as pb
+
+from ..domain import StepState
+
+PROTO_STATE = {
+    StepState.PENDING: pb.STEP_STATE_PENDING,
+    StepState.RUNNING: pb.STEP_STATE_RUNNING,
+    StepState.COMPLETED: pb.STEP_STATE_COMPLETED,
+    StepState.FAILED: pb.STEP_STATE_FAILED,
+    StepState.SKIPPED: pb.STEP_STATE_SKIPPED,
+}
+
+
+def report_fragment(
+    step: str,
+    state: StepState,
+    *,
+    error: str = "",
+    elapsed: float | None = None,
+    attempts: int = 0,
+) -> bytes:
+    """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds."""
+    report = pb.StepReport(state=PROTO_STATE[state], error=error, attempts=attempts)
+    if elapsed is not None:
+        report.elapsed.FromNanoseconds(round(elapsed * 1e9))
+    return pb.GetResultsResponse(steps={step: report}).SerializeToString()

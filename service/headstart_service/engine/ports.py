@@ -1,0 +1,72 @@
+"""What the engine needs from whoever keeps the runs; `store` satisfies it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from ..domain import Claim, Job, Lease, Status, StepRecord, Withdrawal
+
+
+class RunLedger(Protocol):
+    """Where one run's progress is written, fenced by its lease.
+
+    Both raise LeaseLost when the lease no longer holds.
+    """
+
+    async def commit(
+        self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
+    ) -> None:
+        """Keep what ended and show what now runs, atomically."""
+        ...
+
+    async def finish(
+        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+    ) -> None:
+        """Keep what ended and end the run, atomically."""
+        ...
+
+
+class JobQueue(RunLedger, Protocol):
+    """Where a worker gets its runs. Partitions are numbered from 0."""
+
+    partitions: int
+
+    async def prepare_queue(self) -> None:
+        """Make sure that jobs can be delivered; safe to repeat."""
+        ...
+
+    async def next_jobs(
+        self, partition: int, worker: str, limit: int, wait: float
+    ) -> Sequence[Job]:
+        """Up to `limit` new jobs, after waiting at most `wait` seconds for the first."""
+        ...
+
+    async def lost_jobs(self, partition: int, worker: str, limit: int) -> Sequence[Job]:
+        """Up to `limit` jobs whose worker let its lease run out; they are now `worker`'s."""
+        ...
+
+    async def claim(self, job: Job, worker: str) -> Claim | None:
+        """Take the job's run; None when there is nothing left to do for it."""
+        ...
+
+    async def renew(self, leases: Sequence[Lease], worker: str) -> Sequence[Lease]:
+        """Renew these leases; gives back those that no longer hold."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Put the run back into the queue, with the steps it has ended."""
+        ...
+
+    async def sweep(self) -> None:
+        """Forget what has expired."""
+        ...
+
+    async def leave(self, worker: str) -> None:
+        """Take this worker off the queue, and put back what was delivered but not claimed."""
+        ...
+
+    def withdrawals(self) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal]]:
+        """The runs that were cancelled or replaced, as it happens; may miss some."""
+        ...

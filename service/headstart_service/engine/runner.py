@@ -1,0 +1,189 @@
+"""Runs one claimed run: every step as soon as its inputs exist, each kept as soon as it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ..domain import Claim, Status, StepRecord, StepState
+from ..errors import HeadstartError, StepFailed
+from .fragments import report_fragment
+from .pipeline import Pipeline
+from .ports import RunLedger
+from .step import DIGEST_PARAMETER, Step
+
+log = logging.getLogger(__name__)
+
+
+async def run(
+    claim: Claim, pipeline: Pipeline, providers: Mapping[str, Any], ledger: RunLedger
+) -> Status:
+    """Run what is missing of `claim` and finish it.
+
+    Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
+    progress cannot be kept; either way no step of it is left running.
+    """
+    return await _Run(claim, pipeline, providers, ledger).to_end()
+
+
+class _Run:
+    """The state of one run: which steps have which value, and which are still to start.
+
+    Only one task at a time writes to the ledger. What ends meanwhile is gathered and goes with the
+    next write, so no write can overtake another.
+    """
+
+    def __init__(
+        self, claim: Claim, pipeline: Pipeline, providers: Mapping[str, Any], ledger: RunLedger
+    ) -> None:
+        self._lease = claim.lease
+        self._pipeline = pipeline
+        self._providers = providers
+        self._ledger = ledger
+        self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
+        self._digests = pipeline.step_digests(self._inputs)
+        self._kept = claim.ended
+        self._states = {name: record.state for name, record in claim.ended.items()}
+        self._values: dict[str, Any] = {}
+        self._waiting = [name for name in self._digests if name not in claim.ended]
+        self._running = 0
+        self._unwritten: list[StepRecord] = []
+        self._ready: list[Step] = []
+        self._failure = ""
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def to_end(self) -> Status:
+        self._advance()
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._write(group)
+        except BaseExceptionGroup as errors:
+            expected = errors.subgroup(HeadstartError)
+            if expected is None:
+                raise
+            # The first one cancelled the rest.
+            raise expected.exceptions[0] from None
+        return Status.FAILED if self._failure else Status.COMPLETED
+
+    async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
+        record, error = await self._attempt(step)
+        self._running -= 1
+        self._states[step.name] = record.state
+        self._unwritten.append(record)
+        if step.required and record.state is not StepState.COMPLETED:
+            self._failure = f"{step.name}: {error}"
+        self._advance()
+        async with self._writing:
+            if self._unwritten:
+                await self._write(group)
+
+    async def _write(self, group: asyncio.TaskGroup) -> None:
+        """Write what ended, then start what became ready or end the run."""
+        ended, self._unwritten = self._unwritten, []
+        ready, self._ready = self._ready, []
+        if self._failure:
+            for task in self._tasks - {asyncio.current_task()}:
+                task.cancel()
+            ended.extend(self._abandoned())
+            await self._ledger.finish(self._lease, ended, Status.FAILED, self._failure)
+        elif self._running:
+            running = [_record(s.name, StepState.RUNNING) for s in ready]
+            await self._ledger.commit(self._lease, ended, running)
+            for step in ready:
+                name = f"{self._lease.job.key} {step.name}"
+                self._tasks.add(group.create_task(self._one(group, step), name=name))
+        else:
+            await self._ledger.finish(self._lease, ended, Status.COMPLETED, "")
+
+    def _advance(self) -> None:
+        """Take every step that can start now, and skip every one that never can."""
+        still_waiting = []
+        for name in self._waiting:  # in dependency order, so one pass settles chains of skips
+            step = self._pipeline.by_name[name]
+            states = {need: self._states.get(need) for need in self._pipeline.needs(step)}
+            lost = [n for n, s in states.items() if s in (StepState.FAILED, StepState.SKIPPED)]
+            if lost:
+                self._states[name] = StepState.SKIPPED
+                self._unwritten.append(
+                    _record(name, StepState.SKIPPED, error=f"{lost[0]} has no result")
+                )
+            elif all(state is StepState.COMPLETED for state in states.values()):
+                self._ready.append(step)
+                self._running += 1
+            else:
+                still_waiting.append(name)
+        self._waiting = still_waiting
+
+    def _abandoned(self) -> list[StepRecord]:
+        """What will never end because a required step failed."""
+        return [
+            _record(name, StepState.SKIPPED, error="a required step failed")
+            for name in self._digests
+            if name not in self._states
+        ]
+
+    async def _attempt(self, step: Step) -> tuple[StepRecord, str]:
+        """Run a step until it succeeds or may not be tried again; never raises what it raised."""
+        began = time.monotonic()
+        error = ""
+        for attempt in range(1, step.max_attempts + 1):
+            retry = True
+            try:
+                async with asyncio.timeout(step.timeout):
+                    value = await step.function(**self._arguments(step))
+                result = self._pipeline.codec.encode(step.name, value)
+                self._values[step.name] = value
+                elapsed = time.monotonic() - began
+                done = _record(step.name, StepState.COMPLETED, result, elapsed, attempt)
+                return done, ""
+            except StepFailed as failure:
+                error, retry = str(failure), failure.retry
+            except TimeoutError:
+                error = f"took longer than {step.timeout:g} s"
+            except Exception:
+                # Callers get an id, never the text: it may hold anything.
+                error_id = uuid.uuid4().hex[:12]
+                error = f"internal error {error_id}"
+                log.exception("%s %s: %s", self._lease.job.key, step.name, error)
+            if not retry or attempt == step.max_attempts:
+                break
+            await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
+        log.warning("%s %s failed after %d tries: %s", self._lease.job.key, step.name, attempt, error)
+        elapsed = time.monotonic() - began
+        failed = _record(step.name, StepState.FAILED, b"", elapsed, attempt, error)
+        return failed, error
+
+    def _arguments(self, step: Step) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        for name in step.parameters:
+            if name in self._pipeline.by_name:
+                arguments[name] = self._value(name)
+            elif name in self._pipeline.inputs.model_fields:
+                arguments[name] = getattr(self._inputs, name)
+            elif name == DIGEST_PARAMETER:
+                arguments[name] = self._digests[step.name]
+            else:
+                arguments[name] = self._providers[name]
+        return arguments
+
+    def _value(self, name: str) -> Any:
+        if name not in self._values:  # ended before this worker took the run
+            self._values[name] = self._pipeline.codec.decode(name, self._kept[name].fragment)
+        return self._values[name]
+
+
+def _record(
+    name: str,
+    state: StepState,
+    result: bytes = b"",
+    elapsed: float | None = None,
+    attempts: int = 0,
+    error: str = "",
+) -> StepRecord:
+    report = report_fragment(name, state, error=error, elapsed=elapsed, attempts=attempts)
+    return StepRecord(name, state, result + report)

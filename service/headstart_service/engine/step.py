@@ -1,0 +1,75 @@
+"""A step: one async function of a pipeline, with how it may be run.
+
+What a step needs is read off its parameters' names. Each is an input of the pipeline, another
+step (it then gets that step's value), a provider of the worker (`embedder`, `vocabulary`, …) or
+`step_digest`, the fingerprint of everything that the step depends on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+DIGEST_PARAMETER = "step_digest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step's function and rules. Make one with the `step` decorator."""
+
+    name: str
+    function: Callable[..., Awaitable[Any]]
+    parameters: tuple[str, ...]
+    required: bool
+    """Whether the run fails when this step fails."""
+    timeout: float
+    """Seconds that one attempt may take."""
+    max_attempts: int
+    backoff: float
+    """Seconds before the second attempt; doubled before each later one."""
+    when: Callable[[Any], bool] | None
+    """Whether a run with these inputs has this step at all; None means always."""
+
+
+def step(
+    *,
+    required: bool = False,
+    timeout: float = 30.0,
+    max_attempts: int = 1,
+    backoff: float = 0.2,
+    when: Callable[[Any], bool] | None = None,
+) -> Callable[[Callable[..., Awaitable[Any]]], Step]:
+    """Make an async function a step of its own name.
+
+    Raises TypeError when the function is not async or takes *args, **kwargs or positional-only
+    parameters, ValueError when a rule is out of its range.
+    """
+    if timeout <= 0:
+        raise ValueError(f"timeout must be more than 0 seconds, is {timeout}")
+    if max_attempts < 1:
+        raise ValueError(f"max_attempts must be 1 or more, is {max_attempts}")
+
+    def make(function: Callable[..., Awaitable[Any]]) -> Step:
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"step {function.__name__} must be an async function")
+        parameters = inspect.signature(function).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters:
+            if parameter.kind not in named:
+                raise TypeError(
+                    f"step {function.__name__}: parameter {parameter.name} must have a plain name"
+                )
+        return Step(
+            name=function.__name__,
+            function=function,
+            parameters=tuple(p.name for p in parameters),
+            required=required,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            when=when,
+        )
+
+    return make

@@ -1,0 +1,225 @@
+"""The worker: takes jobs, runs them in a bounded pool, keeps their leases, hands on what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..domain import Claim, Job, Lease, RunKey, Status
+from ..errors import LeaseLost, StoreUnavailable
+from .ports import JobQueue
+from .registry import Registry
+from .runner import run
+
+log = logging.getLogger(__name__)
+
+_POLL = 1.0
+_BURST = 16
+_SWEEP_EVERY = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRules:
+    """How a worker behaves. Durations in seconds."""
+
+    name: str
+    """Unique among all workers of a store."""
+    concurrency: int
+    """How many runs it works on at once."""
+    lease: float
+    """How long a run stays its own without renewal."""
+    drain: float
+    """How long runs may go on after it was told to stop."""
+
+
+class Worker:
+    """Runs jobs until it is told to stop."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        registry: Registry,
+        providers: Mapping[str, Any],
+        rules: WorkerRules,
+    ) -> None:
+        """Run the registry's pipelines with these providers on the queue's jobs."""
+        self._queue = queue
+        self._registry = registry
+        self._providers = providers
+        self._rules = rules
+        self._slots = asyncio.Semaphore(rules.concurrency)
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._runs: dict[Lease, tuple[Claim, asyncio.Task[Status]]] = {}
+        self._stopping = asyncio.Event()
+        self._handing_on = False
+
+    def stop(self) -> None:
+        """Take no more jobs, and make `serve` return once its runs have ended or were handed on."""
+        self._stopping.set()
+
+    async def serve(self) -> None:
+        """Work until `stop`, then drain. Raises what a bug in the worker itself raised."""
+        await _until_it_works(self._queue.prepare_queue)
+        async with asyncio.TaskGroup() as group:
+            every = self._rules.lease / 3
+            upkeep = [
+                group.create_task(_repeat(self._renew, every), name="renew"),
+                group.create_task(_repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
+                group.create_task(self._withdraw(), name="withdraw"),
+            ]
+            taking = [group.create_task(_repeat(lambda: self._reclaim(group), every), name="reclaim")]
+            for partition in range(self._queue.partitions):
+                fetch = self._fetch(group, partition)
+                taking.append(group.create_task(fetch, name=f"fetch {partition}"))
+            await self._stopping.wait()
+            for task in taking:
+                task.cancel()
+            await asyncio.wait(taking)
+            await self._drain()
+            for task in upkeep:
+                task.cancel()
+        await self._queue.leave(self._rules.name)
+
+    async def _fetch(self, group: asyncio.TaskGroup, partition: int) -> None:
+        """Take new jobs whenever there is a slot for them."""
+        name = self._rules.name
+        while True:
+            await self._slots.acquire()
+            free = 1
+            try:
+                jobs = list(await self._queue.next_jobs(partition, name, 1, _POLL))
+                while jobs and not self._slots.locked() and free < _BURST:
+                    await self._slots.acquire()
+                    free += 1
+                if free > 1:
+                    jobs += await self._queue.next_jobs(partition, name, free - 1, 0)
+                for job in jobs:
+                    free -= 1
+                    self._start(group, job)
+            except StoreUnavailable as error:
+                log.warning("no jobs: %s", error)
+                await asyncio.sleep(_POLL / 4)
+            finally:
+                for _ in range(free):
+                    self._slots.release()
+
+    async def _reclaim(self, group: asyncio.TaskGroup) -> None:
+        """Take over what other workers have lost. Without a claim it is lost again, so no hurry."""
+        for partition in range(self._queue.partitions):
+            for job in await self._queue.lost_jobs(partition, self._rules.name, _BURST):
+                log.warning("%s reclaimed: its worker was lost", job.key)
+                await self._slots.acquire()
+                self._start(group, job)
+
+    def _start(self, group: asyncio.TaskGroup, job: Job) -> None:
+        task = group.create_task(self._work(job), name=str(job.key))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _work(self, job: Job) -> None:
+        """Claim a job and run it; gives its slot back."""
+        try:
+            claim = await self._queue.claim(job, self._rules.name)
+            if claim is not None:
+                await self._run(claim)
+        except StoreUnavailable as error:
+            # The lease runs out, and whoever reclaims the job keeps the steps that were committed.
+            log.warning("%s left alone: %s", job.key, error)
+        finally:
+            self._slots.release()
+
+    async def _run(self, claim: Claim) -> None:
+        lease = claim.lease
+        name = f"{lease.job.key} revision {claim.revision} attempt {lease.attempt}"
+        if self._handing_on:
+            await self._queue.release(lease)
+            return
+        # A task of its own: a lost lease cancels the run, and this one still cleans up.
+        task = asyncio.create_task(self._execute(claim), name=name)
+        self._runs[lease] = claim, task
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+            del self._runs[lease]
+        if task.cancelled() and self._handing_on:
+            await self._queue.release(lease)
+            log.info("%s handed on", name)
+        elif task.cancelled():
+            log.info("%s stopped: cancelled, replaced or lost", name)
+        else:
+            log.info("%s %s", name, task.result())
+
+    async def _execute(self, claim: Claim) -> Status:
+        pipeline = self._registry.find(claim.pipeline)
+        try:
+            if pipeline is None:
+                reason = f"this worker has no pipeline {claim.pipeline}"
+                await self._queue.finish(claim.lease, (), Status.FAILED, reason)
+                return Status.FAILED
+            return await run(claim, pipeline, self._providers, self._queue)
+        except LeaseLost:
+            raise asyncio.CancelledError from None
+        except StoreUnavailable:
+            raise
+        except Exception:
+            reason = f"internal error {uuid.uuid4().hex[:12]}"
+            log.exception("%s: %s", claim.lease.job.key, reason)
+            await self._queue.finish(claim.lease, (), Status.FAILED, reason)
+            return Status.FAILED
+
+    async def _renew(self) -> None:
+        for lease in await self._queue.renew(list(self._runs), self._rules.name):
+            if lease in self._runs:
+                self._runs[lease][1].cancel()
+
+    async def _withdraw(self) -> None:
+        """Stop runs at once when they are cancelled or replaced, not at their next commit."""
+        while True:
+            try:
+                async with self._queue.withdrawals() as withdrawals:
+                    async for withdrawn in withdrawals:
+                        self._stop_older(withdrawn.key, withdrawn.revision)
+            except StoreUnavailable as error:
+                log.debug("no withdrawals: %s", error)
+                await asyncio.sleep(_POLL)
+
+    def _stop_older(self, key: RunKey, revision: int) -> None:
+        for claim, task in list(self._runs.values()):
+            if claim.lease.job.key == key and claim.revision < revision:
+                task.cancel()
+
+    async def _drain(self) -> None:
+        """Let runs end for a while, then hand on those that have not."""
+        if self._jobs:
+            log.info("draining %d runs for at most %g s", len(self._jobs), self._rules.drain)
+            await asyncio.wait(self._jobs, timeout=self._rules.drain)
+        self._handing_on = True
+        for _, task in list(self._runs.values()):
+            task.cancel()
+        if self._jobs:
+            await asyncio.wait(self._jobs)
+
+
+async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await action()
+        except StoreUnavailable as error:
+            log.warning("upkeep: %s", error)
+
+
+async def _until_it_works(action: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await action()
+        except StoreUnavailable as error:
+            log.warning("waiting for the store: %s", error)
+            await asyncio.sleep(_POLL)
+        else:
+            return

@@ -1,0 +1,81 @@
+"""Every error that crosses a boundary inside the server.
+
+    HeadstartError
+    ├── InvalidRequest       the caller's request breaks rules: every violation at once
+    ├── RunNotFound          no run is kept under that key
+    ├── CapacityExhausted    every place is held by a run that has not ended
+    ├── StoreUnavailable     Redis did not answer in time
+    ├── LeaseLost            a worker wrote for a run that is no longer its own
+    ├── StepFailed           a step ended without a result, for a reason that callers may read
+    └── StartupError         the operator must mend something before this process can serve
+
+Foreign exceptions are translated where they enter (redis in `store`, pydantic in `engine`, the
+SDK in `providers`); `api/status` alone translates these into gRPC codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class HeadstartError(Exception):
+    """The root: catching it catches everything that the server raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule that one field breaks; `field` is its path in the request."""
+
+    field: str
+    description: str
+
+
+class InvalidRequest(HeadstartError):
+    """The request breaks rules; nothing was done."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = tuple(violations)
+
+
+class RunNotFound(HeadstartError):
+    """No run is kept under this key: never started, expired or evicted."""
+
+    def __init__(self, namespace: str, key: str) -> None:
+        super().__init__(f"nothing is precomputed under {namespace}/{key}")
+
+
+class CapacityExhausted(HeadstartError):
+    """Every place is held by a run that has not ended; try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoreUnavailable(HeadstartError):
+    """Redis did not answer in time; try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LeaseLost(HeadstartError):
+    """The run was replaced, cancelled or given to another worker: stop working on it."""
+
+
+class StepFailed(HeadstartError):
+    """A step cannot give its result. The message is shown to callers, so it holds no secrets.
+
+    Raise it with `retry=False` when another attempt would fail in the same way.
+    """
+
+    def __init__(self, reason: str, *, retry: bool = True) -> None:
+        super().__init__(reason)
+        self.retry = retry
+
+
+class StartupError(HeadstartError):
+    """The process cannot serve; the message tells the operator what to mend."""

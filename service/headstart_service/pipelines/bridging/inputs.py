@@ -1,0 +1,140 @@
+"""What a bridging run is given: validated all at once, normalised, the same after a second pass."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from ...domain import has_control_characters
+
+MAX_WORD_LENGTH = 64
+MAX_CLUES = 50
+MAX_NULL_SAMPLES = 10_000
+_MAX_ECHO = 40
+"""How much of a wrong input a message may repeat."""
+
+
+def normalise(text: str) -> str:
+    """`text` in NFC, trimmed, inner spaces folded to one, in lower case; idempotent."""
+    folded = " ".join(unicodedata.normalize("NFC", text).split())
+    # Some capitals have a lower case of several code points, which may compose again.
+    return unicodedata.normalize("NFC", folded.lower())
+
+
+class BridgingInputs(BaseModel):
+    """A game: two words, who answers, and how much to compute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    anchor: str = Field(min_length=1, max_length=MAX_WORD_LENGTH)
+    target: str = Field(min_length=1, max_length=MAX_WORD_LENGTH)
+    recipient_type: Literal["human", "haiku"]
+    clue_count: int = Field(default=5, ge=1, le=MAX_CLUES)
+    null_sample_count: int = Field(default=100, ge=1, le=MAX_NULL_SAMPLES)
+
+    @field_validator("anchor", "target", mode="before")
+    @classmethod
+    def _a_word(cls, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"must be text, is {_brief(value)}")
+        if has_control_characters(value):
+            raise ValueError("must not contain control characters")
+        word = normalise(value)
+        if not 1 <= len(word) <= MAX_WORD_LENGTH:
+            raise ValueError(f"must be 1 to {MAX_WORD_LENGTH} characters, is {len(word)}")
+        if not any(c.isalpha() for c in word):
+            raise ValueError(f"must have at least one letter, is {_brief(word)}")
+        return word
+
+    @field_validator("target")
+    @classmethod
+    def _another_word(cls, value: str, info: ValidationInfo) -> str:
+        # A model validator would run only once every field is right, and violations are told
+        # all at once. A wrong anchor is absent here.
+        if value == info.data.get("anchor"):
+            raise ValueError(f"must differ from anchor, both are {_brief(value)}")
+        return value
+
+    @field_validator("recipient_type", mode="before")
+    @classmethod
+    def _a_recipient(cls, value: Any) -> Any:
+        if value not in ("human", "haiku"):
+            raise ValueError("must be human or haiku")
+        return value
+
+    @field_validator("clue_count", mode="before")
+    @classmethod
+    def _clues(cls, value: Any) -> int:
+        return _whole_number(value, MAX_CLUES)
+
+    @field_validator("null_sample_count", mode="before")
+    @classmethod
+    def _samples(cls, value: Any) -> int:
+        return _whole_number(value, MAX_NULL_SAMPLES)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _plain_messages(
+        cls, value: Any, handler: ModelWrapValidatorHandler[BridgingInputs]
+    ) -> BridgingInputs:
+        """Say in our own words what pydantic finds missing or unknown."""
+        try:
+            return handler(value)
+        except ValidationError as error:
+            details = [_reworded(detail) for detail in error.errors(include_url=False)]
+            raise ValidationError.from_exception_data(error.title, details) from None
+
+
+def _reworded(detail: Any) -> InitErrorDetails:
+    location = tuple(_brief(part, quoted=False) for part in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        message = "must be human or haiku" if location == ("recipient_type",) else "is required"
+    elif detail["type"] == "extra_forbidden":
+        message = "is not an input of this pipeline"
+    # As an argument, so that braces in the message are not taken for placeholders.
+    said = PydanticCustomError("bridging_input", "{message}", {"message": message})
+    return InitErrorDetails(type=said, loc=location, input=None)
+
+
+def _whole_number(value: Any, highest: int) -> int:
+    # A protobuf Struct knows only floats; bool is an int to Python, not to a caller.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"must be a whole number, 1 to {highest}, is {_brief(value)}")
+    if not 1 <= value <= highest:
+        raise ValueError(f"must be 1 to {highest}, is {_brief(value)}")
+    return value
+
+
+def _brief(value: Any, *, quoted: bool = True) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, int):
+        # Python refuses to spell integers of thousands of digits.
+        return str(value) if abs(value) < 10**_MAX_ECHO else f"about 2^{value.bit_length()}"
+    text = str(value)
+    if len(text) > _MAX_ECHO:
+        text = text[: _MAX_ECHO - 1] + "…"
+    return repr(text) if quoted else text

@@ -1,0 +1,1 @@
+"""Keeps runs in Redis: one atomic, fenced script for each transition."""

@@ -1,0 +1,65 @@
+"""What the store announces, as it happens: one subscription for each process that listens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from ..domain import Announcement
+from ..errors import StoreUnavailable
+from .connect import Client
+from .keys import from_member
+
+_SILENCE = 5.0
+"""Seconds without a message after which a subscription must prove, within as long, that it lives."""
+
+
+@asynccontextmanager
+async def subscription(
+    client: Client, channels: Sequence[str]
+) -> AsyncIterator[AsyncIterator[Announcement]]:
+    """Subscribe, and give what is announced from then on.
+
+    Raises StoreUnavailable, on entry or from the iterator, when the connection is lost: what was
+    announced meanwhile is lost too, so whoever subscribes again must look again.
+    """
+    # In a cluster every announcement reaches every node, so any one node's connection hears all.
+    pubsub = client.pubsub()
+    try:
+        try:
+            await pubsub.subscribe(*channels)
+            for _ in channels:
+                if await pubsub.get_message(timeout=1.0) is None:
+                    raise StoreUnavailable("cannot subscribe: no answer")
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"cannot subscribe: {type(error).__name__}") from error
+        yield _announcements(pubsub)
+    finally:
+        await pubsub.aclose()
+
+
+async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
+    asked = False
+    try:
+        while True:
+            message = await pubsub.get_message(timeout=_SILENCE)
+            if message is None:
+                if asked:
+                    raise StoreUnavailable("subscription lost: silence")
+                await pubsub.ping()
+                asked = True
+                continue
+            asked = False
+            if message["type"] == "message":
+                yield _parse(message["data"])
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"subscription lost: {type(error).__name__}") from error
+
+
+def _parse(data: bytes) -> Announcement:
+    kind, revision, steps, member = data.decode().split(" ", 3)
+    ended = () if steps == "-" else tuple(steps.split(","))
+    return Announcement(kind, from_member(member), int(revision), ended)

@@ -1,0 +1,236 @@
+"""The store as a worker uses it: jobs from the streams, leases, commits, ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from ..domain import (
+    Announcement,
+    Claim,
+    Job,
+    Lease,
+    Status,
+    StepRecord,
+    StepState,
+    Withdrawal,
+)
+from ..errors import LeaseLost, StoreUnavailable
+from .connect import Client
+from .events import subscription
+from .keys import GROUP, PartitionKeys, from_member
+from .redis_store import LIVE_PATIENCE, StoreRules, answered
+from .scripts import Reply, Scripts
+
+MAX_TRIES = 3
+_PATIENCE_US = round(LIVE_PATIENCE * 1e6)
+
+
+class RedisJobQueue:
+    """Redis Streams consumer groups, one stream a partition. Satisfies `engine.ports.JobQueue`."""
+
+    def __init__(
+        self, client: Client, blocking: Client, rules: StoreRules, *, lease: float, budget: float
+    ) -> None:
+        """Wait for jobs on `blocking`, do all else on `client`; leases last `lease` seconds."""
+        self.partitions = rules.partitions
+        self._client = client
+        self._blocking = blocking
+        self._scripts = Scripts(client)
+        self._lease_ms = round(lease * 1000)
+        self._budget = budget
+        self._failure_ttl_us = round(rules.failure_ttl * 1e6)
+        self._keys = [PartitionKeys(p) for p in range(rules.partitions)]
+
+    async def prepare_queue(self) -> None:
+        """Create the consumer groups that do not exist."""
+        for keys in self._keys:
+            try:
+                await self._client.xgroup_create(keys.jobs, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+            except (RedisError, OSError) as error:
+                raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+
+    async def next_jobs(self, partition: int, worker: str, limit: int, wait: float) -> list[Job]:
+        """New jobs; the group is made anew when a flush or a failover has lost it."""
+        keys = self._keys[partition]
+        block = round(wait * 1000) or None  # to Redis, 0 means for ever
+        try:
+            async with asyncio.timeout(wait + 5):
+                reply = await self._blocking.xreadgroup(
+                    GROUP, worker, {keys.jobs: ">"}, count=limit, block=block
+                )
+        except (RedisError, OSError, TimeoutError) as error:
+            raise await self._healed(error) from error
+        return [job for _, entries in reply for job in _jobs(partition, entries)]
+
+    async def lost_jobs(self, partition: int, worker: str, limit: int) -> list[Job]:
+        """Jobs idle for a whole lease: nobody has renewed them."""
+        keys = self._keys[partition]
+        try:
+            reply = await self._client.xautoclaim(
+                keys.jobs, GROUP, worker, min_idle_time=self._lease_ms, count=limit
+            )
+        except (RedisError, OSError) as error:
+            raise await self._healed(error) from error
+        return _jobs(partition, reply[1])
+
+    async def claim(self, job: Job, worker: str) -> Claim | None:
+        """Take the job's run, unless it no longer fits its record."""
+        reply = await self._call(
+            self._scripts.claim(
+                self._keys[job.partition],
+                job.key,
+                run_id=job.run,
+                entry=job.entry,
+                worker=worker,
+                max_tries=MAX_TRIES,
+                patience_us=_PATIENCE_US,
+                failure_ttl_us=self._failure_ttl_us,
+            )
+        )
+        if not reply:
+            return None
+        attempt, revision, pipeline, inputs, *fields = reply
+        ended = {}
+        for field, value in zip(fields[::2], fields[1::2], strict=True):
+            name = field.decode().removeprefix("s:")
+            ended[name] = StepRecord(name, StepState(chr(value[0])), value[1:])
+        return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended)
+
+    async def commit(
+        self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
+    ) -> None:
+        """Keep ended steps and show running ones. Raises LeaseLost."""
+        await self._write(lease, ended, running, "", "")
+
+    async def finish(
+        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+    ) -> None:
+        """Keep ended steps and end the run. Raises LeaseLost."""
+        await self._write(lease, ended, (), status.value, error)
+
+    async def _write(
+        self,
+        lease: Lease,
+        ended: Sequence[StepRecord],
+        running: Sequence[StepRecord],
+        end_status: str,
+        error: str,
+    ) -> None:
+        fields: list[str | bytes] = []
+        for record in (*ended, *running):
+            fields += (f"s:{record.name}", record.state.value.encode() + record.fragment)
+        held = await self._call(
+            self._scripts.commit(
+                self._keys[lease.job.partition],
+                lease.job.key,
+                *fields,
+                run_id=lease.job.run,
+                attempt=lease.attempt,
+                entry=lease.job.entry,
+                ended_steps=",".join(record.name for record in ended) or "-",
+                end_status=end_status,
+                error=error,
+                failure_ttl_us=self._failure_ttl_us,
+            )
+        )
+        if not held:
+            raise LeaseLost(str(lease.job.key))
+
+    async def renew(self, leases: Sequence[Lease], worker: str) -> list[Lease]:
+        """Renew all at once; those that no longer hold come back."""
+        held = await asyncio.gather(*(self._renew(lease, worker) for lease in leases))
+        return [lease for lease, holds in zip(leases, held, strict=True) if not holds]
+
+    async def _renew(self, lease: Lease, worker: str) -> Any:
+        return await self._call(
+            self._scripts.renew(
+                self._keys[lease.job.partition],
+                lease.job.key,
+                run_id=lease.job.run,
+                attempt=lease.attempt,
+                entry=lease.job.entry,
+                worker=worker,
+                patience_us=_PATIENCE_US,
+            )
+        )
+
+    async def release(self, lease: Lease) -> None:
+        """Put the run back into the queue. Does nothing when the lease no longer holds."""
+        await self._call(
+            self._scripts.release(
+                self._keys[lease.job.partition],
+                lease.job.key,
+                run_id=lease.job.run,
+                attempt=lease.attempt,
+                entry=lease.job.entry,
+            )
+        )
+
+    async def sweep(self) -> None:
+        """Forget what has expired, so that memory is given back though nobody starts anything."""
+        for keys in self._keys:
+            await self._call(self._scripts.sweep(keys, None))
+
+    async def leave(self, worker: str) -> None:
+        """Requeue what was delivered but never claimed, and end this consumer."""
+        for keys in self._keys:
+            with suppress(RedisError, OSError):
+                pending = await self._client.xpending_range(
+                    keys.jobs, GROUP, "-", "+", 1000, consumername=worker
+                )
+                for item in pending:
+                    await self._requeue(keys, item["message_id"], worker)
+                await self._client.xgroup_delconsumer(keys.jobs, GROUP, worker)
+
+    async def _requeue(self, keys: PartitionKeys, entry: bytes, worker: str) -> None:
+        found = await self._client.xrange(keys.jobs, entry, entry)
+        for job in _jobs(keys.partition, found):
+            await self._call(
+                self._scripts.requeue(
+                    keys, job.key, run_id=job.run, entry=job.entry, worker=worker
+                )
+            )
+
+    @asynccontextmanager
+    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal]]:
+        """Runs that were cancelled or replaced."""
+        channels = [keys.events for keys in self._keys]
+        async with subscription(self._blocking, channels) as announcements:
+            yield _withdrawals(announcements)
+
+    async def _healed(self, error: Exception) -> StoreUnavailable:
+        if str(error).startswith("NOGROUP"):
+            await self.prepare_queue()
+        return StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
+
+    async def _call(self, call: Awaitable[Reply]) -> Reply:
+        return await answered(call, self._budget)
+
+
+async def _withdrawals(
+    announcements: AsyncIterator[Announcement],
+) -> AsyncIterator[Withdrawal]:
+    async for announcement in announcements:
+        if announcement.kind == "started":
+            yield Withdrawal(announcement.key, announcement.revision)
+        elif announcement.kind == "cancelled":
+            yield Withdrawal(announcement.key, announcement.revision + 1)
+
+
+def _jobs(partition: int, entries: Any) -> list[Job]:
+    """Jobs from stream entries. A job queued by a start has its own entry's id as its run."""
+    jobs = []
+    for entry, fields in entries:
+        if fields:  # an entry that was deleted while it was pending has none
+            entry_id = entry.decode()
+            run = fields.get(b"run", entry).decode()
+            jobs.append(Job(partition, entry_id, from_member(fields[b"member"].decode()), run))
+    return jobs

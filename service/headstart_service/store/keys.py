@@ -1,0 +1,77 @@
+"""The only place that spells a Redis key.
+
+Every key of a partition carries the hash tag `{P}`, so that in a cluster all of a transition's
+keys are in one slot. A run's record has a TTL. The other keys of a partition live as long as
+the store does; there are nine of them (`FIXED`), whatever the number of runs:
+
+    headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
+    headstart:{P}:jobs                    stream  queued runs; consumer group `workers`
+    headstart:{P}:expiry                  zset    member -> when it expires, in microseconds
+    headstart:{P}:unread, :read           zset    ended runs -> when they ended: the eviction order
+    headstart:{P}:status:<status>         zset    runs of that status, in the order of their names
+
+A member of these sets is `<namespace>:<key>`; a namespace holds no colon. Announcements go to the
+channel `headstart:{P}:events`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..domain import RunKey, Status
+
+GROUP = "workers"
+FIXED = ("jobs", "expiry", "unread", "read", *(f"status:{status}" for status in Status))
+
+
+def member(key: RunKey) -> str:
+    """How a run is named inside its partition's sets and announcements."""
+    return f"{key.namespace}:{key.key}"
+
+
+def from_member(text: str) -> RunKey:
+    """The run that `member` named so."""
+    namespace, _, key = text.partition(":")
+    return RunKey(namespace, key)
+
+
+def partition_of(key: RunKey, partitions: int) -> int:
+    """The partition that keeps this run: the CRC-32 of its member name, modulo their number."""
+    return zlib.crc32(member(key).encode()) % partitions
+
+
+@dataclass(frozen=True)
+class PartitionKeys:
+    """One partition's keys."""
+
+    partition: int
+
+    @cached_property
+    def _prefix(self) -> str:
+        return f"headstart:{{{self.partition}}}:"
+
+    @cached_property
+    def fixed(self) -> tuple[str, ...]:
+        """The keys that are no records, in the order of `FIXED`."""
+        return tuple(self._prefix + name for name in FIXED)
+
+    @cached_property
+    def jobs(self) -> str:
+        """The stream of queued runs."""
+        return self.fixed[0]
+
+    @cached_property
+    def events(self) -> str:
+        """The channel of announcements."""
+        return self._prefix + "events"
+
+    @cached_property
+    def record_prefix(self) -> str:
+        """What stands in front of a member's name in its record's key."""
+        return self._prefix + "run:"
+
+    def record(self, key: RunKey) -> str:
+        """The record of one run."""
+        return self.record_prefix + member(key)
