@@ -199,9 +199,7 @@ def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.Precomp
     )
 
 
-def _bridging_from(
-    message: pb.BridgingResults, steps: Mapping[str, StepReport]
-) -> BridgingResults:
+def _bridging_from(message: pb.BridgingResults, steps: Mapping[str, StepReport]) -> BridgingResults:
     def completed(step: str) -> bool:
         return step in steps and steps[step].state is StepState.COMPLETED
 
@@ -212,18 +210,18 @@ def _bridging_from(
     lexical = completed("lexical_bridge")
     samples = completed("null_samples")
     return BridgingResults(
-        anchor_embedding=_if(endpoints, tuple(message.anchor_embedding)),
-        target_embedding=_if(endpoints, tuple(message.target_embedding)),
-        haiku_clues=_if(clues, tuple(message.haiku_clues)),
-        haiku_embeddings=_if(clue_embeddings, _embeddings(message.haiku_embeddings)),
-        lexical_bridge=_if(lexical, tuple(message.lexical_bridge)),
-        lexical_embeddings=_if(lexical, _embeddings(message.lexical_embeddings)),
-        null_samples=_if(samples, tuple(message.null_samples)),
+        anchor_embedding=_part(tuple(message.anchor_embedding), completed=endpoints),
+        target_embedding=_part(tuple(message.target_embedding), completed=endpoints),
+        haiku_clues=_part(tuple(message.haiku_clues), completed=clues),
+        haiku_embeddings=_part(_embeddings(message.haiku_embeddings), completed=clue_embeddings),
+        lexical_bridge=_part(tuple(message.lexical_bridge), completed=lexical),
+        lexical_embeddings=_part(_embeddings(message.lexical_embeddings), completed=lexical),
+        null_samples=_part(tuple(message.null_samples), completed=samples),
         embedding_model=message.embedding_model or None,
     )
 
 
-def _if(completed: bool, values: tuple[T, ...]) -> tuple[T, ...] | None:
+def _part(values: tuple[T, ...], *, completed: bool) -> tuple[T, ...] | None:
     return values if completed or values else None
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
 
@@ -112,17 +113,18 @@ def from_rpc_error(error: grpc.RpcError) -> HeadstartError:
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT:
             return InvalidRequest(message, [Violation(*pair) for pair in details.violations])
-        case grpc.StatusCode.NOT_FOUND:
-            return NotFound(message)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return ResourceExhausted(message, details.retry_after)
         case grpc.StatusCode.UNAVAILABLE:
             return ServiceUnavailable(message, details.retry_after)
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(message)
-        case grpc.StatusCode.UNAUTHENTICATED:
-            return Unauthenticated(message)
-        case grpc.StatusCode.PERMISSION_DENIED:
-            return PermissionDenied(message)
-        case _:
-            return ServiceError(f"{code.name}: {message}", details.metadata.get("error_id"), code)
+    if code in _PLAIN:
+        return _PLAIN[code](message)
+    return ServiceError(f"{code.name}: {message}", details.metadata.get("error_id"), code)
+
+
+_PLAIN: Final = {
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+}

@@ -14,9 +14,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 Embedding: TypeAlias = tuple[float, ...]
-Json: TypeAlias = (
-    "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
-)
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
 
 class PrecomputeStatus(StrEnum):

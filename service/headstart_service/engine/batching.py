@@ -31,7 +31,9 @@ class Batcher(Generic[Item, Value]):
         """Compute with `compute`, which gets 1 to `max_batch` items and returns as many values."""
         self._compute = compute
         self._max_batch = max_batch
-        self._waiting: asyncio.Queue[tuple[Item, asyncio.Future[Value]]] = asyncio.Queue(max_waiting)
+        self._waiting: asyncio.Queue[tuple[Item, asyncio.Future[Value]]] = asyncio.Queue(
+            max_waiting
+        )
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._name = name
         self._task: asyncio.Task[None] | None = None
@@ -78,7 +80,7 @@ class Batcher(Generic[Item, Value]):
             for _, future in batch:
                 future.cancel()
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # each waiter gets it
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

@@ -137,10 +137,6 @@ class _Run:
                 async with asyncio.timeout(step.timeout):
                     value = await step.function(**self._arguments(step))
                 result = self._pipeline.codec.encode(step.name, value)
-                self._values[step.name] = value
-                elapsed = time.monotonic() - began
-                done = _record(step.name, StepState.COMPLETED, result, elapsed, attempt)
-                return done, ""
             except StepFailed as failure:
                 error, retry = str(failure), failure.retry
             except TimeoutError:
@@ -150,10 +146,16 @@ class _Run:
                 error_id = uuid.uuid4().hex[:12]
                 error = f"internal error {error_id}"
                 log.exception("%s %s: %s", self._lease.job.key, step.name, error)
+            else:
+                self._values[step.name] = value
+                elapsed = time.monotonic() - began
+                return _record(step.name, StepState.COMPLETED, result, elapsed, attempt), ""
             if not retry or attempt == step.max_attempts:
                 break
             await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
-        log.warning("%s %s failed after %d tries: %s", self._lease.job.key, step.name, attempt, error)
+        log.warning(
+            "%s %s failed after %d tries: %s", self._lease.job.key, step.name, attempt, error
+        )
         elapsed = time.monotonic() - began
         failed = _record(step.name, StepState.FAILED, b"", elapsed, attempt, error)
         return failed, error

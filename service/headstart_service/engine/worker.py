@@ -1,4 +1,4 @@
-"""The worker: takes jobs, runs them in a bounded pool, keeps their leases, hands on what it leaves."""
+"""The worker: runs jobs in a bounded pool, keeps their leases, hands on what it leaves."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ class Worker:
                 group.create_task(_repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
-            taking = [group.create_task(_repeat(lambda: self._reclaim(group), every), name="reclaim")]
+            taking = [
+                group.create_task(_repeat(lambda: self._reclaim(group), every), name="reclaim")
+            ]
             for partition in range(self._queue.partitions):
                 fetch = self._fetch(group, partition)
                 taking.append(group.create_task(fetch, name=f"fetch {partition}"))
@@ -144,8 +146,9 @@ class Worker:
         try:
             await asyncio.wait({task})
         finally:
-            task.cancel()
             del self._runs[lease]
+            task.cancel()
+            await asyncio.wait({task})
         if task.cancelled() and self._handing_on:
             await self._queue.release(lease)
             log.info("%s handed on", name)

@@ -88,8 +88,9 @@ def _open_many(parts: SplitResult, patience: Patience) -> Client:
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError("redis+sentinel:// needs the service's name as its path")
-    sentinel = Sentinel(nodes, sentinel_kwargs=_common(patience))
-    return sentinel.master_for(service, db=int(db or 0), **common)
+    sentinel: Any = Sentinel(nodes, sentinel_kwargs=_common(patience))  # type: ignore[no-untyped-call]
+    master: Redis = sentinel.master_for(service, db=int(db or 0), **common)
+    return master
 
 
 def _node(text: str) -> tuple[str, int]:

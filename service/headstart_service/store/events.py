@@ -14,7 +14,7 @@ from .connect import Client
 from .keys import from_member
 
 _SILENCE = 5.0
-"""Seconds without a message after which a subscription must prove, within as long, that it lives."""
+"""Seconds of silence after which a subscription must prove, within as long, that it lives."""
 
 
 @asynccontextmanager
@@ -27,7 +27,7 @@ async def subscription(
     announced meanwhile is lost too, so whoever subscribes again must look again.
     """
     # In a cluster every announcement reaches every node, so any one node's connection hears all.
-    pubsub = client.pubsub()
+    pubsub: Any = client.pubsub()
     try:
         try:
             await pubsub.subscribe(*channels)

@@ -63,7 +63,7 @@ class RedisJobQueue:
         block = round(wait * 1000) or None  # to Redis, 0 means for ever
         try:
             async with asyncio.timeout(wait + 5):
-                reply = await self._blocking.xreadgroup(
+                reply: Any = await self._blocking.xreadgroup(
                     GROUP, worker, {keys.jobs: ">"}, count=limit, block=block
                 )
         except (RedisError, OSError, TimeoutError) as error:
@@ -183,7 +183,7 @@ class RedisJobQueue:
         """Requeue what was delivered but never claimed, and end this consumer."""
         for keys in self._keys:
             with suppress(RedisError, OSError):
-                pending = await self._client.xpending_range(
+                pending: Any = await self._client.xpending_range(
                     keys.jobs, GROUP, "-", "+", 1000, consumername=worker
                 )
                 for item in pending:
@@ -194,9 +194,7 @@ class RedisJobQueue:
         found = await self._client.xrange(keys.jobs, entry, entry)
         for job in _jobs(keys.partition, found):
             await self._call(
-                self._scripts.requeue(
-                    keys, job.key, run_id=job.run, entry=job.entry, worker=worker
-                )
+                self._scripts.requeue(keys, job.key, run_id=job.run, entry=job.entry, worker=worker)
             )
 
     @asynccontextmanager

@@ -47,7 +47,9 @@ class StoreRules:
 class RedisStore:
     """Runs in Redis. Every method raises StoreUnavailable when Redis does not answer in time."""
 
-    def __init__(self, client: Client, rules: StoreRules, *, budget: float, connections: int) -> None:
+    def __init__(
+        self, client: Client, rules: StoreRules, *, budget: float, connections: int
+    ) -> None:
         """Give up on Redis `budget` seconds after a call's turn has come."""
         self._client = client
         self._scripts = Scripts(client)
@@ -87,10 +89,6 @@ class RedisStore:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""
         return await self._read(key, "read")
 
-    async def peek(self, key: RunKey) -> Snapshot:
-        """The run with all its results, which does not count as reading them. Raises RunNotFound."""
-        return await self._read(key, "peek")
-
     async def status(self, key: RunKey) -> Snapshot:
         """The run without its results: `body` is empty. Raises RunNotFound."""
         return await self._read(key, "status")
@@ -98,9 +96,7 @@ class RedisStore:
     async def cancel(self, key: RunKey) -> Cancelled:
         """End the run if it has not ended. Raises RunNotFound."""
         ttl_us = round(self._rules.failure_ttl * 1e6)
-        reply = await self._call(
-            self._scripts.cancel(self._keys(key), key, failure_ttl_us=ttl_us)
-        )
+        reply = await self._call(self._scripts.cancel(self._keys(key), key, failure_ttl_us=ttl_us))
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
@@ -142,7 +138,9 @@ class RedisStore:
         reply = await self._call(self._scripts.read(self._keys(key), key, mark=mark))
         if not reply:
             raise RunNotFound(key.namespace, key.key)
-        status, revision, pipeline, steps, created, started, completed, expires, error, now = reply[:10]
+        status, revision, pipeline, steps, created, started, completed, expires, error, now = reply[
+            :10
+        ]
         summary = RunSummary(
             key=key,
             pipeline=pipeline.decode(),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from importlib.resources import files
-from typing import Any, Concatenate, ParamSpec, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 from ..domain import RunKey
 from .keys import GROUP, PartitionKeys, member
@@ -23,6 +23,11 @@ _LIBRARY = (_LUA / "_lib.lua").read_text()
 _COMMON = ("channel", "record_prefix", "group")
 
 Reply = list[Any]
+
+
+_Method = Callable[
+    Concatenate["Scripts", PartitionKeys, RunKey | None, P], Coroutine[Any, Any, Reply]
+]
 
 
 class _Script(Protocol):
@@ -48,9 +53,7 @@ def _source(name: str, arguments: tuple[str, ...]) -> str:
 _SOURCES: dict[str, str] = {}
 
 
-def _lua(
-    method: Callable[Concatenate[Scripts, PartitionKeys, RunKey | None, P], Awaitable[Reply]],
-) -> Callable[Concatenate[Scripts, PartitionKeys, RunKey | None, P], Awaitable[Reply]]:
+def _lua(method: _Method[P]) -> _Method[P]:
     """Run the script of the method's name in place of its body, which only documents."""
     parameters = inspect.signature(method).parameters.values()
     arguments = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
@@ -69,7 +72,7 @@ def _lua(
         reply: Reply = await script(all_keys, [*common, *values, *extra])
         return reply
 
-    return call
+    return cast("_Method[P]", call)
 
 
 def _in_lua() -> Reply:

@@ -121,6 +121,7 @@ def _whole_number(value: Any, highest: int) -> int:
 
 
 def _brief(value: Any, *, quoted: bool = True) -> str:
+    """What was given, in `_MAX_ECHO` printable characters or so."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -134,7 +135,7 @@ def _brief(value: Any, *, quoted: bool = True) -> str:
     if isinstance(value, int):
         # Python refuses to spell integers of thousands of digits.
         return str(value) if abs(value) < 10**_MAX_ECHO else f"about 2^{value.bit_length()}"
-    text = str(value)
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
     if len(text) > _MAX_ECHO:
         text = text[: _MAX_ECHO - 1] + "…"
     return repr(text) if quoted else text

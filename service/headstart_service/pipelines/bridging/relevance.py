@@ -23,9 +23,7 @@ def relevance(
     return scores
 
 
-def relevances(
-    matrix: NDArray[np.float32], games: Sequence[Game]
-) -> list[NDArray[np.float32]]:
+def relevances(matrix: NDArray[np.float32], games: Sequence[Game]) -> list[NDArray[np.float32]]:
     """`relevance` for each of `games`, in one matrix product for all of them.
 
     Equal to `relevance` up to float32 rounding: BLAS may add in another order.

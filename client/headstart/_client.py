@@ -1,0 +1,399 @@
+"""The asyncio client."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from headstart import _convert, _requests
+from headstart._channel import ChannelOption, endpoint
+from headstart._connection import Connection
+from headstart._errors import ServiceUnavailable
+from headstart._results import (
+    Cancelled,
+    Json,
+    Page,
+    PipelineDescription,
+    PrecomputeStatus,
+    RecipientType,
+    Results,
+    RunSummary,
+    Started,
+    Stats,
+    Status,
+)
+from headstart.v1 import precompute_pb2 as pb
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+# A watch gives up after so many cuts in a row that brought nothing new. The pauses between add up
+# to about six seconds: longer than a rolling restart's gap, shorter than a user's patience.
+_WATCH_ATTEMPTS: Final = 6
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 3.0
+# A stream that lived so long was healthy: servers end old connections on purpose, to rebalance.
+_HEALTHY_STREAM: Final = 5.0
+
+
+class PrecomputeClient:
+    """Talks to the Headstart service.
+
+        async with PrecomputeClient() as headstart:
+            await headstart.start_bridging("game-1", "ocean", "forest", "haiku")
+            ...
+            results = await headstart.get_results("game-1", wait=2.0)
+
+    The connection opens with the first call and belongs to that call's event loop: make one client
+    per loop, and share it among all tasks there. Without `async with`, call `close()` in the end.
+
+    Every method raises `HeadstartError`'s subclasses: `ServiceUnavailable` when nobody answers
+    (calls are retried a few times first), `DeadlineExceeded` when no answer comes in time,
+    `InvalidRequest` when the service refuses the arguments, `Unauthenticated`,
+    `PermissionDenied`, and `ServiceError` for anything else. Further ones are named where they
+    occur. Arguments of a wrong type raise TypeError.
+
+    Durations are float seconds or `timedelta`. `timeout` is how long the service may take to
+    answer one call; None means the client's own. A method's `namespace` overrides the client's.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        namespace: str = "",
+        timeout: float = 5.0,
+        max_attempts: int = 4,
+        channel_credentials: grpc.ChannelCredentials | None = None,
+        call_credentials: grpc.CallCredentials | None = None,
+        token: str | Callable[[], str] | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        options: Sequence[ChannelOption] = (),
+    ) -> None:
+        """Remember the settings; nothing is opened yet.
+
+        Args:
+            address: Any gRPC target, such as `localhost:50051` or `dns:///headstart:50051`; calls
+                are spread over all addresses it resolves to. Default: the environment variable
+                `HEADSTART_ADDRESS`, else `localhost:50051`.
+            namespace: Separates callers' keys. Empty means "default" for a run, and every
+                namespace for lists and counts.
+            timeout: Seconds that the service may take to answer one call, retries included.
+            max_attempts: How often a call is tried while the service is UNAVAILABLE, 1 to 5.
+            channel_credentials: TLS, from `grpc.ssl_channel_credentials()`. None: plaintext.
+            call_credentials: gRPC's own per-call credentials; they need `channel_credentials`.
+            token: Sent as `authorization: Bearer …` with every call, or a function that is asked
+                for it every time. Over plaintext too, for networks that encrypt by themselves.
+            interceptors: Of grpc.aio, for example OpenTelemetry's.
+            options: Further gRPC channel arguments; they win over the client's own.
+
+        Raises:
+            ValueError: A setting out of range.
+        """
+        if not timeout > 0:
+            message = f"timeout must be more than 0 seconds, not {timeout}"
+            raise ValueError(message)
+        settings = endpoint(
+            address,
+            channel_credentials=channel_credentials,
+            call_credentials=call_credentials,
+            token=token,
+            max_attempts=max_attempts,
+            options=options,
+        )
+        self._connection = Connection(settings, interceptors)
+        self._namespace = namespace
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself; the connection still opens with the first call."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the connection for good; harmless when done twice.
+
+        Calls under way get `grace` seconds to end, then raise ServiceUnavailable.
+        """
+        await self._connection.close(grace)
+
+    async def connect(self, timeout: float | None = None) -> None:
+        """Open the connection now rather than with the first call.
+
+        Raises:
+            ServiceUnavailable: As soon as an attempt to connect has failed, or after `timeout`
+                seconds. The client goes on trying in the background.
+        """
+        await self._connection.connect(self._timeout if timeout is None else timeout)
+
+    async def start_bridging(
+        self,
+        key: str,
+        anchor: str,
+        target: str,
+        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        *,
+        clue_count: int | None = None,
+        null_sample_count: int | None = None,
+        ttl: float | timedelta | None = None,
+        restart: bool = False,
+        namespace: str | None = None,
+        timeout: float | None = None,
+    ) -> Started:
+        """Start computing what a bridging game will need, or join what is there already.
+
+        Args:
+            key: The caller's name for the run, for example a game's id; 1 to 256 bytes.
+            anchor: A word of 1 to 64 characters.
+            target: Another word.
+            recipient_type: Who answers: "human" or "haiku".
+            clue_count: Words in a bridge, 1 to 50. Default: 5.
+            null_sample_count: Random bridges to score, 1 to 10000. Default: 100.
+            ttl: How long results live after the run has ended. Default: the server's, 30 minutes.
+            restart: Compute anew even what is computed, or under way, already.
+            namespace: Instead of the client's.
+            timeout: Seconds to wait for the answer, which does not wait for the run.
+
+        Raises:
+            ResourceExhausted: Every place is held by a run that has not ended.
+        """
+        request = _requests.start_bridging(
+            self._in(namespace),
+            key,
+            anchor,
+            target,
+            recipient_type,
+            clue_count=clue_count,
+            null_sample_count=null_sample_count,
+            ttl=ttl,
+            restart=restart,
+        )
+        return _convert.started_from(
+            await self._call(self._connection.stub.StartPrecompute, request, timeout)
+        )
+
+    async def start(
+        self,
+        key: str,
+        pipeline: str,
+        inputs: Mapping[str, Json],
+        *,
+        ttl: float | timedelta | None = None,
+        restart: bool = False,
+        namespace: str | None = None,
+        timeout: float | None = None,
+    ) -> Started:
+        """Start any pipeline that `list_pipelines()` shows; else as `start_bridging()`.
+
+        `inputs` are JSON values. Numbers travel as doubles: whole ones beyond 2**53 are rounded.
+
+        Raises:
+            ResourceExhausted: Every place is held by a run that has not ended.
+        """
+        request = _requests.start(
+            self._in(namespace), key, pipeline, inputs, ttl=ttl, restart=restart
+        )
+        return _convert.started_from(
+            await self._call(self._connection.stub.StartPrecompute, request, timeout)
+        )
+
+    async def get_results(
+        self,
+        key: str,
+        *,
+        wait: float | timedelta = 0.0,
+        required_steps: Iterable[str] = (),
+        min_revision: int = 0,
+        namespace: str | None = None,
+        timeout: float | None = None,
+    ) -> Results:
+        """Return whatever exists of a run's results, after waiting at most `wait`.
+
+        Args:
+            key: As it was started.
+            wait: How long to wait for `required_steps`, up to 10 minutes; then the answer is
+                partial: see `Results.missing`.
+            required_steps: What to wait for. Default: all steps.
+            min_revision: Answer with no earlier run of this key; `Started.revision` has it.
+            namespace: Instead of the client's.
+            timeout: Seconds that the answer may take beyond `wait`.
+
+        Raises:
+            NotFound: Nothing is kept under this key.
+        """
+        wait_seconds = _requests.seconds("wait", wait)
+        request = _requests.get_results(
+            self._in(namespace),
+            key,
+            wait=wait_seconds,
+            required_steps=required_steps,
+            min_revision=min_revision,
+        )
+        # The deadline lies behind the wait, so that the partial answer at its end still arrives.
+        allowed = (self._timeout if timeout is None else timeout) + max(0.0, wait_seconds)
+        return _convert.results_from(
+            await self._call(self._connection.stub.GetResults, request, allowed)
+        )
+
+    async def watch_results(
+        self, key: str, *, namespace: str | None = None
+    ) -> AsyncGenerator[Results, None]:
+        """Yield the results as they grow: what exists at once, then each change, then the end.
+
+        The last item's status has ended. A stream that is cut (a server restarts, or rebalances)
+        is resumed, without repeating what was yielded. There is no timeout: use
+        `asyncio.timeout()` around it, and `contextlib.aclosing()` when leaving early.
+
+        Raises:
+            NotFound: Nothing is kept under this key (any more).
+            ServiceUnavailable: Resuming failed several times in a row.
+        """
+        request = pb.WatchResultsRequest(namespace=self._in(namespace), key=key)
+        last: pb.GetResultsResponse | None = None
+        cuts = 0
+        while last is None or not _convert.status_from(last.status).ended:
+            opened_at = time.monotonic()
+            stream = self._connection.stub.WatchResults(
+                request, metadata=self._connection.endpoint.metadata()
+            )
+            error = ServiceUnavailable("the stream ended before the run did")
+            try:
+                with self._connection.translated():
+                    async for message in stream:
+                        if message.results != last:
+                            last = message.results
+                            cuts = 0
+                            yield _convert.results_from(last)
+            except ServiceUnavailable as exc:
+                error = exc
+            finally:
+                stream.cancel()
+            if last is not None and _convert.status_from(last.status).ended:
+                return
+            cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1
+            if cuts >= _WATCH_ATTEMPTS or self._connection.closed:
+                raise error
+            pause = max(error.retry_after or 0.0, _FIRST_PAUSE * 2 ** (cuts - 1))
+            # Spread out, so that not all watchers of a lost server come back at once.
+            await asyncio.sleep(min(pause, _LONGEST_PAUSE) * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
+
+    async def get_status(
+        self, key: str, *, namespace: str | None = None, timeout: float | None = None
+    ) -> Status:
+        """Tell a run's status without its results; this does not count as reading them.
+
+        Raises:
+            NotFound: Nothing is kept under this key.
+        """
+        request = pb.GetStatusRequest(namespace=self._in(namespace), key=key)
+        return _convert.run_status_from(
+            await self._call(self._connection.stub.GetStatus, request, timeout)
+        )
+
+    async def cancel(
+        self, key: str, *, namespace: str | None = None, timeout: float | None = None
+    ) -> Cancelled:
+        """Cancel a run that has not ended; finished steps stay readable for a minute.
+
+        Raises:
+            NotFound: Nothing is kept under this key.
+        """
+        request = pb.CancelPrecomputeRequest(namespace=self._in(namespace), key=key)
+        return _convert.cancelled_from(
+            await self._call(self._connection.stub.CancelPrecompute, request, timeout)
+        )
+
+    async def list(
+        self,
+        *,
+        statuses: Iterable[PrecomputeStatus | str] = (),
+        page_size: int = 0,
+        namespace: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[RunSummary, None]:
+        """Yield every run that is kept, in a stable order, asking for pages as needed.
+
+        Args:
+            statuses: Only these. Default: all.
+            page_size: Runs per call, 1 to 1000. Default: the server's, 100.
+            namespace: Instead of the client's; empty lists every namespace.
+            timeout: Seconds that each page may take.
+        """
+        wanted = tuple(statuses)
+        token = ""
+        while True:
+            page = await self.list_page(
+                statuses=wanted,
+                page_size=page_size,
+                page_token=token,
+                namespace=namespace,
+                timeout=timeout,
+            )
+            for run in page.runs:
+                yield run
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def list_page(
+        self,
+        *,
+        statuses: Iterable[PrecomputeStatus | str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+        namespace: str | None = None,
+        timeout: float | None = None,
+    ) -> Page:
+        """Return one page of `list()`; `page_token` is the previous page's `next_page_token`."""
+        request = _requests.list_precomputes(
+            self._in(namespace), page_size=page_size, page_token=page_token, statuses=statuses
+        )
+        return _convert.page_from(
+            await self._call(self._connection.stub.ListPrecomputes, request, timeout)
+        )
+
+    async def list_pipelines(
+        self, *, timeout: float | None = None
+    ) -> tuple[PipelineDescription, ...]:
+        """Return the pipelines that can be started, with their steps."""
+        request = pb.ListPipelinesRequest()
+        answer = await self._call(self._connection.stub.ListPipelines, request, timeout)
+        return tuple(_convert.pipeline_from(pipeline) for pipeline in answer.pipelines)
+
+    async def get_stats(
+        self, *, namespace: str | None = None, timeout: float | None = None
+    ) -> Stats:
+        """Count what is kept and running; an empty namespace counts every one."""
+        request = pb.GetStatsRequest(namespace=self._in(namespace))
+        return _convert.stats_from(
+            await self._call(self._connection.stub.GetStats, request, timeout)
+        )
+
+    def _in(self, namespace: str | None) -> str:
+        return self._namespace if namespace is None else namespace
+
+    async def _call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        timeout: float | None,
+    ) -> Response:
+        return await self._connection.call(
+            method, request, self._timeout if timeout is None else timeout
+        )

@@ -1,0 +1,336 @@
+"""`EagerPrecompute`: the service behind the interface of an in-process singleton.
+
+Its promise is that it never harms its caller. Whatever goes wrong (the service is away, hangs, or
+fails) comes back as None, soon, and the caller computes live as if there were no head start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar, Final, TypeVar
+
+import grpc
+
+from headstart import _convert
+from headstart._channel import ChannelOption, endpoint
+from headstart._client import PrecomputeClient
+from headstart._errors import HeadstartError, InvalidRequest, NotFound, from_rpc_error
+from headstart._outage import OutageLog
+from headstart._results import Embedding, PrecomputeStatus, RecipientType, Results
+from headstart.v1 import precompute_pb2 as pb
+from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
+
+logger = logging.getLogger("headstart")
+
+T = TypeVar("T")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+# All in seconds. How long a host that does not even accept the connection may take:
+_CONNECT_LIMIT: Final = 0.3
+# how long an answer may take, connecting included and the caller's own timeout excluded;
+_ANSWER_LIMIT: Final = 0.3
+# a little more for a start, because losing one costs the user the whole head start;
+_START_LIMIT: Final = 0.45
+# and the longest wait that the service accepts.
+_LONGEST_WAIT: Final = 600.0
+
+_OPTIONS: Final[tuple[ChannelOption, ...]] = (
+    # A connection that is not up by then is given up, after which calls fail at once instead of
+    # each waiting for it, and a new one is tried at least every second: the service is soon back.
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+@dataclass
+class PrecomputeResult:
+    """A game's results; a part that does not exist (yet) is None: compute it live.
+
+    Times are UTC. Embeddings have unit length.
+    """
+
+    game_id: str
+    status: PrecomputeStatus
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    error: str | None = None
+    """Why the run failed or was cancelled."""
+
+    anchor_embedding: list[float] | None = None
+    target_embedding: list[float] | None = None
+    haiku_clues: list[str] | None = None
+    haiku_embeddings: list[list[float]] | None = None
+    """One per clue, in the clues' order."""
+    lexical_bridge: list[str] | None = None
+    """The vocabulary's words of highest relevance, best first."""
+    lexical_embeddings: list[list[float]] | None = None
+    """One per word of `lexical_bridge`, in its order."""
+    null_samples: list[float] | None = None
+    """Relevances (-1 to 1) of random bridges, ascending."""
+
+
+class EagerPrecompute:
+    """Starts a bridging game's expensive work early and fetches it when the user submits.
+
+    No method raises, and none blocks for long: 0.3 s (a start 0.45 s) beyond the caller's own
+    timeout, and a few milliseconds when nothing listens at the address. One WARNING of the logger
+    `headstart` tells when the service goes away, one INFO when it is back. Arguments that the
+    service refuses are a caller's mistake: each is a WARNING that says what is wrong.
+
+    All methods may be called from any thread and any event loop.
+    """
+
+    _instance: ClassVar[EagerPrecompute | None] = None
+    _instance_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        namespace: str = "",
+        channel_credentials: grpc.ChannelCredentials | None = None,
+        token: str | Callable[[], str] | None = None,
+    ) -> None:
+        """Make an instance of one's own; most callers want `get_instance()`.
+
+        The arguments are those of `PrecomputeClient`. Nothing is opened yet.
+        """
+        self._namespace = namespace
+        self._endpoint = endpoint(
+            address, channel_credentials=channel_credentials, token=token, options=_OPTIONS
+        )
+        self._new_client = partial(
+            PrecomputeClient,
+            self._endpoint.address,
+            namespace=namespace,
+            max_attempts=1,  # a retry would make its caller wait for a service that is away
+            channel_credentials=channel_credentials,
+            token=token,
+            options=_OPTIONS,
+        )
+        self._outage = OutageLog()
+        self._lock = threading.Lock()
+        # Weak keys would be of no use here: a client's channel refers to its loop.
+        self._clients: dict[asyncio.AbstractEventLoop, PrecomputeClient] = {}
+        self._blocking: tuple[grpc.Channel, PrecomputeServiceStub] | None = None
+
+    @classmethod
+    def get_instance(cls) -> EagerPrecompute:
+        """Return the process's instance, which finds the service at `HEADSTART_ADDRESS`."""
+        with cls._instance_lock:
+            if cls._instance is None:
+                cls._instance = cls()
+            return cls._instance
+
+    @classmethod
+    def configure(
+        cls,
+        address: str | None = None,
+        *,
+        namespace: str = "",
+        channel_credentials: grpc.ChannelCredentials | None = None,
+        token: str | Callable[[], str] | None = None,
+    ) -> EagerPrecompute:
+        """Replace the process's instance by one with these settings, for TLS or a token."""
+        instance = cls(
+            address, namespace=namespace, channel_credentials=channel_credentials, token=token
+        )
+        cls._replace(instance)
+        return instance
+
+    @classmethod
+    def reset_instance(cls) -> None:
+        """Close the process's instance; the next `get_instance()` makes a new one."""
+        cls._replace(None)
+
+    async def start_bridging_precompute(
+        self,
+        game_id: str,
+        anchor: str,
+        target: str,
+        recipient_type: RecipientType | str,
+        supabase: object = None,
+    ) -> PrecomputeStatus | None:
+        """Start computing what a game will need, or join what is there already.
+
+        Args:
+            game_id: 1 to 256 bytes.
+            anchor: A word of 1 to 64 characters.
+            target: Another word.
+            recipient_type: Who answers: "human" or "haiku".
+            supabase: Ignored; accepted because callers pass it.
+
+        Returns:
+            Where the run stands now, COMPLETED if the same was computed before; None if nothing
+            could be started.
+        """
+        del supabase
+        with self._harmless("start_bridging_precompute"):
+            client, remaining = await self._connected(_START_LIMIT)
+            started = await client.start_bridging(
+                game_id, anchor, target, recipient_type, timeout=remaining
+            )
+            return started.status
+        return None
+
+    async def get_precomputed_results(
+        self, game_id: str, timeout_seconds: float = 0.0
+    ) -> PrecomputeResult | None:
+        """Return whatever exists of a game's results.
+
+        Args:
+            game_id: As it was started.
+            timeout_seconds: How long to wait for results that are still being computed.
+
+        Returns:
+            The results, whole or in part; None if there are none: unknown, expired, or the
+            service is away.
+        """
+        with self._harmless("get_precomputed_results"):
+            wait = max(0.0, min(timeout_seconds, _LONGEST_WAIT))
+            client, remaining = await self._connected(wait + _ANSWER_LIMIT)
+            results = await client.get_results(game_id, wait=wait, timeout=remaining - wait)
+            return result_from(results)
+        return None
+
+    def get_status(self, game_id: str) -> PrecomputeStatus | None:
+        """Tell where a game's run stands; None if it is unknown or the service is away.
+
+        Blocks its thread, the event loop's included, for 0.3 s at most.
+        """
+        with self._harmless("get_status"):
+            request = pb.GetStatusRequest(namespace=self._namespace, key=game_id)
+            answer = self._ask_blocking(lambda stub: stub.GetStatus, request)
+            return _convert.status_from(answer.status)
+        return None
+
+    def get_stats(self) -> dict[str, Any]:
+        """Count what is kept (`total_cached`), running (`active_tasks`) and both by status.
+
+        `status_counts` maps "pending", "in_progress", "completed", "failed" and "cancelled" to
+        counts, without the zeros. All is zero while the service is away. Blocks its thread, the
+        event loop's included, for 0.3 s at most.
+        """
+        with self._harmless("get_stats"):
+            request = pb.GetStatsRequest(namespace=self._namespace)
+            answer = self._ask_blocking(lambda stub: stub.GetStats, request)
+            return {
+                "total_cached": answer.total_cached,
+                "active_tasks": answer.active_tasks,
+                "status_counts": dict(answer.status_counts),
+            }
+        return {"total_cached": 0, "active_tasks": 0, "status_counts": {}}
+
+    def close(self) -> None:
+        """Close all connections, as far as that is possible from here; the next call opens anew."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+            blocking, self._blocking = self._blocking, None
+        if blocking is not None:
+            blocking[0].close()
+        for loop, client in clients.items():
+            # A channel is closed in its own loop, be it this thread's or another's. That of a
+            # loop that no longer runs is closed by its finalizer, now that nobody refers to it.
+            if loop.is_running():
+                closing = client.close()
+                try:
+                    asyncio.run_coroutine_threadsafe(closing, loop)
+                except RuntimeError:  # the loop was closed this very moment
+                    closing.close()
+
+    @classmethod
+    def _replace(cls, instance: EagerPrecompute | None) -> None:
+        with cls._instance_lock:
+            previous, cls._instance = cls._instance, instance
+        if previous is not None:
+            previous.close()
+
+    @contextmanager
+    def _harmless(self, call: str) -> Iterator[None]:
+        """Log whatever the body raises, and go on behind it."""
+        try:
+            yield
+            self._outage.answered(call)
+        except NotFound:
+            self._outage.answered(call)
+        except InvalidRequest as exc:
+            self._outage.answered(call)
+            logger.warning("%s was refused: %s", call, exc)
+        except HeadstartError as exc:
+            self._outage.failed(call, exc)
+        except Exception:  # a head start must never cost its caller the request
+            logger.warning(
+                "%s failed, which is a mistake in its arguments or in this client",
+                call,
+                exc_info=True,
+            )
+
+    async def _connected(self, limit: float) -> tuple[PrecomputeClient, float]:
+        """Return this loop's client, connected, and what is left of `limit` seconds."""
+        began = time.monotonic()
+        client = self._client()
+        # Otherwise a call to a host that accepts no connection would take all of its timeout.
+        await client.connect(timeout=_CONNECT_LIMIT)
+        return client, limit - (time.monotonic() - began)
+
+    def _client(self) -> PrecomputeClient:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for stale in [each for each in self._clients if each.is_closed()]:
+                del self._clients[stale]
+            if loop not in self._clients:
+                self._clients[loop] = self._new_client()
+            return self._clients[loop]
+
+    def _ask_blocking(
+        self,
+        method: Callable[[PrecomputeServiceStub], grpc.UnaryUnaryMultiCallable[Request, Response]],
+        request: Request,
+    ) -> Response:
+        """Call from a plain function: inside a running loop, an asyncio call would never end."""
+        with self._lock:
+            if self._blocking is None:
+                channel = self._endpoint.open_blocking()
+                self._blocking = channel, PrecomputeServiceStub(channel)
+            _, stub = self._blocking
+        try:
+            return method(stub)(request, timeout=_ANSWER_LIMIT, metadata=self._endpoint.metadata())
+        except grpc.RpcError as exc:
+            raise from_rpc_error(exc) from exc
+
+
+def result_from(results: Results) -> PrecomputeResult:
+    """Convert a run's results into the facade's."""
+    result = PrecomputeResult(
+        game_id=results.key,
+        status=results.status,
+        started_at=results.started_at,
+        completed_at=results.completed_at,
+        error=results.error,
+    )
+    if (parts := results.bridging) is not None:
+        result.anchor_embedding = _listed(parts.anchor_embedding)
+        result.target_embedding = _listed(parts.target_embedding)
+        result.haiku_clues = _listed(parts.haiku_clues)
+        result.haiku_embeddings = _vectors(parts.haiku_embeddings)
+        result.lexical_bridge = _listed(parts.lexical_bridge)
+        result.lexical_embeddings = _vectors(parts.lexical_embeddings)
+        result.null_samples = _listed(parts.null_samples)
+    return result
+
+
+def _listed(values: tuple[T, ...] | None) -> list[T] | None:
+    return None if values is None else list(values)
+
+
+def _vectors(embeddings: tuple[Embedding, ...] | None) -> list[list[float]] | None:
+    return None if embeddings is None else [list(each) for each in embeddings]

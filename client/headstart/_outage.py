@@ -1,0 +1,65 @@
+"""Logs that the service went away and that it came back, not every failed call in between."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final
+
+from headstart._errors import HeadstartError, ServiceUnavailable
+
+logger = logging.getLogger("headstart")
+
+# A call that failed but was not made again for so long no longer counts as failing: else a
+# dashboard's one failed call would silence the log for ever.
+_REMEMBERED_SECONDS: Final = 60.0
+
+
+class OutageLog:
+    """Gathers failures of all calls into one WARNING, and their end into one INFO.
+
+    When nobody is there, any answer to any call ends the outage. When the service is there but one
+    kind of call fails, only that kind's success does: else two kinds in turn, one good and one
+    bad, would fill the log.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unreachable = False
+        self._failing: dict[str, float] = {}
+
+    def failed(self, call: str, error: HeadstartError) -> None:
+        """Note that a call failed, and warn if that is news."""
+        # A server that says when to come back is there, it merely cannot serve this call.
+        nobody_there = isinstance(error, ServiceUnavailable) and error.retry_after is None
+        with self._lock:
+            self._forget_old()
+            news = not self._unreachable and not self._failing
+            if nobody_there:
+                self._unreachable = True
+            else:
+                self._failing[call] = time.monotonic()
+        if news:
+            logger.warning(
+                "Headstart does not serve, so results are computed live until it does: %s: %s: %s",
+                call,
+                type(error).__name__,
+                error,
+            )
+
+    def answered(self, call: str) -> None:
+        """Note that a call was answered, and say so if that ends an outage."""
+        with self._lock:
+            if not self._unreachable and not self._failing:
+                return
+            self._unreachable = False
+            self._failing.pop(call, None)
+            self._forget_old()
+            over = not self._failing
+        if over:
+            logger.info("Headstart serves again")
+
+    def _forget_old(self) -> None:
+        oldest = time.monotonic() - _REMEMBERED_SECONDS
+        self._failing = {call: at for call, at in self._failing.items() if at >= oldest}

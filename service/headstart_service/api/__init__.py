@@ -1,0 +1,1 @@
+"""The gRPC API: validates, converts, calls the store, converts back."""

@@ -1,0 +1,42 @@
+"""A response that is ready to send, with what its senders must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..domain import Snapshot, StepState
+from .convert import results_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A serialized GetResultsResponse."""
+
+    data: bytes
+    pipeline: str
+    revision: int
+    final: bool
+    """Whether the run has ended."""
+    states: Mapping[str, StepState]
+    lives_for: float
+    """Seconds until the run expired, when it was read."""
+
+    def missing(self, steps: Sequence[str]) -> set[str]:
+        """Which of these steps have not ended; none given means all of the run's."""
+        if self.final:
+            return set()
+        wanted = steps or self.states
+        return {step for step in wanted if step in self.states and not self.states[step].ended}
+
+
+def answer_from(snapshot: Snapshot) -> Answer:
+    """The answer that tells all of `snapshot`."""
+    return Answer(
+        data=results_bytes(snapshot),
+        pipeline=snapshot.summary.pipeline,
+        revision=snapshot.summary.revision,
+        final=snapshot.summary.status.ended,
+        states=snapshot.states,
+        lives_for=snapshot.lives_for,
+    )

@@ -1,0 +1,225 @@
+"""Translates between messages and the domain; collects every violation of a request."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any, Final
+
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headstart.v1 import precompute_pb2 as pb
+
+from ..domain import (
+    DEFAULT_NAMESPACE,
+    Outcome,
+    RunKey,
+    RunSummary,
+    Snapshot,
+    Status,
+    StepState,
+    namespace_violations,
+)
+from ..engine.fragments import PROTO_STATE, report_fragment
+from ..engine.pipeline import Pipeline
+from ..errors import InvalidRequest, Violation
+
+MAX_TTL: Final = 7 * 24 * 3600.0
+MAX_WAIT: Final = 600.0
+MAX_PAGE: Final = 1000
+DEFAULT_PAGE: Final = 100
+
+_STATUS: Final = {
+    Status.PENDING: pb.PRECOMPUTE_STATUS_PENDING,
+    Status.IN_PROGRESS: pb.PRECOMPUTE_STATUS_IN_PROGRESS,
+    Status.COMPLETED: pb.PRECOMPUTE_STATUS_COMPLETED,
+    Status.FAILED: pb.PRECOMPUTE_STATUS_FAILED,
+    Status.CANCELLED: pb.PRECOMPUTE_STATUS_CANCELLED,
+}
+_FROM_STATUS: Final = {number: status for status, number in _STATUS.items()}
+_OUTCOME: Final = {
+    Outcome.STARTED: pb.START_OUTCOME_STARTED,
+    Outcome.JOINED: pb.START_OUTCOME_JOINED,
+    Outcome.REUSED: pb.START_OUTCOME_REUSED,
+    Outcome.REPLACED: pb.START_OUTCOME_REPLACED,
+}
+_RECIPIENT: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: "haiku"}
+_WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
+
+
+def run_key(namespace: str, key: str) -> RunKey:
+    """The run that a request names; an empty namespace is the default one."""
+    return RunKey(namespace or DEFAULT_NAMESPACE, key)
+
+
+def checked_key(namespace: str, key: str) -> RunKey:
+    """As `run_key`. Raises InvalidRequest."""
+    found = run_key(namespace, key)
+    refuse(found.violations())
+    return found
+
+
+def checked_namespace(namespace: str) -> str:
+    """A namespace to look at; empty means all. Raises InvalidRequest."""
+    if namespace:
+        refuse(namespace_violations(namespace))
+    return namespace
+
+
+def refuse(violations: Sequence[Violation]) -> None:
+    """Raise InvalidRequest if there are violations."""
+    if violations:
+        raise InvalidRequest(violations)
+
+
+def seconds(
+    message: Any, field: str, low: float, high: float, default: float, into: list[Violation]
+) -> float:
+    """The duration in `field` of `message`, in seconds, or `default` when absent."""
+    if not message.HasField(field):
+        return default
+    duration: Duration = getattr(message, field)
+    value = duration.seconds + duration.nanos / 1e9
+    if not low <= value <= high:
+        rule = f"must be {low:g} to {high:g} seconds, is {value:g}"
+        into.append(Violation(field, rule))
+    return value
+
+
+def bridging_inputs(spec: pb.BridgingSpec) -> dict[str, Any]:
+    """A bridging game's inputs as its pipeline takes them."""
+    inputs: dict[str, Any] = {"anchor": spec.anchor, "target": spec.target}
+    inputs["recipient_type"] = _RECIPIENT.get(spec.recipient_type, "unspecified")
+    for name in ("clue_count", "null_sample_count"):
+        if spec.HasField(name):
+            inputs[name] = getattr(spec, name)
+    return inputs
+
+
+def custom_inputs(spec: pb.CustomSpec) -> dict[str, Any]:
+    """Any pipeline's inputs as plain values."""
+    return json_format.MessageToDict(spec.inputs)
+
+
+def outcome(value: Outcome) -> pb.StartOutcome.ValueType:
+    """A start's outcome as its message's number."""
+    return _OUTCOME[value]
+
+
+def status(value: Status) -> pb.PrecomputeStatus.ValueType:
+    """A run's status as its message's number."""
+    return _STATUS[value]
+
+
+def statuses(numbers: Sequence[int]) -> list[Status]:
+    """The statuses that a list is limited to; none given means all. Raises InvalidRequest."""
+    refuse(
+        [
+            Violation(f"statuses[{i}]", f"is no status: {number}")
+            for i, number in enumerate(numbers)
+            if number not in _FROM_STATUS
+        ]
+    )
+    return [_FROM_STATUS[pb.PrecomputeStatus.ValueType(n)] for n in dict.fromkeys(numbers)] or list(
+        Status
+    )
+
+
+def results_bytes(snapshot: Snapshot) -> bytes:
+    """A serialized GetResultsResponse: the head made here, the fragments as they were kept."""
+    head = pb.GetResultsResponse()
+    fill_summary(head, snapshot.summary)
+    unsaid = [
+        report_fragment(name, state)
+        for name, state in snapshot.states.items()
+        if state is StepState.PENDING
+    ]
+    return b"".join((head.SerializeToString(), *unsaid, snapshot.body))
+
+
+def watch_bytes(results: bytes) -> bytes:
+    """A serialized WatchResultsResponse around a serialized GetResultsResponse."""
+    return _WATCH_TAG + _varint(len(results)) + results
+
+
+def status_response(snapshot: Snapshot) -> pb.GetStatusResponse:
+    """A run's status, and that of each of its steps."""
+    response = pb.GetStatusResponse()
+    fill_summary(response, snapshot.summary)
+    for name, state in snapshot.states.items():
+        response.steps[name] = PROTO_STATE[state]
+    return response
+
+
+def fill_summary(message: Any, summary: RunSummary) -> None:
+    """Write a run's summary into a message that has its fields."""
+    message.namespace = summary.key.namespace
+    message.key = summary.key.key
+    message.pipeline = summary.pipeline
+    message.revision = summary.revision
+    message.status = _STATUS[summary.status]
+    message.error = summary.error
+    for name in ("created", "started", "completed", "expires"):
+        microseconds = getattr(summary, f"{name}_us")
+        if microseconds:
+            timestamp: Timestamp = getattr(message, f"{name}_at")
+            timestamp.FromMicroseconds(microseconds)
+
+
+def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
+    """A pipeline as ListPipelines shows it."""
+    description = pb.PipelineDescription(
+        name=pipeline.name, version=pipeline.version, description=pipeline.description
+    )
+    for name in pipeline.order:
+        step = pipeline.by_name[name]
+        message = description.steps.add(
+            name=name,
+            needs=pipeline.needs(step),
+            required=step.required,
+            max_attempts=step.max_attempts,
+        )
+        message.timeout.FromNanoseconds(round(step.timeout * 1e9))
+    json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)
+    return description
+
+
+def page_token(last: RunKey) -> str:
+    """The token of the page behind `last`."""
+    return base64.urlsafe_b64encode(f"{last.namespace}:{last.key}".encode()).decode()
+
+
+def from_page_token(token: str) -> RunKey | None:
+    """The run that `token` stands behind; None for the first page. Raises InvalidRequest."""
+    if not token:
+        return None
+    try:
+        text = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    namespace, _, key = text.partition(":")
+    found = RunKey(namespace, key)
+    if found.violations():
+        raise InvalidRequest([Violation("page_token", "is not a next_page_token of this method")])
+    return found
+
+
+def page_size(value: int) -> int:
+    """How many runs a page may hold. Raises InvalidRequest."""
+    if not 0 <= value <= MAX_PAGE:
+        raise InvalidRequest(
+            [Violation("page_size", f"must be 1 to {MAX_PAGE}, or 0 for the default, is {value}")]
+        )
+    return value or DEFAULT_PAGE
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 1 << 7:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,38 @@
+"""What the API needs from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..domain import Cancelled, RunKey, RunPlan, RunSummary, Snapshot, Started, Stats, Status
+
+
+class RunStore(Protocol):
+    """Runs and their results. Every method raises StoreUnavailable when the store is away."""
+
+    async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
+        """Start, join or reuse a run whose results live `ttl` seconds."""
+        ...
+
+    async def read(self, key: RunKey) -> Snapshot:
+        """A run with its results, which counts as reading them. Raises RunNotFound."""
+        ...
+
+    async def status(self, key: RunKey) -> Snapshot:
+        """A run without its results. Raises RunNotFound."""
+        ...
+
+    async def cancel(self, key: RunKey) -> Cancelled:
+        """End a run. Raises RunNotFound."""
+        ...
+
+    async def list(
+        self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int
+    ) -> Sequence[RunSummary]:
+        """Up to `limit` runs behind `after`."""
+        ...
+
+    async def stats(self, namespace: str) -> Stats:
+        """How much is kept and queued."""
+        ...

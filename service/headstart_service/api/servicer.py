@@ -1,0 +1,177 @@
+"""The eight methods: each validates, converts, calls and converts back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from headstart.v1 import precompute_pb2 as pb
+
+from ..domain import RunPlan, Status
+from ..engine.registry import Registry
+from ..errors import InvalidRequest, Violation
+from . import convert
+from .near_cache import NearCache
+from .ports import RunStore
+from .reader import ResultReader
+
+Context = ServicerContext[Any, Any]
+
+_MARGIN_SHARE = 0.1
+_MARGIN_MIN = 0.02
+_MARGIN_MAX = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRules:
+    """What the API promises. Durations in seconds."""
+
+    result_ttl: float
+    max_records: int
+
+
+class PrecomputeServicer:
+    """Implements headstart.v1.PrecomputeService; raises domain errors.
+
+    GetResults and WatchResults return serialized messages.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        registry: Registry,
+        reader: ResultReader,
+        cache: NearCache,
+        rules: ApiRules,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._reader = reader
+        self._cache = cache
+        self._rules = rules
+
+    async def start_precompute(
+        self, request: pb.StartPrecomputeRequest, _: Context
+    ) -> pb.StartPrecomputeResponse:
+        """Validate everything, then one atomic transition."""
+        key = convert.run_key(request.namespace, request.key)
+        violations = key.violations()
+        ttl = convert.seconds(
+            request, "ttl", 1, convert.MAX_TTL, self._rules.result_ttl, violations
+        )
+        plan = self._plan(request, violations)
+        if plan is None or violations:
+            raise InvalidRequest(violations)
+        started = await self._store.start(key, plan, ttl, restart=request.restart)
+        # Before the caller knows of the start, nobody here may be given what was before it.
+        self._cache.drop(key)
+        return pb.StartPrecomputeResponse(
+            namespace=key.namespace,
+            key=key.key,
+            outcome=convert.outcome(started.outcome),
+            status=convert.status(started.status),
+            revision=started.revision,
+        )
+
+    async def get_results(self, request: pb.GetResultsRequest, context: Context) -> bytes:
+        """Answer with what exists, before the wait and the caller's deadline are over."""
+        violations: list[Violation] = []
+        key = convert.run_key(request.namespace, request.key)
+        violations += key.violations()
+        wait = convert.seconds(request, "wait", 0, convert.MAX_WAIT, 0.0, violations)
+        convert.refuse(violations)
+        left = context.time_remaining()
+        if left is not None:
+            wait = min(wait, left - _margin(left))
+        return await self._reader.get(key, request.required_steps, wait, request.min_revision)
+
+    async def watch_results(
+        self, request: pb.WatchResultsRequest, _: Context
+    ) -> AsyncIterator[bytes]:
+        """Stream the results as they grow."""
+        key = convert.checked_key(request.namespace, request.key)
+        async for results in self._reader.watch(key):
+            yield convert.watch_bytes(results)
+
+    async def get_status(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
+        """Tell the status without the results."""
+        key = convert.checked_key(request.namespace, request.key)
+        return convert.status_response(await self._store.status(key))
+
+    async def cancel_precompute(
+        self, request: pb.CancelPrecomputeRequest, _: Context
+    ) -> pb.CancelPrecomputeResponse:
+        """End a live run."""
+        key = convert.checked_key(request.namespace, request.key)
+        cancelled = await self._store.cancel(key)
+        self._cache.drop(key)
+        return pb.CancelPrecomputeResponse(
+            namespace=key.namespace,
+            key=key.key,
+            cancelled=cancelled.cancelled,
+            status=convert.status(cancelled.status),
+            revision=cancelled.revision,
+        )
+
+    async def list_precomputes(
+        self, request: pb.ListPrecomputesRequest, _: Context
+    ) -> pb.ListPrecomputesResponse:
+        """One page of what is kept."""
+        namespace = convert.checked_namespace(request.namespace)
+        limit = convert.page_size(request.page_size)
+        after = convert.from_page_token(request.page_token)
+        statuses = convert.statuses(request.statuses)
+        # One more than asked for tells whether there is a next page.
+        page = await self._store.list(namespace, statuses, after, limit + 1)
+        response = pb.ListPrecomputesResponse()
+        for summary in page[:limit]:
+            convert.fill_summary(response.precomputes.add(), summary)
+        if len(page) > limit:
+            response.next_page_token = convert.page_token(page[limit - 1].key)
+        return response
+
+    async def list_pipelines(
+        self, _: pb.ListPipelinesRequest, __: Context
+    ) -> pb.ListPipelinesResponse:
+        """What can be started here."""
+        descriptions = [convert.pipeline_description(pipeline) for pipeline in self._registry]
+        return pb.ListPipelinesResponse(pipelines=descriptions)
+
+    async def get_stats(self, request: pb.GetStatsRequest, _: Context) -> pb.GetStatsResponse:
+        """Count what is kept, running and queued."""
+        namespace = convert.checked_namespace(request.namespace)
+        stats = await self._store.stats(namespace)
+        return pb.GetStatsResponse(
+            total_cached=sum(stats.counts.values()),
+            active_tasks=stats.counts.get(Status.IN_PROGRESS, 0),
+            status_counts={status.value: count for status, count in stats.counts.items()},
+            queued_jobs=stats.queued_jobs,
+            max_cached=self._rules.max_records,
+        )
+
+    def _plan(
+        self, request: pb.StartPrecomputeRequest, violations: list[Violation]
+    ) -> RunPlan | None:
+        """The run that the request describes; adds to `violations` when there is none."""
+        try:
+            match request.WhichOneof("spec"):
+                case "bridging":
+                    pipeline = self._registry.require("bridging", "bridging")
+                    return pipeline.plan(convert.bridging_inputs(request.bridging), "bridging")
+                case "custom":
+                    name = request.custom.pipeline
+                    pipeline = self._registry.require(name, "custom.pipeline")
+                    return pipeline.plan(convert.custom_inputs(request.custom), "custom.inputs")
+                case _:
+                    violations.append(Violation("spec", "must be set: bridging or custom"))
+        except InvalidRequest as error:
+            violations.extend(error.violations)
+        return None
+
+
+def _margin(left: float) -> float:
+    """How long before the caller's deadline to answer: what comes later is lost."""
+    return min(max(left * _MARGIN_SHARE, _MARGIN_MIN), _MARGIN_MAX)

@@ -1,0 +1,125 @@
+"""The only place that speaks gRPC status codes: errors become google.rpc.Status here."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc.aio import ServicerContext
+from grpc_status import rpc_status
+
+from ..errors import (
+    CapacityExhausted,
+    HeadstartError,
+    InvalidRequest,
+    RunNotFound,
+    StoreUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Context = ServicerContext[Any, Any]
+
+
+def status_of(error: HeadstartError) -> status_pb2.Status:
+    """The status, with its details, that tells a caller about `error`."""
+    match error:
+        case InvalidRequest():
+            violations = [
+                error_details_pb2.BadRequest.FieldViolation(
+                    field=violation.field, description=violation.description
+                )
+                for violation in error.violations
+            ]
+            detail = error_details_pb2.BadRequest(field_violations=violations)
+            return _status(code_pb2.INVALID_ARGUMENT, str(error), detail)
+        case RunNotFound():
+            return _status(code_pb2.NOT_FOUND, str(error))
+        case CapacityExhausted():
+            return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _retry(error.retry_after))
+        case StoreUnavailable():
+            # What exactly is wrong with Redis is the operator's matter.
+            text = "the store is unavailable"
+            return _status(code_pb2.UNAVAILABLE, text, _retry(error.retry_after))
+        case _:
+            return internal_status(error)
+
+
+def internal_status(error: Exception) -> status_pb2.Status:
+    """A status without the exception's text; its id is in the log beside it."""
+    error_id = uuid.uuid4().hex[:12]
+    log.error("internal error %s", error_id, exc_info=error)
+    info = error_details_pb2.ErrorInfo(
+        reason="INTERNAL", domain="headstart", metadata={"error_id": error_id}
+    )
+    return _status(code_pb2.INTERNAL, f"internal error {error_id}", info)
+
+
+def guarded(
+    method: Callable[[Request, Context], Awaitable[Response]],
+) -> Callable[[Request, Context], Awaitable[Response]]:
+    """Answer with a status what `method` raises."""
+
+    async def call(request: Request, context: Context) -> Response:
+        try:
+            return await method(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except HeadstartError as error:
+            status = status_of(error)
+        except Exception as error:  # noqa: BLE001  # its text must not reach the caller
+            status = internal_status(error)
+        await context.abort_with_status(_abortable(status))
+        raise AssertionError("abort returned")
+
+    return call
+
+
+def guarded_stream(
+    method: Callable[[Request, Context], AsyncIterator[Response]],
+) -> Callable[[Request, Context], AsyncIterator[Response]]:
+    """As `guarded`, for a method that streams its responses."""
+
+    async def call(request: Request, context: Context) -> AsyncIterator[Response]:
+        try:
+            async for response in method(request, context):
+                yield response
+        except (grpc.aio.AbortError, GeneratorExit):
+            raise
+        except HeadstartError as error:
+            status = status_of(error)
+        except Exception as error:  # noqa: BLE001  # as above
+            status = internal_status(error)
+        else:
+            return
+        await context.abort_with_status(_abortable(status))
+
+    return call
+
+
+def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
+    packed = []
+    for detail in details:
+        any_detail = any_pb2.Any()
+        any_detail.Pack(detail)
+        packed.append(any_detail)
+    return status_pb2.Status(code=code, message=message, details=packed)
+
+
+def _retry(seconds: float) -> error_details_pb2.RetryInfo:
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromMilliseconds(round(seconds * 1000))
+    return info
+
+
+def _abortable(status: status_pb2.Status) -> grpc.Status:
+    converted: grpc.Status = rpc_status.to_status(status)  # type: ignore[no-untyped-call]
+    return converted

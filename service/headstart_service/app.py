@@ -1,0 +1,139 @@
+"""The composition root of `headstart serve`: builds the API, starts it, drains it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+from grpc.aio import Server
+
+from .api.hub import Hub
+from .api.near_cache import NearCache
+from .api.reader import ResultReader
+from .api.server import Health, build_server
+from .api.servicer import ApiRules, PrecomputeServicer
+from .errors import StartupError, StoreUnavailable
+from .process import redis_client, registry, store_rules, wait_for_store
+from .settings import Settings, child_environment
+from .store.connect import API, BLOCKING
+from .store.embedded import embedded_valkey
+from .store.events import subscription
+from .store.keys import PartitionKeys
+from .store.redis_store import RedisStore
+from .supervisor import WorkerProcess
+from .web.server import http_server
+
+log = logging.getLogger(__name__)
+
+_STORE_BUDGET = 0.25
+"""Seconds for one answer of the store: a caller is told within 300 ms that there is none."""
+_CHECK_EVERY = 0.5
+_FAILURES_TO_UNREADY = 2
+
+_TRY = """
+Headstart serves on {address}. Try:
+
+  grpcurl -plaintext -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
+"recipient_type": "RECIPIENT_TYPE_HUMAN"}}}}' \
+{address} headstart.v1.PrecomputeService/StartPrecompute
+"""
+
+
+class _Readiness:
+    """Whether a request could be served: the store answers and, at first, the worker is warm."""
+
+    def __init__(self, store: RedisStore, health: Health, worker: WorkerProcess | None) -> None:
+        self._store = store
+        self._health = health
+        self._worker = worker
+        self.serving = False
+
+    async def watch(self, address: str) -> None:
+        """Keep health up to date for ever; says once how to try the service."""
+        if self._worker is not None:
+            await self._worker.ready.wait()
+        failures = 0
+        said = False
+        while True:
+            try:
+                await self._store.ping()
+            except StoreUnavailable as error:
+                failures += 1
+                if self.serving:
+                    log.warning("readiness: %s", error)
+            else:
+                failures = 0
+            # One slow answer on a busy machine is no outage.
+            serving = failures == 0 if not self.serving else failures < _FAILURES_TO_UNREADY
+            if serving != self.serving:
+                self.serving = serving
+                await self._health.set_serving(serving=serving)
+                log.info("serving" if serving else "not serving: the store is away")
+            if serving and not said:
+                said = True
+                print(_TRY.format(address=address), flush=True)
+            await asyncio.sleep(_CHECK_EVERY)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until cancelled, then drain: each resource is closed after all that use it.
+
+    Raises StartupError, maybe inside an exception group, when it cannot start.
+    """
+    known = registry(settings)
+    async with AsyncExitStack() as stack:
+        if settings.redis_url:
+            url = settings.redis_url.get_secret_value()
+        else:
+            url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
+        client = await stack.enter_async_context(redis_client(url, API))
+        events = await stack.enter_async_context(redis_client(url, BLOCKING))
+        store = RedisStore(
+            client, store_rules(settings), budget=_STORE_BUDGET, connections=API.connections
+        )
+        cache = NearCache(settings.near_cache_mb * 1024 * 1024)
+        channels = [PartitionKeys(p).events for p in range(settings.partitions)]
+        hub = Hub(lambda: subscription(events, channels), cache)
+        servicer = PrecomputeServicer(
+            store,
+            known,
+            ResultReader(store, hub, cache, known),
+            cache,
+            ApiRules(result_ttl=settings.result_ttl, max_records=settings.max_cached_results),
+        )
+        health = Health()
+        await health.set_serving(serving=False)
+        worker = None
+        if settings.worker:
+            worker = WorkerProcess(child_environment(settings, redis_url=url), settings.drain)
+        readiness = _Readiness(store, health, worker)
+
+        listening = await stack.enter_async_context(asyncio.TaskGroup())
+        http_port = await stack.enter_async_context(
+            http_server(settings.host, settings.http_port, lambda: readiness.serving)
+        )
+        server = build_server(servicer, health)
+        grpc_port = _bind(server, settings)
+        stack.push_async_callback(server.stop, settings.drain)
+        working = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.push_async_callback(health.shut_down)
+
+        await server.start()
+        log.info("gRPC on %s:%d, HTTP on %s:%d", settings.host, grpc_port, settings.host, http_port)
+        listening.create_task(hub.run(), name="hub")
+        if worker is not None:
+            working.create_task(worker.run(), name="worker process")
+        await wait_for_store(client)
+        await readiness.watch(f"{settings.host}:{grpc_port}")
+
+
+def _bind(server: Server, settings: Settings) -> int:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        return server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError as error:
+        raise StartupError(
+            f"HEADSTART_GRPC_PORT: cannot listen on {host} port {settings.grpc_port}: "
+            "is another server there?"
+        ) from error

@@ -1,0 +1,96 @@
+"""The five steps of a bridging run.
+
+Numpy and the modules that use it are imported inside the steps: importing this module must stay
+cheap, because the API process declares the pipeline without ever running it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...engine.step import step
+from .inputs import BridgingInputs
+from .ports import Embedder, LanguageModel, RelevanceScan, Vocabulary
+from .values import Bridge, Endpoints
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_TIMEOUT = 60.0
+"""Seconds. A batch takes 0.05: only a swamped worker gets near this."""
+_HAIKU_TIMEOUT = 45.0
+"""Seconds, for both requests with the SDK's retries: players think for 30 to 120."""
+_MANY_DRAWS = 10_000
+"""Drawing this many words takes a millisecond, too long for the loop."""
+
+
+def _against_haiku(inputs: BridgingInputs) -> bool:
+    return inputs.recipient_type == "haiku"
+
+
+@step(required=True, timeout=_TIMEOUT, max_attempts=2)
+async def embed_endpoints(anchor: str, target: str, embedder: Embedder) -> Endpoints:
+    """The embeddings of anchor and target."""
+    anchor_vector, target_vector = await embedder.embed([anchor, target])
+    return Endpoints(anchor_vector, target_vector, embedder.model)
+
+
+@step(timeout=_TIMEOUT, max_attempts=2)
+async def lexical_bridge(
+    anchor: str,
+    target: str,
+    clue_count: int,
+    embed_endpoints: Endpoints,
+    vocabulary: Vocabulary,
+    scan: RelevanceScan,
+) -> Bridge:
+    """The vocabulary's best bridge: see `neighbours`."""
+    from .neighbours import neighbours
+
+    scores = await scan.relevance(embed_endpoints.anchor, embed_endpoints.target)
+    words = vocabulary.words
+    # Selecting and stemming take a few milliseconds, too long for the loop.
+    best = await asyncio.to_thread(neighbours, scores, words, anchor, target, clue_count)
+    return Bridge([words[index] for index in best], vocabulary.matrix[best])
+
+
+@step(timeout=_TIMEOUT, max_attempts=2)
+async def null_samples(
+    anchor: str,
+    target: str,
+    clue_count: int,
+    null_sample_count: int,
+    embed_endpoints: Endpoints,
+    vocabulary: Vocabulary,
+    scan: RelevanceScan,
+    step_digest: str,
+) -> NDArray[np.float64]:
+    """The relevances of random bridges, ascending: see `null.null_samples`."""
+    from .null import null_samples as draw
+
+    scores = await scan.relevance(embed_endpoints.anchor, embed_endpoints.target)
+    index = vocabulary.index
+    ends = [index[word] for word in (anchor, target) if word in index]
+    arguments = (scores, ends, clue_count, null_sample_count, int(step_digest, 16))
+    if clue_count * null_sample_count < _MANY_DRAWS:
+        return draw(*arguments)
+    return await asyncio.to_thread(draw, *arguments)
+
+
+@step(timeout=_HAIKU_TIMEOUT, when=_against_haiku)
+async def haiku_bridge(
+    anchor: str, target: str, clue_count: int, language_model: LanguageModel
+) -> Sequence[str]:
+    """Claude Haiku's bridge. One attempt: the SDK retries what is worth it."""
+    from .clues import ask_for_clues
+
+    return await ask_for_clues(language_model, anchor, target, clue_count)
+
+
+@step(timeout=_TIMEOUT, max_attempts=2, when=_against_haiku)
+async def haiku_embeddings(haiku_bridge: Sequence[str], embedder: Embedder) -> NDArray[np.float32]:
+    """The embeddings of Haiku's clues, in their order: shape (clues, d)."""
+    return await embedder.embed(haiku_bridge)

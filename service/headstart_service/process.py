@@ -1,0 +1,114 @@
+"""What both kinds of process do alike: log, stop on a signal, open the store's clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from .engine.registry import Registry, load_pipelines
+from .pipelines.bridging import BRIDGING
+from .settings import Settings
+from .store.connect import Client, Patience, check_version, open_client
+from .store.redis_store import StoreRules
+
+log = logging.getLogger(__name__)
+
+_STORE_RETRY = 0.5
+
+
+def set_up_logging(level: str) -> None:
+    """One line an event on standard error."""
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    for noisy in ("httpx", "httpcore", "anthropic", "sentence_transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` until SIGTERM or SIGINT, then cancel it: its contexts drain as they close.
+
+    A second signal ends the process as it usually does.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(main, name="main")
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stop(number: signal.Signals) -> None:
+        log.info("%s: stopping", number.name)
+        forget_signals()
+        task.cancel()
+
+    def forget_signals() -> None:
+        for each in signals:
+            loop.remove_signal_handler(each)
+
+    for each in signals:
+        loop.add_signal_handler(each, stop, each)
+    try:
+        await asyncio.wait({task})
+    finally:
+        forget_signals()
+    if not task.cancelled():
+        task.result()
+
+
+def exit_with_parent() -> None:
+    """End this process at once when its standard input closes: its parent is gone."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+
+
+@asynccontextmanager
+async def redis_client(url: str, patience: Patience) -> AsyncIterator[Client]:
+    """A client that is closed with the context."""
+    client = open_client(url, patience)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def wait_for_store(client: Client) -> None:
+    """Return when Redis answers. Raises StartupError when it is too old."""
+    said = False
+    while True:
+        try:
+            log.info("store: %s", await check_version(client))
+        except (RedisError, OSError) as error:
+            if not said:
+                log.warning("waiting for Redis: %s", type(error).__name__)
+                said = True
+            await asyncio.sleep(_STORE_RETRY)
+        else:
+            return
+
+
+def store_rules(settings: Settings) -> StoreRules:
+    """What the store enforces, by these settings."""
+    return StoreRules(
+        partitions=settings.partitions,
+        max_records=settings.max_cached_results,
+        failure_ttl=settings.failure_ttl,
+    )
+
+
+def registry(settings: Settings) -> Registry:
+    """The pipelines that these settings give a process."""
+    return Registry([BRIDGING, *load_pipelines(settings.pipelines)])

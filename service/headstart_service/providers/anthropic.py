@@ -1,0 +1,163 @@
+"""Claude Haiku through the Anthropic SDK, in structured output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import StepFailed
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+    from anthropic.types import Message
+
+M = TypeVar("M", bound=BaseModel)
+
+_MEANINGS = {
+    400: "bad request",
+    401: "API key refused",
+    402: "billing",
+    403: "not permitted",
+    404: "no such model",
+    408: "timeout",
+    413: "request too large",
+    429: "rate limited",
+    500: "internal error",
+    503: "unavailable",
+    504: "timeout",
+    529: "overloaded",
+}
+"""Of the API's status codes: https://docs.claude.com/en/api/errors. Bodies are not repeated: they
+may hold what callers must not read."""
+
+_log = logging.getLogger(__name__)
+
+
+class HaikuModel:
+    """A language model behind the Messages API. Use it as an async context manager."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None,
+        model: str,
+        base_url: str | None = None,
+        timeout: float = 20.0,
+        max_retries: int = 2,
+    ) -> None:
+        """Ask `model` with `api_key`; without a key every request fails and none is sent.
+
+        `timeout` is for each try, in seconds. The SDK itself tries again, `max_retries` times,
+        after timeouts, lost connections, 408, 409, 429 and 5xx. `base_url` defaults to
+        ANTHROPIC_BASE_URL, else to Anthropic's own.
+        """
+        self._api_key = api_key.strip() if api_key else ""
+        self._model = model
+        self._base_url = base_url
+        self._timeout = timeout
+        self._max_retries = max_retries
+        self._client: AsyncAnthropic | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._api_key:
+            # Imported here because it takes a second, which a worker without a key need not pay,
+            # and in a thread because a loop must not stand still that long.
+            self._client = await asyncio.to_thread(self._connect)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
+        """The model's answer to `prompt` as an `output`, which its JSON schema asks for.
+
+        Raises StepFailed, with a reason that holds neither the key nor the API's own text, when
+        there is no key, the API fails, the model declines, or its answer is not an `output`.
+        """
+        if not self._api_key:
+            raise StepFailed("no Anthropic API key: set ANTHROPIC_API_KEY", retry=False)
+        if self._client is None:
+            raise RuntimeError("HaikuModel is used outside its async with block")
+        message = await self._ask(self._client, system, prompt, output, max_tokens)
+        if message.stop_reason == "refusal":
+            raise StepFailed("the language model declined to answer", retry=False)
+        if message.stop_reason == "max_tokens":
+            raise StepFailed("the language model's answer was cut off at its token limit")
+        text = "".join(block.text for block in message.content if block.type == "text")
+        try:
+            return output.model_validate_json(text)
+        except ValidationError as error:
+            _log.debug("unreadable answer of %s: %r", self._model, text[:500])
+            raise StepFailed("the language model's answer was not in the form asked for") from error
+
+    def _connect(self) -> AsyncAnthropic:
+        from anthropic import AsyncAnthropic
+
+        return AsyncAnthropic(
+            api_key=self._api_key,
+            base_url=self._base_url,
+            timeout=self._timeout,
+            max_retries=self._max_retries,
+        )
+
+    async def _ask(
+        self,
+        client: AsyncAnthropic,
+        system: str,
+        prompt: str,
+        output: type[BaseModel],
+        max_tokens: int,
+    ) -> Message:
+        import anthropic
+
+        try:
+            # What messages.parse sends. That method reads the text before it shows the stop
+            # reason, so a refusal would look like a malformed answer.
+            message = await client.messages.create(
+                model=self._model,
+                max_tokens=max_tokens,
+                system=system,
+                messages=[{"role": "user", "content": prompt}],
+                output_config={
+                    "format": {"type": "json_schema", "schema": anthropic.transform_schema(output)}
+                },
+            )
+        except anthropic.APIStatusError as error:
+            _log.debug("the Anthropic API answered %d", error.status_code, exc_info=True)
+            raise _status_failure(error.status_code) from error
+        except anthropic.APITimeoutError as error:
+            reason = f"the Anthropic API did not answer within {self._timeout:g} s"
+            raise StepFailed(reason) from error
+        except anthropic.APIConnectionError as error:
+            _log.debug("the Anthropic API could not be reached", exc_info=True)
+            raise StepFailed("the Anthropic API could not be reached") from error
+        # JSONDecodeError and UnicodeEncodeError, of a body or key that is not what it should be,
+        # come through the SDK as they are; both are ValueErrors.
+        except (anthropic.AnthropicError, ValueError) as error:
+            _log.debug("the Anthropic SDK failed", exc_info=True)
+            raise StepFailed("the Anthropic API's answer could not be read") from error
+        # Of a body that is no message the SDK makes a hollow object, or a string.
+        if not isinstance(message, anthropic.types.Message) or not isinstance(
+            message.content, list
+        ):
+            raise StepFailed("the Anthropic API's answer could not be read")
+        return message
+
+
+def _status_failure(status: int) -> StepFailed:
+    meaning = _MEANINGS.get(status)
+    reason = f"the Anthropic API answered {status}" + (f" ({meaning})" if meaning else "")
+    # The rest of 4xx says that the request is wrong, and it would be the same again.
+    passing = status >= 500 or status in (408, 409, 429)
+    return StepFailed(reason, retry=passing)

@@ -1,0 +1,117 @@
+"""Embeddings for concurrent callers, in shared batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from ..engine.batching import Batcher
+from ..errors import StepFailed
+from .encoder import DEFAULT_MODEL, SentenceEncoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_GROUP = 4
+"""Texts that stay together: few enough that one caller's fifty leave room for others'."""
+_MAX_GROUPS = 32
+"""Per batch, so 64 texts when each caller has two: 6 times as fast as one by one."""
+_MAX_WAITING = 4096
+
+_log = logging.getLogger(__name__)
+
+
+class SentenceEmbedder:
+    """Embeds texts; callers that come while a batch is computed share the next one.
+
+    Use it as an async context manager: entering loads the model, leaving drops what still waits.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        threads: int | None = None,
+        encoder: SentenceEncoder | None = None,
+    ) -> None:
+        """Use `encoder` if one is loaded already, else load `model` for `threads` threads."""
+        self._model = model if encoder is None else encoder.model
+        self._threads = threads
+        self._encoder = encoder
+        self._stack = AsyncExitStack()
+        self._batcher: Batcher[tuple[str, ...], NDArray[np.float32]] | None = None
+
+    @property
+    def model(self) -> str:
+        """The name that the model was asked for by."""
+        return self._model
+
+    @property
+    def dimension(self) -> int:
+        """The length of each vector."""
+        return self._loaded().dimension
+
+    async def __aenter__(self) -> Self:
+        """Load the model in a thread. Raises StartupError when there is no such model."""
+        if self._encoder is None:
+            self._encoder = await asyncio.to_thread(
+                SentenceEncoder.load, self._model, threads=self._threads
+            )
+        batcher = Batcher(
+            self._compute, max_batch=_MAX_GROUPS, max_waiting=_MAX_WAITING, name="embed"
+        )
+        self._batcher = await self._stack.enter_async_context(batcher)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+        self._batcher = None
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One float32 row of unit length per text, in their order: shape (len(texts), dimension).
+
+        Raises StepFailed when the model fails.
+        """
+        if self._batcher is None:
+            raise RuntimeError("SentenceEmbedder is used outside its async with block")
+        import numpy as np
+
+        if not texts:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        groups = [tuple(texts[at : at + _GROUP]) for at in range(0, len(texts), _GROUP)]
+        if len(groups) == 1:
+            return await self._batcher.submit(groups[0])
+        # Not a TaskGroup: that would wrap the batch's StepFailed in an ExceptionGroup.
+        return np.concatenate(await asyncio.gather(*map(self._batcher.submit, groups)))
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """As `embed`, blocking and unbatched, for one thread at a time: building a vocabulary."""
+        return self._loaded().encode(texts)
+
+    def _loaded(self) -> SentenceEncoder:
+        if self._encoder is None:
+            raise RuntimeError("SentenceEmbedder is used outside its async with block")
+        return self._encoder
+
+    def _compute(self, groups: Sequence[tuple[str, ...]]) -> Sequence[NDArray[np.float32]]:
+        # Games share words (popular anchors, a restarted run): each is encoded once per batch.
+        place: dict[str, int] = {}
+        for group in groups:
+            for text in group:
+                place.setdefault(text, len(place))
+        try:
+            vectors = self._loaded().encode(list(place))
+        except Exception as error:  # whatever torch raises, for example when memory runs out
+            _log.exception("the embedding model %s failed on %d texts", self._model, len(place))
+            raise StepFailed("the embedding model failed") from error
+        return [vectors[[place[text] for text in group]] for group in groups]

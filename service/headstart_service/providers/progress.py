@@ -1,0 +1,48 @@
+"""Progress of building: a bar in a terminal, a few lines of log elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from .vocabulary import Progress
+
+_STEPS = 5
+"""Log lines between the first and the last."""
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def build_progress(stream: TextIO | None = None) -> Iterator[Progress]:
+    """A progress callback for `build`, shown on `stream` (default: standard error)."""
+    stream = sys.stderr if stream is None else stream
+    if not stream.isatty():
+        yield _log_lines()
+        return
+    from tqdm import tqdm
+
+    bar = tqdm(total=0, desc="Embedding the vocabulary", unit=" words", file=stream)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        yield show
+
+
+def _log_lines() -> Progress:
+    told = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        step = _STEPS * done // max(total, 1)
+        if step > told:
+            told = step
+            _log.info("embedding the vocabulary: %d of %d words", done, total)
+
+    return tell

@@ -1,0 +1,230 @@
+"""The vocabulary: words with their embeddings, built once, kept in a directory, memory-mapped.
+
+    embeddings.npy   float32, C order, shape (count, dimension), rows of unit length
+    words.txt        UTF-8, one a line, in the rows' order
+    manifest.json    what the two are: a `Manifest`
+
+The manifest is written last and removed first, so a directory that has one is whole. Importing
+this module, and `is_current`, needs neither numpy nor torch: the CLI asks first whether there is
+anything to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import HeadstartError, StartupError
+from .words import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+
+FORMAT = 1
+EMBEDDINGS, WORDS, MANIFEST = "embeddings.npy", "words.txt", "manifest.json"
+_MAX_MANIFEST = 65_536
+_TRIES = 3
+"""Of opening while another process builds: one is enough unless two builds follow each other."""
+
+Progress = Callable[[int, int], None]
+"""Told how many words are done, and of how many."""
+
+
+_log = logging.getLogger(__name__)
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+class VocabularyUnusable(HeadstartError):
+    """What a directory holds is not the vocabulary that was asked for: build it."""
+
+
+class VocabularyMissing(VocabularyUnusable):
+    """There is no finished vocabulary."""
+
+
+class VocabularyMismatch(VocabularyUnusable):
+    """It is whole, and of another format, model or source."""
+
+
+class VocabularyDamaged(VocabularyUnusable):
+    """Its files do not agree with its manifest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a vocabulary's files are."""
+
+    format: int
+    model: str
+    count: int
+    dimension: int
+    source: str
+    words_sha256: str
+    embeddings_sha256: str
+    embeddings_bytes: int
+
+    def to_json(self) -> str:
+        """As the file holds it."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """The manifest of `directory`. Raises VocabularyUnusable when there is no valid one."""
+        path = directory / MANIFEST
+        try:
+            with path.open("rb") as file:
+                raw = json.loads(file.read(_MAX_MANIFEST))
+        except FileNotFoundError as error:
+            raise VocabularyMissing(f"there is no {path}") from error
+        except NotADirectoryError as error:
+            raise VocabularyMissing(f"{directory} is not a directory") from error
+        except OSError as error:
+            raise VocabularyDamaged(f"cannot read {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise VocabularyDamaged(f"{path} is not JSON") from error
+        if not isinstance(raw, dict):
+            raise VocabularyDamaged(f"{path} holds no manifest")
+        if raw.get("format") != FORMAT:
+            raise VocabularyMismatch(f"its format is {raw.get('format')!r}, not {FORMAT}")
+        fields = {name: raw.get(name) for name in cls.__dataclass_fields__}
+        for name, field in cls.__dataclass_fields__.items():
+            value = fields[name]
+            kind = int if field.type == "int" else str
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise VocabularyDamaged(f"{path} has no valid {name}")
+        return cls(**fields)  # type: ignore[arg-type]  # the loop above has checked each
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words and their vectors. `matrix` is float32, shape (len(words), d), mapped read-only."""
+
+    words: Sequence[str]
+    matrix: NDArray[np.float32]
+    manifest: Manifest
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Each word's place."""
+        return {word: place for place, word in enumerate(self.words)}
+
+
+def is_current(directory: Path, model: str, source: str | None = None) -> bool:
+    """Whether `directory` holds a whole vocabulary of `model` (and of `source`, a `Source.name`).
+
+    Fast and cheap: reads the manifest and the words, and only sizes the embeddings.
+    """
+    try:
+        _check(directory, model, source)
+    except VocabularyUnusable:
+        return False
+    return True
+
+
+def open_vocabulary(
+    directory: Path, model: str, source: str | None = None, *, thorough: bool = False
+) -> Vocabulary:
+    """Open what `build` has written for `model` (and from `source`, a `Source.name`).
+
+    `thorough` reads every embedding and compares their digest too. Raises VocabularyMissing,
+    VocabularyMismatch or VocabularyDamaged, each a VocabularyUnusable.
+    """
+    for _ in range(_TRIES):
+        manifest, words = _check(directory, model, source)
+        matrix = _map(directory, manifest, thorough)
+        # A builder removes the manifest before it touches the rest. The same one as before, after
+        # everything was opened, proves that all of it belongs together.
+        if Manifest.read(directory) == manifest:
+            return Vocabulary(words, matrix, manifest)
+    raise VocabularyDamaged(f"{directory} is being rebuilt over and over")
+
+
+def ensure_vocabulary(
+    directory: Path,
+    model: str,
+    source: Source | None,
+    encode: Callable[[], Encode],
+    progress: Progress = ignore_progress,
+) -> Vocabulary:
+    """Open the vocabulary in `directory`, and build it before if it is not there or not usable.
+
+    `source` None takes whatever words there are, and the default ones to build. `encode` is only
+    called to build: it loads the model. Of processes that come here at once one builds, and the
+    others wait for it. Blocks. Raises StartupError when it cannot be built.
+    """
+    from .building import build_unlocked, exclusive
+
+    wanted = None if source is None else source.name
+    try:
+        return open_vocabulary(directory, model, wanted)
+    except VocabularyUnusable as reason:
+        _log.info("no vocabulary to use: %s", reason)
+    with exclusive(directory):
+        try:
+            return open_vocabulary(directory, model, wanted)  # another process may have built it
+        except VocabularyUnusable as reason:
+            _log.info("building the vocabulary in %s: %s", directory, reason)
+        source = source or Source.frequent()
+        build_unlocked(directory, source.words(), encode(), model, source.name, progress)
+    try:
+        return open_vocabulary(directory, model, wanted)
+    except VocabularyUnusable as error:
+        raise StartupError(f"the vocabulary just built is not usable: {error}") from error
+
+
+def _check(directory: Path, model: str, source: str | None) -> tuple[Manifest, list[str]]:
+    manifest = Manifest.read(directory)
+    if manifest.model != model:
+        raise VocabularyMismatch(f"it is of the model {manifest.model}, not {model}")
+    if source is not None and manifest.source != source:
+        raise VocabularyMismatch(f"its words are of {manifest.source!r}, not {source!r}")
+    try:
+        content = (directory / WORDS).read_bytes()
+        size = (directory / EMBEDDINGS).stat().st_size
+    except OSError as error:
+        raise VocabularyDamaged(f"cannot read {error.filename}: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != manifest.words_sha256:
+        raise VocabularyDamaged(f"{WORDS} is not what the manifest says")
+    words = content.decode().split("\n")[:-1]
+    if len(words) != manifest.count:
+        raise VocabularyDamaged(f"{WORDS} has {len(words)} words, not {manifest.count}")
+    if size != manifest.embeddings_bytes:
+        raise VocabularyDamaged(f"{EMBEDDINGS} has {size} bytes, not {manifest.embeddings_bytes}")
+    return manifest, words
+
+
+def _map(directory: Path, manifest: Manifest, thorough: bool) -> NDArray[np.float32]:
+    import numpy as np
+
+    path = directory / EMBEDDINGS
+    try:
+        if thorough:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != manifest.embeddings_sha256:
+                raise VocabularyDamaged(f"{EMBEDDINGS} is not what the manifest says")
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise VocabularyDamaged(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise VocabularyDamaged(f"{path} is not an array file") from error
+    shape = (manifest.count, manifest.dimension)
+    if mapped.dtype != np.float32 or mapped.shape != shape or not mapped.flags.c_contiguous:
+        raise VocabularyDamaged(
+            f"{EMBEDDINGS} is {mapped.dtype} {mapped.shape}, not float32 {shape}"
+        )
+    # A plain array over the mapping: numpy's memmap class makes every slice slower.
+    matrix: NDArray[np.float32] = np.asarray(mapped)
+    return matrix

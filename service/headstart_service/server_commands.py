@@ -1,0 +1,157 @@
+"""The commands that need a server's packages: serve, worker, vocabulary and the checks."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from .errors import StartupError
+from .process import exit_with_parent, run_until_stopped, set_up_logging
+from .settings import Settings, describe, load_settings, variable
+
+_WRONG_SETTINGS = 2
+
+
+def add(
+    serve: argparse.ArgumentParser,
+    worker: argparse.ArgumentParser,
+    vocabulary: argparse.ArgumentParser,
+    check: argparse.ArgumentParser,
+    health: argparse.ArgumentParser,
+) -> None:
+    """Give each command its options and what it runs."""
+    for parser in (serve, worker, check):
+        _add_settings(parser)
+    serve.set_defaults(run=_serve)
+    worker.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
+    worker.set_defaults(run=_worker)
+    check.set_defaults(run=_check_config)
+
+    actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="embed the words, unless that is done already")
+    build.add_argument("--words", type=Path, help="a file of your own words, one a line")
+    build.add_argument("--force", action="store_true", help="build even if it is up to date")
+    _add_settings(build)
+    build.set_defaults(run=_build_vocabulary)
+
+    health.add_argument("--timeout", type=float, default=2.0, help="seconds to wait (default: 2)")
+    _add_settings(health)
+    health.set_defaults(run=_healthcheck)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings", "each is also an environment variable")
+    for name, default, description in describe():
+        if name == "anthropic_api_key":
+            continue  # process arguments are no place for a secret
+        flag = f"--{name.replace('_', '-')}"
+        text = f"{description} [{variable(name)}]".replace("%", "%%")
+        if default in ("True", "False"):
+            group.add_argument(
+                flag, dest=f"setting_{name}", action=argparse.BooleanOptionalAction, help=text
+            )
+        else:
+            text += f" (default: {default or 'none'})"
+            group.add_argument(flag, dest=f"setting_{name}", metavar="VALUE", help=text)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    flags = {
+        name.removeprefix("setting_"): str(value)
+        for name, value in vars(options).items()
+        if name.startswith("setting_") and value is not None
+    }
+    return load_settings(flags)
+
+
+def _run(options: argparse.Namespace, main: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
+    """Run a server until it is stopped; tell a StartupError in one message."""
+    try:
+        settings = _settings(options)
+        set_up_logging(settings.log_level)
+        asyncio.run(run_until_stopped(main(settings)))
+    except StartupError as error:
+        return _fail(error)
+    except BaseExceptionGroup as group:
+        expected = group.subgroup(StartupError)
+        if expected is None:
+            raise
+        leaf: BaseException = expected
+        while isinstance(leaf, BaseExceptionGroup):
+            leaf = leaf.exceptions[0]
+        return _fail(leaf)
+    return 0
+
+
+def _fail(error: BaseException) -> int:
+    print(f"headstart: {error}", file=sys.stderr)
+    return _WRONG_SETTINGS
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .app import serve
+
+    return _run(options, serve)
+
+
+def _worker(options: argparse.Namespace) -> int:
+    if options.exit_with_parent:
+        exit_with_parent()
+        # On a shared machine answers come first.
+        os.nice(5)
+    from .worker_app import work
+
+    return _run(options, lambda settings: work(settings, child=options.exit_with_parent))
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    try:
+        settings = _settings(options)
+    except StartupError as error:
+        return _fail(error)
+    for name, _, _ in describe():
+        print(f"{variable(name)}={_shown(getattr(settings, name))}")
+    return 0
+
+
+def _shown(value: object) -> str:
+    # SecretStr prints as asterisks.
+    return ",".join(value) if isinstance(value, tuple) else str(value if value is not None else "")
+
+
+def _build_vocabulary(options: argparse.Namespace) -> int:
+    from .worker_app import build_vocabulary
+
+    async def build(settings: Settings) -> None:
+        await build_vocabulary(settings, words=options.words, force=options.force)
+
+    return _run(options, build)
+
+
+def _healthcheck(options: argparse.Namespace) -> int:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from .api.server import SERVICE
+
+    try:
+        settings = _settings(options)
+    except StartupError as error:
+        return _fail(error)
+    address = f"{settings.host}:{settings.grpc_port}"
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            request = health_pb2.HealthCheckRequest(service=SERVICE)
+            answer = stub.Check(request, timeout=options.timeout)
+        except grpc.RpcError as error:
+            print(f"{address}: {error.code().name}", file=sys.stderr)
+            return 1
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    print(f"{address}: {name}")
+    return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1

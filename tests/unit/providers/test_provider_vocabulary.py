@@ -1,0 +1,315 @@
+import hashlib
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from headstart_service.errors import StartupError
+from headstart_service.providers import vocabulary as vocabulary_module
+from headstart_service.providers.building import build
+from headstart_service.providers.encoder import DEFAULT_MODEL, SentenceEncoder
+from headstart_service.providers.progress import build_progress
+from headstart_service.providers.vocabulary import (
+    Vocabulary,
+    VocabularyDamaged,
+    VocabularyMismatch,
+    VocabularyMissing,
+    ensure_vocabulary,
+    is_current,
+    open_vocabulary,
+)
+from headstart_service.providers.words import Source
+
+WORDS = [f"{a}{b}{c}" for a in "abcdefgh" for b in "aeiou" for c in "lmnprst" * 4]
+WORDS = list(dict.fromkeys(f"{word}{'x' * (at % 3)}{at // 280}" for at, word in enumerate(WORDS)))
+SOURCE = Source("test", lambda: WORDS)
+
+
+def encode(texts: Sequence[str]) -> Any:
+    """A stand-in for the model: a unit vector that depends on the text alone."""
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    rows = np.array([list(digest) for digest in digests], dtype=np.float32) - 127.5
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def build_here(directory: Path, model: str = "m", words: Sequence[str] = WORDS) -> None:
+    build(directory, words, encode, model, "test")
+
+
+def never() -> Any:
+    raise AssertionError("the model was loaded though nothing was to be built")
+
+
+def files(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_what_was_built_is_opened(tmp_path: Path) -> None:
+    build_here(tmp_path / "deep" / "vocabulary")
+    opened = open_vocabulary(tmp_path / "deep" / "vocabulary", "m", "test", thorough=True)
+    assert opened.words == WORDS
+    assert np.array_equal(opened.matrix, encode(WORDS))
+    assert opened.index[WORDS[7]] == 7
+    assert not opened.matrix.flags.writeable
+    assert type(opened.matrix) is np.ndarray
+    assert files(tmp_path / "deep" / "vocabulary") == {
+        "embeddings.npy", "words.txt", "manifest.json", ".lock"
+    }  # fmt: skip
+
+
+def test_the_real_vocabulary_holds_the_models_vectors(
+    vocabulary: Vocabulary, encoder: SentenceEncoder
+) -> None:
+    words = vocabulary.words[:50]
+    assert np.allclose(vocabulary.matrix[:50], encoder.encode(words), atol=1e-5)
+    assert vocabulary.manifest.model == DEFAULT_MODEL
+    assert vocabulary.matrix.shape == (3000, 384)
+
+
+def test_progress_ends_with_all_words(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    build(tmp_path, WORDS, encode, "m", "test", lambda done, total: told.append((done, total)))
+    assert told[0] == (0, len(WORDS))
+    assert told[-1] == (len(WORDS), len(WORDS))
+    assert told == sorted(told)
+
+
+def test_nothing_there_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path, tmp_path / "no", tmp_path / "file"):
+        with pytest.raises(VocabularyMissing):
+            open_vocabulary(directory, "m")
+        assert not is_current(directory, "m")
+
+
+def test_another_model_source_or_format_is_a_mismatch(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    assert is_current(tmp_path, "m")
+    assert is_current(tmp_path, "m", "test")
+    with pytest.raises(VocabularyMismatch, match="of the model m, not other"):
+        open_vocabulary(tmp_path, "other")
+    with pytest.raises(VocabularyMismatch, match="its words are of 'test', not 'else'"):
+        open_vocabulary(tmp_path, "m", "else")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 2}))
+    with pytest.raises(VocabularyMismatch, match="its format is 2, not 1"):
+        open_vocabulary(tmp_path, "m")
+
+
+def edit_manifest(**changes: Any) -> Callable[[Path], None]:
+    def edit(directory: Path) -> None:
+        path = directory / "manifest.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return edit
+
+
+def cut(name: str) -> Callable[[Path], None]:
+    return lambda directory: os.truncate(directory / name, (directory / name).stat().st_size - 1)
+
+
+def write(name: str, content: bytes) -> Callable[[Path], None]:
+    def replace(directory: Path) -> None:
+        (directory / name).write_bytes(content)
+
+    return replace
+
+
+DAMAGES = {
+    "manifest not JSON": write("manifest.json", b"{"),
+    "manifest not an object": write("manifest.json", b"[1]"),
+    "manifest not UTF-8": write("manifest.json", b"\xff\xff\xff"),
+    "manifest cut": cut("manifest.json"),
+    "count not a number": edit_manifest(count="many"),
+    "count missing": edit_manifest(count=None),
+    "count wrong": edit_manifest(count=3),
+    "dimension wrong": edit_manifest(dimension=3),
+    "words cut": cut("words.txt"),
+    "words other": write("words.txt", b"other\n"),
+    "words missing": lambda directory: (directory / "words.txt").unlink(),
+    "embeddings cut": cut("embeddings.npy"),
+    "embeddings missing": lambda directory: (directory / "embeddings.npy").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_found_and_mended(tmp_path: Path, damage: str) -> None:
+    build_here(tmp_path)
+    if damage != "manifest cut":  # it ends in a line end that nothing needs
+        DAMAGES[damage](tmp_path)
+    else:
+        os.truncate(tmp_path / "manifest.json", 40)
+    with pytest.raises(VocabularyDamaged):
+        open_vocabulary(tmp_path, "m")
+    mended = ensure_vocabulary(tmp_path, "m", SOURCE, lambda: encode)
+    assert np.array_equal(mended.matrix, encode(WORDS))
+
+
+def test_embeddings_of_the_right_size_but_not_an_array_are_damaged(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    size = (tmp_path / "embeddings.npy").stat().st_size
+    (tmp_path / "embeddings.npy").write_bytes(b"x" * size)
+    with pytest.raises(VocabularyDamaged, match="is not an array file"):
+        open_vocabulary(tmp_path, "m")
+
+
+def test_a_flipped_bit_is_found_when_thorough(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    with (tmp_path / "embeddings.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x00")
+    with pytest.raises(VocabularyDamaged, match="is not what the manifest says"):
+        open_vocabulary(tmp_path, "m", thorough=True)
+
+
+def test_what_is_current_is_not_built_again(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    assert ensure_vocabulary(tmp_path, "m", SOURCE, never).words == WORDS
+    assert ensure_vocabulary(tmp_path, "m", None, never).words == WORDS, "whatever is there"
+
+
+def test_another_model_rebuilds(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    ensure_vocabulary(tmp_path, "other", SOURCE, lambda: encode)
+    assert is_current(tmp_path, "other")
+    assert not is_current(tmp_path, "m")
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError, StartupError])
+@pytest.mark.parametrize("before", [False, True])
+def test_an_interrupted_build_leaves_what_was_there(
+    tmp_path: Path, interruption: type[BaseException], before: bool
+) -> None:
+    if before:
+        build_here(tmp_path)
+
+    def interrupted(texts: Sequence[str]) -> Any:
+        if len(texts) > 1:
+            raise interruption
+        return encode(texts)
+
+    with pytest.raises(interruption):
+        build(tmp_path, WORDS, interrupted, "other", "test")
+    assert is_current(tmp_path, "m") == before
+    assert not any(name.startswith(".building") for name in files(tmp_path))
+
+
+def test_a_killed_builder_leaves_nothing_that_is_taken_for_finished(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "import numpy as np\n"
+        "from headstart_service.providers.building import build\n"
+        "def encode(texts):\n"
+        "    if len(texts) > 1: print('half way', flush=True); time.sleep(60)\n"
+        "    return np.ones((len(texts), 4), dtype=np.float32)\n"
+        "build(Path(sys.argv[1]), ['abc'] * 1000, encode, 'm', 'test')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"half way\n"
+        process.send_signal(signal.SIGKILL)
+    assert any(name.startswith(".building") for name in files(tmp_path))
+    assert not is_current(tmp_path, "m")
+    ensure_vocabulary(tmp_path, "m", SOURCE, lambda: encode)
+    assert is_current(tmp_path, "m", "test")
+    assert not any(name.startswith(".building") for name in files(tmp_path))
+
+
+def test_of_concurrent_builders_one_builds_and_the_others_wait(tmp_path: Path) -> None:
+    loads: list[int] = []
+    opened: list[Vocabulary] = []
+    barrier = threading.Barrier(4)
+
+    def load() -> Any:
+        loads.append(1)
+        return encode
+
+    def come() -> None:
+        barrier.wait(10)
+        opened.append(ensure_vocabulary(tmp_path, "m", SOURCE, load))
+
+    threads = [threading.Thread(target=come) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert [v.words for v in opened] == [WORDS] * 4
+
+
+def test_a_build_during_opening_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_here(tmp_path)
+    real_map = vocabulary_module._map
+    others = [WORDS[::-1]]
+
+    def slow_map(*arguments: Any) -> Any:
+        if others:  # between the words and the matrix another process builds the same, reversed
+            build_here(tmp_path, words=others.pop())
+        return real_map(*arguments)
+
+    monkeypatch.setattr(vocabulary_module, "_map", slow_map)
+    opened = open_vocabulary(tmp_path, "m")
+    assert opened.words == WORDS[::-1]
+    assert np.array_equal(opened.matrix, encode(WORDS[::-1]))
+
+
+def test_an_open_vocabulary_outlives_a_rebuild(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    opened = open_vocabulary(tmp_path, "m")
+    build_here(tmp_path, words=WORDS[::-1])
+    assert np.array_equal(opened.matrix, encode(WORDS))
+
+
+def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupError, match="cannot write the vocabulary's directory"):
+        build_here(tmp_path / "file" / "vocabulary")
+
+
+def test_asking_whether_it_is_current_imports_nothing_heavy(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    code = (
+        "import sys; from pathlib import Path;"
+        "from headstart_service.providers.vocabulary import is_current;"
+        "print(is_current(Path(sys.argv[1]), 'm', 'test'), 'numpy' in sys.modules,"
+        "'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False", "False"]
+
+
+def test_without_a_terminal_progress_is_a_few_log_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stream = io.StringIO()
+    with caplog.at_level(logging.INFO), build_progress(stream) as progress:
+        for done in range(0, 1001, 10):
+            progress(done, 1000)
+    assert stream.getvalue() == ""
+    assert len(caplog.messages) == 6
+    assert caplog.messages[-1] == "embedding the vocabulary: 1000 of 1000 words"
+
+
+def test_in_a_terminal_progress_is_a_bar() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with build_progress(stream) as progress:
+        progress(0, 1000)
+        progress(1000, 1000)
+    assert "1000/1000" in stream.getvalue()
