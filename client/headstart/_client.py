@@ -1,14 +1,13 @@
 """The asyncio client."""
 
+# ruff: noqa: ASYNC109  (a timeout here becomes gRPC's deadline, which the server sees too)
+
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,7 +15,6 @@ import grpc.aio
 from headstart import _convert, _requests
 from headstart._channel import ChannelOption, endpoint
 from headstart._connection import Connection
-from headstart._errors import ServiceUnavailable
 from headstart._results import (
     Cancelled,
     Json,
@@ -30,18 +28,11 @@ from headstart._results import (
     Stats,
     Status,
 )
+from headstart._watch import watch
 from headstart.v1 import precompute_pb2 as pb
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-
-# A watch gives up after so many cuts in a row that brought nothing new. The pauses between add up
-# to about six seconds: longer than a rolling restart's gap, shorter than a user's patience.
-_WATCH_ATTEMPTS: Final = 6
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 3.0
-# A stream that lived so long was healthy: servers end old connections on purpose, to rebalance.
-_HEALTHY_STREAM: Final = 5.0
 
 
 class PrecomputeClient:
@@ -114,7 +105,7 @@ class PrecomputeClient:
         self._timeout = timeout
 
     async def __aenter__(self) -> Self:
-        """Return the client itself; the connection still opens with the first call."""
+        """Return the client itself, still unconnected."""
         return self
 
     async def __aexit__(
@@ -251,7 +242,7 @@ class PrecomputeClient:
             await self._call(self._connection.stub.GetResults, request, allowed)
         )
 
-    async def watch_results(
+    def watch_results(
         self, key: str, *, namespace: str | None = None
     ) -> AsyncGenerator[Results, None]:
         """Yield the results as they grow: what exists at once, then each change, then the end.
@@ -265,33 +256,7 @@ class PrecomputeClient:
             ServiceUnavailable: Resuming failed several times in a row.
         """
         request = pb.WatchResultsRequest(namespace=self._in(namespace), key=key)
-        last: pb.GetResultsResponse | None = None
-        cuts = 0
-        while last is None or not _convert.status_from(last.status).ended:
-            opened_at = time.monotonic()
-            stream = self._connection.stub.WatchResults(
-                request, metadata=self._connection.endpoint.metadata()
-            )
-            error = ServiceUnavailable("the stream ended before the run did")
-            try:
-                with self._connection.translated():
-                    async for message in stream:
-                        if message.results != last:
-                            last = message.results
-                            cuts = 0
-                            yield _convert.results_from(last)
-            except ServiceUnavailable as exc:
-                error = exc
-            finally:
-                stream.cancel()
-            if last is not None and _convert.status_from(last.status).ended:
-                return
-            cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1
-            if cuts >= _WATCH_ATTEMPTS or self._connection.closed:
-                raise error
-            pause = max(error.retry_after or 0.0, _FIRST_PAUSE * 2 ** (cuts - 1))
-            # Spread out, so that not all watchers of a lost server come back at once.
-            await asyncio.sleep(min(pause, _LONGEST_PAUSE) * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
+        return watch(self._connection, request)
 
     async def get_status(
         self, key: str, *, namespace: str | None = None, timeout: float | None = None
@@ -394,6 +359,5 @@ class PrecomputeClient:
         request: Request,
         timeout: float | None,
     ) -> Response:
-        return await self._connection.call(
-            method, request, self._timeout if timeout is None else timeout
-        )
+        limit = self._timeout if timeout is None else timeout
+        return await self._connection.call(method, request, limit)

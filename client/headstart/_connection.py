@@ -1,5 +1,7 @@
 """One event loop's connection to the service: opened when first needed, closed once."""
 
+# ruff: noqa: ASYNC109  (a timeout here becomes gRPC's deadline, which the server sees too)
+
 from __future__ import annotations
 
 import asyncio

@@ -111,4 +111,5 @@ def store_rules(settings: Settings) -> StoreRules:
 
 def registry(settings: Settings) -> Registry:
     """The pipelines that these settings give a process."""
-    return Registry([BRIDGING, *load_pipelines(settings.pipelines)])
+    own = [BRIDGING] if settings.bridging else []
+    return Registry([*own, *load_pipelines(settings.pipelines)])

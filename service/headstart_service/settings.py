@@ -96,6 +96,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("anthropic_base_url", "ANTHROPIC_BASE_URL"),
         description="Another address of the Anthropic API. No prefix.",
     )
+    bridging: bool = Field(
+        True, description="Whether bridging games are offered; without them no model is loaded."
+    )
     pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="More pipelines, as module:name, separated by commas."
     )

@@ -11,6 +11,7 @@ import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from .web.server import http_server
 
 log = logging.getLogger(__name__)
 
+PROVIDERS = frozenset({"embedder", "vocabulary", "scan", "language_model"})
+"""The names that a step's parameter may have, beside the pipeline's inputs and steps."""
 _STORE_BUDGET = 10.0
 """Seconds for one answer of the store, its retries included: outlast a short outage."""
 
@@ -56,12 +59,11 @@ async def work(settings: Settings, *, child: bool) -> None:
         client = await stack.enter_async_context(redis_client(url, WORKER))
         blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
         await wait_for_store(client)
-        providers = await stack.enter_async_context(_providers(settings))
-        for pipeline in known:
-            missing = pipeline.providers() - set(providers)
-            if missing:
-                names = ", ".join(sorted(missing))
-                raise StartupError(f"pipeline {pipeline.name} needs what no one provides: {names}")
+        wanted = {name for pipeline in known for name in pipeline.providers()}
+        unknown = wanted - PROVIDERS
+        if unknown:
+            raise StartupError(f"steps need what no one provides: {', '.join(sorted(unknown))}")
+        providers = await stack.enter_async_context(_providers(settings, wanted))
         queue = RedisJobQueue(
             client, blocking, store_rules(settings), lease=settings.lease, budget=_STORE_BUDGET
         )
@@ -90,36 +92,38 @@ async def _until_cancelled(worker: Worker) -> None:
 
 
 @asynccontextmanager
-async def _providers(settings: Settings) -> AsyncIterator[Mapping[str, Any]]:
-    """What steps may name as a parameter."""
+async def _providers(settings: Settings, wanted: AbstractSet[str]) -> AsyncIterator[Mapping[str, Any]]:
+    """What steps may name as a parameter: those of `PROVIDERS` that are wanted."""
+    providers: dict[str, Any] = {}
     async with AsyncExitStack() as stack:
-        embedder = await stack.enter_async_context(
-            SentenceEmbedder(settings.model, threads=settings.compute_threads)
-        )
-        with build_progress() as progress:
-            vocabulary = await asyncio.to_thread(
-                ensure_vocabulary,
-                settings.vocabulary,
-                settings.model,
-                None,
-                lambda: embedder.encode,
-                progress,
+        if wanted & {"embedder", "vocabulary", "scan"}:
+            embedder = await stack.enter_async_context(
+                SentenceEmbedder(settings.model, threads=settings.compute_threads)
             )
-        scan = await stack.enter_async_context(VocabularyScan(vocabulary.matrix))
-        key = settings.anthropic_api_key
-        language_model = await stack.enter_async_context(
-            HaikuModel(
-                api_key=key.get_secret_value() if key else None,
-                model=settings.haiku_model,
-                base_url=settings.anthropic_base_url,
+            providers["embedder"] = embedder
+        if wanted & {"vocabulary", "scan"}:
+            with build_progress() as progress:
+                vocabulary = await asyncio.to_thread(
+                    ensure_vocabulary,
+                    settings.vocabulary,
+                    settings.model,
+                    None,
+                    lambda: embedder.encode,
+                    progress,
+                )
+            providers["vocabulary"] = vocabulary
+            scan = await stack.enter_async_context(VocabularyScan(vocabulary.matrix))
+            providers["scan"] = scan
+        if "language_model" in wanted:
+            key = settings.anthropic_api_key
+            providers["language_model"] = await stack.enter_async_context(
+                HaikuModel(
+                    api_key=key.get_secret_value() if key else None,
+                    model=settings.haiku_model,
+                    base_url=settings.anthropic_base_url,
+                )
             )
-        )
-        yield {
-            "embedder": embedder,
-            "vocabulary": vocabulary,
-            "scan": scan,
-            "language_model": language_model,
-        }
+        yield providers
 
 
 async def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:

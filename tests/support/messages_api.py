@@ -28,13 +28,67 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-CLUES = (
-    "nature wilderness river rain lagoon mist habitat canopy current island wildlife shelter "
-    "journey shadow valley storm harvest bridge garden silence winter compass ancient mountain "
-    "horizon green depth breeze cradle timber coast spirit meadow planet wanderer echo dawn root "
-    "creature moss delta explorer fog tide birdsong reed twilight pebble lichen otter heron salmon "
-    "kelp driftwood mangrove fern gull marsh cove"
-).split()
+CLUES = [
+    "nature",
+    "wilderness",
+    "river",
+    "rain",
+    "lagoon",
+    "mist",
+    "habitat",
+    "canopy",
+    "current",
+    "island",
+    "wildlife",
+    "shelter",
+    "journey",
+    "shadow",
+    "valley",
+    "storm",
+    "harvest",
+    "bridge",
+    "garden",
+    "silence",
+    "winter",
+    "compass",
+    "ancient",
+    "mountain",
+    "horizon",
+    "green",
+    "depth",
+    "breeze",
+    "cradle",
+    "timber",
+    "coast",
+    "spirit",
+    "meadow",
+    "planet",
+    "wanderer",
+    "echo",
+    "dawn",
+    "root",
+    "creature",
+    "moss",
+    "delta",
+    "explorer",
+    "fog",
+    "tide",
+    "birdsong",
+    "reed",
+    "twilight",
+    "pebble",
+    "lichen",
+    "otter",
+    "heron",
+    "salmon",
+    "kelp",
+    "driftwood",
+    "mangrove",
+    "fern",
+    "gull",
+    "marsh",
+    "cove",
+]
 """No two of them are forms of one word."""
 DEFAULT_COUNT = 8
 
@@ -169,7 +223,7 @@ class MessagesApi:
                 except OSError:
                     self.close_connection = True  # the caller has gone, as after a timeout
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
                 """Say nothing."""
 
         return Handler

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -18,76 +20,75 @@ from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+Service: TypeAlias = "pb_grpc.PrecomputeServiceAsyncStub"
 SERVICE = "headstart.v1.PrecomputeService"
 
 
 class Process:
-    """One `headstart` command; its output is kept for assertions and for failed tests."""
+    """A command whose output goes to a file, so that no test's event loop has to read it."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
-        self.name = name
-        self.process = process
-        self.output = ""
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            self.output += line.decode()
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="headstart-test-", suffix=".log")
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+        )
+        self.name = " ".join(command[1:])
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        return Path(self._file.name).read_text()
 
     def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait(30)
 
     async def ended(self, within: float = 30.0) -> int:
-        async with asyncio.timeout(within):
-            code = await self.process.wait()
-            await self._reader
-        return code
+        """Its exit code, once it has ended."""
+        await wait_until(lambda: self._process.poll() is not None, within)
+        assert self._process.returncode is not None
+        return self._process.returncode
 
     async def says(self, pattern: str, within: float = 60.0) -> re.Match[str]:
-        """The first match of `pattern` in the output."""
+        """The first match of `pattern` in its output."""
 
         def match() -> re.Match[str] | None:
             found = re.search(pattern, self.output)
-            assert found or self.process.returncode is None, f"{self.name} ended:\n{self.output}"
+            assert found or self._process.poll() is None, f"{self.name} ended:\n{self.output}"
             return found
 
-        try:
-            found = await wait_until(match, within)
-        except AssertionError:
-            print(f"{self.name} said:\n{self.output}")
-            raise
+        found = await wait_until(match, within)
         assert found is not None
         return found
 
-
-@asynccontextmanager
-async def headstart(*arguments: str, **environment: str) -> AsyncIterator[Process]:
-    """Run a command while the context is open; then end it, by force if it does not want to."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "headstart_service", *arguments),
-        env=clean_environment() | environment,
-        cwd=ROOT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    running = Process(arguments[0], process)
-    try:
-        yield running
-    finally:
-        if process.returncode is None:
-            process.terminate()
+    def stop(self) -> None:
+        """End it, by force if it does not want to, and show what it said if a test failed."""
+        if self._process.poll() is None:
+            self._process.terminate()
             try:
-                await running.ended(20)
-            except TimeoutError:
-                process.kill()
-                await running.ended()
-        print(f"--- {running.name} {running.pid} said:\n{running.output}")
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        print(f"--- {self.name} (process {self.pid}) said:\n{self.output}")
+        self._file.close()
+
+
+def run_headstart(*arguments: str, **environment: str) -> Process:
+    """Start a `headstart` command; whoever does stops it."""
+    command = [sys.executable, "-m", "headstart_service", *arguments]
+    return Process(command, clean_environment() | environment)
 
 
 def clean_environment() -> dict[str, str]:
@@ -96,8 +97,29 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
-class Server(Process):
-    """What tests know of a `serve` process."""
+@asynccontextmanager
+async def headstart(*arguments: str, **environment: str) -> AsyncIterator[Process]:
+    """Run a command while the context is open."""
+    process = run_headstart(*arguments, **environment)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@asynccontextmanager
+async def serving(*flags: str, **environment: str) -> AsyncIterator[tuple[Process, str]]:
+    """A `serve` process on free ports; gives it and its gRPC address once it serves."""
+    ports = {"HEADSTART_GRPC_PORT": "0", "HEADSTART_HTTP_PORT": "0"}
+    async with headstart("serve", *flags, **(ports | environment)) as process:
+        yield process, await address_of(process)
+
+
+async def address_of(process: Process) -> str:
+    """The gRPC address of a `serve` process, once it serves."""
+    found = await process.says(r"gRPC on (\S+), HTTP on")
+    await process.says(r"Headstart serves on")
+    return found[1]
 
 
 @asynccontextmanager
@@ -105,16 +127,6 @@ async def api(redis_url: str, **environment: str) -> AsyncIterator[tuple[Process
     """An API process without a worker; gives it and its address once it serves."""
     async with serving("--no-worker", HEADSTART_REDIS_URL=redis_url, **environment) as served:
         yield served
-
-
-@asynccontextmanager
-async def serving(*flags: str, **environment: str) -> AsyncIterator[tuple[Process, str]]:
-    """A `serve` process on free ports; gives it and its address once it serves."""
-    ports = {"HEADSTART_GRPC_PORT": "0", "HEADSTART_HTTP_PORT": "0"}
-    async with headstart("serve", *flags, **(ports | environment)) as process:
-        found = await process.says(r"gRPC on (\S+), HTTP on (\S+)")
-        await process.says(r"Headstart serves on")
-        yield process, found[1].rstrip(",")
 
 
 @asynccontextmanager
@@ -127,7 +139,7 @@ async def worker(redis_url: str, **environment: str) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def stub(address: str) -> AsyncIterator[pb_grpc.PrecomputeServiceAsyncStub]:
+async def stub(address: str) -> AsyncIterator[Service]:
     """The generated stub on a channel of its own."""
     async with grpc.aio.insecure_channel(address) as channel:
         yield pb_grpc.PrecomputeServiceStub(channel)  # type: ignore[misc]
@@ -141,8 +153,3 @@ async def health(address: str, service: str = SERVICE) -> str:
         )
     name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     return name
-
-
-def environment_of(settings: Mapping[str, object]) -> dict[str, str]:
-    """Settings by field name as environment variables."""
-    return {f"HEADSTART_{name.upper()}": str(value) for name, value in settings.items()}

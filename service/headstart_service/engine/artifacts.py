@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf import json_format
@@ -28,6 +29,8 @@ class ArtifactCodec:
             artifact.tensor.values.extend(np.ravel(value).astype(np.float32).tolist())
         else:
             try:
+                # Protobuf takes NaN and infinity, and then nobody can show or decode them as JSON.
+                json.dumps(value, allow_nan=False)
                 json_format.ParseDict(value, artifact.json)
             except (json_format.ParseError, TypeError, ValueError) as error:
                 message = f"step {step} returned {type(value).__name__}, which is not JSON"

@@ -56,10 +56,20 @@ class Batcher(Generic[Item, Value]):
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     async def submit(self, item: Item) -> Value:
-        """The value of `item`. Raises what `compute` raised for its batch."""
+        """The value of `item`. Raises what `compute` raised for its batch.
+
+        Raises RuntimeError when the batcher is not open.
+        """
+        self._refuse_if_closed()
         future: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
         await self._waiting.put((item, future))
+        # It may have waited for a place in the queue until there was no one to empty it any more.
+        self._refuse_if_closed()
         return await future
+
+    def _refuse_if_closed(self) -> None:
+        if self._task is None or self._task.done():
+            raise RuntimeError(f"batcher {self._name} is not open")
 
     async def _run(self) -> None:
         while True:
@@ -76,6 +86,8 @@ class Batcher(Generic[Item, Value]):
         items = [item for item, _ in batch]
         try:
             values = await loop.run_in_executor(self._executor, self._compute, items)
+            if len(values) != len(items):
+                raise RuntimeError(f"{len(values)} values for {len(items)} items")
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()

@@ -85,12 +85,15 @@ class Pipeline:
             inputs = self.inputs.model_validate(raw)
         except ValidationError as error:
             raise InvalidRequest(_violations(error, path)) from error
+        steps = self.step_digests(inputs)
+        if not steps:
+            raise InvalidRequest([Violation(path, "leaves this pipeline no step to run")])
         values = inputs.model_dump(mode="json")
         return RunPlan(
             pipeline=self.name,
             inputs=inputs.model_dump_json().encode(),
             digest=digest([self.name, self.version, values]),
-            steps=self.step_digests(inputs),
+            steps=steps,
         )
 
     def step_digests(self, inputs: BaseModel) -> dict[str, str]:

@@ -46,7 +46,8 @@ def load_pipelines(references: Sequence[str]) -> list[Pipeline]:
         module, _, name = reference.partition(":")
         try:
             pipeline = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:
+            # Whatever that module raises while it declares its pipelines.
             raise StartupError(f"HEADSTART_PIPELINES: cannot load {reference}: {error}") from error
         if not isinstance(pipeline, Pipeline):
             raise StartupError(f"HEADSTART_PIPELINES: {reference} is not a Pipeline")

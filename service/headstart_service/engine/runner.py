@@ -75,7 +75,7 @@ class _Run:
         self._running -= 1
         self._states[step.name] = record.state
         self._unwritten.append(record)
-        if step.required and record.state is not StepState.COMPLETED:
+        if step.required and record.state is not StepState.COMPLETED and not self._failure:
             self._failure = f"{step.name}: {error}"
         self._advance()
         async with self._writing:
@@ -133,19 +133,15 @@ class _Run:
         error = ""
         for attempt in range(1, step.max_attempts + 1):
             retry = True
+            limit = asyncio.timeout(step.timeout)
             try:
-                async with asyncio.timeout(step.timeout):
+                async with limit:
                     value = await step.function(**self._arguments(step))
                 result = self._pipeline.codec.encode(step.name, value)
             except StepFailed as failure:
                 error, retry = str(failure), failure.retry
-            except TimeoutError:
-                error = f"took longer than {step.timeout:g} s"
-            except Exception:
-                # Callers get an id, never the text: it may hold anything.
-                error_id = uuid.uuid4().hex[:12]
-                error = f"internal error {error_id}"
-                log.exception("%s %s: %s", self._lease.job.key, step.name, error)
+            except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told
+                error = self._told(step, failure, limit)
             else:
                 self._values[step.name] = value
                 elapsed = time.monotonic() - began
@@ -159,6 +155,21 @@ class _Run:
         elapsed = time.monotonic() - began
         failed = _record(step.name, StepState.FAILED, b"", elapsed, attempt, error)
         return failed, error
+
+    def _told(self, step: Step, failure: BaseException, limit: asyncio.Timeout) -> str:
+        """What callers may read of an error that a step did not raise on purpose.
+
+        An id, never its text: that may hold anything. Raises the cancellation of the run again;
+        one that came out of the step by itself, from a future it shares, is an error like others.
+        """
+        task = asyncio.current_task()
+        if isinstance(failure, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise failure
+        if isinstance(failure, TimeoutError) and limit.expired():
+            return f"took longer than {step.timeout:g} s"
+        error = f"internal error {uuid.uuid4().hex[:12]}"
+        log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
+        return error
 
     def _arguments(self, step: Step) -> dict[str, Any]:
         arguments: dict[str, Any] = {}

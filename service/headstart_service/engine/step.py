@@ -50,6 +50,8 @@ def step(
         raise ValueError(f"timeout must be more than 0 seconds, is {timeout}")
     if max_attempts < 1:
         raise ValueError(f"max_attempts must be 1 or more, is {max_attempts}")
+    if backoff < 0:
+        raise ValueError(f"backoff must be 0 seconds or more, is {backoff}")
 
     def make(function: Callable[..., Awaitable[Any]]) -> Step:
         if not inspect.iscoroutinefunction(function):

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ..domain import Claim, Job, Lease, RunKey, Status
-from ..errors import LeaseLost, StoreUnavailable
+from ..errors import CapacityExhausted, LeaseLost, StoreUnavailable
 from .ports import JobQueue
 from .registry import Registry
 from .runner import run
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 _POLL = 1.0
 _BURST = 16
 _SWEEP_EVERY = 5.0
+_STORE_TROUBLE = (StoreUnavailable, CapacityExhausted)
+"""Redis is away or full: what was not kept is done again later, and no reason to end a worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,8 @@ class Worker:
 
     async def serve(self) -> None:
         """Work until `stop`, then drain. Raises what a bug in the worker itself raised."""
-        await _until_it_works(self._queue.prepare_queue)
+        if not await self._prepare():
+            return
         async with asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
             upkeep = [
@@ -84,38 +88,80 @@ class Worker:
             await self._drain()
             for task in upkeep:
                 task.cancel()
-        await self._queue.leave(self._rules.name)
+        try:
+            await self._queue.leave(self._rules.name)
+        except _STORE_TROUBLE as error:
+            # What this worker still has is reclaimed when its lease has run out.
+            log.warning("cannot take leave of the queue: %s", error)
+
+    async def _prepare(self) -> bool:
+        """Whether the queue is ready; False when told to stop before it was."""
+        while not self._stopping.is_set():
+            try:
+                await self._queue.prepare_queue()
+            except _STORE_TROUBLE as error:
+                log.warning("waiting for the store: %s", error)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL):
+                        await self._stopping.wait()
+            else:
+                return True
+        return False
 
     async def _fetch(self, group: asyncio.TaskGroup, partition: int) -> None:
         """Take new jobs whenever there is a slot for them."""
         name = self._rules.name
+        pause = 0.0
         while True:
+            await asyncio.sleep(pause)
+            await self._slots.acquire()
+            free = 1
+            # When slots are short, an empty partition must not keep one from the others.
+            short = self._slots.locked() and self._queue.partitions > 1
+            pause = _POLL / 20 if short else 0.0
+            try:
+                for job in await self._queue.next_jobs(partition, name, 1, 0 if short else _POLL):
+                    free, pause = 0, 0.0
+                    self._start(group, job)
+                if free:
+                    continue
+                # Where one came from there may be more.
+                free = await self._take_free_slots()
+                if free:
+                    for job in await self._queue.next_jobs(partition, name, free, 0):
+                        free -= 1
+                        self._start(group, job)
+            except _STORE_TROUBLE as error:
+                log.warning("no jobs: %s", error)
+                pause = _POLL / 4
+            finally:
+                self._give_back(free)
+
+    async def _reclaim(self, group: asyncio.TaskGroup) -> None:
+        """Take over what other workers have lost, as far as there are slots for it."""
+        for partition in range(self._queue.partitions):
             await self._slots.acquire()
             free = 1
             try:
-                jobs = list(await self._queue.next_jobs(partition, name, 1, _POLL))
-                while jobs and not self._slots.locked() and free < _BURST:
-                    await self._slots.acquire()
-                    free += 1
-                if free > 1:
-                    jobs += await self._queue.next_jobs(partition, name, free - 1, 0)
-                for job in jobs:
+                free += await self._take_free_slots()
+                for job in await self._queue.lost_jobs(partition, self._rules.name, free):
+                    log.warning("%s reclaimed: its worker was lost", job.key)
                     free -= 1
                     self._start(group, job)
-            except StoreUnavailable as error:
-                log.warning("no jobs: %s", error)
-                await asyncio.sleep(_POLL / 4)
             finally:
-                for _ in range(free):
-                    self._slots.release()
+                self._give_back(free)
 
-    async def _reclaim(self, group: asyncio.TaskGroup) -> None:
-        """Take over what other workers have lost. Without a claim it is lost again, so no hurry."""
-        for partition in range(self._queue.partitions):
-            for job in await self._queue.lost_jobs(partition, self._rules.name, _BURST):
-                log.warning("%s reclaimed: its worker was lost", job.key)
-                await self._slots.acquire()
-                self._start(group, job)
+    async def _take_free_slots(self) -> int:
+        """Take at most a burst of the slots that nobody waits for; gives their number."""
+        taken = 0
+        while taken < _BURST and not self._slots.locked():
+            await self._slots.acquire()
+            taken += 1
+        return taken
+
+    def _give_back(self, slots: int) -> None:
+        for _ in range(slots):
+            self._slots.release()
 
     def _start(self, group: asyncio.TaskGroup, job: Job) -> None:
         task = group.create_task(self._work(job), name=str(job.key))
@@ -128,7 +174,7 @@ class Worker:
             claim = await self._queue.claim(job, self._rules.name)
             if claim is not None:
                 await self._run(claim)
-        except StoreUnavailable as error:
+        except _STORE_TROUBLE as error:
             # The lease runs out, and whoever reclaims the job keeps the steps that were committed.
             log.warning("%s left alone: %s", job.key, error)
         finally:
@@ -162,18 +208,18 @@ class Worker:
         try:
             if pipeline is None:
                 reason = f"this worker has no pipeline {claim.pipeline}"
-                await self._queue.finish(claim.lease, (), Status.FAILED, reason)
-                return Status.FAILED
-            return await run(claim, pipeline, self._providers, self._queue)
+            else:
+                try:
+                    return await run(claim, pipeline, self._providers, self._queue)
+                except (LeaseLost, *_STORE_TROUBLE):
+                    raise
+                except Exception:
+                    reason = f"internal error {uuid.uuid4().hex[:12]}"
+                    log.exception("%s: %s", claim.lease.job.key, reason)
+            await self._queue.finish(claim.lease, (), Status.FAILED, reason)
         except LeaseLost:
             raise asyncio.CancelledError from None
-        except StoreUnavailable:
-            raise
-        except Exception:
-            reason = f"internal error {uuid.uuid4().hex[:12]}"
-            log.exception("%s: %s", claim.lease.job.key, reason)
-            await self._queue.finish(claim.lease, (), Status.FAILED, reason)
-            return Status.FAILED
+        return Status.FAILED
 
     async def _renew(self) -> None:
         for lease in await self._queue.renew(list(self._runs), self._rules.name):
@@ -187,7 +233,7 @@ class Worker:
                 async with self._queue.withdrawals() as withdrawals:
                     async for withdrawn in withdrawals:
                         self._stop_older(withdrawn.key, withdrawn.revision)
-            except StoreUnavailable as error:
+            except _STORE_TROUBLE as error:
                 log.debug("no withdrawals: %s", error)
                 await asyncio.sleep(_POLL)
 
@@ -213,16 +259,5 @@ async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
         await asyncio.sleep(every)
         try:
             await action()
-        except StoreUnavailable as error:
+        except _STORE_TROUBLE as error:
             log.warning("upkeep: %s", error)
-
-
-async def _until_it_works(action: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await action()
-        except StoreUnavailable as error:
-            log.warning("waiting for the store: %s", error)
-            await asyncio.sleep(_POLL)
-        else:
-            return

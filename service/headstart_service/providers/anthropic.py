@@ -34,6 +34,9 @@ _MEANINGS = {
 """Of the API's status codes: https://docs.claude.com/en/api/errors. Bodies are not repeated: they
 may hold what callers must not read."""
 
+_SERVER_ERROR = 500
+"""The first status that blames the server."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -147,10 +150,8 @@ class HaikuModel:
         except (anthropic.AnthropicError, ValueError) as error:
             _log.debug("the Anthropic SDK failed", exc_info=True)
             raise StepFailed("the Anthropic API's answer could not be read") from error
-        # Of a body that is no message the SDK makes a hollow object, or a string.
-        if not isinstance(message, anthropic.types.Message) or not isinstance(
-            message.content, list
-        ):
+        # The SDK checks no body: of one that is no message it makes a hollow object, or a string.
+        if not isinstance(getattr(message, "content", None), list):
             raise StepFailed("the Anthropic API's answer could not be read")
         return message
 
@@ -159,5 +160,5 @@ def _status_failure(status: int) -> StepFailed:
     meaning = _MEANINGS.get(status)
     reason = f"the Anthropic API answered {status}" + (f" ({meaning})" if meaning else "")
     # The rest of 4xx says that the request is wrong, and it would be the same again.
-    passing = status >= 500 or status in (408, 409, 429)
+    passing = status >= _SERVER_ERROR or status in (408, 409, 429)
     return StepFailed(reason, retry=passing)

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from .vocabulary import Progress
 
@@ -25,14 +25,19 @@ def build_progress(stream: TextIO | None = None) -> Iterator[Progress]:
         return
     from tqdm import tqdm
 
-    bar = tqdm(total=0, desc="Embedding the vocabulary", unit=" words", file=stream)
+    bar: tqdm[NoReturn] | None = None
 
     def show(done: int, total: int) -> None:
-        bar.total = total
+        nonlocal bar
+        if bar is None:  # not before: there may be nothing to build, hence nothing to show
+            bar = tqdm(total=total, desc="Embedding the vocabulary", unit=" words", file=stream)
         bar.update(done - bar.n)
 
-    with bar:
+    try:
         yield show
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _log_lines() -> Progress:

@@ -143,7 +143,7 @@ def open_vocabulary(
     """
     for _ in range(_TRIES):
         manifest, words = _check(directory, model, source)
-        matrix = _map(directory, manifest, thorough)
+        matrix = _map(directory, manifest, thorough=thorough)
         # A builder removes the manifest before it touches the rest. The same one as before, after
         # everything was opened, proves that all of it belongs together.
         if Manifest.read(directory) == manifest:
@@ -205,7 +205,7 @@ def _check(directory: Path, model: str, source: str | None) -> tuple[Manifest, l
     return manifest, words
 
 
-def _map(directory: Path, manifest: Manifest, thorough: bool) -> NDArray[np.float32]:
+def _map(directory: Path, manifest: Manifest, *, thorough: bool) -> NDArray[np.float32]:
     import numpy as np
 
     path = directory / EMBEDDINGS

@@ -102,7 +102,9 @@ def _parse(content: bytes, path: Path) -> list[str]:
             raise StartupError(
                 f"{path}, line {number}: must be 1 to {_MAX_OWN_LENGTH} characters, is {len(word)}"
             )
-        if not any(c.isalpha() for c in word) or not all(c.isalpha() or c in "-'’" for c in word):
+        if not any(c.isalpha() for c in word) or not all(
+            c.isalpha() or c in "-'\N{RIGHT SINGLE QUOTATION MARK}" for c in word
+        ):
             raise StartupError(
                 f"{path}, line {number}: must be one word of letters (hyphens and apostrophes may "
                 f"be inside), is {word!r}"

@@ -7,7 +7,8 @@ the store does; there are nine of them (`FIXED`), whatever the number of runs:
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
     headstart:{P}:jobs                    stream  queued runs; consumer group `workers`
     headstart:{P}:expiry                  zset    member -> when it expires, in microseconds
-    headstart:{P}:unread, :read           zset    ended runs -> when they ended: the eviction order
+    headstart:{P}:unread, :read           zset    ended runs -> when they ended, or were asked for
+                                                  again: the order in which they are evicted
     headstart:{P}:status:<status>         zset    runs of that status, in the order of their names
 
 A member of these sets is `<namespace>:<key>`; a namespace holds no colon. Announcements go to the

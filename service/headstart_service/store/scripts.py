@@ -21,6 +21,8 @@ P = ParamSpec("P")
 _LUA = files(__package__) / "lua"
 _LIBRARY = (_LUA / "_lib.lua").read_text()
 _COMMON = ("channel", "record_prefix", "group")
+_FLAGS = {"start": ""}
+"""With the memory full a start is refused before it has done anything; what is under way may end."""
 
 Reply = list[Any]
 
@@ -47,7 +49,9 @@ def _source(name: str, arguments: tuple[str, ...]) -> str:
     names = (*_COMMON, "member", *arguments)
     values = ", ".join(f"ARGV[{i}]" for i in range(1, len(names) + 1))
     locals_ = f"local {', '.join(names)} = {values}\n"
-    return f"{locals_}local first_extra, record = {len(names) + 1}, KEYS[10]\n{_LIBRARY}\n{body}"
+    header = f"#!lua{_FLAGS.get(name, ' flags=allow-oom')}\n"
+    extra = f"local first_extra, record = {len(names) + 1}, KEYS[10]\n"
+    return f"{header}{locals_}{extra}{_LIBRARY}\n{body}"
 
 
 _SOURCES: dict[str, str] = {}
@@ -166,16 +170,13 @@ class Scripts:
         return _in_lua()
 
     @_lua
-    async def requeue(
-        self,
-        keys: PartitionKeys,
-        run: RunKey | None,
-        *,
-        run_id: str,
-        entry: str,
-        worker: str,
-    ) -> Reply:
-        """Put a delivered but unclaimed job back into the queue."""
+    async def prepare(self, keys: PartitionKeys, run: RunKey | None, *, idle_ms: int) -> Reply:
+        """Create the consumer group, and remove consumers that went without leaving."""
+        return _in_lua()
+
+    @_lua
+    async def leave(self, keys: PartitionKeys, run: RunKey | None, *, worker: str) -> Reply:
+        """Put a worker's jobs back into the queue and take it off the group."""
         return _in_lua()
 
     @_lua

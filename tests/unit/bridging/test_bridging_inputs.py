@@ -2,12 +2,13 @@ import unicodedata
 from typing import Any
 
 import pytest
-from headstart_service.errors import InvalidRequest
-from headstart_service.pipelines.bridging import BRIDGING
-from headstart_service.pipelines.bridging.inputs import BridgingInputs, normalise
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
+from headstart_service.errors import InvalidRequest
+from headstart_service.pipelines.bridging import BRIDGING
+from headstart_service.pipelines.bridging.inputs import BridgingInputs, normalise
 
 GAME = {"anchor": "ocean", "target": "forest", "recipient_type": "human"}
 
@@ -32,6 +33,10 @@ def test_words_are_normalised() -> None:
     inputs = accepted(anchor="  Deep \u00a0\u2003 BLUE  Cafe\u0301 ", target="ΣΊΣΥΦΟΣ")
     assert inputs.anchor == "deep blue café"
     assert inputs.target == "σίσυφος"
+
+
+def test_lower_case_letters_compose_where_capitals_have_no_composed_form() -> None:
+    assert normalise("J\u030c") == "\u01f0"
 
 
 def test_every_violation_is_told_at_once() -> None:

@@ -1,33 +1,158 @@
 import threading
 
 import pytest
+
 from headstart_service.pipelines.bridging.irregular import ACCIDENTS, LEMMAS
 from headstart_service.pipelines.bridging.morphology import Exclusions, is_variant
 
-VARIANTS = """
-ocean/oceans ocean/oceanic ocean/oceanography forest/forests forest/forestry forest/forester
-forest/forested forest/forestation forester/forestry sea/seas sun/sunny fog/foggy run/runner
-run/running run/ran runner/running swim/swimmer swim/swum swam/swum bake/baker bake/bakery
-baker/bakery happy/happiness happy/happily mercy/merciful wolf/wolves leaf/leaves
-leaf/leafy child/children child/childhood foot/feet mouse/mice sail/sailor sailor/sailing
-farm/farmers farmer/farming high/higher high/highest big/biggest magic/magician music/musician
-friend/friendship friend/friendly care/careful care/caring care/carer care/careless act/actor
-act/action art/artist teach/teacher warm/warmth deep/depth engine/engineer volcano/volcanic
-history/historic water/watery wood/wooden king/kingdom beauty/beautiful nation/national
-nation/nationality poet/poetry mountain/mountaineer mountain/mountainous island/islander
-storm/stormy wave/wavy fly/flies city/cities glass/glasses slave/slavery wide/width go/went
-""".split()
-NOT_VARIANTS = """
-sea/season sea/seal sea/search car/care car/carpet car/cart car/career care/career in/inn inn/inner
-corn/corner flow/flower show/shower mat/matter sum/summer din/dinner let/letter but/butter
-moth/mother broth/brother ear/earth plan/planet plan/plane for/forest forest/deforestation
-forest/rainforest forest/ocean party/part country/count mess/message miss/mission nation/nature
-tree/street star/stare war/ward war/warm bat/battery police/policy polish/pole numb/number
-station/state pass/passion sun/son wind/window rock/rocket cat/cattle cat/category organ/organic
-hero/heron tail/tailor mast/master pet/petal wand/wander final/fine heal/health you/youth
-light/delight liver/deliver universe/university pen/penny story/store factor/fact port/portion
-hand/handle raven/rave list/listen chest/chess bridge/bride rain/train river/driver
-""".split()
+VARIANTS = [
+    "ocean/oceans",
+    "ocean/oceanic",
+    "ocean/oceanography",
+    "forest/forests",
+    "forest/forestry",
+    "forest/forester",
+    "forest/forested",
+    "forest/forestation",
+    "forester/forestry",
+    "sea/seas",
+    "sun/sunny",
+    "fog/foggy",
+    "run/runner",
+    "run/running",
+    "run/ran",
+    "runner/running",
+    "swim/swimmer",
+    "swim/swum",
+    "swam/swum",
+    "bake/baker",
+    "bake/bakery",
+    "baker/bakery",
+    "happy/happiness",
+    "happy/happily",
+    "mercy/merciful",
+    "wolf/wolves",
+    "leaf/leaves",
+    "leaf/leafy",
+    "child/children",
+    "child/childhood",
+    "foot/feet",
+    "mouse/mice",
+    "sail/sailor",
+    "sailor/sailing",
+    "farm/farmers",
+    "farmer/farming",
+    "high/higher",
+    "high/highest",
+    "big/biggest",
+    "magic/magician",
+    "music/musician",
+    "friend/friendship",
+    "friend/friendly",
+    "care/careful",
+    "care/caring",
+    "care/carer",
+    "care/careless",
+    "act/actor",
+    "act/action",
+    "art/artist",
+    "teach/teacher",
+    "warm/warmth",
+    "deep/depth",
+    "engine/engineer",
+    "volcano/volcanic",
+    "history/historic",
+    "water/watery",
+    "wood/wooden",
+    "king/kingdom",
+    "beauty/beautiful",
+    "nation/national",
+    "nation/nationality",
+    "poet/poetry",
+    "mountain/mountaineer",
+    "mountain/mountainous",
+    "island/islander",
+    "storm/stormy",
+    "wave/wavy",
+    "fly/flies",
+    "city/cities",
+    "glass/glasses",
+    "slave/slavery",
+    "wide/width",
+    "go/went",
+]
+NOT_VARIANTS = [
+    "sea/season",
+    "sea/seal",
+    "sea/search",
+    "car/care",
+    "car/carpet",
+    "car/cart",
+    "car/career",
+    "care/career",
+    "in/inn",
+    "inn/inner",
+    "corn/corner",
+    "flow/flower",
+    "show/shower",
+    "mat/matter",
+    "sum/summer",
+    "din/dinner",
+    "let/letter",
+    "but/butter",
+    "moth/mother",
+    "broth/brother",
+    "ear/earth",
+    "plan/planet",
+    "plan/plane",
+    "for/forest",
+    "forest/deforestation",
+    "forest/rainforest",
+    "forest/ocean",
+    "party/part",
+    "country/count",
+    "mess/message",
+    "miss/mission",
+    "nation/nature",
+    "tree/street",
+    "star/stare",
+    "war/ward",
+    "war/warm",
+    "bat/battery",
+    "police/policy",
+    "polish/pole",
+    "numb/number",
+    "station/state",
+    "pass/passion",
+    "sun/son",
+    "wind/window",
+    "rock/rocket",
+    "cat/cattle",
+    "cat/category",
+    "organ/organic",
+    "hero/heron",
+    "tail/tailor",
+    "mast/master",
+    "pet/petal",
+    "wand/wander",
+    "final/fine",
+    "heal/health",
+    "you/youth",
+    "light/delight",
+    "liver/deliver",
+    "universe/university",
+    "pen/penny",
+    "story/store",
+    "factor/fact",
+    "port/portion",
+    "hand/handle",
+    "raven/rave",
+    "list/listen",
+    "chest/chess",
+    "bridge/bride",
+    "rain/train",
+    "river/driver",
+]
 
 
 @pytest.mark.parametrize("pair", [pair for pair in VARIANTS if not pair.endswith("!")])

@@ -5,11 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from headstart_service.errors import StepFailed
-from headstart_service.pipelines.bridging.null import draw_distinct, null_samples
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, ks_2samp
+
+from headstart_service.errors import StepFailed
+from headstart_service.pipelines.bridging.null import draw_distinct, null_samples
 
 SCORES = np.random.Generator(np.random.PCG64(7)).normal(0.2, 0.1, 3000).astype(np.float32)
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from headstart_service.errors import StepFailed
 from headstart_service.pipelines.bridging import scan as scan_module
 from headstart_service.pipelines.bridging.relevance import Game, relevance, relevances
 from headstart_service.pipelines.bridging.scan import VocabularyScan
-from numpy.typing import NDArray
 
 _RANDOM = np.random.Generator(np.random.PCG64(1))
 Vectors = NDArray[np.float32]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.pipelines.bridging.values import Bridge, Endpoints

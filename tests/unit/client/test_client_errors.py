@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from tests.unit.client.fake_service import Fault
 
 import headstart
 from headstart import (
@@ -131,7 +132,7 @@ async def test_malformed_details_are_left_out(service: Any, raw: bytes) -> None:
     service.on("GetStats", Fault(grpc.StatusCode.INVALID_ARGUMENT, "no", raw_details=raw))
 
     async with PrecomputeClient(service.address) as client:
-        with pytest.raises(InvalidRequest, match="^no$") as caught:
+        with pytest.raises(InvalidRequest, match=r"^no$") as caught:
             await client.get_stats()
 
     assert caught.value.violations == ()

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.support.messages_api import MessagesApi, Reply
+
 from headstart_service.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
 from headstart_service.providers.anthropic import HaikuModel
-
-from tests.support.messages_api import MessagesApi, Reply
 
 KEY = "sk-ant-a-secret-key"
 UNREADABLE = "the Anthropic API's answer could not be read"
@@ -87,7 +87,7 @@ async def test_an_api_that_stays_overloaded_fails_the_step(api: MessagesApi) -> 
     ],
 )
 async def test_a_status_is_told_without_the_body(
-    api: MessagesApi, code: int, said: str, retry: bool
+    *, api: MessagesApi, code: int, said: str, retry: bool
 ) -> None:
     api.script(Reply.status(code))
     failed = await failure(api, max_retries=0)

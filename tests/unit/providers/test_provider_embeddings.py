@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from headstart_service.errors import StartupError, StepFailed
 from headstart_service.providers.embeddings import SentenceEmbedder
 from headstart_service.providers.encoder import DEFAULT_MODEL, SentenceEncoder

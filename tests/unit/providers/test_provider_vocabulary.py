@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from headstart_service.errors import StartupError
 from headstart_service.providers import vocabulary as vocabulary_module
 from headstart_service.providers.building import build
@@ -187,7 +188,7 @@ def test_another_model_rebuilds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError, StartupError])
 @pytest.mark.parametrize("before", [False, True])
 def test_an_interrupted_build_leaves_what_was_there(
-    tmp_path: Path, interruption: type[BaseException], before: bool
+    *, tmp_path: Path, interruption: type[BaseException], before: bool
 ) -> None:
     if before:
         build_here(tmp_path)
@@ -226,6 +227,25 @@ def test_a_killed_builder_leaves_nothing_that_is_taken_for_finished(tmp_path: Pa
     assert not any(name.startswith(".building") for name in files(tmp_path))
 
 
+def test_a_build_that_ends_between_two_renames_leaves_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_here(tmp_path)
+    real_replace = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if self.name == "words.txt":
+            raise KeyboardInterrupt
+        return real_replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        # Files of the same sizes and the same words: nothing else could tell them apart.
+        build(tmp_path, WORDS, lambda texts: -encode(texts), "m", "test")
+    with pytest.raises(VocabularyMissing):
+        open_vocabulary(tmp_path, "m")
+
+
 def test_of_concurrent_builders_one_builds_and_the_others_wait(tmp_path: Path) -> None:
     loads: list[int] = []
     opened: list[Vocabulary] = []
@@ -253,10 +273,10 @@ def test_a_build_during_opening_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     real_map = vocabulary_module._map
     others = [WORDS[::-1]]
 
-    def slow_map(*arguments: Any) -> Any:
+    def slow_map(*arguments: Any, thorough: bool) -> Any:
         if others:  # between the words and the matrix another process builds the same, reversed
             build_here(tmp_path, words=others.pop())
-        return real_map(*arguments)
+        return real_map(*arguments, thorough=thorough)
 
     monkeypatch.setattr(vocabulary_module, "_map", slow_map)
     opened = open_vocabulary(tmp_path, "m")
@@ -303,11 +323,19 @@ def test_without_a_terminal_progress_is_a_few_log_lines(
     assert caplog.messages[-1] == "embedding the vocabulary: 1000 of 1000 words"
 
 
-def test_in_a_terminal_progress_is_a_bar() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_when_nothing_is_built_no_bar_is_shown() -> None:
+    stream = Terminal()
+    with build_progress(stream):
+        pass
+    assert stream.getvalue() == ""
+
+
+def test_in_a_terminal_progress_is_a_bar() -> None:
     stream = Terminal()
     with build_progress(stream) as progress:
         progress(0, 1000)

@@ -73,7 +73,9 @@ def check_clues(
     excluded = Exclusions((anchor, target, *accepted))
     checked = Checked([], [])
     for text in raw:
-        word = normalise(text[: 4 * MAX_CLUE_LENGTH]).replace("’", "'")
+        word = normalise(text[: 4 * MAX_CLUE_LENGTH]).replace(
+            "\N{RIGHT SINGLE QUOTATION MARK}", "'"
+        )
         if len(word) > MAX_CLUE_LENGTH or not _SINGLE_WORD.fullmatch(word):
             continue
         if excluded.excludes(word):

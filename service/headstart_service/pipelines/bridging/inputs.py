@@ -48,7 +48,8 @@ class BridgingInputs(BaseModel):
     @classmethod
     def _a_word(cls, value: Any) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"must be text, is {_brief(value)}")
+            # Not a TypeError: pydantic makes violations of ValueErrors only.
+            raise ValueError(f"must be text, is {_brief(value)}")  # noqa: TRY004
         if has_control_characters(value):
             raise ValueError("must not contain control characters")
         word = normalise(value)
@@ -114,7 +115,8 @@ def _whole_number(value: Any, highest: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"must be a whole number, 1 to {highest}, is {_brief(value)}")
+        said = f"must be a whole number, 1 to {highest}, is {_brief(value)}"
+        raise ValueError(said)  # noqa: TRY004 - pydantic makes violations of ValueErrors only
     if not 1 <= value <= highest:
         raise ValueError(f"must be 1 to {highest}, is {_brief(value)}")
     return value
@@ -122,19 +124,15 @@ def _whole_number(value: Any, highest: int) -> int:
 
 def _brief(value: Any, *, quoted: bool = True) -> str:
     """What was given, in `_MAX_ECHO` printable characters or so."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, int):
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (dict, list, tuple)):
+        return "an object" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) >= 10**_MAX_ECHO:
         # Python refuses to spell integers of thousands of digits.
-        return str(value) if abs(value) < 10**_MAX_ECHO else f"about 2^{value.bit_length()}"
+        return f"about 2^{value.bit_length()}"
+    if isinstance(value, (int, float)):
+        return repr(value)
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
     if len(text) > _MAX_ECHO:
         text = text[: _MAX_ECHO - 1] + "…"

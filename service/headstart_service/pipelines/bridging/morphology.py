@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol, cast
 
-import snowballstemmer  # type: ignore[import-untyped]  # it has no stubs
+import snowballstemmer
 
 from .irregular import ACCIDENTS, LEMMAS
 
@@ -39,7 +39,7 @@ _DOUBLED_MINIMUM = 3
 _DROPS_LAST_VOWEL = frozenset(("ic", "ist", "ian", "ize", "ise"))
 """Suffixes before which y and o may go, in longer words: history, historic; volcano, volcanic."""
 _VOWELS = frozenset("aeiouy")
-_PARTS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_PARTS = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
 
 class _Stemmer(Protocol):
@@ -51,7 +51,7 @@ class _PerThread(threading.local):
     """A stemmer for each thread: it keeps the word it works on in itself."""
 
     def __init__(self) -> None:
-        self.stemmer = cast(_Stemmer, snowballstemmer.stemmer("english"))
+        self.stemmer = cast("_Stemmer", snowballstemmer.stemmer("english"))
 
 
 _per_thread = _PerThread()
@@ -108,7 +108,7 @@ def _parts(text: str) -> set[str]:
 
 @functools.lru_cache(maxsize=16_384)
 def _forms(word: str) -> _Forms:
-    word = word.replace("’", "'")
+    word = word.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     stem = _stem(word)
     lemmas = LEMMAS.get(word, frozenset())
     own = {word, stem, *lemmas, *map(_stem, lemmas)}

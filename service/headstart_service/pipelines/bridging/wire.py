@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _LENGTH_DELIMITED = 2
 """The wire type of strings, messages and packed numbers:
 https://protobuf.dev/programming-guides/encoding/#structure"""
+_MORE = 0x80
+"""The bit of a varint's byte that says that seven more bits follow."""
 _R = pb.BridgingResults
 
 
@@ -145,8 +147,8 @@ def _field(number: int, payload: bytes, *, always: bool = False) -> bytes:
 
 def _varint(number: int) -> bytes:
     out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
+    while number >= _MORE:
+        out.append(number % _MORE | _MORE)
+        number //= _MORE
     out.append(number)
     return bytes(out)

@@ -56,15 +56,6 @@ local function sweep(record_prefix, now, limit)
   return #expired
 end
 
-local function end_run(record, member, from, status, error, now, ttl_us, channel, revision)
-  redis.call('HSET', record, 'status', status, 'completed', integer(now), 'error', error)
-  redis.call('HDEL', record, 'inputs', 'entry')
-  move(member, from, status)
-  redis.call('ZADD', unread, integer(now), member)
-  expire_at(record, member, now + ttl_us)
-  announce(channel, status == 'cancelled' and 'cancelled' or 'ended', revision, '-', member)
-end
-
 -- Removes the fields of steps that were running, so that they read as pending again.
 local function stop_steps(record)
   local fields = redis.call('HGETALL', record)
@@ -73,4 +64,23 @@ local function stop_steps(record)
       redis.call('HDEL', record, fields[i])
     end
   end
+end
+
+local function end_run(record, member, from, status, error, now, ttl_us, channel, revision)
+  redis.call('HSET', record, 'status', status, 'completed', integer(now), 'error', error)
+  redis.call('HDEL', record, 'inputs', 'entry')
+  if status ~= 'completed' then
+    stop_steps(record)
+  end
+  move(member, from, status)
+  redis.call('ZADD', unread, integer(now), member)
+  expire_at(record, member, now + ttl_us)
+  announce(channel, status == 'cancelled' and 'cancelled' or 'ended', revision, '-', member)
+end
+
+-- Takes a delivered job off the queue. One that was not delivered yet stays, whatever became of its
+-- run: deleting it would make the queue's lag unknown. The worker that gets it drops it.
+local function drop_job(group, entry)
+  redis.call('XACK', jobs, group, entry)
+  redis.call('XDEL', jobs, entry)
 end

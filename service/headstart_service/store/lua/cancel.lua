@@ -10,11 +10,7 @@ if not is_live(r[1]) then
   return {0, r[1], tonumber(r[2])}
 end
 if r[1] == 'in_progress' then
-  -- A job that was not delivered yet stays: deleting it would make the queue's lag unknown. The
-  -- worker that gets it finds the run ended and drops it.
-  redis.call('XACK', jobs, group, r[4])
-  redis.call('XDEL', jobs, r[4])
+  drop_job(group, r[4])
 end
-stop_steps(record)
 end_run(record, member, r[1], 'cancelled', 'cancelled by the caller', now, tonumber(failure_ttl_us), channel, r[2])
 return {1, 'cancelled', tonumber(r[2])}

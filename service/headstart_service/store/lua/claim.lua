@@ -14,19 +14,17 @@ local r = redis.call('HMGET', record, 'run', 'status', 'attempt', 'tries', 'revi
   'inputs', 'ttl', 'started')
 local status = r[2]
 if r[1] ~= run_id or not is_live(status) then
-  redis.call('XACK', jobs, group, entry)
-  redis.call('XDEL', jobs, entry)
+  drop_job(group, entry)
   return {}
 end
 
-stop_steps(record)
 if tonumber(r[4]) >= tonumber(max_tries) then
-  redis.call('XACK', jobs, group, entry)
-  redis.call('XDEL', jobs, entry)
+  drop_job(group, entry)
   end_run(record, member, status, 'failed', 'worker lost', now, tonumber(failure_ttl_us), channel, r[5])
   return {}
 end
 
+stop_steps(record)
 local attempt = tonumber(r[3]) + 1
 redis.call('HSET', record, 'status', 'in_progress', 'attempt', attempt, 'tries', tonumber(r[4]) + 1,
   'entry', entry)

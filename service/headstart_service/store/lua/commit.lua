@@ -25,6 +25,5 @@ if end_status == 'failed' then
   ttl_us = tonumber(failure_ttl_us)
 end
 end_run(record, member, 'in_progress', end_status, error, clock(), ttl_us, channel, r[4])
-redis.call('XACK', jobs, group, entry)
-redis.call('XDEL', jobs, entry)
+drop_job(group, entry)
 return 1

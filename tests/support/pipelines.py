@@ -1,0 +1,80 @@
+"""Pipelines for tests, loaded by real processes through HEADSTART_PIPELINES.
+
+`probe` leaves a line in a file each time one of its steps begins, so that tests can count what ran
+in which process. Its steps end when a file appears, not after a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.engine.pipeline import Pipeline
+from headstart_service.engine.step import step
+
+
+class ProbeInputs(BaseModel):
+    directory: str
+    """Where the steps write `began` and look for `go`."""
+    value: int = 0
+
+
+class NoInputs(BaseModel):
+    value: int = 0
+
+
+def _began(directory: str, name: str) -> None:
+    with (Path(directory) / "began").open("a") as file:
+        file.write(f"{name} {os.getpid()}\n")
+
+
+@step(required=True)
+async def first(directory: str, value: int) -> int:
+    _began(directory, "first")
+    return value + 1
+
+
+@step(timeout=120)
+async def gated(directory: str, first: int) -> int:
+    """Ends when the file `go` exists."""
+    _began(directory, "gated")
+    go = Path(directory) / "go"
+    while not go.exists():  # noqa: ASYNC110  # another process makes it
+        await asyncio.sleep(0.005)
+    return int(first) * 10
+
+
+
+@step()
+async def nothing(value: int) -> int:
+    return value
+
+
+PROBE = Pipeline(
+    name="probe",
+    version="1",
+    description="Counts what runs",
+    inputs=ProbeInputs,
+    steps=(first, gated),
+    codec=ArtifactCodec(),
+)
+NOOP = Pipeline(
+    name="noop",
+    version="1",
+    description="Computes next to nothing",
+    inputs=NoInputs,
+    steps=(nothing,),
+    codec=ArtifactCodec(),
+)
+REFERENCES = "tests.support.pipelines:PROBE,tests.support.pipelines:NOOP"
+"""What HEADSTART_PIPELINES must be."""
+
+
+def began(directory: Path) -> list[str]:
+    """The steps that began, in order, as "name pid"."""
+    file = directory / "began"
+    return file.read_text().splitlines() if file.exists() else []

@@ -1,0 +1,39 @@
+"""Messages that tests let the fake service answer with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from headstart.v1 import precompute_pb2 as pb
+
+CREATED = datetime(2026, 11, 23, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+def report(state: int = pb.STEP_STATE_COMPLETED, error: str = "") -> pb.StepReport:
+    step = pb.StepReport(state=state, error=error, attempts=1)  # type: ignore[arg-type]
+    if state == pb.STEP_STATE_COMPLETED:
+        step.elapsed.FromMilliseconds(1500)
+    return step
+
+
+def run(status: int = pb.PRECOMPUTE_STATUS_COMPLETED, **fields: Any) -> pb.GetResultsResponse:
+    message = pb.GetResultsResponse(
+        namespace="default",
+        key="game-1",
+        pipeline="bridging",
+        revision=3,
+        status=status,  # type: ignore[arg-type]
+        **fields,
+    )
+    message.created_at.FromDatetime(CREATED)
+    return message
+
+
+STARTED = pb.StartPrecomputeResponse(
+    namespace="default",
+    key="game-1",
+    outcome=pb.START_OUTCOME_REPLACED,
+    status=pb.PRECOMPUTE_STATUS_PENDING,
+    revision=4,
+)

@@ -1,0 +1,165 @@
+"""How PrecomputeClient connects, who it says it is, and how it closes."""
+
+import asyncio
+import math
+from typing import Any
+
+import grpc
+import pytest
+from tests.unit.client.fake_service import hang
+from tests.unit.client.messages import run
+
+from headstart import PrecomputeClient, ServiceUnavailable
+from headstart.v1 import precompute_pb2 as pb
+
+
+async def test_a_token_goes_along_with_every_call_and_may_change(service: Any) -> None:
+    service.on("GetStats", pb.GetStatsResponse())
+    service.on("WatchResults", [run()])
+    tokens = iter(["second", "third"])
+
+    async with PrecomputeClient(service.address, token="first") as client:
+        await client.get_stats()
+    async with PrecomputeClient(service.address, token=lambda: next(tokens)) as client:
+        await client.get_stats()
+        assert [results.revision async for results in client.watch_results("game-1")] == [3]
+
+    assert [call.metadata["authorization"] for call in service.calls] == [
+        "Bearer first",
+        "Bearer second",
+        "Bearer third",
+    ]
+
+
+def test_a_token_is_not_shown_by_repr() -> None:
+    client = PrecomputeClient(token="s3cret")
+
+    assert "s3cret" not in repr(client._connection.endpoint)
+
+
+async def test_the_address_comes_from_the_environment(
+    service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.on("GetStats", pb.GetStatsResponse(total_cached=5))
+    monkeypatch.setenv("HEADSTART_ADDRESS", service.address)
+
+    async with PrecomputeClient() as client:
+        assert (await client.get_stats()).total_cached == 5
+
+
+def test_without_an_environment_the_address_is_this_machines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HEADSTART_ADDRESS", raising=False)
+
+    assert PrecomputeClient()._connection.endpoint.address == "localhost:50051"
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"timeout": 0}, "timeout must be more than 0"),
+        ({"timeout": math.nan}, "timeout must be more than 0"),
+        ({"max_attempts": 0}, "max_attempts must be 1 to 5"),
+        ({"max_attempts": 6}, "max_attempts must be 1 to 5"),
+        (
+            {"call_credentials": grpc.access_token_call_credentials("t")},
+            "call_credentials need channel_credentials",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        PrecomputeClient(**settings)
+
+
+async def test_call_credentials_are_taken_with_channel_credentials() -> None:
+    client = PrecomputeClient(
+        "localhost:1",
+        channel_credentials=grpc.local_channel_credentials(),
+        call_credentials=grpc.access_token_call_credentials("t"),
+    )
+
+    assert isinstance(client._connection.endpoint.credentials, grpc.ChannelCredentials)
+
+
+async def test_a_client_may_be_made_before_there_is_a_loop_and_belongs_to_its_first(
+    service: Any,
+) -> None:
+    service.on("GetStats", pb.GetStatsResponse(total_cached=5))
+    client = await asyncio.to_thread(PrecomputeClient, service.address)
+    assert (await client.get_stats()).total_cached == 5
+
+    def elsewhere() -> None:
+        asyncio.run(client.get_stats())
+
+    with pytest.raises(RuntimeError, match="one client per loop"):
+        await asyncio.to_thread(elsewhere)
+    await client.close()
+
+
+async def test_a_closed_client_says_so(service: Any) -> None:
+    client = PrecomputeClient(service.address)
+    await client.close()
+    await client.close()
+
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.get_stats()
+
+
+async def test_closing_ends_the_calls_under_way_with_an_error_not_a_cancellation(
+    service: Any,
+) -> None:
+    arrived = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def arrive_and_hang(request: Any, context: Any) -> None:
+        loop.call_soon_threadsafe(arrived.set)
+        await hang(request, context)
+
+    service.on("GetResults", arrive_and_hang)
+    client = PrecomputeClient(service.address)
+    call = asyncio.create_task(client.get_results("game-1", wait=60))
+    await asyncio.wait_for(arrived.wait(), 5)
+
+    await client.close()
+
+    with pytest.raises(ServiceUnavailable, match="closed during this call"):
+        await call
+
+
+async def test_cancelling_a_callers_task_is_a_cancellation(service: Any) -> None:
+    service.on("GetResults", hang)
+
+    async with PrecomputeClient(service.address) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await client.get_results("game-1", wait=60)
+
+
+async def test_connect_returns_once_connected_and_fails_soon_otherwise(
+    service: Any, refused: str, black_hole: str, stopwatch: Any
+) -> None:
+    async with PrecomputeClient(service.address) as client:
+        await client.connect()
+    async with PrecomputeClient(refused) as client:
+        stopwatch()
+        with pytest.raises(ServiceUnavailable, match=f"cannot connect to {refused}"):
+            await client.connect()
+        assert stopwatch() < 1.0
+    async with PrecomputeClient(black_hole) as client:
+        stopwatch()
+        with pytest.raises(ServiceUnavailable, match=r"within 0\.2 s"):
+            await client.connect(timeout=0.2)
+        assert 0.15 < stopwatch() < 1.0
+
+
+async def test_closing_while_connecting_is_an_error_not_a_hang(black_hole: str) -> None:
+    client = PrecomputeClient(black_hole)
+    connecting = asyncio.create_task(client.connect(timeout=30))
+    await asyncio.sleep(0)
+
+    await client.close()
+
+    with pytest.raises(ServiceUnavailable, match="closed during this call"):
+        await asyncio.wait_for(connecting, 5)

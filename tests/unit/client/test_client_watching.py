@@ -1,0 +1,176 @@
+"""watch_results, whole and cut."""
+
+import asyncio
+import gc
+from typing import Any
+
+import grpc
+import pytest
+from tests.unit.client.fake_service import Fault
+from tests.unit.client.messages import run
+
+from headstart import NotFound, PrecomputeClient, ServiceUnavailable, _watch
+from headstart.v1 import precompute_pb2 as pb
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(_watch, "_LONGEST_PAUSE", 0.002)
+
+
+async def test_yields_each_change_and_ends_with_the_run(service: Any) -> None:
+    service.on(
+        "WatchResults",
+        [
+            run(pb.PRECOMPUTE_STATUS_PENDING),
+            run(pb.PRECOMPUTE_STATUS_IN_PROGRESS),
+            run(pb.PRECOMPUTE_STATUS_COMPLETED),
+        ],
+    )
+
+    async with PrecomputeClient(service.address) as client:
+        statuses = [results.status async for results in client.watch_results("game-1")]
+
+    assert statuses == ["pending", "in_progress", "completed"]
+    assert [call.request.key for call in service.calls] == ["game-1"]
+
+
+async def test_resumes_when_cut_without_repeating_itself(service: Any) -> None:
+    cut = Fault(grpc.StatusCode.UNAVAILABLE, "connection ages")
+    service.on(
+        "WatchResults",
+        [cut],
+        [run(pb.PRECOMPUTE_STATUS_PENDING), cut],
+        [run(pb.PRECOMPUTE_STATUS_PENDING), run(pb.PRECOMPUTE_STATUS_IN_PROGRESS), cut],
+        [run(pb.PRECOMPUTE_STATUS_IN_PROGRESS), run(pb.PRECOMPUTE_STATUS_COMPLETED)],
+    )
+
+    async with PrecomputeClient(service.address) as client:
+        statuses = [results.status async for results in client.watch_results("game-1")]
+
+    assert statuses == ["pending", "in_progress", "completed"]
+    assert len(service.calls) == 4
+
+
+async def test_resumes_as_often_as_each_cut_stream_brought_something_new(service: Any) -> None:
+    states = []
+    for number in range(10):
+        state = run(pb.PRECOMPUTE_STATUS_IN_PROGRESS)
+        state.steps["embed_endpoints"].attempts = number
+        state.steps["embed_endpoints"].state = pb.STEP_STATE_RUNNING
+        states.append([state, Fault(grpc.StatusCode.UNAVAILABLE)])
+    service.on("WatchResults", *states, [run()])
+
+    async with PrecomputeClient(service.address) as client:
+        watched = [results async for results in client.watch_results("game-1")]
+
+    attempts = [results.steps["embed_endpoints"].attempts for results in watched[:-1]]
+    assert attempts == list(range(10))
+    assert watched[-1].status == "completed"
+
+
+async def test_resumes_when_the_server_itself_goes_and_comes_back(
+    service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Six attempts that span the 0.1 s after which gRPC connects again.
+    monkeypatch.setattr(_watch, "_FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(_watch, "_LONGEST_PAUSE", 0.5)
+    in_progress = run(pb.PRECOMPUTE_STATUS_IN_PROGRESS)
+
+    async def wait_for_the_end(request: Any, context: Any) -> None:
+        await asyncio.Event().wait()
+
+    service.on("WatchResults", [in_progress, wait_for_the_end], [in_progress, run()])
+
+    async with PrecomputeClient(service.address) as client:
+        statuses = []
+        async for results in client.watch_results("game-1"):
+            statuses.append(results.status)
+            if not results.status.ended:
+                await asyncio.to_thread(service.stop)
+                await asyncio.to_thread(service.start)
+
+    assert statuses == ["in_progress", "completed"]
+
+
+async def test_a_cut_behind_the_end_is_no_error(service: Any) -> None:
+    service.on("WatchResults", [run(), Fault(grpc.StatusCode.UNAVAILABLE)])
+
+    async with PrecomputeClient(service.address) as client:
+        statuses = [results.status async for results in client.watch_results("game-1")]
+
+    assert statuses == ["completed"]
+    assert len(service.calls) == 1
+
+
+async def test_a_stream_that_ends_before_the_run_is_resumed(service: Any) -> None:
+    service.on("WatchResults", [run(pb.PRECOMPUTE_STATUS_PENDING)], [run()])
+
+    async with PrecomputeClient(service.address) as client:
+        statuses = [results.status async for results in client.watch_results("game-1")]
+
+    assert statuses == ["pending", "completed"]
+
+
+async def test_gives_up_when_resuming_brings_nothing_new(service: Any) -> None:
+    pending = run(pb.PRECOMPUTE_STATUS_PENDING)
+    cut = Fault(grpc.StatusCode.UNAVAILABLE, "still away")
+    service.on("WatchResults", [pending, cut])
+
+    async with PrecomputeClient(service.address) as client:
+        watch = client.watch_results("game-1")
+        assert (await anext(watch)).status == "pending"
+        with pytest.raises(ServiceUnavailable, match="still away"):
+            await anext(watch)
+
+    # The first stream brought something, so its cut is the first of six.
+    assert len(service.calls) == 6
+
+
+async def test_another_error_is_raised_at_once(service: Any) -> None:
+    gone = Fault(grpc.StatusCode.NOT_FOUND, "expired")
+    service.on("WatchResults", [run(pb.PRECOMPUTE_STATUS_PENDING), gone])
+
+    async with PrecomputeClient(service.address) as client:
+        with pytest.raises(NotFound, match="expired"):
+            async for _ in client.watch_results("game-1"):
+                pass
+
+    assert len(service.calls) == 1
+
+
+async def test_leaving_early_ends_the_call_on_the_server(service: Any) -> None:
+    left = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def notice(request: Any, context: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            loop.call_soon_threadsafe(left.set)
+
+    service.on("WatchResults", [run(pb.PRECOMPUTE_STATUS_PENDING), notice])
+
+    async with PrecomputeClient(service.address) as client:
+        async for _ in client.watch_results("game-1"):
+            break
+        gc.collect()
+        await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_closing_the_client_ends_a_watch_with_an_error(service: Any) -> None:
+    async def wait_for_the_end(request: Any, context: Any) -> None:
+        await asyncio.Event().wait()
+
+    service.on("WatchResults", [run(pb.PRECOMPUTE_STATUS_PENDING), wait_for_the_end])
+    client = PrecomputeClient(service.address)
+    watch = client.watch_results("game-1")
+    await anext(watch)
+    following = asyncio.create_task(anext(watch))
+    await asyncio.sleep(0)
+
+    await client.close()
+
+    with pytest.raises(ServiceUnavailable, match="closed during this call"):
+        await asyncio.wait_for(following, 5)
