@@ -55,7 +55,7 @@ class WorkerProcess:
         try:
             assert process.stdout is not None
             async for line in process.stdout:
-                if line.decode().strip() == READY_LINE:
+                if line.strip() == READY_LINE.encode():
                     self.ready.set()
             return await process.wait()
         finally:

@@ -88,11 +88,13 @@ async def _until_cancelled(worker: Worker) -> None:
     finally:
         worker.stop()
         await asyncio.wait({serving})
-    serving.result()
+        serving.result()
 
 
 @asynccontextmanager
-async def _providers(settings: Settings, wanted: AbstractSet[str]) -> AsyncIterator[Mapping[str, Any]]:
+async def _providers(
+    settings: Settings, wanted: AbstractSet[str]
+) -> AsyncIterator[Mapping[str, Any]]:
     """What steps may name as a parameter: those of `PROVIDERS` that are wanted."""
     providers: dict[str, Any] = {}
     async with AsyncExitStack() as stack:

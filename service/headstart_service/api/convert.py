@@ -62,11 +62,9 @@ def checked_key(namespace: str, key: str) -> RunKey:
     return found
 
 
-def checked_namespace(namespace: str) -> str:
-    """A namespace to look at; empty means all. Raises InvalidRequest."""
-    if namespace:
-        refuse(namespace_violations(namespace))
-    return namespace
+def listed_namespace_violations(namespace: str) -> list[Violation]:
+    """The rules that the namespace of a list or a count breaks; empty means all."""
+    return namespace_violations(namespace) if namespace else []
 
 
 def refuse(violations: Sequence[Violation]) -> None:
@@ -100,8 +98,12 @@ def bridging_inputs(spec: pb.BridgingSpec) -> dict[str, Any]:
 
 
 def custom_inputs(spec: pb.CustomSpec) -> dict[str, Any]:
-    """Any pipeline's inputs as plain values."""
-    return json_format.MessageToDict(spec.inputs)
+    """Any pipeline's inputs as plain values. Raises InvalidRequest for what JSON cannot say."""
+    try:
+        return json_format.MessageToDict(spec.inputs)
+    except (ValueError, json_format.Error) as error:
+        rule = "must not hold NaN or infinity: JSON has neither"
+        raise InvalidRequest([Violation("custom.inputs", rule)]) from error
 
 
 def outcome(value: Outcome) -> pb.StartOutcome.ValueType:
@@ -114,18 +116,15 @@ def status(value: Status) -> pb.PrecomputeStatus.ValueType:
     return _STATUS[value]
 
 
-def statuses(numbers: Sequence[int]) -> list[Status]:
-    """The statuses that a list is limited to; none given means all. Raises InvalidRequest."""
-    refuse(
-        [
-            Violation(f"statuses[{i}]", f"is no status: {number}")
-            for i, number in enumerate(numbers)
-            if number not in _FROM_STATUS
-        ]
-    )
-    return [_FROM_STATUS[pb.PrecomputeStatus.ValueType(n)] for n in dict.fromkeys(numbers)] or list(
-        Status
-    )
+def statuses(numbers: Sequence[int], into: list[Violation]) -> list[Status]:
+    """The statuses that a list is limited to; none given means all."""
+    found = []
+    for i, number in enumerate(numbers):
+        if number in _FROM_STATUS:
+            found.append(_FROM_STATUS[pb.PrecomputeStatus.ValueType(number)])
+        else:
+            into.append(Violation(f"statuses[{i}]", f"is no status: {number}"))
+    return list(dict.fromkeys(found)) or list(Status)
 
 
 def results_bytes(snapshot: Snapshot) -> bytes:
@@ -192,8 +191,8 @@ def page_token(last: RunKey) -> str:
     return base64.urlsafe_b64encode(f"{last.namespace}:{last.key}".encode()).decode()
 
 
-def from_page_token(token: str) -> RunKey | None:
-    """The run that `token` stands behind; None for the first page. Raises InvalidRequest."""
+def from_page_token(token: str, into: list[Violation]) -> RunKey | None:
+    """The run that `token` stands behind; None for the first page."""
     if not token:
         return None
     try:
@@ -203,16 +202,15 @@ def from_page_token(token: str) -> RunKey | None:
     namespace, _, key = text.partition(":")
     found = RunKey(namespace, key)
     if found.violations():
-        raise InvalidRequest([Violation("page_token", "is not a next_page_token of this method")])
+        into.append(Violation("page_token", "is not a next_page_token of this method"))
     return found
 
 
-def page_size(value: int) -> int:
-    """How many runs a page may hold. Raises InvalidRequest."""
+def page_size(value: int, into: list[Violation]) -> int:
+    """How many runs a page may hold."""
     if not 0 <= value <= MAX_PAGE:
-        raise InvalidRequest(
-            [Violation("page_size", f"must be 1 to {MAX_PAGE}, or 0 for the default, is {value}")]
-        )
+        rule = f"must be 1 to {MAX_PAGE}, or 0 for the default, is {value}"
+        into.append(Violation("page_size", rule))
     return value or DEFAULT_PAGE
 
 

@@ -19,6 +19,8 @@ Subscribe = Callable[[], AbstractAsyncContextManager[AsyncIterator[Announcement]
 
 POLL = 10.0
 """Seconds after which waiters look for themselves, should an announcement have been lost."""
+_POLL_SHARES = 20
+"""In how many parts waiters do so: all at once, thousands of reads would delay every other."""
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 1.0
 _OUTDATING = frozenset({"started", "cancelled", "dropped"})
@@ -80,6 +82,12 @@ class Topic:
     generation: int = 0
     listeners: set[Listener] = field(default_factory=set)
 
+    def wake(self) -> None:
+        """Make everyone look, whatever happened."""
+        self.generation += 1
+        for listener in self.listeners:
+            listener.wake()
+
 
 class Hub:
     """Hears every announcement; wakes listeners and drops outdated answers from the near-cache."""
@@ -88,6 +96,8 @@ class Hub:
         self._subscribe = subscribe
         self._cache = cache
         self._topics: dict[RunKey, Topic] = {}
+        self.hearing = False
+        """Whether announcements arrive now."""
 
     @contextmanager
     def listen(self, key: RunKey, *, everything: bool = False) -> Iterator[Listener]:
@@ -119,21 +129,28 @@ class Hub:
             try:
                 async with self._subscribe() as announcements:
                     self._cache.open()
-                    self._wake_all()
+                    self.hearing = True
+                    # What was announced before is lost.
+                    for topic in self._topics.values():
+                        topic.wake()
                     retry = _FIRST_RETRY
                     async for announcement in announcements:
                         self._dispatch(announcement)
             except StoreUnavailable as error:
                 log.warning("announcements: %s", error)
             finally:
+                self.hearing = False
                 self._cache.close()
             await asyncio.sleep(retry)
             retry = min(retry * 2, _LAST_RETRY)
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL)
-            self._wake_all()
+            topics = list(self._topics.values())
+            for first in range(_POLL_SHARES):
+                await asyncio.sleep(POLL / _POLL_SHARES)
+                for topic in topics[first::_POLL_SHARES]:
+                    topic.wake()
 
     def _dispatch(self, announcement: Announcement) -> None:
         if announcement.kind in _OUTDATING:
@@ -143,9 +160,3 @@ class Hub:
             topic.generation += 1
             for listener in topic.listeners:
                 listener.hear(announcement)
-
-    def _wake_all(self) -> None:
-        for topic in self._topics.values():
-            topic.generation += 1
-            for listener in topic.listeners:
-                listener.wake()

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from ..domain import RunKey
 from .answer import Answer
 
+_OVERHEAD = 1024
+"""What an answer takes besides its data, so that many small ones are bounded too."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -32,7 +35,7 @@ class Reading:
 
 
 class NearCache:
-    """Answers, the most recently used ones, up to a number of bytes."""
+    """Answers, the most recently used ones, up to a number of bytes of memory."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -74,7 +77,7 @@ class NearCache:
 
     def put(self, reading: Reading, answer: Answer) -> None:
         """Keep what was read, if its run has ended, until it expires."""
-        size = len(answer.data)
+        size = len(answer.data) + _OVERHEAD
         if reading.stale or not answer.final or size > self._max_bytes or answer.lives_for <= 0:
             return
         self._remove(reading.key)
@@ -105,4 +108,4 @@ class NearCache:
     def _remove(self, key: RunKey) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._bytes -= len(entry.answer.data)
+            self._bytes -= len(entry.answer.data) + _OVERHEAD

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from ..domain import RunKey
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, RunNotFound, StoreUnavailable, Violation
 from .answer import Answer, answer_from
-from .hub import Hub, Listener, Topic
+from .hub import Hub, Topic
 from .near_cache import NearCache
 from .ports import RunStore
 
 _BREATH = 0.1
 """Seconds between looks while the store is away and a caller still waits."""
+_GRACE_SHARE = 0.05
+_GRACE_MIN = 0.01
+_GRACE_MAX = 0.1
 
 
 class ResultReader:
@@ -41,32 +44,38 @@ class ResultReader:
             answer = await self._read(key, min_revision)
             self._check_steps(answer, steps)
             return answer.data
-        deadline = asyncio.get_running_loop().time() + wait
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait
         with self._hub.listen(key) as listener:
             look = listener.topic.generation
             answer = await self._read(key, min_revision)
             self._check_steps(answer, steps)
-            while missing := answer.missing(steps):
+            blind = False
+            while (missing := answer.missing(steps)) and (left := deadline - clock()) > 0:
                 listener.expect(missing if steps else set(), since=look)
-                in_time = await listener.wait(deadline - asyncio.get_running_loop().time())
+                await listener.wait(min(left, _BREATH) if blind else left)
+                if not blind and self._hub.hearing and listener.topic.generation == look:
+                    break  # the time is over and nothing has happened
                 look = listener.topic.generation
-                answer = await self._read_again(listener, answer)
-                if not in_time:
-                    break
+                newer = await self._look_again(listener.topic, deadline + _grace(wait))
+                blind = newer is None
+                answer = newer or answer
             return answer.data
 
-    async def watch(self, key: RunKey) -> AsyncIterator[bytes]:
+    async def watch(self, key: RunKey) -> AsyncGenerator[bytes]:
         """The serialized results now and after every change, until the run has ended."""
         with self._hub.listen(key, everything=True) as listener:
             look = listener.topic.generation
             answer = await self._read(key, 0)
             yield answer.data
+            blind = False
             while not answer.final:
                 listener.expect(set(), since=look)
-                await listener.wait(None)
+                await listener.wait(_BREATH if blind else None)
                 look = listener.topic.generation
-                newer = await self._read_again(listener, answer)
-                if newer is not answer and newer.data != answer.data:
+                newer = await self._look_again(listener.topic, None)
+                blind = newer is None
+                if newer is not None and newer.data != answer.data:
                     answer = newer
                     yield answer.data
 
@@ -78,14 +87,13 @@ class ResultReader:
             self._cache.put(reading, answer)
             return answer
 
-    async def _read_again(self, listener: Listener, last: Answer) -> Answer:
-        """What is there now; the last answer while the store is away."""
+    async def _look_again(self, topic: Topic, until: float | None) -> Answer | None:
+        """What is there now; None when the store is away, or did not say until then."""
         try:
-            return await self._shared_read(listener.topic)
-        except StoreUnavailable:
-            await asyncio.sleep(_BREATH)
-            listener.topic.generation += 1  # nobody has seen what is there now: look again
-            return last
+            async with asyncio.timeout_at(until):
+                return await self._shared_read(topic)
+        except (StoreUnavailable, TimeoutError):
+            return None
 
     async def _shared_read(self, topic: Topic) -> Answer:
         """One read for all who wait for a run, as long as nothing new is announced."""
@@ -115,3 +123,8 @@ class ResultReader:
         ]
         if violations:
             raise InvalidRequest(violations)
+
+
+def _grace(wait: float) -> float:
+    """How long after a wait its last look may end: within the margin that the caller left."""
+    return min(max(wait * _GRACE_SHARE, _GRACE_MIN), _GRACE_MAX)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,18 +84,18 @@ class PrecomputeServicer:
         violations += key.violations()
         wait = convert.seconds(request, "wait", 0, convert.MAX_WAIT, 0.0, violations)
         convert.refuse(violations)
-        left = context.time_remaining()
-        if left is not None:
+        if wait and (left := context.time_remaining()) is not None:
             wait = min(wait, left - _margin(left))
         return await self._reader.get(key, request.required_steps, wait, request.min_revision)
 
     async def watch_results(
         self, request: pb.WatchResultsRequest, _: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Stream the results as they grow."""
         key = convert.checked_key(request.namespace, request.key)
-        async for results in self._reader.watch(key):
-            yield convert.watch_bytes(results)
+        async with aclosing(self._reader.watch(key)) as watched:
+            async for results in watched:
+                yield convert.watch_bytes(results)
 
     async def get_status(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
         """Tell the status without the results."""
@@ -120,12 +121,13 @@ class PrecomputeServicer:
         self, request: pb.ListPrecomputesRequest, _: Context
     ) -> pb.ListPrecomputesResponse:
         """One page of what is kept."""
-        namespace = convert.checked_namespace(request.namespace)
-        limit = convert.page_size(request.page_size)
-        after = convert.from_page_token(request.page_token)
-        statuses = convert.statuses(request.statuses)
+        violations = convert.listed_namespace_violations(request.namespace)
+        limit = convert.page_size(request.page_size, violations)
+        after = convert.from_page_token(request.page_token, violations)
+        statuses = convert.statuses(request.statuses, violations)
+        convert.refuse(violations)
         # One more than asked for tells whether there is a next page.
-        page = await self._store.list(namespace, statuses, after, limit + 1)
+        page = await self._store.list(request.namespace, statuses, after, limit + 1)
         response = pb.ListPrecomputesResponse()
         for summary in page[:limit]:
             convert.fill_summary(response.precomputes.add(), summary)
@@ -142,8 +144,8 @@ class PrecomputeServicer:
 
     async def get_stats(self, request: pb.GetStatsRequest, _: Context) -> pb.GetStatsResponse:
         """Count what is kept, running and queued."""
-        namespace = convert.checked_namespace(request.namespace)
-        stats = await self._store.stats(namespace)
+        convert.refuse(convert.listed_namespace_violations(request.namespace))
+        stats = await self._store.stats(request.namespace)
         return pb.GetStatsResponse(
             total_cached=sum(stats.counts.values()),
             active_tasks=stats.counts.get(Status.IN_PROGRESS, 0),

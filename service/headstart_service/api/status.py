@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc
@@ -20,9 +21,17 @@ from ..errors import (
     InvalidRequest,
     RunNotFound,
     StoreUnavailable,
+    Violation,
 )
 
 log = logging.getLogger(__name__)
+
+# gRPC sends the message twice, once with every other byte as three, and the details in base 64;
+# all of it must stay below 8 kB.
+_MAX_MESSAGE = 1000
+_MAX_DETAILS = 2000
+_MAX_FIELD = 200
+_MAX_DESCRIPTION = 300
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -33,13 +42,7 @@ def status_of(error: HeadstartError) -> status_pb2.Status:
     """The status, with its details, that tells a caller about `error`."""
     match error:
         case InvalidRequest():
-            violations = [
-                error_details_pb2.BadRequest.FieldViolation(
-                    field=violation.field, description=violation.description
-                )
-                for violation in error.violations
-            ]
-            detail = error_details_pb2.BadRequest(field_violations=violations)
+            detail = error_details_pb2.BadRequest(field_violations=_told(error.violations))
             return _status(code_pb2.INVALID_ARGUMENT, str(error), detail)
         case RunNotFound():
             return _status(code_pb2.NOT_FOUND, str(error))
@@ -84,14 +87,15 @@ def guarded(
 
 
 def guarded_stream(
-    method: Callable[[Request, Context], AsyncIterator[Response]],
-) -> Callable[[Request, Context], AsyncIterator[Response]]:
+    method: Callable[[Request, Context], AsyncGenerator[Response]],
+) -> Callable[[Request, Context], AsyncGenerator[Response]]:
     """As `guarded`, for a method that streams its responses."""
 
-    async def call(request: Request, context: Context) -> AsyncIterator[Response]:
+    async def call(request: Request, context: Context) -> AsyncGenerator[Response]:
         try:
-            async for response in method(request, context):
-                yield response
+            async with aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except (grpc.aio.AbortError, GeneratorExit):
             raise
         except HeadstartError as error:
@@ -105,13 +109,40 @@ def guarded_stream(
     return call
 
 
+def _told(violations: Sequence[Violation]) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    """As many violations as fit: beyond 8 kB of trailers gRPC drops the whole status."""
+    told: list[error_details_pb2.BadRequest.FieldViolation] = []
+    left = _MAX_DETAILS
+    for violation in violations:
+        said = error_details_pb2.BadRequest.FieldViolation(
+            field=_clipped(violation.field, _MAX_FIELD),
+            description=_clipped(violation.description, _MAX_DESCRIPTION),
+        )
+        left -= said.ByteSize()
+        if left < 0:
+            said.Clear()
+            said.description = f"and {len(violations) - len(told)} more"
+        told.append(said)
+        if left < 0:
+            break
+    return told
+
+
+def _clipped(text: str, limit: int) -> str:
+    """At most `limit` bytes of `text`."""
+    data = text.encode()
+    if len(data) <= limit:
+        return text
+    return data[: limit - 3].decode(errors="ignore") + "…"
+
+
 def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
     packed = []
     for detail in details:
         any_detail = any_pb2.Any()
         any_detail.Pack(detail)
         packed.append(any_detail)
-    return status_pb2.Status(code=code, message=message, details=packed)
+    return status_pb2.Status(code=code, message=_clipped(message, _MAX_MESSAGE), details=packed)
 
 
 def _retry(seconds: float) -> error_details_pb2.RetryInfo:

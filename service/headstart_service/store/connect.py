@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ..errors import StartupError
+from ..errors import StartupError, StoreUnavailable
 
 Client = Redis | RedisCluster
+
+AWAY = (RedisError, RedisClusterException, OSError)
+"""What redis-py raises when there is no answer; a cluster's and a time-out are no RedisError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +39,33 @@ class Patience:
 
 API = Patience(connect=0.1, answer=0.2, retries=1, connections=3)
 """A caller waits: fail within 300 ms, so that it can compute live."""
-WORKER = Patience(connect=1.0, answer=2.0, retries=3, connections=16)
-"""Minutes of work may hang on a commit: outlast a restart of Redis."""
-BLOCKING = Patience(connect=1.0, answer=None, retries=0, connections=64)
-"""For commands that wait on purpose. Their callers bound them and heal what breaks."""
+WORKER = Patience(connect=1.0, answer=2.0, retries=1, connections=16)
+"""Minutes of work may hang on a commit, so the job queue tries again for longer than this."""
+BLOCKING = Patience(connect=1.0, answer=None, retries=0, connections=1100)
+"""For commands that wait on purpose, one for each partition, and a subscription. Their callers
+bound them and heal what breaks."""
 
 
 def open_client(url: str, patience: Patience) -> Client:
     """A client for redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.
 
     redis+sentinel://[user:password@]host:port[,host:port…]/service[/db] asks the sentinels for the
-    master; redis+cluster://[user:password@]host:port[,host:port…] finds the cluster's nodes. A
-    `tls=true` in their query means TLS, with `ssl_ca_certs` and the like as redis-py names them.
+    master; redis+cluster://[user:password@]host:port[,host:port…] finds the cluster's nodes. In
+    their query, `tls=true` means TLS to all of them, `sentinel_username` and `sentinel_password`
+    are for the sentinels, and the rest (`ssl_ca_certs` and the like) is as redis-py names it.
     Connects at first use. Raises StartupError for a URL that is none of these.
     """
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("redis+sentinel", "redis+cluster"):
-            return _open_many(parts, patience)
+        if parts.scheme == "redis+sentinel":
+            return _open_sentinel(parts, patience)
+        if parts.scheme == "redis+cluster":
+            return _open_cluster(parts, patience)
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise ValueError(f"unknown scheme {parts.scheme!r}")
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=patience.connections, timeout=patience.answer, **_common(patience)
-        )
+        pool = BlockingConnectionPool.from_url(url, **_pool(patience), **_common(patience))
         return Redis.from_pool(pool)
-    except (ValueError, RedisError) as error:
+    except (ValueError, TypeError, RedisError, RedisClusterException) as error:
         # The URL itself may hold a password.
         raise StartupError(
             f"HEADSTART_REDIS_URL: {error}; expected redis://, rediss://, unix://, "
@@ -67,30 +73,54 @@ def open_client(url: str, patience: Patience) -> Client:
         ) from error
 
 
-def _open_many(parts: SplitResult, patience: Patience) -> Client:
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    nodes = [_node(host) for host in hosts.split(",")]
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    common: dict[str, Any] = _common(patience)
-    if options.pop("tls", "false") == "true":
-        common["ssl"] = True
-    common.update(options)
-    if credentials:
-        user, _, password = credentials.partition(":")
-        common["username"] = unquote(user) or None
-        common["password"] = unquote(password) or None
-    if parts.scheme == "redis+cluster":
-        return RedisCluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in nodes],
-            max_connections=patience.connections,
-            **common,
-        )
+def _open_cluster(parts: SplitResult, patience: Patience) -> RedisCluster:
+    nodes, options = _many(parts)
+    return RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in nodes],
+        # A node refuses, rather than waits, when its connections are all in use. Callers take
+        # turns; the rest is for what redis-py asks meanwhile on its own account.
+        max_connections=patience.connections * 2,
+        **(_common(patience) | options),
+    )
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Waits for a connection as the other pools do, and closes the sentinels' connections too."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self.sentinel_manager.aclose()
+
+
+def _open_sentinel(parts: SplitResult, patience: Patience) -> Redis:
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError("redis+sentinel:// needs the service's name as its path")
-    sentinel: Any = Sentinel(nodes, sentinel_kwargs=_common(patience))  # type: ignore[no-untyped-call]
-    master: Redis = sentinel.master_for(service, db=int(db or 0), **common)
-    return master
+    nodes, options = _many(parts)
+    of_sentinels = {
+        name.removeprefix("sentinel_"): options.pop(name)
+        for name in ("sentinel_username", "sentinel_password")
+        if name in options
+    }
+    tls = {name: value for name, value in options.items() if name.startswith("ssl")}
+    common = _common(patience)
+    # A sentinel that is away must not use up what a caller will wait: there are others.
+    quick = {"socket_timeout": patience.connect, "retry": Retry(_backoff(), 0)}
+    sentinel: Any = Sentinel(nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
+    pool = _SentinelPool(
+        service, sentinel, **({"db": int(db or 0)} | _pool(patience) | common | options)
+    )
+    return Redis.from_pool(pool)
+
+
+def _many(parts: SplitResult) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """The addresses in a URL that names several, and its options, typed as redis-py does it."""
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    nodes = [_node(host) for host in hosts.split(",")]
+    options: dict[str, Any] = dict(parse_url(f"redis://{credentials}{at}/?{parts.query}"))
+    if options.pop("tls", "false") == "true":
+        options["ssl"] = True
+    return nodes, options
 
 
 def _node(text: str) -> tuple[str, int]:
@@ -100,19 +130,30 @@ def _node(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _pool(patience: Patience) -> dict[str, Any]:
+    return {"max_connections": patience.connections, "timeout": patience.answer}
+
+
 def _common(patience: Patience) -> dict[str, Any]:
     return {
         "protocol": 2,
         "socket_connect_timeout": patience.connect,
         "socket_timeout": patience.answer,
-        "retry": Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), patience.retries),
+        "retry": Retry(_backoff(), patience.retries),
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 
 
+def _backoff() -> ExponentialWithJitterBackoff:
+    return ExponentialWithJitterBackoff(cap=0.5, base=0.01)
+
+
 async def check_version(client: Client) -> str:
-    """The server's name and version. Raises StartupError when it is too old."""
-    info = await client.info("server")
+    """The server's name and version. Raises StoreUnavailable, or StartupError if it is too old."""
+    try:
+        info = await client.info("server")
+    except AWAY as error:
+        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
     if isinstance(client, RedisCluster) and "redis_version" not in info:
         info = next(iter(info.values()))
     name, version, oldest = "Redis", str(info["redis_version"]), 7

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.asyncio import RedisCluster
 
 from ..domain import Announcement
 from ..errors import StoreUnavailable
-from .connect import Client
+from .connect import AWAY, Client
 from .keys import from_member
 
 _SILENCE = 5.0
@@ -26,15 +26,19 @@ async def subscription(
     Raises StoreUnavailable, on entry or from the iterator, when the connection is lost: what was
     announced meanwhile is lost too, so whoever subscribes again must look again.
     """
-    # In a cluster every announcement reaches every node, so any one node's connection hears all.
     pubsub: Any = client.pubsub()
     try:
         try:
+            if isinstance(client, RedisCluster):
+                # Every announcement reaches every node, so any one's connection hears all. redis-py
+                # picks one from what it knows: at first nothing, later maybe one that has gone.
+                await client.initialize()
+                await client.nodes_manager.initialize()
             await pubsub.subscribe(*channels)
             for _ in channels:
                 if await pubsub.get_message(timeout=1.0) is None:
                     raise StoreUnavailable("cannot subscribe: no answer")
-        except (RedisError, OSError) as error:
+        except AWAY as error:
             raise StoreUnavailable(f"cannot subscribe: {type(error).__name__}") from error
         yield _announcements(pubsub)
     finally:
@@ -55,7 +59,7 @@ async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
             asked = False
             if message["type"] == "message":
                 yield _parse(message["data"])
-    except (RedisError, OSError) as error:
+    except AWAY as error:
         raise StoreUnavailable(f"subscription lost: {type(error).__name__}") from error
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from ..domain import (
     Announcement,
@@ -20,14 +21,17 @@ from ..domain import (
     Withdrawal,
 )
 from ..errors import LeaseLost, StoreUnavailable
-from .connect import Client
+from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
-from .redis_store import LIVE_PATIENCE, StoreRules, answered
+from .redis_store import LIVE_PATIENCE, StoreRules, answered, unavailable
 from .scripts import Reply, Scripts
 
 MAX_TRIES = 3
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
+_GONE_MS = 3_600_000
+"""Milliseconds of silence after which a worker that holds nothing is forgotten."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
 class RedisJobQueue:
@@ -36,26 +40,24 @@ class RedisJobQueue:
     def __init__(
         self, client: Client, blocking: Client, rules: StoreRules, *, lease: float, budget: float
     ) -> None:
-        """Wait for jobs on `blocking`, do all else on `client`; leases last `lease` seconds."""
+        """Wait for jobs on `blocking`, do all else on `client`; leases last `lease` seconds.
+
+        Everything but waiting for jobs is tried for `budget` seconds, to outlast a short outage.
+        """
         self.partitions = rules.partitions
         self._client = client
         self._blocking = blocking
         self._scripts = Scripts(client)
         self._lease_ms = round(lease * 1000)
         self._budget = budget
+        self._turn = asyncio.Semaphore(WORKER.connections)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = [PartitionKeys(p) for p in range(rules.partitions)]
 
     async def prepare_queue(self) -> None:
         """Create the consumer groups that do not exist."""
         for keys in self._keys:
-            try:
-                await self._client.xgroup_create(keys.jobs, GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
-                    raise
-            except (RedisError, OSError) as error:
-                raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+            await self._call(partial(self._scripts.prepare, keys, None, idle_ms=_GONE_MS))
 
     async def next_jobs(self, partition: int, worker: str, limit: int, wait: float) -> list[Job]:
         """New jobs; the group is made anew when a flush or a failover has lost it."""
@@ -66,25 +68,41 @@ class RedisJobQueue:
                 reply: Any = await self._blocking.xreadgroup(
                     GROUP, worker, {keys.jobs: ">"}, count=limit, block=block
                 )
-        except (RedisError, OSError, TimeoutError) as error:
+        except AWAY as error:
             raise await self._healed(error) from error
         return [job for _, entries in reply for job in _jobs(partition, entries)]
 
     async def lost_jobs(self, partition: int, worker: str, limit: int) -> list[Job]:
         """Jobs idle for a whole lease: nobody has renewed them."""
-        keys = self._keys[partition]
-        try:
-            reply = await self._client.xautoclaim(
-                keys.jobs, GROUP, worker, min_idle_time=self._lease_ms, count=limit
+        jobs: list[Job] = []
+        position: Any = "0-0"
+        while len(jobs) < limit:
+            # One call looks at a part of what is delivered only: the lost may be behind it.
+            position, entries = await self._reclaim(
+                self._keys[partition], worker, position, limit - len(jobs)
             )
-        except (RedisError, OSError) as error:
+            jobs += _jobs(partition, entries)
+            if position == b"0-0":
+                break
+        return jobs
+
+    async def _reclaim(
+        self, keys: PartitionKeys, worker: str, position: Any, limit: int
+    ) -> tuple[Any, Any]:
+        try:
+            async with asyncio.timeout(self._budget):
+                reply = await self._client.xautoclaim(
+                    keys.jobs, GROUP, worker, self._lease_ms, position, count=limit
+                )
+        except AWAY as error:
             raise await self._healed(error) from error
-        return _jobs(partition, reply[1])
+        return reply[0], reply[1]
 
     async def claim(self, job: Job, worker: str) -> Claim | None:
         """Take the job's run, unless it no longer fits its record."""
         reply = await self._call(
-            self._scripts.claim(
+            partial(
+                self._scripts.claim,
                 self._keys[job.partition],
                 job.key,
                 run_id=job.run,
@@ -128,7 +146,8 @@ class RedisJobQueue:
         for record in (*ended, *running):
             fields += (f"s:{record.name}", record.state.value.encode() + record.fragment)
         held = await self._call(
-            self._scripts.commit(
+            partial(
+                self._scripts.commit,
                 self._keys[lease.job.partition],
                 lease.job.key,
                 *fields,
@@ -151,7 +170,8 @@ class RedisJobQueue:
 
     async def _renew(self, lease: Lease, worker: str) -> Any:
         return await self._call(
-            self._scripts.renew(
+            partial(
+                self._scripts.renew,
                 self._keys[lease.job.partition],
                 lease.job.key,
                 run_id=lease.job.run,
@@ -165,7 +185,8 @@ class RedisJobQueue:
     async def release(self, lease: Lease) -> None:
         """Put the run back into the queue. Does nothing when the lease no longer holds."""
         await self._call(
-            self._scripts.release(
+            partial(
+                self._scripts.release,
                 self._keys[lease.job.partition],
                 lease.job.key,
                 run_id=lease.job.run,
@@ -177,25 +198,14 @@ class RedisJobQueue:
     async def sweep(self) -> None:
         """Forget what has expired, so that memory is given back though nobody starts anything."""
         for keys in self._keys:
-            await self._call(self._scripts.sweep(keys, None))
+            await self._call(partial(self._scripts.sweep, keys, None))
 
     async def leave(self, worker: str) -> None:
-        """Requeue what was delivered but never claimed, and end this consumer."""
-        for keys in self._keys:
-            with suppress(RedisError, OSError):
-                pending: Any = await self._client.xpending_range(
-                    keys.jobs, GROUP, "-", "+", 1000, consumername=worker
-                )
-                for item in pending:
-                    await self._requeue(keys, item["message_id"], worker)
-                await self._client.xgroup_delconsumer(keys.jobs, GROUP, worker)
-
-    async def _requeue(self, keys: PartitionKeys, entry: bytes, worker: str) -> None:
-        found = await self._client.xrange(keys.jobs, entry, entry)
-        for job in _jobs(keys.partition, found):
-            await self._call(
-                self._scripts.requeue(keys, job.key, run_id=job.run, entry=job.entry, worker=worker)
-            )
+        """Requeue what was delivered to this worker, and end its consumers."""
+        # Should Redis be away, the leases run out and other workers reclaim the jobs.
+        with suppress(StoreUnavailable):
+            for keys in self._keys:
+                await self._call(partial(self._scripts.leave, keys, None, worker=worker))
 
     @asynccontextmanager
     async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal]]:
@@ -207,10 +217,23 @@ class RedisJobQueue:
     async def _healed(self, error: Exception) -> StoreUnavailable:
         if str(error).startswith("NOGROUP"):
             await self.prepare_queue()
-        return StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
+        return unavailable(error)
 
-    async def _call(self, call: Awaitable[Reply]) -> Reply:
-        return await answered(call, self._budget)
+    async def _call(self, call: Callable[[], Awaitable[Reply]]) -> Reply:
+        """The reply, after as many tries as the budget allows: repeating a script does no harm."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._budget
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with self._turn:
+                    return await answered(call(), max(deadline - clock(), 0))
+            except StoreUnavailable as error:
+                refused = type(error.__cause__) is ResponseError
+                if refused or clock() + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 async def _withdrawals(

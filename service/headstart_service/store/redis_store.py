@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ..domain import (
     Cancelled,
@@ -20,10 +22,12 @@ from ..domain import (
     Status,
     StepState,
 )
-from ..errors import CapacityExhausted, RunNotFound, StoreUnavailable
-from .connect import Client
+from ..errors import CapacityExhausted, RunNotFound, StartupError, StoreUnavailable
+from .connect import AWAY, Client
 from .keys import PartitionKeys, from_member, partition_of
 from .scripts import Reply, Scripts
+
+log = logging.getLogger(__name__)
 
 LIVE_PATIENCE = 30 * 60.0
 """Seconds that a run which has not ended is kept at least: without a worker, renewing nothing."""
@@ -38,10 +42,27 @@ class StoreRules:
     """Over all partitions; each holds its share of them."""
     failure_ttl: float
 
-    @property
-    def max_per_partition(self) -> int:
-        """Each partition's share, so that their sum never exceeds the whole."""
-        return max(1, self.max_records // self.partitions)
+    def __post_init__(self) -> None:
+        if self.max_records < self.partitions:
+            raise StartupError(
+                f"HEADSTART_MAX_CACHED_RESULTS: {self.max_records} results cannot be shared out "
+                f"among {self.partitions} partitions (HEADSTART_PARTITIONS)"
+            )
+
+    def share(self, partition: int) -> int:
+        """How many of the records a partition holds at most; all shares make the whole."""
+        return self.max_records // self.partitions + (
+            partition < self.max_records % self.partitions
+        )
+
+
+@dataclass(slots=True)
+class _Reach:
+    """Whether a partition's server answers."""
+
+    failures: int = 0
+    away: bool = False
+    """Whether the last call failed."""
 
 
 class RedisStore:
@@ -57,17 +78,20 @@ class RedisStore:
         self._budget = budget
         self._turn = asyncio.Semaphore(connections)
         self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
+        self._reach = [_Reach() for _ in self._partitions]
 
     async def ping(self) -> None:
         """Return if every partition can be read and written."""
         for keys in self._partitions:
-            await self._call(self._scripts.sweep(keys, None))
+            await self._call(keys, self._scripts.sweep(keys, None))
 
     async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
         """Start, join or reuse the run. Raises CapacityExhausted when nothing can make room."""
+        keys = self._keys(key)
         reply = await self._call(
+            keys,
             self._scripts.start(
-                self._keys(key),
+                keys,
                 key,
                 pipeline=plan.pipeline,
                 digest=plan.digest,
@@ -76,8 +100,8 @@ class RedisStore:
                 ttl_us=round(ttl * 1e6),
                 patience_us=round(LIVE_PATIENCE * 1e6),
                 restart=int(restart),
-                max_records=self._rules.max_per_partition,
-            )
+                max_records=self._rules.share(keys.partition),
+            ),
         )
         if reply[0] == b"full":
             raise CapacityExhausted(
@@ -96,7 +120,8 @@ class RedisStore:
     async def cancel(self, key: RunKey) -> Cancelled:
         """End the run if it has not ended. Raises RunNotFound."""
         ttl_us = round(self._rules.failure_ttl * 1e6)
-        reply = await self._call(self._scripts.cancel(self._keys(key), key, failure_ttl_us=ttl_us))
+        keys = self._keys(key)
+        reply = await self._call(keys, self._scripts.cancel(keys, key, failure_ttl_us=ttl_us))
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
@@ -109,12 +134,12 @@ class RedisStore:
         first = partition_of(after, self._rules.partitions) if after else 0
         for keys in self._partitions[first:]:
             low, high = _range(namespace)
-            if after and keys.partition == first:
+            if after and keys.partition == first and after.namespace >= namespace:
                 low = f"({after.namespace}:{after.key}"
             missing = limit - len(page)
             wanted = [status.value for status in statuses]
             call = self._scripts.list(keys, None, *wanted, low=low, high=high, limit=missing)
-            page.extend(_summary(row) for row in await self._call(call))
+            page.extend(_summary(row) for row in await self._call(keys, call))
             if len(page) >= limit:
                 break
         return page
@@ -125,7 +150,7 @@ class RedisStore:
         counts = dict.fromkeys(Status, 0)
         queued = 0
         for keys in self._partitions:
-            reply = await self._call(self._scripts.stats(keys, None, low=low, high=high))
+            reply = await self._call(keys, self._scripts.stats(keys, None, low=low, high=high))
             queued += reply[-1]
             for name, count in zip(reply[:-1:2], reply[1:-1:2], strict=True):
                 counts[Status(name.decode())] += count
@@ -135,7 +160,8 @@ class RedisStore:
         return self._partitions[partition_of(key, self._rules.partitions)]
 
     async def _read(self, key: RunKey, mark: str) -> Snapshot:
-        reply = await self._call(self._scripts.read(self._keys(key), key, mark=mark))
+        keys = self._keys(key)
+        reply = await self._call(keys, self._scripts.read(keys, key, mark=mark))
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         status, revision, pipeline, steps, created, started, completed, expires, error, now = reply[
@@ -155,9 +181,23 @@ class RedisStore:
         lives_for = (int(expires) - int(now)) / 1e6
         return Snapshot(summary, _states(steps, reply[10]), reply[11], lives_for)
 
-    async def _call(self, call: Awaitable[Reply]) -> Reply:
-        async with self._turn:
-            return await answered(call, self._budget)
+    async def _call(self, keys: PartitionKeys, call: Coroutine[Any, Any, Reply]) -> Reply:
+        reach = self._reach[keys.partition]
+        failures = reach.failures
+        try:
+            async with self._turn:
+                if reach.away and reach.failures > failures:
+                    # Each in a queue asking a server that is away would wait for all before it.
+                    raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
+                reply = await answered(call, self._budget)
+        except StoreUnavailable:
+            reach.failures += 1
+            reach.away = True
+            raise
+        finally:
+            call.close()  # it never began if this was cancelled or refused before its turn
+        reach.away = False
+        return reply
 
 
 async def answered(call: Awaitable[Reply], budget: float) -> Reply:
@@ -165,10 +205,18 @@ async def answered(call: Awaitable[Reply], budget: float) -> Reply:
     try:
         async with asyncio.timeout(budget):
             return await call
-    except (RedisError, OSError, TimeoutError) as error:
-        if str(error).startswith("OOM"):
-            raise CapacityExhausted("the store's memory is full", 5.0) from error
-        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+    except OutOfMemoryError as error:
+        raise CapacityExhausted("the store's memory is full", 5.0) from error
+    except AWAY as error:
+        raise unavailable(error) from error
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """What callers are told of an error of `connect.AWAY`."""
+    if isinstance(error, ResponseError):
+        # It does answer, but not as it should: the operator needs the reason.
+        log.warning("Redis refuses: %s", error)
+    return StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
 
 
 def _states(steps: bytes, ended: bytes) -> Mapping[str, StepState]:

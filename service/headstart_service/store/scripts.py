@@ -21,8 +21,6 @@ P = ParamSpec("P")
 _LUA = files(__package__) / "lua"
 _LIBRARY = (_LUA / "_lib.lua").read_text()
 _COMMON = ("channel", "record_prefix", "group")
-_FLAGS = {"start": ""}
-"""With the memory full a start is refused before it has done anything; what is under way may end."""
 
 Reply = list[Any]
 
@@ -49,7 +47,8 @@ def _source(name: str, arguments: tuple[str, ...]) -> str:
     names = (*_COMMON, "member", *arguments)
     values = ", ".join(f"ARGV[{i}]" for i in range(1, len(names) + 1))
     locals_ = f"local {', '.join(names)} = {values}\n"
-    header = f"#!lua{_FLAGS.get(name, ' flags=allow-oom')}\n"
+    # With its memory full, Redis refuses a start before it has done anything; the rest may go on.
+    header = "#!lua\n" if name == "start" else "#!lua flags=allow-oom\n"
     extra = f"local first_extra, record = {len(names) + 1}, KEYS[10]\n"
     return f"{header}{locals_}{extra}{_LIBRARY}\n{body}"
 

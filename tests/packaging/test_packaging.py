@@ -1,0 +1,103 @@
+"""What a user installs: the light client alone, at the lowest versions that it claims."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STUBS = ROOT / "client" / "headstart" / "v1"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", directory, ROOT)
+    (found,) = directory.glob("headstart-*.whl")
+    return found
+
+
+@pytest.fixture(scope="session")
+def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the light client and the lowest versions of what it needs."""
+    directory = tmp_path_factory.mktemp("light")
+    venv.create(directory, with_pip=True)
+    python = directory / "bin" / "python"
+    lowest = [requirement.replace(">=", "==") for requirement in PROJECT["dependencies"]]
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, *lowest)
+    return python
+
+
+def run(*command: object, check: bool = True) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_light_client_brings_grpcio_and_protobuf_and_nothing_else(light_python: Path):
+    listed = run(light_python, "-m", "pip", "list", "--format=freeze").split()
+    names = {line.partition("==")[0].lower() for line in listed}
+    # grpcio itself needs typing-extensions.
+    assert names - {"pip", "setuptools", "typing-extensions", "typing_extensions"} == {
+        "headstart",
+        "grpcio",
+        "protobuf",
+    }
+
+
+def test_the_light_client_works_at_its_lowest_versions(light_python: Path):
+    script = (
+        "import asyncio, headstart\n"
+        "from headstart.v1 import precompute_pb2_grpc\n"
+        "eager = headstart.EagerPrecompute.get_instance()\n"
+        "print(eager.get_stats())\n"
+        "print(asyncio.run(eager.get_precomputed_results('k')))\n"
+    )
+    environment = {"HEADSTART_ADDRESS": "127.0.0.1:1"}
+    done = subprocess.run(
+        [light_python, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "{'total_cached': 0, 'active_tasks': 0, 'status_counts': {}}",
+        "None",
+    ]
+
+
+def test_a_server_command_without_its_extra_says_what_to_install(light_python: Path):
+    command = light_python.parent / "headstart"
+    output = run(command, "serve", check=False)
+    assert "pip install 'headstart[server]'" in output
+    assert "Traceback" not in output
+
+
+def test_the_floors_are_what_the_generated_stubs_demand():
+    grpc = re.search(r"GRPC_GENERATED_VERSION = '(.+)'", (STUBS / "precompute_pb2_grpc.py").read_text())
+    protobuf = re.search(
+        r"PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+)", (STUBS / "precompute_pb2.py").read_text()
+    )
+    assert grpc is not None
+    assert protobuf is not None
+    assert PROJECT["dependencies"] == [
+        f"grpcio>={grpc[1]}",
+        f"protobuf>={'.'.join(protobuf.groups())}",
+    ]
+
+
+def test_the_wheel_holds_both_packages_their_scripts_and_types(wheel: Path):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "headstart/py.typed",
+        "headstart/v1/precompute_pb2.pyi",
+        "headstart_service/store/lua/start.lua",
+    } <= names
+    assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
