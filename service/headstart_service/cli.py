@@ -40,8 +40,13 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     if wanted in SERVER_COMMANDS:
         # What only a server has installed, and what makes a command slow to start, stays out of
         # the operator's commands.
-        from . import server_commands
-
+        try:
+            from . import server_commands
+        except ImportError as error:
+            parser.error(
+                f"{wanted} needs {error.name}, which is not installed: "
+                "pip install 'headstart[server]', [worker] for a worker, or [all]"
+            )
         server_commands.add(serve, worker, vocabulary, check, health)
     operate.add(commands)
     return parser

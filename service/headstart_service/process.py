@@ -12,9 +12,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from .engine.registry import Registry, load_pipelines
+from .errors import StoreUnavailable
 from .pipelines.bridging import BRIDGING
 from .settings import Settings
 from .store.connect import Client, Patience, check_version, open_client
@@ -91,9 +90,9 @@ async def wait_for_store(client: Client) -> None:
     while True:
         try:
             log.info("store: %s", await check_version(client))
-        except (RedisError, OSError) as error:
+        except StoreUnavailable as error:
             if not said:
-                log.warning("waiting for Redis: %s", type(error).__name__)
+                log.warning("waiting for Redis: %s", error)
                 said = True
             await asyncio.sleep(_STORE_RETRY)
         else:

@@ -69,10 +69,11 @@ class Settings(BaseSettings):
         5.0, ge=0, le=600, description="How long runs and calls may go on after SIGTERM."
     )
     compute_threads: int = Field(
-        max(1, (os.cpu_count() or 2) - 1),
+        1,
         ge=1,
         le=256,
-        description="Threads of the embedding model; by default a core is left to the API.",
+        description="Threads of each worker's model. With 1 the same words give the same bits in "
+        "every batch; for more throughput run more workers.",
     )
     model: str = Field(
         "all-MiniLM-L6-v2",

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
@@ -31,6 +31,9 @@ from .store.connect import BLOCKING, WORKER
 from .store.job_queue import RedisJobQueue
 from .supervisor import READY_LINE
 from .web.server import http_server
+
+if TYPE_CHECKING:
+    from .providers.vocabulary import Encode
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +131,7 @@ async def _providers(
         yield providers
 
 
-async def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:
+def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:
     """Make sure that the vocabulary is there; with `force`, make it anew."""
     source = Source.file(words) if words else None
     wanted = source.name if source else None
@@ -138,11 +141,9 @@ async def build_vocabulary(settings: Settings, *, words: Path | None, force: boo
     if force:
         (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
 
-    def encoder() -> Any:
-        return SentenceEncoder.load(settings.model, threads=os.cpu_count()).encode
+    def encoder() -> Encode:
+        return SentenceEncoder.load(settings.model, threads=settings.compute_threads).encode
 
     with build_progress() as progress:
-        made = await asyncio.to_thread(
-            ensure_vocabulary, settings.vocabulary, settings.model, source, encoder, progress
-        )
+        made = ensure_vocabulary(settings.vocabulary, settings.model, source, encoder, progress)
     print(f"vocabulary: {len(made.words)} words in {settings.vocabulary}")

@@ -1,21 +1,24 @@
 """Every way to run the store that `connect` claims: real servers, shared by the tests of a session.
 
-Sharing is why these are plain processes and synchronous clients: a session outlives each test's
-event loop. `Deployment.wipe` makes one as good as new.
+A session outlives each test's event loop; so these are plain processes and synchronous clients.
+`Deployment.wipe` makes one as good as new.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart_service.store.embedded import embedded_valkey
 from redis import Redis
 from redis.exceptions import RedisError
 from tests.support.valkey import free_port
@@ -40,12 +43,17 @@ class Deployment:
 
     def keys(self) -> dict[str, int]:
         """Every key that is kept, with its TTL in milliseconds; -1 is none."""
-        found = {}
+        return {key: client.pttl(key) for client, key in self._each_key()}
+
+    def dump(self) -> dict[str, tuple[bytes, int]]:
+        """All that is kept, bit by bit, with the time when it expires: equal if nothing changed."""
+        return {key: (client.dump(key), client.pexpiretime(key)) for client, key in self._each_key()}
+
+    def _each_key(self) -> Iterator[tuple[Redis, str]]:
         for url in self.masters:
             with Redis.from_url(url, protocol=2) as client:
                 for key in client.scan_iter(count=10_000):
-                    found[key.decode()] = client.pttl(key)
-        return found
+                    yield client, key.decode()
 
 
 def executable(directory: Path) -> str:
@@ -82,6 +90,23 @@ def standalone(directory: Path) -> Iterator[Deployment]:
     """One Valkey over TCP."""
     with server(directory / "valkey", "--save", "") as url:
         yield Deployment(url, (url,))
+
+
+@contextmanager
+def embedded(directory: Path) -> Iterator[Deployment]:
+    """The server's own Valkey, over its Unix socket."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    context = embedded_valkey(directory)
+    url = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(60)
+    try:
+        yield Deployment(url, (url,))
+    finally:
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @contextmanager

@@ -51,25 +51,30 @@ class Batcher(Generic[Item, Value]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        while not self._waiting.empty():
-            self._waiting.get_nowait()[1].cancel()
+        self._drop_waiting()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     async def submit(self, item: Item) -> Value:
         """The value of `item`. Raises what `compute` raised for its batch.
 
-        Raises RuntimeError when the batcher is not open.
+        Raises RuntimeError when the batcher is not open, CancelledError when it closes meanwhile.
         """
-        self._refuse_if_closed()
+        if not self._open:
+            raise RuntimeError(f"batcher {self._name} is not open")
         future: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
         await self._waiting.put((item, future))
-        # It may have waited for a place in the queue until there was no one to empty it any more.
-        self._refuse_if_closed()
+        if not self._open:
+            # It waited for a place in the queue, and so may others behind it.
+            self._drop_waiting()
         return await future
 
-    def _refuse_if_closed(self) -> None:
-        if self._task is None or self._task.done():
-            raise RuntimeError(f"batcher {self._name} is not open")
+    @property
+    def _open(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def _drop_waiting(self) -> None:
+        while not self._waiting.empty():
+            self._waiting.get_nowait()[1].cancel()
 
     async def _run(self) -> None:
         while True:

@@ -75,8 +75,8 @@ class _Run:
         self._running -= 1
         self._states[step.name] = record.state
         self._unwritten.append(record)
-        if step.required and record.state is not StepState.COMPLETED and not self._failure:
-            self._failure = f"{step.name}: {error}"
+        if record.state is not StepState.COMPLETED:
+            self._fail_if_required(step, error)
         self._advance()
         async with self._writing:
             if self._unwritten:
@@ -108,16 +108,20 @@ class _Run:
             states = {need: self._states.get(need) for need in self._pipeline.needs(step)}
             lost = [n for n, s in states.items() if s in (StepState.FAILED, StepState.SKIPPED)]
             if lost:
+                reason = f"{lost[0]} has no result"
                 self._states[name] = StepState.SKIPPED
-                self._unwritten.append(
-                    _record(name, StepState.SKIPPED, error=f"{lost[0]} has no result")
-                )
+                self._unwritten.append(_record(name, StepState.SKIPPED, error=reason))
+                self._fail_if_required(step, reason)
             elif all(state is StepState.COMPLETED for state in states.values()):
                 self._ready.append(step)
                 self._running += 1
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
+
+    def _fail_if_required(self, step: Step, reason: str) -> None:
+        if step.required and not self._failure:
+            self._failure = f"{step.name}: {reason}"
 
     def _abandoned(self) -> list[StepRecord]:
         """What will never end because a required step failed."""

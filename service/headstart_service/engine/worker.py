@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..domain import Claim, Job, Lease, RunKey, Status
-from ..errors import CapacityExhausted, LeaseLost, StoreUnavailable
+from ..errors import LeaseLost, StoreUnavailable
 from .ports import JobQueue
 from .registry import Registry
 from .runner import run
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 _POLL = 1.0
 _BURST = 16
 _SWEEP_EVERY = 5.0
-_STORE_TROUBLE = (StoreUnavailable, CapacityExhausted)
-"""Redis is away or full: what was not kept is done again later, and no reason to end a worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +88,7 @@ class Worker:
                 task.cancel()
         try:
             await self._queue.leave(self._rules.name)
-        except _STORE_TROUBLE as error:
+        except StoreUnavailable as error:
             # What this worker still has is reclaimed when its lease has run out.
             log.warning("cannot take leave of the queue: %s", error)
 
@@ -99,7 +97,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 await self._queue.prepare_queue()
-            except _STORE_TROUBLE as error:
+            except StoreUnavailable as error:
                 log.warning("waiting for the store: %s", error)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_POLL):
@@ -131,7 +129,7 @@ class Worker:
                     for job in await self._queue.next_jobs(partition, name, free, 0):
                         free -= 1
                         self._start(group, job)
-            except _STORE_TROUBLE as error:
+            except StoreUnavailable as error:
                 log.warning("no jobs: %s", error)
                 pause = _POLL / 4
             finally:
@@ -174,7 +172,7 @@ class Worker:
             claim = await self._queue.claim(job, self._rules.name)
             if claim is not None:
                 await self._run(claim)
-        except _STORE_TROUBLE as error:
+        except StoreUnavailable as error:
             # The lease runs out, and whoever reclaims the job keeps the steps that were committed.
             log.warning("%s left alone: %s", job.key, error)
         finally:
@@ -211,7 +209,7 @@ class Worker:
             else:
                 try:
                     return await run(claim, pipeline, self._providers, self._queue)
-                except (LeaseLost, *_STORE_TROUBLE):
+                except (LeaseLost, StoreUnavailable):
                     raise
                 except Exception:
                     reason = f"internal error {uuid.uuid4().hex[:12]}"
@@ -233,7 +231,7 @@ class Worker:
                 async with self._queue.withdrawals() as withdrawals:
                     async for withdrawn in withdrawals:
                         self._stop_older(withdrawn.key, withdrawn.revision)
-            except _STORE_TROUBLE as error:
+            except StoreUnavailable as error:
                 log.debug("no withdrawals: %s", error)
                 await asyncio.sleep(_POLL)
 
@@ -259,5 +257,5 @@ async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
         await asyncio.sleep(every)
         try:
             await action()
-        except _STORE_TROUBLE as error:
+        except StoreUnavailable as error:
             log.warning("upkeep: %s", error)

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
@@ -107,10 +107,8 @@ def _open_sentinel(parts: SplitResult, patience: Patience) -> Redis:
     # A sentinel that is away must not use up what a caller will wait: there are others.
     quick = {"socket_timeout": patience.connect, "retry": Retry(_backoff(), 0)}
     sentinel: Any = Sentinel(nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
-    pool = _SentinelPool(
-        service, sentinel, **({"db": int(db or 0)} | _pool(patience) | common | options)
-    )
-    return Redis.from_pool(pool)
+    options = {"db": int(db or 0)} | _pool(patience) | common | options
+    return Redis.from_pool(_SentinelPool(service, sentinel, **options))  # type: ignore[no-untyped-call]
 
 
 def _many(parts: SplitResult) -> tuple[list[tuple[str, int]], dict[str, Any]]:

@@ -1,7 +1,8 @@
 """A real Valkey of one's own, for machines without a Redis.
 
 It runs as a child process, listens on a private Unix socket only, keeps an append-only file in the
-data directory, and dies with its owner. A lock keeps a second owner away from the same directory.
+data directory, and dies with its owner. A lock keeps a second owner away from the same directory;
+Valkey itself holds it too, so that not even a killed owner's is still writing when the next starts.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ..errors import StartupError
@@ -29,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
+_LOOK_AGAIN = 0.02
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes, on macOS 104
 _PR_SET_PDEATHSIG = 1
 
@@ -46,13 +52,14 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
         raise StartupError(
             f"HEADSTART_DATA_DIR: cannot use {data_dir}: {error.strerror}"
         ) from error
-    with _locked(data_dir), _socket_path(data_dir) as socket_path:
+    async with _locked(data_dir) as lock, _socket_path(data_dir) as socket_path:
         process = await asyncio.create_subprocess_exec(
             _binary(data_dir),
             *_arguments(data_dir, socket_path),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=(lock,),
             # Ctrl-C in a terminal goes to the owner alone, which stops Valkey last.
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
@@ -65,28 +72,50 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
             await _stop(process)
 
 
-@contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
+@asynccontextmanager
+async def _locked(data_dir: Path) -> AsyncIterator[int]:
+    """Hold the directory's lock; gives its file descriptor."""
     with (data_dir / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        patience = time.monotonic() + _STOP_SECONDS
+        while not _try_lock(lock):
             lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise StartupError(
-                f"HEADSTART_DATA_DIR: another server (process {owner}) uses {data_dir}; "
-                "stop it, or give this one another directory or a HEADSTART_REDIS_URL"
-            ) from None
+            owner = lock.read().strip()
+            # A dead owner's Valkey is about to end.
+            if _is_alive(owner) or time.monotonic() > patience:
+                raise StartupError(
+                    f"HEADSTART_DATA_DIR: another server (process {owner or 'unknown'}) uses "
+                    f"{data_dir}; stop it, or give this one another directory or a "
+                    "HEADSTART_REDIS_URL"
+                )
+            await asyncio.sleep(_LOOK_AGAIN)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        yield
+        yield lock.fileno()
 
 
-@contextmanager
-def _socket_path(data_dir: Path) -> Iterator[Path]:
+def _try_lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, PermissionError):
+        pass
+    return True
+
+
+@asynccontextmanager
+async def _socket_path(data_dir: Path) -> AsyncIterator[Path]:
     """A path that only this user can reach, short enough for the kernel."""
-    path = data_dir.resolve() / "valkey.sock"
+    path = data_dir.resolve() / "valkey.sock"  # noqa: ASYNC240  # before serving
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         yield path
         return
@@ -141,14 +170,17 @@ async def _wait_until_ready(
 ) -> None:
     """Return when Valkey has loaded its data and answers."""
     hint = f"see {data_dir / 'valkey.log'}"
+    never = Retry(NoBackoff(), 0)  # by itself redis-py tries ten times, up to a second apart
     try:
         async with asyncio.timeout(_START_SECONDS):
             while process.returncode is None:
-                async with Redis(unix_socket_path=str(socket_path), protocol=2) as client:
+                async with Redis(
+                    unix_socket_path=str(socket_path), protocol=2, retry=never
+                ) as client:
                     try:
                         await client.ping()
                     except (RedisError, OSError):
-                        await asyncio.sleep(0.02)
+                        await asyncio.sleep(_LOOK_AGAIN)
                     else:
                         return
     except TimeoutError:

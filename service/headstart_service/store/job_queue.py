@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -202,10 +202,8 @@ class RedisJobQueue:
 
     async def leave(self, worker: str) -> None:
         """Requeue what was delivered to this worker, and end its consumers."""
-        # Should Redis be away, the leases run out and other workers reclaim the jobs.
-        with suppress(StoreUnavailable):
-            for keys in self._keys:
-                await self._call(partial(self._scripts.leave, keys, None, worker=worker))
+        for keys in self._keys:
+            await self._call(partial(self._scripts.leave, keys, None, worker=worker))
 
     @asynccontextmanager
     async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal]]:

@@ -18,21 +18,18 @@ def relevance(
 
     The formula is DESIGN.md's, section 5; `headstart.relevance` offers the same to clients.
     """
-    # Two passes over the matrix are faster than one product with two columns.
-    scores: NDArray[np.float32] = np.minimum(matrix @ anchor, matrix @ target)
-    return scores
+    return relevances(matrix, [(anchor, target)])[0]
 
 
 def relevances(matrix: NDArray[np.float32], games: Sequence[Game]) -> list[NDArray[np.float32]]:
     """`relevance` for each of `games`, in one matrix product for all of them.
 
-    Equal to `relevance` up to float32 rounding: BLAS may add in another order.
+    Equal to the last bit to `relevance` of each game alone: two columns or more take the same
+    path through BLAS. One matrix-vector product would save 0.5 ms of 3.7 and round differently.
     """
-    if len(games) == 1:
-        return [relevance(matrix, *games[0])]
     ends = np.array([anchor for anchor, _ in games] + [target for _, target in games])
     # (n, d) @ (d, 2g) reads the matrix in the order in which it lies in memory; the other way
-    # round costs 1.6 ms more for 30,000 words.
+    # round takes twice as long for one game of 30,000 words.
     products = matrix @ ends.T
     scores = np.minimum(products[:, : len(games)], products[:, len(games) :])
     # Copies, so that a kept row does not keep the whole batch.

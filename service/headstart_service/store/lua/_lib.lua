@@ -78,9 +78,35 @@ local function end_run(record, member, from, status, error, now, ttl_us, channel
   announce(channel, status == 'cancelled' and 'cancelled' or 'ended', revision, '-', member)
 end
 
--- Takes a delivered job off the queue. One that was not delivered yet stays, whatever became of its
--- run: deleting it would make the queue's lag unknown. The worker that gets it drops it.
+-- The jobs' consumer group as a table of Redis's own fields, or nil when there is none.
+local function group_info(group)
+  for _, fields in ipairs(redis.pcall('XINFO', 'GROUPS', jobs)) do
+    local info = {}
+    for i = 1, #fields, 2 do
+      info[fields[i]] = fields[i + 1]
+    end
+    if info.name == group then
+      return info
+    end
+  end
+  return nil
+end
+
+-- Takes a delivered job off the queue. Its entry goes when no older one is left, because deleting
+-- entries makes the queue's lag unknown, by which workers are scaled; trimming does not. So the job
+-- of a run that ended before it was delivered stays, too: the worker that gets it drops it.
 local function drop_job(group, entry)
   redis.call('XACK', jobs, group, entry)
-  redis.call('XDEL', jobs, entry)
+  local info = group_info(group)
+  if not info then
+    return
+  end
+  local oldest
+  if info.pending > 0 then
+    oldest = redis.call('XPENDING', jobs, group)[2]
+  else
+    local time, number = string.match(info['last-delivered-id'], '(%d+)-(%d+)')
+    oldest = time .. '-' .. integer(tonumber(number) + 1)
+  end
+  redis.call('XTRIM', jobs, 'MINID', oldest)
 end

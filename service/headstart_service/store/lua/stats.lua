@@ -7,10 +7,7 @@ for status, set in pairs(with_status) do
   counts[#counts + 1] = status
   counts[#counts + 1] = redis.call('ZLEXCOUNT', set, low, high)
 end
-local queued = redis.call('XLEN', jobs)
-for _, info in ipairs(redis.pcall('XINFO', 'GROUPS', jobs)) do
-  -- {'name', …, 'consumers', …, 'pending', …}: what is delivered and unacknowledged still counts in XLEN.
-  queued = queued - info[6]
-end
-counts[#counts + 1] = queued
+-- Without a group no worker has come yet.
+local info = group_info(group)
+counts[#counts + 1] = info and info.lag or redis.call('XLEN', jobs)
 return counts

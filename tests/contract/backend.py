@@ -1,0 +1,163 @@
+"""The store under test on one deployment, and the few moves that most tests begin with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import count
+from typing import Any
+
+from headstart_service.domain import (
+    Announcement,
+    Claim,
+    Job,
+    RunKey,
+    RunPlan,
+    Snapshot,
+    Status,
+    StepRecord,
+    StepState,
+)
+from headstart_service.errors import RunNotFound
+from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, open_client
+from headstart_service.store.events import subscription
+from headstart_service.store.job_queue import RedisJobQueue
+from headstart_service.store.keys import PartitionKeys, partition_of
+from headstart_service.store.redis_store import RedisStore, StoreRules
+from tests.support.deployments import Deployment
+
+FAILURE_TTL = 60.0
+TTL = 1800.0
+BUDGET = 10.0
+"""Generous, because a busy machine is no outage; tests of outages open their own."""
+
+
+def plan(digest: str = "d1", steps: Mapping[str, str] | None = None) -> RunPlan:
+    """A run of two steps."""
+    return RunPlan("probe", b'{"value":1}', digest, steps or {"first": "f1", "second": "s1"})
+
+
+def done(name: str, result: bytes = b"") -> StepRecord:
+    return StepRecord(name, StepState.COMPLETED, result or f"<{name}>".encode())
+
+
+def running(name: str) -> StepRecord:
+    return StepRecord(name, StepState.RUNNING, f"<{name} runs>".encode())
+
+
+RESULT = b"<first><second>"
+
+
+class Backend:
+    """A store and a job queue on a deployment. `open` makes one."""
+
+    def __init__(self, deployment: Deployment, partitions: int, stack: AsyncExitStack) -> None:
+        self.deployment = deployment
+        self.partitions = partitions
+        self.channels = [PartitionKeys(p).events for p in range(partitions)]
+        self._stack = stack
+        self._client = self.client(WORKER)
+        self._blocking = self.client(BLOCKING)
+        self.store = self.new_store()
+        self.queue = self.new_queue()
+
+    @staticmethod
+    @asynccontextmanager
+    async def open(deployment: Deployment, partitions: int) -> AsyncIterator[Backend]:
+        async with AsyncExitStack() as stack:
+            yield Backend(deployment, partitions, stack)
+
+    def client(self, patience: Patience) -> Client:
+        """A client that is closed after the test."""
+        client = open_client(self.deployment.url, patience)
+        self._stack.push_async_callback(client.aclose)
+        return client
+
+    def rules(self, max_records: int = 1000) -> StoreRules:
+        return StoreRules(
+            partitions=self.partitions, max_records=max_records, failure_ttl=FAILURE_TTL
+        )
+
+    def new_store(self, max_records: int = 1000) -> RedisStore:
+        return RedisStore(self._client, self.rules(max_records), budget=BUDGET, connections=3)
+
+    def new_queue(self, lease: float = 60.0) -> RedisJobQueue:
+        return RedisJobQueue(
+            self._client, self._blocking, self.rules(), lease=lease, budget=BUDGET
+        )
+
+    # What a test may look at behind the store's back.
+
+    def keys_of(self, key: RunKey) -> PartitionKeys:
+        return PartitionKeys(partition_of(key, self.partitions))
+
+    async def redis(self, *command: Any) -> Any:
+        """Run a command by its name; its first argument is its key."""
+        return await self._client.execute_command(*command)
+
+    async def record(self, key: RunKey) -> dict[bytes, bytes]:
+        record: dict[bytes, bytes] = await self._client.hgetall(self.keys_of(key).record(key))
+        return record
+
+    async def pttl(self, key: RunKey) -> float:
+        """Seconds until the record expires."""
+        left: int = await self._client.pttl(self.keys_of(key).record(key))
+        return left / 1000
+
+    def neighbours(self, number: int, partition: int = 0, name: str = "key") -> list[RunKey]:
+        """So many keys of one partition."""
+        found = (RunKey("games", f"{name}-{i}") for i in count())
+        mine = (key for key in found if partition_of(key, self.partitions) == partition)
+        return [next(mine) for _ in range(number)]
+
+    # Moves.
+
+    async def start(self, key: RunKey, wanted: RunPlan | None = None, ttl: float = TTL) -> None:
+        await self.store.start(key, wanted or plan(), ttl, restart=False)
+
+    async def jobs(self, worker: str = "w1", limit: int = 100) -> list[Job]:
+        """What is queued, delivered to a worker."""
+        await self.queue.prepare_queue()
+        found: list[Job] = []
+        for partition in range(self.partitions):
+            found += await self.queue.next_jobs(partition, worker, limit, 0)
+        return found
+
+    async def claim(self, worker: str = "w1") -> Claim:
+        """Claim the only job that is queued."""
+        [job] = await self.jobs(worker)
+        claim = await self.queue.claim(job, worker)
+        assert claim is not None
+        return claim
+
+    async def begin(self, key: RunKey, worker: str = "w1", ttl: float = TTL) -> Claim:
+        """Start and claim the only run that is queued."""
+        await self.start(key, ttl=ttl)
+        return await self.claim(worker)
+
+    async def complete(self, *keys: RunKey, wanted: RunPlan | None = None, ttl: float = TTL) -> None:
+        """Start these and, one after the other in this order, complete them."""
+        for key in keys:
+            await self.start(key, wanted, ttl)
+        claims = {}
+        for job in await self.jobs(limit=10_000):
+            claims[job.key] = await self.queue.claim(job, "w1")
+        for key in keys:
+            claim = claims[key]
+            assert claim is not None
+            ended = [done("first"), done("second")]
+            await self.queue.finish(claim.lease, ended, Status.COMPLETED, "")
+
+    async def find(self, key: RunKey) -> Snapshot | None:
+        with suppress(RunNotFound):
+            return await self.store.status(key)
+        return None
+
+    async def kept(self, keys: Sequence[RunKey]) -> list[RunKey]:
+        """Those of the keys that have a run, without reading any."""
+        return [key for key in keys if await self.find(key)]
+
+    @asynccontextmanager
+    async def announcements(self) -> AsyncIterator[AsyncIterator[Announcement]]:
+        async with subscription(self._blocking, self.channels) as heard:
+            yield heard

@@ -1,0 +1,54 @@
+"""Every backend that the store must work on. A new one is one more line here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from tests.contract.backend import Backend
+from tests.support import deployments
+from tests.support.deployments import Deployment
+
+Opener = Callable[[Path], AbstractContextManager[Deployment]]
+
+BACKENDS: dict[str, tuple[Opener, int]] = {
+    "standalone-1": (deployments.standalone, 1),
+    "standalone-4": (deployments.standalone, 4),
+    "embedded-1": (deployments.embedded, 1),
+    "cluster-4": (deployments.cluster, 4),
+    "sentinel-1": (deployments.sentinel, 1),
+}
+"""How each is opened, and its number of partitions."""
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def deployment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Deployment, int]]:
+    """A running deployment, shared by all tests, and its number of partitions."""
+    opener, partitions = BACKENDS[request.param]
+    with opener(tmp_path_factory.mktemp(request.param)) as opened:
+        yield opened, partitions
+
+
+@pytest.fixture
+async def store_backend(deployment: tuple[Deployment, int]) -> AsyncIterator[Backend]:
+    """The store on an empty deployment. No test may leave a key that lives for ever."""
+    opened, partitions = deployment
+    opened.wipe()
+    async with Backend.open(opened, partitions) as backend:
+        yield backend
+    immortal = {key for key, ttl in opened.keys().items() if ttl == -1}
+    assert immortal <= {name for p in range(partitions) for name in fixed_keys(p)}
+
+
+def fixed_keys(partition: int) -> tuple[str, ...]:
+    """What a partition keeps for ever, spelled out once more so that a slip in `keys` shows."""
+    names = ("jobs", "expiry", "unread", "read")
+    statuses = ("pending", "in_progress", "completed", "failed", "cancelled")
+    return tuple(
+        f"headstart:{{{partition}}}:{name}"
+        for name in (*names, *(f"status:{status}" for status in statuses))
+    )

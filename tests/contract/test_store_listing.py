@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pytest
+from headstart_service.domain import RunKey, RunSummary, Status
+from headstart_service.errors import RunNotFound
+from tests.contract.backend import Backend, plan
+
+ALL = list(Status)
+SIMILAR = ["a", "a-b", "a.b", "a_b", "aa", "b"]
+
+
+async def _pages(
+    backend: Backend, namespace: str, statuses: list[Status], size: int
+) -> list[list[RunSummary]]:
+    pages: list[list[RunSummary]] = []
+    after = None
+    while page := await backend.store.list(namespace, statuses, after, size):
+        pages.append(page)
+        after = page[-1].key
+    return pages
+
+
+async def _mixed(backend: Backend, number: int = 20) -> dict[RunKey, Status]:
+    """Runs of every status."""
+    expected = {}
+    for i in range(number):
+        key = RunKey("games", f"game-{i}")
+        match i % 5:
+            case 0:
+                await backend.complete(key)
+                expected[key] = Status.COMPLETED
+            case 1:
+                claim = await backend.begin(key)
+                await backend.queue.finish(claim.lease, [], Status.FAILED, "broken")
+                expected[key] = Status.FAILED
+            case 2:
+                await backend.begin(key)
+                expected[key] = Status.IN_PROGRESS
+            case 3:
+                await backend.begin(key)
+                await backend.store.cancel(key)
+                expected[key] = Status.CANCELLED
+    for i in range(4, number, 5):  # last, or the claims above would take these
+        await backend.start(RunKey("games", f"game-{i}"))
+        expected[RunKey("games", f"game-{i}")] = Status.PENDING
+    return expected
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 100])
+async def test_pages_give_every_run_once_and_are_full_until_the_last(
+    store_backend: Backend, size: int
+) -> None:
+    expected = await _mixed(store_backend)
+    pages = await _pages(store_backend, "", ALL, size)
+    found = [(summary.key, summary.status) for page in pages for summary in page]
+    assert dict(found) == expected
+    assert len(found) == len(expected)
+    assert all(len(page) == size for page in pages[:-1])
+
+
+async def test_a_page_does_not_move_when_runs_come_and_go_before_it(
+    store_backend: Backend,
+) -> None:
+    keys = store_backend.neighbours(6)
+    ordered = sorted(keys, key=lambda key: key.key.encode())
+    await store_backend.complete(*ordered[1:])
+    first = await store_backend.store.list("games", ALL, None, 3)
+    assert [summary.key for summary in first] == ordered[1:4]
+    await store_backend.start(ordered[0])
+    await store_backend.store.start(ordered[2], plan("d2"), 60, restart=False)
+    second = await store_backend.store.list("games", ALL, first[-1].key, 3)
+    assert [summary.key for summary in second] == ordered[4:]
+
+
+@pytest.mark.parametrize("wanted", [*([status] for status in Status), [Status.FAILED, Status.CANCELLED]])
+async def test_a_list_gives_only_the_statuses_wanted(
+    store_backend: Backend, wanted: list[Status]
+) -> None:
+    expected = await _mixed(store_backend, 10)
+    pages = await _pages(store_backend, "games", wanted, 3)
+    found = {summary.key for page in pages for summary in page}
+    assert found == {key for key, status in expected.items() if status in wanted}
+
+
+async def test_a_list_tells_all_but_the_results(store_backend: Backend) -> None:
+    [key] = store_backend.neighbours(1)
+    claim = await store_backend.begin(key)
+    await store_backend.queue.finish(claim.lease, [], Status.FAILED, "first: broken")
+    [listed] = await store_backend.store.list("games", ALL, None, 10)
+    assert listed == (await store_backend.store.status(key)).summary
+    assert listed.error == "first: broken"
+    assert listed.created_us <= listed.started_us <= listed.completed_us < listed.expires_us
+
+
+@pytest.mark.parametrize("namespace", SIMILAR)
+async def test_a_namespace_lists_and_counts_its_own_runs_only(
+    store_backend: Backend, namespace: str
+) -> None:
+    for each in SIMILAR:
+        for number in range(3):
+            await store_backend.start(RunKey(each, f"{number}"))
+    listed = await store_backend.store.list(namespace, ALL, None, 100)
+    assert {summary.key for summary in listed} == {RunKey(namespace, f"{n}") for n in range(3)}
+    counts = (await store_backend.store.stats(namespace)).counts
+    assert counts == {Status.PENDING: 3}
+
+
+@pytest.mark.parametrize("after", [RunKey("a", "0"), RunKey("c", "0")])
+async def test_a_position_in_another_namespace_shows_nothing_of_it(
+    store_backend: Backend, after: RunKey
+) -> None:
+    for namespace in ("a", "b", "c"):
+        for number in range(10):
+            await store_backend.start(RunKey(namespace, f"{number}"))
+    listed = await store_backend.store.list("b", ALL, after, 100)
+    assert {summary.key.namespace for summary in listed} <= {"b"}
+
+
+async def test_stats_equal_the_records(store_backend: Backend) -> None:
+    expected = await _mixed(store_backend)
+    stats = await store_backend.store.stats("")
+    assert stats.counts == {status: 4 for status in Status}
+    assert stats.queued_jobs == 4
+    for key, status in expected.items():
+        assert (await store_backend.record(key))[b"status"].decode() == status
+    assert (await store_backend.store.stats("elsewhere")).counts == {}
+
+
+async def test_the_queues_lag_stays_known_whatever_becomes_of_runs(store_backend: Backend) -> None:
+    """Workers are scaled by it, and Redis gives it up when undelivered entries are deleted."""
+    expected = await _mixed(store_backend)
+    waiting = [key for key, status in expected.items() if status is Status.PENDING]
+    await store_backend.store.cancel(waiting[0])
+    await store_backend.start(waiting[0])
+    await store_backend.start(waiting[1], plan("d2"))
+    lag = 0
+    for partition in range(store_backend.partitions):
+        jobs = f"headstart:{{{partition}}}:jobs"
+        for group in await store_backend._client.xinfo_groups(jobs):
+            assert group["lag"] is not None
+            lag += group["lag"]
+    assert lag == 6
+
+
+async def test_an_unknown_run_is_not_found(store_backend: Backend) -> None:
+    unknown = RunKey("games", "unknown")
+    for ask in (store_backend.store.read, store_backend.store.status, store_backend.store.cancel):
+        with pytest.raises(RunNotFound):
+            await ask(unknown)

@@ -1,0 +1,209 @@
+"""A store and an announcement stream that tests hold, fail and count; and what is built on them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from headstart_service.api.hub import Hub
+from headstart_service.api.near_cache import NearCache
+from headstart_service.api.reader import ResultReader
+from headstart_service.api.servicer import ApiRules, PrecomputeServicer
+from headstart_service.domain import (
+    Announcement,
+    RunKey,
+    RunSummary,
+    Snapshot,
+    Status,
+    StepState,
+)
+from headstart_service.engine.fragments import report_fragment
+from headstart_service.engine.registry import Registry
+from headstart_service.engine.step import step
+from headstart_service.errors import RunNotFound, StoreUnavailable
+from headstart_service.pipelines.bridging import BRIDGING
+from tests.support.ledger import pipeline_of
+from tests.support.waiting import wait_until
+
+KEY = RunKey("default", "game-1")
+PENDING, RUNNING, COMPLETED = StepState.PENDING, StepState.RUNNING, StepState.COMPLETED
+
+
+@step()
+async def one() -> int:
+    return 1
+
+
+@step()
+async def two() -> int:
+    return 2
+
+
+@step()
+async def three() -> int:
+    return 3
+
+
+PIPELINE = pipeline_of(one, two, three)
+
+
+def summary_of(status: Status = Status.IN_PROGRESS, revision: int = 1) -> RunSummary:
+    return RunSummary(KEY, "test", revision, status, 10, 20, 30 if status.ended else 0, 40, "")
+
+
+def snapshot_of(
+    states: dict[str, StepState], status: Status = Status.IN_PROGRESS, revision: int = 1
+) -> Snapshot:
+    body = b"".join(report_fragment(n, s) for n, s in states.items() if s is not PENDING)
+    return Snapshot(summary_of(status, revision), states, body, 600.0)
+
+
+class FakeStore:
+    """Reads of one run. `gate` holds them back, `away` makes them fail; each is counted."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.snapshot: Snapshot | None = snapshot_of(dict.fromkeys(("one", "two", "three"), PENDING))
+        self.reads = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.away = False
+
+    async def read(self, key: RunKey) -> Snapshot:
+        self.reads += 1
+        if self.away:
+            raise StoreUnavailable("away")
+        seen = self.snapshot  # what an atomic read sees, however late its answer comes
+        await asyncio.sleep(0)
+        await self.gate.wait()
+        if seen is None:
+            raise RunNotFound(key.namespace, key.key)
+        return seen
+
+    def now(self, status: Status = Status.IN_PROGRESS, revision: int = 1, **states: StepState):
+        """Change the run, silently."""
+        assert self.snapshot is not None
+        old = dict(self.snapshot.states)
+        self.snapshot = snapshot_of(old | states, status, revision)
+
+    def end(self, *steps: str) -> None:
+        """End these steps, and the run once all have ended; announce it."""
+        self.now(**dict.fromkeys(steps, COMPLETED))
+        assert self.snapshot is not None
+        if all(state.ended for state in self.snapshot.states.values()):
+            self.now(Status.COMPLETED)
+            self._wire.say("ended")
+        else:
+            self._wire.say("step", *steps)
+
+
+class Wire:
+    """The stream of announcements. It can be cut; what is said meanwhile is lost."""
+
+    def __init__(self) -> None:
+        self._streams: list[asyncio.Queue[Announcement | None]] = []
+        self.refusing = False
+        self.subscriptions = 0
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[AsyncIterator[Announcement]]:
+        if self.refusing:
+            raise StoreUnavailable("cannot subscribe")
+        stream: asyncio.Queue[Announcement | None] = asyncio.Queue()
+        self._streams.append(stream)
+        self.subscriptions += 1
+
+        async def announcements() -> AsyncIterator[Announcement]:
+            while (announcement := await stream.get()) is not None:
+                yield announcement
+            raise StoreUnavailable("subscription lost")
+
+        try:
+            yield announcements()
+        finally:
+            self._streams.remove(stream)
+
+    def say(self, kind: str, *steps: str, key: RunKey = KEY, revision: int = 1) -> None:
+        for stream in self._streams:
+            stream.put_nowait(Announcement(kind, key, revision, steps))
+
+    def cut(self) -> None:
+        for stream in self._streams:
+            stream.put_nowait(None)
+
+
+@dataclass
+class Api:
+    """One API process's reading side."""
+
+    store: FakeStore
+    wire: Wire
+    cache: NearCache
+    hub: Hub
+    reader: ResultReader
+
+    def get(self, *steps: str, wait: float = 20.0, key: RunKey = KEY) -> asyncio.Task[bytes]:
+        return asyncio.create_task(self.reader.get(key, steps, wait, 0), name="waiter")
+
+    async def parked(self, waiters: int = 1) -> None:
+        """Return when so many wait, each after its first look."""
+        await wait_until(lambda: self.hub.listeners == waiters)
+        # A waiter that has looked sleeps: give each the few turns of the loop that it needs.
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    wire = Wire()
+    store = FakeStore(wire)
+    cache = NearCache(1_000_000)
+    hub = Hub(wire.subscribe, cache)
+    reader = ResultReader(store, hub, cache, Registry([PIPELINE]))  # type: ignore[arg-type]
+    running = asyncio.create_task(hub.run(), name="hub")
+    await wait_until(lambda: hub.hearing)
+    yield Api(store, wire, cache, hub, reader)
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
+    assert hub.listeners == 0
+
+
+class FakeContext:
+    """What a servicer asks of its call."""
+
+    def __init__(self, left: float | None = None) -> None:
+        self._left = left
+
+    def time_remaining(self) -> float | None:
+        return self._left
+
+
+class FakeReader:
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    async def get(self, key: RunKey, steps: Sequence[str], wait: float, min_revision: int) -> bytes:
+        self.waits.append(wait)
+        return b""
+
+
+def servicer_of(reader: Any = None, store: Any = None) -> PrecomputeServicer:
+    """A servicer whose validation can be tried without a store."""
+    return PrecomputeServicer(
+        store,
+        Registry([BRIDGING, PIPELINE]),
+        reader or FakeReader(),
+        NearCache(1000),
+        ApiRules(result_ttl=1800.0, max_records=1000),
+    )
+
+

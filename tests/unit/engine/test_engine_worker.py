@@ -1,0 +1,248 @@
+"""The worker against the real queue: taking, stopping and handing on runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.errors import LeaseLost
+from headstart_service.store.job_queue import RedisJobQueue
+from tests.support.ledger import tasks_left
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+from tests.unit.engine.conftest import UNKNOWN, Backend, backend_on
+
+
+async def test_a_worker_never_runs_more_at_once_than_it_may(backend: Backend) -> None:
+    names = [f"g{i}" for i in range(10)]
+    for name in names:
+        await backend.start(name)
+    async with backend.working(concurrency=3):
+        await wait_until(lambda: backend.control.running == 3)
+        stats = await backend.store.stats("")
+        assert stats.counts == {Status.IN_PROGRESS: 3, Status.PENDING: 7}
+        for name in names:
+            backend.control.gates[name].set()
+        for name in names:
+            await backend.until(name, Status.COMPLETED)
+    assert backend.control.peak == 3
+    assert set(backend.control.first.values()) == {1}
+    assert tasks_left() == set()
+
+
+async def test_one_slot_serves_every_partition_in_turn(valkey: Valkey) -> None:
+    async with backend_on(valkey, partitions=8) as backend:
+        names = [f"g{i}" for i in range(24)]
+        for name in names:
+            backend.control.gates[name].set()
+            await backend.start(name)
+        async with backend.working(concurrency=1), asyncio.timeout(5):
+            for name in names:
+                await backend.until(name, Status.COMPLETED)
+    assert backend.control.peak == 1
+
+
+async def test_draining_lets_a_run_end(backend: Backend) -> None:
+    await backend.start("g")
+    worker = backend.worker(drain=20.0)
+    serving = asyncio.create_task(worker.serve())
+    await wait_until(lambda: backend.control.running)
+    worker.stop()
+    await backend.start("later")
+    await asyncio.sleep(0.05)
+    assert not serving.done()
+    backend.control.gates["g"].set()
+    await serving
+    assert await backend.status("g") is Status.COMPLETED
+    assert await backend.status("later") is Status.PENDING
+    assert tasks_left() == set()
+
+
+async def test_what_a_drain_cuts_off_is_handed_on_with_its_finished_steps(
+    backend: Backend,
+) -> None:
+    await backend.start("g")
+    async with backend.working("w1", drain=0.05):
+        await wait_until(lambda: backend.control.running)
+    snapshot = await backend.snapshot("g")
+    assert snapshot.summary.status is Status.PENDING
+    assert snapshot.states == {"first": StepState.COMPLETED, "second": StepState.PENDING}
+    assert backend.control.running == 0
+    backend.control.gates["g"].set()
+    async with backend.working("w2"):
+        await backend.until("g", Status.COMPLETED)
+    assert backend.control.first["g"] == 1
+    assert backend.control.second["g"] == 2
+
+
+async def test_a_worker_that_was_killed_is_replaced_and_finished_steps_are_kept(
+    valkey: Valkey,
+) -> None:
+    async with backend_on(valkey, lease=0.6) as backend:
+        await backend.start("g")
+        killed = asyncio.create_task(backend.worker("w1", lease=0.6).serve())
+        await wait_until(lambda: backend.control.running)
+        killed.cancel()
+        await asyncio.wait({killed})
+        assert killed.cancelled()
+        assert tasks_left() == set()
+        assert await backend.status("g") is Status.IN_PROGRESS
+        backend.control.gates["g"].set()
+        async with backend.working("w2", lease=0.6):
+            await backend.until("g", Status.COMPLETED)
+        assert backend.control.first["g"] == 1
+        assert backend.control.second["g"] == 2
+
+
+async def test_a_run_outlives_its_lease_because_it_is_renewed(valkey: Valkey) -> None:
+    async with backend_on(valkey, lease=0.5) as backend:
+        await backend.start("g")
+        async with (
+            backend.working("w1", lease=0.5),
+            backend.working("w2", lease=0.5),
+            valkey.client() as client,
+        ):
+            await wait_until(lambda: backend.control.running)
+            began = asyncio.get_running_loop().time()
+
+            async def long_past_its_lease() -> bool:
+                (job,) = await client.xpending_range(
+                    "headstart:{0}:jobs", "workers", "-", "+", 10
+                )
+                assert job["time_since_delivered"] < 500
+                return asyncio.get_running_loop().time() - began > 1.3
+
+            await wait_until(long_past_its_lease)
+            backend.control.gates["g"].set()
+            await backend.until("g", Status.COMPLETED)
+        assert backend.control.second["g"] == 1
+
+
+async def test_a_busy_worker_leaves_lost_runs_to_those_who_have_a_slot(valkey: Valkey) -> None:
+    async with backend_on(valkey, lease=0.5) as backend, valkey.client() as client:
+        await backend.queue.prepare_queue()
+        await backend.start("lost")
+        assert await backend.queue.next_jobs(0, "ghost", 1, 0)
+        await backend.start("g")
+        async with backend.working("busy", lease=0.5, concurrency=1):
+            await wait_until(lambda: backend.control.running)
+
+            async def lost_long_ago() -> bool:
+                jobs = await client.xpending_range("headstart:{0}:jobs", "workers", "-", "+", 10)
+                (lost,) = [job for job in jobs if job["consumer"] == b"ghost"]
+                return lost["time_since_delivered"] > 1200
+
+            await wait_until(lost_long_ago)
+            backend.control.gates["lost"].set()
+            async with backend.working("free", lease=0.5):
+                await backend.until("lost", Status.COMPLETED)
+            backend.control.gates["g"].set()
+
+
+async def test_a_cancelled_run_is_stopped_at_once(backend: Backend) -> None:
+    await backend.start("g")
+    await backend.start("other")
+    async with backend.working(lease=600.0):
+        await backend.until_heard()
+        await wait_until(lambda: backend.control.running == 2)
+        await backend.store.cancel(RunKey("default", "g"))
+        await wait_until(lambda: backend.control.running == 1, within=5)
+        backend.control.gates["other"].set()
+        await backend.until("other", Status.COMPLETED)
+    assert await backend.status("g") is Status.CANCELLED
+
+
+async def test_a_replaced_run_is_stopped_at_once_and_the_new_one_is_run(backend: Backend) -> None:
+    await backend.start("g", "old")
+    async with backend.working(lease=600.0, concurrency=1):
+        await backend.until_heard()
+        await wait_until(lambda: backend.control.second["g"] == 1)
+        started = await backend.start("g", "new")
+        assert started.revision == 2
+        await wait_until(lambda: backend.control.second["g"] == 2, within=5)
+        backend.control.gates["g"].set()
+        await backend.until("g", Status.COMPLETED)
+        snapshot = await backend.snapshot("g")
+    assert b"g new" in snapshot.body
+    assert snapshot.summary.revision == 2
+    assert backend.control.peak == 1
+    assert backend.control.first["g"] == 1, "its inputs have not changed"
+
+
+async def test_a_run_cancelled_before_it_is_taken_costs_no_slot(backend: Backend) -> None:
+    await backend.start("g")
+    await backend.store.cancel(RunKey("default", "g"))
+    await backend.start("other")
+    backend.control.gates["other"].set()
+    async with backend.working(concurrency=1):
+        await backend.until("other", Status.COMPLETED)
+    assert backend.control.first["g"] == 0
+
+
+async def test_a_run_of_an_unknown_pipeline_fails_with_the_reason(backend: Backend) -> None:
+    await backend.start("g", pipeline=UNKNOWN)
+    async with backend.working():
+        await backend.until("g", Status.FAILED)
+    summary = (await backend.snapshot("g")).summary
+    assert summary.error == "this worker has no pipeline unknown"
+
+
+async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: Backend) -> None:
+    class Broken(RedisJobQueue):
+        async def claim(self, job, worker):
+            if job.key.key == "bug":
+                raise RuntimeError("a bug")
+            return await super().claim(job, worker)
+
+    backend.queue.__class__ = Broken
+    await backend.start("g")
+    worker = backend.worker()
+    serving = asyncio.create_task(worker.serve())
+    await wait_until(lambda: backend.control.running)
+    await backend.start("bug")
+    async with asyncio.timeout(5):
+        with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug")):
+            await serving
+    assert backend.control.running == 0
+    assert tasks_left() == set()
+
+
+async def test_a_run_that_breaks_the_runner_fails_alone(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> Status:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("headstart_service.engine.worker.run", broken)
+    await backend.start("g")
+    async with backend.working():
+        await backend.until("g", Status.FAILED)
+    error = (await backend.snapshot("g")).summary.error
+    assert error.startswith("internal error ")
+    assert "secret" not in error
+
+
+async def test_losing_the_lease_while_failing_a_run_does_not_end_the_worker(
+    backend: Backend,
+) -> None:
+    class Fenced(RedisJobQueue):
+        lost = 0
+
+        async def finish(self, lease, ended, status, error):
+            if status is Status.FAILED:
+                self.lost += 1
+                raise LeaseLost("default/g")
+            await super().finish(lease, ended, status, error)
+
+    backend.queue.__class__ = Fenced
+    unfit = b'{"no": "name"}'
+    plan = UNKNOWN.plan({"name": "g"}, "")
+    plan = type(plan)("game", unfit, plan.digest, plan.steps)
+    await backend.store.start(RunKey("default", "g"), plan, 60.0, restart=False)
+    async with backend.working():
+        await wait_until(lambda: backend.queue.lost)
+        backend.control.gates["other"].set()
+        await backend.start("other")
+        await backend.until("other", Status.COMPLETED)
