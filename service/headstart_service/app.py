@@ -120,20 +120,20 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(health.shut_down)
 
         await server.start()
-        log.info("gRPC on %s:%d, HTTP on %s:%d", settings.host, grpc_port, settings.host, http_port)
+        host = settings.url_host
+        log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
         listening.create_task(hub.run(), name="hub")
         if worker is not None:
             working.create_task(worker.run(), name="worker process")
         await wait_for_store(client)
-        await readiness.watch(f"{settings.host}:{grpc_port}")
+        await readiness.watch(f"{host}:{grpc_port}")
 
 
 def _bind(server: Server, settings: Settings) -> int:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        return server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        return server.add_insecure_port(f"{settings.url_host}:{settings.grpc_port}")
     except RuntimeError as error:
         raise StartupError(
-            f"HEADSTART_GRPC_PORT: cannot listen on {host} port {settings.grpc_port}: "
+            f"HEADSTART_GRPC_PORT: cannot listen on {settings.host} port {settings.grpc_port}: "
             "is another server there?"
         ) from error

@@ -6,11 +6,13 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 3 nothing is kept u
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from . import operate
 
+_INTERRUPTED = 130  # as shells say: 128 and SIGINT
 SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck")
 
 
@@ -22,7 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` does. Python must not complain about
+        # it once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return code
 
 

@@ -91,6 +91,8 @@ async def _start(client: Any, options: argparse.Namespace) -> None:
     rules = {"ttl": options.ttl, "restart": options.restart}
     if options.pipeline:
         inputs = json.loads(options.inputs)
+        if not isinstance(inputs, dict):
+            raise ValueError("--inputs must be a JSON object")
         started = await client.start(options.key, options.pipeline, inputs, **rules)
     elif options.anchor is None or options.target is None:
         raise ValueError("give an anchor and a target, or --pipeline and --inputs")

@@ -160,7 +160,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
         settings = _settings(options)
     except StartupError as error:
         return _fail(error)
-    address = f"{settings.host}:{settings.grpc_port}"
+    address = f"{settings.url_host}:{settings.grpc_port}"
     with grpc.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
         try:

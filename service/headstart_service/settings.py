@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )
 
+    @property
+    def url_host(self) -> str:
+        """The host as it stands in front of a colon and a port."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     @field_validator("pipelines", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

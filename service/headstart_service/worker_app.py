@@ -58,7 +58,7 @@ async def work(settings: Settings, *, child: bool) -> None:
             port = await stack.enter_async_context(
                 http_server(settings.host, settings.http_port, ready.is_set)
             )
-            log.info("HTTP on %s:%d", settings.host, port)
+            log.info("HTTP on %s:%d", settings.url_host, port)
         client = await stack.enter_async_context(redis_client(url, WORKER))
         blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
         await wait_for_store(client)
@@ -119,6 +119,8 @@ async def _providers(
             providers["vocabulary"] = vocabulary
             scan = await stack.enter_async_context(VocabularyScan(vocabulary.matrix))
             providers["scan"] = scan
+            # The first product reads the whole matrix from disk: not while a user waits.
+            await scan.relevance(*vocabulary.matrix[:2])
         if "language_model" in wanted:
             key = settings.anthropic_api_key
             providers["language_model"] = await stack.enter_async_context(

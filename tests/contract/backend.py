@@ -82,9 +82,7 @@ class Backend:
         return RedisStore(self._client, self.rules(max_records), budget=BUDGET, connections=3)
 
     def new_queue(self, lease: float = 60.0) -> RedisJobQueue:
-        return RedisJobQueue(
-            self._client, self._blocking, self.rules(), lease=lease, budget=BUDGET
-        )
+        return RedisJobQueue(self._client, self._blocking, self.rules(), lease=lease, budget=BUDGET)
 
     # What a test may look at behind the store's back.
 
@@ -135,7 +133,9 @@ class Backend:
         await self.start(key, ttl=ttl)
         return await self.claim(worker)
 
-    async def complete(self, *keys: RunKey, wanted: RunPlan | None = None, ttl: float = TTL) -> None:
+    async def complete(
+        self, *keys: RunKey, wanted: RunPlan | None = None, ttl: float = TTL
+    ) -> None:
         """Start these and, one after the other in this order, complete them."""
         for key in keys:
             await self.start(key, wanted, ttl)

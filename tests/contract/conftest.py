@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+
 from tests.contract.backend import Backend
 from tests.support import deployments
 from tests.support.deployments import Deployment
@@ -40,7 +41,7 @@ async def store_backend(deployment: tuple[Deployment, int]) -> AsyncIterator[Bac
     opened.wipe()
     async with Backend.open(opened, partitions) as backend:
         yield backend
-    immortal = {key for key, ttl in opened.keys().items() if ttl == -1}
+    immortal = {key for key, ttl in opened.ttls().items() if ttl == -1}
     assert immortal <= {name for p in range(partitions) for name in fixed_keys(p)}
 
 

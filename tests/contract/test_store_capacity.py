@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from headstart_service.domain import RunKey, Status
+
+from headstart_service.domain import Claim, RunKey, Status
 from headstart_service.errors import CapacityExhausted, StartupError
 from headstart_service.store.redis_store import StoreRules
 from tests.contract.backend import Backend, plan
@@ -17,7 +18,7 @@ async def test_of_1200_finished_runs_1000_are_left(store_backend: Backend) -> No
         await asyncio.gather(*(store_backend.store.read(key) for key in batch[::2]))
     stats = await store_backend.store.stats("")
     assert stats.counts == {Status.COMPLETED: 1000}
-    records = [key for key in store_backend.deployment.keys() if ":run:" in key]
+    records = [key for key in store_backend.deployment.ttls() if ":run:" in key]
     assert len(records) == 1000
 
 
@@ -58,7 +59,7 @@ async def test_reading_a_run_before_it_has_ended_does_not_count(store_backend: B
     assert await store_backend.kept([first, second]) == [second]
 
 
-async def _claim_again(backend: Backend, key: RunKey):
+async def _claim_again(backend: Backend, key: RunKey) -> Claim:
     """A claim of what `complete` claimed beside its own."""
     at_once = backend.new_queue(lease=0)
     for partition in range(backend.partitions):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from headstart_service.domain import Outcome, RunKey, Started, Status, StepState
 from headstart_service.errors import RunNotFound
 from tests.contract.backend import FAILURE_TTL, Backend, done, plan, running
@@ -87,7 +88,7 @@ async def test_expiry_leaves_no_trace(store_backend: Backend) -> None:
     await _expire_now(store_backend, KEY)
     await wait_until(lambda: _none_found(store_backend, [*keys, KEY]))
     await store_backend.queue.sweep()
-    with_members = [key for key in store_backend.deployment.keys() if not key.endswith(":jobs")]
+    with_members = [key for key in store_backend.deployment.ttls() if not key.endswith(":jobs")]
     assert with_members == []
     assert await store_backend.queue.renew([claim.lease], "w1") == [claim.lease]
 

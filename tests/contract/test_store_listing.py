@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from headstart_service.domain import RunKey, RunSummary, Status
 from headstart_service.errors import RunNotFound
 from tests.contract.backend import Backend, plan
@@ -72,7 +73,9 @@ async def test_a_page_does_not_move_when_runs_come_and_go_before_it(
     assert [summary.key for summary in second] == ordered[4:]
 
 
-@pytest.mark.parametrize("wanted", [*([status] for status in Status), [Status.FAILED, Status.CANCELLED]])
+@pytest.mark.parametrize(
+    "wanted", [*([status] for status in Status), [Status.FAILED, Status.CANCELLED]]
+)
 async def test_a_list_gives_only_the_statuses_wanted(
     store_backend: Backend, wanted: list[Status]
 ) -> None:
@@ -119,7 +122,7 @@ async def test_a_position_in_another_namespace_shows_nothing_of_it(
 async def test_stats_equal_the_records(store_backend: Backend) -> None:
     expected = await _mixed(store_backend)
     stats = await store_backend.store.stats("")
-    assert stats.counts == {status: 4 for status in Status}
+    assert stats.counts == dict.fromkeys(Status, 4)
     assert stats.queued_jobs == 4
     for key, status in expected.items():
         assert (await store_backend.record(key))[b"status"].decode() == status

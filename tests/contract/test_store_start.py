@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+
 from headstart_service.domain import Outcome, RunKey, Started, Status, StepRecord, StepState
 from headstart_service.errors import RunNotFound
 from tests.contract.backend import RESULT, Backend, done, plan, running
@@ -103,7 +104,7 @@ async def test_a_reused_result_is_evicted_after_those_that_were_not_asked_for_ag
 
 @pytest.mark.parametrize("alive", [True, False])
 async def test_other_inputs_replace_a_run_with_the_next_revision(
-    store_backend: Backend, alive: bool
+    store_backend: Backend, *, alive: bool
 ) -> None:
     if alive:
         await store_backend.begin(KEY)
@@ -133,7 +134,7 @@ async def test_a_replaced_run_keeps_the_steps_whose_own_inputs_are_unchanged(
 async def test_a_replaced_run_keeps_no_step_that_ran_failed_or_was_skipped(
     store_backend: Backend,
 ) -> None:
-    steps = {name: "same" for name in ("ran", "failed", "skipped")}
+    steps = dict.fromkeys(("ran", "failed", "skipped"), "same")
     await store_backend.start(KEY, plan("d1", steps))
     claim = await store_backend.claim()
     ended = [

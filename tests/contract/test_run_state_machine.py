@@ -1,0 +1,385 @@
+"""Random lives of runs, with several workers, against a model small enough to be believed.
+
+The model says what each call must answer and what must then be kept. Leases are 0 s long, so any
+worker may take over any run at any time: the worst that can happen between workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from redis import Redis
+
+from headstart_service.domain import Job, Lease, Outcome, RunKey, Status, StepRecord, StepState
+from headstart_service.errors import CapacityExhausted, LeaseLost, RunNotFound
+from headstart_service.store.job_queue import MAX_TRIES
+from headstart_service.store.redis_store import StoreRules
+from tests.contract.backend import Backend
+from tests.contract.conftest import fixed_keys
+from tests.contract.run_model import PLANS, Run
+from tests.support import deployments
+from tests.support.deployments import Deployment
+
+PARTITIONS = 2
+SHARE = 3
+KEYS = [RunKey("games", f"game-{number}") for number in range(10)]
+WORKERS = ["w0", "w1", "w2"]
+keys = st.sampled_from(KEYS)
+workers = st.sampled_from(WORKERS)
+steps = st.sampled_from("ab")
+
+
+class RunLives(RuleBasedStateMachine):
+    """Every rule is one call of the API or of a worker."""
+
+    jobs = Bundle("jobs")
+    leases = Bundle("leases")
+
+    def __init__(self, deployment: Deployment, backend: Backend, loop: asyncio.Runner) -> None:
+        super().__init__()
+        self.now = 0
+        deployment.wipe()
+        self.deployment, self.backend, self.loop = deployment, backend, loop
+        self.store = backend.new_store(max_records=SHARE * PARTITIONS)
+        self.queue = backend.new_queue(lease=0)
+        self.do(self.queue.prepare_queue())
+        self.client = Redis.from_url(deployment.url, protocol=2)
+        self.runs: dict[RunKey, Run] = {}
+        self.owner: dict[tuple[int, str], str] = {}
+        """Of each delivered entry, by partition and id."""
+        self.queued: Counter[int] = Counter()
+        self.attempts: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        self.client.close()
+
+    def do(self, call: Any) -> Any:
+        self.now += 1
+        return self.loop.run(call)
+
+    def partition(self, key: RunKey) -> int:
+        return self.backend.keys_of(key).partition
+
+    # Callers.
+
+    @rule(key=keys, digest=st.sampled_from(list(PLANS)), restart=st.booleans())
+    def start(self, key: RunKey, digest: str, *, restart: bool) -> None:
+        old = self.runs.get(key)
+        victims = [] if old else self._victims(key)
+        if victims is None:
+            with pytest.raises(CapacityExhausted):
+                self.do(self.store.start(key, PLANS[digest], 1000, restart=restart))
+            return
+        answer = self.do(self.store.start(key, PLANS[digest], 1000, restart=restart))
+        for victim in victims:
+            del self.runs[victim]
+        if old and old.digest == digest and not restart and old.status is not Status.FAILED:
+            if not old.status.ended:
+                assert answer.outcome is Outcome.JOINED
+                return
+            if old.status is Status.COMPLETED:
+                assert answer.outcome is Outcome.REUSED
+                old.read, old.asked_at = False, self.now
+                return
+        replaced = old is not None and old.digest != digest
+        assert answer.outcome is (Outcome.REPLACED if replaced else Outcome.STARTED)
+        new = Run(digest, old.revision + 1 if old else 1, self._run_id(key))
+        assert (answer.status, answer.revision) == (Status.PENDING, new.revision)
+        if old:
+            if old.status is Status.IN_PROGRESS:
+                self.owner.pop((self.partition(key), old.entry), None)
+            if not restart:
+                new.steps = {
+                    name: (state, fragment)
+                    for name, (state, fragment) in old.steps.items()
+                    if state is StepState.COMPLETED
+                    and PLANS[old.digest].steps[name] == PLANS[digest].steps[name]
+                }
+        self.runs[key] = new
+        self.queued[self.partition(key)] += 1
+
+    def _victims(self, newcomer: RunKey) -> list[RunKey] | None:
+        """Who must go for a newcomer; None when nobody can."""
+        mine = {k: r for k, r in self.runs.items() if self.partition(k) == self.partition(newcomer)}
+        if len(mine) < SHARE:
+            return []
+        ended = {key: run for key, run in mine.items() if run.status.ended}
+        order = sorted(
+            ended,
+            key=lambda k: (
+                not ended[k].read,
+                ended[k].ended_at if ended[k].read else ended[k].asked_at,
+            ),
+        )
+        return order[:1] or None
+
+    def _run_id(self, key: RunKey) -> str:
+        run: bytes = self.client.hget(self.backend.keys_of(key).record(key), "run")
+        return run.decode()
+
+    @rule(key=keys, marks=st.booleans())
+    def read(self, key: RunKey, *, marks: bool) -> None:
+        run = self.runs.get(key)
+        call = self.store.read if marks else self.store.status
+        if run is None:
+            with pytest.raises(RunNotFound):
+                self.do(call(key))
+            return
+        found = self.do(call(key))
+        assert (found.summary.status, found.summary.revision) == (run.status, run.revision)
+        assert found.states == {
+            name: run.steps[name][0] if name in run.steps else StepState.PENDING for name in "ab"
+        }
+        if marks:
+            run.read = run.read or run.status.ended
+            fragments = sorted(fragment for _, fragment in run.steps.values())
+            assert sorted(piece + b">" for piece in found.body.split(b">")[:-1]) == fragments
+        # No result of other inputs is ever shown.
+        for name, (_, fragment) in run.steps.items():
+            assert f"{name}={PLANS[run.digest].steps[name]} ".encode() in fragment
+
+    @rule(key=keys)
+    def cancel(self, key: RunKey) -> None:
+        run = self.runs.get(key)
+        if run is None:
+            with pytest.raises(RunNotFound):
+                self.do(self.store.cancel(key))
+            return
+        answer = self.do(self.store.cancel(key))
+        assert answer.cancelled is not run.status.ended
+        if answer.cancelled:
+            if run.status is Status.IN_PROGRESS:
+                self.owner.pop((self.partition(key), run.entry), None)
+            run.end(Status.CANCELLED, self.now)
+        assert (answer.status, answer.revision) == (run.status, run.revision)
+
+    # Workers.
+
+    @rule(target=jobs, partition=st.integers(0, PARTITIONS - 1), worker=workers)
+    def deliver(self, partition: int, worker: str) -> Any:
+        found = self.do(self.queue.next_jobs(partition, worker, 2, 0))
+        assert len(found) == min(2, self.queued[partition])
+        self.queued[partition] -= len(found)
+        for job in found:
+            self.owner[partition, job.entry] = worker
+        return multiple(*found)
+
+    @rule(target=jobs, partition=st.integers(0, PARTITIONS - 1), worker=workers)
+    def reclaim(self, partition: int, worker: str) -> Any:
+        found = self.do(self.queue.lost_jobs(partition, worker, 100))
+        assert {(partition, job.entry) for job in found} == {
+            place for place in self.owner if place[0] == partition
+        }
+        for job in found:
+            self.owner[partition, job.entry] = worker
+        return multiple(*found)
+
+    @rule(target=leases, job=jobs, worker=workers)
+    def claim(self, job: Job, worker: str) -> Any:
+        claim = self.do(self.queue.claim(job, worker))
+        place = (job.partition, job.entry)
+        if self.owner.get(place) != worker:
+            assert claim is None
+            return multiple()
+        run = self.runs.get(job.key)
+        if run is None or run.run != job.run or run.status.ended:
+            assert claim is None
+            del self.owner[place]
+            return multiple()
+        run.stop_steps()
+        if run.tries == MAX_TRIES:
+            assert claim is None
+            del self.owner[place]
+            run.end(Status.FAILED, self.now)
+            return multiple()
+        assert claim is not None
+        assert claim.lease.attempt > self.attempts.get(run.run, 0)
+        self.attempts[run.run] = run.attempt = claim.lease.attempt
+        run.tries += 1
+        run.status, run.entry = Status.IN_PROGRESS, job.entry
+        assert claim.revision == run.revision
+        assert {n: (r.state, r.fragment) for n, r in claim.ended.items()} == run.steps
+        return claim.lease
+
+    def _holder(self, lease: Lease) -> Run | None:
+        run = self.runs.get(lease.job.key)
+        return run if run and run.holds(lease) else None
+
+    def _record(self, lease: Lease, name: str, state: StepState) -> StepRecord:
+        """A step of the plan that the lease's holder believes to run."""
+        fragment = f"<{name}={self._believed[lease.job.run].steps[name]} {self.now}>"
+        return StepRecord(name, state, fragment.encode())
+
+    @property
+    def _believed(self) -> dict[str, Any]:
+        self.__dict__.setdefault("_plans", {})
+        for run in self.runs.values():
+            self._plans.setdefault(run.run, PLANS[run.digest])
+        plans: dict[str, Any] = self._plans
+        return plans
+
+    @rule(lease=leases, name=steps, state=st.sampled_from([*StepState][1:4]))
+    def commit(self, lease: Lease, name: str, state: StepState) -> None:
+        record = self._record(lease, name, state)
+        running = state is StepState.RUNNING
+        call = self.queue.commit(lease, [] if running else [record], [record] if running else [])
+        run = self._holder(lease)
+        if run is None:
+            with pytest.raises(LeaseLost):
+                self.do(call)
+            return
+        self.do(call)
+        run.steps[name] = (state, record.fragment)
+
+    @rule(lease=leases, name=steps, status=st.sampled_from([Status.COMPLETED, Status.FAILED]))
+    def finish(self, lease: Lease, name: str, status: Status) -> None:
+        record = self._record(lease, name, StepState.COMPLETED)
+        call = self.queue.finish(lease, [record], status, "why")
+        run = self.runs.get(lease.job.key)
+        if run and run.holds(lease):
+            self.do(call)
+            run.steps[name] = (record.state, record.fragment)
+            run.end(status, self.now)
+            self.owner.pop((lease.job.partition, lease.job.entry), None)
+        elif run and (run.run, run.attempt, run.status) == (lease.job.run, lease.attempt, status):
+            self.do(call)  # its repetition
+        else:
+            with pytest.raises(LeaseLost):
+                self.do(call)
+
+    @rule(lease=leases, worker=workers)
+    def renew(self, lease: Lease, worker: str) -> None:
+        lost = self.do(self.queue.renew([lease], worker))
+        place = (lease.job.partition, lease.job.entry)
+        if self._holder(lease) is None:
+            assert lost == [lease]
+            return
+        assert lost == []
+        if place in self.owner:
+            self.owner[place] = worker
+
+    @rule(lease=leases)
+    def release(self, lease: Lease) -> None:
+        self.do(self.queue.release(lease))
+        run = self._holder(lease)
+        if run is not None:
+            run.stop_steps()
+            run.status = Status.PENDING
+            run.attempt += 1
+            run.tries -= 1
+            self.owner.pop((lease.job.partition, lease.job.entry), None)
+            self.queued[lease.job.partition] += 1
+
+    @rule(worker=workers)
+    def leave(self, worker: str) -> None:
+        self.do(self.queue.leave(worker))
+        for place in [place for place, owner in self.owner.items() if owner == worker]:
+            del self.owner[place]
+            self.queued[place[0]] += 1
+
+    @rule(job=consumes(jobs))
+    def forget(self, job: Job) -> None:
+        """A worker that was delivered a job dies."""
+
+    # What is always true.
+
+    @invariant()
+    def the_records_are_as_the_model_says(self) -> None:
+        for key in KEYS:
+            record = self.client.hgetall(self.backend.keys_of(key).record(key))
+            run = self.runs.get(key)
+            assert bool(record) == (run is not None), key
+            if run is None:
+                continue
+            fields = {name.decode(): value for name, value in record.items()}
+            kept = {
+                name[2:]: (StepState(value[:1].decode()), value[1:])
+                for name, value in fields.items()
+                if name.startswith("s:")
+            }
+            assert kept == run.steps
+            expected = (run.status, run.revision, run.attempt, run.tries, run.digest, run.run)
+            names = ("status", "revision", "attempt", "tries", "digest", "run")
+            assert tuple(fields[name].decode() for name in names) == tuple(map(str, expected))
+
+    @invariant()
+    def the_statistics_equal_the_records(self) -> None:
+        stats = self.loop.run(self.store.stats(""))
+        assert stats.counts == Counter(run.status for run in self.runs.values())
+        assert stats.queued_jobs == sum(self.queued.values())
+        listed = self.loop.run(self.store.list("", list(Status), None, 100))
+        assert {summary.key: summary.status for summary in listed} == {
+            key: run.status for key, run in self.runs.items()
+        }
+
+    @invariant()
+    def the_bound_holds(self) -> None:
+        places = Counter(self.partition(key) for key in self.runs)
+        assert all(number <= SHARE for number in places.values())
+
+    @invariant()
+    def every_run_that_is_not_done_has_its_job(self) -> None:
+        """Or nobody would ever work on it."""
+        entries = {
+            fields.get(b"run", entry).decode()
+            for partition in range(PARTITIONS)
+            for entry, fields in self.client.xrange(fixed_keys(partition)[0])
+        }
+        for run in self.runs.values():
+            assert run.status.ended or run.run in entries
+
+    @invariant()
+    def nothing_lives_for_ever_but_what_must(self) -> None:
+        fixed = {name for partition in range(PARTITIONS) for name in fixed_keys(partition)}
+        for key, ttl in self.deployment.ttls().items():
+            if key in fixed:
+                assert ttl == -1
+            else:
+                assert 0 < ttl <= 1_800_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployments.standalone(tmp_path_factory.mktemp("machine")) as opened:
+        yield opened
+
+
+def test_random_lives_of_runs_go_as_the_model_says(server: Deployment) -> None:
+    assert StoreRules(partitions=2, max_records=6, failure_ttl=1).share(0) == SHARE
+    with asyncio.Runner() as loop:
+        stack = AsyncExitStack()
+
+        async def opened() -> Backend:
+            return Backend(server, PARTITIONS, stack)
+
+        backend = loop.run(opened())
+        try:
+            run_state_machine_as_test(
+                lambda: RunLives(server, backend, loop),
+                settings=settings(
+                    max_examples=40,
+                    stateful_step_count=50,
+                    derandomize=True,
+                    database=None,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        finally:
+            loop.run(stack.aclose())

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart_service.api import convert
+from headstart_service.api.servicer import _margin
+from headstart_service.domain import (
+    Outcome,
+    RunKey,
+    RunSummary,
+    Snapshot,
+    Status,
+    StepState,
+)
+from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.engine.fragments import report_fragment
+from headstart_service.errors import Violation
+from headstart_service.pipelines.bridging import BRIDGING
+from tests.unit.api.conftest import PIPELINE, FakeContext, FakeReader, servicer_of
+
+SUMMARY = RunSummary(
+    key=RunKey("team", "game-1"),
+    pipeline="test",
+    revision=3,
+    status=Status.FAILED,
+    created_us=1_700_000_000_123_456,
+    started_us=1_700_000_001_000_000,
+    completed_us=0,
+    expires_us=1_700_000_002_000_001,
+    error="one: no luck",
+)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 300_000])
+def test_watch_bytes_are_what_protobuf_would_write(size: int) -> None:
+    results = pb.GetResultsResponse(error="x" * size) if size else pb.GetResultsResponse()
+    written = convert.watch_bytes(results.SerializeToString())
+    assert written == pb.WatchResultsResponse(results=results).SerializeToString()
+
+
+def test_results_bytes_are_the_message_that_one_would_build() -> None:
+    codec = ArtifactCodec()
+    body = b"".join(
+        (
+            codec.encode("one", {"x": 1}),
+            report_fragment("one", StepState.COMPLETED, elapsed=1.5, attempts=2),
+            report_fragment("two", StepState.FAILED, error="no", attempts=1),
+        )
+    )
+    states = {"one": StepState.COMPLETED, "two": StepState.FAILED, "three": StepState.PENDING}
+    built = pb.GetResultsResponse(
+        namespace="team",
+        key="game-1",
+        pipeline="test",
+        revision=3,
+        status=pb.PRECOMPUTE_STATUS_FAILED,
+        error="one: no luck",
+        steps={
+            "one": pb.StepReport(state=pb.STEP_STATE_COMPLETED, attempts=2),
+            "two": pb.StepReport(state=pb.STEP_STATE_FAILED, error="no", attempts=1),
+            "three": pb.StepReport(state=pb.STEP_STATE_PENDING),
+        },
+    )
+    built.steps["one"].elapsed.FromMilliseconds(1500)
+    built.created_at.FromMicroseconds(SUMMARY.created_us)
+    built.started_at.FromMicroseconds(SUMMARY.started_us)
+    built.expires_at.FromMicroseconds(SUMMARY.expires_us)
+    built.custom.artifacts["one"].json.struct_value.update({"x": 1})
+    written = convert.results_bytes(Snapshot(SUMMARY, states, body, 10.0))
+    assert pb.GetResultsResponse.FromString(written) == built
+
+
+def test_a_time_that_has_not_come_is_absent() -> None:
+    message = pb.PrecomputeSummary()
+    convert.fill_summary(message, SUMMARY)
+    assert message.HasField("created_at")
+    assert not message.HasField("completed_at")
+    assert message.created_at.ToMicroseconds() == SUMMARY.created_us
+
+
+def test_a_status_response_tells_every_steps_state() -> None:
+    states = {"one": StepState.RUNNING, "two": StepState.SKIPPED}
+    response = convert.status_response(Snapshot(SUMMARY, states, b"", 10.0))
+    assert dict(response.steps) == {"one": pb.STEP_STATE_RUNNING, "two": pb.STEP_STATE_SKIPPED}
+    assert response.error == "one: no luck"
+
+
+def test_every_status_and_outcome_has_its_number_and_none_is_unspecified() -> None:
+    statuses = [convert.status(status) for status in Status]
+    outcomes = [convert.outcome(outcome) for outcome in Outcome]
+    assert sorted(statuses) == sorted(set(pb.PrecomputeStatus.values()) - {0})
+    assert sorted(outcomes) == sorted(set(pb.StartOutcome.values()) - {0})
+
+
+def test_a_list_of_no_status_means_all_and_repetitions_count_once() -> None:
+    into: list[Violation] = []
+    assert convert.statuses([], into) == list(Status)
+    completed, failed = pb.PRECOMPUTE_STATUS_COMPLETED, pb.PRECOMPUTE_STATUS_FAILED
+    assert convert.statuses([completed, failed, completed], into) == [
+        Status.COMPLETED,
+        Status.FAILED,
+    ]
+    assert into == []
+
+
+@pytest.mark.parametrize("key", ["k", "a:b", "🎲", "x" * 256])
+def test_a_page_token_finds_its_run_again(key: str) -> None:
+    into: list[Violation] = []
+    last = RunKey("team.1", key)
+    assert convert.from_page_token(convert.page_token(last), into) == last
+    assert convert.from_page_token("", into) is None
+    assert into == []
+
+
+def test_a_bridging_game_leaves_defaults_to_its_pipeline() -> None:
+    spec = pb.BridgingSpec(anchor="a", target="b", recipient_type=pb.RECIPIENT_TYPE_HAIKU)
+    assert convert.bridging_inputs(spec) == {
+        "anchor": "a",
+        "target": "b",
+        "recipient_type": "haiku",
+    }
+    spec.clue_count = 0
+    assert convert.bridging_inputs(spec)["clue_count"] == 0, "a zero that was given is told"
+
+
+def test_both_ways_to_start_a_game_give_one_plan() -> None:
+    spec = pb.BridgingSpec(
+        anchor="Ocean", target="forest", recipient_type=pb.RECIPIENT_TYPE_HUMAN, clue_count=7
+    )
+    custom = pb.CustomSpec(pipeline="bridging")
+    custom.inputs.update(
+        {"anchor": "ocean ", "target": "forest", "recipient_type": "human", "clue_count": 7}
+    )
+    assert BRIDGING.plan(convert.bridging_inputs(spec), "") == BRIDGING.plan(
+        convert.custom_inputs(custom), ""
+    )
+
+
+def test_a_pipeline_is_described_with_its_needs_and_its_inputs_schema() -> None:
+    description = convert.pipeline_description(BRIDGING)
+    steps = {step.name: step for step in description.steps}
+    assert steps["embed_endpoints"].required
+    assert list(steps["haiku_embeddings"].needs) == ["haiku_bridge"]
+    assert steps["haiku_bridge"].timeout.ToTimedelta().total_seconds() == 45
+    assert "anchor" in description.input_schema["properties"]
+    assert [step.name for step in convert.pipeline_description(PIPELINE).steps] == [
+        "one",
+        "two",
+        "three",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("left", "margin"),
+    [(0.0, 0.02), (0.1, 0.02), (0.2, 0.02), (1.0, 0.1), (2.5, 0.25), (60.0, 0.25)],
+)
+def test_the_margin_is_a_tenth_of_the_deadline_within_bounds(left: float, margin: float) -> None:
+    assert _margin(left) == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(
+    ("wait", "left", "expected"),
+    [
+        (0.0, None, 0.0),
+        (5.0, None, 5.0),
+        (5.0, 1.0, 0.9),
+        (0.5, 1.0, 0.5),
+        (5.0, 10.0, 5.0),
+        (0.0, 1.0, 0.0),
+        (600.0, 601.0, 600.0),
+        (600.0, 600.0, 599.75),
+    ],
+)
+async def test_a_wait_ends_before_the_deadline_less_the_margin(
+    wait: float, left: float | None, expected: float
+) -> None:
+    reader = FakeReader()
+    request = pb.GetResultsRequest(key="k")
+    request.wait.FromMilliseconds(round(wait * 1000))
+    await servicer_of(reader).get_results(request, FakeContext(left))  # type: ignore[arg-type]
+    assert reader.waits == [pytest.approx(expected)]
+
+
+async def test_a_deadline_that_is_almost_over_means_no_wait() -> None:
+    reader = FakeReader()
+    request = pb.GetResultsRequest(key="k")
+    request.wait.FromSeconds(5)
+    await servicer_of(reader).get_results(request, FakeContext(0.01))  # type: ignore[arg-type]
+    assert reader.waits[0] <= 0

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from headstart_service.api.answer import Answer
+from headstart_service.api.near_cache import _OVERHEAD, NearCache
+from headstart_service.domain import RunKey
+
+A, B, C = (RunKey("default", name) for name in "abc")
+
+
+def answer(size: int = 10, *, final: bool = True, lives_for: float = 60.0, revision: int = 1):
+    return Answer(b"x" * size, "test", revision, final, {}, lives_for)
+
+
+def cache_for(*sizes: int) -> NearCache:
+    """An open cache that holds answers of just these sizes."""
+    cache = NearCache(sum(size + _OVERHEAD for size in sizes))
+    cache.open()
+    return cache
+
+
+def keep(cache: NearCache, key: RunKey, kept: Answer) -> None:
+    with cache.reading(key) as reading:
+        cache.put(reading, kept)
+
+
+def test_an_answer_is_kept_and_found_again() -> None:
+    cache, kept = cache_for(10), answer()
+    assert cache.get(A, 0) is None
+    keep(cache, A, kept)
+    assert cache.get(A, 0) is kept
+    assert cache.get(A, 1) is kept
+    assert cache.get(B, 0) is None
+
+
+def test_an_answer_older_than_wanted_is_not_given_and_not_forgotten() -> None:
+    cache = cache_for(10)
+    keep(cache, A, answer(revision=2))
+    assert cache.get(A, 3) is None
+    assert cache.get(A, 2) is not None
+
+
+def test_the_least_recently_used_goes_when_there_is_no_room() -> None:
+    cache = cache_for(10, 10)
+    keep(cache, A, answer())
+    keep(cache, B, answer())
+    assert cache.get(A, 0)
+    keep(cache, C, answer())
+    assert cache.get(B, 0) is None
+    assert cache.get(A, 0)
+    assert cache.get(C, 0)
+    assert len(cache) == 2
+
+
+def test_a_large_answer_pushes_out_as_many_as_it_takes() -> None:
+    cache = cache_for(100, 100, 100)
+    for key in (A, B):
+        keep(cache, key, answer(100))
+    keep(cache, C, answer(2 * 100 + _OVERHEAD))
+    assert cache.get(A, 0) is None
+    assert cache.get(B, 0)
+    assert cache.get(C, 0)
+
+
+def test_an_answer_larger_than_the_cache_is_not_kept_and_pushes_nothing_out() -> None:
+    cache = cache_for(10)
+    keep(cache, A, answer())
+    keep(cache, B, answer(11))
+    assert cache.get(A, 0)
+    assert cache.get(B, 0) is None
+
+
+def test_a_cache_of_no_bytes_keeps_nothing() -> None:
+    cache = NearCache(0)
+    cache.open()
+    keep(cache, A, answer(0))
+    assert len(cache) == 0
+
+
+def test_many_small_answers_are_bounded_too() -> None:
+    cache = NearCache(100 * 1024)
+    cache.open()
+    for number in range(1000):
+        keep(cache, RunKey("default", str(number)), answer(1))
+    assert 10 < len(cache) < 100
+
+
+def test_replacing_and_dropping_give_their_room_back() -> None:
+    cache = cache_for(10, 10)
+    for _ in range(5):
+        keep(cache, A, answer())
+    cache.drop(A)
+    cache.drop(A)
+    keep(cache, B, answer())
+    keep(cache, C, answer())
+    assert len(cache) == 2
+
+
+def test_an_answer_goes_when_its_run_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cache_for(10)
+    keep(cache, A, answer(lives_for=60.0))
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 59)
+    assert cache.get(A, 0)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert cache.get(A, 0) is None
+    assert len(cache) == 0
+
+
+def test_what_has_not_ended_or_has_expired_is_not_kept() -> None:
+    cache = cache_for(10)
+    keep(cache, A, answer(final=False))
+    keep(cache, A, answer(lives_for=0.0))
+    assert len(cache) == 0
+
+
+def test_what_is_dropped_while_it_is_read_is_never_kept() -> None:
+    cache = cache_for(10)
+    with cache.reading(A) as reading, cache.reading(A) as other, cache.reading(B) as unrelated:
+        cache.drop(A)
+        cache.put(reading, answer())
+        cache.put(other, answer())
+        cache.put(unrelated, answer())
+    assert cache.get(A, 0) is None
+    assert cache.get(B, 0)
+
+
+def test_a_read_that_began_after_a_drop_is_kept() -> None:
+    cache = cache_for(10)
+    with cache.reading(A) as old:
+        cache.drop(A)
+        with cache.reading(A) as new:
+            cache.put(new, answer(revision=2))
+        cache.put(old, answer(revision=1))
+    kept = cache.get(A, 0)
+    assert kept is not None
+    assert kept.revision == 2
+
+
+def test_nothing_is_kept_while_announcements_may_be_missed() -> None:
+    cache = NearCache(10_000)
+    keep(cache, A, answer())
+    assert len(cache) == 0, "not open yet"
+    cache.open()
+    keep(cache, A, answer())
+    with cache.reading(B) as reading:
+        cache.close()
+        assert cache.get(A, 0) is None
+        cache.open()
+        cache.put(reading, answer())
+    assert len(cache) == 0, "the drop may have been announced while it was closed"
+    keep(cache, C, answer())
+    assert cache.get(C, 0)
+
+
+def test_a_read_that_began_before_the_cache_opened_is_not_kept() -> None:
+    cache = NearCache(10_000)
+    with cache.reading(A) as reading:
+        cache.open()
+        cache.put(reading, answer())
+    assert len(cache) == 0
+
+
+def test_reads_leave_no_trace() -> None:
+    cache = cache_for(10)
+    with cache.reading(A), cache.reading(A):
+        pass
+    assert cache._readings == {}

@@ -1,0 +1,283 @@
+"""Waiting for results: who wakes up when, and how many reads it costs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart_service.api import hub as hub_module
+from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.errors import InvalidRequest, RunNotFound, StoreUnavailable
+from tests.support.waiting import wait_until
+from tests.unit.api.conftest import COMPLETED, Api
+
+RUNNING = StepState.RUNNING
+
+
+def states(data: bytes) -> dict[str, str]:
+    steps = pb.GetResultsResponse.FromString(data).steps
+    return {name: pb.StepState.Name(r.state).removeprefix("STEP_STATE_") for name, r in steps.items()}
+
+
+async def soon(task: asyncio.Task[bytes]) -> bytes:
+    """The answer of a waiter that must not have to wait for its time to end."""
+    async with asyncio.timeout(5):
+        return await task
+
+
+async def test_what_is_ready_is_answered_at_once_and_read_once(api: Api) -> None:
+    api.store.end("one", "two", "three")
+    first = await soon(api.get())
+    assert set(states(first).values()) == {"COMPLETED"}
+    assert await soon(api.get()) is first
+    assert api.store.reads == 1, "the second came from the near-cache"
+
+
+async def test_without_a_wait_the_answer_is_what_exists(api: Api) -> None:
+    api.store.now(one=COMPLETED)
+    assert states(await soon(api.get(wait=0.0))) == {
+        "one": "COMPLETED",
+        "two": "PENDING",
+        "three": "PENDING",
+    }
+    assert api.hub.listeners == 0
+
+
+async def test_a_waiter_sleeps_until_the_run_has_ended(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    for step in ("one", "two"):
+        api.store.end(step)
+        await api.parked()
+    assert not waiter.done()
+    assert api.store.reads == 1, "steps alone cannot end this wait"
+    api.store.end("three")
+    assert set(states(await soon(waiter)).values()) == {"COMPLETED"}
+    assert api.store.reads == 2
+
+
+async def test_a_waiter_for_some_steps_is_answered_as_soon_as_they_ended(api: Api) -> None:
+    waiter = api.get("one", "two")
+    await api.parked()
+    api.store.end("one")
+    api.store.end("three")
+    api.wire.say("claimed")
+    await api.parked()
+    assert not waiter.done()
+    # Of these announcements, the only one that could end the wait is still to come.
+    assert api.store.reads <= 2
+    api.store.now(two=COMPLETED)
+    api.wire.say("step", "two")
+    await soon(waiter)
+
+
+async def test_steps_that_have_ended_already_need_no_wait(api: Api) -> None:
+    api.store.now(one=COMPLETED)
+    await soon(api.get("one"))
+    assert api.store.reads == 1
+
+
+async def test_what_is_announced_between_the_read_and_the_sleep_is_not_lost(api: Api) -> None:
+    api.store.gate.clear()
+    waiter = api.get()
+    await wait_until(lambda: api.store.reads == 1)
+    # The read has seen the old state and its answer is under way, when the run ends.
+    api.store.end("one", "two", "three")
+    await asyncio.sleep(0.01)
+    api.store.gate.set()
+    assert set(states(await soon(waiter)).values()) == {"COMPLETED"}
+    assert api.store.reads == 2
+
+
+async def test_what_is_announced_during_a_second_look_is_not_lost(api: Api) -> None:
+    waiter = api.get("one", "two")
+    await api.parked()
+    api.store.gate.clear()
+    api.store.now(one=COMPLETED)
+    api.wire.say("step", "one", "two")
+    await wait_until(lambda: api.store.reads == 2)
+    api.store.end("two")
+    await asyncio.sleep(0.01)
+    api.store.gate.set()
+    await soon(waiter)
+
+
+async def test_waiters_woken_together_share_one_read(api: Api) -> None:
+    waiters = [api.get() for _ in range(50)]
+    await api.parked(50)
+    before = api.store.reads
+    api.store.end("one", "two", "three")
+    answers = await asyncio.gather(*map(soon, waiters))
+    assert api.store.reads == before + 1
+    assert len({id(data) for data in answers}) == 1
+
+
+async def test_a_waiter_that_goes_away_harms_no_other(api: Api) -> None:
+    waiters = [api.get() for _ in range(3)]
+    await api.parked(3)
+    api.store.gate.clear()
+    api.store.end("one", "two", "three")
+    before = api.store.reads
+    await wait_until(lambda: api.store.reads == before + 1)
+    waiters[0].cancel()
+    await asyncio.wait({waiters[0]})
+    assert waiters[0].cancelled()
+    api.store.gate.set()
+    await asyncio.gather(*map(soon, waiters[1:]))
+    assert api.store.reads == before + 1
+
+
+async def test_at_the_end_of_a_wait_the_answer_is_what_exists(api: Api) -> None:
+    began = asyncio.get_running_loop().time()
+    waiter = api.get(wait=0.2)
+    await api.parked()
+    api.store.end("two")
+    assert states(await soon(waiter)) == {"one": "PENDING", "two": "COMPLETED", "three": "PENDING"}
+    assert 0.19 < asyncio.get_running_loop().time() - began < 0.4
+
+
+async def test_a_wait_in_which_nothing_happened_costs_one_read(api: Api) -> None:
+    await soon(api.get(wait=0.05))
+    assert api.store.reads == 1
+
+
+async def test_waiters_of_other_runs_are_left_alone(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    api.wire.say("ended", key=RunKey("default", "other"))
+    await api.parked()
+    assert api.store.reads == 1
+    api.store.end("one", "two", "three")
+    await soon(waiter)
+
+
+async def test_a_run_that_is_replaced_during_a_wait_is_waited_for(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    api.store.now(revision=2)
+    api.wire.say("started", revision=2)
+    await api.parked()
+    assert not waiter.done()
+    api.store.now(Status.COMPLETED, revision=2, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    api.wire.say("ended", revision=2)
+    assert pb.GetResultsResponse.FromString(await soon(waiter)).revision == 2
+
+
+async def test_a_run_that_is_cancelled_ends_the_wait(api: Api) -> None:
+    waiter = api.get("one")
+    await api.parked()
+    api.store.now(Status.CANCELLED)
+    api.wire.say("cancelled")
+    answer = pb.GetResultsResponse.FromString(await soon(waiter))
+    assert answer.status == pb.PRECOMPUTE_STATUS_CANCELLED
+
+
+async def test_a_run_that_vanishes_during_a_wait_is_not_found(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    api.store.snapshot = None
+    api.wire.say("dropped")
+    with pytest.raises(RunNotFound):
+        await soon(waiter)
+
+
+async def test_an_unknown_run_is_not_found(api: Api) -> None:
+    api.store.snapshot = None
+    for wait in (0.0, 1.0):
+        with pytest.raises(RunNotFound):
+            await soon(api.get(wait=wait))
+
+
+@pytest.mark.parametrize("wait", [0.0, 20.0])
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_step_that_the_pipeline_does_not_have_is_told(
+    api: Api, wait: float, ended: bool
+) -> None:
+    if ended:
+        api.store.end("one", "two", "three")
+        await soon(api.get())
+    with pytest.raises(InvalidRequest) as caught:
+        await soon(api.get("one", "nope", wait=wait))
+    assert [(v.field, v.description) for v in caught.value.violations] == [
+        ("required_steps[1]", "must be one of: one, three, two")
+    ]
+
+
+async def test_a_step_that_this_run_leaves_out_is_not_waited_for(api: Api) -> None:
+    assert api.store.snapshot is not None
+    api.store.snapshot.states.pop("three")  # type: ignore[attr-defined]
+    api.store.now(one=COMPLETED)
+    await soon(api.get("one", "three"))
+
+
+async def test_an_older_revision_than_wanted_is_not_found(api: Api) -> None:
+    api.store.end("one", "two", "three")
+    await soon(api.get())
+    with pytest.raises(RunNotFound, match="revision 2"):
+        await api.reader.get(RunKey("default", "game-1"), (), 0.0, 2)
+    api.store.now(Status.COMPLETED, revision=2)
+    assert await api.reader.get(RunKey("default", "game-1"), (), 0.0, 2)
+
+
+@pytest.mark.parametrize("kind", ["started", "cancelled", "dropped"])
+async def test_what_outdates_an_answer_makes_the_next_caller_read_again(
+    api: Api, kind: str
+) -> None:
+    api.store.end("one", "two", "three")
+    await soon(api.get())
+    assert len(api.cache) == 1
+    api.wire.say(kind)
+    await wait_until(lambda: len(api.cache) == 0)
+    await soon(api.get())
+    assert api.store.reads == 2
+
+
+async def test_waiters_look_for_themselves_now_and_then(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "POLL", 0.1)
+    api.wire.cut()
+    api.wire.refusing = True
+    await wait_until(lambda: not api.hub.hearing)
+    polling = asyncio.create_task(api.hub._poll())
+    waiter = api.get()
+    await api.parked()
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    await soon(waiter)
+    polling.cancel()
+    await asyncio.wait({polling})
+
+
+async def test_a_lost_subscription_makes_everyone_look_again(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    api.wire.cut()
+    await wait_until(lambda: not api.hub.hearing)
+    api.store.end("one", "two", "three")  # announced to nobody
+    async with asyncio.timeout(5):
+        assert set(states(await waiter).values()) == {"COMPLETED"}
+    assert api.wire.subscriptions == 2
+
+
+async def test_while_it_cannot_subscribe_it_keeps_nothing_and_tries_again(api: Api) -> None:
+    api.store.end("one", "two", "three")
+    await soon(api.get())
+    api.wire.refusing = True
+    api.wire.cut()
+    await wait_until(lambda: not api.hub.hearing)
+    assert len(api.cache) == 0
+    await soon(api.get())
+    assert len(api.cache) == 0
+    api.wire.refusing = False
+    await wait_until(lambda: api.hub.hearing)
+    await soon(api.get())
+    assert len(api.cache) == 1
+
+
+async def test_a_store_that_is_away_from_the_beginning_is_told(api: Api) -> None:
+    api.store.away = True
+    for wait in (0.0, 20.0):
+        with pytest.raises(StoreUnavailable):
+            await soon(api.get(wait=wait))

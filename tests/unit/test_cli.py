@@ -1,0 +1,310 @@
+"""The command line: exit codes, help, what it prints, and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import code_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart.v1 import precompute_pb2_grpc as pb_grpc
+from headstart_service.cli import SERVER_COMMANDS, main
+
+OPERATOR_COMMANDS = ("start", "get", "watch", "list", "cancel", "stats", "pipelines")
+COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS)
+SERVICE = "headstart.v1.PrecomputeService"
+SECRET = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("HEADSTART_", "ANTHROPIC_")):
+            monkeypatch.delenv(name)
+    # A worker sets these in its own process, which is this one here.
+    for pool in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(pool, os.environ.get(pool, "1"))
+
+
+class Games(pb_grpc.PrecomputeServiceServicer):
+    """Knows one run, called `known`."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+
+    def _find(self, request: Any, context: grpc.ServicerContext) -> None:
+        self.requests.append(request)
+        code = {"known": 0, "wrong": code_pb2.INVALID_ARGUMENT}.get(request.key, code_pb2.NOT_FOUND)
+        if code:
+            status = status_pb2.Status(code=code, message=f"about {request.key}")
+            context.abort_with_status(rpc_status.to_status(status))
+
+    def StartPrecompute(self, request: Any, context: Any) -> Any:
+        self._find(request, context)
+        return pb.StartPrecomputeResponse(
+            key=request.key,
+            outcome=pb.START_OUTCOME_STARTED,
+            status=pb.PRECOMPUTE_STATUS_PENDING,
+            revision=1,
+        )
+
+    def GetResults(self, request: Any, context: Any) -> Any:
+        self._find(request, context)
+        results = pb.GetResultsResponse(
+            key=request.key, pipeline="bridging", revision=1, status=pb.PRECOMPUTE_STATUS_COMPLETED
+        )
+        results.steps["lexical_bridge"].state = pb.STEP_STATE_COMPLETED
+        results.bridging.lexical_bridge.extend(["river", "rain"])
+        return results
+
+    def WatchResults(self, request: Any, context: Any) -> Iterator[Any]:
+        yield pb.WatchResultsResponse(results=self.GetResults(request, context))
+
+    def CancelPrecompute(self, request: Any, context: Any) -> Any:
+        self._find(request, context)
+        return pb.CancelPrecomputeResponse(
+            key=request.key, cancelled=True, status=pb.PRECOMPUTE_STATUS_CANCELLED, revision=1
+        )
+
+    def ListPrecomputes(self, request: Any, context: Any) -> Any:
+        run = pb.PrecomputeSummary(
+            namespace="default", key="known", status=pb.PRECOMPUTE_STATUS_COMPLETED, revision=1
+        )
+        return pb.ListPrecomputesResponse(precomputes=[run])
+
+    def GetStats(self, request: Any, context: Any) -> Any:
+        return pb.GetStatsResponse(total_cached=1, max_cached=5, status_counts={"completed": 1})
+
+    def ListPipelines(self, request: Any, context: Any) -> Any:
+        pipeline = pb.PipelineDescription(name="bridging", version="1")
+        pipeline.steps.add(name="embed_endpoints", required=True).timeout.FromSeconds(60)
+        return pb.ListPipelinesResponse(pipelines=[pipeline])
+
+
+class Served:
+    def __init__(self) -> None:
+        self.games = Games()
+        self.health = health.HealthServicer()
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        pb_grpc.add_PrecomputeServiceServicer_to_server(self.games, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def run(served: Served, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run an operator's command on the fake service: its exit code, output and complaints."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main([*arguments, "--address", f"127.0.0.1:{served.port}"])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def wrong_arguments(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"]])
+def test_help_of_every_command_works(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {' '.join(['headstart', *command])}")
+
+
+def test_help_names_each_setting_with_its_variable_and_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--grpc-port VALUE gRPC port; 0 picks a free one. [HEADSTART_GRPC_PORT]" in text
+    assert "(default: 50051)" in text
+    assert "--no-worker" in text
+    assert "anthropic-api-key" not in text, "process arguments are no place for a secret"
+
+
+def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "COMMAND" in wrong_arguments(capsys)
+    assert "nope" in wrong_arguments(capsys, "nope")
+    assert "key" in wrong_arguments(capsys, "get")
+    assert "--nope" in wrong_arguments(capsys, "stats", "--nope")
+    assert "--nope" in wrong_arguments(capsys, "serve", "--nope")
+
+
+def test_a_game_is_started_with_what_was_given(run: Any, served: Served) -> None:
+    code, out, _ = run(
+        "start", "known", "ocean", "forest", "--recipient", "haiku", "--clues", "7", "--ttl", "60"
+    )
+    assert code == 0
+    assert "started: revision 1, pending" in out
+    (request,) = served.games.requests
+    assert request.bridging.clue_count == 7
+    assert request.bridging.recipient_type == pb.RECIPIENT_TYPE_HAIKU
+    assert request.ttl.seconds == 60
+
+
+def test_another_pipeline_is_started_with_its_inputs(run: Any, served: Served) -> None:
+    assert run("start", "known", "--pipeline", "p", "--inputs", '{"a": [1]}', "--restart")[0] == 0
+    (request,) = served.games.requests
+    assert request.custom.pipeline == "p"
+    assert request.custom.inputs["a"][0] == 1
+    assert request.restart
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["known"], "give an anchor and a target"),
+        (["known", "ocean"], "give an anchor and a target"),
+        (["known", "--pipeline", "p", "--inputs", "[1]"], "--inputs must be a JSON object"),
+        (["known", "--pipeline", "p", "--inputs", "{"], "double quotes"),
+        (["wrong", "a", "b"], "about wrong"),
+    ],
+)
+def test_a_start_that_cannot_be_exits_with_2(
+    run: Any, arguments: list[str], complaint: str
+) -> None:
+    code, out, err = run("start", *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("headstart: ")
+    assert complaint in err
+
+
+@pytest.mark.parametrize("command", ["get", "watch", "cancel"])
+def test_an_unknown_key_exits_with_3(run: Any, command: str) -> None:
+    code, out, err = run(command, "unknown")
+    assert (code, out) == (3, "")
+    assert "about unknown" in err
+
+
+@pytest.mark.parametrize("command", OPERATOR_COMMANDS)
+def test_every_operators_command_prints_text_and_json(run: Any, command: str) -> None:
+    arguments = {
+        "start": ["known", "a", "b"],
+        "get": ["known"],
+        "watch": ["known"],
+        "cancel": ["known"],
+    }.get(command, [])
+    code, text, err = run(command, *arguments)
+    assert (code, err) == (0, "")
+    assert text.strip()
+    code, out, err = run(command, *arguments, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)
+
+
+def test_results_are_shown_as_a_table_of_steps(run: Any) -> None:
+    _, out, _ = run("get", "known")
+    assert "known revision 1: completed" in out
+    assert "lexical bridge: river, rain" in out
+
+
+def test_a_server_that_is_away_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        assert main(["get", "known", "--address", address]) == 1
+    assert capsys.readouterr().err.startswith("headstart: ")
+
+
+def test_a_health_check_tells_serving_by_its_exit_code(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = ["healthcheck", "--grpc-port", str(served.port)]
+    assert main(check) == 1, "the service is unknown"
+    served.health.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert main(check) == 1
+    served.health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    assert main(check) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == [f"127.0.0.1:{served.port}: NOT_SERVING", f"127.0.0.1:{served.port}: SERVING"]
+    served.stop()
+    assert main([*check, "--timeout", "0.5"]) == 1
+
+
+def test_check_config_prints_every_setting_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
+    monkeypatch.setenv("HEADSTART_REDIS_URL", f"redis://:{SECRET}@db")
+    assert main(["check-config", "--lease", "3", "--pipelines", "a:B,c:D"]) == 0
+    out = capsys.readouterr().out
+    assert "HEADSTART_LEASE=3.0\n" in out
+    assert "HEADSTART_PIPELINES=a:B,c:D\n" in out
+    assert "ANTHROPIC_API_KEY=***" in out
+    assert SECRET not in out
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve", "worker", "healthcheck"])
+def test_wrong_settings_exit_with_2_and_are_all_named(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADSTART_DRAIN", "long")
+    assert main([command, "--lease", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "HEADSTART_DRAIN = 'long'" in err
+    assert "--lease = '0'" in err
+
+
+def test_a_worker_without_a_store_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["worker", "--http-port", "0"]) == 2
+    assert "HEADSTART_REDIS_URL" in capsys.readouterr().err
+
+
+def test_a_url_that_is_none_exits_with_2_and_hides_it(capsys: pytest.CaptureFixture[str]) -> None:
+    ports = ["--grpc-port", "0", "--http-port", "0", "--no-worker"]
+    assert main(["serve", "--redis-url", f"ftp://:{SECRET}@db", *ports]) == 2
+    err = capsys.readouterr().err
+    assert "HEADSTART_REDIS_URL" in err
+    assert SECRET not in err
+
+
+@pytest.mark.parametrize("command", [["get", "k"], ["list"], ["--help"], ["start", "k", "a", "b"]])
+def test_an_operators_command_loads_nothing_that_only_servers_have(command: list[str]) -> None:
+    code = textwrap.dedent(f"""
+        import sys
+        from headstart_service.cli import main
+        try:
+            main({[*command, *(["--address", "127.0.0.1:1"] if command != ["--help"] else [])]!r})
+        except SystemExit:
+            pass
+        heavy = {{"pydantic", "pydantic_settings", "numpy", "redis", "torch", "starlette", "anthropic"}}
+        print(sorted(heavy & set(sys.modules)))
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

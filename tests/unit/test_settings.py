@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from headstart_service.errors import StartupError
+from headstart_service.settings import (
+    Settings,
+    child_environment,
+    describe,
+    load_settings,
+    variable,
+)
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("HEADSTART_", "ANTHROPIC_")):
+            monkeypatch.delenv(name)
+
+
+def complaints(**flags: str) -> str:
+    with pytest.raises(StartupError) as caught:
+        load_settings(flags)
+    return str(caught.value)
+
+
+def test_the_defaults_are_those_that_the_design_names() -> None:
+    settings = load_settings({})
+    assert (settings.grpc_port, settings.http_port) == (50051, 8080)
+    assert (settings.result_ttl, settings.max_cached_results) == (1800.0, 1000)
+    assert (settings.partitions, settings.lease, settings.failure_ttl) == (1, 10.0, 60.0)
+    assert settings.redis_url is None
+    assert settings.model == "all-MiniLM-L6-v2"
+
+
+def test_a_setting_comes_from_its_flag_else_its_variable_else_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADSTART_GRPC_PORT", "1111")
+    monkeypatch.setenv("HEADSTART_HTTP_PORT", "2222")
+    settings = load_settings({"grpc_port": "3333"})
+    assert (settings.grpc_port, settings.http_port, settings.lease) == (3333, 2222, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "environment"),
+    [
+        ("anthropic_base_url", "http://flag", "http://environment"),
+        ("redis_url", "redis://flag", "redis://environment"),
+        ("pipelines", "flag:F", "environment:E"),
+        ("worker", "False", "true"),
+        ("data_dir", "/flag", "/environment"),
+    ],
+)
+def test_flags_win_whatever_the_settings_kind(
+    name: str, flag: str, environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable(name), environment)
+    assert getattr(load_settings({name: flag}), name) == getattr(Settings(**{name: flag}), name)
+    assert getattr(load_settings({name: flag}), name) != getattr(load_settings({}), name)
+
+
+def test_every_wrong_setting_is_told_with_its_source_value_and_range(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADSTART_LEASE", "soon")
+    monkeypatch.setenv("HEADSTART_PARTITIONS", "0")
+    monkeypatch.setenv("HEADSTART_HTTP_PORT", "x")
+    lines = complaints(http_port="65536", log_level="loud").splitlines()
+    assert lines[0] == "wrong settings:"
+    told = {line.split(" = ")[0].strip(): line for line in lines[1:]}
+    assert set(told) == {
+        "HEADSTART_LEASE",
+        "HEADSTART_PARTITIONS",
+        "--http-port",
+        "--log-level",
+    }
+    assert "'soon'" in told["HEADSTART_LEASE"]
+    assert "number" in told["HEADSTART_LEASE"]
+    assert "'0': input should be greater than or equal to 1" in told["HEADSTART_PARTITIONS"]
+    assert "'65536': input should be less than or equal to 65535" in told["--http-port"]
+    assert "debug|info|warning|error" in told["--log-level"]
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("grpc_port", "-1", "65536"),
+        ("partitions", "0", "1025"),
+        ("result_ttl", "0.5", "604801"),
+        ("failure_ttl", "0", "86401"),
+        ("max_cached_results", "0", "10000001"),
+        ("near_cache_mb", "-1", "4097"),
+        ("worker_concurrency", "0", "1025"),
+        ("lease", "0.4", "601"),
+        ("drain", "-1", "601"),
+        ("compute_threads", "0", "257"),
+        ("lease", "nan", "inf"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(name: str, low: str, high: str) -> None:
+    for value in (low, high):
+        assert f"--{name.replace('_', '-')} = '{value}'" in complaints(**{name: value})
+
+
+def test_a_wrong_variable_without_a_prefix_is_told_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://x")
+    assert load_settings({}).anthropic_base_url == "http://x"
+    assert variable("anthropic_api_key") == "ANTHROPIC_API_KEY"
+    assert variable("redis_url") == "HEADSTART_REDIS_URL"
+
+
+def test_an_empty_variable_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("redis_url", "anthropic_api_key", "anthropic_base_url"):
+        monkeypatch.setenv(variable(name), "")
+    settings = load_settings({})
+    assert settings.redis_url is None
+    assert settings.anthropic_api_key is None
+    assert settings.anthropic_base_url is None
+
+
+def test_pipelines_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_PIPELINES", " a:B , c.d:E,,")
+    assert load_settings({}).pipelines == ("a:B", "c.d:E")
+
+
+def test_secrets_are_printed_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
+    monkeypatch.setenv("HEADSTART_REDIS_URL", f"redis://:{SECRET}@db")
+    settings = load_settings({})
+    assert settings.anthropic_api_key is not None
+    assert settings.anthropic_api_key.get_secret_value() == SECRET
+    for text in (repr(settings), str(settings), settings.model_dump_json(), complaints(lease="x")):
+        assert SECRET not in text
+    assert SECRET not in str(describe())
+
+
+def test_a_child_has_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://environment")
+    monkeypatch.setenv("HEADSTART_LEASE", "2.5")
+    monkeypatch.setenv("HEADSTART_WORKER_CONCURRENCY", "7")
+    settings = load_settings(
+        {
+            "anthropic_base_url": "http://flag",
+            "worker_concurrency": "8",
+            "pipelines": "a:B,c:D",
+            "vocabulary": str(tmp_path / "with space"),
+            "worker": "False",
+            "redis_url": "redis://:p%40ss@db",
+            "haiku_model": "claude-x",
+        }
+    )
+    environment = child_environment(settings)
+    with pytest.MonkeyPatch.context() as child:
+        for name in list(os.environ):
+            child.delenv(name)
+        for name, value in environment.items():
+            child.setenv(name, value)
+        assert load_settings({}) == settings
+
+
+def test_a_childs_settings_can_be_changed_and_the_rest_of_its_environment_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/some/where")
+    settings = load_settings({"redis_url": "", "lease": "3"})
+    environment = child_environment(settings, redis_url="unix:///private.sock")
+    assert environment["PYTHONPATH"] == "/some/where"
+    assert environment["HEADSTART_REDIS_URL"] == "unix:///private.sock"
+    assert environment["HEADSTART_LEASE"] == "3.0"
+    assert "HEADSTART_DRAIN" not in environment, "what nobody set keeps its default"
+
+
+def test_every_setting_is_described() -> None:
+    described = {name: text for name, _, text in describe()}
+    assert set(described) == set(Settings.model_fields)
+    assert all(text.endswith(".") for text in described.values())
