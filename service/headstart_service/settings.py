@@ -38,10 +38,10 @@ class Settings(BaseSettings):
         1, ge=1, le=1024, description="Slots that runs are spread over; more than 1 for a cluster."
     )
     result_ttl: float = Field(
-        1800.0, ge=1, le=7 * 86400, description="How long results live, unless a start says."
+        1800.0, ge=0.001, le=7 * 86400, description="How long results live, unless a start says."
     )
     failure_ttl: float = Field(
-        60.0, ge=1, le=86400, description="How long failed and cancelled runs can be seen."
+        60.0, ge=0.001, le=86400, description="How long failed and cancelled runs can be seen."
     )
     max_cached_results: int = Field(
         1000,

@@ -56,7 +56,13 @@ async def work(settings: Settings, *, child: bool) -> None:
     async with AsyncExitStack() as stack:
         if not child:
             port = await stack.enter_async_context(
-                http_server(settings.host, settings.http_port, ready.is_set)
+                http_server(
+                    settings.host,
+                    settings.http_port,
+                    ready.is_set,
+                    # Several workers on one machine must not need a port each by hand.
+                    or_any_port="http_port" not in settings.model_fields_set,
+                )
             )
             log.info("HTTP on %s:%d", settings.url_host, port)
         client = await stack.enter_async_context(redis_client(url, WORKER))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,20 +237,22 @@ asyncio.run(main())
 
 async def test_an_embedded_valkey_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
     for expected in (Outcome.STARTED, Outcome.REUSED):
-        async with embedded_valkey(tmp_path) as url:
-            async with Backend.open(Deployment(url, (url,)), 1) as backend:
-                started = await backend.store.start(KEY, plan(), 60, restart=False)
-                assert started.outcome is expected
-                if expected is Outcome.STARTED:
-                    await backend.complete(KEY)
+        async with (
+            embedded_valkey(tmp_path) as url,
+            Backend.open(Deployment(url, (url,)), 1) as backend,
+        ):
+            started = await backend.store.start(KEY, plan(), 60, restart=False)
+            assert started.outcome is expected
+            if expected is Outcome.STARTED:
+                await backend.complete(KEY)
 
 
 async def test_an_owner_that_was_killed_leaves_a_directory_that_can_be_used_at_once(
     tmp_path: Path,
 ) -> None:
     for _ in range(3):
-        killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False)
-        assert killed.returncode == -signal.SIGKILL
+        killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _KILLED, str(tmp_path))
+        assert await killed.wait() == -signal.SIGKILL
     async with embedded_valkey(tmp_path) as url:
         client = open_client(url, API)
         await check_version(client)

@@ -27,6 +27,7 @@ PAIRS = [
     ("ice cream", "thunder"), ("book", "storm"), ("train", "memory"), ("glass", "wolf"),
 ]  # fmt: skip
 
+
 def key() -> str:
     return f"game-{uuid.uuid4().hex[:8]}"
 
@@ -96,9 +97,7 @@ async def test_null_samples_follow_the_distribution_of_an_independent_sampler(
     scores = (np.asarray(vocabulary.matrix) @ ends.T).min(axis=1)
     others = [i for i, word in enumerate(vocabulary.words) if word not in ("music", "winter")]
     generator = np.random.default_rng(1)
-    samples = [
-        scores[generator.choice(others, 5, replace=False)].mean() for _ in range(2000)
-    ]
+    samples = [scores[generator.choice(others, 5, replace=False)].mean() for _ in range(2000)]
     assert stats.ks_2samp(answer.bridging.null_samples, samples).pvalue > 0.001
 
 
@@ -159,9 +158,10 @@ async def test_required_steps_answer_as_soon_as_they_are_there(games: Service):
 async def test_a_watch_shows_every_step_and_ends_with_the_run(games: Service):
     request = human_game(key(), "stone", "violin")
     await games.StartPrecompute(request)
-    seen = [response.results async for response in games.WatchResults(
-        pb.WatchResultsRequest(key=request.key)
-    )]
+    seen = [
+        response.results
+        async for response in games.WatchResults(pb.WatchResultsRequest(key=request.key))
+    ]
     assert seen[-1].status == pb.PRECOMPUTE_STATUS_COMPLETED
     assert set(seen[-1].steps) == {"embed_endpoints", "lexical_bridge", "null_samples"}
     states = [answer.status for answer in seen]

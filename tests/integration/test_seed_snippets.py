@@ -15,7 +15,7 @@ from tests.integration.conftest import GameServer
 from tests.support.processes import ROOT, clean_environment
 
 # From the seed, to the letter but for the import and its indentation.
-USAGE = '''
+USAGE = """
 from headstart import EagerPrecompute, PrecomputeStatus
 
 precompute = EagerPrecompute.get_instance()
@@ -42,9 +42,9 @@ if results and results.status == PrecomputeStatus.COMPLETED:
     haiku_clues = results.haiku_clues  # If haiku game
     null_samples = results.null_samples  # For percentile
     lexical_bridge = results.lexical_bridge
-'''
+"""
 
-FALLBACK = '''
+FALLBACK = """
 results = await precompute.get_precomputed_results(game_id)
 
 if results and results.anchor_embedding:
@@ -53,9 +53,9 @@ if results and results.anchor_embedding:
 else:
     # Fallback to live computation
     anchor_emb = await cache.get_embedding(anchor)
-'''
+"""
 
-MONITORING = '''
+MONITORING = """
 precompute = EagerPrecompute.get_instance()
 
 stats = precompute.get_stats()
@@ -68,7 +68,7 @@ stats = precompute.get_stats()
 # Check specific game
 status = precompute.get_status(game_id)
 # PrecomputeStatus.COMPLETED
-'''
+"""
 
 
 async def run_snippet(text: str, names: dict[str, object]) -> None:
@@ -117,7 +117,9 @@ async def test_the_three_snippets_run_and_another_process_reads_the_same_values(
     await run_snippet(FALLBACK, fallback)
     assert fallback["anchor_emb"] == usage["anchor_emb"]
     fallback |= {"game_id": "never-started"}
-    await run_snippet(FALLBACK, {k: fallback[k] for k in ("precompute", "game_id", "anchor", "cache")})
+    await run_snippet(
+        FALLBACK, {k: fallback[k] for k in ("precompute", "game_id", "anchor", "cache")}
+    )
 
     monitoring: dict[str, object] = {"game_id": "abc123"}
     await run_snippet(MONITORING, monitoring)

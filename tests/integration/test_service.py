@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from headstart.v1 import precompute_pb2 as pb
 from tests.integration.conftest import GameServer
 from tests.support.pipelines import REFERENCES, began
-from tests.support.processes import ROOT, Service, api, health, headstart, serving, stub, worker
+from tests.support.processes import ROOT, Service, api, headstart, health, serving, stub, worker
 from tests.support.requests import human_game, noop, probe, results
 from tests.support.valkey import Valkey, free_port
 from tests.support.waiting import wait_until
@@ -245,7 +245,9 @@ async def test_a_cancelled_run_stops_and_says_so(light: Service, tmp_path: Path)
     assert not again.cancelled
 
 
-async def test_no_key_lacks_a_ttl_but_the_fixed_ones(light: Service, valkey: Valkey, tmp_path: Path):
+async def test_no_key_lacks_a_ttl_but_the_fixed_ones(
+    light: Service, valkey: Valkey, tmp_path: Path
+):
     await light.StartPrecompute(noop("done"))
     await light.StartPrecompute(probe("running", tmp_path))
     await light.GetResults(results("done", 10))
@@ -357,13 +359,13 @@ async def test_the_embedded_valkey_keeps_its_data_over_a_restart(tmp_path: Path)
 
 async def test_a_second_server_on_one_data_directory_is_refused(tmp_path: Path):
     settings = {"HEADSTART_DATA_DIR": str(tmp_path), **LIGHT}
-    async with serving(**settings) as (first, _):
-        async with headstart(
-            "serve", HEADSTART_GRPC_PORT="0", HEADSTART_HTTP_PORT="0", **settings
-        ) as second:
-            assert await second.ended() == 2
-            assert f"another server (process {first.pid}) uses {tmp_path}" in second.output
-            assert "Traceback" not in second.output
+    async with (
+        serving(**settings) as (first, _),
+        headstart("serve", HEADSTART_GRPC_PORT="0", HEADSTART_HTTP_PORT="0", **settings) as second,
+    ):
+        assert await second.ended() == 2
+        assert f"another server (process {first.pid}) uses {tmp_path}" in second.output
+        assert "Traceback" not in second.output
 
 
 async def test_a_killed_server_leaves_nothing_behind_and_the_next_one_starts(tmp_path: Path):

@@ -81,7 +81,9 @@ def test_a_server_command_without_its_extra_says_what_to_install(light_python: P
 
 
 def test_the_floors_are_what_the_generated_stubs_demand():
-    grpc = re.search(r"GRPC_GENERATED_VERSION = '(.+)'", (STUBS / "precompute_pb2_grpc.py").read_text())
+    grpc = re.search(
+        r"GRPC_GENERATED_VERSION = '(.+)'", (STUBS / "precompute_pb2_grpc.py").read_text()
+    )
     protobuf = re.search(
         r"PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+)", (STUBS / "precompute_pb2.py").read_text()
     )

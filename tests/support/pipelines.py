@@ -48,7 +48,6 @@ async def gated(directory: str, first: int) -> int:
     return int(first) * 10
 
 
-
 @step()
 async def nothing(value: int) -> int:
     return value

@@ -7,12 +7,16 @@ from pathlib import Path
 from headstart.v1 import precompute_pb2 as pb
 
 
-def human_game(key: str, anchor: str = "ocean", target: str = "forest") -> pb.StartPrecomputeRequest:
+def human_game(
+    key: str, anchor: str = "ocean", target: str = "forest"
+) -> pb.StartPrecomputeRequest:
     """A game that needs no language model."""
     return game(key, anchor, target, pb.RECIPIENT_TYPE_HUMAN)
 
 
-def haiku_game(key: str, anchor: str = "ocean", target: str = "forest") -> pb.StartPrecomputeRequest:
+def haiku_game(
+    key: str, anchor: str = "ocean", target: str = "forest"
+) -> pb.StartPrecomputeRequest:
     """A game that Claude Haiku plays too."""
     return game(key, anchor, target, pb.RECIPIENT_TYPE_HAIKU)
 

@@ -238,7 +238,7 @@ class StartPrecomputeRequest(_message.Message):
     def custom(self) -> Global___CustomSpec: ...
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long results live after the run has ended: 1 second to 7 days. Default: the server's
+        """How long results live after the run has ended: 1 millisecond to 7 days. Default: the server's
         HEADSTART_RESULT_TTL, 30 minutes.
         """
 

@@ -27,6 +27,7 @@ from ..engine.fragments import PROTO_STATE, report_fragment
 from ..engine.pipeline import Pipeline
 from ..errors import InvalidRequest, Violation
 
+MIN_TTL: Final = 0.001
 MAX_TTL: Final = 7 * 24 * 3600.0
 MAX_WAIT: Final = 600.0
 MAX_PAGE: Final = 1000

@@ -61,7 +61,7 @@ class PrecomputeServicer:
         key = convert.run_key(request.namespace, request.key)
         violations = key.violations()
         ttl = convert.seconds(
-            request, "ttl", 1, convert.MAX_TTL, self._rules.result_ttl, violations
+            request, "ttl", convert.MIN_TTL, convert.MAX_TTL, self._rules.result_ttl, violations
         )
         plan = self._plan(request, violations)
         if plan is None or violations:

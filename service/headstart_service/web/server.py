@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -25,11 +26,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def http_server(host: str, port: int, ready: Callable[[], bool]) -> AsyncIterator[int]:
+async def http_server(
+    host: str, port: int, ready: Callable[[], bool], *, or_any_port: bool = False
+) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()`, else 503. Raises StartupError when the port is taken.
+    200 while `ready()`, else 503. When the port is taken, `or_any_port` takes a free one; without
+    it StartupError is raised.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
@@ -41,14 +45,7 @@ async def http_server(host: str, port: int, ready: Callable[[], bool]) -> AsyncI
         return PlainTextResponse("not ready\n", status_code=503)
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        # Bound here: uvicorn would leave the process when it cannot.
-        bound = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise StartupError(
-            f"HEADSTART_HTTP_PORT: cannot listen on {host} port {port}: {error.strerror}"
-        ) from error
+    bound = _listen(host, port, or_any_port=or_any_port)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
@@ -59,3 +56,16 @@ async def http_server(host: str, port: int, ready: Callable[[], bool]) -> AsyncI
     finally:
         server.should_exit = True
         await task
+
+
+def _listen(host: str, port: int, *, or_any_port: bool) -> socket.socket:
+    """A listening socket. Made here, because uvicorn leaves the process when it cannot bind."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if or_any_port and error.errno == errno.EADDRINUSE:
+            return socket.create_server((host, 0), family=family)
+        raise StartupError(
+            f"HEADSTART_HTTP_PORT: cannot listen on {host} port {port}: {error.strerror}"
+        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -69,7 +68,9 @@ class FakeStore:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self.snapshot: Snapshot | None = snapshot_of(dict.fromkeys(("one", "two", "three"), PENDING))
+        self.snapshot: Snapshot | None = snapshot_of(
+            dict.fromkeys(("one", "two", "three"), PENDING)
+        )
         self.reads = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -205,5 +206,3 @@ def servicer_of(reader: Any = None, store: Any = None) -> PrecomputeServicer:
         NearCache(1000),
         ApiRules(result_ttl=1800.0, max_records=1000),
     )
-
-

@@ -18,7 +18,9 @@ RUNNING = StepState.RUNNING
 
 def states(data: bytes) -> dict[str, str]:
     steps = pb.GetResultsResponse.FromString(data).steps
-    return {name: pb.StepState.Name(r.state).removeprefix("STEP_STATE_") for name, r in steps.items()}
+    return {
+        name: pb.StepState.Name(r.state).removeprefix("STEP_STATE_") for name, r in steps.items()
+    }
 
 
 async def soon(task: asyncio.Task[bytes]) -> bytes:
@@ -112,6 +114,20 @@ async def test_waiters_woken_together_share_one_read(api: Api) -> None:
     answers = await asyncio.gather(*map(soon, waiters))
     assert api.store.reads == before + 1
     assert len({id(data) for data in answers}) == 1
+
+
+async def test_a_waiter_does_not_share_a_read_that_began_before_its_news(api: Api) -> None:
+    for_one, for_two = api.get("one"), api.get("two")
+    await api.parked(2)
+    api.store.gate.clear()
+    before = api.store.reads
+    api.store.end("one")
+    await wait_until(lambda: api.store.reads == before + 1)
+    await api.parked(2)
+    api.store.end("two")
+    await wait_until(lambda: api.store.reads == before + 2)
+    api.store.gate.set()
+    await asyncio.gather(soon(for_one), soon(for_two))
 
 
 async def test_a_waiter_that_goes_away_harms_no_other(api: Api) -> None:

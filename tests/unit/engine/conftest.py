@@ -100,9 +100,12 @@ class Backend:
         async with self.valkey.client() as client:
 
             async def subscribed() -> bool:
-                return dict(await client.pubsub_numsub("headstart:{0}:events")).get(
-                    b"headstart:{0}:events", 0
-                ) >= listeners
+                return (
+                    dict(await client.pubsub_numsub("headstart:{0}:events")).get(
+                        b"headstart:{0}:events", 0
+                    )
+                    >= listeners
+                )
 
             await wait_until(subscribed)
 

@@ -119,7 +119,7 @@ async def test_each_step_is_kept_as_soon_as_it_ends_and_shown_while_it_runs() ->
 async def test_what_ends_during_a_write_goes_with_the_next_one_whole() -> None:
     gates = {name: asyncio.Event() for name in "abcd"}
 
-    def make(name: str):  # noqa: ANN202
+    def make(name: str):
         async def wait() -> str:
             await gates[name].wait()
             return name

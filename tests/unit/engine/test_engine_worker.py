@@ -108,9 +108,7 @@ async def test_a_run_outlives_its_lease_because_it_is_renewed(valkey: Valkey) ->
             began = asyncio.get_running_loop().time()
 
             async def long_past_its_lease() -> bool:
-                (job,) = await client.xpending_range(
-                    "headstart:{0}:jobs", "workers", "-", "+", 10
-                )
+                (job,) = await client.xpending_range("headstart:{0}:jobs", "workers", "-", "+", 10)
                 assert job["time_since_delivered"] < 500
                 return asyncio.get_running_loop().time() - began > 1.3
 

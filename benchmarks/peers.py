@@ -1,0 +1,58 @@
+"""Peers live in environments of their own: they pin versions that Headstart does not want."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .harness import Unavailable
+
+_HOME = Path.home() / ".cache" / "headstart-bench"
+_PATIENCE = 300.0
+
+
+async def peer_python(name: str, requirements: Sequence[str]) -> Path:
+    """The interpreter of the peer's environment, made at first use.
+
+    Raises Unavailable when its packages cannot be installed.
+    """
+    home = _HOME / name
+    python = home / "bin" / "python"
+    stamp = home / "installed.txt"
+    wanted = "\n".join(requirements)
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return python
+    commands = [
+        [sys.executable, "-m", "venv", "--clear", str(home)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        + list(requirements),
+    ]
+    for command in commands:
+        said = await _failure(command)
+        if said is not None:
+            by_hand = " && ".join(" ".join(_quoted(part) for part in each) for each in commands)
+            raise Unavailable(f"{name} cannot be installed ({said}); by hand: {by_hand}")
+    stamp.write_text(wanted)
+    return python
+
+
+async def _failure(command: Sequence[str]) -> str | None:
+    """Run it; the last line that it said, if it failed."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return f"it took longer than {_PATIENCE:g} s"
+    lines = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    return lines[-1] if process.returncode else None
+
+
+def _quoted(part: str) -> str:
+    return f"'{part}'" if "[" in part or " " in part else part

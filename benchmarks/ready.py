@@ -1,0 +1,62 @@
+"""A finished game that is read again and again: what the figures about reading share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from headstart.v1 import precompute_pb2 as pb
+
+from .hand import hand_worker
+from .harness import Bench
+from .load import Endpoint, grpc_endpoint, require_h2load
+from .processes import start_api, start_server
+
+SERVICE = "headstart.v1.PrecomputeService"
+GET = f"{SERVICE}/GetResults"
+KEY = "ready"
+
+
+def get_request(key: str = KEY, wait: float = 0.5) -> bytes:
+    """What a backend sends when its user submits: see the README."""
+    request = pb.GetResultsRequest(key=key)
+    request.wait.FromNanoseconds(round(wait * 1e9))
+    return request.SerializeToString()
+
+
+async def call(address: str, method: str, request: bytes) -> bytes:
+    """One unary call, bytes to bytes, on a channel of its own."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        answer: bytes = await channel.unary_unary(f"/{method}")(request)
+        return answer
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A finished game against Haiku, and who serves it."""
+
+    redis_url: str
+    answer: bytes
+    headstart: Endpoint
+    bare: Endpoint
+
+
+async def ready_game(bench: Bench, **settings: str) -> Ready:
+    """Keep one; start an API process, with these settings, and a bare server that answers alike."""
+    require_h2load()
+    url = await bench.valkey()
+    async with hand_worker(url) as hand:
+        await hand.keep_game(KEY)
+    _, address = await start_api(bench, url, **settings)
+    request = get_request()
+    answer = await call(address, GET, request)
+    file = bench.work / "answer.bin"
+    file.write_bytes(answer)
+    _, bare = await start_server(bench, "bare", str(file))
+    return Ready(
+        redis_url=url,
+        answer=answer,
+        headstart=grpc_endpoint(bench.work, address, GET, request, answer),
+        bare=grpc_endpoint(bench.work, bare, "bench.Bare/Answer", request, answer),
+    )
