@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from grpc.aio import Server
 
@@ -34,7 +36,7 @@ _FAILURES_TO_UNREADY = 2
 _TRY = """
 Headstart serves on {address}. Try:
 
-  grpcurl -plaintext -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
+  {grpcurl} -plaintext -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
 "recipient_type": "RECIPIENT_TYPE_HUMAN"}}}}' \
 {address} headstart.v1.PrecomputeService/StartPrecompute
 """
@@ -72,8 +74,17 @@ class _Readiness:
                 log.info("serving" if serving else "not serving: the store is away")
             if serving and not said:
                 said = True
-                print(_TRY.format(address=address), flush=True)
+                print(_TRY.format(address=address, grpcurl=_grpcurl()), flush=True)
             await asyncio.sleep(_CHECK_EVERY)
+
+
+def _grpcurl() -> str:
+    """The command as it can be typed here: `make setup` puts one beside this Python."""
+    beside = Path(sys.executable).with_name("grpcurl")
+    if not beside.exists():
+        return "grpcurl"
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
 
 
 async def serve(settings: Settings) -> None:

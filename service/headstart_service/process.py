@@ -31,7 +31,7 @@ def set_up_logging(level: str) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
-    for noisy in ("httpx", "httpcore", "anthropic", "sentence_transformers"):
+    for noisy in ("uvicorn", "httpx", "httpcore", "anthropic", "sentence_transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -1,5 +1,7 @@
 """The command line: exit codes, help, what it prints, and what it does not import."""
 
+# ruff: noqa: N802  (gRPC names the methods)
+
 from __future__ import annotations
 
 import json

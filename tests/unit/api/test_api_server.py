@@ -59,11 +59,11 @@ class Served:
         )
 
     async def get(
-        self, key: str = "k", wait: float = 0.0, timeout: float = 10.0, **fields: Any
+        self, key: str = "k", wait: float = 0.0, deadline: float = 10.0, **fields: Any
     ) -> pb.GetResultsResponse:
         request = pb.GetResultsRequest(key=key, **fields)
         request.wait.FromMilliseconds(round(wait * 1000))
-        return await self.stub.GetResults(request, timeout=timeout)
+        return await self.stub.GetResults(request, timeout=deadline)
 
 
 @step(required=True)
@@ -207,7 +207,7 @@ async def test_a_run_from_its_start_to_its_results(served: Served) -> None:
 
 async def test_an_answer_comes_before_the_deadline(served: Served) -> None:
     await served.start()
-    partial = await served.get(wait=60, timeout=0.5)
+    partial = await served.get(wait=60, deadline=0.5)
     assert partial.status == pb.PRECOMPUTE_STATUS_PENDING
 
 
@@ -215,7 +215,7 @@ async def test_an_answer_comes_before_the_deadline_though_the_store_goes_away(
     served: Served, valkey: Valkey
 ) -> None:
     await served.start()
-    waiting = asyncio.create_task(served.get(wait=60, timeout=1.0))
+    waiting = asyncio.create_task(served.get(wait=60, deadline=1.0))
     await wait_until(lambda: served.hub.listeners)
     await valkey.kill()
     assert (await waiting).status == pb.PRECOMPUTE_STATUS_PENDING

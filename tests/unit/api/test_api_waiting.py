@@ -207,12 +207,12 @@ async def test_an_unknown_run_is_not_found(api: Api) -> None:
 
 
 @pytest.mark.parametrize("wait", [0.0, 20.0])
-@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("ended", [(), ("one", "two", "three")])
 async def test_a_step_that_the_pipeline_does_not_have_is_told(
-    api: Api, wait: float, ended: bool
+    api: Api, wait: float, ended: tuple[str, ...]
 ) -> None:
     if ended:
-        api.store.end("one", "two", "three")
+        api.store.end(*ended)
         await soon(api.get())
     with pytest.raises(InvalidRequest) as caught:
         await soon(api.get("one", "nope", wait=wait))

@@ -84,7 +84,7 @@ def test_steps_in_a_circle_are_refused_with_the_circle() -> None:
     async def two(one: int) -> int:
         return one
 
-    with pytest.raises(ValueError, match="circle: (one -> two -> one|two -> one -> two)"):
+    with pytest.raises(ValueError, match=r"circle: (one -> two -> one|two -> one -> two)"):
         make(one, two)
 
 

@@ -137,30 +137,37 @@ async def test_a_required_step_that_cannot_run_fails_the_run() -> None:
 
 async def test_two_required_failures_end_the_run_once_with_the_first_reason() -> None:
     ledger = Ledger()
-    go = asyncio.Event()
+    writer_may_end, fail = asyncio.Event(), asyncio.Event()
+
+    @step()
+    async def writer() -> int:
+        await writer_may_end.wait()
+        return 1
 
     @step(required=True)
     async def first() -> int:
-        await go.wait()
+        await fail.wait()
         raise StepFailed("one")
 
     @step(required=True)
     async def second() -> int:
-        await go.wait()
+        await fail.wait()
         raise StepFailed("two")
-
-    @step()
-    async def writer() -> int:
-        return 1
 
     pipeline = pipeline_of(writer, first, second)
     running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger))
-    await wait_until(lambda: len(ledger.writes) == 2)
-    go.set()
+    await wait_until(lambda: len(ledger.writes) == 1)
+    ledger.gate.clear()
+    writer_may_end.set()
+    await wait_until(lambda: ledger.begun == 2)
+    fail.set()
+    await asyncio.sleep(0.02)  # both fail, and wait for the write that is under way
+    ledger.gate.set()
     assert await running is Status.FAILED
+    assert [write.names for write in ledger.writes] == [[], ["writer"], ["first", "second"]]
     assert ledger.end is not None
     assert ledger.end.error == "first: one"
-    assert set(ledger.states.items()) >= {("first", FAILED)}
+    assert ledger.states == {"writer": COMPLETED, "first": FAILED, "second": FAILED}
 
 
 async def test_a_step_is_tried_again_with_doubling_pauses_and_its_tries_are_counted() -> None:

@@ -169,6 +169,21 @@ async def test_a_replaced_run_is_stopped_at_once_and_the_new_one_is_run(backend:
     assert backend.control.first["g"] == 1, "its inputs have not changed"
 
 
+async def test_a_late_announcement_of_its_own_start_does_not_stop_a_run(backend: Backend) -> None:
+    await backend.start("g")
+    await backend.start("other")
+    async with backend.working(lease=600.0), backend.valkey.client() as client:
+        await backend.until_heard()
+        await wait_until(lambda: backend.control.running == 2)
+        await client.publish("headstart:{0}:events", "started 1 - default:g")
+        # Heard after it, and in order.
+        await backend.store.cancel(RunKey("default", "other"))
+        await wait_until(lambda: backend.control.running == 1)
+        backend.control.gates["g"].set()
+        await backend.until("g", Status.COMPLETED)
+    assert backend.control.second["g"] == 1
+
+
 async def test_a_run_cancelled_before_it_is_taken_costs_no_slot(backend: Backend) -> None:
     await backend.start("g")
     await backend.store.cancel(RunKey("default", "g"))

@@ -1,0 +1,62 @@
+"""The memory of an API process after it has served, and that nothing heavy is in it.
+
+Measured after a burst of load and with ready answers in its near-cache, in several processes one
+after the other; the libraries are those that the kernel has mapped for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from ..hand import hand_worker
+from ..harness import Bench, Figure
+from ..load import grpc_endpoint, require_h2load, saturate
+from ..processes import start_api
+from ..ready import GET, call, get_request
+from ..results import Line, Series, at_most
+
+_HEAVY = ("torch", "numpy", "sentence_transformers")
+_GAMES = 200
+
+
+async def measure(bench: Bench) -> Sequence[Line]:
+    require_h2load()
+    url = await bench.valkey()
+    keys = [f"game-{number}" for number in range(_GAMES)]
+    async with hand_worker(url) as hand:
+        await hand.keep_games(keys)
+    heavy: list[float] = []
+
+    async def resident() -> float:
+        async with AsyncExitStack() as stack:
+            api, address = await start_api(replace(bench, stack=stack), url)
+            for key in keys:
+                answer = await call(address, GET, get_request(key))
+            request = get_request(keys[0])
+            endpoint = grpc_endpoint(bench.work, address, GET, request, answer)
+            await saturate(endpoint, bench.pick(quick=0.5, full=2.0))
+            found = {name for name in _HEAVY if any(f"/{name}" in p for p in api.libraries())}
+            heavy.append(float(len(found)))
+            return api.resident_mb()
+
+    (held,) = await bench.alternate(resident)
+    return [
+        Line(
+            "API process, resident",
+            "MB",
+            Series("Headstart", held),
+            target=at_most(120),
+            note=f"{_GAMES} games in its near-cache",
+        ),
+        Line(
+            "… torch, numpy, sentence-transformers in it",
+            "libraries",
+            Series("Headstart", heavy),
+            target=at_most(0),
+        ),
+    ]
+
+
+FIGURE = Figure("api-process", "What an API process needs", measure)

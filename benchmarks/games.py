@@ -1,0 +1,109 @@
+"""Games for the figures about computing, played by Headstart and by the bare computation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Sequence
+from itertools import count
+
+import grpc
+from headstart.v1 import precompute_pb2 as pb
+from headstart.v1 import precompute_pb2_grpc as pb_grpc
+
+from headstart_service.providers.vocabulary import is_current
+from headstart_service.settings import Settings
+
+from .harness import Bench, Unavailable
+from .processes import start_server
+
+Pair = tuple[str, str]
+_WAIT = 60
+
+
+class Deck:
+    """Pairs of words, others for every hand that is dealt, and the same in every run."""
+
+    def __init__(self) -> None:
+        settings = Settings()
+        if not is_current(settings.vocabulary, settings.model, None):
+            raise Unavailable(f"no vocabulary in {settings.vocabulary}: headstart vocabulary build")
+        self._words = (settings.vocabulary / "words.txt").read_text().split()
+
+    def deal(self, hand: int, number: int) -> list[Pair]:
+        """The pairs of one hand."""
+        chance = random.Random(hand)
+        pairs = (chance.sample(self._words, 2) for _ in range(number))
+        return [(anchor, target) for anchor, target in pairs]
+
+
+class Player:
+    """Plays through Headstart: start, then wait for all of the results."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: pb_grpc.PrecomputeServiceAsyncStub = pb_grpc.PrecomputeServiceStub(channel)  # type: ignore[assignment]
+        self._numbers = count()
+
+    async def start(self, pair: Pair) -> str:
+        """Start a game; gives its key."""
+        key = f"game-{next(self._numbers)}"
+        spec = pb.BridgingSpec(
+            anchor=pair[0], target=pair[1], recipient_type=pb.RECIPIENT_TYPE_HUMAN
+        )
+        await self._stub.StartPrecompute(pb.StartPrecomputeRequest(key=key, bridging=spec))
+        return key
+
+    async def play(self, pair: Pair) -> float:
+        """Seconds from the start to all of the results."""
+        began = time.perf_counter()
+        request = pb.GetResultsRequest(key=await self.start(pair))
+        request.wait.seconds = _WAIT
+        answer = await self._stub.GetResults(request)
+        took = time.perf_counter() - began
+        if len(answer.bridging.null_samples) == 0 or len(answer.bridging.lexical_bridge) == 0:
+            raise RuntimeError(f"no whole result for {pair}: {answer.steps}")
+        return took
+
+    async def play_all(self, pairs: Sequence[Pair], at_once: int) -> float:
+        """Games a second, when so many are always under way."""
+        left = iter(pairs)
+
+        async def keep_playing() -> None:
+            for pair in left:
+                await self.play(pair)
+
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(keep_playing())
+        return len(pairs) / (time.perf_counter() - began)
+
+    async def queued(self) -> int:
+        """How many runs no worker has taken yet."""
+        return (await self._stub.GetStats(pb.GetStatsRequest())).queued_jobs
+
+
+class BareComputation:
+    """Plays by calling the functions, in a process that does nothing else."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def play(self, games: Sequence[Pair], batch: int) -> list[float]:
+        """Seconds for each batch of so many games."""
+        self._writer.write(json.dumps({"games": games, "batch": batch}).encode() + b"\n")
+        await self._writer.drain()
+        took: list[float] = json.loads(await self._reader.readline())
+        return took
+
+
+async def bare_computation(bench: Bench, threads: int = 1) -> BareComputation:
+    """Start one."""
+    _, address = await start_server(bench, "compute", "--threads", str(threads))
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=2**24)
+    bench.stack.callback(writer.close)
+    return BareComputation(reader, writer)

@@ -1,0 +1,79 @@
+"""The bridging computation called directly: the same functions, no queue, no store, no network.
+
+Takes lines of JSON over TCP, `{"games": [[anchor, target], …], "batch": 1}`, computes the games in
+batches of that size and answers with the seconds that each batch took, `[0.013, …]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Sequence
+
+Pair = tuple[str, str]
+CLUES, SAMPLES = 5, 100
+
+
+class Computation:
+    """What a worker computes for a game against a person."""
+
+    def __init__(self, threads: int) -> None:
+        # As `headstart worker` does, before numpy or torch is loaded.
+        for pool in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+            os.environ[pool] = str(threads)
+        from headstart_service.providers.encoder import SentenceEncoder
+        from headstart_service.providers.vocabulary import open_vocabulary
+        from headstart_service.settings import Settings
+
+        settings = Settings()
+        self._encoder = SentenceEncoder.load(settings.model, threads=threads)
+        self._vocabulary = open_vocabulary(settings.vocabulary, settings.model)
+
+    def play(self, games: Sequence[Pair]) -> None:
+        """Everything that the games' results are made of, in one batch."""
+        from headstart_service.pipelines.bridging.neighbours import neighbours
+        from headstart_service.pipelines.bridging.null import null_samples
+        from headstart_service.pipelines.bridging.relevance import relevances
+
+        vectors = self._encoder.encode([word for game in games for word in game])
+        matrix, words, index = (
+            self._vocabulary.matrix, self._vocabulary.words, self._vocabulary.index
+        )  # fmt: skip
+        ends = list(zip(vectors[::2], vectors[1::2], strict=True))
+        for game, scores in zip(games, relevances(matrix, ends), strict=True):
+            best = neighbours(scores, words, *game, CLUES)
+            _ = matrix[best]
+            excluded = [index[word] for word in game if word in index]
+            null_samples(scores, excluded, CLUES, SAMPLES, seed=hash(game) & 0xFFFFFFFF)
+
+
+async def serve(computation: Computation) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            order = json.loads(line)
+            games = [tuple(game) for game in order["games"]]
+            took = []
+            for first in range(0, len(games), order["batch"]):
+                began = time.perf_counter()
+                computation.play(games[first : first + order["batch"]])
+                took.append(time.perf_counter() - began)
+            writer.write(json.dumps(took).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=2**24)
+    print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch and numpy")
+    asyncio.run(serve(Computation(parser.parse_args().threads)))
+
+
+if __name__ == "__main__":
+    main()
