@@ -37,6 +37,10 @@ demo: setup  ## Play a game with and without a head start, and compare
 	@$(BIN)/headstart vocabulary build
 	@$(BIN)/python examples/demo.py
 
+bench: setup  ## Measure every figure of the design; BENCH=--quick takes three minutes
+	@$(BIN)/headstart vocabulary build
+	@$(BIN)/python -m benchmarks $(BENCH)
+
 proto: setup  ## Generate the stubs in client/headstart/v1 from the proto file
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos \
 		--python_out=client --grpc_python_out=client \

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from itertools import count
 
 import grpc
+
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
-
 from headstart_service.providers.vocabulary import is_current
-from headstart_service.settings import Settings
+from headstart_service.settings import load_settings
 
 from .harness import Bench, Unavailable
 from .processes import start_server
@@ -27,7 +27,7 @@ class Deck:
     """Pairs of words, others for every hand that is dealt, and the same in every run."""
 
     def __init__(self) -> None:
-        settings = Settings()
+        settings = load_settings({})
         if not is_current(settings.vocabulary, settings.model, None):
             raise Unavailable(f"no vocabulary in {settings.vocabulary}: headstart vocabulary build")
         self._words = (settings.vocabulary / "words.txt").read_text().split()
@@ -43,7 +43,7 @@ class Player:
     """Plays through Headstart: start, then wait for all of the results."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub: pb_grpc.PrecomputeServiceAsyncStub = pb_grpc.PrecomputeServiceStub(channel)  # type: ignore[assignment]
+        self._stub: pb_grpc.PrecomputeServiceAsyncStub = pb_grpc.PrecomputeServiceStub(channel)
         self._numbers = count()
 
     async def start(self, pair: Pair) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,7 @@ OURS = "client_name=benchmark"
 """Put behind a Redis URL, makes the benchmark's own connections known by name."""
 
 
-class Unavailable(Exception):  # noqa: N818  # named for what is wrong
+class Unavailable(Exception):  # named for what is wrong
     """Something that a figure needs is missing; says what, and how to get it."""
 
 

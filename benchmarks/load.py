@@ -72,7 +72,6 @@ async def saturate(endpoint: Endpoint, seconds: float) -> float:
 
 async def paced(endpoint: Endpoint, seconds: float, rate: int, log: Path) -> list[Answered]:
     """Ask `rate` times a second, evenly, however long answers take."""
-    log.unlink(missing_ok=True)
     await _h2load(
         endpoint,
         *("-c", str(_CONNECTIONS), "-m", "100", "--rps", f"{rate / _CONNECTIONS:g}"),
@@ -86,7 +85,6 @@ async def parked(
     endpoint: Endpoint, number: int, log: Path
 ) -> AsyncIterator[asyncio.Task[list[Answered]]]:
     """Ask so many times at once; the task gives how all were answered."""
-    log.unlink(missing_ok=True)
 
     async def ask() -> list[Answered]:
         await _h2load(
@@ -137,5 +135,7 @@ async def _h2load(endpoint: Endpoint, *arguments: str) -> str:
 
 
 def _read(log: Path) -> list[Answered]:
+    """Every answer; h2load would write behind those of the last time."""
     rows = [line.split("\t") for line in log.read_text().splitlines()]
+    log.unlink()
     return [Answered((int(s) + int(took)) / 1e6, int(took) / 1e6) for s, _, took, *_ in rows]

@@ -26,8 +26,7 @@ async def peer_python(name: str, requirements: Sequence[str]) -> Path:
         return python
     commands = [
         [sys.executable, "-m", "venv", "--clear", str(home)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        + list(requirements),
+        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements],
     ]
     for command in commands:
         said = await _failure(command)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 from .harness import Bench
@@ -21,6 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE_SHARE = 0.1
 """Of a core: a process that uses less has nothing to do but its upkeep."""
 _IDLE_WINDOW = 0.3
+_numbers = count()
 
 
 class Process:
@@ -93,8 +95,7 @@ async def running(
     command: list[str], directory: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[Process]:
     """Run a command while the context is open."""
-    number = len(list(directory.glob("*.log")))
-    output = directory / f"{number}.log"
+    output = directory / f"{next(_numbers)}.log"
     with output.open("wb") as file:
         started = await asyncio.create_subprocess_exec(
             *command,
@@ -128,9 +129,7 @@ async def start_api(
 ) -> tuple[Process, str]:
     """`headstart serve --no-worker` (or with the flags given), and its address once it serves."""
     process = await _headstart(bench, redis_url, ["serve", *(flags or ["--no-worker"])], settings)
-    address = await process.says(r"gRPC on (\S+), HTTP on")
-    await process.says(r"Headstart serves on", within=120)
-    return process, address
+    return process, await process.says(r"Headstart serves on (\S+)\. Try", within=120)
 
 
 async def start_worker(bench: Bench, redis_url: str, **settings: str) -> Process:
@@ -143,7 +142,7 @@ async def start_worker(bench: Bench, redis_url: str, **settings: str) -> Process
 async def _headstart(
     bench: Bench, redis_url: str, arguments: list[str], settings: Mapping[str, str]
 ) -> Process:
-    own = {"REDIS_URL": redis_url, "GRPC_PORT": "0", "HTTP_PORT": "0", "LOG_LEVEL": "info"}
+    own = {"REDIS_URL": redis_url, "GRPC_PORT": "0", "HTTP_PORT": "0"}
     variables = {f"HEADSTART_{name}": value for name, value in (own | dict(settings)).items()}
     command = [sys.executable, "-m", "headstart_service", *arguments]
     context = running(command, bench.work, clean_environment() | variables)

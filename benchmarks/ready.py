@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import grpc
 
@@ -16,6 +18,7 @@ from .processes import start_api, start_server
 SERVICE = "headstart.v1.PrecomputeService"
 GET = f"{SERVICE}/GetResults"
 KEY = "ready"
+Unary = Callable[[bytes], Awaitable[bytes]]
 
 
 def get_request(key: str = KEY, wait: float = 0.5) -> bytes:
@@ -25,11 +28,16 @@ def get_request(key: str = KEY, wait: float = 0.5) -> bytes:
     return request.SerializeToString()
 
 
+def unary(channel: grpc.aio.Channel, method: str) -> Unary:
+    """A method, bytes to bytes."""
+    found: Any = channel.unary_unary(f"/{method}")  # typed for messages only
+    return cast("Unary", found)
+
+
 async def call(address: str, method: str, request: bytes) -> bytes:
-    """One unary call, bytes to bytes, on a channel of its own."""
+    """One call on a channel of its own."""
     async with grpc.aio.insecure_channel(address) as channel:
-        answer: bytes = await channel.unary_unary(f"/{method}")(request)
-        return answer
+        return await unary(channel, method)(request)
 
 
 @dataclass(frozen=True)

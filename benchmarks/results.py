@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 _MAD_TO_SIGMA = 1.4826
 """Makes a median absolute deviation comparable to a normal distribution's standard deviation."""
 
@@ -48,7 +48,7 @@ class Target:
     at_least: bool
 
     def reached(self, value: float) -> bool:
-        return (operator.ge if self.at_least else operator.le)(value, self.bound)
+        return value >= self.bound if self.at_least else value <= self.bound
 
     def __str__(self) -> str:
         return f"{'≥' if self.at_least else '≤'} {self.bound:g}"

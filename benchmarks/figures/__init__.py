@@ -1,0 +1,29 @@
+"""One module a figure; `ALL` has them in the order of the design's table."""
+
+from __future__ import annotations
+
+from . import (
+    api_process,
+    fastapi_json,
+    first_game,
+    near_cache,
+    redis_memory,
+    redis_read,
+    throughput,
+    undisturbed,
+    waiters,
+    wake_up,
+)
+
+ALL = (
+    near_cache.FIGURE,
+    redis_read.FIGURE,
+    fastapi_json.FIGURE,
+    wake_up.FIGURE,
+    waiters.FIGURE,
+    first_game.FIGURE,
+    throughput.FIGURE,
+    undisturbed.FIGURE,
+    redis_memory.FIGURE,
+    api_process.FIGURE,
+)

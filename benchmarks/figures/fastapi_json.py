@@ -1,9 +1,9 @@
 """Ready results, against a FastAPI endpoint that reads the same results from Redis as JSON.
 
-Both are one process under the same load and hold the same numbers; FastAPI runs as its documentation
-says (`fastapi[standard]`: uvicorn, uvloop, httptools). The target is about the endpoint that one
-writes first, which returns what it has loaded; the other lines are what one can tune it to. JSON is
-given each float in its shortest form, which is in the endpoint's favour.
+Both are one process under the same load and hold the same numbers; FastAPI runs as its
+documentation says (`fastapi[standard]`: uvicorn, uvloop, httptools). The target is about the
+endpoint that one writes first, which returns what it has loaded; the other lines are what one can
+tune it to. JSON is given each float in its shortest form, which is in the endpoint's favour.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 
 from google.protobuf import json_format
+
 from headstart.v1 import precompute_pb2 as pb
 
 from ..harness import Bench, Figure

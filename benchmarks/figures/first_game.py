@@ -1,8 +1,8 @@
 """One game at a time, from its start to all of its results, against calling the functions.
 
-Both use the same encoder with the same number of threads, the same scan, neighbours and null samples,
-on the same words, new ones for every game. What Headstart adds is two calls, the queue, four commits
-and the wake-up.
+Both use the same encoder with the same number of threads, the same scan, neighbours and null
+samples, on the same words, new ones for every game. What Headstart adds is two calls, the queue,
+the commits and the wake-up.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     deck = Deck()
     url = await bench.valkey()
     (_, address), bare = await asyncio.gather(
-        start_api(bench, url, "--worker", MAX_CACHED_RESULTS="100000", LOG_LEVEL="warning"),
+        start_api(bench, url, "--worker", MAX_CACHED_RESULTS="100000"),
         bare_computation(bench),
     )
     channel = await bench.stack.enter_async_context(grpc.aio.insecure_channel(address))

@@ -1,8 +1,8 @@
 """The slowest answers while a worker has more than it can do, against the same on an idle machine.
 
 `headstart serve` with its worker, as it runs on one machine. Ready results are asked for at an even
-pace, whatever came of the call before, so that an answer that is held up holds up nobody's clock. The
-queue is filled beforehand and must not be empty at the end: the worker is busy all of the time.
+pace, whatever came of the call before, so that an answer that is held up holds up nobody's clock.
+The queue is filled beforehand and must not be empty at the end: the worker is busy all of the time.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     url = await bench.valkey()
     async with hand_worker(url) as hand:
         await hand.keep_game(KEY)
-    _, address = await start_api(
-        bench, url, "--worker", MAX_CACHED_RESULTS="100000", LOG_LEVEL="warning"
-    )
+    _, address = await start_api(bench, url, "--worker", MAX_CACHED_RESULTS="100000")
     channel = await bench.stack.enter_async_context(grpc.aio.insecure_channel(address))
     player = Player(channel)
     answer = await call(address, GET, get_request())
@@ -61,7 +59,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
         slowest = await p99()
         if not await player.queued():
             raise RuntimeError("the worker had too little to do: raise _RUNS_A_SECOND")
-        while await player.queued():
+        while await player.queued():  # noqa: ASYNC110  # another process empties it
             await asyncio.sleep(0.05)
         return slowest
 

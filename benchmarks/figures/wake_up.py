@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 
 import grpc
-from headstart.v1 import precompute_pb2 as pb
 from redis.asyncio import Redis
+
+from headstart.v1 import precompute_pb2 as pb
 
 from ..harness import Bench, Figure
 from ..pipelines import LIGHT, STAMP
 from ..processes import start_api, start_server, start_worker
-from ..ready import GET, SERVICE, get_request
+from ..ready import GET, SERVICE, Unary, get_request, unary
 from ..results import Line, Series, at_most, percentile
 
 _CHANNEL = "benchmark:channel"
 _MESSAGE = b"ended 1 - default:run-0000"
-Unary = Callable[[bytes], Awaitable[bytes]]
 
 
 async def measure(bench: Bench) -> Sequence[Line]:
@@ -34,15 +34,15 @@ async def measure(bench: Bench) -> Sequence[Line]:
         start_api(bench, url, **LIGHT), start_worker(bench, url, **LIGHT)
     )
     channel = await bench.stack.enter_async_context(grpc.aio.insecure_channel(address))
-    start: Unary = channel.unary_unary(f"/{SERVICE}/StartPrecompute")
-    get: Unary = channel.unary_unary(f"/{GET}")
+    start = unary(channel, f"{SERVICE}/StartPrecompute")
+    get = unary(channel, GET)
     keys = (f"run-{number}" for number in count())
     answer, _ = await _run(start, get, next(keys))
     file = bench.work / "answer.bin"
     file.write_bytes(answer)
     _, bare_address = await start_server(bench, "bare", str(file))
     bare = await bench.stack.enter_async_context(grpc.aio.insecure_channel(bare_address))
-    call: Unary = bare.unary_unary("/bench.Bare/Answer")
+    call = unary(bare, "bench.Bare/Answer")
     redis = await bench.redis(url)
     number = round(bench.pick(quick=40, full=200))
 
@@ -89,7 +89,7 @@ async def _publish(redis: Redis, number: int) -> list[float]:
         await subscriber.get_message(timeout=5)
         for _ in range(number):
             began = time.monotonic()
-            publishing = asyncio.create_task(redis.publish(_CHANNEL, _MESSAGE))
+            publishing = asyncio.ensure_future(redis.publish(_CHANNEL, _MESSAGE))
             await subscriber.get_message(timeout=5)
             took.append(time.monotonic() - began)
             await publishing

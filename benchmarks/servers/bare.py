@@ -43,7 +43,9 @@ async def serve(answer_bytes: bytes) -> None:
         return b""
 
     methods = {"Answer": answer, "Wait": wait, "Fire": fire}
-    handlers = {n: grpc.unary_unary_rpc_method_handler(method) for n, method in methods.items()}
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()
+    }
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Bare", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")

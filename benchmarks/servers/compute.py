@@ -26,9 +26,9 @@ class Computation:
             os.environ[pool] = str(threads)
         from headstart_service.providers.encoder import SentenceEncoder
         from headstart_service.providers.vocabulary import open_vocabulary
-        from headstart_service.settings import Settings
+        from headstart_service.settings import load_settings
 
-        settings = Settings()
+        settings = load_settings({})
         self._encoder = SentenceEncoder.load(settings.model, threads=threads)
         self._vocabulary = open_vocabulary(settings.vocabulary, settings.model)
 

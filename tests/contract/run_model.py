@@ -4,8 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from headstart_service.domain import Lease, Status, StepState
+from headstart_service.domain import Lease, RunKey, Status, StepState
+from headstart_service.store.keys import partition_of
 from tests.contract.backend import plan
+
+PARTITIONS = 2
+SHARE = 3
+KEYS = [
+    *[
+        key
+        for key in (RunKey("games", f"{n}") for n in range(30))
+        if partition_of(key, PARTITIONS) == 0
+    ][:4],
+    *[
+        key
+        for key in (RunKey("games", f"{n}") for n in range(30))
+        if partition_of(key, PARTITIONS) == 1
+    ][:1],
+]
+"""Few, so that each lives through much; in one partition one more than there is room for."""
 
 PLANS = {
     name: plan(name, {"a": digests[0], "b": digests[1]})
@@ -47,3 +64,15 @@ class Run:
             and self.run == lease.job.run
             and self.attempt == lease.attempt
         )
+
+
+def victims_for(newcomer: RunKey, runs: dict[RunKey, Run]) -> list[RunKey] | None:
+    """Who of the runs must go for a newcomer; None when nobody can."""
+    partition = partition_of(newcomer, PARTITIONS)
+    mine = {key: run for key, run in runs.items() if partition_of(key, PARTITIONS) == partition}
+    if len(mine) < SHARE:
+        return []
+    read = sorted((run.ended_at, str(key), key) for key, run in mine.items() if run.read)
+    ended = [(key, run) for key, run in mine.items() if run.status.ended and not run.read]
+    unread = sorted((run.asked_at, str(key), key) for key, run in ended)
+    return [key for _, _, key in read + unread][:1] or None

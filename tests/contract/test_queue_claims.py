@@ -56,6 +56,19 @@ async def test_a_reclaimed_run_still_tells_when_it_was_first_started(
     assert (await store_backend.store.status(KEY)).summary.started_us == before
 
 
+async def test_a_reclaimed_run_has_no_step_running_that_nobody_runs(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
+    again = await _reclaim(store_backend, "w2")
+    assert again is not None
+    assert again.ended == {"first": done("first")}
+    found = await store_backend.store.read(KEY)
+    assert found.states == {"first": StepState.COMPLETED, "second": StepState.PENDING}
+    assert found.body == b"<first>"
+
+
 async def test_a_job_is_claimed_by_none_but_the_worker_it_was_delivered_to(
     store_backend: Backend,
 ) -> None:
@@ -115,6 +128,15 @@ async def test_the_job_of_a_run_that_is_not_wanted_any_more_is_dropped(
     left = await store_backend.jobs("w2")
     assert len(left) == (what == "replaced")
     assert await _lost(store_backend, store_backend.new_queue(lease=0)) == [j.key for j in left]
+
+
+async def test_cancelling_a_run_in_progress_takes_its_job_off_the_queue(
+    store_backend: Backend,
+) -> None:
+    await store_backend.begin(KEY)
+    assert (await store_backend.store.cancel(KEY)).cancelled
+    assert await _lost(store_backend, store_backend.new_queue(lease=0)) == []
+    assert await store_backend.redis("XLEN", store_backend.keys_of(KEY).jobs) == 0
 
 
 async def test_a_run_whose_workers_were_lost_three_times_fails(store_backend: Backend) -> None:
@@ -237,6 +259,7 @@ async def test_a_released_lease_holds_no_more(store_backend: Backend) -> None:
     with pytest.raises(LeaseLost):
         await store_backend.queue.commit(claim.lease, [done("first")], [])
     await store_backend.queue.release(claim.lease)  # once more does nothing
+    assert await _lost(store_backend, store_backend.new_queue(lease=0)) == []
     assert len(await store_backend.jobs("w2")) == 1
 
 
@@ -253,6 +276,16 @@ async def test_leaving_puts_back_what_was_delivered_and_not_claimed(
     assert await store_backend.queue.claim(jobs[0], "w1") is None
     for job in again:
         assert await store_backend.queue.claim(job, "w2") is not None
+
+
+async def test_a_job_that_was_handed_on_twice_still_names_its_run(store_backend: Backend) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.queue.release(claim.lease)
+    for worker in ("w2", "w3"):
+        assert len(await store_backend.jobs(worker)) == 1
+        await store_backend.queue.leave(worker)
+    again = await store_backend.claim("w4")
+    assert again.lease.job.run == claim.lease.job.run
 
 
 async def test_leaving_takes_nothing_from_others_and_may_be_repeated(

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -26,19 +26,25 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from headstart_service.domain import Job, Lease, Outcome, RunKey, Status, StepRecord, StepState
+from headstart_service.domain import (
+    Job,
+    Lease,
+    Outcome,
+    RunKey,
+    RunPlan,
+    Status,
+    StepRecord,
+    StepState,
+)
 from headstart_service.errors import CapacityExhausted, LeaseLost, RunNotFound
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.redis_store import StoreRules
 from tests.contract.backend import Backend
 from tests.contract.conftest import fixed_keys
-from tests.contract.run_model import PLANS, Run
+from tests.contract.run_model import KEYS, PARTITIONS, PLANS, SHARE, Run, victims_for
 from tests.support import deployments
 from tests.support.deployments import Deployment
 
-PARTITIONS = 2
-SHARE = 3
-KEYS = [RunKey("games", f"game-{number}") for number in range(10)]
 WORKERS = ["w0", "w1", "w2"]
 keys = st.sampled_from(KEYS)
 workers = st.sampled_from(WORKERS)
@@ -65,6 +71,8 @@ class RunLives(RuleBasedStateMachine):
         """Of each delivered entry, by partition and id."""
         self.queued: Counter[int] = Counter()
         self.attempts: dict[str, int] = {}
+        self.plans: dict[str, RunPlan] = {}
+        """Of each run that ever was."""
 
     def teardown(self) -> None:
         self.client.close()
@@ -81,7 +89,7 @@ class RunLives(RuleBasedStateMachine):
     @rule(key=keys, digest=st.sampled_from(list(PLANS)), restart=st.booleans())
     def start(self, key: RunKey, digest: str, *, restart: bool) -> None:
         old = self.runs.get(key)
-        victims = [] if old else self._victims(key)
+        victims = [] if old else victims_for(key, self.runs)
         if victims is None:
             with pytest.raises(CapacityExhausted):
                 self.do(self.store.start(key, PLANS[digest], 1000, restart=restart))
@@ -112,22 +120,8 @@ class RunLives(RuleBasedStateMachine):
                     and PLANS[old.digest].steps[name] == PLANS[digest].steps[name]
                 }
         self.runs[key] = new
+        self.plans[new.run] = PLANS[digest]
         self.queued[self.partition(key)] += 1
-
-    def _victims(self, newcomer: RunKey) -> list[RunKey] | None:
-        """Who must go for a newcomer; None when nobody can."""
-        mine = {k: r for k, r in self.runs.items() if self.partition(k) == self.partition(newcomer)}
-        if len(mine) < SHARE:
-            return []
-        ended = {key: run for key, run in mine.items() if run.status.ended}
-        order = sorted(
-            ended,
-            key=lambda k: (
-                not ended[k].read,
-                ended[k].ended_at if ended[k].read else ended[k].asked_at,
-            ),
-        )
-        return order[:1] or None
 
     def _run_id(self, key: RunKey) -> str:
         run: bytes = self.client.hget(self.backend.keys_of(key).record(key), "run")
@@ -190,8 +184,33 @@ class RunLives(RuleBasedStateMachine):
             self.owner[partition, job.entry] = worker
         return multiple(*found)
 
+    @rule(target=leases, partition=st.integers(0, PARTITIONS - 1), worker=workers)
+    def take(self, partition: int, worker: str) -> Any:
+        """Deliver and claim, as workers do when nothing comes between."""
+        delivered = self.do(self.queue.next_jobs(partition, worker, 1, 0))
+        self.queued[partition] -= len(delivered)
+        for job in delivered:
+            self.owner[partition, job.entry] = worker
+            return self._claim(job, worker)
+        return multiple()
+
+    @rule(target=leases, partition=st.integers(0, PARTITIONS - 1), worker=workers)
+    def take_over(self, partition: int, worker: str) -> Any:
+        """Reclaim and claim all that was lost."""
+        claimed = []
+        for job in self.do(self.queue.lost_jobs(partition, worker, 100)):
+            self.owner[partition, job.entry] = worker
+            lease = self._claim(job, worker)
+            if isinstance(lease, Lease):
+                claimed.append(lease)
+        return multiple(*claimed)
+
     @rule(target=leases, job=jobs, worker=workers)
     def claim(self, job: Job, worker: str) -> Any:
+        """Claim what was delivered some time ago, maybe to another."""
+        return self._claim(job, worker)
+
+    def _claim(self, job: Job, worker: str) -> Any:
         claim = self.do(self.queue.claim(job, worker))
         place = (job.partition, job.entry)
         if self.owner.get(place) != worker:
@@ -223,16 +242,8 @@ class RunLives(RuleBasedStateMachine):
 
     def _record(self, lease: Lease, name: str, state: StepState) -> StepRecord:
         """A step of the plan that the lease's holder believes to run."""
-        fragment = f"<{name}={self._believed[lease.job.run].steps[name]} {self.now}>"
+        fragment = f"<{name}={self.plans[lease.job.run].steps[name]} {self.now}>"
         return StepRecord(name, state, fragment.encode())
-
-    @property
-    def _believed(self) -> dict[str, Any]:
-        self.__dict__.setdefault("_plans", {})
-        for run in self.runs.values():
-            self._plans.setdefault(run.run, PLANS[run.digest])
-        plans: dict[str, Any] = self._plans
-        return plans
 
     @rule(lease=leases, name=steps, state=st.sampled_from([*StepState][1:4]))
     def commit(self, lease: Lease, name: str, state: StepState) -> None:
@@ -281,7 +292,6 @@ class RunLives(RuleBasedStateMachine):
         if run is not None:
             run.stop_steps()
             run.status = Status.PENDING
-            run.attempt += 1
             run.tries -= 1
             self.owner.pop((lease.job.partition, lease.job.entry), None)
             self.queued[lease.job.partition] += 1
@@ -375,10 +385,12 @@ def test_random_lives_of_runs_go_as_the_model_says(server: Deployment) -> None:
             run_state_machine_as_test(
                 lambda: RunLives(server, backend, loop),
                 settings=settings(
-                    max_examples=30,
-                    stateful_step_count=40,
+                    max_examples=40,
+                    stateful_step_count=50,
                     derandomize=True,
                     database=None,
+                    # Not shrinking, which may take minutes: the steps are few enough to follow.
+                    phases=[Phase.generate],
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
                 ),

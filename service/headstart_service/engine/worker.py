@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _POLL = 1.0
 _BURST = 16
 _SWEEP_EVERY = 5.0
+_CANCEL_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +80,12 @@ class Worker:
             for partition in range(self._queue.partitions):
                 fetch = self._fetch(group, partition)
                 taking.append(group.create_task(fetch, name=f"fetch {partition}"))
-            await self._stopping.wait()
-            for task in taking:
-                task.cancel()
-            await asyncio.wait(taking)
-            await self._drain()
-            for task in upkeep:
-                task.cancel()
+            try:
+                await self._stopping.wait()
+                await _end(taking)
+                await self._drain()
+            finally:
+                await _end([*taking, *upkeep])
         try:
             await self._queue.leave(self._rules.name)
         except StoreUnavailable as error:
@@ -259,3 +259,15 @@ async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
             await action()
         except StoreUnavailable as error:
             log.warning("upkeep: %s", error)
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: Python 3.11's wait_for, which redis-py sends with, may swallow it.
+    """
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN)

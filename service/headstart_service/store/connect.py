@@ -37,8 +37,8 @@ class Patience:
     connections: int
 
 
-API = Patience(connect=0.1, answer=0.2, retries=1, connections=3)
-"""A caller waits: fail within 300 ms, so that it can compute live."""
+API = Patience(connect=1.0, answer=1.0, retries=1, connections=3)
+"""A caller waits: the store gives up on each answer sooner than this, by its own budget."""
 WORKER = Patience(connect=1.0, answer=2.0, retries=1, connections=16)
 """Minutes of work may hang on a commit, so the job queue tries again for longer than this."""
 BLOCKING = Patience(connect=1.0, answer=None, retries=0, connections=1100)

@@ -29,6 +29,7 @@ from .scripts import Reply, Scripts
 
 log = logging.getLogger(__name__)
 
+_GRACE = 0.02
 LIVE_PATIENCE = 30 * 60.0
 """Seconds that a run which has not ended is kept at least: without a worker, renewing nothing."""
 
@@ -202,13 +203,25 @@ class RedisStore:
 
 async def answered(call: Awaitable[Reply], budget: float) -> Reply:
     """The reply to `call`, or StoreUnavailable when there is none within `budget` seconds."""
+    task = asyncio.ensure_future(call)
     try:
-        async with asyncio.timeout(budget):
-            return await call
+        done, _ = await asyncio.wait({task}, timeout=budget)
+        if not done:
+            # On a busy machine the reply may be here, and only this loop too late to see it.
+            done, _ = await asyncio.wait({task}, timeout=_GRACE)
+        if not done:
+            raise TimeoutError
+        return task.result()
     except OutOfMemoryError as error:
         raise CapacityExhausted("the store's memory is full", 5.0) from error
     except AWAY as error:
         raise unavailable(error) from error
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen, even if this was cancelled before it could be raised
 
 
 def unavailable(error: Exception) -> StoreUnavailable:

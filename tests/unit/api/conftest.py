@@ -79,6 +79,7 @@ class FakeStore:
     async def read(self, key: RunKey) -> Snapshot:
         self.reads += 1
         if self.away:
+            await asyncio.sleep(0.02)  # as long as a connection takes to fail
             raise StoreUnavailable("away")
         seen = self.snapshot  # what an atomic read sees, however late its answer comes
         await asyncio.sleep(0)

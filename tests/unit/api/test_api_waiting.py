@@ -8,6 +8,7 @@ import pytest
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import hub as hub_module
+from headstart_service.api import reader as reader_module
 from headstart_service.domain import RunKey, Status, StepState
 from headstart_service.errors import InvalidRequest, RunNotFound, StoreUnavailable
 from tests.support.waiting import wait_until
@@ -145,13 +146,17 @@ async def test_a_waiter_that_goes_away_harms_no_other(api: Api) -> None:
     assert api.store.reads == before + 1
 
 
-async def test_at_the_end_of_a_wait_the_answer_is_what_exists(api: Api) -> None:
+async def test_at_the_end_of_a_wait_the_answer_is_what_exists(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "_GRACE_MIN", 5.0)  # a busy machine may take its time
+    monkeypatch.setattr(reader_module, "_GRACE_MAX", 5.0)
     began = asyncio.get_running_loop().time()
     waiter = api.get(wait=0.2)
     await api.parked()
     api.store.end("two")
     assert states(await soon(waiter)) == {"one": "PENDING", "two": "COMPLETED", "three": "PENDING"}
-    assert 0.19 < asyncio.get_running_loop().time() - began < 0.4
+    assert 0.19 < asyncio.get_running_loop().time() - began < 3
 
 
 async def test_a_wait_in_which_nothing_happened_costs_one_read(api: Api) -> None:

@@ -16,7 +16,7 @@ from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step
 from headstart_service.engine.worker import Worker, WorkerRules
 from headstart_service.errors import RunNotFound, StoreUnavailable
-from headstart_service.store.connect import API, BLOCKING, WORKER, open_client
+from headstart_service.store.connect import BLOCKING, WORKER, open_client
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.redis_store import RedisStore, StoreRules
 from tests.support.ledger import pipeline_of
@@ -135,11 +135,11 @@ async def backend_on(
 ) -> AsyncIterator[Backend]:
     rules = StoreRules(partitions=partitions, max_records=1000, failure_ttl=60.0)
     async with AsyncExitStack() as stack:
-        clients = [open_client(valkey.url, patience) for patience in (API, WORKER, BLOCKING)]
+        clients = [open_client(valkey.url, patience) for patience in (WORKER, WORKER, BLOCKING)]
         for client in clients:
             stack.push_async_callback(client.aclose)
         api, client, blocking = clients
-        store = RedisStore(api, rules, budget=1.0, connections=3)
+        store = RedisStore(api, rules, budget=5.0, connections=3)
         yield Backend(
             valkey, store, RedisJobQueue(client, blocking, rules, lease=lease, budget=budget)
         )

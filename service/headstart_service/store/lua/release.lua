@@ -9,9 +9,7 @@ end
 stop_steps(record)
 drop_job(group, entry)
 local new_entry = redis.call('XADD', jobs, '*', 'member', member, 'run', run_id)
-redis.call('HSET', record, 'status', 'pending', 'entry', new_entry, 'tries', tonumber(r[4]) - 1,
-  -- No holder has this attempt, so nothing can be written until the next claim raises it.
-  'attempt', tonumber(attempt) + 1)
+redis.call('HSET', record, 'status', 'pending', 'entry', new_entry, 'tries', tonumber(r[4]) - 1)
 move(member, 'in_progress', 'pending')
 announce(channel, 'released', r[5], '-', member)
 return 1
