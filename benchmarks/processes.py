@@ -18,7 +18,6 @@ from .harness import Bench
 
 ROOT = Path(__file__).parents[1]
 _PR_SET_PDEATHSIG = 1
-_TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE_SHARE = 0.1
 """Of a core: a process that uses less has nothing to do but its upkeep."""
 _IDLE_WINDOW = 0.3
@@ -61,10 +60,10 @@ class Process:
             self._process.kill()
             await self._process.wait()
 
-    def cpu_seconds(self) -> float:
-        """Processor time that it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+    def _wanted_seconds(self) -> float:
+        """Processor time that it has used or waited for: on a busy machine it may get none."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(sum(map(int, thread.read_text().split()[:2])) for thread in threads) / 1e9
 
     def resident_mb(self) -> float:
         """Memory that it holds, in units of 10^6 bytes."""
@@ -81,11 +80,11 @@ class Process:
     async def idle(self, within: float = 60.0) -> None:
         """Return once it has next to nothing to do: what it was sent has arrived."""
         deadline = time.monotonic() + within
-        used = self.cpu_seconds()
+        wanted = self._wanted_seconds()
         while time.monotonic() < deadline:
             await asyncio.sleep(_IDLE_WINDOW)
-            before, used = used, self.cpu_seconds()
-            if used - before <= _IDLE_SHARE * _IDLE_WINDOW:
+            before, wanted = wanted, self._wanted_seconds()
+            if wanted - before <= _IDLE_SHARE * _IDLE_WINDOW:
                 return
         raise TimeoutError(f"process {self.pid} is still busy after {within} s")
 

@@ -8,11 +8,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from redis.asyncio import RedisCluster
+from redis.exceptions import RedisError
 
 from headstart_service.domain import Claim, Outcome, RunKey, Status
 from headstart_service.errors import StartupError, StoreUnavailable
@@ -237,6 +239,8 @@ async def main():
 asyncio.run(main())
 """
 
+_WAITING = _KILLED.replace("os.kill(os.getpid(), 9)", "await asyncio.sleep(60)")
+
 
 async def test_an_embedded_valkey_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
     for expected in (Outcome.STARTED, Outcome.REUSED):
@@ -260,6 +264,33 @@ async def test_an_owner_that_was_killed_leaves_a_directory_that_can_be_used_at_o
         client = open_client(url, API)
         await check_version(client)
         await client.aclose()
+
+
+async def test_a_killed_owners_valkey_has_ended_before_the_next_begins(tmp_path: Path) -> None:
+    """Two that write one append-only file would ruin it."""
+    owner = await asyncio.create_subprocess_exec(sys.executable, "-c", _WAITING, str(tmp_path))
+    valkey = await wait_until(lambda: _process_id(tmp_path))
+    os.kill(valkey, signal.SIGSTOP)
+    owner.kill()
+    await owner.wait()
+    async with AsyncExitStack() as stack:
+        begun = asyncio.ensure_future(stack.enter_async_context(embedded_valkey(tmp_path)))
+        try:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await asyncio.shield(begun)
+        finally:
+            os.kill(valkey, signal.SIGCONT)
+        await begun
+
+
+def _process_id(data_dir: Path) -> int | None:
+    """Of the Valkey that answers on the directory's socket."""
+    with Redis(unix_socket_path=str(data_dir / "valkey.sock"), protocol=2) as client:
+        with suppress(RedisError):
+            number: int = client.info("server")["process_id"]
+            return number
+    return None
 
 
 async def test_two_owners_cannot_share_a_directory(tmp_path: Path) -> None:

@@ -385,7 +385,7 @@ def test_random_lives_of_runs_go_as_the_model_says(server: Deployment) -> None:
             run_state_machine_as_test(
                 lambda: RunLives(server, backend, loop),
                 settings=settings(
-                    max_examples=40,
+                    max_examples=25,
                     stateful_step_count=50,
                     derandomize=True,
                     database=None,

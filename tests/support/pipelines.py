@@ -53,6 +53,24 @@ async def nothing(value: int) -> int:
     return value
 
 
+@step(required=True)
+async def one(value: int) -> int:
+    await asyncio.sleep(0.2)
+    return value + 1
+
+
+@step(required=True)
+async def two(one: int) -> int:
+    await asyncio.sleep(0.2)
+    return int(one) * 2
+
+
+@step(required=True)
+async def three(two: int) -> int:
+    await asyncio.sleep(0.2)
+    return int(two) + 3
+
+
 PROBE = Pipeline(
     name="probe",
     version="1",
@@ -69,7 +87,15 @@ NOOP = Pipeline(
     steps=(nothing,),
     codec=ArtifactCodec(),
 )
-REFERENCES = "tests.support.pipelines:PROBE,tests.support.pipelines:NOOP"
+CHAIN = Pipeline(
+    name="chain",
+    version="1",
+    description="Three steps, one after the other, that take their time",
+    inputs=NoInputs,
+    steps=(one, two, three),
+    codec=ArtifactCodec(),
+)
+REFERENCES = ",".join(f"tests.support.pipelines:{name}" for name in ("PROBE", "NOOP", "CHAIN"))
 """What HEADSTART_PIPELINES must be."""
 
 

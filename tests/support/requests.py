@@ -42,6 +42,13 @@ def noop(key: str, value: int = 0) -> pb.StartPrecomputeRequest:
     return pb.StartPrecomputeRequest(key=key, custom=spec)
 
 
+def chain(key: str, value: int) -> pb.StartPrecomputeRequest:
+    """A run of the pipeline `chain`, whose last step gives (value + 1) * 2 + 3."""
+    spec = pb.CustomSpec(pipeline="chain")
+    spec.inputs.update({"value": value})
+    return pb.StartPrecomputeRequest(key=key, custom=spec)
+
+
 def results(key: str, wait: float = 0, *steps: str) -> pb.GetResultsRequest:
     request = pb.GetResultsRequest(key=key, required_steps=steps)
     request.wait.FromNanoseconds(round(wait * 1e9))

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.messages_api import MessagesApi, Reply
 
 from headstart_service.engine.step import Step
 from headstart_service.errors import StepFailed
@@ -16,6 +15,7 @@ from headstart_service.providers.anthropic import HaikuModel
 from headstart_service.providers.embeddings import SentenceEmbedder
 from headstart_service.providers.encoder import SentenceEncoder
 from headstart_service.providers.vocabulary import Vocabulary
+from tests.support.messages_api import MessagesApi, Reply
 
 PAIRS = [
     "ocean/forest", "music/mathematics", "fire/ice", "doctor/teacher", "king/farmer", "love/war",

@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.unit.client.fake_service import hang
-from tests.unit.client.messages import run
 
 from headstart import PrecomputeClient, ServiceUnavailable
 from headstart.v1 import precompute_pb2 as pb
+from tests.unit.client.fake_service import hang
+from tests.unit.client.messages import run
 
 
 async def test_a_token_goes_along_with_every_call_and_may_change(service: Any) -> None:

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.client.messages import CREATED, report, run
 
 from headstart import (
     BridgingResults,
@@ -20,6 +19,7 @@ from headstart import (
     Tensor,
 )
 from headstart.v1 import precompute_pb2 as pb
+from tests.unit.client.messages import CREATED, report, run
 
 
 async def test_a_whole_bridging_run_is_converted(service: Any) -> None:

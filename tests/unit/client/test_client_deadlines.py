@@ -5,11 +5,11 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.unit.client.fake_service import Fault, hang
-from tests.unit.client.messages import STARTED, run
 
 from headstart import DeadlineExceeded, PrecomputeClient, ServiceError, ServiceUnavailable
 from headstart.v1 import precompute_pb2 as pb
+from tests.unit.client.fake_service import Fault, hang
+from tests.unit.client.messages import STARTED, run
 
 
 def about(seconds: float) -> Any:

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.unit.client.fake_service import hang
 
 from headstart import EagerPrecompute, PrecomputeResult, PrecomputeStatus
 from headstart.v1 import precompute_pb2 as pb
+from tests.unit.client.fake_service import hang
 
 STARTED_AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.unit.client.fake_service import Fault, hang
 
 from headstart import (
     DeadlineExceeded,
@@ -19,6 +18,7 @@ from headstart import (
     _outage,
 )
 from headstart.v1 import precompute_pb2 as pb
+from tests.unit.client.fake_service import Fault, hang
 
 NO_STATS = {"total_cached": 0, "active_tasks": 0, "status_counts": {}}
 FOUND = pb.GetResultsResponse(key="abc123", status=pb.PRECOMPUTE_STATUS_COMPLETED)

@@ -6,7 +6,6 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from tests.unit.client.fake_service import Fault
 
 import headstart
 from headstart import (
@@ -21,6 +20,7 @@ from headstart import (
     _details,
 )
 from headstart._errors import from_rpc_error
+from tests.unit.client.fake_service import Fault
 
 PLAIN = {
     grpc.StatusCode.NOT_FOUND: headstart.NotFound,

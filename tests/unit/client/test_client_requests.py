@@ -7,11 +7,11 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
-from tests.unit.client.fake_service import Fault
-from tests.unit.client.messages import CREATED, STARTED
 
 from headstart import InvalidRequest, NotFound, Page, PrecomputeClient, RunSummary, Started
 from headstart.v1 import precompute_pb2 as pb
+from tests.unit.client.fake_service import Fault
+from tests.unit.client.messages import CREATED, STARTED
 
 
 async def test_start_bridging_sends_its_arguments_and_tells_the_outcome(service: Any) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.unit.client.fake_service import Fault
-from tests.unit.client.messages import run
 
 from headstart import NotFound, PrecomputeClient, ServiceUnavailable, _watch
 from headstart.v1 import precompute_pb2 as pb
+from tests.unit.client.fake_service import Fault
+from tests.unit.client.messages import run
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.support.messages_api import MessagesApi, Reply
 
 from headstart_service.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
 from headstart_service.providers.anthropic import HaikuModel
+from tests.support.messages_api import MessagesApi, Reply
 
 KEY = "sk-ant-a-secret-key"
 UNREADABLE = "the Anthropic API's answer could not be read"
