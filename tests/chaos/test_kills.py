@@ -6,6 +6,7 @@ import asyncio
 import random
 from contextlib import AsyncExitStack
 
+import grpc
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
@@ -92,7 +93,7 @@ async def _serves_again(service: Service) -> None:
     for _ in range(200):
         try:
             await service.GetStats(pb.GetStatsRequest(), timeout=1)
-        except Exception:
+        except grpc.aio.AioRpcError:
             await asyncio.sleep(0.05)
         else:
             return

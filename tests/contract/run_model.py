@@ -58,6 +58,10 @@ class Run:
         if status is not Status.COMPLETED:
             self.stop_steps()
 
+    def shows_no_result_of_other_inputs(self) -> None:
+        for name, (_, fragment) in self.steps.items():
+            assert f"{name}={PLANS[self.digest].steps[name]} ".encode() in fragment
+
     def holds(self, lease: Lease) -> bool:
         return (
             self.status is Status.IN_PROGRESS

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
-    consumes,
     invariant,
     multiple,
     rule,
@@ -38,7 +37,6 @@ from headstart_service.domain import (
 )
 from headstart_service.errors import CapacityExhausted, LeaseLost, RunNotFound
 from headstart_service.store.job_queue import MAX_TRIES
-from headstart_service.store.redis_store import StoreRules
 from tests.contract.backend import Backend
 from tests.contract.conftest import fixed_keys
 from tests.contract.run_model import KEYS, PARTITIONS, PLANS, SHARE, Run, victims_for
@@ -49,6 +47,17 @@ WORKERS = ["w0", "w1", "w2"]
 keys = st.sampled_from(KEYS)
 workers = st.sampled_from(WORKERS)
 steps = st.sampled_from("ab")
+
+SETTINGS = settings(
+    max_examples=25,
+    stateful_step_count=50,
+    derandomize=True,
+    database=None,
+    # Not shrinking, which may take minutes: the steps are few enough to follow.
+    phases=[Phase.generate],
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 class RunLives(RuleBasedStateMachine):
@@ -144,9 +153,7 @@ class RunLives(RuleBasedStateMachine):
             run.read = run.read or run.status.ended
             fragments = sorted(fragment for _, fragment in run.steps.values())
             assert sorted(piece + b">" for piece in found.body.split(b">")[:-1]) == fragments
-        # No result of other inputs is ever shown.
-        for name, (_, fragment) in run.steps.items():
-            assert f"{name}={PLANS[run.digest].steps[name]} ".encode() in fragment
+        run.shows_no_result_of_other_inputs()
 
     @rule(key=keys)
     def cancel(self, key: RunKey) -> None:
@@ -303,10 +310,6 @@ class RunLives(RuleBasedStateMachine):
             del self.owner[place]
             self.queued[place[0]] += 1
 
-    @rule(job=consumes(jobs))
-    def forget(self, job: Job) -> None:
-        """A worker that was delivered a job dies."""
-
     # What is always true.
 
     @invariant()
@@ -344,6 +347,15 @@ class RunLives(RuleBasedStateMachine):
         assert all(number <= SHARE for number in places.values())
 
     @invariant()
+    def what_is_delivered_is_as_the_model_says(self) -> None:
+        for partition in range(PARTITIONS):
+            jobs = fixed_keys(partition)[0]
+            pending = self.client.xpending_range(jobs, "workers", "-", "+", 1000)
+            assert {
+                (partition, p["message_id"].decode()): p["consumer"].decode() for p in pending
+            } == {place: owner for place, owner in self.owner.items() if place[0] == partition}
+
+    @invariant()
     def every_run_that_is_not_done_has_its_job(self) -> None:
         """Or nobody would ever work on it."""
         entries = {
@@ -373,27 +385,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 
 def test_random_lives_of_runs_go_as_the_model_says(server: Deployment) -> None:
-    assert StoreRules(partitions=2, max_records=6, failure_ttl=1).share(0) == SHARE
     with asyncio.Runner() as loop:
         stack = AsyncExitStack()
 
-        async def opened() -> Backend:
-            return Backend(server, PARTITIONS, stack)
-
-        backend = loop.run(opened())
+        backend = loop.run(stack.enter_async_context(Backend.open(server, PARTITIONS)))
         try:
             run_state_machine_as_test(
                 lambda: RunLives(server, backend, loop),
-                settings=settings(
-                    max_examples=25,
-                    stateful_step_count=50,
-                    derandomize=True,
-                    database=None,
-                    # Not shrinking, which may take minutes: the steps are few enough to follow.
-                    phases=[Phase.generate],
-                    deadline=None,
-                    suppress_health_check=list(HealthCheck),
-                ),
+                settings=SETTINGS,
             )
         finally:
             loop.run(stack.aclose())
