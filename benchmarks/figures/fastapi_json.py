@@ -38,7 +38,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     plain = _endpoint(address, "plain", compact)
     model = _endpoint(address, "model", compact)
     stored = _endpoint(address, "stored", len(text))
-    seconds = bench.pick(quick=1.0, full=3.0)
+    seconds = bench.pick(quick=0.6, full=3.0)
     ours, slow, typed, through = await bench.alternate(
         *(lambda e=e: saturate(e, seconds) for e in (ready.headstart, plain, model, stored))
     )

@@ -27,7 +27,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     )
     channel = await bench.stack.enter_async_context(grpc.aio.insecure_channel(address))
     player = Player(channel)
-    number = round(bench.pick(quick=20, full=60))
+    number = round(bench.pick(quick=15, full=60))
     hands, bare_hands = count(), count()
 
     async def ours() -> float:

@@ -16,7 +16,7 @@ from ..results import Line, Series, at_least
 
 async def measure(bench: Bench) -> Sequence[Line]:
     ready = await ready_game(bench, NEAR_CACHE_MB="0")
-    seconds = bench.pick(quick=1.0, full=3.0)
+    seconds = bench.pick(quick=0.6, full=3.0)
     ours, bare = await bench.alternate(
         lambda: saturate(ready.headstart, seconds), lambda: saturate(ready.bare, seconds)
     )

@@ -31,7 +31,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     )
     channel = await bench.stack.enter_async_context(grpc.aio.insecure_channel(address))
     player = Player(channel)
-    number = round(bench.pick(quick=8, full=32)) * _BEST_BATCH
+    number = round(bench.pick(quick=6, full=32)) * _BEST_BATCH
     hands, bare_hands = count(), count()
 
     async def ours() -> float:

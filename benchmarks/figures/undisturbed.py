@@ -38,7 +38,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     player = Player(channel)
     answer = await call(address, GET, get_request())
     endpoint = grpc_endpoint(bench.work, address, GET, get_request(), answer)
-    seconds = bench.pick(quick=1.5, full=5)
+    seconds = bench.pick(quick=1.0, full=5)
     hands = count()
 
     async def p99() -> float:

@@ -106,9 +106,17 @@ def _worker(options: argparse.Namespace) -> int:
         # On a shared machine answers come first.
         os.nice(5)
     _limit_threads(options)
-    from .worker_app import work
-
+    try:
+        from .worker_app import work
+    except ImportError as error:
+        return _fail(_missing(error))
     return _run(options, lambda settings: work(settings, child=options.exit_with_parent))
+
+
+def _missing(error: ImportError) -> StartupError:
+    return StartupError(
+        f"a worker needs {error.name}, which is not installed: pip install 'headstart[worker]'"
+    )
 
 
 def _limit_threads(options: argparse.Namespace) -> None:
@@ -139,8 +147,10 @@ def _shown(value: object) -> str:
 
 def _build_vocabulary(options: argparse.Namespace) -> int:
     _limit_threads(options)
-    from .worker_app import build_vocabulary
-
+    try:
+        from .worker_app import build_vocabulary
+    except ImportError as error:
+        return _fail(_missing(error))
     try:
         settings = _settings(options)
         set_up_logging(settings.log_level)

@@ -131,3 +131,12 @@ async def test_a_closed_subscription_leaves_no_connection_behind(store_backend: 
             assert subscribed() == before + 1
             await anext(heard)
     await wait_until(lambda: subscribed() == before)
+
+
+async def test_what_others_publish_on_the_channel_does_no_harm(store_backend: Backend) -> None:
+    key = store_backend.neighbours(1)[0]
+    channel = store_backend.keys_of(key).events
+    async with store_backend.announcements() as heard:
+        for rubbish in (b"", b"\xff\xfe", b"step one first", b"started notanumber - a:b"):
+            await store_backend.redis("PUBLISH", channel, rubbish)
+        assert await _heard_before(store_backend, heard, key) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from ..domain import Announcement
 from ..errors import StoreUnavailable
 from .connect import AWAY, Client
 from .keys import from_member
+
+log = logging.getLogger(__name__)
 
 _SILENCE = 5.0
 """Seconds of silence after which a subscription must prove, within as long, that it lives."""
@@ -57,8 +60,15 @@ async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
                 asked = True
                 continue
             asked = False
-            if message["type"] == "message":
-                yield _parse(message["data"])
+            if message["type"] != "message":
+                continue
+            try:
+                announcement = _parse(message["data"])
+            except ValueError:
+                # Anybody who reaches this Redis can publish anything.
+                log.warning("not an announcement of ours: %r", message["data"][:100])
+            else:
+                yield announcement
     except AWAY as error:
         raise StoreUnavailable(f"subscription lost: {type(error).__name__}") from error
 
