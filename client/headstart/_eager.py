@@ -37,9 +37,11 @@ Response = TypeVar("Response")
 # All in seconds. How long a host that does not even accept the connection may take:
 _CONNECT_LIMIT: Final = 0.3
 # how long an answer may take, connecting included and the caller's own timeout excluded;
-_ANSWER_LIMIT: Final = 0.3
-# a little more for a start, because losing one costs the user the whole head start;
-_START_LIMIT: Final = 0.45
+_ANSWER_LIMIT: Final = 0.5
+# the same for a call that blocks the caller's event loop;
+_BLOCKING_LIMIT: Final = 0.4
+# more for a start, because losing one costs the user the whole head start;
+_START_LIMIT: Final = 1.0
 # and the longest wait that the service accepts.
 _LONGEST_WAIT: Final = 600.0
 
@@ -81,10 +83,11 @@ class PrecomputeResult:
 class EagerPrecompute:
     """Starts a bridging game's expensive work early and fetches it when the user submits.
 
-    No method raises, and none blocks for long: 0.3 s (a start 0.45 s) beyond the caller's own
-    timeout, and a few milliseconds when nothing listens at the address. One WARNING of the logger
-    `headstart` tells when the service goes away, one INFO when it is back. Arguments that the
-    service refuses are a caller's mistake: each is a WARNING that says what is wrong.
+    No method raises, and none takes long: 0.5 s (a start 1 s) beyond the caller's own timeout,
+    0.3 s when the host does not answer, and a few milliseconds when nothing listens at the address.
+    One WARNING of the logger `headstart` tells when the service goes away, one INFO when it is
+    back. Arguments that the service refuses are a caller's mistake: each is a WARNING that says
+    what is wrong.
 
     All methods may be called from any thread and any event loop.
     """
@@ -205,7 +208,7 @@ class EagerPrecompute:
     def get_status(self, game_id: str) -> PrecomputeStatus | None:
         """Tell where a game's run stands; None if it is unknown or the service is away.
 
-        Blocks its thread, the event loop's included, for 0.3 s at most.
+        Blocks its thread, the event loop's included, for 0.4 s at most.
         """
         with self._harmless("get_status"):
             request = pb.GetStatusRequest(namespace=self._namespace, key=game_id)
@@ -218,7 +221,7 @@ class EagerPrecompute:
 
         `status_counts` maps "pending", "in_progress", "completed", "failed" and "cancelled" to
         counts, without the zeros. All is zero while the service is away. Blocks its thread, the
-        event loop's included, for 0.3 s at most.
+        event loop's included, for 0.4 s at most.
         """
         with self._harmless("get_stats"):
             request = pb.GetStatsRequest(namespace=self._namespace)
@@ -303,7 +306,9 @@ class EagerPrecompute:
                 self._blocking = channel, PrecomputeServiceStub(channel)
             _, stub = self._blocking
         try:
-            return method(stub)(request, timeout=_ANSWER_LIMIT, metadata=self._endpoint.metadata())
+            return method(stub)(
+                request, timeout=_BLOCKING_LIMIT, metadata=self._endpoint.metadata()
+            )
         except grpc.RpcError as exc:
             raise from_rpc_error(exc) from exc
 

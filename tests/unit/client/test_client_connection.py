@@ -146,12 +146,12 @@ async def test_connect_returns_once_connected_and_fails_soon_otherwise(
         stopwatch()
         with pytest.raises(ServiceUnavailable, match=f"cannot connect to {refused}"):
             await client.connect()
-        assert stopwatch() < 1.0
+        assert stopwatch() < 5.0
     async with PrecomputeClient(black_hole) as client:
         stopwatch()
         with pytest.raises(ServiceUnavailable, match=r"within 0\.2 s"):
             await client.connect(timeout=0.2)
-        assert 0.15 < stopwatch() < 1.0
+        assert 0.15 < stopwatch() < 5.0
 
 
 async def test_closing_while_connecting_is_an_error_not_a_hang(black_hole: str) -> None:

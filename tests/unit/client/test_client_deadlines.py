@@ -53,7 +53,7 @@ async def test_a_call_that_is_not_answered_in_time_raises(service: Any, stopwatc
         stopwatch()
         with pytest.raises(DeadlineExceeded):
             await client.get_stats(timeout=0.2)
-        assert 0.15 < stopwatch() < 2.0
+        assert 0.15 < stopwatch() < 5.0
 
 
 async def test_a_call_is_retried_while_the_service_is_unavailable(service: Any) -> None:

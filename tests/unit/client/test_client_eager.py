@@ -116,11 +116,11 @@ async def test_results_of_another_pipeline_have_no_parts(service: Any) -> None:
 @pytest.mark.parametrize(
     ("timeout_seconds", "wait", "deadline"),
     [
-        (0.0, 0.0, 0.3),
-        (2.0, 2.0, 2.3),
-        (-5.0, 0.0, 0.3),
-        (float("nan"), 0.0, 0.3),
-        (float("inf"), 600.0, 600.3),
+        (0.0, 0.0, 0.5),
+        (2.0, 2.0, 2.5),
+        (-5.0, 0.0, 0.5),
+        (float("nan"), 0.0, 0.5),
+        (float("inf"), 600.0, 600.5),
     ],
 )
 async def test_the_wait_is_the_callers_timeout_and_the_deadline_a_little_later(
@@ -134,7 +134,7 @@ async def test_the_wait_is_the_callers_timeout_and_the_deadline_a_little_later(
     (call,) = service.calls
     assert call.request.wait.ToTimedelta().total_seconds() == wait
     # gRPC rounds a deadline to three digits on the wire.
-    assert deadline - 0.25 < call.time_remaining < deadline * 1.01
+    assert deadline - 0.4 < call.time_remaining < deadline * 1.01
 
 
 async def test_an_unknown_game_is_none_and_nothing_to_log_about(
