@@ -8,7 +8,7 @@ STUBS := client/headstart/v1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos demo bench proto proto-check lint format types imports check image clean
+.PHONY: help setup run test test-chaos demo bench proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
