@@ -127,6 +127,7 @@ async def serve(settings: Settings) -> None:
         server = build_server(servicer, health)
         grpc_port = _bind(server, settings)
         stack.push_async_callback(server.stop, settings.drain)
+        stack.callback(hub.release)
         working = await stack.enter_async_context(asyncio.TaskGroup())
         stack.push_async_callback(health.shut_down)
 

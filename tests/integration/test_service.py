@@ -301,6 +301,25 @@ async def test_sigterm_hands_unfinished_runs_to_another_worker_at_once(
     assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
 
 
+async def test_a_server_that_stops_answers_whoever_waits_with_what_exists(
+    valkey: Valkey, tmp_path: Path
+):
+    async with AsyncExitStack() as stack:
+        server, address = await stack.enter_async_context(api(valkey.url, **LIGHT))
+        service = await stack.enter_async_context(stub(address))
+        await stack.enter_async_context(worker(valkey.url, **LIGHT))
+        await service.StartPrecompute(probe("k", tmp_path))
+        await service.GetResults(results("k", 20, "first"))
+        waiting = asyncio.ensure_future(service.GetResults(results("k", 60)))
+        # Whatever the server got before this call it had when it got this call.
+        await service.GetStatus(pb.GetStatusRequest(key="k"))
+        server.send(signal.SIGTERM)
+        answer = await waiting
+        assert await server.ended() == 0
+    assert answer.steps["gated"].state == pb.STEP_STATE_RUNNING
+    assert answer.custom.artifacts["first"].json.number_value == 1
+
+
 async def test_a_store_that_is_away_is_told_soon_and_noticed_when_it_is_back(valkey: Valkey):
     async with api(valkey.url, **LIGHT) as (_, address), stub(address) as service:
         await service.StartPrecompute(noop("k"))

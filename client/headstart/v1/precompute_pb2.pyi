@@ -127,7 +127,9 @@ class _StepStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepState.V
     STEP_STATE_FAILED: _StepState.ValueType  # 4
     """Ended without a result: see `error`."""
     STEP_STATE_SKIPPED: _StepState.ValueType  # 5
-    """Never ran, because a step that it needs failed: see `error`."""
+    """Ended without a result because another step failed, one that it needs or a required one: see
+    `error`.
+    """
 
 class StepState(_StepState, metaclass=_StepStateEnumTypeWrapper): ...
 
@@ -141,7 +143,9 @@ STEP_STATE_COMPLETED: StepState.ValueType  # 3
 STEP_STATE_FAILED: StepState.ValueType  # 4
 """Ended without a result: see `error`."""
 STEP_STATE_SKIPPED: StepState.ValueType  # 5
-"""Never ran, because a step that it needs failed: see `error`."""
+"""Ended without a result because another step failed, one that it needs or a required one: see
+`error`.
+"""
 Global___StepState: _TypeAlias = StepState  # noqa: Y015
 
 @_typing.final

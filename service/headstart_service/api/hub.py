@@ -98,6 +98,8 @@ class Hub:
         self._topics: dict[RunKey, Topic] = {}
         self.hearing = False
         """Whether announcements arrive now."""
+        self.closing = False
+        """Whether this process is about to end, so that nobody shall wait any more."""
 
     @contextmanager
     def listen(self, key: RunKey, *, everything: bool = False) -> Iterator[Listener]:
@@ -116,6 +118,12 @@ class Hub:
     def listeners(self) -> int:
         """How many wait now."""
         return sum(len(topic.listeners) for topic in self._topics.values())
+
+    def release(self) -> None:
+        """Let nobody wait any more: whoever does answers with what exists now."""
+        self.closing = True
+        for topic in self._topics.values():
+            topic.wake()
 
     async def run(self) -> None:
         """Listen for ever. Whoever starts this task cancels it."""

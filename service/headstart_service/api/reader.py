@@ -51,7 +51,9 @@ class ResultReader:
             answer = await self._read(key, min_revision)
             self._check_steps(answer, steps)
             blind = False
-            while (missing := answer.missing(steps)) and (left := deadline - clock()) > 0:
+            while (missing := answer.missing(steps)) and not self._hub.closing:
+                if (left := deadline - clock()) <= 0:
+                    break
                 listener.expect(missing if steps else set(), since=look)
                 await listener.wait(min(left, _BREATH) if blind else left)
                 if not blind and self._hub.hearing and listener.topic.generation == look:
