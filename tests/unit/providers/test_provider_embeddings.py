@@ -159,3 +159,19 @@ def test_loading_is_quiet_and_sets_the_threads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_with_one_thread_a_row_is_the_same_to_the_last_bit_in_any_batch() -> None:
+    # In a process of its own: torch's number of threads belongs to the whole process.
+    script = f"""
+import numpy as np
+from headstart_service.providers.encoder import SentenceEncoder
+encoder = SentenceEncoder.load(threads=1)
+texts = {TEXTS!r} * 12
+whole = encoder.encode(texts)
+for size in (1, 2, 3, 7, 16, 64, 65):
+    for start in range(0, len(texts), size):
+        part = encoder.encode(texts[start:start + size])
+        assert np.array_equal(part, whole[start:start + size]), (size, start)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
