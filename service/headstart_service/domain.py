@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -174,13 +174,6 @@ class Snapshot:
     """The fragments of all steps that have one, joined."""
     lives_for: float
     """Seconds until it expires, at the time of the read."""
-
-    def ended(self, steps: Sequence[str]) -> bool:
-        """Whether nothing more will come for these steps; none means all of them."""
-        if self.summary.status.ended:
-            return True
-        wanted = steps or self.states
-        return all(self.states[step].ended for step in wanted if step in self.states)
 
 
 @dataclass(frozen=True, slots=True)

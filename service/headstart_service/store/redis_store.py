@@ -30,6 +30,7 @@ from .scripts import Reply, Scripts
 log = logging.getLogger(__name__)
 
 _GRACE = 0.02
+"""Seconds that a reply has, behind its budget, to be seen by a loop that was busy."""
 LIVE_PATIENCE = 30 * 60.0
 """Seconds that a run which has not ended is kept at least: without a worker, renewing nothing."""
 
