@@ -17,7 +17,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..harness import Bench, Figure
 from ..load import Endpoint, saturate
-from ..peers import peer_python
+from ..environments import peer_python
 from ..processes import start_server
 from ..ready import ready_game
 from ..results import Line, Series, at_least
