@@ -85,9 +85,7 @@ async def _measure_one(
     return Result(figure.name, figure.title, lines, seconds=time.monotonic() - began)
 
 
-def _options(
-    program: str, description: str, names: Sequence[str], out: Path
-) -> argparse.Namespace:
+def _options(program: str, description: str, names: Sequence[str], out: Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=program,
         description=description,

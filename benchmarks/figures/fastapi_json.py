@@ -15,9 +15,9 @@ from google.protobuf import json_format
 
 from headstart.v1 import precompute_pb2 as pb
 
+from ..environments import peer_python
 from ..harness import Bench, Figure
 from ..load import Endpoint, saturate
-from ..environments import peer_python
 from ..processes import start_server
 from ..ready import ready_game
 from ..results import Line, Series, at_least
