@@ -23,7 +23,7 @@ import grpc
 from redis.asyncio import Redis
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.store.scripts import Scripts
+from headstart_service.store.scripts import SOURCES
 
 from .hand import HandWorker, hand_worker
 from .harness import Bench
@@ -86,10 +86,10 @@ class Commands:
         """Count one, as Redis shows it."""
         name, *arguments = command.split(" ")
         self.names[name.upper()] += 1
-        keys = [argument for argument in arguments if ":run:default:" in argument]
-        if keys:
-            script = self._scripts.get(arguments[0], name)
-            self._about[keys[0].rpartition(":")[2], script] += 1
+        script = self._scripts.get(arguments[0], name) if arguments else name
+        for argument in arguments:
+            if ":run:default:" in argument:
+                self._about[argument.rpartition(":")[2], script] += 1
 
     def clear(self) -> None:
         """Begin anew."""
@@ -115,8 +115,7 @@ class Commands:
 @asynccontextmanager
 async def commands_of(redis: Redis) -> AsyncIterator[Commands]:
     """See every command that a client sends from now on."""
-    registered: Mapping[str, Any] = Scripts(redis).registered
-    commands = Commands({script.sha: name for name, script in registered.items()})
+    commands = Commands({redis.register_script(text).sha: name for name, text in SOURCES.items()})
     async with redis.monitor() as monitor:
 
         async def watch() -> None:

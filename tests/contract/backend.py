@@ -23,7 +23,7 @@ from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, 
 from headstart_service.store.events import subscription
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.keys import PartitionKeys, partition_of
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import ABOUT, RedisStore, StoreRules
 from tests.support.deployments import Deployment
 
 FAILURE_TTL = 60.0
@@ -94,8 +94,8 @@ class Backend:
         return await self._client.execute_command(*command)
 
     async def record(self, key: RunKey) -> dict[bytes, bytes]:
-        record: dict[bytes, bytes] = await self._client.hgetall(self.keys_of(key).record(key))
-        return record
+        """The record's fields, with those of its line `about` among them."""
+        return spread(await self._client.hgetall(self.keys_of(key).record(key)))
 
     async def pttl(self, key: RunKey) -> float:
         """Seconds until the record expires."""
@@ -161,3 +161,11 @@ class Backend:
     async def announcements(self) -> AsyncIterator[AsyncIterator[Announcement]]:
         async with subscription(self._blocking, self.channels) as heard:
             yield heard
+
+
+def spread(record: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """A record with the fields of its line `about` as fields of their own."""
+    if b"about" not in record:
+        return record
+    values = record.pop(b"about").split(b" ", len(ABOUT) - 1)
+    return record | {name.encode(): value for name, value in zip(ABOUT, values, strict=True)}

@@ -37,7 +37,7 @@ from headstart_service.domain import (
 )
 from headstart_service.errors import CapacityExhausted, LeaseLost, RunNotFound
 from headstart_service.store.job_queue import MAX_TRIES
-from tests.contract.backend import Backend
+from tests.contract.backend import Backend, spread
 from tests.contract.conftest import fixed_keys
 from tests.contract.run_model import KEYS, PARTITIONS, PLANS, SHARE, Run, victims_for
 from tests.support import deployments
@@ -133,8 +133,7 @@ class RunLives(RuleBasedStateMachine):
         self.queued[self.partition(key)] += 1
 
     def _run_id(self, key: RunKey) -> str:
-        run: bytes = self.client.hget(self.backend.keys_of(key).record(key), "run")
-        return run.decode()
+        return spread(self.client.hgetall(self.backend.keys_of(key).record(key)))[b"run"].decode()
 
     @rule(key=keys, marks=st.booleans())
     def read(self, key: RunKey, *, marks: bool) -> None:
@@ -315,7 +314,7 @@ class RunLives(RuleBasedStateMachine):
     @invariant()
     def the_records_are_as_the_model_says(self) -> None:
         for key in KEYS:
-            record = self.client.hgetall(self.backend.keys_of(key).record(key))
+            record = spread(self.client.hgetall(self.backend.keys_of(key).record(key)))
             run = self.runs.get(key)
             assert bool(record) == (run is not None), key
             if run is None:

@@ -21,16 +21,19 @@ from ..domain import (
     Withdrawal,
 )
 from ..errors import LeaseLost, StoreUnavailable
+from .batches import Reply, ScriptBatches, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
-from .redis_store import LIVE_PATIENCE, StoreRules, answered, unavailable
-from .scripts import Reply, Scripts
+from .redis_store import LIVE_PATIENCE, StoreRules
+from .scripts import SOURCES, Scripts
 
 MAX_TRIES = 3
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 _GONE_MS = 3_600_000
 """Milliseconds of silence after which a worker that holds nothing is forgotten."""
+_TRY = 2.5
+"""Seconds for one try: enough for the client's own second one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
@@ -47,12 +50,18 @@ class RedisJobQueue:
         self.partitions = rules.partitions
         self._client = client
         self._blocking = blocking
-        self._scripts = Scripts(client)
+        self._batches = ScriptBatches(
+            client, SOURCES, budget=min(_TRY, budget), connections=WORKER.connections
+        )
+        self._scripts = Scripts(self._batches)
         self._lease_ms = round(lease * 1000)
         self._budget = budget
-        self._turn = asyncio.Semaphore(WORKER.connections)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = [PartitionKeys(p) for p in range(rules.partitions)]
+
+    async def aclose(self) -> None:
+        """End what is under way for callers that have gone; the clients are their opener's."""
+        await self._batches.aclose()
 
     async def prepare_queue(self) -> None:
         """Create the consumer groups that do not exist."""
@@ -156,7 +165,7 @@ class RedisJobQueue:
                 entry=lease.job.entry,
                 ended_steps=",".join(record.name for record in ended) or "-",
                 end_status=end_status,
-                error=error,
+                error_text=error,
                 failure_ttl_us=self._failure_ttl_us,
             )
         )
@@ -224,8 +233,7 @@ class RedisJobQueue:
         pause = _FIRST_PAUSE
         while True:
             try:
-                async with self._turn:
-                    return await answered(call(), max(deadline - clock(), 0))
+                return await call()
             except StoreUnavailable as error:
                 refused = type(error.__cause__) is ResponseError
                 if refused or clock() + pause >= deadline:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ..domain import (
     Cancelled,
@@ -22,15 +17,17 @@ from ..domain import (
     Status,
     StepState,
 )
-from ..errors import CapacityExhausted, RunNotFound, StartupError, StoreUnavailable
-from .connect import AWAY, Client
+from ..errors import CapacityExhausted, RunNotFound, StartupError
+from .batches import Reply, ScriptBatches
+from .connect import Client
 from .keys import PartitionKeys, from_member, partition_of
-from .scripts import Reply, Scripts
+from .scripts import SOURCES, Scripts
 
-log = logging.getLogger(__name__)
-
-_GRACE = 0.02
-"""Seconds that a reply has, behind its budget, to be seen by a loop that was busy."""
+ABOUT = (
+    *("status", "revision", "attempt", "tries", "run", "entry", "ttl", "created", "started"),
+    *("completed", "expires", "seen", "pipeline", "digest", "steps", "error"),
+)
+"""The fields of a record's `about`, as _lib.lua writes them."""
 LIVE_PATIENCE = 30 * 60.0
 """Seconds that a run which has not ended is kept at least: without a worker, renewing nothing."""
 
@@ -58,15 +55,6 @@ class StoreRules:
         )
 
 
-@dataclass(slots=True)
-class _Reach:
-    """Whether a partition's server answers."""
-
-    failures: int = 0
-    away: bool = False
-    """Whether the last call failed."""
-
-
 class RedisStore:
     """Runs in Redis. Every method raises StoreUnavailable when Redis does not answer in time."""
 
@@ -74,36 +62,34 @@ class RedisStore:
         self, client: Client, rules: StoreRules, *, budget: float, connections: int
     ) -> None:
         """Give up on Redis `budget` seconds after a call's turn has come."""
-        self._client = client
-        self._scripts = Scripts(client)
+        self._batches = ScriptBatches(client, SOURCES, budget=budget, connections=connections)
+        self._scripts = Scripts(self._batches)
         self._rules = rules
-        self._budget = budget
-        self._turn = asyncio.Semaphore(connections)
         self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
-        self._reach = [_Reach() for _ in self._partitions]
+
+    async def aclose(self) -> None:
+        """End what is under way for callers that have gone; the client is its opener's to close."""
+        await self._batches.aclose()
 
     async def ping(self) -> None:
         """Return if every partition can be read and written."""
         for keys in self._partitions:
-            await self._call(keys, self._scripts.sweep(keys, None))
+            await self._scripts.sweep(keys, None)
 
     async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
         """Start, join or reuse the run. Raises CapacityExhausted when nothing can make room."""
         keys = self._keys(key)
-        reply = await self._call(
+        reply = await self._scripts.start(
             keys,
-            self._scripts.start(
-                keys,
-                key,
-                pipeline=plan.pipeline,
-                digest=plan.digest,
-                steps=",".join(f"{name}={digest}" for name, digest in plan.steps.items()),
-                inputs=plan.inputs,
-                ttl_us=round(ttl * 1e6),
-                patience_us=round(LIVE_PATIENCE * 1e6),
-                restart=int(restart),
-                max_records=self._rules.share(keys.partition),
-            ),
+            key,
+            pipeline=plan.pipeline,
+            digest=plan.digest,
+            steps=",".join(f"{name}={digest}" for name, digest in plan.steps.items()),
+            inputs=plan.inputs,
+            ttl_us=round(ttl * 1e6),
+            patience_us=round(LIVE_PATIENCE * 1e6),
+            restart=int(restart),
+            max_records=self._rules.share(keys.partition),
         )
         if reply[0] == b"full":
             raise CapacityExhausted(
@@ -113,17 +99,17 @@ class RedisStore:
 
     async def read(self, key: RunKey) -> Snapshot:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""
-        return await self._read(key, "read")
+        return _snapshot(key, await self._scripts.read(self._keys(key), key))
 
     async def status(self, key: RunKey) -> Snapshot:
         """The run without its results: `body` is empty. Raises RunNotFound."""
-        return await self._read(key, "status")
+        return _snapshot(key, await self._scripts.status(self._keys(key), key))
 
     async def cancel(self, key: RunKey) -> Cancelled:
         """End the run if it has not ended. Raises RunNotFound."""
         ttl_us = round(self._rules.failure_ttl * 1e6)
         keys = self._keys(key)
-        reply = await self._call(keys, self._scripts.cancel(keys, key, failure_ttl_us=ttl_us))
+        reply = await self._scripts.cancel(keys, key, failure_ttl_us=ttl_us)
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
@@ -140,8 +126,8 @@ class RedisStore:
                 low = f"({after.namespace}:{after.key}"
             missing = limit - len(page)
             wanted = [status.value for status in statuses]
-            call = self._scripts.list(keys, None, *wanted, low=low, high=high, limit=missing)
-            page.extend(_summary(row) for row in await self._call(keys, call))
+            rows = await self._scripts.list(keys, None, *wanted, low=low, high=high, limit=missing)
+            page.extend(_listed(row) for row in rows)
             if len(page) >= limit:
                 break
         return page
@@ -152,7 +138,7 @@ class RedisStore:
         counts = dict.fromkeys(Status, 0)
         queued = 0
         for keys in self._partitions:
-            reply = await self._call(keys, self._scripts.stats(keys, None, low=low, high=high))
+            reply = await self._scripts.stats(keys, None, low=low, high=high)
             queued += reply[-1]
             for name, count in zip(reply[:-1:2], reply[1:-1:2], strict=True):
                 counts[Status(name.decode())] += count
@@ -161,94 +147,46 @@ class RedisStore:
     def _keys(self, key: RunKey) -> PartitionKeys:
         return self._partitions[partition_of(key, self._rules.partitions)]
 
-    async def _read(self, key: RunKey, mark: str) -> Snapshot:
-        keys = self._keys(key)
-        reply = await self._call(keys, self._scripts.read(keys, key, mark=mark))
-        if not reply:
-            raise RunNotFound(key.namespace, key.key)
-        status, revision, pipeline, steps, created, started, completed, expires, error, now = reply[
-            :10
-        ]
-        summary = RunSummary(
-            key=key,
-            pipeline=pipeline.decode(),
-            revision=int(revision),
-            status=Status(status.decode()),
-            created_us=int(created),
-            started_us=int(started),
-            completed_us=int(completed),
-            expires_us=int(expires),
-            error=error.decode(),
-        )
-        lives_for = (int(expires) - int(now)) / 1e6
-        return Snapshot(summary, _states(steps, reply[10]), reply[11], lives_for)
 
-    async def _call(self, keys: PartitionKeys, call: Coroutine[Any, Any, Reply]) -> Reply:
-        reach = self._reach[keys.partition]
-        failures = reach.failures
-        try:
-            async with self._turn:
-                if reach.away and reach.failures > failures:
-                    # Each in a queue asking a server that is away would wait for all before it.
-                    raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
-                reply = await answered(call, self._budget)
-        except StoreUnavailable:
-            reach.failures += 1
-            reach.away = True
-            raise
-        finally:
-            call.close()  # it never began if this was cancelled or refused before its turn
-        reach.away = False
-        return reply
+def _snapshot(key: RunKey, reply: Reply) -> Snapshot:
+    """A record as read.lua and status.lua give it."""
+    if not reply:
+        raise RunNotFound(key.namespace, key.key)
+    about, ended, fragments = b"", {}, []
+    for field, value in _pairs(reply[1:]):
+        if field.startswith(b"s:"):
+            ended[field[2:].decode()] = StepState(chr(value[0]))
+            fragments.append(value[1:])
+        elif field == b"about":
+            about = value
+    told = dict(zip(ABOUT, about.decode().split(" ", len(ABOUT) - 1), strict=True))
+    summary = RunSummary(
+        key=key,
+        pipeline=told["pipeline"],
+        revision=int(told["revision"]),
+        status=Status(told["status"]),
+        created_us=int(told["created"]),
+        started_us=int(told["started"]),
+        completed_us=int(told["completed"]),
+        expires_us=int(told["expires"]),
+        error=told["error"],
+    )
+    names = [item.partition("=")[0] for item in told["steps"].split(",")]
+    states = dict.fromkeys(names, StepState.PENDING) | ended
+    return Snapshot(summary, states, b"".join(fragments), reply[0] / 1e6)
 
 
-async def answered(call: Awaitable[Reply], budget: float) -> Reply:
-    """The reply to `call`, or StoreUnavailable when there is none within `budget` seconds."""
-    task = asyncio.ensure_future(call)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=budget)
-        if not done:
-            # On a busy machine the reply may be here, and only this loop too late to see it.
-            done, _ = await asyncio.wait({task}, timeout=_GRACE)
-        if not done:
-            raise TimeoutError
-        return task.result()
-    except OutOfMemoryError as error:
-        raise CapacityExhausted("the store's memory is full", 5.0) from error
-    except AWAY as error:
-        raise unavailable(error) from error
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # seen, even if this was cancelled before it could be raised
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
-def unavailable(error: Exception) -> StoreUnavailable:
-    """What callers are told of an error of `connect.AWAY`."""
-    if isinstance(error, ResponseError):
-        # It does answer, but not as it should: the operator needs the reason.
-        log.warning("Redis refuses: %s", error)
-    return StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
-
-
-def _states(steps: bytes, ended: bytes) -> Mapping[str, StepState]:
-    """All steps of a run, in order, from "name=digest,…" and "name=letter,…"."""
-    states = {item.partition("=")[0]: StepState.PENDING for item in steps.decode().split(",")}
-    if ended:
-        for item in ended.decode().split(","):
-            name, _, letter = item.partition("=")
-            states[name] = StepState(letter)
-    return states
-
-
-def _summary(row: Reply) -> RunSummary:
-    status, name, revision, pipeline, created, started, completed, expires, error = row
+def _listed(row: Reply) -> RunSummary:
+    """A run as list.lua gives it."""
+    name, status, revision, pipeline, created, started, completed, expires, error = row
     return RunSummary(
         key=from_member(name.decode()),
         pipeline=pipeline.decode(),
-        revision=int(revision),
+        revision=revision,
         status=Status(status.decode()),
         created_us=int(created),
         started_us=int(started),

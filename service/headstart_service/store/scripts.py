@@ -1,8 +1,9 @@
-"""The Lua scripts as typed Python methods. Each is one atomic transition of one partition.
+"""The Lua scripts as typed Python methods. Each call is one atomic transition of one partition.
 
-A method's signature is its script's: the keyword arguments become local variables of their names
-in the script, as do `record` and `member` where a run's key is given. So a script and its callers
-cannot disagree about positions, and a name that a script does not use fails when this is imported.
+A method's signature is its script's: the keyword arguments become parameters of their names in the
+script's function, behind `record` and `member`, which name the run that a call is about. So a
+script and its callers cannot disagree about positions, and a name that a script does not use fails
+when this is imported.
 """
 
 from __future__ import annotations
@@ -10,70 +11,83 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.resources import files
 from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 from ..domain import RunKey
-from .keys import GROUP, PartitionKeys, member
+from .batches import Reply, Value
+from .keys import FIXED, PartitionKeys, member
 
 P = ParamSpec("P")
 _LUA = files(__package__) / "lua"
 _LIBRARY = (_LUA / "_lib.lua").read_text()
-_COMMON = ("channel", "record_prefix", "group")
-
-Reply = list[Any]
-
+_FUNCTION = """
+local function transition({parameters})
+{body}
+end
+"""
+# The keyword arguments, then the rest. An error is the reply to its own call alone.
+_LOOP = f"""
+local replies, at = {{}}, 4
+for i = 1, tonumber(ARGV[4]) do
+  local count = tonumber(ARGV[at + 1])
+  local ok, reply = pcall(transition, KEYS[{len(FIXED)} + i], unpack(ARGV, at + 2, at + 1 + count))
+  if not ok and type(reply) == 'string' then
+    reply = {{err = 'ERR ' .. reply}}
+  end
+  replies[i] = reply
+  at = at + 1 + count
+end
+return replies
+"""
 
 _Method = Callable[
     Concatenate["Scripts", PartitionKeys, RunKey | None, P], Coroutine[Any, Any, Reply]
 ]
 
 
-class _Script(Protocol):
-    async def __call__(self, keys: list[str], args: list[Any]) -> Any: ...
+class Batches(Protocol):
+    """Who runs scripts: `batches.ScriptBatches`."""
 
-
-class _ScriptClient(Protocol):
-    def register_script(self, script: str) -> _Script: ...
+    async def call(
+        self, name: str, keys: PartitionKeys, record: str | None, arguments: Sequence[Value]
+    ) -> Reply:
+        """The reply of the script of that name."""
+        ...
 
 
 def _source(name: str, arguments: tuple[str, ...]) -> str:
-    """The script's text behind the locals that name its keys and arguments."""
+    """The script's text: the library, the transition as a function, a loop over a batch's calls."""
     body = (_LUA / f"{name}.lua").read_text()
     unused = [a for a in arguments if not re.search(rf"\b{a}\b", body)]
     if unused:
         raise TypeError(f"{name}.lua does not use {', '.join(unused)}")
-    names = (*_COMMON, "member", *arguments)
-    values = ", ".join(f"ARGV[{i}]" for i in range(1, len(names) + 1))
-    locals_ = f"local {', '.join(names)} = {values}\n"
     # With its memory full, Redis refuses a start before it has done anything; the rest may go on.
     header = "#!lua\n" if name == "start" else "#!lua flags=allow-oom\n"
-    extra = f"local first_extra, record = {len(names) + 1}, KEYS[10]\n"
-    return f"{header}{locals_}{extra}{_LIBRARY}\n{body}"
+    parameters = ", ".join(("record", "member", *arguments, "..."))
+    return header + _LIBRARY + _FUNCTION.format(parameters=parameters, body=body) + _LOOP
 
 
-_SOURCES: dict[str, str] = {}
+SOURCES: dict[str, str] = {}
+"""Every script's text by its name."""
 
 
 def _lua(method: _Method[P]) -> _Method[P]:
     """Run the script of the method's name in place of its body, which only documents."""
+    name = method.__name__
     parameters = inspect.signature(method).parameters.values()
     arguments = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-    _SOURCES[method.__name__] = _source(method.__name__, arguments)
+    SOURCES[name] = _source(name, arguments)
 
     @functools.wraps(method)
     async def call(
         self: Scripts, keys: PartitionKeys, run: RunKey | None, *extra: P.args, **named: P.kwargs
     ) -> Reply:
-        all_keys = list(keys.fixed)
-        if run is not None:
-            all_keys.append(keys.record(run))
-        values = [named[name] for name in arguments]
-        common = [keys.events, keys.record_prefix, GROUP, member(run) if run else ""]
-        script = self.registered[method.__name__]
-        reply: Reply = await script(all_keys, [*common, *values, *extra])
-        return reply
+        values = cast("list[Value]", [*(named[argument] for argument in arguments), *extra])
+        record = None if run is None else keys.record(run)
+        about = "" if run is None else member(run)
+        return await self.batches.call(name, keys, record, [about, *values])
 
     return cast("_Method[P]", call)
 
@@ -84,10 +98,10 @@ def _in_lua() -> Reply:
 
 
 class Scripts:
-    """Every script, ready to run on one client."""
+    """Every script, ready to run."""
 
-    def __init__(self, client: _ScriptClient) -> None:
-        self.registered = {n: client.register_script(text) for n, text in _SOURCES.items()}
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
 
     @_lua
     async def start(
@@ -134,7 +148,7 @@ class Scripts:
         entry: str,
         ended_steps: str,
         end_status: str,
-        error: str,
+        error_text: str,
         failure_ttl_us: int,
     ) -> Reply:
         """Keep ended steps, show running ones and, with an end status, end the run. Fenced."""
@@ -186,8 +200,13 @@ class Scripts:
         return _in_lua()
 
     @_lua
-    async def read(self, keys: PartitionKeys, run: RunKey | None, *, mark: str) -> Reply:
-        """Read a run at one moment; with mark "read" note that its result was read."""
+    async def read(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
+        """Read a run at one moment, and note that its result was read."""
+        return _in_lua()
+
+    @_lua
+    async def status(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
+        """A run without its results."""
         return _in_lua()
 
     @_lua

@@ -1,14 +1,12 @@
--- Shared by every script and put in front of each, behind the names of its keys and arguments.
--- KEYS always start with the partition's fixed keys, in the order of keys.FIXED.
+-- Shared by every script and put in front of each. A script is the body of a function that is called
+-- with `record` and `member`, the key and the name of the run it is about, its own arguments by name,
+-- and the rest as `...`. KEYS start with the partition's fixed keys, in the order of keys.FIXED.
 
 local jobs, expiry, unread, read = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local with_status = {
   pending = KEYS[5], in_progress = KEYS[6], completed = KEYS[7], failed = KEYS[8], cancelled = KEYS[9],
 }
-
-local function integer(number)
-  return string.format('%.0f', number)
-end
+local channel, record_prefix, group = ARGV[1], ARGV[2], ARGV[3]
 
 -- Microseconds since the epoch, by this server's clock. A double holds them exactly until 2255.
 local function clock()
@@ -16,24 +14,62 @@ local function clock()
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
 local function is_live(status)
   return status == 'pending' or status == 'in_progress'
 end
 
-local function announce(channel, kind, revision, steps, member)
+local function announce(kind, revision, steps, member)
   redis.call('PUBLISH', channel, kind .. ' ' .. revision .. ' ' .. steps .. ' ' .. member)
 end
 
--- A record and its place in `expiry` always expire together.
-local function expire_at(record, member, at_us)
-  redis.call('HSET', record, 'expires', integer(at_us))
-  redis.call('PEXPIREAT', record, integer(math.ceil(at_us / 1000)))
-  redis.call('ZADD', expiry, integer(at_us), member)
+-- A record is a hash. Its small fields are one line of text, `about`, because Redis needs 50 bytes for
+-- each field of its own; beside it are `inputs`, until the run has ended, and a field for each step
+-- that runs or has ended: "s:<name>", the letter of its state and its piece of the response.
+--
+-- The fields of `about`: numbers are 0, and texts are '-', where there is nothing. Times are in
+-- microseconds. `seen` is 1 once the run was read after it had ended. `error` is last, since it alone
+-- may hold spaces.
+local ABOUT = '^' .. string.rep('(%S+) ', 15) .. '(.*)$'
+
+local function load(record)
+  local text = redis.call('HGET', record, 'about')
+  if not text then
+    return nil
+  end
+  local r = {}
+  local revision, attempt, tries, ttl, created, started, completed, expires, seen
+  r.status, revision, attempt, tries, r.run, r.entry, ttl, created, started, completed, expires, seen,
+    r.pipeline, r.digest, r.steps, r.error = string.match(text, ABOUT)
+  r.revision, r.attempt, r.tries, r.ttl = tonumber(revision), tonumber(attempt), tonumber(tries), tonumber(ttl)
+  r.created, r.started, r.completed = tonumber(created), tonumber(started), tonumber(completed)
+  r.expires, r.seen = tonumber(expires), tonumber(seen)
+  if not (r.error and r.revision and r.attempt and r.tries and r.ttl and r.created and r.started
+      and r.completed and r.expires and r.seen and (with_status[r.status])) then
+    error({err = 'ERR damaged record'})
+  end
+  return r
 end
 
-local function move(member, from, to)
-  redis.call('ZREM', with_status[from], member)
-  redis.call('ZADD', with_status[to], 0, member)
+-- Writes `about`, and makes the record and its place in `expiry` expire together.
+local function save(record, member, r)
+  redis.call('HSET', record, 'about', table.concat({
+    r.status, integer(r.revision), integer(r.attempt), integer(r.tries), r.run, r.entry, integer(r.ttl),
+    integer(r.created), integer(r.started), integer(r.completed), integer(r.expires), integer(r.seen),
+    r.pipeline, r.digest, r.steps, r.error,
+  }, ' '))
+  redis.call('PEXPIREAT', record, integer(math.ceil(r.expires / 1000)))
+  redis.call('ZADD', expiry, integer(r.expires), member)
+end
+
+-- Changes the status and the index of it.
+local function become(member, r, status)
+  redis.call('ZREM', with_status[r.status], member)
+  redis.call('ZADD', with_status[status], 0, member)
+  r.status = status
 end
 
 -- Takes a run out of every set; its record may be gone already.
@@ -48,7 +84,7 @@ local function forget(record, member)
 end
 
 -- Forgets at most `limit` runs that have expired. Returns how many.
-local function sweep(record_prefix, now, limit)
+local function sweep(now, limit)
   local expired = redis.call('ZRANGEBYSCORE', expiry, '-inf', integer(now), 'LIMIT', 0, limit)
   for _, member in ipairs(expired) do
     forget(record_prefix .. member, member)
@@ -66,20 +102,21 @@ local function stop_steps(record)
   end
 end
 
-local function end_run(record, member, from, status, error, now, ttl_us, channel, revision)
-  redis.call('HSET', record, 'status', status, 'completed', integer(now), 'error', error)
-  redis.call('HDEL', record, 'inputs', 'entry')
+local function end_run(record, member, r, status, why, ttl_us)
+  local now = clock()
+  redis.call('HDEL', record, 'inputs')
   if status ~= 'completed' then
     stop_steps(record)
   end
-  move(member, from, status)
+  become(member, r, status)
+  r.completed, r.expires, r.entry, r.error = now, now + ttl_us, '-', why
+  save(record, member, r)
   redis.call('ZADD', unread, integer(now), member)
-  expire_at(record, member, now + ttl_us)
-  announce(channel, status == 'cancelled' and 'cancelled' or 'ended', revision, '-', member)
+  announce(status == 'cancelled' and 'cancelled' or 'ended', r.revision, '-', member)
 end
 
 -- The jobs' consumer group as a table of Redis's own fields, or nil when there is none.
-local function group_info(group)
+local function group_info()
   for _, fields in ipairs(redis.pcall('XINFO', 'GROUPS', jobs)) do
     local info = {}
     for i = 1, #fields, 2 do
@@ -95,9 +132,9 @@ end
 -- Takes a delivered job off the queue. Its entry goes when no older one is left, because deleting
 -- entries makes the queue's lag unknown, by which workers are scaled; trimming does not. So the job
 -- of a run that ended before it was delivered stays, too: the worker that gets it drops it.
-local function drop_job(group, entry)
+local function drop_job(entry)
   redis.call('XACK', jobs, group, entry)
-  local info = group_info(group)
+  local info = group_info()
   if not info then
     return
   end

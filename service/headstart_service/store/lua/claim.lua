@@ -9,35 +9,32 @@ if #owner == 0 or owner[1][2] ~= worker then
   return {}
 end
 
-local now = clock()
-local r = redis.call('HMGET', record, 'run', 'status', 'attempt', 'tries', 'revision', 'pipeline',
-  'inputs', 'ttl', 'started')
-local status = r[2]
-if r[1] ~= run_id or not is_live(status) then
-  drop_job(group, entry)
+local r = load(record)
+if not r or r.run ~= run_id or not is_live(r.status) then
+  drop_job(entry)
   return {}
 end
 
-if tonumber(r[4]) >= tonumber(max_tries) then
-  drop_job(group, entry)
-  end_run(record, member, status, 'failed', 'worker lost', now, tonumber(failure_ttl_us), channel, r[5])
+if r.tries >= tonumber(max_tries) then
+  drop_job(entry)
+  end_run(record, member, r, 'failed', 'worker lost', tonumber(failure_ttl_us))
   return {}
 end
 
 stop_steps(record)
-local attempt = tonumber(r[3]) + 1
-redis.call('HSET', record, 'status', 'in_progress', 'attempt', attempt, 'tries', tonumber(r[4]) + 1,
-  'entry', entry)
-if not r[9] then
-  redis.call('HSET', record, 'started', integer(now))
+local now = clock()
+r.attempt, r.tries, r.entry = r.attempt + 1, r.tries + 1, entry
+if r.started == 0 then
+  r.started = now
 end
-if status == 'pending' then
-  move(member, 'pending', 'in_progress')
+if r.status == 'pending' then
+  become(member, r, 'in_progress')
 end
-expire_at(record, member, now + math.max(tonumber(r[8]), tonumber(patience_us)))
-announce(channel, 'claimed', r[5], '-', member)
+r.expires = now + math.max(r.ttl, tonumber(patience_us))
+save(record, member, r)
+announce('claimed', r.revision, '-', member)
 
-local reply = {attempt, tonumber(r[5]), r[6], r[7]}
+local reply = {r.attempt, r.revision, r.pipeline, redis.call('HGET', record, 'inputs')}
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
   if string.sub(fields[i], 1, 2) == 's:' then

@@ -3,27 +3,27 @@
 -- Arguments after the named ones: field, value, field, value, …
 -- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing.
 
-local r = redis.call('HMGET', record, 'run', 'attempt', 'status', 'revision', 'ttl')
-if r[1] ~= run_id or r[2] ~= attempt then
+local r = load(record)
+if not r or r.run ~= run_id or r.attempt ~= tonumber(attempt) then
   return 0
 end
-if r[3] ~= 'in_progress' then
+if r.status ~= 'in_progress' then
   -- The answer to the same call was lost, and this is its repetition; or the run was cancelled.
-  return (end_status ~= '' and r[3] == end_status) and 1 or 0
+  return (end_status ~= '' and r.status == end_status) and 1 or 0
 end
 
-for i = first_extra, #ARGV, 2 do
-  redis.call('HSET', record, ARGV[i], ARGV[i + 1])
+if select('#', ...) > 0 then
+  redis.call('HSET', record, ...)
 end
 if end_status == '' then
-  announce(channel, 'step', r[4], ended_steps, member)
+  announce('step', r.revision, ended_steps, member)
   return 1
 end
 
-local ttl_us = tonumber(r[5])
+local ttl_us = r.ttl
 if end_status == 'failed' then
   ttl_us = tonumber(failure_ttl_us)
 end
-end_run(record, member, 'in_progress', end_status, error, clock(), ttl_us, channel, r[4])
-drop_job(group, entry)
+end_run(record, member, r, end_status, error_text, ttl_us)
+drop_job(entry)
 return 1

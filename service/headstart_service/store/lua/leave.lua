@@ -11,7 +11,7 @@ while #pending > 0 do
   for _, delivered in ipairs(pending) do
     local entry = delivered[1]
     local found = redis.call('XRANGE', jobs, entry, entry)
-    drop_job(group, entry)
+    drop_job(entry)
     if found[1] then
       local fields = found[1][2]
       -- A job that a start queued does not name its run: its own id does.

@@ -1,35 +1,19 @@
--- Reads a run with every fragment that exists, in one atomic look, and, with `mark`, notes that
--- its result was read once it has ended: read results are evicted first.
--- Returns {} for an unknown key, else {status, revision, pipeline, steps, created, started, completed,
--- expires, error, now, states, body} where states is "name=letter" joined by commas.
+-- Reads a run with every fragment that exists, in one atomic look, and notes that its result was
+-- read once it has ended: read results are evicted first.
+-- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
+-- with the record's fields as they are.
 
-local now = clock()
-local fields = redis.call('HGETALL', record)
-if #fields == 0 then
+local r = load(record)
+local left = r and r.expires - clock() or 0
+if left <= 0 then
   return {}
 end
-local meta, states, parts = {}, {}, {}
-for i = 1, #fields, 2 do
-  local name, value = fields[i], fields[i + 1]
-  if string.sub(name, 1, 2) == 's:' then
-    states[#states + 1] = string.sub(name, 3) .. '=' .. string.sub(value, 1, 1)
-    if mark ~= 'status' then
-      parts[#parts + 1] = string.sub(value, 2)
-    end
-  else
-    meta[name] = value
-  end
-end
-if tonumber(meta.expires) <= now then
-  return {}
-end
-if mark == 'read' and not meta.read and not is_live(meta.status) then
-  redis.call('HSET', record, 'read', '1')
+if r.seen == 0 and not is_live(r.status) then
+  r.seen = 1
+  save(record, member, r)
   redis.call('ZREM', unread, member)
-  redis.call('ZADD', read, meta.completed, member)
+  redis.call('ZADD', read, integer(r.completed), member)
 end
-return {
-  meta.status, meta.revision, meta.pipeline, meta.steps, meta.created, meta.started or '0',
-  meta.completed or '0', meta.expires, meta.error or '', integer(now), table.concat(states, ','),
-  table.concat(parts),
-}
+local fields = redis.call('HGETALL', record)
+table.insert(fields, 1, left)
+return fields

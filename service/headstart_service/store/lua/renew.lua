@@ -2,10 +2,11 @@
 -- may reclaim it, and keeps the record from expiring meanwhile.
 -- Returns 1, or 0 when the lease no longer holds.
 
-local r = redis.call('HMGET', record, 'run', 'attempt', 'status', 'ttl')
-if r[1] ~= run_id or r[2] ~= attempt or r[3] ~= 'in_progress' then
+local r = load(record)
+if not r or r.run ~= run_id or r.attempt ~= tonumber(attempt) or r.status ~= 'in_progress' then
   return 0
 end
 redis.call('XCLAIM', jobs, group, worker, 0, entry, 'JUSTID')
-expire_at(record, member, clock() + math.max(tonumber(r[4]), tonumber(patience_us)))
+r.expires = clock() + math.max(r.ttl, tonumber(patience_us))
+save(record, member, r)
 return 1

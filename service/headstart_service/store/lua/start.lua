@@ -3,37 +3,37 @@
 -- The argument `steps` is "name=digest" joined by commas.
 -- Returns {outcome, status, revision}, or {'full'} when no ended run can make room.
 
-local now = clock()
-sweep(record_prefix, now, 100)
+local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
+sweep(now, 100)
 
-local old = redis.call('HMGET', record, 'status', 'digest', 'revision', 'steps', 'expires', 'ttl', 'entry')
-local old_status, old_digest, old_revision, old_steps = old[1], old[2], old[3], old[4]
-local exists = old_status and tonumber(old[5]) > now
+local old = load(record)
+if old and old.expires <= now then
+  old = nil
+end
 
-if exists and old_digest == digest and restart == '0' then
-  if is_live(old_status) then
+if old and old.digest == digest and restart == '0' then
+  if is_live(old.status) then
     -- Its result lives as long as the most patient of those who asked wants.
-    local longest_us = math.max(tonumber(old[6]), tonumber(ttl_us))
-    redis.call('HSET', record, 'ttl', integer(longest_us))
-    expire_at(record, member, now + math.max(longest_us, tonumber(patience_us)))
-    return {'joined', old_status, old_revision}
+    old.ttl = math.max(old.ttl, ttl)
+    old.expires = now + math.max(old.ttl, patience)
+    save(record, member, old)
+    return {'joined', old.status, old.revision}
   end
-  if old_status == 'completed' then
+  if old.status == 'completed' then
     -- Wanted again: it must outlive this wait as a new one would, and not be the first to go.
-    expire_at(record, member, math.max(tonumber(old[5]), now + tonumber(ttl_us)))
-    announce(channel, 'dropped', old_revision, '-', member)
-    redis.call('HSET', record, 'ttl', ttl_us)
-    redis.call('HDEL', record, 'read')
+    old.ttl, old.seen, old.expires = ttl, 0, math.max(old.expires, now + ttl)
+    save(record, member, old)
+    announce('dropped', old.revision, '-', member)
     redis.call('ZREM', read, member)
     redis.call('ZADD', unread, integer(now), member)
-    return {'reused', old_status, old_revision}
+    return {'reused', old.status, old.revision}
   end
 end
 
-if not exists then
+if not old then
   local excess = redis.call('ZCARD', expiry) + 1 - tonumber(max_records)
   if excess > 0 then
-    excess = excess - sweep(record_prefix, now, redis.call('ZCARD', expiry))
+    excess = excess - sweep(now, redis.call('ZCARD', expiry))
   end
   for _, set in ipairs({read, unread}) do
     if excess > 0 then
@@ -43,7 +43,7 @@ if not exists then
       end
       for _, victim in ipairs(redis.call('ZRANGE', set, 0, excess - 1)) do
         forget(record_prefix .. victim, victim)
-        announce(channel, 'dropped', 0, '-', victim)
+        announce('dropped', 0, '-', victim)
         excess = excess - 1
       end
     end
@@ -51,9 +51,9 @@ if not exists then
 end
 
 local kept = {}
-if exists and restart == '0' then
+if old and restart == '0' then
   local digests = {}
-  for name, value in string.gmatch(old_steps, '([^=,]+)=([^,]+)') do
+  for name, value in string.gmatch(old.steps, '([^=,]+)=([^,]+)') do
     digests[name] = value
   end
   for name, value in string.gmatch(steps, '([^=,]+)=([^,]+)') do
@@ -67,28 +67,18 @@ if exists and restart == '0' then
   end
 end
 
-local revision = 1
-if exists then
-  revision = tonumber(old_revision) + 1
-end
-if exists and old_status == 'in_progress' then
-  drop_job(group, old[7])
+if old and old.status == 'in_progress' then
+  drop_job(old.entry)
 end
 forget(record, member)
 local entry = redis.call('XADD', jobs, '*', 'member', member)
-redis.call('HSET', record,
-  'run', entry, 'entry', entry, 'status', 'pending', 'revision', revision, 'attempt', 0, 'tries', 0,
-  'pipeline', pipeline, 'digest', digest, 'steps', steps, 'inputs', inputs, 'ttl', ttl_us,
-  'created', integer(now))
-for i = 1, #kept, 2 do
-  redis.call('HSET', record, kept[i], kept[i + 1])
-end
+local r = {
+  status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = entry,
+  entry = entry, ttl = ttl, created = now, started = 0, completed = 0, seen = 0,
+  expires = now + math.max(ttl, patience), pipeline = pipeline, digest = digest, steps = steps, error = '',
+}
+redis.call('HSET', record, 'inputs', inputs, unpack(kept))
+save(record, member, r)
 redis.call('ZADD', with_status.pending, 0, member)
-expire_at(record, member, now + math.max(tonumber(ttl_us), tonumber(patience_us)))
-announce(channel, 'started', revision, '-', member)
-
-local outcome = 'started'
-if exists and old_digest ~= digest then
-  outcome = 'replaced'
-end
-return {outcome, 'pending', revision}
+announce('started', r.revision, '-', member)
+return {old and old.digest ~= digest and 'replaced' or 'started', r.status, r.revision}

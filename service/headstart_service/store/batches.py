@@ -1,0 +1,221 @@
+"""Sends script calls in batches: what is asked while one is under way forms the next.
+
+A round trip to Redis costs a Python process several times what the call itself does. So calls of
+one script for one partition travel together: the first goes at once, nobody waits for a timer, and
+the busier the process the more share a trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from ..errors import CapacityExhausted, StoreUnavailable
+from .connect import AWAY
+from .keys import GROUP, PartitionKeys
+
+log = logging.getLogger(__name__)
+
+Reply = Any
+Value = str | bytes | int
+T = TypeVar("T")
+
+_GRACE = 0.02
+"""Seconds that a reply has, behind its budget, to be seen by a loop that was busy."""
+_MAX_CALLS = 32
+"""Calls in a batch at most: Redis serves nobody else while it runs them."""
+_MAX_BYTES = 1 << 20
+"""About how much a batch of several calls sends at most."""
+
+
+class _Script(Protocol):
+    async def __call__(self, keys: Sequence[str], args: Sequence[Value]) -> Any: ...
+
+
+class ScriptClient(Protocol):
+    """A client that can run scripts; redis-py's, of a server or of a cluster."""
+
+    def register_script(self, script: str) -> _Script:
+        """Make a script known; it is loaded at its first use, and again when Redis forgot it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    record: str | None
+    arguments: Sequence[Value]
+    reply: asyncio.Future[Reply]
+
+    @property
+    def size(self) -> int:
+        return sum(len(a) for a in self.arguments if not isinstance(a, int))
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The calls of one script for one partition; one batch of them is under way at a time."""
+
+    script: _Script
+    keys: PartitionKeys
+    waiting: deque[_Call] = field(default_factory=deque)
+    sender: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class _Reach:
+    """Whether a partition's server answers."""
+
+    failures: int = 0
+    away: bool = False
+    """Whether the last call failed."""
+
+
+class ScriptBatches:
+    """Runs scripts on one client, on a bounded number of its connections."""
+
+    def __init__(
+        self, client: ScriptClient, sources: Mapping[str, str], *, budget: float, connections: int
+    ) -> None:
+        """Give up on Redis `budget` seconds after a batch's turn has come."""
+        self._scripts = {name: client.register_script(text) for name, text in sources.items()}
+        self._budget = budget
+        self._turn = asyncio.Semaphore(connections)
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._reach: dict[int, _Reach] = {}
+
+    async def call(
+        self, name: str, keys: PartitionKeys, record: str | None, arguments: Sequence[Value]
+    ) -> Reply:
+        """The script's reply. Raises StoreUnavailable, or CapacityExhausted when Redis is full."""
+        lane = self._lanes.get((name, keys.partition))
+        if lane is None:
+            lane = self._lanes[name, keys.partition] = _Lane(self._scripts[name], keys)
+        call = _Call(record, arguments, asyncio.get_running_loop().create_future())
+        lane.waiting.append(call)
+        if lane.sender is None:
+            lane.sender = asyncio.create_task(self._send(lane), name=f"{name} {keys.partition}")
+        return await call.reply
+
+    async def aclose(self) -> None:
+        """End what is under way for callers that have gone."""
+        senders = [lane.sender for lane in self._lanes.values() if lane.sender is not None]
+        for sender in senders:
+            sender.cancel()
+        await asyncio.gather(*senders, return_exceptions=True)
+
+    async def _send(self, lane: _Lane) -> None:
+        """Send batches until nobody waits any more."""
+        batch: Sequence[_Call] = ()
+        try:
+            while batch := _next_batch(lane.waiting):
+                try:
+                    replies = await self._fly(lane, batch)
+                except StoreUnavailable as error:
+                    # Those behind them would only find out the same, later.
+                    batch = [*batch, *lane.waiting]
+                    lane.waiting.clear()
+                    _refuse(batch, error)
+                except Exception as error:  # noqa: BLE001  # each caller gets it
+                    _refuse(batch, error)
+                else:
+                    for call, reply in zip(batch, replies, strict=True):
+                        _settle(call, reply)
+        finally:
+            lane.sender = None
+            for call in (*batch, *lane.waiting):
+                call.reply.cancel()
+            lane.waiting.clear()
+
+    async def _fly(self, lane: _Lane, batch: Sequence[_Call]) -> Sequence[Reply]:
+        """One round trip."""
+        keys = list(lane.keys.fixed)
+        arguments: list[Value] = [lane.keys.events, lane.keys.record_prefix, GROUP, len(batch)]
+        for call in batch:
+            if call.record is not None:
+                keys.append(call.record)
+            arguments.append(len(call.arguments))
+            arguments += call.arguments
+        reach = self._reach.setdefault(lane.keys.partition, _Reach())
+        failures = reach.failures
+        async with self._turn:
+            if reach.away and reach.failures > failures:
+                # Each in a queue asking a server that is away would wait for all before it.
+                raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
+            try:
+                replies: Sequence[Reply] = await answered(
+                    lane.script(keys, arguments), self._budget
+                )
+            except StoreUnavailable:
+                reach.failures += 1
+                reach.away = True
+                raise
+        reach.away = False
+        return replies
+
+
+def _next_batch(waiting: deque[_Call]) -> Sequence[_Call]:
+    batch: list[_Call] = []
+    size = 0
+    while waiting and len(batch) < _MAX_CALLS:
+        if waiting[0].reply.done():  # its caller has gone
+            waiting.popleft()
+            continue
+        size += waiting[0].size
+        if batch and size > _MAX_BYTES:
+            break
+        batch.append(waiting.popleft())
+    return batch
+
+
+def _settle(call: _Call, reply: Reply) -> None:
+    if call.reply.done():
+        return
+    if isinstance(reply, ResponseError):
+        call.reply.set_exception(unavailable(reply))
+    else:
+        call.reply.set_result(reply)
+
+
+def _refuse(batch: Sequence[_Call], error: Exception) -> None:
+    for call in batch:
+        if not call.reply.done():
+            call.reply.set_exception(error)
+
+
+async def answered(call: Awaitable[T], budget: float) -> T:
+    """The reply to `call`, or StoreUnavailable when there is none within `budget` seconds."""
+    task = asyncio.ensure_future(call)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=budget)
+        if not done:
+            # On a busy machine the reply may be here, and only this loop too late to see it.
+            done, _ = await asyncio.wait({task}, timeout=_GRACE)
+        if not done:
+            raise TimeoutError
+        return task.result()
+    except OutOfMemoryError as error:
+        raise CapacityExhausted("the store's memory is full", 5.0) from error
+    except AWAY as error:
+        raise unavailable(error) from error
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen, even if this was cancelled before it could be raised
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """What callers are told of an error of `connect.AWAY`; it is the result's cause."""
+    if isinstance(error, ResponseError):
+        # It does answer, but not as it should: the operator needs the reason.
+        log.warning("Redis refuses: %s", error)
+    told = StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
+    told.__cause__ = error
+    return told

@@ -1,0 +1,18 @@
+-- Reads a run without its fragments.
+-- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
+-- with the record's field `about`, and each step's with the letter of its state alone.
+
+local r = load(record)
+local left = r and r.expires - clock() or 0
+if left <= 0 then
+  return {}
+end
+local reply = {left}
+local fields = redis.call('HGETALL', record)
+for i = 1, #fields, 2 do
+  if fields[i] ~= 'inputs' then
+    reply[#reply + 1] = fields[i]
+    reply[#reply + 1] = fields[i] == 'about' and fields[i + 1] or string.sub(fields[i + 1], 1, 1)
+  end
+end
+return reply
