@@ -103,14 +103,14 @@ async def serve(settings: Settings) -> None:
         store = RedisStore(
             client, store_rules(settings), budget=_STORE_BUDGET, connections=API.connections
         )
+        stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
         channels = [PartitionKeys(p).events for p in range(settings.partitions)]
-        hub = Hub(lambda: subscription(events, channels), cache)
+        hub = Hub(store, lambda: subscription(events, channels), cache)
         servicer = PrecomputeServicer(
             store,
             known,
-            ResultReader(store, hub, cache, known),
-            cache,
+            ResultReader(hub, cache, known),
             ApiRules(result_ttl=settings.result_ttl, max_records=settings.max_cached_results),
         )
         health = Health()

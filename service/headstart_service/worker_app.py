@@ -76,6 +76,7 @@ async def work(settings: Settings, *, child: bool) -> None:
         queue = RedisJobQueue(
             client, blocking, store_rules(settings), lease=settings.lease, budget=_STORE_BUDGET
         )
+        stack.push_async_callback(queue.aclose)
         rules = WorkerRules(
             name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
             concurrency=settings.worker_concurrency,

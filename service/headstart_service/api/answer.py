@@ -22,12 +22,15 @@ class Answer:
     lives_for: float
     """Seconds until the run expired, when it was read."""
 
-    def missing(self, steps: Sequence[str]) -> set[str]:
-        """Which of these steps have not ended; none given means all of the run's."""
+    def settles(self, steps: Sequence[str]) -> bool:
+        """Whether all of these steps have ended; none given means all of the run's.
+
+        One that the run does not have will never end, so it counts as if it had.
+        """
         if self.final:
-            return set()
-        wanted = steps or self.states
-        return {step for step in wanted if step in self.states and not self.states[step].ended}
+            return True
+        states = self.states
+        return all(states[step].ended for step in steps or states if step in states)
 
 
 def answer_from(snapshot: Snapshot) -> Answer:

@@ -1,17 +1,23 @@
-"""One subscription for a whole process, shared by everybody in it who waits for a run."""
+"""One subscription for a whole process, shared by everybody in it who waits for a run.
+
+Who waits for the same run shares its looks, too: a look is one read, begun when something was
+announced that may end a wait, and its answer ends all the waits that it satisfies.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
 
 from ..domain import Announcement, RunKey
 from ..errors import StoreUnavailable
+from .answer import Answer, answer_from
 from .near_cache import NearCache
+from .ports import RunStore
+from .topic import Topic, Waiter
 
 log = logging.getLogger(__name__)
 
@@ -21,115 +27,179 @@ POLL = 10.0
 """Seconds after which waiters look for themselves, should an announcement have been lost."""
 _POLL_SHARES = 20
 """In how many parts waiters do so: all at once, thousands of reads would delay every other."""
+_BREATH = 0.1
+"""Seconds between looks while the store is away and a caller still waits."""
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 1.0
 _OUTDATING = frozenset({"started", "cancelled", "dropped"})
 
 
-class Listener:
-    """One waiter's ear. Hears only what can end its wait, unless it wants to hear everything."""
-
-    def __init__(self, topic: Topic, *, everything: bool) -> None:
-        self.topic = topic
-        self._everything = everything
-        self._expected: set[str] = set()
-        self._woken = asyncio.Event()
-
-    def expect(self, steps: AbstractSet[str], since: int) -> None:
-        """Wake up when all of these steps have ended; with none, when the run has.
-
-        `since` is the topic's generation when the caller began its last look: if something was
-        announced after that, look again at once.
-        """
-        self._expected = set(steps)
-        if self.topic.generation == since:
-            self._woken.clear()
-        else:
-            self._woken.set()
-
-    def hear(self, announcement: Announcement) -> None:
-        """Wake up if this is what the waiter waits for."""
-        if not self._everything:
-            if announcement.kind in ("claimed", "released"):
-                return
-            if announcement.kind == "step":
-                if not self._expected:
-                    return
-                self._expected.difference_update(announcement.steps)
-                if self._expected:
-                    return
-        self._woken.set()
-
-    def wake(self) -> None:
-        """Wake up to look, whatever happened."""
-        self._woken.set()
-
-    async def wait(self, seconds: float | None) -> bool:
-        """Sleep until woken. False after so many seconds without; None is no limit."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return False
-        return True
-
-
-@dataclass(slots=True, eq=False)
-class Topic:
-    """A run that somebody waits for. `generation` grows whenever its state may have changed."""
-
-    key: RunKey
-    generation: int = 0
-    listeners: set[Listener] = field(default_factory=set)
-
-    def wake(self) -> None:
-        """Make everyone look, whatever happened."""
-        self.generation += 1
-        for listener in self.listeners:
-            listener.wake()
-
-
 class Hub:
-    """Hears every announcement; wakes listeners and drops outdated answers from the near-cache."""
+    """Hears every announcement; looks for those who wait, and drops what is outdated."""
 
-    def __init__(self, subscribe: Subscribe, cache: NearCache) -> None:
+    def __init__(self, store: RunStore, subscribe: Subscribe, cache: NearCache) -> None:
+        self._store = store
         self._subscribe = subscribe
         self._cache = cache
         self._topics: dict[RunKey, Topic] = {}
+        self._looks: set[asyncio.Task[None]] = set()
         self.hearing = False
         """Whether announcements arrive now."""
-        self.closing = False
-        """Whether this process is about to end, so that nobody shall wait any more."""
-
-    @contextmanager
-    def listen(self, key: RunKey, *, everything: bool = False) -> Iterator[Listener]:
-        """Hear what is announced about `key` from now on."""
-        topic = self._topics.setdefault(key, Topic(key))
-        listener = Listener(topic, everything=everything)
-        topic.listeners.add(listener)
-        try:
-            yield listener
-        finally:
-            topic.listeners.discard(listener)
-            if not topic.listeners and self._topics.get(key) is topic:
-                del self._topics[key]
+        self._closing = False
 
     @property
     def listeners(self) -> int:
-        """How many wait now."""
-        return sum(len(topic.listeners) for topic in self._topics.values())
+        """How many wait or watch now."""
+        return sum(topic.holders for topic in self._topics.values())
+
+    async def read(self, key: RunKey) -> Answer:
+        """What exists now. Raises RunNotFound and StoreUnavailable."""
+        with self._cache.reading(key) as reading:
+            answer = answer_from(await self._store.read(key))
+            self._cache.put(reading, answer)
+            return answer
+
+    async def wait(
+        self,
+        key: RunKey,
+        met: Callable[[Answer], bool],
+        steps: AbstractSet[str],
+        *,
+        deadline: float,
+        grace: float,
+        min_revision: int,
+    ) -> Answer:
+        """The first answer that is `met`, or what exists at the deadline, which is loop time.
+
+        The end of `steps` may make it so; with none, the end of the run. What is seen at the
+        deadline may be `grace` seconds late. Raises RunNotFound, and StoreUnavailable when nothing
+        could be read at all.
+        """
+        with self._held(key) as topic:
+            if topic.answer is not None and topic.answer.revision < min_revision:
+                topic.generation += 1  # the caller knows more than this process has heard
+            return await self._met(topic, met, steps, deadline, grace)
+
+    async def watch(self, key: RunKey) -> AsyncGenerator[Answer]:
+        """What exists now, and after every change; for ever. Raises as `wait` does."""
+        told: Answer | None = None
+
+        def changed(answer: Answer) -> bool:
+            return told is None or answer.data != told.data
+
+        with self._held(key) as topic:
+            while True:
+                told = await self._met(topic, changed, None)
+                yield told
+
+    async def _met(
+        self,
+        topic: Topic,
+        met: Callable[[Answer], bool],
+        steps: AbstractSet[str] | None,
+        deadline: float | None = None,
+        grace: float = 0.0,
+    ) -> Answer:
+        if not self.hearing:
+            # A look that is under way may have missed what nobody has announced.
+            topic.generation += 1
+        latest = topic.latest
+        if latest is not None and (self._closing or met(latest)):
+            return latest
+        loop = asyncio.get_running_loop()
+        generation = topic.generation
+        waiter = Waiter(met, steps, generation, loop.create_future(), latest, self._closing)
+        timer: asyncio.TimerHandle | None = None
+        topic.add(waiter)
+        try:
+            if topic.looked < 0 and len(topic.waiters) == 1:
+                # Most often it is there already, and then nobody has to share this first look.
+                topic.settle(await self.read(topic.key), generation)
+                if topic.looked < topic.asked and not waiter.future.done():
+                    self._ask(topic)
+            elif latest is None:
+                self._ask(topic)
+            if deadline is not None and not waiter.future.done():
+                timer = loop.call_at(deadline, self._expire, topic, waiter, grace)
+            return await waiter.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            topic.remove(waiter)
+
+    @contextmanager
+    def _held(self, key: RunKey) -> Iterator[Topic]:
+        """The topic, which hears what is announced about `key` as long as anybody holds it."""
+        topic = self._topics.setdefault(key, Topic(key))
+        topic.holders += 1
+        try:
+            yield topic
+        finally:
+            topic.holders -= 1
+            if not topic.holders:
+                del self._topics[key]
+
+    def outdate(self, key: RunKey) -> None:
+        """Give nobody what is known of this run until it was read again."""
+        self._cache.drop(key)
+        topic = self._topics.get(key)
+        if topic is not None:
+            topic.generation += 1
 
     def release(self) -> None:
-        """Let nobody wait any more: whoever does answers with what exists now."""
-        self.closing = True
-        for topic in self._topics.values():
-            topic.wake()
+        """Let nobody wait any more: whoever does is answered with what exists now."""
+        self._closing = True
+        for topic in list(self._topics.values()):
+            for waiter in list(topic.waiters):
+                self._expire(topic, waiter, _BREATH)
 
     async def run(self) -> None:
         """Listen for ever. Whoever starts this task cancels it."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._hear(), name="announcements")
-            group.create_task(self._poll(), name="poll")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._hear(), name="announcements")
+                group.create_task(self._poll(), name="poll")
+        finally:
+            for look in self._looks:
+                look.cancel()
+            await asyncio.gather(*self._looks, return_exceptions=True)
+
+    def _expire(self, topic: Topic, waiter: Waiter, grace: float) -> None:
+        """Its time is over: give it what exists, and what it has seen if that cannot be read."""
+        waiter.overdue = True
+        if waiter.seen is None:
+            return  # its first look is under way, and the store's patience is short
+        if not self.hearing:
+            topic.generation += 1
+        if topic.latest is not None:
+            waiter.give(topic.latest)
+            return
+        self._ask(topic)
+        asyncio.get_running_loop().call_later(grace, waiter.give_seen)
+
+    def _ask(self, topic: Topic) -> None:
+        """Have this topic looked at as it is now."""
+        topic.asked = topic.generation
+        if topic.look is None:
+            topic.look = asyncio.create_task(self._look(topic), name=f"read {topic.key}")
+            self._looks.add(topic.look)
+            topic.look.add_done_callback(self._looks.discard)
+
+    async def _look(self, topic: Topic) -> None:
+        """Look until nobody asks any more, or nobody waits."""
+        try:
+            while topic.waiters and topic.looked < topic.asked:
+                generation = topic.generation
+                try:
+                    topic.settle(await self.read(topic.key), generation)
+                except StoreUnavailable as error:
+                    topic.refuse(error, generation, unseen_only=True)
+                    await asyncio.sleep(_BREATH)
+                except Exception as error:  # noqa: BLE001  # each waiter gets it
+                    topic.looked = generation
+                    topic.refuse(error, generation, unseen_only=False)
+        finally:
+            topic.look = None
 
     async def _hear(self) -> None:
         retry = _FIRST_RETRY
@@ -140,7 +210,7 @@ class Hub:
                     self.hearing = True
                     # What was announced before is lost.
                     for topic in self._topics.values():
-                        topic.wake()
+                        self._stir(topic)
                     retry = _FIRST_RETRY
                     async for announcement in announcements:
                         self._dispatch(announcement)
@@ -158,13 +228,17 @@ class Hub:
             for first in range(_POLL_SHARES):
                 await asyncio.sleep(POLL / _POLL_SHARES)
                 for topic in topics[first::_POLL_SHARES]:
-                    topic.wake()
+                    self._stir(topic)
+
+    def _stir(self, topic: Topic) -> None:
+        """Look, whatever happened."""
+        topic.generation += 1
+        if topic.waiters:
+            self._ask(topic)
 
     def _dispatch(self, announcement: Announcement) -> None:
         if announcement.kind in _OUTDATING:
             self._cache.drop(announcement.key)
         topic = self._topics.get(announcement.key)
-        if topic is not None:
-            topic.generation += 1
-            for listener in topic.listeners:
-                listener.hear(announcement)
+        if topic is not None and topic.hear(announcement):
+            self._ask(topic)

@@ -15,7 +15,6 @@ from ..domain import RunPlan, Status
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
 from . import convert
-from .near_cache import NearCache
 from .ports import RunStore
 from .reader import ResultReader
 
@@ -45,13 +44,11 @@ class PrecomputeServicer:
         store: RunStore,
         registry: Registry,
         reader: ResultReader,
-        cache: NearCache,
         rules: ApiRules,
     ) -> None:
         self._store = store
         self._registry = registry
         self._reader = reader
-        self._cache = cache
         self._rules = rules
 
     async def start_precompute(
@@ -68,7 +65,7 @@ class PrecomputeServicer:
             raise InvalidRequest(violations)
         started = await self._store.start(key, plan, ttl, restart=request.restart)
         # Before the caller knows of the start, nobody here may be given what was before it.
-        self._cache.drop(key)
+        self._reader.outdate(key)
         return pb.StartPrecomputeResponse(
             namespace=key.namespace,
             key=key.key,
@@ -108,7 +105,7 @@ class PrecomputeServicer:
         """End a live run."""
         key = convert.checked_key(request.namespace, request.key)
         cancelled = await self._store.cancel(key)
-        self._cache.drop(key)
+        self._reader.outdate(key)
         return pb.CancelPrecomputeResponse(
             namespace=key.namespace,
             key=key.key,

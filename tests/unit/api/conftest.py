@@ -166,8 +166,8 @@ async def api() -> AsyncIterator[Api]:
     wire = Wire()
     store = FakeStore(wire)
     cache = NearCache(1_000_000)
-    hub = Hub(wire.subscribe, cache)
-    reader = ResultReader(store, hub, cache, Registry([PIPELINE]))  # type: ignore[arg-type]
+    hub = Hub(store, wire.subscribe, cache)  # type: ignore[arg-type]
+    reader = ResultReader(hub, cache, Registry([PIPELINE]))
     running = asyncio.create_task(hub.run(), name="hub")
     await wait_until(lambda: hub.hearing)
     yield Api(store, wire, cache, hub, reader)
@@ -204,6 +204,5 @@ def servicer_of(reader: Any = None, store: Any = None) -> PrecomputeServicer:
         store,
         Registry([BRIDGING, PIPELINE]),
         reader or FakeReader(),
-        NearCache(1000),
         ApiRules(result_ttl=1800.0, max_records=1000),
     )

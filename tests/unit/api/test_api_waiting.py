@@ -12,7 +12,7 @@ from headstart_service.api import reader as reader_module
 from headstart_service.domain import RunKey, Status, StepState
 from headstart_service.errors import InvalidRequest, RunNotFound, StoreUnavailable
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import COMPLETED, Api
+from tests.unit.api.conftest import COMPLETED, KEY, Api
 
 RUNNING = StepState.RUNNING
 
@@ -126,9 +126,77 @@ async def test_a_waiter_does_not_share_a_read_that_began_before_its_news(api: Ap
     await wait_until(lambda: api.store.reads == before + 1)
     await api.parked(2)
     api.store.end("two")
-    await wait_until(lambda: api.store.reads == before + 2)
+    await api.parked(2)
+    assert api.store.reads == before + 1, "a topic has one look under way at a time"
     api.store.gate.set()
-    await asyncio.gather(soon(for_one), soon(for_two))
+    assert states(await soon(for_two))["two"] == "COMPLETED"
+    await soon(for_one)
+    assert api.store.reads == before + 2
+
+
+async def test_those_who_come_while_others_wait_are_told_what_they_saw(api: Api) -> None:
+    api.store.now(one=COMPLETED)
+    first = api.get()
+    await api.parked()
+    await soon(api.get("one"))
+    others = [api.get() for _ in range(20)]
+    await api.parked(21)
+    assert api.store.reads == 1, "nothing was announced since the first look"
+    api.store.end("two", "three")
+    await asyncio.gather(*map(soon, [first, *others]))
+    assert api.store.reads == 2
+
+
+async def test_what_this_process_started_is_not_answered_from_an_older_look(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    api.store.now(revision=2, one=COMPLETED)  # its announcement is still under way
+    api.reader.outdate(KEY)
+    assert pb.GetResultsResponse.FromString(await soon(api.get("one"))).revision == 2
+    assert not waiter.done()
+    api.store.end("two", "three")
+    await soon(waiter)
+
+
+async def test_who_knows_of_a_later_revision_is_not_told_what_others_saw(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    api.store.now(revision=2, one=COMPLETED)
+    answer = await asyncio.wait_for(api.reader.get(KEY, ("one",), 20.0, 2), 5)
+    assert pb.GetResultsResponse.FromString(answer).revision == 2
+    with pytest.raises(RunNotFound, match="revision 3"):
+        await api.reader.get(KEY, (), 20.0, 3)
+    api.store.end("two", "three")
+    await soon(waiter)
+
+
+@pytest.mark.parametrize(("revision", "reads"), [(1, 1), (2, 2)])
+async def test_a_start_that_the_first_look_has_seen_costs_no_other(
+    api: Api, revision: int, reads: int
+) -> None:
+    api.store.gate.clear()
+    waiter = api.get()
+    await wait_until(lambda: api.store.reads == 1)
+    api.wire.say("started", revision=revision)
+    await asyncio.sleep(0.01)
+    api.store.now(revision=revision)
+    api.store.gate.set()
+    await wait_until(lambda: api.store.reads == reads)
+    await api.parked()
+    assert api.store.reads == reads
+    waiter.cancel()
+    await asyncio.wait({waiter})
+
+
+async def test_when_the_server_stops_those_who_wait_are_told_what_exists(api: Api) -> None:
+    api.store.now(one=COMPLETED)
+    waiters = [api.get(), api.get("two")]
+    await api.parked(2)
+    api.hub.release()
+    for waiter in waiters:
+        assert states(await soon(waiter))["one"] == "COMPLETED"
+    late = await soon(api.get())
+    assert states(late)["one"] == "COMPLETED"
 
 
 async def test_a_waiter_that_goes_away_harms_no_other(api: Api) -> None:

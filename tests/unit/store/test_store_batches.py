@@ -1,0 +1,166 @@
+"""Calls that travel together: who shares a trip, and who shares its fate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from headstart_service.errors import CapacityExhausted, StoreUnavailable
+from headstart_service.store.batches import ScriptBatches
+from headstart_service.store.keys import FIXED, PartitionKeys
+from tests.support.waiting import wait_until
+
+
+
+class FakeRedis:
+    """Answers each call with its first argument, once `gate` is open."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.batches: list[list[str]] = []
+        self.fails: Exception | None = None
+
+    def register_script(self, script: str) -> Any:
+        async def run(keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+            calls, at = [], 4
+            for _ in range(args[3]):
+                calls.append(args[at + 1])
+                at += 1 + args[at]
+            assert len(keys) == len(FIXED) + len(calls)
+            self.batches.append(calls)
+            await self.gate.wait()
+            if self.fails:
+                raise self.fails
+            return [ResponseError("no") if call == "bad" else f"{script} {call}" for call in calls]
+
+        return run
+
+
+@pytest.fixture
+def redis() -> FakeRedis:
+    return FakeRedis()
+
+
+@pytest.fixture
+async def batches(redis: FakeRedis) -> AsyncIterator[ScriptBatches]:
+    made = ScriptBatches(redis, {"a": "A", "b": "B"}, budget=5.0, connections=2)
+    yield made
+    await made.aclose()
+
+
+def ask(batches: ScriptBatches, text: str, script: str = "a", partition: int = 0) -> Any:
+    keys = PartitionKeys(partition)
+    return asyncio.ensure_future(batches.call(script, keys, f"run:{text}", [text]))
+
+
+async def held(batches: ScriptBatches, redis: FakeRedis) -> Any:
+    """One call that is under way and does not end."""
+    redis.gate.clear()
+    first = ask(batches, "first")
+    await wait_until(lambda: len(redis.batches) == 1)
+    return first
+
+
+async def test_what_is_asked_during_a_trip_shares_the_next(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    first = await held(batches, redis)
+    others = [ask(batches, str(i)) for i in range(10)]
+    await asyncio.sleep(0.01)
+    redis.gate.set()
+    assert await first == "A first"
+    assert await asyncio.gather(*others) == [f"A {i}" for i in range(10)]
+    assert redis.batches == [["first"], [str(i) for i in range(10)]]
+
+
+async def test_scripts_and_partitions_do_not_wait_for_each_other(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    first = await held(batches, redis)
+    others = [ask(batches, "b", "b"), ask(batches, "p", "a", 1)]
+    await wait_until(lambda: len(redis.batches) == 2)
+    redis.gate.set()
+    assert await asyncio.gather(first, *others) == ["A first", "B b", "A p"]
+
+
+async def test_a_batch_is_bounded_in_calls_and_bytes(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    first = await held(batches, redis)
+    many = [ask(batches, f"{i}") for i in range(40)]
+    large = [ask(batches, "x" * 700_000) for _ in range(2)]
+    await asyncio.sleep(0)
+    redis.gate.set()
+    await asyncio.gather(first, *many, *large)
+    assert [len(batch) for batch in redis.batches] == [1, 32, 9, 1]
+
+
+async def test_an_error_of_one_call_is_its_own(batches: ScriptBatches, redis: FakeRedis) -> None:
+    first = await held(batches, redis)
+    good, bad = ask(batches, "good"), ask(batches, "bad")
+    redis.gate.set()
+    assert [await first, await good] == ["A first", "A good"]
+    with pytest.raises(StoreUnavailable) as caught:
+        await bad
+    assert type(caught.value.__cause__) is ResponseError
+    assert len(redis.batches) == 2
+
+
+async def test_when_redis_is_away_all_who_wait_are_told_at_once(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    first = await held(batches, redis)
+    others = [ask(batches, str(i)) for i in range(40)]
+    await asyncio.sleep(0)
+    redis.fails = RedisConnectionError("gone")
+    redis.gate.set()
+    for call in (first, *others):
+        with pytest.raises(StoreUnavailable):
+            await call
+    assert len(redis.batches) == 1
+    redis.fails = None
+    assert await ask(batches, "again") == "A again"
+
+
+async def test_a_full_redis_is_told_to_those_of_that_batch_alone(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    first = await held(batches, redis)
+    other = ask(batches, "other")
+    await asyncio.sleep(0)
+    redis.fails = OutOfMemoryError("full")
+    redis.gate.set()
+    for call in (first, other):
+        with pytest.raises(CapacityExhausted):
+            await call
+    assert len(redis.batches) == 2
+
+
+async def test_a_call_whose_caller_has_gone_is_not_sent(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    first = await held(batches, redis)
+    gone, stays = ask(batches, "gone"), ask(batches, "stays")
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait({gone})
+    redis.gate.set()
+    assert await first
+    assert await stays
+    assert redis.batches == [["first"], ["stays"]]
+
+
+async def test_closing_ends_what_is_under_way(batches: ScriptBatches, redis: FakeRedis) -> None:
+    first = await held(batches, redis)
+    other = ask(batches, "other")
+    await asyncio.sleep(0)
+    await batches.aclose()
+    await asyncio.wait({first, other})
+    assert first.cancelled()
+    assert other.cancelled()
