@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -135,4 +135,5 @@ async def hand_worker(url: str, max_records: int = 100_000) -> AsyncIterator[Han
         queue = RedisJobQueue(client, blocking, rules, lease=600, budget=10)
         await queue.prepare_queue()
         store = RedisStore(client, rules, budget=10, connections=WORKER.connections)
-        yield HandWorker(store, queue, providers)
+        async with aclosing(queue), aclosing(store):
+            yield HandWorker(store, queue, providers)

@@ -6,6 +6,7 @@ end in `_us`; durations are seconds.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -99,9 +100,10 @@ def has_control_characters(text: str) -> bool:
 
 
 def digest(value: Any) -> str:
-    """A 128-bit fingerprint (32 hex digits of SHA-256) of `value`'s canonical JSON."""
+    """A 128-bit fingerprint of `value`'s canonical JSON: SHA-256 in 22 base64url characters."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    fingerprint = hashlib.sha256(canonical.encode()).digest()[:16]
+    return base64.urlsafe_b64encode(fingerprint).decode().rstrip("=")
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     )
     worker: bool = Field(True, description="Whether `serve` runs a worker in a child process.")
     worker_concurrency: int = Field(
-        32, ge=1, le=1024, description="How many runs one worker computes at once."
+        64, ge=1, le=1024, description="How many runs one worker computes at once."
     )
     lease: float = Field(
         10.0,

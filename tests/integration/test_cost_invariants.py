@@ -23,8 +23,9 @@ def test_a_ready_result_is_one_round_trip_at_first_and_then_none(costs: Costs):
     assert costs.hit == 0
 
 
-def test_a_run_of_one_step_is_a_claim_and_two_commits(costs: Costs):
-    assert costs.run == 3
+def test_a_run_of_one_quick_step_is_a_claim_and_a_commit(costs: Costs):
+    # And one more when it is so late that it is shown as running.
+    assert 2 <= costs.run <= 3
 
 
 def test_a_worker_asks_for_jobs_twice_for_each_that_it_gets(costs: Costs):

@@ -18,6 +18,9 @@ from .step import DIGEST_PARAMETER, Step
 
 log = logging.getLogger(__name__)
 
+_SHOW_AFTER = 0.005
+"""Seconds after which a new run's first steps are shown as running."""
+
 
 async def run(
     claim: Claim, pipeline: Pipeline, providers: Mapping[str, Any], ledger: RunLedger
@@ -33,8 +36,9 @@ async def run(
 class _Run:
     """The state of one run: which steps have which value, and which are still to start.
 
-    Only one task at a time writes to the ledger. What ends meanwhile is gathered and goes with the
-    next write, so no write can overtake another.
+    A step starts as soon as its inputs exist; what is shown of it follows. Only one task at a time
+    writes to the ledger. What happens meanwhile is gathered and goes with the next write, so no
+    write can overtake another.
     """
 
     def __init__(
@@ -50,18 +54,24 @@ class _Run:
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._values: dict[str, Any] = {}
         self._waiting = [name for name in self._digests if name not in claim.ended]
-        self._running = 0
+        self._running: set[str] = set()
+        self._unshown: list[str] = []
         self._unwritten: list[StepRecord] = []
-        self._ready: list[Step] = []
         self._failure = ""
+        self._finished = False
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def to_end(self) -> Status:
-        self._advance()
         try:
             async with asyncio.TaskGroup() as group:
-                await self._write(group)
+                self._advance(group)
+                if self._running:
+                    # A step that ends sooner is never shown as running: that saves a write.
+                    await asyncio.wait(
+                        self._tasks, timeout=_SHOW_AFTER, return_when=asyncio.FIRST_COMPLETED
+                    )
+                await self._write()
         except BaseExceptionGroup as errors:
             expected = errors.subgroup(HeadstartError)
             if expected is None:
@@ -72,36 +82,40 @@ class _Run:
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
         record, error = await self._attempt(step)
-        self._running -= 1
+        self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)
         if record.state is not StepState.COMPLETED:
             self._fail_if_required(step, error)
-        self._advance()
-        async with self._writing:
-            if self._unwritten:
-                await self._write(group)
+        self._advance(group)
+        await self._write()
 
-    async def _write(self, group: asyncio.TaskGroup) -> None:
-        """Write what ended, then start what became ready or end the run."""
-        ended, self._unwritten = self._unwritten, []
-        ready, self._ready = self._ready, []
+    async def _write(self) -> None:
+        """Write what ended and what runs now; end the run when nothing does."""
+        async with self._writing:
+            if self._finished:
+                return
+            ended, self._unwritten = self._unwritten, []
+            shown = [name for name in self._unshown if name in self._running]
+            self._unshown = []
+            if self._failure or not self._running:
+                self._finished = True
+                await self._finish(ended)
+            elif ended or shown:
+                running = [_record(name, StepState.RUNNING) for name in shown]
+                await self._ledger.commit(self._lease, ended, running)
+
+    async def _finish(self, ended: list[StepRecord]) -> None:
         if self._failure:
             for task in self._tasks - {asyncio.current_task()}:
                 task.cancel()
             ended.extend(self._abandoned())
             await self._ledger.finish(self._lease, ended, Status.FAILED, self._failure)
-        elif self._running:
-            running = [_record(s.name, StepState.RUNNING) for s in ready]
-            await self._ledger.commit(self._lease, ended, running)
-            for step in ready:
-                name = f"{self._lease.job.key} {step.name}"
-                self._tasks.add(group.create_task(self._one(group, step), name=name))
         else:
             await self._ledger.finish(self._lease, ended, Status.COMPLETED, "")
 
-    def _advance(self) -> None:
-        """Take every step that can start now, and skip every one that never can."""
+    def _advance(self, group: asyncio.TaskGroup) -> None:
+        """Start every step that can start now, and skip every one that never can."""
         still_waiting = []
         for name in self._waiting:  # in dependency order, so one pass settles chains of skips
             step = self._pipeline.by_name[name]
@@ -113,8 +127,12 @@ class _Run:
                 self._unwritten.append(_record(name, StepState.SKIPPED, error=reason))
                 self._fail_if_required(step, reason)
             elif all(state is StepState.COMPLETED for state in states.values()):
-                self._ready.append(step)
-                self._running += 1
+                self._running.add(name)
+                self._unshown.append(name)
+                task = group.create_task(
+                    self._one(group, step), name=f"{self._lease.job.key} {name}"
+                )
+                self._tasks.add(task)
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting

@@ -19,7 +19,7 @@ from .runner import run
 log = logging.getLogger(__name__)
 
 _POLL = 1.0
-_BURST = 16
+_BURST = 64
 _SWEEP_EVERY = 5.0
 _CANCEL_AGAIN = 1.0
 

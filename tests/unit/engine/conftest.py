@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import BaseModel
 
-from headstart_service.domain import RunKey, Snapshot, Started, Status
+from headstart_service.domain import RunKey, Snapshot, Started, Status, StepState
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step
 from headstart_service.engine.worker import Worker, WorkerRules
@@ -95,6 +95,14 @@ class Backend:
 
         await wait_until(reached)
 
+    async def until_kept(self, name: str, step: str) -> None:
+        """Return once the result of a run's step is in the store."""
+
+        async def kept() -> bool:
+            return (await self.snapshot(name)).states[step] is StepState.COMPLETED
+
+        await wait_until(kept)
+
     async def until_heard(self, listeners: int = 1) -> None:
         """Return when so many workers listen for withdrawals."""
         async with self.valkey.client() as client:
@@ -140,9 +148,10 @@ async def backend_on(
             stack.push_async_callback(client.aclose)
         api, client, blocking = clients
         store = RedisStore(api, rules, budget=5.0, connections=3)
-        yield Backend(
-            valkey, store, RedisJobQueue(client, blocking, rules, lease=lease, budget=budget)
-        )
+        queue = RedisJobQueue(client, blocking, rules, lease=lease, budget=budget)
+        stack.push_async_callback(store.aclose)
+        stack.push_async_callback(queue.aclose)
+        yield Backend(valkey, store, queue)
 
 
 @pytest.fixture

@@ -303,20 +303,21 @@ async def test_a_write_that_fails_stops_every_step_and_is_told(error: Exception)
     assert ledger.end is None
 
 
-async def test_a_lease_lost_before_anything_runs_starts_nothing() -> None:
+async def test_a_lease_that_was_lost_already_stops_what_has_begun() -> None:
     ledger = Ledger()
     ledger.failure = LeaseLost("default/run")
     sleeper, _, running = sleeping_run(ledger)
     with pytest.raises(LeaseLost):
         await running
-    assert not sleeper.began.is_set()
+    assert sleeper.stopped
+    assert tasks_left() == set()
 
 
 async def test_cancelling_a_run_stops_its_steps_and_writes_nothing_more() -> None:
     ledger = Ledger()
     sleeper, _, running = sleeping_run(ledger)
     await sleeper.began.wait()
-    await wait_until(lambda: len(ledger.writes) == 2)
+    await wait_until(lambda: len(ledger.writes) == 1)
     running.cancel()
     await asyncio.wait({running})
     assert running.cancelled()
@@ -333,7 +334,7 @@ async def test_cancelling_a_run_during_a_write_leaves_no_task_behind() -> None:
     running.cancel()
     await asyncio.wait({running})
     assert running.cancelled()
-    assert not sleeper.began.is_set()
+    assert sleeper.stopped
     assert tasks_left() == set()
 
 

@@ -29,7 +29,7 @@ async def test_a_worker_never_runs_more_at_once_than_it_may(backend: Backend) ->
             await backend.until(name, Status.COMPLETED)
     assert backend.control.peak == 3
     assert set(backend.control.first.values()) == {1}
-    assert tasks_left() == set()
+    await wait_until(lambda: not tasks_left())
 
 
 async def test_one_slot_serves_every_partition_in_turn(valkey: Valkey) -> None:
@@ -66,7 +66,7 @@ async def test_draining_lets_a_run_end(backend: Backend) -> None:
     await serving
     assert await backend.status("g") is Status.COMPLETED
     assert await backend.status("later") is Status.PENDING
-    assert tasks_left() == set()
+    await wait_until(lambda: not tasks_left())
 
 
 async def test_what_a_drain_cuts_off_is_handed_on_with_its_finished_steps(
@@ -93,10 +93,11 @@ async def test_a_worker_that_was_killed_is_replaced_and_finished_steps_are_kept(
         await backend.start("g")
         killed = asyncio.create_task(backend.worker("w1", lease=0.6).serve())
         await wait_until(lambda: backend.control.running)
+        await backend.until_kept("g", "first")
         killed.cancel()
         await asyncio.wait({killed})
         assert killed.cancelled()
-        assert tasks_left() == set()
+        await wait_until(lambda: not tasks_left())
         assert await backend.status("g") is Status.IN_PROGRESS
         backend.control.gates["g"].set()
         async with backend.working("w2", lease=0.6):
@@ -173,6 +174,7 @@ async def test_a_replaced_run_is_stopped_at_once_and_the_new_one_is_run(backend:
     async with backend.working(lease=600.0, concurrency=1):
         await backend.until_heard()
         await wait_until(lambda: backend.control.second["g"] == 1)
+        await backend.until_kept("g", "first")
         started = await backend.start("g", "new")
         assert started.revision == 2
         await wait_until(lambda: backend.control.second["g"] == 2, within=5)
@@ -235,7 +237,7 @@ async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: B
         with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug")):
             await serving
     assert backend.control.running == 0
-    assert tasks_left() == set()
+    await wait_until(lambda: not tasks_left())
 
 
 async def test_a_run_that_breaks_the_runner_fails_alone(
@@ -313,4 +315,4 @@ async def test_a_cancellation_that_a_library_swallows_does_not_keep_a_worker(
         await asyncio.wait({serving})
     assert backend.queue.swallowed
     assert bool(serving.exception()) == bool(bug)
-    assert tasks_left() == set()
+    await wait_until(lambda: not tasks_left())

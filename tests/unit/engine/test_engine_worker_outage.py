@@ -96,7 +96,7 @@ async def test_a_worker_can_stop_before_it_ever_reached_its_store(valkey: Valkey
         worker.stop()
         async with asyncio.timeout(5):
             await serving
-        assert tasks_left() == set()
+        await wait_until(lambda: not tasks_left())
 
 
 async def test_a_worker_that_drains_during_an_outage_ends_without_an_error(
@@ -108,4 +108,4 @@ async def test_a_worker_that_drains_during_an_outage_ends_without_an_error(
             await wait_until(lambda: backend.control.running)
             await valkey.kill()
         assert backend.control.running == 0
-        assert tasks_left() == set()
+        await wait_until(lambda: not tasks_left())

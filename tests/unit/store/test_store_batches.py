@@ -16,7 +16,6 @@ from headstart_service.store.keys import FIXED, PartitionKeys
 from tests.support.waiting import wait_until
 
 
-
 class FakeRedis:
     """Answers each call with its first argument, once `gate` is open."""
 

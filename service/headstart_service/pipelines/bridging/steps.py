@@ -74,7 +74,8 @@ async def null_samples(
     scores = await scan.relevance(embed_endpoints.anchor, embed_endpoints.target)
     index = vocabulary.index
     ends = [index[word] for word in (anchor, target) if word in index]
-    arguments = (scores, ends, clue_count, null_sample_count, int(step_digest, 16))
+    seed = int.from_bytes(step_digest.encode())
+    arguments = (scores, ends, clue_count, null_sample_count, seed)
     if clue_count * null_sample_count < _MANY_DRAWS:
         return draw(*arguments)
     return await asyncio.to_thread(draw, *arguments)
