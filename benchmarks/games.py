@@ -21,22 +21,42 @@ from .processes import start_server
 
 Pair = tuple[str, str]
 _WAIT = 60
+_FREQUENT, _LENGTH = 150_000, 4
+"""How many words to look at, and how many letters one needs to be a player's."""
 
 
 class Deck:
-    """Pairs of words, others for every hand that is dealt, and the same in every run."""
+    """Pairs of words, no word twice until all are used, and the same in every run."""
 
-    def __init__(self) -> None:
-        settings = load_settings({})
-        if not is_current(settings.vocabulary, settings.model, None):
-            raise Unavailable(f"no vocabulary in {settings.vocabulary}: headstart vocabulary build")
-        self._words = (settings.vocabulary / "words.txt").read_text().split()
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = list(words)
+        random.Random(0).shuffle(self._words)
+        self._next = 0
 
-    def deal(self, hand: int, number: int) -> list[Pair]:
-        """The pairs of one hand."""
-        chance = random.Random(hand)
-        pairs = (chance.sample(self._words, 2) for _ in range(number))
-        return [(anchor, target) for anchor, target in pairs]
+    def deal(self, number: int) -> list[Pair]:
+        """So many pairs."""
+        return [(self._word(), self._word()) for _ in range(number)]
+
+    def _word(self) -> str:
+        self._next += 1
+        return self._words[self._next % len(self._words)]
+
+
+def common_words() -> Sequence[str]:
+    """Those of the vocabulary, whose embeddings a worker knows. Raises Unavailable."""
+    settings = load_settings({})
+    if not is_current(settings.vocabulary, settings.model, None):
+        raise Unavailable(f"no vocabulary in {settings.vocabulary}: headstart vocabulary build")
+    return (settings.vocabulary / "words.txt").read_text().split()
+
+
+def uncommon_words() -> Sequence[str]:
+    """Words that a worker has to embed: the most frequent ones behind the vocabulary."""
+    from wordfreq import top_n_list
+
+    common = frozenset(common_words())
+    words = top_n_list("en", _FREQUENT)
+    return [w for w in words if w.isalpha() and len(w) >= _LENGTH and w not in common]
 
 
 class Player:

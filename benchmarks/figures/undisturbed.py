@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import count
 
 import grpc
 
-from ..games import Deck, Player
+from ..games import Deck, Player, uncommon_words
 from ..hand import hand_worker
 from ..harness import Bench, Figure
 from ..load import grpc_endpoint, paced, require_h2load
@@ -29,7 +28,7 @@ _STARTING = 16
 
 async def measure(bench: Bench) -> Sequence[Line]:
     require_h2load()
-    deck = Deck()
+    deck = Deck(uncommon_words())
     url = await bench.valkey()
     async with hand_worker(url) as hand:
         await hand.keep_game(KEY)
@@ -39,7 +38,6 @@ async def measure(bench: Bench) -> Sequence[Line]:
     answer = await call(address, GET, get_request())
     endpoint = grpc_endpoint(bench.work, address, GET, get_request(), answer)
     seconds = bench.pick(quick=1.0, full=5)
-    hands = count()
 
     async def p99() -> float:
         answers = await paced(endpoint, seconds, _RATE, bench.work / "paced.tsv")
@@ -49,7 +47,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
         return await p99()
 
     async def busy() -> float:
-        left = iter(deck.deal(next(hands), round(_RUNS_A_SECOND * seconds)))
+        left = iter(deck.deal(round(_RUNS_A_SECOND * seconds)))
 
         async def start() -> None:
             for pair in left:

@@ -59,6 +59,12 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(
         64, ge=1, le=1024, description="How many runs one worker computes at once."
     )
+    word_cache: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="Texts whose embeddings a worker remembers, beside its vocabulary.",
+    )
     lease: float = Field(
         10.0,
         ge=0.5,

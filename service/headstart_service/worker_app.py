@@ -24,7 +24,8 @@ from .providers.anthropic import HaikuModel
 from .providers.embeddings import SentenceEmbedder
 from .providers.encoder import SentenceEncoder
 from .providers.progress import build_progress
-from .providers.vocabulary import ensure_vocabulary, is_current
+from .providers.remembering import RememberingEmbedder
+from .providers.vocabulary import Vocabulary, ensure_vocabulary, is_current
 from .providers.words import Source
 from .settings import Settings
 from .store.connect import BLOCKING, WORKER
@@ -107,12 +108,12 @@ async def _providers(
 ) -> AsyncIterator[Mapping[str, Any]]:
     """What steps may name as a parameter: those of `PROVIDERS` that are wanted."""
     providers: dict[str, Any] = {}
+    known: Vocabulary | None = None
     async with AsyncExitStack() as stack:
         if wanted & {"embedder", "vocabulary", "scan"}:
             embedder = await stack.enter_async_context(
                 SentenceEmbedder(settings.model, threads=settings.compute_threads)
             )
-            providers["embedder"] = embedder
         if wanted & {"vocabulary", "scan"}:
             with build_progress() as progress:
                 vocabulary = await asyncio.to_thread(
@@ -123,11 +124,15 @@ async def _providers(
                     lambda: embedder.encode,
                     progress,
                 )
-            providers["vocabulary"] = vocabulary
+            providers["vocabulary"] = known = vocabulary
             scan = await stack.enter_async_context(VocabularyScan(vocabulary.matrix))
             providers["scan"] = scan
             # The first product reads the whole matrix from disk: not while a user waits.
             await scan.relevance(*vocabulary.matrix[:2])
+        if "embedder" in wanted:
+            providers["embedder"] = RememberingEmbedder(
+                embedder, known, remembered=settings.word_cache
+            )
         if "language_model" in wanted:
             key = settings.anthropic_api_key
             providers["language_model"] = await stack.enter_async_context(
