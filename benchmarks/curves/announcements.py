@@ -1,0 +1,102 @@
+"""What an announcement costs when ever more API processes hear it.
+
+Every API process hears every announcement. Listeners here are bare subscriptions, read by a task
+that throws away what it reads: Redis cannot tell the difference. An API process's part is measured
+on a real one, which is told of runs that nobody waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+
+from headstart_service.store.keys import PartitionKeys
+
+from ..harness import Bench, Figure
+from ..pipelines import LIGHT
+from ..processes import start_api
+from ..results import Line, Series
+from .curve import Curve, part, repeats, trace
+from .redis_cost import spent
+
+_SIZES = (1, 10, 100, 300)
+_MESSAGE = b"ended 1 - default:run-00000000"
+_BATCH = 100
+_CHANNEL = "benchmark:listened"
+_US, _BYTES = "µs of Redis's processor per announcement", "bytes sent per announcement"
+
+
+async def measure(bench: Bench) -> Sequence[Line]:
+    url = await bench.valkey()
+    redis = await bench.redis(url)
+    number = round(bench.pick(quick=500, full=2000))
+    costs: dict[float, list[float]] = {}
+    sent: dict[float, list[float]] = {}
+    for size in _SIZES:
+        async with AsyncExitStack() as stack:
+            await _listen(stack, url, size)
+            for _ in range(repeats(bench)):
+                cost, size_sent = await _publish(redis, _CHANNEL, number)
+                costs.setdefault(size, []).append(cost)
+                sent.setdefault(size, []).append(size_sent)
+        bench.tick(0.9 / len(_SIZES))
+    heard: list[float] = []
+    async with part(bench, 10) as here:
+        api, _ = await start_api(here, url, **LIGHT)
+        for _ in range(repeats(bench)):
+            await api.idle()
+            before = api.used_seconds()
+            await _publish(redis, PartitionKeys(0).events, number * 5)
+            await api.idle()
+            heard.append((api.used_seconds() - before) * 1e6 / (number * 5))
+    return [
+        *trace("publishing to them all", _US, costs),
+        *trace("publishing to them all", _BYTES, sent),
+        Line(
+            "an API process hears one that concerns nobody",
+            "µs of its processor",
+            Series("", heard),
+        ),
+    ]
+
+
+async def _listen(stack: AsyncExitStack, url: str, number: int) -> None:
+    """Subscribe so many, and read what they are sent."""
+    for _ in range(number):
+        client: Redis = await stack.enter_async_context(Redis.from_url(url, protocol=2))
+        pubsub = await stack.enter_async_context(client.pubsub())
+        await pubsub.subscribe(_CHANNEL)
+        await pubsub.get_message(timeout=5)
+        task = asyncio.create_task(_drain(pubsub))
+        stack.push_async_callback(asyncio.wait, [task])
+        stack.callback(task.cancel)
+
+
+async def _drain(pubsub: PubSub) -> None:
+    while True:
+        await pubsub.get_message(timeout=None)
+
+
+async def _publish(redis: Redis, channel: str, number: int) -> tuple[float, float]:
+    """Redis's processor time, and the bytes that it sent, for each of so many."""
+    before, sent = await spent(redis), await _sent(redis)
+    for _ in range(number // _BATCH):
+        pipeline = redis.pipeline(transaction=False)
+        for _ in range(_BATCH):
+            pipeline.publish(channel, _MESSAGE)
+        await pipeline.execute()
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.2)  # until all of it has been sent
+    used = await spent(redis) - before
+    return used.processor / number, (await _sent(redis) - sent) / number
+
+
+async def _sent(redis: Redis) -> int:
+    return int((await redis.info("stats"))["total_net_output_bytes"])
+
+
+CURVE = Curve(Figure("announcements", "An announcement, by who hears it", measure), "API processes")
