@@ -16,6 +16,7 @@ from redis.asyncio.client import PubSub
 
 from headstart_service.store.keys import PartitionKeys
 
+from ..hand import hand_worker
 from ..harness import Bench, Figure
 from ..pipelines import LIGHT
 from ..processes import start_api
@@ -61,7 +62,34 @@ async def measure(bench: Bench) -> Sequence[Line]:
             "µs of its processor",
             Series("", heard),
         ),
+        *await _game(bench, url, redis),
     ]
+
+
+async def _game(bench: Bench, url: str, redis: Redis) -> list[Line]:
+    """What a whole game against Haiku is to Redis: nobody listens, and nobody reads it."""
+    costs, announced, kept = [], [], []
+    async with hand_worker(url) as hand:
+        await hand.keep_games([f"warm-{number:04}" for number in range(_BATCH)])
+        for repetition in range(repeats(bench)):
+            before, memory, published = await spent(redis), *await _counts(redis)
+            await hand.keep_games([f"{repetition}-{number:06}" for number in range(_BATCH)])
+            after, memory_after, published_after = await spent(redis), *await _counts(redis)
+            costs.append((after - before).processor / _BATCH)
+            announced.append((published_after - published) / _BATCH)
+            kept.append((memory_after - memory) / _BATCH)
+    return [
+        Line("a game, from its start to its end", "µs of Redis's processor", Series("", costs)),
+        Line("a game, from its start to its end", "announcements", Series("", announced)),
+        Line("a game that is kept", "bytes in Redis", Series("", kept)),
+    ]
+
+
+async def _counts(redis: Redis) -> tuple[int, int]:
+    """Memory that is used, and announcements that were made."""
+    memory = await redis.info("memory")
+    stats = await redis.info("commandstats")
+    return int(memory["used_memory"]), int(stats["cmdstat_publish"]["calls"])
 
 
 async def _listen(stack: AsyncExitStack, url: str, number: int) -> None:

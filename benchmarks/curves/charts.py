@@ -8,8 +8,8 @@ from html import escape
 
 from ..results import Line, Result
 
-_WIDTH, _LEFT, _RIGHT, _PLOT = 760, 76, 24, 220
-_HEAD, _FOOT = 52, 56
+_WIDTH, _LEFT, _RIGHT, _PLOT = 760, 76, 24, 180
+_HEAD, _FOOT = 56, 62
 _LEGEND_ROW = 20
 _COLOURS = ("#2f6fde", "#d1652b", "#1a7f37", "#8250df", "#9aa5b5", "#b08800")
 _STYLE = (
@@ -78,14 +78,15 @@ def _titles(points: Sequence[Line]) -> list[str]:
 
 
 def _legend(body: list[str], titles: Sequence[str], top: int) -> int:
-    """One row a trace; gives where the plot begins."""
-    for colour, title in zip(_COLOURS, titles, strict=False):
+    """Two traces a row; gives where the plot begins."""
+    width = (_WIDTH - _LEFT - _RIGHT) // 2
+    for place, (colour, title) in enumerate(zip(_COLOURS, titles, strict=False)):
+        x, y = _LEFT + place % 2 * width, top + place // 2 * _LEGEND_ROW
         body.append(
-            f'<rect x="{_LEFT}" y="{top - 8}" width="16" height="4" fill="{colour}"/>'
-            f'<text x="{_LEFT + 24}" y="{top}">{escape(title)}</text>'
+            f'<rect x="{x}" y="{y - 7}" width="16" height="4" fill="{colour}"/>'
+            f'<text x="{x + 24}" y="{y}">{escape(title)}</text>'
         )
-        top += _LEGEND_ROW
-    return top
+    return top + -(-len(titles) // 2) * _LEGEND_ROW
 
 
 def _trace(body: list[str], points: Sequence[Line], colour: str, across: Scale, up: Scale) -> None:

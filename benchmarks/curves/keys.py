@@ -26,7 +26,7 @@ from ..harness import OURS, Bench, Figure
 from ..pipelines import LIGHT, NOOP
 from ..processes import start_api
 from ..ready import GET, SERVICE, get_request, unary
-from ..results import Line, percentile
+from ..results import Line, Series, percentile
 from .curve import Curve, repeats, trace
 from .fill import NO_LIMIT, Filler, filler
 from .redis_cost import spent
@@ -52,12 +52,12 @@ async def measure(bench: Bench) -> Sequence[Line]:
     sizes = _SIZES[:-1] if bench.quick else _SIZES
     empty = await _used(redis)
     samples: Samples = {}
-    rates: dict[float, list[float]] = {}
+    rates: list[float] = []
     for size in sizes:
         began, had = time.monotonic(), fill.count
         share = (size - had) / sizes[-1]
         await fill.fill(size, finish=True, tick=lambda done, share=share: bench.tick(done * share))
-        rates[size] = [(size - had) / (time.monotonic() - began)]
+        rates.append((size - had) / (time.monotonic() - began))
         kept = (await _used(redis) - empty) / await redis.dbsize()
         samples.setdefault(("a record", "bytes in Redis"), {})[size] = [kept]
         for _ in range(repeats(bench)):
@@ -67,7 +67,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
             cost = await _evicting(redis, url, time.monotonic_ns())
             samples.setdefault(("start when full", _US), {}).setdefault(size, []).append(cost)
     lines = [line for (title, unit), found in samples.items() for line in trace(title, unit, found)]
-    return [*lines, *trace("filling, for orientation", "runs/s, all scripts of each", rates)]
+    return [*lines, Line("filling, all scripts of each run", "runs/s", Series("", rates))]
 
 
 async def _sample(redis: Redis, channel: grpc.aio.Channel, fresh: range, samples: Samples) -> None:
