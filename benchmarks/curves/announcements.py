@@ -14,10 +14,13 @@ from contextlib import AsyncExitStack
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+from headstart_service.process import redis_client
+from headstart_service.store.connect import API
 from headstart_service.store.keys import PartitionKeys
+from headstart_service.store.redis_store import RedisStore, StoreRules
 
 from ..hand import hand_worker
-from ..harness import Bench, Figure
+from ..harness import OURS, Bench, Figure
 from ..pipelines import LIGHT
 from ..processes import start_api
 from ..results import Line, Series
@@ -63,6 +66,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
             Series("", heard),
         ),
         *await _game(bench, url, redis),
+        await _check(bench, url, redis),
     ]
 
 
@@ -83,6 +87,21 @@ async def _game(bench: Bench, url: str, redis: Redis) -> list[Line]:
         Line("a game, from its start to its end", "announcements", Series("", announced)),
         Line("a game that is kept", "bytes in Redis", Series("", kept)),
     ]
+
+
+async def _check(bench: Bench, url: str, redis: Redis) -> Line:
+    """What it costs Redis that an API process asks, twice a second, whether it is there."""
+    rules = StoreRules(partitions=1, max_records=1000, failure_ttl=60)
+    costs = []
+    async with redis_client(f"{url}?{OURS}", API) as client:
+        store = RedisStore(client, rules, budget=10, connections=API.connections)
+        await store.ping()
+        for _ in range(repeats(bench)):
+            before = await spent(redis)
+            for _ in range(_BATCH):
+                await store.ping()
+            costs.append((await spent(redis) - before).processor / _BATCH)
+    return Line("a readiness check of a partition", "µs of Redis's processor", Series("", costs))
 
 
 async def _counts(redis: Redis) -> tuple[int, int]:

@@ -129,8 +129,8 @@ class Filler:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        pool = self._redis.connection_pool
-        connection: Any = await pool.get_connection()
+        pool: Any = self._redis.connection_pool
+        connection = await pool.get_connection()
         try:
             yield connection
         finally:

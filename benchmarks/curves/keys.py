@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 
 import grpc
@@ -55,8 +56,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     rates: list[float] = []
     for size in sizes:
         began, had = time.monotonic(), fill.count
-        share = (size - had) / sizes[-1]
-        await fill.fill(size, finish=True, tick=lambda done, share=share: bench.tick(done * share))
+        await fill.fill(size, finish=True, tick=partial(_tick, bench, (size - had) / sizes[-1]))
         rates.append((size - had) / (time.monotonic() - began))
         kept = (await _used(redis) - empty) / await redis.dbsize()
         samples.setdefault(("a record", "bytes in Redis"), {})[size] = [kept]
@@ -68,6 +68,10 @@ async def measure(bench: Bench) -> Sequence[Line]:
             samples.setdefault(("start when full", _US), {}).setdefault(size, []).append(cost)
     lines = [line for (title, unit), found in samples.items() for line in trace(title, unit, found)]
     return [*lines, Line("filling, all scripts of each run", "runs/s", Series("", rates))]
+
+
+def _tick(bench: Bench, share: float, done: float) -> None:
+    bench.tick(share * done)
 
 
 async def _sample(redis: Redis, channel: grpc.aio.Channel, fresh: range, samples: Samples) -> None:

@@ -7,12 +7,13 @@ itself needs for an answer is its main thread's processor time while the API rea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from redis.asyncio import Redis
 
 from ..hand import hand_worker
-from ..harness import Bench, Figure
+from ..harness import Bench, Figure, Measure
 from ..load import Endpoint, grpc_endpoint, require_h2load, saturate
 from ..pipelines import BLOB, LIGHT
 from ..processes import start_api, start_server
@@ -38,7 +39,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     )
     seconds = bench.pick(quick=0.5, full=1.5)
     ours: dict[float, list[float]] = {size: [] for size in _SIZES}
-    measures: list[Callable[[], Awaitable[float]]] = []
+    measures: list[Measure] = []
     for size in _SIZES:
         request = get_request(f"blob-{size}")
         answer = await call(near, GET, request)
@@ -49,9 +50,9 @@ async def measure(bench: Bench) -> Sequence[Line]:
         uncached = grpc_endpoint(bench.work, far, GET, request, answer)
         method = grpc_endpoint(bench.work, bare, "bench.Bare/Answer", request, answer)
         measures += [
-            lambda endpoint=endpoint: _took(endpoint, seconds),
-            lambda endpoint=uncached, of=ours[size]: _counted(redis, endpoint, seconds, of),
-            lambda endpoint=method: _took(endpoint, seconds),
+            partial(_took, endpoint, seconds),
+            partial(_counted, redis, uncached, seconds, ours[size]),
+            partial(_took, method, seconds),
         ]
     took = await bench.alternate(*measures, repeats=repeats(bench))
     lines = []

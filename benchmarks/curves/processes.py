@@ -69,10 +69,8 @@ async def measure_workers(bench: Bench) -> Sequence[Line]:
     for size in _SIZES:
         async with part(bench, len(_SIZES)) as here:
             url = await here.valkey()
-            (_, address), *_ = await asyncio.gather(
-                start_api(here, url, MAX_CACHED_RESULTS="100000"),
-                *(start_worker(here, url) for _ in range(size)),
-            )
+            _, address = await start_api(here, url, MAX_CACHED_RESULTS="100000")
+            await asyncio.gather(*(start_worker(here, url) for _ in range(size)))
             channel = await here.stack.enter_async_context(grpc.aio.insecure_channel(address))
             player = Player(channel)
 
