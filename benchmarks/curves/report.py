@@ -56,4 +56,4 @@ def _row(line: Line, first: float) -> tuple[str, ...]:
 def _check(line: Line) -> str:
     bound = f", must be {line.target}: {line.verdict}" if line.target else ""
     times = TIMES if line.reference else f" {line.unit}"
-    return f"{line.title}: {line.value:.3g}{times} ±{line.noise:.2g}{bound}"
+    return f"{line.title}: {number(line.value)}{times} ±{number(line.noise)}{bound}"

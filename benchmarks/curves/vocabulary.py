@@ -36,7 +36,9 @@ async def measure(bench: Bench) -> Sequence[Line]:
             samples.setdefault(name, {})[size] = found
         bench.tick(1 / len(_SIZES))
     memory = samples.pop("memory")
-    lines = [line for name, found in samples.items() for line in trace(name, "ms", found)]
+    lines = [
+        line for name, found in samples.items() for line in trace(name, "ms of one core", found)
+    ]
     return [*lines, *trace("vocabulary and 64 finished scans", "MB resident", memory)]
 
 
