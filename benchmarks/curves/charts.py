@@ -68,7 +68,7 @@ def _panel(body: list[str], points: Sequence[Line], size: str, top: int) -> int:
         f'<text class="n" x="{middle}" y="{bottom + 36}" text-anchor="middle">'
         f"{escape(size)} (logarithmic)</text>"
         f'<text class="n" transform="translate(16 {top + _PLOT / 2}) rotate(-90)" '
-        f'text-anchor="middle">{escape(points[0].unit)} ({kind})</text>'
+        f'text-anchor="middle">{escape(points[0].unit)}{kind}</text>'
     )
     return bottom + _FOOT
 
@@ -125,14 +125,14 @@ def _up(samples: Sequence[float], top: int) -> tuple[Scale, Sequence[float], str
             share = (math.log10(max(value, 10.0**least)) - least) / (most - least)
             return top + _PLOT * (1 - share)
 
-        return logarithmic, [10.0**n for n in range(least, most + 1)], "logarithmic"
+        return logarithmic, [10.0**n for n in range(least, most + 1)], " (logarithmic)"
     step = _round_up(highest / 4 or 1)
     most_linear = step * math.ceil(highest / step or 1)
 
     def linear(value: float) -> float:
         return top + _PLOT * (1 - max(value, 0) / most_linear)
 
-    return linear, [step * n for n in range(round(most_linear / step) + 1)], "linear"
+    return linear, [step * n for n in range(round(most_linear / step) + 1)], ""
 
 
 def _round_up(value: float) -> float:

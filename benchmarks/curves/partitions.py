@@ -3,7 +3,8 @@
 One API process with the near-cache off. Sixteen callers, each an h2load with a run of its own, so
 that every partition is used: a start starts the same run anew, a read reads its record. Where Redis
 is not the limit, more partitions give nothing; the processor time that Redis needs for a start says
-how many starts a second its busiest master could do, were there enough API processes to ask.
+how many starts a second its busiest master could do (when it is full), were there enough API
+processes to ask.
 """
 
 from __future__ import annotations
@@ -99,9 +100,9 @@ async def _measure_one(
         (f"reads, {name}", "calls/s of one API process"): read_a_second,
         (f"all masters, {name}", _US): costs[1:],
         (f"API process, {name}", _US): ours[1:],
-        (name, "starts/s that would fill the busiest master"): busiest[1:],
+        (name, "starts/s, a master full"): busiest[1:],
     }
-    found[name, "Redis connections of one API process"] = [connections]
+    found[name, "Redis connections"] = [connections]
     for place, values in found.items():
         samples.setdefault(place, {})[size] = values
 
