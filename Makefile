@@ -41,7 +41,7 @@ bench: setup  ## Measure every figure of the design; BENCH=--quick takes three m
 	@$(BIN)/headstart vocabulary build
 	@$(BIN)/python -m benchmarks $(BENCH)
 
-bench-curves: setup  ## Measure how costs grow with the work; BENCH=--quick takes four minutes
+bench-curves: setup  ## Measure how costs grow with the work; BENCH=--quick takes eight minutes
 	@$(BIN)/headstart vocabulary build
 	@$(BIN)/python -m benchmarks.curves $(BENCH)
 
