@@ -29,10 +29,11 @@ from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.redis_store import RedisStore, StoreRules
 
 from .harness import OURS
-from .pipelines import NOOP
+from .pipelines import BLOB, NOOP
 
 M = TypeVar("M", bound=BaseModel)
 DIMENSION = 384
+_PIPELINES = {pipeline.name: pipeline for pipeline in (BRIDGING, NOOP, BLOB)}
 _WORDS = (
     *("nature", "river", "rain", "lagoon", "mist", "habitat", "canopy", "island", "shelter"),
     *("journey", "shadow", "valley", "storm", "harvest", "bridge", "garden", "silence", "winter"),
@@ -75,12 +76,16 @@ class HandWorker:
     """Starts runs and works on them when told to."""
 
     def __init__(
-        self, store: RedisStore, queue: RedisJobQueue, providers: Mapping[str, Any]
+        self,
+        store: RedisStore,
+        queue: RedisJobQueue,
+        providers: Mapping[str, Any],
+        name: str = f"benchmark-{os.getpid()}",
     ) -> None:
         self._store = store
         self._queue = queue
         self._providers = providers
-        self._name = f"benchmark-{os.getpid()}"
+        self._name = name
 
     async def start(self, key: str, pipeline: Pipeline, inputs: Mapping[str, Any]) -> None:
         """Start a run as an API process would."""
@@ -96,8 +101,7 @@ class HandWorker:
 
     async def finish(self, claim: Claim) -> None:
         """Run what was claimed to its end."""
-        pipeline = {BRIDGING.name: BRIDGING, NOOP.name: NOOP}[claim.pipeline]
-        await run(claim, pipeline, self._providers, self._queue)
+        await run(claim, _PIPELINES[claim.pipeline], self._providers, self._queue)
 
     async def keep_game(self, key: str) -> None:
         """Keep a finished game against Haiku: five clues of each side, 100 null samples, 18 kB."""

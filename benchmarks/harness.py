@@ -11,6 +11,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from headstart_service.errors import StartupError
 from headstart_service.store.embedded import embedded_valkey
 
 from .results import Line
@@ -52,22 +53,26 @@ class Bench:
         if self.redis_url is not None:
             await self.stack.enter_async_context(_borrowed(self.redis_url))
             return self.redis_url
-        return await self.stack.enter_async_context(embedded_valkey(self.work / "valkey"))
+        try:
+            return await self.stack.enter_async_context(embedded_valkey(self.work / "valkey"))
+        except StartupError as error:
+            raise Unavailable(str(error)) from error
 
     async def redis(self, url: str) -> Redis:
         """A client of the benchmark's own."""
         client: Redis = Redis.from_url(f"{url}?{OURS}", protocol=2)
         return await self.stack.enter_async_context(client)
 
-    async def alternate(self, *measures: Measure) -> list[list[float]]:
+    async def alternate(self, *measures: Measure, repeats: int | None = None) -> list[list[float]]:
         """Samples of each, measured in turn, so that all meet the same machine.
 
         Each is done once for warming up. Every other repetition goes backwards, so that neither
         what comes first nor what comes last is favoured by a drift.
         """
         samples: list[list[float]] = [[] for _ in measures]
-        share = 1 / ((self.repeats + 1) * len(measures))
-        for repetition in range(-1, self.repeats):
+        repeats = repeats or self.repeats
+        share = 1 / ((repeats + 1) * len(measures))
+        for repetition in range(-1, repeats):
             order = list(range(len(measures)))
             for place in reversed(order) if repetition % 2 else order:
                 gc.collect()

@@ -58,11 +58,13 @@ def require_h2load() -> str:
     return found
 
 
-async def saturate(endpoint: Endpoint, seconds: float) -> float:
+async def saturate(
+    endpoint: Endpoint, seconds: float, connections: int = _CONNECTIONS, streams: int = _STREAMS
+) -> float:
     """Requests answered a second when there are always some waiting."""
     output = await _h2load(
         endpoint,
-        *("-c", str(_CONNECTIONS), "-m", str(_STREAMS)),
+        *("-c", str(connections), "-m", str(streams)),
         *("-D", f"{seconds * 1000:.0f}ms", "--warm-up-time", _WARM_UP),
     )
     rate = re.search(r"finished in .*?, ([\d.]+) req/s", output)
@@ -86,10 +88,13 @@ async def parked(
 ) -> AsyncIterator[asyncio.Task[list[Answered]]]:
     """Ask so many times at once; the task gives how all were answered."""
 
+    # What a connection costs beside its answers must not count for much of any.
+    connections = min(10, max(1, number // 100))
+
     async def ask() -> list[Answered]:
         await _h2load(
             endpoint,
-            *("-n", str(number), "-c", "10", "-m", str(-(-number // 10))),
+            *("-n", str(number), "-c", str(connections), "-m", str(-(-number // connections))),
             *("--log-file", str(log)),
         )
         return _read(log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 
 from pydantic import BaseModel
@@ -31,6 +32,16 @@ async def stamp(value: int) -> float:
     return time.monotonic()
 
 
+class Size(BaseModel):
+    size: int
+
+
+@step()
+async def blob(size: int) -> bytes:
+    """So many bytes that nothing can compress."""
+    return random.Random(size).randbytes(size)
+
+
 NOOP = Pipeline(
     name="noop",
     version="1",
@@ -45,6 +56,14 @@ STAMP = Pipeline(
     description="Tells when it ended",
     inputs=Inputs,
     steps=(stamp,),
+    codec=ArtifactCodec(),
+)
+BLOB = Pipeline(
+    name="blob",
+    version="1",
+    description="Gives as many bytes as it is asked for",
+    inputs=Size,
+    steps=(blob,),
     codec=ArtifactCodec(),
 )
 LIGHT = {"BRIDGING": "false", "PIPELINES": "benchmarks.pipelines:NOOP,benchmarks.pipelines:STAMP"}

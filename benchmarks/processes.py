@@ -65,12 +65,14 @@ class Process:
         threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
         return sum(sum(map(int, thread.read_text().split()[:2])) for thread in threads) / 1e9
 
+    def used_seconds(self) -> float:
+        """Processor time that it has used, all of its threads together."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
     def resident_mb(self) -> float:
         """Memory that it holds, in units of 10^6 bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024 / 1e6
+        return resident_mb(self.pid)
 
     def libraries(self) -> set[str]:
         """The paths of all files that it has mapped."""
@@ -87,6 +89,13 @@ class Process:
             if wanted - before <= _IDLE_SHARE * _IDLE_WINDOW:
                 return
         raise TimeoutError(f"process {self.pid} is still busy after {within} s")
+
+
+def resident_mb(pid: int) -> float:
+    """Memory that a process holds, in units of 10^6 bytes."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
 
 
 @asynccontextmanager

@@ -11,20 +11,36 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
 from . import report
+from .charts import bar_chart
 from .harness import Bench, Figure, Unavailable
 from .results import Result, Verdict
 
 MISSED, INCOMPLETE = 1, 3
 
 
-def run(program: str, description: str, figures: Sequence[Figure], out: Path) -> int:
+@dataclass(frozen=True)
+class Output:
+    """How results are shown."""
+
+    table: Callable[[Sequence[Result]], str]
+    chart: Callable[[Result], str]
+    """A figure's SVG."""
+
+
+BARS = Output(report.table, bar_chart)
+
+
+def run(
+    program: str, description: str, figures: Sequence[Figure], out: Path, output: Output = BARS
+) -> int:
     """Measure those that the command line names, or all; gives the exit code."""
     options = _options(program, description, [figure.name for figure in figures], out)
     if options.list:
@@ -36,8 +52,8 @@ def run(program: str, description: str, figures: Sequence[Figure], out: Path) ->
         results = asyncio.run(_measure(chosen, options))
     except KeyboardInterrupt:
         return 130
-    report.write(results, options.out, quick=options.quick)
-    print(report.table(results))
+    report.write(results, options.out, output.chart, quick=options.quick)
+    print(output.table(results))
     print(f"\nEvery sample is in {options.out}/results.json, a chart of each figure beside it.")
     return exit_code(results)
 

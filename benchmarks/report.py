@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .charts import bar_chart
 from .results import TIMES, Line, Result, Verdict
 
 _HEADS = ("figure", "Headstart", "reference", "ratio", "noise", "target", "verdict")
@@ -25,7 +24,7 @@ def table(results: Sequence[Result]) -> str:
         if result.unavailable:
             notes.append(f"not measured: {result.title} ({result.figure}): {result.unavailable}")
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-    lines = [_aligned(row, widths) for row in rows]
+    lines = [aligned(row, widths) for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
     legend = (
         "Medians ± the typical deviation of one repetition. Contender and reference take turns; a "
@@ -34,7 +33,9 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([*lines, "", *notes, *([""] if notes else []), legend])
 
 
-def write(results: Sequence[Result], directory: Path, *, quick: bool) -> None:
+def write(
+    results: Sequence[Result], directory: Path, chart: Callable[[Result], str], *, quick: bool
+) -> None:
     """Write `results.json` and one chart a figure."""
     directory.mkdir(parents=True, exist_ok=True)
     document = {
@@ -46,17 +47,17 @@ def write(results: Sequence[Result], directory: Path, *, quick: bool) -> None:
     (directory / "results.json").write_text(json.dumps(document, indent=2) + "\n")
     for result in results:
         if result.lines:
-            (directory / f"{result.figure}.svg").write_text(bar_chart(result))
+            (directory / f"{result.figure}.svg").write_text(chart(result))
 
 
 def _row(line: Line) -> tuple[str, ...]:
     reference = ""
     if line.reference is not None:
         median, spread = line.reference.median, line.reference.spread
-        reference = f"{_number(median)} ±{spread:.0%}  {line.reference.name}"
+        reference = f"{number(median)} ±{spread:.0%}  {line.reference.name}"
     return (
         line.title,
-        f"{_number(line.contender.median)} {line.unit} ±{line.contender.spread:.0%}",
+        f"{number(line.contender.median)} {line.unit} ±{line.contender.spread:.0%}",
         reference,
         f"{line.value:.3g}{TIMES}" if line.reference else "",
         f"±{line.noise:.2g}",
@@ -65,12 +66,14 @@ def _row(line: Line) -> tuple[str, ...]:
     )
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+def aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    """A row of a table."""
     cells = zip(row, widths, strict=True)
     return "  ".join(cell.ljust(width) for cell, width in cells).rstrip()
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 
@@ -102,6 +105,7 @@ def _line_as_json(line: Line) -> dict[str, Any]:
     return {
         "title": line.title,
         "unit": line.unit,
+        "size": line.size,
         "note": line.note,
         "series": series,
         "is_ratio": line.reference is not None,

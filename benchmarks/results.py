@@ -74,6 +74,8 @@ class Line:
     reference: Series | None = None
     target: Target | None = None
     note: str = ""
+    size: float | None = None
+    """On a curve: how much there was to do. Lines of one title and unit are one curve's points."""
 
     @property
     def values(self) -> Sequence[float]:
