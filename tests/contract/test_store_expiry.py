@@ -114,15 +114,21 @@ async def test_a_job_whose_record_expired_is_dropped(store_backend: Backend) -> 
     assert await store_backend.redis("XLEN", store_backend.keys_of(KEY).jobs) == 0
 
 
-async def test_a_page_is_full_however_much_has_just_expired(store_backend: Backend) -> None:
+@pytest.mark.parametrize("ask", ["list", "stats"])
+async def test_what_has_just_expired_is_neither_listed_nor_counted_however_much_it_is(
+    store_backend: Backend, ask: str
+) -> None:
     [survivor] = store_backend.neighbours(1, name="survivor")
     await store_backend.complete(survivor)
     keys = store_backend.keys_of(survivor)
     ghosts = [f"games:a-{number}" for number in range(2500)]
     await store_backend.redis("ZADD", keys.fixed[1], *_pairs(1, ghosts))
     await store_backend.redis("ZADD", keys.fixed[6], *_pairs(0, ghosts))
-    listed = await store_backend.store.list("", list(Status), None, 5)
-    assert [summary.key for summary in listed] == [survivor]
+    if ask == "list":
+        listed = await store_backend.store.list("", list(Status), None, 5)
+        assert [summary.key for summary in listed] == [survivor]
+    else:
+        assert (await store_backend.store.stats("")).counts == {Status.COMPLETED: 1}
 
 
 def _pairs(score: int, members: list[str]) -> list[object]:

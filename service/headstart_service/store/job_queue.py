@@ -207,7 +207,8 @@ class RedisJobQueue:
     async def sweep(self) -> None:
         """Forget what has expired, so that memory is given back though nobody starts anything."""
         for keys in self._keys:
-            await self._call(partial(self._scripts.sweep, keys, None))
+            while await self._call(partial(self._scripts.sweep, keys, None)):
+                pass  # each call forgets a bounded number, so that others are served between them
 
     async def leave(self, worker: str) -> None:
         """Requeue what was delivered to this worker, and end its consumers."""

@@ -28,6 +28,8 @@ ABOUT = (
     *("completed", "expires", "seen", "pipeline", "digest", "steps", "error"),
 )
 """The fields of a record's `about`, as _lib.lua writes them."""
+_AGAIN = 0
+"""The reply of a script that had more to sweep than it may in one call."""
 LIVE_PATIENCE = 30 * 60.0
 """Seconds that a run which has not ended is kept at least: without a worker, renewing nothing."""
 
@@ -74,7 +76,7 @@ class RedisStore:
     async def ping(self) -> None:
         """Return if every partition can be read and written."""
         for keys in self._partitions:
-            await self._scripts.sweep(keys, None)
+            await self._scripts.ping(keys, None)
 
     async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
         """Start, join or reuse the run. Raises CapacityExhausted when nothing can make room."""
@@ -126,7 +128,12 @@ class RedisStore:
                 low = f"({after.namespace}:{after.key}"
             missing = limit - len(page)
             wanted = [status.value for status in statuses]
-            rows = await self._scripts.list(keys, None, *wanted, low=low, high=high, limit=missing)
+            while True:
+                rows = await self._scripts.list(
+                    keys, None, *wanted, low=low, high=high, limit=missing
+                )
+                if rows != _AGAIN:
+                    break
             page.extend(_listed(row) for row in rows)
             if len(page) >= limit:
                 break
@@ -138,7 +145,8 @@ class RedisStore:
         counts = dict.fromkeys(Status, 0)
         queued = 0
         for keys in self._partitions:
-            reply = await self._scripts.stats(keys, None, low=low, high=high)
+            while (reply := await self._scripts.stats(keys, None, low=low, high=high)) == _AGAIN:
+                pass
             queued += reply[-1]
             for name, count in zip(reply[:-1:2], reply[1:-1:2], strict=True):
                 counts[Status(name.decode())] += count

@@ -230,6 +230,11 @@ class Scripts:
         return _in_lua()
 
     @_lua
+    async def ping(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
+        """Whether a script that may write is accepted."""
+        return _in_lua()
+
+    @_lua
     async def sweep(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
         """Forget what has expired."""
         return _in_lua()

@@ -83,9 +83,12 @@ local function forget(record, member)
   end
 end
 
--- Forgets at most `limit` runs that have expired. Returns how many.
-local function sweep(now, limit)
-  local expired = redis.call('ZRANGEBYSCORE', expiry, '-inf', integer(now), 'LIMIT', 0, limit)
+-- How many runs one call may forget: Redis serves nobody else for some 15 ms.
+local SWEEP = 1000
+
+-- Forgets runs that have expired. Returns how many; with SWEEP of them there may be more.
+local function sweep(now)
+  local expired = redis.call('ZRANGEBYSCORE', expiry, '-inf', integer(now), 'LIMIT', 0, SWEEP)
   for _, member in ipairs(expired) do
     forget(record_prefix .. member, member)
   end

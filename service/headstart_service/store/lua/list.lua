@@ -1,6 +1,7 @@
 -- One page of the runs whose member name lies in a range, in the order of their names.
 -- Arguments after the named ones: the statuses wanted.
--- Returns {member, status, revision, pipeline, created, started, completed, expires, error} per run.
+-- Returns {member, status, revision, pipeline, created, started, completed, expires, error} per run, or
+-- 0 when more has expired than one call may sweep: ask again.
 
 -- By bytes, as ZRANGEBYLEX orders; Lua's own `<` follows the server's locale.
 local function before(a, b)
@@ -14,20 +15,41 @@ local function before(a, b)
 end
 
 -- All of them: a page that comes out short for what has expired would look like the last one.
-while sweep(clock(), 1000) == 1000 do end
-local found = {}
+if sweep(clock()) == SWEEP then
+  return 0
+end
+local lists, places = {}, {}
 for _, status in ipairs({...}) do
-  local set = with_status[status]
-  for _, member in ipairs(redis.call('ZRANGEBYLEX', set, low, high, 'LIMIT', 0, limit)) do
-    found[#found + 1] = member
+  local found = redis.call('ZRANGEBYLEX', with_status[status], low, high, 'LIMIT', 0, limit)
+  if #found > 0 then
+    lists[#lists + 1], places[#places + 1] = found, 1
   end
 end
-table.sort(found, before)
+
+-- The next name of the lists, each of which is in order; nil behind the last.
+local function next_name()
+  local first
+  for i, found in ipairs(lists) do
+    local candidate = found[places[i]]
+    if candidate and (not first or before(candidate, lists[first][places[first]])) then
+      first = i
+    end
+  end
+  if first then
+    places[first] = places[first] + 1
+    return lists[first][places[first] - 1]
+  end
+end
+
 local page = {}
-for i = 1, math.min(#found, tonumber(limit)) do
-  local whole, r = pcall(load, record_prefix .. found[i])
+for _ = 1, tonumber(limit) do
+  local name = next_name()
+  if not name then
+    break
+  end
+  local whole, r = pcall(load, record_prefix .. name)
   if whole and r then
-    page[#page + 1] = {found[i], r.status, r.revision, r.pipeline, integer(r.created), integer(r.started),
+    page[#page + 1] = {name, r.status, r.revision, r.pipeline, integer(r.created), integer(r.started),
       integer(r.completed), integer(r.expires), r.error}
   end
 end

@@ -4,7 +4,7 @@
 -- Returns {outcome, status, revision}, or {'full'} when no ended run can make room.
 
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
-sweep(now, 100)
+sweep(now)
 
 local old = load(record)
 if old and old.expires <= now then
@@ -31,10 +31,8 @@ if old and old.digest == digest and restart == '0' then
 end
 
 if not old then
-  local excess = redis.call('ZCARD', expiry) + 1 - tonumber(max_records)
-  if excess > 0 then
-    excess = excess - sweep(now, redis.call('ZCARD', expiry))
-  end
+  -- After the limit was lowered there may be many; each start then makes as much room as it may.
+  local excess = math.min(redis.call('ZCARD', expiry) + 1 - tonumber(max_records), SWEEP)
   for _, set in ipairs({read, unread}) do
     if excess > 0 then
       -- Counted before anything goes, so that a refused start has evicted nothing.

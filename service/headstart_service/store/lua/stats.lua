@@ -1,7 +1,10 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
--- Returns {status, count, status, count, …, queued}.
+-- Returns {status, count, status, count, …, queued}, or 0 when more has expired than one call may
+-- sweep: ask again.
 
-while sweep(clock(), 1000) == 1000 do end
+if sweep(clock()) == SWEEP then
+  return 0
+end
 local counts = {}
 for status, set in pairs(with_status) do
   counts[#counts + 1] = status
