@@ -69,5 +69,7 @@ async def client(target: str, at_once: int) -> AsyncIterator[Client]:
     if at_once == 1:
         yield Client(None)
         return
+    # Each thread asks for itself: redis-py's own limit is 100, and raises.
+    app.conf.redis_max_connections = at_once + 100
     with ThreadPoolExecutor(at_once) as threads:
         yield Client(threads)

@@ -31,6 +31,8 @@ _DEFAULT_POLL = 0.1
 _TTL = 1800
 _WAIT = 120.0
 _PENDING = b""
+_KEEP_ALIVE = 2.0
+"""Less than uvicorn's 5 s, or a request now and then meets a connection that is being closed."""
 
 
 def build() -> FastAPI:
@@ -56,7 +58,7 @@ def build() -> FastAPI:
         return {"key": key}
 
     @app.get("/runs/{key}")
-    async def result(key: str, wait: float = 0.0):  # noqa: ANN202  # a dict, whatever is in it
+    async def result(key: str, wait: float = 0.0) -> dict[str, Any]:
         until = asyncio.get_running_loop().time() + wait
         while (value := await redis.get(key)) == _PENDING:
             if asyncio.get_running_loop().time() >= until:
@@ -90,7 +92,11 @@ class Client:
 
 @asynccontextmanager
 async def client(target: str, at_once: int) -> AsyncIterator[Client]:
-    limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
+    limits = httpx.Limits(
+        max_connections=at_once,
+        max_keepalive_connections=at_once,
+        keepalive_expiry=_KEEP_ALIVE,
+    )
     base = f"http://{target}"
     async with httpx.AsyncClient(base_url=base, limits=limits, timeout=_WAIT) as http:
         yield Client(http)

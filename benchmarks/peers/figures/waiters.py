@@ -33,7 +33,9 @@ async def measure(bench: Bench) -> Sequence[Line]:
         await driver.tell("run", key="first", task="noop", arguments=[1])
 
     await works(headstart)
-    await field.enter((*PEERS, *TUNED), works)
+    # A thousand who look every 20 ms are more than one uvicorn process answers.
+    tuned = [peer for peer in TUNED if not peer.listens]
+    await field.enter((*PEERS, *tuned), works)
     redis = await bench.redis(url)
     gates = count()
     parked = bench.pick(quick=2.0, full=3.0)
