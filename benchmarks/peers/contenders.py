@@ -72,17 +72,40 @@ class Field:
         self, peers: Sequence[Peer], check: Callable[[Driver], Awaitable[None]]
     ) -> None:
         """Start them, and see that each has something right to show before it is measured."""
-        for peer in peers:  # one after the other: pip and torch want the whole machine
-            try:
-                async with AsyncExitStack() as attempt:
-                    bench = replace(self._bench, stack=attempt)
-                    contender = await self._start(bench, peer, len(self.contenders) + 1)
-                    await check(contender.driver)
-                    self._bench.stack.push_async_exit(attempt.pop_all())
-            except Exception as error:  # noqa: BLE001  # named; the others are measured
-                self.gives_up(peer, error)
-            else:
-                self.contenders.append(contender)
+        pythons = {peer.name: await self._python(peer) for peer in peers}
+        able = [(peer, python) for peer in peers if (python := pythons[peer.name])]
+        first = len(self.contenders) + 1
+        entered = await asyncio.gather(
+            *(
+                self._enter(peer, python, number, check)
+                for number, (peer, python) in enumerate(able, first)
+            )
+        )
+        self.contenders += [contender for contender in entered if contender]
+
+    async def _python(self, peer: Peer) -> Path | None:
+        if not peer.packages:
+            return Path(sys.executable)
+        try:
+            return await peer_python(f"peer-{peer.environment}", peer.packages, borrow=True)
+        except Unavailable as missing:
+            self.gives_up(peer, missing)
+            return None
+
+    async def _enter(
+        self, peer: Peer, python: Path, number: int, check: Callable[[Driver], Awaitable[None]]
+    ) -> Contender | None:
+        try:
+            async with AsyncExitStack() as attempt:
+                contender = await self._start(
+                    replace(self._bench, stack=attempt), peer, python, number
+                )
+                await check(contender.driver)
+                self._bench.stack.push_async_exit(attempt.pop_all())
+        except Exception as error:  # noqa: BLE001  # named; the others are measured
+            self.gives_up(peer, error)
+            return None
+        return contender
 
     def gives_up(self, peer: Peer, error: Exception) -> None:
         """Remember why one is missing."""
@@ -91,10 +114,7 @@ class Field:
         )
         self._bench.missing.append(f"{peer.name}: {reason}")
 
-    async def _start(self, bench: Bench, peer: Peer, database: int) -> Contender:
-        python = Path(sys.executable)
-        if peer.packages:
-            python = await peer_python(f"peer-{peer.environment}", peer.packages, borrow=True)
+    async def _start(self, bench: Bench, peer: Peer, python: Path, database: int) -> Contender:
         url = numbered(self._url, database)
         if bench.redis_url is not None:  # somebody else's: every database must be empty
             await replace(bench, redis_url=url).valkey()

@@ -75,6 +75,8 @@ TASKIQ = Peer(
     (
         *("-m", "taskiq", "worker", f"{_ADAPTERS}.taskiq_tasks:broker"),
         *("--log-level", "WARNING"),
+        # Its idle stream reader never notices that it shall stop: the first signal must be enough.
+        *("--hardkill-count", "-1"),
     ),
     format="pickle of JSON values, checked by pydantic",
 )
