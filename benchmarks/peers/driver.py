@@ -80,18 +80,18 @@ class Driver:
                 raise RuntimeError(f"{task} has no result")
         return took
 
-    async def fetch(self, key: str, seconds: float, at_once: int) -> float:
-        """How often a second a ready result is had, by so many at once."""
+    async def fetch(self, keys: Sequence[str], seconds: float) -> float:
+        """How often a second ready results are had, each by one who asks again and again."""
         fetched = 0
         began = time.perf_counter()
 
-        async def keep_fetching() -> None:
+        async def keep_fetching(key: str) -> None:
             nonlocal fetched
             while time.perf_counter() < began + seconds:
                 await self._client.wait(await self._client.find(key))
                 fetched += 1
 
-        await _together(keep_fetching, at_once)
+        await asyncio.gather(*map(keep_fetching, keys))
         return fetched / (time.perf_counter() - began)
 
     async def starts(self, task: str, arguments: Sequence[Any], number: int, at_once: int) -> float:
@@ -104,7 +104,7 @@ class Driver:
                 await self._client.start(key, task, arguments)
 
         began = time.perf_counter()
-        await _together(keep_starting, at_once)
+        await asyncio.gather(*(keep_starting() for _ in range(at_once)))
         return number / (time.perf_counter() - began)
 
     async def park(self, key: str, number: int) -> None:
@@ -126,12 +126,6 @@ class Driver:
 
     def _key(self) -> str:
         return f"run-{next(self._numbers)}"
-
-
-async def _together(work: Any, number: int) -> None:
-    async with asyncio.TaskGroup() as group:
-        for _ in range(number):
-            group.create_task(work())
 
 
 def _numbers(value: Any) -> int:

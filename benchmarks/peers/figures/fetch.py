@@ -1,4 +1,4 @@
-"""A ready result, fetched again and again by one client process.
+"""Ready results, fetched again and again by one client process: so many at once, each another.
 
 The numbers are those of a finished game against Haiku, 18 kB as Headstart keeps it. Each peer's
 worker has stored the same numbers in the peer's own format, each number in the shortest decimal
@@ -18,7 +18,7 @@ from headstart.v1 import precompute_pb2 as pb
 from ...hand import hand_worker
 from ...harness import Bench, Figure
 from ...processes import start_api
-from ...ready import GET, KEY, call, get_request
+from ...ready import GET, call, get_request
 from ...results import Line, at_least
 from ..compare import compare
 from ..contenders import BARE_ANSWER, Contender, Driver, Field, start_driver
@@ -30,10 +30,11 @@ _NUMBERS = 12 * 384 + 100
 
 async def measure(bench: Bench) -> Sequence[Line]:
     url = await bench.valkey()
+    keys = [f"ready-{number}" for number in range(_AT_ONCE)]
     async with hand_worker(url) as hand:
-        await hand.keep_game(KEY)
+        await hand.keep_games(keys)
     _, address = await start_api(bench, url)
-    answer = await call(address, GET, get_request())
+    answer = await call(address, GET, get_request(keys[0]))
     values = json_format.MessageToDict(
         pb.GetResultsResponse.FromString(answer).bridging, preserving_proto_field_name=True
     )
@@ -45,19 +46,21 @@ async def measure(bench: Bench) -> Sequence[Line]:
     field = Field(bench, url, _AT_ONCE)
 
     async def keeps(driver: Driver) -> None:
-        numbers = await driver.tell("run", key=KEY, task="kept", arguments=[str(file)])
-        if numbers != _NUMBERS:
-            raise RuntimeError(f"the result has {numbers} numbers, not {_NUMBERS}")
+        for key in keys:
+            numbers = await driver.tell("run", key=key, task="kept", arguments=[str(file)])
+            if numbers != _NUMBERS:
+                raise RuntimeError(f"the result has {numbers} numbers, not {_NUMBERS}")
 
     async def answers(driver: Driver) -> None:
-        await driver.tell("run", key=KEY, task="kept", arguments=[str(raw)])
+        for key in keys:
+            await driver.tell("run", key=key, task="kept", arguments=[str(raw)])
 
     await field.enter(PEERS, keeps)
     await field.enter(FLOORS, answers)
     seconds = bench.pick(quick=1.0, full=3.0)
 
     async def rate(driver: Driver, _: str) -> float:
-        return float(await driver.tell("fetch", key=KEY, seconds=seconds, at_once=_AT_ONCE))
+        return float(await driver.tell("fetch", keys=keys, seconds=seconds))
 
     def stored_as(contender: Contender) -> str:
         return contender.peer.format
