@@ -19,7 +19,8 @@ class Client:
 
     async def start(self, key: str, task: str, arguments: Sequence[Any]) -> str:
         if task == "game":
-            await self._headstart.start_bridging(key, *arguments, "human")
+            anchor, target = arguments
+            await self._headstart.start_bridging(key, anchor, target, "human")
         else:
             await self._headstart.start(key, task, {_INPUTS[task]: arguments[0]})
         return key

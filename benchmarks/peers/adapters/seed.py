@@ -7,7 +7,7 @@ dies with the process, no other replica can see it, and computing shares the bac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ class Client:
         self._runs: dict[str, asyncio.Task[Any]] = {}
 
     async def start(self, key: str, task: str, arguments: Sequence[Any]) -> str:
+        tasks: dict[str, Callable[..., Coroutine[Any, Any, Any]]]
         tasks = {"noop": self._noop, "gate": work.gate, "kept": self._kept, "game": self._game}
         self._runs[key] = asyncio.create_task(tasks[task](*arguments))
         return key
