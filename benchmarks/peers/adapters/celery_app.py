@@ -10,7 +10,7 @@ client blocks, so an asyncio backend calls it on threads; one at a time is calle
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -49,18 +49,16 @@ class Client:
         self._threads = threads
 
     async def start(self, key: str, task: str, arguments: Sequence[Any]) -> AsyncResult:
-        return await self._call(lambda: app.tasks[task].apply_async(arguments, task_id=key))
+        # It blocks for as long as Redis takes; on threads it would be slower.
+        return app.tasks[task].apply_async(arguments, task_id=key)
 
     async def find(self, key: str) -> AsyncResult:
         return AsyncResult(key, app=app)
 
     async def wait(self, handle: AsyncResult) -> Any:
-        return await self._call(handle.get)
-
-    async def _call(self, function: Callable[[], Any]) -> Any:
         if self._threads is None:
-            return function()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+            return handle.get()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, handle.get)
 
 
 @asynccontextmanager
