@@ -15,10 +15,12 @@ from urllib.parse import urlsplit, urlunsplit
 import headstart
 import headstart_service
 
+from .. import processes
 from ..environments import peer_python
 from ..harness import Bench, Unavailable
-from ..processes import Process, clean_environment, running
+from ..processes import Process, clean_environment, running, start_api
 from . import work
+from .pipelines import NAMES
 from .roster import Peer
 
 BARE_ANSWER = "bare.bin"
@@ -131,6 +133,20 @@ class Field:
 
     def _for_games(self) -> dict[str, str]:
         return {work.GAMES: "1"} if self._games else {}
+
+
+async def start_headstart(bench: Bench, url: str, at_once: int, **settings: str) -> Driver:
+    """API and worker in processes of their own, and a driver for them.
+
+    Not one `headstart serve` for both: its worker gives way to everything else on the machine,
+    and the peers' workers do not.
+    """
+    settings |= {"PIPELINES": NAMES}
+    (_, address), _ = await asyncio.gather(
+        start_api(bench, url, "--no-worker", **settings),
+        processes.start_worker(bench, url, **settings),
+    )
+    return await start_driver(bench, "headstart", address, at_once)
 
 
 async def start_worker(bench: Bench, peer: Peer, python: Path, variables: dict[str, str]) -> str:

@@ -12,11 +12,9 @@ from typing import Any
 
 from ...games import Deck
 from ...harness import Bench, Figure
-from ...processes import start_api
 from ...results import Line, at_most, percentile
 from ..compare import compare
-from ..contenders import Driver, Field, start_driver
-from ..pipelines import NAMES
+from ..contenders import Driver, Field, start_headstart
 from ..roster import FLOORS, PEERS, TUNED
 
 _LEAST = 3
@@ -25,8 +23,7 @@ _GAME_NUMBERS = 2 * 384 + 5 * 384 + 100
 
 async def noop(bench: Bench) -> Sequence[Line]:
     url = await bench.valkey()
-    _, address = await start_api(bench, url, "--worker", BRIDGING="false", PIPELINES=NAMES)
-    headstart = await start_driver(bench, "headstart", address, at_once=1)
+    headstart = await start_headstart(bench, url, at_once=1, BRIDGING="false")
     field = Field(bench, url, at_once=1)
 
     async def works(driver: Driver) -> None:
@@ -47,8 +44,7 @@ async def noop(bench: Bench) -> Sequence[Line]:
 async def game(bench: Bench) -> Sequence[Line]:
     deck = Deck()
     url = await bench.valkey()
-    _, address = await start_api(bench, url, "--worker", PIPELINES=NAMES)
-    headstart = await start_driver(bench, "headstart", address, at_once=1)
+    headstart = await start_headstart(bench, url, at_once=1)
     field = Field(bench, url, at_once=1, games=True)
 
     async def works(driver: Driver) -> None:

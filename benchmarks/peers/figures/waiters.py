@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from itertools import count
 
 from ...harness import Bench, Figure
-from ...processes import start_api
 from ...results import Line, Series, at_most
 from ..compare import compare
-from ..contenders import Contender, Driver, Field, number_of, start_driver
-from ..pipelines import NAMES
+from ..contenders import Contender, Driver, Field, number_of, start_headstart
 from ..roster import PEERS, TUNED
 
 _NUMBER = 1_000
@@ -25,8 +23,7 @@ _NUMBER = 1_000
 
 async def measure(bench: Bench) -> Sequence[Line]:
     url = await bench.valkey()
-    _, address = await start_api(bench, url, "--worker", BRIDGING="false", PIPELINES=NAMES)
-    headstart = await start_driver(bench, "headstart", address, _NUMBER)
+    headstart = await start_headstart(bench, url, at_once=_NUMBER, BRIDGING="false")
     field = Field(bench, url, _NUMBER)
 
     async def works(driver: Driver) -> None:
