@@ -8,7 +8,7 @@ STUBS := client/headstart/v1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos demo bench bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ bench: setup  ## Measure every figure of the design; BENCH=--quick takes three m
 bench-curves: setup  ## Measure how costs grow with the work; BENCH=--quick takes eight minutes
 	@$(BIN)/headstart vocabulary build
 	@$(BIN)/python -m benchmarks.curves $(BENCH)
+
+bench-peers: setup  ## Compare with Celery, arq, taskiq, docket, FastAPI; BENCH=--quick takes some minutes
+	@$(BIN)/headstart vocabulary build
+	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
 proto: setup  ## Generate the stubs in client/headstart/v1 from the proto file
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos \

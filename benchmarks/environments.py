@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,19 +12,42 @@ from .harness import Unavailable
 
 _HOME = Path.home() / ".cache" / "headstart-bench"
 _PATIENCE = 300.0
+_BORROWED = "borrowed.pth"
 
 
-async def peer_python(name: str, requirements: Sequence[str]) -> Path:
+async def peer_python(name: str, requirements: Sequence[str], *, borrow: bool = False) -> Path:
     """The interpreter of the peer's environment, made at first use.
+
+    With `borrow` it finds the packages of this environment too, behind its own: so a peer's worker
+    computes with the same torch and the same model, without installing them again.
 
     Raises Unavailable when its packages cannot be installed.
     """
-    home = _HOME / name
+    python = await _installed(_HOME / name, requirements)
+    borrowed = _own_packages(python) / _BORROWED
+    if borrow:
+        # Written anew each time: the cache outlives this environment, and serves others.
+        ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        borrowed.write_text("".join(f"{path}\n" for path in sorted(ours)))
+    else:
+        borrowed.unlink(missing_ok=True)
+    return python
+
+
+def _own_packages(python: Path) -> Path:
+    """Where the environment of this interpreter has its packages; it is of our own version."""
+    home = str(python.parent.parent)
+    return Path(sysconfig.get_path("purelib", vars={"base": home, "platbase": home}))
+
+
+async def _installed(home: Path, requirements: Sequence[str]) -> Path:
+    """The interpreter of an environment that has them."""
     python = home / "bin" / "python"
     stamp = home / "installed.txt"
     wanted = "\n".join(requirements)
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return python
+    print(f"setting up {home.name}: {' '.join(requirements)}", file=sys.stderr, flush=True)
     commands = [
         [sys.executable, "-m", "venv", "--clear", str(home)],
         [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements],
@@ -32,7 +56,7 @@ async def peer_python(name: str, requirements: Sequence[str]) -> Path:
         said = await _failure(command)
         if said is not None:
             by_hand = " && ".join(" ".join(_quoted(part) for part in each) for each in commands)
-            raise Unavailable(f"{name} cannot be installed ({said}); by hand: {by_hand}")
+            raise Unavailable(f"{home.name} cannot be installed ({said}); by hand: {by_hand}")
     stamp.write_text(wanted)
     return python
 

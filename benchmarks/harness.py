@@ -38,6 +38,8 @@ class Bench:
     tick: Callable[[float], None]
     """Told which further share of the figure is done."""
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    missing: list[str] = field(default_factory=list)
+    """What the figure goes on without: what it is, and why."""
 
     @property
     def repeats(self) -> int:

@@ -98,7 +98,8 @@ async def _measure_one(
             progress.write(traceback.format_exc(), file=sys.stderr)
             reason = f"failed: {type(error).__name__}, see above"
             return Result(figure.name, figure.title, unavailable=reason)
-    return Result(figure.name, figure.title, lines, seconds=time.monotonic() - began)
+    without = "; ".join(bench.missing)
+    return Result(figure.name, figure.title, lines, without, time.monotonic() - began)
 
 
 def _options(program: str, description: str, names: Sequence[str], out: Path) -> argparse.Namespace:

@@ -107,7 +107,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Result:
-    """What a figure gave: its lines, or why there are none."""
+    """What a figure gave: its lines, and why there are none, or not all of them."""
 
     figure: str
     title: str

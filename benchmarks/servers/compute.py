@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 Pair = tuple[str, str]
 CLUES, SAMPLES = 5, 100
@@ -32,7 +33,7 @@ class Computation:
         self._encoder = SentenceEncoder.load(settings.model, threads=threads)
         self._vocabulary = open_vocabulary(settings.vocabulary, settings.model)
 
-    def play(self, games: Sequence[Pair]) -> None:
+    def play(self, games: Sequence[Pair]) -> list[dict[str, Any]]:
         """Everything that the games' results are made of, in one batch."""
         from headstart_service.pipelines.bridging.neighbours import neighbours
         from headstart_service.pipelines.bridging.null import null_samples
@@ -43,11 +44,21 @@ class Computation:
             self._vocabulary.matrix, self._vocabulary.words, self._vocabulary.index
         )  # fmt: skip
         ends = list(zip(vectors[::2], vectors[1::2], strict=True))
-        for game, scores in zip(games, relevances(matrix, ends), strict=True):
+        played = []
+        for game, end, scores in zip(games, ends, relevances(matrix, ends), strict=True):
             best = neighbours(scores, words, *game, CLUES)
-            _ = matrix[best]
             excluded = [index[word] for word in game if word in index]
-            null_samples(scores, excluded, CLUES, SAMPLES, seed=hash(game) & 0xFFFFFFFF)
+            samples = null_samples(scores, excluded, CLUES, SAMPLES, seed=hash(game) & 0xFFFFFFFF)
+            played.append(
+                {
+                    "anchor_embedding": end[0],
+                    "target_embedding": end[1],
+                    "lexical_bridge": [words[place] for place in best],
+                    "lexical_embeddings": matrix[best],
+                    "null_samples": samples,
+                }
+            )
+        return played
 
 
 async def serve(computation: Computation) -> None:
