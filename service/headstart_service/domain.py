@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import Violation
 
@@ -62,9 +62,8 @@ class Outcome(StrEnum):
     REPLACED = "replaced"
 
 
-@dataclass(frozen=True, slots=True)
-class RunKey:
-    """A caller's name for a run, inside its namespace."""
+class RunKey(NamedTuple):
+    """A caller's name for a run, inside its namespace. A tuple: hashed and compared in C."""
 
     namespace: str
     key: str

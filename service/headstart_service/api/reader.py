@@ -26,6 +26,11 @@ class ResultReader:
         self._cache = cache
         self._registry = registry
 
+    def ready(self, key: RunKey, min_revision: int) -> bytes | None:
+        """The serialized results, if this process knows them and the run has ended."""
+        answer = self._cache.get(key, min_revision)
+        return None if answer is None else answer.data
+
     async def get(self, key: RunKey, steps: Sequence[str], wait: float, min_revision: int) -> bytes:
         """The serialized results, after at most `wait` seconds for `steps` (none: all) to end.
 

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from headstart.v1 import precompute_pb2 as pb
 
-from .servicer import PrecomputeServicer
+from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PrecomputeService"].full_name
@@ -76,10 +76,18 @@ def _handlers(servicer: PrecomputeServicer) -> grpc.GenericRpcHandler:
         data: bytes = response.SerializeToString()
         return data
 
+    get_results = guarded(servicer.get_results)
+
+    async def get_or_ready(request: pb.GetResultsRequest, context: Context) -> bytes:
+        ready = servicer.ready_results(request)
+        return ready if ready is not None else await get_results(request, context)
+
     methods = {
         "StartPrecompute": unary(servicer.start_precompute, pb.StartPrecomputeRequest, message),
         # Without a serializer the bytes go out as they are.
-        "GetResults": unary(servicer.get_results, pb.GetResultsRequest, None),
+        "GetResults": grpc.unary_unary_rpc_method_handler(
+            get_or_ready, request_deserializer=pb.GetResultsRequest.FromString
+        ),
         "WatchResults": grpc.unary_stream_rpc_method_handler(
             guarded_stream(servicer.watch_results),
             request_deserializer=pb.WatchResultsRequest.FromString,
