@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager
 
 from ..domain import Announcement, RunKey
 from ..errors import StoreUnavailable
@@ -54,10 +54,10 @@ class Hub:
 
     async def read(self, key: RunKey) -> Answer:
         """What exists now. Raises RunNotFound and StoreUnavailable."""
-        with self._cache.reading(key) as reading:
-            answer = answer_from(await self._store.read(key))
-            self._cache.put(reading, answer)
-            return answer
+        moment = self._cache.moment
+        answer = answer_from(await self._store.read(key))
+        self._cache.put(key, answer, moment)
+        return answer
 
     async def wait(
         self,
@@ -75,10 +75,21 @@ class Hub:
         deadline may be `grace` seconds late. Raises RunNotFound, and StoreUnavailable when nothing
         could be read at all.
         """
-        with self._held(key) as topic:
-            if topic.answer is not None and topic.answer.revision < min_revision:
+        topic = self._hold(key)
+        try:
+            seen: Answer | None = None
+            if topic.looked < 0 and topic.holders == 1 and self.hearing:
+                # Most often it is there already, and there is nobody to share this look with.
+                generation = topic.generation
+                seen = await self.read(key)
+                if met(seen):
+                    return seen
+                topic.settle(seen, generation)
+            elif topic.answer is not None and topic.answer.revision < min_revision:
                 topic.generation += 1  # the caller knows more than this process has heard
-            return await self._met(topic, met, steps, deadline, grace)
+            return await self._met(topic, met, steps, seen, deadline, grace)
+        finally:
+            self._let_go(topic)
 
     async def watch(self, key: RunKey) -> AsyncGenerator[Answer]:
         """What exists now, and after every change; for ever. Raises as `wait` does."""
@@ -87,19 +98,24 @@ class Hub:
         def changed(answer: Answer) -> bool:
             return told is None or answer.data != told.data
 
-        with self._held(key) as topic:
+        topic = self._hold(key)
+        try:
             while True:
                 told = await self._met(topic, changed, None)
                 yield told
+        finally:
+            self._let_go(topic)
 
     async def _met(
         self,
         topic: Topic,
         met: Callable[[Answer], bool],
         steps: AbstractSet[str] | None,
+        seen: Answer | None = None,
         deadline: float | None = None,
         grace: float = 0.0,
     ) -> Answer:
+        """Wait for it; `seen` is what this caller's own look has just seen."""
         if not self.hearing:
             # A look that is under way may have missed what nobody has announced.
             topic.generation += 1
@@ -107,37 +123,35 @@ class Hub:
         if latest is not None and (self._closing or met(latest)):
             return latest
         loop = asyncio.get_running_loop()
-        generation = topic.generation
-        waiter = Waiter(met, steps, generation, loop.create_future(), latest, self._closing)
+        future: asyncio.Future[Answer] = loop.create_future()
+        waiter = Waiter(met, steps, topic.generation, future, latest or seen, self._closing)
         timer: asyncio.TimerHandle | None = None
         topic.add(waiter)
         try:
-            if topic.looked < 0 and len(topic.waiters) == 1:
-                # Most often it is there already, and then nobody has to share this first look.
-                topic.settle(await self.read(topic.key), generation)
-                if topic.looked < topic.asked and not waiter.future.done():
-                    self._ask(topic)
-            elif latest is None:
+            if seen is None and latest is None:
                 self._ask(topic)
-            if deadline is not None and not waiter.future.done():
+            elif topic.looked < topic.asked:
+                self._look_if_asked(topic)
+            if deadline is not None:
                 timer = loop.call_at(deadline, self._expire, topic, waiter, grace)
-            return await waiter.future
+            return await future
         finally:
             if timer is not None:
                 timer.cancel()
             topic.remove(waiter)
 
-    @contextmanager
-    def _held(self, key: RunKey) -> Iterator[Topic]:
-        """The topic, which hears what is announced about `key` as long as anybody holds it."""
-        topic = self._topics.setdefault(key, Topic(key))
+    def _hold(self, key: RunKey) -> Topic:
+        """The topic, which hears what is announced about `key` until it is let go."""
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = self._topics[key] = Topic(key)
         topic.holders += 1
-        try:
-            yield topic
-        finally:
-            topic.holders -= 1
-            if not topic.holders:
-                del self._topics[key]
+        return topic
+
+    def _let_go(self, topic: Topic) -> None:
+        topic.holders -= 1
+        if not topic.holders:
+            del self._topics[topic.key]
 
     def outdate(self, key: RunKey) -> None:
         """Give nobody what is known of this run until it was read again."""
@@ -180,7 +194,10 @@ class Hub:
     def _ask(self, topic: Topic) -> None:
         """Have this topic looked at as it is now."""
         topic.asked = topic.generation
-        if topic.look is None:
+        self._look_if_asked(topic)
+
+    def _look_if_asked(self, topic: Topic) -> None:
+        if topic.look is None and topic.waiters and topic.looked < topic.asked:
             topic.look = asyncio.create_task(self._look(topic), name=f"read {topic.key}")
             self._looks.add(topic.look)
             topic.look.add_done_callback(self._looks.discard)
@@ -233,8 +250,7 @@ class Hub:
     def _stir(self, topic: Topic) -> None:
         """Look, whatever happened."""
         topic.generation += 1
-        if topic.waiters:
-            self._ask(topic)
+        self._ask(topic)
 
     def _dispatch(self, announcement: Announcement) -> None:
         if announcement.kind in _OUTDATING:

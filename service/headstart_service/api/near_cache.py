@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..domain import RunKey
 from .answer import Answer
+from .recent import Recent
 
 _OVERHEAD = 1024
 """What an answer takes besides its data, so that many small ones are bounded too."""
@@ -26,14 +25,6 @@ class _Entry:
     expires: float
 
 
-@dataclass(slots=True)
-class Reading:
-    """A read under way; it becomes stale when something is announced about its run."""
-
-    key: RunKey
-    stale: bool = False
-
-
 class NearCache:
     """Answers, the most recently used ones, up to a number of bytes of memory."""
 
@@ -41,7 +32,7 @@ class NearCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[RunKey, _Entry] = OrderedDict()
-        self._readings: dict[RunKey, list[Reading]] = {}
+        self._dropped = Recent()
         self._open = False
 
     def __len__(self) -> int:
@@ -60,28 +51,23 @@ class NearCache:
         self._entries.move_to_end(key)
         return entry.answer
 
-    @contextmanager
-    def reading(self, key: RunKey) -> Iterator[Reading]:
-        """Watch over a read, so that `put` can tell whether its answer is still good."""
-        reading = Reading(key, stale=not self._open)
-        self._readings.setdefault(key, []).append(reading)
-        try:
-            yield reading
-        finally:
-            # By identity: two readings of one key are equal.
-            left = [other for other in self._readings[key] if other is not reading]
-            if left:
-                self._readings[key] = left
-            else:
-                del self._readings[key]
+    @property
+    def moment(self) -> int:
+        """To be taken before a read whose answer is put."""
+        return self._dropped.now
 
-    def put(self, reading: Reading, answer: Answer) -> None:
-        """Keep what was read, if its run has ended, until it expires."""
-        size = len(answer.data) + _OVERHEAD
-        if reading.stale or not answer.final or size > self._max_bytes or answer.lives_for <= 0:
+    def put(self, key: RunKey, answer: Answer, moment: int) -> None:
+        """Keep what was read from that moment on, if its run has ended, until it expires.
+
+        Not if the run was dropped meanwhile: what was read may be from before.
+        """
+        if not (self._open and answer.final and answer.lives_for > 0):
             return
-        self._remove(reading.key)
-        self._entries[reading.key] = _Entry(answer, time.monotonic() + answer.lives_for)
+        size = len(answer.data) + _OVERHEAD
+        if size > self._max_bytes or self._dropped.since(key, moment):
+            return
+        self._remove(key)
+        self._entries[key] = _Entry(answer, time.monotonic() + answer.lives_for)
         self._bytes += size
         while self._bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))
@@ -89,21 +75,19 @@ class NearCache:
     def drop(self, key: RunKey) -> None:
         """Forget the answer of a run that was started anew or evicted."""
         self._remove(key)
-        for reading in self._readings.get(key, ()):
-            reading.stale = True
+        self._dropped.note(key)
 
     def open(self) -> None:
         """Announcements arrive from now on: answers may be kept."""
         self._open = True
+        self._dropped.forget()
 
     def close(self) -> None:
         """Announcements may be missed from now on: forget everything, keep nothing."""
         self._open = False
         self._entries.clear()
         self._bytes = 0
-        for readings in self._readings.values():
-            for reading in readings:
-                reading.stale = True
+        self._dropped.forget()
 
     def _remove(self, key: RunKey) -> None:
         entry = self._entries.pop(key, None)

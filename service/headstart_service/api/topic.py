@@ -98,8 +98,8 @@ class Topic:
             return any(waiter.steps is None for waiter in self.particular)
         if announcement.kind == "started":
             return self.answer is not None  # else the first look is under way: see settle
-        if announcement.kind != "step":
-            return True
+        if announcement.kind != "step" or self.looked < 0:
+            return True  # or, during the first look, it may be what a waiter to come waits for
         ended = announcement.steps
         return any(w.steps is None or not w.steps.isdisjoint(ended) for w in self.particular)
 

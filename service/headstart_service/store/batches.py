@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 _GRACE = 0.02
 """Seconds that a reply has, behind its budget, to be seen by a loop that was busy."""
+_BUSY = 0.001
+"""Seconds after a trip within which the next one is a sign of a busy process."""
+_TURNS = 10
+"""How many turns of its loop a busy process lets pass, so that more calls come along."""
 _MAX_CALLS = 32
 """Calls in a batch at most: Redis serves nobody else while it runs them."""
 _MAX_BYTES = 1 << 20
@@ -65,6 +69,8 @@ class _Lane:
     keys: PartitionKeys
     waiting: deque[_Call] = field(default_factory=deque)
     sender: asyncio.Task[None] | None = None
+    landed: float = -1.0
+    """When its last trip ended, in loop time."""
 
 
 @dataclass(slots=True)
@@ -113,7 +119,7 @@ class ScriptBatches:
         """Send batches until nobody waits any more."""
         batch: Sequence[_Call] = ()
         try:
-            while batch := _next_batch(lane.waiting):
+            while batch := await _gathered(lane):
                 try:
                     replies = await self._fly(lane, batch)
                 except StoreUnavailable as error:
@@ -151,6 +157,7 @@ class ScriptBatches:
                 replies: Sequence[Reply] = await answered(
                     lane.script(keys, arguments), self._budget
                 )
+                lane.landed = asyncio.get_running_loop().time()
             except StoreUnavailable:
                 reach.failures += 1
                 reach.away = True
@@ -159,7 +166,12 @@ class ScriptBatches:
         return replies
 
 
-def _next_batch(waiting: deque[_Call]) -> Sequence[_Call]:
+async def _gathered(lane: _Lane) -> Sequence[_Call]:
+    """The next batch; empty when nobody waits."""
+    if asyncio.get_running_loop().time() - lane.landed < _BUSY:
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+    waiting = lane.waiting
     batch: list[_Call] = []
     size = 0
     while waiting and len(batch) < _MAX_CALLS:
@@ -190,25 +202,22 @@ def _refuse(batch: Sequence[_Call], error: Exception) -> None:
 
 async def answered(call: Awaitable[T], budget: float) -> T:
     """The reply to `call`, or StoreUnavailable when there is none within `budget` seconds."""
-    task = asyncio.ensure_future(call)
+    loop = asyncio.get_running_loop()
+
+    def late() -> None:
+        # On a busy machine the reply may be here, and only this loop too late to see it.
+        limit.reschedule(loop.time() + _GRACE)
+
+    timer = loop.call_later(budget, late)
     try:
-        done, _ = await asyncio.wait({task}, timeout=budget)
-        if not done:
-            # On a busy machine the reply may be here, and only this loop too late to see it.
-            done, _ = await asyncio.wait({task}, timeout=_GRACE)
-        if not done:
-            raise TimeoutError
-        return task.result()
+        async with asyncio.timeout(None) as limit:
+            return await call
     except OutOfMemoryError as error:
         raise CapacityExhausted("the store's memory is full", 5.0) from error
     except AWAY as error:
         raise unavailable(error) from error
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # seen, even if this was cancelled before it could be raised
+        timer.cancel()
 
 
 def unavailable(error: Exception) -> StoreUnavailable:

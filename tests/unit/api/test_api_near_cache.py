@@ -23,8 +23,7 @@ def cache_for(*sizes: int) -> NearCache:
 
 
 def keep(cache: NearCache, key: RunKey, kept: Answer) -> None:
-    with cache.reading(key) as reading:
-        cache.put(reading, kept)
+    cache.put(key, kept, cache.moment)
 
 
 def test_an_answer_is_kept_and_found_again() -> None:
@@ -119,25 +118,35 @@ def test_what_has_not_ended_or_has_expired_is_not_kept() -> None:
 
 def test_what_is_dropped_while_it_is_read_is_never_kept() -> None:
     cache = cache_for(10)
-    with cache.reading(A) as reading, cache.reading(A) as other, cache.reading(B) as unrelated:
-        cache.drop(A)
-        cache.put(reading, answer())
-        cache.put(other, answer())
-        cache.put(unrelated, answer())
+    moment = cache.moment
+    cache.drop(A)
+    cache.put(A, answer(), moment)
+    cache.put(B, answer(), moment)
     assert cache.get(A, 0) is None
     assert cache.get(B, 0)
 
 
 def test_a_read_that_began_after_a_drop_is_kept() -> None:
     cache = cache_for(10)
-    with cache.reading(A) as old:
-        cache.drop(A)
-        with cache.reading(A) as new:
-            cache.put(new, answer(revision=2))
-        cache.put(old, answer(revision=1))
+    old = cache.moment
+    cache.drop(A)
+    cache.put(A, answer(revision=2), cache.moment)
+    cache.put(A, answer(revision=1), old)
     kept = cache.get(A, 0)
     assert kept is not None
     assert kept.revision == 2
+
+
+def test_a_read_so_long_ago_that_drops_are_forgotten_is_not_kept() -> None:
+    cache = cache_for(10)
+    moment = cache.moment
+    for number in range(5000):
+        cache.drop(RunKey("default", str(number)))
+    cache.put(A, answer(), moment)
+    assert cache.get(A, 0) is None
+    cache.put(A, answer(), cache.moment)
+    assert cache.get(A, 0)
+    assert len(cache._dropped._said) < 5000
 
 
 def test_nothing_is_kept_while_announcements_may_be_missed() -> None:
@@ -146,11 +155,11 @@ def test_nothing_is_kept_while_announcements_may_be_missed() -> None:
     assert len(cache) == 0, "not open yet"
     cache.open()
     keep(cache, A, answer())
-    with cache.reading(B) as reading:
-        cache.close()
-        assert cache.get(A, 0) is None
-        cache.open()
-        cache.put(reading, answer())
+    moment = cache.moment
+    cache.close()
+    assert cache.get(A, 0) is None
+    cache.open()
+    cache.put(B, answer(), moment)
     assert len(cache) == 0, "the drop may have been announced while it was closed"
     keep(cache, C, answer())
     assert cache.get(C, 0)
@@ -158,14 +167,7 @@ def test_nothing_is_kept_while_announcements_may_be_missed() -> None:
 
 def test_a_read_that_began_before_the_cache_opened_is_not_kept() -> None:
     cache = NearCache(10_000)
-    with cache.reading(A) as reading:
-        cache.open()
-        cache.put(reading, answer())
+    moment = cache.moment
+    cache.open()
+    cache.put(A, answer(), moment)
     assert len(cache) == 0
-
-
-def test_reads_leave_no_trace() -> None:
-    cache = cache_for(10)
-    with cache.reading(A), cache.reading(A):
-        pass
-    assert cache._readings == {}
