@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..domain import (
@@ -28,6 +28,8 @@ ABOUT = (
     *("completed", "expires", "seen", "pipeline", "digest", "steps", "error"),
 )
 """The fields of a record's `about`, as _lib.lua writes them."""
+_STATES = {ord(state.value): state for state in StepState}
+_STATUSES = {status.value: status for status in Status}
 _AGAIN = 0
 """The reply of a script that had more to sweep than it may in one call."""
 LIVE_PATIENCE = 30 * 60.0
@@ -161,31 +163,28 @@ def _snapshot(key: RunKey, reply: Reply) -> Snapshot:
     if not reply:
         raise RunNotFound(key.namespace, key.key)
     about, ended, fragments = b"", {}, []
-    for field, value in _pairs(reply[1:]):
-        if field.startswith(b"s:"):
-            ended[field[2:].decode()] = StepState(chr(value[0]))
-            fragments.append(value[1:])
+    fields = iter(reply[1:])
+    for field, value in zip(fields, fields, strict=True):
+        if field[:2] == b"s:":
+            ended[field[2:].decode()] = _STATES[value[0]]
+            fragments.append(memoryview(value)[1:])  # joined below, and copied there alone
         elif field == b"about":
             about = value
     told = dict(zip(ABOUT, about.decode().split(" ", len(ABOUT) - 1), strict=True))
     summary = RunSummary(
-        key=key,
-        pipeline=told["pipeline"],
-        revision=int(told["revision"]),
-        status=Status(told["status"]),
-        created_us=int(told["created"]),
-        started_us=int(told["started"]),
-        completed_us=int(told["completed"]),
-        expires_us=int(told["expires"]),
-        error=told["error"],
+        key,
+        told["pipeline"],
+        int(told["revision"]),
+        _STATUSES[told["status"]],
+        int(told["created"]),
+        int(told["started"]),
+        int(told["completed"]),
+        int(told["expires"]),
+        told["error"],
     )
     names = [item.partition("=")[0] for item in told["steps"].split(",")]
     states = dict.fromkeys(names, StepState.PENDING) | ended
     return Snapshot(summary, states, b"".join(fragments), reply[0] / 1e6)
-
-
-def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _listed(row: Reply) -> RunSummary:
