@@ -4,7 +4,7 @@
     bench.Bare/Wait     returns them once Fire was called: an asyncio.Event
     bench.Bare/Fire     lets everyone go who waits
 
-Its options are those of Headstart's server, so that both have the same connections and queues.
+Its options and its event loop are those of Headstart's server.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import uvloop
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),
@@ -57,7 +58,9 @@ async def serve(answer_bytes: bytes) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("answer", type=Path, help="the file whose bytes are the answer")
-    asyncio.run(serve(parser.parse_args().answer.read_bytes()))
+    answer = parser.parse_args().answer.read_bytes()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(answer))
 
 
 if __name__ == "__main__":

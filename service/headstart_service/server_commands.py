@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from .errors import StartupError
 from .process import exit_with_parent, run_until_stopped, set_up_logging
 from .settings import Settings, describe, load_settings, variable
@@ -75,7 +77,8 @@ def _run(options: argparse.Namespace, main: Callable[[Settings], Coroutine[Any, 
     try:
         settings = _settings(options)
         set_up_logging(settings.log_level)
-        asyncio.run(run_until_stopped(main(settings)))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_until_stopped(main(settings)))
     except StartupError as error:
         return _fail(error)
     except BaseExceptionGroup as group:
