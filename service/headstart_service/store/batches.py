@@ -30,8 +30,10 @@ _GRACE = 0.02
 """Seconds that a reply has, behind its budget, to be seen by a loop that was busy."""
 _BUSY = 0.001
 """Seconds after a trip within which the next one is a sign of a busy process."""
-_TURNS = 10
-"""How many turns of its loop a busy process lets pass, so that more calls come along."""
+_TURNS = 60
+"""How many turns of its loop, some microseconds each, a busy process lets pass meanwhile."""
+_ENOUGH = 16
+"""Calls with which a trip need not wait for more."""
 _MAX_CALLS = 32
 """Calls in a batch at most: Redis serves nobody else while it runs them."""
 _MAX_BYTES = 1 << 20
@@ -170,6 +172,8 @@ async def _gathered(lane: _Lane) -> Sequence[_Call]:
     """The next batch; empty when nobody waits."""
     if asyncio.get_running_loop().time() - lane.landed < _BUSY:
         for _ in range(_TURNS):
+            if len(lane.waiting) >= _ENOUGH:
+                break
             await asyncio.sleep(0)
     waiting = lane.waiting
     batch: list[_Call] = []
