@@ -30,6 +30,7 @@ async def test_a_run_whose_result_could_not_be_kept_is_done_again(valkey: Valkey
         await backend.start("g")
         async with backend.working(lease=lease):
             await wait_until(lambda: backend.control.running)
+            await backend.until_kept("g", "first")
             await valkey.kill()
             backend.control.gates["g"].set()
             await wait_until(lambda: not [t for t in tasks_left() if t.startswith("default/g")])
