@@ -10,11 +10,10 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import count
 
 import grpc
 
-from ..games import Deck, Player
+from ..games import Deck, Player, uncommon_words
 from ..hand import hand_worker
 from ..harness import Bench, Figure
 from ..load import Endpoint, grpc_endpoint, require_h2load, saturate
@@ -62,9 +61,8 @@ async def _load(endpoints: Sequence[Endpoint], seconds: float) -> float:
 
 
 async def measure_workers(bench: Bench) -> Sequence[Line]:
-    deck = Deck()
+    deck = Deck(uncommon_words())
     games = round(bench.pick(quick=4, full=12)) * _GAMES
-    hands = count()
     samples: dict[float, list[float]] = {}
     for size in _SIZES:
         async with part(bench, len(_SIZES)) as here:
@@ -75,7 +73,7 @@ async def measure_workers(bench: Bench) -> Sequence[Line]:
             player = Player(channel)
 
             async def play(player: Player = player) -> float:
-                return await player.play_all(deck.deal(next(hands), games), _AT_ONCE)
+                return await player.play_all(deck.deal(games), _AT_ONCE)
 
             (samples[size],) = await here.alternate(play, repeats=repeats(bench))
     return [*trace("games against a person", "games/s, all together", samples), _cores()]

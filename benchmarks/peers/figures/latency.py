@@ -7,10 +7,9 @@ functions with one thread on every side, and all of its values as the peer's use
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
-from ...games import Deck
+from ...games import Deck, uncommon_words
 from ...harness import Bench, Figure
 from ...results import Line, at_most, percentile
 from ..compare import compare
@@ -42,7 +41,7 @@ async def noop(bench: Bench) -> Sequence[Line]:
 
 
 async def game(bench: Bench) -> Sequence[Line]:
-    deck = Deck()
+    deck = Deck(uncommon_words())
     url = await bench.valkey()
     headstart = await start_headstart(bench, url, at_once=1)
     field = Field(bench, url, at_once=1, games=True)
@@ -58,10 +57,9 @@ async def game(bench: Bench) -> Sequence[Line]:
     await field.enter((*PEERS, *tuned), works)
     number = round(bench.pick(quick=30, full=100))
     seconds = bench.pick(quick=0.7, full=2.0)
-    hands = count()
 
     async def p50(driver: Driver, _: str) -> float:
-        return await _p50(driver, "game", deck.deal(next(hands), number), seconds)
+        return await _p50(driver, "game", deck.deal(number), seconds)
 
     comparison = await compare(bench, headstart, field, p50)
     return comparison.lines("game, start → all results, p50", "ms", at_most(1))
