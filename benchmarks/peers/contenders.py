@@ -25,7 +25,7 @@ from .roster import Peer
 
 BARE_ANSWER = "bare.bin"
 """What the bare server answers: a file of the figure's."""
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 _DATABASES = 16
 
 
