@@ -83,7 +83,7 @@ async def _measure_one(
         rate = await _load(starts, seconds)
         own = api.used_seconds() - had
         used = [await spent(m) - b for m, b in zip(masters, before, strict=True)]
-        calls = max(sum(each.calls for each in used), 1)
+        calls = max(sum(each.jobs for each in used), 1)
         ours.append(1e6 * own / calls)
         costs.append(sum(each.processor for each in used) / calls)
         busiest.append(1e6 * calls / max(each.processor for each in used))

@@ -76,7 +76,7 @@ async def _counted(
     before = await spent(redis)
     took = await _took(endpoint, seconds)
     used = await spent(redis) - before
-    processor.append(used.processor / max(used.calls, 1))
+    processor.append(used.processor / max(used.reads, 1))
     return took
 
 

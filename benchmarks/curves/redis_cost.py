@@ -21,24 +21,23 @@ class Spent:
     """Microseconds since the servers started, all of them together."""
 
     scripts: float
-    calls: int
-    """Of scripts."""
-    commands: float
-    """Commands of all kinds; those inside of scripts count twice."""
+    jobs: int
+    """How many jobs were queued, which every start of a run does once: a script carries many."""
+    reads: int
+    """How many records were read whole."""
     processor: float
 
     def __sub__(self, before: Spent) -> Spent:
         return Spent(
             self.scripts - before.scripts,
-            self.calls - before.calls,
-            self.commands - before.commands,
+            self.jobs - before.jobs,
+            self.reads - before.reads,
             self.processor - before.processor,
         )
 
     def per_call(self, calls: int) -> float:
-        """Time in commands for each of so many calls, whether or not they are scripts."""
-        scripted = self.calls >= calls / 2
-        return (self.scripts if scripted else self.commands) / calls
+        """Time in scripts for each of so many calls."""
+        return self.scripts / calls
 
 
 async def spent(*servers: Redis) -> Spent:
@@ -51,8 +50,8 @@ async def spent(*servers: Redis) -> Spent:
         cpu: Mapping[str, float] = await server.info("cpu")
         total = Spent(
             total.scripts + sum(float(each["usec"]) for each in scripts),
-            total.calls + sum(int(each["calls"]) for each in scripts),
-            total.commands + sum(float(each["usec"]) for each in stats.values()),
+            total.jobs + int(found.get("xadd", {}).get("calls", 0)),
+            total.reads + int(found.get("hgetall", {}).get("calls", 0)),
             total.processor
             + 1e6 * (cpu["used_cpu_user_main_thread"] + cpu["used_cpu_sys_main_thread"]),
         )
