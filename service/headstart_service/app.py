@@ -15,8 +15,10 @@ from .api.near_cache import NearCache
 from .api.reader import ResultReader
 from .api.server import Health, build_server
 from .api.servicer import ApiRules, PrecomputeServicer
+from .api.tls import ServerCertificate
 from .errors import StartupError, StoreUnavailable
 from .process import redis_client, registry, store_rules, wait_for_store
+from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
 from .store.connect import API, BLOCKING
 from .store.embedded import embedded_valkey
@@ -92,6 +94,9 @@ async def serve(settings: Settings) -> None:
 
     Raises StartupError, maybe inside an exception group, when it cannot start.
     """
+    refuse_exposure(settings)
+    tls = certificate(settings)
+    tokens = token_file(settings)
     known = registry(settings)
     async with AsyncExitStack() as stack:
         if settings.redis_url:
@@ -111,7 +116,11 @@ async def serve(settings: Settings) -> None:
             store,
             known,
             ResultReader(hub, cache, known),
-            ApiRules(result_ttl=settings.result_ttl, max_records=settings.max_cached_results),
+            ApiRules(
+                result_ttl=settings.result_ttl,
+                max_records=settings.max_cached_results,
+                separate=tokens is not None,
+            ),
         )
         health = Health()
         await health.set_serving(serving=False)
@@ -124,8 +133,9 @@ async def serve(settings: Settings) -> None:
         http_port = await stack.enter_async_context(
             http_server(settings.host, settings.http_port, lambda: readiness.serving)
         )
-        server = build_server(servicer, health)
-        grpc_port = _bind(server, settings)
+        access = None if tokens is None else tokens.access
+        server = build_server(servicer, health, access, reflects=settings.reflection)
+        grpc_port = _bind(server, settings, tls)
         stack.push_async_callback(server.stop, settings.drain)
         stack.callback(hub.release)
         working = await stack.enter_async_context(asyncio.TaskGroup())
@@ -134,16 +144,27 @@ async def serve(settings: Settings) -> None:
         await server.start()
         host = settings.url_host
         log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
+        log.info(
+            "TLS %s, client certificates %s, tokens %s",
+            "on" if tls else "off",
+            "required" if settings.tls_client_ca else "not asked for",
+            "required" if tokens else "not asked for",
+        )
         listening.create_task(hub.run(), name="hub")
+        if tokens is not None:
+            listening.create_task(tokens.watch(), name="tokens")
         if worker is not None:
             working.create_task(worker.run(), name="worker process")
         await wait_for_store(client)
         await readiness.watch(f"{host}:{grpc_port}")
 
 
-def _bind(server: Server, settings: Settings) -> int:
+def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:
+    address = f"{settings.url_host}:{settings.grpc_port}"
     try:
-        return server.add_insecure_port(f"{settings.url_host}:{settings.grpc_port}")
+        if tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.credentials())
     except RuntimeError as error:
         raise StartupError(
             f"HEADSTART_GRPC_PORT: cannot listen on {settings.host} port {settings.grpc_port}: "

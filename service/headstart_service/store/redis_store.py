@@ -206,7 +206,7 @@ def _listed(row: Reply) -> RunSummary:
 
 
 def _is_behind(after: RunKey, namespace: str) -> bool:
-    """Whether `after` lies behind the beginning of the namespace's range, by bytes as Redis does."""
+    """Whether `after` is in or behind the range of the namespace: by bytes, as Redis orders."""
     return not namespace or member(after).encode() >= f"{namespace}:".encode()
 
 
