@@ -24,6 +24,13 @@ def token_file(settings: Settings) -> TokenFile | None:
     return None if settings.tokens is None else TokenFile(settings.tokens)
 
 
+def check_access(settings: Settings) -> None:
+    """Raise the StartupError that a server with these settings would end with."""
+    refuse_exposure(settings)
+    certificate(settings)
+    token_file(settings)
+
+
 def refuse_exposure(settings: Settings) -> None:
     """Raise StartupError if others could read what goes over the wire, unless that is meant."""
     if _tls_files(settings) is not None or is_loopback(settings.host):
