@@ -38,7 +38,7 @@ _FAILURES_TO_UNREADY = 2
 _TRY = """
 Headstart serves on {address}. Try:
 
-  {grpcurl} -plaintext -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
+  {grpcurl} {how} -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
 "recipient_type": "RECIPIENT_TYPE_HUMAN"}}}}' \
 {address} headstart.v1.PrecomputeService/StartPrecompute
 """
@@ -53,7 +53,7 @@ class _Readiness:
         self._worker = worker
         self.serving = False
 
-    async def watch(self, address: str) -> None:
+    async def watch(self, address: str, how: str) -> None:
         """Keep health up to date for ever; says once how to try the service."""
         if self._worker is not None:
             await self._worker.ready.wait()
@@ -76,7 +76,7 @@ class _Readiness:
                 log.info("serving" if serving else "not serving: the store is away")
             if serving and not said:
                 said = True
-                print(_TRY.format(address=address, grpcurl=_grpcurl()), flush=True)
+                print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
             await asyncio.sleep(_CHECK_EVERY)
 
 
@@ -87,6 +87,14 @@ def _grpcurl() -> str:
         return "grpcurl"
     here = Path.cwd()
     return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
+
+
+def _how_to_call(settings: Settings) -> str:
+    """The options that grpcurl needs."""
+    how = "-cacert YOUR_CA.pem" if settings.tls_cert else "-plaintext"
+    if settings.tls_client_ca:
+        how += " -cert YOURS.pem -key YOURS.key"
+    return f"{how} -H 'authorization: Bearer YOUR_TOKEN'" if settings.tokens else how
 
 
 async def serve(settings: Settings) -> None:
@@ -156,7 +164,7 @@ async def serve(settings: Settings) -> None:
         if worker is not None:
             working.create_task(worker.run(), name="worker process")
         await wait_for_store(client)
-        await readiness.watch(f"{host}:{grpc_port}")
+        await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
 
 
 def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:
