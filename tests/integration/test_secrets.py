@@ -45,6 +45,7 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(valkey: Valkey, t
         "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{free_port()}",
         "HEADSTART_TOKENS": str(tokens.written(tmp_path / "tokens")),
         "HEADSTART_LOG_LEVEL": "debug",
+        "HEADSTART_DRAIN": "0.5",
     }
     seen: list[str] = []
     async with serving(**settings) as (server, address), stub(address) as service:

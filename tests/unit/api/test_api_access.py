@@ -278,6 +278,7 @@ async def test_a_token_that_is_withdrawn_is_refused_from_then_on(guarded: Guarde
         ("bearer {}", OK),
         ("{}", WHO),
         ("Basic {}", WHO),
+        ("Digest {}", WHO),
         ("Bearer {}x", WHO),
         ("Bearer  {}", WHO),
         ("Bearer", WHO),
