@@ -113,9 +113,11 @@ def _handlers(servicer: PrecomputeServicer, access: Access | None) -> grpc.Gener
         ready = servicer.ready_results(request)
         return ready if ready is not None else await get_results(request, context)
 
+    read = Verb.READ
+
     async def get_if_granted(request: pb.GetResultsRequest, context: Context) -> bytes:
         assert access is not None
-        if access.may(context, Verb.READ, request.namespace):
+        if access.may(context, read, request.namespace):
             return await get_or_ready(request, context)
         return await get_results(request, context)  # which refuses it
 
