@@ -124,14 +124,15 @@ async def test_reflection_can_be_turned_off_and_health_stays(valkey: Valkey):
             assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=10)).status == 1
 
 
-def fetched(url: str, method: str = "GET") -> tuple[int, str]:
-    request = urllib.request.Request(url, method=method)
+def fetched(base: str, path: str, method: str = "GET") -> tuple[str, int, str]:
+    """What was asked for, the status and the body of the answer."""
+    request = urllib.request.Request(f"{base}/{path}", method=method)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, answer.read().decode()
+            return f"{method} {path}", answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.read().decode()
+            return f"{method} {path}", error.code, error.read().decode()
 
 
 async def test_the_http_port_tells_that_it_lives_and_is_ready_and_nothing_else(
@@ -145,12 +146,13 @@ async def test_the_http_port_tells_that_it_lives_and_is_ready_and_nothing_else(
         answers = await _everything(process)
         async with worker(valkey.url, **LIGHT) as computing:
             answers += await _everything(computing)
-    assert {answer for answer in answers if answer[0] == 200} == {(200, "ok\n"), (200, "ready\n")}
-    assert {code for code, _ in answers} == {200, 404, 405}
-    assert not any("secret-key" in text or "default" in text for _, text in answers)
+    told = {answer for answer in answers if answer[1] == 200}
+    assert told == {("GET livez", 200, "ok\n"), ("GET readyz", 200, "ready\n")}
+    assert {code for _, code, _ in answers} == {200, 404, 405}
+    assert not any("secret-key" in text or "default" in text for _, _, text in answers)
 
 
-async def _everything(process: Process) -> list[tuple[int, str]]:
+async def _everything(process: Process) -> list[tuple[str, int, str]]:
     told = await process.says(r"HTTP on (\S+)")
     base = f"http://{told[1]}"
     paths = (
@@ -164,5 +166,5 @@ async def _everything(process: Process) -> list[tuple[int, str]]:
         "openapi.json",
         "../livez/",
     )
-    got = [await asyncio.to_thread(fetched, f"{base}/{path}") for path in paths]
-    return [*got, await asyncio.to_thread(fetched, f"{base}/livez", "POST")]
+    got = [await asyncio.to_thread(fetched, base, path) for path in paths]
+    return [*got, await asyncio.to_thread(fetched, base, "livez", "POST")]
