@@ -41,6 +41,7 @@ from headstart._results import (
     Tensor,
 )
 from headstart._scoring import percentile, relevance
+from headstart._security import Tls
 
 __all__ = [
     "Artifact",
@@ -73,6 +74,7 @@ __all__ = [
     "StepReport",
     "StepState",
     "Tensor",
+    "Tls",
     "Unauthenticated",
     "Violation",
     "percentile",

@@ -11,6 +11,8 @@ from typing import Final
 import grpc
 import grpc.aio
 
+from headstart._security import Tls, tls_from, token_from_environment
+
 ChannelOption = tuple[str, str | int]
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -48,25 +50,29 @@ class Endpoint:
 
     address: str
     credentials: grpc.ChannelCredentials | None = None
+    tls: Tls | None = None
+    """Read when a channel is opened, unless there are `credentials`."""
     token: str | Callable[[], str] | None = field(default=None, repr=False)
     max_attempts: int = 1
     options: Sequence[ChannelOption] = ()
 
     def open(self, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
         """Open a channel for the running event loop, which it is bound to."""
-        if self.credentials is None:
+        credentials = self._secured()
+        if credentials is None:
             return grpc.aio.insecure_channel(
                 self.address, options=self._options(), interceptors=interceptors
             )
         return grpc.aio.secure_channel(
-            self.address, self.credentials, options=self._options(), interceptors=interceptors
+            self.address, credentials, options=self._options(), interceptors=interceptors
         )
 
     def open_blocking(self) -> grpc.Channel:
         """Open a channel whose calls block their thread, and that any thread may use."""
-        if self.credentials is None:
+        credentials = self._secured()
+        if credentials is None:
             return grpc.insecure_channel(self.address, options=self._options())
-        return grpc.secure_channel(self.address, self.credentials, options=self._options())
+        return grpc.secure_channel(self.address, credentials, options=self._options())
 
     def metadata(self) -> Metadata:
         """Return what each call sends along."""
@@ -75,9 +81,16 @@ class Endpoint:
         token = self.token if isinstance(self.token, str) else self.token()
         return (("authorization", f"Bearer {token}"),)
 
+    def _secured(self) -> grpc.ChannelCredentials | None:
+        if self.credentials is not None or self.tls is None:
+            return self.credentials
+        return self.tls.credentials()
+
     def _options(self) -> tuple[ChannelOption, ...]:
+        name = self.tls.server_name if self.tls else None
         return (
             *_COMMON_OPTIONS,
+            *((("grpc.ssl_target_name_override", name),) if name else ()),
             ("grpc.service_config", service_config(self.max_attempts)),
             *self.options,
         )
@@ -88,11 +101,12 @@ def endpoint(
     *,
     channel_credentials: grpc.ChannelCredentials | None = None,
     call_credentials: grpc.CallCredentials | None = None,
+    tls: Tls | None = None,
     token: str | Callable[[], str] | None = None,
     max_attempts: int = 1,
     options: Sequence[ChannelOption] = (),
 ) -> Endpoint:
-    """Check the settings that a caller gave, and fill in the defaults."""
+    """Check the settings that a caller gave, and fill in the defaults and the environment's."""
     if not 1 <= max_attempts <= MOST_ATTEMPTS:
         message = f"max_attempts must be 1 to {MOST_ATTEMPTS}, not {max_attempts}"
         raise ValueError(message)
@@ -102,7 +116,16 @@ def endpoint(
             message = "call_credentials need channel_credentials: gRPC sends them over TLS only"
             raise ValueError(message)
         credentials = grpc.composite_channel_credentials(channel_credentials, call_credentials)
-    return Endpoint(address or default_address(), credentials, token, max_attempts, tuple(options))
+    if channel_credentials is None and tls is None:
+        tls = tls_from(os.environ)
+    return Endpoint(
+        address or default_address(),
+        credentials,
+        tls,
+        token_from_environment() if token is None else token,
+        max_attempts,
+        tuple(options),
+    )
 
 
 def default_address() -> str:

@@ -28,6 +28,7 @@ from headstart._results import (
     Stats,
     Status,
 )
+from headstart._security import Tls
 from headstart._watch import watch
 from headstart.v1 import precompute_pb2 as pb
 
@@ -63,6 +64,7 @@ class PrecomputeClient:
         namespace: str = "",
         timeout: float = 5.0,
         max_attempts: int = 4,
+        tls: Tls | None = None,
         channel_credentials: grpc.ChannelCredentials | None = None,
         call_credentials: grpc.CallCredentials | None = None,
         token: str | Callable[[], str] | None = None,
@@ -79,10 +81,15 @@ class PrecomputeClient:
                 namespace for lists and counts.
             timeout: Seconds that the service may take to answer one call, retries included.
             max_attempts: How often a call is tried while the service is UNAVAILABLE, 1 to 5.
-            channel_credentials: TLS, from `grpc.ssl_channel_credentials()`. None: plaintext.
+            tls: The files of TLS. Default: what the environment variables `HEADSTART_CA` ("system"
+                for the authorities that gRPC comes with), `HEADSTART_CLIENT_CERT`,
+                `HEADSTART_CLIENT_KEY` and `HEADSTART_SERVER_NAME` say, else plaintext.
+            channel_credentials: Instead of `tls`, gRPC's own credentials.
             call_credentials: gRPC's own per-call credentials; they need `channel_credentials`.
             token: Sent as `authorization: Bearer …` with every call, or a function that is asked
                 for it every time. Over plaintext too, for networks that encrypt by themselves.
+                Default: `HEADSTART_TOKEN`, else the content of the file `HEADSTART_TOKEN_FILE`,
+                which is read anew when it changes.
             interceptors: Of grpc.aio, for example OpenTelemetry's.
             options: Further gRPC channel arguments; they win over the client's own.
 
@@ -94,6 +101,7 @@ class PrecomputeClient:
             raise ValueError(message)
         settings = endpoint(
             address,
+            tls=tls,
             channel_credentials=channel_credentials,
             call_credentials=call_credentials,
             token=token,

@@ -25,6 +25,7 @@ from headstart._client import PrecomputeClient
 from headstart._errors import HeadstartError, InvalidRequest, NotFound, from_rpc_error
 from headstart._outage import OutageLog
 from headstart._results import Embedding, PrecomputeStatus, RecipientType, Results
+from headstart._security import Tls
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 
@@ -100,6 +101,7 @@ class EagerPrecompute:
         address: str | None = None,
         *,
         namespace: str = "",
+        tls: Tls | None = None,
         channel_credentials: grpc.ChannelCredentials | None = None,
         token: str | Callable[[], str] | None = None,
     ) -> None:
@@ -109,15 +111,20 @@ class EagerPrecompute:
         """
         self._namespace = namespace
         self._endpoint = endpoint(
-            address, channel_credentials=channel_credentials, token=token, options=_OPTIONS
+            address,
+            tls=tls,
+            channel_credentials=channel_credentials,
+            token=token,
+            options=_OPTIONS,
         )
         self._new_client = partial(
             PrecomputeClient,
             self._endpoint.address,
             namespace=namespace,
             max_attempts=1,  # a retry would make its caller wait for a service that is away
+            tls=self._endpoint.tls,
             channel_credentials=channel_credentials,
-            token=token,
+            token=self._endpoint.token,
             options=_OPTIONS,
         )
         self._outage = OutageLog()
@@ -128,7 +135,10 @@ class EagerPrecompute:
 
     @classmethod
     def get_instance(cls) -> EagerPrecompute:
-        """Return the process's instance, which finds the service at `HEADSTART_ADDRESS`."""
+        """Return the process's instance, which the environment tells where the service is.
+
+        `HEADSTART_ADDRESS`, and for TLS and tokens the variables that `PrecomputeClient` names.
+        """
         with cls._instance_lock:
             if cls._instance is None:
                 cls._instance = cls()
@@ -140,12 +150,17 @@ class EagerPrecompute:
         address: str | None = None,
         *,
         namespace: str = "",
+        tls: Tls | None = None,
         channel_credentials: grpc.ChannelCredentials | None = None,
         token: str | Callable[[], str] | None = None,
     ) -> EagerPrecompute:
         """Replace the process's instance by one with these settings, for TLS or a token."""
         instance = cls(
-            address, namespace=namespace, channel_credentials=channel_credentials, token=token
+            address,
+            namespace=namespace,
+            tls=tls,
+            channel_credentials=channel_credentials,
+            token=token,
         )
         cls._replace(instance)
         return instance

@@ -247,6 +247,6 @@ class Stats:
     status_counts: Mapping[str, int]
     """By `PrecomputeStatus` or its value; statuses that nothing has are left out."""
     queued_jobs: int
-    """Jobs that no worker has taken yet, in all namespaces."""
+    """Jobs that no worker has taken yet, in all namespaces; with tokens, in one's own."""
     max_cached: int
     """How many runs the server keeps at most."""

@@ -15,8 +15,10 @@ from .api.near_cache import NearCache
 from .api.reader import ResultReader
 from .api.server import Health, build_server
 from .api.servicer import ApiRules, PrecomputeServicer
+from .api.tls import ServerCertificate
 from .errors import StartupError, StoreUnavailable
 from .process import redis_client, registry, store_rules, wait_for_store
+from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
 from .store.connect import API, BLOCKING
 from .store.embedded import embedded_valkey
@@ -36,7 +38,7 @@ _FAILURES_TO_UNREADY = 2
 _TRY = """
 Headstart serves on {address}. Try:
 
-  {grpcurl} -plaintext -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
+  {grpcurl} {how} -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
 "recipient_type": "RECIPIENT_TYPE_HUMAN"}}}}' \
 {address} headstart.v1.PrecomputeService/StartPrecompute
 """
@@ -51,7 +53,7 @@ class _Readiness:
         self._worker = worker
         self.serving = False
 
-    async def watch(self, address: str) -> None:
+    async def watch(self, address: str, how: str) -> None:
         """Keep health up to date for ever; says once how to try the service."""
         if self._worker is not None:
             await self._worker.ready.wait()
@@ -74,7 +76,7 @@ class _Readiness:
                 log.info("serving" if serving else "not serving: the store is away")
             if serving and not said:
                 said = True
-                print(_TRY.format(address=address, grpcurl=_grpcurl()), flush=True)
+                print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
             await asyncio.sleep(_CHECK_EVERY)
 
 
@@ -87,11 +89,22 @@ def _grpcurl() -> str:
     return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
 
 
+def _how_to_call(settings: Settings) -> str:
+    """The options that grpcurl needs."""
+    how = "-cacert YOUR_CA.pem" if settings.tls_cert else "-plaintext"
+    if settings.tls_client_ca:
+        how += " -cert YOURS.pem -key YOURS.key"
+    return f"{how} -H 'authorization: Bearer YOUR_TOKEN'" if settings.tokens else how
+
+
 async def serve(settings: Settings) -> None:
     """Serve until cancelled, then drain: each resource is closed after all that use it.
 
     Raises StartupError, maybe inside an exception group, when it cannot start.
     """
+    refuse_exposure(settings)
+    tls = certificate(settings)
+    tokens = token_file(settings)
     known = registry(settings)
     async with AsyncExitStack() as stack:
         if settings.redis_url:
@@ -111,7 +124,11 @@ async def serve(settings: Settings) -> None:
             store,
             known,
             ResultReader(hub, cache, known),
-            ApiRules(result_ttl=settings.result_ttl, max_records=settings.max_cached_results),
+            ApiRules(
+                result_ttl=settings.result_ttl,
+                max_records=settings.max_cached_results,
+                separate=tokens is not None,
+            ),
         )
         health = Health()
         await health.set_serving(serving=False)
@@ -124,8 +141,9 @@ async def serve(settings: Settings) -> None:
         http_port = await stack.enter_async_context(
             http_server(settings.host, settings.http_port, lambda: readiness.serving)
         )
-        server = build_server(servicer, health)
-        grpc_port = _bind(server, settings)
+        access = None if tokens is None else tokens.access
+        server = build_server(servicer, health, access, reflects=settings.reflection)
+        grpc_port = _bind(server, settings, tls)
         stack.push_async_callback(server.stop, settings.drain)
         stack.callback(hub.release)
         working = await stack.enter_async_context(asyncio.TaskGroup())
@@ -134,16 +152,27 @@ async def serve(settings: Settings) -> None:
         await server.start()
         host = settings.url_host
         log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
+        log.info(
+            "TLS %s, client certificates %s, tokens %s",
+            "on" if tls else "off",
+            "required" if settings.tls_client_ca else "not asked for",
+            "required" if tokens else "not asked for",
+        )
         listening.create_task(hub.run(), name="hub")
+        if tokens is not None:
+            listening.create_task(tokens.watch(), name="tokens")
         if worker is not None:
             working.create_task(worker.run(), name="worker process")
         await wait_for_store(client)
-        await readiness.watch(f"{host}:{grpc_port}")
+        await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
 
 
-def _bind(server: Server, settings: Settings) -> int:
+def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:
+    address = f"{settings.url_host}:{settings.grpc_port}"
     try:
-        return server.add_insecure_port(f"{settings.url_host}:{settings.grpc_port}")
+        if tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.credentials())
     except RuntimeError as error:
         raise StartupError(
             f"HEADSTART_GRPC_PORT: cannot listen on {settings.host} port {settings.grpc_port}: "

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import operate
+from . import operate, token_command
 
 _INTERRUPTED = 130  # as shells say: 128 and SIGINT
 SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck")
@@ -56,4 +56,5 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             )
         server_commands.add(serve, worker, vocabulary, check, health)
     operate.add(commands)
+    token_command.add(commands)
     return parser

@@ -3,6 +3,8 @@
     HeadstartError
     ├── InvalidRequest       the caller's request breaks rules: every violation at once
     ├── RunNotFound          no run is kept under that key
+    ├── Unauthenticated      the call brings no token, or none that is accepted
+    ├── PermissionDenied     its token does not grant what it asks for
     ├── CapacityExhausted    every place is held by a run that has not ended
     ├── StoreUnavailable     Redis did not answer in time
     ├── LeaseLost            a worker wrote for a run that is no longer its own
@@ -44,6 +46,20 @@ class RunNotFound(HeadstartError):
 
     def __init__(self, namespace: str, key: str) -> None:
         super().__init__(f"nothing is precomputed under {namespace}/{key}")
+
+
+class Unauthenticated(HeadstartError):
+    """The call brings no token, or none that is accepted."""
+
+
+class PermissionDenied(HeadstartError):
+    """The call's token does not grant it; nothing was looked up."""
+
+    def __init__(self, field: str, rule: str, missing: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field = field
+        self.missing = missing
+        """The verb that a token would need."""
 
 
 class CapacityExhausted(HeadstartError):

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from . import client_options
+
 _FAILED = 1
 _WRONG_ARGUMENTS = 2
 _NOT_FOUND = 3
@@ -56,6 +58,7 @@ def _command(commands: Any, name: str, run: Command, text: str) -> argparse.Argu
     parser.add_argument(
         "--address", help="the server (default: HEADSTART_ADDRESS, else localhost:50051)"
     )
+    client_options.add(parser)
     parser.add_argument("--namespace", default="", help="whose keys (default: default; lists: all)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=lambda options: _execute(run, options))
@@ -67,7 +70,7 @@ def _execute(run: Command, options: argparse.Namespace) -> int:
 
     async def execute() -> None:
         async with headstart.PrecomputeClient(
-            options.address, namespace=options.namespace
+            options.address, namespace=options.namespace, tls=client_options.tls_of(options)
         ) as client:
             await run(client, options)
 

@@ -1,4 +1,4 @@
-"""What both kinds of process do alike: log, stop on a signal, open the store's clients."""
+"""What both kinds of process do alike: stop on a signal, open the store's clients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -22,17 +21,6 @@ from .store.redis_store import StoreRules
 log = logging.getLogger(__name__)
 
 _STORE_RETRY = 0.5
-
-
-def set_up_logging(level: str) -> None:
-    """One line an event on standard error."""
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
-    for noisy in ("uvicorn", "httpx", "httpcore", "anthropic", "sentence_transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:

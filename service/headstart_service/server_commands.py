@@ -10,11 +10,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 
+from . import client_options
 from .errors import StartupError
-from .process import exit_with_parent, run_until_stopped, set_up_logging
+from .logs import set_up_logging
+from .process import exit_with_parent, run_until_stopped
+from .security import check_access
 from .settings import Settings, describe, load_settings, variable
 
 _WRONG_SETTINGS = 2
@@ -42,6 +46,7 @@ def add(
     _add_settings(build)
     build.set_defaults(run=_build_vocabulary)
 
+    client_options.add(health)
     health.add_argument("--timeout", type=float, default=2.0, help="seconds to wait (default: 2)")
     _add_settings(health)
     health.set_defaults(run=_healthcheck)
@@ -69,6 +74,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         for name, value in vars(options).items()
         if name.startswith("setting_") and value is not None
     }
+    if urlsplit(flags.get("redis_url", "")).password:
+        raise StartupError(
+            "--redis-url: everybody on this machine can see a password in arguments: "
+            "set HEADSTART_REDIS_URL instead"
+        )
     return load_settings(flags)
 
 
@@ -138,6 +148,10 @@ def _check_config(options: argparse.Namespace) -> int:
         settings = _settings(options)
     except StartupError as error:
         return _fail(error)
+    try:
+        check_access(settings)
+    except StartupError as error:
+        return _fail(error)
     for name, _, _ in describe():
         print(f"{variable(name)}={_shown(getattr(settings, name))}")
     return 0
@@ -167,20 +181,34 @@ def _healthcheck(options: argparse.Namespace) -> int:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from headstart import ServiceUnavailable
+    from headstart._channel import endpoint
+
     from .api.server import SERVICE
 
     try:
         settings = _settings(options)
     except StartupError as error:
         return _fail(error)
-    address = f"{settings.url_host}:{settings.grpc_port}"
-    with grpc.insecure_channel(address) as channel:
+    # Of its own server it knows the certificate, whoever signed it.
+    own = {"HEADSTART_CA": str(settings.tls_cert)} if settings.tls_cert else {}
+    # A certificate has no such name as 0.0.0.0.
+    host = "localhost" if settings.host in {"0.0.0.0", "::"} else settings.url_host  # noqa: S104
+    address = f"{host}:{settings.grpc_port}"
+    try:
+        tls = client_options.tls_of(options, **own)
+        channel = endpoint(address, tls=tls).open_blocking()
+    except (ServiceUnavailable, ValueError) as error:
+        print(f"{address}: {error}", file=sys.stderr)
+        return 1
+    with channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
         try:
             request = health_pb2.HealthCheckRequest(service=SERVICE)
             answer = stub.Check(request, timeout=options.timeout)
         except grpc.RpcError as error:
-            print(f"{address}: {error.code().name}", file=sys.stderr)
+            why = f" ({error.details()})" if error.code() is grpc.StatusCode.UNAVAILABLE else ""
+            print(f"{address}: {error.code().name}{why}", file=sys.stderr)
             return 1
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{address}: {name}")

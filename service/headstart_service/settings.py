@@ -15,6 +15,12 @@ from .errors import StartupError
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
 _PREFIX = "HEADSTART_"
+_SECRET = ("redis_url", "anthropic_api_key", "tokens")
+"""The settings whose values no message may quote; some may take `tokens` for the token itself."""
+_ABSENT_IF_EMPTY = (
+    *("redis_url", "anthropic_api_key", "anthropic_base_url"),
+    *("tls_cert", "tls_key", "tls_client_ca", "tokens"),
+)
 
 
 class Settings(BaseSettings):
@@ -25,6 +31,22 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the gRPC and HTTP ports listen on.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
     http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one.")
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the gRPC port's certificate chain; read again on change."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authorities whose clients alone may connect."
+    )
+    insecure: bool = Field(
+        False, description="Whether the gRPC port may do without TLS off this machine."
+    )
+    tokens: Path | None = Field(
+        None,
+        description="File of the tokens that calls need, read again on change; `headstart token` "
+        "makes its lines. Without it none is needed.",
+    )
+    reflection: bool = Field(True, description="Whether the gRPC port describes its services.")
     data_dir: Path = Field(
         Path(_DIRS.user_data_dir),
         description="Where the embedded Valkey keeps its data and its socket.",
@@ -125,10 +147,19 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("redis_url", "anthropic_api_key", "anthropic_base_url", mode="before")
+    @field_validator(*_ABSENT_IF_EMPTY, mode="before")
     @classmethod
     def _empty_is_absent(cls, value: Any) -> Any:
         return value or None
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _is_no_token(cls, value: Any) -> Any:
+        if str(value).startswith("hst_"):
+            raise ValueError(
+                "must be the file of tokens, not a token: clients take HEADSTART_TOKEN"
+            )
+        return value
 
 
 def load_settings(flags: Mapping[str, str]) -> Settings:
@@ -175,8 +206,7 @@ def _text(value: object) -> str:
 def _complaint(detail: Any, flags: Mapping[str, str]) -> str:
     name = str(detail["loc"][0]).lower()
     source = f"--{name.replace('_', '-')}" if name in flags else variable(name)
-    secret = name in ("redis_url", "anthropic_api_key")
-    given = "" if secret else f" = {str(detail['input'])[:60]!r}"
+    given = "" if name in _SECRET else f" = {str(detail['input'])[:60]!r}"
     return f"  {source}{given}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 

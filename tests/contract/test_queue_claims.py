@@ -195,8 +195,11 @@ async def test_renewing_keeps_others_from_reclaiming(store_backend: Backend) -> 
     claim = await store_backend.begin(KEY)
     began = time.monotonic()
     while time.monotonic() - began < LEASE * 2:
+        renewed = time.monotonic()
         assert await queue.renew([claim.lease], "w1") == []
-        assert await _lost(store_backend, queue) == []
+        lost = await _lost(store_backend, queue)
+        # A machine so busy that the lease ran out between the two says nothing.
+        assert lost == [] or time.monotonic() - renewed > LEASE
 
 
 async def test_renewing_keeps_the_record_alive(store_backend: Backend) -> None:

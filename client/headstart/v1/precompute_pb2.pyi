@@ -1110,7 +1110,9 @@ class GetStatsResponse(_message.Message):
     active_tasks: _builtins.int
     """Runs that a worker is computing."""
     queued_jobs: _builtins.int
-    """Jobs that no worker has taken yet, in all namespaces."""
+    """Jobs that no worker has taken yet, in all namespaces. Where tokens are asked for, a namespace's
+    own pending runs instead: it may learn nothing of the others.
+    """
     max_cached: _builtins.int
     """How many the server keeps at most."""
     @_builtins.property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -10,10 +10,11 @@ from grpc.aio import Server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from headstart.v1 import precompute_pb2 as pb
 
+from .access import Access, Check, Verb
 from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
 
@@ -50,53 +51,108 @@ class Health:
         await self.servicer.enter_graceful_shutdown()
 
 
-def build_server(servicer: PrecomputeServicer, health_service: Health) -> Server:
-    """A server that is not bound to a port yet."""
+def build_server(
+    servicer: PrecomputeServicer,
+    health_service: Health,
+    access: Access | None = None,
+    *,
+    reflects: bool = True,
+) -> Server:
+    """A server that is not bound to a port yet; with `access` its calls need a token."""
     server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((_handlers(servicer),))
+    server.add_generic_rpc_handlers((_handlers(servicer, access),))
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server  # it ships no types
     add_health(health_service.servicer, server)
-    names = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-    add_reflection: Any = reflection.enable_server_reflection  # nor does it
-    add_reflection(names, server)
+    if reflects:
+        names = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # nor this
+        add_reflection(_Reflection(names, access), server)
     return server
 
 
-def _handlers(servicer: PrecomputeServicer) -> grpc.GenericRpcHandler:
-    """The methods by name. Errors are caught here: an interceptor would cost more a call."""
+class _Reflection(reflection.aio.ReflectionServicer):
+    """Reflection, for callers with any token when tokens are asked for."""
+
+    def __init__(self, names: Sequence[str], access: Access | None) -> None:
+        super().__init__(names)  # type: ignore[no-untyped-call]
+        check = None if access is None else access.check_known
+        describe: Any = super().ServerReflectionInfo
+        self._describe = guarded_stream(describe, check)
+
+    async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncGenerator[Any]:  # noqa: N802  # gRPC's name
+        async for response in self._describe(requests, context):
+            yield response
+
+
+def _handlers(servicer: PrecomputeServicer, access: Access | None) -> grpc.GenericRpcHandler:
+    """The methods by name, each behind its check when tokens are asked for.
+
+    Errors are caught and tokens checked here: an interceptor would cost more a call.
+    """
+    reads, writes, lists, known = _checks(access)
 
     def unary(
-        method: Callable[..., Any], request: Any, serialize: Callable[[Any], bytes] | None
+        method: Callable[..., Any],
+        request: Any,
+        check: Check | None,
+        serialize: Callable[[Any], bytes] | None,
     ) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
-            guarded(method), request_deserializer=request.FromString, response_serializer=serialize
+            guarded(method, check),
+            request_deserializer=request.FromString,
+            response_serializer=serialize,
         )
 
     def message(response: Any) -> bytes:
         data: bytes = response.SerializeToString()
         return data
 
-    get_results = guarded(servicer.get_results)
+    get_results = guarded(servicer.get_results, reads)
 
     async def get_or_ready(request: pb.GetResultsRequest, context: Context) -> bytes:
         ready = servicer.ready_results(request)
         return ready if ready is not None else await get_results(request, context)
 
+    read = Verb.READ
+
+    async def get_if_granted(request: pb.GetResultsRequest, context: Context) -> bytes:
+        assert access is not None
+        if access.may(context, read, request.namespace):
+            return await get_or_ready(request, context)
+        return await get_results(request, context)  # which refuses it
+
+    start, cancel = pb.StartPrecomputeRequest, pb.CancelPrecomputeRequest
+    listing, pipelines = pb.ListPrecomputesRequest, pb.ListPipelinesRequest
     methods = {
-        "StartPrecompute": unary(servicer.start_precompute, pb.StartPrecomputeRequest, message),
+        "StartPrecompute": unary(servicer.start_precompute, start, writes, message),
         # Without a serializer the bytes go out as they are.
         "GetResults": grpc.unary_unary_rpc_method_handler(
-            get_or_ready, request_deserializer=pb.GetResultsRequest.FromString
+            get_or_ready if access is None else get_if_granted,
+            request_deserializer=pb.GetResultsRequest.FromString,
         ),
         "WatchResults": grpc.unary_stream_rpc_method_handler(
-            guarded_stream(servicer.watch_results),
+            guarded_stream(servicer.watch_results, reads),
             request_deserializer=pb.WatchResultsRequest.FromString,
             response_serializer=None,
         ),
-        "GetStatus": unary(servicer.get_status, pb.GetStatusRequest, message),
-        "CancelPrecompute": unary(servicer.cancel_precompute, pb.CancelPrecomputeRequest, message),
-        "ListPrecomputes": unary(servicer.list_precomputes, pb.ListPrecomputesRequest, message),
-        "ListPipelines": unary(servicer.list_pipelines, pb.ListPipelinesRequest, message),
-        "GetStats": unary(servicer.get_stats, pb.GetStatsRequest, message),
+        "GetStatus": unary(servicer.get_status, pb.GetStatusRequest, reads, message),
+        "CancelPrecompute": unary(servicer.cancel_precompute, cancel, writes, message),
+        "ListPrecomputes": unary(servicer.list_precomputes, listing, lists, message),
+        "ListPipelines": unary(servicer.list_pipelines, pipelines, known, message),
+        "GetStats": unary(servicer.get_stats, pb.GetStatsRequest, lists, message),
     }
     return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _checks(
+    access: Access | None,
+) -> tuple[Check | None, Check | None, Check | None, Check | None]:
+    """What stands before reading a run, changing one, looking at many, and at the pipelines."""
+    if access is None:
+        return None, None, None, None
+    return (
+        access.check_run(Verb.READ),
+        access.check_run(Verb.WRITE),
+        access.check_many(Verb.READ),
+        access.check_known,
+    )

@@ -31,6 +31,8 @@ class ApiRules:
 
     result_ttl: float
     max_records: int
+    separate: bool = False
+    """Whether a namespace may learn nothing of the others: not even how much they have queued."""
 
 
 class PrecomputeServicer:
@@ -153,11 +155,14 @@ class PrecomputeServicer:
         """Count what is kept, running and queued."""
         convert.refuse(convert.listed_namespace_violations(request.namespace))
         stats = await self._store.stats(request.namespace)
+        queued = stats.queued_jobs
+        if self._rules.separate and request.namespace:
+            queued = stats.counts.get(Status.PENDING, 0)
         return pb.GetStatsResponse(
             total_cached=sum(stats.counts.values()),
             active_tasks=stats.counts.get(Status.IN_PROGRESS, 0),
             status_counts={status.value: count for status, count in stats.counts.items()},
-            queued_jobs=stats.queued_jobs,
+            queued_jobs=queued,
             max_cached=self._rules.max_records,
         )
 

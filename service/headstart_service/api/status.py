@@ -19,8 +19,10 @@ from ..errors import (
     CapacityExhausted,
     HeadstartError,
     InvalidRequest,
+    PermissionDenied,
     RunNotFound,
     StoreUnavailable,
+    Unauthenticated,
     Violation,
 )
 
@@ -38,7 +40,7 @@ Response = TypeVar("Response")
 Context = ServicerContext[Any, Any]
 
 
-def status_of(error: HeadstartError) -> status_pb2.Status:
+def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # one error a line
     """The status, with its details, that tells a caller about `error`."""
     match error:
         case InvalidRequest():
@@ -46,6 +48,12 @@ def status_of(error: HeadstartError) -> status_pb2.Status:
             return _status(code_pb2.INVALID_ARGUMENT, str(error), detail)
         case RunNotFound():
             return _status(code_pb2.NOT_FOUND, str(error))
+        case Unauthenticated():
+            return _status(code_pb2.UNAUTHENTICATED, str(error), _info("UNAUTHENTICATED"))
+        case PermissionDenied():
+            told = {"field": error.field, "missing": error.missing}
+            denied = _info("PERMISSION_DENIED", **told)
+            return _status(code_pb2.PERMISSION_DENIED, str(error), denied)
         case CapacityExhausted():
             return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _retry(error.retry_after))
         case StoreUnavailable():
@@ -60,19 +68,20 @@ def internal_status(error: Exception) -> status_pb2.Status:
     """A status without the exception's text; its id is in the log beside it."""
     error_id = uuid.uuid4().hex[:12]
     log.error("internal error %s", error_id, exc_info=error)
-    info = error_details_pb2.ErrorInfo(
-        reason="INTERNAL", domain="headstart", metadata={"error_id": error_id}
-    )
+    info = _info("INTERNAL", error_id=error_id)
     return _status(code_pb2.INTERNAL, f"internal error {error_id}", info)
 
 
 def guarded(
     method: Callable[[Request, Context], Awaitable[Response]],
+    check: Callable[[Request, Context], None] | None = None,
 ) -> Callable[[Request, Context], Awaitable[Response]]:
-    """Answer with a status what `method` raises."""
+    """Answer with a status what `method`, or the check in front of it, raises."""
 
     async def call(request: Request, context: Context) -> Response:
         try:
+            if check is not None:
+                check(request, context)
             return await method(request, context)
         except grpc.aio.AbortError:
             raise
@@ -88,11 +97,14 @@ def guarded(
 
 def guarded_stream(
     method: Callable[[Request, Context], AsyncGenerator[Response]],
+    check: Callable[[Request, Context], None] | None = None,
 ) -> Callable[[Request, Context], AsyncGenerator[Response]]:
     """As `guarded`, for a method that streams its responses."""
 
     async def call(request: Request, context: Context) -> AsyncGenerator[Response]:
         try:
+            if check is not None:
+                check(request, context)
             async with aclosing(method(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -143,6 +155,10 @@ def _status(code: int, message: str, *details: Message) -> status_pb2.Status:
         any_detail.Pack(detail)
         packed.append(any_detail)
     return status_pb2.Status(code=code, message=_clipped(message, _MAX_MESSAGE), details=packed)
+
+
+def _info(reason: str, **metadata: str) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=reason, domain="headstart", metadata=metadata)
 
 
 def _retry(seconds: float) -> error_details_pb2.RetryInfo:

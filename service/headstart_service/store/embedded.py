@@ -52,6 +52,7 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
         raise StartupError(
             f"HEADSTART_DATA_DIR: cannot use {data_dir}: {error.strerror}"
         ) from error
+    _make_private(data_dir)
     async with _locked(data_dir) as lock, _socket_path(data_dir) as socket_path:
         process = await asyncio.create_subprocess_exec(
             _binary(data_dir),
@@ -70,6 +71,23 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
             yield f"unix://{socket_path}"
         finally:
             await _stop(process)
+
+
+def _make_private(data_dir: Path) -> None:
+    """See to it that nobody else can enter: the socket asks for no password, the files hold all.
+
+    A directory that is somebody else's or holds other things, /tmp for one, is not ours to close.
+    """
+    seen = data_dir.stat()
+    if not stat.S_IMODE(seen.st_mode) & 0o077:
+        return
+    used = (data_dir / "lock").exists() or not any(data_dir.iterdir())
+    if not used or seen.st_uid != os.geteuid() or seen.st_mode & stat.S_ISVTX:
+        raise StartupError(
+            f"HEADSTART_DATA_DIR: others can enter {data_dir}, where all results are kept: "
+            "chmod 700 it, or name a new directory in it"
+        )
+    data_dir.chmod(stat.S_IRWXU)
 
 
 @asynccontextmanager

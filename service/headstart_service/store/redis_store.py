@@ -20,7 +20,7 @@ from ..domain import (
 from ..errors import CapacityExhausted, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
 from .connect import Client
-from .keys import PartitionKeys, from_member, partition_of
+from .keys import PartitionKeys, from_member, member, partition_of
 from .scripts import SOURCES, Scripts
 
 ABOUT = (
@@ -126,8 +126,10 @@ class RedisStore:
         first = partition_of(after, self._rules.partitions) if after else 0
         for keys in self._partitions[first:]:
             low, high = _range(namespace)
-            if after and keys.partition == first and after.namespace >= namespace:
-                low = f"({after.namespace}:{after.key}"
+            # A position in front of the namespace, which its caller may have made up, would show
+            # what lies between: the names of others.
+            if after and keys.partition == first and _is_behind(after, namespace):
+                low = f"({member(after)}"
             missing = limit - len(page)
             wanted = [status.value for status in statuses]
             while True:
@@ -201,6 +203,11 @@ def _listed(row: Reply) -> RunSummary:
         expires_us=int(expires),
         error=error.decode(),
     )
+
+
+def _is_behind(after: RunKey, namespace: str) -> bool:
+    """Whether `after` is in or behind the range of the namespace: by bytes, as Redis orders."""
+    return not namespace or member(after).encode() >= f"{namespace}:".encode()
 
 
 def _range(namespace: str) -> tuple[str, str]:

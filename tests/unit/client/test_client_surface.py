@@ -43,6 +43,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "StepReport",
         "StepState",
         "Tensor",
+        "Tls",
         "Unauthenticated",
         "Violation",
         "percentile",

@@ -1,0 +1,121 @@
+"""Who the server must be and who this client is: TLS files and tokens, given or from variables.
+
+Files are read when a connection opens, not before: a facade that promises never to raise must not
+do so because a certificate is missing at the time it is made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from headstart._errors import ServiceUnavailable
+
+_SYSTEM: Final = "system"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """TLS files in PEM: whom to trust, and who this client is if the server wants to know.
+
+    Tls(ca="ca.pem")                                  the server must be certified by it
+    Tls(ca="ca.pem", cert="me.pem", key="me.key")     and knows this client, too (mTLS)
+    Tls()                                             the authorities that gRPC comes with
+    """
+
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    """The client's certificate, with the chain behind it; it needs `key`."""
+    key: str | os.PathLike[str] | None = None
+    server_name: str | None = None
+    """The name that the server's certificate must have, when it is not the address's host."""
+
+    def __post_init__(self) -> None:
+        """Refuse half a pair.
+
+        Raises:
+            ValueError: A certificate without its key, or the other way round.
+        """
+        if (self.cert is None) != (self.key is None):
+            message = "a client certificate and its key go together: give both or neither"
+            raise ValueError(message)
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files.
+
+        Raises:
+            ServiceUnavailable: One cannot be read, so nobody can be reached.
+        """
+        return grpc.ssl_channel_credentials(
+            root_certificates=_read(self.ca),
+            private_key=_read(self.key),
+            certificate_chain=_read(self.cert),
+        )
+
+
+def tls_from(variables: Mapping[str, str]) -> Tls | None:
+    """Return what HEADSTART_CA, _CLIENT_CERT, _CLIENT_KEY and _SERVER_NAME say; None: no TLS.
+
+    Raises:
+        ValueError: A client certificate without its key, or the other way round.
+    """
+    ca, cert, key, name = (
+        variables.get(f"HEADSTART_{each}") or None
+        for each in ("CA", "CLIENT_CERT", "CLIENT_KEY", "SERVER_NAME")
+    )
+    if ca is None and cert is None and key is None:
+        return None
+    return Tls(ca=None if ca == _SYSTEM else ca, cert=cert, key=key, server_name=name)
+
+
+def token_from_environment() -> str | Callable[[], str] | None:
+    """Return HEADSTART_TOKEN, else what reads HEADSTART_TOKEN_FILE, else None."""
+    if token := os.environ.get("HEADSTART_TOKEN"):
+        return token
+    if path := os.environ.get("HEADSTART_TOKEN_FILE"):
+        return TokenFile(Path(path))
+    return None
+
+
+class TokenFile:
+    """Gives the token that a file holds; reads it anew when it has changed."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember where it is."""
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._token = ""
+
+    def __call__(self) -> str:
+        """Return the token.
+
+        Raises:
+            ServiceUnavailable: The file cannot be read.
+        """
+        try:
+            now = self._path.stat()
+            seen = (now.st_mtime_ns, now.st_size, now.st_ino)
+            if seen != self._seen:
+                self._token = self._path.read_text().strip()
+                self._seen = seen
+        except OSError as exc:
+            raise ServiceUnavailable(_unreadable(self._path, exc)) from exc
+        return self._token
+
+
+def _read(path: str | os.PathLike[str] | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as exc:
+        raise ServiceUnavailable(_unreadable(path, exc)) from exc
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> str:
+    return f"cannot read {os.fspath(path)}: {error.strerror}"

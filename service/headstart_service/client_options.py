@@ -1,0 +1,40 @@
+"""The TLS options of every command that calls a server; each is an environment variable, too.
+
+A token has no option, because everybody on a machine sees arguments: HEADSTART_TOKEN has it, or
+the file HEADSTART_TOKEN_FILE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from headstart import Tls
+
+_OPTIONS: Final = (
+    ("HEADSTART_CA", "PEM file of whom to trust, or `system`: turns TLS on"),
+    ("HEADSTART_CLIENT_CERT", "PEM file of this client's certificate, for mTLS"),
+    ("HEADSTART_CLIENT_KEY", "PEM file of its key"),
+    ("HEADSTART_SERVER_NAME", "the server certificate's name, if it is not the address's"),
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    group = parser.add_argument_group("TLS", "each is also an environment variable")
+    for variable, text in _OPTIONS:
+        flag = variable.removeprefix("HEADSTART_").lower().replace("_", "-")
+        group.add_argument(f"--{flag}", dest=variable, metavar="VALUE", help=f"{text} [{variable}]")
+
+
+def tls_of(options: argparse.Namespace, **defaults: str) -> Tls | None:
+    """What the options say, else the environment, else `defaults`; None means plaintext.
+
+    Raises ValueError for a certificate without its key.
+    """
+    from headstart._security import tls_from
+
+    given = {name: value for name, _ in _OPTIONS if (value := getattr(options, name))}
+    return tls_from({**defaults, **os.environ, **given})

@@ -1,0 +1,45 @@
+"""Certificates for tests, made by the openssl command."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate and its key, in PEM."""
+
+    cert: Path
+    key: Path
+
+
+def authority(directory: Path, name: str) -> Certificate:
+    """An authority that signs others."""
+    made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
+    _openssl(
+        *("req", "-x509", *_KEY, "-days", "2", "-subj", f"/CN={name}"),
+        *("-addext", "keyUsage=critical,keyCertSign", "-keyout", made.key, "-out", made.cert),
+    )
+    return made
+
+
+def signed(by: Certificate, directory: Path, name: str, hosts: str = "localhost") -> Certificate:
+    """A certificate that an authority has signed, good for these hosts and 127.0.0.1."""
+    made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
+    request, extensions = directory / f"{name}.csr", directory / f"{name}.ext"
+    names = [f"DNS:{host}" for host in hosts.split(",")]
+    extensions.write_text(f"subjectAltName={','.join([*names, 'IP:127.0.0.1'])}\n")
+    _openssl("req", *_KEY, "-subj", f"/CN={name}", "-keyout", made.key, "-out", request)
+    _openssl(
+        *("x509", "-req", "-in", request, "-CA", by.cert, "-CAkey", by.key, "-days", "2"),
+        *("-CAcreateserial", "-extfile", extensions, "-out", made.cert),
+    )
+    return made
+
+
+def _openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)

@@ -1,0 +1,163 @@
+"""The file of tokens: what it may say, what is told of a mistake, and how a change is noticed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart_service.api.access import Grant, Verb, digest_of
+from headstart_service.api.token_file import TokenFile, line_of, new_token, parsed
+from headstart_service.errors import StartupError
+from tests.support.tokens import Tokens, tokens_of
+
+DIGEST = f"sha256:{digest_of('t').hex()}"
+PATH = Path("/etc/headstart/tokens")
+
+
+def test_a_line_grants_namespaces_and_verbs() -> None:
+    text = f"# who\n\n  shop\t{DIGEST}  a,b-2  read,write  \n"
+    grant = Grant("shop", frozenset({"a", "b-2"}), frozenset({Verb.READ, Verb.WRITE}))
+    assert parsed(text, PATH) == {digest_of("t"): grant}
+
+
+def test_admin_is_all_of_everything() -> None:
+    grant = parsed(f"ops {DIGEST} * admin", PATH)[digest_of("t")]
+    assert all(grant.covers(verb, namespace) for verb in Verb for namespace in ("any", None))
+
+
+def test_every_namespace_is_not_all_of_them_at_once() -> None:
+    grant = parsed(f"wide {DIGEST} * read,write", PATH)[digest_of("t")]
+    assert grant.covers(Verb.READ, "any")
+    assert not grant.covers(Verb.READ, None)
+    assert not grant.covers(Verb.ADMIN, "any")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (f"shop {DIGEST} a", "must be: name, digest, namespaces, verbs; has 3 of these"),
+        (f"shop {DIGEST} a read # note", "has 6 of these"),
+        (f"sh/op {DIGEST} a read", "the name must be"),
+        ("shop hst_s3cret a read", "the digest must be"),
+        (f"shop {DIGEST.upper()} a read", "the digest must be"),
+        (f"shop {DIGEST} A read", "a namespace must be 1 to 64 characters"),
+        (f"shop {DIGEST} a, read", "a namespace must be 1 to 64 characters"),
+        (f"shop {DIGEST} a,* read", "* alone is every one"),
+        (f"shop {DIGEST} a reed", "the verbs must be of read, write, admin"),
+        (f"shop {DIGEST} a admin", "admin is for every namespace"),
+        (f"first {DIGEST.replace('sha256:', 'sha256:')} a read", "is the same token as line 1"),
+        (f"ok {DIGEST[:-1]}0 a read", "has the same name as line 1"),
+    ],
+)
+def test_a_wrong_line_is_told_by_its_number_and_never_quoted(line: str, told: str) -> None:
+    with pytest.raises(StartupError) as caught:
+        parsed(f"ok {DIGEST} a read\n\n{line}\n", PATH)
+    message = str(caught.value)
+    assert message.startswith(f"HEADSTART_TOKENS: {PATH} line 3: ")
+    assert told in message
+    assert "s3cret" not in message
+
+
+@given(st.text())
+def test_any_text_is_read_or_told_in_one_line_that_quotes_none_of_it(text: str) -> None:
+    try:
+        grants = parsed(f"s3cret{text}", PATH)
+    except StartupError as error:
+        message = str(error)
+        assert message.isprintable()
+        assert "s3cret" not in message
+    else:
+        assert grants
+
+
+def test_a_made_token_is_long_and_its_line_is_right() -> None:
+    first, second = new_token(), new_token()
+    assert first != second
+    assert first.startswith("hst_")
+    assert len(first) > 40
+    line = line_of("shop", first, ["a"], ["read"])
+    assert first not in line
+    assert set(parsed(line, PATH)) == {digest_of(first)}
+    with pytest.raises(ValueError, match="verbs"):
+        line_of("shop", first, ["a"], ["everything"])
+
+
+def replace(path: Path, text: str) -> None:
+    """Put another file in its place, as a careful operator does."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+@pytest.mark.parametrize("wrong", ["nonsense hst_s3cret\n", "", "# none\n", "\udcff"])
+def test_a_file_that_turned_wrong_leaves_the_old_tokens_and_is_told_once(
+    wrong: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = tokens_of(shop=("a", "read"))
+    path = tokens.written(tmp_path / "tokens")
+    file = TokenFile(path)
+    replaced = path.with_suffix(".new")
+    replaced.write_bytes(wrong.encode(errors="surrogateescape"))
+    replaced.replace(path)
+    for _ in range(3):
+        file.look()
+    assert accepts(file, tokens, "shop")
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert str(path) in record.getMessage()
+    assert "s3cret" not in record.getMessage()
+    path.unlink()
+    file.look()
+    assert accepts(file, tokens, "shop"), "a file that is gone takes nobody's token away"
+    other = tokens_of(other=("a", "read"))
+    replace(path, other.text)
+    file.look()
+    assert accepts(file, other, "other")
+    assert not accepts(file, tokens, "shop")
+    assert all(token not in caplog.text for token in tokens.by_name.values())
+
+
+class Call:
+    """A call that brings this metadata."""
+
+    def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+
+def accepts(file: TokenFile, tokens: Tokens, name: str) -> bool:
+    return file.access.may(Call(tokens.metadata(name)), Verb.READ, "a")  # type: ignore[arg-type]
+
+
+def test_tokens_are_neither_kept_nor_shown() -> None:
+    tokens = tokens_of(shop=("a", "read"))
+    grants = parsed(tokens.text, PATH)
+    assert tokens.by_name["shop"] not in repr(grants)
+    assert tokens.by_name["shop"].encode() not in grants
+
+
+def test_each_token_is_compared_in_constant_time_and_none_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = tokens_of(a=("a", "read"), b=("a", "read"), c=("a", "read"))
+    compared = []
+
+    def compare(left: bytes, right: bytes) -> bool:
+        compared.append(right)
+        return left == right
+
+    monkeypatch.setattr("headstart_service.api.access.hmac.compare_digest", compare)
+    file = TokenFile(tokens.written(tmp_path / "tokens"))
+    for name in ("a", "c", "stranger"):
+        compared.clear()
+        assert accepts(file, tokens, name) is (name != "stranger")
+        assert len(compared) == 3
+    compared.clear()
+    assert accepts(file, tokens, "a")
+    assert compared == [], "a header that was accepted is known"
