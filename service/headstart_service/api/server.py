@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from headstart.v1 import precompute_pb2 as pb
 
+from .gate import CallLimits, Gate
 from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
 
@@ -50,10 +51,12 @@ class Health:
         await self.servicer.enter_graceful_shutdown()
 
 
-def build_server(servicer: PrecomputeServicer, health_service: Health) -> Server:
+def build_server(
+    servicer: PrecomputeServicer, health_service: Health, limits: CallLimits | None = None
+) -> Server:
     """A server that is not bound to a port yet."""
     server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((_handlers(servicer),))
+    server.add_generic_rpc_handlers((_handlers(servicer, limits or CallLimits()),))
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server  # it ships no types
     add_health(health_service.servicer, server)
     names = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
@@ -62,23 +65,29 @@ def build_server(servicer: PrecomputeServicer, health_service: Health) -> Server
     return server
 
 
-def _handlers(servicer: PrecomputeServicer) -> grpc.GenericRpcHandler:
+def _handlers(servicer: PrecomputeServicer, limits: CallLimits) -> grpc.GenericRpcHandler:
     """The methods by name. Errors are caught here: an interceptor would cost more a call."""
+    waiters = Gate("calls of GetResults", limits.waiters)
+    watches = Gate("streams of WatchResults", limits.watches)
+    calls = Gate("calls", limits.calls)
 
     def unary(
         method: Callable[..., Any], request: Any, serialize: Callable[[Any], bytes] | None
     ) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
-            guarded(method), request_deserializer=request.FromString, response_serializer=serialize
+            guarded(method, calls),
+            request_deserializer=request.FromString,
+            response_serializer=serialize,
         )
 
     def message(response: Any) -> bytes:
         data: bytes = response.SerializeToString()
         return data
 
-    get_results = guarded(servicer.get_results)
+    get_results = guarded(servicer.get_results, waiters)
 
     async def get_or_ready(request: pb.GetResultsRequest, context: Context) -> bytes:
+        # Before the gate: what can be answered at once is answered however many wait.
         ready = servicer.ready_results(request)
         return ready if ready is not None else await get_results(request, context)
 
@@ -89,7 +98,7 @@ def _handlers(servicer: PrecomputeServicer) -> grpc.GenericRpcHandler:
             get_or_ready, request_deserializer=pb.GetResultsRequest.FromString
         ),
         "WatchResults": grpc.unary_stream_rpc_method_handler(
-            guarded_stream(servicer.watch_results),
+            guarded_stream(servicer.watch_results, watches),
             request_deserializer=pb.WatchResultsRequest.FromString,
             response_serializer=None,
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeVar
 
 import grpc
@@ -68,12 +68,14 @@ def internal_status(error: Exception) -> status_pb2.Status:
 
 def guarded(
     method: Callable[[Request, Context], Awaitable[Response]],
+    gate: AbstractContextManager[None],
 ) -> Callable[[Request, Context], Awaitable[Response]]:
-    """Answer with a status what `method` raises."""
+    """Call `method` inside the gate; answer with a status what either raises."""
 
     async def call(request: Request, context: Context) -> Response:
         try:
-            return await method(request, context)
+            with gate:
+                return await method(request, context)
         except grpc.aio.AbortError:
             raise
         except HeadstartError as error:
@@ -88,14 +90,16 @@ def guarded(
 
 def guarded_stream(
     method: Callable[[Request, Context], AsyncGenerator[Response]],
+    gate: AbstractContextManager[None],
 ) -> Callable[[Request, Context], AsyncGenerator[Response]]:
     """As `guarded`, for a method that streams its responses."""
 
     async def call(request: Request, context: Context) -> AsyncGenerator[Response]:
         try:
-            async with aclosing(method(request, context)) as responses:
-                async for response in responses:
-                    yield response
+            with gate:
+                async with aclosing(method(request, context)) as responses:
+                    async for response in responses:
+                        yield response
         except (grpc.aio.AbortError, GeneratorExit):
             raise
         except HeadstartError as error:
