@@ -149,6 +149,17 @@ async def test_a_namespaces_limit_holds_among_many_more_than_are_looked_at(
     assert kept[-5:] == newcomers
 
 
+async def test_no_part_of_a_large_namespace_stays_for_ever(store_backend: Backend) -> None:
+    keys = store_backend.neighbours(250)
+    await store_backend.complete(*keys)
+    store = store_backend.new_store(namespace_max=250 * store_backend.partitions)
+    await start(store, *store_backend.neighbours(80, name="new"))
+    kept = set(await store_backend.kept(keys))
+    by_name = sorted(keys)
+    parts = [by_name[:80], by_name[80:170], by_name[170:]]
+    assert all(any(key not in kept for key in part) for part in parts)
+
+
 async def test_without_a_limit_a_namespace_may_have_all(store_backend: Backend) -> None:
     store = store_backend.new_store(max_records=5 * store_backend.partitions)
     keys = store_backend.neighbours(5)
