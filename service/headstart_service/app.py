@@ -10,12 +10,14 @@ from pathlib import Path
 
 from grpc.aio import Server
 
+from .api.gate import CallLimits
 from .api.hub import Hub
 from .api.near_cache import NearCache
 from .api.reader import ResultReader
 from .api.server import Health, build_server
 from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
+from .engine.pace import Pace
 from .errors import StartupError, StoreUnavailable
 from .process import redis_client, registry, store_rules, wait_for_store
 from .security import certificate, refuse_exposure, token_file
@@ -113,13 +115,18 @@ async def serve(settings: Settings) -> None:
             url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
         client = await stack.enter_async_context(redis_client(url, API))
         events = await stack.enter_async_context(redis_client(url, BLOCKING))
+        pace = Pace()
         store = RedisStore(
-            client, store_rules(settings), budget=_STORE_BUDGET, connections=API.connections
+            client,
+            store_rules(settings),
+            budget=_STORE_BUDGET,
+            connections=API.connections,
+            pace=pace,
         )
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
         channels = [PartitionKeys(p).events for p in range(settings.partitions)]
-        hub = Hub(store, lambda: subscription(events, channels), cache)
+        hub = Hub(store, lambda: subscription(events, channels), cache, pace)
         servicer = PrecomputeServicer(
             store,
             known,
@@ -142,7 +149,10 @@ async def serve(settings: Settings) -> None:
             http_server(settings.host, settings.http_port, lambda: readiness.serving)
         )
         access = None if tokens is None else tokens.access
-        server = build_server(servicer, health, access, reflects=settings.reflection)
+        limits = CallLimits(
+            waiters=settings.max_waiters, watches=settings.max_watches, calls=settings.max_calls
+        )
+        server = build_server(servicer, health, limits, access, reflects=settings.reflection)
         grpc_port = _bind(server, settings, tls)
         stack.push_async_callback(server.stop, settings.drain)
         stack.callback(hub.release)

@@ -5,7 +5,7 @@
     ├── RunNotFound          no run is kept under that key
     ├── Unauthenticated      the call brings no token, or none that is accepted
     ├── PermissionDenied     its token does not grant what it asks for
-    ├── CapacityExhausted    every place is held by a run that has not ended
+    ├── CapacityExhausted    there is no room now, for a run or for a call
     ├── StoreUnavailable     Redis did not answer in time
     ├── LeaseLost            a worker wrote for a run that is no longer its own
     ├── StepFailed           a step ended without a result, for a reason that callers may read
@@ -63,7 +63,7 @@ class PermissionDenied(HeadstartError):
 
 
 class CapacityExhausted(HeadstartError):
-    """Every place is held by a run that has not ended; try again after `retry_after` seconds."""
+    """There is no room now, for a run or for a call; try again after `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)

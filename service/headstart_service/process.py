@@ -92,6 +92,8 @@ def store_rules(settings: Settings) -> StoreRules:
     return StoreRules(
         partitions=settings.partitions,
         max_records=settings.max_cached_results,
+        max_live=settings.max_queued,
+        namespace_max=settings.namespace_max_results,
         failure_ttl=settings.failure_ttl,
     )
 

@@ -71,6 +71,37 @@ class Settings(BaseSettings):
         le=10_000_000,
         description="How many runs are kept at most, all replicas together.",
     )
+    namespace_max_results: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="How many of them one namespace may have; 0 for no other limit.",
+    )
+    max_queued: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="How many runs may wait or run at once, all replicas together; 0 for as many "
+        "as are kept.",
+    )
+    max_waiters: int = Field(
+        20_000,
+        ge=1,
+        le=1_000_000,
+        description="How many GetResults calls each API process holds at once.",
+    )
+    max_watches: int = Field(
+        5000,
+        ge=1,
+        le=1_000_000,
+        description="How many WatchResults streams each API process holds at once.",
+    )
+    max_calls: int = Field(
+        2000,
+        ge=1,
+        le=1_000_000,
+        description="How many other calls each API process holds at once.",
+    )
     near_cache_mb: int = Field(
         32,
         ge=0,

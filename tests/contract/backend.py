@@ -18,6 +18,7 @@ from headstart_service.domain import (
     StepRecord,
     StepState,
 )
+from headstart_service.engine.pace import Pace
 from headstart_service.errors import RunNotFound
 from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, open_client
 from headstart_service.store.events import subscription
@@ -73,13 +74,16 @@ class Backend:
         self._stack.push_async_callback(client.aclose)
         return client
 
-    def rules(self, max_records: int = 1000) -> StoreRules:
+    def rules(self, max_records: int = 1000, **limits: int) -> StoreRules:
         return StoreRules(
-            partitions=self.partitions, max_records=max_records, failure_ttl=FAILURE_TTL
+            partitions=self.partitions, max_records=max_records, failure_ttl=FAILURE_TTL, **limits
         )
 
-    def new_store(self, max_records: int = 1000) -> RedisStore:
-        return RedisStore(self._client, self.rules(max_records), budget=BUDGET, connections=3)
+    def new_store(
+        self, max_records: int = 1000, pace: Pace | None = None, **limits: int
+    ) -> RedisStore:
+        rules = self.rules(max_records, **limits)
+        return RedisStore(self._client, rules, budget=BUDGET, connections=3, pace=pace)
 
     def new_queue(self, lease: float = 60.0) -> RedisJobQueue:
         return RedisJobQueue(self._client, self._blocking, self.rules(), lease=lease, budget=BUDGET)
@@ -102,9 +106,11 @@ class Backend:
         left: int = await self._client.pttl(self.keys_of(key).record(key))
         return left / 1000
 
-    def neighbours(self, number: int, partition: int = 0, name: str = "key") -> list[RunKey]:
+    def neighbours(
+        self, number: int, partition: int = 0, name: str = "key", namespace: str = "games"
+    ) -> list[RunKey]:
         """So many keys of one partition."""
-        found = (RunKey("games", f"{name}-{i}") for i in count())
+        found = (RunKey(namespace, f"{name}-{i}") for i in count())
         mine = (key for key in found if partition_of(key, self.partitions) == partition)
         return [next(mine) for _ in range(number)]
 

@@ -10,19 +10,17 @@ from tests.contract.backend import plan
 
 PARTITIONS = 2
 SHARE = 3
-KEYS = [
-    *[
-        key
-        for key in (RunKey("games", f"{n}") for n in range(30))
-        if partition_of(key, PARTITIONS) == 0
-    ][:4],
-    *[
-        key
-        for key in (RunKey("games", f"{n}") for n in range(30))
-        if partition_of(key, PARTITIONS) == 1
-    ][:1],
-]
-"""Few, so that each lives through much; in one partition one more than there is room for."""
+NAMESPACE_SHARE = 2
+
+
+def _keys(namespace: str, partition: int, number: int) -> list[RunKey]:
+    found = (RunKey(namespace, f"{n}") for n in range(30))
+    return [key for key in found if partition_of(key, PARTITIONS) == partition][:number]
+
+
+KEYS = [*_keys("games", 0, 3), *_keys("quiz", 0, 2), *_keys("games", 1, 1)]
+"""Few, so that each lives through much. In one partition there are more than there is room for,
+and one namespace there has more than it has places."""
 
 PLANS = {
     name: plan(name, {"a": digests[0], "b": digests[1]})
@@ -74,8 +72,14 @@ def victims_for(newcomer: RunKey, runs: dict[RunKey, Run]) -> list[RunKey] | Non
     """Who of the runs must go for a newcomer; None when nobody can."""
     partition = partition_of(newcomer, PARTITIONS)
     mine = {key: run for key, run in runs.items() if partition_of(key, PARTITIONS) == partition}
-    if len(mine) < SHARE:
-        return []
+    own = {key: run for key, run in mine.items() if key.namespace == newcomer.namespace}
+    if len(own) == NAMESPACE_SHARE:
+        return _first_to_go(own)
+    return _first_to_go(mine) if len(mine) == SHARE else []
+
+
+def _first_to_go(mine: dict[RunKey, Run]) -> list[RunKey] | None:
+    """The one of these that is evicted first; None when all of them live."""
     read = sorted((run.ended_at, str(key), key) for key, run in mine.items() if run.read)
     ended = [(key, run) for key, run in mine.items() if run.status.ended and not run.read]
     unread = sorted((run.asked_at, str(key), key) for key, run in ended)

@@ -131,11 +131,21 @@ async def test_restarting_what_is_kept_needs_no_room(store_backend: Backend) -> 
 @pytest.mark.parametrize(("partitions", "records"), [(1, 1000), (3, 1000), (4, 5), (7, 7)])
 def test_the_partitions_shares_make_the_whole(partitions: int, records: int) -> None:
     rules = StoreRules(partitions=partitions, max_records=records, failure_ttl=60)
-    shares = [rules.share(partition) for partition in range(partitions)]
+    shares = [rules.share(records, partition) for partition in range(partitions)]
     assert sum(shares) == records
     assert max(shares) - min(shares) <= 1
 
 
-def test_fewer_records_than_partitions_is_the_operators_mistake() -> None:
-    with pytest.raises(StartupError, match="HEADSTART_MAX_CACHED_RESULTS"):
-        StoreRules(partitions=4, max_records=3, failure_ttl=60)
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"max_records": 3}, "HEADSTART_MAX_CACHED_RESULTS"),
+        ({"max_records": 4, "max_live": 3}, "HEADSTART_MAX_QUEUED"),
+        ({"max_records": 4, "namespace_max": 3}, "HEADSTART_NAMESPACE_MAX_RESULTS"),
+    ],
+)
+def test_a_limit_below_the_number_of_partitions_is_the_operators_mistake(
+    limits: dict[str, int], name: str
+) -> None:
+    with pytest.raises(StartupError, match=name):
+        StoreRules(partitions=4, failure_ttl=60, **limits)

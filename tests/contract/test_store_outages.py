@@ -98,6 +98,32 @@ async def test_many_callers_of_a_redis_that_hangs_need_not_wait_for_one_another(
     await wait_until(lambda: _answers(api))
 
 
+async def test_a_redis_that_stays_away_is_asked_by_one_at_a_time_and_found_when_it_is_back(
+    valkey: Valkey, api: RedisStore
+) -> None:
+    await api.ping()
+    reach = api._batches._reach[0]
+    with frozen(valkey):
+        for _ in range(3):
+            assert not await _answers(api)
+        began, lost = time.monotonic(), reach.lost
+        with pytest.raises(StoreUnavailable, match="others found out before"):
+            while True:
+                await api.read(KEY)
+        asked = 0
+        while time.monotonic() - began < 1:
+            failures = await asyncio.gather(
+                *(api.read(KEY) for _ in range(100)), return_exceptions=True
+            )
+            assert {type(failure) for failure in failures} == {StoreUnavailable}
+            asked += len(failures)
+            await asyncio.sleep(0.01)
+        seconds = time.monotonic() - began
+        # One each budget and pause; 20 at once, 4 times a second, without the breaker.
+        assert reach.lost - lost <= seconds / 0.2 + 1 < asked
+    await wait_until(lambda: _answers(api))
+
+
 async def _answers(store: RedisStore) -> bool:
     try:
         await store.ping()

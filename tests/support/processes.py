@@ -47,6 +47,12 @@ class Process:
     def output(self) -> str:
         return Path(self._file.name).read_text()
 
+    @property
+    def resident(self) -> int:
+        """The bytes of memory that it holds now."""
+        [kilobytes] = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        return int(kilobytes) * 1024
+
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

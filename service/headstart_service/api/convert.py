@@ -31,6 +31,7 @@ MIN_TTL: Final = 0.001
 MAX_TTL: Final = 7 * 24 * 3600.0
 MAX_WAIT: Final = 600.0
 MAX_PAGE: Final = 1000
+MAX_INPUTS_BYTES: Final = 1 << 20
 DEFAULT_PAGE: Final = 100
 
 _STATUS: Final = {
@@ -99,7 +100,14 @@ def bridging_inputs(spec: pb.BridgingSpec) -> dict[str, Any]:
 
 
 def custom_inputs(spec: pb.CustomSpec) -> dict[str, Any]:
-    """Any pipeline's inputs as plain values. Raises InvalidRequest for what JSON cannot say."""
+    """Any pipeline's inputs as plain values.
+
+    Raises InvalidRequest for what JSON cannot say, and for more than a record should hold.
+    """
+    size = spec.inputs.ByteSize()
+    if size > MAX_INPUTS_BYTES:
+        rule = f"must be at most {MAX_INPUTS_BYTES} bytes, is {size}"
+        raise InvalidRequest([Violation("custom.inputs", rule)])
     try:
         return json_format.MessageToDict(spec.inputs)
     except (ValueError, json_format.Error) as error:

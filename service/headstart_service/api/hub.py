@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 
 from ..domain import Announcement, RunKey
+from ..engine.pace import Pace
 from ..errors import StoreUnavailable
 from .answer import Answer, answer_from
 from .near_cache import NearCache
@@ -32,12 +33,17 @@ _BREATH = 0.1
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 1.0
 _OUTDATING = frozenset({"started", "cancelled", "dropped"})
+_ENDING = frozenset({"ended", "cancelled"})
 
 
 class Hub:
     """Hears every announcement; looks for those who wait, and drops what is outdated."""
 
-    def __init__(self, store: RunStore, subscribe: Subscribe, cache: NearCache) -> None:
+    def __init__(
+        self, store: RunStore, subscribe: Subscribe, cache: NearCache, pace: Pace | None = None
+    ) -> None:
+        """Tell `pace` of every run that starts or ends."""
+        self._pace = pace or Pace()
         self._store = store
         self._subscribe = subscribe
         self._cache = cache
@@ -255,6 +261,8 @@ class Hub:
     def _dispatch(self, announcement: Announcement) -> None:
         if announcement.kind in _OUTDATING:
             self._cache.drop(announcement.key)
+        if announcement.kind == "started" or announcement.kind in _ENDING:
+            self._pace.note(ended=announcement.kind in _ENDING)
         topic = self._topics.get(announcement.key)
         if topic is not None and topic.hear(announcement):
             self._ask(topic)

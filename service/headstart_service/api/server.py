@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from headstart.v1 import precompute_pb2 as pb
 
 from .access import Access, Check, Verb
+from .gate import CallLimits, Gate
 from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
 
@@ -54,13 +56,14 @@ class Health:
 def build_server(
     servicer: PrecomputeServicer,
     health_service: Health,
+    limits: CallLimits | None = None,
     access: Access | None = None,
     *,
     reflects: bool = True,
 ) -> Server:
     """A server that is not bound to a port yet; with `access` its calls need a token."""
     server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((_handlers(servicer, access),))
+    server.add_generic_rpc_handlers((_handlers(servicer, limits or CallLimits(), access),))
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server  # it ships no types
     add_health(health_service.servicer, server)
     if reflects:
@@ -77,19 +80,24 @@ class _Reflection(reflection.aio.ReflectionServicer):
         super().__init__(names)  # type: ignore[no-untyped-call]
         check = None if access is None else access.check_known
         describe: Any = super().ServerReflectionInfo
-        self._describe = guarded_stream(describe, check)
+        self._describe = guarded_stream(describe, nullcontext(), check)
 
     async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncGenerator[Any]:  # noqa: N802  # gRPC's name
         async for response in self._describe(requests, context):
             yield response
 
 
-def _handlers(servicer: PrecomputeServicer, access: Access | None) -> grpc.GenericRpcHandler:
+def _handlers(
+    servicer: PrecomputeServicer, limits: CallLimits, access: Access | None
+) -> grpc.GenericRpcHandler:
     """The methods by name, each behind its check when tokens are asked for.
 
     Errors are caught and tokens checked here: an interceptor would cost more a call.
     """
     reads, writes, lists, known = _checks(access)
+    waiters = Gate("calls of GetResults", limits.waiters)
+    watches = Gate("streams of WatchResults", limits.watches)
+    calls = Gate("calls", limits.calls)
 
     def unary(
         method: Callable[..., Any],
@@ -98,7 +106,7 @@ def _handlers(servicer: PrecomputeServicer, access: Access | None) -> grpc.Gener
         serialize: Callable[[Any], bytes] | None,
     ) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
-            guarded(method, check),
+            guarded(method, calls, check),
             request_deserializer=request.FromString,
             response_serializer=serialize,
         )
@@ -107,9 +115,10 @@ def _handlers(servicer: PrecomputeServicer, access: Access | None) -> grpc.Gener
         data: bytes = response.SerializeToString()
         return data
 
-    get_results = guarded(servicer.get_results, reads)
+    get_results = guarded(servicer.get_results, waiters, reads)
 
     async def get_or_ready(request: pb.GetResultsRequest, context: Context) -> bytes:
+        # Before the gate: what can be answered at once is answered however many wait.
         ready = servicer.ready_results(request)
         return ready if ready is not None else await get_results(request, context)
 
@@ -131,7 +140,7 @@ def _handlers(servicer: PrecomputeServicer, access: Access | None) -> grpc.Gener
             request_deserializer=pb.GetResultsRequest.FromString,
         ),
         "WatchResults": grpc.unary_stream_rpc_method_handler(
-            guarded_stream(servicer.watch_results, reads),
+            guarded_stream(servicer.watch_results, watches, reads),
             request_deserializer=pb.WatchResultsRequest.FromString,
             response_serializer=None,
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeVar
 
 import grpc
@@ -74,15 +74,17 @@ def internal_status(error: Exception) -> status_pb2.Status:
 
 def guarded(
     method: Callable[[Request, Context], Awaitable[Response]],
+    gate: AbstractContextManager[None],
     check: Callable[[Request, Context], None] | None = None,
 ) -> Callable[[Request, Context], Awaitable[Response]]:
-    """Answer with a status what `method`, or the check in front of it, raises."""
+    """Call `method` inside the gate and behind the check; answer with a status what any raises."""
 
     async def call(request: Request, context: Context) -> Response:
         try:
-            if check is not None:
-                check(request, context)
-            return await method(request, context)
+            with gate:
+                if check is not None:
+                    check(request, context)
+                return await method(request, context)
         except grpc.aio.AbortError:
             raise
         except HeadstartError as error:
@@ -97,17 +99,19 @@ def guarded(
 
 def guarded_stream(
     method: Callable[[Request, Context], AsyncGenerator[Response]],
+    gate: AbstractContextManager[None],
     check: Callable[[Request, Context], None] | None = None,
 ) -> Callable[[Request, Context], AsyncGenerator[Response]]:
     """As `guarded`, for a method that streams its responses."""
 
     async def call(request: Request, context: Context) -> AsyncGenerator[Response]:
         try:
-            if check is not None:
-                check(request, context)
-            async with aclosing(method(request, context)) as responses:
-                async for response in responses:
-                    yield response
+            with gate:
+                if check is not None:
+                    check(request, context)
+                async with aclosing(method(request, context)) as responses:
+                    async for response in responses:
+                        yield response
         except (grpc.aio.AbortError, GeneratorExit):
             raise
         except HeadstartError as error:

@@ -19,6 +19,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from ..errors import CapacityExhausted, StoreUnavailable
 from .connect import AWAY
 from .keys import GROUP, PartitionKeys
+from .reach import Reach
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ _TURNS = 60
 """How many turns of its loop, some microseconds each, a busy process lets pass meanwhile."""
 _ENOUGH = 16
 """Calls with which a trip need not wait for more."""
+_SOON = 1.0
+"""Seconds after which it is worth asking again for what a server that is away could not answer."""
 _MAX_CALLS = 32
 """Calls in a batch at most: Redis serves nobody else while it runs them."""
 _MAX_BYTES = 1 << 20
@@ -69,19 +72,11 @@ class _Lane:
 
     script: _Script
     keys: PartitionKeys
+    reach: Reach
     waiting: deque[_Call] = field(default_factory=deque)
     sender: asyncio.Task[None] | None = None
     landed: float = -1.0
     """When its last trip ended, in loop time."""
-
-
-@dataclass(slots=True)
-class _Reach:
-    """Whether a partition's server answers."""
-
-    failures: int = 0
-    away: bool = False
-    """Whether the last call failed."""
 
 
 class ScriptBatches:
@@ -95,7 +90,7 @@ class ScriptBatches:
         self._budget = budget
         self._turn = asyncio.Semaphore(connections)
         self._lanes: dict[tuple[str, int], _Lane] = {}
-        self._reach: dict[int, _Reach] = {}
+        self._reach: dict[int, Reach] = {}
 
     async def call(
         self, name: str, keys: PartitionKeys, record: str | None, arguments: Sequence[Value]
@@ -103,12 +98,19 @@ class ScriptBatches:
         """The script's reply. Raises StoreUnavailable, or CapacityExhausted when Redis is full."""
         lane = self._lanes.get((name, keys.partition))
         if lane is None:
-            lane = self._lanes[name, keys.partition] = _Lane(self._scripts[name], keys)
-        call = _Call(record, arguments, asyncio.get_running_loop().create_future())
+            lane = self._lanes[name, keys.partition] = self._new_lane(name, keys)
+        loop = asyncio.get_running_loop()
+        if lane.reach.away and not lane.reach.admits(loop.time()):
+            raise StoreUnavailable("Redis does not answer, as others found out before", _SOON)
+        call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
             lane.sender = asyncio.create_task(self._send(lane), name=f"{name} {keys.partition}")
         return await call.reply
+
+    def _new_lane(self, name: str, keys: PartitionKeys) -> _Lane:
+        reach = self._reach.setdefault(keys.partition, Reach(self._budget + _GRACE))
+        return _Lane(self._scripts[name], keys, reach)
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone."""
@@ -142,6 +144,7 @@ class ScriptBatches:
 
     async def _fly(self, lane: _Lane, batch: Sequence[_Call]) -> Sequence[Reply]:
         """One round trip."""
+        loop = asyncio.get_running_loop()
         keys = list(lane.keys.fixed)
         arguments: list[Value] = [lane.keys.events, lane.keys.record_prefix, GROUP, len(batch)]
         for call in batch:
@@ -149,22 +152,24 @@ class ScriptBatches:
                 keys.append(call.record)
             arguments.append(len(call.arguments))
             arguments += call.arguments
-        reach = self._reach.setdefault(lane.keys.partition, _Reach())
-        failures = reach.failures
+        reach = lane.reach
+        lost = reach.lost
         async with self._turn:
-            if reach.away and reach.failures > failures:
+            if reach.away and reach.lost > lost:
                 # Each in a queue asking a server that is away would wait for all before it.
                 raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
             try:
                 replies: Sequence[Reply] = await answered(
                     lane.script(keys, arguments), self._budget
                 )
-                lane.landed = asyncio.get_running_loop().time()
+                lane.landed = loop.time()
             except StoreUnavailable:
-                reach.failures += 1
-                reach.away = True
+                reach.failed(loop.time())
                 raise
-        reach.away = False
+            except CapacityExhausted:
+                reach.answered()
+                raise
+        reach.answered()
         return replies
 
 

@@ -17,6 +17,7 @@ from ..domain import (
     Status,
     StepState,
 )
+from ..engine.pace import Pace
 from ..errors import CapacityExhausted, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
 from .connect import Client
@@ -42,30 +43,48 @@ class StoreRules:
 
     partitions: int
     max_records: int
-    """Over all partitions; each holds its share of them."""
+    """Over all partitions, as every limit here; each holds its share of them."""
+    max_live: int = 0
+    """Of the records, how many may be of runs that have not ended; 0 for no other limit."""
+    namespace_max: int = 0
+    """Of the records, how many one namespace may have; 0 for no other limit."""
     failure_ttl: float
 
     def __post_init__(self) -> None:
-        if self.max_records < self.partitions:
-            raise StartupError(
-                f"HEADSTART_MAX_CACHED_RESULTS: {self.max_records} results cannot be shared out "
-                f"among {self.partitions} partitions (HEADSTART_PARTITIONS)"
-            )
+        limits = {
+            "HEADSTART_MAX_CACHED_RESULTS": self.max_records,
+            "HEADSTART_MAX_QUEUED": self.max_live or self.partitions,
+            "HEADSTART_NAMESPACE_MAX_RESULTS": self.namespace_max or self.partitions,
+        }
+        for name, limit in limits.items():
+            if limit < self.partitions:
+                raise StartupError(
+                    f"{name}: {limit} cannot be shared out "
+                    f"among {self.partitions} partitions (HEADSTART_PARTITIONS)"
+                )
 
-    def share(self, partition: int) -> int:
-        """How many of the records a partition holds at most; all shares make the whole."""
-        return self.max_records // self.partitions + (
-            partition < self.max_records % self.partitions
-        )
+    def share(self, limit: int, partition: int) -> int:
+        """A partition's part of this limit; all their shares make the whole."""
+        return limit // self.partitions + (partition < limit % self.partitions)
 
 
 class RedisStore:
     """Runs in Redis. Every method raises StoreUnavailable when Redis does not answer in time."""
 
     def __init__(
-        self, client: Client, rules: StoreRules, *, budget: float, connections: int
+        self,
+        client: Client,
+        rules: StoreRules,
+        *,
+        budget: float,
+        connections: int,
+        pace: Pace | None = None,
     ) -> None:
-        """Give up on Redis `budget` seconds after a call's turn has come."""
+        """Give up on Redis `budget` seconds after a call's turn has come.
+
+        A caller for whom there is no place is told to come back at the `pace` at which runs end.
+        """
+        self._pace = pace or Pace()
         self._batches = ScriptBatches(client, SOURCES, budget=budget, connections=connections)
         self._scripts = Scripts(self._batches)
         self._rules = rules
@@ -82,7 +101,7 @@ class RedisStore:
 
     async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
         """Start, join or reuse the run. Raises CapacityExhausted when nothing can make room."""
-        keys = self._keys(key)
+        keys, rules = self._keys(key), self._rules
         reply = await self._scripts.start(
             keys,
             key,
@@ -93,12 +112,14 @@ class RedisStore:
             ttl_us=round(ttl * 1e6),
             patience_us=round(LIVE_PATIENCE * 1e6),
             restart=int(restart),
-            max_records=self._rules.share(keys.partition),
+            max_records=rules.share(rules.max_records, keys.partition),
+            max_live=rules.share(rules.max_live, keys.partition),
+            namespace_max=rules.share(rules.namespace_max, keys.partition),
         )
         if reply[0] == b"full":
-            raise CapacityExhausted(
-                f"all {self._rules.max_records} places are held by runs that have not ended", 1.0
-            )
+            # Partitions fill and drain alike: the others have about as much before them.
+            delay = self._pace.delay(int(reply[2]) * rules.partitions)
+            raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
         return Started(Outcome(reply[0].decode()), Status(reply[1].decode()), int(reply[2]))
 
     async def read(self, key: RunKey) -> Snapshot:
@@ -158,6 +179,18 @@ class RedisStore:
 
     def _keys(self, key: RunKey) -> PartitionKeys:
         return self._partitions[partition_of(key, self._rules.partitions)]
+
+
+def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
+    """Why a run cannot be started now."""
+    match why:
+        case b"queue":
+            return f"the queue is full: {rules.max_live} runs have not ended"
+        case b"namespace":
+            places, whose = rules.namespace_max, f" of namespace {key.namespace}"
+        case _:
+            places, whose = rules.max_records, ""
+    return f"all {places} places{whose} are held by runs that have not ended"
 
 
 def _snapshot(key: RunKey, reply: Reply) -> Snapshot:

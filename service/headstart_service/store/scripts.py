@@ -117,6 +117,8 @@ class Scripts:
         patience_us: int,
         restart: int,
         max_records: int,
+        max_live: int,
+        namespace_max: int,
     ) -> Reply:
         """Decide STARTED, JOINED, REUSED or REPLACED, make room, write, index and queue."""
         return _in_lua()

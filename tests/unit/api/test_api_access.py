@@ -134,7 +134,7 @@ async def guarded(valkey: Valkey) -> AsyncIterator[Guarded]:
             ApiRules(result_ttl=600.0, max_records=1000, separate=True),
         )
         health = Health()
-        server = build_server(servicer, health, access)
+        server = build_server(servicer, health, access=access)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         stack.push_async_callback(server.stop, None)

@@ -15,7 +15,7 @@ from headstart_service.domain import (
 )
 from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.fragments import report_fragment
-from headstart_service.errors import Violation
+from headstart_service.errors import InvalidRequest, Violation
 from headstart_service.pipelines.bridging import BRIDGING
 from tests.unit.api.conftest import PIPELINE, FakeContext, FakeReader, servicer_of
 
@@ -188,3 +188,12 @@ async def test_a_deadline_that_is_almost_over_means_no_wait() -> None:
     request.wait.FromSeconds(5)
     await servicer_of(reader).get_results(request, FakeContext(0.01))  # type: ignore[arg-type]
     assert reader.waits[0] <= 0
+
+
+def test_inputs_larger_than_a_mebibyte_are_refused_by_their_fields_name() -> None:
+    custom = pb.CustomSpec(pipeline="test")
+    custom.inputs.update({"text": "x" * (convert.MAX_INPUTS_BYTES - 100)})
+    assert convert.custom_inputs(custom)
+    custom.inputs.update({"text": "x" * convert.MAX_INPUTS_BYTES})
+    with pytest.raises(InvalidRequest, match=r"custom\.inputs: must be at most 1048576 bytes"):
+        convert.custom_inputs(custom)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import grpc
 import pytest
@@ -41,8 +41,8 @@ async def raising(error: Exception) -> AsyncIterator[tuple[Call, Call]]:
         raise error
 
     handlers = {
-        "unary": grpc.unary_unary_rpc_method_handler(guarded(unary)),
-        "stream": grpc.unary_stream_rpc_method_handler(guarded_stream(stream)),
+        "unary": grpc.unary_unary_rpc_method_handler(guarded(unary, nullcontext())),
+        "stream": grpc.unary_stream_rpc_method_handler(guarded_stream(stream, nullcontext())),
     }
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", handlers),))
@@ -179,7 +179,7 @@ async def test_a_method_that_aborts_by_itself_keeps_its_own_status() -> None:
     async def unary(_request, context):
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
 
-    handlers = {"unary": grpc.unary_unary_rpc_method_handler(guarded(unary))}
+    handlers = {"unary": grpc.unary_unary_rpc_method_handler(guarded(unary, nullcontext()))}
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")

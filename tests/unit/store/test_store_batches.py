@@ -127,6 +127,50 @@ async def test_when_redis_is_away_all_who_wait_are_told_at_once(
     assert await ask(batches, "again") == "A again"
 
 
+async def test_a_redis_that_stays_away_is_spared_but_for_one_at_a_time(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    redis.fails = RedisConnectionError("gone")
+    refused = await asyncio.gather(
+        *[ask(batches, str(i)) for i in range(3)],
+        *[ask(batches, "b", "b"), ask(batches, "again")],
+        return_exceptions=True,
+    )
+    while len(redis.batches) < 3:
+        refused += await asyncio.gather(ask(batches, "more"), return_exceptions=True)
+    trips = len(redis.batches)
+    many = [ask(batches, f"{i}", name) for name in "ab" for i in range(500)]
+    refused += await asyncio.gather(*many, return_exceptions=True)
+    assert {type(each) for each in refused} == {StoreUnavailable}
+    assert len(redis.batches) <= trips + 1, "a probe, if the machine was slow"
+
+
+async def test_one_who_asks_a_redis_that_is_back_opens_the_way_for_all(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    redis.fails = RedisConnectionError("gone")
+    while len(redis.batches) < 3:
+        await asyncio.gather(ask(batches, "x"), return_exceptions=True)
+    redis.fails = None
+
+    async def answers() -> bool:
+        [answer] = await asyncio.gather(ask(batches, "x"), return_exceptions=True)
+        return bool(answer == "A x")
+
+    await wait_until(answers)
+    assert await asyncio.gather(*(ask(batches, f"{i}", "b") for i in range(50)))
+
+
+async def test_the_partitions_of_a_redis_that_is_away_are_spared_each_by_itself(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    redis.fails = RedisConnectionError("gone")
+    while len(redis.batches) < 3:
+        await asyncio.gather(ask(batches, "x"), return_exceptions=True)
+    redis.fails = None
+    assert await ask(batches, "x", partition=1) == "A x"
+
+
 async def test_a_full_redis_is_told_to_those_of_that_batch_alone(
     batches: ScriptBatches, redis: FakeRedis
 ) -> None:

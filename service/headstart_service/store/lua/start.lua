@@ -1,7 +1,64 @@
 -- Decides what a start means, makes room, writes the record, indexes it and queues the job: a run
 -- that is kept is queued, and a run that is queued is kept.
--- The argument `steps` is "name=digest" joined by commas.
--- Returns {outcome, status, revision}, or {'full'} when no ended run can make room.
+-- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
+-- Returns {outcome, status, revision} or, having changed nothing, {'full', why, runs that have not
+-- ended}: why is 'queue' when these are too many, 'namespace' when the run's namespace has no place
+-- that can be had, and 'records' when nobody has.
+
+-- How many neighbours by name are looked at to find those of a namespace that go first: all of
+-- them are found among so many; of more, the first among a part of them (docs/decisions/0016).
+local WINDOW = 100
+local ENDED = {'completed', 'failed', 'cancelled'}
+-- More than any time in microseconds, and their sum is still exact in a double.
+local AFTER_ALL_READ = 2 ^ 52
+
+-- The namespace's part of a set in the order of names; ';' follows ':'.
+local function namespace_range(member)
+  local namespace = string.match(member, '^[^:]*')
+  return '[' .. namespace .. ':', '(' .. namespace .. ';'
+end
+
+-- How many runs of the member's namespace are kept, and how many of these have ended.
+local function count_namespace(member)
+  local low, high = namespace_range(member)
+  local ended = 0
+  for _, status in ipairs(ENDED) do
+    ended = ended + redis.call('ZLEXCOUNT', with_status[status], low, high)
+  end
+  local kept = ended + redis.call('ZLEXCOUNT', with_status.pending, low, high)
+    + redis.call('ZLEXCOUNT', with_status.in_progress, low, high)
+  return kept, ended
+end
+
+-- So many ended runs of the member's namespace: read ones first, then by when they ended.
+local function first_to_go(member, number, now)
+  local low, high = namespace_range(member)
+  local found = {}
+  for _, status in ipairs(ENDED) do
+    local set = with_status[status]
+    local count = redis.call('ZLEXCOUNT', set, low, high)
+    if count > 0 then
+      local first = redis.call('ZLEXCOUNT', set, '-', '(' .. string.sub(low, 2))
+      if count > WINDOW then
+        -- Another part each time, or those that lie elsewhere would never go.
+        first = first + now % (count - WINDOW + 1)
+      end
+      local names = redis.call('ZRANGE', set, first, first + math.min(count, WINDOW) - 1)
+      local when_read = redis.call('ZMSCORE', read, unpack(names))
+      local when_unread = redis.call('ZMSCORE', unread, unpack(names))
+      for i, name in ipairs(names) do
+        local rank = when_read[i] and tonumber(when_read[i]) or tonumber(when_unread[i]) + AFTER_ALL_READ
+        found[#found + 1] = {name = name, rank = rank}
+      end
+    end
+  end
+  table.sort(found, function(a, b) return a.rank < b.rank end)
+  local names = {}
+  for i = 1, number do
+    names[i] = found[i].name
+  end
+  return names
+end
 
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
 sweep(now)
@@ -30,18 +87,41 @@ if old and old.digest == digest and restart == '0' then
   end
 end
 
+local live = redis.call('ZCARD', with_status.pending) + redis.call('ZCARD', with_status.in_progress)
+if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
+  return {'full', 'queue', live}
+end
+
+local function evict(victim)
+  forget(record_prefix .. victim, victim)
+  announce('dropped', 0, '-', victim)
+end
+
 if not old then
-  -- After the limit was lowered there may be many; each start then makes as much room as it may.
+  -- After a limit was lowered there may be many; each start then makes as much room as it may.
   local excess = math.min(redis.call('ZCARD', expiry) + 1 - tonumber(max_records), SWEEP)
+  local own = 0
+  if tonumber(namespace_max) > 0 then
+    local kept, ended = count_namespace(member)
+    own = math.min(kept + 1 - tonumber(namespace_max), WINDOW)
+    -- Counted before anything goes, so that a refused start has evicted nothing.
+    if ended < own then
+      return {'full', 'namespace', live}
+    end
+  end
+  if excess > 0 and redis.call('ZCARD', read) + redis.call('ZCARD', unread) < excess then
+    return {'full', 'records', live}
+  end
+  if own > 0 then
+    for _, victim in ipairs(first_to_go(member, own, now)) do
+      evict(victim)
+      excess = excess - 1
+    end
+  end
   for _, set in ipairs({read, unread}) do
     if excess > 0 then
-      -- Counted before anything goes, so that a refused start has evicted nothing.
-      if set == read and redis.call('ZCARD', read) + redis.call('ZCARD', unread) < excess then
-        return {'full'}
-      end
       for _, victim in ipairs(redis.call('ZRANGE', set, 0, excess - 1)) do
-        forget(record_prefix .. victim, victim)
-        announce('dropped', 0, '-', victim)
+        evict(victim)
         excess = excess - 1
       end
     end

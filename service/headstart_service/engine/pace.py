@@ -1,0 +1,62 @@
+"""How fast runs end, and so how long a caller for whom there is no place should stay away."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+_WINDOW = 5.0
+"""Seconds that a rate is measured over: those of the last full window and of the present one."""
+_LEAST = 1.0
+"""Seconds of which nothing more precise can be said."""
+_SHORTEST, _LONGEST = 0.1, 60.0
+
+
+class Pace:
+    """Hears of runs that start and end, and tells when a backlog of them will be gone.
+
+    Whoever hears nothing for two windows has nothing to measure: a service that was idle has shown
+    nothing of what it can do, so measuring begins anew with the first run.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        spread: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._clock = clock
+        self._spread = spread
+        self._heard = self._since = self._turned = clock()
+        self._before = self._now = 0
+
+    def note(self, *, ended: bool) -> None:
+        """A run has started or, with `ended`, will need nobody any more."""
+        now = self._clock()
+        if now - self._heard > 2 * _WINDOW:
+            self._since = self._turned = now
+            self._before = self._now = 0
+        self._heard = now
+        self._turn(now)
+        self._now += ended
+
+    def delay(self, backlog: int) -> float:
+        """Seconds after which so many runs will have ended, or a good part of them.
+
+        Not the moment at which the first place is free, because everybody who is refused is told
+        the same; nor all the same moment, or they would all be back at once.
+        """
+        now = self._clock()
+        self._turn(now)
+        measured = max(now - max(self._turned - _WINDOW, self._since), _LEAST)
+        rate = max(self._before + self._now, 1) / measured
+        whole = backlog / rate
+        return min(max(self._spread(whole / 2, whole), _SHORTEST), _LONGEST)
+
+    def _turn(self, now: float) -> None:
+        """Begin the present window's successor when it is over."""
+        windows = int((now - self._turned) / _WINDOW)
+        if windows:
+            self._before = self._now if windows == 1 else 0
+            self._now = 0
+            self._turned += windows * _WINDOW
