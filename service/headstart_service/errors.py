@@ -3,6 +3,7 @@
     HeadstartError
     ├── InvalidRequest       the caller's request breaks rules: every violation at once
     ├── RunNotFound          no run is kept under that key
+    ├── RecordDamaged        what is kept under that key is not what was written there
     ├── CapacityExhausted    every place is held by a run that has not ended
     ├── StoreUnavailable     Redis did not answer in time
     ├── LeaseLost            a worker wrote for a run that is no longer its own
@@ -44,6 +45,18 @@ class RunNotFound(HeadstartError):
 
     def __init__(self, namespace: str, key: str) -> None:
         super().__init__(f"nothing is precomputed under {namespace}/{key}")
+
+
+class RecordDamaged(HeadstartError):
+    """What is kept under this key is not what was written: somebody else got at the store.
+
+    It concerns this key alone, until its record expires or is started with `restart`.
+    """
+
+    def __init__(self, name: str) -> None:
+        """`name` is the run's, with its namespace."""
+        super().__init__(f"the record of {name} is damaged; start it again with restart")
+        self.name = name
 
 
 class CapacityExhausted(HeadstartError):

@@ -19,6 +19,7 @@ from ..errors import (
     CapacityExhausted,
     HeadstartError,
     InvalidRequest,
+    RecordDamaged,
     RunNotFound,
     StoreUnavailable,
     Violation,
@@ -46,6 +47,9 @@ def status_of(error: HeadstartError) -> status_pb2.Status:
             return _status(code_pb2.INVALID_ARGUMENT, str(error), detail)
         case RunNotFound():
             return _status(code_pb2.NOT_FOUND, str(error))
+        case RecordDamaged():
+            log.error("%s", error)
+            return _status(code_pb2.DATA_LOSS, str(error))
         case CapacityExhausted():
             return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _retry(error.retry_after))
         case StoreUnavailable():
