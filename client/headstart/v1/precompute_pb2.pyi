@@ -322,7 +322,7 @@ class GetResultsRequest(_message.Message):
 
     @_builtins.property
     def required_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The steps to wait for. Default: all."""
+        """The steps to wait for, at most 1000. Default: all."""
 
     def __init__(
         self,
@@ -857,7 +857,7 @@ class ListPrecomputesRequest(_message.Message):
     """From the previous page's next_page_token; empty for the first page."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___PrecomputeStatus.ValueType]:
-        """Only these statuses. Default: all."""
+        """Only these statuses, at most 1000. Default: all."""
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from headstart.v1 import precompute_pb2 as pb
 
+from .convert import request_from
 from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
 
@@ -63,36 +65,40 @@ def build_server(servicer: PrecomputeServicer, health_service: Health) -> Server
 
 
 def _handlers(servicer: PrecomputeServicer) -> grpc.GenericRpcHandler:
-    """The methods by name. Errors are caught here: an interceptor would cost more a call."""
+    """The methods by name. Errors are caught here: an interceptor would cost more a call.
+
+    Requests are parsed here too: of what gRPC cannot parse it makes UNKNOWN, with the exception's
+    text, and a traceback in the log.
+    """
 
     def unary(
         method: Callable[..., Any], request: Any, serialize: Callable[[Any], bytes] | None
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        return grpc.unary_unary_rpc_method_handler(
-            guarded(method), request_deserializer=request.FromString, response_serializer=serialize
-        )
+        async def parsed(data: bytes, context: Context) -> Any:
+            return await method(request_from(request, data), context)
+
+        return grpc.unary_unary_rpc_method_handler(guarded(parsed), response_serializer=serialize)
 
     def message(response: Any) -> bytes:
         data: bytes = response.SerializeToString()
         return data
 
-    get_results = guarded(servicer.get_results)
-
-    async def get_or_ready(request: pb.GetResultsRequest, context: Context) -> bytes:
+    async def get_or_ready(data: bytes, context: Context) -> bytes:
+        request = request_from(pb.GetResultsRequest, data)
         ready = servicer.ready_results(request)
-        return ready if ready is not None else await get_results(request, context)
+        return ready if ready is not None else await servicer.get_results(request, context)
+
+    async def watch(data: bytes, context: Context) -> AsyncGenerator[bytes]:
+        request = request_from(pb.WatchResultsRequest, data)
+        async with aclosing(servicer.watch_results(request, context)) as responses:
+            async for response in responses:
+                yield response
 
     methods = {
         "StartPrecompute": unary(servicer.start_precompute, pb.StartPrecomputeRequest, message),
         # Without a serializer the bytes go out as they are.
-        "GetResults": grpc.unary_unary_rpc_method_handler(
-            get_or_ready, request_deserializer=pb.GetResultsRequest.FromString
-        ),
-        "WatchResults": grpc.unary_stream_rpc_method_handler(
-            guarded_stream(servicer.watch_results),
-            request_deserializer=pb.WatchResultsRequest.FromString,
-            response_serializer=None,
-        ),
+        "GetResults": grpc.unary_unary_rpc_method_handler(guarded(get_or_ready)),
+        "WatchResults": grpc.unary_stream_rpc_method_handler(guarded_stream(watch)),
         "GetStatus": unary(servicer.get_status, pb.GetStatusRequest, message),
         "CancelPrecompute": unary(servicer.cancel_precompute, pb.CancelPrecomputeRequest, message),
         "ListPrecomputes": unary(servicer.list_precomputes, pb.ListPrecomputesRequest, message),
