@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,12 +19,24 @@ from starlette.routing import Route
 from ..errors import StartupError
 
 
+class _NotOurMistake(logging.Filter):
+    """Keeps out of the log what anybody can write there by sending bytes that are no HTTP."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        spoken_wrongly = isinstance(error, h11.ProtocolError)
+        return not (spoken_wrongly or record.msg == "Invalid HTTP request received.")
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to the process that owns it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+_NOT_OUR_MISTAKE = _NotOurMistake()
 
 
 @asynccontextmanager
@@ -46,6 +60,7 @@ async def http_server(
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
     bound = _listen(host, port, or_any_port=or_any_port)
+    logging.getLogger("uvicorn.error").addFilter(_NOT_OUR_MISTAKE)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
