@@ -77,6 +77,8 @@ def _listen(host: str, port: int, *, or_any_port: bool) -> socket.socket:
     """A listening socket. Made here, because uvicorn leaves the process when it cannot bind."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        # That function keeps its socket open for a host that is no name at all.
+        socket.getaddrinfo(host or None, port, family)
         return socket.create_server((host, port), family=family)
     except OSError as error:
         if or_any_port and error.errno == errno.EADDRINUSE:
@@ -84,3 +86,5 @@ def _listen(host: str, port: int, *, or_any_port: bool) -> socket.socket:
         raise StartupError(
             f"HEADSTART_HTTP_PORT: cannot listen on {host} port {port}: {error.strerror}"
         ) from error
+    except (ValueError, TypeError) as error:
+        raise StartupError(f"HEADSTART_HOST: {host!r:.100} is no host: {error}") from error
