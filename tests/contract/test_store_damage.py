@@ -44,6 +44,7 @@ HEADLESS: dict[str, Damage] = {
     "a number that is none": word(1, b"nan"),
     "a negative number": word(6, b"-1"),
     "a number too large": word(10, b"9" * 400),
+    "a number that a double does not hold": word(1, b"9007199254740993"),
     "random bytes": lambda b, r: b.redis("HSET", r, "about", bytes(range(256))),
 }
 """What no script accepts."""
@@ -106,6 +107,18 @@ async def test_a_restart_overwrites_a_headless_record(store_backend: Backend, he
     await backend.queue.finish(claim.lease, [done("first"), done("second")], Status.COMPLETED, "")
     assert (await backend.store.read(KEY)).summary.status is Status.COMPLETED
     assert sum((await backend.store.stats("")).counts.values()) == 1
+
+
+async def test_a_restart_of_a_damaged_record_leaves_nothing_of_it_in_any_set(
+    store_backend: Backend,
+):
+    backend = store_backend
+    await backend.complete(KEY)
+    await HEADLESS["an empty head"](backend, record(backend))
+    store = backend.new_store(max_records=backend.partitions)
+    await store.start(KEY, plan(), TTL, restart=True)
+    counts = (await store.stats("")).counts
+    assert counts == {Status.PENDING: 1}
 
 
 async def test_a_list_leaves_damaged_records_out_and_its_pages_stay_full(

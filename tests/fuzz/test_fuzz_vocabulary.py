@@ -136,7 +136,7 @@ def _opens_or_is_unusable(directory: Path, *, thorough: bool) -> None:
         return
     assert opened.matrix.shape == (len(opened.words), opened.manifest.dimension)
     assert opened.matrix.nbytes <= opened.manifest.embeddings_bytes
-    opened.matrix.sum()
+    opened.matrix.tobytes()
     assert len(opened.index) <= len(opened.words)
 
 

@@ -60,7 +60,8 @@ async def http_server(
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
     bound = _listen(host, port, or_any_port=or_any_port)
-    logging.getLogger("uvicorn.error").addFilter(_NOT_OUR_MISTAKE)
+    for logger in ("uvicorn.error", "asyncio"):
+        logging.getLogger(logger).addFilter(_NOT_OUR_MISTAKE)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
