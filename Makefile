@@ -8,7 +8,7 @@ STUBS := client/headstart/v1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos fuzz audit lock licences demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,18 @@ test: setup  ## Run every test but the chaos suite
 test-chaos: setup  ## Run the slow tests that kill processes
 	@$(BIN)/headstart vocabulary build
 	$(BIN)/pytest -m chaos
+
+fuzz: setup  ## Fuzz everything that takes bytes from outside, 100,000 cases and more
+	FUZZ=full $(BIN)/pytest tests/fuzz
+
+audit: setup  ## Check offline that what is installed and locked is pinned, hashed and licensed
+	@$(BIN)/python -m deploy.audit
+
+lock: setup  ## Write the images' requirement files anew, with hashes, from constraints.txt
+	@$(BIN)/python -m deploy.lock
+
+licences: setup  ## Write docs/licences.md anew
+	@$(BIN)/python -m deploy.licences
 
 demo: setup  ## Play a game with and without a head start, and compare
 	@$(BIN)/headstart vocabulary build

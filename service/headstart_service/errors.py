@@ -5,6 +5,7 @@
     ├── RunNotFound          no run is kept under that key
     ├── Unauthenticated      the call brings no token, or none that is accepted
     ├── PermissionDenied     its token does not grant what it asks for
+    ├── RecordDamaged        what is kept under that key is not what was written there
     ├── CapacityExhausted    there is no room now, for a run or for a call
     ├── StoreUnavailable     Redis did not answer in time
     ├── LeaseLost            a worker wrote for a run that is no longer its own
@@ -60,6 +61,18 @@ class PermissionDenied(HeadstartError):
         self.field = field
         self.missing = missing
         """The verb that a token would need."""
+
+
+class RecordDamaged(HeadstartError):
+    """What is kept under this key is not what was written: somebody else got at the store.
+
+    It concerns this key alone, until its record expires or is started with `restart`.
+    """
+
+    def __init__(self, name: str) -> None:
+        """`name` is the run's, with its namespace."""
+        super().__init__(f"the record of {name} is damaged; start it again with restart")
+        self.name = name
 
 
 class CapacityExhausted(HeadstartError):

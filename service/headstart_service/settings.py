@@ -192,6 +192,17 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        # Python keeps what is no UTF-8 in an environment as code points that nothing can print.
+        if isinstance(value, str) and not value.isprintable():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("must be UTF-8") from None
+        return value
+
 
 def load_settings(flags: Mapping[str, str]) -> Settings:
     """The settings from flags, else the environment, else the defaults.

@@ -45,7 +45,11 @@ class Process:
 
     @property
     def output(self) -> str:
-        return Path(self._file.name).read_text()
+        return Path(self._file.name).read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     @property
     def resident(self) -> int:

@@ -13,6 +13,7 @@ from headstart_service.settings import (
     load_settings,
     variable,
 )
+from headstart_service.web.server import http_server
 
 SECRET = "hunter2"
 
@@ -189,3 +190,25 @@ def test_every_setting_is_described() -> None:
     described = {name: text for name, _, text in describe()}
     assert set(described) == set(Settings.model_fields)
     assert all(text.endswith(".") for text in described.values())
+
+
+def test_bytes_that_are_no_utf_8_are_refused_because_nothing_could_print_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADSTART_VOCABULARY", "/cache/\udcff")
+    monkeypatch.setenv("HEADSTART_HOST", "\udcff")
+    monkeypatch.setenv("HEADSTART_PIPELINES", "\udcff:A")
+    lines = complaints().splitlines()[1:]
+    assert [line.split(" = ")[0].strip() for line in lines] == [
+        "HEADSTART_HOST",
+        "HEADSTART_VOCABULARY",
+        "HEADSTART_PIPELINES",
+    ]
+    assert all(line.isprintable() and line.endswith("must be UTF-8") for line in lines)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".y", "\0"])
+async def test_what_is_no_host_is_told_by_its_variable(host: str) -> None:
+    with pytest.raises(StartupError, match=r"^HEADSTART_H"):
+        async with http_server(host, 0, lambda: True):
+            pass

@@ -6,7 +6,8 @@ results, whole or in part, when the user submits.
 
 Errors carry google.rpc details: INVALID_ARGUMENT with BadRequest (every violation at once),
 RESOURCE_EXHAUSTED and UNAVAILABLE with RetryInfo, INTERNAL with ErrorInfo whose metadata holds
-the "error_id" that the server's log has too.
+the "error_id" that the server's log has too. DATA_LOSS when what is kept under a key was changed by
+somebody else; starting it with `restart` overwrites it.
 """
 
 from collections import abc as _abc
@@ -321,7 +322,7 @@ class GetResultsRequest(_message.Message):
 
     @_builtins.property
     def required_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The steps to wait for. Default: all."""
+        """The steps to wait for, at most 1000. Default: all."""
 
     def __init__(
         self,
@@ -856,7 +857,7 @@ class ListPrecomputesRequest(_message.Message):
     """From the previous page's next_page_token; empty for the first page."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___PrecomputeStatus.ValueType]:
-        """Only these statuses. Default: all."""
+        """Only these statuses, at most 1000. Default: all."""
 
     def __init__(
         self,

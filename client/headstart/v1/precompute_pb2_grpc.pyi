@@ -6,7 +6,8 @@ results, whole or in part, when the user submits.
 
 Errors carry google.rpc details: INVALID_ARGUMENT with BadRequest (every violation at once),
 RESOURCE_EXHAUSTED and UNAVAILABLE with RetryInfo, INTERNAL with ErrorInfo whose metadata holds
-the "error_id" that the server's log has too.
+the "error_id" that the server's log has too. DATA_LOSS when what is kept under a key was changed by
+somebody else; starting it with `restart` overwrites it.
 """
 
 from collections import abc as _abc

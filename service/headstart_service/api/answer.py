@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..domain import Snapshot, StepState
+from ..engine.fragments import is_whole
+from ..errors import RecordDamaged
 from .convert import results_bytes
 
 
@@ -34,7 +36,9 @@ class Answer:
 
 
 def answer_from(snapshot: Snapshot) -> Answer:
-    """The answer that tells all of `snapshot`."""
+    """The answer that tells all of `snapshot`; RecordDamaged if no caller could read it."""
+    if not is_whole(snapshot.body):
+        raise RecordDamaged(str(snapshot.summary.key))
     return Answer(
         data=results_bytes(snapshot),
         pipeline=snapshot.summary.pipeline,

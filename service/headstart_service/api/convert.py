@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headstart.v1 import precompute_pb2 as pb
@@ -27,12 +28,16 @@ from ..engine.fragments import PROTO_STATE, report_fragment
 from ..engine.pipeline import Pipeline
 from ..errors import InvalidRequest, Violation
 
+M = TypeVar("M", bound=Message)
+
 MIN_TTL: Final = 0.001
 MAX_TTL: Final = 7 * 24 * 3600.0
 MAX_WAIT: Final = 600.0
 MAX_PAGE: Final = 1000
 MAX_INPUTS_BYTES: Final = 1 << 20
 DEFAULT_PAGE: Final = 100
+MAX_REPEATED: Final = 1000
+"""Of a request's list: 4 MB of them would hold up everybody else for seconds."""
 
 _STATUS: Final = {
     Status.PENDING: pb.PRECOMPUTE_STATUS_PENDING,
@@ -52,6 +57,15 @@ _RECIPIENT: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: 
 _WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
 
 
+def request_from(kind: type[M], data: bytes) -> M:
+    """The request of this kind that `data` is. Raises InvalidRequest."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        rule = f"must be a serialized {kind.DESCRIPTOR.full_name}"
+        raise InvalidRequest([Violation("request", rule)]) from error
+
+
 def run_key(namespace: str, key: str) -> RunKey:
     """The run that a request names; an empty namespace is the default one."""
     return RunKey(namespace or DEFAULT_NAMESPACE, key)
@@ -67,6 +81,13 @@ def checked_key(namespace: str, key: str) -> RunKey:
 def listed_namespace_violations(namespace: str) -> list[Violation]:
     """The rules that the namespace of a list or a count breaks; empty means all."""
     return namespace_violations(namespace) if namespace else []
+
+
+def repeated_violations(field: str, values: Sequence[object]) -> list[Violation]:
+    """The rule that a list which is too long breaks."""
+    if len(values) <= MAX_REPEATED:
+        return []
+    return [Violation(field, f"must be at most {MAX_REPEATED}, are {len(values)}")]
 
 
 def refuse(violations: Sequence[Violation]) -> None:
@@ -127,6 +148,9 @@ def status(value: Status) -> pb.PrecomputeStatus.ValueType:
 
 def statuses(numbers: Sequence[int], into: list[Violation]) -> list[Status]:
     """The statuses that a list is limited to; none given means all."""
+    if too_many := repeated_violations("statuses", numbers):
+        into += too_many
+        return []
     found = []
     for i, number in enumerate(numbers):
         if number in _FROM_STATUS:

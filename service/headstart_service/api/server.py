@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc.aio import Server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
@@ -16,11 +17,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from headstart.v1 import precompute_pb2 as pb
 
 from .access import Access, Check, Verb
+from .convert import request_from
 from .gate import CallLimits, Gate
 from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PrecomputeService"].full_name
+
+_READ = Verb.READ  # looking an enum up takes longer than all else in the check of a ready result
 
 _OPTIONS = (
     # Two servers must not silently share a port.
@@ -78,9 +82,15 @@ class _Reflection(reflection.aio.ReflectionServicer):
 
     def __init__(self, names: Sequence[str], access: Access | None) -> None:
         super().__init__(names)  # type: ignore[no-untyped-call]
-        check = None if access is None else access.check_known
         describe: Any = super().ServerReflectionInfo
-        self._describe = guarded_stream(describe, nullcontext(), check)
+
+        async def checked(requests: Any, context: Context) -> AsyncGenerator[Any]:
+            if access is not None:
+                access.check_known(requests, context)
+            async for response in describe(requests, context):
+                yield response
+
+        self._describe = guarded_stream(checked, nullcontext())
 
     async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncGenerator[Any]:  # noqa: N802  # gRPC's name
         async for response in self._describe(requests, context):
@@ -90,67 +100,80 @@ class _Reflection(reflection.aio.ReflectionServicer):
 def _handlers(
     servicer: PrecomputeServicer, limits: CallLimits, access: Access | None
 ) -> grpc.GenericRpcHandler:
-    """The methods by name, each behind its check when tokens are asked for.
+    """The methods by name, each inside its gate and behind its check.
 
-    Errors are caught and tokens checked here: an interceptor would cost more a call.
+    Errors are caught and tokens checked here: an interceptor would cost more a call. Requests are
+    parsed here too: of what gRPC cannot parse it makes UNKNOWN, with the exception's text, and a
+    traceback in the log.
     """
     reads, writes, lists, known = _checks(access)
     waiters = Gate("calls of GetResults", limits.waiters)
     watches = Gate("streams of WatchResults", limits.watches)
     calls = Gate("calls", limits.calls)
 
+    def method(
+        call: Callable[..., Any], request: Any, check: Check | None
+    ) -> Callable[[bytes, Context], Any]:
+        async def parsed(data: bytes, context: Context) -> Any:
+            message = request_from(request, data)
+            if check is not None:
+                check(message, context)
+            return await call(message, context)
+
+        return parsed
+
     def unary(
-        method: Callable[..., Any],
-        request: Any,
-        check: Check | None,
-        serialize: Callable[[Any], bytes] | None,
+        call: Callable[..., Any], request: Any, check: Check | None
     ) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
-            guarded(method, calls, check),
-            request_deserializer=request.FromString,
-            response_serializer=serialize,
+            guarded(method(call, request, check), calls), response_serializer=_serialized
         )
 
-    def message(response: Any) -> bytes:
-        data: bytes = response.SerializeToString()
-        return data
+    get_results = guarded(method(servicer.get_results, pb.GetResultsRequest, reads), waiters)
 
-    get_results = guarded(servicer.get_results, waiters, reads)
-
-    async def get_or_ready(request: pb.GetResultsRequest, context: Context) -> bytes:
+    async def get_or_ready(data: bytes, context: Context) -> bytes:
         # Before the gate: what can be answered at once is answered however many wait.
-        ready = servicer.ready_results(request)
-        return ready if ready is not None else await get_results(request, context)
+        ready = _ready(servicer, access, data, context)
+        return ready if ready is not None else await get_results(data, context)
 
-    read = Verb.READ
+    async def watch(data: bytes, context: Context) -> AsyncGenerator[bytes]:
+        request = request_from(pb.WatchResultsRequest, data)
+        if reads is not None:
+            reads(request, context)
+        async with aclosing(servicer.watch_results(request, context)) as responses:
+            async for response in responses:
+                yield response
 
-    async def get_if_granted(request: pb.GetResultsRequest, context: Context) -> bytes:
-        assert access is not None
-        if access.may(context, read, request.namespace):
-            return await get_or_ready(request, context)
-        return await get_results(request, context)  # which refuses it
-
-    start, cancel = pb.StartPrecomputeRequest, pb.CancelPrecomputeRequest
-    listing, pipelines = pb.ListPrecomputesRequest, pb.ListPipelinesRequest
     methods = {
-        "StartPrecompute": unary(servicer.start_precompute, start, writes, message),
+        "StartPrecompute": unary(servicer.start_precompute, pb.StartPrecomputeRequest, writes),
         # Without a serializer the bytes go out as they are.
-        "GetResults": grpc.unary_unary_rpc_method_handler(
-            get_or_ready if access is None else get_if_granted,
-            request_deserializer=pb.GetResultsRequest.FromString,
-        ),
-        "WatchResults": grpc.unary_stream_rpc_method_handler(
-            guarded_stream(servicer.watch_results, watches, reads),
-            request_deserializer=pb.WatchResultsRequest.FromString,
-            response_serializer=None,
-        ),
-        "GetStatus": unary(servicer.get_status, pb.GetStatusRequest, reads, message),
-        "CancelPrecompute": unary(servicer.cancel_precompute, cancel, writes, message),
-        "ListPrecomputes": unary(servicer.list_precomputes, listing, lists, message),
-        "ListPipelines": unary(servicer.list_pipelines, pipelines, known, message),
-        "GetStats": unary(servicer.get_stats, pb.GetStatsRequest, lists, message),
+        "GetResults": grpc.unary_unary_rpc_method_handler(get_or_ready),
+        "WatchResults": grpc.unary_stream_rpc_method_handler(guarded_stream(watch, watches)),
+        "GetStatus": unary(servicer.get_status, pb.GetStatusRequest, reads),
+        "CancelPrecompute": unary(servicer.cancel_precompute, pb.CancelPrecomputeRequest, writes),
+        "ListPrecomputes": unary(servicer.list_precomputes, pb.ListPrecomputesRequest, lists),
+        "ListPipelines": unary(servicer.list_pipelines, pb.ListPipelinesRequest, known),
+        "GetStats": unary(servicer.get_stats, pb.GetStatsRequest, lists),
     }
     return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _ready(
+    servicer: PrecomputeServicer, access: Access | None, data: bytes, context: Context
+) -> bytes | None:
+    """A ready result, if this process has it and the caller may read it."""
+    try:
+        request = pb.GetResultsRequest.FromString(data)
+    except DecodeError:
+        return None  # told by the method, as all that is refused
+    if access is not None and not access.may(context, _READ, request.namespace):
+        return None
+    return servicer.ready_results(request)
+
+
+def _serialized(response: Any) -> bytes:
+    data: bytes = response.SerializeToString()
+    return data
 
 
 def _checks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ Context = ServicerContext[Any, Any]
 _MARGIN_SHARE = 0.1
 _MARGIN_MIN = 0.02
 _MARGIN_MAX = 0.25
+_LARGE = 32 * 1024
+"""Bytes of a start whose inputs may be many: reading 4 MB of them takes seconds of a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,10 @@ class PrecomputeServicer:
         ttl = convert.seconds(
             request, "ttl", convert.MIN_TTL, convert.MAX_TTL, self._rules.result_ttl, violations
         )
-        plan = self._plan(request, violations)
+        if request.ByteSize() > _LARGE:
+            plan = await asyncio.to_thread(self._plan, request, violations)
+        else:
+            plan = self._plan(request, violations)
         if plan is None or violations:
             raise InvalidRequest(violations)
         started = await self._store.start(key, plan, ttl, restart=request.restart)
@@ -91,6 +97,7 @@ class PrecomputeServicer:
         violations: list[Violation] = []
         key = convert.run_key(request.namespace, request.key)
         violations += key.violations()
+        violations += convert.repeated_violations("required_steps", request.required_steps)
         wait = convert.seconds(request, "wait", 0, convert.MAX_WAIT, 0.0, violations)
         convert.refuse(violations)
         if wait and (left := context.time_remaining()) is not None:

@@ -20,6 +20,7 @@ from ..errors import (
     HeadstartError,
     InvalidRequest,
     PermissionDenied,
+    RecordDamaged,
     RunNotFound,
     StoreUnavailable,
     Unauthenticated,
@@ -54,6 +55,9 @@ def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # o
             told = {"field": error.field, "missing": error.missing}
             denied = _info("PERMISSION_DENIED", **told)
             return _status(code_pb2.PERMISSION_DENIED, str(error), denied)
+        case RecordDamaged():
+            log.error("%s", error)
+            return _status(code_pb2.DATA_LOSS, str(error))
         case CapacityExhausted():
             return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _retry(error.retry_after))
         case StoreUnavailable():
@@ -75,15 +79,12 @@ def internal_status(error: Exception) -> status_pb2.Status:
 def guarded(
     method: Callable[[Request, Context], Awaitable[Response]],
     gate: AbstractContextManager[None],
-    check: Callable[[Request, Context], None] | None = None,
 ) -> Callable[[Request, Context], Awaitable[Response]]:
-    """Call `method` inside the gate and behind the check; answer with a status what any raises."""
+    """Call `method` inside the gate; answer with a status what either raises."""
 
     async def call(request: Request, context: Context) -> Response:
         try:
             with gate:
-                if check is not None:
-                    check(request, context)
                 return await method(request, context)
         except grpc.aio.AbortError:
             raise
@@ -100,15 +101,12 @@ def guarded(
 def guarded_stream(
     method: Callable[[Request, Context], AsyncGenerator[Response]],
     gate: AbstractContextManager[None],
-    check: Callable[[Request, Context], None] | None = None,
 ) -> Callable[[Request, Context], AsyncGenerator[Response]]:
     """As `guarded`, for a method that streams its responses."""
 
     async def call(request: Request, context: Context) -> AsyncGenerator[Response]:
         try:
             with gate:
-                if check is not None:
-                    check(request, context)
                 async with aclosing(method(request, context)) as responses:
                     async for response in responses:
                         yield response

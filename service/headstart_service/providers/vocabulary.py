@@ -92,7 +92,7 @@ class Manifest:
             raise VocabularyMissing(f"{directory} is not a directory") from error
         except OSError as error:
             raise VocabularyDamaged(f"cannot read {path}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise VocabularyDamaged(f"{path} is not JSON") from error
         if not isinstance(raw, dict):
             raise VocabularyDamaged(f"{path} holds no manifest")
@@ -197,7 +197,10 @@ def _check(directory: Path, model: str, source: str | None) -> tuple[Manifest, l
         raise VocabularyDamaged(f"cannot read {error.filename}: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != manifest.words_sha256:
         raise VocabularyDamaged(f"{WORDS} is not what the manifest says")
-    words = content.decode().split("\n")[:-1]
+    try:
+        words = content.decode().split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise VocabularyDamaged(f"{WORDS} is not UTF-8") from error
     if len(words) != manifest.count:
         raise VocabularyDamaged(f"{WORDS} has {len(words)} words, not {manifest.count}")
     if size != manifest.embeddings_bytes:
@@ -215,10 +218,14 @@ def _map(directory: Path, manifest: Manifest, *, thorough: bool) -> NDArray[np.f
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != manifest.embeddings_sha256:
                 raise VocabularyDamaged(f"{EMBEDDINGS} is not what the manifest says")
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Not np.load: that opens archives, too.
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except VocabularyDamaged:
+        raise
     except OSError as error:
         raise VocabularyDamaged(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except Exception as error:
+        # Numpy reads the header as Python text: tokenize, ast and mmap raise errors of their own.
         raise VocabularyDamaged(f"{path} is not an array file") from error
     shape = (manifest.count, manifest.dimension)
     if mapped.dtype != np.float32 or mapped.shape != shape or not mapped.flags.c_contiguous:

@@ -16,9 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from ..errors import CapacityExhausted, StoreUnavailable
+from ..errors import CapacityExhausted, RecordDamaged, StoreUnavailable
 from .connect import AWAY
-from .keys import GROUP, PartitionKeys
+from .keys import GROUP, PartitionKeys, from_member
 from .reach import Reach
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ _MAX_CALLS = 32
 """Calls in a batch at most: Redis serves nobody else while it runs them."""
 _MAX_BYTES = 1 << 20
 """About how much a batch of several calls sends at most."""
+_DAMAGED = "DAMAGED"
+"""How the error begins with which _lib.lua refuses a record; the first argument names its run."""
 
 
 class _Script(Protocol):
@@ -95,7 +97,10 @@ class ScriptBatches:
     async def call(
         self, name: str, keys: PartitionKeys, record: str | None, arguments: Sequence[Value]
     ) -> Reply:
-        """The script's reply. Raises StoreUnavailable, or CapacityExhausted when Redis is full."""
+        """The script's reply.
+
+        Raises StoreUnavailable, CapacityExhausted when Redis is full, RecordDamaged.
+        """
         lane = self._lanes.get((name, keys.partition))
         if lane is None:
             lane = self._lanes[name, keys.partition] = self._new_lane(name, keys)
@@ -197,7 +202,9 @@ async def _gathered(lane: _Lane) -> Sequence[_Call]:
 def _settle(call: _Call, reply: Reply) -> None:
     if call.reply.done():
         return
-    if isinstance(reply, ResponseError):
+    if isinstance(reply, ResponseError) and str(reply).startswith(_DAMAGED):
+        call.reply.set_exception(RecordDamaged(str(from_member(str(call.arguments[0])))))
+    elif isinstance(reply, ResponseError):
         call.reply.set_exception(unavailable(reply))
     else:
         call.reply.set_result(reply)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -20,13 +21,15 @@ from ..domain import (
     StepState,
     Withdrawal,
 )
-from ..errors import LeaseLost, StoreUnavailable
+from ..errors import LeaseLost, RecordDamaged, StoreUnavailable
 from .batches import Reply, ScriptBatches, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
 from .redis_store import LIVE_PATIENCE, StoreRules
 from .scripts import SOURCES, Scripts
+
+log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
@@ -79,7 +82,7 @@ class RedisJobQueue:
                 )
         except AWAY as error:
             raise await self._healed(error) from error
-        return [job for _, entries in reply for job in _jobs(partition, entries)]
+        return [job for _, entries in reply for job in await self._jobs(partition, entries)]
 
     async def lost_jobs(self, partition: int, worker: str, limit: int) -> list[Job]:
         """Jobs idle for a whole lease: nobody has renewed them."""
@@ -90,7 +93,7 @@ class RedisJobQueue:
             position, entries = await self._reclaim(
                 self._keys[partition], worker, position, limit - len(jobs)
             )
-            jobs += _jobs(partition, entries)
+            jobs += await self._jobs(partition, entries)
             if position == b"0-0":
                 break
         return jobs
@@ -108,28 +111,33 @@ class RedisJobQueue:
         return reply[0], reply[1]
 
     async def claim(self, job: Job, worker: str) -> Claim | None:
-        """Take the job's run, unless it no longer fits its record."""
-        reply = await self._call(
-            partial(
-                self._scripts.claim,
-                self._keys[job.partition],
-                job.key,
-                run_id=job.run,
-                entry=job.entry,
-                worker=worker,
-                max_tries=MAX_TRIES,
-                patience_us=_PATIENCE_US,
-                failure_ttl_us=self._failure_ttl_us,
-            )
+        """Take the job's run, unless it no longer fits its record, or that is damaged."""
+        call = partial(
+            self._scripts.claim,
+            self._keys[job.partition],
+            job.key,
+            run_id=job.run,
+            entry=job.entry,
+            worker=worker,
+            max_tries=MAX_TRIES,
+            patience_us=_PATIENCE_US,
+            failure_ttl_us=self._failure_ttl_us,
         )
+        try:
+            reply = await self._call(call)
+        except RecordDamaged as error:
+            log.error("a job is dropped: %s", error)  # noqa: TRY400  # by the script; no bug here
+            return None
         if not reply:
             return None
-        attempt, revision, pipeline, inputs, *fields = reply
-        ended = {}
-        for field, value in zip(fields[::2], fields[1::2], strict=True):
-            name = field.decode().removeprefix("s:")
-            ended[name] = StepRecord(name, StepState(chr(value[0])), value[1:])
-        return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended)
+        try:
+            return _claim(job, reply)
+        except (ValueError, LookupError):
+            # The record has its head, so who waits for the run can be told.
+            log.error("a run has failed: the record of %s is damaged", job.key)  # noqa: TRY400
+            with suppress(LeaseLost):
+                await self.finish(Lease(job, reply[0]), (), Status.FAILED, "its record is damaged")
+            return None
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
@@ -154,7 +162,7 @@ class RedisJobQueue:
         fields: list[str | bytes] = []
         for record in (*ended, *running):
             fields += (f"s:{record.name}", record.state.value.encode() + record.fragment)
-        held = await self._call(
+        held = await self._held(
             partial(
                 self._scripts.commit,
                 self._keys[lease.job.partition],
@@ -178,7 +186,7 @@ class RedisJobQueue:
         return [lease for lease, holds in zip(leases, held, strict=True) if not holds]
 
     async def _renew(self, lease: Lease, worker: str) -> Any:
-        return await self._call(
+        return await self._held(
             partial(
                 self._scripts.renew,
                 self._keys[lease.job.partition],
@@ -193,7 +201,7 @@ class RedisJobQueue:
 
     async def release(self, lease: Lease) -> None:
         """Put the run back into the queue. Does nothing when the lease no longer holds."""
-        await self._call(
+        await self._held(
             partial(
                 self._scripts.release,
                 self._keys[lease.job.partition],
@@ -221,6 +229,27 @@ class RedisJobQueue:
         channels = [keys.events for keys in self._keys]
         async with subscription(self._blocking, channels) as announcements:
             yield _withdrawals(announcements)
+
+    async def _jobs(self, partition: int, entries: Any) -> list[Job]:
+        """Jobs from stream entries; what nobody here has queued is taken off the stream."""
+        jobs = []
+        for entry, fields in entries:
+            try:
+                if fields:  # an entry that was deleted while it was pending has none
+                    jobs.append(_job(partition, entry, fields))
+            except (ValueError, LookupError):
+                log.error("not a job of ours is dropped: entry %r, %.200r", entry, fields)  # noqa: TRY400
+                keys = self._keys[partition]
+                await self._call(partial(self._scripts.drop, keys, None, entry=entry))
+        return jobs
+
+    async def _held(self, call: Callable[[], Awaitable[Reply]]) -> Reply:
+        """As `_call`, of a fenced script: a damaged record tells no lease, so none holds."""
+        try:
+            return await self._call(call)
+        except RecordDamaged as error:
+            log.error("a run is given up: %s", error)  # noqa: TRY400  # no bug here
+            return 0
 
     async def _healed(self, error: Exception) -> StoreUnavailable:
         if str(error).startswith("NOGROUP"):
@@ -253,12 +282,23 @@ async def _withdrawals(
             yield Withdrawal(announcement.key, announcement.revision + 1)
 
 
-def _jobs(partition: int, entries: Any) -> list[Job]:
-    """Jobs from stream entries. A job queued by a start has its own entry's id as its run."""
-    jobs = []
-    for entry, fields in entries:
-        if fields:  # an entry that was deleted while it was pending has none
-            entry_id = entry.decode()
-            run = fields.get(b"run", entry).decode()
-            jobs.append(Job(partition, entry_id, from_member(fields[b"member"].decode()), run))
-    return jobs
+def _job(partition: int, entry: bytes, fields: Any) -> Job:
+    """A job from a stream entry. One that a start queued has its own entry's id as its run."""
+    run = fields.get(b"run", entry).decode()
+    key = from_member(fields[b"member"].decode())
+    return Job(partition, entry.decode(), key, run)
+
+
+def _claim(job: Job, reply: Reply) -> Claim:
+    """A claim as claim.lua gives it. Raises ValueError or LookupError for a damaged record."""
+    attempt, revision, pipeline, inputs, *fields = reply
+    if inputs is None:
+        raise ValueError("no inputs")
+    ended = {}
+    for field, value in zip(fields[::2], fields[1::2], strict=True):
+        name = field.decode().removeprefix("s:")
+        state = StepState(chr(value[0]))
+        if not state.ended:
+            raise ValueError(f"{name} has not ended")
+        ended[name] = StepRecord(name, state, value[1:])
+    return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended)

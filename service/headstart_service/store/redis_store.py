@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,13 @@ from ..domain import (
     StepState,
 )
 from ..engine.pace import Pace
-from ..errors import CapacityExhausted, RunNotFound, StartupError
+from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
 from .connect import Client
 from .keys import PartitionKeys, from_member, member, partition_of
 from .scripts import SOURCES, Scripts
+
+log = logging.getLogger(__name__)
 
 ABOUT = (
     *("status", "revision", "attempt", "tries", "run", "entry", "ttl", "created", "started"),
@@ -69,7 +72,11 @@ class StoreRules:
 
 
 class RedisStore:
-    """Runs in Redis. Every method raises StoreUnavailable when Redis does not answer in time."""
+    """Runs in Redis. Every method raises StoreUnavailable when Redis does not answer in time.
+
+    Those that are about one key raise RecordDamaged when its record is not as it was written; only
+    a start with `restart` overwrites it. A list leaves it out.
+    """
 
     def __init__(
         self,
@@ -146,22 +153,23 @@ class RedisStore:
         page: list[RunSummary] = []
         first = partition_of(after, self._rules.partitions) if after else 0
         for keys in self._partitions[first:]:
+            low: str | bytes
             low, high = _range(namespace)
             # A position in front of the namespace, which its caller may have made up, would show
             # what lies between: the names of others.
             if after and keys.partition == first and _is_behind(after, namespace):
                 low = f"({member(after)}"
-            missing = limit - len(page)
             wanted = [status.value for status in statuses]
-            while True:
+            while missing := limit - len(page):
                 rows = await self._scripts.list(
                     keys, None, *wanted, low=low, high=high, limit=missing
                 )
-                if rows != _AGAIN:
+                if rows == _AGAIN:
+                    continue
+                page.extend(run for row in rows if (run := _listed(row)) is not None)
+                if len(rows) < missing:
                     break
-            page.extend(_listed(row) for row in rows)
-            if len(page) >= limit:
-                break
+                low = b"(" + rows[-1][0]
         return page
 
     async def stats(self, namespace: str) -> Stats:
@@ -194,9 +202,16 @@ def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
 
 
 def _snapshot(key: RunKey, reply: Reply) -> Snapshot:
-    """A record as read.lua and status.lua give it."""
+    """A record as read.lua and status.lua give it. Raises RunNotFound and RecordDamaged."""
     if not reply:
         raise RunNotFound(key.namespace, key.key)
+    try:
+        return _parsed(key, reply)
+    except (ValueError, LookupError) as error:
+        raise RecordDamaged(str(key)) from error
+
+
+def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     about, ended, fragments = b"", {}, []
     fields = iter(reply[1:])
     for field, value in zip(fields, fields, strict=True):
@@ -222,20 +237,25 @@ def _snapshot(key: RunKey, reply: Reply) -> Snapshot:
     return Snapshot(summary, states, b"".join(fragments), reply[0] / 1e6)
 
 
-def _listed(row: Reply) -> RunSummary:
-    """A run as list.lua gives it."""
-    name, status, revision, pipeline, created, started, completed, expires, error = row
-    return RunSummary(
-        key=from_member(name.decode()),
-        pipeline=pipeline.decode(),
-        revision=revision,
-        status=Status(status.decode()),
-        created_us=int(created),
-        started_us=int(started),
-        completed_us=int(completed),
-        expires_us=int(expires),
-        error=error.decode(),
-    )
+def _listed(row: Reply) -> RunSummary | None:
+    """A run as list.lua gives it; None, and a line in the log, where its record is damaged."""
+    name, *about = row
+    try:
+        status, revision, pipeline, created, started, completed, expires, error = about
+        return RunSummary(
+            key=from_member(name.decode()),
+            pipeline=pipeline.decode(),
+            revision=revision,
+            status=Status(status.decode()),
+            created_us=int(created),
+            started_us=int(started),
+            completed_us=int(completed),
+            expires_us=int(expires),
+            error=error.decode(),
+        )
+    except ValueError:
+        log.error("left out of a list: the record of %r is damaged or gone", name)  # noqa: TRY400
+        return None
 
 
 def _is_behind(after: RunKey, namespace: str) -> bool:

@@ -140,6 +140,11 @@ class Scripts:
         return _in_lua()
 
     @_lua
+    async def drop(self, keys: PartitionKeys, run: RunKey | None, *, entry: str | bytes) -> Reply:
+        """Take a delivered job off the queue."""
+        return _in_lua()
+
+    @_lua
     async def commit(
         self,
         keys: PartitionKeys,

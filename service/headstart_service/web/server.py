@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,12 +19,24 @@ from starlette.routing import Route
 from ..errors import StartupError
 
 
+class _NotOurMistake(logging.Filter):
+    """Keeps out of the log what anybody can write there by sending bytes that are no HTTP."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        spoken_wrongly = isinstance(error, h11.ProtocolError)
+        return not (spoken_wrongly or record.msg == "Invalid HTTP request received.")
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to the process that owns it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+_NOT_OUR_MISTAKE = _NotOurMistake()
 
 
 @asynccontextmanager
@@ -46,6 +60,8 @@ async def http_server(
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
     bound = _listen(host, port, or_any_port=or_any_port)
+    for logger in ("uvicorn.error", "asyncio"):
+        logging.getLogger(logger).addFilter(_NOT_OUR_MISTAKE)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
@@ -62,6 +78,8 @@ def _listen(host: str, port: int, *, or_any_port: bool) -> socket.socket:
     """A listening socket. Made here, because uvicorn leaves the process when it cannot bind."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        # That function keeps its socket open for a host that is no name at all.
+        socket.getaddrinfo(host or None, port, family)
         return socket.create_server((host, port), family=family)
     except OSError as error:
         if or_any_port and error.errno == errno.EADDRINUSE:
@@ -69,3 +87,5 @@ def _listen(host: str, port: int, *, or_any_port: bool) -> socket.socket:
         raise StartupError(
             f"HEADSTART_HTTP_PORT: cannot listen on {host} port {port}: {error.strerror}"
         ) from error
+    except (ValueError, TypeError) as error:
+        raise StartupError(f"HEADSTART_HOST: {host!r:.100} is no host: {error}") from error

@@ -19,6 +19,7 @@ from headstart_service.errors import (
     HeadstartError,
     InvalidRequest,
     LeaseLost,
+    RecordDamaged,
     RunNotFound,
     StepFailed,
     StoreUnavailable,
@@ -120,6 +121,17 @@ async def test_an_unknown_key_is_not_found() -> None:
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details() == "nothing is precomputed under default/game-1"
     assert details == []
+
+
+async def test_a_damaged_record_is_data_loss_that_names_the_key_here_and_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error, details = await told(RecordDamaged("default/game-1"))
+    assert error.code() is grpc.StatusCode.DATA_LOSS
+    said = "the record of default/game-1 is damaged; start it again with restart"
+    assert error.details() == said
+    assert details == []
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize(

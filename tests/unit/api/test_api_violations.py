@@ -213,3 +213,22 @@ async def test_everything_wrong_with_a_list_is_told_at_once() -> None:
         "statuses[1]": "is no status: 0",
         "statuses[2]": "is no status: 9",
     }
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "field"),
+    [
+        ("list_precomputes", pb.ListPrecomputesRequest(statuses=[3] * 1001), "statuses"),
+        (
+            "get_results",
+            pb.GetResultsRequest(key="k", required_steps=["one"] * 1001),
+            "required_steps",
+        ),
+    ],
+)
+async def test_a_list_that_would_take_long_to_read_is_refused_unread(method, request_, field):
+    with pytest.raises(InvalidRequest) as caught:
+        await getattr(servicer_of(), method)(request_, FakeContext())
+    assert [(v.field, v.description) for v in caught.value.violations] == [
+        (field, "must be at most 1000, are 1001")
+    ]

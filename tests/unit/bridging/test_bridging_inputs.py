@@ -163,3 +163,10 @@ def test_what_is_accepted_is_accepted_again_unchanged(
         assert 1 <= len(word) <= 64
         assert any(c.isalpha() for c in word)
         assert word == word.strip()
+
+
+def test_a_word_of_megabytes_is_refused_before_anybody_waits_for_its_normalisation() -> None:
+    # Python would sort these marks for an hour.
+    word = "e" + "\u0301\u0323" * 1_000_000
+    with pytest.raises(ValidationError, match="must be 1 to 64 characters, is 2000001"):
+        BridgingInputs.model_validate({"anchor": word, "target": "b", "recipient_type": "human"})

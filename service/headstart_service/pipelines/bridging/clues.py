@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from ...errors import StepFailed
@@ -17,6 +19,8 @@ _SPARE = 3
 """Asked for beyond what is needed, because some clues break a rule."""
 _MAX_REFUSED = 20
 """How many refused clues the second request names."""
+_MAX_READ = 200
+"""Clues of an answer that are looked at: one of millions must not hold up its reader."""
 _SINGLE_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 
 
@@ -67,16 +71,16 @@ def check_clues(
 ) -> Checked:
     """Sort `raw` clues into valid and refused ones, normalised, in their order.
 
-    A valid clue is a single word of 1 to 30 characters (letters, inner hyphens and apostrophes),
-    and no variant of `anchor`, `target`, an `accepted` clue or a valid one before it.
+    A valid clue is a single word of 1 to 30 characters (Latin letters, inner hyphens and
+    apostrophes), and no variant of `anchor`, `target`, an `accepted` clue or a valid one before it.
     """
     excluded = Exclusions((anchor, target, *accepted))
     checked = Checked([], [])
-    for text in raw:
+    for text in islice(raw, _MAX_READ):
         word = normalise(text[: 4 * MAX_CLUE_LENGTH]).replace(
             "\N{RIGHT SINGLE QUOTATION MARK}", "'"
         )
-        if len(word) > MAX_CLUE_LENGTH or not _SINGLE_WORD.fullmatch(word):
+        if len(word) > MAX_CLUE_LENGTH or not _SINGLE_WORD.fullmatch(word) or not _is_latin(word):
             continue
         if excluded.excludes(word):
             checked.refused.append(word)
@@ -84,3 +88,14 @@ def check_clues(
             checked.valid.append(word)
             excluded.add(word)
     return checked
+
+
+def _is_latin(word: str) -> bool:
+    """Whether its letters are what they look like: no other script's, which could spell the anchor.
+
+    Nor letters that are mere shapes of others, as in mathematics or ligatures.
+    """
+    return word.isascii() or (
+        unicodedata.normalize("NFKC", word) == word
+        and all(unicodedata.name(c, "").startswith("LATIN ") for c in word if c.isalpha())
+    )

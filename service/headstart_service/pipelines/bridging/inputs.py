@@ -22,6 +22,9 @@ from ...domain import has_control_characters
 MAX_WORD_LENGTH = 64
 MAX_CLUES = 50
 MAX_NULL_SAMPLES = 10_000
+_MAX_RAW = 1024
+"""Characters of a word before it is normalised. Python takes time by their square to do that: a
+request of 4 MB, all combining marks, would hold up everybody for hours."""
 _MAX_ECHO = 40
 """How much of a wrong input a message may repeat."""
 
@@ -50,6 +53,8 @@ class BridgingInputs(BaseModel):
         if not isinstance(value, str):
             # Not a TypeError: pydantic makes violations of ValueErrors only.
             raise ValueError(f"must be text, is {_brief(value)}")  # noqa: TRY004
+        if len(value) > _MAX_RAW:
+            raise ValueError(f"must be 1 to {MAX_WORD_LENGTH} characters, is {len(value)}")
         if has_control_characters(value):
             raise ValueError("must not contain control characters")
         word = normalise(value)

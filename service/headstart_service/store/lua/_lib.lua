@@ -33,12 +33,25 @@ end
 -- The fields of `about`: numbers are 0, and texts are '-', where there is nothing. Times are in
 -- microseconds. `seen` is 1 once the run was read after it had ended. `error` is last, since it alone
 -- may hold spaces.
-local ABOUT = '^' .. string.rep('(%S+) ', 15) .. '(.*)$'
+local ABOUT = '^(%S+) (%d+) (%d+) (%d+) (%S+) (%S+) ' .. string.rep('(%d+) ', 6)
+  .. '(%S+) (%S+) (%S+) (.*)$'
+-- What a double holds exactly. More would be written back as another number, or as none at all.
+local LARGEST = 2 ^ 53
+
+-- The whole transition's end, before it has written anything: others may have got at the record.
+local function damaged()
+  error({err = 'DAMAGED the record is not one of ours'})
+end
 
 local function load(record)
-  local text = redis.call('HGET', record, 'about')
+  local text = redis.pcall('HGET', record, 'about')
   if not text then
+    if redis.call('EXISTS', record) == 1 then
+      damaged()
+    end
     return nil
+  elseif type(text) == 'table' then -- the key is of another type
+    damaged()
   end
   local r = {}
   local revision, attempt, tries, ttl, created, started, completed, expires, seen
@@ -47,9 +60,9 @@ local function load(record)
   r.revision, r.attempt, r.tries, r.ttl = tonumber(revision), tonumber(attempt), tonumber(tries), tonumber(ttl)
   r.created, r.started, r.completed = tonumber(created), tonumber(started), tonumber(completed)
   r.expires, r.seen = tonumber(expires), tonumber(seen)
-  if not (r.error and r.revision and r.attempt and r.tries and r.ttl and r.created and r.started
-      and r.completed and r.expires and r.seen and (with_status[r.status])) then
-    error({err = 'ERR damaged record'})
+  if not (r.error and with_status[r.status] and math.max(r.revision, r.attempt, r.tries, r.ttl,
+      r.created, r.started, r.completed, r.expires, r.seen) < LARGEST) then
+    damaged()
   end
   return r
 end
@@ -136,7 +149,7 @@ end
 -- entries makes the queue's lag unknown, by which workers are scaled; trimming does not. So the job
 -- of a run that ended before it was delivered stays, too: the worker that gets it drops it.
 local function drop_job(entry)
-  redis.call('XACK', jobs, group, entry)
+  redis.pcall('XACK', jobs, group, entry) -- refused, if a damaged record names no entry
   local info = group_info()
   if not info then
     return

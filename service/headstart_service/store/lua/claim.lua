@@ -9,7 +9,11 @@ if #owner == 0 or owner[1][2] ~= worker then
   return {}
 end
 
-local r = load(record)
+local whole, r = pcall(load, record)
+if not whole then
+  drop_job(entry) -- else it would come back to one worker after the other
+  damaged()
+end
 if not r or r.run ~= run_id or not is_live(r.status) then
   drop_job(entry)
   return {}

@@ -1,7 +1,8 @@
 -- One page of the runs whose member name lies in a range, in the order of their names.
 -- Arguments after the named ones: the statuses wanted.
--- Returns {member, status, revision, pipeline, created, started, completed, expires, error} per run, or
--- 0 when more has expired than one call may sweep: ask again.
+-- Returns {member, status, revision, pipeline, created, started, completed, expires, error} per run, and
+-- {member} alone where the record is damaged or gone, so that no page but the last is short; or 0 when
+-- more has expired than one call may sweep: ask again.
 
 -- By bytes, as ZRANGEBYLEX orders; Lua's own `<` follows the server's locale.
 local function before(a, b)
@@ -51,6 +52,8 @@ for _ = 1, tonumber(limit) do
   if whole and r then
     page[#page + 1] = {name, r.status, r.revision, r.pipeline, integer(r.created), integer(r.started),
       integer(r.completed), integer(r.expires), r.error}
+  else
+    page[#page + 1] = {name}
   end
 end
 return page

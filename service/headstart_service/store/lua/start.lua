@@ -63,7 +63,14 @@ end
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
 sweep(now)
 
-local old = load(record)
+local whole, old = pcall(load, record)
+if not whole then
+  if restart == '0' then
+    damaged()
+  end
+  forget(record, member) -- who starts anew wants nothing of what was there
+  old = nil
+end
 if old and old.expires <= now then
   old = nil
 end

@@ -1,0 +1,57 @@
+"""Write the images' requirement files, with hashes: `make lock`, after constraints.txt changed.
+
+pip resolves each extra under constraints.txt, downloads nothing that it need not, and reports the
+file that it would install for this Python and platform, with its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+from typing import Any
+
+from .pins import CONSTRAINTS, LOCKS, ROOT
+
+_HEADER = """\
+# Made by `make lock` from constraints.txt: what headstart[{extra}] needs on Python {python},
+# {platform}. Elsewhere other files have other hashes: make it anew there.
+#
+#     pip install --require-hashes --no-deps -r {name}
+"""
+_LOCAL = """\
+# {pin} is a build of its own, for CPUs. PyTorch's own index has it; PyPI has not, and its
+# wheels of this version bring several GB of CUDA packages. Give pip that index, or the wheel.
+"""
+
+
+def main() -> None:
+    """Resolve and write both files."""
+    for extra, path in LOCKS.items():
+        path.write_text(_locked(extra, path.name, _resolved(extra)))
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+def _resolved(extra: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
+    command += ["--disable-pip-version-check", "--ignore-installed", "--only-binary=:all:"]
+    command += ["--report", "-", "--constraint", str(CONSTRAINTS), f"{ROOT}[{extra}]"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603  # all ours
+    found: list[dict[str, Any]] = json.loads(done.stdout)["install"]
+    return [item for item in found if item["metadata"]["name"] != "headstart"]
+
+
+def _locked(extra: str, name: str, items: list[dict[str, Any]]) -> str:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    text = _HEADER.format(extra=extra, python=python, platform=sysconfig.get_platform(), name=name)
+    for item in sorted(items, key=lambda each: each["metadata"]["name"].lower()):
+        pin = f"{item['metadata']['name']}=={item['metadata']['version']}"
+        digest = item["download_info"]["archive_info"]["hashes"]["sha256"]
+        text += _LOCAL.format(pin=pin) if "+" in pin else ""
+        text += f"{pin} \\\n    --hash=sha256:{digest}\n"
+    return text
+
+
+if __name__ == "__main__":
+    main()

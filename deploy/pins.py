@@ -1,0 +1,80 @@
+"""What constraints.txt pins, what the images' requirement files pin, and what an extra needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
+LOCKS = {
+    "server": ROOT / "deploy" / "requirements-api.txt",
+    "worker": ROOT / "deploy" / "requirements-worker.txt",
+}
+"""The requirement file of the image for each extra."""
+_PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;\\]+)")
+_HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Each distribution's version, by canonical name. Raises ValueError for any other line."""
+    found = {}
+    for line in _lines(path):
+        pin = _PIN.match(line)
+        if pin is None:
+            raise ValueError(f"{path.name}: {line!r} pins nothing")
+        found[canonicalize_name(pin[1])] = pin[2]
+    return found
+
+
+def unhashed(path: Path) -> list[str]:
+    """The requirements of a file that name no hash."""
+    return [line for line in _lines(path) if not _HASH.search(line)]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    joined = path.read_text().replace("\\\n", " ")
+    for line in joined.splitlines():
+        text = line.partition("#")[0].strip()
+        if text:
+            yield text
+
+
+def public(version: str) -> str:
+    """A version without its local part, which says how it was built: 2.13.0 of 2.13.0+cpu."""
+    return version.partition("+")[0]
+
+
+def needed(extra: str) -> set[str]:
+    """The distributions that `headstart[extra]` needs here, whatever they need included.
+
+    Raises PackageNotFoundError when one is not installed.
+    """
+    found: set[str] = set()
+    waiting = [("headstart", frozenset({extra}))]
+    seen = set(waiting)
+    while waiting:
+        name, extras = waiting.pop()
+        try:
+            requirements = distribution(name).requires or []
+        except PackageNotFoundError as error:
+            raise PackageNotFoundError(f"{name}, which headstart[{extra}] needs") from error
+        for text in requirements:
+            wanted = Requirement(text)
+            if wanted.marker and not any(
+                wanted.marker.evaluate({"extra": each}) for each in ("", *extras)
+            ):
+                continue
+            name_of = canonicalize_name(wanted.name)
+            if name_of != "headstart":
+                found.add(name_of)
+            item = (name_of, frozenset(wanted.extras))
+            if item not in seen:
+                seen.add(item)
+                waiting.append(item)
+    return found
