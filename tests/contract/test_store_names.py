@@ -88,5 +88,6 @@ async def test_an_announcement_is_about_the_run_of_exactly_that_name(
         for special in SPECIAL:
             name = RunKey("a", f"x{special}y {special}")
             await backend.start(name)
-            announcement: Announcement = await anext(heard)
+            async with asyncio.timeout(20):
+                announcement: Announcement = await anext(heard)
             assert (announcement.kind, announcement.key) == ("started", name)
