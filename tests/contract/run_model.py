@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from headstart_service.domain import Lease, RunKey, Status, StepState
@@ -11,6 +13,7 @@ from tests.contract.backend import plan
 PARTITIONS = 2
 SHARE = 3
 NAMESPACE_SHARE = 2
+LIMITS = {"max_records": SHARE * PARTITIONS, "namespace_max": NAMESPACE_SHARE * PARTITIONS}
 
 
 def _keys(namespace: str, partition: int, number: int) -> list[RunKey]:
@@ -66,6 +69,14 @@ class Run:
             and self.run == lease.job.run
             and self.attempt == lease.attempt
         )
+
+
+def check_bounds(runs: Collection[RunKey]) -> None:
+    """Neither a partition nor a namespace in it has more than its share."""
+    places = Counter(partition_of(key, PARTITIONS) for key in runs)
+    assert all(number <= SHARE for number in places.values())
+    own = Counter((partition_of(key, PARTITIONS), key.namespace) for key in runs)
+    assert all(number <= NAMESPACE_SHARE for number in own.values())
 
 
 def victims_for(newcomer: RunKey, runs: dict[RunKey, Run]) -> list[RunKey] | None:

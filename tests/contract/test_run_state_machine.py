@@ -39,15 +39,7 @@ from headstart_service.errors import CapacityExhausted, LeaseLost, RunNotFound
 from headstart_service.store.job_queue import MAX_TRIES
 from tests.contract.backend import Backend, spread
 from tests.contract.conftest import fixed_keys
-from tests.contract.run_model import (
-    KEYS,
-    NAMESPACE_SHARE,
-    PARTITIONS,
-    PLANS,
-    SHARE,
-    Run,
-    victims_for,
-)
+from tests.contract.run_model import KEYS, LIMITS, PARTITIONS, PLANS, Run, check_bounds, victims_for
 from tests.support import deployments
 from tests.support.deployments import Deployment
 
@@ -79,9 +71,7 @@ class RunLives(RuleBasedStateMachine):
         self.now = 0
         deployment.wipe()
         self.deployment, self.backend, self.loop = deployment, backend, loop
-        self.store = backend.new_store(
-            max_records=SHARE * PARTITIONS, namespace_max=NAMESPACE_SHARE * PARTITIONS
-        )
+        self.store = backend.new_store(**LIMITS)
         self.queue = backend.new_queue(lease=0)
         self.do(self.queue.prepare_queue())
         self.client = Redis.from_url(deployment.url, protocol=2)
@@ -352,10 +342,7 @@ class RunLives(RuleBasedStateMachine):
 
     @invariant()
     def the_bound_holds(self) -> None:
-        places = Counter(self.partition(key) for key in self.runs)
-        assert all(number <= SHARE for number in places.values())
-        shares = Counter((self.partition(key), key.namespace) for key in self.runs)
-        assert all(number <= NAMESPACE_SHARE for number in shares.values())
+        check_bounds(self.runs)
 
     @invariant()
     def what_is_delivered_is_as_the_model_says(self) -> None:

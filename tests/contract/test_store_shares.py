@@ -153,7 +153,7 @@ async def test_no_part_of_a_large_namespace_stays_for_ever(store_backend: Backen
     keys = store_backend.neighbours(250)
     await store_backend.complete(*keys)
     store = store_backend.new_store(namespace_max=250 * store_backend.partitions)
-    await start(store, *store_backend.neighbours(80, name="new"))
+    await start(store, *store_backend.neighbours(60, name="new"))
     kept = set(await store_backend.kept(keys))
     by_name = sorted(keys)
     parts = [by_name[:80], by_name[80:170], by_name[170:]]
