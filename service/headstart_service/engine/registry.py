@@ -16,7 +16,7 @@ class Registry:
         self._by_name: dict[str, Pipeline] = {}
         for pipeline in pipelines:
             if pipeline.name in self._by_name:
-                raise StartupError(f"HEADSTART_PIPELINES: two are named {pipeline.name}")
+                raise StartupError(f"HEADSTART_PIPELINES: two pipelines are named {pipeline.name}")
             self._by_name[pipeline.name] = pipeline
 
     def __iter__(self) -> Iterator[Pipeline]:
