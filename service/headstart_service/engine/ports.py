@@ -47,8 +47,11 @@ class JobQueue(RunLedger, Protocol):
         """Up to `limit` jobs whose worker let its lease run out; they are now `worker`'s."""
         ...
 
-    async def claim(self, job: Job, worker: str) -> Claim | None:
-        """Take the job's run; None when there is nothing left to do for it."""
+    async def claim(self, job: Job, worker: str, *, may_be_last: bool = True) -> Claim | None:
+        """Take the job's run; None when there is nothing left to do for it.
+
+        None, too, when this would be its last try and that may not be: it then counts as lost.
+        """
         ...
 
     async def renew(self, leases: Sequence[Lease], worker: str) -> Sequence[Lease]:

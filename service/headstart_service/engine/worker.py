@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,9 @@ class Worker:
         self._providers = providers
         self._rules = rules
         self._slots = asyncio.Semaphore(rules.concurrency)
+        self._last_try = asyncio.Lock()
+        """Held by the one run whose last try this is: see `_claim`."""
+        self._reclaim_now = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs: dict[Lease, tuple[Claim, asyncio.Task[Status]]] = {}
         self._stopping = asyncio.Event()
@@ -75,7 +78,9 @@ class Worker:
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
             taking = [
-                group.create_task(_repeat(lambda: self._reclaim(group), every), name="reclaim")
+                group.create_task(
+                    _repeat(lambda: self._reclaim(group), every, self._reclaim_now), name="reclaim"
+                )
             ]
             for partition in range(self._queue.partitions):
                 fetch = self._fetch(group, partition)
@@ -169,14 +174,34 @@ class Worker:
     async def _work(self, job: Job) -> None:
         """Claim a job and run it; gives its slot back."""
         try:
-            claim = await self._queue.claim(job, self._rules.name)
-            if claim is not None:
-                await self._run(claim)
+            async with self._claim(job) as claim:
+                if claim is not None:
+                    await self._run(claim)
         except StoreUnavailable as error:
             # The lease runs out, and whoever reclaims the job keeps the steps that were committed.
             log.warning("%s left alone: %s", job.key, error)
         finally:
             self._slots.release()
+
+    @asynccontextmanager
+    async def _claim(self, job: Job) -> AsyncIterator[Claim | None]:
+        """Claim a job; while the context is open, nobody else here has a last try.
+
+        A run that kills its worker takes whatever runs beside it along, every time. The last time
+        it must not take those along whose last try it is, too.
+        """
+        name = self._rules.name
+        if self._last_try.locked():
+            yield await self._queue.claim(job, name, may_be_last=False)
+            return
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._last_try)
+            claim = await self._queue.claim(job, name, may_be_last=True)
+            if claim is not None and claim.last_try:
+                stack.callback(self._reclaim_now.set)  # the next of them may be waiting
+            else:
+                await stack.aclose()
+            yield claim
 
     async def _run(self, claim: Claim) -> None:
         lease = claim.lease
@@ -252,9 +277,17 @@ class Worker:
             await asyncio.wait(self._jobs)
 
 
-async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
+async def _repeat(
+    action: Callable[[], Awaitable[None]], every: float, sooner: asyncio.Event | None = None
+) -> None:
     while True:
-        await asyncio.sleep(every)
+        if sooner is None:
+            await asyncio.sleep(every)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await sooner.wait()
+            sooner.clear()
         try:
             await action()
         except StoreUnavailable as error:

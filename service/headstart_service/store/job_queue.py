@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -107,8 +108,8 @@ class RedisJobQueue:
             raise await self._healed(error) from error
         return reply[0], reply[1]
 
-    async def claim(self, job: Job, worker: str) -> Claim | None:
-        """Take the job's run, unless it no longer fits its record."""
+    async def claim(self, job: Job, worker: str, *, may_be_last: bool = True) -> Claim | None:
+        """Take the job's run, unless it no longer fits its record or must wait for its last try."""
         reply = await self._call(
             partial(
                 self._scripts.claim,
@@ -117,19 +118,25 @@ class RedisJobQueue:
                 run_id=job.run,
                 entry=job.entry,
                 worker=worker,
+                # A Redis that hung may get this several times, and each is no try of its own.
+                token=uuid.uuid4().hex[:12],
+                may_be_last=int(may_be_last),
                 max_tries=MAX_TRIES,
+                lease_ms=self._lease_ms,
                 patience_us=_PATIENCE_US,
                 failure_ttl_us=self._failure_ttl_us,
             )
         )
         if not reply:
             return None
-        attempt, revision, pipeline, inputs, *fields = reply
+        attempt, revision, last, pipeline, inputs, *fields = reply
         ended = {}
         for field, value in zip(fields[::2], fields[1::2], strict=True):
             name = field.decode().removeprefix("s:")
             ended[name] = StepRecord(name, StepState(chr(value[0])), value[1:])
-        return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended)
+        return Claim(
+            Lease(job, attempt), revision, pipeline.decode(), inputs, ended, last_try=bool(last)
+        )
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]

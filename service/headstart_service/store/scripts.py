@@ -130,7 +130,10 @@ class Scripts:
         run_id: str,
         entry: str,
         worker: str,
+        token: str,
+        may_be_last: int,
         max_tries: int,
+        lease_ms: int,
         patience_us: int,
         failure_ttl_us: int,
     ) -> Reply:
