@@ -227,8 +227,6 @@ class Claim:
     inputs: bytes
     ended: Mapping[str, StepRecord]
     """The steps that an earlier holder, or an earlier revision, has ended."""
-    last_try: bool = False
-    """Whether the run is given up when this worker, too, is lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import os
 import shutil
 import socket
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -60,9 +62,33 @@ class Valkey:
             except (RedisError, OSError):
                 return False
 
+    def forget(self) -> None:
+        """Remove what it kept, while it is down."""
+        shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
+
     async def kill(self) -> None:
         """End it as a power cut would."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
+
+
+@asynccontextmanager
+async def monitored(port: int) -> AsyncIterator[list[bytes]]:
+    """Every command that a server is sent while the context is open, as MONITOR tells them."""
+    commands: list[bytes] = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+
+    async def listen() -> None:
+        while line := await reader.readline():
+            commands.append(line)
+
+    writer.write(b"MONITOR\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    listening = asyncio.create_task(listen())
+    try:
+        yield commands
+    finally:
+        listening.cancel()
+        writer.close()

@@ -47,10 +47,10 @@ class JobQueue(RunLedger, Protocol):
         """Up to `limit` jobs whose worker let its lease run out; they are now `worker`'s."""
         ...
 
-    async def claim(self, job: Job, worker: str, *, may_be_last: bool = True) -> Claim | None:
+    async def claim(self, job: Job, worker: str, *, alone: bool = True) -> Claim | None:
         """Take the job's run; None when there is nothing left to do for it.
 
-        None, too, when this would be its last try and that may not be: it then counts as lost.
+        Raises LastTry when the run is given up if one more worker is lost, unless it is `alone`.
         """
         ...
 

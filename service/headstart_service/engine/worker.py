@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ..domain import Claim, Job, Lease, RunKey, Status
-from ..errors import LeaseLost, StoreUnavailable
+from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .ports import JobQueue
 from .registry import Registry
 from .runner import run
@@ -54,9 +54,8 @@ class Worker:
         self._providers = providers
         self._rules = rules
         self._slots = asyncio.Semaphore(rules.concurrency)
-        self._last_try = asyncio.Lock()
-        """Held by the one run whose last try this is: see `_claim`."""
-        self._reclaim_now = asyncio.Event()
+        self._solitude = asyncio.Lock()
+        self._lonely: set[Job] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs: dict[Lease, tuple[Claim, asyncio.Task[Status]]] = {}
         self._stopping = asyncio.Event()
@@ -78,9 +77,7 @@ class Worker:
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
             taking = [
-                group.create_task(
-                    _repeat(lambda: self._reclaim(group), every, self._reclaim_now), name="reclaim"
-                )
+                group.create_task(_repeat(lambda: self._reclaim(group), every), name="reclaim")
             ]
             for partition in range(self._queue.partitions):
                 fetch = self._fetch(group, partition)
@@ -174,34 +171,41 @@ class Worker:
     async def _work(self, job: Job) -> None:
         """Claim a job and run it; gives its slot back."""
         try:
-            async with self._claim(job) as claim:
-                if claim is not None:
-                    await self._run(claim)
+            try:
+                await self._claim_and_run(job, alone=False)
+            finally:
+                self._slots.release()
+        except LastTry:
+            await self._work_alone(job)
         except StoreUnavailable as error:
-            # The lease runs out, and whoever reclaims the job keeps the steps that were committed.
-            log.warning("%s left alone: %s", job.key, error)
-        finally:
-            self._slots.release()
+            _left_alone(job, error)
 
-    @asynccontextmanager
-    async def _claim(self, job: Job) -> AsyncIterator[Claim | None]:
-        """Claim a job; while the context is open, nobody else here has a last try.
+    async def _work_alone(self, job: Job) -> None:
+        """Run a job with nothing beside it, which takes every slot.
 
-        A run that kills its worker takes whatever runs beside it along, every time. The last time
-        it must not take those along whose last try it is, too.
+        A run that kills its worker takes those along that run beside it, each time. The last time
+        there must be none, or runs that did no harm would be given up with it.
         """
-        name = self._rules.name
-        if self._last_try.locked():
-            yield await self._queue.claim(job, name, may_be_last=False)
-            return
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._last_try)
-            claim = await self._queue.claim(job, name, may_be_last=True)
-            if claim is not None and claim.last_try:
-                stack.callback(self._reclaim_now.set)  # the next of them may be waiting
-            else:
-                await stack.aclose()
-            yield claim
+        if job in self._lonely:
+            return  # reclaimed from itself while it waits here
+        self._lonely.add(job)
+        taken = 0
+        try:
+            async with self._solitude:
+                while taken < self._rules.concurrency:
+                    await self._slots.acquire()
+                    taken += 1
+                await self._claim_and_run(job, alone=True)
+        except StoreUnavailable as error:
+            _left_alone(job, error)
+        finally:
+            self._give_back(taken)
+            self._lonely.discard(job)
+
+    async def _claim_and_run(self, job: Job, *, alone: bool) -> None:
+        claim = await self._queue.claim(job, self._rules.name, alone=alone)
+        if claim is not None:
+            await self._run(claim)
 
     async def _run(self, claim: Claim) -> None:
         lease = claim.lease
@@ -227,6 +231,7 @@ class Worker:
             log.info("%s %s", name, task.result())
 
     async def _execute(self, claim: Claim) -> Status:
+        lease = claim.lease
         pipeline = self._registry.find(claim.pipeline)
         try:
             if pipeline is None:
@@ -238,9 +243,10 @@ class Worker:
                     raise
                 except Exception:
                     reason = f"internal error {uuid.uuid4().hex[:12]}"
-                    log.exception("%s: %s", claim.lease.job.key, reason)
-            await self._queue.finish(claim.lease, (), Status.FAILED, reason)
+                    log.exception("%s: %s", lease.job.key, reason)
+            await self._queue.finish(lease, (), Status.FAILED, reason)
         except LeaseLost:
+            log.info("%s attempt %d: its late write was refused", lease.job.key, lease.attempt)
             raise asyncio.CancelledError from None
         return Status.FAILED
 
@@ -277,17 +283,14 @@ class Worker:
             await asyncio.wait(self._jobs)
 
 
-async def _repeat(
-    action: Callable[[], Awaitable[None]], every: float, sooner: asyncio.Event | None = None
-) -> None:
+def _left_alone(job: Job, error: StoreUnavailable) -> None:
+    """The lease runs out, and whoever reclaims the job keeps the steps that were committed."""
+    log.warning("%s left alone: %s", job.key, error)
+
+
+async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
     while True:
-        if sooner is None:
-            await asyncio.sleep(every)
-        else:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(every):
-                    await sooner.wait()
-            sooner.clear()
+        await asyncio.sleep(every)
         try:
             await action()
         except StoreUnavailable as error:

@@ -1,9 +1,9 @@
 """A real Valkey of one's own, for machines without a Redis.
 
 It runs as a child process, listens on a private Unix socket only, keeps an append-only file in the
-data directory, is started again when it ends by itself, and dies with its owner. A lock keeps a second
-owner away from the same directory; Valkey itself holds it too, so that not even a killed owner's is
-still writing when the next starts.
+data directory, is started again when it ends by itself, and dies with its owner. A lock keeps a
+second owner away from the same directory; Valkey itself holds it too, so that not even a killed
+owner's is still writing when the next starts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _LOOK_AGAIN = 0.02
 _FIRST_PAUSE = 0.1
-_LAST_PAUSE = 5.0
+_LAST_PAUSE = 2.0
 _LONG_LIFE = 60.0
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes, on macOS 104
 _PR_SET_PDEATHSIG = 1

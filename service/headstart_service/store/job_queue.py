@@ -21,7 +21,7 @@ from ..domain import (
     StepState,
     Withdrawal,
 )
-from ..errors import LeaseLost, StoreUnavailable
+from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .batches import Reply, ScriptBatches, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
@@ -108,8 +108,8 @@ class RedisJobQueue:
             raise await self._healed(error) from error
         return reply[0], reply[1]
 
-    async def claim(self, job: Job, worker: str, *, may_be_last: bool = True) -> Claim | None:
-        """Take the job's run, unless it no longer fits its record or must wait for its last try."""
+    async def claim(self, job: Job, worker: str, *, alone: bool = True) -> Claim | None:
+        """Take the job's run, unless it no longer fits its record. Raises LastTry."""
         reply = await self._call(
             partial(
                 self._scripts.claim,
@@ -120,23 +120,22 @@ class RedisJobQueue:
                 worker=worker,
                 # A Redis that hung may get this several times, and each is no try of its own.
                 token=uuid.uuid4().hex[:12],
-                may_be_last=int(may_be_last),
+                alone=int(alone),
                 max_tries=MAX_TRIES,
-                lease_ms=self._lease_ms,
                 patience_us=_PATIENCE_US,
                 failure_ttl_us=self._failure_ttl_us,
             )
         )
         if not reply:
             return None
-        attempt, revision, last, pipeline, inputs, *fields = reply
+        if len(reply) == 1:
+            raise LastTry(str(job.key))
+        attempt, revision, pipeline, inputs, *fields = reply
         ended = {}
         for field, value in zip(fields[::2], fields[1::2], strict=True):
             name = field.decode().removeprefix("s:")
             ended[name] = StepRecord(name, StepState(chr(value[0])), value[1:])
-        return Claim(
-            Lease(job, attempt), revision, pipeline.decode(), inputs, ended, last_try=bool(last)
-        )
+        return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended)
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]

@@ -131,9 +131,8 @@ class Scripts:
         entry: str,
         worker: str,
         token: str,
-        may_be_last: int,
+        alone: int,
         max_tries: int,
-        lease_ms: int,
         patience_us: int,
         failure_ttl_us: int,
     ) -> Reply:
