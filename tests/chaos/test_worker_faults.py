@@ -139,12 +139,13 @@ async def test_a_worker_that_runs_out_of_memory_loses_nothing(
 async def test_a_step_that_always_kills_its_worker_fails_and_harms_no_other_run(
     valkey: Valkey, tmp_path: Path, chance: random.Random
 ):
-    fleet = Fleet(valkey.url, 3, HEADSTART_LEASE="0.5")
+    poisons = FAULTS // 3 + 1  # each kills three workers
+    fleet = Fleet(valkey.url, 3)
     settings = SETTINGS | {"HEADSTART_FAILURE_TTL": "600"}
     async with api(valkey.url, **settings) as (_, address), PrecomputeClient(address) as client:
         load = Load(client, "innocent")
         async with fleet.working(), load.running(6, pause=0.1):
-            for poison in range(FAULTS):
+            for poison in range(poisons):
                 directory = tmp_path / str(poison)
                 directory.mkdir()
                 key = f"poison-{poison}"
@@ -153,5 +154,5 @@ async def test_a_step_that_always_kills_its_worker_fails_and_harms_no_other_run(
                 results = await client.get_results(key, wait=60)
                 assert (results.status, results.error) == (PrecomputeStatus.FAILED, "worker lost")
                 assert sum(line.startswith("mortal ") for line in began(directory)) == 3
-        assert fleet.deaths == 3 * FAULTS
+        assert fleet.deaths == 3 * poisons
     assert not load.verdict.bad, load.verdict.bad
