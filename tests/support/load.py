@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from headstart import (
 )
 
 _BREATH = 0.05
-STUCK = 90.0
+STUCK = 120.0
 """Seconds after which a run that has not ended counts as stuck; far more than any fault lasts."""
 
 
@@ -36,6 +37,8 @@ class Verdict:
     """Calls that were answered with an error, all of their client's own retries included."""
     refused: int = 0
     """Those of them that were told that there is no room."""
+    told: Counter[str] = field(default_factory=Counter)
+    """What those errors said."""
     started_again: int = 0
     """Runs that the store had forgotten, so that their callers started them once more."""
 
@@ -114,6 +117,7 @@ class Load:
             except (ServiceUnavailable, CallTimedOut, ResourceExhausted) as error:
                 self.verdict.failed_calls += 1
                 self.verdict.refused += isinstance(error, ResourceExhausted)
+                self.verdict.told[f"{type(error).__name__}: {error}"[:120]] += 1
                 await asyncio.sleep(_BREATH)
             else:
                 if results.status in (PrecomputeStatus.PENDING, PrecomputeStatus.IN_PROGRESS):
