@@ -9,6 +9,7 @@ import pytest
 from headstart_service.domain import Claim, RunKey, Status, StepState
 from headstart_service.errors import LastTry, LeaseLost
 from headstart_service.store.job_queue import MAX_TRIES, RedisJobQueue
+from headstart_service.store.keys import GROUP
 from tests.contract.backend import Backend, done, plan, running
 from tests.support.waiting import wait_until
 
@@ -362,3 +363,22 @@ async def test_a_last_try_is_for_a_worker_that_has_nothing_beside_it(
     claim = await at_once.claim(job, "w9", alone=True)
     assert claim is not None
     assert claim.lease.attempt == MAX_TRIES
+
+
+async def test_a_lease_begins_with_the_claim_however_late_that_comes(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs()
+    jobs = store_backend.keys_of(KEY).jobs
+
+    async def idle() -> int:
+        [entry] = await store_backend._client.xpending_range(jobs, GROUP, "-", "+", 10)
+        return int(entry["time_since_delivered"])
+
+    async def is_late() -> bool:
+        return await idle() > 1000
+
+    await wait_until(is_late)
+    assert await store_backend.queue.claim(job, "w1") is not None
+    assert await idle() < 1000

@@ -40,6 +40,8 @@ if not repeated then
   end
   r.expires = now + math.max(r.ttl, tonumber(patience_us))
   redis.call('HSET', record, 'claim', token)
+  -- It may have waited for its turn nearly as long as a lease: the lease begins now.
+  redis.call('XCLAIM', jobs, group, worker, 0, entry, 'JUSTID')
   save(record, member, r)
   announce('claimed', r.revision, '-', member)
 end
