@@ -198,6 +198,8 @@ async def test_replicas_and_workers_that_are_replaced_one_by_one_fail_no_call(
         await asyncio.gather(*(replica.start() for replica in replicas))
         await stack.enter_async_context(fleet.working())
         client = await stack.enter_async_context(PrecomputeClient(_addresses(replicas)))
+        async with valkey.client() as redis:  # a slow disk is another fault, and is told as one
+            await redis.config_set("appendfsync", "no")
         load = Load(client, "rolling")
         async with load.running(12, pause=0.05):
             for _ in range(FAULTS // 4):
