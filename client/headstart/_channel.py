@@ -38,9 +38,11 @@ _COMMON_OPTIONS: Final[tuple[ChannelOption, ...]] = (
     # for here: a long wait or watch must notice a connection that died without a word.
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # By default gRPC stays away from a server that was down for up to two minutes.
+    # By default gRPC stays away from a server that was down for up to two minutes. When replicas
+    # are replaced one by one, each must be in use again before the next one goes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
 
@@ -149,7 +151,8 @@ def service_config(max_attempts: int) -> str:
                     "initialBackoff": "0.05s",
                     "maxBackoff": "0.5s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    # A server that stops CANCELs what it has received and not yet begun.
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             }
         ]

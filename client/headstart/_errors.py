@@ -115,7 +115,8 @@ def from_rpc_error(error: grpc.RpcError) -> HeadstartError:
             return InvalidRequest(message, [Violation(*pair) for pair in details.violations])
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return ResourceExhausted(message, details.retry_after)
-        case grpc.StatusCode.UNAVAILABLE:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            # The latter by a server that stops: a caller's own cancellation is no RpcError.
             return ServiceUnavailable(message, details.retry_after)
     if code in _PLAIN:
         return _PLAIN[code](message)

@@ -95,6 +95,10 @@ class LeaseLost(HeadstartError):
     """The run was replaced, cancelled or given to another worker: stop working on it."""
 
 
+class LastTry(HeadstartError):
+    """The run has lost all workers but one that it may lose: run it with nothing beside it."""
+
+
 class StepFailed(HeadstartError):
     """A step cannot give its result. The message is shown to callers, so it holds no secrets.
 

@@ -20,6 +20,8 @@ BACKENDS: dict[str, tuple[Opener, int]] = {
     "embedded-1": (deployments.embedded, 1),
     "cluster-4": (deployments.cluster, 4),
     "sentinel-1": (deployments.sentinel, 1),
+    "acl-1": (deployments.acl, 1),
+    "tls-1": (deployments.tls, 1),
 }
 """How each is opened, and its number of partitions."""
 

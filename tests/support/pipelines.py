@@ -48,6 +48,26 @@ async def gated(directory: str, first: int) -> int:
     return int(first) * 10
 
 
+@step(required=True, timeout=120)
+async def witness(directory: str, first: int) -> int:
+    """Ends when the file `go` exists; its value tells which process computed it."""
+    await gated.function(directory, first)
+    return os.getpid()
+
+
+class MortalInputs(ProbeInputs):
+    deaths: int = 0
+
+
+@step(required=True)
+async def mortal(directory: str, first: int, deaths: int) -> int:
+    """Ends its whole process, as a lack of memory would, so many times."""
+    _began(directory, "mortal")
+    if sum(line.startswith("mortal ") for line in began(Path(directory))) <= deaths:
+        os._exit(137)
+    return int(first) * 10
+
+
 @step()
 async def nothing(value: int) -> int:
     return value
@@ -79,6 +99,22 @@ PROBE = Pipeline(
     steps=(first, gated),
     codec=ArtifactCodec(),
 )
+WITNESS = Pipeline(
+    name="witness",
+    version="1",
+    description="Tells who computed it",
+    inputs=ProbeInputs,
+    steps=(first, witness),
+    codec=ArtifactCodec(),
+)
+MORTAL = Pipeline(
+    name="mortal",
+    version="1",
+    description="Kills its worker",
+    inputs=MortalInputs,
+    steps=(first, mortal),
+    codec=ArtifactCodec(),
+)
 NOOP = Pipeline(
     name="noop",
     version="1",
@@ -95,7 +131,9 @@ CHAIN = Pipeline(
     steps=(one, two, three),
     codec=ArtifactCodec(),
 )
-REFERENCES = ",".join(f"tests.support.pipelines:{name}" for name in ("PROBE", "NOOP", "CHAIN"))
+REFERENCES = ",".join(
+    f"tests.support.pipelines:{name}" for name in ("PROBE", "NOOP", "CHAIN", "WITNESS", "MORTAL")
+)
 """What HEADSTART_PIPELINES must be."""
 
 

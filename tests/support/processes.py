@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -163,3 +163,21 @@ async def health(address: str, service: str = SERVICE) -> str:
         )
     name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     return name
+
+
+def children(pid: int) -> dict[int, bytes]:
+    """Every descendant of a process, with its command; arguments end with a zero byte."""
+    found = {}
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found[child] = Path(f"/proc/{child}/cmdline").read_bytes()
+            found |= children(child)
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process, of anybody, still runs."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

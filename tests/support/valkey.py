@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import socket
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -17,9 +20,15 @@ from tests.support.waiting import wait_until
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A port that nothing listens on now, and that no connection is given as its own.
+
+    The system hands out higher ones to whoever connects: a server that is down for a moment would
+    find its port taken, at times by a client that had tried to reach it.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Valkey:
@@ -60,9 +69,33 @@ class Valkey:
             except (RedisError, OSError):
                 return False
 
+    def forget(self) -> None:
+        """Remove what it kept, while it is down."""
+        shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
+
     async def kill(self) -> None:
         """End it as a power cut would."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
+
+
+@asynccontextmanager
+async def monitored(port: int) -> AsyncIterator[list[bytes]]:
+    """Every command that a server is sent while the context is open, as MONITOR tells them."""
+    commands: list[bytes] = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+
+    async def listen() -> None:
+        while line := await reader.readline():
+            commands.append(line)
+
+    writer.write(b"MONITOR\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    listening = asyncio.create_task(listen())
+    try:
+        yield commands
+    finally:
+        listening.cancel()
+        writer.close()

@@ -47,8 +47,11 @@ class JobQueue(RunLedger, Protocol):
         """Up to `limit` jobs whose worker let its lease run out; they are now `worker`'s."""
         ...
 
-    async def claim(self, job: Job, worker: str) -> Claim | None:
-        """Take the job's run; None when there is nothing left to do for it."""
+    async def claim(self, job: Job, worker: str, *, alone: bool = True) -> Claim | None:
+        """Take the job's run; None when there is nothing left to do for it.
+
+        Raises LastTry when the run is given up if one more worker is lost, unless it is `alone`.
+        """
         ...
 
     async def renew(self, leases: Sequence[Lease], worker: str) -> Sequence[Lease]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..domain import Claim, Job, Lease, RunKey, Status
-from ..errors import LeaseLost, StoreUnavailable
+from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .ports import JobQueue
 from .registry import Registry
 from .runner import run
@@ -54,6 +54,8 @@ class Worker:
         self._providers = providers
         self._rules = rules
         self._slots = asyncio.Semaphore(rules.concurrency)
+        self._solitude = asyncio.Lock()
+        self._lonely: set[Job] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs: dict[Lease, tuple[Claim, asyncio.Task[Status]]] = {}
         self._stopping = asyncio.Event()
@@ -169,14 +171,41 @@ class Worker:
     async def _work(self, job: Job) -> None:
         """Claim a job and run it; gives its slot back."""
         try:
-            claim = await self._queue.claim(job, self._rules.name)
-            if claim is not None:
-                await self._run(claim)
+            try:
+                await self._claim_and_run(job, alone=False)
+            finally:
+                self._slots.release()
+        except LastTry:
+            await self._work_alone(job)
         except StoreUnavailable as error:
-            # The lease runs out, and whoever reclaims the job keeps the steps that were committed.
-            log.warning("%s left alone: %s", job.key, error)
+            _left_alone(job, error)
+
+    async def _work_alone(self, job: Job) -> None:
+        """Run a job with nothing beside it, which takes every slot.
+
+        A run that kills its worker takes those along that run beside it, each time. The last time
+        there must be none, or runs that did no harm would be given up with it.
+        """
+        if job in self._lonely:
+            return  # reclaimed from itself while it waits here
+        self._lonely.add(job)
+        taken = 0
+        try:
+            async with self._solitude:
+                while taken < self._rules.concurrency:
+                    await self._slots.acquire()
+                    taken += 1
+                await self._claim_and_run(job, alone=True)
+        except StoreUnavailable as error:
+            _left_alone(job, error)
         finally:
-            self._slots.release()
+            self._give_back(taken)
+            self._lonely.discard(job)
+
+    async def _claim_and_run(self, job: Job, *, alone: bool) -> None:
+        claim = await self._queue.claim(job, self._rules.name, alone=alone)
+        if claim is not None:
+            await self._run(claim)
 
     async def _run(self, claim: Claim) -> None:
         lease = claim.lease
@@ -202,6 +231,7 @@ class Worker:
             log.info("%s %s", name, task.result())
 
     async def _execute(self, claim: Claim) -> Status:
+        lease = claim.lease
         pipeline = self._registry.find(claim.pipeline)
         try:
             if pipeline is None:
@@ -213,9 +243,10 @@ class Worker:
                     raise
                 except Exception:
                     reason = f"internal error {uuid.uuid4().hex[:12]}"
-                    log.exception("%s: %s", claim.lease.job.key, reason)
-            await self._queue.finish(claim.lease, (), Status.FAILED, reason)
+                    log.exception("%s: %s", lease.job.key, reason)
+            await self._queue.finish(lease, (), Status.FAILED, reason)
         except LeaseLost:
+            log.info("%s attempt %d: its late write was refused", lease.job.key, lease.attempt)
             raise asyncio.CancelledError from None
         return Status.FAILED
 
@@ -250,6 +281,11 @@ class Worker:
             task.cancel()
         if self._jobs:
             await asyncio.wait(self._jobs)
+
+
+def _left_alone(job: Job, error: StoreUnavailable) -> None:
+    """The lease runs out, and whoever reclaims the job keeps the steps that were committed."""
+    log.warning("%s left alone: %s", job.key, error)
 
 
 async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:

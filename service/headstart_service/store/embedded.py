@@ -1,8 +1,9 @@
 """A real Valkey of one's own, for machines without a Redis.
 
 It runs as a child process, listens on a private Unix socket only, keeps an append-only file in the
-data directory, and dies with its owner. A lock keeps a second owner away from the same directory;
-Valkey itself holds it too, so that not even a killed owner's is still writing when the next starts.
+data directory, is started again when it ends by itself, and dies with its owner. A lock keeps a
+second owner away from the same directory; Valkey itself holds it too, so that not even a killed
+owner's is still writing when the next starts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _LOOK_AGAIN = 0.02
+_FIRST_PAUSE = 0.1
+_LAST_PAUSE = 2.0
+_LONG_LIFE = 60.0
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes, on macOS 104
 _PR_SET_PDEATHSIG = 1
 
@@ -54,23 +58,68 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
         ) from error
     _make_private(data_dir)
     async with _locked(data_dir) as lock, _socket_path(data_dir) as socket_path:
-        process = await asyncio.create_subprocess_exec(
-            _binary(data_dir),
-            *_arguments(data_dir, socket_path),
+        valkey = _Valkey(_binary(data_dir), _arguments(data_dir, socket_path), lock)
+        await valkey.start()
+        keeper = None
+        try:
+            await _wait_until_ready(valkey.process, socket_path, data_dir)
+            log.info("embedded Valkey runs as process %d on %s", valkey.process.pid, socket_path)
+            keeper = asyncio.create_task(valkey.keep(), name="embedded Valkey")
+            yield f"unix://{socket_path}"
+        finally:
+            if keeper is not None:
+                keeper.cancel()
+                await asyncio.wait({keeper})
+            await _stop(valkey.process)
+
+
+class _Valkey:
+    """The child process: started, and started again whenever it ends by itself."""
+
+    def __init__(self, binary: str, arguments: Sequence[str], lock: int) -> None:
+        self._command = (binary, *arguments)
+        self._lock = lock
+        self.process: asyncio.subprocess.Process
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            *self._command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=(lock,),
+            pass_fds=(self._lock,),
             # Ctrl-C in a terminal goes to the owner alone, which stops Valkey last.
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
-        try:
-            await _wait_until_ready(process, socket_path, data_dir)
-            log.info("embedded Valkey runs as process %d on %s", process.pid, socket_path)
-            yield f"unix://{socket_path}"
-        finally:
-            await _stop(process)
+
+    async def keep(self) -> None:
+        """Start it again, with growing pauses, until cancelled. It loads its data by itself.
+
+        Whoever calls it meanwhile finds it away, as any Redis that restarts.
+        """
+        pause = _FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            code = await self.process.wait()
+            if loop.time() - began > _LONG_LIFE:
+                pause = _FIRST_PAUSE
+            log.error("embedded Valkey ended with code %s; next start in %g s", code, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_PAUSE)
+            began = loop.time()
+            starting = asyncio.ensure_future(self.start())
+            try:
+                await asyncio.shield(starting)
+            except OSError as error:
+                log.error("embedded Valkey does not start: %s", error)  # noqa: TRY400  # no news
+            except asyncio.CancelledError:
+                # A child that nobody knows would not be stopped.
+                await asyncio.wait({starting})
+                raise
+            else:
+                log.info("embedded Valkey runs again as process %d", self.process.pid)
 
 
 def _make_private(data_dir: Path) -> None:

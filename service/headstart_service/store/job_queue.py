@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -21,7 +22,7 @@ from ..domain import (
     StepState,
     Withdrawal,
 )
-from ..errors import LeaseLost, RecordDamaged, StoreUnavailable
+from ..errors import LastTry, LeaseLost, RecordDamaged, StoreUnavailable
 from .batches import Reply, ScriptBatches, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
@@ -110,8 +111,11 @@ class RedisJobQueue:
             raise await self._healed(error) from error
         return reply[0], reply[1]
 
-    async def claim(self, job: Job, worker: str) -> Claim | None:
-        """Take the job's run, unless it no longer fits its record, or that is damaged."""
+    async def claim(self, job: Job, worker: str, *, alone: bool = True) -> Claim | None:
+        """Take the job's run, unless it no longer fits its record, or that is damaged.
+
+        Raises LastTry.
+        """
         call = partial(
             self._scripts.claim,
             self._keys[job.partition],
@@ -119,6 +123,9 @@ class RedisJobQueue:
             run_id=job.run,
             entry=job.entry,
             worker=worker,
+            # A Redis that hung may get this several times, and each is no try of its own.
+            token=uuid.uuid4().hex[:12],
+            alone=int(alone),
             max_tries=MAX_TRIES,
             patience_us=_PATIENCE_US,
             failure_ttl_us=self._failure_ttl_us,
@@ -130,6 +137,8 @@ class RedisJobQueue:
             return None
         if not reply:
             return None
+        if len(reply) == 1:
+            raise LastTry(str(job.key))
         try:
             return _claim(job, reply)
         except (ValueError, LookupError):

@@ -132,6 +132,8 @@ class Scripts:
         run_id: str,
         entry: str,
         worker: str,
+        token: str,
+        alone: int,
         max_tries: int,
         patience_us: int,
         failure_ttl_us: int,

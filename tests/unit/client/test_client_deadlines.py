@@ -67,6 +67,13 @@ async def test_a_call_is_retried_while_the_service_is_unavailable(service: Any) 
     assert len(service.seen("StartPrecompute")) == 3
 
 
+async def test_what_a_stopping_server_cancels_is_tried_again(service: Any) -> None:
+    service.on("StartPrecompute", Fault(grpc.StatusCode.CANCELLED), STARTED)
+
+    async with PrecomputeClient(service.address) as client:
+        assert (await client.start_bridging("game-1", "ocean", "forest")).revision == 4
+
+
 async def test_retries_end_and_may_be_turned_off(service: Any) -> None:
     service.on("GetStats", Fault(grpc.StatusCode.UNAVAILABLE))
 

@@ -28,6 +28,7 @@ PLAIN = {
     grpc.StatusCode.UNAUTHENTICATED: headstart.Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: headstart.PermissionDenied,
     grpc.StatusCode.UNAVAILABLE: headstart.ServiceUnavailable,
+    grpc.StatusCode.CANCELLED: headstart.ServiceUnavailable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: headstart.ResourceExhausted,
     grpc.StatusCode.INVALID_ARGUMENT: headstart.InvalidRequest,
 }

@@ -222,10 +222,10 @@ async def test_a_run_of_an_unknown_pipeline_fails_with_the_reason(backend: Backe
 
 async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: Backend) -> None:
     class Broken(RedisJobQueue):
-        async def claim(self, job, worker):
+        async def claim(self, job, worker, **may):
             if job.key.key == "bug":
                 raise RuntimeError("a bug")
-            return await super().claim(job, worker)
+            return await super().claim(job, worker, **may)
 
     backend.queue.__class__ = Broken
     await backend.start("g")

@@ -1,0 +1,108 @@
+"""A TCP proxy between a service and its Redis that tests cut, stall or put TLS in front of."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+_CHUNK = 65536
+Pass = Callable[[bytes], int]
+
+
+@dataclass(eq=False)
+class _Link:
+    """One client's connection and the one to the server that belongs to it."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    subscribed: bool = False
+
+    def cut(self) -> None:
+        for end in (self.client, self.server):
+            end.transport.abort()
+
+
+@dataclass(eq=False)
+class Proxy:
+    """Passes bytes on, both ways, until told otherwise."""
+
+    port: int
+    links: set[_Link] = field(default_factory=set)
+    silent: bool = False
+    """Whether what the server publishes to subscribers is swallowed: a half-dead connection."""
+    doomed: int = 0
+    """So many links are cut in the middle of the next request, or of its reply."""
+    in_reply: bool = False
+    cuts: int = 0
+
+    def cut(self) -> int:
+        """Cut every connection now; gives their number."""
+        cut = len(self.links)
+        for link in list(self.links):
+            link.cut()
+        self.cuts += cut
+        return cut
+
+    def cut_next(self, *, in_reply: bool) -> None:
+        """Cut the next connection that is used: half its request has gone, or half its reply."""
+        self.doomed, self.in_reply = 1, in_reply
+
+    async def _pump(
+        self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, reply: bool
+    ) -> None:
+        try:
+            while data := await source.read(_CHUNK):
+                if not reply and b"SUBSCRIBE" in data:
+                    link.subscribed = True
+                if reply and link.subscribed and self.silent:
+                    continue
+                if self.doomed and reply is self.in_reply and not link.subscribed:
+                    self.doomed -= 1
+                    self.cuts += 1
+                    sink.write(data[: len(data) // 2])
+                    await sink.drain()
+                    link.cut()
+                    return
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            self.links.discard(link)
+            for end in (link.client, link.server):
+                end.close()
+
+
+@asynccontextmanager
+async def proxy(target: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
+    """A proxy on a free loopback port before the loopback port `target`."""
+    made = Proxy(0)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", target)
+        except OSError:
+            writer.close()
+            return
+        link = _Link(writer, up_writer)
+        made.links.add(link)
+        for source, sink, reply in ((reader, up_writer, False), (up_reader, writer, True)):
+            task = asyncio.create_task(made._pump(link, source, sink, reply=reply))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+        made.cut()
+        for task in list(tasks):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
