@@ -12,6 +12,7 @@ import pytest
 
 from headstart_service.domain import RunKey, Status
 from headstart_service.errors import CapacityExhausted, StoreUnavailable
+from headstart_service.store.batches import answered
 from headstart_service.store.connect import API, BLOCKING, check_version, open_client
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import Backend, done, plan
@@ -301,3 +302,14 @@ async def test_the_version_of_a_redis_that_is_away_is_unavailable(valkey: Valkey
     with within(2), pytest.raises(StoreUnavailable):
         await check_version(client)
     await client.aclose()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the handler is closed"), AttributeError("None")])
+async def test_a_connection_that_is_lost_while_it_is_used_is_an_outage(error: Exception) -> None:
+    """As uvloop and redis-py tell it; a worker that took it for a bug would end."""
+
+    async def call() -> None:
+        raise error
+
+    with pytest.raises(StoreUnavailable):
+        await answered(call(), 1)

@@ -21,7 +21,7 @@ def test_each_test_that_the_page_names_exists(path: str, name: str) -> None:
 
 
 def test_every_row_of_the_faults_names_a_test() -> None:
-    section = PAGE.read_text().split("## Faults")[1].split("\n## ")[0]
+    section = PAGE.read_text().split("## Faults")[1].split("\n##")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 10
     assert [row for row in rows if not re.search(r"`tests/[\w/]+\.py::\w+`", row)] == []

@@ -23,8 +23,12 @@ from ..errors import StartupError, StoreUnavailable
 
 Client = Redis | RedisCluster
 
-AWAY = (RedisError, RedisClusterException, OSError)
-"""What redis-py raises when there is no answer; a cluster's and a time-out are no RedisError."""
+AWAY = (RedisError, RedisClusterException, OSError, RuntimeError, AttributeError)
+"""What redis-py raises when there is no answer; a cluster's and a time-out are no RedisError.
+
+The last two come of a connection that is lost while it is used: uvloop's transport is "closed",
+or redis-py's writer None.
+"""
 
 
 @dataclass(frozen=True, slots=True)
