@@ -9,6 +9,7 @@
     ├── CapacityExhausted    there is no room now, for a run or for a call
     ├── StoreUnavailable     Redis did not answer in time
     ├── LeaseLost            a worker wrote for a run that is no longer its own
+    ├── LastTry              a worker may take the run only with nothing beside it
     ├── StepFailed           a step ended without a result, for a reason that callers may read
     └── StartupError         the operator must mend something before this process can serve
 
