@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from headstart_service.store.embedded import _die_with_parent
 from tests.support.deployments import SENTINEL_SERVICE, eventually, executable
 from tests.support.valkey import free_port
 
@@ -35,10 +33,10 @@ class Node:
 
     def start(self, *more: str) -> None:
         own = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory))
+        # No preexec_fn: gRPC's threads are in this process, and Python between fork and exec crashes.
         self._process = subprocess.Popen(
             [executable(self.directory), *self.arguments, *own, *more],
             stdout=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one call
         )
         eventually(lambda: self.asks("PING"))
 
