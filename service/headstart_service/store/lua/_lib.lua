@@ -27,9 +27,9 @@ local function announce(kind, revision, steps, member)
 end
 
 -- A record is a hash. Its small fields are one line of text, `about`, because Redis needs 50 bytes for
--- each field of its own; beside it are `inputs` and the token of the last `claim`, until the run has
--- ended, and a field for each step that runs or has ended: "s:<name>", the letter of its state and
--- its piece of the response.
+-- each field of its own; beside it are `inputs` until the run has ended, the token of the last `claim`
+-- until its first commit, and a field for each step that runs or has ended: "s:<name>", the letter of
+-- its state and its piece of the response.
 --
 -- The fields of `about`: numbers are 0, and texts are '-', where there is nothing. Times are in
 -- microseconds. `seen` is 1 once the run was read after it had ended. `error` is last, since it alone

@@ -12,6 +12,8 @@ if r.status ~= 'in_progress' then
   return (end_status ~= '' and r.status == end_status) and 1 or 0
 end
 
+-- Who commits has had the answer to its claim. One field less, and the hash stays a size smaller.
+redis.call('HDEL', record, 'claim')
 if select('#', ...) > 0 then
   redis.call('HSET', record, ...)
 end
