@@ -125,18 +125,18 @@ class Hub:
         if not self.hearing:
             # A look that is under way may have missed what nobody has announced.
             topic.generation += 1
-        latest = topic.latest
-        if latest is not None and (self._closing or met(latest)):
-            return latest
+        known = topic.latest or seen
+        if known is not None and (self._closing or met(known)):
+            return known
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        waiter = Waiter(met, steps, topic.generation, future, latest or seen, self._closing)
+        waiter = Waiter(met, steps, topic.generation, future, known, self._closing)
         timer: asyncio.TimerHandle | None = None
         topic.add(waiter)
         try:
-            if seen is None and latest is None:
+            if known is None:
                 self._ask(topic)
-            elif topic.looked < topic.asked:
+            else:
                 self._look_if_asked(topic)
             if deadline is not None:
                 timer = loop.call_at(deadline, self._expire, topic, waiter, grace)

@@ -370,3 +370,14 @@ async def test_a_store_that_is_away_from_the_beginning_is_told(api: Api) -> None
     for wait in (0.0, 20.0):
         with pytest.raises(StoreUnavailable):
             await soon(api.get(wait=wait))
+
+
+async def test_who_looks_while_the_server_stops_is_told_what_it_saw(api: Api) -> None:
+    api.store.gate.clear()
+    waiter = api.get()
+    await wait_until(lambda: api.store.reads == 1)
+    api.wire.say("claimed")  # so that what it sees is no longer the latest
+    await asyncio.sleep(0.01)
+    api.hub.release()
+    api.store.gate.set()
+    assert states(await soon(waiter))["one"] == "PENDING"
