@@ -25,9 +25,9 @@ run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
 	@$(BIN)/headstart vocabulary build
 	@$(BIN)/headstart serve
 
-test: setup  ## Run every test but the chaos suite
+test: setup  ## Run every test but the chaos suite, on at most two cores
 	@$(BIN)/headstart vocabulary build
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 2 --no-loadscope-reorder
 
 test-chaos: setup  ## Run the slow tests that kill processes
 	@$(BIN)/headstart vocabulary build

@@ -48,7 +48,7 @@ def test_any_name_is_one_run_of_its_namespace_and_touches_no_other(
     fixed = {name for p in range(partitions) for name in fixed_keys(p)}
     with asyncio.Runner() as loop:
 
-        @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(st.sets(st.builds(RunKey, NAMESPACES, KEYS), min_size=1, max_size=4))
         def try_names(names: set[RunKey]) -> None:
             loop.run(_tried(opened, partitions, names - {BYSTANDER}, fixed))
