@@ -12,6 +12,7 @@ from typing import Any
 from ..domain import Claim, Status, StepRecord, StepState
 from ..errors import HeadstartError, StepFailed
 from .fragments import report_fragment
+from .observe import Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
 from .step import DIGEST_PARAMETER, Step
@@ -23,14 +24,18 @@ _SHOW_AFTER = 0.005
 
 
 async def run(
-    claim: Claim, pipeline: Pipeline, providers: Mapping[str, Any], ledger: RunLedger
+    claim: Claim,
+    pipeline: Pipeline,
+    providers: Mapping[str, Any],
+    ledger: RunLedger,
+    observer: WorkObserver | None = None,
 ) -> Status:
-    """Run what is missing of `claim` and finish it.
+    """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
     progress cannot be kept; either way no step of it is left running.
     """
-    return await _Run(claim, pipeline, providers, ledger).to_end()
+    return await _Run(claim, pipeline, providers, ledger, observer or WorkObservers()).to_end()
 
 
 class _Run:
@@ -42,9 +47,16 @@ class _Run:
     """
 
     def __init__(
-        self, claim: Claim, pipeline: Pipeline, providers: Mapping[str, Any], ledger: RunLedger
+        self,
+        claim: Claim,
+        pipeline: Pipeline,
+        providers: Mapping[str, Any],
+        ledger: RunLedger,
+        observer: WorkObserver,
     ) -> None:
+        self._claim = claim
         self._lease = claim.lease
+        self._observer = observer
         self._pipeline = pipeline
         self._providers = providers
         self._ledger = ledger
@@ -81,12 +93,14 @@ class _Run:
         return Status.FAILED if self._failure else Status.COMPLETED
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
-        record, error = await self._attempt(step)
+        outcome = Outcome()
+        with self._observer.step(self._claim, step.name, outcome):
+            record = await self._attempt(step, outcome)
         self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)
         if record.state is not StepState.COMPLETED:
-            self._fail_if_required(step, error)
+            self._fail_if_required(step, outcome.error)
         self._advance(group)
         await self._write()
 
@@ -149,12 +163,13 @@ class _Run:
             if name not in self._states
         ]
 
-    async def _attempt(self, step: Step) -> tuple[StepRecord, str]:
+    async def _attempt(self, step: Step, outcome: Outcome) -> StepRecord:
         """Run a step until it succeeds or may not be tried again; never raises what it raised."""
         began = time.monotonic()
         error = ""
         for attempt in range(1, step.max_attempts + 1):
             retry = True
+            outcome.attempts = attempt
             limit = asyncio.timeout(step.timeout)
             try:
                 async with limit:
@@ -166,17 +181,18 @@ class _Run:
                 error = self._told(step, failure, limit)
             else:
                 self._values[step.name] = value
+                outcome.state = StepState.COMPLETED.name.lower()
                 elapsed = time.monotonic() - began
-                return _record(step.name, StepState.COMPLETED, result, elapsed, attempt), ""
+                return _record(step.name, StepState.COMPLETED, result, elapsed, attempt)
             if not retry or attempt == step.max_attempts:
                 break
             await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
         log.warning(
             "%s %s failed after %d tries: %s", self._lease.job.key, step.name, attempt, error
         )
+        outcome.state, outcome.error = StepState.FAILED.name.lower(), error
         elapsed = time.monotonic() - began
-        failed = _record(step.name, StepState.FAILED, b"", elapsed, attempt, error)
-        return failed, error
+        return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error)
 
     def _told(self, step: Step, failure: BaseException, limit: asyncio.Timeout) -> str:
         """What callers may read of an error that a step did not raise on purpose.

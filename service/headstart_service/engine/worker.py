@@ -12,6 +12,7 @@ from typing import Any
 
 from ..domain import Claim, Job, Lease, RunKey, Status
 from ..errors import LastTry, LeaseLost, StoreUnavailable
+from .observe import Outcome, WorkObserver, WorkObservers
 from .ports import JobQueue
 from .registry import Registry
 from .runner import run
@@ -47,8 +48,10 @@ class Worker:
         registry: Registry,
         providers: Mapping[str, Any],
         rules: WorkerRules,
+        observer: WorkObserver | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs."""
+        self._observer = observer or WorkObservers()
         self._queue = queue
         self._registry = registry
         self._providers = providers
@@ -231,6 +234,17 @@ class Worker:
             log.info("%s %s", name, task.result())
 
     async def _execute(self, claim: Claim) -> Status:
+        outcome = Outcome()
+        with self._observer.run(claim, outcome):
+            try:
+                status = await self._to_end(claim, outcome)
+            except asyncio.CancelledError:
+                outcome.state = "handed_on" if self._handing_on else "stopped"
+                raise
+            outcome.state = status.value
+            return status
+
+    async def _to_end(self, claim: Claim, outcome: Outcome) -> Status:
         lease = claim.lease
         pipeline = self._registry.find(claim.pipeline)
         try:
@@ -238,12 +252,13 @@ class Worker:
                 reason = f"this worker has no pipeline {claim.pipeline}"
             else:
                 try:
-                    return await run(claim, pipeline, self._providers, self._queue)
+                    return await run(claim, pipeline, self._providers, self._queue, self._observer)
                 except (LeaseLost, StoreUnavailable):
                     raise
                 except Exception:
                     reason = f"internal error {uuid.uuid4().hex[:12]}"
                     log.exception("%s: %s", lease.job.key, reason)
+            outcome.error = reason
             await self._queue.finish(lease, (), Status.FAILED, reason)
         except LeaseLost:
             log.info("%s attempt %d: its late write was refused", lease.job.key, lease.attempt)

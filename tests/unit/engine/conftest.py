@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from headstart_service.domain import RunKey, Snapshot, Started, Status, StepState
+from headstart_service.engine.observe import WorkObserver
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step
 from headstart_service.engine.worker import Worker, WorkerRules
@@ -117,11 +118,18 @@ class Backend:
 
             await wait_until(subscribed)
 
-    def worker(self, name: str = "w1", queue: RedisJobQueue | None = None, **rules) -> Worker:
+    def worker(
+        self,
+        name: str = "w1",
+        queue: RedisJobQueue | None = None,
+        observer: WorkObserver | None = None,
+        **rules,
+    ) -> Worker:
         merged = {"name": name, "concurrency": 4, "lease": 30.0, "drain": 5.0} | rules
         registry = Registry([GAME])
         providers = {"control": self.control}
-        return Worker(queue or self.queue, registry, providers, WorkerRules(**merged))
+        rules = WorkerRules(**merged)
+        return Worker(queue or self.queue, registry, providers, rules, observer)
 
     @asynccontextmanager
     async def working(self, name: str = "w1", **rules) -> AsyncIterator[asyncio.Task[None]]:

@@ -1,0 +1,81 @@
+"""What watches a worker hears of its runs and steps."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+
+from headstart_service.domain import RunKey, Status
+from headstart_service.engine.observe import WorkObservers
+from tests.support.waiting import wait_until
+from tests.unit.engine.conftest import UNKNOWN, Backend
+
+
+class Diary:
+    """An observer that writes down when contexts open, and how they end."""
+
+    def __init__(self, name: str = "", diary: list[str] | None = None) -> None:
+        self.name = name
+        self.diary = [] if diary is None else diary
+        self.tasks = []
+
+    @contextmanager
+    def run(self, claim, outcome):
+        self.diary.append(f"{self.name}run")
+        try:
+            yield
+        finally:
+            self.diary.append(f"{self.name}run {outcome.state} {outcome.error}".strip())
+
+    @contextmanager
+    def step(self, claim, name, outcome):
+        self.tasks.append(asyncio.current_task())
+        self.diary.append(f"{self.name}{name}")
+        try:
+            yield
+        finally:
+            assert self.tasks.pop() is asyncio.current_task()
+            self.diary.append(f"{self.name}{name} {outcome.state} {outcome.attempts}")
+
+
+async def test_a_run_and_its_steps_are_watched_from_beginning_to_end(backend: Backend) -> None:
+    diary = Diary()
+    backend.control.gates["g"].set()
+    await backend.start("g")
+    async with backend.working(observer=diary):
+        await backend.until("g", Status.COMPLETED)
+        await wait_until(lambda: "run completed" in diary.diary)
+    steps = ["first", "first completed 1", "second", "second completed 1"]
+    assert diary.diary == ["run", *steps, "run completed"]
+
+
+async def test_a_run_that_is_cancelled_or_handed_on_says_so(backend: Backend) -> None:
+    diary = Diary()
+    await backend.start("g")
+    async with backend.working(observer=diary, drain=0.0):
+        await wait_until(lambda: backend.control.running == 1)
+        await backend.until_heard()
+        await backend.store.cancel(RunKey("default", "g"))
+        await wait_until(lambda: "run stopped" in diary.diary)
+        await backend.start("h")
+        await wait_until(lambda: backend.control.running == 1)
+    assert diary.diary[-1] == "run handed_on"
+
+
+async def test_a_run_without_a_pipeline_fails_with_its_reason(backend: Backend) -> None:
+    diary = Diary()
+    await backend.start("g", pipeline=UNKNOWN)
+    async with backend.working(observer=diary):
+        await wait_until(lambda: len(diary.diary) == 2)
+    assert diary.diary == ["run", "run failed this worker has no pipeline unknown"]
+
+
+async def test_several_observers_nest(backend: Backend) -> None:
+    diary: list[str] = []
+    outer, inner = (Diary(name, diary) for name in "ab")
+    backend.control.gates["g"].set()
+    await backend.start("g")
+    async with backend.working(observer=WorkObservers([outer, inner])):
+        await wait_until(lambda: "arun completed" in diary)
+    assert diary[:4] == ["arun", "brun", "afirst", "bfirst"]
+    assert diary[-2:] == ["brun completed", "arun completed"]
