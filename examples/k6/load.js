@@ -8,7 +8,7 @@
 import { check, fail, sleep } from 'k6';
 import exec from 'k6/execution';
 import grpc from 'k6/net/grpc';
-import { Rate, Trend } from 'k6/metrics';
+import { Counter, Rate, Trend } from 'k6/metrics';
 
 const SERVICE = 'headstart.v1.PrecomputeService';
 const WORDS = ['ocean', 'forest', 'music', 'winter', 'engine', 'garden', 'letter', 'silver', 'market', 'river'];
@@ -17,7 +17,8 @@ const {
   PIPELINE = '', INPUTS = '{}', NAMESPACE = 'load', TOKEN = '', TLS = '',
 } = __ENV;
 
-const errors = new Rate('call_errors'); // calls that failed, whatever the reason
+const errors = new Rate('call_errors'); // calls that failed after all their tries
+const retries = new Counter('call_retries');
 const ready = new Rate('runs_ready'); // runs that were complete when their user submitted
 const startMs = new Trend('start_ms', true);
 const getMs = new Trend('get_ms', true);
@@ -42,7 +43,16 @@ let connected = false;
 
 function call(method, request, timeout) {
   const began = Date.now();
-  const response = client.invoke(`${SERVICE}/${method}`, request, { ...params, timeout });
+  let response;
+  for (let attempt = 0; attempt < 4; attempt += 1) {
+    if (attempt) {
+      sleep(0.05 * 2 ** attempt);
+      retries.add(1);
+    }
+    response = client.invoke(`${SERVICE}/${method}`, request, { ...params, timeout });
+    // As a backend's service config has it: every call can be repeated without harm.
+    if (response.status !== grpc.StatusUnavailable && response.status !== grpc.StatusCanceled) break;
+  }
   const good = response.status === grpc.StatusOK;
   errors.add(!good);
   if (!good) console.error(`${method}: ${response.status} ${response.error && response.error.message}`);

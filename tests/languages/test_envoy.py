@@ -36,9 +36,7 @@ async def proxied(directory: Path, *servers: Replica) -> AsyncIterator[str]:
     ports = {"50050": str(port), "9901": str(admin)}
     ports |= {str(50051 + i): server.port for i, server in enumerate(servers)}
     written = directory / "envoy.yaml"
-    written.write_text(
-        re.sub(r"(?<=port_value: )\d+", lambda found: ports.pop(found[0]), CONFIG)
-    )
+    written.write_text(re.sub(r"(?<=port_value: )\d+", lambda found: ports.pop(found[0]), CONFIG))
     assert not ports, "the file names other ports than this test expects"
     process = Process(
         [envoy(), "-c", str(written), "--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"],
@@ -101,8 +99,8 @@ async def test_waits_and_watches_last_longer_than_envoys_own_timeouts(
             watched = []
 
             async def watch() -> None:
-                async for message in service.WatchResults(pb.WatchResultsRequest(key="long")):
-                    watched.append(message.results)
+                stream = service.WatchResults(pb.WatchResultsRequest(key="long"))
+                watched.extend([message.results async for message in stream])
 
             async def end() -> None:
                 await asyncio.sleep(LONGER_THAN_ENVOYS_DEFAULT)

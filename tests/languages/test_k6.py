@@ -24,10 +24,10 @@ async def k6(tmp_path: Path, **environment: str) -> tuple[int, dict[str, Any], s
     """The exit code, the metrics by name, and all that it said."""
     summary = tmp_path / "summary.json"
     settings = [f"-e={name}={value}" for name, value in environment.items()]
+    quietly = ("--quiet", "--no-usage-report", f"--summary-export={summary}")
     done = await asyncio.to_thread(
         subprocess.run,
-        [program("k6"), "run", "--quiet", "--no-usage-report", f"--summary-export={summary}"]
-        + [*settings, str(SCRIPT)],
+        [program("k6"), "run", *quietly, *settings, str(SCRIPT)],
         env=clean_environment() | {"HOME": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
