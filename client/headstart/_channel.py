@@ -156,6 +156,7 @@ def service_config(max_attempts: int) -> str:
                 },
             }
         ]
-        # A service in trouble must not be buried under retries: they stop when half the calls fail.
-        config["retryThrottling"] = {"maxTokens": 10, "tokenRatio": 0.1}
+        # A service in trouble must not be buried under retries: they stop after 500 failures, until
+        # calls succeed again. With fewer, one server that dies would fail most calls on it.
+        config["retryThrottling"] = {"maxTokens": 1000, "tokenRatio": 0.1}
     return json.dumps(config)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,15 @@ class GameServer:
 
     process: Process
     address: str
+
+
+def text_pipeline(directory: Path) -> dict[str, str]:
+    """The settings with which a server has the pipeline that the architecture page shows."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (directory / "my_package.py").write_text(code)
+    path = os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, "HEADSTART_PIPELINES": "my_package:TEXT"}
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +58,7 @@ def game_server(
         HEADSTART_HTTP_PORT="0",
         ANTHROPIC_API_KEY="test-key",
         ANTHROPIC_BASE_URL=messages_api,
+        **text_pipeline(tmp_path_factory.mktemp("pipelines")),
     )
     try:
         yield GameServer(process, _address(process))

@@ -4,10 +4,75 @@ isort:skip_file
 The public contract of Headstart: start a computation while the user is still busy, read its
 results, whole or in part, when the user submits.
 
-Errors carry google.rpc details: INVALID_ARGUMENT with BadRequest (every violation at once),
-RESOURCE_EXHAUSTED and UNAVAILABLE with RetryInfo, INTERNAL with ErrorInfo whose metadata holds
-the "error_id" that the server's log has too. DATA_LOSS when what is kept under a key was changed by
-somebody else; starting it with `restart` overwrites it.
+This file is all that a caller needs, in any language. docs/clients.md shows channel settings for
+it, docs/grpcurl.md a call of each kind.
+
+# Runs
+
+A *run* is one computation by a *pipeline*, a graph of named *steps*. It is kept under a key in a
+namespace, and each step's result can be read as soon as that step has ended. A key has one run
+at a time: starting it anew raises the run's *revision* by one. When a run expires or is evicted,
+its key is forgotten, and the next revision is 1 again.
+
+# Deadlines
+
+Set one on every call but WatchResults, 5 seconds for example. GetResults alone waits on purpose:
+give it `wait` plus 5 seconds. When the server's store is away, a call that nothing is known for yet
+ends within 0.3 seconds.
+
+# Errors
+
+The status message is English for people; branch on the code and on the google.rpc details in
+the trailer "grpc-status-details-bin". At most some 2 kB of violations are told, then how many
+more there are.
+
+  code                 details                         what to do
+  INVALID_ARGUMENT     BadRequest: every violation     mend the request; a repetition fails too
+  NOT_FOUND            none                            start the key, or compute live
+  RESOURCE_EXHAUSTED   RetryInfo, 0.1 to 60 s          come back then, or compute live
+  UNAVAILABLE          RetryInfo if the store is away  retry; see below
+  CANCELLED            none                            retry, unless the caller cancelled
+  DEADLINE_EXCEEDED    none                            retry; whether it was done is not known
+  UNAUTHENTICATED      ErrorInfo "UNAUTHENTICATED"     send a valid token
+  PERMISSION_DENIED    ErrorInfo "PERMISSION_DENIED",  use a token with that verb
+                       metadata "field", "missing"
+  DATA_LOSS            none                            start with `restart`: see below
+  INTERNAL             ErrorInfo "INTERNAL",           report the id: the log has it too
+                       metadata "error_id"
+
+ErrorInfo's domain is "headstart". UNAVAILABLE without details comes from gRPC itself or from
+something between: nobody listens, the connection broke, or the server is stopping. Likewise
+RESOURCE_EXHAUSTED without RetryInfo: a message was too large, so do not repeat it. DATA_LOSS
+means that what is kept under a key was changed by somebody else; every call about this key ends
+so until it expires or is started with `restart`. Any method may answer with INVALID_ARGUMENT,
+RESOURCE_EXHAUSTED (too many calls at once), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED and
+INTERNAL; further codes are named at each method.
+
+# Retries
+
+Every method can be repeated without harm; each says what a repetition does. Retry UNAVAILABLE
+and CANCELLED up to four times with growing pauses, 0.05 to 0.5 seconds; a RetryInfo is the least
+pause to make. When a start's answer was lost, the repetition answers JOINED or REUSED; with
+`restart` it starts once more.
+
+# Tokens
+
+Where the server asks for tokens, send the metadata `authorization: Bearer <token>`. A token grants
+the verbs `read` and `write` in some namespaces, or `admin`, which is everything everywhere. Each
+method names the verb that it needs. A refusal comes before anything is looked up.
+
+# Limits
+
+A request may have 4 MiB, the inputs of a custom pipeline 1 MiB, a list in a request 1,000 entries.
+A bridging result of default size has 18 kB, one of the largest size 240 kB; a custom pipeline's may
+be larger: let a client receive 64 MiB. A server takes keepalive pings at most every 10 seconds.
+
+# Stability
+
+Within `headstart.v1` no field, value or method is removed, renumbered or changes its type or
+meaning, and none becomes required. New ones appear: ignore fields that you do not know, treat
+unknown enum values as "unspecified", and do not rely on the text of messages. Keys of maps named
+by step, and the steps of a pipeline, may grow with the pipeline's version.
 """
 
 from collections import abc as _abc
@@ -36,6 +101,7 @@ class _PrecomputeStatus:
 class _PrecomputeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PrecomputeStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRECOMPUTE_STATUS_UNSPECIFIED: _PrecomputeStatus.ValueType  # 0
+    """Never sent. As a filter it is refused."""
     PRECOMPUTE_STATUS_PENDING: _PrecomputeStatus.ValueType  # 1
     """Queued; no worker has taken it yet."""
     PRECOMPUTE_STATUS_IN_PROGRESS: _PrecomputeStatus.ValueType  # 2
@@ -43,13 +109,19 @@ class _PrecomputeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Prec
     PRECOMPUTE_STATUS_COMPLETED: _PrecomputeStatus.ValueType  # 3
     """Ended; every required step has its result. Optional steps may have failed: see `steps`."""
     PRECOMPUTE_STATUS_FAILED: _PrecomputeStatus.ValueType  # 4
-    """Ended; a required step failed, or three workers were lost over it: see `error`."""
+    """Ended; a required step failed, or three workers were lost over it: see `error`. Steps that were
+    finished before can be read.
+    """
     PRECOMPUTE_STATUS_CANCELLED: _PrecomputeStatus.ValueType  # 5
     """Ended by CancelPrecompute."""
 
-class PrecomputeStatus(_PrecomputeStatus, metaclass=_PrecomputeStatusEnumTypeWrapper): ...
+class PrecomputeStatus(_PrecomputeStatus, metaclass=_PrecomputeStatusEnumTypeWrapper):
+    """Where a run is in its life: PENDING, IN_PROGRESS, then one of the other three, for good. A run
+    whose worker stops or is lost is IN_PROGRESS or PENDING again, with its finished steps kept.
+    """
 
 PRECOMPUTE_STATUS_UNSPECIFIED: PrecomputeStatus.ValueType  # 0
+"""Never sent. As a filter it is refused."""
 PRECOMPUTE_STATUS_PENDING: PrecomputeStatus.ValueType  # 1
 """Queued; no worker has taken it yet."""
 PRECOMPUTE_STATUS_IN_PROGRESS: PrecomputeStatus.ValueType  # 2
@@ -57,7 +129,9 @@ PRECOMPUTE_STATUS_IN_PROGRESS: PrecomputeStatus.ValueType  # 2
 PRECOMPUTE_STATUS_COMPLETED: PrecomputeStatus.ValueType  # 3
 """Ended; every required step has its result. Optional steps may have failed: see `steps`."""
 PRECOMPUTE_STATUS_FAILED: PrecomputeStatus.ValueType  # 4
-"""Ended; a required step failed, or three workers were lost over it: see `error`."""
+"""Ended; a required step failed, or three workers were lost over it: see `error`. Steps that were
+finished before can be read.
+"""
 PRECOMPUTE_STATUS_CANCELLED: PrecomputeStatus.ValueType  # 5
 """Ended by CancelPrecompute."""
 Global___PrecomputeStatus: _TypeAlias = PrecomputeStatus  # noqa: Y015
@@ -69,26 +143,41 @@ class _StartOutcome:
 class _StartOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StartOutcome.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     START_OUTCOME_UNSPECIFIED: _StartOutcome.ValueType  # 0
+    """Never sent."""
     START_OUTCOME_STARTED: _StartOutcome.ValueType  # 1
-    """A new run was queued (nothing was kept, or it had failed, or `restart` was set)."""
+    """A new run was queued: nothing was kept, or it had failed or been cancelled, or `restart` was
+    set.
+    """
     START_OUTCOME_JOINED: _StartOutcome.ValueType  # 2
-    """The same inputs are being computed already."""
+    """The same inputs are being computed already. The longer of both `ttl` counts."""
     START_OUTCOME_REUSED: _StartOutcome.ValueType  # 3
-    """The same inputs have been computed already."""
+    """The same inputs have been computed already: the results can be read now. They live for at least
+    the `ttl` of this start, counted from it.
+    """
     START_OUTCOME_REPLACED: _StartOutcome.ValueType  # 4
-    """The key had other inputs: that run is cancelled and its late results are refused."""
+    """The key had other inputs: a new run was queued, the old one is cancelled and its late results
+    are refused.
+    """
 
-class StartOutcome(_StartOutcome, metaclass=_StartOutcomeEnumTypeWrapper): ...
+class StartOutcome(_StartOutcome, metaclass=_StartOutcomeEnumTypeWrapper):
+    """What a start did. In each case the key now stands for the inputs that were sent."""
 
 START_OUTCOME_UNSPECIFIED: StartOutcome.ValueType  # 0
+"""Never sent."""
 START_OUTCOME_STARTED: StartOutcome.ValueType  # 1
-"""A new run was queued (nothing was kept, or it had failed, or `restart` was set)."""
+"""A new run was queued: nothing was kept, or it had failed or been cancelled, or `restart` was
+set.
+"""
 START_OUTCOME_JOINED: StartOutcome.ValueType  # 2
-"""The same inputs are being computed already."""
+"""The same inputs are being computed already. The longer of both `ttl` counts."""
 START_OUTCOME_REUSED: StartOutcome.ValueType  # 3
-"""The same inputs have been computed already."""
+"""The same inputs have been computed already: the results can be read now. They live for at least
+the `ttl` of this start, counted from it.
+"""
 START_OUTCOME_REPLACED: StartOutcome.ValueType  # 4
-"""The key had other inputs: that run is cancelled and its late results are refused."""
+"""The key had other inputs: a new run was queued, the old one is cancelled and its late results
+are refused.
+"""
 Global___StartOutcome: _TypeAlias = StartOutcome  # noqa: Y015
 
 class _RecipientType:
@@ -98,14 +187,17 @@ class _RecipientType:
 class _RecipientTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecipientType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RECIPIENT_TYPE_UNSPECIFIED: _RecipientType.ValueType  # 0
+    """Refused: say which."""
     RECIPIENT_TYPE_HUMAN: _RecipientType.ValueType  # 1
     """A person answers: no bridge by Claude Haiku is computed."""
     RECIPIENT_TYPE_HAIKU: _RecipientType.ValueType  # 2
     """Claude Haiku answers too: its bridge is computed ahead."""
 
-class RecipientType(_RecipientType, metaclass=_RecipientTypeEnumTypeWrapper): ...
+class RecipientType(_RecipientType, metaclass=_RecipientTypeEnumTypeWrapper):
+    """Who answers a word-bridging game."""
 
 RECIPIENT_TYPE_UNSPECIFIED: RecipientType.ValueType  # 0
+"""Refused: say which."""
 RECIPIENT_TYPE_HUMAN: RecipientType.ValueType  # 1
 """A person answers: no bridge by Claude Haiku is computed."""
 RECIPIENT_TYPE_HAIKU: RecipientType.ValueType  # 2
@@ -119,10 +211,11 @@ class _StepState:
 class _StepStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STEP_STATE_UNSPECIFIED: _StepState.ValueType  # 0
+    """Never sent."""
     STEP_STATE_PENDING: _StepState.ValueType  # 1
-    """Waits for its inputs, or for a worker."""
+    """Waits for its inputs, or for a worker. In a run that has ended: was not begun."""
     STEP_STATE_RUNNING: _StepState.ValueType  # 2
-    """Is being computed."""
+    """Is being computed. In a run that was cancelled: was under way then."""
     STEP_STATE_COMPLETED: _StepState.ValueType  # 3
     """Ended; its result is in `results`."""
     STEP_STATE_FAILED: _StepState.ValueType  # 4
@@ -132,13 +225,17 @@ class _StepStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepState.V
     `error`.
     """
 
-class StepState(_StepState, metaclass=_StepStateEnumTypeWrapper): ...
+class StepState(_StepState, metaclass=_StepStateEnumTypeWrapper):
+    """Where a step of a run is in its life. COMPLETED, FAILED and SKIPPED are ends: the step will not
+    change any more in this revision.
+    """
 
 STEP_STATE_UNSPECIFIED: StepState.ValueType  # 0
+"""Never sent."""
 STEP_STATE_PENDING: StepState.ValueType  # 1
-"""Waits for its inputs, or for a worker."""
+"""Waits for its inputs, or for a worker. In a run that has ended: was not begun."""
 STEP_STATE_RUNNING: StepState.ValueType  # 2
-"""Is being computed."""
+"""Is being computed. In a run that was cancelled: was under way then."""
 STEP_STATE_COMPLETED: StepState.ValueType  # 3
 """Ended; its result is in `results`."""
 STEP_STATE_FAILED: StepState.ValueType  # 4
@@ -151,7 +248,9 @@ Global___StepState: _TypeAlias = StepState  # noqa: Y015
 
 @_typing.final
 class BridgingSpec(_message.Message):
-    """A word-bridging game. Words are normalised: NFC, trimmed, inner spaces folded, lower case."""
+    """A word-bridging game: the pipeline "bridging". Words are normalised: NFC, trimmed, inner spaces
+    folded, lower case. Equal normalised inputs are the same inputs.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -161,10 +260,13 @@ class BridgingSpec(_message.Message):
     CLUE_COUNT_FIELD_NUMBER: _builtins.int
     NULL_SAMPLE_COUNT_FIELD_NUMBER: _builtins.int
     anchor: _builtins.str
-    """1 to 64 characters, at least one letter, no control characters."""
+    """One end of the bridge. 1 to 64 characters once normalised (1,024 before), at least one letter, no
+    control characters. Required.
+    """
     target: _builtins.str
-    """As `anchor`, and another word than it."""
+    """The other end. As `anchor`, and another word than it. Required."""
     recipient_type: Global___RecipientType.ValueType
+    """Who answers. Required."""
     clue_count: _builtins.int
     """How many clues make a bridge: 1 to 50. Default 5."""
     null_sample_count: _builtins.int
@@ -195,17 +297,20 @@ Global___BridgingSpec: _TypeAlias = BridgingSpec  # noqa: Y015
 
 @_typing.final
 class CustomSpec(_message.Message):
-    """Any registered pipeline, by name."""
+    """A run of any registered pipeline, by name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
-    """A name that ListPipelines shows."""
+    """A name that ListPipelines shows, "bridging" too. Required."""
     @_builtins.property
     def inputs(self) -> _struct_pb2.Struct:
-        """Its inputs; each pipeline validates its own."""
+        """Its inputs, as the pipeline's `input_schema` says; violations name them as
+        "custom.inputs.<name>". At most 1 MiB serialized. Numbers are doubles, so whole ones beyond
+        2^53 are rounded; NaN and infinity are refused. Default: no inputs.
+        """
 
     def __init__(
         self,
@@ -223,6 +328,8 @@ Global___CustomSpec: _TypeAlias = CustomSpec  # noqa: Y015
 
 @_typing.final
 class StartPrecomputeRequest(_message.Message):
+    """What to compute, and the name to keep it under."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
@@ -234,17 +341,26 @@ class StartPrecomputeRequest(_message.Message):
     namespace: _builtins.str
     """Separates callers' keys: 1 to 64 of a-z, 0-9, '.', '_' and '-'. Empty means "default"."""
     key: _builtins.str
-    """The caller's name for this run, for example a game id: 1 to 256 bytes, no control characters."""
+    """The caller's name for this run, for example a game id: 1 to 256 bytes of UTF-8, no control
+    characters. Required.
+    """
     restart: _builtins.bool
-    """Compute anew even when the same inputs are computed, or under way."""
+    """Compute anew even when the same inputs are computed, or under way. Not idempotent: each such
+    start is a new revision.
+    """
     @_builtins.property
-    def bridging(self) -> Global___BridgingSpec: ...
+    def bridging(self) -> Global___BridgingSpec:
+        """A word-bridging game."""
+
     @_builtins.property
-    def custom(self) -> Global___CustomSpec: ...
+    def custom(self) -> Global___CustomSpec:
+        """Any pipeline."""
+
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long results live after the run has ended: 1 millisecond to 7 days. Default: the server's
-        HEADSTART_RESULT_TTL, 30 minutes.
+        HEADSTART_RESULT_TTL, 30 minutes. Failed and cancelled runs live for HEADSTART_FAILURE_TTL, a
+        minute by default. Results may be evicted sooner when places are needed.
         """
 
     def __init__(
@@ -269,6 +385,8 @@ Global___StartPrecomputeRequest: _TypeAlias = StartPrecomputeRequest  # noqa: Y0
 
 @_typing.final
 class StartPrecomputeResponse(_message.Message):
+    """What a start did."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
@@ -277,11 +395,15 @@ class StartPrecomputeResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
+    """As it was sent."""
     outcome: Global___StartOutcome.ValueType
+    """What the start did."""
     status: Global___PrecomputeStatus.ValueType
+    """The run's status right after the start."""
     revision: _builtins.int
-    """Grows by one each time the key is started anew."""
+    """The run's revision: 1 for a key that was not kept; grows by one each time it is started anew."""
     namespace: _builtins.str
+    """As it was sent; "default" if it was empty."""
     def __init__(
         self,
         *,
@@ -301,6 +423,8 @@ Global___StartPrecomputeResponse: _TypeAlias = StartPrecomputeResponse  # noqa: 
 
 @_typing.final
 class GetResultsRequest(_message.Message):
+    """Which results, and how long to wait for them."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
@@ -309,10 +433,13 @@ class GetResultsRequest(_message.Message):
     REQUIRED_STEPS_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
     key: _builtins.str
+    """The run's key, as it was started. Required."""
     min_revision: _builtins.int
     """Do not answer with an earlier revision than this (from StartPrecompute's response). Only a
-    caller that starts and reads through different replicas within a millisecond needs it.
+    caller that starts and reads through different replicas within a millisecond needs it. 0, the
+    default, takes any.
     """
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
@@ -322,7 +449,10 @@ class GetResultsRequest(_message.Message):
 
     @_builtins.property
     def required_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The steps to wait for, at most 1000. Default: all."""
+        """The steps to wait for, at most 1000. Default: all. The answer holds the others' results too, if
+        they exist. A step that the run does not have, such as haiku_bridge of a game between people,
+        is not waited for; one that its pipeline does not have is refused.
+        """
 
     def __init__(
         self,
@@ -349,7 +479,9 @@ class Embedding(_message.Message):
 
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its coordinates, as many as the embedding model has dimensions: 384 for the default one."""
+
     def __init__(
         self,
         *,
@@ -365,6 +497,10 @@ Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
 
 @_typing.final
 class BridgingResults(_message.Message):
+    """The results of a word-bridging game. What a step has not given yet, or could not give, is empty:
+    `steps` of the answer tells why.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ANCHOR_EMBEDDING_FIELD_NUMBER: _builtins.int
@@ -376,16 +512,22 @@ class BridgingResults(_message.Message):
     NULL_SAMPLES_FIELD_NUMBER: _builtins.int
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     embedding_model: _builtins.str
-    """The model that made every embedding here."""
+    """The model that made every embedding here, such as "all-MiniLM-L6-v2". Vectors of different
+    models cannot be compared.
+    """
     @_builtins.property
     def anchor_embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Step embed_endpoints. Unit length."""
+        """Step embed_endpoints (required): the anchor's embedding. Unit length."""
 
     @_builtins.property
-    def target_embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def target_embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Step embed_endpoints (required): the target's embedding. Unit length."""
+
     @_builtins.property
     def haiku_clues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Step haiku_bridge: `clue_count` clues by Claude Haiku."""
+        """Step haiku_bridge: `clue_count` clues by Claude Haiku. The run has this step only when
+        `recipient_type` is RECIPIENT_TYPE_HAIKU.
+        """
 
     @_builtins.property
     def haiku_embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Embedding]:
@@ -393,15 +535,21 @@ class BridgingResults(_message.Message):
 
     @_builtins.property
     def lexical_bridge(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Step lexical_bridge: the vocabulary's words of highest relevance, best first."""
+        """Step lexical_bridge: the vocabulary's `clue_count` words of highest relevance, best first. The
+        relevance of a word is min(word . anchor, word . target), the smaller of two dot products of
+        unit vectors: -1 to 1.
+        """
 
     @_builtins.property
     def lexical_embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Embedding]:
-        """One per word of lexical_bridge, in its order."""
+        """Step lexical_bridge: the embeddings of its words, in their order."""
 
     @_builtins.property
     def null_samples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Step null_samples: ascending relevances of random bridges."""
+        """Step null_samples: `null_sample_count` relevances of random bridges, ascending. The relevance of
+        a bridge is the mean of its words', so the share of samples below a bridge's relevance is its
+        percentile.
+        """
 
     def __init__(
         self,
@@ -432,9 +580,13 @@ class Tensor(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The length of each dimension, outermost first; empty for a single number."""
+
     @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Its values, as many as the product of `shape`."""
+
     def __init__(
         self,
         *,
@@ -459,10 +611,15 @@ class Artifact(_message.Message):
     TENSOR_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
+    """Bytes, as they were returned."""
     @_builtins.property
-    def json(self) -> _struct_pb2.Value: ...
+    def json(self) -> _struct_pb2.Value:
+        """Anything that JSON can say. Numbers are doubles."""
+
     @_builtins.property
-    def tensor(self) -> Global___Tensor: ...
+    def tensor(self) -> Global___Tensor:
+        """An array of numbers, as 32-bit floats."""
+
     def __init__(
         self,
         *,
@@ -482,6 +639,8 @@ Global___Artifact: _TypeAlias = Artifact  # noqa: Y015
 
 @_typing.final
 class CustomResults(_message.Message):
+    """The results of a custom pipeline."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -508,7 +667,7 @@ class CustomResults(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def artifacts(self) -> _containers.MessageMap[_builtins.str, Global___Artifact]:
-        """By step name."""
+        """By step name; steps without a result are absent."""
 
     def __init__(
         self,
@@ -525,6 +684,8 @@ Global___CustomResults: _TypeAlias = CustomResults  # noqa: Y015
 
 @_typing.final
 class StepReport(_message.Message):
+    """How one step of a run went."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -532,10 +693,11 @@ class StepReport(_message.Message):
     ELAPSED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
+    """Where the step is in its life."""
     error: _builtins.str
-    """Why it failed or was skipped; empty otherwise."""
+    """Why it failed or was skipped; empty otherwise. For people: do not rely on its text."""
     attempts: _builtins.int
-    """How often it was tried."""
+    """How often it was tried by the worker that ended it; 0 until it has ended."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """How long it took, all its attempts together. Absent until it has ended."""
@@ -558,6 +720,8 @@ Global___StepReport: _TypeAlias = StepReport  # noqa: Y015
 
 @_typing.final
 class GetResultsResponse(_message.Message):
+    """A run with whatever exists of its results, as one atomic read saw it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -595,30 +759,47 @@ class GetResultsResponse(_message.Message):
     BRIDGING_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """The run's namespace."""
     key: _builtins.str
+    """The run's key."""
     pipeline: _builtins.str
+    """The name of its pipeline; "bridging" for a game."""
     revision: _builtins.int
+    """Which run of this key it is: see StartPrecomputeResponse."""
     status: Global___PrecomputeStatus.ValueType
+    """Where the run is in its life."""
     error: _builtins.str
-    """Why the run failed or was cancelled; empty otherwise."""
+    """Why the run failed or was cancelled; empty otherwise. For people: do not rely on its text."""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def started_at(self) -> _timestamp_pb2.Timestamp:
-        """When a worker first took it."""
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When this revision was started. All times are the store's, in UTC, to the microsecond."""
 
     @_builtins.property
-    def completed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When a worker first took it. Absent until then."""
+
     @_builtins.property
-    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def completed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended, in whatever way. Absent until then."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is forgotten, unless it is evicted or started again before. For a run that has not
+        ended: when it will be given up; that moves as it goes on.
+        """
+
     @_builtins.property
     def steps(self) -> _containers.MessageMap[_builtins.str, Global___StepReport]:
         """By step name, one for each step of this run."""
 
     @_builtins.property
-    def bridging(self) -> Global___BridgingResults: ...
+    def bridging(self) -> Global___BridgingResults:
+        """Of the pipeline "bridging"."""
+
     @_builtins.property
-    def custom(self) -> Global___CustomResults: ...
+    def custom(self) -> Global___CustomResults:
+        """Of any other pipeline."""
+
     def __init__(
         self,
         *,
@@ -648,12 +829,16 @@ Global___GetResultsResponse: _TypeAlias = GetResultsResponse  # noqa: Y015
 
 @_typing.final
 class WatchResultsRequest(_message.Message):
+    """Which run to watch."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
     key: _builtins.str
+    """The run's key, as it was started. Required."""
     def __init__(
         self,
         *,
@@ -670,11 +855,15 @@ Global___WatchResultsRequest: _TypeAlias = WatchResultsRequest  # noqa: Y015
 
 @_typing.final
 class WatchResultsResponse(_message.Message):
+    """One state of a run that is watched."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> Global___GetResultsResponse: ...
+    def results(self) -> Global___GetResultsResponse:
+        """All of it, not only what is new: what GetResults would answer now."""
+
     def __init__(
         self,
         *,
@@ -690,12 +879,16 @@ Global___WatchResultsResponse: _TypeAlias = WatchResultsResponse  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
+    """Which run's status."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
     key: _builtins.str
+    """The run's key, as it was started. Required."""
     def __init__(
         self,
         *,
@@ -712,6 +905,8 @@ Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
 
 @_typing.final
 class GetStatusResponse(_message.Message):
+    """A run without its results."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -746,22 +941,36 @@ class GetStatusResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """The run's namespace."""
     key: _builtins.str
+    """The run's key."""
     pipeline: _builtins.str
+    """The name of its pipeline."""
     revision: _builtins.int
+    """Which run of this key it is: see StartPrecomputeResponse."""
     status: Global___PrecomputeStatus.ValueType
+    """Where the run is in its life."""
     error: _builtins.str
+    """Why the run failed or was cancelled; empty otherwise."""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When this revision was started."""
+
     @_builtins.property
-    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When a worker first took it. Absent until then."""
+
     @_builtins.property
-    def completed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def completed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended, in whatever way. Absent until then."""
+
     @_builtins.property
-    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is forgotten: see GetResultsResponse."""
+
     @_builtins.property
     def steps(self) -> _containers.ScalarMap[_builtins.str, Global___StepState.ValueType]:
-        """The state of each step of this run."""
+        """The state of each step of this run, by name."""
 
     def __init__(
         self,
@@ -788,12 +997,16 @@ Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
 
 @_typing.final
 class CancelPrecomputeRequest(_message.Message):
+    """Which run to cancel."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
     key: _builtins.str
+    """The run's key, as it was started. Required."""
     def __init__(
         self,
         *,
@@ -810,6 +1023,8 @@ Global___CancelPrecomputeRequest: _TypeAlias = CancelPrecomputeRequest  # noqa: 
 
 @_typing.final
 class CancelPrecomputeResponse(_message.Message):
+    """What a cancel did."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
@@ -818,12 +1033,15 @@ class CancelPrecomputeResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """The run's namespace."""
     key: _builtins.str
+    """The run's key."""
     cancelled: _builtins.bool
     """Whether this call ended the run. False when it had ended before."""
     status: Global___PrecomputeStatus.ValueType
     """The status after this call."""
     revision: _builtins.int
+    """The revision that it is the status of."""
     def __init__(
         self,
         *,
@@ -843,6 +1061,8 @@ Global___CancelPrecomputeResponse: _TypeAlias = CancelPrecomputeResponse  # noqa
 
 @_typing.final
 class ListPrecomputesRequest(_message.Message):
+    """What to list, and from where."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
@@ -850,11 +1070,13 @@ class ListPrecomputesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Empty lists every namespace."""
+    """Only the runs of this one. Empty lists every namespace."""
     page_size: _builtins.int
-    """1 to 1000. Default 100."""
+    """How many runs a page may hold: 1 to 1000. Default 100."""
     page_token: _builtins.str
-    """From the previous page's next_page_token; empty for the first page."""
+    """From the previous page's next_page_token; empty for the first page. The other fields must be as
+    they were then.
+    """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___PrecomputeStatus.ValueType]:
         """Only these statuses, at most 1000. Default: all."""
@@ -877,6 +1099,8 @@ Global___ListPrecomputesRequest: _TypeAlias = ListPrecomputesRequest  # noqa: Y0
 
 @_typing.final
 class PrecomputeSummary(_message.Message):
+    """A run in a list."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
@@ -890,19 +1114,33 @@ class PrecomputeSummary(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """The run's namespace."""
     key: _builtins.str
+    """The run's key."""
     pipeline: _builtins.str
+    """The name of its pipeline."""
     revision: _builtins.int
+    """Which run of this key it is: see StartPrecomputeResponse."""
     status: Global___PrecomputeStatus.ValueType
+    """Where the run is in its life."""
     error: _builtins.str
+    """Why the run failed or was cancelled; empty otherwise."""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When this revision was started."""
+
     @_builtins.property
-    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When a worker first took it. Absent until then."""
+
     @_builtins.property
-    def completed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def completed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended, in whatever way. Absent until then."""
+
     @_builtins.property
-    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is forgotten: see GetResultsResponse."""
+
     def __init__(
         self,
         *,
@@ -927,14 +1165,20 @@ Global___PrecomputeSummary: _TypeAlias = PrecomputeSummary  # noqa: Y015
 
 @_typing.final
 class ListPrecomputesResponse(_message.Message):
+    """A page of a list."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PRECOMPUTES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """What to ask for the next page with. Empty on the last page, and only there."""
     @_builtins.property
-    def precomputes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrecomputeSummary]: ...
+    def precomputes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrecomputeSummary]:
+        """The runs of this page, in order. It may hold fewer than `page_size`, and none, before the last
+        page.
+        """
+
     def __init__(
         self,
         *,
@@ -951,6 +1195,8 @@ Global___ListPrecomputesResponse: _TypeAlias = ListPrecomputesResponse  # noqa: 
 
 @_typing.final
 class ListPipelinesRequest(_message.Message):
+    """Asks for all pipelines."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -966,6 +1212,8 @@ Global___ListPipelinesRequest: _TypeAlias = ListPipelinesRequest  # noqa: Y015
 
 @_typing.final
 class StepDescription(_message.Message):
+    """A step of a pipeline."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -974,12 +1222,14 @@ class StepDescription(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
     """Whether the run fails when this step fails."""
     max_attempts: _builtins.int
+    """How often it is tried at most: 1 or more."""
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The steps whose results it takes."""
+        """The steps whose results it takes; it starts when they are completed."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
@@ -1004,6 +1254,8 @@ Global___StepDescription: _TypeAlias = StepDescription  # noqa: Y015
 
 @_typing.final
 class PipelineDescription(_message.Message):
+    """A pipeline that can be started."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -1012,10 +1264,17 @@ class PipelineDescription(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     INPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Its name: what CustomSpec calls it."""
     version: _builtins.str
+    """Changes when the same inputs would give other results: what an older version computed is then
+    replaced by the next start, not reused.
+    """
     description: _builtins.str
+    """What it computes, for people."""
     @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepDescription]: ...
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepDescription]:
+        """Its steps, each behind those that it needs. A run may leave some out, by its inputs."""
+
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
         """JSON Schema of the inputs."""
@@ -1039,11 +1298,15 @@ Global___PipelineDescription: _TypeAlias = PipelineDescription  # noqa: Y015
 
 @_typing.final
 class ListPipelinesResponse(_message.Message):
+    """All pipelines."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineDescription]: ...
+    def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineDescription]:
+        """Those that this server can start."""
+
     def __init__(
         self,
         *,
@@ -1059,11 +1322,13 @@ Global___ListPipelinesResponse: _TypeAlias = ListPipelinesResponse  # noqa: Y015
 
 @_typing.final
 class GetStatsRequest(_message.Message):
+    """What to count."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Empty counts every namespace."""
+    """Only the runs of this one. Empty counts every namespace."""
     def __init__(
         self,
         *,
@@ -1079,6 +1344,8 @@ Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
 
 @_typing.final
 class GetStatsResponse(_message.Message):
+    """Counts of runs, as they are now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final

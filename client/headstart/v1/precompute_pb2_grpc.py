@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class PrecomputeServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Computes ahead, keeps the results, and gives them out. Health of this name in
+    grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -77,63 +79,97 @@ class PrecomputeServiceStub:
 
 
 class PrecomputeServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Computes ahead, keeps the results, and gives them out. Health of this name in
+    grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
+    """
 
     def StartPrecompute(self, request, context):
-        """Starts computing, or joins what is already computed or under way for the same key and inputs.
-        Idempotent: safe to retry. RESOURCE_EXHAUSTED when every place is held by a run that has not
-        ended yet.
+        """Starts computing and returns at once, or joins what is already computed or under way for the
+        same key and inputs.
+
+        Idempotent: the same request again answers JOINED or REUSED, unless `restart` is set. Other
+        inputs for the same key replace its run; steps whose own inputs did not change are kept.
+        RESOURCE_EXHAUSTED when every place, or every place of the namespace, is held by a run that has
+        not ended, or the queue is full; its RetryInfo grows with the backlog. DATA_LOSS unless
+        `restart` is set. On an error nothing was changed, but for DEADLINE_EXCEEDED, CANCELLED and an
+        UNAVAILABLE without RetryInfo, where it is not known. Verb: write.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetResults(self, request, context):
-        """Returns whatever exists of a key's results, after waiting at most `wait`. It answers OK with a
-        partial result rather than miss the caller's deadline. NOT_FOUND for an unknown key.
+        """Returns whatever exists of a key's results: at once if all `required_steps` have ended, else
+        after at most `wait`.
+
+        Idempotent; reading makes ended results the first to be evicted when places are needed. It
+        answers OK with a partial result rather than miss the caller's deadline: it leaves a tenth of
+        what is left of that before it strikes, at least 20 ms and at most 250 ms. A server that stops
+        ends waits early in the same way, so look at `status` and `steps`, and call again if there is
+        time. NOT_FOUND for a key that is not kept, or not in `min_revision`; DATA_LOSS. Verb: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchResults(self, request, context):
-        """Streams the results as they grow: the present state at once, then one message per change,
-        the last one when the run has ended. Cut streams may be resumed by calling again.
+        """Streams the results as they grow: the present state at once, then the whole state after
+        changes. The last message's run has ended, and the stream then ends with OK.
+
+        Changes in quick succession may come as one message; a message may repeat the one before. If
+        the key is started anew, the stream goes on with the new revision. A stream that is cut
+        (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
+        message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
+        run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+        any more; DATA_LOSS. Verb: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Tells a run's status without its results. Does not count as reading them.
+        """Tells a run's status without its results. Idempotent; does not count as reading the results.
+
+        NOT_FOUND for a key that is not kept; DATA_LOSS. Verb: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelPrecompute(self, request, context):
-        """Cancels a run that has not ended. Steps that were finished stay readable for a minute.
+        """Cancels a run that has not ended. Steps that were finished stay readable for the server's
+        HEADSTART_FAILURE_TTL, a minute by default.
+
+        Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
+        with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
+        write.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPrecomputes(self, request, context):
-        """Lists what is kept, in a stable order, page by page.
+        """Lists what is kept, ordered by namespace and key, page by page. With partitions, each one's
+        runs in their order.
+
+        Idempotent. Runs that are started or forgotten between two pages may be missed or listed; no
+        run is listed twice. Verb: read in `namespace`; admin when that is empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPipelines(self, request, context):
-        """Lists the pipelines that can be started here, with their steps.
+        """Lists the pipelines that can be started here, with their steps. It changes only when the server
+        is deployed anew, so it can be kept. Idempotent. Any token will do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStats(self, request, context):
-        """Counts what is kept and what is running.
+        """Counts what is kept, running and queued. Idempotent. Verb: read in `namespace`; admin when that
+        is empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,7 +227,9 @@ def add_PrecomputeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PrecomputeService:
-    """Missing associated documentation comment in .proto file."""
+    """Computes ahead, keeps the results, and gives them out. Health of this name in
+    grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
+    """
 
     @staticmethod
     def StartPrecompute(request,

@@ -4,10 +4,75 @@ isort:skip_file
 The public contract of Headstart: start a computation while the user is still busy, read its
 results, whole or in part, when the user submits.
 
-Errors carry google.rpc details: INVALID_ARGUMENT with BadRequest (every violation at once),
-RESOURCE_EXHAUSTED and UNAVAILABLE with RetryInfo, INTERNAL with ErrorInfo whose metadata holds
-the "error_id" that the server's log has too. DATA_LOSS when what is kept under a key was changed by
-somebody else; starting it with `restart` overwrites it.
+This file is all that a caller needs, in any language. docs/clients.md shows channel settings for
+it, docs/grpcurl.md a call of each kind.
+
+# Runs
+
+A *run* is one computation by a *pipeline*, a graph of named *steps*. It is kept under a key in a
+namespace, and each step's result can be read as soon as that step has ended. A key has one run
+at a time: starting it anew raises the run's *revision* by one. When a run expires or is evicted,
+its key is forgotten, and the next revision is 1 again.
+
+# Deadlines
+
+Set one on every call but WatchResults, 5 seconds for example. GetResults alone waits on purpose:
+give it `wait` plus 5 seconds. When the server's store is away, a call that nothing is known for yet
+ends within 0.3 seconds.
+
+# Errors
+
+The status message is English for people; branch on the code and on the google.rpc details in
+the trailer "grpc-status-details-bin". At most some 2 kB of violations are told, then how many
+more there are.
+
+  code                 details                         what to do
+  INVALID_ARGUMENT     BadRequest: every violation     mend the request; a repetition fails too
+  NOT_FOUND            none                            start the key, or compute live
+  RESOURCE_EXHAUSTED   RetryInfo, 0.1 to 60 s          come back then, or compute live
+  UNAVAILABLE          RetryInfo if the store is away  retry; see below
+  CANCELLED            none                            retry, unless the caller cancelled
+  DEADLINE_EXCEEDED    none                            retry; whether it was done is not known
+  UNAUTHENTICATED      ErrorInfo "UNAUTHENTICATED"     send a valid token
+  PERMISSION_DENIED    ErrorInfo "PERMISSION_DENIED",  use a token with that verb
+                       metadata "field", "missing"
+  DATA_LOSS            none                            start with `restart`: see below
+  INTERNAL             ErrorInfo "INTERNAL",           report the id: the log has it too
+                       metadata "error_id"
+
+ErrorInfo's domain is "headstart". UNAVAILABLE without details comes from gRPC itself or from
+something between: nobody listens, the connection broke, or the server is stopping. Likewise
+RESOURCE_EXHAUSTED without RetryInfo: a message was too large, so do not repeat it. DATA_LOSS
+means that what is kept under a key was changed by somebody else; every call about this key ends
+so until it expires or is started with `restart`. Any method may answer with INVALID_ARGUMENT,
+RESOURCE_EXHAUSTED (too many calls at once), UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED and
+INTERNAL; further codes are named at each method.
+
+# Retries
+
+Every method can be repeated without harm; each says what a repetition does. Retry UNAVAILABLE
+and CANCELLED up to four times with growing pauses, 0.05 to 0.5 seconds; a RetryInfo is the least
+pause to make. When a start's answer was lost, the repetition answers JOINED or REUSED; with
+`restart` it starts once more.
+
+# Tokens
+
+Where the server asks for tokens, send the metadata `authorization: Bearer <token>`. A token grants
+the verbs `read` and `write` in some namespaces, or `admin`, which is everything everywhere. Each
+method names the verb that it needs. A refusal comes before anything is looked up.
+
+# Limits
+
+A request may have 4 MiB, the inputs of a custom pipeline 1 MiB, a list in a request 1,000 entries.
+A bridging result of default size has 18 kB, one of the largest size 240 kB; a custom pipeline's may
+be larger: let a client receive 64 MiB. A server takes keepalive pings at most every 10 seconds.
+
+# Stability
+
+Within `headstart.v1` no field, value or method is removed, renumbered or changes its type or
+meaning, and none becomes required. New ones appear: ignore fields that you do not know, treat
+unknown enum values as "unspecified", and do not rely on the text of messages. Keys of maps named
+by step, and the steps of a pipeline, may grow with the pipeline's version.
 """
 
 from collections import abc as _abc
@@ -34,71 +99,163 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PrecomputeServiceStub:
+    """Computes ahead, keeps the results, and gives them out. Health of this name in
+    grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
+    """
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PrecomputeServiceAsyncStub: ...
     StartPrecompute: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.StartPrecomputeRequest, _precompute_pb2.StartPrecomputeResponse]
-    """Starts computing, or joins what is already computed or under way for the same key and inputs.
-    Idempotent: safe to retry. RESOURCE_EXHAUSTED when every place is held by a run that has not
-    ended yet.
+    """Starts computing and returns at once, or joins what is already computed or under way for the
+    same key and inputs.
+
+    Idempotent: the same request again answers JOINED or REUSED, unless `restart` is set. Other
+    inputs for the same key replace its run; steps whose own inputs did not change are kept.
+    RESOURCE_EXHAUSTED when every place, or every place of the namespace, is held by a run that has
+    not ended, or the queue is full; its RetryInfo grows with the backlog. DATA_LOSS unless
+    `restart` is set. On an error nothing was changed, but for DEADLINE_EXCEEDED, CANCELLED and an
+    UNAVAILABLE without RetryInfo, where it is not known. Verb: write.
     """
     GetResults: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.GetResultsRequest, _precompute_pb2.GetResultsResponse]
-    """Returns whatever exists of a key's results, after waiting at most `wait`. It answers OK with a
-    partial result rather than miss the caller's deadline. NOT_FOUND for an unknown key.
+    """Returns whatever exists of a key's results: at once if all `required_steps` have ended, else
+    after at most `wait`.
+
+    Idempotent; reading makes ended results the first to be evicted when places are needed. It
+    answers OK with a partial result rather than miss the caller's deadline: it leaves a tenth of
+    what is left of that before it strikes, at least 20 ms and at most 250 ms. A server that stops
+    ends waits early in the same way, so look at `status` and `steps`, and call again if there is
+    time. NOT_FOUND for a key that is not kept, or not in `min_revision`; DATA_LOSS. Verb: read.
     """
     WatchResults: _grpc.UnaryStreamMultiCallable[_precompute_pb2.WatchResultsRequest, _precompute_pb2.WatchResultsResponse]
-    """Streams the results as they grow: the present state at once, then one message per change,
-    the last one when the run has ended. Cut streams may be resumed by calling again.
+    """Streams the results as they grow: the present state at once, then the whole state after
+    changes. The last message's run has ended, and the stream then ends with OK.
+
+    Changes in quick succession may come as one message; a message may repeat the one before. If
+    the key is started anew, the stream goes on with the new revision. A stream that is cut
+    (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
+    message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
+    run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+    any more; DATA_LOSS. Verb: read.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.GetStatusRequest, _precompute_pb2.GetStatusResponse]
-    """Tells a run's status without its results. Does not count as reading them."""
+    """Tells a run's status without its results. Idempotent; does not count as reading the results.
+
+    NOT_FOUND for a key that is not kept; DATA_LOSS. Verb: read.
+    """
     CancelPrecompute: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.CancelPrecomputeRequest, _precompute_pb2.CancelPrecomputeResponse]
-    """Cancels a run that has not ended. Steps that were finished stay readable for a minute."""
+    """Cancels a run that has not ended. Steps that were finished stay readable for the server's
+    HEADSTART_FAILURE_TTL, a minute by default.
+
+    Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
+    with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
+    write.
+    """
     ListPrecomputes: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ListPrecomputesRequest, _precompute_pb2.ListPrecomputesResponse]
-    """Lists what is kept, in a stable order, page by page."""
+    """Lists what is kept, ordered by namespace and key, page by page. With partitions, each one's
+    runs in their order.
+
+    Idempotent. Runs that are started or forgotten between two pages may be missed or listed; no
+    run is listed twice. Verb: read in `namespace`; admin when that is empty.
+    """
     ListPipelines: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ListPipelinesRequest, _precompute_pb2.ListPipelinesResponse]
-    """Lists the pipelines that can be started here, with their steps."""
+    """Lists the pipelines that can be started here, with their steps. It changes only when the server
+    is deployed anew, so it can be kept. Idempotent. Any token will do.
+    """
     GetStats: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.GetStatsRequest, _precompute_pb2.GetStatsResponse]
-    """Counts what is kept and what is running."""
+    """Counts what is kept, running and queued. Idempotent. Verb: read in `namespace`; admin when that
+    is empty.
+    """
 
 @_typing.type_check_only
 class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
+    """Computes ahead, keeps the results, and gives them out. Health of this name in
+    grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
+    """
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartPrecompute: _aio.UnaryUnaryMultiCallable[_precompute_pb2.StartPrecomputeRequest, _precompute_pb2.StartPrecomputeResponse]  # type: ignore[assignment]
-    """Starts computing, or joins what is already computed or under way for the same key and inputs.
-    Idempotent: safe to retry. RESOURCE_EXHAUSTED when every place is held by a run that has not
-    ended yet.
+    """Starts computing and returns at once, or joins what is already computed or under way for the
+    same key and inputs.
+
+    Idempotent: the same request again answers JOINED or REUSED, unless `restart` is set. Other
+    inputs for the same key replace its run; steps whose own inputs did not change are kept.
+    RESOURCE_EXHAUSTED when every place, or every place of the namespace, is held by a run that has
+    not ended, or the queue is full; its RetryInfo grows with the backlog. DATA_LOSS unless
+    `restart` is set. On an error nothing was changed, but for DEADLINE_EXCEEDED, CANCELLED and an
+    UNAVAILABLE without RetryInfo, where it is not known. Verb: write.
     """
     GetResults: _aio.UnaryUnaryMultiCallable[_precompute_pb2.GetResultsRequest, _precompute_pb2.GetResultsResponse]  # type: ignore[assignment]
-    """Returns whatever exists of a key's results, after waiting at most `wait`. It answers OK with a
-    partial result rather than miss the caller's deadline. NOT_FOUND for an unknown key.
+    """Returns whatever exists of a key's results: at once if all `required_steps` have ended, else
+    after at most `wait`.
+
+    Idempotent; reading makes ended results the first to be evicted when places are needed. It
+    answers OK with a partial result rather than miss the caller's deadline: it leaves a tenth of
+    what is left of that before it strikes, at least 20 ms and at most 250 ms. A server that stops
+    ends waits early in the same way, so look at `status` and `steps`, and call again if there is
+    time. NOT_FOUND for a key that is not kept, or not in `min_revision`; DATA_LOSS. Verb: read.
     """
     WatchResults: _aio.UnaryStreamMultiCallable[_precompute_pb2.WatchResultsRequest, _precompute_pb2.WatchResultsResponse]  # type: ignore[assignment]
-    """Streams the results as they grow: the present state at once, then one message per change,
-    the last one when the run has ended. Cut streams may be resumed by calling again.
+    """Streams the results as they grow: the present state at once, then the whole state after
+    changes. The last message's run has ended, and the stream then ends with OK.
+
+    Changes in quick succession may come as one message; a message may repeat the one before. If
+    the key is started anew, the stream goes on with the new revision. A stream that is cut
+    (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
+    message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
+    run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+    any more; DATA_LOSS. Verb: read.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_precompute_pb2.GetStatusRequest, _precompute_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """Tells a run's status without its results. Does not count as reading them."""
+    """Tells a run's status without its results. Idempotent; does not count as reading the results.
+
+    NOT_FOUND for a key that is not kept; DATA_LOSS. Verb: read.
+    """
     CancelPrecompute: _aio.UnaryUnaryMultiCallable[_precompute_pb2.CancelPrecomputeRequest, _precompute_pb2.CancelPrecomputeResponse]  # type: ignore[assignment]
-    """Cancels a run that has not ended. Steps that were finished stay readable for a minute."""
+    """Cancels a run that has not ended. Steps that were finished stay readable for the server's
+    HEADSTART_FAILURE_TTL, a minute by default.
+
+    Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
+    with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
+    write.
+    """
     ListPrecomputes: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ListPrecomputesRequest, _precompute_pb2.ListPrecomputesResponse]  # type: ignore[assignment]
-    """Lists what is kept, in a stable order, page by page."""
+    """Lists what is kept, ordered by namespace and key, page by page. With partitions, each one's
+    runs in their order.
+
+    Idempotent. Runs that are started or forgotten between two pages may be missed or listed; no
+    run is listed twice. Verb: read in `namespace`; admin when that is empty.
+    """
     ListPipelines: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ListPipelinesRequest, _precompute_pb2.ListPipelinesResponse]  # type: ignore[assignment]
-    """Lists the pipelines that can be started here, with their steps."""
+    """Lists the pipelines that can be started here, with their steps. It changes only when the server
+    is deployed anew, so it can be kept. Idempotent. Any token will do.
+    """
     GetStats: _aio.UnaryUnaryMultiCallable[_precompute_pb2.GetStatsRequest, _precompute_pb2.GetStatsResponse]  # type: ignore[assignment]
-    """Counts what is kept and what is running."""
+    """Counts what is kept, running and queued. Idempotent. Verb: read in `namespace`; admin when that
+    is empty.
+    """
 
 class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Computes ahead, keeps the results, and gives them out. Health of this name in
+    grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
+    """
+
     @_abc_1.abstractmethod
     def StartPrecompute(
         self,
         request: _precompute_pb2.StartPrecomputeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.StartPrecomputeResponse, _abc.Awaitable[_precompute_pb2.StartPrecomputeResponse]]:
-        """Starts computing, or joins what is already computed or under way for the same key and inputs.
-        Idempotent: safe to retry. RESOURCE_EXHAUSTED when every place is held by a run that has not
-        ended yet.
+        """Starts computing and returns at once, or joins what is already computed or under way for the
+        same key and inputs.
+
+        Idempotent: the same request again answers JOINED or REUSED, unless `restart` is set. Other
+        inputs for the same key replace its run; steps whose own inputs did not change are kept.
+        RESOURCE_EXHAUSTED when every place, or every place of the namespace, is held by a run that has
+        not ended, or the queue is full; its RetryInfo grows with the backlog. DATA_LOSS unless
+        `restart` is set. On an error nothing was changed, but for DEADLINE_EXCEEDED, CANCELLED and an
+        UNAVAILABLE without RetryInfo, where it is not known. Verb: write.
         """
 
     @_abc_1.abstractmethod
@@ -107,8 +264,14 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _precompute_pb2.GetResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.GetResultsResponse, _abc.Awaitable[_precompute_pb2.GetResultsResponse]]:
-        """Returns whatever exists of a key's results, after waiting at most `wait`. It answers OK with a
-        partial result rather than miss the caller's deadline. NOT_FOUND for an unknown key.
+        """Returns whatever exists of a key's results: at once if all `required_steps` have ended, else
+        after at most `wait`.
+
+        Idempotent; reading makes ended results the first to be evicted when places are needed. It
+        answers OK with a partial result rather than miss the caller's deadline: it leaves a tenth of
+        what is left of that before it strikes, at least 20 ms and at most 250 ms. A server that stops
+        ends waits early in the same way, so look at `status` and `steps`, and call again if there is
+        time. NOT_FOUND for a key that is not kept, or not in `min_revision`; DATA_LOSS. Verb: read.
         """
 
     @_abc_1.abstractmethod
@@ -117,8 +280,15 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _precompute_pb2.WatchResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_precompute_pb2.WatchResultsResponse], _abc.AsyncIterator[_precompute_pb2.WatchResultsResponse]]:
-        """Streams the results as they grow: the present state at once, then one message per change,
-        the last one when the run has ended. Cut streams may be resumed by calling again.
+        """Streams the results as they grow: the present state at once, then the whole state after
+        changes. The last message's run has ended, and the stream then ends with OK.
+
+        Changes in quick succession may come as one message; a message may repeat the one before. If
+        the key is started anew, the stream goes on with the new revision. A stream that is cut
+        (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
+        message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
+        run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+        any more; DATA_LOSS. Verb: read.
         """
 
     @_abc_1.abstractmethod
@@ -127,7 +297,10 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _precompute_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.GetStatusResponse, _abc.Awaitable[_precompute_pb2.GetStatusResponse]]:
-        """Tells a run's status without its results. Does not count as reading them."""
+        """Tells a run's status without its results. Idempotent; does not count as reading the results.
+
+        NOT_FOUND for a key that is not kept; DATA_LOSS. Verb: read.
+        """
 
     @_abc_1.abstractmethod
     def CancelPrecompute(
@@ -135,7 +308,13 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _precompute_pb2.CancelPrecomputeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.CancelPrecomputeResponse, _abc.Awaitable[_precompute_pb2.CancelPrecomputeResponse]]:
-        """Cancels a run that has not ended. Steps that were finished stay readable for a minute."""
+        """Cancels a run that has not ended. Steps that were finished stay readable for the server's
+        HEADSTART_FAILURE_TTL, a minute by default.
+
+        Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
+        with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
+        write.
+        """
 
     @_abc_1.abstractmethod
     def ListPrecomputes(
@@ -143,7 +322,12 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _precompute_pb2.ListPrecomputesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.ListPrecomputesResponse, _abc.Awaitable[_precompute_pb2.ListPrecomputesResponse]]:
-        """Lists what is kept, in a stable order, page by page."""
+        """Lists what is kept, ordered by namespace and key, page by page. With partitions, each one's
+        runs in their order.
+
+        Idempotent. Runs that are started or forgotten between two pages may be missed or listed; no
+        run is listed twice. Verb: read in `namespace`; admin when that is empty.
+        """
 
     @_abc_1.abstractmethod
     def ListPipelines(
@@ -151,7 +335,9 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _precompute_pb2.ListPipelinesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.ListPipelinesResponse, _abc.Awaitable[_precompute_pb2.ListPipelinesResponse]]:
-        """Lists the pipelines that can be started here, with their steps."""
+        """Lists the pipelines that can be started here, with their steps. It changes only when the server
+        is deployed anew, so it can be kept. Idempotent. Any token will do.
+        """
 
     @_abc_1.abstractmethod
     def GetStats(
@@ -159,6 +345,8 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _precompute_pb2.GetStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.GetStatsResponse, _abc.Awaitable[_precompute_pb2.GetStatsResponse]]:
-        """Counts what is kept and what is running."""
+        """Counts what is kept, running and queued. Idempotent. Verb: read in `namespace`; admin when that
+        is empty.
+        """
 
 def add_PrecomputeServiceServicer_to_server(servicer: PrecomputeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..domain import Snapshot, StepState
-from ..engine.fragments import is_whole
+from ..engine.fragments import merged
 from ..errors import RecordDamaged
 from .convert import results_bytes
 
@@ -37,10 +37,11 @@ class Answer:
 
 def answer_from(snapshot: Snapshot) -> Answer:
     """The answer that tells all of `snapshot`; RecordDamaged if no caller could read it."""
-    if not is_whole(snapshot.body):
+    body = merged(snapshot.body)
+    if body is None:
         raise RecordDamaged(str(snapshot.summary.key))
     return Answer(
-        data=results_bytes(snapshot),
+        data=results_bytes(snapshot, body),
         pipeline=snapshot.summary.pipeline,
         revision=snapshot.summary.revision,
         final=snapshot.summary.status.ended,

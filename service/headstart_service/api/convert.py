@@ -160,12 +160,12 @@ def statuses(numbers: Sequence[int], into: list[Violation]) -> list[Status]:
     return list(dict.fromkeys(found)) or list(Status)
 
 
-def results_bytes(snapshot: Snapshot) -> bytes:
-    """A serialized GetResultsResponse: the head made here, the fragments as they were kept."""
+def results_bytes(snapshot: Snapshot, body: bytes) -> bytes:
+    """A serialized GetResultsResponse: the head made here, `body` all that the fragments hold."""
     head = pb.GetResultsResponse()
     fill_summary(head, snapshot.summary)
     unsaid = [report_fragment(n, s) for n, s in snapshot.states.items() if s is StepState.PENDING]
-    return b"".join((head.SerializeToString(), *unsaid, snapshot.body))
+    return b"".join((head.SerializeToString(), *unsaid, body))
 
 
 def watch_bytes(results: bytes) -> bytes:

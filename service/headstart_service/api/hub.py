@@ -98,7 +98,7 @@ class Hub:
             self._let_go(topic)
 
     async def watch(self, key: RunKey) -> AsyncGenerator[Answer]:
-        """What exists now, and after every change; for ever. Raises as `wait` does."""
+        """What exists now, and after every change, until `release`. Raises as `wait` does."""
         told: Answer | None = None
 
         def changed(answer: Answer) -> bool:
@@ -107,8 +107,12 @@ class Hub:
         topic = self._hold(key)
         try:
             while True:
-                told = await self._met(topic, changed, None)
-                yield told
+                seen = await self._met(topic, changed, None)
+                if changed(seen):
+                    told = seen
+                    yield told
+                if self._closing:
+                    return  # its watcher resumes elsewhere
         finally:
             self._let_go(topic)
 

@@ -2,7 +2,7 @@
 
 Concatenated protobuf messages merge, and a later map entry replaces an earlier one of its name. So
 each step's report and result can be a serialized GetResultsResponse of their own, and a whole
-answer is those pieces joined.
+answer is those pieces joined. Not every runtime merges, though: `merged` joins them for all.
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ def report_fragment(
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
 
 
-def is_whole(fragments: bytes) -> bool:
-    """Whether joined fragments can be read: 2 µs for a game's, since no vector is looked into."""
+def merged(fragments: bytes) -> bytes | None:
+    """Joined fragments as one message with every field once; None if they cannot be read.
+
+    Of several `results` fields protobuf.js, and so every Node caller, keeps the last alone
+    (docs/decisions/0023).
+    """
     try:
-        pb.GetResultsResponse.FromString(fragments)
+        return pb.GetResultsResponse.FromString(fragments).SerializeToString()
     except DecodeError:
-        return False
-    return True
+        return None

@@ -67,7 +67,7 @@ def test_results_bytes_are_the_message_that_one_would_build() -> None:
     built.started_at.FromMicroseconds(SUMMARY.started_us)
     built.expires_at.FromMicroseconds(SUMMARY.expires_us)
     built.custom.artifacts["one"].json.struct_value.update({"x": 1})
-    written = convert.results_bytes(Snapshot(SUMMARY, states, body, 10.0))
+    written = convert.results_bytes(Snapshot(SUMMARY, states, body, 10.0), body)
     assert pb.GetResultsResponse.FromString(written) == built
 
 

@@ -1,0 +1,48 @@
+"""An answer has one `results` field: of several, protobuf.js keeps the last alone."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart_service.domain import StepState
+from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.engine.fragments import merged, report_fragment
+
+CODEC = ArtifactCodec()
+REPORT = report_fragment("x", StepState.COMPLETED, elapsed=0.5, attempts=1)
+
+
+def message(data: bytes | None) -> pb.GetResultsResponse:
+    assert data is not None
+    return pb.GetResultsResponse.FromString(data)
+
+
+@given(st.lists(st.binary(max_size=300)))
+def test_many_steps_results_become_one_field_with_the_same_meaning(values: list[bytes]):
+    pieces = [REPORT + CODEC.encode(f"s{i}", value) for i, value in enumerate(values)]
+    joined = b"".join(pieces)
+    assert message(merged(joined)) == message(joined)
+    assert len(message(merged(joined)).custom.artifacts) == len(values)
+
+
+def test_there_is_one_field_where_there_were_three():
+    pieces = b"".join(CODEC.encode(name, b"") for name in ("a", "b", "c"))
+    custom = 13 << 3 | 2
+    length = len(pieces) - 3 * 2
+    assert merged(pieces) in {
+        bytes((custom, length)) + b"".join(pieces_of(names))
+        for names in itertools.permutations("abc")
+    }
+
+
+def pieces_of(names: tuple[str, ...]) -> list[bytes]:
+    """The inside of each step's `results` field."""
+    return [CODEC.encode(name, b"")[2:] for name in names]
+
+
+def test_what_cannot_be_read_is_told():
+    assert merged(CODEC.encode("a", b"1")[:-1]) is None
