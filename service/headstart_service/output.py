@@ -17,12 +17,26 @@ _GAP: Final = "  "
 _NARROWEST: Final = 8
 """A column is not cut below so many characters; what does not fit then goes beyond the edge."""
 _CODES: Final = {
-    **{"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"},
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "cyan": "36",
 }
 COLOURS: Final = {
-    **{"pending": "dim", "queued": "dim", "in_progress": "cyan", "running": "cyan"},
-    **{"completed": "green", "failed": "red", "cancelled": "yellow", "skipped": "yellow"},
-    **{"OK": "green", "WARN": "yellow", "FAIL": "red", "SKIP": "dim"},
+    "pending": "dim",
+    "queued": "dim",
+    "in_progress": "cyan",
+    "running": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "skipped": "yellow",
+    "OK": "green",
+    "WARN": "yellow",
+    "FAIL": "red",
+    "SKIP": "dim",
 }
 """The colour of a status, a step's state or a check's verdict."""
 

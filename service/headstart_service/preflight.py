@@ -94,7 +94,8 @@ class _Rules:
     def ports(settings: Settings) -> None:
         if settings.grpc_port and settings.grpc_port == settings.http_port:
             raise StartupError(
-                f"HEADSTART_GRPC_PORT: must be another than HEADSTART_HTTP_PORT, {settings.http_port}"
+                f"HEADSTART_GRPC_PORT: {settings.grpc_port} is HEADSTART_HTTP_PORT too: "
+                "they must differ"
             )
 
     @staticmethod

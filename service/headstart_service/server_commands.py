@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import uvloop
 
 from . import client_options, exit_codes
+from .config_command import check_config
 from .errors import StartupError
 from .logs import set_up_logging
-from .process import exit_with_parent, run_until_stopped
-from .config_command import check_config
 from .preflight import load_checked, warn_of_unknown
+from .process import exit_with_parent, run_until_stopped
 from .settings import Settings, describe, load_settings, variable
 
 

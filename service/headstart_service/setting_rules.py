@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from annotated_types import Ge, Le, MinLen
 from pydantic.fields import FieldInfo
 
 PREFIX: Final = "HEADSTART_"
@@ -50,17 +49,15 @@ def allowed(name: str, field: FieldInfo) -> str:
         return f"{number}{_range(field.metadata)}"
     if Path in kinds:
         return "a path"
-    filled = any(isinstance(rule, MinLen) for rule in field.metadata)
+    filled = any(getattr(rule, "min_length", 0) for rule in field.metadata)
     return "text that is not empty" if filled else "text"
 
 
 def _range(rules: Iterable[Any]) -> str:
     low = high = None
     for rule in rules:
-        if isinstance(rule, Ge):
-            low = rule.ge
-        elif isinstance(rule, Le):
-            high = rule.le
+        low = getattr(rule, "ge", low)
+        high = getattr(rule, "le", high)
     if low is not None and high is not None:
         return f" from {_number(low)} to {_number(high)}"
     if low is not None:

@@ -216,7 +216,7 @@ def load_settings(flags: Mapping[str, str]) -> Settings:
 
 
 def try_settings(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
-    """The settings, with defaults in place of the wrong ones, and a complaint about each of these."""
+    """The settings, the wrong ones with their defaults, and a complaint about each of these."""
     values: dict[str, Any] = dict(flags)
     try:
         return Settings(**values), {}

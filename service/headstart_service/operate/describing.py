@@ -59,7 +59,10 @@ def _head(results: Any) -> str:
 
 def _bridging(bridging: Any) -> list[str]:
     lines = []
-    for name, vectors in (("anchor", bridging.anchor_embedding), ("target", bridging.target_embedding)):
+    for name, vectors in (
+        ("anchor", bridging.anchor_embedding),
+        ("target", bridging.target_embedding),
+    ):
         if vectors:
             lines.append(f"{name} embedding: {vector(vectors)}")
     for name, words, vectors in (

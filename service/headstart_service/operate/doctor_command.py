@@ -110,5 +110,3 @@ def _remote(options: argparse.Namespace, timeout: float) -> Iterator[Check]:
         host = place.host if place is not None and place.port else "localhost"
         default = str(Place(host, _HTTP_PORT))
         yield check_clock(options.http or default, timeout)
-
-

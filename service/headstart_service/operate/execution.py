@@ -22,9 +22,7 @@ _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d|)")
 def command(commands: Any, name: str, run: Command, text: str) -> argparse.ArgumentParser:
     """Add a command that calls a server."""
     parser = bare_command(commands, name, text)
-    parser.add_argument(
-        "--namespace", default="", help="whose keys (default: default; lists: all)"
-    )
+    parser.add_argument("--namespace", default="", help="whose keys (default: default; lists: all)")
     parser.set_defaults(run=lambda options: _execute(run, options))
     return parser
 

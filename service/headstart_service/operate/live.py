@@ -8,16 +8,22 @@ from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from ..logs import escaped
-from .describing import step_cells
 from ..output import COLOURS, clipped, coloured, spoken
+from .describing import step_cells
 
 _BAR: Final = 16
 _MOVING: Final = 4
 """So much of a bar is filled while its step runs: nobody knows how far it is."""
 _SPEED: Final = 10.0
 """Places a second that it moves."""
-_MARKS: Final = {"completed": "✔", "failed": "✘", "skipped": "–", "running": "▸", "pending": "·"}
-_PLAIN_MARKS: Final = {"completed": "+", "failed": "x", "skipped": "-", "running": ">", "pending": "."}
+_MARKS: Final = {"completed": "✔", "failed": "✘", "skipped": "○", "running": "▸", "pending": "·"}
+_PLAIN_MARKS: Final = {
+    "completed": "+",
+    "failed": "x",
+    "skipped": "-",
+    "running": ">",
+    "pending": ".",
+}
 _UP_AND_CLEAR: Final = "\x1b[{}F\x1b[J"
 # The cursor, and the breaking of lines that are too long: one more line, and the next picture would
 # not cover this one.

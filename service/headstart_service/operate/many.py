@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from .. import exit_codes
-from .execution import command, complain
 from ..output import ago, show, table
+from .execution import command, complain
 
 STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
 _LARGEST_PAGE: Final = 1000
@@ -27,7 +27,11 @@ def add(commands: Any) -> None:
     )
     listing.add_argument("--pipeline", metavar="NAME", help="only runs of this pipeline")
     listing.add_argument(
-        "--limit", type=_limit, default=100, metavar="N", help="at most so many; 0: all (default: 100)"
+        "--limit",
+        type=_limit,
+        default=100,
+        metavar="N",
+        help="at most so many; 0: all (default: 100)",
     )
     command(commands, "stats", _stats, "count what is kept and running")
     command(commands, "pipelines", _pipelines, "list what can be started, with its steps")
@@ -92,8 +96,6 @@ async def _pipelines(client: Any, options: argparse.Namespace) -> int:
             kind = "required" if step.required else "optional"
             timeout = f"{step.timeout.total_seconds():g} s" if step.timeout else ""
             needs = ", ".join(step.needs)
-            rows.append(
-                (pipeline.name, step.name, needs, kind, timeout, f"{step.max_attempts}")
-            )
+            rows.append((pipeline.name, step.name, needs, kind, timeout, f"{step.max_attempts}"))
     show(pipelines, table(rows), as_json=options.json)
     return exit_codes.DONE

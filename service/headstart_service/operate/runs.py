@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 from .. import exit_codes
+from ..output import show
 from .describing import described
 from .execution import command, complain, duration
-from ..output import show
 
 
 def add(commands: Any) -> None:
@@ -84,9 +84,7 @@ def _inputs(text: str) -> dict[str, Any]:
 
 
 async def _get(client: Any, options: argparse.Namespace) -> int:
-    results = await client.get_results(
-        options.key, wait=options.wait, required_steps=options.step
-    )
+    results = await client.get_results(options.key, wait=options.wait, required_steps=options.step)
     show(results, described(results), as_json=options.json)
     wanted = set(options.step) or set(results.steps)
     missing = [name for name in results.missing if name in wanted]

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from .. import exit_codes
 from ..logs import escaped
+from ..output import is_terminal, plain
 from .describing import described, step_cells
 from .execution import command, complain
 from .live import LiveView
-from ..output import is_terminal, plain
 
 _FRAME: Final = 0.1
 """Seconds between two pictures of what runs."""
@@ -61,14 +61,15 @@ async def _follow(stream: AsyncGenerator[Any, None], options: argparse.Namespace
 
 async def _lines_of_json(stream: AsyncGenerator[Any, None]) -> Any:
     results = None
-    async for results in stream:  # noqa: B007  # the last one is the answer
+    async for results in stream:  # the last one is the answer
         print(json.dumps(plain(results)), flush=True)
     return results
 
 
 async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
     """One line for each change."""
-    results, status, said = None, "", {}
+    results, status = None, ""
+    said: dict[str, str] = {}
     async for results in stream:
         head = f"revision {results.revision}: {results.status}"
         if results.error:

@@ -1,4 +1,4 @@
-"""What an operator wants to know of a store: its version, speed, clock, memory rules and workers."""
+"""What an operator asks of a store: version, speed, clock, memory rules, who works."""
 
 from __future__ import annotations
 

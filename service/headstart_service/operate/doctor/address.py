@@ -6,7 +6,7 @@ import ipaddress
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,30 +95,41 @@ def check_address(address: str, timeout: float) -> Iterator[Check | Place]:
             if isinstance(each, Check):
                 yield each
                 continue
-            began = time.monotonic()
-            try:
-                each.connect(timeout).close()
-            except OSError as error:
-                silent.append(f"{each}: {error.strerror or error}")
+            said = _tried(each, timeout)
+            if isinstance(said, str):
+                silent.append(said)
             else:
-                took = time.monotonic() - began
                 answering.append(place)
-                yield ok(_NAME, f"{each} answers in {spoken(took)}")
-    if silent and answering:
-        # A name such as localhost has two addresses, and most servers listen on one of them.
-        lost = "; ".join(silent)
-        yield ok(_NAME, f"also resolves to what does not answer: {lost}") if named[0].local else warn(
-            _NAME, lost, "calls are spread over all addresses: mend or remove this one"
-        )
-    elif silent:
-        yield fail(
+                yield said
+    if silent:
+        yield _silence("; ".join(silent), answering)
+    if answering:
+        yield answering[0]
+
+
+def _tried(place: Place, timeout: float) -> Check | str:
+    """A finding, or why it does not answer."""
+    began = time.monotonic()
+    try:
+        place.connect(timeout).close()
+    except OSError as error:
+        return f"{place}: {error.strerror or error}"
+    return ok(_NAME, f"{place} answers in {spoken(time.monotonic() - began)}")
+
+
+def _silence(said: str, answering: Sequence[Place]) -> Check:
+    """About addresses that do not answer, while others may."""
+    if not answering:
+        return fail(
             _NAME,
-            "; ".join(silent),
+            said,
             "is the server running, the port right (gRPC's, not HTTP's), and no firewall between? "
             "`headstart serve` logs where it listens",
         )
-    if answering:
-        yield answering[0]
+    if answering[0].local:
+        # localhost has two addresses, and most servers listen on one of them.
+        return ok(_NAME, f"{said}, which does no harm here")
+    return warn(_NAME, said, "calls are spread over all addresses: mend or remove this one")
 
 
 def _resolved(place: Place) -> Iterator[Place | Check]:

@@ -139,7 +139,7 @@ def _judged(facts: StoreFacts) -> Iterator[Check]:
         )
 
 
-def _data_dir(path: Path) -> Check:
+def _data_dir(path: Path) -> Check:  # noqa: PLR0911  # one fault a line
     name = "data"
     private = f"chmod 700 {path}, or name another HEADSTART_DATA_DIR"
     try:
@@ -168,9 +168,7 @@ def _data_dir(path: Path) -> Check:
 def _model(settings: Settings, *, load: bool) -> Check:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
-        return _without_worker(
-            settings, "model", f"{', '.join(missing)} is not installed"
-        )
+        return _without_worker(settings, "model", f"{', '.join(missing)} is not installed")
     from ...providers.encoder import SentenceEncoder, source_of
 
     try:

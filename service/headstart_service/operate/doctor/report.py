@@ -64,7 +64,7 @@ def line(check: Check) -> str:
 
 def summary(checks: Sequence[Check]) -> str:
     """How many there are of each."""
-    counts = {verdict: 0 for verdict in Verdict}
+    counts = dict.fromkeys(Verdict, 0)
     for check in checks:
         counts[check.verdict] += 1
     names = {"OK": "fine", "WARN": "to look at", "FAIL": "wrong", "SKIP": "not checked"}

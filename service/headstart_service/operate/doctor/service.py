@@ -44,9 +44,8 @@ def knows_service(channel: grpc.Channel, timeout: float) -> bool:
 def _asked(channel: grpc.Channel, timeout: float) -> bytes:
     """What gRPC health says of the service. Raises grpc.RpcError."""
     name = _SERVICE.encode()
-    answer: bytes = channel.unary_unary("/grpc.health.v1.Health/Check")(
-        b"\x0a" + bytes([len(name)]) + name, timeout=timeout
-    )
+    check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+    answer: bytes = check(b"\x0a" + bytes([len(name)]) + name, timeout=timeout)
     return answer
 
 
@@ -84,7 +83,7 @@ class Server:
         try:
             answer = _asked(channel, self._timeout)
         except grpc.RpcError as error:
-            code = error.code()  # type: ignore[attr-defined]  # every error of a call has one
+            code = error.code()
             if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
                 return fail("health", f"there is no {_SERVICE}", "is this a Headstart server?")
             told = from_rpc_error(error)

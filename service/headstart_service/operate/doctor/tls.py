@@ -1,4 +1,4 @@
-"""Whether the connection is private: the certificate's chain, name and age, and the client's own."""
+"""Whether the connection is private: the certificate's chain, name, age, and the client's own."""
 
 from __future__ import annotations
 
@@ -157,4 +157,3 @@ def _broken(error: ssl.SSLError, tls: Tls) -> Check:
 def _reason(error: OSError) -> str:
     told = getattr(error, "reason", None) or error.strerror or str(error)
     return str(told).lower().replace("_", " ")
-
