@@ -74,12 +74,14 @@ def unknown_variables(
 ) -> Iterator[tuple[str, str | None]]:
     """Variables with our prefix that nobody reads, each with the nearest that somebody does."""
     known = sorted({*settings, *OF_CLIENTS, *_OF_TOOLS})
+    # Without what all of them have in common, by which every name would be near.
+    bare = [name.removeprefix(PREFIX) for name in known]
     for variable in sorted(environment):
         name = variable.upper()  # pydantic does not care about case
         if not name.startswith(PREFIX) or name in known or _is_kubernetes(name):
             continue
-        near = difflib.get_close_matches(name, known, 1, 0.7)
-        yield variable, near[0] if near else None
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, 1)
+        yield variable, known[bare.index(near[0])] if near else None
 
 
 def _is_kubernetes(name: str) -> bool:
