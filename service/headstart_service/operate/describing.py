@@ -89,7 +89,7 @@ def _value(value: Any) -> str:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if hasattr(value, "shape"):
-        return f"tensor {'×'.join(map(str, value.shape))}: {vector(value.values)}"  # noqa: RUF001  # a sign of times
+        return f"tensor {' by '.join(map(str, value.shape))}: {vector(value.values)}"
     if _is_vector(value):
         return vector(value)
     return clipped(escaped(json.dumps(value, ensure_ascii=False)), _LONGEST)

@@ -45,9 +45,10 @@ def check_tls(place: Place, tls: Tls | None, timeout: float) -> Iterator[Check]:
             context.wrap_socket(plain, server_hostname=name) as secured,
         ):
             yield from _established(secured, name)
-            # With TLS 1.3 a server refuses a client's certificate after the handshake; else it
-            # sends its settings at once.
-            secured.recv(1)
+            # With TLS 1.3 a server refuses a client's certificate after the handshake, gRPC by
+            # hanging up without a word; else it sends its settings at once.
+            if not secured.recv(1):
+                yield _unwanted("it hangs up", tls)
     except ssl.SSLCertVerificationError as error:
         yield _refused(error, name)
     except TimeoutError:
@@ -142,15 +143,19 @@ def _refused(error: ssl.SSLCertVerificationError, name: str) -> Check:
     )
 
 
+def _unwanted(said: str, tls: Tls) -> Check:
+    advice = (
+        "HEADSTART_CLIENT_CERT must be signed by the server's HEADSTART_TLS_CLIENT_CA"
+        if tls.cert
+        else "if it asks for client certificates, set HEADSTART_CLIENT_CERT and "
+        "HEADSTART_CLIENT_KEY"
+    )
+    return fail(_NAME, f"the server refuses this client: {said}", advice)
+
+
 def _broken(error: ssl.SSLError, tls: Tls) -> Check:
     if "ALERT" in (error.reason or ""):
-        told = (
-            "HEADSTART_CLIENT_CERT must be signed by the server's HEADSTART_TLS_CLIENT_CA"
-            if tls.cert
-            else "the server wants a client certificate: set HEADSTART_CLIENT_CERT and "
-            "HEADSTART_CLIENT_KEY"
-        )
-        return fail(_NAME, f"the server refuses this client: {_reason(error)}", told)
+        return _unwanted(_reason(error), tls)
     return fail(_NAME, f"no TLS: {_reason(error)}", _NO_TLS)
 
 
