@@ -55,6 +55,8 @@ def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
     checks: list[_Check] = [_Rules.store, _Rules.url, registry]
     if listens:
         checks += [_Rules.ports, check_exposure, certificate, token_file]
+    else:
+        checks.append(_Rules.shared_store)
     seen = set()
     for check in checks:
         try:
@@ -84,7 +86,12 @@ def flag(name: str) -> str:
 
 
 class _Rules:
-    """Checks of what others make of the settings."""
+    """Checks that are nobody else's."""
+
+    @staticmethod
+    def shared_store(settings: Settings) -> None:
+        if settings.redis_url is None:
+            raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
 
     @staticmethod
     def store(settings: Settings) -> None:

@@ -97,7 +97,8 @@ def _run(
     try:
         settings = load_checked(_flags(options), listens=listens)
         set_up_logging(settings.log_level)
-        warn_of_unknown()
+        if not getattr(options, "exit_with_parent", False):  # whose parent has said it
+            warn_of_unknown()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_until_stopped(main(settings)))
     except StartupError as error:

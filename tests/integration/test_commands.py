@@ -18,7 +18,7 @@ import pytest
 from tests.integration.conftest import GameServer, _address
 from tests.support.commands import OnTerminal, run
 from tests.support.pipelines import REFERENCES
-from tests.support.processes import ROOT, clean_environment, run_headstart
+from tests.support.processes import ROOT, Process, clean_environment, run_headstart
 from tests.support.waiting import wait_until
 
 PAGE = (ROOT / "docs" / "cli.md").read_text()
@@ -26,19 +26,33 @@ LIGHT = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": REFERENCES}
 
 
 @pytest.fixture(scope="module")
-def light_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of the test pipelines."""
+def light_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server of the test pipelines, with a misspelt setting."""
     process = run_headstart(
         "serve",
         HEADSTART_DATA_DIR=str(tmp_path_factory.mktemp("data")),
         HEADSTART_GRPC_PORT="0",
         HEADSTART_HTTP_PORT="0",
+        HEADSTART_LEESE="1",
         **LIGHT,
     )
     try:
-        yield _address(process)
+        yield process
     finally:
         process.stop()
+
+
+@pytest.fixture(scope="module")
+def light_server(light_process: Process) -> str:
+    """Its address."""
+    return _address(light_process)
+
+
+def test_a_server_warns_once_of_a_setting_that_nobody_reads(
+    light_process: Process, light_server: str
+):
+    warned = "HEADSTART_LEESE is no setting of Headstart: did you mean HEADSTART_LEASE?"
+    assert light_process.output.count(warned) == 1
 
 
 def started(address: str, key: str, directory: Path) -> None:
