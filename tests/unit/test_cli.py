@@ -269,8 +269,10 @@ def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(
     run: Any, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = threading.Event()
+    allowed = []
 
     def wait(request: Any, context: Any) -> Any:
+        allowed.append(context.time_remaining())
         context.add_callback(gone.set)
         gone.wait(20)
         return pb.GetStatsResponse()
@@ -283,6 +285,7 @@ def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(
     try:
         assert main(["stats", "--timeout", "100ms", "--address", f"127.0.0.1:{port}"]) == 4
         assert gone.wait(20), "the server was told of the deadline"
+        assert max(allowed) <= 0.1
     finally:
         made.stop(None).wait()
 
