@@ -8,7 +8,7 @@ STUBS := client/headstart/v1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-languages soak fuzz audit lock licences demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos test-languages soak fuzz audit lock licences docs demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ lock: setup  ## Write the images' requirement files anew, with hashes, from cons
 
 licences: setup  ## Write docs/licences.md anew
 	@$(BIN)/python -m deploy.licences
+
+docs: setup  ## Write docs/settings.md anew
+	@$(BIN)/python -m deploy.settings_page
 
 soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (600)
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py

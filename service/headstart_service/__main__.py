@@ -7,9 +7,13 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from .cli import main as run
+    try:
+        from .cli import main as run
 
-    sys.exit(run())
+        code = run()
+    except KeyboardInterrupt:  # before there was anything to interrupt
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

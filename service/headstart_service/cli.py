@@ -1,7 +1,4 @@
-"""The command line: arguments in, exit codes out.
-
-Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 3 nothing is kept under the key.
-"""
+"""The command line: arguments in, exit codes out; `exit_codes` has these."""
 
 from __future__ import annotations
 
@@ -10,30 +7,33 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import operate, token_command
+from . import completion_command, exit_codes, operate, token_command
 
-_INTERRUPTED = 130  # as shells say: 128 and SIGINT
 SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; gives its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(given)
-    options = parser.parse_args(given)
     try:
-        code: int = options.run(options)
+        try:
+            options = parser_of(given).parse_args(given)
+            code: int = options.run(options)
+        finally:
+            # Here, where it can be handled, rather than when Python ends.
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has seen enough, as `head` does. Python must not complain about
         # it once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return exit_codes.DONE
     return code
 
 
-def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.ArgumentParser:
+    """What parses these arguments; `whole`: what parses any."""
     parser = argparse.ArgumentParser(
         prog="headstart", description="Compute what a request will need while the user is busy."
     )
@@ -44,7 +44,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     vocabulary = commands.add_parser("vocabulary", help="make the vocabulary of bridging games")
     check = commands.add_parser("check-config", help="check the settings without starting")
     health = commands.add_parser("healthcheck", help="exit 0 if a server serves, else 1")
-    if wanted in SERVER_COMMANDS:
+    if whole or wanted in SERVER_COMMANDS:
         # What only a server has installed, and what makes a command slow to start, stays out of
         # the operator's commands.
         try:
@@ -57,4 +57,5 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         server_commands.add(serve, worker, vocabulary, check, health)
     operate.add(commands)
     token_command.add(commands)
+    completion_command.add(commands, lambda: parser_of(given, whole=True))
     return parser

@@ -24,27 +24,32 @@ def token_file(settings: Settings) -> TokenFile | None:
     return None if settings.tokens is None else TokenFile(settings.tokens)
 
 
-def check_access(settings: Settings) -> None:
-    """Raise the StartupError that a server with these settings would end with."""
-    refuse_exposure(settings)
-    certificate(settings)
-    token_file(settings)
-
-
 def refuse_exposure(settings: Settings) -> None:
+    """Raise StartupError if others could read what goes over the wire; warn if that is meant."""
+    check_exposure(settings)
+    risk = exposure(settings)
+    if risk is not None:
+        log.warning("HEADSTART_INSECURE: %s", risk)
+
+
+def check_exposure(settings: Settings) -> None:
     """Raise StartupError if others could read what goes over the wire, unless that is meant."""
-    if _tls_files(settings) is not None or is_loopback(settings.host):
-        return
-    exposed = "every call and result"
-    if settings.tokens is not None:
-        exposed += ", and the tokens of HEADSTART_TOKENS,"
-    risk = f"without TLS {exposed} can be read on the network of HEADSTART_HOST={settings.host}"
-    if not settings.insecure:
+    risk = exposure(settings)
+    if risk is not None and not settings.insecure:
         raise StartupError(
             f"HEADSTART_TLS_CERT: {risk}; set HEADSTART_TLS_CERT and HEADSTART_TLS_KEY, listen on "
             "127.0.0.1, or, where something else encrypts, say HEADSTART_INSECURE=true"
         )
-    log.warning("HEADSTART_INSECURE: %s", risk)
+
+
+def exposure(settings: Settings) -> str | None:
+    """What others could read; None when they cannot. Raises StartupError for half of TLS."""
+    if _tls_files(settings) is not None or is_loopback(settings.host):
+        return None
+    exposed = "every call and result"
+    if settings.tokens is not None:
+        exposed += ", and the tokens of HEADSTART_TOKENS,"
+    return f"without TLS {exposed} can be read on the network of HEADSTART_HOST={settings.host}"
 
 
 def is_loopback(host: str) -> bool:

@@ -14,14 +14,13 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from . import client_options
+from . import client_options, exit_codes
+from .config_command import check_config
 from .errors import StartupError
 from .logs import set_up_logging
+from .preflight import load_checked, warn_of_unknown
 from .process import exit_with_parent, run_until_stopped
-from .security import check_access
 from .settings import Settings, describe, load_settings, variable
-
-_WRONG_SETTINGS = 2
 
 
 def add(
@@ -37,6 +36,7 @@ def add(
     serve.set_defaults(run=_serve)
     worker.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
     worker.set_defaults(run=_worker)
+    check.add_argument("--json", action="store_true", help="print JSON, for scripts")
     check.set_defaults(run=_check_config)
 
     actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
@@ -68,7 +68,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(flag, dest=f"setting_{name}", metavar="VALUE", help=text)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _flags(options: argparse.Namespace) -> dict[str, str]:
+    """The settings that were given as flags. Raises StartupError for one that tells a secret."""
     flags = {
         name.removeprefix("setting_"): str(value)
         for name, value in vars(options).items()
@@ -79,14 +80,25 @@ def _settings(options: argparse.Namespace) -> Settings:
             "--redis-url: everybody on this machine can see a password in arguments: "
             "set HEADSTART_REDIS_URL instead"
         )
-    return load_settings(flags)
+    return flags
 
 
-def _run(options: argparse.Namespace, main: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
+def _settings(options: argparse.Namespace) -> Settings:
+    return load_settings(_flags(options))
+
+
+def _run(
+    options: argparse.Namespace,
+    main: Callable[[Settings], Coroutine[Any, Any, None]],
+    *,
+    listens: bool,
+) -> int:
     """Run a server until it is stopped; tell a StartupError in one message."""
     try:
-        settings = _settings(options)
+        settings = load_checked(_flags(options), listens=listens)
         set_up_logging(settings.log_level)
+        if not getattr(options, "exit_with_parent", False):  # whose parent has said it
+            warn_of_unknown()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_until_stopped(main(settings)))
     except StartupError as error:
@@ -104,13 +116,13 @@ def _run(options: argparse.Namespace, main: Callable[[Settings], Coroutine[Any, 
 
 def _fail(error: BaseException) -> int:
     print(f"headstart: {error}", file=sys.stderr)
-    return _WRONG_SETTINGS
+    return exit_codes.WRONG_ARGUMENTS
 
 
 def _serve(options: argparse.Namespace) -> int:
     from .app import serve
 
-    return _run(options, serve)
+    return _run(options, serve, listens=True)
 
 
 def _worker(options: argparse.Namespace) -> int:
@@ -123,7 +135,9 @@ def _worker(options: argparse.Namespace) -> int:
         from .worker_app import work
     except ImportError as error:
         return _fail(_missing(error))
-    return _run(options, lambda settings: work(settings, child=options.exit_with_parent))
+    return _run(
+        options, lambda settings: work(settings, child=options.exit_with_parent), listens=False
+    )
 
 
 def _missing(error: ImportError) -> StartupError:
@@ -145,21 +159,9 @@ def _limit_threads(options: argparse.Namespace) -> None:
 
 def _check_config(options: argparse.Namespace) -> int:
     try:
-        settings = _settings(options)
+        return check_config(_flags(options), as_json=options.json)
     except StartupError as error:
         return _fail(error)
-    try:
-        check_access(settings)
-    except StartupError as error:
-        return _fail(error)
-    for name, _, _ in describe():
-        print(f"{variable(name)}={_shown(getattr(settings, name))}")
-    return 0
-
-
-def _shown(value: object) -> str:
-    # SecretStr prints as asterisks.
-    return ",".join(value) if isinstance(value, tuple) else str(value if value is not None else "")
 
 
 def _build_vocabulary(options: argparse.Namespace) -> int:
@@ -200,7 +202,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
         channel = endpoint(address, tls=tls).open_blocking()
     except (ServiceUnavailable, ValueError) as error:
         print(f"{address}: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
     with channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
         try:

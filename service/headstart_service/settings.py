@@ -12,9 +12,9 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import StartupError
+from .setting_rules import PREFIX, allowed
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
-_PREFIX = "HEADSTART_"
 _SECRET = ("redis_url", "anthropic_api_key", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 _ABSENT_IF_EMPTY = (
@@ -26,7 +26,7 @@ _ABSENT_IF_EMPTY = (
 class Settings(BaseSettings):
     """The settings of `headstart serve` and `headstart worker`. Durations are in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     host: str = Field("127.0.0.1", description="Address that the gRPC and HTTP ports listen on.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
@@ -207,21 +207,39 @@ class Settings(BaseSettings):
 def load_settings(flags: Mapping[str, str]) -> Settings:
     """The settings from flags, else the environment, else the defaults.
 
-    Raises StartupError that names every wrong setting, where its value came from and its rule.
+    Raises StartupError that names every wrong setting, where its value came from and its range.
     """
+    settings, wrong = try_settings(flags)
+    if wrong:
+        raise StartupError(told_together(list(wrong.values())))
+    return settings
+
+
+def try_settings(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
+    """The settings, the wrong ones with their defaults, and a complaint about each of these."""
+    values: dict[str, Any] = dict(flags)
     try:
-        values: dict[str, Any] = dict(flags)
-        return Settings(**values)
+        return Settings(**values), {}
     except ValidationError as error:
-        lines = [_complaint(detail, flags) for detail in error.errors(include_url=False)]
-        raise StartupError("wrong settings:\n" + "\n".join(lines)) from None
+        wrong = {
+            _field_of(detail): _complaint(detail, flags)
+            for detail in error.errors(include_url=False)
+        }
+    # What is given beats what the environment says.
+    defaults = {name: Settings.model_fields[name].default for name in wrong}
+    return Settings(**(values | defaults)), wrong
+
+
+def told_together(complaints: Sequence[str]) -> str:
+    """One message of several complaints."""
+    return "wrong settings:\n" + "\n".join(f"  {each}" for each in complaints)
 
 
 def variable(name: str) -> str:
     """The environment variable that sets the field of this name."""
     if name.startswith("anthropic_"):
         return name.upper()
-    return f"{_PREFIX}{name.upper()}"
+    return f"{PREFIX}{name.upper()}"
 
 
 def child_environment(settings: Settings, **changes: str) -> dict[str, str]:
@@ -245,11 +263,23 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
+def _field_of(detail: Any) -> str:
+    return str(detail["loc"][0]).lower()
+
+
 def _complaint(detail: Any, flags: Mapping[str, str]) -> str:
-    name = str(detail["loc"][0]).lower()
+    name = _field_of(detail)
     source = f"--{name.replace('_', '-')}" if name in flags else variable(name)
-    given = "" if name in _SECRET else f" = {str(detail['input'])[:60]!r}"
-    return f"  {source}{given}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+    value = str(detail["input"])
+    given = "" if name in _SECRET else f" = {value[:60]!r}"
+    own = (detail.get("ctx") or {}).get("error")
+    rule = str(own) if own else f"must be {allowed(name, Settings.model_fields[name])}"
+    if value.startswith("tcp://") and name not in flags:
+        rule += (
+            "; Kubernetes sets this for a Service of that name, unless the pod has "
+            "enableServiceLinks: false"
+        )
+    return f"{source}{given}: {rule}"
 
 
 def describe() -> Sequence[tuple[str, str, str]]:

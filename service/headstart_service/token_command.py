@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-_WRONG_ARGUMENTS = 2
+from . import exit_codes
 
 
 def add(commands: Any) -> None:
@@ -39,10 +39,10 @@ def _run(options: argparse.Namespace) -> int:
         line = line_of(options.name, token, options.namespaces.split(","), options.verbs.split(","))
     except ValueError as error:
         print(f"headstart: {error}", file=sys.stderr)
-        return _WRONG_ARGUMENTS
+        return exit_codes.WRONG_ARGUMENTS
     if options.json:
         print(json.dumps({"token": token, "line": line}))
-        return 0
+        return exit_codes.DONE
     print(line, flush=True)
     print(f"The token, which is shown this once: {token}", file=sys.stderr)
-    return 0
+    return exit_codes.DONE

@@ -33,9 +33,9 @@ def text_pipeline(directory: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def messages_api() -> Iterator[str]:
-    """The URL of a Messages API that answers after five seconds."""
+    """The URL of a Messages API that answers after five seconds, to the cookbook after a minute."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.messages_api", "--delay", "5"],
+        [sys.executable, "-m", "tests.support.messages_api", "--delay", "5", "--slow", "summer"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

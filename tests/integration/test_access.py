@@ -73,10 +73,10 @@ async def test_a_made_token_lets_commands_and_the_facade_in_through_the_environm
     secret.write_text(made["token"] + "\n")
     async with api(valkey.url, HEADSTART_TOKENS=str(path), **LIGHT) as (_, address):
         command = ("get", "no-such-key", "--address", address)
-        not_found, failed = 3, 1
+        not_found, refused = 3, 5
         assert (await run(*command, HEADSTART_TOKEN=made["token"]))[0] == not_found
         assert (await run(*command, HEADSTART_TOKEN_FILE=str(secret)))[0] == not_found
-        assert (await run(*command))[0] == failed
+        assert (await run(*command))[0] == refused
         assert (await run("healthcheck", "--grpc-port", address.rpartition(":")[2]))[0] == 0
         monkeypatch.setenv("HEADSTART_ADDRESS", address)
         monkeypatch.setenv("HEADSTART_TOKEN_FILE", str(secret))

@@ -50,7 +50,7 @@ async def test_the_python_examples_run(game_server: GameServer, number: int):
 async def test_the_commands_run_in_their_order(game_server: GameServer):
     commands = [line for block in blocks(README, "sh") for line in block.splitlines()]
     commands = [line for line in commands if line.startswith(".venv/bin/")]
-    assert len(commands) == 10
+    assert len(commands) == 11
     for line in commands:
         command = shlex.split(line.replace("localhost:50051", game_server.address))
         output = await run(*command, HEADSTART_ADDRESS=game_server.address)

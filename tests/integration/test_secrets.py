@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +78,7 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(valkey: Valkey, t
     try:
         assert await check.ended() == 0
         seen.append(check.output)
-        assert "HEADSTART_REDIS_URL=***" in check.output
+        assert re.search(r"HEADSTART_REDIS_URL +\*\*\*", check.output)
     finally:
         check.stop()
     for text in seen:

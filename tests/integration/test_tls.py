@@ -170,7 +170,7 @@ async def test_the_commands_and_the_facade_find_their_files_in_the_environment(
         options = ["--ca", files["HEADSTART_CA"], "--client-cert", str(mine.cert)]
         options += ["--client-key", str(mine.key), "--address", address]
         assert (await run("stats", *options))[0] == 0
-        assert (await run("stats", "--address", address))[0] == 1
+        assert (await run("stats", "--address", address))[0] == 4
 
         port = ("--grpc-port", address.rpartition(":")[2])
         assert (await run("healthcheck", *port, **files))[0] == 0

@@ -160,10 +160,14 @@ class Request:
 class MessagesApi:
     """The server, on a free port of the loopback interface. Use it as a context manager."""
 
-    def __init__(self, *, delay: float = 0.0, port: int = 0) -> None:
-        """Serve on `port` (0: a free one), each default answer after `delay` seconds."""
+    def __init__(self, *, delay: float = 0.0, slow: str = "", port: int = 0) -> None:
+        """Serve on `port` (0: a free one), each default answer after `delay` seconds.
+
+        One to a prompt that holds the word `slow` takes a minute.
+        """
         self.requests: list[Request] = []
         self._delay = delay
+        self._slow = slow
         self._replies: deque[Reply] = deque()
         self._closing = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
@@ -198,7 +202,8 @@ class MessagesApi:
         self.requests.append(request)
         if self._replies:
             return self._replies.popleft()
-        return _default_reply(request, self._delay)
+        slow = self._slow and self._slow in request.prompt
+        return _default_reply(request, 60.0 if slow else self._delay)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
@@ -267,9 +272,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--slow", default="", help="a word in prompts that take a minute")
     parser.add_argument("--port", type=int, default=0, help="0, the default, picks a free one")
     arguments = parser.parse_args()
-    with MessagesApi(delay=arguments.delay, port=arguments.port) as api:
+    with MessagesApi(
+        delay=arguments.delay, slow=arguments.slow, port=arguments.port
+    ) as api:
         print(api.url, flush=True)
         try:
             while True:

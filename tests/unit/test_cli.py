@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,11 +27,22 @@ from grpc_status import rpc_status
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.cli import SERVER_COMMANDS, main
+from headstart_service.settings import Settings, variable
 
-OPERATOR_COMMANDS = ("start", "get", "watch", "list", "cancel", "stats", "pipelines")
-COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS)
+OPERATOR_COMMANDS = ("start", "get", "watch", "list", "cancel", "stats", "pipelines", "doctor")
+COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "token", "completion")
 SERVICE = "headstart.v1.PrecomputeService"
 SECRET = "hunter2"
+CODES = {
+    "known": 0,
+    "wrong": code_pb2.INVALID_ARGUMENT,
+    "late": code_pb2.DEADLINE_EXCEEDED,
+    "nobody": code_pb2.UNAUTHENTICATED,
+    "forbidden": code_pb2.PERMISSION_DENIED,
+    "full": code_pb2.RESOURCE_EXHAUSTED,
+    "broken": code_pb2.INTERNAL,
+}
+"""What the service answers about these keys; of others it knows nothing."""
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +60,12 @@ class Games(pb_grpc.PrecomputeServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.unfinished = False
+        self.status: Any = pb.PRECOMPUTE_STATUS_COMPLETED
 
     def _find(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
-        code = {"known": 0, "wrong": code_pb2.INVALID_ARGUMENT}.get(request.key, code_pb2.NOT_FOUND)
+        code = CODES.get(request.key, code_pb2.NOT_FOUND)
         if code:
             status = status_pb2.Status(code=code, message=f"about {request.key}")
             context.abort_with_status(rpc_status.to_status(status))
@@ -65,8 +82,10 @@ class Games(pb_grpc.PrecomputeServiceServicer):
     def GetResults(self, request: Any, context: Any) -> Any:
         self._find(request, context)
         results = pb.GetResultsResponse(
-            key=request.key, pipeline="bridging", revision=1, status=pb.PRECOMPUTE_STATUS_COMPLETED
+            key=request.key, pipeline="bridging", revision=1, status=self.status
         )
+        if self.unfinished:
+            results.steps["null_samples"].state = pb.STEP_STATE_RUNNING
         results.steps["lexical_bridge"].state = pb.STEP_STATE_COMPLETED
         results.bridging.lexical_bridge.extend(["river", "rain"])
         return results
@@ -81,10 +100,11 @@ class Games(pb_grpc.PrecomputeServiceServicer):
         )
 
     def ListPrecomputes(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
         run = pb.PrecomputeSummary(
             namespace="default", key="known", status=pb.PRECOMPUTE_STATUS_COMPLETED, revision=1
         )
-        return pb.ListPrecomputesResponse(precomputes=[run])
+        return pb.ListPrecomputesResponse(precomputes=[run, run])
 
     def GetStats(self, request: Any, context: Any) -> Any:
         return pb.GetStatsResponse(total_cached=1, max_cached=5, status_counts={"completed": 1})
@@ -212,7 +232,7 @@ def test_an_unknown_key_exits_with_3(run: Any, command: str) -> None:
     assert "about unknown" in err
 
 
-@pytest.mark.parametrize("command", OPERATOR_COMMANDS)
+@pytest.mark.parametrize("command", OPERATOR_COMMANDS[:-1])
 def test_every_operators_command_prints_text_and_json(run: Any, command: str) -> None:
     arguments = {
         "start": ["known", "a", "b"],
@@ -234,11 +254,102 @@ def test_results_are_shown_as_a_table_of_steps(run: Any) -> None:
     assert "lexical bridge: river, rain" in out
 
 
-def test_a_server_that_is_away_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("key", "expected"), [("late", 4), ("nobody", 5), ("forbidden", 5), ("full", 6), ("broken", 1)]
+)
+def test_each_kind_of_error_has_its_exit_code(run: Any, key: str, expected: int) -> None:
+    code, out, err = run("get", key)
+    assert (code, out) == (expected, "")
+    assert f"about {key}" in err
+    assert err.startswith("headstart: ")
+    assert err.count("\n") == 1
+
+
+def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(
+    run: Any, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = threading.Event()
+    allowed = []
+
+    def wait(request: Any, context: Any) -> Any:
+        allowed.append(context.time_remaining())
+        context.add_callback(gone.set)
+        gone.wait(20)
+        return pb.GetStatsResponse()
+
+    monkeypatch.setattr(served.games, "GetStats", wait)
+    made = grpc.server(ThreadPoolExecutor(1))
+    pb_grpc.add_PrecomputeServiceServicer_to_server(served.games, made)
+    port = made.add_insecure_port("127.0.0.1:0")
+    made.start()
+    try:
+        assert main(["stats", "--timeout", "100ms", "--address", f"127.0.0.1:{port}"]) == 4
+        assert gone.wait(20), "the server was told of the deadline"
+        assert max(allowed) <= 0.1
+    finally:
+        made.stop(None).wait()
+
+
+def test_complete_tells_a_partial_answer_by_its_exit_code(run: Any, served: Served) -> None:
+    assert run("get", "known", "--complete")[0] == 0
+    served.games.unfinished = True
+    assert run("get", "known")[0] == 0
+    code, out, err = run("get", "known", "--complete")
+    assert code == 7
+    assert "river" in out
+    assert err == "headstart: no result of null_samples\n"
+    assert run("get", "known", "--complete", "--step", "lexical_bridge")[0] == 0
+    assert served.games.requests[-1].required_steps == ["lexical_bridge"]
+    assert run("watch", "known", "--complete")[0] == 7
+
+
+def test_a_watch_exits_with_1_when_the_run_has_failed(run: Any, served: Served) -> None:
+    assert run("watch", "known")[0] == 0
+    served.games.status = pb.PRECOMPUTE_STATUS_FAILED
+    assert run("watch", "known")[0] == 1
+    assert run("get", "known")[0] == 0, "it was asked what there is, and answered"
+
+
+def test_a_list_is_asked_for_by_status_and_cut_at_its_limit(run: Any, served: Served) -> None:
+    code, out, err = run("list", "--status", "failed", "--status", "completed", "--limit", "1")
+    assert (code, out.count("known")) == (0, 1)
+    assert "the first 1" in err
+    (request,) = served.games.requests
+    wanted = [pb.PRECOMPUTE_STATUS_FAILED, pb.PRECOMPUTE_STATUS_COMPLETED]
+    assert (list(request.statuses), request.page_size) == (wanted, 2)
+    assert run("list", "--limit", "0")[1].count("known") == 2
+    assert run("list", "--pipeline", "other", "--json")[1] == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2", 2), ("500ms", 0.5), ("1.5s", 1.5), ("2m", 120), ("1h", 3600)]
+)
+def test_a_time_is_a_number_with_or_without_a_unit(
+    run: Any, served: Served, text: str, seconds: float
+) -> None:
+    assert run("start", "known", "a", "b", "--ttl", text)[0] == 0
+    assert served.games.requests[-1].ttl.ToTimedelta().total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "soon", "1 y", "nan", "inf", ""])
+def test_what_is_no_time_exits_with_2(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert "--wait" in wrong_arguments(capsys, "get", "k", f"--wait={text}")
+    assert "--timeout" in wrong_arguments(capsys, "get", "k", "--timeout", "0")
+
+
+def test_inputs_are_read_from_standard_input(
+    run: Any, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"a": 1}'))
+    assert run("start", "known", "--pipeline", "p", "--inputs", "-")[0] == 0
+    assert served.games.requests[-1].custom.inputs["a"] == 1
+
+
+def test_a_server_that_is_away_exits_with_4(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))  # bound and not listening: refused
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
-        assert main(["get", "known", "--address", address]) == 1
+        assert main(["get", "known", "--address", address]) == 4
     assert capsys.readouterr().err.startswith("headstart: ")
 
 
@@ -257,17 +368,56 @@ def test_a_health_check_tells_serving_by_its_exit_code(
     assert main([*check, "--timeout", "0.5"]) == 1
 
 
-def test_check_config_prints_every_setting_and_no_secret(
+def test_check_config_prints_every_setting_its_source_and_no_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
     monkeypatch.setenv("HEADSTART_REDIS_URL", f"redis://:{SECRET}@db")
-    assert main(["check-config", "--lease", "3", "--pipelines", "a:B,c:D"]) == 0
-    out = capsys.readouterr().out
-    assert "HEADSTART_LEASE=3.0\n" in out
-    assert "HEADSTART_PIPELINES=a:B,c:D\n" in out
-    assert "ANTHROPIC_API_KEY=***" in out
-    assert SECRET not in out
+    pipelines = "tests.support.pipelines:NOOP,tests.support.pipelines:PROBE"
+    command = ["check-config", "--lease", "3", "--pipelines", pipelines]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    lines = [line.split() for line in said.out.splitlines()]
+    assert len(lines) == len(Settings.model_fields) + 1
+    assert ["HEADSTART_LEASE", "3.0", "--lease"] in lines
+    assert ["HEADSTART_PIPELINES", pipelines, "--pipelines"] in lines
+    assert ["ANTHROPIC_API_KEY", "***", "environment"] in lines
+    assert ["HEADSTART_DRAIN", "5.0", "default"] in lines
+    assert (SECRET in said.out, said.err) == (False, "")
+
+    assert main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = {each["variable"]: each for each in told["settings"]}
+    assert list(found) == [variable(name) for name in Settings.model_fields]
+    assert found["HEADSTART_LEASE"] | {"meaning": ""} == {
+        "variable": "HEADSTART_LEASE",
+        "flag": "--lease",
+        "value": 3.0,
+        "source": "--lease",
+        "default": 10.0,
+        "allowed": "a number from 0.5 to 600",
+        "meaning": "",
+    }
+    assert found["HEADSTART_REDIS_URL"]["value"] == "***"
+    assert SECRET not in json.dumps(told)
+
+
+def test_a_variable_that_nobody_reads_is_warned_of_with_the_nearest_that_somebody_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADSTART_REDIS_URI", SECRET)
+    monkeypatch.setenv("HEADSTART_QQQ", "1")
+    monkeypatch.setenv("HEADSTART_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("HEADSTART_API_PORT_50051_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("HEADSTART_TOKEN", SECRET)
+    assert main(["check-config"]) == 0
+    warned = [
+        line.removeprefix("headstart: warning: ") for line in capsys.readouterr().err.splitlines()
+    ]
+    assert warned == [
+        "HEADSTART_QQQ is no setting of Headstart",
+        "HEADSTART_REDIS_URI is no setting of Headstart: did you mean HEADSTART_REDIS_URL?",
+    ]
 
 
 @pytest.mark.parametrize("command", ["check-config", "serve", "worker", "healthcheck"])
@@ -294,7 +444,42 @@ def test_a_url_that_is_none_exits_with_2_and_hides_it(capsys: pytest.CaptureFixt
     assert SECRET not in err
 
 
-@pytest.mark.parametrize("command", [["get", "k"], ["list"], ["--help"], ["start", "k", "a", "b"]])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_completes_commands_options_and_choices(
+    shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", shell]) == 0
+    script = tmp_path / "script"
+    script.write_text(capsys.readouterr().out)
+    found = shutil.which(shell)
+    if found is None:
+        pytest.skip(f"no {shell} here")
+    for typed, wanted in (
+        ("headstart comp", "completion"),
+        ("headstart list --sta", "--status"),
+        ("headstart list --status canc", "cancelled"),
+        ("headstart serve --namespace-m", "--namespace-max-results"),
+    ):
+        asked = {
+            "bash": f"source {script}; COMP_WORDS=({typed}); COMP_CWORD={len(typed.split()) - 1}; "
+            '_shtab_headstart headstart "${COMP_WORDS[-1]}"; echo "${COMPREPLY[@]}"',
+            "fish": f"source {script}; complete -C '{typed}' | string replace -r '\t.*' ''",
+            # zsh completes in its line editor alone: here, that it can read the script.
+            "zsh": f"zsh -n {script} && echo {wanted}",
+        }[shell]
+        done = subprocess.run(
+            [found, "-c", asked], capture_output=True, text=True, timeout=30, check=True
+        )
+        assert done.stdout.split() == [wanted], done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["get", "k"], ["list"], ["--help"], ["start", "k", "a", "b"], ["stats"], ["watch", "k"]),
+        ["doctor"],
+    ],
+)
 def test_an_operators_command_loads_nothing_that_only_servers_have(command: list[str]) -> None:
     code = textwrap.dedent(f"""
         import sys
@@ -303,7 +488,13 @@ def test_an_operators_command_loads_nothing_that_only_servers_have(command: list
             main({[*command, *(["--address", "127.0.0.1:1"] if command != ["--help"] else [])]!r})
         except SystemExit:
             pass
-        heavy = {{"pydantic", "pydantic_settings", "numpy", "redis", "torch", "starlette", "anthropic"}}
+        heavy = {{
+            *("pydantic", "pydantic_settings", "numpy", "redis", "torch", "starlette", "anthropic"),
+            *("uvicorn", "uvloop", "shtab", "h11", "platformdirs", "yaml", "importlib.metadata"),
+            "headstart_service.settings", "headstart_service.operate.doctor.local",
+        }}
+        if {command[0]!r} != "doctor":
+            heavy |= {{"headstart_service.operate.doctor.report", "http.client", "email"}}
         print(sorted(heavy & set(sys.modules)))
     """)
     done = subprocess.run(

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.settings_page import PAGE, page
 from headstart_service.errors import StartupError
+from headstart_service.preflight import load_checked
+from headstart_service.setting_rules import allowed
 from headstart_service.settings import (
     Settings,
     child_environment,
@@ -84,9 +87,72 @@ def test_every_wrong_setting_is_told_with_its_source_value_and_range(
     }
     assert "'soon'" in told["HEADSTART_LEASE"]
     assert "number" in told["HEADSTART_LEASE"]
-    assert "'0': input should be greater than or equal to 1" in told["HEADSTART_PARTITIONS"]
-    assert "'65536': input should be less than or equal to 65535" in told["--http-port"]
-    assert "debug|info|warning|error" in told["--log-level"]
+    assert told["HEADSTART_PARTITIONS"].endswith("'0': must be a whole number from 1 to 1024")
+    assert told["--http-port"].endswith("'65536': must be a whole number from 0 to 65535")
+    assert told["HEADSTART_LEASE"].endswith("must be a number from 0.5 to 600")
+    assert told["--log-level"].endswith("must be debug, info, warning or error")
+
+
+def test_settings_that_do_not_fit_each_other_are_told_together_with_those_that_are_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADSTART_PARTITIONS", "20")
+    monkeypatch.setenv("HEADSTART_REDIS_URL", f"http://:{SECRET}@db")
+    monkeypatch.setenv("HEADSTART_LEASE", "0")
+    monkeypatch.setenv("HEADSTART_TLS_KEY", "/no/such/key")
+    with pytest.raises(StartupError) as caught:
+        load_checked({"max_cached_results": "10", "grpc_port": "8080", "pipelines": "no_such:P"})
+    lines = [line.strip() for line in str(caught.value).splitlines()]
+    assert [line.partition(":")[0] for line in lines] == [
+        "wrong settings",
+        "HEADSTART_LEASE = '0'",
+        "--max-cached-results (HEADSTART_MAX_CACHED_RESULTS)",
+        "HEADSTART_REDIS_URL",
+        "--pipelines (HEADSTART_PIPELINES)",
+        "--grpc-port (HEADSTART_GRPC_PORT)",
+        "HEADSTART_TLS_CERT",
+    ]
+    assert SECRET not in str(caught.value)
+    with pytest.raises(StartupError) as caught:
+        load_checked({"max_cached_results": "10", "grpc_port": "8080"}, listens=False)
+    assert "HEADSTART_TLS" not in str(caught.value), "a worker has no gRPC port"
+    assert "--grpc-port" not in str(caught.value)
+
+
+def test_a_rule_over_several_settings_is_silent_while_one_of_them_is_wrong_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADSTART_TLS_CERT", "\udcff")
+    monkeypatch.setenv("HEADSTART_TLS_KEY", "/no/such/key")
+    with pytest.raises(StartupError) as caught:
+        load_checked({})
+    assert str(caught.value).count("HEADSTART_TLS_CERT") == 1
+    assert str(caught.value).endswith("must be UTF-8")
+
+
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADSTART_GRPC_PORT", "tcp://10.0.0.1:50051")
+    assert "enableServiceLinks: false" in complaints()
+    monkeypatch.setenv("HEADSTART_GRPC_PORT", "port")
+    assert "enableServiceLinks" not in complaints()
+
+
+def test_every_setting_says_what_it_may_be_and_its_own_default_is() -> None:
+    for name, field in Settings.model_fields.items():
+        said = allowed(name, field)
+        assert said != "text" or name in {"anthropic_api_key", "model", "haiku_model"}, name
+        if "from" in said:
+            low, high = (float(each) for each in said.split("from ")[1].split(" to "))
+            assert low <= field.default <= high
+
+
+def test_the_page_of_settings_is_what_the_code_says() -> None:
+    text = PAGE.read_text()
+    assert page(text) == text, "make docs"
+    assert all(f"| `{variable(name)}` |" in text for name in Settings.model_fields)
+    assert str(Path.home()) not in text
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class SentenceEncoder:
         Blocks: the libraries take some 5 s to import, the model 0.5 s. The number of threads is
         torch's for the whole process. Raises StartupError when there is no such model.
         """
-        source = _source(model)
+        source = source_of(model)
         _silence()
         try:
             import torch
@@ -113,8 +113,8 @@ class SentenceEncoder:
         return vectors
 
 
-def _source(model: str) -> str:
-    """Where to load `model` from."""
+def source_of(model: str) -> str:
+    """Where to load `model` from. Raises StartupError when its package is missing."""
     if model not in _DEFAULT_NAMES:
         path = Path(model).expanduser()
         return str(path) if path.is_dir() else model

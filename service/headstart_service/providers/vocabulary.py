@@ -133,6 +133,16 @@ def is_current(directory: Path, model: str, source: str | None = None) -> bool:
     return True
 
 
+def examined(directory: Path, model: str) -> Manifest:
+    """The manifest of a vocabulary whose every byte is as it says; needs no numpy.
+
+    Raises a VocabularyUnusable.
+    """
+    manifest, _ = _check(directory, model, None)
+    _check_embeddings(directory, manifest)
+    return manifest
+
+
 def open_vocabulary(
     directory: Path, model: str, source: str | None = None, *, thorough: bool = False
 ) -> Vocabulary:
@@ -208,16 +218,24 @@ def _check(directory: Path, model: str, source: str | None) -> tuple[Manifest, l
     return manifest, words
 
 
+def _check_embeddings(directory: Path, manifest: Manifest) -> None:
+    path = directory / EMBEDDINGS
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise VocabularyDamaged(f"cannot read {path}: {error.strerror}") from error
+    if found != manifest.embeddings_sha256:
+        raise VocabularyDamaged(f"{EMBEDDINGS} is not what the manifest says")
+
+
 def _map(directory: Path, manifest: Manifest, *, thorough: bool) -> NDArray[np.float32]:
     import numpy as np
 
     path = directory / EMBEDDINGS
     try:
         if thorough:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != manifest.embeddings_sha256:
-                raise VocabularyDamaged(f"{EMBEDDINGS} is not what the manifest says")
+            _check_embeddings(directory, manifest)
         # Not np.load: that opens archives, too.
         mapped = np.lib.format.open_memmap(path, mode="r")
     except VocabularyDamaged:

@@ -1,0 +1,49 @@
+"""Writes the table in docs/settings.md, the reference of every setting, from the settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from headstart_service.config_command import Row, rows
+from headstart_service.settings import Settings
+
+from .pins import ROOT
+
+PAGE = ROOT / "docs" / "settings.md"
+_DEFAULTS: Final = {
+    "HEADSTART_DATA_DIR": "`headstart` in the user's data directory",
+    "HEADSTART_VOCABULARY": "`headstart/vocabulary` in the user's cache directory",
+}
+"""Defaults that depend on who asks."""
+_TABLE: Final = re.compile(r"(?<=<!-- written by make docs -->\n).*?(?=\n\n)", re.DOTALL)
+_HEADING: Final = "| variable | flag | default | allowed | meaning |\n|---|---|---|---|---|"
+
+
+def page(text: str) -> str:
+    """The page with its table as the code has it."""
+    # Built without the environment: the page shows defaults.
+    found = rows(Settings.model_construct(), {})
+    table = "\n".join([_HEADING, *(_line(row) for row in found)])
+    return _TABLE.sub(lambda _: table, text)
+
+
+def _line(row: Row) -> str:
+    default = _DEFAULTS.get(row.variable) or _shown(row.default)
+    flag = f"`{row.flag}`" if row.flag else "none"
+    if row.default is True or row.default is False:
+        flag = f"`{row.flag}`, `--no-{str(row.flag).removeprefix('--')}`"
+    meaning = row.meaning.replace("|", "\\|")
+    return f"| `{row.variable}` | {flag} | {default} | {row.allowed} | {meaning} |"
+
+
+def _shown(value: object) -> str:
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))

@@ -1,0 +1,96 @@
+"""`headstart check-config`: every setting, its value and where that came from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from . import exit_codes
+from .logs import escaped
+from .output import show, table
+from .preflight import flag, load_checked, strangers
+from .security import exposure
+from .setting_rules import allowed
+from .settings import Settings, variable
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting as it is in force. Of a secret, `value` only tells that there is one."""
+
+    variable: str
+    flag: str | None
+    """None for what must not stand among arguments."""
+    value: Any
+    source: str
+    """The flag's name, `environment` or `default`."""
+    default: Any
+    allowed: str
+    meaning: str
+
+
+def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
+    """Print every setting. Raises StartupError that names every wrong one."""
+    settings = load_checked(flags)
+    found = rows(settings, flags)
+    warnings = [*_warnings(settings), *strangers(os.environ)]
+    as_text = table(
+        [
+            ("SETTING", "VALUE", "SOURCE"),
+            *((row.variable, _text(row.value), row.source) for row in found),
+        ]
+    )
+    as_data = {"settings": [asdict(row) for row in found], "warnings": warnings}
+    show(as_data, as_text, as_json=as_json)
+    for warning in warnings:
+        print(f"headstart: warning: {escaped(warning)}", file=sys.stderr)
+    return exit_codes.DONE
+
+
+def rows(settings: Settings, flags: Mapping[str, str]) -> list[Row]:
+    """Every setting, in the order in which they are declared."""
+    return [
+        Row(
+            variable=variable(name),
+            flag=None if name == "anthropic_api_key" else flag(name),
+            value=_plain(getattr(settings, name)),
+            source=_source(name, settings, flags),
+            default=_plain(field.default),
+            allowed=allowed(name, field),
+            meaning=field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _source(name: str, settings: Settings, flags: Mapping[str, str]) -> str:
+    if name in flags:
+        return flag(name)
+    return "environment" if name in settings.model_fields_set else "default"
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    risk = exposure(settings)
+    if risk is not None:
+        yield f"HEADSTART_INSECURE: {risk}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

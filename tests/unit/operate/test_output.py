@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headstart import BridgingResults, PrecomputeStatus, Results, StepReport, StepState, Tensor
+from headstart_service.operate.describing import described, vector
+from headstart_service.output import ago, clipped, coloured, spoken, table
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make standard output a terminal of 40 columns. Not a fixture: pytest takes it back then."""
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 ms"),
+        (0.0004, "0.4 ms"),
+        (0.035, "35 ms"),
+        (0.9999, "1.0 s"),
+        (1.25, "1.2 s"),
+        (59.6, "60 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (1799.9, "30 min"),
+        (7200, "2 h"),
+        (172_800, "2 d"),
+    ],
+)
+def test_a_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
+    assert spoken(seconds) == said
+
+
+def test_a_moment_is_told_from_now() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert ago(None, now) == ""
+    assert ago(now - timedelta(seconds=3), now) == "3.0 s ago"
+    assert ago(now + timedelta(minutes=30), now) == "in 30 min"
+
+
+def test_a_table_is_cut_where_it_is_widest_and_only_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_terminal(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    rows = [("KEY", "ERROR"), ("k" * 10, "e" * 100)]
+    cut = table(rows).splitlines()
+    assert cut[1] == f"{'k' * 10}  {'e' * 27}…"
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert table(rows).splitlines()[1] == f"{'k' * 10}  {'e' * 100}"
+
+
+def test_colours_are_for_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_terminal(monkeypatch)
+    assert coloured("completed", "green") == "\x1b[32mcompleted\x1b[0m"
+    assert "\x1b[31mfailed\x1b[0m" in table([("STATUS",), ("failed",)])
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as context:
+            context.setenv(name, value)
+            assert coloured("completed", "green") == "completed"
+    assert coloured("completed", "green", io.StringIO()) == "completed"
+
+
+def test_what_a_server_tells_cannot_move_the_cursor() -> None:
+    assert "\x1b" not in table([("KEY",), ("\x1b[2J",)])
+    report = StepReport(state=StepState.FAILED, error="\x1b[2J\n", elapsed=None, attempts=1)
+    text = described(results(steps={"a\r": report}, error="\x1b]0;x\x07"))
+    assert not any(sign in text for sign in ("\x1b", "\r", "\x07"))
+    assert text.count("\n") == 2
+
+
+def test_text_is_clipped_with_a_sign_that_it_was() -> None:
+    assert [clipped("abcd", width) for width in (4, 3, 1)] == ["abcd", "ab…", "…"]
+
+
+def results(**changes: object) -> Results:
+    nothing = dict.fromkeys(("created_at", "started_at", "completed_at", "expires_at", "error"))
+    fields: dict[str, object] = {
+        **nothing,
+        "namespace": "default",
+        "key": "k",
+        "pipeline": "p",
+        "revision": 1,
+        "status": PrecomputeStatus.COMPLETED,
+        "steps": {},
+        "bridging": None,
+        "custom": None,
+    }
+    return Results(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_embeddings_are_summarised_and_words_are_whole() -> None:
+    embedding = tuple(i / 1000 for i in range(384))
+    bridging = BridgingResults(
+        anchor_embedding=embedding,
+        target_embedding=None,
+        haiku_clues=("moss",),
+        haiku_embeddings=None,
+        lexical_bridge=("river", "rain"),
+        lexical_embeddings=(embedding, embedding),
+        null_samples=(0.1, 0.2, 0.4),
+        embedding_model="m",
+    )
+    assert described(results(bridging=bridging)).splitlines()[2:] == [
+        "anchor embedding: [0.000, 0.001, 0.002, …] (384 numbers)",
+        "lexical bridge: river, rain",
+        "lexical bridge, embeddings: 2 of 384 numbers",
+        "haiku's bridge: moss",
+        "null samples: 3 from 0.100 to 0.400, median 0.200",
+        "embedding model: m",
+    ]
+
+
+def test_values_of_other_pipelines_are_short() -> None:
+    custom = {
+        "text": "x" * 500,
+        "vector": [0.5] * 100,
+        "tensor": Tensor(shape=(2, 2), values=(1.0, 2.0, 3.0, 4.0)),
+        "data": b"abc",
+        "number": 5,
+        "flags": [True, False, True, False],
+    }
+    lines = described(results(custom=custom)).splitlines()[2:]
+    assert max(map(len, lines)) < 120
+    assert lines[1:] == [
+        "vector: [0.500, 0.500, 0.500, …] (100 numbers)",
+        "tensor: tensor 2 by 2: [1.000, 2.000, 3.000, …] (4 numbers)",
+        "data: 3 bytes",
+        "number: 5",
+        "flags: [true, false, true, false]",
+    ]
+    assert vector([1.0]) == "[1.000] (1 numbers)"
