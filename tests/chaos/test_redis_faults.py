@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.consistency import inconsistencies
 from tests.support.load import Load, Verdict, serves
+from tests.support.processes import health
 from tests.support.proxy import proxy
 from tests.support.rig import FAULTS, Rig, rig
 from tests.support.valkey import Valkey, free_port
@@ -20,17 +21,19 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
 
+LONG = 25.0
+"""Seconds of a wait that waiters, who look again every ten by themselves, never need in full."""
 LANES = 4
 """So many services are broken side by side where one fault takes ten seconds."""
 
 
 @asynccontextmanager
 async def loaded(
-    url: str, name: str, *, forgets: bool = False, **environment: str
+    url: str, name: str, *, forgets: bool = False, wait: float = 2.0, **environment: str
 ) -> AsyncIterator[tuple[Rig, Verdict]]:
     """A service under load; when the context closes, every run has ended as it should."""
     async with rig(url, **environment) as made:
-        load = Load(made.client, name, forgets=forgets)
+        load = Load(made.client, name, forgets=forgets, wait=wait)
         async with load.running(12, pause=0.1):
             yield made, load.verdict
         assert not load.verdict.bad, load.verdict.bad[:5]
@@ -137,21 +140,28 @@ async def test_a_redis_that_is_a_read_only_replica_for_a_while(
 ):
     nowhere = free_port()  # a replica whose master is away keeps its data, and refuses to write
     async with loaded(valkey.url, "replica") as (made, verdict), valkey.client() as redis:
-        for _ in range(FAULTS):
+        for number in range(FAULTS):
             await asyncio.sleep(chance.uniform(0, 0.5))
             await redis.execute_command("REPLICAOF", "127.0.0.1", nowhere)
-            await asyncio.sleep(chance.uniform(0, 0.7))
+            if number % 5:
+                await asyncio.sleep(chance.uniform(0, 0.7))
+            else:  # long enough for everybody to be sent elsewhere
+                await wait_until(lambda: _is_not_serving(made))
             await redis.execute_command("REPLICAOF", "NO", "ONE")
             await serves(made.client)
     assert verdict.failed_calls > 0
     assert inconsistencies([valkey.url]) == []
 
 
+async def _is_not_serving(made: Rig) -> bool:
+    return await health(made.address) == "NOT_SERVING"
+
+
 async def test_announcements_that_are_lost(valkey: Valkey, chance: random.Random):
     """Killed subscriptions, and ones that say nothing for seconds though they seem to live."""
     async with (
         proxy(valkey.port) as between,
-        loaded(f"redis://127.0.0.1:{between.port}", "deaf") as (_, verdict),
+        loaded(f"redis://127.0.0.1:{between.port}", "deaf", wait=LONG) as (_, verdict),
         valkey.client() as redis,
     ):
         for number in range(FAULTS):
@@ -163,4 +173,5 @@ async def test_announcements_that_are_lost(valkey: Valkey, chance: random.Random
                 await asyncio.sleep(chance.uniform(1, 3))
                 between.silent = False
     assert verdict.failed_calls == 0, "every waiter was answered within its wait"
+    assert verdict.outwaited == 0, "with what it waited for"
     assert inconsistencies([valkey.url]) == []
