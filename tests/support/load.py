@@ -40,7 +40,7 @@ class Verdict:
     told: Counter[str] = field(default_factory=Counter)
     """What those errors said."""
     outwaited: int = 0
-    """Waits that ended before their run did."""
+    """Waits that took all the time that they were given."""
     started_again: int = 0
     """Runs that the store had forgotten, so that their callers started them once more."""
 
@@ -115,9 +115,11 @@ class Load:
                     await self._client.start(key, "chain", {"value": number}, timeout=5)
                     begun = True
                     starts += 1
+                began = time.monotonic()
                 results = await self._client.get_results(
                     key, wait=self._wait, timeout=self._wait + 3
                 )
+                self.verdict.outwaited += time.monotonic() - began >= self._wait
             except NotFound:
                 if not self._forgets:
                     self.verdict.lost.append(key)
@@ -131,7 +133,6 @@ class Load:
                 await asyncio.sleep(_BREATH)
             else:
                 if results.status in (PrecomputeStatus.PENDING, PrecomputeStatus.IN_PROGRESS):
-                    self.verdict.outwaited += 1
                     continue
                 self._judge(key, number, starts, results)
                 return
