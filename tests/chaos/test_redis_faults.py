@@ -7,12 +7,15 @@ import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha1
 from pathlib import Path
 
 import pytest
 
+from headstart_service.store.scripts import SOURCES
 from tests.support.consistency import inconsistencies
 from tests.support.load import Load, Verdict, serves
+from tests.support.processes import health
 from tests.support.proxy import proxy
 from tests.support.rig import FAULTS, Rig, rig
 from tests.support.valkey import Valkey, free_port
@@ -20,17 +23,23 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
 
+LONG = 25.0
+"""Seconds of a wait that waiters, who look again every ten by themselves, never need in full."""
+CUT = ("start", "claim", "commit", "read")
+"""The scripts of which requests or replies are cut."""
+BURST = 20
+"""So many runs are started at once when Redis begins to hang, so that claims are on their way."""
 LANES = 4
 """So many services are broken side by side where one fault takes ten seconds."""
 
 
 @asynccontextmanager
 async def loaded(
-    url: str, name: str, *, forgets: bool = False, **environment: str
+    url: str, name: str, *, forgets: bool = False, wait: float = 2.0, **environment: str
 ) -> AsyncIterator[tuple[Rig, Verdict]]:
     """A service under load; when the context closes, every run has ended as it should."""
     async with rig(url, **environment) as made:
-        load = Load(made.client, name, forgets=forgets)
+        load = Load(made.client, name, forgets=forgets, wait=wait)
         async with load.running(12, pause=0.1):
             yield made, load.verdict
         assert not load.verdict.bad, load.verdict.bad[:5]
@@ -89,14 +98,18 @@ async def test_a_redis_that_hangs_for_ten_seconds(tmp_path: Path, chance: random
         assert valkey.process is not None
         try:
             async with loaded(valkey.url, f"hang{number}") as (made, _):
+                burst = Load(made.client, f"burst{number}")
                 for _ in range(FAULTS // LANES):
                     await asyncio.sleep(chance.uniform(0, 1.0))
-                    valkey.process.send_signal(signal.SIGSTOP)
-                    try:
-                        await asyncio.sleep(10)
-                    finally:
-                        valkey.process.send_signal(signal.SIGCONT)
+                    async with burst.running(BURST):
+                        await asyncio.sleep(chance.uniform(0, 0.1))
+                        valkey.process.send_signal(signal.SIGSTOP)
+                        try:
+                            await asyncio.sleep(10)
+                        finally:
+                            valkey.process.send_signal(signal.SIGCONT)
                     await serves(made.client)
+                assert not burst.verdict.bad, burst.verdict.bad[:5]
             assert inconsistencies([valkey.url]) == []
         finally:
             await valkey.kill()
@@ -113,10 +126,17 @@ async def test_connections_that_are_cut_in_the_middle_of_a_command(
         async with loaded(f"redis://127.0.0.1:{between.port}", "cut"):
             for number in range(2 * FAULTS):
                 await asyncio.sleep(chance.uniform(0, 0.3))
-                between.cut_next(in_reply=number % 2 == 0)
-                await wait_until(lambda: not between.doomed)
+                script = SOURCES[chance.choice(CUT)]
+                before = between.cuts
+                between.cut_next(_name(script), in_reply=number % 2 == 0)
+                await wait_until(lambda before=before: between.cuts > before)
         assert between.cuts >= 2 * FAULTS
     assert inconsistencies([valkey.url]) == []
+
+
+def _name(script: str) -> bytes:
+    """By which Redis is asked to run a script that it has."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
 
 
 async def test_a_redis_whose_memory_is_full(valkey: Valkey, chance: random.Random):
@@ -137,30 +157,38 @@ async def test_a_redis_that_is_a_read_only_replica_for_a_while(
 ):
     nowhere = free_port()  # a replica whose master is away keeps its data, and refuses to write
     async with loaded(valkey.url, "replica") as (made, verdict), valkey.client() as redis:
-        for _ in range(FAULTS):
+        for number in range(FAULTS):
             await asyncio.sleep(chance.uniform(0, 0.5))
             await redis.execute_command("REPLICAOF", "127.0.0.1", nowhere)
-            await asyncio.sleep(chance.uniform(0, 0.7))
+            if number % 5:
+                await asyncio.sleep(chance.uniform(0, 0.7))
+            else:  # long enough for everybody to be sent elsewhere
+                await wait_until(lambda: _is_not_serving(made))
             await redis.execute_command("REPLICAOF", "NO", "ONE")
             await serves(made.client)
     assert verdict.failed_calls > 0
     assert inconsistencies([valkey.url]) == []
 
 
+async def _is_not_serving(made: Rig) -> bool:
+    return await health(made.address) == "NOT_SERVING"
+
+
 async def test_announcements_that_are_lost(valkey: Valkey, chance: random.Random):
     """Killed subscriptions, and ones that say nothing for seconds though they seem to live."""
     async with (
         proxy(valkey.port) as between,
-        loaded(f"redis://127.0.0.1:{between.port}", "deaf") as (_, verdict),
+        loaded(f"redis://127.0.0.1:{between.port}", "deaf", wait=LONG) as (_, verdict),
         valkey.client() as redis,
     ):
         for number in range(FAULTS):
             await asyncio.sleep(chance.uniform(0, 0.5))
-            if number % 2:
+            if number < FAULTS // 2:
                 await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            else:
+            else:  # and no subscription is made anew that would have everybody look again
                 between.silent = True
                 await asyncio.sleep(chance.uniform(1, 3))
                 between.silent = False
     assert verdict.failed_calls == 0, "every waiter was answered within its wait"
+    assert verdict.outwaited == 0, "and not only at its end"
     assert inconsistencies([valkey.url]) == []

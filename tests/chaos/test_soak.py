@@ -115,7 +115,7 @@ class Faults:
         self._between.cut()
 
     async def _cut_one(self) -> None:
-        self._between.cut_next(in_reply=self._chance.random() < 0.5)
+        self._between.cut_next(b"EVALSHA", in_reply=self._chance.random() < 0.5)
 
     async def _deaf(self) -> None:
         await self._redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")

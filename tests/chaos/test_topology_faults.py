@@ -20,10 +20,6 @@ pytestmark = pytest.mark.chaos
 PARTITIONS = 4
 
 
-@pytest.mark.xfail(
-    reason="killed every few seconds, after some failovers the sentinel itself promotes nobody",
-    strict=False,
-)
 async def test_a_sentinel_promotes_the_replica_of_a_killed_master(
     tmp_path: Path, chance: random.Random
 ):

@@ -254,6 +254,18 @@ async def test_full_memory_refuses_starts_changes_nothing_and_lets_the_rest_go_o
         assert (await backend.store.read(KEY)).summary.status is Status.COMPLETED
 
 
+async def test_a_redis_that_refuses_to_write_counts_as_away(
+    valkey: Valkey, api: RedisStore
+) -> None:
+    await api.ping()
+    async with valkey.client() as redis:
+        await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable):
+            await api.ping()
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+    await api.ping()
+
+
 async def test_a_lost_subscription_is_told(valkey: Valkey, backend: Backend) -> None:
     async with backend.announcements() as heard:
         listening = asyncio.ensure_future(anext(heard))

@@ -186,6 +186,7 @@ def cluster(directory: Path) -> Iterator[Deployment]:
             bus = client.config_get("cluster-port")["cluster-port"]
             clients[0].execute_command("CLUSTER MEET", "127.0.0.1", url.rpartition(":")[2], bus)
         eventually(lambda: all(_formed(client) for client in clients))
+        eventually(lambda: len({_slots(client) for client in clients}) == 1)
         hosts = ",".join(url.removeprefix("redis://") for url in urls)
         yield Deployment(f"redis+cluster://{hosts}", tuple(urls))
 
@@ -228,3 +229,9 @@ def _answers(url: str) -> bool:
 def _formed(client: Redis) -> bool:
     info = client.execute_command("CLUSTER INFO")
     return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
+
+
+def _slots(client: Redis) -> tuple[tuple[int, int, int], ...]:
+    """Which port has which slots, as this node knows it."""
+    found = client.execute_command("CLUSTER SLOTS")
+    return tuple(sorted((first, last, master[1]) for first, last, master, *_ in found))

@@ -39,6 +39,8 @@ class Verdict:
     """Those of them that were told that there is no room."""
     told: Counter[str] = field(default_factory=Counter)
     """What those errors said."""
+    outwaited: int = 0
+    """Waits that took all the time that they were given."""
     started_again: int = 0
     """Runs that the store had forgotten, so that their callers started them once more."""
 
@@ -57,8 +59,13 @@ class Verdict:
 class Load:
     """Callers, each of which starts a run of `chain`, waits for its result, and judges it."""
 
-    def __init__(self, client: PrecomputeClient, name: str, *, forgets: bool = False) -> None:
-        """With `forgets`, the store may lose runs; their callers then start them anew."""
+    def __init__(
+        self, client: PrecomputeClient, name: str, *, forgets: bool = False, wait: float = 2.0
+    ) -> None:
+        """With `forgets`, the store may lose runs; their callers then start them anew.
+
+        Each call waits `wait` seconds for its run's end.
+        """
         self.verdict = Verdict()
         self.numbers = 0
         self.pause = 0.0
@@ -66,6 +73,7 @@ class Load:
         self._client = client
         self._name = name
         self._forgets = forgets
+        self._wait = wait
         self._open = False
 
     @asynccontextmanager
@@ -107,7 +115,11 @@ class Load:
                     await self._client.start(key, "chain", {"value": number}, timeout=5)
                     begun = True
                     starts += 1
-                results = await self._client.get_results(key, wait=2.0, timeout=5)
+                began = time.monotonic()
+                results = await self._client.get_results(
+                    key, wait=self._wait, timeout=self._wait + 3
+                )
+                self.verdict.outwaited += time.monotonic() - began >= self._wait
             except NotFound:
                 if not self._forgets:
                     self.verdict.lost.append(key)

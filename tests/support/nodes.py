@@ -15,6 +15,13 @@ from tests.support.deployments import SENTINEL_SERVICE, eventually, executable
 from tests.support.valkey import free_port
 
 SLOTS = 16384
+_DOWN_AFTER = 2000
+"""Milliseconds of silence after which a sentinel takes a master for dead.
+
+It must be well above 1000. A sentinel counts them from the moment it switches to a new master, and
+sends that its first PING after a second, or after as long as this if it is shorter: with 500 it takes
+every new master for dead before it has asked, and promotes the one that was just replaced.
+"""
 
 
 class Node:
@@ -71,14 +78,14 @@ class SentinelPair:
         for node in (*self.nodes, self.sentinel):
             stack.callback(node.kill)
         rules = [f"monitor {SENTINEL_SERVICE} 127.0.0.1 {first.port} 1"]
-        rules += [f"down-after-milliseconds {SENTINEL_SERVICE} 500"]
+        rules += [f"down-after-milliseconds {SENTINEL_SERVICE} {_DOWN_AFTER}"]
         rules += [f"failover-timeout {SENTINEL_SERVICE} 1000"]
         (directory / "sentinel.conf").write_text("".join(f"sentinel {r}\n" for r in rules))
         first.start()
         second.start("--replicaof", "127.0.0.1", str(first.port))
         self.sentinel.start()
-        eventually(lambda: self.sentinel.asks("SENTINEL", "REPLICAS", SENTINEL_SERVICE))
         eventually(lambda: second.role == "slave")
+        eventually(self._sees_a_replica)
 
     @property
     def url(self) -> str:
@@ -98,6 +105,14 @@ class SentinelPair:
         eventually(lambda: heir.role == "master" and self.master is heir, 60)
         old.start("--replicaof", "127.0.0.1", str(heir.port))
         eventually(lambda: old.role == "slave", 60)
+        eventually(self._sees_a_replica, 60)
+
+    def _sees_a_replica(self) -> bool:
+        """Whether the sentinel knows a replica that it would promote."""
+        replies = self.sentinel.asks("SENTINEL", "REPLICAS", SENTINEL_SERVICE) or ()
+        found = [dict(zip(each[::2], each[1::2], strict=True)) for each in replies]
+        healthy = (b"slave", b"ok")
+        return any((each[b"flags"], each[b"master-link-status"]) == healthy for each in found)
 
 
 class SixNodes:

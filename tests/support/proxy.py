@@ -19,6 +19,8 @@ class _Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     subscribed: bool = False
+    doomed: bool = False
+    """Whether it is cut in the middle of the next reply."""
 
     def cut(self) -> None:
         for end in (self.client, self.server):
@@ -33,8 +35,8 @@ class Proxy:
     links: set[_Link] = field(default_factory=set)
     silent: bool = False
     """Whether what the server publishes to subscribers is swallowed: a half-dead connection."""
-    doomed: int = 0
-    """So many links are cut in the middle of the next request, or of its reply."""
+    doomed: bytes | None = None
+    """What a request has in it in the middle of which, or of its reply, its link is cut."""
     in_reply: bool = False
     cuts: int = 0
 
@@ -46,9 +48,9 @@ class Proxy:
         self.cuts += cut
         return cut
 
-    def cut_next(self, *, in_reply: bool) -> None:
-        """Cut the next connection that is used: half its request has gone, or half its reply."""
-        self.doomed, self.in_reply = 1, in_reply
+    def cut_next(self, of: bytes, *, in_reply: bool) -> None:
+        """Cut the connection of the next such request: half of it has gone, or half its reply."""
+        self.doomed, self.in_reply = of, in_reply
 
     async def _pump(
         self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, reply: bool
@@ -59,8 +61,9 @@ class Proxy:
                     link.subscribed = True
                 if reply and link.subscribed and self.silent:
                     continue
-                if self.doomed and reply is self.in_reply and not link.subscribed:
-                    self.doomed -= 1
+                if not reply and self.doomed and self.doomed in data:
+                    self.doomed, link.doomed = None, True
+                if link.doomed and reply is self.in_reply:
                     self.cuts += 1
                     sink.write(data[: len(data) // 2])
                     await sink.drain()

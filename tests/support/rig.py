@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,12 +38,21 @@ async def rig(redis_url: str, workers: int = 2, **environment: str) -> AsyncIter
     """All of it while the context is open."""
     settings = SETTINGS | environment
     async with AsyncExitStack() as stack:
-        server, address = await stack.enter_async_context(api(redis_url, **settings))
-        made = await asyncio.gather(
-            *(stack.enter_async_context(worker(redis_url, **settings)) for _ in range(workers))
-        )
-        client = await stack.enter_async_context(PrecomputeClient(address))
-        yield Rig(server, list(made), client, address)
+        enter = stack.enter_async_context
+        async with asyncio.TaskGroup() as starting:
+            served = starting.create_task(enter(api(redis_url, **settings)))
+            working = [
+                starting.create_task(enter(worker(redis_url, **settings))) for _ in range(workers)
+            ]
+        server, address = served.result()
+        made = [each.result() for each in working]
+        client = await enter(PrecomputeClient(address))
+        try:
+            yield Rig(server, made, client, address)
+        finally:
+            for process in (server, *made):  # all at once: each takes some seconds to stop
+                if process.alive:
+                    process.send(signal.SIGTERM)
 
 
 class Fleet:

@@ -78,7 +78,21 @@ def open_client(url: str, patience: Patience) -> Client:
 
 
 class _Cluster(RedisCluster):
-    """Closes its connections even when the last that it heard of the cluster was an error."""
+    """Asks the right node from the first command on, and of no other where that is.
+
+    It closes its connections even when the last that it heard of the cluster was an error.
+    """
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        # Before it knows the slots, redis-py sends a command to any node, and learns by MOVED.
+        await self.initialize()
+        return await super().execute_command(*args, **kwargs)
+
+    async def _determine_slot(self, command: str, *args: Any) -> int:
+        if command == "XREADGROUP":
+            # redis-py asks some node, which may be away, for the keys: here they stand behind it.
+            return self.keyslot(args[args.index(b"STREAMS") + 1])
+        return await super()._determine_slot(command, *args)
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -93,6 +107,9 @@ def _open_cluster(parts: SplitResult, patience: Patience) -> RedisCluster:
         # A node refuses, rather than waits, when its connections are all in use. Callers take
         # turns; the rest is for what redis-py asks meanwhile on its own account.
         max_connections=patience.connections * 2,
+        # Each MOVED corrects its slot. By default every fifth cuts all connections, those on which
+        # others wait included.
+        reinitialize_steps=0,
         **(_common(patience) | options),
     )
 
