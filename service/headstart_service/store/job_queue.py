@@ -304,10 +304,14 @@ def _claim(job: Job, reply: Reply) -> Claim:
     if inputs is None:
         raise ValueError("no inputs")
     ended = {}
+    trace = ""
     for field, value in zip(fields[::2], fields[1::2], strict=True):
+        if field == b"trace":
+            trace = value.decode(errors="replace")
+            continue
         name = field.decode().removeprefix("s:")
         state = StepState(chr(value[0]))
         if not state.ended:
             raise ValueError(f"{name} has not ended")
         ended[name] = StepRecord(name, state, value[1:])
-    return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended)
+    return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended, trace)
