@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace, main: Callable[[Settings], Coroutine[Any, 
     """Run a server until it is stopped; tell a StartupError in one message."""
     try:
         settings = _settings(options)
-        set_up_logging(settings.log_level)
+        set_up_logging(settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_until_stopped(main(settings)))
     except StartupError as error:
@@ -170,7 +170,7 @@ def _build_vocabulary(options: argparse.Namespace) -> int:
         return _fail(_missing(error))
     try:
         settings = _settings(options)
-        set_up_logging(settings.log_level)
+        set_up_logging(settings.log_level, settings.log_format)
         build_vocabulary(settings, words=options.words, force=options.force)
     except StartupError as error:
         return _fail(error)

@@ -130,10 +130,9 @@ class RedisStore:
             # Partitions fill and drain alike: the others have about as much before them.
             delay = self._pace.delay(int(reply[2]) * rules.partitions)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
-        # A reply ends where Lua has nothing more to say.
-        carried = reply[3].decode(errors="replace") if len(reply) > 3 else ""
-        outcome, status = Outcome(reply[0].decode()), Status(reply[1].decode())
-        return Started(outcome, status, int(reply[2]), carried)
+        outcome, status, revision, *carried = reply
+        trace = carried[0].decode(errors="replace") if carried and carried[0] else ""
+        return Started(Outcome(outcome.decode()), Status(status.decode()), int(revision), trace)
 
     async def read(self, key: RunKey) -> Snapshot:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""
