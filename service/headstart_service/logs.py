@@ -28,6 +28,11 @@ _TRACEBACK_LIMIT: Final = 16_000
 _ALSO_AS_TEXT: Final = ("trace_id", "inputs")
 _COLOURS: Final = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
 _PLAIN: Final = "\033[0m"
+_NOISY: Final = (
+    *("uvicorn", "httpx", "httpcore", "httpx2", "httpcore2", "anthropic"),
+    *("grpc", "sentence_transformers"),
+)
+"""Others' loggers whose debug lines are theirs to read."""
 
 _INSIDE: ContextVar[Mapping[str, Any]] = ContextVar("headstart_log_fields", default={})  # noqa: B039  # never changed
 
@@ -120,7 +125,7 @@ def set_up_logging(level: str, log_format: str = "text") -> None:
         handler.setFormatter(OneLineFormatter(colours=colours))
     handler.addFilter(_Where())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    for noisy in ("uvicorn", "httpx", "httpcore", "anthropic", "sentence_transformers"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
