@@ -38,7 +38,7 @@ _SEEN = 0.1
 _UPKEEP = frozenset({"CLIENT", "EVALSHA", "EVAL", "SCRIPT", "XREADGROUP", "XAUTOCLAIM", "PING"})
 HEAVY = (
     *("numpy", "torch", "sentence_transformers", "transformers", "anthropic", "wordfreq"),
-    "opentelemetry",
+    *("opentelemetry.sdk.trace", "opentelemetry.exporter"),
 )
 
 

@@ -120,7 +120,7 @@ def collecting() -> Iterator[Collector]:
     collected = Collector()
 
     class Servicer(collector_grpc.TraceServiceServicer):
-        def Export(self, request: Any, context: Any) -> Any:
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
             collected.add(request)
             return collector.ExportTraceServiceResponse()
 

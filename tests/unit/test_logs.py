@@ -133,7 +133,7 @@ def test_a_line_that_somebody_fills_in_wrongly_is_still_json(monkeypatch) -> Non
     ],
 )
 def test_lines_are_json_in_a_pod_and_text_where_a_person_looks_on(
-    log_format: str, pod: bool, terminal: bool, expected: bool, monkeypatch
+    log_format: str, *, pod: bool, terminal: bool, expected: bool, monkeypatch
 ) -> None:
     if pod:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
@@ -146,7 +146,7 @@ def test_lines_are_json_in_a_pod_and_text_where_a_person_looks_on(
 
 
 @pytest.mark.parametrize(("terminal", "coloured"), [(True, True), (False, False)])
-def test_only_a_terminal_gets_colours(terminal: bool, coloured: bool, monkeypatch) -> None:
+def test_only_a_terminal_gets_colours(*, terminal: bool, coloured: bool, monkeypatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     with written("text", monkeypatch, terminal=terminal) as stream:
         LOG.warning("look")

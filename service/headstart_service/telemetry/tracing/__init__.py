@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,6 @@ def tracing(role: str, *, on: bool) -> AbstractAsyncContextManager[Tracing | Non
     """
     if not on:
         return nullcontext()
-    # The exporter's threads are inside gRPC while `serve` starts its worker. That fork is followed by
-    # an exec, so it needs none of gRPC's handlers, which would only log that they cannot run.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     try:
         from .tracing import opened
     except ImportError as error:
