@@ -19,6 +19,7 @@ from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
 from .engine.pace import Pace
 from .errors import StartupError, StoreUnavailable
+from .logs import wants_json
 from .process import redis_client, registry, store_rules, wait_for_store
 from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
@@ -28,6 +29,7 @@ from .store.events import subscription
 from .store.keys import PartitionKeys
 from .store.redis_store import RedisStore
 from .supervisor import WorkerProcess
+from .telemetry.tracing import tracing
 from .web.server import http_server
 
 log = logging.getLogger(__name__)
@@ -49,10 +51,13 @@ Headstart serves on {address}. Try:
 class _Readiness:
     """Whether a request could be served: the store answers and, at first, the worker is warm."""
 
-    def __init__(self, store: RedisStore, health: Health, worker: WorkerProcess | None) -> None:
+    def __init__(
+        self, store: RedisStore, health: Health, worker: WorkerProcess | None, *, quiet: bool
+    ) -> None:
         self._store = store
         self._health = health
         self._worker = worker
+        self._quiet = quiet
         self.serving = False
 
     async def watch(self, address: str, how: str) -> None:
@@ -78,7 +83,9 @@ class _Readiness:
                 log.info("serving" if serving else "not serving: the store is away")
             if serving and not said:
                 said = True
-                print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
+                # Among JSON lines, a hint for people would be a line that nobody can read.
+                if not self._quiet:
+                    print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
             await asyncio.sleep(_CHECK_EVERY)
 
 
@@ -109,6 +116,7 @@ async def serve(settings: Settings) -> None:
     tokens = token_file(settings)
     known = registry(settings)
     async with AsyncExitStack() as stack:
+        traced = await stack.enter_async_context(tracing("api", on=settings.tracing))
         if settings.redis_url:
             url = settings.redis_url.get_secret_value()
         else:
@@ -128,13 +136,14 @@ async def serve(settings: Settings) -> None:
         channels = [PartitionKeys(p).events for p in range(settings.partitions)]
         hub = Hub(store, lambda: subscription(events, channels), cache, pace)
         servicer = PrecomputeServicer(
-            store,
+            traced.store(store) if traced else store,
             known,
             ResultReader(hub, cache, known),
             ApiRules(
                 result_ttl=settings.result_ttl,
                 max_records=settings.max_cached_results,
                 separate=tokens is not None,
+                log_inputs=settings.log_inputs,
             ),
         )
         health = Health()
@@ -142,7 +151,7 @@ async def serve(settings: Settings) -> None:
         worker = None
         if settings.worker:
             worker = WorkerProcess(child_environment(settings, redis_url=url), settings.drain)
-        readiness = _Readiness(store, health, worker)
+        readiness = _Readiness(store, health, worker, quiet=wants_json(settings.log_format))
 
         listening = await stack.enter_async_context(asyncio.TaskGroup())
         http_port = await stack.enter_async_context(
@@ -152,7 +161,14 @@ async def serve(settings: Settings) -> None:
         limits = CallLimits(
             waiters=settings.max_waiters, watches=settings.max_watches, calls=settings.max_calls
         )
-        server = build_server(servicer, health, limits, access, reflects=settings.reflection)
+        server = build_server(
+            servicer,
+            health,
+            limits,
+            access,
+            reflects=settings.reflection,
+            wrap=traced.calls() if traced else None,
+        )
         grpc_port = _bind(server, settings, tls)
         stack.push_async_callback(server.stop, settings.drain)
         stack.callback(hub.release)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from . import exit_codes
-from .logs import escaped
+from .escaping import escaped
 from .output import show, table
 from .preflight import flag, load_checked, strangers
 from .security import exposure

@@ -125,6 +125,8 @@ class Started:
     outcome: Outcome
     status: Status
     revision: int
+    trace: str = ""
+    """Of a start that joined and was traced itself: the W3C trace context that the run carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,8 @@ class Claim:
     inputs: bytes
     ended: Mapping[str, StepRecord]
     """The steps that an earlier holder, or an earlier revision, has ended."""
+    trace: str = ""
+    """The W3C trace context of the start that queued it, if that was traced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final, TextIO
 
-from .logs import escaped
+from .escaping import escaped
 
 _GAP: Final = "  "
 _NARROWEST: Final = 8

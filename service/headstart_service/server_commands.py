@@ -96,7 +96,7 @@ def _run(
     """Run a server until it is stopped; tell a StartupError in one message."""
     try:
         settings = load_checked(_flags(options), listens=listens)
-        set_up_logging(settings.log_level)
+        set_up_logging(settings.log_level, settings.log_format)
         if not getattr(options, "exit_with_parent", False):  # whose parent has said it
             warn_of_unknown()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -172,7 +172,7 @@ def _build_vocabulary(options: argparse.Namespace) -> int:
         return _fail(_missing(error))
     try:
         settings = _settings(options)
-        set_up_logging(settings.log_level)
+        set_up_logging(settings.log_level, settings.log_format)
         build_vocabulary(settings, words=options.words, force=options.force)
     except StartupError as error:
         return _fail(error)

@@ -165,6 +165,19 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|text|json)$",
+        description="How log lines look: text, json, or auto: json in a pod, else text.",
+    )
+    log_inputs: bool = Field(
+        False, description="Whether the log shows what runs are about; they may be personal."
+    )
+    tracing: bool = Field(
+        False,
+        description="Whether OpenTelemetry spans are exported; OTEL_EXPORTER_OTLP_ENDPOINT says "
+        "where to.",
+    )
 
     @property
     def url_host(self) -> str:

@@ -16,8 +16,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .engine.fields import fields
+from .engine.observe import WorkObserver, WorkObservers
+from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
+from .logs import wants_json
 from .pipelines.bridging.scan import VocabularyScan
 from .process import redis_client, registry, store_rules, wait_for_store
 from .providers.anthropic import HaikuModel
@@ -31,10 +35,13 @@ from .settings import Settings
 from .store.connect import BLOCKING, WORKER
 from .store.job_queue import RedisJobQueue
 from .supervisor import READY_LINE
+from .telemetry.tracing import tracing
 from .web.server import http_server
+from .work_log import WorkLog
 
 if TYPE_CHECKING:
     from .providers.vocabulary import Encode
+    from .telemetry.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +62,7 @@ async def work(settings: Settings, *, child: bool) -> None:
     known = registry(settings)
     ready = asyncio.Event()
     async with AsyncExitStack() as stack:
+        traced = await stack.enter_async_context(tracing("worker", on=settings.tracing))
         if not child:
             port = await stack.enter_async_context(
                 http_server(
@@ -73,7 +81,7 @@ async def work(settings: Settings, *, child: bool) -> None:
         unknown = wanted - PROVIDERS
         if unknown:
             raise StartupError(f"steps need what no one provides: {', '.join(sorted(unknown))}")
-        providers = await stack.enter_async_context(_providers(settings, wanted))
+        providers = await stack.enter_async_context(_providers(settings, wanted, traced))
         queue = RedisJobQueue(
             client, blocking, store_rules(settings), lease=settings.lease, budget=_STORE_BUDGET
         )
@@ -84,10 +92,17 @@ async def work(settings: Settings, *, child: bool) -> None:
             lease=settings.lease,
             drain=settings.drain,
         )
-        worker = Worker(queue, known, providers, rules)
+        observers: list[WorkObserver] = [WorkLog(rules.name, inputs=settings.log_inputs)]
+        ledger: RunLedger = queue
+        if traced:
+            # Outside the log, whose lines tell the ids of the spans that they are written in.
+            observers.insert(0, traced.work(rules.name))
+            ledger = traced.ledger(queue)
+        worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger)
         ready.set()
-        log.info("worker %s takes jobs", rules.name)
-        print(READY_LINE, flush=True)
+        log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
+        if child or not wants_json(settings.log_format):
+            print(READY_LINE, flush=True)
         await _until_cancelled(worker)
 
 
@@ -104,7 +119,7 @@ async def _until_cancelled(worker: Worker) -> None:
 
 @asynccontextmanager
 async def _providers(
-    settings: Settings, wanted: AbstractSet[str]
+    settings: Settings, wanted: AbstractSet[str], traced: Tracing | None
 ) -> AsyncIterator[Mapping[str, Any]]:
     """What steps may name as a parameter: those of `PROVIDERS` that are wanted."""
     providers: dict[str, Any] = {}
@@ -131,7 +146,9 @@ async def _providers(
             await scan.relevance(*vocabulary.matrix[:2])
         if "embedder" in wanted:
             providers["embedder"] = RememberingEmbedder(
-                embedder, known, remembered=settings.word_cache
+                traced.embedder(embedder) if traced else embedder,
+                known,
+                remembered=settings.word_cache,
             )
         if "language_model" in wanted:
             key = settings.anthropic_api_key
@@ -140,6 +157,7 @@ async def _providers(
                     api_key=key.get_secret_value() if key else None,
                     model=settings.haiku_model,
                     base_url=settings.anthropic_base_url,
+                    open_telemetry=traced.language_model() if traced else None,
                 )
             )
         yield providers

@@ -275,9 +275,7 @@ def main() -> None:
     parser.add_argument("--slow", default="", help="a word in prompts that take a minute")
     parser.add_argument("--port", type=int, default=0, help="0, the default, picks a free one")
     arguments = parser.parse_args()
-    with MessagesApi(
-        delay=arguments.delay, slow=arguments.slow, port=arguments.port
-    ) as api:
+    with MessagesApi(delay=arguments.delay, slow=arguments.slow, port=arguments.port) as api:
         print(api.url, flush=True)
         try:
             while True:

@@ -128,7 +128,7 @@ async def serving(*flags: str, **environment: str) -> AsyncIterator[tuple[Proces
 async def address_of(process: Process) -> str:
     """The gRPC address of a `serve` process, once it serves."""
     found = await process.says(r"gRPC on (\S+), HTTP on")
-    await process.says(r"Headstart serves on")
+    await process.says(r'Headstart serves on|"message":"serving"')
     return found[1]
 
 
@@ -144,7 +144,7 @@ async def worker(redis_url: str, **environment: str) -> AsyncIterator[Process]:
     """A worker process that takes jobs."""
     settings = {"HEADSTART_REDIS_URL": redis_url, "HEADSTART_HTTP_PORT": "0"}
     async with headstart("worker", **(settings | environment)) as process:
-        await process.says("headstart worker ready")
+        await process.says("headstart worker ready|takes jobs")
         yield process
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -39,6 +39,11 @@ _OPTIONS = (
 )
 
 
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Wrap = Callable[[str, Handler], Handler]
+"""Given a method's name and its handler; gives one that does the same, and more beside."""
+
+
 class Health:
     """gRPC health of the service and of the server as a whole."""
 
@@ -64,10 +69,17 @@ def build_server(
     access: Access | None = None,
     *,
     reflects: bool = True,
+    wrap: Wrap | None = None,
 ) -> Server:
-    """A server that is not bound to a port yet; with `access` its calls need a token."""
+    """A server that is not bound to a port yet; with `access` its calls need a token.
+
+    Each of the service's methods has its handler wrapped in `wrap`, if that is given.
+    """
     server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((_handlers(servicer, limits or CallLimits(), access),))
+    methods = _handlers(servicer, limits or CallLimits(), access)
+    if wrap is not None:
+        methods = {name: wrap(name, handler) for name, handler in methods.items()}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server  # it ships no types
     add_health(health_service.servicer, server)
     if reflects:
@@ -99,7 +111,7 @@ class _Reflection(reflection.aio.ReflectionServicer):
 
 def _handlers(
     servicer: PrecomputeServicer, limits: CallLimits, access: Access | None
-) -> grpc.GenericRpcHandler:
+) -> dict[str, Handler]:
     """The methods by name, each inside its gate and behind its check.
 
     Errors are caught and tokens checked here: an interceptor would cost more a call. Requests are
@@ -144,7 +156,7 @@ def _handlers(
             async for response in responses:
                 yield response
 
-    methods = {
+    return {
         "StartPrecompute": unary(servicer.start_precompute, pb.StartPrecomputeRequest, writes),
         # Without a serializer the bytes go out as they are.
         "GetResults": grpc.unary_unary_rpc_method_handler(get_or_ready),
@@ -155,7 +167,6 @@ def _handlers(
         "ListPipelines": unary(servicer.list_pipelines, pb.ListPipelinesRequest, known),
         "GetStats": unary(servicer.get_stats, pb.GetStatsRequest, lists),
     }
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
 def _ready(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from grpc.aio import ServicerContext
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import DEFAULT_NAMESPACE, RunKey, RunPlan, Status
+from ..domain import DEFAULT_NAMESPACE, RunKey, RunPlan, Started, Status
+from ..engine.fields import fields
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
 from . import convert
 from .ports import RunStore
 from .reader import ResultReader
+
+log = logging.getLogger(__name__)
 
 Context = ServicerContext[Any, Any]
 
@@ -36,6 +40,8 @@ class ApiRules:
     max_records: int
     separate: bool = False
     """Whether a namespace may learn nothing of the others: not even how much they have queued."""
+    log_inputs: bool = False
+    """Whether the log of a start shows its inputs."""
 
 
 class PrecomputeServicer:
@@ -74,6 +80,7 @@ class PrecomputeServicer:
         started = await self._store.start(key, plan, ttl, restart=request.restart)
         # Before the caller knows of the start, nobody here may be given what was before it.
         self._reader.outdate(key)
+        self._tell_start(key, plan, started)
         return pb.StartPrecomputeResponse(
             namespace=key.namespace,
             key=key.key,
@@ -125,6 +132,9 @@ class PrecomputeServicer:
         key = convert.checked_key(request.namespace, request.key)
         cancelled = await self._store.cancel(key)
         self._reader.outdate(key)
+        if cancelled.cancelled:
+            told = fields("run.cancelled", key, revision=cancelled.revision)
+            log.info("%s revision %d cancelled", key, cancelled.revision, extra=told)
         return pb.CancelPrecomputeResponse(
             namespace=key.namespace,
             key=key.key,
@@ -172,6 +182,14 @@ class PrecomputeServicer:
             queued_jobs=queued,
             max_cached=self._rules.max_records,
         )
+
+    def _tell_start(self, key: RunKey, plan: RunPlan, started: Started) -> None:
+        """One line a start. Its inputs are their caller's matter, unless the operator asks."""
+        told = {"revision": started.revision, "pipeline": plan.pipeline}
+        if self._rules.log_inputs:
+            told["inputs"] = plan.inputs.decode(errors="replace")
+        extra = fields(f"run.{started.outcome}", key, **told)
+        log.info("%s revision %d %s", key, started.revision, started.outcome, extra=extra)
 
     def _plan(
         self, request: pb.StartPrecomputeRequest, violations: list[Violation]

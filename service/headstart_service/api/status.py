@@ -15,6 +15,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc.aio import ServicerContext
 from grpc_status import rpc_status
 
+from ..engine.fields import fields
 from ..errors import (
     CapacityExhausted,
     HeadstartError,
@@ -71,7 +72,8 @@ def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # o
 def internal_status(error: Exception) -> status_pb2.Status:
     """A status without the exception's text; its id is in the log beside it."""
     error_id = uuid.uuid4().hex[:12]
-    log.error("internal error %s", error_id, exc_info=error)
+    told = fields("call.internal_error", error_id=error_id)
+    log.error("internal error %s", error_id, exc_info=error, extra=told)
     info = _info("INTERNAL", error_id=error_id)
     return _status(code_pb2.INTERNAL, f"internal error {error_id}", info)
 

@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from ..domain import Claim
+
+UNWANTED: Final = "it was cancelled or replaced"
+"""Why a run was stopped that nobody wants any more; other reasons are somebody's trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTry:
+    """One try of a step that failed."""
+
+    ended_ns: int
+    """When, in nanoseconds since the Unix epoch by this machine's clock."""
+    error: str
+    """What callers may read of it."""
 
 
 @dataclass(slots=True)
@@ -21,8 +34,10 @@ class Outcome:
     state: str = "stopped"
     """Of a run: completed, failed, handed_on or stopped; of a step: its StepState, or stopped."""
     error: str = ""
-    """What callers may read of it."""
+    """What callers may read of it; of a run that was stopped, why."""
     attempts: int = 1
+    tried: list[FailedTry] = field(default_factory=list)
+    """Of a step: the tries that failed."""
 
 
 class WorkObserver(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 from ..domain import Claim, Status, StepRecord, StepState
 from ..errors import HeadstartError, StepFailed
 from .fragments import report_fragment
-from .observe import Outcome, WorkObserver, WorkObservers
+from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
 from .step import DIGEST_PARAMETER, Step
@@ -184,12 +184,10 @@ class _Run:
                 outcome.state = StepState.COMPLETED.name.lower()
                 elapsed = time.monotonic() - began
                 return _record(step.name, StepState.COMPLETED, result, elapsed, attempt)
+            outcome.tried.append(FailedTry(time.time_ns(), error))
             if not retry or attempt == step.max_attempts:
                 break
             await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
-        log.warning(
-            "%s %s failed after %d tries: %s", self._lease.job.key, step.name, attempt, error
-        )
         outcome.state, outcome.error = StepState.FAILED.name.lower(), error
         elapsed = time.monotonic() - began
         return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error)

@@ -12,8 +12,9 @@ from typing import Any
 
 from ..domain import Claim, Job, Lease, RunKey, Status
 from ..errors import LastTry, LeaseLost, StoreUnavailable
-from .observe import Outcome, WorkObserver, WorkObservers
-from .ports import JobQueue
+from .fields import fields
+from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
+from .ports import JobQueue, RunLedger
 from .registry import Registry
 from .runner import run
 
@@ -23,6 +24,7 @@ _POLL = 1.0
 _BURST = 64
 _SWEEP_EVERY = 5.0
 _CANCEL_AGAIN = 1.0
+_LOST = "its lease was lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +51,15 @@ class Worker:
         providers: Mapping[str, Any],
         rules: WorkerRules,
         observer: WorkObserver | None = None,
+        ledger: RunLedger | None = None,
     ) -> None:
-        """Run the registry's pipelines with these providers on the queue's jobs."""
+        """Run the registry's pipelines with these providers on the queue's jobs.
+
+        What a run writes goes to the queue by way of `ledger`, if there is one.
+        """
         self._observer = observer or WorkObservers()
         self._queue = queue
+        self._ledger = ledger or queue
         self._registry = registry
         self._providers = providers
         self._rules = rules
@@ -60,7 +67,7 @@ class Worker:
         self._solitude = asyncio.Lock()
         self._lonely: set[Job] = set()
         self._jobs: set[asyncio.Task[None]] = set()
-        self._runs: dict[Lease, tuple[Claim, asyncio.Task[Status]]] = {}
+        self._runs: dict[Lease, tuple[Claim, Outcome, asyncio.Task[Status]]] = {}
         self._stopping = asyncio.Event()
         self._handing_on = False
 
@@ -148,7 +155,8 @@ class Worker:
             try:
                 free += await self._take_free_slots()
                 for job in await self._queue.lost_jobs(partition, self._rules.name, free):
-                    log.warning("%s reclaimed: its worker was lost", job.key)
+                    told = fields("run.reclaimed", job.key, run=job.run, worker=self._rules.name)
+                    log.warning("%s reclaimed: its worker was lost", job.key, extra=told)
                     free -= 1
                     self._start(group, job)
             finally:
@@ -217,8 +225,9 @@ class Worker:
             await self._queue.release(lease)
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
-        task = asyncio.create_task(self._execute(claim), name=name)
-        self._runs[lease] = claim, task
+        outcome = Outcome()
+        task = asyncio.create_task(self._execute(claim, outcome), name=name)
+        self._runs[lease] = claim, outcome, task
         try:
             await asyncio.wait({task})
         finally:
@@ -227,19 +236,20 @@ class Worker:
             await asyncio.wait({task})
         if task.cancelled() and self._handing_on:
             await self._queue.release(lease)
-            log.info("%s handed on", name)
-        elif task.cancelled():
-            log.info("%s stopped: cancelled, replaced or lost", name)
-        else:
-            log.info("%s %s", name, task.result())
+        elif not task.cancelled():
+            with suppress(StoreUnavailable):
+                # The lease runs out, and whoever reclaims the job keeps the committed steps.
+                task.result()
 
-    async def _execute(self, claim: Claim) -> Status:
-        outcome = Outcome()
+    async def _execute(self, claim: Claim, outcome: Outcome) -> Status:
         with self._observer.run(claim, outcome):
             try:
                 status = await self._to_end(claim, outcome)
             except asyncio.CancelledError:
                 outcome.state = "handed_on" if self._handing_on else "stopped"
+                raise
+            except StoreUnavailable as error:
+                outcome.error = str(error)
                 raise
             outcome.state = status.value
             return status
@@ -252,23 +262,23 @@ class Worker:
                 reason = f"this worker has no pipeline {claim.pipeline}"
             else:
                 try:
-                    return await run(claim, pipeline, self._providers, self._queue, self._observer)
+                    return await run(claim, pipeline, self._providers, self._ledger, self._observer)
                 except (LeaseLost, StoreUnavailable):
                     raise
                 except Exception:
                     reason = f"internal error {uuid.uuid4().hex[:12]}"
                     log.exception("%s: %s", lease.job.key, reason)
             outcome.error = reason
-            await self._queue.finish(lease, (), Status.FAILED, reason)
+            await self._ledger.finish(lease, (), Status.FAILED, reason)
         except LeaseLost:
-            log.info("%s attempt %d: its late write was refused", lease.job.key, lease.attempt)
+            outcome.error = _LOST
             raise asyncio.CancelledError from None
         return Status.FAILED
 
     async def _renew(self) -> None:
         for lease in await self._queue.renew(list(self._runs), self._rules.name):
             if lease in self._runs:
-                self._runs[lease][1].cancel()
+                self._cancel(lease, _LOST)
 
     async def _withdraw(self) -> None:
         """Stop runs at once when they are cancelled or replaced, not at their next commit."""
@@ -282,9 +292,14 @@ class Worker:
                 await asyncio.sleep(_POLL)
 
     def _stop_older(self, key: RunKey, revision: int) -> None:
-        for claim, task in list(self._runs.values()):
-            if claim.lease.job.key == key and claim.revision < revision:
-                task.cancel()
+        for lease, (claim, _, _) in list(self._runs.items()):
+            if lease.job.key == key and claim.revision < revision:
+                self._cancel(lease, UNWANTED)
+
+    def _cancel(self, lease: Lease, why: str) -> None:
+        _, outcome, task = self._runs[lease]
+        outcome.error = outcome.error or why
+        task.cancel()
 
     async def _drain(self) -> None:
         """Let runs end for a while, then hand on those that have not."""
@@ -292,7 +307,7 @@ class Worker:
             log.info("draining %d runs for at most %g s", len(self._jobs), self._rules.drain)
             await asyncio.wait(self._jobs, timeout=self._rules.drain)
         self._handing_on = True
-        for _, task in list(self._runs.values()):
+        for _, _, task in list(self._runs.values()):
             task.cancel()
         if self._jobs:
             await asyncio.wait(self._jobs)
@@ -300,7 +315,7 @@ class Worker:
 
 def _left_alone(job: Job, error: StoreUnavailable) -> None:
     """The lease runs out, and whoever reclaims the job keeps the steps that were committed."""
-    log.warning("%s left alone: %s", job.key, error)
+    log.warning("%s left alone: %s", job.key, error, extra=fields("run.left", job.key, run=job.run))
 
 
 async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ..logs import escaped
+from ..escaping import escaped
 from ..output import COLOURS, ago, clipped, coloured, spoken, table
 
 _FIRST: Final = 3

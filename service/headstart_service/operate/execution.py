@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from .. import client_options, exit_codes
-from ..logs import escaped
+from ..escaping import escaped
 
 Command = Callable[[Any, argparse.Namespace], Awaitable[int]]
 """Called with a client and the options; gives the exit code."""

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
-from ..logs import escaped
+from ..escaping import escaped
 from ..output import COLOURS, clipped, coloured, spoken
 from .describing import step_cells
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from .. import exit_codes
-from ..logs import escaped
+from ..escaping import escaped
 from ..output import is_terminal, plain
 from .describing import described, step_cells
 from .execution import command, complain

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -51,18 +52,21 @@ class HaikuModel:
         base_url: str | None = None,
         timeout: float = 20.0,
         max_retries: int = 2,
+        open_telemetry: Mapping[str, Any] | None = None,
     ) -> None:
         """Ask `model` with `api_key`; without a key every request fails and none is sent.
 
         `timeout` is for each try, in seconds. The SDK itself tries again, `max_retries` times,
         after timeouts, lost connections, 408, 409, 429 and 5xx. `base_url` defaults to
-        ANTHROPIC_BASE_URL, else to Anthropic's own.
+        ANTHROPIC_BASE_URL, else to Anthropic's own. `open_telemetry` is the SDK's option of that
+        name: how it traces what it sends.
         """
         self._api_key = api_key.strip() if api_key else ""
         self._model = model
         self._base_url = base_url
         self._timeout = timeout
         self._max_retries = max_retries
+        self._open_telemetry = open_telemetry
         self._client: AsyncAnthropic | None = None
 
     async def __aenter__(self) -> Self:
@@ -107,11 +111,15 @@ class HaikuModel:
     def _connect(self) -> AsyncAnthropic:
         from anthropic import AsyncAnthropic
 
+        options: dict[str, Any] = {}
+        if self._open_telemetry is not None:
+            options["open_telemetry"] = self._open_telemetry
         return AsyncAnthropic(
             api_key=self._api_key,
             base_url=self._base_url,
             timeout=self._timeout,
             max_retries=self._max_retries,
+            **options,
         )
 
     async def _ask(

@@ -22,6 +22,7 @@ from ..domain import (
     StepState,
     Withdrawal,
 )
+from ..engine.fields import fields
 from ..errors import LastTry, LeaseLost, RecordDamaged, StoreUnavailable
 from .batches import Reply, ScriptBatches, unavailable
 from .connect import AWAY, WORKER, Client
@@ -133,7 +134,8 @@ class RedisJobQueue:
         try:
             reply = await self._call(call)
         except RecordDamaged as error:
-            log.error("a job is dropped: %s", error)  # noqa: TRY400  # by the script; no bug here
+            told = fields("job.dropped", job.key, run=job.run)
+            log.error("a job is dropped: %s", error, extra=told)  # noqa: TRY400  # by the script; no bug here
             return None
         if not reply:
             return None
@@ -143,7 +145,8 @@ class RedisJobQueue:
             return _claim(job, reply)
         except (ValueError, LookupError):
             # The record has its head, so who waits for the run can be told.
-            log.error("a run has failed: the record of %s is damaged", job.key)  # noqa: TRY400
+            told = fields("run.failed", job.key, run=job.run, error="its record is damaged")
+            log.error("a run has failed: the record of %s is damaged", job.key, extra=told)  # noqa: TRY400
             with suppress(LeaseLost):
                 await self.finish(Lease(job, reply[0]), (), Status.FAILED, "its record is damaged")
             return None
@@ -242,12 +245,12 @@ class RedisJobQueue:
     async def _jobs(self, partition: int, entries: Any) -> list[Job]:
         """Jobs from stream entries; what nobody here has queued is taken off the stream."""
         jobs = []
-        for entry, fields in entries:
+        for entry, content in entries:
             try:
-                if fields:  # an entry that was deleted while it was pending has none
-                    jobs.append(_job(partition, entry, fields))
+                if content:  # an entry that was deleted while it was pending has none
+                    jobs.append(_job(partition, entry, content))
             except (ValueError, LookupError):
-                log.error("not a job of ours is dropped: entry %r, %.200r", entry, fields)  # noqa: TRY400
+                log.error("not a job of ours is dropped: entry %r, %.200r", entry, content)  # noqa: TRY400
                 keys = self._keys[partition]
                 await self._call(partial(self._scripts.drop, keys, None, entry=entry))
         return jobs
@@ -304,10 +307,14 @@ def _claim(job: Job, reply: Reply) -> Claim:
     if inputs is None:
         raise ValueError("no inputs")
     ended = {}
+    trace = ""
     for field, value in zip(fields[::2], fields[1::2], strict=True):
+        if field == b"trace":
+            trace = value.decode(errors="replace")
+            continue
         name = field.decode().removeprefix("s:")
         state = StepState(chr(value[0]))
         if not state.ended:
             raise ValueError(f"{name} has not ended")
         ended[name] = StepRecord(name, state, value[1:])
-    return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended)
+    return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended, trace)

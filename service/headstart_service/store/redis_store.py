@@ -106,12 +106,15 @@ class RedisStore:
         for keys in self._partitions:
             await self._scripts.ping(keys, None)
 
-    async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
+    async def start(
+        self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool, trace: str = ""
+    ) -> Started:
         """Start, join or reuse the run. Raises CapacityExhausted when nothing can make room."""
         keys, rules = self._keys(key), self._rules
         reply = await self._scripts.start(
             keys,
             key,
+            *((trace,) if trace else ()),
             pipeline=plan.pipeline,
             digest=plan.digest,
             steps=",".join(f"{name}={digest}" for name, digest in plan.steps.items()),
@@ -127,7 +130,9 @@ class RedisStore:
             # Partitions fill and drain alike: the others have about as much before them.
             delay = self._pace.delay(int(reply[2]) * rules.partitions)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
-        return Started(Outcome(reply[0].decode()), Status(reply[1].decode()), int(reply[2]))
+        outcome, status, revision, *carried = reply
+        trace = carried[0].decode(errors="replace") if carried and carried[0] else ""
+        return Started(Outcome(outcome.decode()), Status(status.decode()), int(revision), trace)
 
     async def read(self, key: RunKey) -> Snapshot:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""

@@ -108,7 +108,7 @@ class Scripts:
         self,
         keys: PartitionKeys,
         run: RunKey | None,
-        *,
+        *trace: str,
         pipeline: str,
         digest: str,
         steps: str,

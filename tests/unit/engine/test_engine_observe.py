@@ -56,7 +56,7 @@ async def test_a_run_that_is_cancelled_or_handed_on_says_so(backend: Backend) ->
         await wait_until(lambda: backend.control.running == 1)
         await backend.until_heard()
         await backend.store.cancel(RunKey("default", "g"))
-        await wait_until(lambda: "run stopped" in diary.diary)
+        await wait_until(lambda: "run stopped it was cancelled or replaced" in diary.diary)
         await backend.start("h")
         await wait_until(lambda: backend.control.running == 1)
     assert diary.diary[-1] == "run handed_on"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ...logs import escaped
+from ...escaping import escaped
 from ...output import COLOURS, coloured
 
 

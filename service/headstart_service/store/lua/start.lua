@@ -1,7 +1,9 @@
 -- Decides what a start means, makes room, writes the record, indexes it and queues the job: a run
 -- that is kept is queued, and a run that is queued is kept.
 -- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
--- Returns {outcome, status, revision} or, having changed nothing, {'full', why, runs that have not
+-- The rest, if there is any, is the trace context that the run shall carry while it is live.
+-- Returns {outcome, status, revision}, behind which a start that was joined has the context that its
+-- run carries, if the call gave one itself; or, having changed nothing, {'full', why, runs that have not
 -- ended}: why is 'queue' when these are too many, 'namespace' when the run's namespace has no place
 -- that can be had, and 'records' when nobody has.
 
@@ -60,6 +62,7 @@ local function first_to_go(member, number, now)
   return names
 end
 
+local trace = ...
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
 sweep(now)
 
@@ -81,7 +84,7 @@ if old and old.digest == digest and restart == '0' then
     old.ttl = math.max(old.ttl, ttl)
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
-    return {'joined', old.status, old.revision}
+    return {'joined', old.status, old.revision, trace and redis.call('HGET', record, 'trace') or nil}
   end
   if old.status == 'completed' then
     -- Wanted again: it must outlive this wait as a new one would, and not be the first to go.
@@ -163,6 +166,9 @@ local r = {
   expires = now + math.max(ttl, patience), pipeline = pipeline, digest = digest, steps = steps, error = '',
 }
 redis.call('HSET', record, 'inputs', inputs, unpack(kept))
+if trace then
+  redis.call('HSET', record, 'trace', trace)
+end
 save(record, member, r)
 redis.call('ZADD', with_status.pending, 0, member)
 announce('started', r.revision, '-', member)

@@ -1,0 +1,28 @@
+"""OpenTelemetry tracing: what `HEADSTART_TRACING` turns on. Off, OpenTelemetry is not imported."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from ...errors import StartupError
+
+if TYPE_CHECKING:
+    from .tracing import Tracing
+
+
+def tracing(role: str, *, on: bool) -> AbstractAsyncContextManager[Tracing | None]:
+    """Tracing while the context is open, of the service `headstart-<role>`; None when it is off.
+
+    Raises StartupError when it is on and OpenTelemetry is not installed or is told nonsense.
+    """
+    if not on:
+        return nullcontext()
+    try:
+        from .tracing import opened
+    except ImportError as error:
+        raise StartupError(
+            f"HEADSTART_TRACING: needs {error.name}, which is not installed: "
+            "pip install 'headstart[tracing]'"
+        ) from None
+    return opened(role)

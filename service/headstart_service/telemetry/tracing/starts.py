@@ -1,0 +1,110 @@
+"""The API's store when it is traced: a start is a message that is sent to whichever worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from opentelemetry.trace import SpanKind, Tracer
+
+from ...domain import (
+    Cancelled,
+    Outcome,
+    RunKey,
+    RunPlan,
+    RunSummary,
+    Snapshot,
+    Started,
+    Stats,
+    Status,
+)
+from .context import as_text, from_text
+from .recent import RecentStarts
+from .spans import working
+
+_MADE: Final = (Outcome.STARTED, Outcome.REPLACED)
+
+
+class Store(Protocol):
+    """What the API asks of a store; a start may bring a trace context."""
+
+    async def start(
+        self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool, trace: str = ""
+    ) -> Started:
+        """Start, join or reuse a run."""
+        ...
+
+    async def read(self, key: RunKey) -> Snapshot:
+        """A run with its results."""
+        ...
+
+    async def status(self, key: RunKey) -> Snapshot:
+        """A run without its results."""
+        ...
+
+    async def cancel(self, key: RunKey) -> Cancelled:
+        """End a run."""
+        ...
+
+    async def list(
+        self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int
+    ) -> Sequence[RunSummary]:
+        """Runs behind `after`."""
+        ...
+
+    async def stats(self, namespace: str) -> Stats:
+        """How much is kept and queued."""
+        ...
+
+
+class TracedStore:
+    """A store whose starts are spans, and carry their context along. Raises what the store does."""
+
+    def __init__(self, store: Store, tracer: Tracer, recent: RecentStarts) -> None:
+        self._store = store
+        self._tracer = tracer
+        self._recent = recent
+
+    async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
+        """Start, join or reuse a run. Who joins or reuses one links to the start that made it."""
+        attributes = {
+            "messaging.system": "redis",
+            "messaging.operation.name": "enqueue",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": "jobs",
+            "headstart.pipeline": plan.pipeline,
+        }
+        name = f"enqueue {plan.pipeline}"
+        with working(self._tracer, name, SpanKind.PRODUCER, attributes) as span:
+            own = span.get_span_context()
+            started = await self._store.start(key, plan, ttl, restart=restart, trace=as_text(own))
+            made_by = own if started.outcome in _MADE else from_text(started.trace)
+            if made_by.is_valid:
+                self._recent.note(key, made_by)
+            if made_by != own:
+                for link in self._recent.links(key):
+                    span.add_link(link.context)
+            span.set_attribute("headstart.outcome", started.outcome.value)
+            return started
+
+    async def read(self, key: RunKey) -> Snapshot:
+        """As the store's."""
+        return await self._store.read(key)
+
+    async def status(self, key: RunKey) -> Snapshot:
+        """As the store's."""
+        return await self._store.status(key)
+
+    async def cancel(self, key: RunKey) -> Cancelled:
+        """As the store's."""
+        return await self._store.cancel(key)
+
+    async def list(
+        self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int
+    ) -> Sequence[RunSummary]:
+        """As the store's."""
+        return await self._store.list(namespace, statuses, after, limit)
+
+    async def stats(self, namespace: str) -> Stats:
+        """As the store's."""
+        return await self._store.stats(namespace)

@@ -1,0 +1,168 @@
+"""Spans and where they go: one provider for a process, told by OpenTelemetry's own variables.
+
+It is nobody's global: what else in the process uses OpenTelemetry is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final
+from uuid import uuid4
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, TraceState, get_current_span
+from opentelemetry.util.types import Attributes
+
+from ...engine.fields import FIELDS
+from ...engine.ports import RunLedger
+from ...errors import StartupError
+from .calls import TracedCalls
+from .embeddings import Embedder, TracedEmbedder
+from .recent import RecentStarts
+from .starts import Store, TracedStore
+from .work import TracedLedger, TracedWork
+
+_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_LAST_WORDS: Final = 2.0
+"""Seconds that a process which stops gives its last spans to get out."""
+
+
+class Tracing:
+    """What each part of the service is wrapped in when it is traced."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("headstart", version("headstart"))
+        self._recent = RecentStarts()
+
+    def store(self, store: Store) -> TracedStore:
+        """The API's store; its starts carry the trace context of their call to the worker."""
+        return TracedStore(store, self._tracer, self._recent)
+
+    def calls(self) -> TracedCalls:
+        """Wraps the API's methods."""
+        return TracedCalls(self._tracer, self._recent)
+
+    def work(self, worker: str) -> TracedWork:
+        """Watches the runs and steps of the worker of this name."""
+        return TracedWork(self._tracer, worker)
+
+    def ledger(self, ledger: RunLedger) -> TracedLedger:
+        """A worker's writes."""
+        return TracedLedger(ledger, self._tracer)
+
+    def embedder(self, embedder: Embedder) -> TracedEmbedder:
+        """The embedding model."""
+        return TracedEmbedder(embedder, self._tracer)
+
+    def language_model(self) -> dict[str, Any]:
+        """Anthropic's SDK makes its spans itself: how. Neither the prompt nor the answer is told.
+
+        Its requests carry no trace context, which would be no one's business there.
+        """
+        metadata_only = {"enabled": True, "content_mode": "metadata_only"}
+        return {
+            "tracer_provider": self._provider,
+            "propagation": False,
+            "traces": metadata_only,
+        }
+
+
+class FollowStart(Sampler):
+    """Samples a run when its start was: both or none of them can be looked at.
+
+    A run's span is a root that links to its start, so a sampler that follows parents would decide
+    anew. What has a parent, or links to nothing, is left to the sampler that the operator chose.
+    """
+
+    def __init__(self, chosen: Sampler) -> None:
+        self._chosen = chosen
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """As the start of the run was decided."""
+        if links and not get_current_span(parent_context).get_span_context().is_valid:
+            sampled = links[0].context.trace_flags.sampled
+            return SamplingResult(
+                Decision.RECORD_AND_SAMPLE if sampled else Decision.DROP,
+                attributes if sampled else None,
+                trace_state,
+            )
+        return self._chosen.should_sample(
+            parent_context, trace_id, name, kind, attributes, links, trace_state
+        )
+
+    def get_description(self) -> str:
+        """What it is."""
+        return f"FollowStart({self._chosen.get_description()})"
+
+
+class _Ids(logging.Filter):
+    """Gives a log line the trace and span that it is written in."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        context = get_current_span().get_span_context()
+        if context.is_valid:
+            ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+            record.__dict__[FIELDS] = {**record.__dict__.get(FIELDS, {}), **ids}
+        return True
+
+
+@asynccontextmanager
+async def opened(role: str) -> AsyncIterator[Tracing]:
+    """Tracing while the context is open; then what is left is sent, for two seconds at most."""
+    provider, exporter = _provider(role)
+    ids = _Ids()
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(ids)
+    try:
+        yield Tracing(provider)
+    finally:
+        closing = asyncio.create_task(asyncio.to_thread(provider.shutdown), name="last spans")
+        await asyncio.wait({closing}, timeout=_LAST_WORDS)
+        if not closing.done():
+            # Nobody takes them. This ends its retries, and so the thread that shuts down.
+            await asyncio.to_thread(exporter.shutdown)
+        await asyncio.wait({closing})
+        for handler in handlers:
+            handler.removeFilter(ids)
+
+
+def _provider(role: str) -> tuple[TracerProvider, OTLPSpanExporter]:
+    for name in _PROTOCOLS:
+        if (protocol := os.environ.get(name) or "grpc") != "grpc":
+            raise StartupError(f"{name}: must be grpc, not {protocol:.40}: no other is built in")
+    resource = Resource.create({"service.instance.id": str(uuid4())})
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: f"headstart-{role}"}))
+    try:
+        provider = TracerProvider(resource=resource)
+        provider.sampler = FollowStart(provider.sampler)
+        exporter = OTLPSpanExporter()
+        # What cannot be sent waits in a queue of bounded length; behind that it is dropped.
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    except Exception as error:
+        # Of what OpenTelemetry reads in the environment, each part has errors of its own.
+        raise StartupError(f"HEADSTART_TRACING: OpenTelemetry refuses its settings: {error}") from (
+            error
+        )
+    return provider, exporter
