@@ -12,10 +12,10 @@ import sys
 import sysconfig
 from typing import Any
 
-from .pins import CONSTRAINTS, LOCKS, ROOT
+from .pins import BACKEND, BACKEND_LOCK, CONSTRAINTS, LOCKS, ROOT
 
 _HEADER = """\
-# Made by `make lock` from constraints.txt: what headstart[{extra}] needs on Python {python},
+# Made by `make lock` from constraints.txt: what {what} needs on Python {python},
 # {platform}. Elsewhere other files have other hashes: make it anew there.
 #
 #     pip install --require-hashes --no-deps -r {name}
@@ -27,24 +27,27 @@ _LOCAL = """\
 
 
 def main() -> None:
-    """Resolve and write both files."""
+    """Resolve and write all of them."""
     for extra, path in LOCKS.items():
-        path.write_text(_locked(extra, path.name, _resolved(extra)))
+        found = _resolved(f"{ROOT}[{extra}]")
+        path.write_text(_locked(f"headstart[{extra}]", path.name, found))
         print(f"wrote {path.relative_to(ROOT)}")
+    BACKEND_LOCK.write_text(_locked(BACKEND, BACKEND_LOCK.name, _resolved(BACKEND)))
+    print(f"wrote {BACKEND_LOCK.relative_to(ROOT)}")
 
 
-def _resolved(extra: str) -> list[dict[str, Any]]:
+def _resolved(what: str) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
     command += ["--disable-pip-version-check", "--ignore-installed", "--only-binary=:all:"]
-    command += ["--report", "-", "--constraint", str(CONSTRAINTS), f"{ROOT}[{extra}]"]
+    command += ["--report", "-", "--constraint", str(CONSTRAINTS), what]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603  # all ours
     found: list[dict[str, Any]] = json.loads(done.stdout)["install"]
     return [item for item in found if item["metadata"]["name"] != "headstart"]
 
 
-def _locked(extra: str, name: str, items: list[dict[str, Any]]) -> str:
+def _locked(what: str, name: str, items: list[dict[str, Any]]) -> str:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    text = _HEADER.format(extra=extra, python=python, platform=sysconfig.get_platform(), name=name)
+    text = _HEADER.format(what=what, python=python, platform=sysconfig.get_platform(), name=name)
     for item in sorted(items, key=lambda each: each["metadata"]["name"].lower()):
         pin = f"{item['metadata']['name']}=={item['metadata']['version']}"
         digest = item["download_info"]["archive_info"]["hashes"]["sha256"]

@@ -17,6 +17,9 @@ LOCKS = {
     "worker": ROOT / "deploy" / "requirements-worker.txt",
 }
 """The requirement file of the image for each extra."""
+BACKEND = "hatchling"
+BACKEND_LOCK = ROOT / "deploy" / "requirements-build.txt"
+"""What makes our own wheel in an image's build, and its requirement file."""
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
@@ -55,15 +58,24 @@ def needed(extra: str) -> set[str]:
 
     Raises PackageNotFoundError when one is not installed.
     """
+    return _needed("headstart", extra)
+
+
+def needed_to_build() -> set[str]:
+    """The build backend and what it needs. Raises PackageNotFoundError as `needed` does."""
+    return {BACKEND} | _needed(BACKEND, "")
+
+
+def _needed(whose: str, extra: str) -> set[str]:
     found: set[str] = set()
-    waiting = [("headstart", frozenset({extra}))]
+    waiting = [(whose, frozenset({extra}))]
     seen = set(waiting)
     while waiting:
         name, extras = waiting.pop()
         try:
             requirements = distribution(name).requires or []
         except PackageNotFoundError as error:
-            raise PackageNotFoundError(f"{name}, which headstart[{extra}] needs") from error
+            raise PackageNotFoundError(f"{name}, which {whose}[{extra}] needs") from error
         for text in requirements:
             wanted = Requirement(text)
             if wanted.marker and not any(
