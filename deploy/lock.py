@@ -24,22 +24,27 @@ _LOCAL = """\
 # {pin} is a build of its own, for CPUs. PyTorch's own index has it; PyPI has not, and its
 # wheels of this version bring several GB of CUDA packages. Give pip that index, or the wheel.
 """
+_OLDER = {"async-timeout": 'python_full_version < "3.11.3"'}
+"""What redis needs on the earliest releases of Python 3.11 alone, Debian 12's for example.
+
+pip resolves for the release that runs it; a base image may have another.
+"""
 
 
 def main() -> None:
     """Resolve and write all of them."""
     for extra, path in LOCKS.items():
-        found = _resolved(f"{ROOT}[{extra}]")
+        found = _resolved(f"{ROOT}[{extra}]", *_OLDER)
         path.write_text(_locked(f"headstart[{extra}]", path.name, found))
         print(f"wrote {path.relative_to(ROOT)}")
     BACKEND_LOCK.write_text(_locked(BACKEND, BACKEND_LOCK.name, _resolved(BACKEND)))
     print(f"wrote {BACKEND_LOCK.relative_to(ROOT)}")
 
 
-def _resolved(what: str) -> list[dict[str, Any]]:
+def _resolved(*what: str) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
     command += ["--disable-pip-version-check", "--ignore-installed", "--only-binary=:all:"]
-    command += ["--report", "-", "--constraint", str(CONSTRAINTS), what]
+    command += ["--report", "-", "--constraint", str(CONSTRAINTS), *what]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603  # all ours
     found: list[dict[str, Any]] = json.loads(done.stdout)["install"]
     return [item for item in found if item["metadata"]["name"] != "headstart"]
@@ -52,7 +57,9 @@ def _locked(what: str, name: str, items: list[dict[str, Any]]) -> str:
         pin = f"{item['metadata']['name']}=={item['metadata']['version']}"
         digest = item["download_info"]["archive_info"]["hashes"]["sha256"]
         text += _LOCAL.format(pin=pin) if "+" in pin else ""
-        text += f"{pin} \\\n    --hash=sha256:{digest}\n"
+        marker = _OLDER.get(item["metadata"]["name"])
+        text += f"{pin} ; {marker}" if marker else pin
+        text += f" \\\n    --hash=sha256:{digest}\n"
     return text
 
 

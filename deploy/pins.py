@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -21,16 +22,23 @@ BACKEND = "hatchling"
 BACKEND_LOCK = ROOT / "deploy" / "requirements-build.txt"
 """What makes our own wheel in an image's build, and its requirement file."""
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;\\]+)")
+_MARKER = re.compile(r";\s*(.+?)\s*(?:--hash|$)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Each distribution's version, by canonical name. Raises ValueError for any other line."""
+    """Each distribution's version, by canonical name, without those of another Python.
+
+    Raises ValueError for any other line.
+    """
     found = {}
     for line in _lines(path):
         pin = _PIN.match(line)
         if pin is None:
             raise ValueError(f"{path.name}: {line!r} pins nothing")
+        marker = _MARKER.search(line)
+        if marker is not None and not Marker(marker[1]).evaluate():
+            continue
         found[canonicalize_name(pin[1])] = pin[2]
     return found
 
