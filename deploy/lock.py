@@ -1,4 +1,4 @@
-"""Write the images' requirement files, with hashes: `make lock`, after constraints.txt changed.
+"""Write the requirement files that have hashes: `make lock`, after constraints.txt changed.
 
 pip resolves each extra under constraints.txt, downloads nothing that it need not, and reports the
 file that it would install for this Python and platform, with its hash.
@@ -12,10 +12,19 @@ import sys
 import sysconfig
 from typing import Any
 
-from .pins import BACKEND, BACKEND_LOCK, CONSTRAINTS, LOCKS, ROOT
+from .pins import (
+    BACKEND,
+    BACKEND_LOCK,
+    CONSTRAINTS,
+    LOCKS,
+    POLICY_LOCK,
+    POLICY_TOOLS,
+    ROOT,
+    pins,
+)
 
 _HEADER = """\
-# Made by `make lock` from constraints.txt: what {what} needs on Python {python},
+# Made by `make lock`: what {what} needs on Python {python},
 # {platform}. Elsewhere other files have other hashes: make it anew there.
 #
 #     pip install --require-hashes --no-deps -r {name}
@@ -39,12 +48,18 @@ def main() -> None:
         print(f"wrote {path.relative_to(ROOT)}")
     BACKEND_LOCK.write_text(_locked(BACKEND, BACKEND_LOCK.name, _resolved(BACKEND)))
     print(f"wrote {BACKEND_LOCK.relative_to(ROOT)}")
+    if POLICY_LOCK.exists() and set(POLICY_TOOLS) <= {f"{n}=={v}" for n, v in pins(POLICY_LOCK).items()}:
+        return  # a hundred distributions, some minutes
+    found = _resolved(*POLICY_TOOLS, constrained=False)
+    POLICY_LOCK.write_text(_locked("`make manifests`", POLICY_LOCK.name, found))
+    print(f"wrote {POLICY_LOCK.relative_to(ROOT)}")
 
 
-def _resolved(*what: str) -> list[dict[str, Any]]:
+def _resolved(*what: str, constrained: bool = True) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
     command += ["--disable-pip-version-check", "--ignore-installed", "--only-binary=:all:"]
-    command += ["--report", "-", "--constraint", str(CONSTRAINTS), *what]
+    command += ["--constraint", str(CONSTRAINTS)] if constrained else []
+    command += ["--report", "-", *what]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603  # all ours
     found: list[dict[str, Any]] = json.loads(done.stdout)["install"]
     return [item for item in found if item["metadata"]["name"] != "headstart"]
