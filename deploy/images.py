@@ -1,8 +1,8 @@
 """Build the two images: `make image`. With Docker if it runs here, else with buildah.
 
-Python packages are downloaded by this machine's pip, as it is configured here, into a directory that the
-build is given: an index of one's own, a proxy or PyTorch's index of CPU builds is set up once, for pip, and
-the build itself needs none of them.
+Python packages are downloaded by this machine's pip, as it is configured here, into a directory
+that the build is given: an index of one's own, a proxy or PyTorch's index of CPU builds is set up
+once, for pip, and the build itself needs none of them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ CACHE = Path(platformdirs.user_cache_dir("headstart", appauthor=False)) / "image
 _LOCK_FILES = (*LOCKS.values(), BACKEND_LOCK)
 _LOCKED_FOR = re.compile(r"on Python (3\.\d+),\n# linux-(\w+)\.")
 _TORCH = """
-If it is torch that was not found: {pin} is a build for CPUs that PyPI does not have (PyPI's own brings several \
-GB of CUDA packages). PyTorch's index of CPU builds has it; its installation page names the address:
+If it is torch that was not found: {pin} is a build for CPUs that PyPI does not have (PyPI's
+own brings several GB of CUDA packages). PyTorch's index of CPU builds has it; its installation
+page names the address:
 
     PIP_EXTRA_INDEX_URL=ADDRESS make image
 """
@@ -75,7 +76,7 @@ def builder() -> Docker | Buildah:
     if shutil.which("buildah"):
         return Buildah()
     raise SystemExit(
-        "make image needs a running Docker, or buildah: apt-get install buildah, dnf install buildah"
+        "make image needs a running Docker, or buildah: apt-get (or dnf) install buildah"
     )
 
 
@@ -107,9 +108,7 @@ def wheels(directory: Path = CACHE / "wheels") -> Path:
     return directory
 
 
-def build(
-    with_: Docker | Buildah, target: str, tag: str, arguments: Mapping[str, str]
-) -> None:
+def build(with_: Docker | Buildah, target: str, tag: str, arguments: Mapping[str, str]) -> None:
     """Build one target as `tag`, from wheels that are here."""
     given: Sequence[str] = [f"--build-arg={name}={value}" for name, value in arguments.items()]
     with_.build(

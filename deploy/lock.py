@@ -48,7 +48,9 @@ def main() -> None:
         print(f"wrote {path.relative_to(ROOT)}")
     BACKEND_LOCK.write_text(_locked(BACKEND, BACKEND_LOCK.name, _resolved(BACKEND)))
     print(f"wrote {BACKEND_LOCK.relative_to(ROOT)}")
-    if POLICY_LOCK.exists() and set(POLICY_TOOLS) <= {f"{n}=={v}" for n, v in pins(POLICY_LOCK).items()}:
+    if POLICY_LOCK.exists() and set(POLICY_TOOLS) <= {
+        f"{n}=={v}" for n, v in pins(POLICY_LOCK).items()
+    }:
         return  # a hundred distributions, some minutes
     found = _resolved(*POLICY_TOOLS, constrained=False)
     POLICY_LOCK.write_text(_locked("`make manifests`", POLICY_LOCK.name, found))

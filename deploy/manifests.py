@@ -1,7 +1,8 @@
 """Render every overlay and combination of components, and check all of deploy/: `make manifests`.
 
-kubectl renders; kubernetes-validate knows the fields of several Kubernetes versions, strictly; checkov
-and hadolint know rules of security and of good style. Nothing needs a cluster or a network.
+kubectl renders; kubernetes-validate knows the fields of several Kubernetes versions, strictly;
+checkov and hadolint know rules of security and of good style, compose-spec what Compose reads.
+Nothing needs a cluster or a network.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .pins import ROOT
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 COMPOSE = (ROOT / "deploy" / "compose.yaml", ROOT / "deploy" / "compose.secure.yaml")
 VERSIONS = ("1.30", "1.34", "1.37")
-"""Kubernetes versions that the manifests are for. 1.30 is the first with `preStop: sleep` by default."""
+"""Kubernetes versions that the manifests are for. 1.30 is the first with `preStop: sleep` on."""
 OVERLAYS = ("dev", "prod")
 COMBINATIONS: Mapping[str, tuple[str, Sequence[str]]] = {
     **{f"overlay-{name}": (f"overlays/{name}", ()) for name in OVERLAYS},
@@ -48,6 +49,12 @@ _CUSTOM = re.compile(
     r"(Certificate|ScaledObject|TriggerAuthentication|ServiceMonitor) with .*"
 )
 """Resources of operators, whose fields tests/deploy checks as far as they are used here."""
+
+_LOOK = """
+import sys
+from compose_spec import PyCompose
+PyCompose.from_json(sys.stdin.read()).validate()
+"""
 
 
 def render(name: str) -> str:
@@ -102,15 +109,19 @@ def main() -> int:
             )
             told = [line for line in said.stdout.splitlines() if not _CUSTOM.fullmatch(line)]
             failed |= said.returncode or bool(told)
-            print(*told, f"manifests: Kubernetes {version}, code {said.returncode}", sep="\n", flush=True)
+            print(
+                *told,
+                f"manifests: Kubernetes {version}, code {said.returncode}",
+                sep="\n",
+                flush=True,
+            )
         rules = ROOT / "deploy" / "checkov.yaml"
         command = [tools / "checkov", "--directory", directory, "--framework", "kubernetes"]
         command += ["--skip-download", "--quiet", "--compact", "--config-file", rules]
         failed |= subprocess.run(command, check=False).returncode  # noqa: S603
         print("manifests: checkov has looked", flush=True)
     for path in COMPOSE:
-        look = "import sys; from compose_spec import PyCompose as C; C.from_json(sys.stdin.read()).validate()"
-        command = [tools / "python", "-c", look]
+        command = [tools / "python", "-c", _LOOK]
         text = json.dumps(compose(path))
         failed |= subprocess.run(command, check=False, input=text, text=True).returncode  # noqa: S603
         print(f"manifests: compose-spec has looked at {path.name}", flush=True)

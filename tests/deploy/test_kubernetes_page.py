@@ -36,7 +36,11 @@ def test_every_path_exists():
 
 def test_every_component_is_told_and_exists():
     section = TEXT.split("| component |")[1].split("\n\n")[0]
-    told = {name for row in section.splitlines()[2:] for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+    told = {
+        name
+        for row in section.splitlines()[2:]
+        for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])
+    }
     assert told == COMPONENTS
     assert set(re.findall(r"`components/([\w-]+)`", TEXT)) <= COMPONENTS
 
@@ -55,7 +59,9 @@ def test_every_setting_exists():
     assert set(re.findall(r"\bHEADSTART_[A-Z_]+", TEXT)) <= settings
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"headstart (start|get|token|vocabulary)\b", TEXT))))
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"headstart (start|get|token|vocabulary)\b", TEXT)))
+)
 def test_every_command_exists(command: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -79,6 +85,11 @@ def test_what_kubectl_is_told_to_look_at_is_there():
 def test_every_secret_that_a_pod_needs_is_told():
     wanted = set()
     for each in yaml.safe_load_all(render("overlay-prod")):
-        wanted |= set(re.findall(r"(?:secretName|name): (headstart-(?:redis|tls|tokens|anthropic|metrics-token))\b", yaml.safe_dump(each)))
+        wanted |= set(
+            re.findall(
+                r"(?:secretName|name): (headstart-(?:redis|tls|tokens|anthropic|metrics-token))\b",
+                yaml.safe_dump(each),
+            )
+        )
     section = TEXT.split("| Secret |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(headstart-[\w-]+)`", section, re.MULTILINE)) == wanted

@@ -126,9 +126,7 @@ def test_ports_are_those_that_the_settings_give(name: str):
 
 
 @every
-def test_every_variable_is_a_setting_with_a_right_value(
-    name: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_every_variable_is_a_setting_with_a_right_value(name: str, monkeypatch: pytest.MonkeyPatch):
     for workload in ("headstart-api", "headstart-worker"):
         given = environment(name, workload)
         assert set(given) <= VARIABLES, set(given) - VARIABLES
@@ -209,13 +207,17 @@ def test_services_lead_to_ports_that_their_pods_have(name: str):
 
 @every
 def test_rolling_updates_and_disruptions_leave_pods_in_service(name: str):
-    budgets = {each["metadata"]["name"]: each["spec"] for each in of_kind(name, "PodDisruptionBudget")}
+    budgets = {
+        each["metadata"]["name"]: each["spec"] for each in of_kind(name, "PodDisruptionBudget")
+    }
     for workload in ("headstart-api", "headstart-worker"):
         spec = named(name, "Deployment", workload)["spec"]
         assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
         assert spec["minReadySeconds"] >= 3
         assert budgets[workload]["maxUnavailable"] == 1
-        keys = [each["topologyKey"] for each in spec["template"]["spec"]["topologySpreadConstraints"]]
+        keys = [
+            each["topologyKey"] for each in spec["template"]["spec"]["topologySpreadConstraints"]
+        ]
         assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
 
 
@@ -271,20 +273,30 @@ def test_production_has_tls_tokens_and_a_policy_for_all_pods():
     assert "HEADSTART_INSECURE" not in given
     policies = [each["spec"] for each in of_kind("overlay-prod", "NetworkPolicy")]
     for workload, metadata, _ in pods("overlay-prod"):
-        mine = [each for each in policies if fits(each["podSelector"]["matchLabels"], metadata["labels"])]
-        assert {kind for each in mine for kind in each["policyTypes"]} == {"Ingress", "Egress"}, workload
+        mine = [
+            each
+            for each in policies
+            if fits(each["podSelector"]["matchLabels"], metadata["labels"])
+        ]
+        assert {kind for each in mine for kind in each["policyTypes"]} == {"Ingress", "Egress"}, (
+            workload
+        )
     [monitor] = of_kind("overlay-prod", "ServiceMonitor")
     [endpoint] = monitor["spec"]["endpoints"]
     assert endpoint["authorization"]["credentials"]["name"] == "headstart-metrics-token"
     for service in ("headstart", "headstart-headless"):
-        assert named("overlay-prod", "Service", service)["spec"]["ports"][0]["appProtocol"] == "https"
+        assert (
+            named("overlay-prod", "Service", service)["spec"]["ports"][0]["appProtocol"] == "https"
+        )
 
 
 def test_the_monitor_finds_the_pods_of_both_kinds():
     name = "overlay-prod"
     [monitor] = of_kind(name, "ServiceMonitor")
     wanted = monitor["spec"]["selector"]["matchLabels"]
-    [service] = [each for each in of_kind(name, "Service") if fits(wanted, each["metadata"]["labels"])]
+    [service] = [
+        each for each in of_kind(name, "Service") if fits(wanted, each["metadata"]["labels"])
+    ]
     assert monitor["spec"]["endpoints"][0]["port"] in {p["name"] for p in service["spec"]["ports"]}
     found = {
         workload

@@ -125,7 +125,9 @@ def look(image: Image, target: str) -> None:
     assert version.returncode == 0, version.stdout
     size = sum(path.lstat().st_blocks * 512 for path in image.root.rglob("*")) / 1e6
     ours = sum(path.lstat().st_blocks * 512 for path in home.rglob("*")) / 1e6
-    say(f"{image.name}: {size:.0f} MB, {ours:.0f} of them ours; user {config['User']}; all in order")
+    say(
+        f"{image.name}: {size:.0f} MB, {ours:.0f} of them ours; user {config['User']}; all in order"
+    )
 
 
 def main() -> int:
@@ -135,7 +137,14 @@ def main() -> int:
         return 1
     if _OWN_MOUNTS not in os.environ:
         # Whatever is mounted here is gone with this process, however that ends.
-        command = ["unshare", "--mount", "--propagation=private", sys.executable, "-m", "tests.images"]
+        command = [
+            "unshare",
+            "--mount",
+            "--propagation=private",
+            sys.executable,
+            "-m",
+            "tests.images",
+        ]
         os.execvpe(command[0], command, os.environ | {_OWN_MOUNTS: "1"})
     with tempfile.TemporaryDirectory(prefix="headstart-images-") as run:
         test(storage(Path(run)))

@@ -107,7 +107,9 @@ async def play(api: Image, worker: Image, directory: Path) -> None:
                     began = time.monotonic()
                     code = container.stop()
                     took = time.monotonic() - began
-                    print(f"    {container.image.name}: SIGTERM, exit code {code} after {took:.1f} s")
+                    print(
+                        f"    {container.image.name}: SIGTERM, exit code {code} after {took:.1f} s"
+                    )
                     assert code == 0, container.output
                     for word in ("Traceback", "Read-only", "Permission denied"):
                         assert word not in container.output, container.output
