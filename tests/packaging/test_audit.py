@@ -9,7 +9,18 @@ import pytest
 
 from deploy import audit, licences
 from deploy.licences import ALLOWED, TABLE, Licence, table
-from deploy.pins import CONSTRAINTS, LOCKS, needed, pins, public, unhashed
+from deploy.pins import (
+    BACKEND_LOCK,
+    CONSTRAINTS,
+    LOCKS,
+    POLICY_LOCK,
+    POLICY_TOOLS,
+    needed,
+    needed_to_build,
+    pins,
+    public,
+    unhashed,
+)
 
 
 def test_all_is_in_order():
@@ -77,6 +88,38 @@ def test_a_lock_without_a_hash_or_a_dependency_is_told(
     told = "\n".join(audit.locked())
     for part in ("no hash for redis==8.1.0", "h11 is missing", "nobody needs idle"):
         assert part in told
+
+
+def test_a_pin_of_another_python_is_not_one_of_ours(tmp_path: Path):
+    path = tmp_path / "r.txt"
+    path.write_text('a==1 ; python_version < "3"\nb==2 ; python_version >= "3" \\\n    --hash=x\n')
+    assert pins(path) == {"b": "2"}
+
+
+def test_the_images_python_may_be_an_earlier_release_than_the_one_that_locked():
+    for path in LOCKS.values():
+        assert (
+            'async-timeout==5.0.1 ; python_full_version < "3.11.3" \\\n    --hash='
+            in path.read_text()
+        )
+
+
+@pytest.mark.parametrize("path", [BACKEND_LOCK, POLICY_LOCK])
+def test_what_builds_and_checks_images_is_pinned_with_hashes(path: Path):
+    assert pins(path)
+    assert unhashed(path) == []
+    assert "file:" not in path.read_text()
+
+
+def test_the_build_backend_is_the_one_that_constraints_pin():
+    assert set(pins(BACKEND_LOCK)) == needed_to_build()
+    assert pins(BACKEND_LOCK).items() <= pins(CONSTRAINTS).items()
+
+
+def test_what_checks_manifests_is_what_is_asked_for():
+    assert set(POLICY_TOOLS) <= {
+        f"{name}=={version}" for name, version in pins(POLICY_LOCK).items()
+    }
 
 
 def test_a_line_that_pins_nothing_is_an_error(tmp_path: Path):

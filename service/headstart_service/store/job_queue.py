@@ -28,15 +28,13 @@ from .batches import Reply, ScriptBatches, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
-from .redis_store import LIVE_PATIENCE, StoreRules
+from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
 from .scripts import SOURCES, Scripts
 
 log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
-_GONE_MS = 3_600_000
-"""Milliseconds of silence after which a worker that holds nothing is forgotten."""
 _TRY = 2.5
 """Seconds for one try: enough for the client's own second one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
@@ -71,7 +69,7 @@ class RedisJobQueue:
     async def prepare_queue(self) -> None:
         """Create the consumer groups that do not exist."""
         for keys in self._keys:
-            await self._call(partial(self._scripts.prepare, keys, None, idle_ms=_GONE_MS))
+            await self._call(partial(self._scripts.prepare, keys, None, idle_ms=GONE_MS))
 
     async def next_jobs(self, partition: int, worker: str, limit: int, wait: float) -> list[Job]:
         """New jobs; the group is made anew when a flush or a failover has lost it."""

@@ -38,6 +38,8 @@ _AGAIN = 0
 """The reply of a script that had more to sweep than it may in one call."""
 LIVE_PATIENCE = 30 * 60.0
 """Seconds that a run which has not ended is kept at least: without a worker, renewing nothing."""
+GONE_MS = 3_600_000
+"""Milliseconds of silence after which a worker that holds nothing is forgotten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,14 @@ class RedisStore:
         """Return if every partition can be read and written."""
         for keys in self._partitions:
             await self._scripts.ping(keys, None)
+
+    async def prepare(self) -> None:
+        """Create the consumer groups that do not exist.
+
+        Workers do so too. But what starts workers by a group's lag must find it before them.
+        """
+        for keys in self._partitions:
+            await self._scripts.prepare(keys, None, idle_ms=GONE_MS)
 
     async def start(
         self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool, trace: str = ""

@@ -1,0 +1,95 @@
+"""docs/kubernetes.md names nothing that does not exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.manifests import render
+from headstart_service.cli import main
+from headstart_service.settings import Settings, variable
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "kubernetes.md"
+TEXT = PAGE.read_text()
+COMPONENTS = {path.name for path in (ROOT / "deploy/kubernetes/components").iterdir()}
+_RESOURCE = re.compile(r"\b(deployment|service)/(headstart[\w-]*)")
+
+
+def test_every_link_leads_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT):
+        if not target.startswith("https://"):
+            assert (PAGE.parent / target).exists(), target
+
+
+def test_every_path_exists():
+    paths = set(re.findall(r"\bdeploy/[\w./-]*\w", TEXT))
+    assert len(paths) > 4
+    for path in paths:
+        assert (ROOT / path).exists(), path
+    for overlay in re.findall(r"`overlays/(\w+)`", TEXT):
+        assert (ROOT / "deploy/kubernetes/overlays" / overlay).is_dir()
+
+
+def test_every_component_is_told_and_exists():
+    section = TEXT.split("| component |")[1].split("\n\n")[0]
+    told = {
+        name
+        for row in section.splitlines()[2:]
+        for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])
+    }
+    assert told == COMPONENTS
+    assert set(re.findall(r"`components/([\w-]+)`", TEXT)) <= COMPONENTS
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    fenced = "".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL))
+    inline = "\n".join(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)))
+    named = set(re.findall(r"\bmake ([a-z-]+)", fenced + inline))
+    assert {"image", "image-test", "manifests"} <= named
+    assert named <= targets
+
+
+def test_every_setting_exists():
+    settings = {variable(name) for name in Settings.model_fields} | {"HEADSTART_ADDRESS"}
+    assert set(re.findall(r"\bHEADSTART_[A-Z_]+", TEXT)) <= settings
+
+
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"headstart (start|get|token|vocabulary)\b", TEXT)))
+)
+def test_every_command_exists(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"headstart {command}" in capsys.readouterr().out
+
+
+def test_what_kubectl_is_told_to_look_at_is_there():
+    for namespace, name in (("headstart-dev", "overlay-dev"), ("headstart", "overlay-prod")):
+        there = {
+            (each["kind"].lower(), each["metadata"]["name"])
+            for each in yaml.safe_load_all(render(name))
+            if each["metadata"].get("namespace") == namespace
+        }
+        lines = [line for line in TEXT.splitlines() if f"kubectl -n {namespace} " in line]
+        found = {item for line in lines for item in _RESOURCE.findall(line)}
+        assert found
+        assert found <= there
+
+
+def test_every_secret_that_a_pod_needs_is_told():
+    wanted = set()
+    for each in yaml.safe_load_all(render("overlay-prod")):
+        wanted |= set(
+            re.findall(
+                r"(?:secretName|name): (headstart-(?:redis|tls|tokens|anthropic|metrics-token))\b",
+                yaml.safe_dump(each),
+            )
+        )
+    section = TEXT.split("| Secret |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(headstart-[\w-]+)`", section, re.MULTILINE)) == wanted
