@@ -42,7 +42,7 @@ class _Health:
 async def watched(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     monkeypatch.setattr(app, "_CHECK_EVERY", 0.001)
     store = _Store()
-    readiness = app._Readiness(store, _Health(), None)  # type: ignore[arg-type]
+    readiness = app._Readiness(store, _Health(), None, quiet=True)  # type: ignore[arg-type]
     task = asyncio.create_task(readiness.watch("localhost:1", "-plaintext"))
     yield store, readiness
     task.cancel()
