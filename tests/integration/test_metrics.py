@@ -43,14 +43,14 @@ async def load(client: PrecomputeClient) -> None:
         await client.get_results("unknown")
 
 
-async def test_a_server_tells_what_happened_in_it_and_in_its_worker(
+async def test_a_server_tells_what_happened_in_it_and_in_its_worker_and_no_text_of_callers(
     served: tuple[Process, PrecomputeClient], tmp_path: Path
 ):
     process, client = served
     await load(client)
-    await client.start("slow", "probe", {"directory": str(tmp_path)})
-    await client.get_results("slow", wait=0.3)
-    waiting = asyncio.create_task(client.get_results("slow", wait=20))
+    await client.start("secret-key", "probe", {"directory": str(tmp_path)})
+    await client.get_results("secret-key", wait=0.3)
+    waiting = asyncio.create_task(client.get_results("secret-key", wait=20))
 
     async def waits() -> bool:
         now = await metrics_of(process)
@@ -59,7 +59,6 @@ async def test_a_server_tells_what_happened_in_it_and_in_its_worker(
     await wait_until(waits)
     during = await metrics_of(process)
     assert value(during, "headstart_worker_slots_busy") == 1
-    assert value(during, "headstart_runs", status="in_progress") == 1
     (tmp_path / "go").touch()
     await waiting
     # The worker notes the end of a run after it was announced.
@@ -83,7 +82,11 @@ async def test_a_server_tells_what_happened_in_it_and_in_its_worker(
     assert value(told, "headstart_starts_total", outcome="started") == 2
     assert value(told, "headstart_near_cache_lookups_total", result="hit") >= 2
     assert value(told, "headstart_near_cache_bytes") > 0
-    assert value(told, "headstart_runs", status="completed") == 2
+
+    async def counted() -> bool:  # a busy store is left out of a scrape
+        return value(await metrics_of(process), "headstart_runs", status="completed") == 2
+
+    await wait_until(counted)
     step = {"pipeline": "probe", "step": "gated", "state": "completed"}
     assert value(told, "headstart_step_duration_seconds_count", **step) == 1
     assert value(told, "headstart_step_duration_seconds_sum", **step) > 0.3
@@ -93,6 +96,8 @@ async def test_a_server_tells_what_happened_in_it_and_in_its_worker(
     resident = {p: value(told, "process_resident_memory_bytes", process=p) for p in ("api", "worker")}
     assert resident["api"] == pytest.approx(process.resident, rel=0.2)
     assert resident["worker"] > 10e6
+    text = (await asked(process)).text
+    assert not any(word in text for word in ("secret", "default", str(tmp_path)))
 
 
 async def test_the_page_of_metrics_and_what_is_told_are_the_same(
@@ -119,15 +124,7 @@ async def test_the_page_of_metrics_and_what_is_told_are_the_same(
             assert sample.labels.get("process", "worker") == "worker", name
 
 
-async def test_no_text_of_a_caller_becomes_a_label(
-    served: tuple[Process, PrecomputeClient],
-):
-    process, client = served
-    await client.start("secret-key", "noop", {}, namespace="secret-space")
-    await client.get_results("secret-key", namespace="secret-space", wait=20)
-    assert "secret" not in (await asked(process)).text
-
-
+@pytest.mark.observability
 async def test_a_worker_that_is_lost_is_counted_and_its_figures_begin_anew(
     served: tuple[Process, PrecomputeClient],
 ):
