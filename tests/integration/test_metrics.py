@@ -93,7 +93,9 @@ async def test_a_server_tells_what_happened_in_it_and_in_its_worker_and_no_text_
     trip = "headstart_store_trip_duration_seconds_count"
     assert value(told, trip, process="api", command="start") == 2
     assert value(told, trip, process="worker", command="claim") == 2
-    resident = {p: value(told, "process_resident_memory_bytes", process=p) for p in ("api", "worker")}
+    resident = {
+        p: value(told, "process_resident_memory_bytes", process=p) for p in ("api", "worker")
+    }
     assert resident["api"] == pytest.approx(process.resident, rel=0.2)
     assert resident["worker"] > 10e6
     text = (await asked(process)).text
@@ -155,7 +157,9 @@ async def test_a_scrape_goes_on_without_the_store(valkey: Valkey):
         await wait_until(away)
         told = await metrics_of(process)
         assert value(told, "headstart_runs_limit") == 1000
-        assert any(s.labels["command"] == "ping" for s in told["headstart_store_errors_total"].samples)
+        assert any(
+            s.labels["command"] == "ping" for s in told["headstart_store_errors_total"].samples
+        )
 
         async def unready() -> bool:
             now = await metrics_of(process)
