@@ -11,6 +11,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -26,7 +27,7 @@ from headstart import NotFound, PrecomputeClient, Tls
 from tests.support.certificates import authority, signed
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.processes import ROOT, Process, clean_environment, serving, worker
-from tests.support.scrape import http_of
+from tests.support.scrape import asked, http_of
 from tests.support.tokens import tokens_of
 from tests.support.valkey import Valkey, free_port
 from tests.support.waiting import wait_until
@@ -45,7 +46,8 @@ PAIRS = [("ocean", "forest"), ("music", "winter"), ("king", "bread"), ("word{}",
 
 class Asked(NamedTuple):
     prometheus: str
-    scraped: list[str]
+    texts: list[str]
+    """What each process tells, as Prometheus reads it."""
 
     def query(self, expression: str) -> list[Any]:
         """The answer to an instant query, in Prometheus's form."""
@@ -160,7 +162,9 @@ async def observed(valkey: Valkey, directory: Path) -> AsyncIterator[Asked]:
             loading = asyncio.create_task(load(address, ca.cert, token))
             try:
                 async with prometheus(directory, targets, token) as url:
-                    told = Asked(url, targets)
+                    bearer = f"Bearer {token}"
+                    texts = [(await asked(p, Authorization=bearer)).text for p in (server, alone)]
+                    told = Asked(url, texts)
                     # Enough for a rate of everything that every game has.
                     for each in targets:
                         seen = f'count_over_time(up{{instance="{each}"}}[5m]) > 12'
@@ -182,9 +186,19 @@ async def test_prometheus_has_an_answer_to_every_query_of_the_dashboard_and_the_
     valkey: Valkey, tmp_path: Path
 ):
     async with observed(valkey, tmp_path) as told:
+        _check_names(told)
         await asyncio.to_thread(_check_targets, told)
         await asyncio.to_thread(_check_dashboard, told)
         await asyncio.to_thread(_check_rules, told)
+
+
+def _check_names(told: Asked) -> None:
+    """Names and units by Prometheus's conventions."""
+    for text in told.texts:
+        command = ["promtool", "check", "metrics"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "headstart_build_info" in text
 
 
 def _check_targets(told: Asked) -> None:
