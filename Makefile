@@ -10,7 +10,7 @@ POLICY := .venv-policy
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-languages soak fuzz audit lock licences docs image image-test image-clean manifests demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos test-languages test-observability rules soak fuzz audit lock licences docs image image-test image-clean manifests demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ $(POLICY)/.installed: deploy/requirements-policy.txt
 manifests: setup $(POLICY)/.installed  ## Check the Dockerfile, compose files and Kubernetes manifests against schemas and rules
 	@$(BIN)/python -m deploy.manifests --tools $(POLICY)/bin
 
+test-observability: setup  ## Scrape real processes with a real Prometheus, and ask it all queries
+	@$(BIN)/headstart vocabulary build
+	$(BIN)/pytest -m observability
+
 soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (600)
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py
 
@@ -114,7 +118,15 @@ types: setup  ## Check types, strictly
 imports: setup  ## Check that imports run one way
 	$(BIN)/lint-imports
 
-check: lint types imports proto-check manifests  ## All static checks
+rules: setup  ## Check and unit-test the alert rules, if promtool is here (with CI=true it must be)
+	@if command -v promtool > /dev/null; then \
+		cd deploy/prometheus && promtool check rules recording.yaml alerts.yaml \
+			&& promtool test rules alerts_test.yaml; \
+	elif [ "$(CI)" = true ]; then \
+		echo 'promtool is missing: apt-get install prometheus' >&2; exit 1; \
+	else echo 'rules: left out, because promtool is not installed'; fi
+
+check: lint types imports proto-check rules manifests  ## All static checks
 
 clean:  ## Remove the environment and what tools left behind
 	rm -rf $(VENV) $(POLICY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from grpc.aio import Server
 
-from .api.gate import CallLimits
+from .api.gate import CallLimits, Gates
 from .api.hub import Hub
 from .api.near_cache import NearCache
 from .api.reader import ResultReader
@@ -20,6 +20,7 @@ from .api.tls import ServerCertificate
 from .engine.pace import Pace
 from .errors import StartupError, StoreUnavailable
 from .logs import wants_json
+from .monitoring import ApiMonitoring
 from .process import redis_client, registry, store_rules, wait_for_store
 from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
@@ -122,55 +123,56 @@ async def serve(settings: Settings) -> None:
     known = registry(settings)
     async with AsyncExitStack() as stack:
         traced = await stack.enter_async_context(tracing("api", on=settings.tracing))
-        if settings.redis_url:
-            url = settings.redis_url.get_secret_value()
-        else:
-            url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
+        url = await _redis(settings, stack)
         client = await stack.enter_async_context(redis_client(url, API))
         events = await stack.enter_async_context(redis_client(url, BLOCKING))
         pace = Pace()
+        figures = ApiMonitoring()
         store = RedisStore(
             client,
             store_rules(settings),
             budget=_STORE_BUDGET,
             connections=API.connections,
             pace=pace,
+            observer=figures.store,
         )
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
         channels = [PartitionKeys(p).events for p in range(settings.partitions)]
-        hub = Hub(store, lambda: subscription(events, channels), cache, pace)
+        hub = Hub(store, lambda: subscription(events, channels), cache, pace, figures.calls)
         servicer = PrecomputeServicer(
             traced.store(store) if traced else store,
             known,
-            ResultReader(hub, cache, known),
+            ResultReader(hub, cache, known, figures.calls),
             ApiRules(
                 result_ttl=settings.result_ttl,
                 max_records=settings.max_cached_results,
                 separate=tokens is not None,
                 log_inputs=settings.log_inputs,
             ),
+            figures.calls,
         )
         health = Health()
         await health.set_serving(serving=False)
-        worker = None
-        if settings.worker:
-            worker = WorkerProcess(child_environment(settings, redis_url=url), settings.drain)
+        worker = _worker(settings, url, figures) if settings.worker else None
         readiness = _Readiness(store, health, worker, quiet=wants_json(settings.log_format))
 
         listening = await stack.enter_async_context(asyncio.TaskGroup())
+        access = tokens.access if tokens else None
+        gates = Gates(_limits(settings))
+        figures.watch_calls(gates, cache, lambda: readiness.serving)
+        figures.watch_store(store, settings.max_cached_results)
+        figures.watch_others(tokens, tls, worker)
+        listening.create_task(figures.process.watch_loop(), name="loop lag")
+        routes = [figures.route(access)] if settings.metrics else []
         http_port = await stack.enter_async_context(
-            http_server(settings.host, settings.http_port, lambda: readiness.serving)
-        )
-        access = None if tokens is None else tokens.access
-        limits = CallLimits(
-            waiters=settings.max_waiters, watches=settings.max_watches, calls=settings.max_calls
+            http_server(settings.host, settings.http_port, lambda: readiness.serving, routes)
         )
         server = build_server(
             servicer,
             health,
-            limits,
-            access,
+            access=access,
+            gates=gates,
             reflects=settings.reflection,
             wrap=traced.calls() if traced else None,
         )
@@ -183,12 +185,7 @@ async def serve(settings: Settings) -> None:
         await server.start()
         host = settings.url_host
         log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
-        log.info(
-            "TLS %s, client certificates %s, tokens %s",
-            "on" if tls else "off",
-            "required" if settings.tls_client_ca else "not asked for",
-            "required" if tokens else "not asked for",
-        )
+        _tell_access(settings)
         listening.create_task(hub.run(), name="hub")
         if tokens is not None:
             listening.create_task(tokens.watch(), name="tokens")
@@ -196,6 +193,36 @@ async def serve(settings: Settings) -> None:
             working.create_task(worker.run(), name="worker process")
         await wait_for_store(client)
         await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
+
+
+def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProcess:
+    return WorkerProcess(
+        child_environment(settings, redis_url=url),
+        settings.drain,
+        figures.child if settings.metrics else None,
+    )
+
+
+async def _redis(settings: Settings, stack: AsyncExitStack) -> str:
+    """The URL of the Redis to use; one of our own if none is set."""
+    if settings.redis_url:
+        return settings.redis_url.get_secret_value()
+    return await stack.enter_async_context(embedded_valkey(settings.data_dir))
+
+
+def _tell_access(settings: Settings) -> None:
+    log.info(
+        "TLS %s, client certificates %s, tokens %s",
+        "on" if settings.tls_cert else "off",
+        "required" if settings.tls_client_ca else "not asked for",
+        "required" if settings.tokens else "not asked for",
+    )
+
+
+def _limits(settings: Settings) -> CallLimits:
+    return CallLimits(
+        waiters=settings.max_waiters, watches=settings.max_watches, calls=settings.max_calls
+    )
 
 
 def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:

@@ -35,6 +35,7 @@ def add(
         _add_settings(parser)
     serve.set_defaults(run=_serve)
     worker.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
+    worker.add_argument("--figures", type=int, help=argparse.SUPPRESS)
     worker.set_defaults(run=_worker)
     check.add_argument("--json", action="store_true", help="print JSON, for scripts")
     check.set_defaults(run=_check_config)
@@ -136,7 +137,9 @@ def _worker(options: argparse.Namespace) -> int:
     except ImportError as error:
         return _fail(_missing(error))
     return _run(
-        options, lambda settings: work(settings, child=options.exit_with_parent), listens=False
+        options,
+        lambda settings: work(settings, child=options.exit_with_parent, figures=options.figures),
+        listens=False,
     )
 
 

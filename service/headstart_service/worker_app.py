@@ -22,6 +22,7 @@ from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
 from .logs import wants_json
+from .monitoring import WorkerMonitoring
 from .pipelines.bridging.scan import VocabularyScan
 from .process import redis_client, registry, store_rules, wait_for_store
 from .providers.anthropic import HaikuModel
@@ -31,11 +32,13 @@ from .providers.progress import build_progress
 from .providers.remembering import RememberingEmbedder
 from .providers.vocabulary import Vocabulary, ensure_vocabulary, is_current
 from .providers.words import Source
+from .security import token_file
 from .settings import Settings
 from .store.connect import BLOCKING, WORKER
 from .store.job_queue import RedisJobQueue
 from .supervisor import READY_LINE
 from .telemetry.tracing import tracing
+from .telemetry.work import ModelFigures
 from .web.server import http_server
 from .work_log import WorkLog
 
@@ -51,9 +54,10 @@ _STORE_BUDGET = 10.0
 """Seconds for one answer of the store, its retries included: outlast a short outage."""
 
 
-async def work(settings: Settings, *, child: bool) -> None:
+async def work(settings: Settings, *, child: bool, figures: int | None = None) -> None:
     """Work until cancelled, then drain; as a child of `serve` without an HTTP port.
 
+    As such it tells its figures on the file descriptor `figures`, if it is given one.
     Raises StartupError, maybe inside an exception group, when it cannot start.
     """
     if settings.redis_url is None:
@@ -61,14 +65,26 @@ async def work(settings: Settings, *, child: bool) -> None:
     url = settings.redis_url.get_secret_value()
     known = registry(settings)
     ready = asyncio.Event()
+    monitoring = WorkerMonitoring(known)
+    tokens = None if child else token_file(settings)
     async with AsyncExitStack() as stack:
         traced = await stack.enter_async_context(tracing("worker", on=settings.tracing))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        if settings.metrics:
+            tasks.create_task(monitoring.process.watch_loop(), name="loop lag")
+            if figures is not None:
+                answering = monitoring.answer_parent(figures)
+                tasks.create_task(answering, name="figures for the parent")
+        if tokens is not None:
+            tasks.create_task(tokens.watch(), name="tokens")
         if not child:
+            access = None if tokens is None else tokens.access
             port = await stack.enter_async_context(
                 http_server(
                     settings.host,
                     settings.http_port,
                     ready.is_set,
+                    [monitoring.route(access)] if settings.metrics else [],
                     # Several workers on one machine must not need a port each by hand.
                     or_any_port="http_port" not in settings.model_fields_set,
                 )
@@ -81,9 +97,16 @@ async def work(settings: Settings, *, child: bool) -> None:
         unknown = wanted - PROVIDERS
         if unknown:
             raise StartupError(f"steps need what no one provides: {', '.join(sorted(unknown))}")
-        providers = await stack.enter_async_context(_providers(settings, wanted, traced))
+        providers = await stack.enter_async_context(
+            _providers(settings, wanted, monitoring.models, traced)
+        )
         queue = RedisJobQueue(
-            client, blocking, store_rules(settings), lease=settings.lease, budget=_STORE_BUDGET
+            client,
+            blocking,
+            store_rules(settings),
+            lease=settings.lease,
+            budget=_STORE_BUDGET,
+            observer=monitoring.store,
         )
         stack.push_async_callback(queue.aclose)
         rules = WorkerRules(
@@ -92,13 +115,17 @@ async def work(settings: Settings, *, child: bool) -> None:
             lease=settings.lease,
             drain=settings.drain,
         )
-        observers: list[WorkObserver] = [WorkLog(rules.name, inputs=settings.log_inputs)]
+        observers: list[WorkObserver] = [
+            monitoring.work,
+            WorkLog(rules.name, inputs=settings.log_inputs),
+        ]
         ledger: RunLedger = queue
         if traced:
             # Outside the log, whose lines tell the ids of the spans that they are written in.
             observers.insert(0, traced.work(rules.name))
             ledger = traced.ledger(queue)
         worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger)
+        monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
         if child or not wants_json(settings.log_format):
@@ -119,7 +146,7 @@ async def _until_cancelled(worker: Worker) -> None:
 
 @asynccontextmanager
 async def _providers(
-    settings: Settings, wanted: AbstractSet[str], traced: Tracing | None
+    settings: Settings, wanted: AbstractSet[str], figures: ModelFigures, traced: Tracing | None
 ) -> AsyncIterator[Mapping[str, Any]]:
     """What steps may name as a parameter: those of `PROVIDERS` that are wanted."""
     providers: dict[str, Any] = {}
@@ -127,7 +154,7 @@ async def _providers(
     async with AsyncExitStack() as stack:
         if wanted & {"embedder", "vocabulary", "scan"}:
             embedder = await stack.enter_async_context(
-                SentenceEmbedder(settings.model, threads=settings.compute_threads)
+                SentenceEmbedder(settings.model, threads=settings.compute_threads, observer=figures)
             )
         if wanted & {"vocabulary", "scan"}:
             with build_progress() as progress:
@@ -140,7 +167,9 @@ async def _providers(
                     progress,
                 )
             providers["vocabulary"] = known = vocabulary
-            scan = await stack.enter_async_context(VocabularyScan(vocabulary.matrix))
+            scan = await stack.enter_async_context(
+                VocabularyScan(vocabulary.matrix, figures.scanned)
+            )
             providers["scan"] = scan
             # The first product reads the whole matrix from disk: not while a user waits.
             await scan.relevance(*vocabulary.matrix[:2])
@@ -149,6 +178,7 @@ async def _providers(
                 traced.embedder(embedder) if traced else embedder,
                 known,
                 remembered=settings.word_cache,
+                observer=figures,
             )
         if "language_model" in wanted:
             key = settings.anthropic_api_key
@@ -158,6 +188,7 @@ async def _providers(
                     model=settings.haiku_model,
                     base_url=settings.anthropic_base_url,
                     open_telemetry=traced.language_model() if traced else None,
+                    observer=figures,
                 )
             )
         yield providers

@@ -144,11 +144,12 @@ async def test_the_http_port_tells_that_it_lives_and_is_ready_and_nothing_else(
         async with PrecomputeClient(address, token=tokens.by_name["shop"]) as client:
             await client.start("secret-key", "noop", {})
         answers = await _everything(process)
-        async with worker(valkey.url, **LIGHT) as computing:
+        async with worker(valkey.url, HEADSTART_TOKENS=str(path), **LIGHT) as computing:
             answers += await _everything(computing)
     told = {answer for answer in answers if answer[1] == 200}
     assert told == {("GET livez", 200, "ok\n"), ("GET readyz", 200, "ready\n")}
-    assert {code for _, code, _ in answers} == {200, 404, 405}
+    assert {code for _, code, _ in answers} == {200, 401, 404, 405}
+    assert {asked for asked, code, _ in answers if code == 401} == {"GET metrics"}
     assert not any("secret-key" in text or "default" in text for _, _, text in answers)
 
 

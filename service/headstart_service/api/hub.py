@@ -14,9 +14,10 @@ from contextlib import AbstractAsyncContextManager
 
 from ..domain import Announcement, RunKey
 from ..engine.pace import Pace
-from ..errors import StoreUnavailable
+from ..errors import RecordDamaged, StoreUnavailable
 from .answer import Answer, answer_from
 from .near_cache import NearCache
+from .observe import CallObserver, CallObservers
 from .ports import RunStore
 from .topic import Topic, Waiter
 
@@ -40,9 +41,15 @@ class Hub:
     """Hears every announcement; looks for those who wait, and drops what is outdated."""
 
     def __init__(
-        self, store: RunStore, subscribe: Subscribe, cache: NearCache, pace: Pace | None = None
+        self,
+        store: RunStore,
+        subscribe: Subscribe,
+        cache: NearCache,
+        pace: Pace | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         """Tell `pace` of every run that starts or ends."""
+        self._observer = observer or CallObservers()
         self._pace = pace or Pace()
         self._store = store
         self._subscribe = subscribe
@@ -61,7 +68,12 @@ class Hub:
     async def read(self, key: RunKey) -> Answer:
         """What exists now. Raises RunNotFound and StoreUnavailable."""
         moment = self._cache.moment
-        answer = answer_from(await self._store.read(key))
+        snapshot = await self._store.read(key)
+        try:
+            answer = answer_from(snapshot)
+        except RecordDamaged:
+            self._observer.damaged()
+            raise
         self._cache.put(key, answer, moment)
         return answer
 

@@ -18,6 +18,8 @@ from ..engine.fields import fields
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
 from . import convert
+from .answer import Answer
+from .observe import CallObserver, CallObservers
 from .ports import RunStore
 from .reader import ResultReader
 
@@ -56,11 +58,13 @@ class PrecomputeServicer:
         registry: Registry,
         reader: ResultReader,
         rules: ApiRules,
+        observer: CallObserver | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
         self._reader = reader
         self._rules = rules
+        self.observer = observer or CallObservers()
 
     async def start_precompute(
         self, request: pb.StartPrecomputeRequest, _: Context
@@ -81,6 +85,7 @@ class PrecomputeServicer:
         # Before the caller knows of the start, nobody here may be given what was before it.
         self._reader.outdate(key)
         self._tell_start(key, plan, started)
+        self.observer.started(started.outcome)
         return pb.StartPrecomputeResponse(
             namespace=key.namespace,
             key=key.key,
@@ -89,7 +94,7 @@ class PrecomputeServicer:
             revision=started.revision,
         )
 
-    def ready_results(self, request: pb.GetResultsRequest) -> bytes | None:
+    def ready_results(self, request: pb.GetResultsRequest) -> Answer | None:
         """What this process can answer at once, if nothing about the request needs a second look.
 
         Most calls are such, and each of them is over in some microseconds: hence no more than this.

@@ -71,6 +71,11 @@ class Worker:
         self._stopping = asyncio.Event()
         self._handing_on = False
 
+    @property
+    def busy(self) -> int:
+        """How many runs it computes now."""
+        return len(self._runs)
+
     def stop(self) -> None:
         """Take no more jobs, and make `serve` return once its runs have ended or were handed on."""
         self._stopping.set()

@@ -1,1 +1,1 @@
-"""What the service tells those who run it. Nothing here is loaded unless it is asked for."""
+"""What a process tells those who run it: figures when asked, and traces, if they are on."""

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import h11
@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from ..errors import StartupError
 
@@ -41,13 +41,18 @@ _NOT_OUR_MISTAKE = _NotOurMistake()
 
 @asynccontextmanager
 async def http_server(
-    host: str, port: int, ready: Callable[[], bool], *, or_any_port: bool = False
+    host: str,
+    port: int,
+    ready: Callable[[], bool],
+    routes: Sequence[BaseRoute] = (),
+    *,
+    or_any_port: bool = False,
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()`, else 503. When the port is taken, `or_any_port` takes a free one; without
-    it StartupError is raised.
+    200 while `ready()`, else 503. `routes` are what else there is. When the port is taken,
+    `or_any_port` takes a free one; without it StartupError is raised.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
@@ -58,7 +63,7 @@ async def http_server(
             return PlainTextResponse("ready\n")
         return PlainTextResponse("not ready\n", status_code=503)
 
-    app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
+    app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *routes])
     bound = _listen(host, port, or_any_port=or_any_port)
     for logger in ("uvicorn.error", "asyncio"):
         logging.getLogger(logger).addFilter(_NOT_OUR_MISTAKE)

@@ -11,7 +11,10 @@ import pytest
 from headstart_service.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
 from headstart_service.providers.anthropic import HaikuModel
+from headstart_service.telemetry.exposition import Exposition
+from headstart_service.telemetry.work import ModelFigures
 from tests.support.messages_api import MessagesApi, Reply
+from tests.support.scrape import parsed, value
 
 KEY = "sk-ant-a-secret-key"
 UNREADABLE = "the Anthropic API's answer could not be read"
@@ -43,6 +46,25 @@ async def failure(api: MessagesApi | str, **changes: Any) -> StepFailed:
 
 async def test_an_answer_is_parsed(api: MessagesApi) -> None:
     assert await ask(api) == ["nature", "wilderness", "river", "rain"]
+
+
+async def test_requests_are_told_by_their_end_with_repetitions_and_tokens(api: MessagesApi) -> None:
+    figures = ModelFigures()
+    api.script(Reply.status(529), Reply.status(500))
+    await ask(api, observer=figures)
+    api.script(Reply.status(401))
+    await failure(api, observer=figures)
+    await failure(api, api_key=None, observer=figures)
+    told = parsed(await Exposition([figures]).text())
+    count = "headstart_llm_request_duration_seconds_count"
+    assert {s.labels["end"]: s.value for s in told[count[:-6]].samples if s.name == count} == {
+        "answered": 1,
+        "refused": 1,
+        "no_key": 1,
+    }
+    assert value(told, "headstart_llm_retries_total") == 2
+    assert value(told, "headstart_llm_tokens_total", kind="input") == 1
+    assert value(told, "headstart_llm_tokens_total", kind="output") == 1
 
 
 async def test_the_request_is_a_structured_one(api: MessagesApi) -> None:
