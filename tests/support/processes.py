@@ -103,7 +103,7 @@ def run_headstart(*arguments: str, **environment: str) -> Process:
 
 def clean_environment() -> dict[str, str]:
     """This environment without anything that changes what a server does."""
-    foreign = ("HEADSTART_", "ANTHROPIC_")
+    foreign = ("HEADSTART_", "ANTHROPIC_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
