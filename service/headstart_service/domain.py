@@ -227,6 +227,25 @@ class Claim:
     inputs: bytes
     ended: Mapping[str, StepRecord]
     """The steps that an earlier holder, or an earlier revision, has ended."""
+    at_us: int
+    """When it was taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """What a worker says of itself, a few times a lease."""
+
+    name: str
+    """Unique among all workers of a store."""
+    host: str
+    version: str
+    pipelines: tuple[str, ...]
+    slots: int
+    """How many runs it works on at most."""
+    busy: int
+    """How many it works on now."""
+    started_us: int
+    """When it began to take jobs, by its own clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..domain import Claim, Job, Lease, RunKey, Status
+from ..domain import Claim, Job, Lease, RunKey, Status, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .observe import Outcome, WorkObserver, WorkObservers
 from .ports import JobQueue
@@ -37,6 +38,9 @@ class WorkerRules:
     """How long a run stays its own without renewal."""
     drain: float
     """How long runs may go on after it was told to stop."""
+    host: str = ""
+    """The machine that operators see it on."""
+    version: str = ""
 
 
 class Worker:
@@ -63,6 +67,7 @@ class Worker:
         self._runs: dict[Lease, tuple[Claim, asyncio.Task[Status]]] = {}
         self._stopping = asyncio.Event()
         self._handing_on = False
+        self._started_us = time.time_ns() // 1000
 
     def stop(self) -> None:
         """Take no more jobs, and make `serve` return once its runs have ended or were handed on."""
@@ -74,8 +79,10 @@ class Worker:
             return
         async with asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
+            group.create_task(_once(self._beat), name="first beat")
             upkeep = [
                 group.create_task(_repeat(self._renew, every), name="renew"),
+                group.create_task(_repeat(self._beat, every), name="beat"),
                 group.create_task(_repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
@@ -270,6 +277,19 @@ class Worker:
             if lease in self._runs:
                 self._runs[lease][1].cancel()
 
+    async def _beat(self) -> None:
+        """Let operators see this worker until two of its beats have been missed."""
+        state = WorkerState(
+            name=self._rules.name,
+            host=self._rules.host,
+            version=self._rules.version,
+            pipelines=tuple(pipeline.name for pipeline in self._registry),
+            slots=self._rules.concurrency,
+            busy=len(self._runs),
+            started_us=self._started_us,
+        )
+        await self._queue.beat(state, self._rules.lease)
+
     async def _withdraw(self) -> None:
         """Stop runs at once when they are cancelled or replaced, not at their next commit."""
         while True:
@@ -306,10 +326,14 @@ def _left_alone(job: Job, error: StoreUnavailable) -> None:
 async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
     while True:
         await asyncio.sleep(every)
-        try:
-            await action()
-        except StoreUnavailable as error:
-            log.warning("upkeep: %s", error)
+        await _once(action)
+
+
+async def _once(action: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await action()
+    except StoreUnavailable as error:
+        log.warning("upkeep: %s", error)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -2,7 +2,7 @@
 -- holder, and shows the run as in progress. A job that no longer fits its record is dropped; a run
 -- whose workers were lost too often ends here. A run's last try is refused unless `alone` is 1.
 -- Returns {} when there is nothing to do, {0} when the last try is refused, else {attempt, revision,
--- pipeline, inputs, field, value, …} with the fields of the steps that have ended. Repeating it with
+-- pipeline, inputs, now, field, value, …} with the fields of the steps that have ended. Repeating it with
 -- the same token changes nothing.
 
 local owner = redis.call('XPENDING', jobs, group, entry, entry, 1)
@@ -50,7 +50,7 @@ if not repeated then
   announce('claimed', r.revision, '-', member)
 end
 
-local reply = {r.attempt, r.revision, r.pipeline, redis.call('HGET', record, 'inputs')}
+local reply = {r.attempt, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), clock()}
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
   if string.sub(fields[i], 1, 2) == 's:' then
