@@ -178,6 +178,17 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A run as an onlooker sees it: looking does not count as reading its results."""
+
+    snapshot: Snapshot
+    attempt: int
+    """How often a worker has taken it."""
+    worker: str
+    """Who has it now; empty when nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Announcement:
     """Something that happened to a run: what waiters wake up for and caches drop."""
 

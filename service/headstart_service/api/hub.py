@@ -22,6 +22,7 @@ from .topic import Topic, Waiter
 
 log = logging.getLogger(__name__)
 
+Watch = Callable[[Announcement], None]
 Subscribe = Callable[[], AbstractAsyncContextManager[AsyncIterator[Announcement]]]
 
 POLL = 10.0
@@ -40,9 +41,15 @@ class Hub:
     """Hears every announcement; looks for those who wait, and drops what is outdated."""
 
     def __init__(
-        self, store: RunStore, subscribe: Subscribe, cache: NearCache, pace: Pace | None = None
+        self,
+        store: RunStore,
+        subscribe: Subscribe,
+        cache: NearCache,
+        pace: Pace | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        """Tell `pace` of every run that starts or ends."""
+        """Tell `pace` of every run that starts or ends, and `watch` of all that is announced."""
+        self._watch = watch
         self._pace = pace or Pace()
         self._store = store
         self._subscribe = subscribe
@@ -266,3 +273,5 @@ class Hub:
         topic = self._topics.get(announcement.key)
         if topic is not None and topic.hear(announcement):
             self._ask(topic)
+        if self._watch is not None:
+            self._watch(announcement)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..domain import (
     Cancelled,
+    Look,
     Outcome,
     RunKey,
     RunPlan,
@@ -135,9 +136,13 @@ class RedisStore:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""
         return _snapshot(key, await self._scripts.read(self._keys(key), key))
 
-    async def peek(self, key: RunKey) -> Snapshot:
+    async def peek(self, key: RunKey) -> Look:
         """As `read`, for one who only looks on: it does not count. Raises RunNotFound."""
-        return _snapshot(key, await self._scripts.peek(self._keys(key), key))
+        reply = await self._scripts.peek(self._keys(key), key)
+        if not reply:
+            raise RunNotFound(key.namespace, key.key)
+        left, worker, attempt, *fields = reply
+        return Look(_snapshot(key, [left, *fields]), attempt, worker.decode(errors="replace"))
 
     async def workers(self, limit: int) -> list[WorkerState]:
         """What up to `limit` workers have lately said of themselves, by name."""
