@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..domain import Snapshot, StepState
 from ..engine.fragments import is_whole
@@ -23,6 +23,16 @@ class Answer:
     states: Mapping[str, StepState]
     lives_for: float
     """Seconds until the run expired, when it was read."""
+    complete: bool = field(init=False)
+    """Whether every step of the run has its result."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "complete", self.holds(self.states))
+
+    def holds(self, steps: Iterable[str]) -> bool:
+        """Whether all of these steps have their results."""
+        states = self.states
+        return all(states.get(step) is StepState.COMPLETED for step in steps)
 
     def settles(self, steps: Sequence[str]) -> bool:
         """Whether all of these steps have ended; none given means all of the run's.

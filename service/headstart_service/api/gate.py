@@ -51,3 +51,12 @@ class Gate:
         trace: TracebackType | None,
     ) -> None:
         self.inside -= 1
+
+
+class Gates:
+    """The gates of a server; whoever made them can read how many are inside."""
+
+    def __init__(self, limits: CallLimits) -> None:
+        self.waiters = Gate("calls of GetResults", limits.waiters)
+        self.watches = Gate("streams of WatchResults", limits.watches)
+        self.calls = Gate("calls", limits.calls)

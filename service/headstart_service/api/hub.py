@@ -14,9 +14,10 @@ from contextlib import AbstractAsyncContextManager
 
 from ..domain import Announcement, RunKey
 from ..engine.pace import Pace
-from ..errors import StoreUnavailable
+from ..errors import RecordDamaged, StoreUnavailable
 from .answer import Answer, answer_from
 from .near_cache import NearCache
+from .observe import CallObserver, CallObservers
 from .ports import RunStore
 from .topic import Topic, Waiter
 
@@ -46,9 +47,11 @@ class Hub:
         subscribe: Subscribe,
         cache: NearCache,
         pace: Pace | None = None,
+        observer: CallObserver | None = None,
         watch: Watch | None = None,
     ) -> None:
         """Tell `pace` of every run that starts or ends, and `watch` of all that is announced."""
+        self._observer = observer or CallObservers()
         self._watch = watch
         self._pace = pace or Pace()
         self._store = store
@@ -68,7 +71,12 @@ class Hub:
     async def read(self, key: RunKey) -> Answer:
         """What exists now. Raises RunNotFound and StoreUnavailable."""
         moment = self._cache.moment
-        answer = answer_from(await self._store.read(key))
+        snapshot = await self._store.read(key)
+        try:
+            answer = answer_from(snapshot)
+        except RecordDamaged:
+            self._observer.damaged()
+            raise
         self._cache.put(key, answer, moment)
         return answer
 

@@ -34,6 +34,10 @@ class NearCache:
         self._entries: OrderedDict[RunKey, _Entry] = OrderedDict()
         self._dropped = Recent()
         self._open = False
+        self.hits = 0
+        """How often an answer was given."""
+        self.misses = 0
+        """How often who asked here had to ask the store; counted by the reader, who asks twice."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -49,7 +53,13 @@ class NearCache:
         if entry.answer.revision < min_revision:
             return None
         self._entries.move_to_end(key)
+        self.hits += 1
         return entry.answer
+
+    @property
+    def size(self) -> int:
+        """Bytes that its answers take."""
+        return self._bytes
 
     @property
     def moment(self) -> int:

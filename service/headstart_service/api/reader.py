@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -12,6 +13,7 @@ from ..errors import InvalidRequest, RunNotFound, Violation
 from .answer import Answer
 from .hub import Hub
 from .near_cache import NearCache
+from .observe import MISSING, PARTIAL, READY, WAITED, CallObserver, CallObservers
 
 _GRACE_SHARE = 0.05
 _GRACE_MIN = 0.01
@@ -21,15 +23,21 @@ _GRACE_MAX = 0.1
 class ResultReader:
     """Gets and watches results."""
 
-    def __init__(self, hub: Hub, cache: NearCache, registry: Registry) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        cache: NearCache,
+        registry: Registry,
+        observer: CallObserver | None = None,
+    ) -> None:
         self._hub = hub
         self._cache = cache
         self._registry = registry
+        self._observer = observer or CallObservers()
 
-    def ready(self, key: RunKey, min_revision: int) -> bytes | None:
-        """The serialized results, if this process knows them and the run has ended."""
-        answer = self._cache.get(key, min_revision)
-        return None if answer is None else answer.data
+    def ready(self, key: RunKey, min_revision: int) -> Answer | None:
+        """The results, if this process knows them and the run has ended."""
+        return self._cache.get(key, min_revision)
 
     async def get(self, key: RunKey, steps: Sequence[str], wait: float, min_revision: int) -> bytes:
         """The serialized results, after at most `wait` seconds for `steps` (none: all) to end.
@@ -37,16 +45,27 @@ class ResultReader:
         Raises RunNotFound, InvalidRequest for a step that the run's pipeline does not have, and
         StoreUnavailable when nothing could be read at all.
         """
-        answer = self._cache.get(key, min_revision)
-        if answer is None:
-            if wait > 0:
-                answer = await self._wait(key, steps, wait, min_revision)
-            else:
-                answer = await self._hub.read(key)
-            if answer.revision < min_revision:
-                raise RunNotFound(key.namespace, f"{key.key} revision {min_revision}")
+        began = time.perf_counter()
+        waited = False
+        try:
+            answer = self._cache.get(key, min_revision)
+            if answer is None:
+                self._cache.misses += 1
+                if wait > 0:
+                    answer, waited = await self._wait(key, steps, wait, min_revision)
+                else:
+                    answer = await self._hub.read(key)
+                if answer.revision < min_revision:
+                    raise RunNotFound(key.namespace, f"{key.key} revision {min_revision}")
+        except RunNotFound:
+            self._observer.results(MISSING, time.perf_counter() - began)
+            raise
         if violations := self._violations(answer, steps):
             raise InvalidRequest(violations)
+        outcome = PARTIAL
+        if answer.holds(steps or answer.states):
+            outcome = WAITED if waited else READY
+        self._observer.results(outcome, time.perf_counter() - began)
         return answer.data
 
     async def watch(self, key: RunKey) -> AsyncGenerator[bytes]:
@@ -63,16 +82,22 @@ class ResultReader:
 
     async def _wait(
         self, key: RunKey, steps: Sequence[str], wait: float, min_revision: int
-    ) -> Answer:
+    ) -> tuple[Answer, bool]:
+        """The answer, and whether it was not the first that was seen."""
+        unmet = 0
+
         def met(answer: Answer) -> bool:
+            nonlocal unmet
             # What makes the request wrong ends its wait, too.
-            return (
+            done = (
                 answer.settles(steps)
                 or answer.revision < min_revision
                 or bool(self._violations(answer, steps))
             )
+            unmet += not done
+            return done
 
-        return await self._hub.wait(
+        answer = await self._hub.wait(
             key,
             met,
             frozenset(steps),
@@ -80,6 +105,7 @@ class ResultReader:
             grace=_grace(wait),
             min_revision=min_revision,
         )
+        return answer, unmet > 0
 
     def _violations(self, answer: Answer, steps: Sequence[str]) -> list[Violation]:
         """Which of these steps the run's pipeline does not have."""

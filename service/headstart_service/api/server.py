@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, nullcontext
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,8 +19,9 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from headstart.v1 import precompute_pb2 as pb
 
 from .access import Access, Check, Verb
+from .answer import Answer
 from .convert import request_from
-from .gate import CallLimits, Gate
+from .gate import CallLimits, Gates
 from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
 
@@ -63,11 +66,17 @@ def build_server(
     limits: CallLimits | None = None,
     access: Access | None = None,
     *,
+    gates: Gates | None = None,
     reflects: bool = True,
 ) -> Server:
-    """A server that is not bound to a port yet; with `access` its calls need a token."""
+    """A server that is not bound to a port yet; with `access` its calls need a token.
+
+    Give it `gates` instead of `limits` to read them.
+    """
     server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((_handlers(servicer, limits or CallLimits(), access),))
+    server.add_generic_rpc_handlers(
+        (_handlers(servicer, gates or Gates(limits or CallLimits()), access),)
+    )
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server  # it ships no types
     add_health(health_service.servicer, server)
     if reflects:
@@ -98,7 +107,7 @@ class _Reflection(reflection.aio.ReflectionServicer):
 
 
 def _handlers(
-    servicer: PrecomputeServicer, limits: CallLimits, access: Access | None
+    servicer: PrecomputeServicer, gates: Gates, access: Access | None
 ) -> grpc.GenericRpcHandler:
     """The methods by name, each inside its gate and behind its check.
 
@@ -107,9 +116,7 @@ def _handlers(
     traceback in the log.
     """
     reads, writes, lists, known = _checks(access)
-    waiters = Gate("calls of GetResults", limits.waiters)
-    watches = Gate("streams of WatchResults", limits.watches)
-    calls = Gate("calls", limits.calls)
+    observer = servicer.observer
 
     def method(
         call: Callable[..., Any], request: Any, check: Check | None
@@ -123,18 +130,19 @@ def _handlers(
         return parsed
 
     def unary(
-        call: Callable[..., Any], request: Any, check: Check | None
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        return grpc.unary_unary_rpc_method_handler(
-            guarded(method(call, request, check), calls), response_serializer=_serialized
+        name: str, call: Callable[..., Any], request: Any, check: Check | None
+    ) -> tuple[str, grpc.RpcMethodHandler[Any, Any]]:
+        checked = guarded(method(call, request, check), gates.calls, partial(observer.ended, name))
+        handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+            checked, response_serializer=_serialized
         )
+        return name, handler
 
-    get_results = guarded(method(servicer.get_results, pb.GetResultsRequest, reads), waiters)
-
-    async def get_or_ready(data: bytes, context: Context) -> bytes:
-        # Before the gate: what can be answered at once is answered however many wait.
-        ready = _ready(servicer, access, data, context)
-        return ready if ready is not None else await get_results(data, context)
+    get_results = guarded(
+        method(servicer.get_results, pb.GetResultsRequest, reads),
+        gates.waiters,
+        partial(observer.ended, "GetResults"),
+    )
 
     async def watch(data: bytes, context: Context) -> AsyncGenerator[bytes]:
         request = request_from(pb.WatchResultsRequest, data)
@@ -144,23 +152,49 @@ def _handlers(
             async for response in responses:
                 yield response
 
-    methods = {
-        "StartPrecompute": unary(servicer.start_precompute, pb.StartPrecomputeRequest, writes),
-        # Without a serializer the bytes go out as they are.
-        "GetResults": grpc.unary_unary_rpc_method_handler(get_or_ready),
-        "WatchResults": grpc.unary_stream_rpc_method_handler(guarded_stream(watch, watches)),
-        "GetStatus": unary(servicer.get_status, pb.GetStatusRequest, reads),
-        "CancelPrecompute": unary(servicer.cancel_precompute, pb.CancelPrecomputeRequest, writes),
-        "ListPrecomputes": unary(servicer.list_precomputes, pb.ListPrecomputesRequest, lists),
-        "ListPipelines": unary(servicer.list_pipelines, pb.ListPipelinesRequest, known),
-        "GetStats": unary(servicer.get_stats, pb.GetStatsRequest, lists),
-    }
+    s = servicer
+    methods = dict(
+        [
+            unary("StartPrecompute", s.start_precompute, pb.StartPrecomputeRequest, writes),
+            unary("GetStatus", s.get_status, pb.GetStatusRequest, reads),
+            unary("CancelPrecompute", s.cancel_precompute, pb.CancelPrecomputeRequest, writes),
+            unary("ListPrecomputes", s.list_precomputes, pb.ListPrecomputesRequest, lists),
+            unary("ListPipelines", s.list_pipelines, pb.ListPipelinesRequest, known),
+            unary("GetStats", s.get_stats, pb.GetStatsRequest, lists),
+        ]
+    )
+    # Without a serializer the bytes go out as they are.
+    methods["GetResults"] = grpc.unary_unary_rpc_method_handler(
+        _ready_or(get_results, servicer, access)
+    )
+    methods["WatchResults"] = grpc.unary_stream_rpc_method_handler(
+        guarded_stream(watch, gates.watches, partial(observer.ended, "WatchResults"))
+    )
     return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _ready_or(
+    get_results: Callable[[bytes, Context], Awaitable[bytes]],
+    servicer: PrecomputeServicer,
+    access: Access | None,
+) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    """GetResults: what can be answered at once is, before the gate, however many wait."""
+    clock, seen_ready = time.perf_counter, servicer.observer.ready
+
+    async def get_or_ready(data: bytes, context: Context) -> bytes:
+        began = clock()
+        ready = _ready(servicer, access, data, context)
+        if ready is None:
+            return await get_results(data, context)
+        seen_ready(clock() - began, ready.complete)
+        return ready.data
+
+    return get_or_ready
 
 
 def _ready(
     servicer: PrecomputeServicer, access: Access | None, data: bytes, context: Context
-) -> bytes | None:
+) -> Answer | None:
     """A ready result, if this process has it and the caller may read it."""
     try:
         request = pb.GetResultsRequest.FromString(data)

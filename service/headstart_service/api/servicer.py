@@ -16,6 +16,8 @@ from ..domain import DEFAULT_NAMESPACE, RunKey, RunPlan, Status
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
 from . import convert
+from .answer import Answer
+from .observe import CallObserver, CallObservers
 from .ports import RunStore
 from .reader import ResultReader
 
@@ -50,11 +52,13 @@ class PrecomputeServicer:
         registry: Registry,
         reader: ResultReader,
         rules: ApiRules,
+        observer: CallObserver | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
         self._reader = reader
         self._rules = rules
+        self.observer = observer or CallObservers()
 
     async def start_precompute(
         self, request: pb.StartPrecomputeRequest, _: Context
@@ -74,6 +78,7 @@ class PrecomputeServicer:
         started = await self._store.start(key, plan, ttl, restart=request.restart)
         # Before the caller knows of the start, nobody here may be given what was before it.
         self._reader.outdate(key)
+        self.observer.started(started.outcome)
         return pb.StartPrecomputeResponse(
             namespace=key.namespace,
             key=key.key,
@@ -82,7 +87,7 @@ class PrecomputeServicer:
             revision=started.revision,
         )
 
-    def ready_results(self, request: pb.GetResultsRequest) -> bytes | None:
+    def ready_results(self, request: pb.GetResultsRequest) -> Answer | None:
         """What this process can answer at once, if nothing about the request needs a second look.
 
         Most calls are such, and each of them is over in some microseconds: hence no more than this.

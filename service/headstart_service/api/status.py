@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing
@@ -26,6 +27,7 @@ from ..errors import (
     Unauthenticated,
     Violation,
 )
+from .observe import Ended, unheard
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ _MAX_MESSAGE = 1000
 _MAX_DETAILS = 2000
 _MAX_FIELD = 200
 _MAX_DESCRIPTION = 300
+
+_OK, _CANCELLED = "OK", "CANCELLED"
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -79,19 +83,32 @@ def internal_status(error: Exception) -> status_pb2.Status:
 def guarded(
     method: Callable[[Request, Context], Awaitable[Response]],
     gate: AbstractContextManager[None],
+    ended: Ended = unheard,
 ) -> Callable[[Request, Context], Awaitable[Response]]:
-    """Call `method` inside the gate; answer with a status what either raises."""
+    """Call `method` inside the gate; answer with a status what either raises.
+
+    However it ends, `ended` is told so; of a call whose caller has gone that it was CANCELLED.
+    """
 
     async def call(request: Request, context: Context) -> Response:
+        began = time.perf_counter()
+        code = _CANCELLED
         try:
             with gate:
-                return await method(request, context)
+                response = await method(request, context)
+            code = _OK
         except grpc.aio.AbortError:
             raise
         except HeadstartError as error:
             status = status_of(error)
+            code = _name(status)
         except Exception as error:  # noqa: BLE001  # its text must not reach the caller
             status = internal_status(error)
+            code = _name(status)
+        else:
+            return response
+        finally:
+            ended(code, time.perf_counter() - began)
         await context.abort_with_status(_abortable(status))
         raise AssertionError("abort returned")
 
@@ -101,26 +118,39 @@ def guarded(
 def guarded_stream(
     method: Callable[[Request, Context], AsyncGenerator[Response]],
     gate: AbstractContextManager[None],
+    ended: Ended = unheard,
 ) -> Callable[[Request, Context], AsyncGenerator[Response]]:
     """As `guarded`, for a method that streams its responses."""
 
     async def call(request: Request, context: Context) -> AsyncGenerator[Response]:
+        began = time.perf_counter()
+        code = _CANCELLED
         try:
             with gate:
                 async with aclosing(method(request, context)) as responses:
                     async for response in responses:
                         yield response
+            code = _OK
         except (grpc.aio.AbortError, GeneratorExit):
             raise
         except HeadstartError as error:
             status = status_of(error)
+            code = _name(status)
         except Exception as error:  # noqa: BLE001  # as above
             status = internal_status(error)
+            code = _name(status)
         else:
             return
+        finally:
+            ended(code, time.perf_counter() - began)
         await context.abort_with_status(_abortable(status))
 
     return call
+
+
+def _name(status: status_pb2.Status) -> str:
+    name: str = code_pb2.Code.Name(status.code)
+    return name
 
 
 def _told(violations: Sequence[Violation]) -> list[error_details_pb2.BadRequest.FieldViolation]:
