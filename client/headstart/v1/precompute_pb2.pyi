@@ -531,21 +531,20 @@ class StepReport(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
-    STARTED_AT_FIELD_NUMBER: _builtins.int
+    STARTED_US_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
     error: _builtins.str
     """Why it failed or was skipped; empty otherwise."""
     attempts: _builtins.int
     """How often it was tried."""
+    started_us: _builtins.int
+    """When its first attempt began, in microseconds since the Unix epoch, by the store's clock. 0 until
+    then, and where it was skipped; before the run's own start where the step was kept from an
+    earlier revision. No Timestamp: that takes half as much again, in every step that is kept.
+    """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """How long it took, all its attempts together. Absent until it has ended."""
-
-    @_builtins.property
-    def started_at(self) -> _timestamp_pb2.Timestamp:
-        """When its first attempt began, by the store's clock. Absent until then, and where it was skipped;
-        before the run's own start where the step was kept from an earlier revision.
-        """
 
     def __init__(
         self,
@@ -554,11 +553,11 @@ class StepReport(_message.Message):
         error: _builtins.str = ...,
         elapsed: _duration_pb2.Duration | None = ...,
         attempts: _builtins.int = ...,
-        started_at: _timestamp_pb2.Timestamp | None = ...,
+        started_us: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,11 +32,11 @@ def report_fragment(
     started_us: int = 0,
 ) -> bytes:
     """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds."""
-    report = pb.StepReport(state=PROTO_STATE[state], error=error, attempts=attempts)
+    report = pb.StepReport(
+        state=PROTO_STATE[state], error=error, attempts=attempts, started_us=started_us
+    )
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))
-    if started_us:
-        report.started_at.FromMicroseconds(started_us)
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
 
 

@@ -72,18 +72,17 @@ def told_run(look: Look, registry: Registry) -> ToldRun:
     for name, state in look.snapshot.states.items():
         report = reports[name] if name in reports else pb.StepReport()  # noqa: SIM401  # no dict
         step = pipeline.by_name.get(name) if pipeline else None
-        started_us = report.started_at.ToMicroseconds() if report.HasField("started_at") else 0
         steps.append(
             {
                 "name": name,
                 "state": state.name.lower(),
                 "needs": list(pipeline.needs(step)) if pipeline and step else [],
                 "required": bool(step and step.required),
-                "started_us": started_us,
+                "started_us": report.started_us,
                 "elapsed": _seconds(report),
                 "attempts": report.attempts,
                 "max_attempts": step.max_attempts if step else 0,
-                "kept": 0 < started_us < summary.created_us,
+                "kept": 0 < report.started_us < summary.created_us,
                 "error": report.error[:_MAX_ERROR],
             }
         )
