@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
+import socket
 import sys
+import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from grpc.aio import Server
 
+from .api.access import EVERYTHING, Grant
 from .api.gate import CallLimits
 from .api.hub import Hub
 from .api.near_cache import NearCache
+from .api.observe import CallObservers
 from .api.reader import ResultReader
 from .api.server import Health, build_server
 from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
+from .api.token_file import TokenFile
+from .domain import RunKey
 from .engine.pace import Pace
+from .engine.registry import Registry
 from .errors import StartupError, StoreUnavailable
 from .process import redis_client, registry, store_rules, wait_for_store
-from .security import certificate, refuse_exposure, token_file
+from .security import certificate, is_loopback, refuse_exposure, token_file
 from .settings import Settings, child_environment
 from .store.connect import API, BLOCKING
 from .store.embedded import embedded_valkey
@@ -28,6 +37,8 @@ from .store.events import subscription
 from .store.keys import PartitionKeys
 from .store.redis_store import RedisStore
 from .supervisor import WorkerProcess
+from .web.dashboard import Dashboard, Rules
+from .web.guard import Door
 from .web.server import http_server
 
 log = logging.getLogger(__name__)
@@ -126,16 +137,32 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
         channels = [PartitionKeys(p).events for p in range(settings.partitions)]
-        hub = Hub(store, lambda: subscription(events, channels), cache, pace)
+        dashboard = None
+
+        def outdate(key: RunKey) -> None:
+            hub.outdate(key)  # which hears for the dashboard, so it comes after it
+
+        if settings.dashboard:
+            dashboard = _dashboard(settings, store, known, tokens, outdate)
+        observer = dashboard.counters if dashboard else CallObservers()
+        hub = Hub(
+            store,
+            lambda: subscription(events, channels),
+            cache,
+            pace,
+            observer,
+            dashboard.hear if dashboard else None,
+        )
         servicer = PrecomputeServicer(
             store,
             known,
-            ResultReader(hub, cache, known),
+            ResultReader(hub, cache, known, observer),
             ApiRules(
                 result_ttl=settings.result_ttl,
                 max_records=settings.max_cached_results,
                 separate=tokens is not None,
             ),
+            observer,
         )
         health = Health()
         await health.set_serving(serving=False)
@@ -146,7 +173,12 @@ async def serve(settings: Settings) -> None:
 
         listening = await stack.enter_async_context(asyncio.TaskGroup())
         http_port = await stack.enter_async_context(
-            http_server(settings.host, settings.http_port, lambda: readiness.serving)
+            http_server(
+                settings.host,
+                settings.http_port,
+                lambda: readiness.serving,
+                dashboard.routes() if dashboard else (),
+            )
         )
         access = None if tokens is None else tokens.access
         limits = CallLimits(
@@ -161,20 +193,55 @@ async def serve(settings: Settings) -> None:
 
         await server.start()
         host = settings.url_host
-        log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
-        log.info(
-            "TLS %s, client certificates %s, tokens %s",
-            "on" if tls else "off",
-            "required" if settings.tls_client_ca else "not asked for",
-            "required" if tokens else "not asked for",
-        )
+        _say_how(settings, host, grpc_port, http_port)
         listening.create_task(hub.run(), name="hub")
+        if dashboard is not None:
+            working.create_task(dashboard.run(), name="live page")
         if tokens is not None:
             listening.create_task(tokens.watch(), name="tokens")
         if worker is not None:
             working.create_task(worker.run(), name="worker process")
         await wait_for_store(client)
         await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
+
+
+def _say_how(settings: Settings, host: str, grpc_port: int, http_port: int) -> None:
+    """Log where this process listens and whom it asks for what."""
+    log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
+    log.info(
+        "TLS %s, client certificates %s, tokens %s",
+        "on" if settings.tls_cert else "off",
+        "required" if settings.tls_client_ca else "not asked for",
+        "required" if settings.tokens else "not asked for",
+    )
+    if settings.dashboard:
+        log.info("live page on http://%s:%d/", host, http_port)
+
+
+def _dashboard(
+    settings: Settings,
+    store: RedisStore,
+    known: Registry,
+    tokens: TokenFile | None,
+    outdate: Callable[[RunKey], None],
+) -> Dashboard:
+    """The live page, with the API's own rules of who may see and do what."""
+
+    def admit(authorization: str | None) -> Grant:
+        return EVERYTHING if tokens is None else tokens.access.admit(authorization)
+
+    door = Door(
+        host=settings.host,
+        tokens=tokens is not None,
+        open=settings.insecure or is_loopback(settings.host),
+    )
+    about = {
+        "host": socket.gethostname(),
+        "version": importlib.metadata.version("headstart"),
+        "started_us": time.time_ns() // 1000,
+        "max_cached": settings.max_cached_results,
+    }
+    return Dashboard(store, known, admit, Rules(door=door, about=about), outdate)
 
 
 def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:

@@ -230,7 +230,7 @@ class RedisJobQueue:
                 pass  # each call forgets a bounded number, so that others are served between them
 
     async def beat(self, state: WorkerState, ttl: float) -> None:
-        """Let operators see this worker for `ttl` seconds from now; tried once, for it comes again."""
+        """Let operators see this worker for `ttl` seconds from now; tried once: it comes again."""
         await self._beat(state.name, text_of(state), ttl)
 
     async def _beat(self, worker: str, about: str, ttl: float) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import h11
@@ -14,9 +14,17 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from ..errors import StartupError
+
+_THEIRS = frozenset(
+    {
+        "Invalid HTTP request received.",
+        # Said of a live page whose reader takes nothing: it is dropped in the middle of its answer.
+        "ASGI callable returned without completing response.",
+    }
+)
 
 
 class _NotOurMistake(logging.Filter):
@@ -25,7 +33,7 @@ class _NotOurMistake(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         spoken_wrongly = isinstance(error, h11.ProtocolError)
-        return not (spoken_wrongly or record.msg == "Invalid HTTP request received.")
+        return not (spoken_wrongly or record.msg in _THEIRS)
 
 
 class _Server(uvicorn.Server):
@@ -41,13 +49,18 @@ _NOT_OUR_MISTAKE = _NotOurMistake()
 
 @asynccontextmanager
 async def http_server(
-    host: str, port: int, ready: Callable[[], bool], *, or_any_port: bool = False
+    host: str,
+    port: int,
+    ready: Callable[[], bool],
+    pages: Sequence[BaseRoute] = (),
+    *,
+    or_any_port: bool = False,
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()`, else 503. When the port is taken, `or_any_port` takes a free one; without
-    it StartupError is raised.
+    200 while `ready()`, else 503; beside them are `pages`. When the port is
+    taken, `or_any_port` takes a free one; without it StartupError is raised.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
@@ -58,12 +71,18 @@ async def http_server(
             return PlainTextResponse("ready\n")
         return PlainTextResponse("not ready\n", status_code=503)
 
-    app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
+    app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *pages])
     bound = _listen(host, port, or_any_port=or_any_port)
     for logger in ("uvicorn.error", "asyncio"):
         logging.getLogger(logger).addFilter(_NOT_OUR_MISTAKE)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        # Who asks is who is connected, whatever it says of itself.
+        proxy_headers=False,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[bound]), name="http server")

@@ -70,7 +70,7 @@ def told_run(look: Look, registry: Registry) -> ToldRun:
     pipeline = registry.find(summary.pipeline)
     steps = []
     for name, state in look.snapshot.states.items():
-        report = reports[name] if name in reports else pb.StepReport()  # noqa: SIM401  # no dict
+        report = reports[name] if name in reports else pb.StepReport()  # no dict
         step = pipeline.by_name.get(name) if pipeline else None
         steps.append(
             {

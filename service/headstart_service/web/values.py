@@ -1,9 +1,10 @@
-"""A run's values, made small enough to look at: shapes instead of numbers, heads instead of texts."""
+"""A run's values, made small enough to look at: shapes for numbers, heads for texts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from math import sqrt
 from typing import Any, Final
 
@@ -74,10 +75,7 @@ def _vector(name: str, values: Sequence[float]) -> Value:
     numbers = list(values)
     points = min(_POINTS, len(numbers))
     edges = [len(numbers) * i // points for i in range(points + 1)]
-    means = [
-        sum(numbers[low:high]) / (high - low)
-        for low, high in zip(edges, edges[1:], strict=False)
-    ]
+    means = [sum(numbers[low:high]) / (high - low) for low, high in pairwise(edges)]
     return {
         "kind": "vector",
         "name": name,
