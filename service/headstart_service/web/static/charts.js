@@ -5,6 +5,7 @@ import { number, percent } from "./format.js";
 
 export const SECONDS = 180;
 const HEIGHT = 40;
+const GAP = 10; // seconds without a value that a line passes over
 
 /** The next of 1, 2, 5, 10, 20 … that is not below `value`. */
 function ceiling(value) {
@@ -63,24 +64,20 @@ export class LineChart {
 
 function path(values, top, closed = false) {
   const first = SECONDS - values.length;
+  const end = (x) => (closed ? `L${x} ${HEIGHT}Z` : "");
   let d = "";
-  let open = null;
+  let last = null;
   values.forEach((value, i) => {
+    if (value === null || value === undefined) return;
     const x = first + i;
-    if (value === null || value === undefined) {
-      if (closed && open !== null) d += `V${HEIGHT}H${open}Z`;
-      open = null;
-      return;
-    }
     const y = (HEIGHT - 1 - (value / top) * (HEIGHT - 2)).toFixed(2);
-    d += open === null ? `M${x} ${y}` : `L${x} ${y}`;
-    if (open === null) {
-      open = x;
-      if (!closed) d += `h.01`;
-    }
+    if (last === null || x - last > GAP) {
+      d += last === null ? "" : end(last);
+      d += closed ? `M${x} ${HEIGHT}L${x} ${y}` : `M${x} ${y}h.01`;
+    } else d += `L${x} ${y}`;
+    last = x;
   });
-  if (closed && open !== null) d += `V${HEIGHT}H${open}Z`;
-  return d;
+  return last === null ? "" : d + end(last);
 }
 
 /** How results came out: one bar of shares, with its legend. */

@@ -47,7 +47,11 @@ export class Feed {
           pause = FIRST;
           lost = false;
           this.on.state("live", "Live");
-          this.on.tick(told);
+          try {
+            this.on.tick(told);
+          } catch (error) {
+            console.error(error); // a mistake of this page's is no lost connection
+          }
         }
       } catch (error) {
         if (run !== this.run) return;

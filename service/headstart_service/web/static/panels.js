@@ -99,18 +99,19 @@ function makePipeline(pipeline) {
 function updatePipeline(group, pipeline) {
   const longest = Math.max(1e-6, ...pipeline.steps.map((step) => step.max));
   sync(group.list, pipeline.steps, (step) => step.step, makeStep, (item, step) => {
-    item.bar.update(step, longest);
-    say(item.value, seconds(step.p50));
-    say(item.more, `${step.count} times, median ${seconds(step.p50)}, 95th percentile ${seconds(step.p95)}, longest ${seconds(step.max)}${step.failed ? `, ${step.failed} failed` : ""}`);
-    item.title = item.more.textContent;
-    say(item.failed, step.failed ? `${step.failed} failed` : "");
+    const { parts } = item;
+    parts.bar.update(step, longest);
+    say(parts.value, seconds(step.p50));
+    say(parts.more, `${step.count} times, median ${seconds(step.p50)}, 95th percentile ${seconds(step.p95)}, longest ${seconds(step.max)}${step.failed ? `, ${step.failed} failed` : ""}`);
+    item.title = parts.more.textContent;
+    say(parts.failed, step.failed ? `${step.failed} failed` : "");
   });
 }
 
 function makeStep(step) {
   const parts = { bar: rangeBar(), value: h("span", { class: "value", "aria-hidden": "true" }), failed: h("span", { class: "bad small", "aria-hidden": "true" }), more: h("span", { class: "hidden" }) };
   const item = h("li", {}, h("span", { class: "step" }, step.step, " ", parts.failed), parts.value, parts.bar, parts.more);
-  return Object.assign(item, parts);
+  return Object.assign(item, { parts });
 }
 
 export function showWorkers(told) {
@@ -119,24 +120,26 @@ export function showWorkers(told) {
   say(byId("workers-none"), told.whole ? "No worker reports: what is started waits." : "Only a token with admin sees the workers.");
   show(byId("workers-none"), !workers.length);
   sync(byId("workers"), workers, (worker) => worker.name, makeWorker, (item, worker) => {
-    say(item.load, `${worker.busy} of ${worker.slots}`);
-    item.meter.value = worker.busy;
-    item.meter.max = worker.slots;
-    say(item.about, `${worker.version} · up ${seconds((told.now_us - worker.started_us) / 1e6)} · ${worker.pipelines.join(", ")}`);
+    const { parts } = item;
+    say(parts.load, `${worker.busy} of ${worker.slots}`);
+    parts.meter.max = worker.slots;
+    parts.meter.value = worker.busy;
+    say(parts.about, `${worker.version} · up ${seconds((told.now_us - worker.started_us) / 1e6)} · ${worker.pipelines.join(", ")}`);
   });
 }
 
 function makeWorker(worker) {
   const parts = { load: h("span", { class: "value" }), meter: h("progress", { "aria-label": `Load of ${worker.name}` }), about: h("span", { class: "muted small" }) };
-  return Object.assign(h("li", {}, h("bdi", { class: "mono", text: worker.name }), parts.load, parts.meter, parts.about), parts);
+  return Object.assign(h("li", {}, h("bdi", { class: "mono", text: worker.name }), parts.load, parts.meter, parts.about), { parts });
 }
 
 export function showFailures(told) {
   show(byId("failures-none"), !told.failures.length);
   sync(byId("failures"), told.failures, (group) => JSON.stringify([group.pipeline, group.reason]), makeFailure, (item, group) => {
-    say(item.count, number(group.count));
-    say(item.about, `${group.pipeline} · ${ago((told.now_us - group.last_us) / 1e6)} ·`);
-    sync(item.keys, group.keys, (key) => JSON.stringify(key), ([namespace, key]) => h("a", { href: hashOf(namespace, key) }, h("bdi", { text: key })), () => {});
+    const { parts } = item;
+    say(parts.count, number(group.count));
+    say(parts.about, `${group.pipeline} · ${ago((told.now_us - group.last_us) / 1e6)} ·`);
+    sync(parts.keys, group.keys, (key) => JSON.stringify(key), ([namespace, key]) => h("a", { href: hashOf(namespace, key) }, h("bdi", { text: key })), () => {});
   });
 }
 
@@ -144,6 +147,6 @@ function makeFailure(group) {
   const parts = { count: h("b", { class: "value" }), about: h("span"), keys: h("span", { class: "keys" }) };
   return Object.assign(
     h("li", {}, parts.count, h("span", { class: "reason" }, group.reason), h("span", { class: "muted small" }, parts.about, " ", parts.keys)),
-    parts,
+    { parts },
   );
 }
