@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import random
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable
@@ -100,6 +101,9 @@ async def main() -> None:
     parser.add_argument("--http-port", type=int, default=8080, help="where the page is")
     parser.add_argument("--pace", type=float, default=1.0, help="more than 1 is slower")
     options = parser.parse_args()
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     print("Starting a server ...", flush=True)
     with tempfile.TemporaryDirectory(prefix="headstart-live-") as data_dir:
         async with server(options.http_port, data_dir) as (address, page):
@@ -112,5 +116,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(main())
