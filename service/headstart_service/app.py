@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import logging
-import socket
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from grpc.aio import Server
 
-from .api.access import EVERYTHING, Grant
-from .api.gate import CallLimits
+from .api.gate import CallLimits, Gates
 from .api.hub import Hub
 from .api.near_cache import NearCache
 from .api.observe import CallObservers
@@ -23,13 +20,12 @@ from .api.reader import ResultReader
 from .api.server import Health, build_server
 from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
-from .api.token_file import TokenFile
-from .domain import RunKey
 from .engine.pace import Pace
-from .engine.registry import Registry
 from .errors import StartupError, StoreUnavailable
+from .live_page import live_page
+from .monitoring import ApiMonitoring
 from .process import redis_client, registry, store_rules, wait_for_store
-from .security import certificate, is_loopback, refuse_exposure, token_file
+from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
 from .store.connect import API, BLOCKING
 from .store.embedded import embedded_valkey
@@ -37,8 +33,6 @@ from .store.events import subscription
 from .store.keys import PartitionKeys
 from .store.redis_store import RedisStore
 from .supervisor import WorkerProcess
-from .web.dashboard import Dashboard, Rules
-from .web.guard import Door
 from .web.server import http_server
 
 log = logging.getLogger(__name__)
@@ -120,71 +114,67 @@ async def serve(settings: Settings) -> None:
     tokens = token_file(settings)
     known = registry(settings)
     async with AsyncExitStack() as stack:
-        if settings.redis_url:
-            url = settings.redis_url.get_secret_value()
-        else:
-            url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
+        url = await _redis(settings, stack)
         client = await stack.enter_async_context(redis_client(url, API))
         events = await stack.enter_async_context(redis_client(url, BLOCKING))
         pace = Pace()
+        figures = ApiMonitoring()
         store = RedisStore(
             client,
             store_rules(settings),
             budget=_STORE_BUDGET,
             connections=API.connections,
             pace=pace,
+            observer=figures.store,
         )
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
         channels = [PartitionKeys(p).events for p in range(settings.partitions)]
-        dashboard = None
-
-        def outdate(key: RunKey) -> None:
-            hub.outdate(key)  # which hears for the dashboard, so it comes after it
-
-        if settings.dashboard:
-            dashboard = _dashboard(settings, store, known, tokens, outdate)
-        observer = dashboard.counters if dashboard else CallObservers()
+        page = live_page(settings, store, known, tokens)
+        calls = CallObservers([figures.calls, page.counters]) if page else figures.calls
         hub = Hub(
             store,
             lambda: subscription(events, channels),
             cache,
             pace,
-            observer,
-            dashboard.hear if dashboard else None,
+            calls,
+            page.hear if page else None,
         )
+        if page is not None:
+            page.outdate = hub.outdate
         servicer = PrecomputeServicer(
             store,
             known,
-            ResultReader(hub, cache, known, observer),
+            ResultReader(hub, cache, known, calls),
             ApiRules(
                 result_ttl=settings.result_ttl,
                 max_records=settings.max_cached_results,
                 separate=tokens is not None,
             ),
-            observer,
+            calls,
         )
         health = Health()
         await health.set_serving(serving=False)
-        worker = None
-        if settings.worker:
-            worker = WorkerProcess(child_environment(settings, redis_url=url), settings.drain)
+        worker = _worker(settings, url, figures) if settings.worker else None
         readiness = _Readiness(store, health, worker)
 
         listening = await stack.enter_async_context(asyncio.TaskGroup())
+        access = tokens.access if tokens else None
+        gates = Gates(_limits(settings))
+        figures.watch_calls(gates, cache, lambda: readiness.serving)
+        figures.watch_store(store, settings.max_cached_results)
+        figures.watch_others(tokens, tls, worker)
+        listening.create_task(figures.process.watch_loop(), name="loop lag")
+        routes = [
+            *([figures.route(access)] if settings.metrics else []),
+            *(page.routes() if page else []),
+        ]
         http_port = await stack.enter_async_context(
-            http_server(
-                settings.host,
-                settings.http_port,
-                lambda: readiness.serving,
-                dashboard.routes() if dashboard else (),
-            )
+            http_server(settings.host, settings.http_port, lambda: readiness.serving, routes)
         )
-        access = None if tokens is None else tokens.access
-        limits = CallLimits(
-            waiters=settings.max_waiters, watches=settings.max_watches, calls=settings.max_calls
+        server = build_server(
+            servicer, health, access=access, gates=gates, reflects=settings.reflection
         )
-        server = build_server(servicer, health, limits, access, reflects=settings.reflection)
         grpc_port = _bind(server, settings, tls)
         stack.push_async_callback(server.stop, settings.drain)
         stack.callback(hub.release)
@@ -193,21 +183,30 @@ async def serve(settings: Settings) -> None:
 
         await server.start()
         host = settings.url_host
-        _say_how(settings, host, grpc_port, http_port)
-        listening.create_task(hub.run(), name="hub")
-        if dashboard is not None:
-            working.create_task(dashboard.run(), name="live page")
-        if tokens is not None:
-            listening.create_task(tokens.watch(), name="tokens")
-        if worker is not None:
-            working.create_task(worker.run(), name="worker process")
+        log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
+        _tell_access(settings, http_port)
+        _start(listening, hub=hub.run(), tokens=tokens and tokens.watch())
+        _start(working, live_page=page and page.run(), worker_process=worker and worker.run())
         await wait_for_store(client)
         await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
 
 
-def _say_how(settings: Settings, host: str, grpc_port: int, http_port: int) -> None:
-    """Log where this process listens and whom it asks for what."""
-    log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
+def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProcess:
+    return WorkerProcess(
+        child_environment(settings, redis_url=url),
+        settings.drain,
+        figures.child if settings.metrics else None,
+    )
+
+
+async def _redis(settings: Settings, stack: AsyncExitStack) -> str:
+    """The URL of the Redis to use; one of our own if none is set."""
+    if settings.redis_url:
+        return settings.redis_url.get_secret_value()
+    return await stack.enter_async_context(embedded_valkey(settings.data_dir))
+
+
+def _tell_access(settings: Settings, http_port: int) -> None:
     log.info(
         "TLS %s, client certificates %s, tokens %s",
         "on" if settings.tls_cert else "off",
@@ -215,33 +214,20 @@ def _say_how(settings: Settings, host: str, grpc_port: int, http_port: int) -> N
         "required" if settings.tokens else "not asked for",
     )
     if settings.dashboard:
-        log.info("live page on http://%s:%d/", host, http_port)
+        log.info("live page on http://%s:%d/", settings.url_host, http_port)
 
 
-def _dashboard(
-    settings: Settings,
-    store: RedisStore,
-    known: Registry,
-    tokens: TokenFile | None,
-    outdate: Callable[[RunKey], None],
-) -> Dashboard:
-    """The live page, with the API's own rules of who may see and do what."""
+def _start(group: asyncio.TaskGroup, **tasks: Coroutine[Any, Any, None] | None) -> None:
+    """Start those tasks that there are, by name."""
+    for name, task in tasks.items():
+        if task is not None:
+            group.create_task(task, name=name)
 
-    def admit(authorization: str | None) -> Grant:
-        return EVERYTHING if tokens is None else tokens.access.admit(authorization)
 
-    door = Door(
-        host=settings.host,
-        tokens=tokens is not None,
-        open=settings.insecure or is_loopback(settings.host),
+def _limits(settings: Settings) -> CallLimits:
+    return CallLimits(
+        waiters=settings.max_waiters, watches=settings.max_watches, calls=settings.max_calls
     )
-    about = {
-        "host": socket.gethostname(),
-        "version": importlib.metadata.version("headstart"),
-        "started_us": time.time_ns() // 1000,
-        "max_cached": settings.max_cached_results,
-    }
-    return Dashboard(store, known, admit, Rules(door=door, about=about), outdate)
 
 
 def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:

@@ -265,3 +265,5 @@ class Stats:
 
     counts: Mapping[Status, int]
     queued_jobs: int
+    oldest_wait: float = 0.0
+    """Seconds that the oldest job has been waiting for a worker."""

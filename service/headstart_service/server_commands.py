@@ -36,6 +36,7 @@ def add(
         _add_settings(parser)
     serve.set_defaults(run=_serve)
     worker.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
+    worker.add_argument("--figures", type=int, help=argparse.SUPPRESS)
     worker.set_defaults(run=_worker)
     check.set_defaults(run=_check_config)
 
@@ -123,7 +124,10 @@ def _worker(options: argparse.Namespace) -> int:
         from .worker_app import work
     except ImportError as error:
         return _fail(_missing(error))
-    return _run(options, lambda settings: work(settings, child=options.exit_with_parent))
+    return _run(
+        options,
+        lambda settings: work(settings, child=options.exit_with_parent, figures=options.figures),
+    )
 
 
 def _missing(error: ImportError) -> StartupError:

@@ -163,6 +163,9 @@ class Settings(BaseSettings):
     pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="More pipelines, as module:name, separated by commas."
     )
+    metrics: bool = Field(
+        True, description="Whether the HTTP port tells figures to Prometheus, on /metrics."
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )

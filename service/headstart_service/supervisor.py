@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+
+from .telemetry.channel import ChildFigures
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +22,16 @@ _LONG_LIFE = 60.0
 class WorkerProcess:
     """A `headstart worker` that is started again, with growing pauses, whenever it ends."""
 
-    def __init__(self, environment: Mapping[str, str], drain: float) -> None:
-        """Give the child this environment, and `drain` seconds to stop when told to."""
+    def __init__(
+        self, environment: Mapping[str, str], drain: float, figures: ChildFigures | None = None
+    ) -> None:
+        """Give the child this environment, and `drain` seconds to stop when told to.
+
+        With `figures` it is asked for its own.
+        """
+        self._figures = figures
+        self.restarts = 0
+        """How often it ended though nobody had told it to."""
         self._environment = environment
         self._drain = drain
         self.ready = asyncio.Event()
@@ -35,22 +46,31 @@ class WorkerProcess:
             code = await self._one_life()
             if loop.time() - began > _LONG_LIFE:
                 pause = _FIRST_PAUSE
+            self.restarts += 1
             log.error("the worker ended with code %s; next start in %g s", code, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LAST_PAUSE)
 
     async def _one_life(self) -> int:
+        async with AsyncExitStack() as stack:
+            if self._figures is None:
+                return await self._live(())
+            return await self._live((await stack.enter_async_context(self._figures.life()),))
+
+    async def _live(self, descriptors: Sequence[int]) -> int:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "headstart_service",
             "worker",
             "--exit-with-parent",
+            *(f"--figures={descriptor}" for descriptor in descriptors),
             env=dict(self._environment),
             # The child ends when this pipe closes, so it never outlives a killed parent.
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
+            pass_fds=descriptors,
         )
         try:
             assert process.stdout is not None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
+from .monitoring import WorkerMonitoring
 from .pipelines.bridging.scan import VocabularyScan
 from .process import redis_client, registry, store_rules, wait_for_store
 from .providers.anthropic import HaikuModel
@@ -28,10 +29,12 @@ from .providers.progress import build_progress
 from .providers.remembering import RememberingEmbedder
 from .providers.vocabulary import Vocabulary, ensure_vocabulary, is_current
 from .providers.words import Source
+from .security import token_file
 from .settings import Settings
 from .store.connect import BLOCKING, WORKER
 from .store.job_queue import RedisJobQueue
 from .supervisor import READY_LINE
+from .telemetry.work import ModelFigures
 from .web.server import http_server
 
 if TYPE_CHECKING:
@@ -45,9 +48,10 @@ _STORE_BUDGET = 10.0
 """Seconds for one answer of the store, its retries included: outlast a short outage."""
 
 
-async def work(settings: Settings, *, child: bool) -> None:
+async def work(settings: Settings, *, child: bool, figures: int | None = None) -> None:
     """Work until cancelled, then drain; as a child of `serve` without an HTTP port.
 
+    As such it tells its figures on the file descriptor `figures`, if it is given one.
     Raises StartupError, maybe inside an exception group, when it cannot start.
     """
     if settings.redis_url is None:
@@ -55,13 +59,25 @@ async def work(settings: Settings, *, child: bool) -> None:
     url = settings.redis_url.get_secret_value()
     known = registry(settings)
     ready = asyncio.Event()
+    monitoring = WorkerMonitoring(known)
+    tokens = None if child else token_file(settings)
     async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        if settings.metrics:
+            tasks.create_task(monitoring.process.watch_loop(), name="loop lag")
+            if figures is not None:
+                answering = monitoring.answer_parent(figures)
+                tasks.create_task(answering, name="figures for the parent")
+        if tokens is not None:
+            tasks.create_task(tokens.watch(), name="tokens")
         if not child:
+            access = None if tokens is None else tokens.access
             port = await stack.enter_async_context(
                 http_server(
                     settings.host,
                     settings.http_port,
                     ready.is_set,
+                    [monitoring.route(access)] if settings.metrics else [],
                     # Several workers on one machine must not need a port each by hand.
                     or_any_port="http_port" not in settings.model_fields_set,
                 )
@@ -74,9 +90,14 @@ async def work(settings: Settings, *, child: bool) -> None:
         unknown = wanted - PROVIDERS
         if unknown:
             raise StartupError(f"steps need what no one provides: {', '.join(sorted(unknown))}")
-        providers = await stack.enter_async_context(_providers(settings, wanted))
+        providers = await stack.enter_async_context(_providers(settings, wanted, monitoring.models))
         queue = RedisJobQueue(
-            client, blocking, store_rules(settings), lease=settings.lease, budget=_STORE_BUDGET
+            client,
+            blocking,
+            store_rules(settings),
+            lease=settings.lease,
+            budget=_STORE_BUDGET,
+            observer=monitoring.store,
         )
         stack.push_async_callback(queue.aclose)
         rules = WorkerRules(
@@ -87,7 +108,8 @@ async def work(settings: Settings, *, child: bool) -> None:
             host=socket.gethostname(),
             version=importlib.metadata.version("headstart"),
         )
-        worker = Worker(queue, known, providers, rules)
+        worker = Worker(queue, known, providers, rules, monitoring.work)
+        monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
         ready.set()
         log.info("worker %s takes jobs", rules.name)
         print(READY_LINE, flush=True)
@@ -107,7 +129,7 @@ async def _until_cancelled(worker: Worker) -> None:
 
 @asynccontextmanager
 async def _providers(
-    settings: Settings, wanted: AbstractSet[str]
+    settings: Settings, wanted: AbstractSet[str], figures: ModelFigures
 ) -> AsyncIterator[Mapping[str, Any]]:
     """What steps may name as a parameter: those of `PROVIDERS` that are wanted."""
     providers: dict[str, Any] = {}
@@ -115,7 +137,7 @@ async def _providers(
     async with AsyncExitStack() as stack:
         if wanted & {"embedder", "vocabulary", "scan"}:
             embedder = await stack.enter_async_context(
-                SentenceEmbedder(settings.model, threads=settings.compute_threads)
+                SentenceEmbedder(settings.model, threads=settings.compute_threads, observer=figures)
             )
         if wanted & {"vocabulary", "scan"}:
             with build_progress() as progress:
@@ -128,13 +150,15 @@ async def _providers(
                     progress,
                 )
             providers["vocabulary"] = known = vocabulary
-            scan = await stack.enter_async_context(VocabularyScan(vocabulary.matrix))
+            scan = await stack.enter_async_context(
+                VocabularyScan(vocabulary.matrix, figures.scanned)
+            )
             providers["scan"] = scan
             # The first product reads the whole matrix from disk: not while a user waits.
             await scan.relevance(*vocabulary.matrix[:2])
         if "embedder" in wanted:
             providers["embedder"] = RememberingEmbedder(
-                embedder, known, remembered=settings.word_cache
+                embedder, known, remembered=settings.word_cache, observer=figures
             )
         if "language_model" in wanted:
             key = settings.anthropic_api_key
@@ -143,6 +167,7 @@ async def _providers(
                     api_key=key.get_secret_value() if key else None,
                     model=settings.haiku_model,
                     base_url=settings.anthropic_base_url,
+                    observer=figures,
                 )
             )
         yield providers

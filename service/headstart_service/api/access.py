@@ -108,6 +108,18 @@ class Access:
             )
         return self._accepted.get(authorization) or self._recognised(authorization)
 
+    def check_admin(self, header: str | None) -> None:
+        """The check of what tells of all namespaces, by an HTTP request's Authorization header.
+
+        Raises Unauthenticated and PermissionDenied.
+        """
+        if header is None:
+            raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
+        grant = self._accepted.get(header) or self._recognised(header)
+        if _ADMIN not in grant.verbs:
+            rule = f"the token {grant.name!r} lacks {_ADMIN}"
+            raise PermissionDenied("authorization", rule, _ADMIN)
+
     def may(self, context: Context, verb: Verb, namespace: str) -> bool:
         """Whether this call is covered; a namespace that is empty is the default one."""
         try:

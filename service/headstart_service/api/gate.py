@@ -31,17 +31,17 @@ class Gate:
     and one that is refused nothing.
     """
 
-    __slots__ = ("_limit", "_what", "inside")
+    __slots__ = ("_what", "inside", "limit")
 
     def __init__(self, what: str, limit: int) -> None:
         self._what = what
-        self._limit = limit
+        self.limit = limit
         self.inside = 0
 
     def __enter__(self) -> None:
-        if self.inside >= self._limit:
+        if self.inside >= self.limit:
             delay = random.uniform(_SOONEST, _LATEST)  # noqa: S311  # no secret
-            raise CapacityExhausted(f"{self._limit} {self._what} are under way here", delay)
+            raise CapacityExhausted(f"{self.limit} {self._what} are under way here", delay)
         self.inside += 1
 
     def __exit__(

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from ..errors import StartupError
+from .certificate_dates import expiry
 from .watched import Fingerprint, fingerprint
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,12 @@ class ServerCertificate:
         """Read them. Raises StartupError."""
         self._files = files
         self._lock = threading.Lock()
+        self.refusals = 0
+        """How often what was new did not fit."""
         self._seen = fingerprint(files.paths())
         self._first = _read(files)
+        self.expires = expiry(files.cert)
+        """When the certificate that is served ends, as Unix time; infinite if that is not told."""
 
     def credentials(self) -> grpc.ServerCredentials:
         """What a port listens with."""
@@ -65,10 +70,12 @@ class ServerCertificate:
             try:
                 read = _read(self._files)
             except StartupError as error:
+                self.refusals += 1
                 log.error("the certificate that was read before stays in force: %s", error)  # noqa: TRY400  # no news in the trace
                 return None
             if self._moved(seen):
                 return None
+            self.expires = expiry(self._files.cert)
             log.info("new certificate read from %s", self._files.cert)
             return read
 

@@ -108,6 +108,8 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         """Read it. Raises StartupError."""
         self._path = path
+        self.refusals = 0
+        """How often what was new could not be read."""
         self._seen = fingerprint([path])
         self.access = Access(self._read())
 
@@ -126,6 +128,7 @@ class TokenFile:
         try:
             grants = self._read()
         except StartupError as error:
+            self.refusals += 1
             log.error("the tokens that were read before stay in force: %s", error)  # noqa: TRY400  # no news in the trace
         else:
             self.access.replace(grants)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -10,6 +11,10 @@ from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+
+
+def _unobserved(_: int, __: float) -> None:
+    """Nobody wants to know of a batch."""
 
 
 class Batcher(Generic[Item, Value]):
@@ -27,8 +32,13 @@ class Batcher(Generic[Item, Value]):
         max_batch: int,
         max_waiting: int,
         name: str,
+        observe: Callable[[int, float], None] | None = None,
     ) -> None:
-        """Compute with `compute`, which gets 1 to `max_batch` items and returns as many values."""
+        """Compute with `compute`, which gets 1 to `max_batch` items and returns as many values.
+
+        Tell `observe` of each batch how many items it had and how many seconds it took.
+        """
+        self._observe = observe or _unobserved
         self._compute = compute
         self._max_batch = max_batch
         self._waiting: asyncio.Queue[tuple[Item, asyncio.Future[Value]]] = asyncio.Queue(
@@ -89,6 +99,7 @@ class Batcher(Generic[Item, Value]):
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Value]]]) -> None:
         loop = asyncio.get_running_loop()
         items = [item for item, _ in batch]
+        began = time.perf_counter()
         try:
             values = await loop.run_in_executor(self._executor, self._compute, items)
             if len(values) != len(items):
@@ -102,6 +113,7 @@ class Batcher(Generic[Item, Value]):
                 if not future.done():
                     future.set_exception(error)
         else:
+            self._observe(len(items), time.perf_counter() - began)
             for (_, future), value in zip(batch, values, strict=True):
                 if not future.done():
                     future.set_result(value)

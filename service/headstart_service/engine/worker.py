@@ -69,6 +69,11 @@ class Worker:
         self._handing_on = False
         self._started_us = time.time_ns() // 1000
 
+    @property
+    def busy(self) -> int:
+        """How many runs it computes now."""
+        return len(self._runs)
+
     def stop(self) -> None:
         """Take no more jobs, and make `serve` return once its runs have ended or were handed on."""
         self._stopping.set()

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ..errors import StepFailed
+from .observe import (
+    ANSWERED,
+    CUT_OFF,
+    DECLINED,
+    MALFORMED,
+    NO_KEY,
+    OVERLOADED,
+    RATE_LIMITED,
+    REFUSED,
+    SERVER_ERROR,
+    TIMEOUT,
+    UNREACHABLE,
+    UNREADABLE,
+    LanguageModelObserver,
+    Unwatched,
+)
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -37,7 +55,25 @@ may hold what callers must not read."""
 _SERVER_ERROR = 500
 """The first status that blames the server."""
 
+_ENDS = {408: TIMEOUT, 429: RATE_LIMITED, 504: TIMEOUT, 529: OVERLOADED}
+_RETRIES = "x-stainless-retry-count"
+"""The header in which the SDK says how often it has repeated a request."""
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """How a request went."""
+
+    began: float
+    end: str = ""
+    """One of `observe.ENDS`; none while it is not known, as of one that was cancelled."""
+    retries: int = 0
+
+    def sent(self, request: Any) -> None:
+        """Take note of the last request that was sent for it, an HTTP library's."""
+        self.retries = int(request.headers.get(_RETRIES, 0))
 
 
 class HaikuModel:
@@ -51,6 +87,7 @@ class HaikuModel:
         base_url: str | None = None,
         timeout: float = 20.0,
         max_retries: int = 2,
+        observer: LanguageModelObserver | None = None,
     ) -> None:
         """Ask `model` with `api_key`; without a key every request fails and none is sent.
 
@@ -64,6 +101,7 @@ class HaikuModel:
         self._timeout = timeout
         self._max_retries = max_retries
         self._client: AsyncAnthropic | None = None
+        self._observer = observer or Unwatched()
 
     async def __aenter__(self) -> Self:
         if self._api_key:
@@ -88,21 +126,38 @@ class HaikuModel:
         Raises StepFailed, with a reason that holds neither the key nor the API's own text, when
         there is no key, the API fails, the model declines, or its answer is not an `output`.
         """
+        asked = _Asked(time.perf_counter())
+        try:
+            return await self._parse(asked, system, prompt, output, max_tokens)
+        finally:
+            if asked.end:
+                self._observer.asked(asked.end, time.perf_counter() - asked.began, asked.retries)
+
+    async def _parse(
+        self, asked: _Asked, system: str, prompt: str, output: type[M], max_tokens: int
+    ) -> M:
         if not self._api_key:
+            asked.end = NO_KEY
             raise StepFailed("no Anthropic API key: set ANTHROPIC_API_KEY", retry=False)
         if self._client is None:
             raise RuntimeError("HaikuModel is used outside its async with block")
-        message = await self._ask(self._client, system, prompt, output, max_tokens)
+        message = await self._ask(self._client, asked, system, prompt, output, max_tokens)
+        self._observer.spent(*_tokens(message))
         if message.stop_reason == "refusal":
+            asked.end = DECLINED
             raise StepFailed("the language model declined to answer", retry=False)
         if message.stop_reason == "max_tokens":
+            asked.end = CUT_OFF
             raise StepFailed("the language model's answer was cut off at its token limit")
         text = "".join(block.text for block in message.content if block.type == "text")
         try:
-            return output.model_validate_json(text)
+            parsed = output.model_validate_json(text)
         except ValidationError as error:
+            asked.end = MALFORMED
             _log.debug("unreadable answer of %s: %r", self._model, text[:500])
             raise StepFailed("the language model's answer was not in the form asked for") from error
+        asked.end = ANSWERED
+        return parsed
 
     def _connect(self) -> AsyncAnthropic:
         from anthropic import AsyncAnthropic
@@ -117,6 +172,7 @@ class HaikuModel:
     async def _ask(
         self,
         client: AsyncAnthropic,
+        asked: _Asked,
         system: str,
         prompt: str,
         output: type[BaseModel],
@@ -127,7 +183,7 @@ class HaikuModel:
         try:
             # What messages.parse sends. That method reads the text before it shows the stop
             # reason, so a refusal would look like a malformed answer.
-            message = await client.messages.create(
+            response = await client.messages.with_raw_response.create(
                 model=self._model,
                 max_tokens=max_tokens,
                 system=system,
@@ -136,24 +192,49 @@ class HaikuModel:
                     "format": {"type": "json_schema", "schema": anthropic.transform_schema(output)}
                 },
             )
+            asked.sent(response.http_request)
+            message = await response.parse()
         except anthropic.APIStatusError as error:
+            asked.sent(error.request)
+            asked.end = _end(error.status_code)
             _log.debug("the Anthropic API answered %d", error.status_code, exc_info=True)
             raise _status_failure(error.status_code) from error
         except anthropic.APITimeoutError as error:
+            asked.sent(error.request)
+            asked.end = TIMEOUT
             reason = f"the Anthropic API did not answer within {self._timeout:g} s"
             raise StepFailed(reason) from error
         except anthropic.APIConnectionError as error:
+            asked.sent(error.request)
+            asked.end = UNREACHABLE
             _log.debug("the Anthropic API could not be reached", exc_info=True)
             raise StepFailed("the Anthropic API could not be reached") from error
         # JSONDecodeError and UnicodeEncodeError, of a body or key that is not what it should be,
         # come through the SDK as they are; both are ValueErrors.
         except (anthropic.AnthropicError, ValueError) as error:
+            asked.end = UNREADABLE
             _log.debug("the Anthropic SDK failed", exc_info=True)
             raise StepFailed("the Anthropic API's answer could not be read") from error
         # The SDK checks no body: of one that is no message it makes a hollow object, or a string.
         if not isinstance(getattr(message, "content", None), list):
+            asked.end = UNREADABLE
             raise StepFailed("the Anthropic API's answer could not be read")
         return message
+
+
+def _tokens(message: Message) -> tuple[int, int]:
+    """Of the question and of the answer; 0 where a body that nobody has checked does not say."""
+    usage = getattr(message, "usage", None)
+    counts = (getattr(usage, name, None) for name in ("input_tokens", "output_tokens"))
+    question, answer = (count if isinstance(count, int) else 0 for count in counts)
+    return question, answer
+
+
+def _end(status: int) -> str:
+    """What metrics call an answer of this status."""
+    if status in _ENDS:
+        return _ENDS[status]
+    return SERVER_ERROR if status >= _SERVER_ERROR else REFUSED
 
 
 def _status_failure(status: int) -> StepFailed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from ..engine.batching import Batcher
 from ..errors import StepFailed
 from .encoder import DEFAULT_MODEL, SentenceEncoder
+from .observe import EmbeddingObserver, Unwatched
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +40,13 @@ class SentenceEmbedder:
         *,
         threads: int | None = None,
         encoder: SentenceEncoder | None = None,
+        observer: EmbeddingObserver | None = None,
     ) -> None:
         """Use `encoder` if one is loaded already, else load `model` for `threads` threads."""
         self._model = model if encoder is None else encoder.model
         self._threads = threads
         self._encoder = encoder
+        self._observer = observer or Unwatched()
         self._stack = AsyncExitStack()
         self._batcher: Batcher[tuple[str, ...], NDArray[np.float32]] | None = None
 
@@ -109,9 +113,11 @@ class SentenceEmbedder:
         for group in groups:
             for text in group:
                 place.setdefault(text, len(place))
+        began = time.perf_counter()
         try:
             vectors = self._loaded().encode(list(place))
         except Exception as error:  # whatever torch raises, for example when memory runs out
             _log.exception("the embedding model %s failed on %d texts", self._model, len(place))
             raise StepFailed("the embedding model failed") from error
+        self._observer.encoded(len(place), time.perf_counter() - began)
         return [vectors[[place[text] for text in group]] for group in groups]

@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from .observe import MODEL, REMEMBERED, VOCABULARY, EmbeddingObserver, Unwatched
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -35,12 +37,18 @@ class RememberingEmbedder:
     """An embedder that knows a vocabulary's words, and the texts that it embedded last."""
 
     def __init__(
-        self, embedder: _Embedder, vocabulary: _Vocabulary | None, *, remembered: int
+        self,
+        embedder: _Embedder,
+        vocabulary: _Vocabulary | None,
+        *,
+        remembered: int,
+        observer: EmbeddingObserver | None = None,
     ) -> None:
         """Keep the vectors of at most `remembered` texts; the vocabulary is of the same model."""
         self._embedder = embedder
         self._vocabulary = vocabulary
         self._remembered = remembered
+        self._observer = observer or Unwatched()
         self._recent: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     @property
@@ -57,6 +65,8 @@ class RememberingEmbedder:
 
         found = {text: self._known(text) for text in texts}
         unknown = [text for text, vector in found.items() if vector is None]
+        if unknown:
+            self._observer.embedded(MODEL, len(unknown))
         if unknown or not texts:
             vectors = await self._embedder.embed(unknown)
             if not texts:
@@ -70,8 +80,10 @@ class RememberingEmbedder:
         recent = self._recent.get(text)
         if recent is not None:
             self._recent.move_to_end(text)
+            self._observer.embedded(REMEMBERED, 1)
             return recent
         if self._vocabulary is not None and (row := self._vocabulary.index.get(text)) is not None:
+            self._observer.embedded(VOCABULARY, 1)
             known: NDArray[np.float32] = self._vocabulary.matrix[row]
             return known
         return None

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import redis.exceptions
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ..errors import CapacityExhausted, RecordDamaged, StoreUnavailable
 from .connect import AWAY
 from .keys import GROUP, PartitionKeys, from_member
+from .observe import FULL, LOST, REFUSED, SKIPPED, TIMEOUT, StoreObserver, Unwatched
 from .reach import Reach
 
 log = logging.getLogger(__name__)
@@ -72,6 +75,7 @@ class _Call:
 class _Lane:
     """The calls of one script for one partition; one batch of them is under way at a time."""
 
+    name: str
     script: _Script
     keys: PartitionKeys
     reach: Reach
@@ -85,9 +89,16 @@ class ScriptBatches:
     """Runs scripts on one client, on a bounded number of its connections."""
 
     def __init__(
-        self, client: ScriptClient, sources: Mapping[str, str], *, budget: float, connections: int
+        self,
+        client: ScriptClient,
+        sources: Mapping[str, str],
+        *,
+        budget: float,
+        connections: int,
+        observer: StoreObserver | None = None,
     ) -> None:
         """Give up on Redis `budget` seconds after a batch's turn has come."""
+        self.observer = observer or Unwatched()
         self._scripts = {name: client.register_script(text) for name, text in sources.items()}
         self._budget = budget
         self._turn = asyncio.Semaphore(connections)
@@ -106,6 +117,7 @@ class ScriptBatches:
             lane = self._lanes[name, keys.partition] = self._new_lane(name, keys)
         loop = asyncio.get_running_loop()
         if lane.reach.away and not lane.reach.admits(loop.time()):
+            self.observer.failed(name, 1, SKIPPED)
             raise StoreUnavailable("Redis does not answer, as others found out before", _SOON)
         call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
@@ -115,7 +127,12 @@ class ScriptBatches:
 
     def _new_lane(self, name: str, keys: PartitionKeys) -> _Lane:
         reach = self._reach.setdefault(keys.partition, Reach(self._budget + _GRACE))
-        return _Lane(self._scripts[name], keys, reach)
+        return _Lane(name, self._scripts[name], keys, reach)
+
+    @property
+    def unreachable(self) -> int:
+        """Of how many partitions the server is known to be away, so that calls are not sent."""
+        return sum(reach.open for reach in self._reach.values())
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone."""
@@ -132,15 +149,20 @@ class ScriptBatches:
                 try:
                     replies = await self._fly(lane, batch)
                 except StoreUnavailable as error:
+                    self.observer.failed(lane.name, len(batch), _kind(error))
+                    if lane.waiting:
+                        self.observer.failed(lane.name, len(lane.waiting), SKIPPED)
                     # Those behind them would only find out the same, later.
                     batch = [*batch, *lane.waiting]
                     lane.waiting.clear()
                     _refuse(batch, error)
                 except Exception as error:  # noqa: BLE001  # each caller gets it
+                    if isinstance(error, CapacityExhausted):
+                        self.observer.failed(lane.name, len(batch), FULL)
                     _refuse(batch, error)
                 else:
                     for call, reply in zip(batch, replies, strict=True):
-                        _settle(call, reply)
+                        self._settle(lane.name, call, reply)
         finally:
             lane.sender = None
             for call in (*batch, *lane.waiting):
@@ -163,11 +185,13 @@ class ScriptBatches:
             if reach.away and reach.lost > lost:
                 # Each in a queue asking a server that is away would wait for all before it.
                 raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
+            began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
                 replies: Sequence[Reply] = await answered(
                     lane.script(keys, arguments), self._budget
                 )
                 lane.landed = loop.time()
+                self.observer.trip(lane.name, len(batch), time.perf_counter() - began)
             except StoreUnavailable:
                 reach.failed(loop.time())
                 raise
@@ -176,6 +200,22 @@ class ScriptBatches:
                 raise
         reach.answered()
         return replies
+
+    def _settle(self, name: str, call: _Call, reply: Reply) -> None:
+        error = isinstance(reply, ResponseError)
+        damaged = error and str(reply).startswith(_DAMAGED)
+        if damaged:
+            self.observer.damaged()
+        elif error:
+            self.observer.failed(name, 1, REFUSED)
+        if call.reply.done():
+            return
+        if damaged:
+            call.reply.set_exception(RecordDamaged(str(from_member(str(call.arguments[0])))))
+        elif error:
+            call.reply.set_exception(unavailable(reply))
+        else:
+            call.reply.set_result(reply)
 
 
 async def _gathered(lane: _Lane) -> Sequence[_Call]:
@@ -197,17 +237,6 @@ async def _gathered(lane: _Lane) -> Sequence[_Call]:
             break
         batch.append(waiting.popleft())
     return batch
-
-
-def _settle(call: _Call, reply: Reply) -> None:
-    if call.reply.done():
-        return
-    if isinstance(reply, ResponseError) and str(reply).startswith(_DAMAGED):
-        call.reply.set_exception(RecordDamaged(str(from_member(str(call.arguments[0])))))
-    elif isinstance(reply, ResponseError):
-        call.reply.set_exception(unavailable(reply))
-    else:
-        call.reply.set_result(reply)
 
 
 def _refuse(batch: Sequence[_Call], error: Exception) -> None:
@@ -234,6 +263,23 @@ async def answered(call: Awaitable[T], budget: float) -> T:
         raise unavailable(error) from error
     finally:
         timer.cancel()
+
+
+def _kind(error: StoreUnavailable) -> str:
+    """Which of `observe.ERRORS` it is."""
+    cause = error.__cause__
+    if cause is None:
+        return SKIPPED
+    return kind_of(cause)
+
+
+def kind_of(cause: BaseException) -> str:
+    """Which of `observe.ERRORS` an error of `connect.AWAY` is."""
+    if isinstance(cause, OutOfMemoryError):
+        return FULL
+    if isinstance(cause, ResponseError):
+        return REFUSED
+    return TIMEOUT if isinstance(cause, (TimeoutError, redis.exceptions.TimeoutError)) else LOST
 
 
 def unavailable(error: Exception) -> StoreUnavailable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,10 +25,11 @@ from ..domain import (
     WorkerState,
 )
 from ..errors import LastTry, LeaseLost, RecordDamaged, StoreUnavailable
-from .batches import Reply, ScriptBatches, unavailable
+from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
+from .observe import EXPIRED, StoreObserver, Unwatched
 from .redis_store import LIVE_PATIENCE, StoreRules
 from .roster import text_of
 from .scripts import SOURCES, Scripts
@@ -35,6 +37,8 @@ from .scripts import SOURCES, Scripts
 log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
+_GIVEN_UP = 2
+"""The length of claim.lua's reply about a run whose workers were lost too often."""
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 _GONE_MS = 3_600_000
 """Milliseconds of silence after which a worker that holds nothing is forgotten."""
@@ -47,7 +51,14 @@ class RedisJobQueue:
     """Redis Streams consumer groups, one stream a partition. Satisfies `engine.ports.JobQueue`."""
 
     def __init__(
-        self, client: Client, blocking: Client, rules: StoreRules, *, lease: float, budget: float
+        self,
+        client: Client,
+        blocking: Client,
+        rules: StoreRules,
+        *,
+        lease: float,
+        budget: float,
+        observer: StoreObserver | None = None,
     ) -> None:
         """Wait for jobs on `blocking`, do all else on `client`; leases last `lease` seconds.
 
@@ -56,8 +67,13 @@ class RedisJobQueue:
         self.partitions = rules.partitions
         self._client = client
         self._blocking = blocking
+        self._observer = observer or Unwatched()
         self._batches = ScriptBatches(
-            client, SOURCES, budget=min(_TRY, budget), connections=WORKER.connections
+            client,
+            SOURCES,
+            budget=min(_TRY, budget),
+            connections=WORKER.connections,
+            observer=self._observer,
         )
         self._scripts = Scripts(self._batches)
         self._lease_ms = round(lease * 1000)
@@ -84,6 +100,7 @@ class RedisJobQueue:
                     GROUP, worker, {keys.jobs: ">"}, count=limit, block=block
                 )
         except AWAY as error:
+            self._observer.failed("xreadgroup", 1, kind_of(error))
             raise await self._healed(error) from error
         return [job for _, entries in reply for job in await self._jobs(partition, entries)]
 
@@ -99,17 +116,22 @@ class RedisJobQueue:
             jobs += await self._jobs(partition, entries)
             if position == b"0-0":
                 break
+        if jobs:
+            self._observer.reclaimed(len(jobs))
         return jobs
 
     async def _reclaim(
         self, keys: PartitionKeys, worker: str, position: Any, limit: int
     ) -> tuple[Any, Any]:
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(self._budget):
                 reply = await self._client.xautoclaim(
                     keys.jobs, GROUP, worker, self._lease_ms, position, count=limit
                 )
+            self._observer.trip("xautoclaim", 1, time.perf_counter() - began)
         except AWAY as error:
+            self._observer.failed("xautoclaim", 1, kind_of(error))
             raise await self._healed(error) from error
         return reply[0], reply[1]
 
@@ -141,9 +163,14 @@ class RedisJobQueue:
             return None
         if len(reply) == 1:
             raise LastTry(str(job.key))
+        if len(reply) == _GIVEN_UP:
+            self._observer.given_up()
+            log.error("%s has failed: its workers were lost too often", job.key)
+            return None
         try:
             return _claim(job, reply)
         except (ValueError, LookupError):
+            self._observer.damaged()
             # The record has its head, so who waits for the run can be told.
             log.error("a run has failed: the record of %s is damaged", job.key)  # noqa: TRY400
             with suppress(LeaseLost):
@@ -226,8 +253,11 @@ class RedisJobQueue:
     async def sweep(self) -> None:
         """Forget what has expired, so that memory is given back though nobody starts anything."""
         for keys in self._keys:
-            while await self._call(partial(self._scripts.sweep, keys, None)):
-                pass  # each call forgets a bounded number, so that others are served between them
+            more = 1
+            while more:  # each call forgets a bounded number: others are served between them
+                expired, more = await self._call(partial(self._scripts.sweep, keys, None))
+                if expired:
+                    self._observer.evicted(EXPIRED, expired)
 
     async def beat(self, state: WorkerState, ttl: float) -> None:
         """Let operators see this worker for `ttl` seconds from now; tried once: it comes again."""
@@ -261,6 +291,7 @@ class RedisJobQueue:
                 if fields:  # an entry that was deleted while it was pending has none
                     jobs.append(_job(partition, entry, fields))
             except (ValueError, LookupError):
+                self._observer.damaged()
                 log.error("not a job of ours is dropped: entry %r, %.200r", entry, fields)  # noqa: TRY400
                 keys = self._keys[partition]
                 await self._call(partial(self._scripts.drop, keys, None, entry=entry))

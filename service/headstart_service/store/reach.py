@@ -32,9 +32,14 @@ class Reach:
         """Whether the last trip failed."""
         return self.failures > 0
 
+    @property
+    def open(self) -> bool:
+        """Whether calls fail without a trip now, but for the one that finds out."""
+        return self.failures >= _OPENS_AT
+
     def admits(self, now: float) -> bool:
         """Whether a call may be sent; of a server that is away, only to find out."""
-        if self.failures < _OPENS_AT:
+        if not self.open:
             return True
         if now < self.next_probe:
             return False

@@ -25,6 +25,7 @@ from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
 from .connect import Client
 from .keys import PartitionKeys, from_member, member, partition_of
+from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
 from .roster import worker_from
 from .scripts import SOURCES, Scripts
 
@@ -89,13 +90,17 @@ class RedisStore:
         budget: float,
         connections: int,
         pace: Pace | None = None,
+        observer: StoreObserver | None = None,
     ) -> None:
         """Give up on Redis `budget` seconds after a call's turn has come.
 
         A caller for whom there is no place is told to come back at the `pace` at which runs end.
         """
         self._pace = pace or Pace()
-        self._batches = ScriptBatches(client, SOURCES, budget=budget, connections=connections)
+        self._observer = observer or Unwatched()
+        self._batches = ScriptBatches(
+            client, SOURCES, budget=budget, connections=connections, observer=self._observer
+        )
         self._scripts = Scripts(self._batches)
         self._rules = rules
         self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
@@ -103,6 +108,11 @@ class RedisStore:
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the client is its opener's to close."""
         await self._batches.aclose()
+
+    @property
+    def unreachable(self) -> int:
+        """Of how many partitions the server is known to be away, so that nothing is sent there."""
+        return self._batches.unreachable
 
     async def ping(self) -> None:
         """Return if every partition can be read and written."""
@@ -130,11 +140,14 @@ class RedisStore:
             # Partitions fill and drain alike: the others have about as much before them.
             delay = self._pace.delay(int(reply[2]) * rules.partitions)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
+        for kind, runs in zip(EVICTED, reply[3:], strict=True):
+            if runs:
+                self._observer.evicted(kind, runs)
         return Started(Outcome(reply[0].decode()), Status(reply[1].decode()), int(reply[2]))
 
     async def read(self, key: RunKey) -> Snapshot:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""
-        return _snapshot(key, await self._scripts.read(self._keys(key), key))
+        return self._snapshot(key, await self._scripts.read(self._keys(key), key))
 
     async def peek(self, key: RunKey) -> Look:
         """As `read`, for one who only looks on: it does not count. Raises RunNotFound."""
@@ -142,7 +155,7 @@ class RedisStore:
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         left, worker, attempt, *fields = reply
-        return Look(_snapshot(key, [left, *fields]), attempt, worker.decode(errors="replace"))
+        return Look(self._snapshot(key, [left, *fields]), attempt, worker.decode(errors="replace"))
 
     async def workers(self, limit: int) -> list[WorkerState]:
         """What up to `limit` workers have lately said of themselves, by name."""
@@ -153,7 +166,7 @@ class RedisStore:
 
     async def status(self, key: RunKey) -> Snapshot:
         """The run without its results: `body` is empty. Raises RunNotFound."""
-        return _snapshot(key, await self._scripts.status(self._keys(key), key))
+        return self._snapshot(key, await self._scripts.status(self._keys(key), key))
 
     async def cancel(self, key: RunKey) -> Cancelled:
         """End the run if it has not ended. Raises RunNotFound."""
@@ -184,7 +197,7 @@ class RedisStore:
                 )
                 if rows == _AGAIN:
                     continue
-                page.extend(run for row in rows if (run := _listed(row)) is not None)
+                page.extend(run for row in rows if (run := self._listed(row)) is not None)
                 if len(rows) < missing:
                     break
                 low = b"(" + rows[-1][0]
@@ -195,16 +208,40 @@ class RedisStore:
         low, high = _range(namespace)
         counts = dict.fromkeys(Status, 0)
         queued = 0
+        oldest = 0.0
         for keys in self._partitions:
             while (reply := await self._scripts.stats(keys, None, low=low, high=high)) == _AGAIN:
                 pass
-            queued += reply[-1]
-            for name, count in zip(reply[:-1:2], reply[1:-1:2], strict=True):
+            *numbers, expired, waits_ms, jobs = reply
+            queued += jobs
+            oldest = max(oldest, waits_ms / 1000)
+            if expired:
+                self._observer.evicted(EXPIRED, expired)
+            for name, count in zip(numbers[::2], numbers[1::2], strict=True):
                 counts[Status(name.decode())] += count
-        return Stats({status: count for status, count in counts.items() if count}, queued)
+        return Stats({status: count for status, count in counts.items() if count}, queued, oldest)
 
     def _keys(self, key: RunKey) -> PartitionKeys:
         return self._partitions[partition_of(key, self._rules.partitions)]
+
+    def _snapshot(self, key: RunKey, reply: Reply) -> Snapshot:
+        """A record as read.lua and status.lua give it. Raises RunNotFound and RecordDamaged."""
+        if not reply:
+            raise RunNotFound(key.namespace, key.key)
+        try:
+            return _parsed(key, reply)
+        except (ValueError, LookupError) as error:
+            self._observer.damaged()
+            raise RecordDamaged(str(key)) from error
+
+    def _listed(self, row: Reply) -> RunSummary | None:
+        """A run as list.lua gives it; None, and a line in the log, where its record is damaged."""
+        try:
+            return _summary(*row)
+        except (ValueError, TypeError):
+            self._observer.damaged()
+            log.error("left out of a list: the record of %r is damaged or gone", row[0])  # noqa: TRY400
+            return None
 
 
 def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
@@ -217,16 +254,6 @@ def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
         case _:
             places, whose = rules.max_records, ""
     return f"all {places} places{whose} are held by runs that have not ended"
-
-
-def _snapshot(key: RunKey, reply: Reply) -> Snapshot:
-    """A record as read.lua and status.lua give it. Raises RunNotFound and RecordDamaged."""
-    if not reply:
-        raise RunNotFound(key.namespace, key.key)
-    try:
-        return _parsed(key, reply)
-    except (ValueError, LookupError) as error:
-        raise RecordDamaged(str(key)) from error
 
 
 def _parsed(key: RunKey, reply: Reply) -> Snapshot:
@@ -255,25 +282,29 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     return Snapshot(summary, states, b"".join(fragments), reply[0] / 1e6)
 
 
-def _listed(row: Reply) -> RunSummary | None:
-    """A run as list.lua gives it; None, and a line in the log, where its record is damaged."""
-    name, *about = row
-    try:
-        status, revision, pipeline, created, started, completed, expires, error = about
-        return RunSummary(
-            key=from_member(name.decode()),
-            pipeline=pipeline.decode(),
-            revision=revision,
-            status=Status(status.decode()),
-            created_us=int(created),
-            started_us=int(started),
-            completed_us=int(completed),
-            expires_us=int(expires),
-            error=error.decode(),
-        )
-    except ValueError:
-        log.error("left out of a list: the record of %r is damaged or gone", name)  # noqa: TRY400
-        return None
+def _summary(
+    name: bytes,
+    status: bytes,
+    revision: int,
+    pipeline: bytes,
+    created: bytes,
+    started: bytes,
+    completed: bytes,
+    expires: bytes,
+    error: bytes,
+) -> RunSummary:
+    """A run as list.lua gives it. Raises ValueError and, for a name alone, TypeError."""
+    return RunSummary(
+        key=from_member(name.decode()),
+        pipeline=pipeline.decode(),
+        revision=revision,
+        status=Status(status.decode()),
+        created_us=int(created),
+        started_us=int(started),
+        completed_us=int(completed),
+        expires_us=int(expires),
+        error=error.decode(),
+    )
 
 
 def _is_behind(after: RunKey, namespace: str) -> bool:

@@ -83,14 +83,13 @@ class Dashboard:
         registry: Registry,
         admit: Admit,
         rules: Rules,
-        outdate: Callable[[RunKey], None],
     ) -> None:
-        """`outdate` is told of a run that was cancelled here, before its caller is."""
         self._runs = runs
         self._registry = registry
         self._admit = admit
         self._rules = rules
-        self._outdate = outdate
+        self.outdate: Callable[[RunKey], None] = lambda _: None
+        """Told of a run that was cancelled here, before its caller is; who needs it sets it."""
         self.counters = Counters()
         self._book = RunBook(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
@@ -189,7 +188,7 @@ class Dashboard:
             rule = f"the token {viewer.name!r} lacks write in {key.namespace[:64]!r}"
             raise PermissionDenied("namespace", rule, "write")
         cancelled = await self._runs.cancel(key)
-        self._outdate(key)
+        self.outdate(key)
         return _json({"cancelled": cancelled.cancelled, "status": cancelled.status.value})
 
 

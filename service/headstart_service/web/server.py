@@ -52,15 +52,15 @@ async def http_server(
     host: str,
     port: int,
     ready: Callable[[], bool],
-    pages: Sequence[BaseRoute] = (),
+    routes: Sequence[BaseRoute] = (),
     *,
     or_any_port: bool = False,
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()`, else 503; beside them are `pages`. When the port is
-    taken, `or_any_port` takes a free one; without it StartupError is raised.
+    200 while `ready()`, else 503. `routes` are what else there is. When the port is taken,
+    `or_any_port` takes a free one; without it StartupError is raised.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
@@ -71,7 +71,7 @@ async def http_server(
             return PlainTextResponse("ready\n")
         return PlainTextResponse("not ready\n", status_code=503)
 
-    app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *pages])
+    app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *routes])
     bound = _listen(host, port, or_any_port=or_any_port)
     for logger in ("uvicorn.error", "asyncio"):
         logging.getLogger(logger).addFilter(_NOT_OUR_MISTAKE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,11 +29,20 @@ class VocabularyScan:
     context manager.
     """
 
-    def __init__(self, matrix: NDArray[np.float32]) -> None:
-        """Scan `matrix`: the words' unit vectors, float32, shape (n, d)."""
+    def __init__(
+        self, matrix: NDArray[np.float32], observe: Callable[[int, float], None] | None = None
+    ) -> None:
+        """Scan `matrix`: the words' unit vectors, float32, shape (n, d).
+
+        Tell `observe` of each product how many games it was for and how many seconds it took.
+        """
         self._matrix = matrix
         self._batcher = Batcher(
-            self._compute, max_batch=MAX_GAMES, max_waiting=_MAX_WAITING, name="scan"
+            self._compute,
+            max_batch=MAX_GAMES,
+            max_waiting=_MAX_WAITING,
+            name="scan",
+            observe=observe,
         )
         self._running: dict[bytes, asyncio.Task[NDArray[np.float32]]] = {}
         self._recent: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()

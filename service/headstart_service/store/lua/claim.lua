@@ -1,8 +1,9 @@
 -- Takes a delivered job's run for a worker: raises the attempt, which fences off every earlier
 -- holder, and shows the run as in progress. A job that no longer fits its record is dropped; a run
 -- whose workers were lost too often ends here. A run's last try is refused unless `alone` is 1.
--- Returns {} when there is nothing to do, {0} when the last try is refused, else {attempt, revision,
--- pipeline, inputs, now, field, value, …} with the fields of the steps that have ended. Repeating it with
+-- Returns {} when there is nothing to do, {0} when the last try is refused, {0, 0} when it ended, else
+-- {attempt, revision, pipeline, inputs, now, field, value, …} with the fields of the steps that have
+-- ended. Repeating it with
 -- the same token changes nothing.
 
 local owner = redis.call('XPENDING', jobs, group, entry, entry, 1)
@@ -26,7 +27,7 @@ local repeated = r.status == 'in_progress' and redis.call('HGET', record, 'claim
 if r.tries >= tonumber(max_tries) and not repeated then
   drop_job(entry)
   end_run(record, member, r, 'failed', 'worker lost', tonumber(failure_ttl_us))
-  return {}
+  return {0, 0}
 end
 
 if not repeated then

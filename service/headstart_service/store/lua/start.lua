@@ -1,7 +1,8 @@
 -- Decides what a start means, makes room, writes the record, indexes it and queues the job: a run
 -- that is kept is queued, and a run that is queued is kept.
 -- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
--- Returns {outcome, status, revision} or, having changed nothing, {'full', why, runs that have not
+-- Returns {outcome, status, revision, …} with how many runs went for it: read ones, unread ones, those
+-- of its own namespace, and expired ones; or, having changed nothing, {'full', why, runs that have not
 -- ended}: why is 'queue' when these are too many, 'namespace' when the run's namespace has no place
 -- that can be had, and 'records' when nobody has.
 
@@ -61,7 +62,7 @@ local function first_to_go(member, number, now)
 end
 
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
-sweep(now)
+local expired = sweep(now)
 
 local whole, old = pcall(load, record)
 if not whole then
@@ -81,7 +82,7 @@ if old and old.digest == digest and restart == '0' then
     old.ttl = math.max(old.ttl, ttl)
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
-    return {'joined', old.status, old.revision}
+    return {'joined', old.status, old.revision, 0, 0, 0, expired}
   end
   if old.status == 'completed' then
     -- Wanted again: it must outlive this wait as a new one would, and not be the first to go.
@@ -90,7 +91,7 @@ if old and old.digest == digest and restart == '0' then
     announce('dropped', old.revision, '-', member)
     redis.call('ZREM', read, member)
     redis.call('ZADD', unread, integer(now), member)
-    return {'reused', old.status, old.revision}
+    return {'reused', old.status, old.revision, 0, 0, 0, expired}
   end
 end
 
@@ -104,6 +105,7 @@ local function evict(victim)
   announce('dropped', 0, '-', victim)
 end
 
+local gone = {[read] = 0, [unread] = 0, own = 0}
 if not old then
   -- After a limit was lowered there may be many; each start then makes as much room as it may.
   local excess = math.min(redis.call('ZCARD', expiry) + 1 - tonumber(max_records), SWEEP)
@@ -122,6 +124,7 @@ if not old then
   if own > 0 then
     for _, victim in ipairs(first_to_go(member, own, now)) do
       evict(victim)
+      gone.own = gone.own + 1
       excess = excess - 1
     end
   end
@@ -129,6 +132,7 @@ if not old then
     if excess > 0 then
       for _, victim in ipairs(redis.call('ZRANGE', set, 0, excess - 1)) do
         evict(victim)
+        gone[set] = gone[set] + 1
         excess = excess - 1
       end
     end
@@ -166,4 +170,5 @@ redis.call('HSET', record, 'inputs', inputs, unpack(kept))
 save(record, member, r)
 redis.call('ZADD', with_status.pending, 0, member)
 announce('started', r.revision, '-', member)
-return {old and old.digest ~= digest and 'replaced' or 'started', r.status, r.revision}
+return {old and old.digest ~= digest and 'replaced' or 'started', r.status, r.revision,
+  gone[read], gone[unread], gone.own, expired}

@@ -1,2 +1,3 @@
--- Forgets runs that have expired. Returns 1 when there may be more than one call may sweep, else 0.
-return sweep(clock()) == SWEEP and 1 or 0
+-- Forgets runs that have expired. Returns how many, and 1 when there may be more, else 0.
+local expired = sweep(clock())
+return {expired, expired == SWEEP and 1 or 0}

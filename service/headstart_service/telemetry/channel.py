@@ -1,0 +1,93 @@
+"""How `serve` gets the figures of its worker, which has no port: over a pair of sockets.
+
+The parent sends a byte, the child answers with its text behind four bytes of length. Nobody else
+can reach it, and it ends with either of the two (docs/decisions/0024).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+log = logging.getLogger(__name__)
+
+_ASK = b"?"
+_LENGTH = struct.Struct(">I")
+_PATIENCE = 1.0
+"""Seconds that the parent waits for an answer: less than whoever asked it waits."""
+_MOST = 16 * 1024 * 1024
+
+
+class ChildFigures:
+    """The parent's end; one child at a time."""
+
+    def __init__(self) -> None:
+        self._writer: asyncio.StreamWriter | None = None
+        self._text = ""
+        self._answered = asyncio.Event()
+        self._asking = False
+
+    @asynccontextmanager
+    async def life(self) -> AsyncIterator[int]:
+        """Listen to a child that is given this file descriptor, until the context is left."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            self._writer, self._asking = writer, False
+            listening = asyncio.create_task(self._listen(reader), name="figures of the worker")
+            try:
+                yield theirs.fileno()
+            finally:
+                self._writer, self._text = None, ""
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+                writer.close()
+
+    async def text(self) -> str:
+        """What the child tells now; empty when there is none, or it does not answer in time."""
+        if self._writer is None:
+            return ""
+        self._answered.clear()
+        if not self._asking:  # what it has not answered yet, it need not be asked again
+            self._asking = True
+            self._writer.write(_ASK)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._answered.wait()
+        except TimeoutError:
+            return ""
+        return self._text
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+                if size > _MOST:
+                    return
+                self._text = (await reader.readexactly(size)).decode()
+            except (EOFError, OSError):
+                return
+            self._asking = False
+            self._answered.set()
+
+
+async def answer_parent(descriptor: int, text: Callable[[], Awaitable[str]]) -> None:
+    """The child's end: answer on this file descriptor until the parent has gone."""
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor))
+    try:
+        while await reader.read(len(_ASK)):
+            try:
+                told = (await text()).encode()
+            except Exception:
+                log.exception("no figures for the parent")  # and no reason to stop working
+                told = b""
+            writer.write(_LENGTH.pack(len(told)) + told)
+            await writer.drain()
+    except OSError:
+        return
+    finally:
+        writer.close()
