@@ -185,8 +185,12 @@ async def serve(settings: Settings) -> None:
         host = settings.url_host
         log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
         _tell_access(settings, http_port)
-        _start(listening, hub=hub.run(), tokens=tokens and tokens.watch())
-        _start(working, live_page=page and page.run(), worker_process=worker and worker.run())
+        _start(listening, hub=hub.run(), tokens=tokens.watch() if tokens else None)
+        _start(
+            working,
+            live_page=page.run() if page else None,
+            worker_process=worker.run() if worker else None,
+        )
         await wait_for_store(client)
         await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
 

@@ -50,7 +50,7 @@ export class LineChart {
     const top = ceiling(Math.max(0, ...known));
     say(this.top, known.length ? this.format(top) : "");
     const texts = rows.map((values, i) => {
-      const last = values.at(-1) ?? null;
+      const last = values.slice(-GAP).findLast((value) => value !== null && value !== undefined) ?? null;
       say(this.now[i], this.format(last));
       this.paths[i].setAttribute("d", path(values, top));
       const own = values.filter((value) => value !== null && value !== undefined);

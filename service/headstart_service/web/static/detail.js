@@ -88,7 +88,8 @@ export class Detail {
   }
 
   show(told) {
-    const focused = this.dialog.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+    const within = this.dialog.contains(document.activeElement);
+    const focused = within ? document.activeElement.getAttribute("aria-label") : null;
     this.seen = told;
     const { run } = told;
     this.cancel = told.may_cancel ? h("button", { type: "button", class: "danger", "aria-label": "Cancel this run", onclick: () => this.end() }, "Cancel run") : null;
@@ -121,7 +122,10 @@ export class Detail {
     );
     for (const child of [...this.dialog.childNodes]) if (child.nodeType === 3) child.remove();
     this.countDown();
-    if (focused) this.dialog.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
+    if (!within) return;
+    // What had the focus is another element now, or gone.
+    const same = focused && this.dialog.querySelector(`[aria-label="${CSS.escape(focused)}"]`);
+    (same || byId("detail-title")).focus({ preventScroll: true });
   }
 
   countDown() {
