@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -190,7 +191,9 @@ def test_a_run_can_be_cancelled_here(page: Any, site: Site, tmp_path: Path) -> N
     assert site.get(key, 0).status == pb.PRECOMPUTE_STATUS_CANCELLED
 
 
-def test_workers_and_steps_are_shown(page: Any, site: Site, picture: Any) -> None:
+def test_workers_steps_and_latencies_are_shown(
+    page: Any, site: Site, tmp_path: Path, picture: Any
+) -> None:
     for number in range(12):
         site.start(f"chain-{number}", "chain", value=number)
     expect(page.locator("#workers li")).to_have_count(1)
@@ -199,7 +202,14 @@ def test_workers_and_steps_are_shown(page: Any, site: Site, picture: Any) -> Non
     steps = page.locator("#steps div", has_text="chain")
     expect(steps.locator("li")).to_have_count(3)
     expect(page.locator("#steps li", has_text="three")).to_contain_text("ms")
+    site.start("gated", "probe", directory=str(tmp_path))
+    for _ in range(60):
+        site.get("chain-11", 0)
+        page.wait_for_timeout(100)
+    ready = page.locator(".chart", has_text="Time to a ready result").get_by_role("img")
+    expect(ready).to_have_attribute("aria-label", re.compile("median now .*[µm]s"))
     picture(page, "dashboard")
+    (tmp_path / "go").touch()
 
 
 def test_nobody_is_kept_from_it(page: Any, new_page: Any, site: Site) -> None:

@@ -15,7 +15,6 @@ from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.pipeline import Pipeline
 from headstart_service.engine.step import Step
 
-
 CLAIMED_US = 1_700_000_000_000_000
 """When every claim here was made."""
 

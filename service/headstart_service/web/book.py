@@ -115,7 +115,13 @@ class RunBook:
                         "max": took[-1],
                     }
                 )
-        return sorted(told, key=lambda each: (str(each["pipeline"]), str(each["step"])))
+        return sorted(told, key=lambda each: (each["pipeline"], self._place(each)))
+
+    def _place(self, told: dict[str, Any]) -> int:
+        """Where in its pipeline a step stands; behind all others, if it no longer does."""
+        pipeline = self._registry.find(told["pipeline"])
+        order = list(pipeline.order) if pipeline else []
+        return order.index(told["step"]) if told["step"] in order else len(order)
 
     async def _see(self, key: RunKey) -> ToldRun | None:
         try:

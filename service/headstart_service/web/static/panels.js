@@ -33,10 +33,11 @@ const TILES = [
 const tiles = new Map();
 
 export function build() {
-  for (const [name, title] of TILES) {
+  for (const [name, text] of TILES) {
+    const title = h("dt", { text });
     const value = h("dd");
-    const tile = h("div", { class: "tile card" }, h("dt", { text: title }), value);
-    tiles.set(name, { tile, value });
+    const tile = h("div", { class: "tile card" }, title, value);
+    tiles.set(name, { tile, title, value });
     byId("totals").append(tile);
   }
   byId("charts").append(...Object.values(charts).map((chart) => chart.element));
@@ -56,11 +57,12 @@ export function showTotals(told, past) {
     refused: rate((each) => each.refused ?? 0),
   };
   for (const [name, , whole] of TILES) {
-    const { tile, value } = tiles.get(name);
+    const { tile, title, value } = tiles.get(name);
     show(tile, !whole || told.whole);
     const shown = values[name];
     const text = told.store === "away" && ["running", "queued", "kept"].includes(name) ? "–" : number(shown >= 10 ? Math.round(shown) : Math.round(shown * 10) / 10);
-    say(value, name === "kept" && told.process ? `${text} of ${number(told.process.max_cached)}` : text);
+    say(value, text);
+    if (name === "kept" && told.process) say(title, `Kept, of ${number(told.process.max_cached)}`);
   }
 }
 
