@@ -38,8 +38,8 @@ export class LineChart {
     this.element = h(
       "figure",
       { class: "card chart" },
-      h("figcaption", {}, h("span", { class: "name", text: title }), h("span", { class: "legend" }, legend)),
-      h("div", { class: "plot" }, this.top, this.svg),
+      h("figcaption", {}, h("span", { class: "name" }, title, this.top), h("span", { class: "legend" }, legend)),
+      h("div", { class: "plot" }, this.svg),
       h("div", { class: "ends", "aria-hidden": "true" }, h("span", { text: "3 min ago" }), h("span", { text: "now" })),
     );
   }
@@ -48,7 +48,7 @@ export class LineChart {
   update(rows) {
     const known = rows.flat().filter((value) => value !== null && value !== undefined);
     const top = ceiling(Math.max(0, ...known));
-    say(this.top, known.length ? this.format(top) : "");
+    say(this.top, known.length ? `to ${this.format(top)}` : "");
     const texts = rows.map((values, i) => {
       const last = values.slice(-GAP).findLast((value) => value !== null && value !== undefined) ?? null;
       say(this.now[i], this.format(last));
