@@ -8,7 +8,7 @@ STUBS := client/headstart/v1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-browser soak fuzz audit lock licences demo demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos test-browser test-observability rules soak fuzz audit lock licences demo demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ lock: setup  ## Write the images' requirement files anew, with hashes, from cons
 
 licences: setup  ## Write docs/licences.md anew
 	@$(BIN)/python -m deploy.licences
+
+test-observability: setup  ## Scrape real processes with a real Prometheus, and ask it all queries
+	@$(BIN)/headstart vocabulary build
+	$(BIN)/pytest -m observability
 
 soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (600)
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py
@@ -99,7 +103,15 @@ types: setup  ## Check types, strictly
 imports: setup  ## Check that imports run one way
 	$(BIN)/lint-imports
 
-check: lint types imports proto-check  ## All static checks
+rules: setup  ## Check and unit-test the alert rules, if promtool is here (with CI=true it must be)
+	@if command -v promtool > /dev/null; then \
+		cd deploy/prometheus && promtool check rules recording.yaml alerts.yaml \
+			&& promtool test rules alerts_test.yaml; \
+	elif [ "$(CI)" = true ]; then \
+		echo 'promtool is missing: apt-get install prometheus' >&2; exit 1; \
+	else echo 'rules: left out, because promtool is not installed'; fi
+
+check: lint types imports proto-check rules  ## All static checks
 
 clean:  ## Remove the environment and what tools left behind
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

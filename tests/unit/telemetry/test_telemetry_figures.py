@@ -1,0 +1,190 @@
+"""Figures: what they count, and how they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client.metrics_core import Metric
+
+from headstart_service.api.certificate_dates import expiry
+from headstart_service.domain import Claim, Job, Lease, RunKey, Stats, Status
+from headstart_service.engine.observe import Outcome
+from headstart_service.engine.registry import Registry
+from headstart_service.errors import StoreUnavailable
+from headstart_service.telemetry.backlog import BacklogFigures
+from headstart_service.telemetry.calls import CallFigures
+from headstart_service.telemetry.channel import ChildFigures, answer_parent
+from headstart_service.telemetry.exposition import Exposition, merged
+from headstart_service.telemetry.figures import SECONDS, Figures
+from headstart_service.telemetry.work import WorkFigures
+from tests.support.certificates import authority
+from tests.support.pipelines import NOOP
+from tests.support.scrape import parsed, value
+
+
+async def told(*collectors: object) -> dict[str, Metric]:
+    return parsed(await Exposition(collectors).text())  # type: ignore[arg-type]
+
+
+async def test_a_histogram_counts_a_value_on_a_bound_below_it_and_every_bucket_those_before():
+    figures = Figures()
+    sizes = figures.histogram("sizes", "Sizes.", bounds=(1.0, 2.0, 4.0)).of()
+    for size in (0.5, 1, 2, 3, 4, 5):
+        sizes.note(size)
+    [metric] = (await told(figures)).values()
+    buckets = {s.labels["le"]: s.value for s in metric.samples if s.name.endswith("_bucket")}
+    assert buckets == {"1.0": 2, "2.0": 3, "4.0": 5, "+Inf": 6}
+    assert value({metric.name: metric}, "headstart_sizes_sum") == 15.5
+    assert (SECONDS[0], SECONDS[-1]) == (0.0001, 60)
+
+
+async def test_a_ready_result_counts_as_a_call_and_as_a_result():
+    figures = CallFigures(lambda: None)
+    figures.ready(0.00005, True)
+    figures.ready(0.2, False)
+    figures.ended("GetResults", "OK", 3.0)
+    figures.results("waited", 3.0)
+    for _ in range(2):  # telling changes nothing
+        now = await told(figures)
+        assert value(now, "headstart_requests_total", method="GetResults", code="OK") == 3
+        assert value(now, "headstart_request_duration_seconds_count", method="GetResults") == 3
+        seconds = value(now, "headstart_request_duration_seconds_sum", method="GetResults")
+        assert seconds == pytest.approx(3.20005)
+        count = "headstart_results_duration_seconds_count"
+        found = {o: value(now, count, outcome=o) for o in ("ready", "waited", "partial", "missing")}
+        assert found == {"ready": 1, "waited": 1, "partial": 1, "missing": 0}
+    assert figures.by_outcome == found
+
+
+async def test_a_pipeline_that_is_not_known_is_told_as_other():
+    figures = WorkFigures(Registry([NOOP]))
+    for pipeline in ("noop", "somebody's text"):
+        job = Job(0, "1-1", RunKey("default", "k"), "1-1")
+        with figures.run(Claim(Lease(job, 2), 1, pipeline, b"", {}), Outcome(state="failed")):
+            pass
+    now = await told(figures)
+    count = "headstart_run_duration_seconds_count"
+    assert value(now, count, pipeline="noop", state="failed") == 1
+    assert value(now, count, pipeline="other", state="failed") == 1
+    assert value(now, "headstart_run_redeliveries_total", pipeline="other") == 1
+    names = {s.labels.get("pipeline") for metric in now.values() for s in metric.samples}
+    assert names == {"noop", "other"}
+
+
+def test_texts_of_two_processes_become_one_with_each_metric_once():
+    one = '# HELP a A.\n# TYPE a gauge\na{p="1"} 1\n# HELP b B.\n# TYPE b gauge\n'
+    two = '# HELP b B.\n# TYPE b gauge\nb 2\n# HELP a A.\n# TYPE a gauge\na{p="2"} 3\n'
+    whole = '# HELP a A.\n# TYPE a gauge\na{p="1"} 1\na{p="2"} 3\n'
+    assert merged([one, two]) == whole + "# HELP b B.\n# TYPE b gauge\nb 2\n"
+    assert merged([one, ""]) == one
+
+
+async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("headstart_service.telemetry.backlog._PATIENCE", 0.01)
+    asked = 0
+    answers = True
+
+    async def stats() -> Stats:
+        nonlocal asked
+        asked += 1
+        if not answers:
+            await asyncio.sleep(60)
+        return Stats({Status.PENDING: 2}, 1, 4.5)
+
+    backlog = BacklogFigures(stats, 1000)
+    await backlog.refresh()
+    await backlog.refresh()
+    assert asked == 1
+    now = await told(backlog)
+    assert value(now, "headstart_queue_oldest_wait_seconds") == 4.5
+    assert value(now, "headstart_runs", status="completed") == 0
+    answers, backlog._until = False, 0
+    await backlog.refresh()
+    now = await told(backlog)
+    assert now["headstart_queue_depth"].samples == now["headstart_runs"].samples == []
+    assert value(now, "headstart_runs_limit") == 1000
+
+
+async def test_a_store_that_refuses_leaves_its_figures_out():
+    async def away() -> Stats:
+        raise StoreUnavailable("away")
+
+    backlog = BacklogFigures(away, 1)
+    await backlog.refresh()
+    assert (await told(backlog))["headstart_runs"].samples == []
+
+
+async def test_a_child_answers_its_parent_each_time_and_is_not_waited_for_when_it_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("headstart_service.telemetry.channel._PATIENCE", 0.05)
+    parent = ChildFigures()
+    assert await parent.text() == ""
+    texts = iter(["one", "", "x" * 300_000])
+    hangs = asyncio.Event()
+
+    async def text() -> str:
+        if hangs.is_set():
+            await asyncio.sleep(60)
+        return next(texts)
+
+    async with parent.life() as descriptor:
+        own = os.dup(descriptor)  # as a child inherits it
+        child = asyncio.create_task(answer_parent(own, text))
+        monkeypatch.setattr("headstart_service.telemetry.channel._PATIENCE", 10)
+        assert await parent.text() == "one"
+        assert await parent.text() == ""
+        assert len(await parent.text()) == 300_000
+        hangs.set()
+        monkeypatch.setattr("headstart_service.telemetry.channel._PATIENCE", 0.05)
+        assert await parent.text() == ""
+        child.cancel()
+        await asyncio.gather(child, return_exceptions=True)
+    assert await parent.text() == ""
+
+
+async def test_what_goes_wrong_with_a_childs_figures_does_not_end_it():
+    parent = ChildFigures()
+
+    async def broken() -> str:
+        raise ValueError("a bug")
+
+    async with parent.life() as descriptor:
+        own = os.dup(descriptor)
+        child = asyncio.create_task(answer_parent(own, broken))
+        assert await parent.text() == ""
+        assert not child.done()
+        child.cancel()
+        await asyncio.gather(child, return_exceptions=True)
+
+
+def test_a_certificates_end_is_what_openssl_says(tmp_path: Path):
+    made = authority(tmp_path, "ca")
+    said = subprocess.run(
+        ["openssl", "x509", "-enddate", "-noout", "-in", made.cert],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert expiry(made.cert) == ssl.cert_time_to_seconds(said.strip().removeprefix("notAfter="))
+    long = tmp_path / "long.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "20000", "-subj", "/CN=x", "-keyout", tmp_path / "k", "-out", long],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert datetime.fromtimestamp(expiry(long), UTC).year > 2050
+    (tmp_path / "no.pem").write_text(
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    )
+    for path in (tmp_path / "no.pem", tmp_path / "missing", made.key):
+        assert expiry(path) == float("inf")
