@@ -75,7 +75,7 @@ async def test_who_takes_nothing_is_dropped_and_keeps_nobody_waiting() -> None:
     for _ in range(6):
         await opened.publish(fresh_only=False)
     assert not opened.watched
-    assert [event async for event in slow.events()] == []
+    assert await events(slow) == []
 
 
 async def test_a_token_that_is_withdrawn_ends_its_page() -> None:
@@ -90,6 +90,6 @@ async def test_a_token_that_is_withdrawn_ends_its_page() -> None:
     await opened.publish(fresh_only=False)
     may[0] = False
     await opened.publish(fresh_only=False)
-    told = [event.decode() async for event in stream.events()]
+    told = await events(stream)
     assert told[-1].startswith("event: refused")
     assert not opened.watched
