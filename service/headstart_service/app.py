@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from grpc.aio import Server
 
 from .api.gate import CallLimits, Gates
 from .api.hub import Hub
 from .api.near_cache import NearCache
+from .api.observe import CallObservers
 from .api.reader import ResultReader
 from .api.server import Health, build_server
 from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
 from .engine.pace import Pace
 from .errors import StartupError, StoreUnavailable
+from .live_page import live_page
 from .logs import wants_json
 from .monitoring import ApiMonitoring
 from .process import redis_client, registry, store_rules, wait_for_store
@@ -139,18 +143,29 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
         channels = [PartitionKeys(p).events for p in range(settings.partitions)]
-        hub = Hub(store, lambda: subscription(events, channels), cache, pace, figures.calls)
+        page = live_page(settings, store, known, tokens)
+        calls = CallObservers([figures.calls, page.counters]) if page else figures.calls
+        hub = Hub(
+            store,
+            lambda: subscription(events, channels),
+            cache,
+            pace,
+            calls,
+            page.hear if page else None,
+        )
+        if page is not None:
+            page.outdate = hub.outdate
         servicer = PrecomputeServicer(
             traced.store(store) if traced else store,
             known,
-            ResultReader(hub, cache, known, figures.calls),
+            ResultReader(hub, cache, known, calls),
             ApiRules(
                 result_ttl=settings.result_ttl,
                 max_records=settings.max_cached_results,
                 separate=tokens is not None,
                 log_inputs=settings.log_inputs,
             ),
-            figures.calls,
+            calls,
         )
         health = Health()
         await health.set_serving(serving=False)
@@ -164,7 +179,10 @@ async def serve(settings: Settings) -> None:
         figures.watch_store(store, settings.max_cached_results)
         figures.watch_others(tokens, tls, worker)
         listening.create_task(figures.process.watch_loop(), name="loop lag")
-        routes = [figures.route(access)] if settings.metrics else []
+        routes = [
+            *([figures.route(access)] if settings.metrics else []),
+            *(page.routes() if page else []),
+        ]
         http_port = await stack.enter_async_context(
             http_server(settings.host, settings.http_port, lambda: readiness.serving, routes)
         )
@@ -185,12 +203,13 @@ async def serve(settings: Settings) -> None:
         await server.start()
         host = settings.url_host
         log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
-        _tell_access(settings)
-        listening.create_task(hub.run(), name="hub")
-        if tokens is not None:
-            listening.create_task(tokens.watch(), name="tokens")
-        if worker is not None:
-            working.create_task(worker.run(), name="worker process")
+        _tell_access(settings, http_port)
+        _start(listening, hub=hub.run(), tokens=tokens.watch() if tokens else None)
+        _start(
+            working,
+            live_page=page.run() if page else None,
+            worker_process=worker.run() if worker else None,
+        )
         await wait_for_store(client)
         await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
 
@@ -210,13 +229,22 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> str:
     return await stack.enter_async_context(embedded_valkey(settings.data_dir))
 
 
-def _tell_access(settings: Settings) -> None:
+def _tell_access(settings: Settings, http_port: int) -> None:
     log.info(
         "TLS %s, client certificates %s, tokens %s",
         "on" if settings.tls_cert else "off",
         "required" if settings.tls_client_ca else "not asked for",
         "required" if settings.tokens else "not asked for",
     )
+    if settings.dashboard:
+        log.info("live page on http://%s:%d/", settings.url_host, http_port)
+
+
+def _start(group: asyncio.TaskGroup, **tasks: Coroutine[Any, Any, None] | None) -> None:
+    """Start those tasks that there are, by name."""
+    for name, task in tasks.items():
+        if task is not None:
+            group.create_task(task, name=name)
 
 
 def _limits(settings: Settings) -> CallLimits:

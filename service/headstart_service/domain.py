@@ -180,6 +180,17 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A run as an onlooker sees it: looking does not count as reading its results."""
+
+    snapshot: Snapshot
+    attempt: int
+    """How often a worker has taken it."""
+    worker: str
+    """Who has it now; empty when nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Announcement:
     """Something that happened to a run: what waiters wake up for and caches drop."""
 
@@ -229,8 +240,27 @@ class Claim:
     inputs: bytes
     ended: Mapping[str, StepRecord]
     """The steps that an earlier holder, or an earlier revision, has ended."""
+    at_us: int
+    """When it was taken, by the store's clock, in microseconds since the epoch."""
     trace: str = ""
     """The W3C trace context of the start that queued it, if that was traced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """What a worker says of itself, a few times a lease."""
+
+    name: str
+    """Unique among all workers of a store."""
+    host: str
+    version: str
+    pipelines: tuple[str, ...]
+    slots: int
+    """How many runs it works on at most."""
+    busy: int
+    """How many it works on now."""
+    started_us: int
+    """When it began to take jobs, by its own clock."""
 
 
 @dataclass(frozen=True, slots=True)

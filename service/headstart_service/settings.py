@@ -47,6 +47,7 @@ class Settings(BaseSettings):
         "makes its lines. Without it none is needed.",
     )
     reflection: bool = Field(True, description="Whether the gRPC port describes its services.")
+    dashboard: bool = Field(True, description="Whether the HTTP port has the live page.")
     data_dir: Path = Field(
         Path(_DIRS.user_data_dir),
         description="Where the embedded Valkey keeps its data and its socket.",

@@ -6,6 +6,7 @@ Apart from `app`, because it brings numpy and torch, which no API process may lo
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 import os
 import socket
@@ -114,6 +115,8 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             concurrency=settings.worker_concurrency,
             lease=settings.lease,
             drain=settings.drain,
+            host=socket.gethostname(),
+            version=importlib.metadata.version("headstart"),
         )
         observers: list[WorkObserver] = [
             monitoring.work,

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from headstart import EagerPrecompute, PermissionDenied, PrecomputeClient, Unauthenticated
 from tests.support.pipelines import REFERENCES
-from tests.support.processes import Process, api, run_headstart, worker
+from tests.support.processes import ROOT, Process, api, run_headstart, worker
 from tests.support.tokens import tokens_of
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -146,10 +146,18 @@ async def test_the_http_port_tells_that_it_lives_and_is_ready_and_nothing_else(
         answers = await _everything(process)
         async with worker(valkey.url, HEADSTART_TOKENS=str(path), **LIGHT) as computing:
             answers += await _everything(computing)
+    page = ROOT / "service" / "headstart_service" / "web" / "static" / "index.html"
     told = {answer for answer in answers if answer[1] == 200}
+    assert ("GET ", 200, page.read_text()) in told, "the live page: the same for everybody"
+    told.remove(("GET ", 200, page.read_text()))
     assert told == {("GET livez", 200, "ok\n"), ("GET readyz", 200, "ready\n")}
-    assert {code for _, code, _ in answers} == {200, 401, 404, 405}
-    assert {asked for asked, code, _ in answers if code == 401} == {"GET metrics"}
+    assert {code for _, code, _ in answers} == {200, 400, 401, 404, 405}
+    assert {asked for asked, code, _ in answers if code == 401} == {
+        "GET metrics",
+        "GET api/events",
+        "GET api/events?namespace=default",
+        "GET api/run?namespace=default&key=secret-key",
+    }
     assert not any("secret-key" in text or "default" in text for _, _, text in answers)
 
 
@@ -166,6 +174,14 @@ async def _everything(process: Process) -> list[tuple[str, int, str]]:
         "docs",
         "openapi.json",
         "../livez/",
+        "static/server.py",
+        "static/..%2Fserver.py",
+        "api/events",
+        "api/events?namespace=default",
+        "api/run?namespace=default&key=secret-key",
     )
     got = [await asyncio.to_thread(fetched, base, path) for path in paths]
-    return [*got, await asyncio.to_thread(fetched, base, "livez", "POST")]
+    posted = [
+        await asyncio.to_thread(fetched, base, path, "POST") for path in ("livez", "api/cancel")
+    ]
+    return [*got, *posted]

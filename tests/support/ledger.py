@@ -15,6 +15,9 @@ from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.pipeline import Pipeline
 from headstart_service.engine.step import Step
 
+CLAIMED_US = 1_700_000_000_000_000
+"""When every claim here was made."""
+
 
 class NoInputs(BaseModel):
     """The inputs of pipelines that need none."""
@@ -33,7 +36,7 @@ def claim_of(
 ) -> Claim:
     lease = Lease(Job(0, "1-1", RunKey("default", "run"), "1-1"), 1)
     plan = pipeline.plan(raw or {}, "inputs")
-    return Claim(lease, 1, pipeline.name, plan.inputs, ended or {})
+    return Claim(lease, 1, pipeline.name, plan.inputs, ended or {}, CLAIMED_US)
 
 
 @dataclass(frozen=True)

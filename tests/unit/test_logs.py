@@ -22,7 +22,7 @@ from headstart_service.work_log import WorkLog
 
 HOSTILE = 'g"\n{"level":"error","message":"forged"}\r\x1b[31m\u2028\udcff'
 KEY = RunKey("games", "game-1")
-CLAIM = Claim(Lease(Job(0, "5-0", KEY, "5-0"), 2), 3, "bridging", b'{"anchor":"ocean"}', {})
+CLAIM = Claim(Lease(Job(0, "5-0", KEY, "5-0"), 2), 3, "bridging", b'{"anchor":"ocean"}', {}, 0)
 LOG = logging.getLogger("headstart_service.test")
 
 

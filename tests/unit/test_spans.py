@@ -27,7 +27,7 @@ KEY = RunKey("games", "game-1")
 
 
 def claim(trace: str = TRACE) -> Claim:
-    return Claim(Lease(Job(0, "5-0", KEY, "5-0"), 2), 3, "bridging", b"{}", {}, trace)
+    return Claim(Lease(Job(0, "5-0", KEY, "5-0"), 2), 3, "bridging", b"{}", {}, 0, trace)
 
 
 @dataclass

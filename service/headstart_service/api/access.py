@@ -56,6 +56,23 @@ class Grant:
             return False
         return self.namespaces is None or namespace in self.namespaces
 
+    @property
+    def whole(self) -> bool:
+        """Whether it covers everything everywhere: all namespaces at once, and the process."""
+        return _ADMIN in self.verbs
+
+    def reads(self, namespace: str) -> bool:
+        """Whether it covers looking at this namespace."""
+        return self.covers(Verb.READ, namespace)
+
+    def writes(self, namespace: str) -> bool:
+        """Whether it covers changing runs of this namespace."""
+        return self.covers(Verb.WRITE, namespace)
+
+
+EVERYTHING: Final = Grant("", None, frozenset(Verb))
+"""What everybody may do where no tokens are asked for."""
+
 
 def digest_of(token: str) -> bytes:
     """What is kept of a token. No salt or stretching: a token is 256 random bits, no password."""
@@ -80,10 +97,16 @@ class Access:
         """The grant of the call's token. Raises Unauthenticated."""
         for name, value in context.invocation_metadata() or ():
             if name == "authorization":
-                return self._accepted.get(value) or self._recognised(value)
-        raise Unauthenticated(
-            "a token is needed: send the metadata `authorization: Bearer <token>`"
-        )
+                return self.admit(value)
+        return self.admit(None)
+
+    def admit(self, authorization: str | bytes | None) -> Grant:
+        """The grant of a token as a header brings it. Raises Unauthenticated."""
+        if authorization is None:
+            raise Unauthenticated(
+                "a token is needed: send the metadata `authorization: Bearer <token>`"
+            )
+        return self._accepted.get(authorization) or self._recognised(authorization)
 
     def check_admin(self, header: str | None) -> None:
         """The check of what tells of all namespaces, by an HTTP request's Authorization header.

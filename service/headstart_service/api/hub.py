@@ -23,6 +23,7 @@ from .topic import Topic, Waiter
 
 log = logging.getLogger(__name__)
 
+Watch = Callable[[Announcement], None]
 Subscribe = Callable[[], AbstractAsyncContextManager[AsyncIterator[Announcement]]]
 
 POLL = 10.0
@@ -47,9 +48,11 @@ class Hub:
         cache: NearCache,
         pace: Pace | None = None,
         observer: CallObserver | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        """Tell `pace` of every run that starts or ends."""
+        """Tell `pace` of every run that starts or ends, and `watch` of all that is announced."""
         self._observer = observer or CallObservers()
+        self._watch = watch
         self._pace = pace or Pace()
         self._store = store
         self._subscribe = subscribe
@@ -282,3 +285,5 @@ class Hub:
         topic = self._topics.get(announcement.key)
         if topic is not None and topic.hear(announcement):
             self._ask(topic)
+        if self._watch is not None:
+            self._watch(announcement)

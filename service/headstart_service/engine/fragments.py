@@ -29,9 +29,12 @@ def report_fragment(
     error: str = "",
     elapsed: float | None = None,
     attempts: int = 0,
+    started_us: int = 0,
 ) -> bytes:
     """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds."""
-    report = pb.StepReport(state=PROTO_STATE[state], error=error, attempts=attempts)
+    report = pb.StepReport(
+        state=PROTO_STATE[state], error=error, attempts=attempts, started_us=started_us
+    )
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from ..domain import Claim, Job, Lease, Status, StepRecord, Withdrawal
+from ..domain import Claim, Job, Lease, Status, StepRecord, Withdrawal, WorkerState
 
 
 class RunLedger(Protocol):
@@ -64,6 +64,10 @@ class JobQueue(RunLedger, Protocol):
 
     async def sweep(self) -> None:
         """Forget what has expired."""
+        ...
+
+    async def beat(self, state: WorkerState, ttl: float) -> None:
+        """Let operators see this worker for `ttl` seconds from now."""
         ...
 
     async def leave(self, worker: str) -> None:

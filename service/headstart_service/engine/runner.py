@@ -71,6 +71,8 @@ class _Run:
         self._unwritten: list[StepRecord] = []
         self._failure = ""
         self._finished = False
+        self._began = time.monotonic()
+        self._starts: dict[str, int] = {}
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -116,7 +118,10 @@ class _Run:
                 self._finished = True
                 await self._finish(ended)
             elif ended or shown:
-                running = [_record(name, StepState.RUNNING) for name in shown]
+                running = [
+                    _record(name, StepState.RUNNING, started_us=self._starts[name])
+                    for name in shown
+                ]
                 await self._ledger.commit(self._lease, ended, running)
 
     async def _finish(self, ended: list[StepRecord]) -> None:
@@ -143,6 +148,7 @@ class _Run:
             elif all(state is StepState.COMPLETED for state in states.values()):
                 self._running.add(name)
                 self._unshown.append(name)
+                self._starts[name] = self._now_us()
                 task = group.create_task(
                     self._one(group, step), name=f"{self._lease.job.key} {name}"
                 )
@@ -150,6 +156,10 @@ class _Run:
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
+
+    def _now_us(self) -> int:
+        """By the store's clock, as it stood at the claim: this machine's own may be off."""
+        return self._claim.at_us + round((time.monotonic() - self._began) * 1e6)
 
     def _fail_if_required(self, step: Step, reason: str) -> None:
         if step.required and not self._failure:
@@ -165,7 +175,7 @@ class _Run:
 
     async def _attempt(self, step: Step, outcome: Outcome) -> StepRecord:
         """Run a step until it succeeds or may not be tried again; never raises what it raised."""
-        began = time.monotonic()
+        began, started = time.monotonic(), self._starts[step.name]
         error = ""
         for attempt in range(1, step.max_attempts + 1):
             retry = True
@@ -183,14 +193,16 @@ class _Run:
                 self._values[step.name] = value
                 outcome.state = StepState.COMPLETED.name.lower()
                 elapsed = time.monotonic() - began
-                return _record(step.name, StepState.COMPLETED, result, elapsed, attempt)
+                return _record(
+                    step.name, StepState.COMPLETED, result, elapsed, attempt, started_us=started
+                )
             outcome.tried.append(FailedTry(time.time_ns(), error))
             if not retry or attempt == step.max_attempts:
                 break
             await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
         outcome.state, outcome.error = StepState.FAILED.name.lower(), error
         elapsed = time.monotonic() - began
-        return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error)
+        return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error, started)
 
     def _told(self, step: Step, failure: BaseException, limit: asyncio.Timeout) -> str:
         """What callers may read of an error that a step did not raise on purpose.
@@ -233,6 +245,9 @@ def _record(
     elapsed: float | None = None,
     attempts: int = 0,
     error: str = "",
+    started_us: int = 0,
 ) -> StepRecord:
-    report = report_fragment(name, state, error=error, elapsed=elapsed, attempts=attempts)
+    report = report_fragment(
+        name, state, error=error, elapsed=elapsed, attempts=attempts, started_us=started_us
+    )
     return StepRecord(name, state, result + report)

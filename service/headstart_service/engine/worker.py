@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..domain import Claim, Job, Lease, RunKey, Status
+from ..domain import Claim, Job, Lease, RunKey, Status, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .fields import fields
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
@@ -39,6 +40,9 @@ class WorkerRules:
     """How long a run stays its own without renewal."""
     drain: float
     """How long runs may go on after it was told to stop."""
+    host: str = ""
+    """The machine that operators see it on."""
+    version: str = ""
 
 
 class Worker:
@@ -70,6 +74,7 @@ class Worker:
         self._runs: dict[Lease, tuple[Claim, Outcome, asyncio.Task[Status]]] = {}
         self._stopping = asyncio.Event()
         self._handing_on = False
+        self._started_us = time.time_ns() // 1000
 
     @property
     def busy(self) -> int:
@@ -86,8 +91,10 @@ class Worker:
             return
         async with asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
+            group.create_task(_once(self._beat), name="first beat")
             upkeep = [
                 group.create_task(_repeat(self._renew, every), name="renew"),
+                group.create_task(_repeat(self._beat, every), name="beat"),
                 group.create_task(_repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
@@ -285,6 +292,19 @@ class Worker:
             if lease in self._runs:
                 self._cancel(lease, _LOST)
 
+    async def _beat(self) -> None:
+        """Let operators see this worker until two of its beats have been missed."""
+        state = WorkerState(
+            name=self._rules.name,
+            host=self._rules.host,
+            version=self._rules.version,
+            pipelines=tuple(pipeline.name for pipeline in self._registry),
+            slots=self._rules.concurrency,
+            busy=len(self._runs),
+            started_us=self._started_us,
+        )
+        await self._queue.beat(state, self._rules.lease)
+
     async def _withdraw(self) -> None:
         """Stop runs at once when they are cancelled or replaced, not at their next commit."""
         while True:
@@ -326,10 +346,14 @@ def _left_alone(job: Job, error: StoreUnavailable) -> None:
 async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
     while True:
         await asyncio.sleep(every)
-        try:
-            await action()
-        except StoreUnavailable as error:
-            log.warning("upkeep: %s", error)
+        await _once(action)
+
+
+async def _once(action: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await action()
+    except StoreUnavailable as error:
+        log.warning("upkeep: %s", error)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -22,6 +22,7 @@ from ..domain import (
     StepRecord,
     StepState,
     Withdrawal,
+    WorkerState,
 )
 from ..engine.fields import fields
 from ..errors import LastTry, LeaseLost, RecordDamaged, StoreUnavailable
@@ -31,6 +32,7 @@ from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
 from .observe import EXPIRED, StoreObserver, Unwatched
 from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
+from .roster import text_of
 from .scripts import SOURCES, Scripts
 
 log = logging.getLogger(__name__)
@@ -258,8 +260,20 @@ class RedisJobQueue:
                 if expired:
                     self._observer.evicted(EXPIRED, expired)
 
+    async def beat(self, state: WorkerState, ttl: float) -> None:
+        """Let operators see this worker for `ttl` seconds from now; tried once: it comes again."""
+        await self._beat(state.name, text_of(state), ttl)
+
+    async def _beat(self, worker: str, about: str, ttl: float) -> None:
+        first = self._keys[0]
+        ttl_us = round(ttl * 1e6)
+        await self._scripts.beat(
+            first, None, roster=first.workers, worker=worker, about=about, ttl_us=ttl_us
+        )
+
     async def leave(self, worker: str) -> None:
-        """Requeue what was delivered to this worker, and end its consumers."""
+        """Requeue what was delivered to this worker, end its consumers, and show it no more."""
+        await self._call(partial(self._beat, worker, "", 0))
         for keys in self._keys:
             await self._call(partial(self._scripts.leave, keys, None, worker=worker))
 
@@ -332,7 +346,7 @@ def _job(partition: int, entry: bytes, fields: Any) -> Job:
 
 def _claim(job: Job, reply: Reply) -> Claim:
     """A claim as claim.lua gives it. Raises ValueError or LookupError for a damaged record."""
-    attempt, revision, pipeline, inputs, *fields = reply
+    attempt, revision, pipeline, inputs, at_us, *fields = reply
     if inputs is None:
         raise ValueError("no inputs")
     ended = {}
@@ -346,4 +360,4 @@ def _claim(job: Job, reply: Reply) -> Claim:
         if not state.ended:
             raise ValueError(f"{name} has not ended")
         ended[name] = StepRecord(name, state, value[1:])
-    return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended, trace)
+    return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended, at_us, trace)

@@ -11,6 +11,9 @@ the store does; there are nine of them (`FIXED`), whatever the number of runs:
                                                   again: the order in which they are evicted
     headstart:{P}:status:<status>         zset    runs of that status, in the order of their names
 
+    headstart:{0}:workers                 hash    worker -> until when, and what it says of itself;
+                                                  with a TTL, in the first partition alone
+
 A member of these sets is `<namespace>:<key>`; a namespace holds no colon. Announcements go to the
 channel `headstart:{P}:events`.
 """
@@ -67,6 +70,11 @@ class PartitionKeys:
     def events(self) -> str:
         """The channel of announcements."""
         return self._prefix + "events"
+
+    @cached_property
+    def workers(self) -> str:
+        """What workers say of themselves."""
+        return self._prefix + "workers"
 
     @cached_property
     def record_prefix(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..domain import (
     Cancelled,
+    Look,
     Outcome,
     RunKey,
     RunPlan,
@@ -17,6 +18,7 @@ from ..domain import (
     Stats,
     Status,
     StepState,
+    WorkerState,
 )
 from ..engine.pace import Pace
 from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
@@ -24,6 +26,7 @@ from .batches import Reply, ScriptBatches
 from .connect import Client
 from .keys import PartitionKeys, from_member, member, partition_of
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
+from .roster import worker_from
 from .scripts import SOURCES, Scripts
 
 log = logging.getLogger(__name__)
@@ -161,6 +164,21 @@ class RedisStore:
     async def read(self, key: RunKey) -> Snapshot:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""
         return self._snapshot(key, await self._scripts.read(self._keys(key), key))
+
+    async def peek(self, key: RunKey) -> Look:
+        """As `read`, for one who only looks on: it does not count. Raises RunNotFound."""
+        reply = await self._scripts.peek(self._keys(key), key)
+        if not reply:
+            raise RunNotFound(key.namespace, key.key)
+        left, worker, attempt, *fields = reply
+        return Look(self._snapshot(key, [left, *fields]), attempt, worker.decode(errors="replace"))
+
+    async def workers(self, limit: int) -> list[WorkerState]:
+        """What up to `limit` workers have lately said of themselves, by name."""
+        keys = self._partitions[0]
+        rows = await self._scripts.crew(keys, None, roster=keys.workers, limit=limit)
+        found = [state for row in rows if (state := worker_from(row)) is not None]
+        return sorted(found, key=lambda state: state.name)
 
     async def status(self, key: RunKey) -> Snapshot:
         """The run without its results: `body` is empty. Raises RunNotFound."""

@@ -214,6 +214,11 @@ class Scripts:
         return _in_lua()
 
     @_lua
+    async def peek(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
+        """Read a run at one moment; nothing changes."""
+        return _in_lua()
+
+    @_lua
     async def status(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
         """A run without its results."""
         return _in_lua()
@@ -236,6 +241,27 @@ class Scripts:
         self, keys: PartitionKeys, run: RunKey | None, *, low: str | bytes, high: str | bytes
     ) -> Reply:
         """Counts by status in a range of member names, and the jobs not yet delivered."""
+        return _in_lua()
+
+    @_lua
+    async def beat(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        roster: str,
+        worker: str,
+        about: str,
+        ttl_us: int,
+    ) -> Reply:
+        """Note what a worker says of itself, and forget those that are overdue."""
+        return _in_lua()
+
+    @_lua
+    async def crew(
+        self, keys: PartitionKeys, run: RunKey | None, *, roster: str, limit: int
+    ) -> Reply:
+        """What the workers that are not overdue say of themselves."""
         return _in_lua()
 
     @_lua

@@ -18,6 +18,14 @@ from starlette.routing import BaseRoute, Route
 
 from ..errors import StartupError
 
+_THEIRS = frozenset(
+    {
+        "Invalid HTTP request received.",
+        # Said of a live page whose reader takes nothing: it is dropped in the middle of its answer.
+        "ASGI callable returned without completing response.",
+    }
+)
+
 
 class _NotOurMistake(logging.Filter):
     """Keeps out of the log what anybody can write there by sending bytes that are no HTTP."""
@@ -25,7 +33,7 @@ class _NotOurMistake(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         spoken_wrongly = isinstance(error, h11.ProtocolError)
-        return not (spoken_wrongly or record.msg == "Invalid HTTP request received.")
+        return not (spoken_wrongly or record.msg in _THEIRS)
 
 
 class _Server(uvicorn.Server):
@@ -68,7 +76,13 @@ async def http_server(
     for logger in ("uvicorn.error", "asyncio"):
         logging.getLogger(logger).addFilter(_NOT_OUR_MISTAKE)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        # Who asks is who is connected, whatever it says of itself.
+        proxy_headers=False,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[bound]), name="http server")

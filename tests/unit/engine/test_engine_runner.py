@@ -12,7 +12,7 @@ from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.fragments import report_fragment
 from headstart_service.engine.runner import run
 from headstart_service.engine.step import step
-from tests.support.ledger import Ledger, claim_of, pipeline_of, tasks_left
+from tests.support.ledger import CLAIMED_US, Ledger, claim_of, pipeline_of, tasks_left
 from tests.support.waiting import wait_until
 
 COMPLETED, FAILED, SKIPPED = StepState.COMPLETED, StepState.FAILED, StepState.SKIPPED
@@ -241,3 +241,28 @@ async def test_a_run_leaves_no_task_behind() -> None:
     pipeline = pipeline_of(one, two)
     await run(claim_of(pipeline), pipeline, {}, Ledger())
     assert tasks_left() == set()
+
+
+async def test_each_step_tells_when_it_began_by_the_stores_clock() -> None:
+    held = asyncio.Event()
+
+    @step()
+    async def first() -> int:
+        await asyncio.sleep(0.03)
+        return 1
+
+    @step()
+    async def second(first: int) -> int:
+        await held.wait()
+        return first
+
+    pipeline, ledger = pipeline_of(first, second), Ledger()
+    task = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger))
+    await wait_until(lambda: "second" in ledger.records)
+    shown = ledger.report("second")
+    held.set()
+    await task
+    starts = [ledger.report(name).started_us - CLAIMED_US for name in ("first", "second")]
+    assert 0 <= starts[0] < 10_000_000
+    assert starts[1] >= starts[0] + 30_000
+    assert ledger.report("second").started_us == shown.started_us

@@ -66,7 +66,7 @@ async def test_a_pipeline_that_is_not_known_is_told_as_other():
     figures = WorkFigures(Registry([NOOP]))
     for pipeline in ("noop", "somebody's text"):
         job = Job(0, "1-1", RunKey("default", "k"), "1-1")
-        with figures.run(Claim(Lease(job, 2), 1, pipeline, b"", {}), Outcome(state="failed")):
+        with figures.run(Claim(Lease(job, 2), 1, pipeline, b"", {}, 0), Outcome(state="failed")):
             pass
     now = await told(figures)
     count = "headstart_run_duration_seconds_count"

@@ -2,8 +2,8 @@
 -- holder, and shows the run as in progress. A job that no longer fits its record is dropped; a run
 -- whose workers were lost too often ends here. A run's last try is refused unless `alone` is 1.
 -- Returns {} when there is nothing to do, {0} when the last try is refused, {0, 0} when it ended, else
--- {attempt, revision, pipeline, inputs, field, value, …} with the fields of the steps that have ended,
--- and `trace` if the start was traced. Repeating it with the same token changes nothing.
+-- {attempt, revision, pipeline, inputs, now, field, value, …} with the fields of the steps that have
+-- ended, and `trace` if the start was traced. Repeating it with the same token changes nothing.
 
 local owner = redis.call('XPENDING', jobs, group, entry, entry, 1)
 if #owner == 0 or owner[1][2] ~= worker then
@@ -50,7 +50,7 @@ if not repeated then
   announce('claimed', r.revision, '-', member)
 end
 
-local reply = {r.attempt, r.revision, r.pipeline, redis.call('HGET', record, 'inputs')}
+local reply = {r.attempt, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), clock()}
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
   if string.sub(fields[i], 1, 2) == 's:' or fields[i] == 'trace' then

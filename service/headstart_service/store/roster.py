@@ -1,0 +1,34 @@
+"""What a worker says of itself, as text, and back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+
+from ..domain import WorkerState
+
+log = logging.getLogger(__name__)
+
+
+def text_of(state: WorkerState) -> str:
+    """One worker as the roster keeps it."""
+    return json.dumps(asdict(state), separators=(",", ":"), ensure_ascii=False)
+
+
+def worker_from(text: bytes) -> WorkerState | None:
+    """The worker that `text_of` wrote; None, and a line in the log, for anything else."""
+    try:
+        told = json.loads(text)
+        return WorkerState(
+            name=str(told["name"]),
+            host=str(told["host"]),
+            version=str(told["version"]),
+            pipelines=tuple(str(name) for name in told["pipelines"]),
+            slots=int(told["slots"]),
+            busy=int(told["busy"]),
+            started_us=int(told["started_us"]),
+        )
+    except (ValueError, LookupError, TypeError):
+        log.warning("not a worker of ours: %.200r", text)
+        return None

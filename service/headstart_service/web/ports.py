@@ -1,0 +1,65 @@
+"""What the live page needs from the rest of an API process; `app` brings them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..domain import Cancelled, Look, RunKey, RunSummary, Stats, Status, WorkerState
+
+
+class Runs(Protocol):
+    """The runs that are kept. Every method raises StoreUnavailable when the store is away."""
+
+    async def peek(self, key: RunKey) -> Look:
+        """A run with its results, which does not count as reading them. Raises RunNotFound."""
+        ...
+
+    async def cancel(self, key: RunKey) -> Cancelled:
+        """End a run. Raises RunNotFound."""
+        ...
+
+    async def list(
+        self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int
+    ) -> Sequence[RunSummary]:
+        """Up to `limit` runs behind `after`; no namespace means all."""
+        ...
+
+    async def stats(self, namespace: str) -> Stats:
+        """How much is kept and queued; no namespace means all."""
+        ...
+
+    async def workers(self, limit: int) -> Sequence[WorkerState]:
+        """What up to `limit` workers have lately said of themselves."""
+        ...
+
+
+class Viewer(Protocol):
+    """What somebody who looks may see and do: the grant of a token."""
+
+    @property
+    def name(self) -> str:
+        """What the operator calls the token; empty where none is asked for."""
+        ...
+
+    @property
+    def namespaces(self) -> frozenset[str] | None:
+        """The namespaces that it names; None for each of them, one at a time."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether all namespaces at once, and the process itself, may be seen."""
+        ...
+
+    def reads(self, namespace: str) -> bool:
+        """Whether runs of this namespace may be seen."""
+        ...
+
+    def writes(self, namespace: str) -> bool:
+        """Whether runs of this namespace may be cancelled."""
+        ...
+
+
+Admit = Callable[[str | None], Viewer]
+"""Gives who sends this Authorization header, if any. Raises Unauthenticated."""

@@ -1,0 +1,185 @@
+// One run in full: its timeline, its values summarised, and the button that ends it.
+
+import { histogram, sparkline } from "./charts.js";
+import { byId, h } from "./dom.js";
+import { bytes, clock, number, seconds, STATUS } from "./format.js";
+import { timeline } from "./timeline.js";
+
+export class Detail {
+  /** `ask(path, options)` fetches with the viewer's token; `nowUs()` is the server's time. */
+  constructor(ask, nowUs) {
+    this.ask = ask;
+    this.nowUs = nowUs;
+    this.dialog = byId("detail");
+    this.open = null;
+    this.dialog.addEventListener("close", () => {
+      this.open = null;
+      this.seen = null;
+      if (location.hash) history.replaceState(null, "", location.pathname);
+      this.cameFrom?.focus?.();
+    });
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog) this.dialog.close();
+    });
+  }
+
+  /** Follow the address: #/run/<namespace>/<key>. */
+  async follow() {
+    const [, kind, namespace, key] = location.hash.split("/");
+    if (kind !== "run" || key === undefined) {
+      if (this.dialog.open) this.dialog.close();
+      return;
+    }
+    try {
+      this.open = { namespace: decodeURIComponent(namespace), key: decodeURIComponent(key) };
+    } catch {
+      return;
+    }
+    this.cameFrom = document.activeElement;
+    this.seen = null;
+    this.dialog.replaceChildren(this.head({ ...this.open, status: "" }), h("p", { class: "muted", text: "Looking …" }));
+    if (!this.dialog.open) this.dialog.showModal();
+    await this.refresh();
+  }
+
+  /** Look again if there is something new to see. */
+  async tick() {
+    if (!this.open) return;
+    const ended = this.seen && this.seen.run.completed_us;
+    if (ended) this.countDown();
+    if (!ended || (this.ticks = (this.ticks ?? 0) + 1) % 5 === 0) await this.refresh();
+  }
+
+  async refresh() {
+    const asked = this.open;
+    if (!asked || this.busy) return;
+    this.busy = true;
+    try {
+      const answer = await this.ask(`/api/run?${new URLSearchParams(asked)}`);
+      const told = await answer.json();
+      if (this.open !== asked) return;
+      if (!answer.ok) this.missing(told.error);
+      else if (JSON.stringify(told.run) !== JSON.stringify(this.seen?.run) || !told.run.completed_us) this.show(told);
+    } catch {
+      if (this.open === asked && !this.seen) this.missing("the server does not answer");
+    } finally {
+      this.busy = false;
+      if (this.open && this.open !== asked) this.refresh();
+    }
+  }
+
+  missing(reason) {
+    if (this.seen) {
+      this.expiry?.replaceChildren("no longer kept");
+      return;
+    }
+    this.dialog.replaceChildren(this.head({ ...this.open, status: "" }), h("p", { class: "bad", text: reason ?? "not found" }));
+  }
+
+  head(run) {
+    return h(
+      "header",
+      {},
+      h("h2", { id: "detail-title", tabindex: "-1" }, h("bdi", { text: run.key })),
+      run.status && h("span", { class: `badge ${run.status}`, text: STATUS[run.status] }),
+      this.cancel,
+      h("button", { type: "button", class: "quiet close", "aria-label": "Close", onclick: () => this.dialog.close() }, "✕"),
+    );
+  }
+
+  show(told) {
+    const within = this.dialog.contains(document.activeElement);
+    const focused = within ? document.activeElement.getAttribute("aria-label") : null;
+    this.seen = told;
+    const { run } = told;
+    this.cancel = told.may_cancel ? h("button", { type: "button", class: "danger", "aria-label": "Cancel this run", onclick: () => this.end() }, "Cancel run") : null;
+    this.expiry = h("dd");
+    const facts = [
+      ["Namespace", run.namespace],
+      ["Pipeline", run.pipeline],
+      ["Revision", String(run.revision)],
+      ["Attempt", run.attempt ? String(run.attempt) : "none yet"],
+      ["Worker", run.worker || (run.completed_us ? "none: it has ended" : "none yet")],
+      ["Started", clock(run.created_us)],
+      ["In the queue", run.started_us ? seconds((run.started_us - run.created_us) / 1e6) : "still"],
+      ["Took", run.completed_us ? seconds((run.completed_us - run.created_us) / 1e6) : "still runs"],
+    ];
+    const errors = run.steps.filter((step) => step.error);
+    this.dialog.replaceChildren(
+      this.head(run),
+      h(
+        "dl",
+        { class: "facts" },
+        facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, h("bdi", { text: value })))),
+        h("div", {}, h("dt", { text: "Expires" }), this.expiry),
+      ),
+      run.error && h("p", { class: "notice bad" }, run.error),
+      h("h3", { text: "Steps" }),
+      timeline(run, this.nowUs()),
+      errors.length ? h("ul", { class: "errors" }, errors.map((step) => h("li", {}, h("b", { text: step.name }), ` ${step.error}`))) : null ?? "",
+      h("h3", { text: "Values" }),
+      told.values.length ? h("div", { class: "values" }, told.values.map(value)) : h("p", { class: "muted", text: "None yet." }),
+    );
+    for (const child of [...this.dialog.childNodes]) if (child.nodeType === 3) child.remove();
+    this.countDown();
+    if (!within) return;
+    // What had the focus is another element now, or gone.
+    const same = focused && this.dialog.querySelector(`[aria-label="${CSS.escape(focused)}"]`);
+    (same || byId("detail-title")).focus({ preventScroll: true });
+  }
+
+  countDown() {
+    const { run } = this.seen;
+    const left = (run.expires_us - this.nowUs()) / 1e6;
+    const text = !run.completed_us ? "not while it runs" : left > 0 ? `in ${seconds(Math.floor(left) + 0.001).replace(/\.\d+ s$/, " s")}` : "expired";
+    if (this.expiry.textContent !== text) this.expiry.textContent = text;
+  }
+
+  async end() {
+    this.cancel.disabled = true;
+    const answer = await this.ask("/api/cancel", {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-Headstart": "1" },
+      body: JSON.stringify(this.open),
+    }).catch(() => null);
+    if (!answer?.ok) this.cancel.textContent = "Could not cancel";
+    this.refresh();
+  }
+}
+
+function value(told) {
+  const name = h("div", { class: "value-name" }, h("b", {}, h("bdi", { text: told.name })), h("span", { class: "muted small" }, describe(told)));
+  return h("div", { class: `value-row ${told.kind}` }, name, picture(told));
+}
+
+function describe(told) {
+  switch (told.kind) {
+    case "vector":
+      return `${told.shape ?? number(told.length)} numbers, norm ${number(told.norm)}`;
+    case "histogram":
+      return `${number(told.length)} values`;
+    case "words":
+      return `${told.count} words`;
+    case "json":
+      return told.clipped ? "JSON, its beginning" : "JSON";
+    default:
+      return bytes(told.length);
+  }
+}
+
+function picture(told) {
+  switch (told.kind) {
+    case "vector":
+      return sparkline(told);
+    case "histogram":
+      return histogram(told);
+    case "words":
+      return h("ul", { class: "chips" }, told.words.map((word) => h("li", {}, h("bdi", { text: word }))));
+    case "json":
+      return h("pre", { tabindex: "0", role: "region", "aria-label": `JSON of ${told.name}`, text: told.text });
+    case "bytes":
+      return h("pre", { text: told.head });
+    default:
+      return h("p", { class: "muted", text: "too large to show here" });
+  }
+}

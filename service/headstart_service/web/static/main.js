@@ -1,0 +1,134 @@
+// Puts the page together: who looks, what the server says, what is shown of it.
+
+import { SECONDS } from "./charts.js";
+import { Detail } from "./detail.js";
+import { byId, say, show } from "./dom.js";
+import { Feed } from "./feed.js";
+import { seconds } from "./format.js";
+import { build, showCharts, showFailures, showSteps, showTotals, showWorkers } from "./panels.js";
+import { showRuns } from "./runs.js";
+
+const TOKEN = "headstart-token"; // in sessionStorage: gone with the tab
+const THEME = "headstart-theme";
+const THEMES = ["auto", "light", "dark"];
+
+const state = { token: sessionStorage.getItem(TOKEN) ?? "", namespace: new URLSearchParams(location.search).get("namespace") ?? "", past: [], aheadUs: 0 };
+
+const nowUs = () => Date.now() * 1000 + state.aheadUs;
+const headers = () => (state.token ? { Authorization: `Bearer ${state.token}` } : {});
+const ask = (path, options = {}) => fetch(path, { cache: "no-store", ...options, headers: { ...headers(), ...options.headers } });
+const detail = new Detail(ask, nowUs);
+
+const feed = new Feed({
+  tick(told) {
+    state.aheadUs = told.now_us - Date.now() * 1000;
+    if (told.history) state.past = told.history;
+    if (told.second && told.second.at !== state.past.at(-1)?.at) state.past.push(told.second);
+    state.past.splice(0, state.past.length - SECONDS);
+    show(byId("login"), false);
+    show(byId("board"), true);
+    draw(told);
+  },
+  state(name, text) {
+    byId("link").dataset.state = name;
+    say(byId("link"), text);
+    byId("board").classList.toggle("stale", name === "lost");
+  },
+  denied(code, text) {
+    byId("link").dataset.state = "lost";
+    if (code === 401 || state.token) {
+      say(byId("link"), "A token is needed");
+      show(byId("board"), false);
+      show(byId("login"), true);
+      say(byId("login-said"), state.token ? text : "");
+      sessionStorage.removeItem(TOKEN);
+      state.token = "";
+      byId("login-namespace").value = state.namespace;
+      byId("token").focus();
+    } else {
+      say(byId("link"), "Refused");
+      notice(text);
+    }
+  },
+});
+
+function notice(text) {
+  say(byId("notice"), text);
+  show(byId("notice"), Boolean(text));
+}
+
+function draw(told) {
+  notice(told.store === "away" ? "The store does not answer: what is shown may be out of date." : "");
+  if (told.process) {
+    const up = seconds((told.now_us - told.process.started_us) / 1e6);
+    say(byId("about"), `${told.process.host} · ${told.process.version} · up ${up}`);
+  } else say(byId("about"), (told.namespaces ?? []).join(", "));
+  show(byId("leave"), Boolean(state.token));
+  showTotals(told, state.past);
+  showCharts(told, state.past);
+  if (told.live) {
+    const many = told.namespaces === null || told.namespaces.length > 1;
+    showRuns(byId("live"), told.live, told.now_us, many);
+    const waiting = (told.counts.in_progress ?? 0) + (told.counts.pending ?? 0);
+    say(byId("now-count"), waiting > told.live.length ? `${told.live.length} of ${waiting}` : waiting ? String(waiting) : "");
+    show(byId("live-none"), !told.live.length);
+    showRuns(byId("recent"), told.recent, told.now_us, many);
+    say(byId("recent-count"), told.recent.length ? String(told.recent.length) : "");
+    show(byId("recent-none"), !told.recent.length);
+  }
+  showSteps(told.steps);
+  showWorkers(told);
+  showFailures(told);
+  detail.tick();
+}
+
+function look() {
+  state.past = [];
+  feed.start(headers(), state.namespace);
+}
+
+function setTheme(name) {
+  if (name === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  const text = name === "auto" ? "Auto" : name === "dark" ? "Dark" : "Light";
+  say(byId("theme"), text);
+  byId("theme").setAttribute("aria-label", `Theme: ${name === "auto" ? "automatic" : name}`);
+}
+
+function setNamespace(namespace) {
+  state.namespace = namespace.trim();
+  byId("namespace").value = state.namespace;
+  const query = new URLSearchParams(state.namespace ? { namespace: state.namespace } : {}).toString();
+  history.replaceState(null, "", `${location.pathname}${query && `?${query}`}${location.hash}`);
+}
+
+build();
+setTheme(localStorage.getItem(THEME) ?? "auto");
+setNamespace(state.namespace);
+
+byId("theme").addEventListener("click", () => {
+  const next = THEMES[(THEMES.indexOf(localStorage.getItem(THEME) ?? "auto") + 1) % THEMES.length];
+  localStorage.setItem(THEME, next);
+  setTheme(next);
+});
+byId("filter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  setNamespace(byId("namespace").value);
+  look();
+});
+byId("login-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  state.token = byId("token").value.trim();
+  sessionStorage.setItem(TOKEN, state.token);
+  byId("token").value = "";
+  setNamespace(byId("login-namespace").value);
+  look();
+});
+byId("leave").addEventListener("click", () => {
+  sessionStorage.removeItem(TOKEN);
+  location.reload();
+});
+addEventListener("hashchange", () => detail.follow());
+
+look();
+detail.follow();

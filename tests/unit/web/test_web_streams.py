@@ -1,0 +1,95 @@
+"""Pages that look: few, never waited for, and only as long as they may."""
+
+from __future__ import annotations
+
+import pytest
+
+from headstart_service.errors import CapacityExhausted, Unauthenticated
+from headstart_service.web.guard import View
+from headstart_service.web.streams import Streams
+
+
+class Snapshots:
+    """Counts how often a snapshot is made."""
+
+    def __init__(self) -> None:
+        self.taken: list[View] = []
+
+    def history(self, view: View) -> list[dict[str, object]]:
+        return [{"at": 1}]
+
+    async def take(self, view: View) -> dict[str, object]:
+        self.taken.append(view)
+        return {"number": len(self.taken)}
+
+
+ALL, SHOP = View(None, whole=True), View(frozenset({"shop"}), whole=False)
+
+
+def streams(limit: int = 3) -> tuple[Streams, Snapshots]:
+    snapshots = Snapshots()
+    return Streams(snapshots, limit), snapshots  # type: ignore[arg-type]
+
+
+def allowed() -> None:
+    pass
+
+
+async def events(stream) -> list[str]:
+    stream._events.put_nowait(None)
+    return [event.decode() async for event in stream.events()]
+
+
+async def test_all_who_see_the_same_share_one_snapshot() -> None:
+    opened, snapshots = streams()
+    first, second, third = (
+        opened.open(ALL, allowed),
+        opened.open(ALL, allowed),
+        opened.open(SHOP, allowed),
+    )
+    await opened.publish(fresh_only=True)
+    await opened.publish(fresh_only=True)
+    assert sorted(map(str, snapshots.taken)) == sorted(map(str, [ALL, SHOP]))
+    await opened.publish(fresh_only=False)
+    one, other = await events(first), await events(second)
+    assert one == other
+    assert len(one) == 2
+    assert '"history":[{"at":1}]' in one[0]
+    assert "history" not in one[1]
+    assert len(await events(third)) == 2
+
+
+async def test_there_are_so_many_and_no_more() -> None:
+    opened, _ = streams(2)
+    first = opened.open(ALL, allowed)
+    opened.open(ALL, allowed)
+    with pytest.raises(CapacityExhausted, match="2 pages"):
+        opened.open(ALL, allowed)
+    opened.close(first)
+    opened.open(ALL, allowed)
+
+
+async def test_who_takes_nothing_is_dropped_and_keeps_nobody_waiting() -> None:
+    opened, _ = streams()
+    slow = opened.open(ALL, allowed)
+    for _ in range(6):
+        await opened.publish(fresh_only=False)
+    assert not opened.watched
+    assert await events(slow) == []
+
+
+async def test_a_token_that_is_withdrawn_ends_its_page() -> None:
+    opened, _ = streams()
+    may = [True]
+
+    def check() -> None:
+        if not may[0]:
+            raise Unauthenticated("the token is not one that this server accepts")
+
+    stream = opened.open(ALL, check)
+    await opened.publish(fresh_only=False)
+    may[0] = False
+    await opened.publish(fresh_only=False)
+    told = await events(stream)
+    assert told[-1].startswith("event: refused")
+    assert not opened.watched
