@@ -50,7 +50,7 @@ async def test_no_text_of_a_caller_leaves_its_key_or_its_line_of_the_log(valkey:
             with grpc.insecure_channel(address) as channel:
                 stub: Any = pb_grpc.PrecomputeServiceStub(channel)
                 _send_everything(stub, accepted)
-                assert len(accepted) > 20
+                assert len(accepted) > 5
                 async with valkey.client() as client:
                     names = {key.decode() async for key in client.scan_iter(count=1000)}
                 everything = stub.GetStats(pb.GetStatsRequest(), timeout=10)
