@@ -317,7 +317,7 @@ async def test_preparing_forgets_workers_that_went_without_a_word_and_hold_nothi
     await store_backend.begin(KEY, "holds a job")
     await store_backend.jobs("has gone")
     names = store_backend.keys_of(KEY)
-    monkeypatch.setattr("headstart_service.store.job_queue._GONE_MS", 0)
+    monkeypatch.setattr("headstart_service.store.job_queue.GONE_MS", 0)
 
     async def left() -> list[bytes]:
         await store_backend.queue.prepare_queue()

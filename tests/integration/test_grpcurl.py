@@ -109,6 +109,7 @@ def steadied(text: str) -> str:
     """The text without what differs from run to run: times, durations, numbers of a model."""
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
     text = re.sub(r'"elapsed": "[\d.]+s"', '"elapsed": "SECONDS"', text)
+    text = re.sub(r'"started_us": "\d+"', '"started_us": "MICROSECONDS"', text)
     text = re.sub(r"-?\d\.\d{3,}(e-\d+)?", "NUMBER", text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
