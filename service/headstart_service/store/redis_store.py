@@ -42,6 +42,9 @@ _AGAIN = 0
 """The reply of a script that had more to sweep than it may in one call."""
 LIVE_PATIENCE = 30 * 60.0
 """Seconds that a run which has not ended is kept at least: without a worker, renewing nothing."""
+_STEP_DIGEST = 16
+"""Characters of a step's digest that are kept, 96 bits: compared within one key alone, and with all
+22 a record's line would need Redis's next size of allocation, 64 bytes more."""
 GONE_MS = 3_600_000
 """Milliseconds of silence after which a worker that holds nothing is forgotten."""
 
@@ -140,7 +143,7 @@ class RedisStore:
             *((trace,) if trace else ()),
             pipeline=plan.pipeline,
             digest=plan.digest,
-            steps=",".join(f"{name}={digest}" for name, digest in plan.steps.items()),
+            steps=",".join(f"{name}={of[:_STEP_DIGEST]}" for name, of in plan.steps.items()),
             inputs=plan.inputs,
             ttl_us=round(ttl * 1e6),
             patience_us=round(LIVE_PATIENCE * 1e6),
