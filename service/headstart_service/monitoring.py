@@ -99,7 +99,7 @@ class ApiMonitoring:
             refresh=self._backlog.refresh if self._backlog else None,
             child=self.child.text,
         )
-        return metrics_route(exposition.text, access.check_admin if access else None)
+        return metrics_route(exposition.text, access.check_metrics if access else None)
 
 
 class WorkerMonitoring:
@@ -114,7 +114,7 @@ class WorkerMonitoring:
 
     def route(self, access: Access | None) -> Route:
         """As `ApiMonitoring.route`."""
-        return metrics_route(self._exposition.text, access.check_admin if access else None)
+        return metrics_route(self._exposition.text, access.check_metrics if access else None)
 
     async def answer_parent(self, descriptor: int) -> None:
         """Tell the figures to the `serve` that is at the other end of this file descriptor."""

@@ -25,7 +25,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--verbs",
         default="read,write",
-        help="of read, write and admin, which is all of everything (default: read,write)",
+        help="of read, write, metrics (with --namespaces '*': /metrics alone) and admin, which is "
+        "all of everything (default: read,write)",
     )
     parser.add_argument("--json", action="store_true", help="print both as JSON")
     parser.set_defaults(run=_run)

@@ -67,7 +67,8 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
     known = registry(settings)
     ready = asyncio.Event()
     monitoring = WorkerMonitoring(known)
-    tokens = None if child else token_file(settings)
+    # They are asked for on /metrics alone.
+    tokens = None if child or not settings.metrics else token_file(settings)
     async with AsyncExitStack() as stack:
         traced = await stack.enter_async_context(tracing("worker", on=settings.tracing))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())

@@ -169,10 +169,10 @@ async def test_a_scrape_goes_on_without_the_store(valkey: Valkey):
         await wait_until(unready)
 
 
-async def test_with_tokens_metrics_are_for_admins_on_both_kinds_of_process(
+async def test_with_tokens_metrics_want_their_verb_on_both_kinds_of_process(
     valkey: Valkey, tmp_path: Path
 ):
-    tokens = tokens_of(shop=("*", "read,write"), ops=("*", "admin"))
+    tokens = tokens_of(shop=("*", "read,write"), scraper=("*", "metrics"), ops=("*", "admin"))
     env = {"HEADSTART_TOKENS": str(tokens.written(tmp_path / "tokens")), **LIGHT}
     async with api(valkey.url, **env) as (server, _), worker(valkey.url, **env) as working:
         for process in (server, working):
@@ -183,9 +183,10 @@ async def test_with_tokens_metrics_are_for_admins_on_both_kinds_of_process(
             assert (wrong.status, shop.status) == (401, 403)
             for answer in (refused, shop, wrong):
                 assert "headstart_" not in answer.text
-            ops = await asked(process, Authorization=f"Bearer {tokens.by_name['ops']}")
-            assert ops.status == 200
-            assert "headstart_build_info" in ops.text
+            for name in ("scraper", "ops"):
+                scraped = await asked(process, Authorization=f"Bearer {tokens.by_name[name]}")
+                assert scraped.status == 200
+                assert "headstart_build_info" in scraped.text
 
 
 async def test_metrics_can_be_turned_off(valkey: Valkey):

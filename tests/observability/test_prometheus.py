@@ -143,7 +143,7 @@ async def observed(valkey: Valkey, directory: Path) -> AsyncIterator[Asked]:
     """A Prometheus that has seen a server with a worker, and another worker, under load."""
     ca = authority(directory, "ca")
     own = signed(ca, directory, "server")
-    tokens = tokens_of(ops=("*", "admin"))
+    tokens = tokens_of(ops=("*", "metrics"))
     with MessagesApi() as language_model:
         language_model.script(Reply.status(529), Reply.status(401))
         environment = {

@@ -31,6 +31,8 @@ class Verb(StrEnum):
 
     READ = "read"
     WRITE = "write"
+    METRICS = "metrics"
+    """Of the process, not of a namespace: what it scrapes travels unencrypted, so it is no more."""
     ADMIN = "admin"
 
 
@@ -108,17 +110,17 @@ class Access:
             )
         return self._accepted.get(authorization) or self._recognised(authorization)
 
-    def check_admin(self, header: str | None) -> None:
-        """The check of what tells of all namespaces, by an HTTP request's Authorization header.
+    def check_metrics(self, header: str | None) -> None:
+        """The check of /metrics, by an HTTP request's Authorization header.
 
         Raises Unauthenticated and PermissionDenied.
         """
         if header is None:
             raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
         grant = self._accepted.get(header) or self._recognised(header)
-        if _ADMIN not in grant.verbs:
-            rule = f"the token {grant.name!r} lacks {_ADMIN}"
-            raise PermissionDenied("authorization", rule, _ADMIN)
+        if not grant.verbs & {Verb.METRICS, Verb.ADMIN}:
+            rule = f"the token {grant.name!r} lacks {Verb.METRICS}"
+            raise PermissionDenied("authorization", rule, Verb.METRICS)
 
     def may(self, context: Context, verb: Verb, namespace: str) -> bool:
         """Whether this call is covered; a namespace that is empty is the default one."""

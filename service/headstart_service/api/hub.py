@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 
 from ..domain import Announcement, RunKey
 from ..engine.pace import Pace
@@ -223,7 +224,10 @@ class Hub:
 
     def _look_if_asked(self, topic: Topic) -> None:
         if topic.look is None and topic.waiters and topic.looked < topic.asked:
-            topic.look = asyncio.create_task(self._look(topic), name=f"read {topic.key}")
+            # For all who wait, so it takes no log fields nor trace of one of them along.
+            topic.look = asyncio.create_task(
+                self._look(topic), name=f"read {topic.key}", context=Context()
+            )
             self._looks.add(topic.look)
             topic.look.add_done_callback(self._looks.discard)
 

@@ -3,6 +3,7 @@
     # name   digest of the token      namespaces     verbs
     shop     sha256:<64 hex digits>   shop,default   read,write
     ops      sha256:<64 hex digits>   *              admin
+    scraper  sha256:<64 hex digits>   *              metrics
 
 No message quotes a line: somebody may have put the token itself there.
 """
@@ -79,8 +80,9 @@ def _parsed_line(line: str) -> tuple[bytes, Grant]:
         raise ValueError("the digest must be sha256: and 64 hexadecimal digits in lower case")
     granted = _verbs(verbs)
     places = _namespaces(namespaces)
-    if Verb.ADMIN in granted and places is not None:
-        raise ValueError(f"admin is for every namespace, so its namespaces must be {EVERY}")
+    for verb in (Verb.ADMIN, Verb.METRICS):
+        if verb in granted and places is not None:
+            raise ValueError(f"{verb} is for every namespace, so its namespaces must be {EVERY}")
     return bytes.fromhex(found[1]), Grant(name, places, granted)
 
 

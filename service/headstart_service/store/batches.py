@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -122,7 +123,10 @@ class ScriptBatches:
         call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
-            lane.sender = asyncio.create_task(self._send(lane), name=f"{name} {keys.partition}")
+            # It works for others too, so it takes no log fields nor trace of this caller along.
+            lane.sender = asyncio.create_task(
+                self._send(lane), name=f"{name} {keys.partition}", context=Context()
+            )
         return await call.reply
 
     def _new_lane(self, name: str, keys: PartitionKeys) -> _Lane:

@@ -165,7 +165,8 @@ class RedisJobQueue:
             raise LastTry(str(job.key))
         if len(reply) == _GIVEN_UP:
             self._observer.given_up()
-            log.error("%s has failed: its workers were lost too often", job.key)
+            told = fields("run.failed", job.key, run=job.run, error="worker lost")
+            log.error("%s has failed: its workers were lost too often", job.key, extra=told)
             return None
         try:
             return _claim(job, reply)
@@ -273,9 +274,10 @@ class RedisJobQueue:
 
     async def leave(self, worker: str) -> None:
         """Requeue what was delivered to this worker, end its consumers, and show it no more."""
-        await self._call(partial(self._beat, worker, "", 0))
         for keys in self._keys:
             await self._call(partial(self._scripts.leave, keys, None, worker=worker))
+        # Last: what is only shown must not stand before what is handed over.
+        await self._call(partial(self._beat, worker, "", 0))
 
     @asynccontextmanager
     async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal]]:

@@ -153,6 +153,8 @@ class RedisStore:
             namespace_max=rules.share(rules.namespace_max, keys.partition),
         )
         if reply[0] == b"full":
+            if reply[3]:
+                self._observer.evicted(EXPIRED, reply[3])
             # Partitions fill and drain alike: the others have about as much before them.
             delay = self._pace.delay(int(reply[2]) * rules.partitions)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
@@ -229,8 +231,8 @@ class RedisStore:
         queued = 0
         oldest = 0.0
         for keys in self._partitions:
-            while (reply := await self._scripts.stats(keys, None, low=low, high=high)) == _AGAIN:
-                pass
+            while len(reply := await self._scripts.stats(keys, None, low=low, high=high)) == 1:
+                self._observer.evicted(EXPIRED, reply[0])  # and there is more: it sweeps bounded
             *numbers, expired, waits_ms, jobs = reply
             queued += jobs
             oldest = max(oldest, waits_ms / 1000)

@@ -46,6 +46,7 @@ TOKENS = tokens_of(
     writer=("shop", "write"),
     both=("shop,default", "read,write"),
     wide=("*", "read,write"),
+    scraper=("*", "metrics"),
     ops=("*", "admin"),
     # Others, whose names sort right beside those of `shop`.
     neighbour=("shop-2,shop.2,shop0,sho", "read,write"),
@@ -57,6 +58,7 @@ MAY_READ = {
     "writer": set(),
     "both": {"shop", "default"},
     "wide": set(NAMESPACES),
+    "scraper": set(),
     "ops": {*NAMESPACES, ""},
     "neighbour": {"shop-2", "shop.2", "shop0", "sho"},
 }

@@ -101,7 +101,7 @@ end
 
 local live = redis.call('ZCARD', with_status.pending) + redis.call('ZCARD', with_status.in_progress)
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
-  return {'full', 'queue', live}
+  return {'full', 'queue', live, expired}
 end
 
 local function evict(victim)
@@ -119,11 +119,11 @@ if not old then
     own = math.min(kept + 1 - tonumber(namespace_max), WINDOW)
     -- Counted before anything goes, so that a refused start has evicted nothing.
     if ended < own then
-      return {'full', 'namespace', live}
+      return {'full', 'namespace', live, expired}
     end
   end
   if excess > 0 and redis.call('ZCARD', read) + redis.call('ZCARD', unread) < excess then
-    return {'full', 'records', live}
+    return {'full', 'records', live, expired}
   end
   if own > 0 then
     for _, victim in ipairs(first_to_go(member, own, now)) do

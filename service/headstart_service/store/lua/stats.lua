@@ -1,12 +1,12 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
 -- Returns {status, count, status, count, …, expired, waits, queued}: how many have expired since
--- somebody looked, and how many milliseconds the oldest of these jobs has waited; or 0 when more has
--- expired than one call may sweep: ask again.
+-- somebody looked, and how many milliseconds the oldest of these jobs has waited; or {expired} alone
+-- when more has expired than one call may sweep: ask again.
 
 local now = clock()
 local expired = sweep(now)
 if expired == SWEEP then
-  return 0
+  return {expired}
 end
 local counts = {}
 for status, set in pairs(with_status) do
