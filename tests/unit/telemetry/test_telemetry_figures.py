@@ -113,7 +113,7 @@ def test_texts_of_two_processes_become_one_with_each_metric_once():
 async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("headstart_service.telemetry.backlog._PATIENCE", 0.01)
+    monkeypatch.setattr("headstart_service.telemetry.backlog._FRESH", 60)
     asked = 0
     answers = True
 
@@ -132,6 +132,7 @@ async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_aw
     assert value(now, "headstart_queue_oldest_wait_seconds") == 4.5
     assert value(now, "headstart_runs", status="completed") == 0
     answers, backlog._until = False, 0
+    monkeypatch.setattr("headstart_service.telemetry.backlog._PATIENCE", 0.01)
     await backlog.refresh()
     now = await told(backlog)
     assert now["headstart_queue_depth"].samples == now["headstart_runs"].samples == []
