@@ -125,7 +125,9 @@ def test_everything_can_be_done_with_a_keyboard(page: Any, site: Site) -> None:
     outline = link.evaluate("e => getComputedStyle(e).outlineStyle")
     assert outline == "solid"
     name = link.inner_text()
-    page.wait_for_timeout(1500)  # a tick has passed: the focus must have stayed
+    later = unique("later")
+    site.start(later, "echo", text="x")
+    expect(row(page, "recent", later)).to_have_count(1)  # it was drawn anew: the focus has stayed
     assert page.locator(":focus").inner_text().split("\n")[0] == name.split("\n")[0]
     page.keyboard.press("Enter")
     detail = page.get_by_role("dialog")

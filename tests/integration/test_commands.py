@@ -131,7 +131,7 @@ async def test_watch_prints_a_line_a_change_off_a_terminal_and_one_of_json_a_mes
         assert [await each.ended() for each in watches] == [0, 0]
         lines = watches[0].output.splitlines()
         assert lines[0] == "plain revision 1: in_progress"
-        assert re.fullmatch(r"plain first: completed in [\d.]+ ms", lines[1])
+        assert re.fullmatch(r"plain first: completed in [\d.]+ m?s", lines[1])
         assert lines[2] == "plain gated: running"
         assert re.fullmatch(r"plain gated: completed in [\d.]+ m?s", lines[3])
         assert lines[4:] == ["plain revision 1: completed"]

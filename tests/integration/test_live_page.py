@@ -110,6 +110,12 @@ async def test_each_token_sees_and_cancels_what_it_may_and_no_more(valkey: Valke
             whole[token] = code
             assert "theirs" not in text or token == "ops"
         assert whole == {"reader": 200, "writer": 403, "wide": 403, "ops": 200}
+
+        async def seen_live() -> bool:  # it is told by an announcement
+            told = tick((await port.ask("/api/events", "ops"))[2])
+            return len(told["live"]) == 2
+
+        await wait_until(seen_live)
         told = tick((await port.ask("/api/events", "reader"))[2])
         assert [run["key"] for run in told["live"]] == ["mine"]
         assert told["namespaces"] == ["shop"]

@@ -166,7 +166,7 @@ def mortal(key: str, directory: Path) -> pb.StartPrecomputeRequest:
 async def test_a_run_whose_worker_was_killed_still_links_to_its_start(
     collector: Collector, valkey: Valkey, tmp_path: Path
 ):
-    settings = LIGHT | JSON | traced(collector.endpoint) | {"HEADSTART_LEASE": "0.5"}
+    settings = LIGHT | JSON | traced(collector.endpoint) | {"HEADSTART_LEASE": "2"}
     async with api(valkey.url, **settings) as (_, address), stub(address) as service:
         async with worker(valkey.url, **settings) as one, worker(valkey.url, **settings) as two:
             await service.StartPrecompute(mortal("k", tmp_path))
@@ -178,11 +178,13 @@ async def test_a_run_whose_worker_was_killed_still_links_to_its_start(
     await wait_until(lambda: collector.named("enqueue mortal"))
     assert run.links == (collector.one("enqueue mortal").ids,)
     counted = events(both)
-    assert counted["run.reclaimed"] == 1
-    assert counted["run.claimed"] == 2
+    # More than once where the machine stood still longer than a lease.
+    assert counted["run.reclaimed"] >= 1
+    assert counted["run.claimed"] >= 2
     assert counted["run.completed"] == 1
-    [reclaimed] = [line for line in both if line.get("event") == "run.reclaimed"]
-    assert (reclaimed["key"], reclaimed["level"]) == ("k", "warning")
+    assert 2 in {line["attempt"] for line in both if line.get("event") == "run.claimed"}
+    reclaimed = [line for line in both if line.get("event") == "run.reclaimed"]
+    assert {(line["key"], line["level"]) for line in reclaimed} == {("k", "warning")}
 
 
 @pytest.mark.chaos

@@ -19,6 +19,8 @@ _METHODS = (
     *("StartPrecompute", "GetResults", "WatchResults", "GetStatus", "CancelPrecompute"),
     *("ListPrecomputes", "ListPipelines", "GetStats"),
 )
+_CODES = ("OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "RESOURCE_EXHAUSTED")
+"""Told from the beginning, as 0: those that alerts look at. The others are callers' doing."""
 RESULTS = ("ready", "waited", "partial", "missing")
 
 
@@ -31,7 +33,7 @@ class CallFigures(Collector):
         self._requests = Counter(
             "requests_total", "Calls and streams that have ended.", ("method", "code")
         )
-        self._requests.begin((method, "OK") for method in _METHODS)
+        self._requests.begin((method, code) for method in _METHODS for code in _CODES)
         self._durations = Histogram(
             "request_duration_seconds",
             "Time of a call in its handler, waiting included; streams have none.",

@@ -16,6 +16,9 @@ from .figures import SIZES, Figures
 
 OTHER = "other"
 """The label of a pipeline that this worker does not have: its name is somebody else's text."""
+ENDS = ("completed", "failed")
+"""States that are told from the beginning, as 0: alerts look at the rate of the failed ones, which
+needs a sample before the first."""
 ENCODER, SCAN = "encoder", "scan"
 SOURCES = ("vocabulary", "remembered", "model")
 
@@ -45,11 +48,14 @@ class WorkFigures(Figures):
             "Claims of a run that a worker had before: it was lost, or handed the run on.",
             ("pipeline",),
         )
+        self._runs.of(OTHER, "failed")
         for pipeline in registry:
-            self._runs.of(pipeline.name, "completed")
+            for state in ENDS:
+                self._runs.of(pipeline.name, state)
             self._redelivered.begin([(pipeline.name,)])
             for name in pipeline.by_name:
-                self._steps.of(pipeline.name, name, "completed")
+                for state in ENDS:
+                    self._steps.of(pipeline.name, name, state)
                 self._retries.begin([(pipeline.name, name)])
 
     def watch_pool(self, slots: int, busy: Callable[[], int]) -> None:

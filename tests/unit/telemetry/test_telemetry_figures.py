@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 import subprocess
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.metrics_core import Metric
 
+from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.certificate_dates import expiry
 from headstart_service.domain import Claim, Job, Lease, RunKey, Stats, Status
 from headstart_service.engine.observe import Outcome
@@ -25,7 +27,11 @@ from headstart_service.telemetry.figures import SECONDS, Figures
 from headstart_service.telemetry.work import WorkFigures
 from tests.support.certificates import authority
 from tests.support.pipelines import NOOP
+from tests.support.processes import ROOT
 from tests.support.scrape import parsed, value
+
+RULES = ROOT / "deploy" / "prometheus"
+SERVICE = pb.DESCRIPTOR.services_by_name["PrecomputeService"]
 
 
 async def told(*collectors: object) -> dict[str, Metric]:
@@ -77,6 +83,25 @@ async def test_a_pipeline_that_is_not_known_is_told_as_other():
     assert names == {"noop", "other"}
 
 
+async def test_what_alerts_look_at_is_told_before_it_happens_so_that_the_first_time_counts():
+    now = await told(CallFigures(lambda: None), WorkFigures(Registry([NOOP])))
+    requests = now["headstart_requests_total"].samples
+    rules = (RULES / "recording.yaml").read_text() + (RULES / "alerts.yaml").read_text()
+    found = re.findall(r'\bcode=~?"([A-Z_|]+)"', rules)
+    codes = {code for each in found for code in each.split("|")}
+    assert codes == {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "RESOURCE_EXHAUSTED"}
+    methods = {method.name for method in SERVICE.methods}
+    assert {(s.labels["method"], s.labels["code"]) for s in requests} == {
+        (method, code) for method in methods for code in codes | {"OK"}
+    }
+    runs, steps = "headstart_run_duration_seconds_count", "headstart_step_duration_seconds_count"
+    assert value(now, runs, pipeline="other", state="failed") == 0
+    for state in ("completed", "failed"):
+        assert value(now, runs, pipeline="noop", state=state) == 0
+        for step in NOOP.by_name:
+            assert value(now, steps, pipeline="noop", step=step, state=state) == 0
+
+
 def test_texts_of_two_processes_become_one_with_each_metric_once():
     one = '# HELP a A.\n# TYPE a gauge\na{p="1"} 1\n# HELP b B.\n# TYPE b gauge\n'
     two = '# HELP b B.\n# TYPE b gauge\nb 2\n# HELP a A.\n# TYPE a gauge\na{p="2"} 3\n'
@@ -88,7 +113,7 @@ def test_texts_of_two_processes_become_one_with_each_metric_once():
 async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("headstart_service.telemetry.backlog._PATIENCE", 0.01)
+    monkeypatch.setattr("headstart_service.telemetry.backlog._FRESH", 60)
     asked = 0
     answers = True
 
@@ -107,6 +132,7 @@ async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_aw
     assert value(now, "headstart_queue_oldest_wait_seconds") == 4.5
     assert value(now, "headstart_runs", status="completed") == 0
     answers, backlog._until = False, 0
+    monkeypatch.setattr("headstart_service.telemetry.backlog._PATIENCE", 0.01)
     await backlog.refresh()
     now = await told(backlog)
     assert now["headstart_queue_depth"].samples == now["headstart_runs"].samples == []
