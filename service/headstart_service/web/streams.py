@@ -64,6 +64,8 @@ class Streams:
         self._limit = limit
         self._open: set[Stream] = set()
         self._joined = asyncio.Event()
+        self._failing: set[View] = set()
+        """Views of which it was logged that they cannot be made."""
 
     @property
     def watched(self) -> bool:
@@ -93,12 +95,22 @@ class Streams:
     async def publish(self, *, fresh_only: bool) -> None:
         """Send each its snapshot; with `fresh_only`, to those who came just now."""
         wanted = [s for s in self._open if s.fresh or not fresh_only]
+        self._failing.intersection_update({stream.view for stream in self._open})
         for view in {stream.view for stream in wanted}:
-            told = await self._snapshots.take(view)
-            event = _event("tick", told)
-            for stream in wanted:
-                if stream.view != view or stream not in self._open:
-                    continue
+            try:
+                await self._publish(view, wanted)
+                self._failing.discard(view)
+            except Exception:
+                # The others are fed all the same, and the log is not filled once a second.
+                if view not in self._failing:
+                    log.exception("the live page of %s cannot be made", _whose(view))
+                self._failing.add(view)
+
+    async def _publish(self, view: View, wanted: list[Stream]) -> None:
+        told = await self._snapshots.take(view)
+        event = _event("tick", told)
+        for stream in wanted:
+            if stream.view == view and stream in self._open:
                 self._send(stream, event, told)
 
     def _send(self, stream: Stream, event: bytes, told: dict[str, Any]) -> None:
@@ -158,6 +170,10 @@ class EventResponse:
 
 async def _body(send: Send, data: bytes, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+def _whose(view: View) -> str:
+    return "all namespaces" if view.scope is None else ", ".join(sorted(view.scope))
 
 
 def _event(name: str, told: dict[str, Any]) -> bytes:

@@ -93,3 +93,33 @@ async def test_a_token_that_is_withdrawn_ends_its_page() -> None:
     told = await events(stream)
     assert told[-1].startswith("event: refused")
     assert not opened.watched
+
+
+async def test_a_view_that_cannot_be_made_keeps_no_other_waiting_and_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    opened, snapshots = streams(8)
+    broken = {SHOP}
+    take = snapshots.take
+
+    async def taken(view: View) -> dict[str, object]:
+        if view in broken:
+            raise RuntimeError("broken")
+        return await take(view)
+
+    snapshots.take = taken  # type: ignore[method-assign]
+    fed, starved = opened.open(ALL, allowed), opened.open(SHOP, allowed)
+    others = [
+        opened.open(View(frozenset({name}), whole=False), allowed) for name in ("a", "b", "c", "d")
+    ]
+    for _ in range(3):
+        await opened.publish(fresh_only=False)
+    assert [len(await events(stream)) for stream in (fed, *others)] == [3] * 5
+    assert caplog.text.count("RuntimeError: broken") == 1
+    assert "the live page of shop cannot be made" in caplog.text
+    broken.clear()
+    await opened.publish(fresh_only=False)
+    broken.add(SHOP)
+    await opened.publish(fresh_only=False)
+    assert caplog.text.count("RuntimeError: broken") == 2, "it is news again"
+    assert len(await events(starved)) == 1
