@@ -168,9 +168,12 @@ class RedisStore:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""
         return self._snapshot(key, await self._scripts.read(self._keys(key), key))
 
-    async def peek(self, key: RunKey) -> Look:
-        """As `read`, for one who only looks on: it does not count. Raises RunNotFound."""
-        reply = await self._scripts.peek(self._keys(key), key)
+    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+        """As `read`, for one who only looks on: it does not count. Raises RunNotFound.
+
+        With `largest` no more than so many bytes of fragments are read: the largest are left out.
+        """
+        reply = await self._scripts.peek(self._keys(key), key, largest=largest)
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         left, worker, attempt, *fields = reply

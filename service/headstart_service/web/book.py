@@ -26,6 +26,8 @@ _MAX_SEEN: Final = 500
 _MAX_UNREADABLE: Final = 500
 _LOOKS: Final = 32
 """Runs that are read for one picture at most."""
+_LARGEST: Final = 64 * 1024
+"""Bytes that are read of a run at most: its steps' reports are wanted here, not their results."""
 _DURATIONS: Final = 256
 """Durations that are remembered of each step."""
 _MAX_STEPS: Final = 200
@@ -154,7 +156,8 @@ class RunBook:
 
     async def _see(self, key: RunKey) -> ToldRun | None:
         try:
-            return told_run(await self._runs.peek(key), self._registry)
+            look = await self._runs.peek(key, largest=_LARGEST)
+            return told_run(look, self._registry)
         except RunNotFound:
             pass
         except (RecordDamaged, DecodeError):

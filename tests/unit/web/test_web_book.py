@@ -34,7 +34,8 @@ class Runs:
         self.meanwhile: Callable[[], None] = lambda: None
         self.peeked: list[RunKey] = []
 
-    async def peek(self, key: RunKey) -> Look:
+    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+        assert 0 < largest <= 2**16
         self.peeked.append(key)
         if key in self.fails:
             raise self.fails[key]
@@ -46,7 +47,8 @@ class Runs:
         summary = RunSummary(key, "noop", 1, status, 1, 2, ended, 99, "")
         whole = pb.GetResultsResponse(steps={"a": pb.StepReport(started_us=2)})
         body = self.body.get(key, whole.SerializeToString())
-        return Look(Snapshot(summary, {"a": StepState.COMPLETED}, body, 60.0), 1, "w1")
+        states = {"a": StepState.COMPLETED}
+        return Look(Snapshot(summary, states, body, 60.0), 1, "w1")
 
 
 @pytest.fixture
@@ -145,3 +147,16 @@ async def test_what_was_seen_ended_stays_shown_when_it_is_gone(book: RunBook, ru
     book.hear(said("ended"))
     await book.look([KEY])
     assert status_of(book) is DONE
+
+
+async def test_a_step_whose_report_was_too_large_to_read_has_no_times(
+    book: RunBook, runs: Runs
+) -> None:
+    runs.status[KEY] = DONE
+    runs.body[KEY] = b""
+    await book.look([KEY])
+    seen = book.seen(KEY)
+    assert seen is not None
+    [step] = seen.steps
+    assert (step["state"], step["started_us"], step["elapsed"]) == ("completed", 0, None)
+    assert book.steps(None) == [], "no duration is made up"
