@@ -23,9 +23,18 @@ class Runs(Protocol):
         ...
 
     async def list(
-        self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int
+        self,
+        namespace: str,
+        statuses: Sequence[Status],
+        after: RunKey | None,
+        limit: int,
+        *,
+        quiet: bool = False,
     ) -> Sequence[RunSummary]:
-        """Up to `limit` runs behind `after`; no namespace means all."""
+        """Up to `limit` runs behind `after`, by name; no namespace means all.
+
+        When `quiet`, a damaged record is neither counted nor logged.
+        """
         ...
 
     async def stats(self, namespace: str) -> Stats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -82,12 +83,12 @@ class Snapshots:
             for status, count in stats.counts.items():
                 counts[status.value] = counts.get(status.value, 0) + count
             for status in _LIVE_STATUSES:
-                live += await self._runs.list(name, [status], None, _LIVE)
-            failed = await self._runs.list(name, [Status.FAILED], None, _FAILED)
+                live += await self._list(name, [status], _LIVE)
+            failed = await self._list(name, [Status.FAILED], _FAILED)
             self._book.note_failed(failed)
         if view.scope not in self._seeded and len(self._seeded) < _MAX_SEEDED:
             for name in names:
-                self._book.remember(await self._runs.list(name, _ENDED, None, _SEED))
+                self._book.remember(await self._list(name, _ENDED, _SEED))
             self._seeded.add(view.scope)
         # What runs, then what waits, each the longest first: those may need somebody.
         live.sort(key=lambda run: (run.status is Status.PENDING, run.created_us))
@@ -102,6 +103,12 @@ class Snapshots:
         told["live"] = [self._live(run) for run in live]
         if view.whole:
             told["workers"] = [asdict(each) for each in await self._runs.workers(_WORKERS)]
+
+    async def _list(
+        self, name: str, statuses: Sequence[Status], limit: int
+    ) -> Sequence[RunSummary]:
+        # Quiet: looking each second must not count and log the same damage each second.
+        return await self._runs.list(name, statuses, None, limit, quiet=True)
 
     def _live(self, run: RunSummary) -> dict[str, Any]:
         seen = self._book.seen(run.key)

@@ -1,11 +1,14 @@
 -- Reads a run as read.lua does, but for somebody who only looks on: it does not count as read, and
--- nothing changes.
+-- nothing changes; so a damaged record is no error here, which would be counted at every look.
 -- With `largest`, the values of the steps' fields have no more than so many bytes in all: the smallest
 -- are sent, and of the others the letter of the state alone.
--- Returns {} for an unknown key, else {microseconds until it expires, the worker that has it or '',
+-- Returns 0 for a damaged record, {} for an unknown key, else {microseconds until it expires, the worker that has it or '',
 -- attempt, field, value, field, value, …} with the record's line and its steps' fields.
 
-local r = load(record)
+local whole, r = pcall(load, record)
+if not whole then
+  return 0
+end
 local left = r and r.expires - clock() or 0
 if left <= 0 then
   return {}
