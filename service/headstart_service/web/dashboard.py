@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..domain import Announcement, RunKey
+from ..engine.fields import fields
 from ..engine.registry import Registry
 from ..errors import (
     CapacityExhausted,
@@ -189,6 +190,12 @@ class Dashboard:
             raise PermissionDenied("namespace", rule, "write")
         cancelled = await self._runs.cancel(key)
         self.outdate(key)
+        if cancelled.cancelled:
+            # As the API's own line, and who did it: nobody else knows.
+            told = fields("run.cancelled", key, revision=cancelled.revision, token=viewer.name)
+            by = f" by the token {viewer.name!r}" if viewer.name else ""
+            text = "%s revision %d cancelled on the live page%s"
+            log.info(text, key, cancelled.revision, by, extra=told)
         return _json({"cancelled": cancelled.cancelled, "status": cancelled.status.value})
 
 
