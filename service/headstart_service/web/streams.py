@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
-from ..errors import CapacityExhausted, HeadstartError
+from ..errors import CapacityExhausted, HeadstartError, PermissionDenied
 from .guard import HEADERS, View
 from .snapshots import Snapshots
 
@@ -64,6 +64,7 @@ class Streams:
         self._limit = limit
         self._open: set[Stream] = set()
         self._joined = asyncio.Event()
+        self._ended = False
         self._failing: set[View] = set()
         """Views of which it was logged that they cannot be made."""
 
@@ -73,7 +74,9 @@ class Streams:
         return bool(self._open)
 
     def open(self, view: View, allowed: Callable[[], object]) -> Stream:
-        """A new client's. Raises CapacityExhausted when there are too many."""
+        """A new client's. Raises CapacityExhausted when there are too many, or soon none."""
+        if self._ended:
+            raise CapacityExhausted("this process stops", 1.0)
         if len(self._open) >= self._limit:
             raise CapacityExhausted(f"{self._limit} pages are open already", 5.0)
         stream = Stream(view, allowed)
@@ -117,7 +120,8 @@ class Streams:
         try:
             stream.allowed()
         except HeadstartError as error:
-            stream.end(_event("refused", {"message": str(error)}))
+            code = 403 if isinstance(error, PermissionDenied) else 401
+            stream.end(_event("refused", {"code": code, "message": str(error)}))
             self.close(stream)
             return
         if stream.fresh:
@@ -129,7 +133,8 @@ class Streams:
             self.close(stream)
 
     def end(self) -> None:
-        """Say goodbye to everybody: the process stops."""
+        """Say goodbye to everybody, and let nobody in: the process stops, and feeds none more."""
+        self._ended = True
         for stream in list(self._open):
             stream.end(_event("bye", {}))
             self.close(stream)
