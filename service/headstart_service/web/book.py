@@ -69,6 +69,11 @@ class RunBook:
         elif announcement.kind == "started":
             self._ended.pop(key, None)
 
+    def regained(self) -> None:
+        """Announcements were lost: nothing that was seen is sure to be the latest."""
+        self._unreadable.clear()
+        self._stale.update(self._seen, self._looking)
+
     def remember(self, ended: Iterable[RunSummary]) -> None:
         """Runs that ended before this process heard of any."""
         for summary in sorted(ended, key=lambda each: -each.completed_us):

@@ -94,7 +94,8 @@ class Dashboard:
         self.counters = Counters()
         self._book = RunBook(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
-        self.streams = Streams(Snapshots(runs, self._book, self.counters, about))
+        self._snapshots = Snapshots(runs, self._book, self.counters, about)
+        self.streams = Streams(self._snapshots)
         self._looks = asyncio.Semaphore(_LOOKS)
         self._files = {
             entry.name: (entry.read_bytes(), _KINDS[entry.name.rpartition(".")[2]])
@@ -106,6 +107,11 @@ class Dashboard:
         """Something was announced."""
         self.counters.hear(announcement)
         self._book.hear(announcement)
+
+    def regained(self) -> None:
+        """Announcements arrive again, and some were lost."""
+        self._book.regained()
+        self._snapshots.regained()
 
     async def run(self) -> None:
         """Count seconds, and send them to whoever looks, for ever."""

@@ -15,7 +15,7 @@ from .guard import View
 from .ports import Runs
 
 _LIVE: Final = 60
-"""Runs that have not ended, of which a list is shown."""
+"""Runs that have not ended, of each status, of which a list is shown: the first by name."""
 _RECENT: Final = 40
 _FAILED: Final = 100
 _GROUPS: Final = 20
@@ -25,6 +25,7 @@ _NAMESPACES: Final = 8
 _ENDED: Final = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 _LIVE_STATUSES: Final = (Status.IN_PROGRESS, Status.PENDING)
 _SEED: Final = 100
+"""Ended runs that are taken over from the store: the first by name, for it lists none by time."""
 _MAX_SEEDED: Final = 64
 
 
@@ -40,6 +41,10 @@ class Snapshots:
         self._counters = counters
         self._about = about
         self._seeded: set[frozenset[str] | None] = set()
+
+    def regained(self) -> None:
+        """Announcements were lost: take over what has ended meanwhile."""
+        self._seeded.clear()
 
     def history(self, view: View) -> list[dict[str, Any]]:
         """The seconds that are remembered, the oldest first."""
@@ -90,7 +95,7 @@ class Snapshots:
             for name in names:
                 self._book.remember(await self._list(name, _ENDED, _SEED))
             self._seeded.add(view.scope)
-        # What runs, then what waits, each the longest first: those may need somebody.
+        # What runs, then what waits, of those that were listed the longest first.
         live.sort(key=lambda run: (run.status is Status.PENDING, run.created_us))
         live = live[:_LIVE]
         await self._book.look([run.key for run in live])

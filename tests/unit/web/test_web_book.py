@@ -160,3 +160,15 @@ async def test_a_step_whose_report_was_too_large_to_read_has_no_times(
     [step] = seen.steps
     assert (step["state"], step["started_us"], step["elapsed"]) == ("completed", 0, None)
     assert book.steps(None) == [], "no duration is made up"
+
+
+async def test_what_was_seen_is_looked_at_again_after_announcements_were_lost(
+    book: RunBook, runs: Runs
+) -> None:
+    await book.look([KEY])
+    runs.status[KEY] = DONE
+    await book.look([KEY])
+    assert status_of(book) is LIVE, "nothing was heard of it"
+    book.regained()
+    await book.look([KEY])
+    assert status_of(book) is DONE
