@@ -155,6 +155,7 @@ async def serve(settings: Settings) -> None:
         )
         if page is not None:
             page.outdate = hub.outdate
+            hub.regained = page.regained
         servicer = PrecomputeServicer(
             traced.store(store) if traced else store,
             known,

@@ -63,6 +63,38 @@ async def test_a_look_at_a_damaged_record_says_so(store_backend: Backend) -> Non
         await store_backend.store.peek(KEY)
 
 
+async def test_a_look_that_is_limited_leaves_the_largest_fragments_out(
+    store_backend: Backend,
+) -> None:
+    steps = {name: name for name in ("large", "small", "larger", "runs", "waits")}
+    await store_backend.start(KEY, plan(steps=steps))
+    claim = await store_backend.claim()
+    large, larger = b"l" * 50_000, b"L" * 3_000_000
+    ended = [done("large", large), done("small"), done("larger", larger)]
+    await store_backend.queue.commit(claim.lease, ended, [running("runs")])
+    small = b"<small>"
+    states = {
+        "large": StepState.COMPLETED,
+        "small": StepState.COMPLETED,
+        "larger": StepState.COMPLETED,
+        "runs": StepState.RUNNING,
+        "waits": StepState.PENDING,
+    }
+    for limit, bodies in (
+        (0, {large, small, larger, b"<runs runs>"}),
+        (60_000, {large, small, b"<runs runs>"}),
+        (50_000, {small, b"<runs runs>"}),
+        (1, set()),
+    ):
+        look = await store_backend.store.peek(KEY, largest=limit)
+        assert look.snapshot.states == states, "of each its state is known"
+        left = look.snapshot.body
+        for body in bodies:
+            assert body in left
+            left = left.replace(body, b"")
+        assert left == b""
+
+
 async def test_a_claim_tells_the_stores_time(store_backend: Backend) -> None:
     claim = await store_backend.begin(KEY)
     summary = (await store_backend.store.status(KEY)).summary

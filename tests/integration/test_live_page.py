@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,10 @@ async def test_each_token_sees_and_cancels_what_it_may_and_no_more(valkey: Valke
             "/api/cancel", "both", {"namespace": "other", "key": "x"}, **JSON
         )
         assert code == 403, "whether the key exists or not"
+        said = r"shop/mine revision 1 cancelled on the live page by the token 'writer'"
+        await process.says(said)
+        await port.ask("/api/cancel", "writer", {"namespace": "shop", "key": "mine"}, **JSON)
+        assert len(re.findall(said, process.output)) == 1, "it had been cancelled already"
         assert not any(secret in process.output for secret in TOKENS.by_name.values())
 
 

@@ -62,6 +62,8 @@ class Hub:
         self._looks: set[asyncio.Task[None]] = set()
         self.hearing = False
         """Whether announcements arrive now."""
+        self.regained: Callable[[], None] = lambda: None
+        """Told when they arrive again, and some were lost; who needs it sets it."""
         self._closing = False
 
     @property
@@ -257,6 +259,7 @@ class Hub:
                     # What was announced before is lost.
                     for topic in self._topics.values():
                         self._stir(topic)
+                    self.regained()
                     retry = _FIRST_RETRY
                     async for announcement in announcements:
                         self._dispatch(announcement)

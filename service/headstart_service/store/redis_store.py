@@ -40,6 +40,8 @@ _STATES = {ord(state.value): state for state in StepState}
 _STATUSES = {status.value: status for status in Status}
 _AGAIN = 0
 """The reply of a script that had more to sweep than it may in one call."""
+_UNREADABLE = 0
+"""The reply of peek.lua for a damaged record."""
 LIVE_PATIENCE = 30 * 60.0
 """Seconds that a run which has not ended is kept at least: without a worker, renewing nothing."""
 _STEP_DIGEST = 16
@@ -170,13 +172,22 @@ class RedisStore:
         """The run with all its results, which counts as reading them. Raises RunNotFound."""
         return self._snapshot(key, await self._scripts.read(self._keys(key), key))
 
-    async def peek(self, key: RunKey) -> Look:
-        """As `read`, for one who only looks on: it does not count. Raises RunNotFound."""
-        reply = await self._scripts.peek(self._keys(key), key)
+    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+        """As `read`, for one who only looks on: neither it nor damage counts. Raises RunNotFound.
+
+        With `largest` no more than so many bytes of fragments are read: the largest are left out.
+        """
+        reply = await self._scripts.peek(self._keys(key), key, largest=largest)
+        if reply == _UNREADABLE:
+            raise RecordDamaged(str(key))
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         left, worker, attempt, *fields = reply
-        return Look(self._snapshot(key, [left, *fields]), attempt, worker.decode(errors="replace"))
+        try:
+            snapshot = _parsed(key, [left, *fields])
+        except (ValueError, LookupError) as error:
+            raise RecordDamaged(str(key)) from error
+        return Look(snapshot, attempt, worker.decode(errors="replace"))
 
     async def workers(self, limit: int) -> list[WorkerState]:
         """What up to `limit` workers have lately said of themselves, by name."""
@@ -199,9 +210,18 @@ class RedisStore:
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
 
     async def list(
-        self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int
+        self,
+        namespace: str,
+        statuses: Sequence[Status],
+        after: RunKey | None,
+        limit: int,
+        *,
+        quiet: bool = False,
     ) -> list[RunSummary]:
-        """Up to `limit` runs behind `after`, by partition and name; no namespace means all."""
+        """Up to `limit` runs behind `after`, by partition and name; no namespace means all.
+
+        A damaged record is counted and logged, unless `quiet`, for one who lists again and again.
+        """
         page: list[RunSummary] = []
         first = partition_of(after, self._rules.partitions) if after else 0
         for keys in self._partitions[first:]:
@@ -218,7 +238,7 @@ class RedisStore:
                 )
                 if rows == _AGAIN:
                     continue
-                page.extend(run for row in rows if (run := self._listed(row)) is not None)
+                page.extend(run for row in rows if (run := self._listed(row, quiet)))
                 if len(rows) < missing:
                     break
                 low = b"(" + rows[-1][0]
@@ -255,11 +275,13 @@ class RedisStore:
             self._observer.damaged()
             raise RecordDamaged(str(key)) from error
 
-    def _listed(self, row: Reply) -> RunSummary | None:
+    def _listed(self, row: Reply, quiet: bool) -> RunSummary | None:  # noqa: FBT001  # of our own
         """A run as list.lua gives it; None, and a line in the log, where its record is damaged."""
         try:
             return _summary(*row)
         except (ValueError, TypeError):
+            if quiet:
+                return None
             self._observer.damaged()
             log.error("left out of a list: the record of %r is damaged or gone", row[0])  # noqa: TRY400
             return None

@@ -214,8 +214,8 @@ class Scripts:
         return _in_lua()
 
     @_lua
-    async def peek(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Read a run at one moment; nothing changes."""
+    async def peek(self, keys: PartitionKeys, run: RunKey | None, *, largest: int) -> Reply:
+        """Read a run at one moment; nothing changes. At most `largest` bytes, 0 for no limit."""
         return _in_lua()
 
     @_lua

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from ..domain import Announcement, RunKey, RunSummary, Status
 from ..engine.registry import Registry
 from ..errors import RecordDamaged, RunNotFound
@@ -21,8 +23,11 @@ from .told import ToldRun, told_run
 
 _MAX_ENDED: Final = 400
 _MAX_SEEN: Final = 500
+_MAX_UNREADABLE: Final = 500
 _LOOKS: Final = 32
 """Runs that are read for one picture at most."""
+_LARGEST: Final = 64 * 1024
+"""Bytes that are read of a run at most: its steps' reports are wanted here, not their results."""
 _DURATIONS: Final = 256
 """Durations that are remembered of each step."""
 _MAX_STEPS: Final = 200
@@ -45,13 +50,16 @@ class RunBook:
         self._ended: OrderedDict[RunKey, None] = OrderedDict()
         self._seen: OrderedDict[RunKey, ToldRun] = OrderedDict()
         self._stale: set[RunKey] = set()
+        self._looking: set[RunKey] = set()
+        self._unreadable: OrderedDict[RunKey, None] = OrderedDict()
         self._durations: OrderedDict[tuple[str, str], deque[_Duration]] = OrderedDict()
         self.failures = FailureLog()
 
     def hear(self, announcement: Announcement) -> None:
         """Something was announced."""
         key = announcement.key
-        if key in self._seen:
+        self._unreadable.pop(key, None)
+        if key in self._seen or key in self._looking:
             self._stale.add(key)
         if announcement.kind in _ENDING:
             self._ended[key] = None
@@ -60,6 +68,11 @@ class RunBook:
                 self._ended.popitem(last=False)
         elif announcement.kind == "started":
             self._ended.pop(key, None)
+
+    def regained(self) -> None:
+        """Announcements were lost: nothing that was seen is sure to be the latest."""
+        self._unreadable.clear()
+        self._stale.update(self._seen, self._looking)
 
     def remember(self, ended: Iterable[RunSummary]) -> None:
         """Runs that ended before this process heard of any."""
@@ -87,11 +100,34 @@ class RunBook:
 
     async def look(self, keys: Sequence[RunKey]) -> None:
         """See what is new of these, as far as one look may. Raises StoreUnavailable."""
-        wanted = [key for key in keys if key not in self._seen or key in self._stale][:_LOOKS]
+        wanted = [key for key in keys if self._is_news(key)][:_LOOKS]
+        # Before the store is asked: what is announced meanwhile is news again.
         self._stale.difference_update(wanted)
-        for told in await asyncio.gather(*(self._see(key) for key in wanted)):
-            if told is not None:
-                self._keep(told)
+        self._looking.update(wanted)
+        try:
+            found = await asyncio.gather(
+                *(self._see(key) for key in wanted), return_exceptions=True
+            )
+            for key, told in zip(wanted, found, strict=True):
+                if isinstance(told, ToldRun):
+                    self._keep(told)
+                elif isinstance(told, BaseException):
+                    self._stale.add(key)
+        finally:
+            self._looking.difference_update(wanted)
+            self._stale.difference_update(key for key in wanted if key not in self._seen)
+        for told in found:
+            if isinstance(told, BaseException):
+                raise told
+
+    def _is_news(self, key: RunKey) -> bool:
+        """Whether the store knows more of this run than was seen of it."""
+        if key in self._unreadable:
+            return False
+        seen = self._seen.get(key)
+        if seen is None or key in self._stale:
+            return True
+        return key in self._ended and not seen.status.ended
 
     def seen(self, key: RunKey) -> ToldRun | None:
         """What was last seen of a run."""
@@ -125,12 +161,21 @@ class RunBook:
 
     async def _see(self, key: RunKey) -> ToldRun | None:
         try:
-            return told_run(await self._runs.peek(key), self._registry)
-        except (RunNotFound, RecordDamaged):
-            # What was seen before is still worth showing; it says itself when it expires.
-            if key not in self._seen:
-                self._ended.pop(key, None)
-            return None
+            look = await self._runs.peek(key, largest=_LARGEST)
+            return told_run(look, self._registry)
+        except RunNotFound:
+            pass
+        except (RecordDamaged, DecodeError):
+            # Not looked at again until something is announced of it.
+            self._unreadable[key] = None
+            if len(self._unreadable) > _MAX_UNREADABLE:
+                self._unreadable.popitem(last=False)
+        # A run that was seen at its end is still worth showing; it says itself when it expires.
+        seen = self._seen.get(key)
+        if seen is None or not seen.status.ended:
+            self._seen.pop(key, None)
+            self._ended.pop(key, None)
+        return None
 
     def _keep(self, told: ToldRun) -> None:
         before = self._seen.get(told.key)

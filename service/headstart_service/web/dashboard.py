@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..domain import Announcement, RunKey
+from ..engine.fields import fields
 from ..engine.registry import Registry
 from ..errors import (
     CapacityExhausted,
@@ -93,7 +94,8 @@ class Dashboard:
         self.counters = Counters()
         self._book = RunBook(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
-        self.streams = Streams(Snapshots(runs, self._book, self.counters, about))
+        self._snapshots = Snapshots(runs, self._book, self.counters, about)
+        self.streams = Streams(self._snapshots)
         self._looks = asyncio.Semaphore(_LOOKS)
         self._files = {
             entry.name: (entry.read_bytes(), _KINDS[entry.name.rpartition(".")[2]])
@@ -105,6 +107,11 @@ class Dashboard:
         """Something was announced."""
         self.counters.hear(announcement)
         self._book.hear(announcement)
+
+    def regained(self) -> None:
+        """Announcements arrive again, and some were lost."""
+        self._book.regained()
+        self._snapshots.regained()
 
     async def run(self) -> None:
         """Count seconds, and send them to whoever looks, for ever."""
@@ -189,6 +196,12 @@ class Dashboard:
             raise PermissionDenied("namespace", rule, "write")
         cancelled = await self._runs.cancel(key)
         self.outdate(key)
+        if cancelled.cancelled:
+            # As the API's own line, and who did it: nobody else knows.
+            told = fields("run.cancelled", key, revision=cancelled.revision, token=viewer.name)
+            by = f" by the token {viewer.name!r}" if viewer.name else ""
+            text = "%s revision %d cancelled on the live page%s"
+            log.info(text, key, cancelled.revision, by, extra=told)
         return _json({"cancelled": cancelled.cancelled, "status": cancelled.status.value})
 
 

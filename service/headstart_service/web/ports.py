@@ -11,8 +11,11 @@ from ..domain import Cancelled, Look, RunKey, RunSummary, Stats, Status, WorkerS
 class Runs(Protocol):
     """The runs that are kept. Every method raises StoreUnavailable when the store is away."""
 
-    async def peek(self, key: RunKey) -> Look:
-        """A run with its results, which does not count as reading them. Raises RunNotFound."""
+    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+        """A run with its results, which does not count as reading them. Raises RunNotFound.
+
+        With `largest`, of no more than so many bytes: the largest steps' are left out.
+        """
         ...
 
     async def cancel(self, key: RunKey) -> Cancelled:
@@ -20,9 +23,18 @@ class Runs(Protocol):
         ...
 
     async def list(
-        self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int
+        self,
+        namespace: str,
+        statuses: Sequence[Status],
+        after: RunKey | None,
+        limit: int,
+        *,
+        quiet: bool = False,
     ) -> Sequence[RunSummary]:
-        """Up to `limit` runs behind `after`; no namespace means all."""
+        """Up to `limit` runs behind `after`, by name; no namespace means all.
+
+        When `quiet`, a damaged record is neither counted nor logged.
+        """
         ...
 
     async def stats(self, namespace: str) -> Stats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from .guard import View
 from .ports import Runs
 
 _LIVE: Final = 60
-"""Runs that have not ended, of which a list is shown."""
+"""Runs that have not ended, of each status, of which a list is shown: the first by name."""
 _RECENT: Final = 40
 _FAILED: Final = 100
 _GROUPS: Final = 20
@@ -24,6 +25,7 @@ _NAMESPACES: Final = 8
 _ENDED: Final = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 _LIVE_STATUSES: Final = (Status.IN_PROGRESS, Status.PENDING)
 _SEED: Final = 100
+"""Ended runs that are taken over from the store: the first by name, for it lists none by time."""
 _MAX_SEEDED: Final = 64
 
 
@@ -39,6 +41,10 @@ class Snapshots:
         self._counters = counters
         self._about = about
         self._seeded: set[frozenset[str] | None] = set()
+
+    def regained(self) -> None:
+        """Announcements were lost: take over what has ended meanwhile."""
+        self._seeded.clear()
 
     def history(self, view: View) -> list[dict[str, Any]]:
         """The seconds that are remembered, the oldest first."""
@@ -82,14 +88,14 @@ class Snapshots:
             for status, count in stats.counts.items():
                 counts[status.value] = counts.get(status.value, 0) + count
             for status in _LIVE_STATUSES:
-                live += await self._runs.list(name, [status], None, _LIVE)
-            failed = await self._runs.list(name, [Status.FAILED], None, _FAILED)
+                live += await self._list(name, [status], _LIVE)
+            failed = await self._list(name, [Status.FAILED], _FAILED)
             self._book.note_failed(failed)
         if view.scope not in self._seeded and len(self._seeded) < _MAX_SEEDED:
             for name in names:
-                self._book.remember(await self._runs.list(name, _ENDED, None, _SEED))
+                self._book.remember(await self._list(name, _ENDED, _SEED))
             self._seeded.add(view.scope)
-        # What runs, then what waits, each the longest first: those may need somebody.
+        # What runs, then what waits, of those that were listed the longest first.
         live.sort(key=lambda run: (run.status is Status.PENDING, run.created_us))
         live = live[:_LIVE]
         await self._book.look([run.key for run in live])
@@ -102,6 +108,12 @@ class Snapshots:
         told["live"] = [self._live(run) for run in live]
         if view.whole:
             told["workers"] = [asdict(each) for each in await self._runs.workers(_WORKERS)]
+
+    async def _list(
+        self, name: str, statuses: Sequence[Status], limit: int
+    ) -> Sequence[RunSummary]:
+        # Quiet: looking each second must not count and log the same damage each second.
+        return await self._runs.list(name, statuses, None, limit, quiet=True)
 
     def _live(self, run: RunSummary) -> dict[str, Any]:
         seen = self._book.seen(run.key)

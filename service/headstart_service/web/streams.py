@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
-from ..errors import CapacityExhausted, HeadstartError
+from ..errors import CapacityExhausted, HeadstartError, PermissionDenied
 from .guard import HEADERS, View
 from .snapshots import Snapshots
 
@@ -64,6 +64,9 @@ class Streams:
         self._limit = limit
         self._open: set[Stream] = set()
         self._joined = asyncio.Event()
+        self._ended = False
+        self._failing: set[View] = set()
+        """Views of which it was logged that they cannot be made."""
 
     @property
     def watched(self) -> bool:
@@ -71,7 +74,9 @@ class Streams:
         return bool(self._open)
 
     def open(self, view: View, allowed: Callable[[], object]) -> Stream:
-        """A new client's. Raises CapacityExhausted when there are too many."""
+        """A new client's. Raises CapacityExhausted when there are too many, or soon none."""
+        if self._ended:
+            raise CapacityExhausted("this process stops", 1.0)
         if len(self._open) >= self._limit:
             raise CapacityExhausted(f"{self._limit} pages are open already", 5.0)
         stream = Stream(view, allowed)
@@ -93,19 +98,30 @@ class Streams:
     async def publish(self, *, fresh_only: bool) -> None:
         """Send each its snapshot; with `fresh_only`, to those who came just now."""
         wanted = [s for s in self._open if s.fresh or not fresh_only]
+        self._failing.intersection_update({stream.view for stream in self._open})
         for view in {stream.view for stream in wanted}:
-            told = await self._snapshots.take(view)
-            event = _event("tick", told)
-            for stream in wanted:
-                if stream.view != view or stream not in self._open:
-                    continue
+            try:
+                await self._publish(view, wanted)
+                self._failing.discard(view)
+            except Exception:
+                # The others are fed all the same, and the log is not filled once a second.
+                if view not in self._failing:
+                    log.exception("the live page of %s cannot be made", _whose(view))
+                self._failing.add(view)
+
+    async def _publish(self, view: View, wanted: list[Stream]) -> None:
+        told = await self._snapshots.take(view)
+        event = _event("tick", told)
+        for stream in wanted:
+            if stream.view == view and stream in self._open:
                 self._send(stream, event, told)
 
     def _send(self, stream: Stream, event: bytes, told: dict[str, Any]) -> None:
         try:
             stream.allowed()
         except HeadstartError as error:
-            stream.end(_event("refused", {"message": str(error)}))
+            code = 403 if isinstance(error, PermissionDenied) else 401
+            stream.end(_event("refused", {"code": code, "message": str(error)}))
             self.close(stream)
             return
         if stream.fresh:
@@ -117,7 +133,8 @@ class Streams:
             self.close(stream)
 
     def end(self) -> None:
-        """Say goodbye to everybody: the process stops."""
+        """Say goodbye to everybody, and let nobody in: the process stops, and feeds none more."""
+        self._ended = True
         for stream in list(self._open):
             stream.end(_event("bye", {}))
             self.close(stream)
@@ -158,6 +175,10 @@ class EventResponse:
 
 async def _body(send: Send, data: bytes, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+def _whose(view: View) -> str:
+    return "all namespaces" if view.scope is None else ", ".join(sorted(view.scope))
 
 
 def _event(name: str, told: dict[str, Any]) -> bytes:

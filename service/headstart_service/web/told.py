@@ -64,7 +64,7 @@ def results_of(look: Look) -> pb.GetResultsResponse:
 
 
 def told_run(look: Look, registry: Registry) -> ToldRun:
-    """A run without its values."""
+    """A run without its values. A step whose fragment was not read has its state alone."""
     summary = look.snapshot.summary
     reports = results_of(look).steps
     pipeline = registry.find(summary.pipeline)

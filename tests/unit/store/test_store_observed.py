@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from headstart_service.domain import RunKey, RunPlan
+from headstart_service.domain import RunKey, RunPlan, Status
 from headstart_service.errors import RecordDamaged, RunNotFound, StoreUnavailable
 from headstart_service.process import redis_client
 from headstart_service.store.connect import BLOCKING, WORKER
@@ -144,3 +144,23 @@ async def test_failures_are_told_by_their_kind_and_the_breaker_while_it_is_open(
     assert value(told, errors, process="worker", command="read", error="lost") >= 3
     assert value(told, errors, process="worker", command="read", error="skipped") >= 1
     assert value(told, "headstart_store_unreachable_partitions", process="worker") == 1
+
+
+@pytest.mark.parametrize("damage", [("about", "what is this"), ("s:one", "")])
+async def test_looking_counts_and_logs_no_damage(
+    watched: Watched, valkey: Valkey, caplog: pytest.LogCaptureFixture, damage: tuple[str, str]
+):
+    key = await watched.start("damaged")
+    client = valkey.client()
+    await client.hset(PartitionKeys(0).record(key), *damage)
+    await client.aclose()
+    with pytest.raises(RecordDamaged):
+        await watched.store.peek(key)
+    await watched.store.list("", list(Status), None, 9, quiet=True)
+    assert caplog.text == ""
+    counted = "headstart_damaged_records_total"
+    assert value(await watched.told(), counted, process="worker") == 0
+    await watched.store.list("", list(Status), None, 9)
+    in_lists = damage[0] == "about"
+    assert value(await watched.told(), counted, process="worker") == in_lists
+    assert ("default:damaged" in caplog.text) == in_lists

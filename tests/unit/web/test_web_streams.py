@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headstart_service.errors import CapacityExhausted, Unauthenticated
+from headstart_service.errors import CapacityExhausted, PermissionDenied, Unauthenticated
 from headstart_service.web.guard import View
 from headstart_service.web.streams import Streams
 
@@ -78,18 +78,64 @@ async def test_who_takes_nothing_is_dropped_and_keeps_nobody_waiting() -> None:
     assert await events(slow) == []
 
 
-async def test_a_token_that_is_withdrawn_ends_its_page() -> None:
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Unauthenticated("the token is not one that this server accepts"), 401),
+        (PermissionDenied("namespace", "the token 'a' lacks read in 'shop'", "read"), 403),
+    ],
+)
+async def test_a_token_that_is_withdrawn_ends_its_page(error: Exception, code: int) -> None:
     opened, _ = streams()
     may = [True]
 
     def check() -> None:
         if not may[0]:
-            raise Unauthenticated("the token is not one that this server accepts")
+            raise error
 
     stream = opened.open(ALL, check)
     await opened.publish(fresh_only=False)
     may[0] = False
     await opened.publish(fresh_only=False)
     told = await events(stream)
-    assert told[-1].startswith("event: refused")
+    assert told[-1].startswith(f'event: refused\ndata: {{"code":{code},')
     assert not opened.watched
+
+
+async def test_a_view_that_cannot_be_made_keeps_no_other_waiting_and_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    opened, snapshots = streams(8)
+    broken = {SHOP}
+    take = snapshots.take
+
+    async def taken(view: View) -> dict[str, object]:
+        if view in broken:
+            raise RuntimeError("broken")
+        return await take(view)
+
+    snapshots.take = taken  # type: ignore[method-assign]
+    fed, starved = opened.open(ALL, allowed), opened.open(SHOP, allowed)
+    others = [
+        opened.open(View(frozenset({name}), whole=False), allowed) for name in ("a", "b", "c", "d")
+    ]
+    for _ in range(3):
+        await opened.publish(fresh_only=False)
+    assert [len(await events(stream)) for stream in (fed, *others)] == [3] * 5
+    assert caplog.text.count("RuntimeError: broken") == 1
+    assert "the live page of shop cannot be made" in caplog.text
+    broken.clear()
+    await opened.publish(fresh_only=False)
+    broken.add(SHOP)
+    await opened.publish(fresh_only=False)
+    assert caplog.text.count("RuntimeError: broken") == 2, "it is news again"
+    assert len(await events(starved)) == 1
+
+
+async def test_who_comes_when_the_process_stops_is_refused_and_not_left_without_events() -> None:
+    opened, _ = streams()
+    stream = opened.open(ALL, allowed)
+    opened.end()
+    assert [event async for event in stream.events()] == [b"event: bye\ndata: {}\n\n"]
+    with pytest.raises(CapacityExhausted, match="stops"):
+        opened.open(ALL, allowed)

@@ -15,7 +15,7 @@ export class Detail {
     this.dialog.addEventListener("close", () => {
       this.open = null;
       this.seen = null;
-      if (location.hash) history.replaceState(null, "", location.pathname);
+      if (location.hash) history.replaceState(null, "", location.pathname + location.search);
       this.cameFrom?.focus?.();
     });
     this.dialog.addEventListener("click", (event) => {

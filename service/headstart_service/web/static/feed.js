@@ -42,7 +42,7 @@ export class Feed {
           if (run !== this.run) return;
           clearTimeout(silence);
           silence = setTimeout(() => abort.abort(), SILENCE);
-          if (name === "refused") return this.on.denied(401, told.message);
+          if (name === "refused") return this.on.denied(told.code, told.message);
           if (name === "bye") break;
           pause = FIRST;
           lost = false;

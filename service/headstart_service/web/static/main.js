@@ -36,7 +36,7 @@ const feed = new Feed({
   },
   denied(code, text) {
     byId("link").dataset.state = "lost";
-    if (code === 401 || state.token) {
+    if (code === 401) {
       say(byId("link"), "A token is needed");
       show(byId("board"), false);
       show(byId("login"), true);
@@ -46,7 +46,11 @@ const feed = new Feed({
       byId("login-namespace").value = state.namespace;
       byId("token").focus();
     } else {
+      // The token is good, if there is one: it may be the namespace that it lacks.
       say(byId("link"), "Refused");
+      show(byId("login"), false);
+      show(byId("board"), false);
+      show(byId("leave"), Boolean(state.token));
       notice(text);
     }
   },
