@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from deploy.manifests import render
+from deploy.manifests import overlay, render
 from headstart_service.cli import main
 from headstart_service.settings import Settings, variable
 
@@ -67,6 +68,31 @@ def test_every_command_exists(command: str, capsys: pytest.CaptureFixture[str]):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"headstart {command}" in capsys.readouterr().out
+
+
+def pasted(part: str) -> list[dict[str, Any]]:
+    """What `overlays/prod` becomes with the lines that the page has under what begins so."""
+    lines = yaml.safe_load(TEXT.split(part)[1].split("```yaml\n")[1].split("```")[0])
+    components = [Path(path).name for path in lines.pop("components", ())]
+    return [each for each in yaml.safe_load_all(overlay("overlays/prod", components, **lines))]
+
+
+def one(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    [found] = [e for e in rendered if (e["kind"], e["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def test_the_patch_for_another_collector_reaches_the_right_rule():
+    rendered = pasted("**Another collector**")
+    [data] = [each["data"] for each in rendered if each["kind"] == "ConfigMap"]
+    assert data["HEADSTART_TRACING"] == "true"
+    assert data["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.observability:4317"
+    rule = one(rendered, "NetworkPolicy", "headstart")["spec"]["egress"][-1]
+    assert rule["ports"] == [{"port": 4317, "protocol": "TCP"}]
+    [to] = rule["to"]
+    assert to["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "observability"
+    }
 
 
 def test_what_kubectl_is_told_to_look_at_is_there():
