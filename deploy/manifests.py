@@ -61,10 +61,10 @@ PyCompose.from_json(sys.stdin.read()).validate()
 
 def render(name: str) -> str:
     """One combination as YAML. Raises CalledProcessError, after showing what went wrong."""
-    return overlay(*COMBINATIONS[name])
+    return kustomized(*COMBINATIONS[name])
 
 
-def overlay(start: str, components: Sequence[str] = (), **more: Any) -> str:
+def kustomized(start: str, components: Sequence[str] = (), **more: Any) -> str:
     """What an overlay of `start` with these components, and with `more` fields, is as YAML.
 
     Raises CalledProcessError, after showing what went wrong.

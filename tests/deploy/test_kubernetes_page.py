@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.manifests import overlay, render
+from deploy.manifests import kustomized, render
 from headstart_service.cli import main
 from headstart_service.settings import Settings, variable
 
@@ -74,7 +74,7 @@ def pasted(part: str) -> list[dict[str, Any]]:
     """What `overlays/prod` becomes with the lines that the page has under what begins so."""
     lines = yaml.safe_load(TEXT.split(part)[1].split("```yaml\n")[1].split("```")[0])
     components = [Path(path).name for path in lines.pop("components", ())]
-    return [each for each in yaml.safe_load_all(overlay("overlays/prod", components, **lines))]
+    return list(yaml.safe_load_all(kustomized("overlays/prod", components, **lines)))
 
 
 def one(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
