@@ -36,7 +36,7 @@ COMBINATIONS: Mapping[str, tuple[str, Sequence[str]]] = {
         if path.name != "keda-nights"  # which changes components/keda
     },
     "base-keda-nights": ("base", ("keda", "keda-nights")),
-    "base-observed": ("base", ("servicemonitor", "tokens")),
+    "base-observed": ("base", ("servicemonitor", "prometheusrule", "tokens")),
     "base-traced": ("base", ("networkpolicy", "otlp")),
     "base-sentinel": ("base", ("networkpolicy", "keda", "redis-sentinel")),
     "base-cluster": ("base", ("networkpolicy", "keda", "redis-cluster")),
@@ -48,7 +48,7 @@ COMBINATIONS: Mapping[str, tuple[str, Sequence[str]]] = {
 """What is rendered and checked: what a kustomization starts from, and the components it adds."""
 _CUSTOM = re.compile(
     r"WARN .*Couldn't find schema for kind "
-    r"(Certificate|ScaledObject|TriggerAuthentication|ServiceMonitor) with .*"
+    r"(Certificate|ScaledObject|TriggerAuthentication|ServiceMonitor|PrometheusRule) with .*"
 )
 """Resources of operators, whose fields tests/deploy checks as far as they are used here."""
 

@@ -95,6 +95,14 @@ def test_the_patch_for_another_collector_reaches_the_right_rule():
     }
 
 
+def test_the_label_that_the_operators_prometheus_selects_is_on_the_monitor_and_the_rules():
+    rendered = pasted("**Prometheus** finds")
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        labels = one(rendered, kind, "headstart")["metadata"]["labels"]
+        assert labels["release"] == "kube-prometheus-stack"
+        assert labels["app.kubernetes.io/name"] == "headstart"
+
+
 def test_what_kubectl_is_told_to_look_at_is_there():
     for namespace, name in (("headstart-dev", "overlay-dev"), ("headstart", "overlay-prod")):
         there = {
