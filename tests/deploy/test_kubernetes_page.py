@@ -95,6 +95,17 @@ def test_the_patch_for_another_collector_reaches_the_right_rule():
     }
 
 
+def test_the_certificate_of_another_namespace_has_the_names_of_the_first():
+    [usual] = [e for e in yaml.safe_load_all(render("overlay-prod")) if e["kind"] == "Certificate"]
+    rendered = pasted("**Another namespace**")
+    assert {each["metadata"].get("namespace", "games") for each in rendered} == {"games"}
+    one(rendered, "Namespace", "games")
+    other = one(rendered, "Certificate", "headstart")
+    assert other["spec"]["dnsNames"] == [
+        re.sub(r"\.headstart\b", ".games", name) for name in usual["spec"]["dnsNames"]
+    ]
+
+
 def test_the_label_that_the_operators_prometheus_selects_is_on_the_monitor_and_the_rules():
     rendered = pasted("**Prometheus** finds")
     for kind in ("ServiceMonitor", "PrometheusRule"):

@@ -322,6 +322,21 @@ def test_no_component_but_networkpolicy_makes_policies():
             assert not of_kind(name, "NetworkPolicy"), name
 
 
+def test_the_certificate_has_every_name_that_a_client_may_use():
+    name = "overlay-prod"
+    [certificate] = of_kind(name, "Certificate")
+    namespace = certificate["metadata"]["namespace"]
+    services = [
+        service["metadata"]["name"]
+        for service in of_kind(name, "Service")
+        if "grpc" in {port["name"] for port in service["spec"]["ports"]}
+    ]
+    assert len(services) == 2
+    suffixes = (*("", f".{namespace}"), f".{namespace}.svc", f".{namespace}.svc.cluster.local")
+    wanted = {service + suffix for service in services for suffix in suffixes} | {"localhost"}
+    assert set(certificate["spec"]["dnsNames"]) == wanted
+
+
 def test_the_monitor_finds_the_pods_of_both_kinds():
     name = "overlay-prod"
     [monitor] = of_kind(name, "ServiceMonitor")
