@@ -114,6 +114,27 @@ def test_the_label_that_the_operators_prometheus_selects_is_on_the_monitor_and_t
         assert labels["app.kubernetes.io/name"] == "headstart"
 
 
+@pytest.mark.parametrize("name", ["overlay-dev", "overlay-prod"])
+def test_an_upgrade_begins_with_the_worker_and_all_that_it_reads_and_without_the_api(name: str):
+    [(label, value)] = re.findall(r"kubectl apply -k \S+ -l '([\w./]+)!=(\w+)'", TEXT)
+    there = list(yaml.safe_load_all(render(name)))
+    first = [each for each in there if each["metadata"].get("labels", {}).get(label) != value]
+    assert not [each for each in first if each["metadata"]["name"].startswith("headstart-api")]
+    spec = one(first, "Deployment", "headstart-worker")["spec"]["template"]["spec"]
+    one(first, "ServiceAccount", spec["serviceAccountName"])
+    [container] = spec["containers"]
+    for source in container["envFrom"]:
+        one(first, "ConfigMap", source["configMapRef"]["name"])
+    secrets = {each["metadata"]["name"] for each in there if each["kind"] == "Secret"}
+    assert secrets <= {each["metadata"]["name"] for each in first if each["kind"] == "Secret"}
+    # And what is left out is the API's.
+    left = [each for each in there if each not in first]
+    assert {("Deployment", "headstart-api")} <= {
+        (each["kind"], each["metadata"]["name"]) for each in left
+    }
+    assert not [each for each in left if "worker" in each["metadata"]["name"]]
+
+
 def test_what_kubectl_is_told_to_look_at_is_there():
     for namespace, name in (("headstart-dev", "overlay-dev"), ("headstart", "overlay-prod")):
         there = {
