@@ -10,7 +10,7 @@ POLICY := .venv-policy
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-languages test-browser test-observability rules soak fuzz audit lock licences docs image image-test image-clean manifests demo demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos test-languages test-browser test-observability rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ lock: setup  ## Write the images' requirement files anew, with hashes, from cons
 
 licences: setup  ## Write docs/licences.md anew
 	@$(BIN)/python -m deploy.licences
+
+prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL stands before their pages
+	@$(BIN)/python -m deploy.prometheusrule --runbooks '$(RUNBOOKS)'
 
 docs: setup  ## Write docs/settings.md anew
 	@$(BIN)/python -m deploy.settings_page

@@ -56,7 +56,7 @@ def locked() -> list[str]:
     """Where the images' requirement files differ from constraints.txt, or would need more."""
     pinned = pins(CONSTRAINTS)
     complaints = []
-    wanted_in = {path: needed(extra) for extra, path in LOCKS.items()}
+    wanted_in = {path: needed(extras) for extras, path in LOCKS.items()}
     for path, wanted in (*wanted_in.items(), (BACKEND_LOCK, needed_to_build())):
         lock = pins(path)
         complaints += [f"{path.name}: no hash for {line}" for line in unhashed(path)]

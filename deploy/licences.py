@@ -17,11 +17,11 @@ ALLOWED = frozenset(
     }
 )
 """Licences under which a service may use a library unchanged, at no duty but to name it."""
-_FIRST = "headstart[worker,embedded]"
+_EXTRAS = "worker,embedded,tracing"
 _HEADING = f"""\
 # Licences
 
-Of all that `{_FIRST}` needs, as its own metadata say. `make audit` refuses what
+Of all that `headstart[{_EXTRAS}]` needs, as its own metadata say. `make audit` refuses what
 `deploy/licences.py` does not list, and `make licences` writes this table. Versions are those of
 `constraints.txt`.
 
@@ -70,7 +70,7 @@ class Licence(NamedTuple):
 def licences() -> list[Licence]:
     """Of all runtime dependencies, by name."""
     pinned = pins(CONSTRAINTS)
-    names = sorted(needed("worker") | needed("embedded"))
+    names = sorted(needed(_EXTRAS))
     return [Licence(name, pinned.get(name, "?"), _expression(name)) for name in names]
 
 

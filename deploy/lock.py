@@ -1,7 +1,7 @@
 """Write the requirement files that have hashes: `make lock`, after constraints.txt changed.
 
-pip resolves each extra under constraints.txt, downloads nothing that it need not, and reports the
-file that it would install for this Python and platform, with its hash.
+pip resolves each image's extras under constraints.txt, downloads nothing that it need not, and
+reports the file that it would install for this Python and platform, with its hash.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ pip resolves for the release that runs it; a base image may have another.
 
 def main() -> None:
     """Resolve and write all of them."""
-    for extra, path in LOCKS.items():
-        found = _resolved(f"{ROOT}[{extra}]", *_OLDER)
-        path.write_text(_locked(f"headstart[{extra}]", path.name, found))
+    for extras, path in LOCKS.items():
+        found = _resolved(f"{ROOT}[{extras}]", *_OLDER)
+        path.write_text(_locked(f"headstart[{extras}]", path.name, found))
         print(f"wrote {path.relative_to(ROOT)}")
     BACKEND_LOCK.write_text(_locked(BACKEND, BACKEND_LOCK.name, _resolved(BACKEND)))
     print(f"wrote {BACKEND_LOCK.relative_to(ROOT)}")

@@ -36,17 +36,19 @@ COMBINATIONS: Mapping[str, tuple[str, Sequence[str]]] = {
         if path.name != "keda-nights"  # which changes components/keda
     },
     "base-keda-nights": ("base", ("keda", "keda-nights")),
-    "base-observed": ("base", ("servicemonitor", "tokens")),
+    "base-observed": ("base", ("servicemonitor", "prometheusrule", "tokens")),
+    "base-traced": ("base", ("networkpolicy", "otlp")),
     "base-sentinel": ("base", ("networkpolicy", "keda", "redis-sentinel")),
     "base-cluster": ("base", ("networkpolicy", "keda", "redis-cluster")),
     "prod-nights": ("overlays/prod", ("keda-nights",)),
     "prod-sentinel": ("overlays/prod", ("redis-sentinel",)),
     "prod-cluster": ("overlays/prod", ("redis-cluster",)),
+    "prod-traced": ("overlays/prod", ("otlp",)),
 }
 """What is rendered and checked: what a kustomization starts from, and the components it adds."""
 _CUSTOM = re.compile(
     r"WARN .*Couldn't find schema for kind "
-    r"(Certificate|ScaledObject|TriggerAuthentication|ServiceMonitor) with .*"
+    r"(Certificate|ScaledObject|TriggerAuthentication|ServiceMonitor|PrometheusRule) with .*"
 )
 """Resources of operators, whose fields tests/deploy checks as far as they are used here."""
 
@@ -59,23 +61,29 @@ PyCompose.from_json(sys.stdin.read()).validate()
 
 def render(name: str) -> str:
     """One combination as YAML. Raises CalledProcessError, after showing what went wrong."""
-    start, components = COMBINATIONS[name]
+    return kustomized(*COMBINATIONS[name])
+
+
+def kustomized(start: str, components: Sequence[str] = (), **more: Any) -> str:
+    """What an overlay of `start` with these components, and with `more` fields, is as YAML.
+
+    Raises CalledProcessError, after showing what went wrong.
+    """
     with tempfile.TemporaryDirectory() as directory:
         here = Path(directory).resolve()
 
         def path(to: str) -> str:
             return os.path.relpath((KUBERNETES / to).resolve(), here)
 
-        lines = [
-            "apiVersion: kustomize.config.k8s.io/v1beta1",
-            "kind: Kustomization",
-            *(["namespace: headstart"] if start == "base" else []),
-            "resources:",
-            f"  - {path(start)}",
-            "components:" if components else "",
-            *(f"  - {path(f'components/{component}')}" for component in components),
-        ]
-        (here / "kustomization.yaml").write_text("\n".join(lines))
+        fields = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            **({"namespace": "headstart"} if start == "base" else {}),
+            "resources": [path(start)],
+            "components": [path(f"components/{component}") for component in components],
+            **more,
+        }
+        (here / "kustomization.yaml").write_text(yaml.safe_dump(fields))
         kubectl = Path(sys.executable).with_name("kubectl")
         command = [str(kubectl), "kustomize", str(here)]
         return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout  # noqa: S603

@@ -1,4 +1,4 @@
-"""What constraints.txt pins, what the images' requirement files pin, and what an extra needs."""
+"""What constraints.txt pins, what the images' requirement files pin, and what extras need."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 LOCKS = {
-    "server": ROOT / "deploy" / "requirements-api.txt",
-    "worker": ROOT / "deploy" / "requirements-worker.txt",
+    "server,tracing": ROOT / "deploy" / "requirements-api.txt",
+    "worker,tracing": ROOT / "deploy" / "requirements-worker.txt",
 }
-"""The requirement file of the image for each extra."""
+"""The requirement file of each image, by its extras: HEADSTART_TRACING must find its packages."""
 BACKEND = "hatchling"
 BACKEND_LOCK = ROOT / "deploy" / "requirements-build.txt"
 """What makes our own wheel in an image's build, and its requirement file."""
@@ -68,12 +68,12 @@ def public(version: str) -> str:
     return version.partition("+")[0]
 
 
-def needed(extra: str) -> set[str]:
-    """The distributions that `headstart[extra]` needs here, whatever they need included.
+def needed(extras: str) -> set[str]:
+    """The distributions that `headstart[extras]` needs here, whatever they need included.
 
-    Raises PackageNotFoundError when one is not installed.
+    Several extras are separated by commas. Raises PackageNotFoundError when one is not installed.
     """
-    return _needed("headstart", extra)
+    return _needed("headstart", extras)
 
 
 def needed_to_build() -> set[str]:
@@ -81,16 +81,16 @@ def needed_to_build() -> set[str]:
     return {BACKEND} | _needed(BACKEND, "")
 
 
-def _needed(whose: str, extra: str) -> set[str]:
+def _needed(whose: str, of_extras: str) -> set[str]:
     found: set[str] = set()
-    waiting = [(whose, frozenset({extra}))]
+    waiting = [(whose, frozenset(of_extras.split(",")))]
     seen = set(waiting)
     while waiting:
         name, extras = waiting.pop()
         try:
             requirements = distribution(name).requires or []
         except PackageNotFoundError as error:
-            raise PackageNotFoundError(f"{name}, which {whose}[{extra}] needs") from error
+            raise PackageNotFoundError(f"{name}, which {whose}[{of_extras}] needs") from error
         for text in requirements:
             wanted = Requirement(text)
             if wanted.marker and not any(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from deploy.manifests import render
+from deploy.manifests import kustomized, render
 from headstart_service.cli import main
 from headstart_service.settings import Settings, variable
 
@@ -67,6 +68,71 @@ def test_every_command_exists(command: str, capsys: pytest.CaptureFixture[str]):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"headstart {command}" in capsys.readouterr().out
+
+
+def pasted(part: str) -> list[dict[str, Any]]:
+    """What `overlays/prod` becomes with the lines that the page has under what begins so."""
+    lines = yaml.safe_load(TEXT.split(part)[1].split("```yaml\n")[1].split("```")[0])
+    components = [Path(path).name for path in lines.pop("components", ())]
+    return list(yaml.safe_load_all(kustomized("overlays/prod", components, **lines)))
+
+
+def one(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    [found] = [e for e in rendered if (e["kind"], e["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def test_the_patch_for_another_collector_reaches_the_right_rule():
+    rendered = pasted("**Another collector**")
+    [data] = [each["data"] for each in rendered if each["kind"] == "ConfigMap"]
+    assert data["HEADSTART_TRACING"] == "true"
+    assert data["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.observability:4317"
+    rule = one(rendered, "NetworkPolicy", "headstart")["spec"]["egress"][-1]
+    assert rule["ports"] == [{"port": 4317, "protocol": "TCP"}]
+    [to] = rule["to"]
+    assert to["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "observability"
+    }
+
+
+def test_the_certificate_of_another_namespace_has_the_names_of_the_first():
+    [usual] = [e for e in yaml.safe_load_all(render("overlay-prod")) if e["kind"] == "Certificate"]
+    rendered = pasted("**Another namespace**")
+    assert {each["metadata"].get("namespace", "games") for each in rendered} == {"games"}
+    one(rendered, "Namespace", "games")
+    other = one(rendered, "Certificate", "headstart")
+    assert other["spec"]["dnsNames"] == [
+        re.sub(r"\.headstart\b", ".games", name) for name in usual["spec"]["dnsNames"]
+    ]
+
+
+def test_the_label_that_the_operators_prometheus_selects_is_on_the_monitor_and_the_rules():
+    rendered = pasted("**Prometheus** finds")
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        labels = one(rendered, kind, "headstart")["metadata"]["labels"]
+        assert labels["release"] == "kube-prometheus-stack"
+        assert labels["app.kubernetes.io/name"] == "headstart"
+
+
+@pytest.mark.parametrize("name", ["overlay-dev", "overlay-prod"])
+def test_an_upgrade_begins_with_the_worker_and_all_that_it_reads_and_without_the_api(name: str):
+    [(label, value)] = re.findall(r"kubectl apply -k \S+ -l '([\w./]+)!=(\w+)'", TEXT)
+    there = list(yaml.safe_load_all(render(name)))
+    first = [each for each in there if each["metadata"].get("labels", {}).get(label) != value]
+    assert not [each for each in first if each["metadata"]["name"].startswith("headstart-api")]
+    spec = one(first, "Deployment", "headstart-worker")["spec"]["template"]["spec"]
+    one(first, "ServiceAccount", spec["serviceAccountName"])
+    [container] = spec["containers"]
+    for source in container["envFrom"]:
+        one(first, "ConfigMap", source["configMapRef"]["name"])
+    secrets = {each["metadata"]["name"] for each in there if each["kind"] == "Secret"}
+    assert secrets <= {each["metadata"]["name"] for each in first if each["kind"] == "Secret"}
+    # And what is left out is the API's.
+    left = [each for each in there if each not in first]
+    assert {("Deployment", "headstart-api")} <= {
+        (each["kind"], each["metadata"]["name"]) for each in left
+    }
+    assert not [each for each in left if "worker" in each["metadata"]["name"]]
 
 
 def test_what_kubectl_is_told_to_look_at_is_there():

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from opentelemetry.sdk import environment_variables
 
 from deploy.manifests import COMBINATIONS, KUBERNETES, render
 from headstart_service.settings import Settings, load_settings, variable
@@ -17,6 +19,7 @@ from headstart_service.store.keys import GROUP, PartitionKeys
 Resource: TypeAlias = Mapping[str, Any]
 DEFAULTS = Settings.model_fields
 VARIABLES = {variable(name) for name in DEFAULTS}
+OF_OTHERS = {name for name in dir(environment_variables) if name.startswith("OTEL_")}
 SCALED = [name for name, (_, parts) in COMBINATIONS.items() if "keda" in parts or "prod" in name]
 
 
@@ -129,7 +132,7 @@ def test_ports_are_those_that_the_settings_give(name: str):
 def test_every_variable_is_a_setting_with_a_right_value(name: str, monkeypatch: pytest.MonkeyPatch):
     for workload in ("headstart-api", "headstart-worker"):
         given = environment(name, workload)
-        assert set(given) <= VARIABLES, set(given) - VARIABLES
+        assert set(given) <= VARIABLES | OF_OTHERS, set(given) - VARIABLES - OF_OTHERS
         for variable_name, value in given.items():
             monkeypatch.setenv(variable_name, value)
         load_settings({})  # raises for a wrong one
@@ -288,6 +291,50 @@ def test_production_has_tls_tokens_and_a_policy_for_all_pods():
         assert (
             named("overlay-prod", "Service", service)["spec"]["ports"][0]["appProtocol"] == "https"
         )
+
+
+@pytest.mark.parametrize("name", [name for name in COMBINATIONS if name.endswith("-traced")])
+def test_traced_pods_are_told_of_a_collector_that_their_policy_lets_them_reach(name: str):
+    [policy] = [
+        each["spec"]
+        for each in of_kind(name, "NetworkPolicy")
+        if each["metadata"]["name"] == "headstart"
+    ]
+    for workload, metadata, _ in pods(name):
+        given = environment(name, workload)
+        assert given["HEADSTART_TRACING"] == "true"
+        collector = urlsplit(given["OTEL_EXPORTER_OTLP_ENDPOINT"])
+        assert collector.hostname is not None
+        namespace = collector.hostname.partition(".")[2]
+        selector = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+        assert fits(policy["podSelector"]["matchLabels"], metadata["labels"])
+        assert {
+            "to": [{"namespaceSelector": selector}],
+            "ports": [{"port": collector.port, "protocol": "TCP"}],
+        } in policy["egress"]
+
+
+def test_no_component_but_networkpolicy_makes_policies():
+    # A policy isolates whom it selects, and the rules that would be needed then are there alone.
+    for name in COMBINATIONS:
+        start, components = COMBINATIONS[name]
+        if start == "base" and "networkpolicy" not in components:
+            assert not of_kind(name, "NetworkPolicy"), name
+
+
+def test_the_certificate_has_every_name_that_a_client_may_use():
+    name = "overlay-prod"
+    [certificate] = of_kind(name, "Certificate")
+    namespace = certificate["metadata"]["namespace"]
+    services = [
+        service["metadata"]["name"]
+        for service in of_kind(name, "Service")
+        if "grpc" in {port["name"] for port in service["spec"]["ports"]}
+    ]
+    assert len(services) == 2
+    suffixes = (*("", f".{namespace}"), f".{namespace}.svc", f".{namespace}.svc.cluster.local")
+    wanted = {service + suffix for service in services for suffix in suffixes} | {"localhost"}
+    assert set(certificate["spec"]["dnsNames"]) == wanted
 
 
 def test_the_monitor_finds_the_pods_of_both_kinds():

@@ -110,6 +110,7 @@ def look(image: Image, target: str) -> None:
     for unwanted in {"pip", "setuptools"} if target == "api" else {"pip"}:
         assert unwanted not in packages, f"{unwanted} is in it"
     heavy = {"torch", "numpy", "transformers", "anthropic"}
+    assert "opentelemetry" in packages, "HEADSTART_TRACING would end it"
     assert heavy <= packages if target == "worker" else not heavy & packages
     compiled = list((home / "code" / "headstart_service").glob("__pycache__/app.*.pyc"))
     assert compiled, "no bytecode"

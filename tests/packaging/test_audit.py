@@ -33,9 +33,11 @@ def test_the_table_of_licences_is_current():
     assert TABLE.read_text() == table(), "run `make licences`"
 
 
-@pytest.mark.parametrize("extra", LOCKS)
-def test_the_images_get_what_constraints_pin_with_hashes_and_no_path_of_this_machine(extra: str):
-    path = LOCKS[extra]
+API, WORKER = LOCKS.values()
+
+
+@pytest.mark.parametrize("path", LOCKS.values(), ids=LOCKS)
+def test_the_images_get_what_constraints_pin_with_hashes_and_no_path_of_this_machine(path: Path):
     pinned = pins(CONSTRAINTS)
     assert {name: public(version) for name, version in pins(path).items()} == {
         name: pinned[name] for name in pins(path)
@@ -46,9 +48,16 @@ def test_the_images_get_what_constraints_pin_with_hashes_and_no_path_of_this_mac
 
 
 def test_torch_is_the_build_without_cuda():
-    assert pins(LOCKS["worker"])["torch"].endswith("+cpu")
-    assert "torch" not in pins(LOCKS["server"])
-    assert not [name for name in pins(LOCKS["worker"]) if name.startswith("nvidia")]
+    assert pins(WORKER)["torch"].endswith("+cpu")
+    assert "torch" not in pins(API)
+    assert not [name for name in pins(WORKER) if name.startswith("nvidia")]
+
+
+@pytest.mark.parametrize("path", LOCKS.values(), ids=LOCKS)
+def test_the_images_can_trace(path: Path):
+    wanted = needed("tracing")
+    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc"} <= wanted
+    assert wanted <= set(pins(path))
 
 
 def test_what_an_extra_needs_is_found_through_markers_and_extras():
@@ -56,6 +65,7 @@ def test_what_an_extra_needs_is_found_through_markers_and_extras():
     assert {"grpcio", "protobuf", "hiredis", "uvloop", "h11", "anyio"} <= wanted
     assert not wanted & {"torch", "pytest", "numpy", "headstart"}
     assert wanted < needed("worker")
+    assert needed("server,tracing") == wanted | needed("tracing") > wanted
     assert requires("headstart")
 
 
@@ -82,9 +92,9 @@ def test_a_lock_without_a_hash_or_a_dependency_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     lock = tmp_path / "requirements-api.txt"
-    text = LOCKS["server"].read_text().replace("h11==", "idle==", 1)
+    text = API.read_text().replace("h11==", "idle==", 1)
     lock.write_text(text + "redis==8.1.0\n")
-    monkeypatch.setattr(audit, "LOCKS", {"server": lock})
+    monkeypatch.setattr(audit, "LOCKS", {"server,tracing": lock})
     told = "\n".join(audit.locked())
     for part in ("no hash for redis==8.1.0", "h11 is missing", "nobody needs idle"):
         assert part in told
