@@ -269,13 +269,14 @@ def test_a_token_is_asked_for_and_shows_its_namespaces_alone(new_page: Any, tmp_
         expect(page.get_by_role("dialog")).to_contain_text("none yet")
         assert page.get_by_role("button", name="Cancel this run").count() == 0
         page.keyboard.press("Escape")
+        expect(page).to_have_url(re.compile(r"/$"))  # closed, and the focus is where it was
         page.locator("#namespace").fill("shup")
-        page.keyboard.press("Enter")
+        page.locator("#namespace").press("Enter")
         expect(page.locator("#notice")).to_contain_text("lacks read in 'shup'")
         expect(page.get_by_label("Token", exact=True)).to_be_hidden()
         expect(page.locator("#board")).to_be_hidden()
         page.locator("#namespace").fill("shop")
-        page.keyboard.press("Enter")
+        page.locator("#namespace").press("Enter")
         expect(page.locator("#link")).to_have_text("Live")
         expect(page.locator("#notice")).to_be_hidden()
         row(page, "live", "of-shop").get_by_role("link").click()
