@@ -143,7 +143,7 @@ async def observed(valkey: Valkey, directory: Path) -> AsyncIterator[Asked]:
     """A Prometheus that has seen a server with a worker, and another worker, under load."""
     ca = authority(directory, "ca")
     own = signed(ca, directory, "server")
-    tokens = tokens_of(ops=("*", "metrics"))
+    tokens = tokens_of(caller=("*", "admin"), scraper=("*", "metrics"))
     with MessagesApi() as language_model:
         language_model.script(Reply.status(529), Reply.status(401))
         environment = {
@@ -158,8 +158,8 @@ async def observed(valkey: Valkey, directory: Path) -> AsyncIterator[Asked]:
             worker(valkey.url, **environment) as alone,
         ):
             targets = [await http_of(server), await http_of(alone)]
-            token = tokens.by_name["ops"]
-            loading = asyncio.create_task(load(address, ca.cert, token))
+            token = tokens.by_name["scraper"]
+            loading = asyncio.create_task(load(address, ca.cert, tokens.by_name["caller"]))
             try:
                 async with prometheus(directory, targets, token) as url:
                     bearer = f"Bearer {token}"
