@@ -2,7 +2,7 @@
 
 Every key of a partition carries the hash tag `{P}`, so that in a cluster all of a transition's
 keys are in one slot. A run's record has a TTL. The other keys of a partition live as long as
-the store does; there are nine of them (`FIXED`), whatever the number of runs:
+the store does; there are thirteen of them (`FIXED`), whatever the number of runs:
 
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
     headstart:{P}:jobs                    stream  queued runs; consumer group `workers`
@@ -10,6 +10,10 @@ the store does; there are nine of them (`FIXED`), whatever the number of runs:
     headstart:{P}:unread, :read           zset    ended runs -> when they ended, or were asked for
                                                   again: the order in which they are evicted
     headstart:{P}:status:<status>         zset    runs of that status, in the order of their names
+    headstart:{P}:waiting                 zset    pending member -> by when it is needed, in microseconds
+    headstart:{P}:tickets                 hash    stream entry that a worker claimed -> its member
+    headstart:{P}:ledger                  hash    what became of the work of all runs, in sums
+    headstart:{P}:unsettled               hash    member -> its work, until it is known what became of it
 
     headstart:{0}:workers                 hash    worker -> until when, and what it says of itself;
                                                   with a TTL, in the first partition alone
@@ -27,7 +31,10 @@ from functools import cached_property
 from ..domain import RunKey, Status
 
 GROUP = "workers"
-FIXED = ("jobs", "expiry", "unread", "read", *(f"status:{status}" for status in Status))
+FIXED = (
+    *("jobs", "expiry", "unread", "read", *(f"status:{status}" for status in Status)),
+    *("waiting", "tickets", "ledger", "unsettled"),
+)
 
 
 def member(key: RunKey) -> str:

@@ -6,6 +6,7 @@ local jobs, expiry, unread, read = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local with_status = {
   pending = KEYS[5], in_progress = KEYS[6], completed = KEYS[7], failed = KEYS[8], cancelled = KEYS[9],
 }
+local waiting, tickets, ledger, unsettled = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 local channel, record_prefix, group = ARGV[1], ARGV[2], ARGV[3]
 
 -- Microseconds since the epoch, by this server's clock. A double holds them exactly until 2255.

@@ -1,0 +1,32 @@
+"""What a step's work costs: CPU seconds and tokens of language models.
+
+A try of a step runs with a meter of its own as the context's. Whoever computes for several steps at
+once, such as a provider that shares batches, tells each caller's meter its share with `spend`.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(slots=True)
+class Meter:
+    """The cost of one step, all its tries together."""
+
+    cpu_seconds: float = 0.0
+    llm_tokens: int = 0
+    """Read and written, of every request that was answered."""
+
+
+METER: Final[ContextVar[Meter | None]] = ContextVar("headstart_meter", default=None)
+"""The meter of the step that runs in this context."""
+
+
+def spend(*, cpu_seconds: float = 0.0, llm_tokens: int = 0) -> None:
+    """Add to the meter of the step that runs in this context; does nothing outside of one."""
+    meter = METER.get()
+    if meter is not None:
+        meter.cpu_seconds += cpu_seconds
+        meter.llm_tokens += llm_tokens
