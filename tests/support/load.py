@@ -69,7 +69,8 @@ class Load:
         self.verdict = Verdict()
         self.numbers = 0
         self.pause = 0.0
-        self.under_way = 0
+        self.under_way: set[int] = set()
+        """The numbers of the runs that their callers have not seen to their end."""
         self._client = client
         self._name = name
         self._forgets = forgets
@@ -97,11 +98,11 @@ class Load:
         while self._open:
             number = self.numbers
             self.numbers += 1
-            self.under_way += 1
+            self.under_way.add(number)
             try:
                 await self.see_to_end(number)
             finally:
-                self.under_way -= 1
+                self.under_way.discard(number)
             await asyncio.sleep(self.pause)
 
     async def see_to_end(self, number: int) -> None:
