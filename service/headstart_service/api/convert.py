@@ -26,6 +26,7 @@ from ..domain import (
 )
 from ..engine.fragments import PROTO_STATE, report_fragment
 from ..engine.pipeline import Pipeline
+from ..engine.signatures import output_type
 from ..errors import InvalidRequest, Violation
 
 M = TypeVar("M", bound=Message)
@@ -216,6 +217,7 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             needs=pipeline.needs(step),
             required=step.required,
             max_attempts=step.max_attempts,
+            output_type=output_type(pipeline, step),
         )
         message.timeout.FromNanoseconds(round(step.timeout * 1e9))
     json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)

@@ -12,6 +12,7 @@ from typing import Any
 from ..domain import Claim, Status, StepRecord, StepState
 from ..errors import HeadstartError, StepFailed
 from .fragments import report_fragment
+from .limits import Limits, encoded
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
@@ -29,13 +30,17 @@ async def run(
     providers: Mapping[str, Any],
     ledger: RunLedger,
     observer: WorkObserver | None = None,
+    limits: Limits | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
+
+    A step that returns more than `limits` allow fails.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
     progress cannot be kept; either way no step of it is left running.
     """
-    return await _Run(claim, pipeline, providers, ledger, observer or WorkObservers()).to_end()
+    watching = observer or WorkObservers()
+    return await _Run(claim, pipeline, providers, ledger, watching, limits or Limits()).to_end()
 
 
 class _Run:
@@ -53,8 +58,10 @@ class _Run:
         providers: Mapping[str, Any],
         ledger: RunLedger,
         observer: WorkObserver,
+        limits: Limits,
     ) -> None:
         self._claim = claim
+        self._limits = limits
         self._lease = claim.lease
         self._observer = observer
         self._pipeline = pipeline
@@ -63,6 +70,7 @@ class _Run:
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self._digests = pipeline.step_digests(self._inputs)
         self._kept = claim.ended
+        self._held = sum(len(record.fragment) for record in claim.ended.values())
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._values: dict[str, Any] = {}
         self._waiting = [name for name in self._digests if name not in claim.ended]
@@ -184,7 +192,9 @@ class _Run:
             try:
                 async with limit:
                     value = await step.function(**self._arguments(step))
-                result = self._pipeline.codec.encode(step.name, value)
+                codec = self._pipeline.codec
+                value, result = await encoded(codec, step.name, value, self._limits)
+                self._held = self._limits.admit(self._held, len(result))
             except StepFailed as failure:
                 error, retry = str(failure), failure.retry
             except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told

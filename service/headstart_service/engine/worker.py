@@ -8,12 +8,13 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..domain import Claim, Job, Lease, RunKey, Status, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .fields import fields
+from .limits import Limits
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
 from .ports import JobQueue, RunLedger
 from .registry import Registry
@@ -43,6 +44,8 @@ class WorkerRules:
     host: str = ""
     """The machine that operators see it on."""
     version: str = ""
+    limits: Limits = field(default_factory=Limits)
+    """How much steps may return."""
 
 
 class Worker:
@@ -274,7 +277,14 @@ class Worker:
                 reason = f"this worker has no pipeline {claim.pipeline}"
             else:
                 try:
-                    return await run(claim, pipeline, self._providers, self._ledger, self._observer)
+                    return await run(
+                        claim,
+                        pipeline,
+                        self._providers,
+                        self._ledger,
+                        self._observer,
+                        self._rules.limits,
+                    )
                 except (LeaseLost, StoreUnavailable):
                     raise
                 except Exception:
