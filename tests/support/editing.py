@@ -28,11 +28,14 @@ def _say(event: str, name: str, about: str) -> None:
         file.write(f"{event} {name} {about}\n")
 
 
+def _is_closed() -> bool:
+    return Path(os.environ["EDITING_GATE"]).exists()
+
+
 async def _work(name: str, about: str) -> None:
     _say("began", name, about)
-    gate = Path(os.environ["EDITING_GATE"])
     try:
-        while gate.exists():  # noqa: ASYNC110  # another process removes it
+        while _is_closed():  # noqa: ASYNC110  # another process opens it
             await asyncio.sleep(0.002)
     except asyncio.CancelledError:
         _say("stopped", name, about)

@@ -12,8 +12,9 @@ from ..domain import RunKey
 from .observe import Outcome
 
 HOLD: Final = 1.0
-"""Seconds that the steps of a replaced run go on, at most, until its next revision asks for them: it
-was queued when the run was replaced, and is claimed within milliseconds if this worker has a slot."""
+"""Seconds that the steps of a replaced run go on, at most, until its next revision asks for them.
+
+It was queued when the run was replaced: a worker with a free slot claims it within milliseconds."""
 
 
 @dataclass(slots=True, eq=False)

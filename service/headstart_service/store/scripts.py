@@ -63,7 +63,8 @@ def _source(name: str, arguments: tuple[str, ...]) -> str:
     unused = [a for a in arguments if not re.search(rf"\b{a}\b", body)]
     if unused:
         raise TypeError(f"{name}.lua does not use {', '.join(unused)}")
-    # With its memory full, Redis refuses a start, and a memo, before it has done anything; the rest may go on.
+    # With its memory full, Redis refuses a start, and a memo, before it has done anything; the
+    # rest may go on.
     header = "#!lua\n" if name in {"start", "memorise"} else "#!lua flags=allow-oom\n"
     parameters = ", ".join(("record", "member", *arguments, "..."))
     return header + _LIBRARY + _FUNCTION.format(parameters=parameters, body=body) + _LOOP
