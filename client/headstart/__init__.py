@@ -35,6 +35,7 @@ from headstart._results import (
     Stats,
     Status,
     StepDescription,
+    StepOrigin,
     StepReport,
     StepState,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "Stats",
     "Status",
     "StepDescription",
+    "StepOrigin",
     "StepReport",
     "StepState",
     "Tensor",

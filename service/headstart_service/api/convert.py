@@ -217,6 +217,8 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             needs=pipeline.needs(step),
             required=step.required,
             max_attempts=step.max_attempts,
+            version=step.version,
+            memo=step.memo,
             output_type=output_type(pipeline, step),
         )
         message.timeout.FromNanoseconds(round(step.timeout * 1e9))

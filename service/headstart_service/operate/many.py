@@ -91,7 +91,8 @@ async def _stats(client: Any, options: argparse.Namespace) -> int:
 
 async def _pipelines(client: Any, options: argparse.Namespace) -> int:
     pipelines = await client.list_pipelines()
-    rows = [("PIPELINE", "STEP", "NEEDS", "RETURNS", "KIND", "TIMEOUT", "ATTEMPTS")]
+    columns = ("NEEDS", "RETURNS", "KIND", "TIMEOUT", "ATTEMPTS", "VERSION", "MEMO")
+    rows = [("PIPELINE", "STEP", *columns)]
     graphs = []
     for pipeline in pipelines:
         needed = {step.name: step.needs for step in pipeline.steps}
@@ -100,8 +101,8 @@ async def _pipelines(client: Any, options: argparse.Namespace) -> int:
             kind = "required" if step.required else "optional"
             timeout = f"{step.timeout.total_seconds():g} s" if step.timeout else ""
             needs = ", ".join(step.needs)
-            how = (step.output_type, kind, timeout, f"{step.max_attempts}")
-            rows.append((pipeline.name, step.name, needs, *how))
+            more = f"{step.max_attempts}", step.version, "memo" if step.memo else ""
+            rows.append((pipeline.name, step.name, needs, step.output_type, kind, timeout, *more))
     shown = "\n".join([table(rows), *map(escaped, graphs)])
     show(pipelines, shown, as_json=options.json)
     return exit_codes.DONE
