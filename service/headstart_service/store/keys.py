@@ -74,6 +74,11 @@ class PartitionKeys:
         return self.fixed[0]
 
     @cached_property
+    def tickets(self) -> str:
+        """Which run each claimed job is for."""
+        return self.fixed[FIXED.index("tickets")]
+
+    @cached_property
     def events(self) -> str:
         """The channel of announcements."""
         return self._prefix + "events"
