@@ -44,6 +44,7 @@ def start_bridging(
     null_sample_count: int | None,
     ttl: float | timedelta | None,
     restart: bool,
+    expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of a bridging game."""
     try:
@@ -65,6 +66,7 @@ def start_bridging(
         ),
         ttl=_duration("ttl", ttl),
         restart=restart,
+        expected_need_in=_duration("expected_need_in", expected_need_in),
     )
 
 
@@ -76,6 +78,7 @@ def start(
     *,
     ttl: float | timedelta | None,
     restart: bool,
+    expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of any pipeline."""
     spec = pb.CustomSpec(pipeline=pipeline)
@@ -86,7 +89,12 @@ def start(
     except (TypeError, ValueError) as exc:
         raise _invalid("custom.inputs", f"must be JSON values: {exc}") from exc
     return pb.StartPrecomputeRequest(
-        namespace=namespace, key=key, custom=spec, ttl=_duration("ttl", ttl), restart=restart
+        namespace=namespace,
+        key=key,
+        custom=spec,
+        ttl=_duration("ttl", ttl),
+        restart=restart,
+        expected_need_in=_duration("expected_need_in", expected_need_in),
     )
 
 

@@ -254,6 +254,15 @@ class Claim:
     """The W3C trace context of the start that queued it, if that was traced."""
 
 
+class Spread(NamedTuple):
+    """How long something took lately, in microseconds."""
+
+    p50: int
+    p90: int
+    samples: int
+    """Of how many times that is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
     """What a worker says of itself, a few times a lease."""
@@ -269,6 +278,8 @@ class WorkerState:
     """How many it works on now."""
     started_us: int
     """When it began to take jobs, by its own clock."""
+    durations: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    """How long the steps of each pipeline took lately and, as "", its whole runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,11 @@ class Settings(BaseSettings):
         description="How many runs may wait or run at once, all replicas together; 0 for as many "
         "as are kept.",
     )
+    queue_order: str = Field(
+        "need",
+        pattern="^(need|arrival)$",
+        description="Which run is computed next: need, by when it is needed, or arrival.",
+    )
     max_waiters: int = Field(
         20_000,
         ge=1,

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .engine.durations import Durations
 from .engine.fields import fields
 from .engine.observe import WorkObserver, WorkObservers
 from .engine.ports import RunLedger
@@ -119,8 +120,11 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             host=socket.gethostname(),
             version=importlib.metadata.version("headstart"),
         )
+        durations = Durations()
+        queue.expected = durations.expected
         observers: list[WorkObserver] = [
             monitoring.work,
+            durations,
             WorkLog(rules.name, inputs=settings.log_inputs),
         ]
         ledger: RunLedger = queue
@@ -128,7 +132,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             # Outside the log, whose lines tell the ids of the spans that they are written in.
             observers.insert(0, traced.work(rules.name))
             ledger = traced.ledger(queue)
-        worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger)
+        worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger, durations)
         monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))

@@ -68,6 +68,9 @@ class Place(NamedTuple):
         return self if self.awaited else Place(-1, 0, now, declared=False)
 
 
+FIRST = Place(0, 0, 0, declared=False)
+
+
 class Ticket(NamedTuple):
     """What a claimed job is for."""
 
@@ -93,7 +96,7 @@ class Run:
     asked_at: int = 0
     """When it ended or was reused."""
     read: bool = False
-    place: Place = Place(0, 0, 0, declared=False)
+    place: Place = FIRST
     aside: bool = False
     """Whether it is set aside for the one job that was refused its last try."""
 

@@ -257,7 +257,7 @@ class RunLives(RuleBasedStateMachine):
             return min(mine, key=lambda key: mine[key].place.order, default=None)
         run = self.runs.get(ticket.key)
         its_own = run is not None and run.run == ticket.run
-        if its_own and (run.aside or run.status is Status.IN_PROGRESS and run.entry == job[1]):
+        if its_own and (run.aside or (run.status is Status.IN_PROGRESS and run.entry == job[1])):
             return ticket.key
         return None
 

@@ -30,14 +30,26 @@ def report_fragment(
     elapsed: float | None = None,
     attempts: int = 0,
     started_us: int = 0,
+    estimate: tuple[int, int] | None = None,
 ) -> bytes:
-    """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds."""
+    """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds.
+
+    `estimate` is in how many microseconds it ends: p50 and p90.
+    """
     report = pb.StepReport(
         state=PROTO_STATE[state], error=error, attempts=attempts, started_us=started_us
     )
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))
+    if estimate is not None:
+        report.estimate.p50.FromMicroseconds(estimate[0])
+        report.estimate.p90.FromMicroseconds(estimate[1])
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
+
+
+def started_of(step: str, fragment: bytes) -> int:
+    """When the step of this piece began, in microseconds since the epoch. Raises DecodeError."""
+    return pb.GetResultsResponse.FromString(fragment).steps[step].started_us
 
 
 def merged(fragments: bytes) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..domain import Claim, Job, Lease, RunKey, Status, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
+from .durations import Durations
 from .fields import fields
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
 from .ports import JobQueue, RunLedger
@@ -56,15 +57,18 @@ class Worker:
         rules: WorkerRules,
         observer: WorkObserver | None = None,
         ledger: RunLedger | None = None,
+        durations: Durations | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
-        What a run writes goes to the queue by way of `ledger`, if there is one.
+        What a run writes goes to the queue by way of `ledger`, if there is one. What the worker
+        says of itself tells of `durations`, too.
         """
         self._observer = observer or WorkObservers()
         self._queue = queue
         self._ledger = ledger or queue
         self._registry = registry
+        self._durations = durations or Durations()
         self._providers = providers
         self._rules = rules
         self._slots = asyncio.Semaphore(rules.concurrency)
@@ -302,6 +306,7 @@ class Worker:
             slots=self._rules.concurrency,
             busy=len(self._runs),
             started_us=self._started_us,
+            durations=self._durations.table(),
         )
         await self._queue.beat(state, self._rules.lease)
 

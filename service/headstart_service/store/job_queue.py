@@ -162,7 +162,8 @@ class RedisJobQueue:
         key = from_member(taken.decode(errors="replace"))
         job = Job(job.partition, job.entry, key, run.decode(errors="replace"))
         if not attempt:
-            return self._not_taken(job, rest[0])
+            self._not_taken(job, rest[0])
+            return None
         try:
             return _claim(job, attempt, rest)
         except (ValueError, LookupError):

@@ -64,7 +64,7 @@ class StoreRules:
     """Of the records, how many one namespace may have; 0 for no other limit."""
     failure_ttl: float
     by_need: bool = True
-    """Whether runs are claimed in the order in which they are needed, or in that of their starts."""
+    """Whether runs are claimed in the order in which they are needed, not in that of starts."""
 
     def __post_init__(self) -> None:
         limits = {
