@@ -117,7 +117,7 @@ async def test_a_damaged_record_and_a_run_that_is_given_up_are_told(
     told = await watched.told()
     assert value(told, "headstart_runs_given_up_total") == 1
     trips = "headstart_store_trip_duration_seconds_count"
-    assert value(told, trips, process="worker", command="claim") == MAX_TRIES + 1
+    assert value(told, trips, process="worker", command="claim") == MAX_TRIES + 2
     assert (await watched.store.status(job.key)).summary.error == "worker lost"
 
 
