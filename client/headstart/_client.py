@@ -152,6 +152,7 @@ class PrecomputeClient:
         null_sample_count: int | None = None,
         ttl: float | timedelta | None = None,
         restart: bool = False,
+        expected_need_in: float | timedelta | None = None,
         namespace: str | None = None,
         timeout: float | None = None,
     ) -> Started:
@@ -166,6 +167,9 @@ class PrecomputeClient:
             null_sample_count: Random bridges to score, 1 to 10000. Default: 100.
             ttl: How long results live after the run has ended. Default: the server's, 30 minutes.
             restart: Compute anew even what is computed, or under way, already.
+            expected_need_in: In how long the results are likely to be asked for, at most 7 days.
+                Default: at once. Runs that wait for a worker are taken in that order; one that
+                cannot be ready by then may be left for later, or given up when the queue is full.
             namespace: Instead of the client's.
             timeout: Seconds to wait for the answer, which does not wait for the run.
 
@@ -182,6 +186,7 @@ class PrecomputeClient:
             null_sample_count=null_sample_count,
             ttl=ttl,
             restart=restart,
+            expected_need_in=expected_need_in,
         )
         return _convert.started_from(
             await self._call(self._connection.stub.StartPrecompute, request, timeout)
@@ -195,6 +200,7 @@ class PrecomputeClient:
         *,
         ttl: float | timedelta | None = None,
         restart: bool = False,
+        expected_need_in: float | timedelta | None = None,
         namespace: str | None = None,
         timeout: float | None = None,
     ) -> Started:
@@ -206,7 +212,13 @@ class PrecomputeClient:
             ResourceExhausted: Every place is held by a run that has not ended.
         """
         request = _requests.start(
-            self._in(namespace), key, pipeline, inputs, ttl=ttl, restart=restart
+            self._in(namespace),
+            key,
+            pipeline,
+            inputs,
+            ttl=ttl,
+            restart=restart,
+            expected_need_in=expected_need_in,
         )
         return _convert.started_from(
             await self._call(self._connection.stub.StartPrecompute, request, timeout)

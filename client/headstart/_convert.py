@@ -25,6 +25,7 @@ from headstart._results import (
     Stats,
     Status,
     StepDescription,
+    StepEstimate,
     StepOrigin,
     StepReport,
     StepState,
@@ -94,6 +95,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
             error=report.error or None,
             elapsed=_elapsed(report, "elapsed", report.elapsed),
             attempts=report.attempts,
+            estimate=_estimate(report),
             origin=_known(_STEP_ORIGINS, report.origin, "step origin"),
         )
         for name, report in sorted(message.steps.items())
@@ -248,6 +250,12 @@ def _elapsed(message: Message, field: str, duration: Duration) -> timedelta | No
     if not message.HasField(field):
         return None
     return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1000)
+
+
+def _estimate(report: pb.StepReport) -> StepEstimate | None:
+    p50 = _elapsed(report.estimate, "p50", report.estimate.p50)
+    p90 = _elapsed(report.estimate, "p90", report.estimate.p90)
+    return None if p50 is None or p90 is None else StepEstimate(p50=p50, p90=p90)
 
 
 def _known(table: Mapping[int, T], number: int, what: str) -> T:

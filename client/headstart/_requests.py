@@ -45,6 +45,7 @@ def start_bridging(
     null_sample_count: int | None,
     ttl: float | timedelta | None,
     restart: bool,
+    expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of a bridging game."""
     try:
@@ -66,6 +67,7 @@ def start_bridging(
         ),
         ttl=_duration("ttl", ttl),
         restart=restart,
+        expected_need_in=_duration("expected_need_in", expected_need_in),
     )
 
 
@@ -77,6 +79,7 @@ def start(
     *,
     ttl: float | timedelta | None,
     restart: bool,
+    expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of any pipeline."""
     spec = pb.CustomSpec(pipeline=pipeline)
@@ -87,7 +90,12 @@ def start(
     except (TypeError, ValueError) as exc:
         raise _invalid("custom.inputs", f"must be JSON values: {exc}") from exc
     return pb.StartPrecomputeRequest(
-        namespace=namespace, key=key, custom=spec, ttl=_duration("ttl", ttl), restart=restart
+        namespace=namespace,
+        key=key,
+        custom=spec,
+        ttl=_duration("ttl", ttl),
+        restart=restart,
+        expected_need_in=_duration("expected_need_in", expected_need_in),
     )
 
 

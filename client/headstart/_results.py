@@ -90,6 +90,16 @@ class RecipientType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepEstimate:
+    """In how long a step ends, as the service expected when it answered."""
+
+    p50: timedelta
+    """As likely sooner as later."""
+    p90: timedelta
+    """Later only if things go badly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """How one step went."""
 
@@ -100,6 +110,8 @@ class StepReport:
     """How long all its attempts took together; None until it has ended."""
     attempts: int
     """How often it was tried."""
+    estimate: StepEstimate | None = None
+    """When it will have ended; None once it has, and while nobody can tell."""
     origin: StepOrigin = StepOrigin.COMPUTED
     """Where its result comes from."""
 

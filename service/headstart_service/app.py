@@ -12,6 +12,7 @@ from typing import Any
 
 from grpc.aio import Server
 
+from .api.estimates import Estimates
 from .api.gate import CallLimits, Gates
 from .api.hub import Hub
 from .api.near_cache import NearCache
@@ -21,6 +22,7 @@ from .api.server import Health, build_server
 from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
 from .engine.pace import Pace
+from .engine.registry import Registry
 from .errors import StartupError, StoreUnavailable
 from .live_page import live_page
 from .logs import wants_json
@@ -152,6 +154,7 @@ async def serve(settings: Settings) -> None:
             pace,
             calls,
             page.hear if page else None,
+            _estimates(store, known, settings, stack).of,
         )
         if page is not None:
             page.outdate = hub.outdate
@@ -213,6 +216,17 @@ async def serve(settings: Settings) -> None:
         )
         await wait_for_store(client)
         await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
+
+
+def _estimates(
+    store: RedisStore, known: Registry, settings: Settings, stack: AsyncExitStack
+) -> Estimates:
+    """What is known of how long runs take, which the store needs, too."""
+    estimates = Estimates(store, known, settings.partitions)
+    store.expected = estimates.expected
+    estimates.refresh()
+    stack.push_async_callback(estimates.aclose)
+    return estimates
 
 
 def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProcess:

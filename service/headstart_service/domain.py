@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -177,6 +177,10 @@ class Snapshot:
     """The fragments of all steps that have one, joined."""
     lives_for: float
     """Seconds until it expires, at the time of the read."""
+    running: Mapping[str, bytes] = field(default_factory=dict)
+    """The fragments of the steps that run, which `body` has too."""
+    ahead: int | None = None
+    """Of a run that is queued: how many are before it in its partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,11 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One delivery of a queued run to a worker."""
+    """One delivery of a ticket for a queued run to a worker.
+
+    Until it is claimed, `key` and `run` are those of the start that queued it; which run it is for
+    is settled by the claim, and is what the claim's own job names.
+    """
 
     partition: int
     entry: str
@@ -250,6 +258,15 @@ class Claim:
     """Whether it was started to compute everything anew, whatever is remembered."""
 
 
+class Spread(NamedTuple):
+    """How long something took lately, in microseconds."""
+
+    p50: int
+    p90: int
+    samples: int
+    """Of how many times that is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
     """What a worker says of itself, a few times a lease."""
@@ -265,6 +282,8 @@ class WorkerState:
     """How many it works on now."""
     started_us: int
     """When it began to take jobs, by its own clock."""
+    durations: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    """How long the steps of each pipeline took lately and, as "", its whole runs."""
 
 
 @dataclass(frozen=True, slots=True)

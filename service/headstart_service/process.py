@@ -96,6 +96,7 @@ def store_rules(settings: Settings) -> StoreRules:
         namespace_max=settings.namespace_max_results,
         failure_ttl=settings.failure_ttl,
         max_memos=settings.max_memos,
+        by_need=settings.queue_order == "need",
     )
 
 

@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     )
     memo_ttl: float = Field(
         3600.0, ge=0.001, le=30 * 86400, description="How long results of memoised steps live."
+    queue_order: str = Field(
+        "need",
+        pattern="^(need|arrival)$",
+        description="Which run is computed next: need, by when it is needed, or arrival.",
     )
     max_waiters: int = Field(
         20_000,

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .engine.durations import Durations
 from .engine.fields import fields
 from .engine.limits import Limits
 from .engine.observe import WorkObserver, WorkObservers
@@ -120,8 +121,11 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             version=importlib.metadata.version("headstart"),
             limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
         )
+        durations = Durations()
+        queue.expected = durations.expected
         observers: list[WorkObserver] = [
             monitoring.work,
+            durations,
             WorkLog(rules.name, inputs=settings.log_inputs),
         ]
         ledger: RunLedger = queue
@@ -132,7 +136,8 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         memos = _memos(client, settings, monitoring.store)
         if memos is not None:
             stack.push_async_callback(memos.aclose)
-        worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger, memos)
+        watching = WorkObservers(observers)
+        worker = Worker(queue, known, providers, rules, watching, ledger, memos, durations)
         monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))

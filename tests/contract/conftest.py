@@ -49,7 +49,7 @@ async def store_backend(deployment: tuple[Deployment, int]) -> AsyncIterator[Bac
 
 def fixed_keys(partition: int) -> tuple[str, ...]:
     """What a partition keeps for ever, spelled out once more so that a slip in `keys` shows."""
-    names = ("jobs", "expiry", "unread", "read")
+    names = ("jobs", "expiry", "unread", "read", "waiting", "tickets")
     statuses = ("pending", "in_progress", "completed", "failed", "cancelled")
     return tuple(
         f"headstart:{{{partition}}}:{name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from headstart_service.domain import Lease, RunKey, Status, StepState
 from headstart_service.store.keys import partition_of
@@ -32,6 +33,52 @@ PLANS = {
 """From one to the next, one step's own inputs change."""
 
 
+TOOK = 1500
+"""Seconds that a run is expected to take. Tests are over much sooner, and so is what is needed before."""
+
+
+class Place(NamedTuple):
+    """Where a pending run stands in the queue; the least is claimed first."""
+
+    awaited: int
+    """-1 once somebody waits for it."""
+    need: int
+    """In how many seconds it was needed."""
+    since: int
+    declared: bool
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return (1 if self.late else self.awaited, self.need, self.since)
+
+    @property
+    def late(self) -> bool:
+        """Whether it cannot be ready in time."""
+        return self.declared and not self.awaited and self.need < TOOK
+
+    def joined(self, other: Place) -> Place:
+        """What it is when somebody else asks for it."""
+        if self.awaited:
+            return self
+        sooner = other if self.late else min(self, other, key=lambda place: place[1:3])
+        return sooner._replace(declared=self.declared and other.declared)
+
+    def promoted(self, now: int) -> Place:
+        """What it is when somebody waits for it."""
+        return self if self.awaited else Place(-1, 0, now, declared=False)
+
+
+FIRST = Place(0, 0, 0, declared=False)
+
+
+class Ticket(NamedTuple):
+    """What a claimed job is for."""
+
+    key: RunKey
+    run: str
+    place: Place
+
+
 @dataclass
 class Run:
     """What the model knows of one record."""
@@ -49,6 +96,14 @@ class Run:
     asked_at: int = 0
     """When it ended or was reused."""
     read: bool = False
+    place: Place = FIRST
+    aside: bool = False
+    """Whether it is set aside for the one job that was refused its last try."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether any job may be for it."""
+        return self.status is Status.PENDING and not self.aside
 
     def stop_steps(self) -> None:
         self.steps = {n: s for n, s in self.steps.items() if s[0] is not StepState.RUNNING}
@@ -56,6 +111,7 @@ class Run:
     def end(self, status: Status, now: int) -> None:
         self.status = status
         self.ended_at = self.asked_at = now
+        self.aside = False
         if status is not Status.COMPLETED:
             self.stop_steps()
 

@@ -35,14 +35,28 @@ from headstart_service.domain import (
     StepRecord,
     StepState,
 )
-from headstart_service.errors import CapacityExhausted, LeaseLost, RunNotFound
+from headstart_service.errors import CapacityExhausted, LastTry, LeaseLost, RunNotFound
 from headstart_service.store.job_queue import MAX_TRIES
+from headstart_service.store.keys import member
 from tests.contract.backend import Backend, spread
 from tests.contract.conftest import fixed_keys
-from tests.contract.run_model import KEYS, LIMITS, PARTITIONS, PLANS, Run, check_bounds, victims_for
+from tests.contract.run_model import (
+    KEYS,
+    LIMITS,
+    PARTITIONS,
+    PLANS,
+    TOOK,
+    Place,
+    Run,
+    Ticket,
+    check_bounds,
+    victims_for,
+)
 from tests.support import deployments
 from tests.support.deployments import Deployment
 
+LATEST = TOOK + 500
+"""Of the times in which a run is needed, in seconds."""
 WORKERS = ["w0", "w1", "w2"]
 keys = st.sampled_from(KEYS)
 workers = st.sampled_from(WORKERS)
@@ -73,11 +87,14 @@ class RunLives(RuleBasedStateMachine):
         self.deployment, self.backend, self.loop = deployment, backend, loop
         self.store = backend.new_store(**LIMITS)
         self.queue = backend.new_queue(lease=0)
+        self.store.expected = self.queue.expected = lambda: f"probe={TOOK * 1_000_000}"
         self.do(self.queue.prepare_queue())
         self.client = Redis.from_url(deployment.url, protocol=2)
         self.runs: dict[RunKey, Run] = {}
         self.owner: dict[tuple[int, str], str] = {}
         """Of each delivered entry, by partition and id."""
+        self.tickets: dict[tuple[int, str], Ticket] = {}
+        """Of those of the entries, delivered or not, that were claimed."""
         self.queued: Counter[int] = Counter()
         self.attempts: dict[str, int] = {}
         self.plans: dict[str, RunPlan] = {}
@@ -95,20 +112,29 @@ class RunLives(RuleBasedStateMachine):
 
     # Callers.
 
-    @rule(key=keys, digest=st.sampled_from(list(PLANS)), restart=st.booleans())
-    def start(self, key: RunKey, digest: str, *, restart: bool) -> None:
+    @rule(
+        key=keys,
+        digest=st.sampled_from(list(PLANS)),
+        restart=st.booleans(),
+        need=st.sampled_from([None, TOOK - 500, LATEST]),
+    )
+    def start(self, key: RunKey, digest: str, *, restart: bool, need: int | None) -> None:
         old = self.runs.get(key)
         victims = [] if old else victims_for(key, self.runs)
+        call = self.store.start(key, PLANS[digest], 1000, restart=restart, needed_in=need)
         if victims is None:
             with pytest.raises(CapacityExhausted):
-                self.do(self.store.start(key, PLANS[digest], 1000, restart=restart))
+                self.do(call)
             return
-        answer = self.do(self.store.start(key, PLANS[digest], 1000, restart=restart))
+        answer = self.do(call)
+        place = Place(0, need or 0, self.now, declared=need is not None)
         for victim in victims:
             del self.runs[victim]
         if old and old.digest == digest and not restart and old.status is not Status.FAILED:
             if not old.status.ended:
                 assert answer.outcome is Outcome.JOINED
+                if old.waits:
+                    old.place = old.place.joined(place)
                 return
             if old.status is Status.COMPLETED:
                 assert answer.outcome is Outcome.REUSED
@@ -116,11 +142,11 @@ class RunLives(RuleBasedStateMachine):
                 return
         replaced = old is not None and old.digest != digest
         assert answer.outcome is (Outcome.REPLACED if replaced else Outcome.STARTED)
-        new = Run(digest, old.revision + 1 if old else 1, self._run_id(key))
+        new = Run(digest, old.revision + 1 if old else 1, self._run_id(key), place=place)
         assert (answer.status, answer.revision) == (Status.PENDING, new.revision)
         if old:
             if old.status is Status.IN_PROGRESS:
-                self.owner.pop((self.partition(key), old.entry), None)
+                self._drop((self.partition(key), old.entry))
             if not restart:
                 new.steps = {
                     name: (state, fragment)
@@ -132,18 +158,25 @@ class RunLives(RuleBasedStateMachine):
         self.plans[new.run] = PLANS[digest]
         self.queued[self.partition(key)] += 1
 
+    def _drop(self, job: tuple[int, str]) -> None:
+        self.owner.pop(job, None)
+        self.tickets.pop(job, None)
+
     def _run_id(self, key: RunKey) -> str:
         return spread(self.client.hgetall(self.backend.keys_of(key).record(key)))[b"run"].decode()
 
-    @rule(key=keys, marks=st.booleans())
-    def read(self, key: RunKey, *, marks: bool) -> None:
+    @rule(key=keys, how=st.sampled_from(["looks", "reads", "waits"]))
+    def read(self, key: RunKey, *, how: str) -> None:
         run = self.runs.get(key)
-        call = self.store.read if marks else self.store.status
+        marks = how != "looks"
+        call = self.store.read(key, waits=how == "waits") if marks else self.store.status(key)
         if run is None:
             with pytest.raises(RunNotFound):
-                self.do(call(key))
+                self.do(call)
             return
-        found = self.do(call(key))
+        found = self.do(call)
+        if how == "waits" and run.waits:
+            run.place = run.place.promoted(self.now)
         assert (found.summary.status, found.summary.revision) == (run.status, run.revision)
         assert found.states == {
             name: run.steps[name][0] if name in run.steps else StepState.PENDING for name in "ab"
@@ -165,7 +198,7 @@ class RunLives(RuleBasedStateMachine):
         assert answer.cancelled is not run.status.ended
         if answer.cancelled:
             if run.status is Status.IN_PROGRESS:
-                self.owner.pop((self.partition(key), run.entry), None)
+                self._drop((self.partition(key), run.entry))
             run.end(Status.CANCELLED, self.now)
         assert (answer.status, answer.revision) == (run.status, run.revision)
 
@@ -211,29 +244,52 @@ class RunLives(RuleBasedStateMachine):
                 claimed.append(lease)
         return multiple(*claimed)
 
-    @rule(target=leases, job=jobs, worker=workers)
-    def claim(self, job: Job, worker: str) -> Any:
+    @rule(target=leases, job=jobs, worker=workers, alone=st.booleans())
+    def claim(self, job: Job, worker: str, *, alone: bool) -> Any:
         """Claim what was delivered some time ago, maybe to another."""
-        return self._claim(job, worker)
+        return self._claim(job, worker, alone=alone)
 
-    def _claim(self, job: Job, worker: str) -> Any:
-        claim = self.do(self.queue.claim(job, worker))
+    def _wanted(self, job: tuple[int, str]) -> RunKey | None:
+        """The run that a job is for; None when there is none."""
+        ticket = self.tickets.get(job)
+        if ticket is None:
+            mine = {k: r for k, r in self.runs.items() if r.waits and self.partition(k) == job[0]}
+            return min(mine, key=lambda key: mine[key].place.order, default=None)
+        run = self.runs.get(ticket.key)
+        its_own = run is not None and run.run == ticket.run
+        if its_own and (run.aside or (run.status is Status.IN_PROGRESS and run.entry == job[1])):
+            return ticket.key
+        return None
+
+    def _claim(self, job: Job, worker: str, *, alone: bool = True) -> Any:
         place = (job.partition, job.entry)
+        call = self.queue.claim(job, worker, alone=alone)
         if self.owner.get(place) != worker:
-            assert claim is None
+            assert self.do(call) is None
             return multiple()
-        run = self.runs.get(job.key)
-        if run is None or run.run != job.run or run.status.ended:
-            assert claim is None
-            del self.owner[place]
+        key = self._wanted(place)
+        if key is None:
+            assert self.do(call) is None
+            self._drop(place)
             return multiple()
+        run = self.runs[key]
+        ticket = Ticket(key, run.run, run.place)
+        if run.tries == MAX_TRIES - 1 and not alone:
+            with pytest.raises(LastTry):
+                self.do(call)
+            if place not in self.tickets:
+                self.tickets[place], run.aside = ticket, True
+            return multiple()
+        claim = self.do(call)
         run.stop_steps()
         if run.tries == MAX_TRIES:
             assert claim is None
-            del self.owner[place]
+            self._drop(place)
             run.end(Status.FAILED, self.now)
             return multiple()
         assert claim is not None
+        assert (claim.lease.job.key, claim.lease.job.run) == (key, run.run)
+        self.tickets[place], run.aside = ticket, False
         assert claim.lease.attempt > self.attempts.get(run.run, 0)
         self.attempts[run.run] = run.attempt = claim.lease.attempt
         run.tries += 1
@@ -273,7 +329,7 @@ class RunLives(RuleBasedStateMachine):
             self.do(call)
             run.steps[name] = (record.state, record.fragment)
             run.end(status, self.now)
-            self.owner.pop((lease.job.partition, lease.job.entry), None)
+            self._drop((lease.job.partition, lease.job.entry))
         elif run and (run.run, run.attempt, run.status) == (lease.job.run, lease.attempt, status):
             self.do(call)  # its repetition
         else:
@@ -299,7 +355,7 @@ class RunLives(RuleBasedStateMachine):
             run.stop_steps()
             run.status = Status.PENDING
             run.tries -= 1
-            self.owner.pop((lease.job.partition, lease.job.entry), None)
+            self._drop((lease.job.partition, lease.job.entry))
             self.queued[lease.job.partition] += 1
 
     @rule(worker=workers)
@@ -308,6 +364,23 @@ class RunLives(RuleBasedStateMachine):
         for place in [place for place, owner in self.owner.items() if owner == worker]:
             del self.owner[place]
             self.queued[place[0]] += 1
+            ticket = self.tickets.pop(place, None)
+            if ticket is not None:
+                self._hand_on(place, ticket)
+
+    def _hand_on(self, old: tuple[int, str], ticket: Ticket) -> None:
+        """What was claimed for a run is, in a job whose id Redis knows."""
+        kept = self.client.hgetall(f"headstart:{{{old[0]}}}:tickets")
+        (entry,) = (
+            entry.decode()
+            for entry, text in kept.items()
+            if text.split(b" ")[1].decode() == ticket.run
+            and (old[0], entry.decode()) not in self.tickets
+        )
+        self.tickets[old[0], entry] = ticket
+        run = self.runs.get(ticket.key)
+        if run and run.run == ticket.run and run.entry == old[1]:
+            run.entry = entry
 
     # What is always true.
 
@@ -356,13 +429,32 @@ class RunLives(RuleBasedStateMachine):
     @invariant()
     def every_run_that_is_not_done_has_its_job(self) -> None:
         """Or nobody would ever work on it."""
-        entries = {
-            fields.get(b"run", entry).decode()
-            for partition in range(PARTITIONS)
-            for entry, fields in self.client.xrange(fixed_keys(partition)[0])
-        }
-        for run in self.runs.values():
-            assert run.status.ended or run.run in entries
+        for partition in range(PARTITIONS):
+            waiting, tickets = (
+                f"headstart:{{{partition}}}:{name}" for name in ("waiting", "tickets")
+            )
+            entries = {entry.decode() for entry, _ in self.client.xrange(fixed_keys(partition)[0])}
+            mine = {k: r for k, r in self.runs.items() if self.partition(k) == partition}
+            pending = {k: r for k, r in mine.items() if r.status is Status.PENDING}
+            assert {name.decode() for name in self.client.zrange(waiting, 0, -1)} == {
+                member(key) for key in pending
+            }
+            kept = {
+                (partition, entry.decode()): text.split(b" ", 2)[1:]
+                for entry, text in self.client.hgetall(tickets).items()
+            }
+            assert kept == {
+                job: [ticket.run.encode(), member(ticket.key).encode()]
+                for job, ticket in self.tickets.items()
+                if job[0] == partition
+            }
+            free = self.queued[partition] + sum(job[0] == partition for job in self.owner)
+            free -= len(kept)
+            assert free >= sum(run.waits for run in pending.values())
+            for run in mine.values():
+                if run.status is Status.IN_PROGRESS:
+                    assert run.entry in entries
+                    assert (partition, run.entry) in kept
 
     @invariant()
     def nothing_lives_for_ever_but_what_must(self) -> None:
@@ -373,7 +465,7 @@ class RunLives(RuleBasedStateMachine):
             if key in fixed:
                 assert ttl == -1
             else:
-                assert 0 < ttl <= 1_800_001  # rounded up
+                assert 0 < ttl <= 1_800_001 + LATEST * 1000  # rounded up
 
 
 @pytest.fixture(scope="module")

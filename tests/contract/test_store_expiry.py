@@ -88,9 +88,11 @@ async def test_expiry_leaves_no_trace(store_backend: Backend) -> None:
     await _expire_now(store_backend, KEY)
     await wait_until(lambda: _none_found(store_backend, [*keys, KEY]))
     await store_backend.queue.sweep()
+    assert await store_backend.queue.renew([claim.lease], "w1") == [claim.lease]
+    [job] = await store_backend.new_queue(lease=0).lost_jobs(claim.lease.job.partition, "w2", 10)
+    assert await store_backend.queue.claim(job, "w2") is None
     with_members = [key for key in store_backend.deployment.ttls() if not key.endswith(":jobs")]
     assert with_members == []
-    assert await store_backend.queue.renew([claim.lease], "w1") == [claim.lease]
 
 
 async def _expire_now(backend: Backend, key: RunKey) -> None:

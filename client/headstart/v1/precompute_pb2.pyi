@@ -366,6 +366,7 @@ class StartPrecomputeRequest(_message.Message):
     CUSTOM_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
+    EXPECTED_NEED_IN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Separates callers' keys: 1 to 64 of a-z, 0-9, '.', '_' and '-'. Empty means "default"."""
     key: _builtins.str
@@ -391,6 +392,15 @@ class StartPrecomputeRequest(_message.Message):
         minute by default. Results may be evicted sooner when places are needed.
         """
 
+    @_builtins.property
+    def expected_need_in(self) -> _duration_pb2.Duration:
+        """In how long the results are likely to be asked for: 0 to 7 days. Runs that wait for a worker are
+        taken in the order in which they are needed; absent means at once, first come, first served. Only
+        a run with such a time may be left for later, or ended as FAILED ("shed: …") when the queue is
+        full: when it cannot be ready by then, and nobody waits for it. A start that joins a run may move
+        it forward, not back. The default of ttl is longer by as much.
+        """
+
     def __init__(
         self,
         *,
@@ -400,10 +410,11 @@ class StartPrecomputeRequest(_message.Message):
         custom: Global___CustomSpec | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
         restart: _builtins.bool = ...,
+        expected_need_in: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "custom", b"custom", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "custom", b"custom", "expected_need_in", b"expected_need_in", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "custom", b"custom", "key", b"key", "namespace", b"namespace", "restart", b"restart", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "custom", b"custom", "expected_need_in", b"expected_need_in", "key", b"key", "namespace", b"namespace", "restart", b"restart", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["bridging", "custom"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
@@ -782,6 +793,7 @@ class StepReport(_message.Message):
     ELAPSED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     STARTED_US_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
     """Where the step is in its life."""
@@ -802,6 +814,12 @@ class StepReport(_message.Message):
     def elapsed(self) -> _duration_pb2.Duration:
         """How long it took, all its attempts together. Absent until it has ended."""
 
+    @_builtins.property
+    def estimate(self) -> Global___StepEstimate:
+        """When it will have ended, as far as that can be told. Only of a step that is pending or running, and
+        absent while the durations of the pipeline's steps are not known. It is in answers, never stored.
+        """
+
     def __init__(
         self,
         *,
@@ -810,15 +828,48 @@ class StepReport(_message.Message):
         elapsed: _duration_pb2.Duration | None = ...,
         attempts: _builtins.int = ...,
         started_us: _builtins.int = ...,
+        estimate: Global___StepEstimate | None = ...,
         origin: Global___StepOrigin.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepReport: _TypeAlias = StepReport  # noqa: Y015
+
+@_typing.final
+class StepEstimate(_message.Message):
+    """In how long a step ends as expected now, by how long the steps of its pipeline took lately, what it
+    still needs, and who is before its run in the queue.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    P50_FIELD_NUMBER: _builtins.int
+    P90_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """As likely sooner as later."""
+
+    @_builtins.property
+    def p90(self) -> _duration_pb2.Duration:
+        """Later only if things go badly."""
+
+    def __init__(
+        self,
+        *,
+        p50: _duration_pb2.Duration | None = ...,
+        p90: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepEstimate: _TypeAlias = StepEstimate  # noqa: Y015
 
 @_typing.final
 class GetResultsResponse(_message.Message):

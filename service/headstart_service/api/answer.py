@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
 
 from ..domain import Snapshot, StepState
 from ..engine.fragments import merged
@@ -23,6 +25,8 @@ class Answer:
     states: Mapping[str, StepState]
     lives_for: float
     """Seconds until the run expired, when it was read."""
+    news: bytes = b""
+    """What tells two answers apart of which one has no news: `data` without its estimates."""
     complete: bool = field(init=False)
     """Whether every step of the run has its result."""
 
@@ -45,16 +49,30 @@ class Answer:
         return all(states[step].ended for step in steps or states if step in states)
 
 
-def answer_from(snapshot: Snapshot) -> Answer:
-    """The answer that tells all of `snapshot`; RecordDamaged if no caller could read it."""
+def answer_from(
+    snapshot: Snapshot,
+    estimated: Callable[[Snapshot], Mapping[str, tuple[int, int]]] | None = None,
+) -> Answer:
+    """The answer that tells all of `snapshot`, and what is estimated of a run that has not ended.
+
+    Raises RecordDamaged if no caller could read it.
+    """
     body = merged(snapshot.body, snapshot.summary.created_us)
     if body is None:
         raise RecordDamaged(str(snapshot.summary.key))
+    data = news = results_bytes(snapshot, body)
+    final = snapshot.summary.status.ended
+    if not final and estimated is not None:
+        try:
+            data = results_bytes(snapshot, body, estimated(snapshot))
+        except DecodeError as error:
+            raise RecordDamaged(str(snapshot.summary.key)) from error
     return Answer(
-        data=results_bytes(snapshot, body),
+        data=data,
         pipeline=snapshot.summary.pipeline,
         revision=snapshot.summary.revision,
-        final=snapshot.summary.status.ended,
+        final=final,
         states=snapshot.states,
         lives_for=snapshot.lives_for,
+        news=news,
     )

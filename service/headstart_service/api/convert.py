@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
@@ -24,7 +24,7 @@ from ..domain import (
     StepState,
     namespace_violations,
 )
-from ..engine.fragments import PROTO_STATE, report_fragment
+from ..engine.fragments import PROTO_STATE, report_fragment, started_of
 from ..engine.pipeline import Pipeline
 from ..engine.signatures import output_type
 from ..errors import InvalidRequest, Violation
@@ -34,6 +34,7 @@ M = TypeVar("M", bound=Message)
 MIN_TTL: Final = 0.001
 MAX_TTL: Final = 7 * 24 * 3600.0
 MAX_WAIT: Final = 600.0
+MAX_NEED: Final = 7 * 24 * 3600.0
 MAX_PAGE: Final = 1000
 MAX_INPUTS_BYTES: Final = 1 << 20
 DEFAULT_PAGE: Final = 100
@@ -161,12 +162,26 @@ def statuses(numbers: Sequence[int], into: list[Violation]) -> list[Status]:
     return list(dict.fromkeys(found)) or list(Status)
 
 
-def results_bytes(snapshot: Snapshot, body: bytes) -> bytes:
-    """A serialized GetResultsResponse: the head made here, `body` all that the fragments hold."""
+def results_bytes(
+    snapshot: Snapshot, body: bytes, estimates: Mapping[str, tuple[int, int]] | None = None
+) -> bytes:
+    """A serialized GetResultsResponse: the head made here, `body` all that the fragments hold.
+
+    Each step that has an estimate is reported with it, which takes the place of its own report.
+    """
     head = pb.GetResultsResponse()
     fill_summary(head, snapshot.summary)
     unsaid = [report_fragment(n, s) for n, s in snapshot.states.items() if s is StepState.PENDING]
-    return b"".join((head.SerializeToString(), *unsaid, body))
+    estimated = [
+        report_fragment(
+            name,
+            snapshot.states[name],
+            started_us=started_of(name, snapshot.running[name]) if name in snapshot.running else 0,
+            estimate=estimate,
+        )
+        for name, estimate in (estimates or {}).items()
+    ]
+    return b"".join((head.SerializeToString(), *unsaid, body, *estimated))
 
 
 def watch_bytes(results: bytes) -> bytes:

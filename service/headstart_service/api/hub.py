@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 
-from ..domain import Announcement, RunKey
+from ..domain import Announcement, RunKey, Snapshot
 from ..engine.pace import Pace
 from ..errors import RecordDamaged, StoreUnavailable
 from .answer import Answer, answer_from
@@ -25,6 +25,7 @@ from .topic import Topic, Waiter
 log = logging.getLogger(__name__)
 
 Watch = Callable[[Announcement], None]
+Estimated = Callable[[Snapshot], Mapping[str, tuple[int, int]]]
 Subscribe = Callable[[], AbstractAsyncContextManager[AsyncIterator[Announcement]]]
 
 POLL = 10.0
@@ -50,8 +51,13 @@ class Hub:
         pace: Pace | None = None,
         observer: CallObserver | None = None,
         watch: Watch | None = None,
+        estimated: Estimated | None = None,
     ) -> None:
-        """Tell `pace` of every run that starts or ends, and `watch` of all that is announced."""
+        """Tell `pace` of every run that starts or ends, and `watch` of all that is announced.
+
+        Answers about runs that have not ended tell what is `estimated` of them.
+        """
+        self._estimated = estimated
         self._observer = observer or CallObservers()
         self._watch = watch
         self._pace = pace or Pace()
@@ -71,12 +77,12 @@ class Hub:
         """How many wait or watch now."""
         return sum(topic.holders for topic in self._topics.values())
 
-    async def read(self, key: RunKey) -> Answer:
-        """What exists now. Raises RunNotFound and StoreUnavailable."""
+    async def read(self, key: RunKey, *, waits: bool = False) -> Answer:
+        """What exists now; `waits` for somebody who waits. Raises RunNotFound, StoreUnavailable."""
         moment = self._cache.moment
-        snapshot = await self._store.read(key)
+        snapshot = await self._store.read(key, waits=waits)
         try:
-            answer = answer_from(snapshot)
+            answer = answer_from(snapshot, self._estimated)
         except RecordDamaged:
             self._observer.damaged()
             raise
@@ -105,7 +111,7 @@ class Hub:
             if topic.looked < 0 and topic.holders == 1 and self.hearing:
                 # Most often it is there already, and there is nobody to share this look with.
                 generation = topic.generation
-                seen = await self.read(key)
+                seen = await self.read(key, waits=True)
                 if met(seen):
                     return seen
                 topic.settle(seen, generation)
@@ -120,7 +126,7 @@ class Hub:
         told: Answer | None = None
 
         def changed(answer: Answer) -> bool:
-            return told is None or answer.data != told.data
+            return told is None or answer.news != told.news
 
         topic = self._hold(key)
         try:
@@ -239,7 +245,7 @@ class Hub:
             while topic.waiters and topic.looked < topic.asked:
                 generation = topic.generation
                 try:
-                    topic.settle(await self.read(topic.key), generation)
+                    topic.settle(await self.read(topic.key, waits=True), generation)
                 except StoreUnavailable as error:
                     topic.refuse(error, generation, unseen_only=True)
                     await asyncio.sleep(_BREATH)

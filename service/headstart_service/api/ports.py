@@ -11,12 +11,26 @@ from ..domain import Cancelled, RunKey, RunPlan, RunSummary, Snapshot, Started, 
 class RunStore(Protocol):
     """Runs and their results. Every method raises StoreUnavailable when the store is away."""
 
-    async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
-        """Start, join or reuse a run whose results live `ttl` seconds."""
+    async def start(
+        self,
+        key: RunKey,
+        plan: RunPlan,
+        ttl: float,
+        *,
+        restart: bool,
+        needed_in: float | None = None,
+    ) -> Started:
+        """Start, join or reuse a run whose results live `ttl` seconds.
+
+        They are needed so many seconds from now, or at once.
+        """
         ...
 
-    async def read(self, key: RunKey) -> Snapshot:
-        """A run with its results, which counts as reading them. Raises RunNotFound."""
+    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
+        """A run with its results, which counts as reading them. Raises RunNotFound.
+
+        If it is queued and the caller `waits`, it goes before those for which nobody does.
+        """
         ...
 
     async def status(self, key: RunKey) -> Snapshot:

@@ -75,13 +75,22 @@ class PrecomputeServicer:
         ttl = convert.seconds(
             request, "ttl", convert.MIN_TTL, convert.MAX_TTL, self._rules.result_ttl, violations
         )
+        needed_in = None
+        if request.HasField("expected_need_in"):
+            needed_in = convert.seconds(
+                request, "expected_need_in", 0, convert.MAX_NEED, 0.0, violations
+            )
+            if not request.HasField("ttl"):
+                ttl += needed_in  # or it might be gone by then
         if request.ByteSize() > _LARGE:
             plan = await asyncio.to_thread(self._plan, request, violations)
         else:
             plan = self._plan(request, violations)
         if plan is None or violations:
             raise InvalidRequest(violations)
-        started = await self._store.start(key, plan, ttl, restart=request.restart)
+        started = await self._store.start(
+            key, plan, ttl, restart=request.restart, needed_in=needed_in
+        )
         # Before the caller knows of the start, nobody here may be given what was before it.
         self._reader.outdate(key)
         self._tell_start(key, plan, started)

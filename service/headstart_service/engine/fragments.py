@@ -31,8 +31,12 @@ def report_fragment(
     attempts: int = 0,
     started_us: int = 0,
     origin: pb.StepOrigin.ValueType = pb.STEP_ORIGIN_UNSPECIFIED,
+    estimate: tuple[int, int] | None = None,
 ) -> bytes:
-    """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds."""
+    """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds.
+
+    `estimate` is in how many microseconds it ends: p50 and p90.
+    """
     report = pb.StepReport(
         state=PROTO_STATE[state],
         error=error,
@@ -42,6 +46,9 @@ def report_fragment(
     )
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))
+    if estimate is not None:
+        report.estimate.p50.FromMicroseconds(estimate[0])
+        report.estimate.p90.FromMicroseconds(estimate[1])
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
 
 
@@ -50,6 +57,11 @@ def result_of(fragment: bytes) -> bytes:
     message = pb.GetResultsResponse.FromString(fragment)
     message.ClearField("steps")
     return message.SerializeToString(deterministic=True)
+
+
+def started_of(step: str, fragment: bytes) -> int:
+    """When the step of this piece began, in microseconds since the epoch. Raises DecodeError."""
+    return pb.GetResultsResponse.FromString(fragment).steps[step].started_us
 
 
 def merged(fragments: bytes, created_us: int = 0) -> bytes | None:

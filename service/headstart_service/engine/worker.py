@@ -13,6 +13,7 @@ from typing import Any
 
 from ..domain import Claim, Job, Lease, Status, Withdrawal, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
+from .durations import Durations
 from .fields import fields
 from .limits import Limits
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
@@ -61,17 +62,19 @@ class Worker:
         observer: WorkObserver | None = None,
         ledger: RunLedger | None = None,
         memos: MemoStore | None = None,
+        durations: Durations | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
         What a run writes goes to the queue by way of `ledger`, if there is one; results of memoised
-        steps are kept in `memos`.
+        steps are kept in `memos`. What the worker says of itself tells of `durations`, too.
         """
         self._reuse = Reuse(memos)
         self._observer = observer or WorkObservers()
         self._queue = queue
         self._ledger = ledger or queue
         self._registry = registry
+        self._durations = durations or Durations()
         self._providers = providers
         self._rules = rules
         self._slots = asyncio.Semaphore(rules.concurrency)
@@ -317,6 +320,7 @@ class Worker:
             slots=self._rules.concurrency,
             busy=len(self._runs),
             started_us=self._started_us,
+            durations=self._durations.table(),
         )
         await self._queue.beat(state, self._rules.lease)
 

@@ -36,11 +36,20 @@ def step_cells(report: Any) -> tuple[str, str, str]:
     return elapsed, f"{report.attempts}" if report.attempts else "", report.error or ""
 
 
+def expected(report: Any) -> str:
+    """When a step that has not ended will have, as text; empty while nobody can tell."""
+    if report.estimate is None:
+        return ""
+    soon, late = (spoken(t.total_seconds()) for t in (report.estimate.p50, report.estimate.p90))
+    return f"~{soon}, p90 {late}"
+
+
 def steps_table(results: Any) -> str:
     """How each step stands."""
     rows = [("STEP", "STATE", "TIME", "ATTEMPTS", "ERROR")]
     for name, report in results.steps.items():
-        rows.append((name, str(report.state), *step_cells(report)))
+        elapsed, *others = step_cells(report)
+        rows.append((name, str(report.state), elapsed or expected(report), *others))
     return table(rows)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TextIO
 
 from ..escaping import escaped
 from ..output import COLOURS, clipped, coloured, spoken
-from .describing import step_cells
+from .describing import expected, step_cells
 
 _BAR: Final = 16
 _MOVING: Final = 4
@@ -110,7 +110,7 @@ class LiveView:
             attempts = f"{attempts} attempt{'s' if report.attempts > 1 else ''}"
         marks = _MARKS if self._unicode else _PLAIN_MARKS
         start = f"{marks.get(state, ' ')} {clipped(escaped(name), names).ljust(names)}  "
-        told = f"  {state:<9}  {elapsed:>7}  {attempts}".rstrip()
+        told = f"  {state:<9}  {elapsed:>7}  {attempts or expected(report)}".rstrip()
         if error:
             told += f"  {escaped(error)}"
         colour = COLOURS.get(state)

@@ -28,6 +28,12 @@ def add(commands: Any) -> None:
         "--inputs", default="{}", metavar="JSON", help="its inputs, an object; - reads them"
     )
     start.add_argument("--ttl", type=duration, metavar="TIME", help="how long results live")
+    start.add_argument(
+        "--needed-in",
+        type=duration,
+        metavar="TIME",
+        help="in how long they are likely to be asked for; default: at once",
+    )
     start.add_argument("--restart", action="store_true", help="compute anew")
 
     get = command(commands, "get", _get, "show the results that exist")
@@ -53,7 +59,11 @@ def add(commands: Any) -> None:
 
 
 async def _start(client: Any, options: argparse.Namespace) -> int:
-    rules = {"ttl": options.ttl, "restart": options.restart}
+    rules = {
+        "ttl": options.ttl,
+        "restart": options.restart,
+        "expected_need_in": options.needed_in,
+    }
     if options.pipeline:
         inputs = _inputs(options.inputs)
         started = await client.start(options.key, options.pipeline, inputs, **rules)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from .. import exit_codes
 from ..escaping import escaped
 from ..output import is_terminal, plain
-from .describing import described, step_cells
+from .describing import described, expected, step_cells
 from .execution import command, complain
 from .live import LiveView
 
@@ -79,7 +79,8 @@ async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
             line = _line(name, report)
             if said.get(name, "pending") != line and str(report.state) != "pending":
                 said[name] = line
-                lines.append(line)
+                soon = expected(report)
+                lines.append(f"{line} ({soon})" if soon else line)
         # An end is told after what led to it, a beginning before.
         lines = [*lines, head] if results.status.ended else [head, *lines]
         for line in lines:

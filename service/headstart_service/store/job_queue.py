@@ -38,8 +38,6 @@ from .scripts import SOURCES, Scripts
 log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
-_GIVEN_UP = 2
-"""The length of claim.lua's reply about a run whose workers were lost too often."""
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 _TRY = 2.5
 """Seconds for one try: enough for the client's own second one."""
@@ -79,6 +77,8 @@ class RedisJobQueue:
         self._budget = budget
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = [PartitionKeys(p) for p in range(rules.partitions)]
+        self.expected: Callable[[], str] = str
+        """How long runs take, by pipeline, as claim.lua takes it; who knows sets it."""
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the clients are their opener's."""
@@ -112,7 +112,7 @@ class RedisJobQueue:
             position, entries = await self._reclaim(
                 self._keys[partition], worker, position, limit - len(jobs)
             )
-            jobs += await self._jobs(partition, entries)
+            jobs += await self._taken(partition, await self._jobs(partition, entries))
             if position == b"0-0":
                 break
         if jobs:
@@ -135,9 +135,9 @@ class RedisJobQueue:
         return reply[0], reply[1]
 
     async def claim(self, job: Job, worker: str, *, alone: bool = True) -> Claim | None:
-        """Take the job's run, unless it no longer fits its record, or that is damaged.
+        """Take the run that is needed first, or that of a job that was claimed before.
 
-        Raises LastTry.
+        None when there is none, or its record is damaged. Raises LastTry.
         """
         call = partial(
             self._scripts.claim,
@@ -152,32 +152,42 @@ class RedisJobQueue:
             max_tries=MAX_TRIES,
             patience_us=_PATIENCE_US,
             failure_ttl_us=self._failure_ttl_us,
+            expected=self.expected(),
         )
-        try:
-            reply = await self._call(call)
-        except RecordDamaged as error:
-            told = fields("job.dropped", job.key, run=job.run)
-            log.error("a job is dropped: %s", error, extra=told)  # noqa: TRY400  # by the script; no bug here
-            return None
+        reply = await self._call(call)
         if not reply:
             return None
-        if len(reply) == 1:
-            raise LastTry(str(job.key))
-        if len(reply) == _GIVEN_UP:
-            self._observer.given_up()
-            told = fields("run.failed", job.key, run=job.run, error="worker lost")
-            log.error("%s has failed: its workers were lost too often", job.key, extra=told)
+        attempt, taken, run, *rest = reply
+        # Which run it is for is settled only now: see _lib.lua.
+        key = from_member(taken.decode(errors="replace"))
+        job = Job(job.partition, job.entry, key, run.decode(errors="replace"))
+        if not attempt:
+            self._not_taken(job, rest[0])
             return None
         try:
-            return _claim(job, reply)
+            return _claim(job, attempt, rest)
         except (ValueError, LookupError):
             self._observer.damaged()
             # The record has its head, so who waits for the run can be told.
             told = fields("run.failed", job.key, run=job.run, error="its record is damaged")
             log.error("a run has failed: the record of %s is damaged", job.key, extra=told)  # noqa: TRY400
             with suppress(LeaseLost):
-                await self.finish(Lease(job, reply[0]), (), Status.FAILED, "its record is damaged")
+                await self.finish(Lease(job, attempt), (), Status.FAILED, "its record is damaged")
             return None
+
+    def _not_taken(self, job: Job, why: bytes) -> None:
+        """Tell why a run was not taken. Raises LastTry."""
+        match why:
+            case b"last":
+                raise LastTry(str(job.key))
+            case b"lost":
+                self._observer.given_up()
+                told = fields("run.failed", job.key, run=job.run, error="worker lost")
+                log.error("%s has failed: its workers were lost too often", job.key, extra=told)
+            case _:
+                self._observer.damaged()
+                told = fields("job.dropped", job.key, run=job.run)
+                log.error("a job is dropped: %s", RecordDamaged(str(job.key)), extra=told)
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
@@ -300,6 +310,20 @@ class RedisJobQueue:
                 await self._call(partial(self._scripts.drop, keys, None, entry=entry))
         return jobs
 
+    async def _taken(self, partition: int, jobs: list[Job]) -> list[Job]:
+        """The jobs with the runs that they were claimed for, where they were."""
+        if not jobs:
+            return jobs
+        try:
+            async with asyncio.timeout(self._budget):
+                tickets: Any = await self._client.hmget(
+                    self._keys[partition].tickets, [job.entry for job in jobs]
+                )
+        except AWAY as error:
+            self._observer.failed("hmget", 1, kind_of(error))
+            raise unavailable(error) from error
+        return [_of_ticket(job, text) for job, text in zip(jobs, tickets, strict=True)]
+
     async def _held(self, call: Callable[[], Awaitable[Reply]]) -> Reply:
         """As `_call`, of a fenced script: a damaged record tells no lease, so none holds."""
         try:
@@ -346,9 +370,21 @@ def _job(partition: int, entry: bytes, fields: Any) -> Job:
     return Job(partition, entry.decode(), key, run)
 
 
-def _claim(job: Job, reply: Reply) -> Claim:
+def _of_ticket(job: Job, ticket: bytes | None) -> Job:
+    """The job with the run that it was claimed for; as it is when that cannot be told."""
+    _, _, claimed = (ticket or b"").partition(b" ")
+    run, _, name = claimed.partition(b" ")
+    try:
+        return (
+            Job(job.partition, job.entry, from_member(name.decode()), run.decode()) if name else job
+        )
+    except ValueError:
+        return job
+
+
+def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
     """A claim as claim.lua gives it. Raises ValueError or LookupError for a damaged record."""
-    attempt, revision, pipeline, inputs, at_us, *fields = reply
+    revision, pipeline, inputs, at_us, *fields = reply
     if inputs is None:
         raise ValueError("no inputs")
     ended = {}

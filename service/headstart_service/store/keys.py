@@ -10,10 +10,10 @@ the store does; there are thirteen of them (`FIXED`), whatever the number of run
     headstart:{P}:unread, :read           zset    ended runs -> when they ended, or were asked for
                                                   again: the order in which they are evicted
     headstart:{P}:status:<status>         zset    runs of that status, in the order of their names
-    headstart:{P}:waiting                 zset    pending member -> by when it is needed, in microseconds
-    headstart:{P}:tickets                 hash    stream entry that a worker claimed -> its member
+    headstart:{P}:waiting                 zset    pending run -> by when it is needed, microseconds
+    headstart:{P}:tickets                 hash    claimed entry -> score, run and member of its run
     headstart:{P}:ledger                  hash    what became of the work of all runs, in sums
-    headstart:{P}:unsettled               hash    member -> its work, until it is known what became of it
+    headstart:{P}:unsettled               hash    member -> its work, until its fate is known
 
     headstart:{P}:memo:<namespace>:<digest>  string  a memoised step's result, with a TTL
     headstart:{P}:memos                   zset    memo -> when it was last used, in microseconds;
@@ -81,6 +81,11 @@ class PartitionKeys:
     def jobs(self) -> str:
         """The stream of queued runs."""
         return self.fixed[0]
+
+    @cached_property
+    def tickets(self) -> str:
+        """Which run each claimed job is for."""
+        return self.fixed[FIXED.index("tickets")]
 
     @cached_property
     def events(self) -> str:

@@ -46,6 +46,10 @@ class StoreObserver(Protocol):
         """So many runs are kept no longer, for a reason of `EVICTED`."""
         ...
 
+    def shed(self, runs: int) -> None:
+        """So many queued runs were ended, because they could not be ready when needed."""
+        ...
+
     def given_up(self) -> None:
         """A run has failed because its workers were lost too often."""
         ...
@@ -72,6 +76,9 @@ class Unwatched:
         """Nothing."""
 
     def evicted(self, kind: str, runs: int) -> None:
+        """Nothing."""
+
+    def shed(self, runs: int) -> None:
         """Nothing."""
 
     def given_up(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..domain import (
@@ -65,6 +65,8 @@ class StoreRules:
     failure_ttl: float
     max_memos: int = 0
     """How many results of memoised steps are kept; 0 for none."""
+    by_need: bool = True
+    """Whether runs are claimed in the order in which they are needed, not in that of starts."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -114,6 +116,8 @@ class RedisStore:
         self._scripts = Scripts(self._batches)
         self._rules = rules
         self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
+        self.expected: Callable[[], str] = str
+        """How long runs take, by pipeline, as start.lua takes it; who knows sets it."""
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the client is its opener's to close."""
@@ -138,10 +142,22 @@ class RedisStore:
             await self._scripts.prepare(keys, None, idle_ms=GONE_MS)
 
     async def start(
-        self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool, trace: str = ""
+        self,
+        key: RunKey,
+        plan: RunPlan,
+        ttl: float,
+        *,
+        restart: bool,
+        trace: str = "",
+        needed_in: float | None = None,
     ) -> Started:
-        """Start, join or reuse the run. Raises CapacityExhausted when nothing can make room."""
+        """Start, join or reuse the run, which is needed so many seconds from now, or at once.
+
+        Raises CapacityExhausted when nothing can make room.
+        """
         keys, rules = self._keys(key), self._rules
+        if not rules.by_need:
+            needed_in = None
         reply = await self._scripts.start(
             keys,
             key,
@@ -151,7 +167,10 @@ class RedisStore:
             steps=",".join(f"{name}={of[:_STEP_DIGEST]}" for name, of in plan.steps.items()),
             inputs=plan.inputs,
             ttl_us=round(ttl * 1e6),
-            patience_us=round(LIVE_PATIENCE * 1e6),
+            patience_us=round((LIVE_PATIENCE + (needed_in or 0)) * 1e6),
+            failure_ttl_us=round(rules.failure_ttl * 1e6),
+            need_us=-1 if needed_in is None else round(needed_in * 1e6) // 2 * 2,
+            expected=self.expected(),
             restart=int(restart),
             max_records=rules.share(rules.max_records, keys.partition),
             max_live=rules.share(rules.max_live, keys.partition),
@@ -164,16 +183,22 @@ class RedisStore:
             delay = self._pace.delay(int(reply[2]) * rules.partitions)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
         outcome, status, revision, *rest = reply
-        gone, carried = rest[: len(EVICTED)], rest[len(EVICTED) :]
+        gone, (shed, *carried) = rest[: len(EVICTED)], rest[len(EVICTED) :]
+        if shed:
+            self._observer.shed(shed)
         for kind, runs in zip(EVICTED, gone, strict=True):
             if runs:
                 self._observer.evicted(kind, runs)
         trace = carried[0].decode(errors="replace") if carried and carried[0] else ""
         return Started(Outcome(outcome.decode()), Status(status.decode()), int(revision), trace)
 
-    async def read(self, key: RunKey) -> Snapshot:
-        """The run with all its results, which counts as reading them. Raises RunNotFound."""
-        return self._snapshot(key, await self._scripts.read(self._keys(key), key))
+    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
+        """The run with all its results, which counts as reading them. Raises RunNotFound.
+
+        One that is queued goes before those for which nobody `waits`, if the caller does.
+        """
+        waiting = int(waits and self._rules.by_need)
+        return self._snapshot(key, await self._scripts.read(self._keys(key), key, waits=waiting))
 
     async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
         """As `read`, for one who only looks on: neither it nor damage counts. Raises RunNotFound.
@@ -304,13 +329,19 @@ def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
 
 def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     about, ended, fragments = b"", {}, []
+    running: dict[str, bytes] = {}
+    ahead: int | None = None
     fields = iter(reply[1:])
     for field, value in zip(fields, fields, strict=True):
         if field[:2] == b"s:":
-            ended[field[2:].decode()] = _STATES[value[0]]
+            state = ended[field[2:].decode()] = _STATES[value[0]]
+            if state is StepState.RUNNING:
+                running[field[2:].decode()] = value[1:]
             fragments.append(memoryview(value)[1:])  # joined below, and copied there alone
         elif field == b"about":
             about = value
+        elif field == b"ahead":
+            ahead = value
     told = dict(zip(ABOUT, about.decode().split(" ", len(ABOUT) - 1), strict=True))
     summary = RunSummary(
         key,
@@ -325,7 +356,7 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     )
     names = [item.partition("=")[0] for item in told["steps"].split(",")]
     states = dict.fromkeys(names, StepState.PENDING) | ended
-    return Snapshot(summary, states, b"".join(fragments), reply[0] / 1e6)
+    return Snapshot(summary, states, b"".join(fragments), reply[0] / 1e6, running, ahead)
 
 
 def _summary(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
-from ..domain import WorkerState
+from ..domain import Spread, WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,16 @@ def worker_from(text: bytes) -> WorkerState | None:
             slots=int(told["slots"]),
             busy=int(told["busy"]),
             started_us=int(told["started_us"]),
+            durations=_durations(told.get("durations", {})),
         )
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         log.warning("not a worker of ours: %.200r", text)
         return None
+
+
+def _durations(told: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Spread]]:
+    """A worker of an older version tells none. Raises as its caller expects."""
+    return {
+        pipeline: {step: Spread(*map(int, spread)) for step, spread in steps.items()}
+        for pipeline, steps in told.items()
+    }

@@ -116,6 +116,9 @@ class Scripts:
         inputs: bytes,
         ttl_us: int,
         patience_us: int,
+        failure_ttl_us: int,
+        need_us: int,
+        expected: str,
         restart: int,
         max_records: int,
         max_live: int,
@@ -138,6 +141,7 @@ class Scripts:
         max_tries: int,
         patience_us: int,
         failure_ttl_us: int,
+        expected: str,
     ) -> Reply:
         """Take a delivered job's run, raising its attempt; or drop the job; or fail the run."""
         return _in_lua()
@@ -210,8 +214,8 @@ class Scripts:
         return _in_lua()
 
     @_lua
-    async def read(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Read a run at one moment, and note that its result was read."""
+    async def read(self, keys: PartitionKeys, run: RunKey | None, *, waits: int) -> Reply:
+        """Read a run at one moment, note that its result was read, and who waits for it."""
         return _in_lua()
 
     @_lua
@@ -296,5 +300,5 @@ class Scripts:
 
     @_lua
     async def sweep(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Forget what has expired."""
+        """Forget what has expired, and see that whoever waits in the queue has a ticket."""
         return _in_lua()

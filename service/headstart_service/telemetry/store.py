@@ -43,6 +43,12 @@ class StoreFigures(Figures):
             "evictions_total", "Runs that are kept no longer.", ("process", "kind")
         )
         self._evicted.begin((process, kind) for kind in EVICTED)
+        self._shed = self.counter(
+            "runs_shed_total",
+            "Queued runs that were ended for others: they could not be ready when needed.",
+            ("process",),
+        )
+        self._shed.begin([(process,)])
 
     def watch_breaker(self, unreachable: Callable[[], int]) -> None:
         """Show, too, of how many partitions the server is known to be away."""
@@ -72,6 +78,9 @@ class StoreFigures(Figures):
 
     def looked(self, result: str) -> None:
         """Nothing, as below."""
+    def shed(self, runs: int) -> None:
+        """Count runs that were ended in the queue."""
+        self._shed.add(self._process, by=runs)
 
     def given_up(self) -> None:
         """Of an API process nothing: it takes no jobs."""

@@ -72,12 +72,14 @@ class FakeStore:
             dict.fromkeys(("one", "two", "three"), PENDING)
         )
         self.reads = 0
+        self.waited_for = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.away = False
 
-    async def read(self, key: RunKey) -> Snapshot:
+    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
         self.reads += 1
+        self.waited_for |= waits
         if self.away:
             await asyncio.sleep(0.02)  # as long as a connection takes to fail
             raise StoreUnavailable("away")

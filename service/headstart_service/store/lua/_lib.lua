@@ -88,9 +88,58 @@ local function become(member, r, status)
   r.status = status
 end
 
+-- Pending runs stand in `waiting` in the order of their scores, which are microseconds, kept even:
+--   by when a run is needed: its start, if nothing else was said. One more, so odd, if that was declared;
+--   below 0 once somebody waits for it: since when, less AFTER_ALL;
+--   AFTER_ALL more once it was passed over, because it could not be ready in time;
+--   infinite while it is set aside for one ticket: its last try, which needs a worker with nothing else.
+-- The stream `jobs` holds their tickets. Which run a ticket is for is settled when it is claimed, and
+-- is in `tickets` from then on: "score run member". There are never fewer others than runs that wait;
+-- more of them do no harm. A ticket names the run that brought it, for workers of an older version.
+local AFTER_ALL = 2 ^ 52
+local ASIDE = 'inf'
+local TICKET = '^(%S+) (%S+) (.*)$'
+
+-- A place in `waiting` of a run that is needed `need` microseconds from now; less than 0: at once.
+local function place(now, need)
+  local declared = need >= 0 and 1 or 0
+  local when = now + math.max(need, 0)
+  return when - when % 2 + declared
+end
+
+-- Queues a pending run. Of those of one moment the first comes first.
+local function queue(member, run, score)
+  local entry
+  if run then
+    entry = redis.call('XADD', jobs, '*', 'member', member, 'run', run)
+  else
+    entry = redis.call('XADD', jobs, '*', 'member', member)
+    score = score + 2 * tonumber(string.match(entry, '%-(%d+)$'))
+  end
+  redis.call('ZADD', waiting, integer(score), member)
+  return entry
+end
+
+-- Whether a place in `waiting` says that the run, which takes so long, cannot be ready in time, and
+-- nobody waits for it.
+local function is_late(score, took, now)
+  return score >= 0 and score < AFTER_ALL and score % 2 == 1 and score - took < now
+end
+
+-- How long a run of this pipeline takes, in microseconds: of "name=microseconds" joined by commas.
+local function expected_of(expected, pipeline)
+  for name, took in string.gmatch(expected, '([^=,]+)=(%d+)') do
+    if name == pipeline then
+      return tonumber(took)
+    end
+  end
+  return 0
+end
+
 -- Takes a run out of every set; its record may be gone already.
 local function forget(record, member)
   redis.call('UNLINK', record)
+  redis.call('ZREM', waiting, member)
   redis.call('ZREM', expiry, member)
   redis.call('ZREM', unread, member)
   redis.call('ZREM', read, member)
@@ -124,6 +173,7 @@ end
 local function end_run(record, member, r, status, why, ttl_us)
   local now = clock()
   redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
+  redis.call('ZREM', waiting, member)
   if status ~= 'completed' then
     stop_steps(record)
   end
@@ -153,6 +203,7 @@ end
 -- of a run that ended before it was delivered stays, too: the worker that gets it drops it.
 local function drop_job(entry)
   redis.pcall('XACK', jobs, group, entry) -- refused, if a damaged record names no entry
+  redis.call('HDEL', tickets, entry)
   local info = group_info()
   if not info then
     return

@@ -1,21 +1,97 @@
 -- Takes a delivered job's run for a worker: raises the attempt, which fences off every earlier
--- holder, and shows the run as in progress. A job that no longer fits its record is dropped; a run
--- whose workers were lost too often ends here. A run's last try is refused unless `alone` is 1.
--- Returns {} when there is nothing to do, {0} when the last try is refused, {0, 0} when it ended, else
--- {attempt, revision, pipeline, inputs, now, field, value, …} with the fields of the steps that have
--- ended, `trace` if the start was traced, and `fresh` if it was a restart. Repeating it with the same token changes nothing.
+-- holder, and shows the run as in progress. Which run it is was settled by the job's first claim:
+-- the one that is needed first of those that wait, leaving for later what cannot be ready in time.
+-- A job for which there is none is dropped; a run whose workers were lost too often ends here. A
+-- run's last try is refused unless `alone` is 1, and is set aside for this job.
+-- `record`, `member` and `run_id` are what the job itself names: the run that brought it.
+-- Returns {} when there is nothing to do, else {attempt, member, run, …}: behind attempt 0 'last',
+-- 'lost' or 'damaged', which says why the run was not taken, and behind others {revision, pipeline,
+-- inputs, now, field, value, …} with the fields of the steps that have ended, `trace` if the start
+-- was traced, and `fresh` if it was a restart. Repeating it with the same token changes nothing.
+
+-- How many runs that are late one call passes over, at most.
+local PASSED = 100
 
 local owner = redis.call('XPENDING', jobs, group, entry, entry, 1)
 if #owner == 0 or owner[1][2] ~= worker then
   return {}
 end
 
-local whole, r = pcall(load, record)
+local now = clock()
+local whole, r = true, nil
+local score
+
+-- What this job was claimed for before; nothing, when that is done with or somebody else's.
+local function held(ticket)
+  local need, run, name = string.match(ticket, TICKET)
+  if not name then
+    return
+  end
+  score, run_id, member, record = tonumber(need), run, name, record_prefix .. name
+  whole, r = pcall(load, record)
+  if whole and not (r and r.run == run_id and (r.status == 'in_progress' and r.entry == entry
+      or r.status == 'pending' and redis.call('ZSCORE', waiting, member) == ASIDE)) then
+    r = nil
+  end
+end
+
+-- Whether the run that the job names is its own, as all are that an older version queued or claimed.
+local function is_own()
+  if not whole or not r or r.run ~= run_id then
+    return false
+  elseif r.status == 'pending' then
+    return not redis.call('ZSCORE', waiting, member)
+  end
+  return r.status == 'in_progress' and redis.call('HEXISTS', tickets, r.entry) == 0
+end
+
+-- The run that is needed first.
+local function first_needed()
+  local passed = 0
+  while true do
+    local first = redis.call('ZRANGEBYSCORE', waiting, '-inf', '(inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if not first[1] then
+      r = nil
+      return
+    end
+    member, score, record = first[1], tonumber(first[2]), record_prefix .. first[1]
+    whole, r = pcall(load, record)
+    if not whole then
+      redis.call('ZREM', waiting, member)
+      return
+    elseif not r or r.status ~= 'pending' then
+      redis.call('ZREM', waiting, member)
+    elseif passed < PASSED and is_late(score, expected_of(expected, r.pipeline), now) then
+      redis.call('ZADD', waiting, integer(score + AFTER_ALL), member)
+      passed = passed + 1
+    else
+      run_id = r.run
+      return
+    end
+  end
+end
+
+local ticket = redis.call('HGET', tickets, entry)
+if ticket then
+  held(ticket)
+else
+  local named = member
+  whole, r = pcall(load, record)
+  if is_own() then
+    score = place(now, -1)
+  else
+    local readable = whole
+    first_needed()
+    if whole and not r and not readable then
+      whole, member = false, named
+    end
+  end
+end
 if not whole then
   drop_job(entry) -- else it would come back to one worker after the other
-  damaged()
+  return {0, member, run_id, 'damaged'}
 end
-if not r or r.run ~= run_id or not is_live(r.status) then
+if not r then
   drop_job(entry)
   return {}
 end
@@ -26,15 +102,18 @@ local repeated = r.status == 'in_progress' and redis.call('HGET', record, 'claim
 if r.tries >= tonumber(max_tries) and not repeated then
   drop_job(entry)
   end_run(record, member, r, 'failed', 'worker lost', tonumber(failure_ttl_us))
-  return {0, 0}
+  return {0, member, run_id, 'lost'}
 end
 
 if not repeated then
   if r.tries == tonumber(max_tries) - 1 and alone == '0' then
-    return {0}
+    if not ticket then
+      redis.call('ZADD', waiting, ASIDE, member)
+      redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
+    end
+    return {0, member, run_id, 'last'}
   end
   stop_steps(record)
-  local now = clock()
   r.attempt, r.tries, r.entry = r.attempt + 1, r.tries + 1, entry
   if r.started == 0 then
     r.started = now
@@ -44,13 +123,15 @@ if not repeated then
   end
   r.expires = now + math.max(r.ttl, tonumber(patience_us))
   redis.call('HSET', record, 'claim', token)
+  redis.call('ZREM', waiting, member)
+  redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
   -- It may have waited for its turn nearly as long as a lease: the lease begins now.
   redis.call('XCLAIM', jobs, group, worker, 0, entry, 'JUSTID')
   save(record, member, r)
   announce('claimed', r.revision, '-', member)
 end
 
-local reply = {r.attempt, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), clock()}
+local reply = {r.attempt, member, r.run, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), now}
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
   if string.sub(fields[i], 1, 2) == 's:' or fields[i] == 'trace' or fields[i] == 'fresh' then

@@ -2,6 +2,17 @@
 -- group. In one step: removing a consumer also forgets what was delivered to it meanwhile.
 -- Returns how many jobs it put back.
 
+-- The run that one job was claimed for is the other's from now on.
+local function hand_on(ticket, old, new)
+  redis.call('HSET', tickets, new, ticket)
+  local _, run, member = string.match(ticket, TICKET)
+  local whole, r = pcall(load, record_prefix .. (member or ''))
+  if whole and r and r.run == run and r.entry == old then
+    r.entry = new
+    save(record_prefix .. member, member, r)
+  end
+end
+
 local returned = 0
 local pending = redis.pcall('XPENDING', jobs, group, '-', '+', 1000, worker)
 if pending.err then
@@ -11,11 +22,15 @@ while #pending > 0 do
   for _, delivered in ipairs(pending) do
     local entry = delivered[1]
     local found = redis.call('XRANGE', jobs, entry, entry)
+    local ticket = redis.call('HGET', tickets, entry)
     drop_job(entry)
     if found[1] then
       local fields = found[1][2]
       -- A job that a start queued does not name its run: its own id does.
-      redis.call('XADD', jobs, '*', 'member', fields[2], 'run', fields[4] or entry)
+      local new = redis.call('XADD', jobs, '*', 'member', fields[2], 'run', fields[4] or entry)
+      if ticket then
+        hand_on(ticket, entry, new)
+      end
       returned = returned + 1
     end
   end

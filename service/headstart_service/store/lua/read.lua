@@ -1,7 +1,8 @@
 -- Reads a run with every fragment that exists, in one atomic look, and notes that its result was
--- read once it has ended: read results are evicted first.
+-- read once it has ended: read results are evicted first. With `waits` 1 its caller waits for it: a
+-- run that is pending goes before all for which nobody does.
 -- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
--- with the record's fields as they are.
+-- with the record's fields as they are and, of a pending run, `ahead`: how many are before it.
 
 local r = load(record)
 local left = r and r.expires - clock() or 0
@@ -16,4 +17,12 @@ if r.seen == 0 and not is_live(r.status) then
 end
 local fields = redis.call('HGETALL', record)
 table.insert(fields, 1, left)
+if r.status == 'pending' then
+  local score = tonumber(redis.call('ZSCORE', waiting, member) or ASIDE)
+  if waits == '1' and score >= 0 and score < math.huge then
+    redis.call('ZADD', waiting, integer(place(clock(), -1) - AFTER_ALL), member)
+  end
+  fields[#fields + 1] = 'ahead'
+  fields[#fields + 1] = redis.call('ZRANK', waiting, member) or 0
+end
 return fields

@@ -1,5 +1,5 @@
--- Hands an unfinished run on: it is pending again under a new job, keeps the steps that have ended,
--- and this try does not count, because nothing went wrong.
+-- Hands an unfinished run on: it is pending again under a new job, in the place that it had in the
+-- queue, keeps the steps that have ended, and this try does not count, because nothing went wrong.
 -- Returns 1, or 0 when the lease no longer holds.
 
 local r = load(record)
@@ -7,8 +7,10 @@ if not r or r.run ~= run_id or r.attempt ~= tonumber(attempt) or r.status ~= 'in
   return 0
 end
 stop_steps(record)
+local ticket = redis.call('HGET', tickets, entry)
+local score = ticket and tonumber((string.match(ticket, TICKET))) or place(clock(), -1)
 drop_job(entry)
-r.entry = redis.call('XADD', jobs, '*', 'member', member, 'run', run_id)
+r.entry = queue(member, run_id, score)
 r.tries = r.tries - 1
 become(member, r, 'pending')
 save(record, member, r)

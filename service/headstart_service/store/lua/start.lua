@@ -3,8 +3,9 @@
 -- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
 -- The rest, if there is any, is the trace context that the run shall carry while it is live.
 -- Returns {outcome, status, revision, …} with how many runs went for it: read ones, unread ones, those
--- of its own namespace, and expired ones; behind them a start that was joined has the context that its
--- run carries, if the call gave one itself. Or, having changed nothing, {'full', why, runs that have not
+-- of its own namespace, and expired ones; then how many were shed: ended, because they waited and
+-- could not be ready by the time by which they were declared to be needed. Behind them a start that was
+-- joined has the context that its run carries, if the call gave one itself. Or, having changed nothing, {'full', why, runs that have not
 -- ended}: why is 'queue' when these are too many, 'namespace' when the run's namespace has no place
 -- that can be had, and 'records' when nobody has.
 
@@ -63,6 +64,26 @@ local function first_to_go(member, number, now)
   return names
 end
 
+-- A run that waits in vain: one that was passed over because it could not be ready in time, or else
+-- one that would be now. Few are looked at: who is late stands in front, until a claim passes it over.
+local function waits_in_vain(now)
+  local passed = redis.call('ZREVRANGEBYSCORE', waiting, '(inf', integer(AFTER_ALL), 'LIMIT', 0, WINDOW)
+  for _, name in ipairs(passed) do
+    local whole, r = pcall(load, record_prefix .. name)
+    if whole and r and r.status == 'pending' then
+      return name, r
+    end
+  end
+  local first = redis.call('ZRANGEBYSCORE', waiting, 0, integer(AFTER_ALL), 'WITHSCORES', 'LIMIT', 0, WINDOW)
+  for i = 1, #first, 2 do
+    local whole, r = pcall(load, record_prefix .. first[i])
+    if whole and r and r.status == 'pending'
+        and is_late(tonumber(first[i + 1]), expected_of(expected, r.pipeline), now) then
+      return first[i], r
+    end
+  end
+end
+
 local trace = ...
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
 local expired = sweep(now)
@@ -85,8 +106,17 @@ if old and old.digest == digest and restart == '0' then
     old.ttl = math.max(old.ttl, ttl)
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
+    local score = tonumber(redis.call('ZSCORE', waiting, member) or ASIDE)
+    if score >= 0 and score < math.huge then
+      -- By when the most hurried of those who asked needs it. What it was too late for counts no more,
+      -- and only what all have declared can come too late.
+      local wanted = place(now, tonumber(need_us))
+      local late = score >= AFTER_ALL or is_late(score, expected_of(expected, old.pipeline), now)
+      local sooner = late and wanted or math.min(score, wanted)
+      redis.call('ZADD', waiting, integer(sooner - sooner % 2 + math.min(score % 2, wanted % 2)), member)
+    end
     local carried = trace and redis.call('HGET', record, 'trace') or nil
-    return {'joined', old.status, old.revision, 0, 0, 0, expired, carried}
+    return {'joined', old.status, old.revision, 0, 0, 0, expired, 0, carried}
   end
   if old.status == 'completed' then
     -- Wanted again: it must outlive this wait as a new one would, and not be the first to go.
@@ -95,13 +125,17 @@ if old and old.digest == digest and restart == '0' then
     announce('dropped', old.revision, '-', member)
     redis.call('ZREM', read, member)
     redis.call('ZADD', unread, integer(now), member)
-    return {'reused', old.status, old.revision, 0, 0, 0, expired}
+    return {'reused', old.status, old.revision, 0, 0, 0, expired, 0}
   end
 end
 
+local shed, in_vain
 local live = redis.call('ZCARD', with_status.pending) + redis.call('ZCARD', with_status.in_progress)
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
-  return {'full', 'queue', live, expired}
+  shed, in_vain = waits_in_vain(now)
+  if not shed then
+    return {'full', 'queue', live, expired}
+  end
 end
 
 local function evict(victim)
@@ -143,6 +177,11 @@ if not old then
   end
 end
 
+if shed then
+  end_run(record_prefix .. shed, shed, in_vain, 'failed',
+    'shed: could not be ready by the time it was needed', tonumber(failure_ttl_us))
+end
+
 local kept = {}
 if old and restart == '0' then
   local digests = {}
@@ -164,7 +203,7 @@ if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
 forget(record, member)
-local entry = redis.call('XADD', jobs, '*', 'member', member)
+local entry = queue(member, nil, place(now, tonumber(need_us)))
 local r = {
   status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = entry,
   entry = entry, ttl = ttl, created = now, started = 0, completed = 0, seen = 0,
@@ -181,4 +220,4 @@ save(record, member, r)
 redis.call('ZADD', with_status.pending, 0, member)
 announce('started', r.revision, '-', member)
 return {old and old.digest ~= digest and 'replaced' or 'started', r.status, r.revision,
-  gone[read], gone[unread], gone.own, expired}
+  gone[read], gone[unread], gone.own, expired, shed and 1 or 0}

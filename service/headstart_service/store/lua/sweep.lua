@@ -1,3 +1,15 @@
--- Forgets runs that have expired. Returns how many, and 1 when there may be more, else 0.
+-- Forgets runs that have expired, and brings tickets for runs that wait without one: those that a
+-- worker of an older version has used for another. Returns how many runs it forgot, and 1 when there
+-- may be more, else 0.
 local expired = sweep(clock())
+local info = group_info()
+if info and info.lag then
+  local free = info.lag + info.pending - redis.call('HLEN', tickets)
+  local missing = redis.call('ZCOUNT', waiting, '-inf', '(inf') - free
+  if missing > 0 then
+    for _, member in ipairs(redis.call('ZRANGE', waiting, 0, math.min(missing, SWEEP) - 1)) do
+      redis.call('XADD', jobs, '*', 'member', member)
+    end
+  end
+end
 return {expired, expired == SWEEP and 1 or 0}

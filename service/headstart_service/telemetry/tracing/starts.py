@@ -29,12 +29,19 @@ class Store(Protocol):
     """What the API asks of a store; a start may bring a trace context."""
 
     async def start(
-        self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool, trace: str = ""
+        self,
+        key: RunKey,
+        plan: RunPlan,
+        ttl: float,
+        *,
+        restart: bool,
+        trace: str = "",
+        needed_in: float | None = None,
     ) -> Started:
         """Start, join or reuse a run."""
         ...
 
-    async def read(self, key: RunKey) -> Snapshot:
+    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
         """A run with its results."""
         ...
 
@@ -65,7 +72,15 @@ class TracedStore:
         self._tracer = tracer
         self._recent = recent
 
-    async def start(self, key: RunKey, plan: RunPlan, ttl: float, *, restart: bool) -> Started:
+    async def start(
+        self,
+        key: RunKey,
+        plan: RunPlan,
+        ttl: float,
+        *,
+        restart: bool,
+        needed_in: float | None = None,
+    ) -> Started:
         """Start, join or reuse a run. Who joins or reuses one links to the start that made it."""
         attributes = {
             "messaging.system": "redis",
@@ -77,7 +92,9 @@ class TracedStore:
         name = f"enqueue {plan.pipeline}"
         with working(self._tracer, name, SpanKind.PRODUCER, attributes) as span:
             own = span.get_span_context()
-            started = await self._store.start(key, plan, ttl, restart=restart, trace=as_text(own))
+            started = await self._store.start(
+                key, plan, ttl, restart=restart, trace=as_text(own), needed_in=needed_in
+            )
             made_by = own if started.outcome in _MADE else from_text(started.trace)
             if made_by.is_valid:
                 self._recent.note(key, made_by)
@@ -87,9 +104,9 @@ class TracedStore:
             span.set_attribute("headstart.outcome", started.outcome.value)
             return started
 
-    async def read(self, key: RunKey) -> Snapshot:
+    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
         """As the store's."""
-        return await self._store.read(key)
+        return await self._store.read(key, waits=waits)
 
     async def status(self, key: RunKey) -> Snapshot:
         """As the store's."""

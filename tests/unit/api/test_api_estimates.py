@@ -1,0 +1,176 @@
+"""When the missing steps of a run will have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart_service.api.answer import answer_from
+from headstart_service.api.estimates import FRESH, Estimate, Estimates
+from headstart_service.domain import Snapshot, Spread, Status, StepState, WorkerState
+from headstart_service.engine.fragments import report_fragment
+from headstart_service.engine.registry import Registry
+from headstart_service.errors import StoreUnavailable
+from tests.support.pipelines import CHAIN
+from tests.support.waiting import wait_until
+from tests.unit.api.conftest import summary_of
+
+PENDING, RUNNING, COMPLETED = StepState.PENDING, StepState.RUNNING, StepState.COMPLETED
+SECOND = 1_000_000
+TOOK = {
+    name: Spread(p50 * SECOND, p90 * SECOND, 9)
+    for name, p50, p90 in (("one", 2, 3), ("two", 4, 6), ("three", 1, 10), ("", 7, 19))
+}
+NOW = 500 * SECOND
+
+
+class Crew:
+    """The workers, as the store tells of them."""
+
+    def __init__(self, slots: int = 2, busy: int = 0) -> None:
+        self.slots, self.busy = slots, busy
+        self.durations = {"chain": TOOK}
+        self.asked = 0
+        self.away = False
+
+    async def workers(self, limit: int) -> Sequence[WorkerState]:
+        assert limit > 0
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailable("away")
+        return [
+            WorkerState(
+                name=name,
+                host="",
+                version="",
+                pipelines=("chain",),
+                slots=self.slots // 2,
+                busy=self.busy // 2,
+                started_us=0,
+                durations=self.durations,
+            )
+            for name in ("w1", "w2")
+        ]
+
+
+def run(
+    one: StepState, two: StepState, three: StepState, *, ahead: int | None = None, had: int = 0
+) -> Snapshot:
+    states = {"one": one, "two": two, "three": three}
+    fragments = {
+        name: report_fragment(name, state, started_us=NOW - had * SECOND)
+        for name, state in states.items()
+        if state is not PENDING
+    }
+    running = {name: fragments[name] for name, state in states.items() if state is RUNNING}
+    summary = summary_of(Status.PENDING if ahead is not None else Status.IN_PROGRESS, 1)
+    lives_for = (summary.expires_us - NOW) / SECOND
+    summary = type(summary)(
+        **{f: getattr(summary, f) for f in summary.__slots__} | {"pipeline": "chain"}
+    )
+    return Snapshot(summary, states, b"".join(fragments.values()), lives_for, running, ahead)
+
+
+async def known(crew: Crew, partitions: int = 1) -> Estimates:
+    estimates = Estimates(crew, Registry([CHAIN]), partitions)
+    estimates.refresh()
+    await wait_until(lambda: estimates._asking is None)
+    return estimates
+
+
+def seconds(**steps: tuple[float, float]) -> dict[str, Estimate]:
+    return {
+        name: Estimate(round(p50 * SECOND), round(p90 * SECOND))
+        for name, (p50, p90) in steps.items()
+    }
+
+
+async def test_steps_take_their_time_one_after_the_other() -> None:
+    estimates = await known(Crew())
+    assert estimates.of(run(PENDING, PENDING, PENDING)) == seconds(
+        one=(2, 3), two=(6, 9), three=(7, 19)
+    )
+    assert estimates.of(run(COMPLETED, PENDING, PENDING)) == seconds(two=(4, 6), three=(5, 16))
+
+
+async def test_what_a_running_step_has_had_counts() -> None:
+    estimates = await known(Crew())
+    found = estimates.of(run(COMPLETED, RUNNING, PENDING, had=1))
+    assert found == seconds(two=(3, 5), three=(4, 15))
+
+
+async def test_a_step_that_is_overdue_is_not_said_to_end_at_once() -> None:
+    estimates = await known(Crew())
+    found = estimates.of(run(COMPLETED, RUNNING, PENDING, had=60))
+    assert found == seconds(two=(0.4, 0.6), three=(1.4, 10.6))
+
+
+async def test_the_queue_ahead_comes_first() -> None:
+    estimates = await known(Crew(slots=2))
+    assert estimates.of(run(PENDING, PENDING, PENDING, ahead=0)) == seconds(
+        one=(2, 3), two=(6, 9), three=(7, 19)
+    )
+    queued = estimates.of(run(PENDING, PENDING, PENDING, ahead=4))
+    assert queued["one"] == Estimate((14 + 2) * SECOND, (38 + 3) * SECOND)
+    busy = await known(Crew(slots=2, busy=2), partitions=4)
+    assert (
+        busy.of(run(PENDING, PENDING, PENDING, ahead=1))["one"].p50
+        == (5 * 7 // 2 + 2) * SECOND + SECOND // 2
+    )
+
+
+async def test_nothing_is_said_of_what_is_not_known() -> None:
+    crew = Crew()
+    estimates = Estimates(crew, Registry([CHAIN]), 1)
+    assert estimates.of(run(PENDING, PENDING, PENDING)) == {}, "nobody waits for the first look"
+    crew.durations = {"chain": {name: TOOK[name] for name in ("one", "three")}}
+    partly = await known(crew)
+    assert set(partly.of(run(PENDING, PENDING, PENDING))) == {"one"}, "who needs it is not known"
+    nobody = await known(Crew(slots=0))
+    assert nobody.of(run(PENDING, PENDING, PENDING, ahead=0)) == {}, "no worker, no turn"
+    await estimates.aclose()
+
+
+async def test_workers_are_asked_rarely_and_an_outage_forgets_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crew = Crew()
+    estimates = await known(crew)
+    for _ in range(50):
+        estimates.of(run(PENDING, PENDING, PENDING))
+        await asyncio.sleep(0)
+    assert crew.asked == 1
+    monkeypatch.setattr(estimates, "_asked", -FRESH * 1e6)
+    crew.away = True
+    estimates.refresh()
+    await asyncio.sleep(0.01)
+    assert crew.asked == 2
+    assert estimates.of(run(PENDING, PENDING, PENDING))
+    assert estimates.expected() == f"chain={7 * SECOND}"
+
+
+async def test_an_answer_tells_the_estimates_beside_what_it_told_before() -> None:
+    estimates = await known(Crew())
+    snapshot = run(COMPLETED, RUNNING, PENDING, had=1)
+    answer = answer_from(snapshot, estimates.of)
+    told = pb.GetResultsResponse.FromString(answer.data)
+    assert told.steps["two"].estimate.p50.seconds == 3
+    assert told.steps["two"].state == pb.STEP_STATE_RUNNING
+    assert told.steps["two"].started_us == NOW - SECOND
+    assert told.steps["three"].estimate.p90.seconds == 15
+    assert told.steps["three"].state == pb.STEP_STATE_PENDING
+    assert not told.steps["one"].HasField("estimate")
+    for step in told.steps.values():
+        step.ClearField("estimate")
+    assert told == pb.GetResultsResponse.FromString(answer_from(snapshot).data)
+
+
+async def test_an_estimate_alone_is_no_news() -> None:
+    estimates = await known(Crew())
+    first = answer_from(run(COMPLETED, RUNNING, PENDING, had=1), estimates.of)
+    plain = answer_from(run(COMPLETED, RUNNING, PENDING, had=1))
+    assert first.data != plain.data
+    assert first.news == plain.news == plain.data

@@ -1,0 +1,111 @@
+"""Who waits needs it now: the store is told so, and what cannot come any more is not waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart_service.domain import Outcome, RunKey, RunPlan, Started, Status, StepState
+from headstart_service.errors import InvalidRequest
+from tests.unit.api.conftest import KEY, Api, FakeContext, servicer_of
+
+
+@pytest.mark.parametrize("state", [StepState.FAILED, StepState.SKIPPED])
+async def test_a_required_step_that_will_give_nothing_ends_the_wait_for_it(
+    api: Api, state: StepState
+) -> None:
+    waiter = api.get("one")
+    patient = api.get("two")
+    await api.parked(2)
+    api.store.now(one=state)
+    api.wire.say("step", "one")
+    async with asyncio.timeout(5):
+        answer = pb.GetResultsResponse.FromString(await waiter)
+    assert answer.status == pb.PRECOMPUTE_STATUS_IN_PROGRESS
+    assert not patient.done()
+    api.store.end("two", "three")
+    await patient
+
+
+async def test_a_caller_that_waits_and_no_other_promotes_the_run(api: Api) -> None:
+    await api.get("one", wait=0)
+    assert not api.store.waited_for
+    waiter = api.get("one")
+    await api.parked()
+    assert api.store.waited_for, "whatever step it waits for, the whole run is promoted"
+    api.store.end("one")
+    await waiter
+
+
+async def test_who_watches_waits(api: Api) -> None:
+    async with aclosing(api.reader.watch(KEY)) as watched:
+        await anext(watched)
+    assert api.store.waited_for
+
+
+async def test_a_run_that_is_started_anew_while_somebody_waits_is_promoted_too(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    api.store.waited_for = False
+    api.store.now(Status.PENDING, revision=2)
+    api.wire.say("started", revision=2)
+    await api.parked()
+    assert api.store.waited_for
+    api.store.end("one", "two", "three")
+    await waiter
+
+
+class Starts:
+    """Remembers what starts were to be kept, and needed."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[float, float | None]] = []
+
+    async def start(
+        self,
+        key: RunKey,
+        plan: RunPlan,
+        ttl: float,
+        *,
+        restart: bool,
+        needed_in: float | None = None,
+    ) -> Started:
+        self.told.append((ttl, needed_in))
+        return Started(Outcome.STARTED, Status.PENDING, 1)
+
+
+class Outdated:
+    def outdate(self, key: RunKey) -> None:
+        """Nothing."""
+
+
+def start_of(**durations: float) -> pb.StartPrecomputeRequest:
+    request = pb.StartPrecomputeRequest(key="k", custom=pb.CustomSpec(pipeline="test"))
+    for field, seconds in durations.items():
+        getattr(request, field).CopyFrom(Duration(nanos=0))
+        getattr(request, field).FromNanoseconds(round(seconds * 1e9))
+    return request
+
+
+@pytest.mark.parametrize("seconds", [-0.001, 7 * 86400 + 0.001])
+async def test_a_need_out_of_its_range_is_told(seconds: float) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await servicer_of().start_precompute(start_of(expected_need_in=seconds), FakeContext())
+    [violation] = [v for v in caught.value.violations if v.field == "expected_need_in"]
+    assert violation.description.startswith("must be 0 to 604800 seconds")
+
+
+async def test_results_live_from_when_they_are_needed_unless_the_start_says(
+    api: Api,
+) -> None:
+    starts = Starts()
+    servicer = servicer_of(Outdated(), starts)
+    default = servicer._rules.result_ttl
+    for durations in ({}, {"expected_need_in": 90.0}, {"expected_need_in": 0.0}):
+        await servicer.start_precompute(start_of(**durations), FakeContext())
+    await servicer.start_precompute(start_of(expected_need_in=90.0, ttl=5.0), FakeContext())
+    assert starts.told == [(default, None), (default + 90, 90), (default, 0), (5, 90)]
