@@ -34,8 +34,9 @@ async def run(
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
-    Steps of which `reports` tells are taken from their callers. Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
-    progress cannot be kept; either way no step of it is left running.
+    Steps of which `reports` tells are taken from their callers. Returns the end status. Raises
+    LeaseLost when the run was taken away, StoreUnavailable when its progress cannot be kept; either
+    way no step of it is left running.
     """
     made = _Run(claim, pipeline, providers, ledger, observer or WorkObservers())
     return await made.to_end(reports or Reports())

@@ -221,7 +221,9 @@ class RedisJobQueue:
         if not held:
             raise LeaseLost(str(lease.job.key))
         if isinstance(held, list):
-            taken = [_step(field, value) for field, value in zip(held[::2], held[1::2], strict=True)]
+            taken = [
+                _step(field, value) for field, value in zip(held[::2], held[1::2], strict=True)
+            ]
             raise StepsReported(taken)
 
     async def renew(self, leases: Sequence[Lease], worker: str) -> list[Lease]:
