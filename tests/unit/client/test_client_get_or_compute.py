@@ -208,12 +208,17 @@ async def test_a_step_that_does_not_come_as_expected_is_computed(
 async def test_without_an_estimate_both_are_tried_and_the_loser_is_stopped(
     service: FakeService, client: PrecomputeClient
 ) -> None:
-    gone = threading.Event()
+    asked, gone = threading.Event(), threading.Event()
     steps = Steps()
 
     async def waits(_: Any, context: Any) -> Any:
         context.add_done_callback(lambda _: gone.set())
+        asked.set()
         await asyncio.Event().wait()
+
+    async def computed() -> str:
+        await wait_until(asked.is_set)
+        return "live"
 
     async def soon(_: Any, __: Any) -> Any:
         await asyncio.sleep(0.05)
@@ -221,7 +226,7 @@ async def test_without_an_estimate_both_are_tried_and_the_loser_is_stopped(
 
     running = values({"a": pb.StepReport(state=RUNNING)})
     service.on("GetResults", running, waits)
-    got = await client.get_or_compute("k", LONG, {"a": steps.quick("a")}, budget=PATIENT)
+    got = await client.get_or_compute("k", LONG, {"a": computed}, budget=PATIENT)
     assert got.sources == {"a": "live"}
     await wait_until(gone.is_set)
     service.on("GetResults", running, soon)
@@ -395,7 +400,13 @@ async def test_a_report_neither_delays_nor_fails_the_call_and_ends_with_the_clie
     service: FakeService,
 ) -> None:
     before = asyncio.all_tasks()
-    service.on("GetResults", values({"a": pb.StepReport(state=PENDING)}), hang)
+
+    async def under_way(request: pb.GetResultsRequest, context: Any) -> Any:
+        if request.required_steps:
+            await hang(request, context)
+        return values({"a": pb.StepReport(state=PENDING)})
+
+    service.on("GetResults", under_way)
     service.on("ReportStep", hang)
     async with PrecomputeClient(service.address) as client:
         for _ in range(40):
