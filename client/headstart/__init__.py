@@ -1,16 +1,19 @@
 """The light client of Headstart, a service that computes results while users are busy.
 
-`PrecomputeClient` is the asyncio client; `EagerPrecompute` the same service behind the interface
-of an in-process singleton that never raises. `relevance` and `percentile` score a caller's own
-words as the service scores its null samples.
+`PrecomputeClient` is the asyncio client, `BlockingClient` the one for threads; `EagerPrecompute`
+the same service behind the interface of an in-process singleton that never raises. `relevance` and
+`percentile` score a caller's own words as the service scores its null samples.
 """
 
 from headstart._artifacts import Artifact, Json, Tensor
+from headstart._blocking import BlockingClient
 from headstart._client import PrecomputeClient
+from headstart._computed import Computed, Source
 from headstart._eager import EagerPrecompute, PrecomputeResult
 from headstart._errors import (
     DeadlineExceeded,
     HeadstartError,
+    Incomplete,
     InvalidRequest,
     NotFound,
     PermissionDenied,
@@ -45,12 +48,15 @@ from headstart._security import Tls
 
 __all__ = [
     "Artifact",
+    "BlockingClient",
     "BridgingResults",
     "Cancelled",
+    "Computed",
     "DeadlineExceeded",
     "EagerPrecompute",
     "Embedding",
     "HeadstartError",
+    "Incomplete",
     "InvalidRequest",
     "Json",
     "NotFound",
@@ -66,6 +72,7 @@ __all__ = [
     "RunSummary",
     "ServiceError",
     "ServiceUnavailable",
+    "Source",
     "StartOutcome",
     "Started",
     "Stats",

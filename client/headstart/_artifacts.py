@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Final, TypeAlias, get_args, get_origin
 
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
 from headstart.v1 import precompute_pb2 as pb
 
@@ -144,3 +145,80 @@ class _Numbers:
         # Beyond exactness a server tells each integer by its digits.
         whole = number.is_integer() and abs(number) <= _LARGEST_EXACT_INT
         return int(number) if whole and place not in self._floats else number
+
+
+def artifact_to(value: Any) -> pb.Artifact:
+    """Convert what a caller has computed: bytes, an array or Tensor, or what JSON can say.
+
+    A pydantic model becomes its fields. Raises TypeError or ValueError for anything else.
+    """
+    message = pb.Artifact()
+    if isinstance(value, bytes):
+        message.data = value
+    elif isinstance(value, Tensor):
+        _write_tensor(message.tensor, value)
+    elif hasattr(value, "__array__") and hasattr(value, "dtype"):
+        flat = tuple(value.ravel().tolist())
+        shape = tuple(map(int, value.shape))
+        _write_tensor(message.tensor, Tensor(shape=shape, values=flat, dtype=str(value.dtype)))
+    else:
+        _NumbersWriter(message).write(value, message.json)
+    return message
+
+
+def _write_tensor(message: pb.Tensor, tensor: Tensor) -> None:
+    dtype, values = tensor.dtype, tensor.values
+    message.shape.extend(tensor.shape)
+    message.dtype = "" if dtype == "float32" else dtype
+    # The field that everybody reads has them all, if not as exactly: see the proto file.
+    message.values.extend(complex(each).real for each in values)
+    if dtype.startswith("complex"):
+        parts = [part for each in values for part in (complex(each).real, complex(each).imag)]
+        message.doubles.extend(parts)
+    elif dtype == "float64":
+        message.doubles.extend(float(each.real) for each in values)
+    elif dtype == "uint64":
+        message.unsigned_integers.extend(int(each.real) for each in values)
+    elif dtype in {"int32", "int64", "uint32"}:
+        message.integers.extend(int(each.real) for each in values)
+
+
+class _NumbersWriter:
+    """Writes an artifact's JSON, counting its numbers as the proto file says."""
+
+    def __init__(self, message: pb.Artifact) -> None:
+        self._message = message
+        self._met = 0
+
+    def write(self, value: Any, to: Value) -> None:
+        if hasattr(value, "model_dump"):
+            value = value.model_dump(mode="json")
+        if value is None:
+            to.null_value = NULL_VALUE
+        elif isinstance(value, bool):
+            to.bool_value = value
+        elif isinstance(value, int | float):
+            self._write_number(value, to)
+        elif isinstance(value, str):
+            to.string_value = value
+        elif isinstance(value, Mapping):
+            to.struct_value.SetInParent()
+            for name in sorted(value):
+                self.write(value[name], to.struct_value.fields[name])
+        elif isinstance(value, list | tuple):
+            to.list_value.SetInParent()
+            for each in value:
+                self.write(each, to.list_value.values.add())
+        else:
+            raise TypeError(f"{type(value).__name__} cannot be said in JSON")
+
+    def _write_number(self, number: float, to: Value) -> None:
+        if isinstance(number, float):
+            if not isfinite(number):
+                raise ValueError(f"{number} cannot be said in JSON")
+            if number.is_integer():
+                self._message.whole_floats.append(self._met)
+        elif abs(number) > _LARGEST_EXACT_INT:
+            self._message.large_integers[self._met] = str(number)
+        to.number_value = float(number)
+        self._met += 1

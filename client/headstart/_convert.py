@@ -67,6 +67,8 @@ _STEP_ORIGINS: Final[Mapping[int, StepOrigin]] = {
 }
 
 
+
+
 def status_from(number: int) -> PrecomputeStatus:
     """Convert a run's status."""
     return _known(_STATUSES, number, "run status")
@@ -244,12 +246,6 @@ def _time(
         return None
     value: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
     return value
-
-
-def _elapsed(message: Message, field: str, duration: Duration) -> timedelta | None:
-    if not message.HasField(field):
-        return None
-    return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1000)
 
 
 def _estimate(report: pb.StepReport) -> StepEstimate | None:

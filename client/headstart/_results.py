@@ -91,12 +91,12 @@ class RecipientType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEstimate:
-    """In how long a step ends, as the service expected when it answered."""
+    """When a step that has not ended is expected to end, counted from the answer."""
 
     p50: timedelta
-    """As likely sooner as later."""
+    """In one case of two."""
     p90: timedelta
-    """Later only if things go badly."""
+    """In nine cases of ten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     )
     memo_ttl: float = Field(
         3600.0, ge=0.001, le=30 * 86400, description="How long results of memoised steps live."
+    )
     queue_order: str = Field(
         "need",
         pattern="^(need|arrival)$",

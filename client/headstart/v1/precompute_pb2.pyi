@@ -259,7 +259,7 @@ class _StepOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepOrigin
     STEP_ORIGIN_MEMOISED: _StepOrigin.ValueType  # 2
     """Kept from, or shared with, a run of another key: the step's pipeline asked for that (`memo`)."""
     STEP_ORIGIN_REPORTED: _StepOrigin.ValueType  # 3
-    """Reported by a caller that had computed it itself."""
+    """Handed in by a caller: see ReportStep."""
 
 class StepOrigin(_StepOrigin, metaclass=_StepOriginEnumTypeWrapper):
     """Where the result of a step comes from."""
@@ -271,7 +271,7 @@ STEP_ORIGIN_KEPT: StepOrigin.ValueType  # 1
 STEP_ORIGIN_MEMOISED: StepOrigin.ValueType  # 2
 """Kept from, or shared with, a run of another key: the step's pipeline asked for that (`memo`)."""
 STEP_ORIGIN_REPORTED: StepOrigin.ValueType  # 3
-"""Reported by a caller that had computed it itself."""
+"""Handed in by a caller: see ReportStep."""
 Global___StepOrigin: _TypeAlias = StepOrigin  # noqa: Y015
 
 @_typing.final
@@ -800,10 +800,12 @@ class StepReport(_message.Message):
     error: _builtins.str
     """Why it failed or was skipped; empty otherwise. For people: do not rely on its text."""
     attempts: _builtins.int
-    """How often it was tried by the worker that ended it; 0 until it has ended."""
+    """How often it was tried by the worker that ended it; 0 until it has ended, and where a caller
+    has reported it.
+    """
     started_us: _builtins.int
     """When its first attempt began, in microseconds since the Unix epoch, by the store's clock. 0 until
-    then, and where it was skipped; before the run's own start where the step was kept from an
+    then, and where it was skipped or reported; before the run's own start where the step was kept from an
     earlier revision. No Timestamp: that takes half as much again, in every step that is kept.
     """
     origin: Global___StepOrigin.ValueType
@@ -1211,6 +1213,88 @@ class CancelPrecomputeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelPrecomputeResponse: _TypeAlias = CancelPrecomputeResponse  # noqa: Y015
+
+@_typing.final
+class ReportStepRequest(_message.Message):
+    """One step's result, computed by the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    BRIDGING_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
+    key: _builtins.str
+    """The run's key, as it was started. Required."""
+    revision: _builtins.int
+    """The revision that the result belongs to: 1 or more. Required."""
+    step: _builtins.str
+    """The step's name: one that the run's pipeline has. Required."""
+    @_builtins.property
+    def bridging(self) -> Global___BridgingResults:
+        """Of the pipeline "bridging": all of this step's fields, and no others. Numbers are finite."""
+
+    @_builtins.property
+    def artifact(self) -> Global___Artifact:
+        """Of any other pipeline."""
+
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """How long the caller took to compute it: 0 (the default) to 7 days."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        step: _builtins.str = ...,
+        bridging: Global___BridgingResults | None = ...,
+        artifact: Global___Artifact | None = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "bridging", b"bridging", "elapsed", b"elapsed", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "bridging", b"bridging", "elapsed", b"elapsed", "key", b"key", "namespace", b"namespace", "result", b"result", "revision", b"revision", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["bridging", "artifact"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ReportStepRequest: _TypeAlias = ReportStepRequest  # noqa: Y015
+
+@_typing.final
+class ReportStepResponse(_message.Message):
+    """What a report did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.bool
+    """Whether the result was kept as the step's."""
+    state: Global___StepState.ValueType
+    """The step's state after this call, in the revision that the key has now. Unspecified if that has
+    no such step.
+    """
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.bool = ...,
+        state: Global___StepState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportStepResponse: _TypeAlias = ReportStepResponse  # noqa: Y015
 
 @_typing.final
 class ListPrecomputesRequest(_message.Message):

@@ -104,6 +104,15 @@ class Pipeline:
         """The steps whose values `step` takes."""
         return tuple(p for p in step.parameters if p in self.by_name)
 
+    def dependants(self, names: Iterable[str]) -> set[str]:
+        """The steps that take what these give, directly or through others."""
+        found: set[str] = set()
+        sources = set(names)
+        for name in self.order:
+            if not found.union(sources).isdisjoint(self.needs(self.by_name[name])):
+                found.add(name)
+        return found
+
     def providers(self) -> set[str]:
         """The names of everything that a worker must provide for this pipeline."""
         known = {*self.by_name, *self.inputs.model_fields, DIGEST_PARAMETER}

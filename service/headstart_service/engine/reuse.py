@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..domain import RunKey, StepRecord
 from .flights import Flights
@@ -18,6 +18,8 @@ class Landed(NamedTuple):
     """As the run that computed it would keep it; None if it was remembered."""
     remembered: bytes = b""
     """The result that was remembered, as a fragment."""
+    value: Any = None
+    """What the step returned, for the run that computed it."""
 
 
 class _NoMemos:

@@ -6,18 +6,19 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, Status, StepRecord, StepState
-from ..errors import HeadstartError, StepFailed
+from ..errors import HeadstartError, StepFailed, StepsReported
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
+from .reports import Reports
 from .reuse import Landed, Reuse
 from .step import DIGEST_PARAMETER, Step
 
@@ -35,11 +36,12 @@ async def run(
     observer: WorkObserver | None = None,
     limits: Limits | None = None,
     reuse: Reuse | None = None,
+    reports: Reports | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
     A step that returns more than `limits` allow fails. What is under way or remembered in `reuse`
-    is not computed again.
+    is not computed again, and steps of which `reports` tells are taken from their callers.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
     progress cannot be kept; either way no step of it is left running.
@@ -48,7 +50,7 @@ async def run(
     watching = observer or WorkObservers()
     work = _Run(claim, pipeline, providers, ledger, watching, limits or Limits(), reuse)
     with reuse.flights.expecting(claim.lease.job.key, work.expected):
-        return await work.to_end()
+        return await work.to_end(reports or Reports())
 
 
 class _Run:
@@ -81,34 +83,44 @@ class _Run:
         self._digests = pipeline.step_digests(self._inputs)
         self._kept = dict(claim.ended)
         self._held = sum(len(record.fragment) for record in claim.ended.values())
+        self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._values: dict[str, Any] = {}
         self._waiting = [name for name in self._digests if name not in claim.ended]
         self._running: set[str] = set()
         self._unshown: list[str] = []
         self._unwritten: list[StepRecord] = []
-        self._failure = ""
+        self._failures: dict[str, str] = {}
+        self._reported: set[str] = set()
         self._finished = False
         self._began = time.monotonic()
         self._starts: dict[str, int] = {}
         self._writing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def expected(self) -> Collection[str]:
         """The digests of the steps that it can take over from an earlier revision."""
         return [] if self._claim.fresh else self._digests.values()
 
-    async def to_end(self) -> Status:
+    @property
+    def _failure(self) -> str:
+        """Why the run has failed, if it has."""
+        return next(iter(self._failures.values()), "")
+
+    async def to_end(self, reports: Reports) -> Status:
         try:
-            async with asyncio.TaskGroup() as group:
-                self._advance(group)
-                if self._running:
-                    # A step that ends sooner is never shown as running: that saves a write.
-                    await asyncio.wait(
-                        self._tasks, timeout=_SHOW_AFTER, return_when=asyncio.FIRST_COMPLETED
-                    )
-                await self._write()
+            with reports.told_to(self._hear):
+                async with asyncio.TaskGroup() as self._group:
+                    self._advance(self._group)
+                    if self._running:
+                        # A step that ends sooner is never shown as running: that saves a write.
+                        await asyncio.wait(
+                            self._tasks.values(),
+                            timeout=_SHOW_AFTER,
+                            return_when=asyncio.FIRST_COMPLETED,
+                        )
+                    await self._write()
         except BaseExceptionGroup as errors:
             expected = errors.subgroup(HeadstartError)
             if expected is None:
@@ -120,7 +132,12 @@ class _Run:
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
         outcome = Outcome()
         with self._observer.step(self._claim, step.name, outcome):
-            record = await self._shared(step, outcome)
+            record, value = await self._shared(step, outcome)
+        if self._tasks.get(step.name) is not asyncio.current_task():
+            return  # it was to stop, since another result was taken, and did not
+        self._kept[step.name] = record
+        if value is not None:
+            self._values[step.name] = value
         self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)
@@ -132,29 +149,74 @@ class _Run:
     async def _write(self) -> None:
         """Write what ended and what runs now; end the run when nothing does."""
         async with self._writing:
-            if self._finished:
-                return
-            ended, self._unwritten = self._unwritten, []
-            shown = [name for name in self._unshown if name in self._running]
-            self._unshown = []
-            if self._failure or not self._running:
-                self._finished = True
-                await self._finish(ended)
-            elif ended or shown:
-                running = [
-                    _record(name, StepState.RUNNING, started_us=self._starts[name])
-                    for name in shown
-                ]
-                await self._ledger.commit(self._lease, ended, running)
+            while not self._finished:
+                ended, self._unwritten = self._unwritten, []
+                shown = [name for name in self._unshown if name in self._running]
+                self._unshown = []
+                try:
+                    await self._write_now(ended, shown)
+                except StepsReported as taken:
+                    # Nothing was written. What is still ours goes with the next attempt.
+                    self._unwritten[:0] = ended
+                    self._unshown[:0] = shown
+                    self._adopt(taken.records)
+                else:
+                    return
+
+    async def _write_now(self, ended: list[StepRecord], shown: list[str]) -> None:
+        if self._failure or not self._running:
+            await self._finish(ended)
+            self._finished = True
+            for task in self._tasks.values():
+                if task is not asyncio.current_task():
+                    task.cancel()
+            return
+        # Showing a step that was reported is refused with its result: so it is asked for.
+        reported, self._reported = self._reported - self._states.keys(), set()
+        shown = [*shown, *reported.difference(shown)]
+        if ended or shown:
+            running = [
+                _record(name, StepState.RUNNING, started_us=self._starts.get(name, 0))
+                for name in shown
+            ]
+            await self._ledger.commit(self._lease, ended, running)
 
     async def _finish(self, ended: list[StepRecord]) -> None:
         if self._failure:
-            for task in self._tasks - {asyncio.current_task()}:
-                task.cancel()
-            ended.extend(self._abandoned())
+            ended = [*ended, *self._abandoned()]
             await self._ledger.finish(self._lease, ended, Status.FAILED, self._failure)
         else:
             await self._ledger.finish(self._lease, ended, Status.COMPLETED, "")
+
+    def _hear(self, steps: Sequence[str]) -> None:
+        """Callers have reported these steps: take them as soon as the write under way is over."""
+        self._reported.update(name for name in steps if name in self._digests)
+        writing = self._write()
+        try:
+            self._group.create_task(writing, name=f"{self._lease.job.key} reports")
+        except RuntimeError:  # the run is being stopped
+            writing.close()
+
+    def _adopt(self, records: Sequence[StepRecord]) -> None:
+        """Go on with results that callers have reported, and redo what was made of our own."""
+        taken = {record.name: record for record in records}
+        self._kept |= taken
+        self._settled |= taken.keys()
+        # None of it was written: a step is written before, or with, what was made of it.
+        undone = self._pipeline.dependants(taken) - self._settled
+        for name in undone | taken.keys():
+            task = self._tasks.pop(name, None)
+            if task is not None and name in self._running:
+                task.cancel()
+            self._running.discard(name)
+            self._values.pop(name, None)
+            self._states.pop(name, None)
+            self._failures.pop(name, None)
+        self._unwritten = [r for r in self._unwritten if r.name not in undone | taken.keys()]
+        self._states |= {name: record.state for name, record in taken.items()}
+        settled = self._states.keys() | self._running
+        self._waiting = [name for name in self._digests if name not in settled]
+        self._advance(self._group)
 
     def _advance(self, group: asyncio.TaskGroup) -> None:
         """Start every step that can start now, and skip every one that never can."""
@@ -175,7 +237,7 @@ class _Run:
                 task = group.create_task(
                     self._one(group, step), name=f"{self._lease.job.key} {name}"
                 )
-                self._tasks.add(task)
+                self._tasks[name] = task
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
@@ -185,8 +247,8 @@ class _Run:
         return self._claim.at_us + round((time.monotonic() - self._began) * 1e6)
 
     def _fail_if_required(self, step: Step, reason: str) -> None:
-        if step.required and not self._failure:
-            self._failure = f"{step.name}: {reason}"
+        if step.required:
+            self._failures[step.name] = f"{step.name}: {reason}"
 
     def _abandoned(self) -> list[StepRecord]:
         """What will never end because a required step failed."""
@@ -196,8 +258,11 @@ class _Run:
             if name not in self._states
         ]
 
-    async def _shared(self, step: Step, outcome: Outcome) -> StepRecord:
-        """A step's record: computed here, taken over from an earlier revision, or memoised."""
+    async def _shared(self, step: Step, outcome: Outcome) -> tuple[StepRecord, Any]:
+        """A step's record: computed here, taken over from an earlier revision, or memoised.
+
+        Beside it the value, if it was computed here.
+        """
         run, digest, fresh = self._lease.job.key, self._digests[step.name], self._claim.fresh
         memo = self._memo_digest(step) if step.memo else ""
 
@@ -207,23 +272,22 @@ class _Run:
                 if result is not None:
                     outcome.state, outcome.attempts = StepState.COMPLETED.name.lower(), 0
                     return Landed(run, None, result)
-            record = await self._attempt(step, outcome)
+            record, value = await self._attempt(step, outcome)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
                 await self._reuse.memos.keep(run.namespace, memo, result)
-            return Landed(run, record)
+            return Landed(run, record, value=value)
 
         key = (run.namespace, memo) if memo else (run, step.name, digest)
         landed: Landed = await self._reuse.flights.share(
             key, run, digest, outcome, work, fresh=fresh
         )
-        record = landed.record
-        if record is None or landed.run != run:
-            outcome.memoised = True
-            record = self._memoised(step, landed, outcome)
-            self._held += len(record.fragment)
-        self._kept[step.name] = record
-        return record
+        if landed.record is not None and landed.run == run:
+            return landed.record, landed.value
+        outcome.memoised = True
+        record = self._memoised(step, landed, outcome)
+        self._held += len(record.fragment)
+        return record, None
 
     def _memo_digest(self, step: Step) -> str:
         needed = {name: result_of(self._kept[name].fragment) for name in self._pipeline.needs(step)}
@@ -261,8 +325,11 @@ class _Run:
         )
         return StepRecord(step.name, state, result + report)
 
-    async def _attempt(self, step: Step, outcome: Outcome) -> StepRecord:
-        """Run a step until it succeeds or may not be tried again; never raises what it raised."""
+    async def _attempt(self, step: Step, outcome: Outcome) -> tuple[StepRecord, Any]:
+        """Run a step until it succeeds or may not be tried again; never raises what it raised.
+
+        Gives its record, and its value if it has one.
+        """
         began, started = time.monotonic(), self._starts[step.name]
         error = ""
         for attempt in range(1, step.max_attempts + 1):
@@ -280,19 +347,19 @@ class _Run:
             except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told
                 error = self._told(step, failure, limit)
             else:
-                self._values[step.name] = value
                 outcome.state = StepState.COMPLETED.name.lower()
                 elapsed = time.monotonic() - began
-                return _record(
+                record = _record(
                     step.name, StepState.COMPLETED, result, elapsed, attempt, started_us=started
                 )
+                return record, value
             outcome.tried.append(FailedTry(time.time_ns(), error))
             if not retry or attempt == step.max_attempts:
                 break
             await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
         outcome.state, outcome.error = StepState.FAILED.name.lower(), error
         elapsed = time.monotonic() - began
-        return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error, started)
+        return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error, started), None
 
     def _told(self, step: Step, failure: BaseException, limit: asyncio.Timeout) -> str:
         """What callers may read of an error that a step did not raise on purpose.

@@ -18,6 +18,7 @@ from ..domain import (
     Claim,
     Job,
     Lease,
+    Reported,
     Status,
     StepRecord,
     StepState,
@@ -25,7 +26,7 @@ from ..domain import (
     WorkerState,
 )
 from ..engine.fields import fields
-from ..errors import LastTry, LeaseLost, RecordDamaged, StoreUnavailable
+from ..errors import LastTry, LeaseLost, RecordDamaged, StepsReported, StoreUnavailable
 from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
@@ -192,13 +193,13 @@ class RedisJobQueue:
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
     ) -> None:
-        """Keep ended steps and show running ones. Raises LeaseLost."""
+        """Keep ended steps and show running ones. Raises LeaseLost and StepsReported."""
         await self._write(lease, ended, running, "", "")
 
     async def finish(
         self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
     ) -> None:
-        """Keep ended steps and end the run. Raises LeaseLost."""
+        """Keep ended steps and end the run. Raises LeaseLost and StepsReported."""
         await self._write(lease, ended, (), status.value, error)
 
     async def _write(
@@ -229,6 +230,11 @@ class RedisJobQueue:
         )
         if not held:
             raise LeaseLost(str(lease.job.key))
+        if isinstance(held, list):
+            taken = [
+                _step(field, value) for field, value in zip(held[::2], held[1::2], strict=True)
+            ]
+            raise StepsReported(taken)
 
     async def renew(self, leases: Sequence[Lease], worker: str) -> list[Lease]:
         """Renew all at once; those that no longer hold come back."""
@@ -290,8 +296,8 @@ class RedisJobQueue:
         await self._call(partial(self._beat, worker, "", 0))
 
     @asynccontextmanager
-    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal]]:
-        """Runs that were cancelled or replaced."""
+    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported]]:
+        """Runs that were cancelled or replaced, and steps that callers have reported."""
         channels = [keys.events for keys in self._keys]
         async with subscription(self._blocking, channels) as announcements:
             yield _withdrawals(announcements)
@@ -355,12 +361,14 @@ class RedisJobQueue:
 
 async def _withdrawals(
     announcements: AsyncIterator[Announcement],
-) -> AsyncIterator[Withdrawal]:
+) -> AsyncIterator[Withdrawal | Reported]:
     async for announcement in announcements:
         if announcement.kind == "started":
             yield Withdrawal(announcement.key, announcement.revision, replaced=True)
         elif announcement.kind == "cancelled":
             yield Withdrawal(announcement.key, announcement.revision + 1)
+        elif announcement.kind == "reported":
+            yield Reported(announcement.key, announcement.revision, announcement.steps)
 
 
 def _job(partition: int, entry: bytes, fields: Any) -> Job:
@@ -382,6 +390,12 @@ def _of_ticket(job: Job, ticket: bytes | None) -> Job:
         return job
 
 
+def _step(field: bytes, value: bytes) -> StepRecord:
+    """A step as its field holds it. Raises ValueError or LookupError for a damaged one."""
+    state = StepState(chr(value[0]))
+    return StepRecord(field.decode().removeprefix("s:"), state, value[1:])
+
+
 def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
     """A claim as claim.lua gives it. Raises ValueError or LookupError for a damaged record."""
     revision, pipeline, inputs, at_us, *fields = reply
@@ -396,11 +410,10 @@ def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
         if field == b"trace":
             trace = value.decode(errors="replace")
             continue
-        name = field.decode().removeprefix("s:")
-        state = StepState(chr(value[0]))
-        if not state.ended:
-            raise ValueError(f"{name} has not ended")
-        ended[name] = StepRecord(name, state, value[1:])
+        step = _step(field, value)
+        if not step.state.ended:
+            raise ValueError(f"{step.name} has not ended")
+        ended[step.name] = step
     return Claim(
         Lease(job, attempt), revision, pipeline.decode(), inputs, ended, at_us, trace, fresh
     )

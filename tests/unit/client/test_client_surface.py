@@ -14,12 +14,15 @@ from headstart import _eager, testing
 def test_public_names_are_these_and_no_others() -> None:
     assert headstart.__all__ == [
         "Artifact",
+        "BlockingClient",
         "BridgingResults",
         "Cancelled",
+        "Computed",
         "DeadlineExceeded",
         "EagerPrecompute",
         "Embedding",
         "HeadstartError",
+        "Incomplete",
         "InvalidRequest",
         "Json",
         "NotFound",
@@ -35,6 +38,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "RunSummary",
         "ServiceError",
         "ServiceUnavailable",
+        "Source",
         "StartOutcome",
         "Started",
         "Stats",
