@@ -15,7 +15,8 @@ from typing import Any, Self, TypeVar
 
 from headstart._client import PrecomputeClient
 from headstart._computed import Computed
-from headstart._results import Json, RecipientType, Results, Started
+from headstart._artifacts import Json
+from headstart._results import RecipientType, Results, Started
 
 T = TypeVar("T")
 
