@@ -116,7 +116,7 @@ class JsonKind:
         except (PydanticUserError, SchemaError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.text} cannot be kept: it must be an array, bytes, or what pydantic can "
-                "write as JSON (numbers, text, lists, dicts, models)"
+                f"write as JSON (numbers, text, lists, dicts, models): {str(error).splitlines()[0]}"
             ) from error
 
     def checked(self, value: Any) -> Any:
