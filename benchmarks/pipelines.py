@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import random
 import time
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -68,3 +71,63 @@ BLOB = Pipeline(
 )
 LIGHT = {"BRIDGING": "false", "PIPELINES": "benchmarks.pipelines:NOOP,benchmarks.pipelines:STAMP"}
 """Settings of processes that know these alone, so that no model is loaded."""
+
+
+class Edited(BaseModel):
+    anchor: str
+    target: str
+
+
+_PIECE = b"\0" * 1_000_000
+_PIECES = {"read": 5, "near": 25, "bridge": 10}
+"""Of a step's work, each about a millisecond of one core."""
+
+
+def _begun(kind: str) -> None:
+    with Path(os.environ["EDITING_LOG"]).open("a") as file:
+        file.write(f"{kind}\n")
+
+
+async def _work(kind: str, about: str) -> str:
+    """Compute for a while; a line in the file `EDITING_LOG` says that a step was begun."""
+    _begun(kind)
+    fingerprint = hashlib.sha256(about.encode())
+    for _ in range(_PIECES[kind]):
+        fingerprint.update(_PIECE)
+        await asyncio.sleep(0)  # where it can be cancelled, as real work can
+    return fingerprint.hexdigest()
+
+
+@step(required=True, memo=True)
+async def read_anchor(anchor: str) -> str:
+    return await _work("read", anchor)
+
+
+@step(required=True, memo=True)
+async def near_anchor(read_anchor: str) -> str:
+    return await _work("near", read_anchor)
+
+
+@step(required=True, memo=True)
+async def read_target(target: str) -> str:
+    return await _work("read", target)
+
+
+@step(required=True, memo=True)
+async def near_target(read_target: str) -> str:
+    return await _work("near", read_target)
+
+
+@step(required=True, memo=True)
+async def bridge(near_anchor: str, near_target: str) -> str:
+    return await _work("bridge", near_anchor + near_target)
+
+
+EDITING = Pipeline(
+    name="editing",
+    version="1",
+    description="Two steps of the anchor alone, two of the target alone, and one of both",
+    inputs=Edited,
+    steps=(read_anchor, near_anchor, read_target, near_target, bridge),
+    codec=ArtifactCodec(),
+)

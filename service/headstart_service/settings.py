@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         "as are kept.",
     )
     max_memos: int = Field(
-        1000,
+        1024,
         ge=0,
         le=10_000_000,
         description="How many results of memoised steps are kept at most, beside the runs; 0 for "

@@ -144,14 +144,6 @@ async def test_a_restart_computes_everything_anew(site: Site, key: str) -> None:
     assert {report.origin for report in results.steps.values()} == {StepOrigin.COMPUTED}
 
 
-async def test_a_cancelled_run_leaves_nothing_running(site: Site, key: str) -> None:
-    site.work.close_gate()
-    await site.type(key, "cancelled")
-    await wait_until(lambda: site.work.count("began").total() == 2)
-    await site.clients[1].cancel(key)
-    await wait_until(lambda: site.work.count("stopped").total() == 2)
-
-
 async def test_no_replica_gives_a_revision_that_is_stale(site: Site, key: str) -> None:
     """Readers on both replicas ask all the time while twenty keys are hit, each at some pause."""
     newest = 0

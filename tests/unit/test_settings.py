@@ -165,6 +165,8 @@ def test_the_page_of_settings_is_what_the_code_says() -> None:
         ("max_cached_results", "0", "10000001"),
         ("namespace_max_results", "-1", "10000001"),
         ("max_queued", "-1", "10000001"),
+        ("max_memos", "-1", "10000001"),
+        ("memo_ttl", "0", "2592001"),
         ("max_waiters", "0", "1000001"),
         ("max_watches", "0", "1000001"),
         ("max_calls", "0", "1000001"),

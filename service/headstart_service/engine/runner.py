@@ -140,6 +140,7 @@ class _Run:
             self._values[step.name] = value
         self._running.discard(step.name)
         self._states[step.name] = record.state
+        self._kept[step.name] = record
         self._unwritten.append(record)
         if record.state is not StepState.COMPLETED:
             self._fail_if_required(step, outcome.error)
@@ -278,7 +279,9 @@ class _Run:
                 await self._reuse.memos.keep(run.namespace, memo, result)
             return Landed(run, record, value=value)
 
-        key = (run.namespace, memo) if memo else (run, step.name, digest)
+        # What was begun with another result of a step that is not pure is other work.
+        needed = (self._kept[name].fragment for name in self._pipeline.needs(step))
+        key = (run.namespace, memo) if memo else (run, digest, *needed)
         landed: Landed = await self._reuse.flights.share(
             key, run, digest, outcome, work, fresh=fresh
         )

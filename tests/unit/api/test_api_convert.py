@@ -144,6 +144,7 @@ def test_a_pipeline_is_described_with_its_needs_and_its_inputs_schema() -> None:
     assert list(steps["haiku_embeddings"].needs) == ["haiku_bridge"]
     assert steps["haiku_bridge"].timeout.ToTimedelta().total_seconds() == 45
     assert "anchor" in description.input_schema["properties"]
+    assert {(step.version, step.memo) for step in description.steps} == {("", False)}
     assert [step.name for step in convert.pipeline_description(PIPELINE).steps] == [
         "one",
         "two",

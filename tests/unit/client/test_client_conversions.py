@@ -15,6 +15,7 @@ from headstart import (
     Stats,
     Status,
     StepDescription,
+    StepOrigin,
     StepReport,
     Tensor,
 )
@@ -191,11 +192,32 @@ async def test_get_status_and_cancel_are_converted(service: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("number", "origin"),
+    [
+        (pb.STEP_ORIGIN_UNSPECIFIED, StepOrigin.COMPUTED),
+        (pb.STEP_ORIGIN_KEPT, StepOrigin.KEPT),
+        (pb.STEP_ORIGIN_MEMOISED, StepOrigin.MEMOISED),
+        (pb.STEP_ORIGIN_REPORTED, StepOrigin.REPORTED),
+    ],
+)
+async def test_where_a_steps_result_comes_from_is_converted(
+    service: Any, number: pb.StepOrigin.ValueType, origin: StepOrigin
+) -> None:
+    told = report()
+    told.origin = number
+    service.on("GetResults", run(steps={"count": told}))
+    async with PrecomputeClient(service.address) as client:
+        results = await client.get_results("game-1")
+    assert results.steps["count"].origin is origin
+
+
 async def test_pipelines_and_stats_are_converted(service: Any) -> None:
     pipeline = pb.PipelineDescription(name="words", version="2", description="Counts words.")
     pipeline.input_schema.update({"type": "object"})
     step = pipeline.steps.add(name="count", needs=["split"], required=True, max_attempts=3)
     step.timeout.FromSeconds(30)
+    step.version, step.memo = "7", True
     pipeline.steps.add(name="split")
     service.on("ListPipelines", pb.ListPipelinesResponse(pipelines=[pipeline]))
     service.on(
@@ -225,6 +247,8 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
                     required=True,
                     timeout=timedelta(seconds=30),
                     max_attempts=3,
+                    version="7",
+                    memo=True,
                 ),
                 StepDescription(
                     name="split", needs=(), required=False, timeout=None, max_attempts=0

@@ -390,6 +390,38 @@ async def test_the_next_revision_takes_over_the_steps_it_needs_and_ends_the_othe
     await reuse.flights.aclose()
 
 
+async def test_work_begun_with_what_an_impure_step_gave_before_is_not_taken_over() -> None:
+    thrown = iter((1, 2))
+    may_end = asyncio.Event()
+    ran: list[float] = []
+
+    @step()
+    async def dice() -> int:
+        return next(thrown)
+
+    @step(timeout=20)
+    async def doubled(dice: int) -> float:
+        ran.append(dice)
+        await may_end.wait()
+        return dice * 2
+
+    pipeline = pipeline_of(dice, doubled)
+    reuse = Reuse()
+    old = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, Ledger(), reuse=reuse))
+    await wait_until(lambda: ran == [1])
+    reuse.flights.hold(RunKey("default", "run"))
+    old.cancel()
+    await asyncio.wait({old})
+    # Its die had not been written when it was replaced, so the next revision throws again.
+    ledger = Ledger()
+    new = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reuse=reuse))
+    await wait_until(lambda: ran == [1, 2])
+    may_end.set()
+    assert await new is Status.COMPLETED
+    assert (ledger.value("dice"), ledger.value("doubled")) == (2, 4)
+    await reuse.flights.aclose()
+
+
 async def test_held_steps_for_which_nobody_comes_end_after_a_while() -> None:
     work = Counting()
     work.reuse.flights.hold_for = 0.05

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headstart import BridgingResults, PrecomputeStatus, Results, StepReport, StepState, Tensor
-from headstart_service.operate.describing import described, vector
+from headstart import (
+    BridgingResults,
+    PrecomputeStatus,
+    Results,
+    StepOrigin,
+    StepReport,
+    StepState,
+    Tensor,
+)
+from headstart_service.operate.describing import described, step_cells, vector
 from headstart_service.output import ago, clipped, coloured, spoken, table
 
 
@@ -144,3 +153,20 @@ def test_values_of_other_pipelines_are_short() -> None:
         "flags: [true, false, true, false]",
     ]
     assert vector([1.0]) == "[1.000] (1 numbers)"
+
+
+@pytest.mark.parametrize("origin", ["kept", "memoised", "reported"])
+def test_a_step_that_was_not_computed_tells_where_its_result_comes_from(origin: str) -> None:
+    report = StepReport(
+        state=StepState.COMPLETED,
+        error=None,
+        elapsed=timedelta(seconds=1),
+        attempts=1,
+        origin=StepOrigin(origin),
+    )
+    assert step_cells(report) == (origin, "1", "")
+    assert step_cells(replace(report, origin=StepOrigin.COMPUTED)) == ("1.0 s", "1", "")
+    running = replace(report, state=StepState.RUNNING, elapsed=None)
+    assert step_cells(running) == ("", "1", "")
+    failed = replace(report, state=StepState.FAILED, error="no")
+    assert step_cells(failed) == ("1.0 s", "1", "no")

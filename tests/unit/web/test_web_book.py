@@ -162,6 +162,23 @@ async def test_a_step_whose_report_was_too_large_to_read_has_no_times(
     assert book.steps(None) == [], "no duration is made up"
 
 
+@pytest.mark.parametrize(
+    ("origin", "seconds"), [(pb.STEP_ORIGIN_UNSPECIFIED, [1.0]), (pb.STEP_ORIGIN_MEMOISED, [])]
+)
+async def test_a_memoised_step_says_so_and_its_time_is_nobodys_duration(
+    book: RunBook, runs: Runs, origin: pb.StepOrigin.ValueType, seconds: list[float]
+) -> None:
+    runs.status[KEY] = DONE
+    report = pb.StepReport(started_us=2, origin=origin)
+    report.elapsed.FromSeconds(1)
+    runs.body[KEY] = pb.GetResultsResponse(steps={"a": report}).SerializeToString()
+    await book.look([KEY])
+    seen = book.seen(KEY)
+    assert seen is not None
+    assert seen.steps[0]["memoised"] is (not seconds)
+    assert [row["count"] for row in book.steps(None)] == [1] * len(seconds)
+
+
 async def test_what_was_seen_is_looked_at_again_after_announcements_were_lost(
     book: RunBook, runs: Runs
 ) -> None:
