@@ -120,7 +120,7 @@ local function queue(member, run, score)
 end
 
 -- Of the time in which a run was declared to be needed, the share by which that may be too long.
-local GUESS = 1 / 4
+local GUESS = 2 / 5
 
 -- Whether a place in `waiting` says that the run, which takes so long, cannot be ready in time, and
 -- nobody waits for it. By when it is needed is a guess: one that would be ready at the last moment
