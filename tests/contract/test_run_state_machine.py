@@ -55,7 +55,7 @@ from tests.contract.run_model import (
 from tests.support import deployments
 from tests.support.deployments import Deployment
 
-LATEST = TOOK + 500
+LATEST = 2 * TOOK
 """Of the times in which a run is needed, in seconds."""
 WORKERS = ["w0", "w1", "w2"]
 keys = st.sampled_from(KEYS)

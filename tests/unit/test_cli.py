@@ -187,7 +187,8 @@ def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_game_is_started_with_what_was_given(run: Any, served: Served) -> None:
     code, out, _ = run(
-        "start", "known", "ocean", "forest", "--recipient", "haiku", "--clues", "7", "--ttl", "60"
+        *("start", "known", "ocean", "forest", "--recipient", "haiku", "--clues", "7"),
+        *("--ttl", "60", "--needed-in", "45"),
     )
     assert code == 0
     assert "started: revision 1, pending" in out
@@ -195,10 +196,12 @@ def test_a_game_is_started_with_what_was_given(run: Any, served: Served) -> None
     assert request.bridging.clue_count == 7
     assert request.bridging.recipient_type == pb.RECIPIENT_TYPE_HAIKU
     assert request.ttl.seconds == 60
+    assert request.expected_need_in.seconds == 45
 
 
 def test_another_pipeline_is_started_with_its_inputs(run: Any, served: Served) -> None:
     assert run("start", "known", "--pipeline", "p", "--inputs", '{"a": [1]}', "--restart")[0] == 0
+    assert not served.games.requests[0].HasField("expected_need_in")
     (request,) = served.games.requests
     assert request.custom.pipeline == "p"
     assert request.custom.inputs["a"][0] == 1

@@ -140,7 +140,6 @@ class _Run:
             self._values[step.name] = value
         self._running.discard(step.name)
         self._states[step.name] = record.state
-        self._kept[step.name] = record
         self._unwritten.append(record)
         if record.state is not StepState.COMPLETED:
             self._fail_if_required(step, outcome.error)

@@ -15,11 +15,13 @@ from headstart import (
     Stats,
     Status,
     StepDescription,
+    StepEstimate,
     StepOrigin,
     StepReport,
     Tensor,
 )
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.operate.describing import described
 from tests.unit.client.messages import CREATED, report, run
 
 
@@ -264,3 +266,22 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
         queued_jobs=1,
         max_cached=1000,
     )
+
+
+async def test_a_step_that_is_missing_tells_when_it_is_expected(service: Any) -> None:
+    message = pb.GetResultsResponse(key="k", pipeline="chain", status=pb.PRECOMPUTE_STATUS_PENDING)
+    message.steps["one"].state = pb.STEP_STATE_PENDING
+    message.steps["one"].estimate.p50.FromMilliseconds(1500)
+    message.steps["one"].estimate.p90.FromMilliseconds(4000)
+    message.steps["two"].state = pb.STEP_STATE_PENDING
+    service.on("GetResults", message)
+
+    async with PrecomputeClient(service.address) as client:
+        results = await client.get_results("k")
+
+    assert results.steps["one"].estimate == StepEstimate(
+        p50=timedelta(seconds=1.5), p90=timedelta(seconds=4)
+    )
+    assert results.steps["two"].estimate is None
+    text = described(results)
+    assert "~1.5 s, p90 4.0 s" in text

@@ -27,6 +27,7 @@ async def test_start_bridging_sends_its_arguments_and_tells_the_outcome(service:
             null_sample_count=50,
             ttl=timedelta(minutes=2),
             restart=True,
+            expected_need_in=45,
         )
 
     assert started == Started(
@@ -44,6 +45,7 @@ async def test_start_bridging_sends_its_arguments_and_tells_the_outcome(service:
         restart=True,
     )
     expected.ttl.FromSeconds(120)
+    expected.expected_need_in.FromSeconds(45)
     assert service.calls[0].request == expected
 
 
@@ -58,6 +60,7 @@ async def test_start_bridging_leaves_defaults_to_the_server(service: Any) -> Non
     assert not request.bridging.HasField("clue_count")
     assert not request.bridging.HasField("null_sample_count")
     assert not request.HasField("ttl")
+    assert not request.HasField("expected_need_in")
 
 
 async def test_an_unknown_recipient_is_refused_as_the_server_would(service: Any) -> None:

@@ -120,10 +120,15 @@ local function queue(member, run, score)
   return entry
 end
 
+-- Of the time in which a run was declared to be needed, the share by which that may be too long.
+local GUESS = 2 / 5
+
 -- Whether a place in `waiting` says that the run, which takes so long, cannot be ready in time, and
--- nobody waits for it.
-local function is_late(score, took, now)
-  return score >= 0 and score < AFTER_ALL and score % 2 == 1 and score - took < now
+-- nobody waits for it. By when it is needed is a guess: one that would be ready at the last moment
+-- would be too late half the time, and the worker's time lost.
+local function is_late(r, score, took, now)
+  return score >= 0 and score < AFTER_ALL and score % 2 == 1
+    and score - (score - r.created) * GUESS - took < now
 end
 
 -- How long a run of this pipeline takes, in microseconds: of "name=microseconds" joined by commas.

@@ -61,7 +61,7 @@ local function first_needed()
       return
     elseif not r or r.status ~= 'pending' then
       redis.call('ZREM', waiting, member)
-    elseif passed < PASSED and is_late(score, expected_of(expected, r.pipeline), now) then
+    elseif passed < PASSED and is_late(r, score, expected_of(expected, r.pipeline), now) then
       redis.call('ZADD', waiting, integer(score + AFTER_ALL), member)
       passed = passed + 1
     else

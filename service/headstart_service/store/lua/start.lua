@@ -78,7 +78,7 @@ local function waits_in_vain(now)
   for i = 1, #first, 2 do
     local whole, r = pcall(load, record_prefix .. first[i])
     if whole and r and r.status == 'pending'
-        and is_late(tonumber(first[i + 1]), expected_of(expected, r.pipeline), now) then
+        and is_late(r, tonumber(first[i + 1]), expected_of(expected, r.pipeline), now) then
       return first[i], r
     end
   end
@@ -111,7 +111,7 @@ if old and old.digest == digest and restart == '0' then
       -- By when the most hurried of those who asked needs it. What it was too late for counts no more,
       -- and only what all have declared can come too late.
       local wanted = place(now, tonumber(need_us))
-      local late = score >= AFTER_ALL or is_late(score, expected_of(expected, old.pipeline), now)
+      local late = score >= AFTER_ALL or is_late(old, score, expected_of(expected, old.pipeline), now)
       local sooner = late and wanted or math.min(score, wanted)
       redis.call('ZADD', waiting, integer(sooner - sooner % 2 + math.min(score % 2, wanted % 2)), member)
     end
