@@ -171,7 +171,8 @@ async def _service(bench: Bench, url: str, store: int) -> AsyncIterator[Service]
 
 
 async def _address(service: Service) -> str:
-    return await service.api.says(r"Headstart serves on (\S+)\. Try")
+    address: str = await service.api.says(r"Headstart serves on (\S+)\. Try")
+    return address
 
 
 async def _scene(bench: Bench, title: str, service: Service, prepare: Prepare) -> list[Line]:
