@@ -14,13 +14,13 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from headstart import PrecomputeClient
+from headstart import PrecomputeClient, ResourceExhausted
 
 from ..harness import Bench, Figure
 from ..processes import Process, start_api, start_worker
@@ -38,8 +38,8 @@ _SLOW = 0.06
 """Seconds that a slow network takes each way: an answer takes twice that, five times the budget."""
 _EARLY = 0.1
 """Seconds that a run which was started late has had."""
-_BACKLOG = 400
-"""Runs of other users that a worker with four places has before it when it is overloaded."""
+_OTHERS = 20
+"""Runs that others start for each of the caller's when the service is overloaded."""
 _SETTINGS = {"BRIDGING": "false", "PIPELINES": "benchmarks.never_worse.pipeline:QUESTION"}
 _DEADLINE = 30.0
 
@@ -52,7 +52,7 @@ class Service:
     client: PrecomputeClient
     store: int
     """The process id of its Valkey."""
-    numbers: Any = field(default_factory=count)
+    numbers: Iterator[int] = field(default_factory=count)
 
     def key(self) -> str:
         return f"question-{next(self.numbers)}"
@@ -106,8 +106,12 @@ async def unknown(service: Service) -> str:
 
 
 async def queued(service: Service) -> str:
+    """Behind runs of others, which come faster than they end; maybe there is no place at all."""
     key = service.key()
-    await service.start(key)
+    with suppress(ResourceExhausted):
+        for _ in range(_OTHERS):
+            await service.start(service.key())
+        await service.start(key)
     return key
 
 
@@ -115,7 +119,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     url = await bench.valkey()
     redis = await bench.redis(url)
     store = (await redis.info("server"))["process_id"]
-    await start_worker(bench, url, **_SETTINGS)
+    await start_worker(bench, url, **_SETTINGS, WORKER_CONCURRENCY="16")
     lines: list[Line] = []
 
     async def scene(title: str, service: Service, prepare: Prepare) -> None:
@@ -139,8 +143,6 @@ async def measure(bench: Bench) -> Sequence[Line]:
         with _stopped(service.api.pid):
             await scene("service hangs", service, old)
     async with _service(bench, url, store) as service:
-        for _ in range(_BACKLOG):
-            await service.start(service.key())
         await scene("overloaded, queued", service, queued)
     async with _service(bench, url, store) as service:
         os.kill(service.api.pid, signal.SIGKILL)
@@ -171,7 +173,8 @@ async def _service(bench: Bench, url: str, store: int) -> AsyncIterator[Service]
 
 
 async def _address(service: Service) -> str:
-    return await service.api.says(r"Headstart serves on (\S+)\. Try")
+    address: str = await service.api.says(r"Headstart serves on (\S+)\. Try")
+    return address
 
 
 async def _scene(bench: Bench, title: str, service: Service, prepare: Prepare) -> list[Line]:

@@ -22,10 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .domain import StepRecord
+from typing import Any
 
 
 class HeadstartError(Exception):
@@ -104,10 +101,10 @@ class LeaseLost(HeadstartError):
 class StepsReported(HeadstartError):
     """Nothing was written: callers have reported these steps meanwhile, and their results stay."""
 
-    def __init__(self, records: Sequence[StepRecord]) -> None:
+    def __init__(self, records: Sequence[Any]) -> None:
         super().__init__(", ".join(record.name for record in records))
         self.records = tuple(records)
-        """What is kept instead."""
+        """What is kept instead: a `domain.StepRecord` each, which errors do not know."""
 
 
 class LastTry(HeadstartError):

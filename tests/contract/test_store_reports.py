@@ -28,12 +28,12 @@ def theirs(name: str) -> StepRecord:
     return done(name, f"<{name} of a caller>".encode())
 
 
-@pytest.mark.parametrize("claimed", [False, True])
+@pytest.mark.parametrize("status", [Status.PENDING, Status.IN_PROGRESS])
 async def test_a_step_that_has_not_ended_is_kept_and_announced(
-    store_backend: Backend, claimed: bool
+    store_backend: Backend, status: Status
 ) -> None:
     await store_backend.start(KEY)
-    if claimed:
+    if status is Status.IN_PROGRESS:
         claim = await store_backend.claim()
         await store_backend.queue.commit(claim.lease, [], [running("first")])
     async with store_backend.announcements() as heard:

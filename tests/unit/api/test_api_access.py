@@ -113,6 +113,13 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
     return caught.value
 
 
+def report(namespace: str, key: str) -> pb.ReportStepRequest:
+    value = pb.Artifact(data=b"x")
+    return pb.ReportStepRequest(
+        namespace=namespace, key=key, revision=1, step=PIPELINE.order[0], artifact=value
+    )
+
+
 def start(namespace: str, key: str) -> pb.StartPrecomputeRequest:
     spec = pb.CustomSpec(pipeline="test")
     return pb.StartPrecomputeRequest(namespace=namespace, key=key, custom=spec)
@@ -169,11 +176,13 @@ async def test_each_method_obeys_the_token_in_every_namespace(guarded: Guarded, 
     for namespace in (*NAMESPACES, ""):
         run = namespace or "default"
         for method, request in (*READS.items(), *WRITES.items()):
-            sent = (
-                start(namespace, "a")
-                if method == "StartPrecompute"
-                else request(namespace=namespace, key="a")
-            )
+            match method:
+                case "StartPrecompute":
+                    sent = start(namespace, "a")
+                case "ReportStep":
+                    sent = report(namespace, "a")
+                case _:
+                    sent = request(namespace=namespace, key="a")
             told[method, namespace] = await guarded.code(method, sent, token)
             granted = run in (read if method in READS else write)
             right[method, namespace] = expected(granted=granted)

@@ -181,6 +181,7 @@ def test_every_error_of_the_tree_has_a_status(kind: type[HeadstartError]) -> Non
         "RunNotFound": ("n", "k"),
         "CapacityExhausted": ("full", 1.0),
         "PermissionDenied": ("f", "rule", "write"),
+        "StepsReported": ([],),
     }.get(kind.__name__, ("text",))
     status = status_of(kind(*arguments))
     assert isinstance(status, status_pb2.Status)
