@@ -84,6 +84,7 @@ async def test_a_replaced_run_keeps_the_steps_whose_inputs_did_not_change(games:
     assert len(after.bridging.null_samples) == 7
     # The very same attempt, with the time it took then: it was not run again.
     for step in ("embed_endpoints", "lexical_bridge"):
+        before.steps[step].origin = pb.STEP_ORIGIN_KEPT
         assert after.steps[step] == before.steps[step]
     assert after.steps["null_samples"] != before.steps["null_samples"]
 

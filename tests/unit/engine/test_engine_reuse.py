@@ -150,13 +150,14 @@ async def test_a_namespace_does_not_share_work_under_way_with_another() -> None:
 async def test_a_restart_computes_anew_and_refreshes_the_memos() -> None:
     work = Counting()
     await work.run("one")
-    before = dict(work.memos.kept)
+    before, looks = dict(work.memos.kept), work.memos.looks
     for key in before:
         work.memos.kept[key] = b"stale"
     again = await work.run("one", fresh=True)
     assert work.ran == {"length": 2, "slow": 2, "joined": 2}
     assert set(origins(again).values()) == {0}
     assert work.memos.kept == before
+    assert work.memos.looks == looks, "what is remembered is not even looked at"
 
 
 async def test_a_restart_does_not_join_work_that_began_before_it() -> None:
@@ -364,6 +365,7 @@ async def test_the_next_revision_takes_over_the_steps_it_needs_and_ends_the_othe
 
     pipeline = pipeline_of(of_anchor, of_target, inputs=Pair)
     reuse = Reuse()
+    reuse.flights.hold_for = 600.0  # it is the next revision that ends them, not time
     key = RunKey("default", "game")
 
     def begin(ledger: Ledger, **inputs: str) -> asyncio.Task[Status]:
