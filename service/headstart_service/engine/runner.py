@@ -12,6 +12,7 @@ from typing import Any
 from ..domain import Claim, Status, StepRecord, StepState
 from ..errors import HeadstartError, StepFailed
 from .fragments import report_fragment
+from .meter import METER
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
@@ -96,6 +97,7 @@ class _Run:
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
         outcome = Outcome()
+        METER.set(outcome.meter)  # this task's own context: nothing to put back
         with self._observer.step(self._claim, step.name, outcome):
             record = await self._attempt(step, outcome)
         self._running.discard(step.name)
