@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .engine.fields import fields
 from .engine.observe import WorkObserver, WorkObservers
+from .engine.places import PlaceRules, Places
 from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
@@ -102,6 +103,17 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         providers = await stack.enter_async_context(
             _providers(settings, wanted, monitoring.models, traced)
         )
+        places = await stack.enter_async_context(
+            Places(
+                PlaceRules(
+                    threads=settings.step_threads,
+                    processes=settings.step_processes,
+                    block_limit=settings.block_limit,
+                    ray_address=settings.ray_address,
+                )
+            )
+        )
+        await places.prepare(known)
         queue = RedisJobQueue(
             client,
             blocking,
@@ -128,7 +140,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             # Outside the log, whose lines tell the ids of the spans that they are written in.
             observers.insert(0, traced.work(rules.name))
             ledger = traced.ledger(queue)
-        worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger)
+        worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger, places)
         monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))

@@ -7,10 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..errors import InvalidRequest, StartupError, Violation
 from .pipeline import Pipeline
+from .places import refuse_unreachable
 
 
 class Registry:
-    """Finds pipelines by name. Raises StartupError when two share one."""
+    """Finds pipelines by name.
+
+    Raises StartupError when two share one, or a step cannot run where it says.
+    """
 
     def __init__(self, pipelines: Iterable[Pipeline]) -> None:
         self._by_name: dict[str, Pipeline] = {}
@@ -18,6 +22,7 @@ class Registry:
             if pipeline.name in self._by_name:
                 raise StartupError(f"HEADSTART_PIPELINES: two pipelines are named {pipeline.name}")
             self._by_name[pipeline.name] = pipeline
+        refuse_unreachable(self)
 
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(self._by_name.values())

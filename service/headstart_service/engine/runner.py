@@ -15,6 +15,7 @@ from .fragments import report_fragment
 from .meter import METER
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
+from .places import Places
 from .ports import RunLedger
 from .step import DIGEST_PARAMETER, Step
 
@@ -30,13 +31,20 @@ async def run(
     providers: Mapping[str, Any],
     ledger: RunLedger,
     observer: WorkObserver | None = None,
+    places: Places | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
+
+    Its steps run in `places`; without them in some of this run's own, where they may block.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
     progress cannot be kept; either way no step of it is left running.
     """
-    return await _Run(claim, pipeline, providers, ledger, observer or WorkObservers()).to_end()
+    observer = observer or WorkObservers()
+    if places is not None:
+        return await _Run(claim, pipeline, providers, ledger, observer, places).to_end()
+    async with Places() as own:
+        return await _Run(claim, pipeline, providers, ledger, observer, own).to_end()
 
 
 class _Run:
@@ -54,10 +62,12 @@ class _Run:
         providers: Mapping[str, Any],
         ledger: RunLedger,
         observer: WorkObserver,
+        places: Places,
     ) -> None:
         self._claim = claim
         self._lease = claim.lease
         self._observer = observer
+        self._places = places
         self._pipeline = pipeline
         self._providers = providers
         self._ledger = ledger
@@ -185,7 +195,7 @@ class _Run:
             limit = asyncio.timeout(step.timeout)
             try:
                 async with limit:
-                    value = await step.function(**self._arguments(step))
+                    value = await self._places.call(step, self._arguments(step), outcome.meter)
                 result = self._pipeline.codec.encode(step.name, value)
             except StepFailed as failure:
                 error, retry = str(failure), failure.retry

@@ -1,4 +1,4 @@
-"""A step: one async function of a pipeline, with how it may be run.
+"""A step: one function of a pipeline, with how it may be run.
 
 What a step needs is read off its parameters' names. Each is an input of the pipeline, another
 step (it then gets that step's value), a provider of the worker (`embedder`, `vocabulary`, …) or
@@ -8,9 +8,11 @@ step (it then gets that step's value), a provider of the worker (`embedder`, `vo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from .places.rules import check_function
 
 DIGEST_PARAMETER = "step_digest"
 
@@ -20,7 +22,7 @@ class Step:
     """A step's function and rules. Make one with the `step` decorator."""
 
     name: str
-    function: Callable[..., Awaitable[Any]]
+    function: Callable[..., Any]
     parameters: tuple[str, ...]
     required: bool
     """Whether the run fails when this step fails."""
@@ -31,6 +33,8 @@ class Step:
     """Seconds before the second attempt; doubled before each later one."""
     when: Callable[[Any], bool] | None
     """Whether a run with these inputs has this step at all; None means always."""
+    runs_on: str = "loop"
+    """Where the function runs: on the worker's event loop, in a "thread" or "process", or on "ray"."""
 
 
 def step(
@@ -40,10 +44,12 @@ def step(
     max_attempts: int = 1,
     backoff: float = 0.2,
     when: Callable[[Any], bool] | None = None,
-) -> Callable[[Callable[..., Awaitable[Any]]], Step]:
-    """Make an async function a step of its own name.
+    runs_on: str = "loop",
+) -> Callable[[Callable[..., Any]], Step]:
+    """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
-    Raises TypeError when the function is not async or takes *args, **kwargs or positional-only
+    `runs_on` is "loop", "thread", "process" or "ray". Raises TypeError when the function cannot run
+    there or takes *args, **kwargs or positional-only
     parameters, ValueError when a rule is out of its range.
     """
     if timeout <= 0:
@@ -53,9 +59,8 @@ def step(
     if backoff < 0:
         raise ValueError(f"backoff must be 0 seconds or more, is {backoff}")
 
-    def make(function: Callable[..., Awaitable[Any]]) -> Step:
-        if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"step {function.__name__} must be an async function")
+    def make(function: Callable[..., Any]) -> Step:
+        check_function(function, runs_on)
         parameters = inspect.signature(function).parameters.values()
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
@@ -72,6 +77,7 @@ def step(
             max_attempts=max_attempts,
             backoff=backoff,
             when=when,
+            runs_on=runs_on,
         )
 
     return make

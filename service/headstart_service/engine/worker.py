@@ -15,6 +15,7 @@ from ..domain import Claim, Job, Lease, RunKey, Status, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .fields import fields
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
+from .places import Places
 from .ports import JobQueue, RunLedger
 from .registry import Registry
 from .runner import run
@@ -56,6 +57,7 @@ class Worker:
         rules: WorkerRules,
         observer: WorkObserver | None = None,
         ledger: RunLedger | None = None,
+        places: Places | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
@@ -66,6 +68,7 @@ class Worker:
         self._ledger = ledger or queue
         self._registry = registry
         self._providers = providers
+        self._places = places
         self._rules = rules
         self._slots = asyncio.Semaphore(rules.concurrency)
         self._solitude = asyncio.Lock()
@@ -274,7 +277,14 @@ class Worker:
                 reason = f"this worker has no pipeline {claim.pipeline}"
             else:
                 try:
-                    return await run(claim, pipeline, self._providers, self._ledger, self._observer)
+                    return await run(
+                        claim,
+                        pipeline,
+                        self._providers,
+                        self._ledger,
+                        self._observer,
+                        self._places,
+                    )
                 except (LeaseLost, StoreUnavailable):
                     raise
                 except Exception:
