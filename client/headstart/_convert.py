@@ -151,6 +151,7 @@ def pipeline_from(message: pb.PipelineDescription) -> PipelineDescription:
                 required=step.required,
                 timeout=_elapsed(step, "timeout", step.timeout),
                 max_attempts=step.max_attempts,
+                runs_on=step.runs_on,
             )
             for step in message.steps
         ),

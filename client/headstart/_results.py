@@ -222,6 +222,8 @@ class StepDescription:
     timeout: timedelta | None
     """How long one attempt may take."""
     max_attempts: int
+    runs_on: str = ""
+    """Where it runs: "loop", "thread", "process" or "ray"; empty from an older service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ _SECRET = ("redis_url", "anthropic_api_key", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 _ABSENT_IF_EMPTY = (
     *("redis_url", "anthropic_api_key", "anthropic_base_url"),
-    *("tls_cert", "tls_key", "tls_client_ca", "tokens"),
+    *("tls_cert", "tls_key", "tls_client_ca", "tokens", "ray_address"),
 )
 
 
@@ -151,8 +151,8 @@ class Settings(BaseSettings):
         description="How long a step may keep a worker's event loop before it is stopped; 0 for "
         "any time.",
     )
-    ray_address: str = Field(
-        "",
+    ray_address: str | None = Field(
+        None,
         description="The Ray cluster of steps that run on one; without it what Ray finds, or one "
         "of the worker's own.",
     )

@@ -88,7 +88,7 @@ def refuses() -> int:
 
 @step(runs_on="process")
 def unsendable() -> Any:
-    return (lambda: 1)  # noqa: PLC3002
+    return lambda: 1  # noqa: PLC3002
 
 
 @step(runs_on="process")
@@ -105,19 +105,19 @@ def prints_too() -> int:
 
 @step(runs_on="process")
 def tells(directory: str) -> int:
-    burn(0.1)
+    burn(0.05)
     return os.getpid()
 
 
 @step(runs_on="thread")
 def threaded(directory: str) -> float:
-    return burn(0.1)
+    return burn(0.05)
 
 
 @step()
 async def looped(directory: str) -> float:
     await asyncio.sleep(0)
-    return burn(0.1)
+    return burn(0.05)
 
 
 def _pipeline(name: str, *steps: Any) -> Pipeline:

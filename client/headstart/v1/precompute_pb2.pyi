@@ -1228,12 +1228,17 @@ class StepDescription(_message.Message):
     REQUIRED_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RUNS_ON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
     """Whether the run fails when this step fails."""
     max_attempts: _builtins.int
     """How often it is tried at most: 1 or more."""
+    runs_on: _builtins.str
+    """Where it runs: on the worker's event "loop", in a "thread" or a "process" of the worker, or on
+    "ray". Empty from a server that is older than the field.
+    """
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The steps whose results it takes; it starts when they are completed."""
@@ -1250,10 +1255,11 @@ class StepDescription(_message.Message):
         required: _builtins.bool = ...,
         timeout: _duration_pb2.Duration | None = ...,
         max_attempts: _builtins.int = ...,
+        runs_on: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "name", b"name", "needs", b"needs", "required", b"required", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "name", b"name", "needs", b"needs", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

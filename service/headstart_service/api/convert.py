@@ -216,6 +216,7 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             needs=pipeline.needs(step),
             required=step.required,
             max_attempts=step.max_attempts,
+            runs_on=step.runs_on,
         )
         message.timeout.FromNanoseconds(round(step.timeout * 1e9))
     json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)

@@ -194,7 +194,9 @@ async def test_get_status_and_cancel_are_converted(service: Any) -> None:
 async def test_pipelines_and_stats_are_converted(service: Any) -> None:
     pipeline = pb.PipelineDescription(name="words", version="2", description="Counts words.")
     pipeline.input_schema.update({"type": "object"})
-    step = pipeline.steps.add(name="count", needs=["split"], required=True, max_attempts=3)
+    step = pipeline.steps.add(
+        name="count", needs=["split"], required=True, max_attempts=3, runs_on="thread"
+    )
     step.timeout.FromSeconds(30)
     pipeline.steps.add(name="split")
     service.on("ListPipelines", pb.ListPipelinesResponse(pipelines=[pipeline]))
@@ -225,6 +227,7 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
                     required=True,
                     timeout=timedelta(seconds=30),
                     max_attempts=3,
+                    runs_on="thread",
                 ),
                 StepDescription(
                     name="split", needs=(), required=False, timeout=None, max_attempts=0

@@ -25,12 +25,12 @@ from tests.support import places as harm
 from tests.support.ledger import pipeline_of
 from tests.support.waiting import wait_until
 
-BLOCKED = "blocked the event loop for more than 0.2 s: use runs_on='thread'"
+BLOCKED = "blocked the event loop for more than 0.5 s: use runs_on='thread'"
 
 
 @pytest.fixture
 async def places() -> AsyncIterator[Places]:
-    async with Places(PlaceRules(threads=2, processes=1, block_limit=0.2)) as made:
+    async with Places(PlaceRules(threads=2, processes=1, block_limit=0.5)) as made:
         yield made
 
 
@@ -51,14 +51,14 @@ def alive(pid: int) -> bool:
 async def test_cpu_seconds_are_measured_wherever_a_step_runs(places, each, tmp_path) -> None:
     meter = Meter()
     result = await call(places, each, meter, directory=str(tmp_path))
-    assert 0.09 < meter.cpu_seconds < 5
-    assert (result != os.getpid()) and (each is not harm.tells or isinstance(result, int))
+    assert result not in (0, os.getpid())
+    assert meter.cpu_seconds > 0.04
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_step_that_blocks_the_loop_is_stopped_and_told(factory, tmp_path, caplog) -> None:
     async def main() -> None:
-        async with Places(PlaceRules(block_limit=0.2)) as places:
+        async with Places(PlaceRules(block_limit=0.5)) as places:
             meter = Meter()
             beside = asyncio.create_task(asyncio.sleep(0.01, "well"))
             with pytest.raises(StepFailed, match=re.escape(BLOCKED)) as failed:
@@ -88,7 +88,7 @@ async def test_a_step_that_swallows_its_interruption_fails_all_the_same(places) 
 async def test_pieces_shorter_than_the_limit_are_left_alone(places) -> None:
     @step()
     async def patient() -> int:
-        for _ in range(5):
+        for _ in range(7):
             time.sleep(0.1)  # noqa: ASYNC251
             await asyncio.sleep(0)
         return 1
@@ -98,7 +98,7 @@ async def test_pieces_shorter_than_the_limit_are_left_alone(places) -> None:
 
 async def test_an_import_under_way_is_not_broken_off(places, tmp_path, monkeypatch) -> None:
     (tmp_path / "slow_to_import.py").write_text(
-        "import time\nend = time.monotonic() + 0.6\nwhile time.monotonic() < end: pass\nvalue = 5\n"
+        "import time\nend = time.monotonic() + 1.2\nwhile time.monotonic() < end: pass\nvalue = 5\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -125,7 +125,6 @@ async def test_what_cannot_be_stopped_is_told(caplog) -> None:
             assert await call(places, stuck) == 1
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
-        assert await call(places, harm.looped, directory="") == 0.1 or True
     assert "stuck blocked the event loop for" in caplog.text
 
 
@@ -153,14 +152,14 @@ async def test_a_thread_that_never_ends_keeps_its_slot_and_no_other(
     with pytest.raises(TimeoutError):
         await call(places, harm.never_ends, directory=str(tmp_path))
     assert "1 of 2 threads are kept so" in caplog.text
-    assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.1
+    assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.05
     with pytest.raises(TimeoutError):
         await call(places, harm.never_ends, directory=str(tmp_path))
     with pytest.raises(TimeoutError):  # no thread is left
         async with asyncio.timeout(0.2):
             await places.call(harm.threaded, {"directory": ""}, Meter())
     (tmp_path / "go").touch()
-    assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.1
+    assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.05
 
 
 async def test_threads_are_ended_with_their_places() -> None:

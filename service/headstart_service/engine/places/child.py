@@ -62,7 +62,9 @@ def _answer(message: bytes) -> bytes:
         return pickle.dumps(done, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # noqa: BLE001  # whatever a value's own pickling raises
         what = f"returned a {type(done.value).__name__}, which cannot leave its process: {error}"
-        return pickle.dumps(Performed(failure=what[:300], retry=False, cpu_seconds=done.cpu_seconds))
+        return pickle.dumps(
+            Performed(failure=what[:300], retry=False, cpu_seconds=done.cpu_seconds)
+        )
 
 
 def _listen(connection: socket.socket, work: queue.SimpleQueue[bytes]) -> None:

@@ -94,13 +94,13 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
         )
 
     def _tell(self, blocked: LoopBlocked) -> None:
-        at = [each for each in traceback.extract_tb(blocked.__traceback__) if each.name != "_interrupt"]
-        log.warning(
-            "%s blocked the event loop at %s:%s", self._name, at[-1].filename, at[-1].lineno
-        )
+        frames = traceback.extract_tb(blocked.__traceback__)
+        file = self._work.cr_code.co_filename
+        line = next((each.lineno for each in reversed(frames) if each.filename == file), "?")
+        log.warning("%s blocked the event loop at %s:%s", self._name, file, line)
 
     def _close(self, work: Coroutine[Any, Any, Any]) -> None:
-        if work.cr_frame is None:  # type: ignore[attr-defined]  # ended, as it should have
+        if work.cr_frame is None:  # ended, as it should have
             return
         watchdog = self._watchdog
         watchdog.current = Piece()

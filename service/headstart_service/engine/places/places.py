@@ -29,7 +29,8 @@ class PlaceRules:
     processes: int = 2
     block_limit: float = 0.0
     """How long a step may keep the event loop for itself; 0 for no limit."""
-    ray_address: str = ""
+    ray_address: str | None = None
+    """None for what Ray finds, or one of this process's own."""
 
 
 class Places:

@@ -82,7 +82,9 @@ class _Child:
         try:
             asked = message(function.__module__, function.__qualname__, dict(arguments))
         except Exception as error:
-            raise StepFailed(f"its inputs cannot be sent to a process: {error}", retry=False) from error
+            raise StepFailed(
+                f"its inputs cannot be sent to a process: {error}", retry=False
+            ) from error
         before = self._told
         self._writer.write(asked)
         done = await self._answer()

@@ -26,8 +26,8 @@ class RayCluster:
         self._perform = ray.remote(max_retries=0)(perform)
 
     @classmethod
-    async def connect(cls, address: str) -> RayCluster:
-        """Connect to the cluster at `address`; empty for what Ray finds itself, or starts here.
+    async def connect(cls, address: str | None) -> RayCluster:
+        """Connect to the cluster at `address`; None for what Ray finds itself, or starts here.
 
         Raises StartupError when Ray is not installed or cannot be reached.
         """
@@ -42,7 +42,7 @@ class RayCluster:
             own: dict[str, Any] = {} if address else {"include_dashboard": False}
             await asyncio.to_thread(
                 ray.init,
-                address=address or None,
+                address=address,
                 configure_logging=False,
                 log_to_driver=False,
                 **own,
