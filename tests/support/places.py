@@ -88,7 +88,7 @@ def refuses() -> int:
 
 @step(runs_on="process")
 def unsendable() -> Any:
-    return lambda: 1  # noqa: PLC3002
+    return lambda: 1
 
 
 @step(runs_on="process")

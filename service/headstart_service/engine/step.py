@@ -34,7 +34,7 @@ class Step:
     when: Callable[[Any], bool] | None
     """Whether a run with these inputs has this step at all; None means always."""
     runs_on: str = "loop"
-    """Where the function runs: on the worker's event loop, in a "thread" or "process", or on "ray"."""
+    """Where the function runs: on the worker's "loop", in a "thread" or "process", or on "ray"."""
 
 
 def step(

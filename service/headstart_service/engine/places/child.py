@@ -1,4 +1,4 @@
-"""The process that steps with runs_on="process" run in: one call after the other, until told to end.
+"""The process of steps that run in one: one call after the other, until its worker is gone.
 
 Messages are pickles behind their length. The main thread calls, so that a step may do there what
 only a main thread can; another one listens, so that this process ends as soon as its worker does.

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Coroutine, Generator
+from collections.abc import Generator
+from types import CoroutineType
 from typing import Any, Final
 
 from ...errors import StepFailed
@@ -29,7 +30,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
     __slots__ = ("_meter", "_name", "_watchdog", "_work")
 
     def __init__(
-        self, work: Coroutine[Any, Any, Any], name: str, meter: Meter, watchdog: Watchdog
+        self, work: CoroutineType[Any, Any, Any], name: str, meter: Meter, watchdog: Watchdog
     ) -> None:
         self._work = work
         self._name = name
@@ -37,7 +38,8 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
         self._watchdog = watchdog
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        work, error, patience = self._work, None, None
+        work, patience = self._work, None
+        error: BaseException | None = None
         try:
             while True:
                 try:
@@ -99,7 +101,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
         line = next((each.lineno for each in reversed(frames) if each.filename == file), "?")
         log.warning("%s blocked the event loop at %s:%s", self._name, file, line)
 
-    def _close(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _close(self, work: CoroutineType[Any, Any, Any]) -> None:
         if work.cr_frame is None:  # ended, as it should have
             return
         watchdog = self._watchdog

@@ -176,7 +176,6 @@ class Processes:
                 kept = True
                 raise
             kept = True
-            return value
         except _Lost:
             code, spent = await child.kill()
             meter.cpu_seconds += spent
@@ -185,6 +184,8 @@ class Processes:
             meter.cpu_seconds += child.unpaid()
             log.warning("%s is killed with its process %d", step.name, child.pid)
             raise
+        else:
+            return value
         finally:
             if kept:
                 self._free.put_nowait(child)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class RayCluster:
-    """A connection to Ray. Its nodes must be able to import the pipelines' package, and this one."""
+    """A connection to Ray, whose nodes must be able to import the pipelines and this package."""
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
@@ -32,7 +32,7 @@ class RayCluster:
         Raises StartupError when Ray is not installed or cannot be reached.
         """
         try:
-            import ray
+            import ray  # type: ignore[import-not-found,unused-ignore]  # an extra
         except ImportError as error:
             raise StartupError(
                 "a step has runs_on='ray', and Ray is not installed: pip install 'headstart[ray]'"
