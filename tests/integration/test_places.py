@@ -58,7 +58,10 @@ async def test_steps_that_do_harm_fail_by_themselves(tmp_path) -> None:
 
 
 async def test_no_process_of_a_killed_worker_is_left(valkey, tmp_path) -> None:
-    async with api(valkey.url, **SETTINGS) as (_, address), worker(valkey.url, **SETTINGS) as working:
+    async with (
+        api(valkey.url, **SETTINGS) as (_, address),
+        worker(valkey.url, **SETTINGS) as working,
+    ):
         async with PrecomputeClient(address) as client:
             await client.start("held", "held", {"directory": str(tmp_path)})
             file = tmp_path / "held"
