@@ -13,9 +13,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from headstart._artifacts import Json
 from headstart._client import PrecomputeClient
 from headstart._computed import Computed
-from headstart._artifacts import Json
 from headstart._results import RecipientType, Results, Started
 
 T = TypeVar("T")

@@ -161,6 +161,7 @@ def pipeline_from(message: pb.PipelineDescription) -> PipelineDescription:
                 version=step.version,
                 memo=step.memo,
                 output_type=step.output_type,
+                runs_on=step.runs_on,
             )
             for step in message.steps
         ),
@@ -252,6 +253,12 @@ def _estimate(report: pb.StepReport) -> StepEstimate | None:
     p50 = _elapsed(report.estimate, "p50", report.estimate.p50)
     p90 = _elapsed(report.estimate, "p90", report.estimate.p90)
     return None if p50 is None or p90 is None else StepEstimate(p50=p50, p90=p90)
+
+
+def _elapsed(message: Message, field: str, duration: Duration) -> timedelta | None:
+    if not message.HasField(field):
+        return None
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1000)
 
 
 def _known(table: Mapping[int, T], number: int, what: str) -> T:

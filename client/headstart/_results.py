@@ -263,6 +263,8 @@ class StepDescription:
     """Whether its result is reused in runs of other keys of the namespace."""
     output_type: str = ""
     """What it returns, as Python writes it: `list[str]`; empty from a server that does not say."""
+    runs_on: str = ""
+    """Where it runs: "loop", "thread", "process" or "ray"; empty from an older service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ _SPECIAL: Final = {
     "pipelines": "module:name, several separated by commas",
     "redis_url": "a URL: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
     "anthropic_base_url": "a URL",
+    "ray_address": "auto, a host and port, or a URL ray://",
     "host": "an address or name of this machine",
 }
 

@@ -19,7 +19,7 @@ _SECRET = ("redis_url", "anthropic_api_key", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 _ABSENT_IF_EMPTY = (
     *("redis_url", "anthropic_api_key", "anthropic_base_url"),
-    *("tls_cert", "tls_key", "tls_client_ca", "tokens"),
+    *("tls_cert", "tls_key", "tls_client_ca", "tokens", "ray_address"),
 )
 
 
@@ -149,6 +149,27 @@ class Settings(BaseSettings):
         le=256,
         description="Threads of each worker's model. With 1 the same words give the same bits in "
         "every batch; for more throughput run more workers.",
+    )
+    step_threads: int = Field(
+        4, ge=1, le=256, description="Threads of each worker for steps that run in one."
+    )
+    step_processes: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description="Processes of each worker for steps that run in one; started if there are any.",
+    )
+    block_limit: float = Field(
+        1.0,
+        ge=0,
+        le=600,
+        description="How long a step may keep a worker's event loop before it is stopped; 0 for "
+        "any time.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="The Ray cluster of steps that run on one; without it what Ray finds, or one "
+        "of the worker's own.",
     )
     model: str = Field(
         "all-MiniLM-L6-v2",

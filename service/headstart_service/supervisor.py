@@ -17,6 +17,7 @@ READY_LINE = "headstart worker ready"
 _FIRST_PAUSE = 0.5
 _LAST_PAUSE = 15.0
 _LONG_LIFE = 60.0
+_PIECE = 1 << 16
 
 
 class WorkerProcess:
@@ -74,8 +75,11 @@ class WorkerProcess:
         )
         try:
             assert process.stdout is not None
-            async for line in process.stdout:
-                if line.strip() == READY_LINE.encode():
+            # In pieces: what a step prints may be longer than any line that a reader holds.
+            told = b""
+            while piece := await process.stdout.read(_PIECE):
+                *lines, told = (told[-_PIECE:] + piece).split(b"\n")
+                if any(line.strip() == READY_LINE.encode() for line in lines):
                     self.ready.set()
             return await process.wait()
         finally:

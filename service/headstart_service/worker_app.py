@@ -21,6 +21,7 @@ from .engine.durations import Durations
 from .engine.fields import fields
 from .engine.limits import Limits
 from .engine.observe import WorkObserver, WorkObservers
+from .engine.places import PlaceRules, Places
 from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
@@ -103,6 +104,17 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         providers = await stack.enter_async_context(
             _providers(settings, wanted, monitoring.models, traced)
         )
+        places = await stack.enter_async_context(
+            Places(
+                PlaceRules(
+                    threads=settings.step_threads,
+                    processes=settings.step_processes,
+                    block_limit=settings.block_limit,
+                    ray_address=settings.ray_address,
+                )
+            )
+        )
+        await places.prepare(known)
         queue = RedisJobQueue(
             client,
             blocking,
@@ -137,7 +149,9 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         if memos is not None:
             stack.push_async_callback(memos.aclose)
         watching = WorkObservers(observers)
-        worker = Worker(queue, known, providers, rules, watching, ledger, memos, durations)
+        worker = Worker(
+            queue, known, providers, rules, watching, ledger, memos, durations, places
+        )
         monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))

@@ -1461,6 +1461,7 @@ class StepDescription(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     MEMO_FIELD_NUMBER: _builtins.int
     OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
+    RUNS_ON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
@@ -1475,6 +1476,10 @@ class StepDescription(_message.Message):
     """Whether its result is reused in runs of other keys of the namespace."""
     output_type: _builtins.str
     """What it returns, as Python writes it: "list[str]", "ndarray[float32]", or the name of a model."""
+    runs_on: _builtins.str
+    """Where it runs: on the worker's event "loop", in a "thread" or a "process" of the worker, or on
+    "ray". Empty from a server that is older than the field.
+    """
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The steps whose results it takes; it starts when they are completed."""
@@ -1494,10 +1499,11 @@ class StepDescription(_message.Message):
         version: _builtins.str = ...,
         memo: _builtins.bool = ...,
         output_type: _builtins.str = ...,
+        runs_on: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "output_type", b"output_type", "required", b"required", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "output_type", b"output_type", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -240,6 +240,7 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             version=step.version,
             memo=step.memo,
             output_type=output_type(pipeline, step),
+            runs_on=step.runs_on,
         )
         message.timeout.FromNanoseconds(round(step.timeout * 1e9))
     json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ..domain import Claim
+from .meter import Meter
 
 UNWANTED: Final = "it was cancelled or replaced"
 """Why a run was stopped that nobody wants any more; other reasons are somebody's trouble."""
@@ -40,6 +41,8 @@ class Outcome:
     """Of a step: whether its result was remembered, or shared with the run of another key."""
     tried: list[FailedTry] = field(default_factory=list)
     """Of a step: the tries that failed."""
+    meter: Meter = field(default_factory=Meter)
+    """Of a step: what it has cost so far, all its tries together."""
 
 
 class WorkObserver(Protocol):

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..errors import InvalidRequest, StartupError, Violation
 from .pipeline import Pipeline
+from .places import refuse_unreachable
 from .provided import PROVIDERS
 from .signatures import unknown_parameters
 
@@ -19,7 +20,10 @@ GROUP: Final = "headstart.pipelines"
 
 
 class Registry:
-    """Finds pipelines by name. Raises StartupError when two share one."""
+    """Finds pipelines by name.
+
+    Raises StartupError when two share one, or a step cannot run where it says.
+    """
 
     def __init__(self, pipelines: Iterable[Pipeline]) -> None:
         self._by_name: dict[str, Pipeline] = {}
@@ -30,6 +34,7 @@ class Registry:
                     f"HEADSTART_PIPELINES: two pipelines are named {pipeline.name}: the first is "
                     f"declared at {first.where}, the second at {pipeline.where}"
                 )
+        refuse_unreachable(self)
 
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(self._by_name.values())

@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
@@ -15,8 +16,10 @@ from ..domain import Claim, Status, StepRecord, StepState
 from ..errors import HeadstartError, StepFailed, StepsReported
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
+from .meter import METER
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
+from .places import Places
 from .ports import RunLedger
 from .reports import Reports
 from .reuse import Landed, Reuse
@@ -37,19 +40,24 @@ async def run(
     limits: Limits | None = None,
     reuse: Reuse | None = None,
     reports: Reports | None = None,
+    places: Places | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
     A step that returns more than `limits` allow fails. What is under way or remembered in `reuse`
     is not computed again, and steps of which `reports` tells are taken from their callers.
+    Its steps run in `places`; without them in some of this run's own, where they may block.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
     progress cannot be kept; either way no step of it is left running.
     """
     reuse = reuse or Reuse()
     watching = observer or WorkObservers()
-    work = _Run(claim, pipeline, providers, ledger, watching, limits or Limits(), reuse)
-    with reuse.flights.expecting(claim.lease.job.key, work.expected):
+    async with AsyncExitStack() as stack:
+        if places is None:
+            places = await stack.enter_async_context(Places())
+        work = _Run(claim, pipeline, providers, ledger, watching, limits or Limits(), reuse, places)
+        stack.enter_context(reuse.flights.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or Reports())
 
 
@@ -70,12 +78,14 @@ class _Run:
         observer: WorkObserver,
         limits: Limits,
         reuse: Reuse,
+        places: Places,
     ) -> None:
         self._claim = claim
         self._limits = limits
         self._lease = claim.lease
         self._observer = observer
         self._reuse = reuse
+        self._places = places
         self._pipeline = pipeline
         self._providers = providers
         self._ledger = ledger
@@ -332,6 +342,7 @@ class _Run:
 
         Gives its record, and its value if it has one.
         """
+        METER.set(outcome.meter)  # its task is the flight's alone: nothing to put back
         began, started = time.monotonic(), self._starts[step.name]
         error = ""
         for attempt in range(1, step.max_attempts + 1):
@@ -340,7 +351,7 @@ class _Run:
             limit = asyncio.timeout(step.timeout)
             try:
                 async with limit:
-                    value = await step.function(**self._arguments(step))
+                    value = await self._places.call(step, self._arguments(step), outcome.meter)
                 codec = self._pipeline.codec
                 value, result = await encoded(codec, step.name, value, self._limits)
                 self._held = self._limits.admit(self._held, len(result))

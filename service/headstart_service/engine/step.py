@@ -1,4 +1,4 @@
-"""A step: one async function of a pipeline, with how it may be run.
+"""A step: one function of a pipeline, with how it may be run.
 
 What a step needs is read off its parameters' names. Each is an input of the pipeline, another
 step (it then gets that step's value), a provider of the worker (`embedder`, `vocabulary`, …) or
@@ -10,11 +10,12 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .mistakes import line_of
+from .places.rules import check_function
 
 DIGEST_PARAMETER = "step_digest"
 
@@ -24,7 +25,7 @@ class Step:
     """A step's function and rules. Make one with the `step` decorator."""
 
     name: str
-    function: Callable[..., Awaitable[Any]]
+    function: Callable[..., Any]
     parameters: tuple[str, ...]
     required: bool
     """Whether the run fails when this step fails."""
@@ -41,6 +42,8 @@ class Step:
     """Whether its result serves other runs of the namespace that give it the same to work on."""
     nearby: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What annotations may name beside the module's own: names of the function it stands in."""
+    runs_on: str = "loop"
+    """Where the function runs: on the worker's "loop", in a "thread" or "process", or on "ray"."""
 
 
 def step(
@@ -52,10 +55,12 @@ def step(
     when: Callable[[Any], bool] | None = None,
     version: str = "",
     memo: bool = False,
-) -> Callable[[Callable[..., Awaitable[Any]]], Step]:
-    """Make an async function a step of its own name.
+    runs_on: str = "loop",
+) -> Callable[[Callable[..., Any]], Step]:
+    """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
-    Raises TypeError when the function is not async or takes *args, **kwargs or positional-only
+    `runs_on` is "loop", "thread", "process" or "ray". Raises TypeError when the function cannot run
+    there or takes *args, **kwargs or positional-only
     parameters, ValueError when a rule is out of its range.
     """
     if timeout <= 0:
@@ -65,11 +70,8 @@ def step(
     if backoff < 0:
         raise ValueError(f"backoff must be 0 seconds or more, is {backoff}")
 
-    def make(function: Callable[..., Awaitable[Any]]) -> Step:
-        if not inspect.iscoroutinefunction(function):
-            raise TypeError(
-                f"{line_of(function)}: step {function.__name__} must be an async function"
-            )
+    def make(function: Callable[..., Any]) -> Step:
+        check_function(function, runs_on)
         parameters = inspect.signature(function).parameters.values()
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
@@ -87,6 +89,7 @@ def step(
             max_attempts=max_attempts,
             backoff=backoff,
             when=when,
+            runs_on=runs_on,
             version=version,
             memo=memo,
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does

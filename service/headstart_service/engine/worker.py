@@ -17,6 +17,7 @@ from .durations import Durations
 from .fields import fields
 from .limits import Limits
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
+from .places import Places
 from .ports import JobQueue, MemoStore, RunLedger
 from .registry import Registry
 from .reports import Reports
@@ -64,6 +65,7 @@ class Worker:
         ledger: RunLedger | None = None,
         memos: MemoStore | None = None,
         durations: Durations | None = None,
+        places: Places | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
@@ -77,6 +79,7 @@ class Worker:
         self._registry = registry
         self._durations = durations or Durations()
         self._providers = providers
+        self._places = places
         self._rules = rules
         self._slots = asyncio.Semaphore(rules.concurrency)
         self._solitude = asyncio.Lock()
@@ -296,6 +299,7 @@ class Worker:
                         self._rules.limits,
                         self._reuse,
                         reports,
+                        self._places,
                     )
                 except (LeaseLost, StoreUnavailable):
                     raise

@@ -91,7 +91,7 @@ async def _stats(client: Any, options: argparse.Namespace) -> int:
 
 async def _pipelines(client: Any, options: argparse.Namespace) -> int:
     pipelines = await client.list_pipelines()
-    columns = ("NEEDS", "RETURNS", "KIND", "TIMEOUT", "ATTEMPTS", "VERSION", "MEMO")
+    columns = ("NEEDS", "RETURNS", "KIND", "TIMEOUT", "ATTEMPTS", "RUNS ON", "VERSION", "MEMO")
     rows = [("PIPELINE", "STEP", *columns)]
     graphs = []
     for pipeline in pipelines:
@@ -101,8 +101,9 @@ async def _pipelines(client: Any, options: argparse.Namespace) -> int:
             kind = "required" if step.required else "optional"
             timeout = f"{step.timeout.total_seconds():g} s" if step.timeout else ""
             needs = ", ".join(step.needs)
-            more = f"{step.max_attempts}", step.version, "memo" if step.memo else ""
-            rows.append((pipeline.name, step.name, needs, step.output_type, kind, timeout, *more))
+            rules = kind, timeout, f"{step.max_attempts}", step.runs_on
+            more = step.version, "memo" if step.memo else ""
+            rows.append((pipeline.name, step.name, needs, step.output_type, *rules, *more))
     shown = "\n".join([table(rows), *map(escaped, graphs)])
     show(pipelines, shown, as_json=options.json)
     return exit_codes.DONE

@@ -217,7 +217,9 @@ async def test_where_a_steps_result_comes_from_is_converted(
 async def test_pipelines_and_stats_are_converted(service: Any) -> None:
     pipeline = pb.PipelineDescription(name="words", version="2", description="Counts words.")
     pipeline.input_schema.update({"type": "object"})
-    step = pipeline.steps.add(name="count", needs=["split"], required=True, max_attempts=3)
+    step = pipeline.steps.add(
+        name="count", needs=["split"], required=True, max_attempts=3, runs_on="thread"
+    )
     step.timeout.FromSeconds(30)
     step.version, step.memo = "7", True
     pipeline.steps.add(name="split")
@@ -251,6 +253,7 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
                     max_attempts=3,
                     version="7",
                     memo=True,
+                    runs_on="thread",
                 ),
                 StepDescription(
                     name="split", needs=(), required=False, timeout=None, max_attempts=0

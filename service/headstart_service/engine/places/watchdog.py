@@ -1,0 +1,117 @@
+"""Stops a step that keeps the event loop for itself.
+
+A thread looks at which step the loop has been running, a few times within the limit. When it has
+been the same piece of it all the time, the thread sends the loop's thread a signal, whose handler
+raises there and then, inside the step. Python runs the handler between two of its instructions, so
+the handler can tell what it would hit: never what runs after the step, never an import under way
+(a half-imported package is broken for everybody) and never the service's or asyncio's own code,
+whose state others share.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+log = logging.getLogger(__name__)
+
+_SIGNAL: Final = signal.SIGURG
+"""Ignored by default, so one that arrives late does no harm."""
+_LOOKS: Final = 5
+"""How often a piece of work is looked at before it is stopped. A process that was itself stopped
+for a while has looked once."""
+_AGAIN: Final = 0.01
+"""Seconds until the next try when the signal came at a bad moment."""
+_SHARED: Final = ("headstart_service", "asyncio", "logging", "threading", "queue")
+_STEPS: Final = "headstart_service.pipelines."
+_IMPORTS: Final = ("importlib._bootstrap", "importlib._bootstrap_external", "_frozen_importlib")
+
+
+class LoopBlocked(BaseException):
+    """Raised in a step that keeps the event loop; no Exception, so that few steps catch it."""
+
+
+class Piece:
+    """What a step does from one await to the next."""
+
+    __slots__ = ("interrupted",)
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+
+class Watchdog:
+    """Watches the pieces of all steps on one loop. Use it as a context, in the loop's thread."""
+
+    def __init__(self, limit: float) -> None:
+        """Allow `limit` seconds for a piece; 0 for any time."""
+        self.limit = limit
+        self.current: Piece | None = None
+        """What the loop runs now."""
+        self._doomed: Piece | None = None
+        self._forgiven: Piece | None = None
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        # Handlers run in the main thread alone: a loop in another one is only warned about.
+        if self.limit and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(_SIGNAL, self._interrupt)
+            self._thread = threading.Thread(target=self._watch, name="loop watchdog", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread is not None:
+            self._end.set()
+            self._thread.join()
+            self._thread = None
+            signal.signal(_SIGNAL, self._before or signal.SIG_DFL)
+
+    def _watch(self) -> None:
+        loop_thread = threading.main_thread().ident
+        assert loop_thread is not None
+        pause, looks, seen = self.limit / _LOOKS, 0, None
+        while not self._end.wait(pause):
+            piece, pause = self.current, self.limit / _LOOKS
+            if piece is None or piece is not seen or piece is self._forgiven:
+                self._forgiven = None
+                seen, looks = piece, 0
+            elif (looks := looks + 1) >= _LOOKS:
+                self._doomed = piece
+                signal.pthread_kill(loop_thread, _SIGNAL)
+                pause = _AGAIN
+
+    def _interrupt(self, _: int, frame: FrameType | None) -> None:
+        """Raise in the step that is doomed, if it still runs and nothing shared is under way."""
+        piece, self._doomed = self._doomed, None
+        if piece is None or piece is not self.current:
+            return
+        if frame is None or _is_driver(frame):
+            return  # the piece has just ended, or not begun
+        while frame is not None and not _is_driver(frame):
+            name = frame.f_globals.get("__name__", "")
+            if name in _IMPORTS:
+                self._forgiven = piece
+                return
+            if not name.startswith(_STEPS) and name.split(".", 1)[0] in _SHARED:
+                return
+            frame = frame.f_back
+        piece.interrupted = True
+        raise LoopBlocked
+
+
+def _is_driver(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__") == _DRIVER
+
+
+_DRIVER: Final = __name__.rpartition(".")[0] + ".loop"

@@ -1,0 +1,139 @@
+"""Steps that do harm, one for each place that a step can run in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.engine.pipeline import Pipeline
+from headstart_service.engine.step import step
+from headstart_service.errors import StepFailed
+
+
+class HarmInputs(BaseModel):
+    directory: str
+    """Where steps leave their process's id, and look for `go`."""
+
+
+def gone(directory: str) -> bool:
+    return (Path(directory) / "go").exists()
+
+
+def burn(seconds: float) -> float:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        sum(range(1000))
+    return seconds
+
+
+@step()
+async def blocks(directory: str) -> int:
+    while not gone(directory):
+        pass
+    return 1
+
+
+@step(timeout=0.3, runs_on="thread")
+def never_ends(directory: str) -> int:
+    while not gone(directory):
+        time.sleep(0.01)
+    return 1
+
+
+@step(runs_on="process", max_attempts=2, backoff=0)
+def dies(directory: str) -> int:
+    with (Path(directory) / "deaths").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+
+@step(runs_on="process")
+def leaves() -> int:
+    os._exit(3)
+
+
+@step(runs_on="process", timeout=0.5)
+def hangs(directory: str) -> int:
+    (Path(directory) / "hangs").write_text(f"{os.getpid()}")
+    while not gone(directory):
+        time.sleep(0.01)
+    return 1
+
+
+@step(runs_on="process", timeout=60)
+def held(directory: str) -> int:
+    (Path(directory) / "held").write_text(f"{os.getpid()}")
+    while not gone(directory):
+        time.sleep(0.01)
+    return 1
+
+
+@step(runs_on="process")
+def raises() -> int:
+    raise ValueError("password=hunter2")
+
+
+@step(runs_on="process")
+def refuses() -> int:
+    raise StepFailed("no such word", retry=False)
+
+
+@step(runs_on="process")
+def unsendable() -> Any:
+    return lambda: 1
+
+
+@step(runs_on="process")
+def prints() -> int:
+    print("x" * 3_000_000)
+    return 1
+
+
+@step(runs_on="thread")
+def prints_too() -> int:
+    print("y" * 3_000_000)
+    return 1
+
+
+@step(runs_on="process")
+def tells(directory: str) -> int:
+    burn(0.05)
+    return os.getpid()
+
+
+@step(runs_on="thread")
+def threaded(directory: str) -> float:
+    return burn(0.05)
+
+
+@step()
+async def looped(directory: str) -> float:
+    await asyncio.sleep(0)
+    return burn(0.05)
+
+
+def _pipeline(name: str, *steps: Any) -> Pipeline:
+    return Pipeline(
+        name=name,
+        version="1",
+        description="Does harm, or stands beside it",
+        inputs=HarmInputs,
+        steps=steps,
+        codec=ArtifactCodec(),
+    )
+
+
+HARM = _pipeline(
+    "harm", blocks, never_ends, dies, leaves, hangs, raises, refuses, unsendable, prints, prints_too
+)
+BESIDE = _pipeline("beside", tells, threaded, looped)
+HELD = _pipeline("held", held)
+REFERENCES = ",".join(f"tests.support.places:{name}" for name in ("HARM", "BESIDE", "HELD"))

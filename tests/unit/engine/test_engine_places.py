@@ -1,0 +1,262 @@
+"""Where steps run, and what becomes of those that do harm there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from headstart_service.engine.meter import Meter
+from headstart_service.engine.places import PlaceRules, Places, refuse_unreachable
+from headstart_service.engine.places.processes import Processes
+from headstart_service.engine.step import Step, step
+from headstart_service.errors import StartupError, StepFailed
+from tests.support import places as harm
+from tests.support.ledger import pipeline_of
+from tests.support.waiting import wait_until
+
+BLOCKED = "blocked the event loop for more than 0.5 s: use runs_on='thread'"
+
+
+@pytest.fixture
+async def places() -> AsyncIterator[Places]:
+    async with Places(PlaceRules(threads=2, processes=1, block_limit=0.5)) as made:
+        yield made
+
+
+async def call(places: Places, each: Step, meter: Meter | None = None, **arguments):
+    async with asyncio.timeout(each.timeout):
+        return await places.call(each, arguments, meter or Meter())
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("each", [harm.looped, harm.threaded, harm.tells], ids=lambda s: s.runs_on)
+async def test_cpu_seconds_are_measured_wherever_a_step_runs(places, each, tmp_path) -> None:
+    meter = Meter()
+    result = await call(places, each, meter, directory=str(tmp_path))
+    assert result not in (0, os.getpid())
+    assert meter.cpu_seconds > 0.04
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_step_that_blocks_the_loop_is_stopped_and_told(factory, tmp_path, caplog) -> None:
+    async def main() -> None:
+        async with Places(PlaceRules(block_limit=0.5)) as places:
+            meter = Meter()
+            beside = asyncio.create_task(asyncio.sleep(0.01, "well"))
+            with pytest.raises(StepFailed, match=re.escape(BLOCKED)) as failed:
+                await places.call(harm.blocks, {"directory": str(tmp_path)}, meter)
+            assert not failed.value.retry
+            assert await beside == "well"
+            assert meter.cpu_seconds > 0.05
+
+    with asyncio.Runner(loop_factory=factory) as runner, caplog.at_level(logging.WARNING):
+        runner.run(main())
+    assert re.search(r"blocks blocked the event loop at .*support/places\.py:\d+", caplog.text)
+
+
+async def test_a_step_that_swallows_its_interruption_fails_all_the_same(places) -> None:
+    @step()
+    async def stubborn() -> int:
+        try:
+            while True:
+                time.sleep(0.01)  # noqa: ASYNC251
+        except BaseException:  # noqa: BLE001
+            return 1
+
+    with pytest.raises(StepFailed, match=re.escape(BLOCKED)):
+        await call(places, stubborn)
+
+
+async def test_pieces_shorter_than_the_limit_are_left_alone(places) -> None:
+    @step()
+    async def patient() -> int:
+        for _ in range(7):
+            time.sleep(0.1)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+        return 1
+
+    assert await call(places, patient) == 1
+
+
+async def test_an_import_under_way_is_not_broken_off(places, tmp_path, monkeypatch) -> None:
+    (tmp_path / "slow_to_import.py").write_text(
+        "import time\nend = time.monotonic() + 1.2\nwhile time.monotonic() < end: pass\nvalue = 5\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    @step()
+    async def importing() -> int:
+        import slow_to_import  # type: ignore[import-not-found]
+
+        return slow_to_import.value
+
+    assert await call(places, importing) == 5
+    del sys.modules["slow_to_import"]
+
+
+async def test_what_cannot_be_stopped_is_told(caplog) -> None:
+    async with Places(PlaceRules(block_limit=0.05)) as places:
+
+        @step()
+        async def stuck() -> int:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})  # as C code would
+            time.sleep(0.2)  # noqa: ASYNC251
+            return 1
+
+        try:
+            assert await call(places, stuck) == 1
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
+    assert "stuck blocked the event loop for" in caplog.text
+
+
+async def test_a_step_that_ignores_its_cancellation_is_closed(places, monkeypatch) -> None:
+    monkeypatch.setattr("headstart_service.engine.places.loop._GRACE", 0.05)
+
+    @step(timeout=0.05)
+    async def endless() -> None:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+
+    with pytest.raises(TimeoutError):
+        await call(places, endless)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_thread_that_never_ends_keeps_its_slot_and_no_other(
+    places, tmp_path, caplog
+) -> None:
+    with pytest.raises(TimeoutError):
+        await call(places, harm.never_ends, directory=str(tmp_path))
+    assert "1 of 2 threads are kept so" in caplog.text
+    assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.05
+    with pytest.raises(TimeoutError):
+        await call(places, harm.never_ends, directory=str(tmp_path))
+    with pytest.raises(TimeoutError):  # no thread is left
+        async with asyncio.timeout(0.2):
+            await places.call(harm.threaded, {"directory": ""}, Meter())
+    (tmp_path / "go").touch()
+    assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.05
+
+
+async def test_threads_are_ended_with_their_places() -> None:
+    async with Places() as places:
+        await call(places, harm.threaded, directory="")
+    await wait_until(lambda: not any(t.name.startswith("step ") for t in threading.enumerate()))
+
+
+async def test_a_process_that_dies_fails_its_step_and_is_replaced(places, tmp_path) -> None:
+    with pytest.raises(StepFailed, match="its process was killed by SIGKILL: out of memory"):
+        await call(places, harm.dies, directory=str(tmp_path))
+    with pytest.raises(StepFailed, match="its process ended with exit code 3"):
+        await call(places, harm.leaves)
+    dead = int((tmp_path / "deaths").read_text())
+    assert await call(places, harm.tells, directory=str(tmp_path)) != dead
+    assert not alive(dead)
+
+
+async def test_a_step_that_takes_too_long_is_killed_with_its_process_alone(tmp_path) -> None:
+    async with Places(PlaceRules(processes=2)) as places:
+        beside = asyncio.create_task(call(places, harm.held, directory=str(tmp_path)))
+        await wait_until((tmp_path / "held").exists)
+        with pytest.raises(TimeoutError):
+            await call(places, harm.hangs, directory=str(tmp_path))
+        killed = int((tmp_path / "hangs").read_text())
+        await wait_until(lambda: not alive(killed))
+        (tmp_path / "go").touch()
+        assert await beside == 1
+        other = int((tmp_path / "held").read_text())
+        assert alive(other)
+    assert not alive(other)
+
+
+async def test_what_a_process_raises_stays_there_but_for_its_text(places) -> None:
+    with pytest.raises(Exception, match="ValueError: password=hunter2") as raised:
+        await call(places, harm.raises)
+    assert type(raised.value).__name__ == "StepRaised"
+    with pytest.raises(StepFailed, match="no such word") as failed:
+        await call(places, harm.refuses)
+    assert not failed.value.retry
+    with pytest.raises(StepFailed, match="returned a function, which cannot leave its process"):
+        await call(places, harm.unsendable)
+
+
+async def test_a_process_that_cannot_import_its_pipeline_refuses_the_start() -> None:
+    processes = Processes(1)
+    with pytest.raises(StartupError, match="No module named 'no_such_module'"):
+        await processes.prepare(["no_such_module"])
+    await processes.aclose()
+
+
+@pytest.mark.parametrize("runs_on", ["thread", "process", "ray"])
+def test_an_async_function_runs_on_the_loop_alone(runs_on) -> None:
+    with pytest.raises(TypeError, match=r"test_engine_places\.py:\d+: step each must be a plain"):
+
+        @step(runs_on=runs_on)
+        async def each() -> int:
+            return 1
+
+
+def test_a_plain_function_does_not_run_on_the_loop() -> None:
+    with pytest.raises(TypeError, match=r"test_engine_places\.py:\d+: step each must be an async"):
+
+        @step()
+        def each() -> int:
+            return 1
+
+
+def test_an_unknown_place_and_a_local_function_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be one of loop, thread, process, ray, is 'moon'"):
+        step(runs_on="moon")(test_an_unknown_place_and_a_local_function_are_refused)
+    with pytest.raises(TypeError, match="a function at the top of its module"):
+
+        @step(runs_on="process")
+        def inner() -> int:
+            return 1
+
+
+@step(runs_on="process")
+def embeds(embedder: object) -> int:
+    return 1
+
+
+@step(runs_on="process")
+def hidden() -> int:
+    return 1
+
+
+_kept = hidden
+hidden = 5  # type: ignore[assignment]
+
+
+def test_a_process_has_no_providers_and_imports_by_name() -> None:
+    with pytest.raises(StartupError, match=r"test_engine_places\.py:\d+: .*parameter embedder"):
+        refuse_unreachable([pipeline_of(embeds)])
+    with pytest.raises(StartupError, match="which is something else"):
+        refuse_unreachable([pipeline_of(_kept)])
+
+
+def test_harm_is_declared_well(tmp_path: Path) -> None:
+    refuse_unreachable([harm.HARM, harm.BESIDE, harm.HELD])
