@@ -40,8 +40,8 @@ from headstart_service.errors import CapacityExhausted, LeaseLost, RunNotFound
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.keys import member
 from tests.contract.backend import Backend, spread
-from tests.contract.lines import open_steps
 from tests.contract.conftest import fixed_keys
+from tests.contract.lines import open_steps
 from tests.contract.run_model import KEYS, LIMITS, PARTITIONS, PLANS, Run, check_bounds, victims_for
 from tests.support import deployments
 from tests.support.deployments import Deployment

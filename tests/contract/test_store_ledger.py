@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import time
 
-from headstart_service.domain import Claim, Fate, Ledger, RunKey, Status, StepRecord, StepState
-from headstart_service.domain import StepWork, Work
+from headstart_service.domain import (
+    Claim,
+    Fate,
+    Ledger,
+    RunKey,
+    Status,
+    StepRecord,
+    StepState,
+    StepWork,
+    Work,
+)
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import FAILURE_TTL, TTL, Backend, plan
 from tests.contract.lines import numbers_of

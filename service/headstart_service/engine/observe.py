@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ..domain import Claim
+from .meter import Meter
 
 UNWANTED: Final = "it was cancelled or replaced"
 """Why a run was stopped that nobody wants any more; other reasons are somebody's trouble."""
@@ -38,6 +39,8 @@ class Outcome:
     attempts: int = 1
     tried: list[FailedTry] = field(default_factory=list)
     """Of a step: the tries that failed."""
+    meter: Meter = field(default_factory=Meter)
+    """Of a step: what its tries cost."""
 
 
 class WorkObserver(Protocol):

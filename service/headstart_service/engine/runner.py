@@ -7,11 +7,13 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ..domain import Claim, Status, StepRecord, StepState
+from ..domain import Claim, Status, StepRecord, StepState, StepWork
 from ..errors import HeadstartError, StepFailed
 from .fragments import report_fragment
+from .meter import METER
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
@@ -96,8 +98,14 @@ class _Run:
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
         outcome = Outcome()
+        began = time.monotonic()
+        # In a task of its own, so the meter is this step's alone.
+        METER.set(outcome.meter)
         with self._observer.step(self._claim, step.name, outcome):
             record = await self._attempt(step, outcome)
+        meter = outcome.meter
+        work = StepWork(time.monotonic() - began, meter.cpu_seconds, meter.llm_tokens)
+        record = replace(record, work=work)
         self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)

@@ -29,8 +29,8 @@ from ..errors import LastTry, LeaseLost, RecordDamaged, StoreUnavailable
 from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
-from .ledger import work_text
 from .keys import GROUP, PartitionKeys, from_member
+from .ledger import work_text
 from .observe import EXPIRED, StoreObserver, Unwatched
 from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
 from .roster import text_of

@@ -25,8 +25,8 @@ from ..engine.pace import Pace
 from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
 from .connect import Client
-from .ledger import ALL, book_from, ledger_from
 from .keys import PartitionKeys, from_member, member, partition_of
+from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
 from .roster import worker_from
 from .scripts import SOURCES, Scripts
