@@ -13,6 +13,8 @@ from .meter import spend
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+_Submitted = tuple[Item, asyncio.Future[tuple[Value, float]]]
+"""An item, and where its value goes with the CPU seconds that it took."""
 
 
 def _one(_: object) -> float:
@@ -54,9 +56,7 @@ class Batcher(Generic[Item, Value]):
         self._observe = observe or _unobserved
         self._compute = compute
         self._max_batch = max_batch
-        self._waiting: asyncio.Queue[tuple[Item, asyncio.Future[tuple[Value, float]]]] = (
-            asyncio.Queue(max_waiting)
-        )
+        self._waiting: asyncio.Queue[_Submitted[Item, Value]] = asyncio.Queue(max_waiting)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._name = name
         self._task: asyncio.Task[None] | None = None
@@ -111,7 +111,7 @@ class Batcher(Generic[Item, Value]):
             if batch:
                 await self._settle(batch)
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[tuple[Value, float]]]]) -> None:
+    async def _settle(self, batch: list[_Submitted[Item, Value]]) -> None:
         loop = asyncio.get_running_loop()
         items = [item for item, _ in batch]
         began = time.perf_counter()
