@@ -209,6 +209,30 @@ async def test_work_that_the_next_revision_keeps_waits_for_what_becomes_of_that(
     }
 
 
+async def test_kept_work_is_carried_from_place_to_place(store_backend: Backend) -> None:
+    await complete(store_backend)
+    for digest, steps in (
+        ("d2", {"other": "o1", "second": "s1", "first": "f1"}),
+        ("d3", {"first": "f1", "other": "o2"}),
+    ):
+        await store_backend.store.start(KEY, plan(digest, steps), TTL, restart=False)
+    found = await ledger(store_backend)
+    assert found.fates[Fate.REPLACED] == Work(2, 1, 0.25, 0.125)
+    await store_backend.store.read(KEY)
+    assert (await ledger(store_backend)).fates[Fate.USED_READY] == Work(0, 1, 2.0, 1.5, 300)
+
+
+async def test_a_step_that_is_committed_again_is_not_worked_on_again(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    for _ in range(2):
+        await store_backend.queue.commit(claim.lease, ENDED[:1], [])
+    await store_backend.queue.finish(claim.lease, ENDED, Status.COMPLETED, "")
+    await store_backend.store.read(KEY)
+    assert await settled(store_backend) == {Fate.USED_READY: WHOLE}
+
+
 async def test_a_restart_replaces_all_of_it(store_backend: Backend) -> None:
     await complete(store_backend)
     await store_backend.store.start(KEY, plan(), TTL, restart=True)
