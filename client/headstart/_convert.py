@@ -15,6 +15,9 @@ from headstart._results import (
     BridgingResults,
     Cancelled,
     Embedding,
+    Ledger,
+    LedgerHidden,
+    LedgerWork,
     Page,
     PipelineDescription,
     PrecomputeStatus,
@@ -177,6 +180,33 @@ def stats_from(message: pb.GetStatsResponse) -> Stats:
         status_counts=dict(sorted(message.status_counts.items())),
         queued_jobs=message.queued_jobs,
         max_cached=message.max_cached,
+        ledger=_ledger_from(message.ledger) if message.HasField("ledger") else None,
+    )
+
+
+def _ledger_from(message: pb.Ledger) -> Ledger:
+    return Ledger(
+        since=message.since.ToDatetime(UTC),
+        starts=message.starts,
+        joined=message.joined,
+        reused=message.reused,
+        unsettled=message.unsettled,
+        hidden=message.hidden.ToTimedelta(),
+        waited=message.waited.ToTimedelta(),
+        fates={
+            fate: LedgerWork(
+                runs=work.runs,
+                steps=work.steps,
+                compute=work.compute.ToTimedelta(),
+                cpu=work.cpu.ToTimedelta(),
+                llm_tokens=work.llm_tokens,
+            )
+            for fate, work in sorted(message.fates.items())
+        },
+        pipelines={
+            name: LedgerHidden(runs=told.runs, hidden=told.hidden.ToTimedelta())
+            for name, told in sorted(message.pipelines.items())
+        },
     )
 
 

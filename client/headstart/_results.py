@@ -280,6 +280,57 @@ class PipelineDescription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerWork:
+    """How much work met one fate."""
+
+    runs: int
+    steps: int
+    compute: timedelta
+    """The steps' durations, each from its first try to its end."""
+    cpu: timedelta
+    llm_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerHidden:
+    """What users of one pipeline did not have to wait for."""
+
+    runs: int
+    """Runs that completed and were read."""
+    hidden: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What became of every run that was started, and of its steps' work, each counted once."""
+
+    since: datetime
+    starts: int
+    """Runs that were queued: `unsettled` and the runs of all `fates`."""
+    joined: int
+    """Starts that a run under way served, and so are no runs."""
+    reused: int
+    """Starts that a result which was there served, and so are no runs."""
+    unsettled: int
+    """Runs of which it is not known yet what becomes of them."""
+    hidden: timedelta
+    """How long users did not have to wait: what of the computation of runs that completed and were
+    read was over before the first read came."""
+    waited: timedelta
+    """From the first read to the end, of runs that were first read before it."""
+    fates: Mapping[str, LedgerWork]
+    """By used_ready, used_waited, expired, evicted, cancelled, replaced and failed."""
+    pipelines: Mapping[str, LedgerHidden]
+
+    @property
+    def unread_share(self) -> float:
+        """Which part of the settled work's duration was never read, 0 to 1; 0 without any."""
+        used = sum((w.compute for f, w in self.fates.items() if f.startswith("used_")), timedelta())
+        whole = sum((w.compute for w in self.fates.values()), timedelta())
+        return (whole - used) / whole if whole else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """How much is kept and running."""
 
@@ -293,3 +344,5 @@ class Stats:
     """Jobs that no worker has taken yet, in all namespaces; with tokens, in one's own."""
     max_cached: int
     """How many runs the server keeps at most."""
+    ledger: Ledger | None = None
+    """None before the first start, and from a server of a version without one."""

@@ -34,12 +34,14 @@ from headstart_service.domain import (
     Status,
     StepRecord,
     StepState,
+    StepWork,
 )
 from headstart_service.errors import CapacityExhausted, LastTry, LeaseLost, RunNotFound
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.keys import member
 from tests.contract.backend import Backend, spread
 from tests.contract.conftest import fixed_keys
+from tests.contract.lines import open_steps
 from tests.contract.run_model import (
     KEYS,
     LIMITS,
@@ -99,6 +101,9 @@ class RunLives(RuleBasedStateMachine):
         self.attempts: dict[str, int] = {}
         self.plans: dict[str, RunPlan] = {}
         """Of each run that ever was."""
+        self.served: Counter[Outcome] = Counter()
+        self.worked = 0
+        """Steps that somebody worked on, to whatever end."""
 
     def teardown(self) -> None:
         self.client.close()
@@ -135,10 +140,12 @@ class RunLives(RuleBasedStateMachine):
                 assert answer.outcome is Outcome.JOINED
                 if old.waits:
                     old.place = old.place.joined(place)
+                self.served[answer.outcome] += 1
                 return
             if old.status is Status.COMPLETED:
                 assert answer.outcome is Outcome.REUSED
                 old.read, old.asked_at = False, self.now
+                self.served[answer.outcome] += 1
                 return
         replaced = old is not None and old.digest != digest
         assert answer.outcome is (Outcome.REPLACED if replaced else Outcome.STARTED)
@@ -156,6 +163,7 @@ class RunLives(RuleBasedStateMachine):
                 }
         self.runs[key] = new
         self.plans[new.run] = PLANS[digest]
+        self.served[Outcome.STARTED] += 1
         self.queued[self.partition(key)] += 1
 
     def _drop(self, job: tuple[int, str]) -> None:
@@ -305,7 +313,13 @@ class RunLives(RuleBasedStateMachine):
     def _record(self, lease: Lease, name: str, state: StepState) -> StepRecord:
         """A step of the plan that the lease's holder believes to run."""
         fragment = f"<{name}={self.plans[lease.job.run].steps[name]} {self.now}>"
-        return StepRecord(name, state, fragment.encode())
+        work = StepWork(0.25, 0.125, 3) if state.ended else None
+        return StepRecord(name, state, fragment.encode(), work)
+
+    def _worked_on(self, run: Run, name: str) -> None:
+        """A step is worked on once, however often it is told that it has ended."""
+        before = run.steps.get(name, (StepState.PENDING, b""))[0]
+        self.worked += not before.ended
 
     @rule(lease=leases, name=steps, state=st.sampled_from([*StepState][1:4]))
     def commit(self, lease: Lease, name: str, state: StepState) -> None:
@@ -318,6 +332,8 @@ class RunLives(RuleBasedStateMachine):
                 self.do(call)
             return
         self.do(call)
+        if state.ended:
+            self._worked_on(run, name)
         run.steps[name] = (state, record.fragment)
 
     @rule(lease=leases, name=steps, status=st.sampled_from([Status.COMPLETED, Status.FAILED]))
@@ -327,6 +343,7 @@ class RunLives(RuleBasedStateMachine):
         run = self.runs.get(lease.job.key)
         if run and run.holds(lease):
             self.do(call)
+            self._worked_on(run, name)
             run.steps[name] = (record.state, record.fragment)
             run.end(status, self.now)
             self._drop((lease.job.partition, lease.job.entry))
@@ -412,6 +429,29 @@ class RunLives(RuleBasedStateMachine):
         assert {summary.key: summary.status for summary in listed} == {
             key: run.status for key, run in self.runs.items()
         }
+
+    @invariant()
+    def every_start_and_every_step_is_counted_once(self) -> None:
+        lines: dict[str, bytes] = {}
+        for partition in range(PARTITIONS):
+            found = self.client.hgetall(f"headstart:{{{partition}}}:unsettled")
+            lines |= {name.decode(): line for name, line in found.items()}
+        live = {member(key) for key, run in self.runs.items() if not run.status.ended}
+        assert live <= set(lines) <= {member(key) for key in self.runs}
+        ledger = self.loop.run(self.store.stats("")).ledger
+        if ledger is None:
+            assert not self.served
+            return
+        told = (ledger.starts, ledger.joined, ledger.reused)
+        outcomes = (Outcome.STARTED, Outcome.JOINED, Outcome.REUSED)
+        assert told == tuple(self.served[outcome] for outcome in outcomes)
+        assert ledger.open == len(lines)
+        assert sum(work.runs for work in ledger.fates.values()) + len(lines) == ledger.starts
+        steps = sum(work.steps for work in ledger.fates.values())
+        assert steps + sum(map(open_steps, lines.values())) == self.worked
+        assert sum(work.compute for work in ledger.fates.values()) == 0.25 * steps
+        assert sum(work.cpu for work in ledger.fates.values()) == 0.125 * steps
+        assert sum(work.llm_tokens for work in ledger.fates.values()) == 3 * steps
 
     @invariant()
     def the_bound_holds(self) -> None:

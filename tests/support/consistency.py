@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from redis import Redis
@@ -34,6 +35,7 @@ def _of_partition(client: Redis, prefix: str) -> list[str]:
     ended = set().union(*(statuses[s] for s in ENDED))
     evictable = {m for name in ("read", "unread") for m in client.zrange(prefix + name, 0, -1)}
     expiring = set(client.zrange(f"{prefix}expiry", 0, -1))
+    lines = set(client.hkeys(f"{prefix}unsettled"))
     jobs = {fields["member"] for _, fields in client.xrange(f"{prefix}jobs")}
     differences = {
         "records without a status, or the reverse": records ^ indexed,
@@ -43,6 +45,18 @@ def _of_partition(client: Redis, prefix: str) -> list[str]:
         "runs of two statuses": {
             m for m in indexed if sum(m in members for members in statuses.values()) > 1
         },
+        "live runs that the ledger does not follow": (indexed - ended) - lines,
+        "runs that the ledger follows though they are gone": lines - expiring,
+        "starts that the ledger does not account for": _unaccounted(client, prefix, len(lines)),
         "immortal records": {m for m in records if client.ttl(f"{prefix}run:{m}") == -1},
     }
     return [f"{prefix} {what}: {sorted(who)[:5]}" for what, who in differences.items() if who]
+
+
+def _unaccounted(client: Redis, prefix: str, unsettled: int) -> set[str]:
+    """The difference, if the starts are not the runs of all fates and those that are open."""
+    sums = {name: int(n) for name, n in client.hgetall(f"{prefix}ledger").items() if n.isdigit()}
+    starts = sums.get("* starts", 0)
+    fates = sum(number for name, number in sums.items() if re.fullmatch(r"\* \w+\.runs", name))
+    told = f"{starts} starts, {fates} settled, {unsettled} open"
+    return set() if starts == fates + unsettled else {told}

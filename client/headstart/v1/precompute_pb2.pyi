@@ -1630,6 +1630,7 @@ class GetStatsResponse(_message.Message):
     STATUS_COUNTS_FIELD_NUMBER: _builtins.int
     QUEUED_JOBS_FIELD_NUMBER: _builtins.int
     MAX_CACHED_FIELD_NUMBER: _builtins.int
+    LEDGER_FIELD_NUMBER: _builtins.int
     total_cached: _builtins.int
     """Everything kept: queued, running and ended."""
     active_tasks: _builtins.int
@@ -1646,6 +1647,12 @@ class GetStatsResponse(_message.Message):
         nothing has are left out.
         """
 
+    @_builtins.property
+    def ledger(self) -> Global___Ledger:
+        """What became of all runs that were started. Not set before the first start, nor for a namespace that
+        came when a thousand others had begun in its part of the store.
+        """
+
     def __init__(
         self,
         *,
@@ -1654,11 +1661,202 @@ class GetStatsResponse(_message.Message):
         status_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         queued_jobs: _builtins.int = ...,
         max_cached: _builtins.int = ...,
+        ledger: Global___Ledger | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "max_cached", b"max_cached", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class Ledger(_message.Message):
+    """What became of every run that was started since `since`, and of its steps' work, each counted once.
+    `starts` = `unsettled` + the runs of all `fates`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FatesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___LedgerWork: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___LedgerWork | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class PipelinesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___LedgerHidden: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___LedgerHidden | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    REUSED_FIELD_NUMBER: _builtins.int
+    UNSETTLED_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    WAITED_FIELD_NUMBER: _builtins.int
+    FATES_FIELD_NUMBER: _builtins.int
+    PIPELINES_FIELD_NUMBER: _builtins.int
+    starts: _builtins.int
+    """Runs that were queued: starts with the outcome STARTED or REPLACED."""
+    joined: _builtins.int
+    """Starts that a run under way served, and so are no runs."""
+    reused: _builtins.int
+    """Starts that a result which was there served, and so are no runs."""
+    unsettled: _builtins.int
+    """Runs of which it is not known yet what becomes of them: under way, or kept and not read."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When the sums begin: at the first start after the store was empty."""
+
+    @_builtins.property
+    def hidden(self) -> _duration_pb2.Duration:
+        """How long users did not have to wait. Of each run that completed and was read, what of its
+        computation was over before the first read came: min(first read, end) - begin, and 0 if it had not
+        begun. So whoever came before the end is taken to have waited for it.
+        """
+
+    @_builtins.property
+    def waited(self) -> _duration_pb2.Duration:
+        """How long they waited: from the first read to the end, of runs that were first read before it."""
+
+    @_builtins.property
+    def fates(self) -> _containers.MessageMap[_builtins.str, Global___LedgerWork]:
+        """By fate:
+        used_ready: read, and there when the first reader came.
+        used_waited: read, and there only after the first reader had come; or a run of which only a part
+          was read.
+        expired: never read before its time was over.
+        evicted: never read before it made room for others.
+        cancelled: cancelled before it was read.
+        replaced: another start of its key took its place before it was read. Steps that the next revision
+          keeps are its own.
+        failed: of a step, it failed; or its run did, before it was read.
+        """
+
+    @_builtins.property
+    def pipelines(self) -> _containers.MessageMap[_builtins.str, Global___LedgerHidden]:
+        """By pipeline."""
+
+    def __init__(
+        self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        starts: _builtins.int = ...,
+        joined: _builtins.int = ...,
+        reused: _builtins.int = ...,
+        unsettled: _builtins.int = ...,
+        hidden: _duration_pb2.Duration | None = ...,
+        waited: _duration_pb2.Duration | None = ...,
+        fates: _abc.Mapping[_builtins.str, Global___LedgerWork] | None = ...,
+        pipelines: _abc.Mapping[_builtins.str, Global___LedgerHidden] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "since", b"since", "waited", b"waited"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fates", b"fates", "hidden", b"hidden", "joined", b"joined", "pipelines", b"pipelines", "reused", b"reused", "since", b"since", "starts", b"starts", "unsettled", b"unsettled", "waited", b"waited"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ledger: _TypeAlias = Ledger  # noqa: Y015
+
+@_typing.final
+class LedgerWork(_message.Message):
+    """How much work met one fate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    COMPUTE_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
+    LLM_TOKENS_FIELD_NUMBER: _builtins.int
+    runs: _builtins.int
+    steps: _builtins.int
+    """Steps that were tried, to whatever end; each belongs to the run that computed it."""
+    llm_tokens: _builtins.int
+    """The language model's tokens that they read and wrote."""
+    @_builtins.property
+    def compute(self) -> _duration_pb2.Duration:
+        """The steps' durations, each from its first try to its end."""
+
+    @_builtins.property
+    def cpu(self) -> _duration_pb2.Duration:
+        """The CPU that they took in the worker."""
+
+    def __init__(
+        self,
+        *,
+        runs: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        compute: _duration_pb2.Duration | None = ...,
+        cpu: _duration_pb2.Duration | None = ...,
+        llm_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "cpu", b"cpu"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "cpu", b"cpu", "llm_tokens", b"llm_tokens", "runs", b"runs", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerWork: _TypeAlias = LedgerWork  # noqa: Y015
+
+@_typing.final
+class LedgerHidden(_message.Message):
+    """What users of one pipeline did not have to wait for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
+    runs: _builtins.int
+    """Runs that completed and were read."""
+    @_builtins.property
+    def hidden(self) -> _duration_pb2.Duration:
+        """As in `Ledger`."""
+
+    def __init__(
+        self,
+        *,
+        runs: _builtins.int = ...,
+        hidden: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerHidden: _TypeAlias = LedgerHidden  # noqa: Y015

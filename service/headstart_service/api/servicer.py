@@ -19,6 +19,7 @@ from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
 from . import convert, reported
 from .answer import Answer
+from .ledger import ledger_message
 from .observe import CallObserver, CallObservers
 from .ports import RunStore
 from .reader import ResultReader
@@ -220,6 +221,7 @@ class PrecomputeServicer:
             status_counts={status.value: count for status, count in stats.counts.items()},
             queued_jobs=queued,
             max_cached=self._rules.max_records,
+            ledger=ledger_message(stats.ledger) if stats.ledger else None,
         )
 
     def _tell_start(self, key: RunKey, plan: RunPlan, started: Started) -> None:

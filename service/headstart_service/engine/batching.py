@@ -9,8 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from .meter import spend
+
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+_Submitted = tuple[Item, asyncio.Future[tuple[Value, float]]]
+"""An item, and where its value goes with the CPU seconds that it took."""
+
+
+def _one(_: object) -> float:
+    """Every item is as much work as any other."""
+    return 1.0
 
 
 def _unobserved(_: int, __: float) -> None:
@@ -33,17 +42,21 @@ class Batcher(Generic[Item, Value]):
         max_waiting: int,
         name: str,
         observe: Callable[[int, float], None] | None = None,
+        weigh: Callable[[Item], float] = _one,
+        threads: Callable[[], int] = lambda: 1,
     ) -> None:
         """Compute with `compute`, which gets 1 to `max_batch` items and returns as many values.
 
-        Tell `observe` of each batch how many items it had and how many seconds it took.
+        Tell `observe` of each batch how many items it had and how many seconds it took. The CPU
+        that a batch took is spent by those who submitted it, each for its item's weight: that of
+        the batch's own thread, times the `threads` that work in step with it.
         """
+        self._weigh = weigh
+        self._threads = threads
         self._observe = observe or _unobserved
         self._compute = compute
         self._max_batch = max_batch
-        self._waiting: asyncio.Queue[tuple[Item, asyncio.Future[Value]]] = asyncio.Queue(
-            max_waiting
-        )
+        self._waiting: asyncio.Queue[_Submitted[Item, Value]] = asyncio.Queue(max_waiting)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._name = name
         self._task: asyncio.Task[None] | None = None
@@ -71,12 +84,14 @@ class Batcher(Generic[Item, Value]):
         """
         if not self._open:
             raise RuntimeError(f"batcher {self._name} is not open")
-        future: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[Value, float]] = asyncio.get_running_loop().create_future()
         await self._waiting.put((item, future))
         if not self._open:
             # It waited for a place in the queue, and so may others behind it.
             self._drop_waiting()
-        return await future
+        value, cpu_seconds = await future
+        spend(cpu_seconds=cpu_seconds)
+        return value
 
     @property
     def _open(self) -> bool:
@@ -96,12 +111,12 @@ class Batcher(Generic[Item, Value]):
             if batch:
                 await self._settle(batch)
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Value]]]) -> None:
+    async def _settle(self, batch: list[_Submitted[Item, Value]]) -> None:
         loop = asyncio.get_running_loop()
         items = [item for item, _ in batch]
         began = time.perf_counter()
         try:
-            values = await loop.run_in_executor(self._executor, self._compute, items)
+            values, cpu = await loop.run_in_executor(self._executor, self._timed, items)
             if len(values) != len(items):
                 raise RuntimeError(f"{len(values)} values for {len(items)} items")
         except asyncio.CancelledError:
@@ -114,6 +129,14 @@ class Batcher(Generic[Item, Value]):
                     future.set_exception(error)
         else:
             self._observe(len(items), time.perf_counter() - began)
-            for (_, future), value in zip(batch, values, strict=True):
+            weights = [self._weigh(item) for item in items]
+            share = cpu / sum(weights)
+            for (_, future), value, weight in zip(batch, values, weights, strict=True):
                 if not future.done():
-                    future.set_result(value)
+                    future.set_result((value, share * weight))
+
+    def _timed(self, items: Sequence[Item]) -> tuple[Sequence[Value], float]:
+        """The values, and the seconds of CPU that they took."""
+        began = time.thread_time()
+        values = self._compute(items)
+        return values, (time.thread_time() - began) * self._threads()

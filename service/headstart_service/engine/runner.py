@@ -8,11 +8,12 @@ import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, Status, StepRecord, StepState
+from ..domain import Claim, Status, StepRecord, StepState, StepWork
 from ..errors import HeadstartError, StepFailed, StepsReported
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
@@ -141,10 +142,12 @@ class _Run:
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
         outcome = Outcome()
+        began = time.monotonic()
         with self._observer.step(self._claim, step.name, outcome):
             record, value = await self._shared(step, outcome)
         if self._tasks.get(step.name) is not asyncio.current_task():
             return  # it was to stop, since another result was taken, and did not
+        record = replace(record, work=_work(outcome, time.monotonic() - began))
         self._kept[step.name] = record
         if value is not None:
             self._values[step.name] = value
@@ -421,3 +424,14 @@ def _record(
         name, state, error=error, elapsed=elapsed, attempts=attempts, started_us=started_us
     )
     return StepRecord(name, state, result + report)
+
+
+def _work(outcome: Outcome, took: float) -> StepWork | None:
+    """What was done for a step here; None for one whose work is another run's.
+
+    Costs are told once, to the first who waited for it, be it that other run.
+    """
+    cpu_seconds, llm_tokens = outcome.meter.cpu_seconds, outcome.meter.llm_tokens
+    if not outcome.memoised:
+        return StepWork(took, cpu_seconds, llm_tokens)
+    return StepWork(0.0, cpu_seconds, llm_tokens) if cpu_seconds or llm_tokens else None

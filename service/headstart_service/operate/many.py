@@ -11,6 +11,7 @@ from .. import exit_codes
 from ..escaping import escaped
 from ..output import ago, graph, show, table
 from .execution import command, complain
+from .ledger import told
 
 STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
 _LARGEST_PAGE: Final = 1000
@@ -85,7 +86,10 @@ async def _stats(client: Any, options: argparse.Namespace) -> int:
         ("queued", f"{stats.queued_jobs}"),
         *((str(status), f"{count}") for status, count in sorted(stats.status_counts.items())),
     ]
-    show(stats, table(rows), as_json=options.json)
+    text = table(rows)
+    if stats.ledger is not None:
+        text += f"\n\n{told(stats.ledger)}"
+    show(stats, text, as_json=options.json)
     return exit_codes.DONE
 
 

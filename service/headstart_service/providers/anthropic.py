@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..engine.meter import spend
 from ..errors import StepFailed
 from .observe import (
     ANSWERED,
@@ -146,7 +147,9 @@ class HaikuModel:
         if self._client is None:
             raise RuntimeError("HaikuModel is used outside its async with block")
         message = await self._ask(self._client, asked, system, prompt, output, max_tokens)
-        self._observer.spent(*_tokens(message))
+        question, answer = _tokens(message)
+        self._observer.spent(question, answer)
+        spend(llm_tokens=question + answer)
         if message.stop_reason == "refusal":
             asked.end = DECLINED
             raise StepFailed("the language model declined to answer", retry=False)

@@ -67,7 +67,12 @@ class SentenceEmbedder:
                 SentenceEncoder.load, self._model, threads=self._threads
             )
         batcher = Batcher(
-            self._compute, max_batch=_MAX_GROUPS, max_waiting=_MAX_WAITING, name="embed"
+            self._compute,
+            max_batch=_MAX_GROUPS,
+            max_waiting=_MAX_WAITING,
+            name="embed",
+            weigh=len,
+            threads=lambda: self._loaded().threads,
         )
         self._batcher = await self._stack.enter_async_context(batcher)
         return self

@@ -74,6 +74,13 @@ class SentenceEncoder:
         _log.info("loaded %s: %d dimensions, %d threads", model, dimension, torch.get_num_threads())
         return cls(model, dimension, transformer)
 
+    @property
+    def threads(self) -> int:
+        """How many threads of torch's work on a batch, this one among them."""
+        import torch
+
+        return torch.get_num_threads()
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One float32 row of unit length per text: shape (len(texts), dimension).
 

@@ -31,6 +31,7 @@ from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
+from .ledger import work_text
 from .observe import EXPIRED, StoreObserver, Unwatched
 from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
 from .roster import text_of
@@ -223,6 +224,7 @@ class RedisJobQueue:
                 attempt=lease.attempt,
                 entry=lease.job.entry,
                 ended_steps=",".join(record.name for record in ended) or "-",
+                work=work_text(ended),
                 end_status=end_status,
                 error_text=error,
                 failure_ttl_us=self._failure_ttl_us,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..domain import (
     Cancelled,
@@ -27,6 +28,7 @@ from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
 from .connect import Client
 from .keys import PartitionKeys, from_member, member, partition_of
+from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
 from .roster import worker_from
 from .scripts import SOURCES, Scripts
@@ -301,17 +303,23 @@ class RedisStore:
         counts = dict.fromkeys(Status, 0)
         queued = 0
         oldest = 0.0
+        books = []
         for keys in self._partitions:
-            while len(reply := await self._scripts.stats(keys, None, low=low, high=high)) == 1:
+            call = partial(
+                self._scripts.stats, keys, None, low=low, high=high, book=namespace or ALL
+            )
+            while len(reply := await call()) == 1:
                 self._observer.evicted(EXPIRED, reply[0])  # and there is more: it sweeps bounded
-            *numbers, expired, waits_ms, jobs = reply
+            *numbers, expired, waits_ms, jobs, sums, unsettled = reply
+            books.append(book_from(sums, None if namespace else unsettled))
             queued += jobs
             oldest = max(oldest, waits_ms / 1000)
             if expired:
                 self._observer.evicted(EXPIRED, expired)
             for name, count in zip(numbers[::2], numbers[1::2], strict=True):
                 counts[Status(name.decode())] += count
-        return Stats({status: count for status, count in counts.items() if count}, queued, oldest)
+        kept = {status: count for status, count in counts.items() if count}
+        return Stats(kept, queued, oldest, ledger_from(books))
 
     def _keys(self, key: RunKey) -> PartitionKeys:
         return self._partitions[partition_of(key, self._rules.partitions)]

@@ -161,6 +161,7 @@ class Scripts:
         attempt: int,
         entry: str,
         ended_steps: str,
+        work: str,
         end_status: str,
         error_text: str,
         failure_ttl_us: int,
@@ -260,9 +261,15 @@ class Scripts:
 
     @_lua
     async def stats(
-        self, keys: PartitionKeys, run: RunKey | None, *, low: str | bytes, high: str | bytes
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        low: str | bytes,
+        high: str | bytes,
+        book: str,
     ) -> Reply:
-        """Counts by status in a range of member names, and the jobs not yet delivered."""
+        """Counts by status in a range of member names, undelivered jobs, and the ledger's sums."""
         return _in_lua()
 
     @_lua

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ..domain import Stats, Status
+from ..domain import Ledger, Stats, Status, Work
 from ..errors import HeadstartError
 from .figures import Figures
 
@@ -44,7 +44,80 @@ class BacklogFigures(Collector):
             "How long the oldest of these has been waiting.",
             lambda: self._stats.oldest_wait if self._stats else None,
         )
+        self._show_ledger(figures)
         self._figures = figures
+
+    def _show_ledger(self, figures: Figures) -> None:
+        """What became of work. Every replica tells the store's sums, so not to be added up."""
+        reading, per_fate = figures.reading, self._per_fate
+        reading(
+            "ledger_starts_total",
+            "Runs that were queued, in the whole store.",
+            lambda: self._of_ledger(lambda ledger: ledger.starts),
+        )
+        reading(
+            "ledger_unsettled_runs",
+            "Runs of which it is not known yet what becomes of them.",
+            lambda: self._of_ledger(lambda ledger: ledger.open),
+        )
+        reading(
+            "ledger_runs_total",
+            "Runs by what became of them, in the whole store.",
+            per_fate(lambda work: work.runs),
+            ("fate",),
+        )
+        reading(
+            "ledger_steps_total",
+            "Steps that were worked on by what became of that, in the whole store.",
+            per_fate(lambda work: work.steps),
+            ("fate",),
+        )
+        reading(
+            "ledger_compute_seconds_total",
+            "Durations of these steps.",
+            per_fate(lambda work: work.compute),
+            ("fate",),
+        )
+        reading(
+            "ledger_cpu_seconds_total",
+            "CPU that these steps took.",
+            per_fate(lambda work: work.cpu),
+            ("fate",),
+        )
+        reading(
+            "ledger_llm_tokens_total",
+            "Language model tokens that these steps read and wrote.",
+            per_fate(lambda work: work.llm_tokens),
+            ("fate",),
+        )
+        reading(
+            "ledger_hidden_seconds_total",
+            "Time that users did not have to wait, in the whole store.",
+            self._hidden,
+            ("pipeline",),
+        )
+        reading(
+            "ledger_waited_seconds_total",
+            "Time from the first read to the end, of runs first read before it.",
+            lambda: self._of_ledger(lambda ledger: ledger.waited),
+        )
+
+    def _of_ledger(self, read: Callable[[Ledger], float]) -> float | None:
+        ledger = self._stats.ledger if self._stats else None
+        return None if ledger is None else read(ledger)
+
+    def _per_fate(
+        self, read: Callable[[Work], float]
+    ) -> Callable[[], dict[tuple[str, ...], float]]:
+        def found() -> dict[tuple[str, ...], float]:
+            ledger = self._stats.ledger if self._stats else None
+            return {(f.value,): read(work) for f, work in ledger.fates.items()} if ledger else {}
+
+        return found
+
+    def _hidden(self) -> dict[tuple[str, ...], float]:
+        ledger = self._stats.ledger if self._stats else None
+        return {(n,): told.seconds for n, told in ledger.pipelines.items()} if ledger else {}
 
     async def refresh(self) -> None:
         """Have the figures of now, or none; takes no more than half a second."""

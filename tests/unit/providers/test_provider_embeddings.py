@@ -34,6 +34,7 @@ class Gated:
 
     def __init__(self, encoder: SentenceEncoder) -> None:
         self.model, self.dimension = encoder.model, encoder.dimension
+        self.threads = encoder.threads
         self.batches: list[list[str]] = []
         self.entered, self.open = threading.Event(), threading.Event()
         self.failures: list[Exception] = []

@@ -141,8 +141,184 @@ local function expected_of(expected, pipeline)
   return 0
 end
 
--- Takes a run out of every set; its record may be gone already.
-local function forget(record, member)
+-- The ledger: what became of the work of every run that was started, counted once (docs/decisions/0031).
+--
+-- While that is open, `unsettled` has the run's line: when it was first read, and each of its ended
+-- steps that nobody has read, with what it cost. All are numbers of seven bits a byte, the lowest first,
+-- and with 128 added to each byte but a number's last: twice the time of the first read in microseconds,
+-- or 0, plus 1 once a step was used; then for each step its place in the run's `steps`, and its
+-- microseconds, CPU microseconds and tokens.
+--
+-- `ledger` has the sums: fields "* <sum>" of all namespaces, and "<namespace> <sum>" of the first
+-- BOOKS that had a run.
+local BOOKS = 1000
+local OPEN = string.char(0)
+local USED = {used_ready = true, used_waited = true}
+-- A run that was over by itself is told by its end, even if something of it was used before.
+local ENDS = {failed = true, cancelled = true}
+
+local function packed(...)
+  local bytes = {}
+  for _, number in ipairs({...}) do
+    while number >= 128 do
+      bytes[#bytes + 1] = string.char(number % 128 + 128)
+      number = math.floor(number / 128)
+    end
+    bytes[#bytes + 1] = string.char(number)
+  end
+  return table.concat(bytes)
+end
+
+-- The line's numbers; none for a line that is not there.
+local function unpacked(line)
+  local numbers, number, scale = {}, 0, 1
+  for i = 1, #line do
+    local byte = string.byte(line, i)
+    number = number + byte % 128 * scale
+    scale = scale * 128
+    if byte < 128 then
+      numbers[#numbers + 1], number, scale = number, 0, 1
+    end
+  end
+  return numbers
+end
+
+-- Adds to the sums of all and, if it is among the first, of the member's namespace.
+local function enter(member, sums)
+  local namespace = string.match(member, '^[^:]*')
+  local own = redis.call('HEXISTS', ledger, namespace .. ' starts') == 1
+  for name, by in pairs(sums) do
+    if by > 0 then
+      redis.call('HINCRBY', ledger, '* ' .. name, integer(by))
+      if own then
+        redis.call('HINCRBY', ledger, namespace .. ' ' .. name, integer(by))
+      end
+    end
+  end
+end
+
+-- Adds a step with its cost to sums under this fate.
+local function count_step(sums, fate, compute, cpu, tokens)
+  for name, by in pairs({steps = 1, compute_us = compute, cpu_us = cpu, llm_tokens = tokens}) do
+    name = fate .. '.' .. name
+    sums[name] = (sums[name] or 0) + by
+  end
+end
+
+-- Closes the line of a run, if it is open: the run and its steps' work have met this fate.
+-- Of the steps whose places `kept` has, the work is another run's from now on.
+local function settle(member, fate, kept, sums)
+  local line = redis.call('HGET', unsettled, member)
+  if not line then
+    return false
+  end
+  sums = sums or {}
+  local numbers = unpacked(line)
+  local used = (numbers[1] or 0) % 2 == 1 and not ENDS[fate] and not USED[fate]
+  sums[(used and 'used_waited' or fate) .. '.runs'] = 1
+  for i = 2, #numbers - 3, 4 do
+    if not (kept and kept[numbers[i]]) then
+      count_step(sums, fate, numbers[i + 1], numbers[i + 2], numbers[i + 3])
+    end
+  end
+  redis.call('HDEL', unsettled, member)
+  enter(member, sums)
+  return true
+end
+
+-- Opens the line of a new run, with the steps that it has got from the one before it.
+local function open_line(member, carried)
+  local namespace = string.match(member, '^[^:]*')
+  local now = integer(clock())
+  if redis.call('HSETNX', ledger, '* since', now) == 1
+      or redis.call('HEXISTS', ledger, namespace .. ' starts') == 0 then
+    if redis.call('HINCRBY', ledger, 'namespaces', 1) <= BOOKS then
+      redis.call('HSET', ledger, namespace .. ' starts', 0, namespace .. ' since', now)
+    else
+      redis.call('HINCRBY', ledger, 'namespaces', -1)
+    end
+  end
+  redis.call('HSET', unsettled, member, OPEN .. (carried or ''))
+  enter(member, {starts = 1})
+end
+
+-- Each step's name -> its place in the run's `steps`.
+local function places(steps)
+  local found, number = {}, 0
+  for name in string.gmatch(steps, '([^=,]+)=[^,]+') do
+    number = number + 1
+    found[name] = number
+  end
+  return found
+end
+
+-- Adds the work of steps that have ended to the run's line, before the record shows that they have: of
+-- one that has ended there it is a repetition. Nobody can use that of a step which failed.
+-- `work` is "name letter microseconds cpu-microseconds tokens" joined by commas.
+local function note_work(record, member, r, work)
+  local line = work ~= '' and redis.call('HGET', unsettled, member)
+  if not line then
+    return
+  end
+  local added, sums, place = {}, {}, places(r.steps)
+  for name, letter, compute, cpu, tokens in string.gmatch(work, '([^ ,]+) (%a) (%d+) (%d+) (%d+)') do
+    local had = string.sub(redis.call('HGET', record, 's:' .. name) or 'P', 1, 1)
+    compute, cpu, tokens = tonumber(compute), tonumber(cpu), tonumber(tokens)
+    if had == 'C' or had == 'F' then
+      place[name] = nil
+    elseif letter == 'F' then
+      count_step(sums, 'failed', compute, cpu, tokens)
+    elseif place[name] then
+      added[#added + 1] = packed(place[name], compute, cpu, tokens)
+    end
+  end
+  if #added > 0 then
+    redis.call('HSET', unsettled, member, line .. table.concat(added))
+  end
+  enter(member, sums)
+end
+
+-- A caller has read the run: what had ended is used, ready if it had before the first of them came.
+-- What computing took until then is hidden from users. Who came before the end is taken to have waited
+-- for it, so what is said to be hidden was hidden at least, and never less than nothing.
+local function note_read(member, r)
+  local line = redis.call('HGET', unsettled, member)
+  if not line then
+    return
+  end
+  local numbers, now, sums = unpacked(line), clock(), {}
+  local first = math.floor((numbers[1] or 0) / 2)
+  local fate = first == 0 and 'used_ready' or 'used_waited'
+  if is_live(r.status) then
+    if first > 0 and #numbers < 2 then
+      return
+    end
+    for i = 2, #numbers - 3, 4 do
+      count_step(sums, fate, numbers[i + 1], numbers[i + 2], numbers[i + 3])
+    end
+    local used = (#numbers > 1 or (numbers[1] or 0) % 2 == 1) and 1 or 0
+    redis.call('HSET', unsettled, member, packed((first > 0 and first or now) * 2 + used))
+    enter(member, sums)
+    return
+  end
+  local came = first == 0 and r.completed or math.min(first, r.completed)
+  local hidden = r.started > 0 and math.max(0, came - r.started) or 0
+  sums['hidden_us'], sums['hidden_us/' .. r.pipeline] = hidden, hidden
+  sums['hidden_runs/' .. r.pipeline], sums['waited_us'] = 1, r.completed - came
+  for _, book in ipairs({'*', string.match(member, '^[^:]*')}) do
+    local known = redis.call('HGET', ledger, book .. ' pipelines')
+    if not string.find(' ' .. (known or '') .. ' ', ' ' .. r.pipeline .. ' ', 1, true)
+        and redis.call('HEXISTS', ledger, book .. ' starts') == 1 then
+      redis.call('HSET', ledger, book .. ' pipelines', (known and known .. ' ' or '') .. r.pipeline)
+    end
+  end
+  settle(member, fate, nil, sums)
+end
+
+-- Takes a run out of every set; its record may be gone already. If what became of its work was open,
+-- it is `fate`.
+local function forget(record, member, fate)
+  settle(member, fate)
   redis.call('UNLINK', record)
   redis.call('ZREM', waiting, member)
   redis.call('ZREM', expiry, member)
@@ -160,7 +336,7 @@ local SWEEP = 1000
 local function sweep(now)
   local expired = redis.call('ZRANGEBYSCORE', expiry, '-inf', integer(now), 'LIMIT', 0, SWEEP)
   for _, member in ipairs(expired) do
-    forget(record_prefix .. member, member)
+    forget(record_prefix .. member, member, 'expired')
   end
   return #expired
 end
@@ -181,6 +357,9 @@ local function end_run(record, member, r, status, why, ttl_us)
   redis.call('ZREM', waiting, member)
   if status ~= 'completed' then
     stop_steps(record)
+  end
+  if ENDS[status] then
+    settle(member, status)
   end
   become(member, r, status)
   r.completed, r.expires, r.entry, r.error = now, now + ttl_us, '-', why

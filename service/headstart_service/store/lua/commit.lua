@@ -1,5 +1,6 @@
 -- Keeps the steps that ended, shows the steps that now run and, with an `end_status`, ends the run,
 -- takes its job off the queue and starts its TTL. All of it or, when the lease no longer holds, none.
+-- `work` is what the ended steps cost, as note_work takes it.
 -- Arguments after the named ones: field, value, field, value, …
 -- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing. A step that a caller
 -- has reported meanwhile is never overwritten: then nothing is kept, and the reply is the fields of
@@ -29,6 +30,7 @@ end
 
 -- Who commits has had the answer to its claim. One field less, and the hash stays a size smaller.
 redis.call('HDEL', record, 'claim')
+note_work(record, member, r, work)
 if select('#', ...) > 0 then
   redis.call('HSET', record, ...)
 end

@@ -1,6 +1,6 @@
 -- Reads a run with every fragment that exists, in one atomic look, and notes that its result was
--- read once it has ended: read results are evicted first. With `waits` 1 its caller waits for it: a
--- run that is pending goes before all for which nobody does.
+-- read once it has ended: read results are evicted first. What a caller reads is used: see the ledger.
+-- With `waits` 1 its caller waits for it: a run that is pending goes before all for which nobody does.
 -- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
 -- with the record's fields as they are and, of a pending run, `ahead`: how many are before it.
 
@@ -15,6 +15,7 @@ if r.seen == 0 and not is_live(r.status) then
   redis.call('ZREM', unread, member)
   redis.call('ZADD', read, integer(r.completed), member)
 end
+note_read(member, r)
 local fields = redis.call('HGETALL', record)
 table.insert(fields, 1, left)
 if r.status == 'pending' then

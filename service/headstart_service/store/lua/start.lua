@@ -84,6 +84,23 @@ local function waits_in_vain(now)
   end
 end
 
+-- Settles the line of a run that is replaced, but for the work of the steps that its successor keeps:
+-- returns that, as the successor's line has it.
+local function hand_over(member, old_steps, new_steps, names)
+  local from, to, moved, work = places(old_steps), places(new_steps), {}, {}
+  for name in pairs(names) do
+    moved[from[name]] = to[name]
+  end
+  local numbers = unpacked(redis.call('HGET', unsettled, member) or '')
+  for i = 2, #numbers - 3, 4 do
+    if moved[numbers[i]] then
+      work[#work + 1] = packed(moved[numbers[i]], numbers[i + 1], numbers[i + 2], numbers[i + 3])
+    end
+  end
+  settle(member, 'replaced', moved)
+  return table.concat(work)
+end
+
 local trace = ...
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
 local expired = sweep(now)
@@ -93,7 +110,7 @@ if not whole then
   if restart == '0' then
     damaged()
   end
-  forget(record, member) -- who starts anew wants nothing of what was there
+  forget(record, member, 'replaced') -- who starts anew wants nothing of what was there
   old = nil
 end
 if old and old.expires <= now then
@@ -115,6 +132,7 @@ if old and old.digest == digest and restart == '0' then
       local sooner = late and wanted or math.min(score, wanted)
       redis.call('ZADD', waiting, integer(sooner - sooner % 2 + math.min(score % 2, wanted % 2)), member)
     end
+    enter(member, {joined = 1})
     local carried = trace and redis.call('HGET', record, 'trace') or nil
     return {'joined', old.status, old.revision, 0, 0, 0, expired, 0, carried}
   end
@@ -123,6 +141,7 @@ if old and old.digest == digest and restart == '0' then
     old.ttl, old.seen, old.expires = ttl, 0, math.max(old.expires, now + ttl)
     save(record, member, old)
     announce('dropped', old.revision, '-', member)
+    enter(member, {reused = 1})
     redis.call('ZREM', read, member)
     redis.call('ZADD', unread, integer(now), member)
     return {'reused', old.status, old.revision, 0, 0, 0, expired, 0}
@@ -139,7 +158,7 @@ if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_liv
 end
 
 local function evict(victim)
-  forget(record_prefix .. victim, victim)
+  forget(record_prefix .. victim, victim, 'evicted')
   announce('dropped', 0, '-', victim)
 end
 
@@ -182,7 +201,7 @@ if shed then
     'shed: could not be ready by the time it was needed', tonumber(failure_ttl_us))
 end
 
-local kept = {}
+local kept, kept_names = {}, {}
 if old and restart == '0' then
   local digests = {}
   for name, value in string.gmatch(old.steps, '([^=,]+)=([^,]+)') do
@@ -194,6 +213,7 @@ if old and restart == '0' then
       if field and string.sub(field, 1, 1) == 'C' then
         kept[#kept + 1] = 's:' .. name
         kept[#kept + 1] = field
+        kept_names[name] = true
       end
     end
   end
@@ -202,7 +222,8 @@ end
 if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
-forget(record, member)
+local carried = old and hand_over(member, old.steps, steps, kept_names) or ''
+forget(record, member, 'expired')
 local entry = queue(member, nil, place(now, tonumber(need_us)))
 local r = {
   status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = entry,
@@ -217,6 +238,7 @@ if restart == '1' then
   redis.call('HSET', record, 'fresh', 1)
 end
 save(record, member, r)
+open_line(member, carried)
 redis.call('ZADD', with_status.pending, 0, member)
 announce('started', r.revision, '-', member)
 return {old and old.digest ~= digest and 'replaced' or 'started', r.status, r.revision,

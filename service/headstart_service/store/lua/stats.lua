@@ -1,6 +1,7 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
--- Returns {status, count, status, count, …, expired, waits, queued}: how many have expired since
--- somebody looked, and how many milliseconds the oldest of these jobs has waited; or {expired} alone
+-- Returns {status, count, status, count, …, expired, waits, queued, {sum, number, …}, open}: how
+-- many have expired since somebody looked, how many milliseconds the oldest of these jobs has waited, the
+-- ledger's sums in `book`, and of how many runs it is not known yet what becomes of them; or {expired} alone
 -- when more has expired than one call may sweep: ask again.
 
 local now = clock()
@@ -19,4 +20,23 @@ local oldest = redis.call('XRANGE', jobs, info and '(' .. info['last-delivered-i
 counts[#counts + 1] = expired
 counts[#counts + 1] = oldest[1] and math.max(0, now / 1000 - string.match(oldest[1][1], '%d+')) or 0
 counts[#counts + 1] = info and info.lag or redis.call('XLEN', jobs)
+local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us'}
+for _, fate in ipairs({'used_ready', 'used_waited', 'expired', 'evicted', 'cancelled', 'replaced', 'failed'}) do
+  for _, sum in ipairs({'runs', 'steps', 'compute_us', 'cpu_us', 'llm_tokens'}) do
+    names[#names + 1] = fate .. '.' .. sum
+  end
+end
+for pipeline in string.gmatch(redis.call('HGET', ledger, book .. ' pipelines') or '', '%S+') do
+  names[#names + 1] = 'hidden_us/' .. pipeline
+  names[#names + 1] = 'hidden_runs/' .. pipeline
+end
+for _, name in ipairs(names) do
+  local number = redis.call('HGET', ledger, book .. ' ' .. name)
+  if number then
+    sums[#sums + 1] = name
+    sums[#sums + 1] = number
+  end
+end
+counts[#counts + 1] = sums
+counts[#counts + 1] = redis.call('HLEN', unsettled)
 return counts

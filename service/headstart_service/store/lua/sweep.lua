@@ -12,4 +12,11 @@ if info and info.lag then
     end
   end
 end
+-- Lines of runs that are gone: forgotten by a process of a version that kept no ledger.
+local some = redis.call('HRANDFIELD', unsettled, 10)
+for _, name in ipairs(some) do
+  if not redis.call('ZSCORE', expiry, name) then
+    settle(name, 'expired')
+  end
+end
 return {expired, expired == SWEEP and 1 or 0}
