@@ -1,19 +1,29 @@
-"""Results for callers' own tests, whole or with the gaps that a caller must cope with.
+"""What tests need: results, a server that is told what to answer, and a way to run a pipeline.
+
+Results, whole or with the gaps that a caller must cope with:
 
     results = completed_results("game-1", missing=["haiku_bridge", "haiku_embeddings"])
     assert results.bridging.haiku_clues is None
 
 The vectors are made up: of unit length, in the right shapes, the same every time.
+
+A pipeline of one's own, without Redis and without a server (needs `headstart[server]`):
+
+    run = await run_pipeline(PIPELINE, {"text": "a b"}, providers={"embedder": Embedder()})
+    assert run.values["words"] == ["a", "b"]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from headstart._eager import PrecomputeResult, result_from
+from headstart._pipeline_run import PipelineRun
 from headstart._results import (
     BridgingResults,
     Embedding,
@@ -24,6 +34,15 @@ from headstart._results import (
     StepState,
 )
 
+__all__ = [
+    "PipelineRun",
+    "completed_precompute_result",
+    "completed_results",
+    "run_pipeline",
+    "run_pipeline_sync",
+]
+
+_NO_PROVIDERS: Final[Mapping[str, Any]] = MappingProxyType({})
 _STARTED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _PARTS_OF_STEPS: Final = {
     "embed_endpoints": ("anchor_embedding", "target_embedding"),
@@ -125,6 +144,58 @@ def completed_precompute_result(
             dimensions=dimensions,
         )
     )
+
+
+async def run_pipeline(
+    pipeline: Any,
+    inputs: Any,
+    *,
+    providers: Mapping[str, Any] = _NO_PROVIDERS,
+    timeout: float = 60.0,  # noqa: ASYNC109  (of the run, so that no test hangs)
+    decoded: bool = True,
+) -> PipelineRun:
+    """Run a pipeline in this process, and return what it gave once it has ended.
+
+    Inputs are validated, steps are tried, timed out and repeated, and values are made results and
+    read again by the code that does so in production; only the store is left out.
+
+    Args:
+        pipeline: A `headstart_service.sdk.Pipeline`.
+        inputs: A mapping of JSON values, or an instance of the pipeline's model of inputs.
+        providers: What steps take beside inputs and steps, by name: the real thing or a fake.
+        timeout: Seconds that the whole run may take.
+        decoded: Give each step what others returned as it comes back from the store. A worker does
+            so when it takes a run over, and gives the value itself when it computed it; what works
+            decoded must also work as it was. Steps that run in another process always get it as it
+            was returned.
+
+    Raises:
+        InvalidRequest: The inputs break rules; `violations` names every field, as the service does.
+        ValueError: A provider is missing, or is one that no step takes.
+        TimeoutError: The run took longer than `timeout`; the message names the steps.
+        ImportError: The service is not installed.
+    """
+    try:
+        from headstart_service import testing
+    except ImportError as exc:
+        message = f"running pipelines needs the service: pip install 'headstart[server]' ({exc})"
+        raise ImportError(message) from exc
+    return await testing.run_pipeline(
+        pipeline, inputs, providers=providers, timeout=timeout, decoded=decoded
+    )
+
+
+def run_pipeline_sync(
+    pipeline: Any,
+    inputs: Any,
+    *,
+    providers: Mapping[str, Any] = _NO_PROVIDERS,
+    timeout: float = 60.0,
+    decoded: bool = True,
+) -> PipelineRun:
+    """Do what `run_pipeline` does, from a test that is not async, in an event loop of its own."""
+    running = run_pipeline(pipeline, inputs, providers=providers, timeout=timeout, decoded=decoded)
+    return asyncio.run(running)
 
 
 def _embedding(number: int, dimensions: int) -> Embedding:
