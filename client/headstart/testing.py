@@ -23,6 +23,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from headstart._eager import PrecomputeResult, result_from
+from headstart._fake_runs import Scripted, script_of
+from headstart._fake_server import FakeServer, RecordedRequest
 from headstart._pipeline_run import PipelineRun
 from headstart._results import (
     BridgingResults,
@@ -35,9 +37,12 @@ from headstart._results import (
 )
 
 __all__ = [
+    "FakeServer",
     "PipelineRun",
+    "RecordedRequest",
     "completed_precompute_result",
     "completed_results",
+    "fake_server",
     "run_pipeline",
     "run_pipeline_sync",
 ]
@@ -144,6 +149,45 @@ def completed_precompute_result(
             dimensions=dimensions,
         )
     )
+
+
+def fake_server(
+    results: Scripted | None = None,
+    *,
+    delays: Mapping[str, float] | None = None,
+    failed: Mapping[str, str] | None = None,
+    error: str | None = None,
+    queued: float = 0.0,
+) -> FakeServer:
+    """Serve the contract over real gRPC on loopback, for the tests of code that calls it.
+
+    A context manager, for sync and async tests alike: the server has a thread of its own.
+
+        with fake_server({"related": ["a-2", "a-7"]}, delays={"related": 0.3}) as server:
+            async with PrecomputeClient(server.address) as client:
+                await client.start("page-1", "recommendations", {"text": "…"})
+                results = await client.get_results("page-1", wait=1.0)
+
+    It keeps runs as the service does: starts are STARTED, JOINED, REUSED or REPLACED, waits are
+    honoured, answers are partial with each step's state, runs are cancelled, listed and expire. It
+    computes nothing and checks no inputs: what it gives is scripted, and games for which nothing is
+    scripted get `completed_results`. The arguments are the script of all runs; `FakeServer.script`
+    says more of single keys and pipelines.
+
+    Args:
+        results: What runs give: a `Results` such as `completed_results(...)`; or the values of a
+            custom pipeline's steps, by name: JSON values, bytes, arrays, `Tensor`; or a function
+            that makes those of the run's inputs. What has not ended in a `Results` never does.
+        delays: By step, seconds until it ends, from when the run is taken. Others end at once.
+        failed: By step, why it fails.
+        error: Why the run fails in the end. Default: it is completed, with or without failed steps.
+        queued: Seconds that each run is PENDING first.
+
+    Raises:
+        ValueError: A delay is for a step that the results do not have.
+        TypeError: A value is not bytes, an array or JSON.
+    """
+    return FakeServer(completed_results, script_of(results, delays, failed, error, queued))
 
 
 async def run_pipeline(
