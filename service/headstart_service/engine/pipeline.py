@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..domain import RunPlan, digest
 from ..errors import InvalidRequest, Violation
+from .artifacts import ArtifactCodec
 from .step import DIGEST_PARAMETER, Step
 
 
@@ -43,7 +44,7 @@ class Pipeline:
     description: str
     inputs: type[BaseModel]
     steps: Sequence[Step]
-    codec: ResultCodec
+    codec: ResultCodec = field(default_factory=ArtifactCodec)
     by_name: Mapping[str, Step] = field(init=False)
     order: Sequence[str] = field(init=False)
     """The steps' names, each after what it needs."""

@@ -6,7 +6,7 @@ plans the pipeline without them. Steps import their mathematics when they run, i
 
 from __future__ import annotations
 
-from ...engine.pipeline import Pipeline
+from ...sdk import Pipeline
 from .inputs import BridgingInputs
 from .steps import embed_endpoints, haiku_bridge, haiku_embeddings, lexical_bridge, null_samples
 from .wire import BridgingCodec

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ...errors import StepFailed
+from ...sdk import LanguageModel, StepFailed
 from .inputs import normalise
 from .morphology import Exclusions
-from .ports import LanguageModel
 from .prompt import SYSTEM, Clues, max_tokens, user_prompt
 
 MAX_CLUE_LENGTH = 30

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import StepFailed
+from ...sdk import StepFailed
 from .morphology import Exclusions
 
 _GROWTH = 8

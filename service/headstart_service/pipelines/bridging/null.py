@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import StepFailed
+from ...sdk import StepFailed
 
 
 def null_samples(

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.batching import Batcher
+from ...sdk import Batcher
 from .relevance import Game, relevances
 
 MAX_GAMES = 32

@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...engine.step import step
+from ...sdk import Embedder, LanguageModel, RelevanceScan, Vocabulary, step
 from .inputs import BridgingInputs
-from .ports import Embedder, LanguageModel, RelevanceScan, Vocabulary
 from .values import Bridge, Endpoints
 
 if TYPE_CHECKING:

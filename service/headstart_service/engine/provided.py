@@ -1,9 +1,12 @@
-"""What the steps need of a worker. Providers satisfy these without knowing them."""
+"""What a worker provides: a step has what it names as a parameter, and need not import it.
+
+Providers satisfy these protocols without knowing them; so does what a test puts in their place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -13,9 +16,13 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 
+PROVIDERS: Final = frozenset({"embedder", "vocabulary", "scan", "language_model", "http"})
+"""The names that a step's parameter may have, beside the pipeline's inputs and steps. The type of
+`http` is httpx2.AsyncClient; the protocols below are those of the others."""
+
 
 class Embedder(Protocol):
-    """Turns texts into vectors."""
+    """Turns texts into vectors: the parameter `embedder`."""
 
     @property
     def model(self) -> str:
@@ -28,7 +35,7 @@ class Embedder(Protocol):
 
 
 class Vocabulary(Protocol):
-    """The words that bridges are made of."""
+    """The words that bridges are made of: the parameter `vocabulary`."""
 
     @property
     def words(self) -> Sequence[str]:
@@ -47,17 +54,17 @@ class Vocabulary(Protocol):
 
 
 class RelevanceScan(Protocol):
-    """Rates the whole vocabulary for a game."""
+    """Rates the whole vocabulary for a game: the parameter `scan`."""
 
     async def relevance(
         self, anchor: NDArray[np.float32], target: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """The relevance of each vocabulary word, shape (n,), read-only. See `relevance.py`."""
+        """min(w·anchor, w·target) for each vocabulary word w, shape (n,), read-only."""
         ...
 
 
 class LanguageModel(Protocol):
-    """Answers a prompt in a given form."""
+    """Answers a prompt in a given form: the parameter `language_model`."""
 
     async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
         """The model's answer as an `output`.
