@@ -27,6 +27,7 @@ from headstart._results import (
     Stats,
     Status,
     StepDescription,
+    StepOrigin,
     StepReport,
     StepState,
     Tensor,
@@ -63,6 +64,13 @@ _STEP_STATES: Final[Mapping[int, StepState]] = {
     pb.STEP_STATE_SKIPPED: StepState.SKIPPED,
 }
 
+_STEP_ORIGINS: Final[Mapping[int, StepOrigin]] = {
+    pb.STEP_ORIGIN_UNSPECIFIED: StepOrigin.COMPUTED,
+    pb.STEP_ORIGIN_KEPT: StepOrigin.KEPT,
+    pb.STEP_ORIGIN_MEMOISED: StepOrigin.MEMOISED,
+    pb.STEP_ORIGIN_REPORTED: StepOrigin.REPORTED,
+}
+
 
 def status_from(number: int) -> PrecomputeStatus:
     """Convert a run's status."""
@@ -92,6 +100,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
             error=report.error or None,
             elapsed=_elapsed(report, "elapsed", report.elapsed),
             attempts=report.attempts,
+            origin=_known(_STEP_ORIGINS, report.origin, "step origin"),
         )
         for name, report in sorted(message.steps.items())
     }
@@ -151,6 +160,8 @@ def pipeline_from(message: pb.PipelineDescription) -> PipelineDescription:
                 required=step.required,
                 timeout=_elapsed(step, "timeout", step.timeout),
                 max_attempts=step.max_attempts,
+                version=step.version,
+                memo=step.memo,
             )
             for step in message.steps
         ),

@@ -52,6 +52,19 @@ class StepState(StrEnum):
     """Never ran, because a step that it needs failed."""
 
 
+class StepOrigin(StrEnum):
+    """Where a step's result comes from."""
+
+    COMPUTED = "computed"
+    """This run computed it, or it does not exist."""
+    KEPT = "kept"
+    """An earlier revision of this key did; the step's inputs have not changed since."""
+    MEMOISED = "memoised"
+    """A run of another key did: the step is memoised."""
+    REPORTED = "reported"
+    """A caller did, and reported it."""
+
+
 class StartOutcome(StrEnum):
     """What a start did."""
 
@@ -85,6 +98,8 @@ class StepReport:
     """How long all its attempts took together; None until it has ended."""
     attempts: int
     """How often it was tried."""
+    origin: StepOrigin = StepOrigin.COMPUTED
+    """Where its result comes from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +237,10 @@ class StepDescription:
     timeout: timedelta | None
     """How long one attempt may take."""
     max_attempts: int
+    version: str = ""
+    """A change of it invalidates this step's results and those of what needs it; may be empty."""
+    memo: bool = False
+    """Whether its result is reused in runs of other keys of the namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -208,6 +208,8 @@ class Withdrawal:
 
     key: RunKey
     revision: int
+    replaced: bool = False
+    """Whether there is one of this revision, which may need the same steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,8 @@ class Claim:
     """When it was taken, by the store's clock, in microseconds since the epoch."""
     trace: str = ""
     """The W3C trace context of the start that queued it, if that was traced."""
+    fresh: bool = False
+    """Whether it was started to compute everything anew, whatever is remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

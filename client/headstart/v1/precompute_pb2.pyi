@@ -246,6 +246,34 @@ STEP_STATE_SKIPPED: StepState.ValueType  # 5
 """
 Global___StepState: _TypeAlias = StepState  # noqa: Y015
 
+class _StepOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_ORIGIN_UNSPECIFIED: _StepOrigin.ValueType  # 0
+    """Computed for this run, or not there."""
+    STEP_ORIGIN_KEPT: _StepOrigin.ValueType  # 1
+    """Kept from an earlier revision of this key: the step's inputs have not changed since."""
+    STEP_ORIGIN_MEMOISED: _StepOrigin.ValueType  # 2
+    """Kept from, or shared with, a run of another key: the step's pipeline asked for that (`memo`)."""
+    STEP_ORIGIN_REPORTED: _StepOrigin.ValueType  # 3
+    """Reported by a caller that had computed it itself."""
+
+class StepOrigin(_StepOrigin, metaclass=_StepOriginEnumTypeWrapper):
+    """Where the result of a step comes from."""
+
+STEP_ORIGIN_UNSPECIFIED: StepOrigin.ValueType  # 0
+"""Computed for this run, or not there."""
+STEP_ORIGIN_KEPT: StepOrigin.ValueType  # 1
+"""Kept from an earlier revision of this key: the step's inputs have not changed since."""
+STEP_ORIGIN_MEMOISED: StepOrigin.ValueType  # 2
+"""Kept from, or shared with, a run of another key: the step's pipeline asked for that (`memo`)."""
+STEP_ORIGIN_REPORTED: StepOrigin.ValueType  # 3
+"""Reported by a caller that had computed it itself."""
+Global___StepOrigin: _TypeAlias = StepOrigin  # noqa: Y015
+
 @_typing.final
 class BridgingSpec(_message.Message):
     """A word-bridging game: the pipeline "bridging". Words are normalised: NFC, trimmed, inner spaces
@@ -693,6 +721,7 @@ class StepReport(_message.Message):
     ELAPSED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     STARTED_US_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
     """Where the step is in its life."""
     error: _builtins.str
@@ -703,6 +732,10 @@ class StepReport(_message.Message):
     """When its first attempt began, in microseconds since the Unix epoch, by the store's clock. 0 until
     then, and where it was skipped; before the run's own start where the step was kept from an
     earlier revision. No Timestamp: that takes half as much again, in every step that is kept.
+    """
+    origin: Global___StepOrigin.ValueType
+    """Where its result comes from. A result that was kept from an earlier revision says only that,
+    wherever that revision had it from.
     """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
@@ -716,10 +749,11 @@ class StepReport(_message.Message):
         elapsed: _duration_pb2.Duration | None = ...,
         attempts: _builtins.int = ...,
         started_us: _builtins.int = ...,
+        origin: Global___StepOrigin.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1228,12 +1262,20 @@ class StepDescription(_message.Message):
     REQUIRED_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    MEMO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
     """Whether the run fails when this step fails."""
     max_attempts: _builtins.int
     """How often it is tried at most: 1 or more."""
+    version: _builtins.str
+    """Changes when the same inputs would give this step another result: then it and what needs it are
+    computed anew, and no other step. Empty where its author keeps none.
+    """
+    memo: _builtins.bool
+    """Whether its result is reused in runs of other keys of the namespace."""
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The steps whose results it takes; it starts when they are completed."""
@@ -1250,10 +1292,12 @@ class StepDescription(_message.Message):
         required: _builtins.bool = ...,
         timeout: _duration_pb2.Duration | None = ...,
         max_attempts: _builtins.int = ...,
+        version: _builtins.str = ...,
+        memo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "name", b"name", "needs", b"needs", "required", b"required", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "required", b"required", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

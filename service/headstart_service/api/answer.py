@@ -47,7 +47,7 @@ class Answer:
 
 def answer_from(snapshot: Snapshot) -> Answer:
     """The answer that tells all of `snapshot`; RecordDamaged if no caller could read it."""
-    body = merged(snapshot.body)
+    body = merged(snapshot.body, snapshot.summary.created_us)
     if body is None:
         raise RecordDamaged(str(snapshot.summary.key))
     return Answer(

@@ -216,6 +216,8 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             needs=pipeline.needs(step),
             required=step.required,
             max_attempts=step.max_attempts,
+            version=step.version,
+            memo=step.memo,
         )
         message.timeout.FromNanoseconds(round(step.timeout * 1e9))
     json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)

@@ -30,23 +30,42 @@ def report_fragment(
     elapsed: float | None = None,
     attempts: int = 0,
     started_us: int = 0,
+    origin: pb.StepOrigin.ValueType = pb.STEP_ORIGIN_UNSPECIFIED,
 ) -> bytes:
     """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds."""
     report = pb.StepReport(
-        state=PROTO_STATE[state], error=error, attempts=attempts, started_us=started_us
+        state=PROTO_STATE[state],
+        error=error,
+        attempts=attempts,
+        started_us=started_us,
+        origin=origin,
     )
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
 
 
-def merged(fragments: bytes) -> bytes | None:
+def result_of(fragment: bytes) -> bytes:
+    """A step's fragment without its report: equal results, equal bytes. Raises DecodeError."""
+    message = pb.GetResultsResponse.FromString(fragment)
+    message.ClearField("steps")
+    return message.SerializeToString(deterministic=True)
+
+
+def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     """Joined fragments as one message with every field once; None if they cannot be read.
+
+    A step that began before `created_us`, when its run was started, was kept from an earlier
+    revision, and says so. No record does: it would be the larger for it.
 
     Of several `results` fields protobuf.js, and so every Node caller, keeps the last alone
     (docs/decisions/0023).
     """
     try:
-        return pb.GetResultsResponse.FromString(fragments).SerializeToString()
+        whole = pb.GetResultsResponse.FromString(fragments)
     except DecodeError:
         return None
+    for report in whole.steps.values():
+        if report.state == pb.STEP_STATE_COMPLETED and 0 < report.started_us < created_us:
+            report.origin = pb.STEP_ORIGIN_KEPT
+    return whole.SerializeToString()

@@ -36,6 +36,8 @@ class Outcome:
     error: str = ""
     """What callers may read of it; of a run that was stopped, why."""
     attempts: int = 1
+    memoised: bool = False
+    """Of a step: whether its result was remembered, or shared with the run of another key."""
     tried: list[FailedTry] = field(default_factory=list)
     """Of a step: the tries that failed."""
 

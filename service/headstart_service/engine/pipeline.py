@@ -5,9 +5,10 @@ Declaring one imports nothing heavy, so that the API process can validate and pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from hashlib import sha256
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
@@ -93,7 +94,7 @@ class Pipeline:
         return RunPlan(
             pipeline=self.name,
             inputs=inputs.model_dump_json().encode(),
-            digest=digest([self.name, self.version, values]),
+            digest=digest([self.name, self.version, values, *self._versions(steps)]),
             steps=steps,
         )
 
@@ -108,8 +109,31 @@ class Pipeline:
             if wanted and all(need in digests for need in needs):
                 own = {p: values[p] for p in step.parameters if p in values}
                 needed = {need: digests[need] for need in needs}
-                digests[name] = digest([self.name, self.version, name, own, needed])
+                # Absent where empty: digests that stand in records must not change.
+                version = (step.version,) if step.version else ()
+                digests[name] = digest([self.name, self.version, name, own, needed, *version])
         return digests
+
+    def _versions(self, names: Iterable[str]) -> tuple[Mapping[str, str], ...]:
+        """The versions of these steps, of those that have one; nothing if none has."""
+        versions = {name: self.by_name[name].version for name in names}
+        own = {name: version for name, version in versions.items() if version}
+        return (own,) if own else ()
+
+    def memo_digest(
+        self, step: Step, inputs: BaseModel, own: str, needed: Mapping[str, bytes]
+    ) -> str:
+        """The fingerprint of all that `step` is given: equal ones in two runs, equal results.
+
+        `own` is its digest in this run, and `needed` the results of the steps that it needs, as
+        fragments. These and not their digests: a step that is not pure may give one run another
+        result than the next, and what is made of it must fit it.
+        """
+        values = inputs.model_dump(mode="json", include=set(step.parameters))
+        contents = {name: sha256(result).hexdigest() for name, result in needed.items()}
+        seed = (own,) if DIGEST_PARAMETER in step.parameters else ()
+        about = [self.name, self.version, step.name, step.version]
+        return digest([*about, values, contents, *seed])
 
 
 def _violations(error: ValidationError, path: str) -> list[Violation]:

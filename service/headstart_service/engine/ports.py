@@ -28,6 +28,18 @@ class RunLedger(Protocol):
         ...
 
 
+class MemoStore(Protocol):
+    """Where the results of memoised steps are kept. It never raises: what is away has nothing."""
+
+    async def recall(self, namespace: str, digest: str) -> bytes | None:
+        """The result of this digest, as a fragment, if this namespace has one that is whole."""
+        ...
+
+    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+        """Keep a result, if there is a place for it."""
+        ...
+
+
 class JobQueue(RunLedger, Protocol):
     """Where a worker gets its runs. Partitions are numbered from 0."""
 

@@ -6,15 +6,18 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, Status, StepRecord, StepState
 from ..errors import HeadstartError, StepFailed
-from .fragments import report_fragment
+from .fragments import report_fragment, result_of
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
+from .reuse import Landed, Reuse
 from .step import DIGEST_PARAMETER, Step
 
 log = logging.getLogger(__name__)
@@ -29,13 +32,19 @@ async def run(
     providers: Mapping[str, Any],
     ledger: RunLedger,
     observer: WorkObserver | None = None,
+    reuse: Reuse | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
+
+    What is under way or remembered in `reuse` is not computed again.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
     progress cannot be kept; either way no step of it is left running.
     """
-    return await _Run(claim, pipeline, providers, ledger, observer or WorkObservers()).to_end()
+    reuse = reuse or Reuse()
+    work = _Run(claim, pipeline, providers, ledger, observer or WorkObservers(), reuse)
+    with reuse.flights.expecting(claim.lease.job.key, work.expected):
+        return await work.to_end()
 
 
 class _Run:
@@ -53,16 +62,18 @@ class _Run:
         providers: Mapping[str, Any],
         ledger: RunLedger,
         observer: WorkObserver,
+        reuse: Reuse,
     ) -> None:
         self._claim = claim
         self._lease = claim.lease
         self._observer = observer
+        self._reuse = reuse
         self._pipeline = pipeline
         self._providers = providers
         self._ledger = ledger
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self._digests = pipeline.step_digests(self._inputs)
-        self._kept = claim.ended
+        self._kept = dict(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._values: dict[str, Any] = {}
         self._waiting = [name for name in self._digests if name not in claim.ended]
@@ -75,6 +86,11 @@ class _Run:
         self._starts: dict[str, int] = {}
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def expected(self) -> Collection[str]:
+        """The digests of the steps that it can take over from an earlier revision."""
+        return [] if self._claim.fresh else self._digests.values()
 
     async def to_end(self) -> Status:
         try:
@@ -97,7 +113,7 @@ class _Run:
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
         outcome = Outcome()
         with self._observer.step(self._claim, step.name, outcome):
-            record = await self._attempt(step, outcome)
+            record = await self._shared(step, outcome)
         self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)
@@ -172,6 +188,70 @@ class _Run:
             for name in self._digests
             if name not in self._states
         ]
+
+    async def _shared(self, step: Step, outcome: Outcome) -> StepRecord:
+        """A step's record: computed here, taken over from an earlier revision, or memoised."""
+        run, digest, fresh = self._lease.job.key, self._digests[step.name], self._claim.fresh
+        memo = self._memo_digest(step) if step.memo else ""
+
+        async def work(outcome: Outcome) -> Landed:
+            if memo and not fresh:
+                result = await self._remembered(step, memo)
+                if result is not None:
+                    outcome.state, outcome.attempts = StepState.COMPLETED.name.lower(), 0
+                    return Landed(run, None, result)
+            record = await self._attempt(step, outcome)
+            if memo and record.state is StepState.COMPLETED:
+                result = result_of(record.fragment)
+                await self._reuse.memos.keep(run.namespace, memo, result)
+            return Landed(run, record)
+
+        key = (run.namespace, memo) if memo else (run, step.name, digest)
+        landed: Landed = await self._reuse.flights.share(
+            key, run, digest, outcome, work, fresh=fresh
+        )
+        record = landed.record
+        if record is None or landed.run != run:
+            outcome.memoised = True
+            record = self._memoised(step, landed, outcome)
+        self._kept[step.name] = record
+        return record
+
+    def _memo_digest(self, step: Step) -> str:
+        needed = {name: result_of(self._kept[name].fragment) for name in self._pipeline.needs(step)}
+        own = self._digests[step.name]
+        return self._pipeline.memo_digest(step, self._inputs, own, needed)
+
+    async def _remembered(self, step: Step, memo: str) -> bytes | None:
+        """The result that is remembered, if there is one that this worker can read."""
+        result = await self._reuse.memos.recall(self._lease.job.key.namespace, memo)
+        if result is not None:
+            try:
+                self._pipeline.codec.decode(step.name, result)
+            except Exception as error:  # noqa: BLE001  # whatever a codec raises for what is not its own
+                log.warning("a memo of %s is left: %s", step.name, type(error).__name__)
+                return None
+        return result
+
+    def _memoised(self, step: Step, landed: Landed, outcome: Outcome) -> StepRecord:
+        """What another run has computed, as this one keeps it."""
+        state, result, attempts = StepState.COMPLETED, landed.remembered, 0
+        origin = pb.STEP_ORIGIN_MEMOISED
+        if landed.record is not None:
+            state, result = landed.record.state, result_of(landed.record.fragment)
+        if state is not StepState.COMPLETED:
+            attempts, origin = outcome.attempts, pb.STEP_ORIGIN_UNSPECIFIED
+        started = self._starts[step.name]
+        report = report_fragment(
+            step.name,
+            state,
+            error=outcome.error,
+            elapsed=(self._now_us() - started) / 1e6,
+            attempts=attempts,
+            started_us=started,
+            origin=origin,
+        )
+        return StepRecord(step.name, state, result + report)
 
     async def _attempt(self, step: Step, outcome: Outcome) -> StepRecord:
         """Run a step until it succeeds or may not be tried again; never raises what it raised."""

@@ -31,6 +31,10 @@ class Step:
     """Seconds before the second attempt; doubled before each later one."""
     when: Callable[[Any], bool] | None
     """Whether a run with these inputs has this step at all; None means always."""
+    version: str = ""
+    """Part of its digest: a change invalidates it and what needs it, and no other step."""
+    memo: bool = False
+    """Whether its result serves other runs of the namespace that give it the same to work on."""
 
 
 def step(
@@ -40,6 +44,8 @@ def step(
     max_attempts: int = 1,
     backoff: float = 0.2,
     when: Callable[[Any], bool] | None = None,
+    version: str = "",
+    memo: bool = False,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Step]:
     """Make an async function a step of its own name.
 
@@ -72,6 +78,8 @@ def step(
             max_attempts=max_attempts,
             backoff=backoff,
             when=when,
+            version=version,
+            memo=memo,
         )
 
     return make

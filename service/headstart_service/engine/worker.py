@@ -7,16 +7,17 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..domain import Claim, Job, Lease, RunKey, Status, WorkerState
+from ..domain import Claim, Job, Lease, Status, Withdrawal, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .fields import fields
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
-from .ports import JobQueue, RunLedger
+from .ports import JobQueue, MemoStore, RunLedger
 from .registry import Registry
+from .reuse import Reuse
 from .runner import run
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,14 @@ class Worker:
         rules: WorkerRules,
         observer: WorkObserver | None = None,
         ledger: RunLedger | None = None,
+        memos: MemoStore | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
-        What a run writes goes to the queue by way of `ledger`, if there is one.
+        What a run writes goes to the queue by way of `ledger`, if there is one; results of memoised
+        steps are kept in `memos`.
         """
+        self._reuse = Reuse(memos)
         self._observer = observer or WorkObservers()
         self._queue = queue
         self._ledger = ledger or queue
@@ -89,7 +93,7 @@ class Worker:
         """Work until `stop`, then drain. Raises what a bug in the worker itself raised."""
         if not await self._prepare():
             return
-        async with asyncio.TaskGroup() as group:
+        async with aclosing(self._reuse.flights), asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
             group.create_task(_once(self._beat), name="first beat")
             upkeep = [
@@ -274,7 +278,14 @@ class Worker:
                 reason = f"this worker has no pipeline {claim.pipeline}"
             else:
                 try:
-                    return await run(claim, pipeline, self._providers, self._ledger, self._observer)
+                    return await run(
+                        claim,
+                        pipeline,
+                        self._providers,
+                        self._ledger,
+                        self._observer,
+                        self._reuse,
+                    )
                 except (LeaseLost, StoreUnavailable):
                     raise
                 except Exception:
@@ -311,14 +322,16 @@ class Worker:
             try:
                 async with self._queue.withdrawals() as withdrawals:
                     async for withdrawn in withdrawals:
-                        self._stop_older(withdrawn.key, withdrawn.revision)
+                        self._stop_older(withdrawn)
             except StoreUnavailable as error:
                 log.debug("no withdrawals: %s", error)
                 await asyncio.sleep(_POLL)
 
-    def _stop_older(self, key: RunKey, revision: int) -> None:
+    def _stop_older(self, withdrawn: Withdrawal) -> None:
         for lease, (claim, _, _) in list(self._runs.items()):
-            if lease.job.key == key and claim.revision < revision:
+            if lease.job.key == withdrawn.key and claim.revision < withdrawn.revision:
+                if withdrawn.replaced:
+                    self._reuse.flights.hold(withdrawn.key)
                 self._cancel(lease, UNWANTED)
 
     def _cancel(self, lease: Lease, why: str) -> None:

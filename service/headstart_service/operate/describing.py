@@ -26,8 +26,13 @@ def described(results: Any) -> str:
 
 
 def step_cells(report: Any) -> tuple[str, str, str]:
-    """A step's time, attempts and error, as text; empty where there is nothing to say."""
+    """A step's time, attempts and error, as text; empty where there is nothing to say.
+
+    Who did not compute it for this run stands in place of the time.
+    """
     elapsed = "" if report.elapsed is None else spoken(report.elapsed.total_seconds())
+    if report.state == "completed" and report.origin != "computed":
+        elapsed = str(report.origin)
     return elapsed, f"{report.attempts}" if report.attempts else "", report.error or ""
 
 

@@ -90,12 +90,13 @@ async def _stats(client: Any, options: argparse.Namespace) -> int:
 
 async def _pipelines(client: Any, options: argparse.Namespace) -> int:
     pipelines = await client.list_pipelines()
-    rows = [("PIPELINE", "STEP", "NEEDS", "KIND", "TIMEOUT", "ATTEMPTS")]
+    rows = [("PIPELINE", "STEP", "NEEDS", "KIND", "TIMEOUT", "ATTEMPTS", "VERSION", "MEMO")]
     for pipeline in pipelines:
         for step in pipeline.steps:
             kind = "required" if step.required else "optional"
             timeout = f"{step.timeout.total_seconds():g} s" if step.timeout else ""
             needs = ", ".join(step.needs)
-            rows.append((pipeline.name, step.name, needs, kind, timeout, f"{step.max_attempts}"))
+            more = f"{step.max_attempts}", step.version, "memo" if step.memo else ""
+            rows.append((pipeline.name, step.name, needs, kind, timeout, *more))
     show(pipelines, table(rows), as_json=options.json)
     return exit_codes.DONE

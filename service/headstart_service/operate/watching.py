@@ -93,7 +93,7 @@ def _line(name: str, report: Any) -> str:
     elapsed, attempts, error = step_cells(report)
     told = [f"{name}: {report.state}"]
     if elapsed:
-        told.append(f"in {elapsed}")
+        told.append(elapsed if elapsed == report.origin else f"in {elapsed}")
     if report.attempts > 1:
         told.append(f"at attempt {attempts}")
     line = " ".join(told)

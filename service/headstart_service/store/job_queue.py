@@ -334,7 +334,7 @@ async def _withdrawals(
 ) -> AsyncIterator[Withdrawal]:
     async for announcement in announcements:
         if announcement.kind == "started":
-            yield Withdrawal(announcement.key, announcement.revision)
+            yield Withdrawal(announcement.key, announcement.revision, replaced=True)
         elif announcement.kind == "cancelled":
             yield Withdrawal(announcement.key, announcement.revision + 1)
 
@@ -352,8 +352,11 @@ def _claim(job: Job, reply: Reply) -> Claim:
     if inputs is None:
         raise ValueError("no inputs")
     ended = {}
-    trace = ""
+    trace, fresh = "", False
     for field, value in zip(fields[::2], fields[1::2], strict=True):
+        if field == b"fresh":
+            fresh = True
+            continue
         if field == b"trace":
             trace = value.decode(errors="replace")
             continue
@@ -362,4 +365,6 @@ def _claim(job: Job, reply: Reply) -> Claim:
         if not state.ended:
             raise ValueError(f"{name} has not ended")
         ended[name] = StepRecord(name, state, value[1:])
-    return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended, at_us, trace)
+    return Claim(
+        Lease(job, attempt), revision, pipeline.decode(), inputs, ended, at_us, trace, fresh
+    )

@@ -192,7 +192,7 @@ class RunBook:
         """A run is seen at its end for the first time."""
         for step in told.steps:
             elapsed = step["elapsed"]
-            if elapsed is None or step["kept"]:
+            if elapsed is None or step["kept"] or step["memoised"]:
                 continue
             name = (told.pipeline, str(step["name"]))
             if name not in self._durations and len(self._durations) >= _MAX_STEPS:

@@ -83,6 +83,7 @@ def told_run(look: Look, registry: Registry) -> ToldRun:
                 "attempts": report.attempts,
                 "max_attempts": step.max_attempts if step else 0,
                 "kept": 0 < report.started_us < summary.created_us,
+                "memoised": report.origin == pb.STEP_ORIGIN_MEMOISED,
                 "error": report.error[:_MAX_ERROR],
             }
         )

@@ -40,6 +40,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "Stats",
         "Status",
         "StepDescription",
+        "StepOrigin",
         "StepReport",
         "StepState",
         "Tensor",

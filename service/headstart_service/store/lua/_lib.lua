@@ -29,7 +29,8 @@ end
 
 -- A record is a hash. Its small fields are one line of text, `about`, because Redis needs 50 bytes for
 -- each field of its own; beside it are `inputs` until the run has ended, the trace context of its start
--- (`trace`) as long, if that was traced, the token of the last `claim` until its first commit, and a field for each step that runs or has ended: "s:<name>", the letter of
+-- (`trace`) as long, if that was traced, `fresh` as long, if it was a restart, the token of the last
+-- `claim` until its first commit, and a field for each step that runs or has ended: "s:<name>", the letter of
 -- its state and its piece of the response.
 --
 -- The fields of `about`: numbers are 0, and texts are '-', where there is nothing. Times are in
@@ -122,7 +123,7 @@ end
 
 local function end_run(record, member, r, status, why, ttl_us)
   local now = clock()
-  redis.call('HDEL', record, 'inputs', 'claim', 'trace')
+  redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
   if status ~= 'completed' then
     stop_steps(record)
   end

@@ -3,7 +3,7 @@
 -- whose workers were lost too often ends here. A run's last try is refused unless `alone` is 1.
 -- Returns {} when there is nothing to do, {0} when the last try is refused, {0, 0} when it ended, else
 -- {attempt, revision, pipeline, inputs, now, field, value, …} with the fields of the steps that have
--- ended, and `trace` if the start was traced. Repeating it with the same token changes nothing.
+-- ended, `trace` if the start was traced, and `fresh` if it was a restart. Repeating it with the same token changes nothing.
 
 local owner = redis.call('XPENDING', jobs, group, entry, entry, 1)
 if #owner == 0 or owner[1][2] ~= worker then
@@ -53,7 +53,7 @@ end
 local reply = {r.attempt, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), clock()}
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
-  if string.sub(fields[i], 1, 2) == 's:' or fields[i] == 'trace' then
+  if string.sub(fields[i], 1, 2) == 's:' or fields[i] == 'trace' or fields[i] == 'fresh' then
     reply[#reply + 1] = fields[i]
     reply[#reply + 1] = fields[i + 1]
   end

@@ -174,6 +174,9 @@ redis.call('HSET', record, 'inputs', inputs, unpack(kept))
 if trace then
   redis.call('HSET', record, 'trace', trace)
 end
+if restart == '1' then
+  redis.call('HSET', record, 'fresh', 1)
+end
 save(record, member, r)
 redis.call('ZADD', with_status.pending, 0, member)
 announce('started', r.revision, '-', member)

@@ -99,6 +99,7 @@ export function timeline(run, nowUs) {
 function tookText(bar) {
   const tries = bar.attempts > 1 ? ` in ${bar.attempts} tries` : "";
   if (bar.kept) return "kept from before";
+  if (bar.memoised) return "memoised";
   if (bar.state === "running") return `running ${seconds(bar.to === null ? 0 : bar.to - bar.from)}`;
   if (bar.state === "pending") return "waits";
   if (bar.state === "skipped") return "skipped";
