@@ -6,6 +6,7 @@ recommendations are there. The catalogue comes with the start, as the shop knows
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
@@ -49,8 +50,8 @@ async def catalogue_matrix(catalogue: list[Item], embedder: Embedder) -> NDArray
     return await embedder.embed([item.text for item in catalogue])
 
 
-@step(required=True, runs_on="thread")
-def scores(
+@step(required=True)
+async def scores(
     article_vector: NDArray[np.float32], catalogue_matrix: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """How similar each item is to the article: cosines, -1 to 1."""
@@ -64,33 +65,42 @@ async def similar(catalogue: list[Item], scores: NDArray[np.float32], count: int
     return [catalogue[place].id for place in best]
 
 
-@step(runs_on="thread")
-def diverse(
+@step(timeout=10)
+async def diverse(
     catalogue: list[Item],
     catalogue_matrix: NDArray[np.float32],
     scores: NDArray[np.float32],
     count: int,
     diversity: float,
 ) -> list[str]:
-    """The ids of items that are similar to the article and not to each other, best first.
+    """The ids of items that are similar to the article and not to each other, best first."""
+    # In a thread: with a large catalogue it takes longer than the event loop should stand still.
+    places = await asyncio.to_thread(
+        maximal_marginal_relevance, catalogue_matrix, scores, count, 1 - diversity
+    )
+    return [catalogue[place].id for place in places]
 
-    Maximal marginal relevance: of those left, the next is argmax of λ·sim(item, article) -
-    (1 - λ)·max sim(item, chosen), where λ is 1 - diversity. Carbonell and Goldstein, "The Use of
-    MMR, Diversity-Based Reranking", SIGIR 1998, doi:10.1145/290941.291025.
+
+def maximal_marginal_relevance(
+    vectors: NDArray[np.float32], scores: NDArray[np.float32], count: int, relevance: float
+) -> list[int]:
+    """Places of items in order: of those left, always argmax λ·score - (1 - λ)·max sim(chosen).
+
+    λ is `relevance`. Carbonell and Goldstein, "The Use of MMR, Diversity-Based Reranking for
+    Reordering Documents and Producing Summaries", SIGIR 1998, doi:10.1145/290941.291025.
     """
     import numpy as np
 
-    relevance = 1 - diversity
-    left = list(range(len(catalogue)))
-    nearest = np.zeros(len(catalogue), dtype=np.float32)  # how alike each is to those chosen
+    left = list(range(len(scores)))
+    nearest = np.zeros(len(scores), dtype=np.float32)  # how alike each is to those chosen
     chosen: list[int] = []
     while left and len(chosen) < count:
-        marginal = relevance * scores[left] - diversity * nearest[left]
+        marginal = relevance * scores[left] - (1 - relevance) * nearest[left]
         place = left.pop(int(np.argmax(marginal)))
-        alike = catalogue_matrix @ catalogue_matrix[place]
+        alike = vectors @ vectors[place]
         nearest = np.maximum(nearest, alike) if chosen else alike
         chosen.append(place)
-    return [catalogue[place].id for place in chosen]
+    return chosen
 
 
 PIPELINE = Pipeline(
