@@ -25,5 +25,4 @@ class BagOfWords:
         for row, text in zip(rows, texts, strict=True):
             for word in re.findall(r"\w+", text.lower()):
                 row[zlib.crc32(word.encode()) % 4096] += 1
-            row /= np.linalg.norm(row) or 1
-        return rows
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1)

@@ -65,7 +65,7 @@ async def summary(
             asyncio.timeout(patience),
             language_model.stream(
                 system=_SYSTEM,
-                prompt=f"Summarise in {sentences} sentences:\n\n<document>\n{document}\n</document>",
+                prompt=f"In {sentences} sentences:\n\n<document>\n{document}\n</document>",
                 max_tokens=_TOKENS_A_SENTENCE * sentences,
             ) as spoken,
         ):
