@@ -5,6 +5,7 @@ of an in-process singleton that never raises. `relevance` and `percentile` score
 words as the service scores its null samples.
 """
 
+from headstart._artifacts import Artifact, Json, Tensor
 from headstart._client import PrecomputeClient
 from headstart._eager import EagerPrecompute, PrecomputeResult
 from headstart._errors import (
@@ -20,11 +21,9 @@ from headstart._errors import (
     Violation,
 )
 from headstart._results import (
-    Artifact,
     BridgingResults,
     Cancelled,
     Embedding,
-    Json,
     Page,
     PipelineDescription,
     PrecomputeStatus,
@@ -39,7 +38,6 @@ from headstart._results import (
     StepOrigin,
     StepReport,
     StepState,
-    Tensor,
 )
 from headstart._scoring import percentile, relevance
 from headstart._security import Tls

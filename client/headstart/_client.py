@@ -13,11 +13,11 @@ import grpc
 import grpc.aio
 
 from headstart import _convert, _requests
+from headstart._artifacts import Json
 from headstart._channel import ChannelOption, endpoint
 from headstart._connection import Connection
 from headstart._results import (
     Cancelled,
-    Json,
     Page,
     PipelineDescription,
     PrecomputeStatus,

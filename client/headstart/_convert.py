@@ -8,15 +8,13 @@ from typing import Final, TypedDict, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct, Value
 
+from headstart._artifacts import artifact_from, object_from
 from headstart._errors import ServiceError
 from headstart._results import (
-    Artifact,
     BridgingResults,
     Cancelled,
     Embedding,
-    Json,
     Page,
     PipelineDescription,
     PrecomputeStatus,
@@ -30,16 +28,12 @@ from headstart._results import (
     StepOrigin,
     StepReport,
     StepState,
-    Tensor,
 )
 from headstart.v1 import precompute_pb2 as pb
 
 T = TypeVar("T")
 
 BRIDGING_PIPELINE: Final = "bridging"
-
-# Up to here a double holds every whole number exactly.
-_LARGEST_EXACT_INT: Final = 2**53
 
 _STATUSES: Final[Mapping[int, PrecomputeStatus]] = {
     pb.PRECOMPUTE_STATUS_PENDING: PrecomputeStatus.PENDING,
@@ -111,7 +105,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
         custom=None
         if is_bridging
         else {
-            name: _artifact_from(artifact)
+            name: artifact_from(artifact)
             for name, artifact in sorted(message.custom.artifacts.items())
         },
     )
@@ -162,10 +156,11 @@ def pipeline_from(message: pb.PipelineDescription) -> PipelineDescription:
                 max_attempts=step.max_attempts,
                 version=step.version,
                 memo=step.memo,
+                output_type=step.output_type,
             )
             for step in message.steps
         ),
-        input_schema=_object_from(message.input_schema),
+        input_schema=object_from(message.input_schema),
     )
 
 
@@ -238,46 +233,6 @@ def _part(values: tuple[T, ...], *, completed: bool) -> tuple[T, ...] | None:
 
 def _embeddings(messages: Iterable[pb.Embedding]) -> tuple[Embedding, ...]:
     return tuple(tuple(message.values) for message in messages)
-
-
-def _artifact_from(message: pb.Artifact) -> Artifact:
-    match message.WhichOneof("value"):
-        case "tensor":
-            return Tensor(shape=tuple(message.tensor.shape), values=tuple(message.tensor.values))
-        case "data":
-            return message.data
-        case "json":
-            return _json_from(message.json)
-        case _:
-            return None
-
-
-def _json_from(value: Value) -> Json:
-    match value.WhichOneof("kind"):
-        case "bool_value":
-            return value.bool_value
-        case "number_value":
-            return _number_from(value.number_value)
-        case "string_value":
-            return value.string_value
-        case "list_value":
-            return [_json_from(each) for each in value.list_value.values]
-        case "struct_value":
-            return _object_from(value.struct_value)
-        case _:
-            return None
-
-
-def _object_from(struct: Struct) -> dict[str, Json]:
-    return {name: _json_from(value) for name, value in struct.fields.items()}
-
-
-def _number_from(number: float) -> int | float:
-    # Protobuf has doubles only. A count that left as 3 should not come back as 3.0, which neither
-    # indexes nor ranges; the other way round an int serves wherever a float does.
-    if number.is_integer() and abs(number) <= _LARGEST_EXACT_INT:
-        return int(number)
-    return number
 
 
 def _time(

@@ -12,8 +12,9 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
+from headstart._artifacts import Json
 from headstart._errors import InvalidRequest, Violation
-from headstart._results import Json, PrecomputeStatus, RecipientType
+from headstart._results import PrecomputeStatus, RecipientType
 from headstart.v1 import precompute_pb2 as pb
 
 # What google.protobuf.Duration can hold: about 10,000 years either way.

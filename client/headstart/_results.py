@@ -7,14 +7,16 @@ are plain dicts, so that results can be pickled and copied; treat them as read-o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
+
+from headstart._artifacts import Artifact, Json, as_type_of
 
 Embedding: TypeAlias = tuple[float, ...]
-Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+T = TypeVar("T")
 
 
 class PrecomputeStatus(StrEnum):
@@ -123,19 +125,6 @@ class BridgingResults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tensor:
-    """A dense array in row-major order; `numpy.reshape(t.values, t.shape)` makes it one."""
-
-    shape: tuple[int, ...]
-    values: tuple[float, ...]
-    """As many as the product of `shape`, single precision."""
-
-
-Artifact: TypeAlias = Json | Tensor | bytes
-"""What one step of a custom pipeline returned: plain JSON values, an array, or bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """A run and whatever exists of its results, whole or in part."""
 
@@ -165,6 +154,25 @@ class Results:
         return tuple(
             name for name, report in self.steps.items() if report.state is not StepState.COMPLETED
         )
+
+    @overload
+    def artifact(self, step: str) -> Artifact: ...
+
+    @overload
+    def artifact(self, step: str, as_type: type[T]) -> T: ...
+
+    def artifact(self, step: str, as_type: Any = None) -> Any:
+        """What a step of a custom pipeline gave; as a pydantic model, list[Model] or other type.
+
+        Any class with `model_validate` will do, `numpy.ndarray`, and the plain types. Raises
+        KeyError when the step has no result (yet), TypeError when it is of another type, and what
+        the model raises.
+        """
+        if self.custom is None or step not in self.custom:
+            report = self.steps.get(step)
+            state = f"is {report.state}" if report else f"is no step of {self.pipeline}"
+            raise KeyError(f"{step} has no artifact: it {state}")
+        return as_type_of(self.custom[step], as_type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +249,8 @@ class StepDescription:
     """A change of it invalidates this step's results and those of what needs it; may be empty."""
     memo: bool = False
     """Whether its result is reused in runs of other keys of the namespace."""
+    output_type: str = ""
+    """What it returns, as Python writes it: `list[str]`; empty from a server that does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from .engine.registry import Registry, load_pipelines
+from .engine.registry import Registry, load_installed, load_pipelines
 from .errors import StoreUnavailable
 from .pipelines.bridging import BRIDGING
 from .settings import Settings
@@ -99,6 +99,9 @@ def store_rules(settings: Settings) -> StoreRules:
 
 
 def registry(settings: Settings) -> Registry:
-    """The pipelines that these settings give a process."""
+    """The pipelines that these settings and the installed distributions give a process.
+
+    Raises StartupError when one of them cannot be loaded, with the line of each mistake in it.
+    """
     own = [BRIDGING] if settings.bridging else []
-    return Registry([*own, *load_pipelines(settings.pipelines)])
+    return Registry([*own, *load_installed(), *load_pipelines(settings.pipelines)])

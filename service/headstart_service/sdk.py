@@ -6,6 +6,7 @@ plan pipelines without them.
 
 from __future__ import annotations
 
+from .engine import packing
 from .engine.artifacts import ArtifactCodec
 from .engine.batching import Batcher
 from .engine.pipeline import Pipeline, ResultCodec
@@ -25,5 +26,6 @@ __all__ = [
     "Step",
     "StepFailed",
     "Vocabulary",
+    "packing",
     "step",
 ]

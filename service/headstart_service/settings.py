@@ -161,7 +161,22 @@ class Settings(BaseSettings):
         True, description="Whether bridging games are offered; without them no model is loaded."
     )
     pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="More pipelines, as module:name, separated by commas."
+        (),
+        description="More pipelines, as module:name, separated by commas, beside those that "
+        "installed packages offer.",
+    )
+    max_artifact_bytes: int = Field(
+        8 * 1024 * 1024,
+        ge=1024,
+        le=60 * 1024 * 1024,
+        description="How many bytes one step may return; a step that returns more fails.",
+    )
+    max_run_bytes: int = Field(
+        32 * 1024 * 1024,
+        ge=1024,
+        le=60 * 1024 * 1024,
+        description="How many bytes all steps of a run may return together; a step beyond it "
+        "fails. Clients receive 64 MiB.",
     )
     metrics: bool = Field(
         True, description="Whether the HTTP port tells figures to Prometheus, on /metrics."

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .engine.fields import fields
+from .engine.limits import Limits
 from .engine.observe import WorkObserver, WorkObservers
 from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
@@ -29,6 +30,7 @@ from .process import redis_client, registry, store_rules, wait_for_store
 from .providers.anthropic import HaikuModel
 from .providers.embeddings import SentenceEmbedder
 from .providers.encoder import SentenceEncoder
+from .providers.http import http_client
 from .providers.progress import build_progress
 from .providers.remembering import RememberingEmbedder
 from .providers.vocabulary import Vocabulary, ensure_vocabulary, is_current
@@ -49,8 +51,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROVIDERS = frozenset({"embedder", "vocabulary", "scan", "language_model"})
-"""The names that a step's parameter may have, beside the pipeline's inputs and steps."""
 _STORE_BUDGET = 10.0
 """Seconds for one answer of the store, its retries included: outlast a short outage."""
 
@@ -96,9 +96,6 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
         await wait_for_store(client)
         wanted = {name for pipeline in known for name in pipeline.providers()}
-        unknown = wanted - PROVIDERS
-        if unknown:
-            raise StartupError(f"steps need what no one provides: {', '.join(sorted(unknown))}")
         providers = await stack.enter_async_context(
             _providers(settings, wanted, monitoring.models, traced)
         )
@@ -118,6 +115,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             drain=settings.drain,
             host=socket.gethostname(),
             version=importlib.metadata.version("headstart"),
+            limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
         )
         observers: list[WorkObserver] = [
             monitoring.work,
@@ -152,7 +150,7 @@ async def _until_cancelled(worker: Worker) -> None:
 async def _providers(
     settings: Settings, wanted: AbstractSet[str], figures: ModelFigures, traced: Tracing | None
 ) -> AsyncIterator[Mapping[str, Any]]:
-    """What steps may name as a parameter: those of `PROVIDERS` that are wanted."""
+    """What steps may name as a parameter: those of `engine.provided.PROVIDERS` that are wanted."""
     providers: dict[str, Any] = {}
     known: Vocabulary | None = None
     async with AsyncExitStack() as stack:
@@ -184,6 +182,8 @@ async def _providers(
                 remembered=settings.word_cache,
                 observer=figures,
             )
+        if "http" in wanted:
+            providers["http"] = await stack.enter_async_context(http_client())
         if "language_model" in wanted:
             key = settings.anthropic_api_key
             providers["language_model"] = await stack.enter_async_context(

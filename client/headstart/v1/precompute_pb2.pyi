@@ -607,23 +607,49 @@ class Tensor(_message.Message):
 
     SHAPE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    DOUBLES_FIELD_NUMBER: _builtins.int
+    INTEGERS_FIELD_NUMBER: _builtins.int
+    UNSIGNED_INTEGERS_FIELD_NUMBER: _builtins.int
+    dtype: _builtins.str
+    """The type that the values have, by numpy's name: "bool", "int8" to "int64", "uint8" to "uint64",
+    "float16" to "float64", "complex64" or "complex128". Empty means "float32".
+    """
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The length of each dimension, outermost first; empty for a single number."""
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Its values, as many as the product of `shape`."""
+        """Its values as 32-bit floats, as many as the product of `shape`. Exact, unless `dtype` has a field
+        of its own below; of complex numbers only the real parts.
+        """
+
+    @_builtins.property
+    def doubles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of "float64": its values, exactly. Of complex numbers: real and imaginary parts in turn."""
+
+    @_builtins.property
+    def integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of "int32", "int64" and "uint32": its values, exactly."""
+
+    @_builtins.property
+    def unsigned_integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of "uint64": its values, exactly."""
 
     def __init__(
         self,
         *,
         shape: _abc.Iterable[_builtins.int] | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        dtype: _builtins.str = ...,
+        doubles: _abc.Iterable[_builtins.float] | None = ...,
+        integers: _abc.Iterable[_builtins.int] | None = ...,
+        unsigned_integers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubles", b"doubles", "dtype", b"dtype", "integers", b"integers", "shape", b"shape", "unsigned_integers", b"unsigned_integers", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,9 +661,31 @@ class Artifact(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LargeIntegersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     JSON_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    WHOLE_FLOATS_FIELD_NUMBER: _builtins.int
+    LARGE_INTEGERS_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """Bytes, as they were returned."""
     @_builtins.property
@@ -646,7 +694,18 @@ class Artifact(_message.Message):
 
     @_builtins.property
     def tensor(self) -> Global___Tensor:
-        """An array of numbers, as 32-bit floats."""
+        """An array of numbers."""
+
+    @_builtins.property
+    def whole_floats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of `json`: which of its numbers were floats although their value is whole, as 3.0. Numbers count
+        from 0 as one meets them: lists in order, objects by the code points of their names. All other
+        whole numbers were integers.
+        """
+
+    @_builtins.property
+    def large_integers(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """Of `json`: the digits of those integers that a double does not hold exactly, by the same count."""
 
     def __init__(
         self,
@@ -654,10 +713,12 @@ class Artifact(_message.Message):
         json: _struct_pb2.Value | None = ...,
         tensor: Global___Tensor | None = ...,
         data: _builtins.bytes = ...,
+        whole_floats: _abc.Iterable[_builtins.int] | None = ...,
+        large_integers: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "json", b"json", "tensor", b"tensor", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "json", b"json", "tensor", b"tensor", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "json", b"json", "large_integers", b"large_integers", "tensor", b"tensor", "value", b"value", "whole_floats", b"whole_floats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["json", "tensor", "data"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
@@ -1264,6 +1325,7 @@ class StepDescription(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MEMO_FIELD_NUMBER: _builtins.int
+    OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
@@ -1276,6 +1338,8 @@ class StepDescription(_message.Message):
     """
     memo: _builtins.bool
     """Whether its result is reused in runs of other keys of the namespace."""
+    output_type: _builtins.str
+    """What it returns, as Python writes it: "list[str]", "ndarray[float32]", or the name of a model."""
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The steps whose results it takes; it starts when they are completed."""
@@ -1294,10 +1358,11 @@ class StepDescription(_message.Message):
         max_attempts: _builtins.int = ...,
         version: _builtins.str = ...,
         memo: _builtins.bool = ...,
+        output_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "required", b"required", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "output_type", b"output_type", "required", b"required", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,6 +26,7 @@ from ..domain import (
 )
 from ..engine.fragments import PROTO_STATE, report_fragment
 from ..engine.pipeline import Pipeline
+from ..engine.signatures import output_type
 from ..errors import InvalidRequest, Violation
 
 M = TypeVar("M", bound=Message)
@@ -218,6 +219,7 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             max_attempts=step.max_attempts,
             version=step.version,
             memo=step.memo,
+            output_type=output_type(pipeline, step),
         )
         message.timeout.FromNanoseconds(round(step.timeout * 1e9))
     json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from google.protobuf import json_format
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from headstart.v1 import precompute_pb2 as pb
 
+from .kinds import AnyKind, Kind
+
+_NONE: Final[Mapping[str, Kind]] = MappingProxyType({})
+_ANY: Final = AnyKind()
+
 
 class ArtifactCodec:
-    """Keeps bytes as they are, numpy arrays as float32 tensors, anything else as JSON.
+    """Keeps what a step returns as its annotation says: arrays, bytes, or JSON.
 
-    Decoded JSON has JSON's types: tuples come back as lists, integers as floats.
+    What comes back has the type that was annotated. Where that is `Any`, JSON comes back in
+    JSON's types, tuples as lists.
     """
 
-    def encode(self, step: str, value: Any) -> bytes:
-        """The fragment that holds `value`. Raises TypeError when it is none of the above."""
-        artifact = pb.Artifact()
-        if isinstance(value, bytes):
-            artifact.data = value
-        elif hasattr(value, "__array__"):
-            # Only a worker has values, and a value like this has imported numpy already.
-            import numpy as np
+    def __init__(self, kinds: Mapping[str, Kind] = _NONE) -> None:
+        """Know the kinds of these steps' values; those of all others are `Any`.
 
-            artifact.tensor.shape.extend(value.shape)
-            artifact.tensor.values.extend(np.ravel(value).astype(np.float32).tolist())
-        else:
-            try:
-                # Protobuf takes NaN and infinity, and then nobody can show or decode them as JSON.
-                json.dumps(value, allow_nan=False)
-                json_format.ParseDict(value, artifact.json)
-            except (json_format.ParseError, TypeError, ValueError) as error:
-                message = f"step {step} returned {type(value).__name__}, which is not JSON"
-                raise TypeError(message) from error
+        A pipeline gives its steps' kinds to a codec that knows none.
+        """
+        self.kinds = kinds
+
+    def checked(self, step: str, value: Any) -> Any:
+        """The value as the next step gets it, also after another worker has taken over.
+
+        Raises StepFailed when it is not what the step's annotation says.
+        """
+        return self._kind(step).checked(value)
+
+    def encode(self, step: str, value: Any) -> bytes:
+        """The fragment that holds `value`. Raises StepFailed as `checked`, or if it cannot be."""
+        kind = self._kind(step)
+        artifact = pb.Artifact()
+        kind.write(kind.checked(value), artifact)
         results = pb.CustomResults(artifacts={step: artifact})
         return pb.GetResultsResponse(custom=results).SerializeToString()
 
     def decode(self, step: str, fragment: bytes) -> Any:
-        """The value that `encode` was given, within what JSON and float32 can hold."""
-        artifact = pb.GetResultsResponse.FromString(fragment).custom.artifacts[step]
-        kind = artifact.WhichOneof("value")
-        if kind == "data":
-            return artifact.data
-        if kind == "tensor":
-            import numpy as np
+        """The value that `encode` was given."""
+        results = pb.GetResultsResponse.FromString(fragment).custom
+        return self._kind(step).read(results.artifacts[step])
 
-            tensor = artifact.tensor
-            return np.array(tensor.values, dtype=np.float32).reshape(tuple(tensor.shape))
-        return json_format.MessageToDict(artifact.json)
+    def _kind(self, step: str) -> Kind:
+        return self.kinds.get(step, _ANY)

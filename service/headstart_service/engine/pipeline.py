@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from ..domain import RunPlan, digest
 from ..errors import InvalidRequest, Violation
+from . import signatures
 from .artifacts import ArtifactCodec
+from .mistakes import Mistake, caller, line_of, refuse
 from .step import DIGEST_PARAMETER, Step
 
 
@@ -35,8 +37,9 @@ class ResultCodec(Protocol):
 class Pipeline:
     """A DAG of steps over validated inputs.
 
-    Raises ValueError when two steps share a name, a step is named like an input, or the steps
-    need each other in a circle.
+    Raises DeclarationError, with the line of each mistake, when two steps share a name, a step is
+    named like an input, steps need each other in a circle, a step's return type is missing or
+    cannot be kept, or a parameter's type is not that of the step or input that it names.
     """
 
     name: str
@@ -46,28 +49,56 @@ class Pipeline:
     inputs: type[BaseModel]
     steps: Sequence[Step]
     codec: ResultCodec = field(default_factory=ArtifactCodec)
+    """How steps' values are kept: by their annotations, unless the pipeline has its own message."""
     by_name: Mapping[str, Step] = field(init=False)
     order: Sequence[str] = field(init=False)
     """The steps' names, each after what it needs."""
+    where: str = field(init=False, repr=False, compare=False)
+    """The line that declares it, as file:line."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "where", caller())
         by_name: dict[str, Step] = {}
+        mistakes = []
         for step in self.steps:
-            if step.name in by_name:
-                raise ValueError(f"pipeline {self.name}: two steps are named {step.name}")
-            if step.name in self.inputs.model_fields:
-                raise ValueError(f"pipeline {self.name}: {step.name} is both an input and a step")
-            by_name[step.name] = step
+            name = step.name
+            if name in by_name:
+                first = line_of(by_name[name].function)
+                text = f"pipeline {self.name}: two steps are named {name}, the first at {first}"
+                mistakes.append(Mistake(line_of(step.function), text))
+            elif name in self.inputs.model_fields:
+                text = f"pipeline {self.name}: {name} is both an input and a step"
+                mistakes.append(Mistake(line_of(step.function), text))
+            by_name[name] = step
         object.__setattr__(self, "by_name", by_name)
+        object.__setattr__(self, "order", self._ordered(mistakes))
+        self._read_types(mistakes)
+        refuse(mistakes)
+
+    def _ordered(self, mistakes: list[Mistake]) -> tuple[str, ...]:
         graph = {step.name: self.needs(step) for step in self.steps}
         try:
-            order = tuple(TopologicalSorter(graph).static_order())
+            return tuple(TopologicalSorter(graph).static_order())
         except CycleError as error:
-            circle = " -> ".join(error.args[1])
-            raise ValueError(
-                f"pipeline {self.name}: steps need each other in a circle: {circle}"
-            ) from error
-        object.__setattr__(self, "order", order)
+            circle = error.args[1]
+            lines = ", ".join(f"{n} at {line_of(self.by_name[n].function)}" for n in circle[1:])
+            mistakes.append(
+                Mistake(
+                    line_of(self.by_name[circle[0]].function, circle[-2]),
+                    f"pipeline {self.name}: steps need each other in a circle: "
+                    f"{' -> '.join(circle)} ({lines})",
+                )
+            )
+            return tuple(self.by_name)
+
+    def _read_types(self, mistakes: list[Mistake]) -> None:
+        """Find what each step returns; a pipeline's own codec knows that by itself."""
+        if isinstance(self.codec, ArtifactCodec) and not self.codec.kinds:
+            found, wrong = signatures.kinds(self.steps)
+            mistakes += wrong
+            object.__setattr__(self, "codec", ArtifactCodec(found))
+        inputs = {name: field.annotation for name, field in self.inputs.model_fields.items()}
+        mistakes += signatures.misfits(self.by_name, inputs)
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """The steps whose values `step` takes."""

@@ -14,6 +14,7 @@ from headstart.v1 import precompute_pb2 as pb
 from ..domain import Claim, Status, StepRecord, StepState
 from ..errors import HeadstartError, StepFailed
 from .fragments import report_fragment, result_of
+from .limits import Limits, encoded
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
@@ -33,16 +34,19 @@ async def run(
     ledger: RunLedger,
     observer: WorkObserver | None = None,
     reuse: Reuse | None = None,
+    limits: Limits | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
-    What is under way or remembered in `reuse` is not computed again.
+    A step that returns more than `limits` allow fails.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
     progress cannot be kept; either way no step of it is left running.
     """
     reuse = reuse or Reuse()
-    work = _Run(claim, pipeline, providers, ledger, observer or WorkObservers(), reuse)
+    work = _Run(
+        claim, pipeline, providers, ledger, observer or WorkObservers(), reuse, limits or Limits()
+    )
     with reuse.flights.expecting(claim.lease.job.key, work.expected):
         return await work.to_end()
 
@@ -63,8 +67,10 @@ class _Run:
         ledger: RunLedger,
         observer: WorkObserver,
         reuse: Reuse,
+        limits: Limits,
     ) -> None:
         self._claim = claim
+        self._limits = limits
         self._lease = claim.lease
         self._observer = observer
         self._reuse = reuse
@@ -74,6 +80,7 @@ class _Run:
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self._digests = pipeline.step_digests(self._inputs)
         self._kept = dict(claim.ended)
+        self._held = sum(len(record.fragment) for record in claim.ended.values())
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._values: dict[str, Any] = {}
         self._waiting = [name for name in self._digests if name not in claim.ended]
@@ -264,7 +271,9 @@ class _Run:
             try:
                 async with limit:
                     value = await step.function(**self._arguments(step))
-                result = self._pipeline.codec.encode(step.name, value)
+                codec = self._pipeline.codec
+                value, result = await encoded(codec, step.name, value, self._limits)
+                self._held = self._limits.admit(self._held, len(result))
             except StepFailed as failure:
                 error, retry = str(failure), failure.retry
             except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told

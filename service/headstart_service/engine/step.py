@@ -8,9 +8,13 @@ step (it then gets that step's value), a provider of the worker (`embedder`, `vo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from .mistakes import line_of
 
 DIGEST_PARAMETER = "step_digest"
 
@@ -35,6 +39,8 @@ class Step:
     """Part of its digest: a change invalidates it and what needs it, and no other step."""
     memo: bool = False
     """Whether its result serves other runs of the namespace that give it the same to work on."""
+    nearby: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What annotations may name beside the module's own: names of the function it stands in."""
 
 
 def step(
@@ -61,13 +67,16 @@ def step(
 
     def make(function: Callable[..., Awaitable[Any]]) -> Step:
         if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"step {function.__name__} must be an async function")
+            raise TypeError(
+                f"{line_of(function)}: step {function.__name__} must be an async function"
+            )
         parameters = inspect.signature(function).parameters.values()
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
             if parameter.kind not in named:
                 raise TypeError(
-                    f"step {function.__name__}: parameter {parameter.name} must have a plain name"
+                    f"{line_of(function, parameter.name)}: step {function.__name__}: "
+                    f"parameter {parameter.name} must have a plain name"
                 )
         return Step(
             name=function.__name__,
@@ -80,6 +89,14 @@ def step(
             when=when,
             version=version,
             memo=memo,
+            nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
         )
 
     return make
+
+
+def _nearby(function: Callable[..., Any], around: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the names around a function those that its annotations use."""
+    texts = [text for text in function.__annotations__.values() if isinstance(text, str)]
+    words = {word for text in texts for word in re.findall(r"\w+", text)}
+    return {word: around[word] for word in words if word in around}

@@ -8,12 +8,13 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..domain import Claim, Job, Lease, Status, Withdrawal, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .fields import fields
+from .limits import Limits
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
 from .ports import JobQueue, MemoStore, RunLedger
 from .registry import Registry
@@ -44,6 +45,8 @@ class WorkerRules:
     host: str = ""
     """The machine that operators see it on."""
     version: str = ""
+    limits: Limits = field(default_factory=Limits)
+    """How much steps may return."""
 
 
 class Worker:
@@ -285,6 +288,7 @@ class Worker:
                         self._ledger,
                         self._observer,
                         self._reuse,
+                        self._rules.limits,
                     )
                 except (LeaseLost, StoreUnavailable):
                     raise

@@ -15,6 +15,8 @@ _LAST: Final = 3
 _SHOWN: Final = 300
 _IDS: Final = (
     (re.compile(r"\binternal error [0-9a-f]{12}\b"), "internal error <id>"),
+    (re.compile(r"\breturned (at least )?[\d,]+ bytes\b"), "returned <size> bytes"),
+    (re.compile(r"\bwould have [\d,]+;"), "would have <size>;"),
     (re.compile(r"\breq_[0-9A-Za-z]{8,}\b"), "<request>"),
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
 )

@@ -9,6 +9,7 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import StepState
 from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.fragments import PROTO_STATE, report_fragment
+from headstart_service.errors import StepFailed
 
 CODEC = ArtifactCodec()
 
@@ -33,10 +34,16 @@ def test_json_and_bytes_come_back_as_they_were(value: Any) -> None:
     assert CODEC.decode("s", CODEC.encode("s", value)) == value
 
 
-def test_tuples_come_back_as_lists_and_integers_as_floats() -> None:
-    decoded = CODEC.decode("s", CODEC.encode("s", (1, "x")))
-    assert decoded == [1.0, "x"]
-    assert isinstance(decoded[0], float)
+def test_tuples_come_back_as_lists_and_numbers_as_the_integers_or_floats_they_were() -> None:
+    decoded = CODEC.decode("s", CODEC.encode("s", (1, 1.0, {"b": 2.0, "a": 3}, -0.0)))
+    assert repr(decoded) == "[1, 1.0, {'a': 3, 'b': 2.0}, -0.0]"
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**63), 10**300, 1e300, 2.0**60])
+def test_numbers_beyond_what_doubles_tell_apart_come_back_exactly(number: float) -> None:
+    decoded = CODEC.decode("s", CODEC.encode("s", ["x", number, 7]))
+    assert decoded == ["x", number, 7]
+    assert type(decoded[1]) is type(number)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (2, 0, 4), (2, 3, 4)])
@@ -61,18 +68,42 @@ def test_special_floats_survive_in_arrays() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [object(), {1: "x"}, {"a": {1, 2}}, float("nan"), [float("inf")], {"a": -float("inf")}],
+    [
+        object(),
+        2**1024,
+        "\ud800",
+        {"\ud800": 1},
+        {1: "x"},
+        {"a": {1, 2}},
+        float("nan"),
+        [float("inf")],
+        {"a": -float("inf")},
+    ],
 )
-def test_what_is_not_json_is_refused_with_the_steps_name(value: Any) -> None:
-    with pytest.raises(TypeError, match="step odd returned"):
+def test_what_is_not_json_is_refused_with_its_type_and_a_reason(value: Any) -> None:
+    with pytest.raises(StepFailed, match=f"returned {type(value).__name__} that holds") as refused:
         CODEC.encode("odd", value)
+    assert not refused.value.retry
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
-    with pytest.raises(TypeError, match="not JSON"):
+    with pytest.raises(StepFailed, match="nests too deeply"):
         CODEC.encode("odd", value)
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"in": inner}])
+def test_the_deepest_value_that_is_kept_can_be_read_within_a_watchs_answer(wrap: Any) -> None:
+    value: Any = 1
+    deepest = b""
+    with pytest.raises(StepFailed, match="nests too deeply"):
+        for _ in range(100):
+            deepest, value = CODEC.encode("s", value), wrap(value)
+    response = pb.GetResultsResponse.FromString(deepest)
+    wire = pb.WatchResultsResponse(results=response).SerializeToString()
+    assert pb.WatchResultsResponse.FromString(wire).results == response
+    assert str(CODEC.decode("s", deepest)).count("1") == 1
 
 
 def test_fragments_of_several_steps_merge_when_joined() -> None:

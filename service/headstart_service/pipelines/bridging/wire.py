@@ -1,7 +1,6 @@
 """How the steps' values become fragments of GetResultsResponse, and back.
 
-Vectors are written as packed fields straight from the arrays' own bytes: 0.6 µs instead of 100 µs
-for 384 floats, and byte for byte what protobuf's own encoder writes.
+Vectors are written as packed fields straight from the arrays' own bytes: see `packing`.
 """
 
 from __future__ import annotations
@@ -11,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.v1 import precompute_pb2 as pb
 
+from ...sdk import packing
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_LENGTH_DELIMITED = 2
-"""The wire type of strings, messages and packed numbers:
-https://protobuf.dev/programming-guides/encoding/#structure"""
-_MORE = 0x80
-"""The bit of a varint's byte that says that seven more bits follow."""
 _R = pb.BridgingResults
 
 
@@ -31,7 +27,7 @@ class BridgingCodec:
 
         Raises KeyError for a step that the pipeline does not have.
         """
-        return _field(pb.GetResultsResponse.BRIDGING_FIELD_NUMBER, _ENCODERS[step](value))
+        return packing.field(pb.GetResultsResponse.BRIDGING_FIELD_NUMBER, _ENCODERS[step](value))
 
     def decode(self, step: str, fragment: bytes) -> Any:
         """The value that `encode` was given; other fields of `fragment` are passed over.
@@ -44,24 +40,24 @@ class BridgingCodec:
 def _endpoints_bytes(value: Any) -> bytes:
     return b"".join(
         (
-            _field(_R.ANCHOR_EMBEDDING_FIELD_NUMBER, _packed(value.anchor, "<f4")),
-            _field(_R.TARGET_EMBEDDING_FIELD_NUMBER, _packed(value.target, "<f4")),
-            _field(_R.EMBEDDING_MODEL_FIELD_NUMBER, value.model.encode()),
+            packing.field(_R.ANCHOR_EMBEDDING_FIELD_NUMBER, packing.packed(value.anchor, "<f4")),
+            packing.field(_R.TARGET_EMBEDDING_FIELD_NUMBER, packing.packed(value.target, "<f4")),
+            packing.field(_R.EMBEDDING_MODEL_FIELD_NUMBER, value.model.encode()),
         )
     )
 
 
 def _lexical_bytes(value: Any) -> bytes:
-    words = _strings(_R.LEXICAL_BRIDGE_FIELD_NUMBER, value.words)
+    words = packing.strings(_R.LEXICAL_BRIDGE_FIELD_NUMBER, value.words)
     return words + _embeddings(_R.LEXICAL_EMBEDDINGS_FIELD_NUMBER, value.embeddings)
 
 
 def _null_bytes(value: Any) -> bytes:
-    return _field(_R.NULL_SAMPLES_FIELD_NUMBER, _packed(value, "<f8"))
+    return packing.field(_R.NULL_SAMPLES_FIELD_NUMBER, packing.packed(value, "<f8"))
 
 
 def _clues_bytes(value: Any) -> bytes:
-    return _strings(_R.HAIKU_CLUES_FIELD_NUMBER, value)
+    return packing.strings(_R.HAIKU_CLUES_FIELD_NUMBER, value)
 
 
 def _clue_embeddings_bytes(value: Any) -> bytes:
@@ -122,33 +118,9 @@ def _matrix(embeddings: Iterable[pb.Embedding]) -> NDArray[np.float32]:
     return np.array([embedding.values for embedding in embeddings], dtype=np.float32)
 
 
-def _strings(number: int, texts: Iterable[str]) -> bytes:
-    return b"".join(_field(number, text.encode(), always=True) for text in texts)
-
-
 def _embeddings(number: int, rows: NDArray[np.float32]) -> bytes:
     values = pb.Embedding.VALUES_FIELD_NUMBER
     return b"".join(
-        _field(number, _field(values, _packed(row, "<f4")), always=True) for row in rows
+        packing.field(number, packing.field(values, packing.packed(row, "<f4")), always=True)
+        for row in rows
     )
-
-
-def _packed(array: NDArray[Any], kind: str) -> bytes:
-    # The wire is little-endian whatever the machine is; on those that are, this copies once.
-    return array.astype(kind, copy=False).tobytes()
-
-
-def _field(number: int, payload: bytes, *, always: bool = False) -> bytes:
-    """A length-delimited field. Like protobuf's encoder leave out an empty one, if not `always`."""
-    if not payload and not always:
-        return b""
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(payload)) + payload
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= _MORE:
-        out.append(number % _MORE | _MORE)
-        number //= _MORE
-    out.append(number)
-    return bytes(out)

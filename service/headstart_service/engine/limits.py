@@ -1,0 +1,99 @@
+"""How much a step may return: one that returns more fails alone, before anything is kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import StepFailed
+from .artifacts import ArtifactCodec
+
+if TYPE_CHECKING:
+    from .pipeline import ResultCodec
+
+_ON_LOOP: Final = 64 * 1024
+"""Bytes that are encoded where the loop runs, a millisecond's work; more goes to a thread."""
+_NUMBER: Final = 11
+"""Bytes of a number in protobuf's JSON."""
+_LEAST: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most bytes of results that may be kept."""
+
+    artifact: int = 8 * 1024 * 1024
+    """Of one step."""
+    run: int = 32 * 1024 * 1024
+    """Of all steps of a run. Clients receive 64 MiB in one message."""
+
+    def admit(self, held: int, more: int) -> int:
+        """What a run holds with these many bytes more. Raises StepFailed when it is too much."""
+        if held + more > self.run:
+            raise StepFailed(
+                f"returned {more:,} bytes, with which the run would have {held + more:,}; "
+                f"HEADSTART_MAX_RUN_BYTES is {self.run:,}",
+                retry=False,
+            )
+        return held + more
+
+
+async def encoded(codec: ResultCodec, step: str, value: Any, limits: Limits) -> tuple[Any, bytes]:
+    """The value as other steps get it, and the fragment that holds it.
+
+    Raises StepFailed when it is of another type than the step's, or more than one step may return.
+    """
+    if not isinstance(codec, ArtifactCodec):
+        fragment = codec.encode(step, value)
+    else:
+        least = weight(value, _ON_LOOP)
+        if least <= _ON_LOOP:
+            value = codec.checked(step, value)
+            fragment = codec.encode(step, value)
+        else:
+            value, fragment = await asyncio.to_thread(_heavy, codec, step, value, limits)
+    if len(fragment) > limits.artifact:
+        raise _too_much(f"{len(fragment):,}", limits)
+    return value, fragment
+
+
+def _heavy(codec: ArtifactCodec, step: str, value: Any, limits: Limits) -> tuple[Any, bytes]:
+    least = weight(value, limits.artifact)
+    if least > limits.artifact:
+        # Writing it down to learn its exact size could take all memory.
+        raise _too_much(f"at least {least:,}", limits)
+    value = codec.checked(step, value)
+    return value, codec.encode(step, value)
+
+
+def _too_much(size: str, limits: Limits) -> StepFailed:
+    reason = f"returned {size} bytes; HEADSTART_MAX_ARTIFACT_BYTES is {limits.artifact:,}"
+    return StepFailed(reason, retry=False)
+
+
+def weight(value: Any, enough: int) -> int:
+    """No more than the bytes that this takes when encoded; not counted on beyond `enough`."""
+    total = 0
+    waiting = [value]
+    while waiting and total <= enough:
+        one = waiting.pop()
+        if isinstance(one, str | bytes):
+            total += len(one)
+        elif isinstance(one, int | float):
+            total += _LEAST if isinstance(one, bool) else _NUMBER
+        elif isinstance(getattr(one, "nbytes", None), int):
+            total += one.nbytes
+        elif isinstance(one, Mapping):
+            total += _LEAST * len(one)
+            waiting.extend(one.keys())
+            waiting.extend(one.values())
+        elif isinstance(one, list | tuple | set | frozenset):
+            total += _LEAST * len(one)
+            waiting.extend(one)
+        else:
+            total += _LEAST
+            # A model's fields or a dataclass's.
+            waiting.extend(getattr(one, "__dict__", {}).values())
+    return total
