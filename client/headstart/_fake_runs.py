@@ -12,17 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
-from google.protobuf.struct_pb2 import Struct, Value
-
-from headstart._results import (
-    Artifact,
-    BridgingResults,
-    Json,
-    PrecomputeStatus,
-    Results,
-    StepState,
-    Tensor,
-)
+from headstart._artifacts import Artifact, Json
+from headstart._fake_artifacts import artifact
+from headstart._results import BridgingResults, PrecomputeStatus, Results, StepState
 from headstart.v1 import precompute_pb2 as pb
 
 Scripted: TypeAlias = (
@@ -233,37 +225,6 @@ class FakeRun:
 def status_number(status: PrecomputeStatus) -> pb.PrecomputeStatus.ValueType:
     """A status as its message's number."""
     return _STATUSES[status]
-
-
-def artifact(value: Any) -> pb.Artifact:
-    """A value as one of the service's artifacts: bytes, an array, or JSON.
-
-    Raises TypeError when it is none of these.
-    """
-    message = pb.Artifact()
-    if isinstance(value, bytes):
-        message.data = value
-    elif isinstance(value, Tensor):
-        message.tensor.shape.extend(value.shape)
-        message.tensor.values.extend(value.values)
-    elif hasattr(value, "__array__"):
-        message.tensor.shape.extend(value.shape)
-        message.tensor.values.extend(value.ravel().tolist())
-    else:
-        plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-        message.json.CopyFrom(_json(plain))
-    return message
-
-
-def _json(value: Any) -> Value:
-    # A Struct knows how to take every kind of JSON value, tuples included; a Value does not.
-    struct = Struct()
-    try:
-        struct.update({"value": value})
-    except ValueError as exc:
-        text = f"{type(value).__name__} is not bytes, an array or JSON"
-        raise TypeError(text) from exc
-    return struct.fields["value"]
 
 
 def _bridging(results: BridgingResults, completed: set[str]) -> pb.BridgingResults:

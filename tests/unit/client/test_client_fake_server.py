@@ -75,7 +75,9 @@ async def test_scripted_results_are_what_comes_back():
 async def test_values_of_every_kind_come_back():
     values = {
         "text": "a",
-        "whole": {"list": [1, 2.5, None, True], "tuple": ("x",)},
+        "whole": {"list": [1, 2.5, None, True], "tuple": ("x",), "b": 3.0, "a": 2**60 + 1},
+        "doubles": np.array([0.1, 0.2]),
+        "longs": np.array([[2**60 + 1]]),
         "raw": b"\x00\xff",
         "array": np.arange(6, dtype=np.float32).reshape(2, 3),
         "tensor": Tensor(shape=(2,), values=(0.5, 1.5)),
@@ -86,11 +88,15 @@ async def test_values_of_every_kind_come_back():
             custom = (await client.get_results("k", wait=5)).custom
     assert custom is not None
     assert custom["text"] == "a"
-    assert custom["whole"] == {"list": [1, 2.5, None, True], "tuple": ["x"]}
+    assert custom["whole"] == {
+        "list": [1, 2.5, None, True], "tuple": ["x"], "b": 3.0, "a": 2**60 + 1
+    }  # fmt: skip
+    assert [type(custom["whole"][name]) for name in "ab"] == [int, float]
+    for name in ("array", "doubles", "longs"):
+        back = np.asarray(custom[name])
+        assert back.dtype == values[name].dtype
+        assert np.array_equal(back, values[name])
     assert custom["raw"] == b"\x00\xff"
-    assert np.array_equal(
-        np.reshape(custom["array"].values, custom["array"].shape), values["array"]
-    )
     assert custom["tensor"] == values["tensor"]
 
 
