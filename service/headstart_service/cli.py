@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import completion_command, exit_codes, operate, token_command
+from . import completion_command, exit_codes, operate, pipelines_command, token_command
 
 SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck")
 
@@ -56,6 +56,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
             )
         server_commands.add(serve, worker, vocabulary, check, health)
     operate.add(commands)
+    pipelines_command.add(commands)
     token_command.add(commands)
     completion_command.add(commands, lambda: parser_of(given, whole=True))
     return parser

@@ -76,6 +76,19 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def graph(needs: Mapping[str, Sequence[str]]) -> str:
+    """Steps with what they need, as one line: `a -> b, c; b, c -> d; e`."""
+    arrows: dict[tuple[str, ...], list[str]] = {}
+    for step, needed in needs.items():
+        arrows.setdefault(tuple(needed), []).append(step)
+    used = {name for needed in needs.values() for name in needed}
+    parts = [
+        f"{', '.join(needed)} -> {', '.join(steps)}" for needed, steps in arrows.items() if needed
+    ]
+    alone = [step for step in arrows.get((), []) if step not in used]
+    return "; ".join([*parts, *alone])
+
+
 def clipped(text: str, width: int) -> str:
     """At most `width` characters of it."""
     return text if len(text) <= width else f"{text[: max(0, width - 1)]}…"
@@ -100,6 +113,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911  # one type a line
         return value.total_seconds()
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, complex):
+        return [value.real, value.imag]
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

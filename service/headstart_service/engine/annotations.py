@@ -85,7 +85,9 @@ def resolved(function: Callable[..., Any], name: str, nearby: Mapping[str, Any])
     names = _Names({**nearby, **own.__globals__, **nearby})
     try:
         # The author's own text: importing their module has run all of it already.
-        return _array_or(eval(annotation, {}, names))  # noqa: S307
+        kind = eval(annotation, {}, names)  # noqa: S307
+        # Quoted by its author too.
+        return _array_or(eval(kind, {}, names) if isinstance(kind, str) else kind)  # noqa: S307
     except NameError as error:
         raise Unresolved(
             f"{annotation}: {error.args[0]} is not imported when the module runs "

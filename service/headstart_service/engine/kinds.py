@@ -82,12 +82,9 @@ class ArrayKind:
 
     def checked(self, value: Any) -> Any:
         """See `Kind`."""
-        # Only a worker has values, and a value like this has imported numpy already.
-        kind = type(value)
-        if not any(
-            each.__module__ == "numpy" and each.__name__ == "ndarray" for each in kind.mro()
-        ):
+        if not any(is_numpys(each, "ndarray") for each in type(value).__mro__):
             raise _misfit(value, self.text)
+        # Only a worker has values, and a value like this has imported numpy already.
         import numpy as np
 
         name = value.dtype.name
@@ -119,7 +116,7 @@ class JsonKind:
         except (PydanticUserError, SchemaError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.text} cannot be kept: it must be an array, bytes, or what pydantic can "
-                "write as JSON (numbers, text, lists, dicts, models)"
+                f"write as JSON (numbers, text, lists, dicts, models): {str(error).splitlines()[0]}"
             ) from error
 
     def checked(self, value: Any) -> Any:

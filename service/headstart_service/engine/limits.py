@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 _ON_LOOP: Final = 64 * 1024
 """Bytes that are encoded where the loop runs, a millisecond's work; more goes to a thread."""
-_NUMBER: Final = 11
+_NUMBER: Final = 9
 """Bytes of a number in protobuf's JSON."""
 _LEAST: Final = 2
+"""Bytes of anything else, and of whatever stands in something."""
 
 
 @dataclass(frozen=True, slots=True)

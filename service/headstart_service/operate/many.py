@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from .. import exit_codes
-from ..output import ago, show, table
+from ..escaping import escaped
+from ..output import ago, graph, show, table
 from .execution import command, complain
 
 STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
@@ -90,13 +91,19 @@ async def _stats(client: Any, options: argparse.Namespace) -> int:
 
 async def _pipelines(client: Any, options: argparse.Namespace) -> int:
     pipelines = await client.list_pipelines()
-    rows = [("PIPELINE", "STEP", "NEEDS", "KIND", "TIMEOUT", "ATTEMPTS", "VERSION", "MEMO")]
+    head = ("PIPELINE", "STEP", "NEEDS", "RETURNS", "KIND", "TIMEOUT", "ATTEMPTS")
+    rows = [(*head, "VERSION", "MEMO")]
+    graphs = []
     for pipeline in pipelines:
+        needed = {step.name: step.needs for step in pipeline.steps}
+        graphs.append(f"{pipeline.name}: {graph(needed)}")
         for step in pipeline.steps:
             kind = "required" if step.required else "optional"
             timeout = f"{step.timeout.total_seconds():g} s" if step.timeout else ""
             needs = ", ".join(step.needs)
-            more = f"{step.max_attempts}", step.version, "memo" if step.memo else ""
-            rows.append((pipeline.name, step.name, needs, kind, timeout, *more))
-    show(pipelines, table(rows), as_json=options.json)
+            how = (step.output_type, kind, timeout, f"{step.max_attempts}")
+            more = step.version, "memo" if step.memo else ""
+            rows.append((pipeline.name, step.name, needs, *how, *more))
+    shown = "\n".join([table(rows), *map(escaped, graphs)])
+    show(pipelines, shown, as_json=options.json)
     return exit_codes.DONE
