@@ -95,6 +95,7 @@ def store_rules(settings: Settings) -> StoreRules:
         max_live=settings.max_queued,
         namespace_max=settings.namespace_max_results,
         failure_ttl=settings.failure_ttl,
+        max_memos=settings.max_memos,
     )
 
 

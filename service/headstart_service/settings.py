@@ -85,6 +85,16 @@ class Settings(BaseSettings):
         description="How many runs may wait or run at once, all replicas together; 0 for as many "
         "as are kept.",
     )
+    max_memos: int = Field(
+        1000,
+        ge=0,
+        le=10_000_000,
+        description="How many results of memoised steps are kept at most, beside the runs; 0 for "
+        "none.",
+    )
+    memo_ttl: float = Field(
+        3600.0, ge=0.001, le=30 * 86400, description="How long results of memoised steps live."
+    )
     max_waiters: int = Field(
         20_000,
         ge=1,

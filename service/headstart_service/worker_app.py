@@ -39,6 +39,7 @@ from .security import token_file
 from .settings import Settings
 from .store.connect import BLOCKING, WORKER
 from .store.job_queue import RedisJobQueue
+from .store.memos import RedisMemos
 from .supervisor import READY_LINE
 from .telemetry.tracing import tracing
 from .telemetry.work import ModelFigures
@@ -47,6 +48,8 @@ from .work_log import WorkLog
 
 if TYPE_CHECKING:
     from .providers.vocabulary import Encode
+    from .store.connect import Client
+    from .store.observe import StoreObserver
     from .telemetry.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -126,13 +129,22 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             # Outside the log, whose lines tell the ids of the spans that they are written in.
             observers.insert(0, traced.work(rules.name))
             ledger = traced.ledger(queue)
-        worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger)
+        memos = _memos(client, settings, monitoring.store)
+        if memos is not None:
+            stack.push_async_callback(memos.aclose)
+        worker = Worker(queue, known, providers, rules, WorkObservers(observers), ledger, memos)
         monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
         if child or not wants_json(settings.log_format):
             print(READY_LINE, flush=True)
         await _until_cancelled(worker)
+
+
+def _memos(client: Client, settings: Settings, observer: StoreObserver) -> RedisMemos | None:
+    if not settings.max_memos:
+        return None
+    return RedisMemos(client, store_rules(settings), ttl=settings.memo_ttl, observer=observer)
 
 
 async def _until_cancelled(worker: Worker) -> None:

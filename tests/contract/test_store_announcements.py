@@ -114,10 +114,10 @@ async def test_workers_hear_which_revisions_are_not_wanted_any_more(
         found = []
         async with asyncio.timeout(10):
             async for withdrawal in withdrawals:
-                found.append((withdrawal.key, withdrawal.revision))
+                found.append((withdrawal.key, withdrawal.revision, withdrawal.replaced))
                 if len(found) == 3:
                     break
-    assert found == [(key, 1), (key, 2), (key, 3)]
+    assert found == [(key, 1, True), (key, 2, True), (key, 3, False)]
 
 
 async def test_a_closed_subscription_leaves_no_connection_behind(store_backend: Backend) -> None:

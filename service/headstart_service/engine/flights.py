@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -12,8 +12,9 @@ from ..domain import RunKey
 from .observe import Outcome
 
 HOLD: Final = 1.0
-"""Seconds that the steps of a replaced run go on, at most, until its next revision asks for them: it
-was queued when the run was replaced, and is claimed within milliseconds if this worker has a slot."""
+"""Seconds that the steps of a replaced run go on, at most, until its next revision asks for them.
+
+It was queued when the run was replaced: a worker with a free slot claims it within milliseconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,11 +39,16 @@ class Flights:
     Except that of a run which was replaced: it may be just what the next revision needs.
     """
 
-    def __init__(self, hold: float = HOLD) -> None:
-        self._hold = hold
+    def __init__(self) -> None:
+        self.hold_for = HOLD
         self._flying: dict[Hashable, Flight] = {}
         self._expected: dict[RunKey, Collection[str]] = {}
         self._held: dict[RunKey, asyncio.TimerHandle] = {}
+
+    @property
+    def waiting(self) -> Mapping[Hashable, int]:
+        """What is under way, and how many wait for each."""
+        return {key: flight.waiting for key, flight in self._flying.items()}
 
     async def share(
         self,
@@ -95,7 +101,7 @@ class Flights:
         if run in self._held:
             self._held[run].cancel()
         loop = asyncio.get_running_loop()
-        self._held[run] = loop.call_later(self._hold, self._release, run)
+        self._held[run] = loop.call_later(self.hold_for, self._release, run)
 
     async def aclose(self) -> None:
         """Cancel what is left, and return when it has ended."""

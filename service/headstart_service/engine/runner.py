@@ -123,6 +123,7 @@ class _Run:
             record = await self._shared(step, outcome)
         self._running.discard(step.name)
         self._states[step.name] = record.state
+        self._kept[step.name] = record
         self._unwritten.append(record)
         if record.state is not StepState.COMPLETED:
             self._fail_if_required(step, outcome.error)
@@ -213,7 +214,9 @@ class _Run:
                 await self._reuse.memos.keep(run.namespace, memo, result)
             return Landed(run, record)
 
-        key = (run.namespace, memo) if memo else (run, step.name, digest)
+        # What was begun with another result of a step that is not pure is other work.
+        needed = (self._kept[name].fragment for name in self._pipeline.needs(step))
+        key = (run.namespace, memo) if memo else (run, digest, *needed)
         landed: Landed = await self._reuse.flights.share(
             key, run, digest, outcome, work, fresh=fresh
         )
@@ -221,7 +224,6 @@ class _Run:
         if record is None or landed.run != run:
             outcome.memoised = True
             record = self._memoised(step, landed, outcome)
-        self._kept[step.name] = record
         return record
 
     def _memo_digest(self, step: Step) -> str:

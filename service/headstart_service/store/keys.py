@@ -15,6 +15,10 @@ the store does; there are thirteen of them (`FIXED`), whatever the number of run
     headstart:{P}:ledger                  hash    what became of the work of all runs, in sums
     headstart:{P}:unsettled               hash    member -> its work, until it is known what became of it
 
+    headstart:{P}:memo:<namespace>:<digest>  string  a memoised step's result, with a TTL
+    headstart:{P}:memos                   zset    memo -> when it was last used, in microseconds;
+                                                  with a TTL, that of its last memo
+
     headstart:{0}:workers                 hash    worker -> until when, and what it says of itself;
                                                   with a TTL, in the first partition alone
 
@@ -46,6 +50,11 @@ def from_member(text: str) -> RunKey:
     """The run that `member` named so."""
     namespace, _, key = text.partition(":")
     return RunKey(namespace, key)
+
+
+def memo_partition(namespace: str, digest: str, partitions: int) -> int:
+    """The partition that keeps this memo: it is no run's, so memos are spread by themselves."""
+    return zlib.crc32(f"{namespace}:{digest}".encode()) % partitions
 
 
 def partition_of(key: RunKey, partitions: int) -> int:
@@ -82,6 +91,16 @@ class PartitionKeys:
     def workers(self) -> str:
         """What workers say of themselves."""
         return self._prefix + "workers"
+
+    @cached_property
+    def memos(self) -> str:
+        """The memos by when they were last used."""
+        return self._prefix + "memos"
+
+    @cached_property
+    def memo_prefix(self) -> str:
+        """What stands in front of a memo's namespace and digest in its key."""
+        return self._prefix + "memo:"
 
     @cached_property
     def record_prefix(self) -> str:

@@ -22,6 +22,11 @@ EVICTED: Final = (READ, UNREAD, NAMESPACE, EXPIRED)
 namespace, which has its share; or its time was over."""
 
 
+HIT, MISS, DAMAGED, AWAY = "hit", "miss", "damaged", "away"
+LOOKUPS: Final = (HIT, MISS, DAMAGED, AWAY)
+"""How a look for a memo ended: all but the first let the step be computed."""
+
+
 class StoreObserver(Protocol):
     """Watches round trips, and what their replies tell."""
 
@@ -49,6 +54,10 @@ class StoreObserver(Protocol):
         """So many jobs were taken over from workers that had let their leases run out."""
         ...
 
+    def looked(self, result: str) -> None:
+        """A memo was looked for, with a result of `LOOKUPS`."""
+        ...
+
 
 class Unwatched:
     """A StoreObserver for nobody."""
@@ -69,4 +78,7 @@ class Unwatched:
         """Nothing."""
 
     def reclaimed(self, jobs: int) -> None:
+        """Nothing."""
+
+    def looked(self, result: str) -> None:
         """Nothing."""

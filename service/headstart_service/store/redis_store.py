@@ -63,12 +63,15 @@ class StoreRules:
     namespace_max: int = 0
     """Of the records, how many one namespace may have; 0 for no other limit."""
     failure_ttl: float
+    max_memos: int = 0
+    """How many results of memoised steps are kept; 0 for none."""
 
     def __post_init__(self) -> None:
         limits = {
             "HEADSTART_MAX_CACHED_RESULTS": self.max_records,
             "HEADSTART_MAX_QUEUED": self.max_live or self.partitions,
             "HEADSTART_NAMESPACE_MAX_RESULTS": self.namespace_max or self.partitions,
+            "HEADSTART_MAX_MEMOS": self.max_memos or self.partitions,
         }
         for name, limit in limits.items():
             if limit < self.partitions:

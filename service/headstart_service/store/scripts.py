@@ -63,8 +63,9 @@ def _source(name: str, arguments: tuple[str, ...]) -> str:
     unused = [a for a in arguments if not re.search(rf"\b{a}\b", body)]
     if unused:
         raise TypeError(f"{name}.lua does not use {', '.join(unused)}")
-    # With its memory full, Redis refuses a start before it has done anything; the rest may go on.
-    header = "#!lua\n" if name == "start" else "#!lua flags=allow-oom\n"
+    # With its memory full, Redis refuses a start, and a memo, before it has done anything; the
+    # rest may go on.
+    header = "#!lua\n" if name in {"start", "memorise"} else "#!lua flags=allow-oom\n"
     parameters = ", ".join(("record", "member", *arguments, "..."))
     return header + _LIBRARY + _FUNCTION.format(parameters=parameters, body=body) + _LOOP
 
@@ -262,6 +263,30 @@ class Scripts:
         self, keys: PartitionKeys, run: RunKey | None, *, roster: str, limit: int
     ) -> Reply:
         """What the workers that are not overdue say of themselves."""
+        return _in_lua()
+
+    @_lua
+    async def recall(
+        self, keys: PartitionKeys, run: RunKey | None, *, entry: str, index: str, name: str
+    ) -> Reply:
+        """Read a memo, and note that it was used."""
+        return _in_lua()
+
+    @_lua
+    async def memorise(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        entry: str,
+        index: str,
+        name: str,
+        prefix: str,
+        value: bytes,
+        ttl_ms: int,
+        limit: int,
+    ) -> Reply:
+        """Keep a memo, and drop those that were used longest ago if there are too many."""
         return _in_lua()
 
     @_lua

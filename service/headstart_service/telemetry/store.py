@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from .figures import SIZES, Figures
 
+LOOKUPS = ("hit", "miss", "damaged", "away")
 EVICTED = ("read", "unread", "namespace", "expired")
 
 
@@ -69,6 +70,9 @@ class StoreFigures(Figures):
         """Count runs that are kept no longer."""
         self._evicted.add(self._process, kind, by=runs)
 
+    def looked(self, result: str) -> None:
+        """Nothing, as below."""
+
     def given_up(self) -> None:
         """Of an API process nothing: it takes no jobs."""
 
@@ -87,6 +91,15 @@ class WorkerStoreFigures(StoreFigures):
         self._reclaimed = self.counter(
             "runs_reclaimed_total", "Runs taken over from a worker that let its lease run out."
         )
+
+        self._looks = self.counter(
+            "memo_lookups_total", "Looks for the result of a memoised step.", ("result",)
+        )
+        self._looks.begin((result,) for result in LOOKUPS)
+
+    def looked(self, result: str) -> None:
+        """Count a look for a memo."""
+        self._looks.add(result)
 
     def given_up(self) -> None:
         """Count a run that failed for its lost workers."""

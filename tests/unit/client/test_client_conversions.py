@@ -225,6 +225,8 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
                     required=True,
                     timeout=timedelta(seconds=30),
                     max_attempts=3,
+                    version="7",
+                    memo=True,
                 ),
                 StepDescription(
                     name="split", needs=(), required=False, timeout=None, max_attempts=0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -251,3 +252,43 @@ def test_a_module_that_breaks_while_it_declares_a_pipeline_is_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(StartupError, match="broken_games:X: step x must be async"):
         load_pipelines(["broken_games:X"])
+
+
+def versioned(**versions: str) -> Pipeline:
+    """The pipeline with versions of its steps."""
+    steps = [replace(s, version=versions.get(s.name, "")) for s in PIPELINE.steps]
+    return replace(PIPELINE, steps=steps)
+
+
+def test_a_steps_version_changes_its_digest_and_those_of_what_needs_it_and_no_other() -> None:
+    before, after = digests(), digests(versioned(base="2"))
+    needing = {"base"}
+    for name in PIPELINE.order:
+        if needing & set(PIPELINE.needs(PIPELINE.by_name[name])):
+            needing.add(name)
+    assert {name for name in before if before[name] != after[name]} == needing
+    assert needing < set(before)
+
+
+def test_the_runs_digest_changes_with_the_version_of_any_step_that_it_has() -> None:
+    plans = [
+        pipeline.plan({"size": 1}, "").digest
+        for pipeline in (PIPELINE, versioned(base="2"), versioned(base="3"), versioned(painted="2"))
+    ]
+    assert len(set(plans)) == len(plans)
+
+
+def test_the_version_of_a_step_that_a_run_leaves_out_changes_nothing() -> None:
+    one, other = (made.plan({"size": 1}, "") for made in (PIPELINE, versioned(extra="2")))
+    assert (one.digest, one.steps) == (other.digest, other.steps)
+
+
+def test_digests_without_versions_of_steps_are_what_they_always_were() -> None:
+    plan = PIPELINE.plan({"size": 1, "bonus": True}, "")
+    assert plan.digest == "-eOXtDXyP8mE4tHRZZVcyA"
+    assert plan.steps == {
+        "extra": "_EIAZi7R84vIkV3atcD5EA",
+        "base": "70G8TBo3fArk67lFX6QZSQ",
+        "after_extra": "RkFt03LAyr6t11kgCnSexQ",
+        "painted": "sj0P2Xd19tjGjnv6Mg5Utw",
+    }

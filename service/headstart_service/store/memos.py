@@ -1,0 +1,101 @@
+"""Results of memoised steps in Redis: bounded, with a TTL, each namespace's its own."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+from ..errors import CapacityExhausted, StoreUnavailable
+from .batches import ScriptBatches
+from .connect import WORKER, Client
+from .keys import PartitionKeys, memo_partition
+from .observe import AWAY, DAMAGED, HIT, MISS, StoreObserver, Unwatched
+from .redis_store import StoreRules
+from .scripts import SOURCES, Scripts
+
+log = logging.getLogger(__name__)
+
+BUDGET = 0.25
+"""Seconds for one answer: a step waits for no memory that is slower than that."""
+_SEAL = 16
+"""Bytes in front of a result that tell whether it is whole, and its own digest's."""
+
+
+class RedisMemos:
+    """Satisfies `engine.ports.MemoStore`: a Redis that is away, or full, remembers nothing."""
+
+    def __init__(
+        self,
+        client: Client,
+        rules: StoreRules,
+        *,
+        ttl: float,
+        budget: float = BUDGET,
+        observer: StoreObserver | None = None,
+    ) -> None:
+        """Keep memos for `ttl` seconds, as many as the rules allow."""
+        self._observer = observer or Unwatched()
+        self._batches = ScriptBatches(
+            client,
+            SOURCES,
+            budget=budget,
+            connections=WORKER.connections,
+            observer=self._observer,
+        )
+        self._scripts = Scripts(self._batches)
+        self._rules = rules
+        self._ttl_ms = round(ttl * 1000)
+        self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
+
+    async def aclose(self) -> None:
+        """End what is under way for callers that have gone; the client is its opener's to close."""
+        await self._batches.aclose()
+
+    async def recall(self, namespace: str, digest: str) -> bytes | None:
+        """The result, if it is there and whole; whatever else is there is counted."""
+        keys, name = self._place(namespace, digest)
+        try:
+            found = await self._scripts.recall(
+                keys, None, entry=keys.memo_prefix + name, index=keys.memos, name=name
+            )
+        except StoreUnavailable:
+            self._observer.looked(AWAY)
+            return None
+        if found is None:
+            self._observer.looked(MISS)
+            return None
+        seal, result = bytes(found[:_SEAL]), bytes(found[_SEAL:])
+        if seal != _seal(name, result):
+            self._observer.looked(DAMAGED)
+            # Namespaces and digests are no secrets; what stands there may be anything.
+            log.warning("a memo is damaged and will be computed anew: %s", name)
+            return None
+        self._observer.looked(HIT)
+        return result
+
+    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+        """Keep the result, in place of what was used longest ago if there are too many."""
+        keys, name = self._place(namespace, digest)
+        limit = self._rules.share(self._rules.max_memos, keys.partition)
+        try:
+            await self._scripts.memorise(
+                keys,
+                None,
+                entry=keys.memo_prefix + name,
+                index=keys.memos,
+                name=name,
+                prefix=keys.memo_prefix,
+                value=_seal(name, result) + result,
+                ttl_ms=self._ttl_ms,
+                limit=limit,
+            )
+        except (StoreUnavailable, CapacityExhausted) as error:
+            log.debug("not memoised: %s", error)
+
+    def _place(self, namespace: str, digest: str) -> tuple[PartitionKeys, str]:
+        partition = memo_partition(namespace, digest, self._rules.partitions)
+        return self._partitions[partition], f"{namespace}:{digest}"
+
+
+def _seal(name: str, result: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b" " + result).digest()[:_SEAL]
