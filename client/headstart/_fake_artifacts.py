@@ -79,7 +79,7 @@ class _Json:
         else:
             raise TypeError(f"{type(value).__name__} is not bytes, an array or JSON")
 
-    def _write_number(self, number: int | float, into: Value) -> None:
+    def _write_number(self, number: Any, into: Value) -> None:
         into.number_value = number
         if isinstance(number, float) and number.is_integer():
             self._message.whole_floats.append(self._met)

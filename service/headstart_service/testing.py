@@ -158,11 +158,8 @@ def _watched(
             exceptions[step.name] = error
             return value
 
-    if not inspect.iscoroutinefunction(step.function):
-        return step
-
     @functools.wraps(step.function)
-    async def function(**arguments: Any) -> Any:
+    async def on_loop(**arguments: Any) -> Any:
         try:
             value = await step.function(**arguments)
         except Exception as error:
@@ -170,7 +167,20 @@ def _watched(
             raise
         return given_on(value)
 
-    return dataclasses.replace(step, function=function)
+    @functools.wraps(step.function)
+    def in_thread(**arguments: Any) -> Any:
+        try:
+            value: Any = step.function(**arguments)
+        except Exception as error:
+            exceptions[step.name] = error
+            raise
+        return given_on(value)
+
+    if inspect.iscoroutinefunction(step.function):
+        return dataclasses.replace(step, function=on_loop)
+    if getattr(step, "runs_on", "thread") == "thread":
+        return dataclasses.replace(step, function=in_thread)
+    return step  # in another process, which would find neither these functions nor `exceptions`
 
 
 def _told(

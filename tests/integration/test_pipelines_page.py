@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headstart_service.engine.provided import PROVIDERS
 from headstart_service.engine.step import step
-from tests.support.processes import ROOT, address_of, clean_environment, Process
+from tests.support.processes import ROOT, Process, address_of, clean_environment
 
 PAGE = (ROOT / "docs" / "pipelines.md").read_text()
 LEFT_OUT = "…"
