@@ -126,7 +126,8 @@ async def test_a_wait_ends_when_the_required_steps_have_ended():
     with fake_server({"a": 1, "b": 2}, delays={"a": 0.1, "b": NEVER}) as server:
         async with PrecomputeClient(server.address) as client:
             await client.start("k", "p", {})
-            results = await client.get_results("k", wait=30, required_steps=["a"])
+            async with asyncio.timeout(20):
+                results = await client.get_results("k", wait=600, required_steps=["a"])
             with pytest.raises(InvalidRequest, match=r"required_steps\[1\]: must be one of: a, b"):
                 await client.get_results("k", wait=1, required_steps=["a", "x"])
     assert results.custom == {"a": 1}
@@ -180,11 +181,12 @@ async def test_one_who_waits_for_a_run_that_is_replaced_gets_the_new_one():
     with fake_server({"a": 1}, delays={"a": NEVER}) as server:
         async with PrecomputeClient(server.address) as client:
             await client.start("k", "p", {})
-            waiting = asyncio.create_task(client.get_results("k", wait=30))
+            waiting = asyncio.create_task(client.get_results("k", wait=600))
             await wait_until(lambda: server.seen("GetResults"))
             server.script({"a": 2}, pipeline="p")
             await client.start("k", "p", {"other": True})
-            assert (await waiting).custom == {"a": 2}
+            async with asyncio.timeout(20):
+                assert (await waiting).custom == {"a": 2}
 
 
 async def test_keys_and_pipelines_have_scripts_of_their_own():
