@@ -100,8 +100,8 @@ def _looked_at(references: dict[str, str]) -> tuple[list[Pipeline], list[Mistake
             if first is not pipeline:
                 mistakes.append(_twice(first, pipeline))
                 continue
-            mistakes += unknown_parameters(pipeline, PROVIDERS)
-            mistakes += _unshowable(pipeline)
+            mistakes.extend(unknown_parameters(pipeline, PROVIDERS))
+            mistakes.extend(_unshowable(pipeline))
     return list(found.values()), mistakes
 
 

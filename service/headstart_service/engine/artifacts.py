@@ -37,9 +37,12 @@ class ArtifactCodec:
 
     def encode(self, step: str, value: Any) -> bytes:
         """The fragment that holds `value`. Raises StepFailed as `checked`, or if it cannot be."""
-        kind = self._kind(step)
+        return self.written(step, self.checked(step, value))
+
+    def written(self, step: str, value: Any) -> bytes:
+        """As `encode`, of what `checked` gave."""
         artifact = pb.Artifact()
-        kind.write(kind.checked(value), artifact)
+        self._kind(step).write(value, artifact)
         results = pb.CustomResults(artifacts={step: artifact})
         return pb.GetResultsResponse(custom=results).SerializeToString()
 

@@ -52,7 +52,7 @@ async def encoded(codec: ResultCodec, step: str, value: Any, limits: Limits) -> 
         least = weight(value, _ON_LOOP)
         if least <= _ON_LOOP:
             value = codec.checked(step, value)
-            fragment = codec.encode(step, value)
+            fragment = codec.written(step, value)
         else:
             value, fragment = await asyncio.to_thread(_heavy, codec, step, value, limits)
     if len(fragment) > limits.artifact:
@@ -66,7 +66,7 @@ def _heavy(codec: ArtifactCodec, step: str, value: Any, limits: Limits) -> tuple
         # Writing it down to learn its exact size could take all memory.
         raise _too_much(f"at least {least:,}", limits)
     value = codec.checked(step, value)
-    return value, codec.encode(step, value)
+    return value, codec.written(step, value)
 
 
 def _too_much(size: str, limits: Limits) -> StepFailed:
@@ -88,11 +88,13 @@ def weight(value: Any, enough: int) -> int:
             total += one.nbytes
         elif isinstance(one, Mapping):
             total += _LEAST * len(one)
-            waiting.extend(one.keys())
-            waiting.extend(one.values())
+            if total <= enough:
+                waiting.extend(one.keys())
+                waiting.extend(one.values())
         elif isinstance(one, list | tuple | set | frozenset):
             total += _LEAST * len(one)
-            waiting.extend(one)
+            if total <= enough:
+                waiting.extend(one)
         else:
             total += _LEAST
             # A model's fields or a dataclass's.

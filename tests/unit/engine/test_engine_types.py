@@ -17,6 +17,7 @@ from headstart_service.engine.limits import Limits, encoded, weight
 from headstart_service.engine.runner import run
 from headstart_service.engine.signatures import output_type
 from headstart_service.engine.step import Step, step
+from headstart_service.engine.tensors import DTYPES
 from headstart_service.errors import StepFailed
 from tests.support.ledger import Ledger, claim_of, pipeline_of
 
@@ -86,8 +87,7 @@ def test_a_value_comes_back_as_its_annotation_says(annotation: Any, value: Any) 
 
 @pytest.mark.parametrize(
     "dtype",
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 "
-    "complex128".split(),
+    sorted(DTYPES),
 )
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 0), (2, 3)])
 def test_arrays_of_every_type_and_shape_come_back_exactly(dtype: str, shape: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -12,7 +13,7 @@ from headstart_service.providers.http import http_client
 
 
 class Handler(BaseHTTPRequestHandler):
-    cookies: list[str | None] = []
+    cookies: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
         self.cookies.append(self.headers["Cookie"])
