@@ -47,6 +47,35 @@ def read(trailing_metadata: Iterable[tuple[str, str | bytes]] | None) -> Details
     return Details()
 
 
+def serialized(
+    code: int,
+    message: str,
+    *,
+    violations: Iterable[tuple[str, str]] = (),
+    retry_after: float | None = None,
+    error_id: str | None = None,
+) -> bytes:
+    """The `google.rpc.Status` with these details, as `read` reads it; empty without details."""
+    status = _STATUS(code=code, message=message)
+    packed = []
+    if fields := [_VIOLATION(field=name, description=text) for name, text in violations]:
+        packed.append(("BadRequest", _BAD_REQUEST(field_violations=fields)))
+    if retry_after is not None:
+        info = _RETRY_INFO()
+        nanos = round(retry_after * 1e9)
+        info.retry_delay.seconds, info.retry_delay.nanos = divmod(nanos, 1_000_000_000)
+        packed.append(("RetryInfo", info))
+    if error_id is not None:
+        info = _ERROR_INFO(reason="INTERNAL", domain="headstart")
+        info.metadata.add(key="error_id", value=error_id)
+        packed.append(("ErrorInfo", info))
+    for name, detail in packed:
+        url = f"type.googleapis.com/google.rpc.{name}"
+        status.details.add(type_url=url, value=detail.SerializeToString())
+    result: bytes = status.SerializeToString() if packed else b""
+    return result
+
+
 def _parse(serialized: bytes) -> Details:
     status = _decode(_STATUS, serialized)
     violations: tuple[tuple[str, str], ...] = ()
@@ -143,6 +172,7 @@ def _message_class(name: str) -> Any:
     return GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
 
 
+_VIOLATION: Final = _message_class("FieldViolation")
 _STATUS: Final = _message_class("Status")
 _BAD_REQUEST: Final = _message_class("BadRequest")
 _RETRY_INFO: Final = _message_class("RetryInfo")

@@ -1,19 +1,31 @@
-"""Results for callers' own tests, whole or with the gaps that a caller must cope with.
+"""What tests need: results, a server that is told what to answer, and a way to run a pipeline.
+
+Results, whole or with the gaps that a caller must cope with:
 
     results = completed_results("game-1", missing=["haiku_bridge", "haiku_embeddings"])
     assert results.bridging.haiku_clues is None
 
 The vectors are made up: of unit length, in the right shapes, the same every time.
+
+A pipeline of one's own, without Redis and without a server (needs `headstart[server]`):
+
+    run = await run_pipeline(PIPELINE, {"text": "a b"}, providers={"embedder": Embedder()})
+    assert run.values["words"] == ["a", "b"]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from headstart._eager import PrecomputeResult, result_from
+from headstart._fake_runs import Scripted, script_of
+from headstart._fake_server import FakeServer, RecordedRequest
+from headstart._pipeline_run import PipelineRun
 from headstart._results import (
     BridgingResults,
     Embedding,
@@ -24,6 +36,18 @@ from headstart._results import (
     StepState,
 )
 
+__all__ = [
+    "FakeServer",
+    "PipelineRun",
+    "RecordedRequest",
+    "completed_precompute_result",
+    "completed_results",
+    "fake_server",
+    "run_pipeline",
+    "run_pipeline_sync",
+]
+
+_NO_PROVIDERS: Final[Mapping[str, Any]] = MappingProxyType({})
 _STARTED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _PARTS_OF_STEPS: Final = {
     "embed_endpoints": ("anchor_embedding", "target_embedding"),
@@ -125,6 +149,97 @@ def completed_precompute_result(
             dimensions=dimensions,
         )
     )
+
+
+def fake_server(
+    results: Scripted | None = None,
+    *,
+    delays: Mapping[str, float] | None = None,
+    failed: Mapping[str, str] | None = None,
+    error: str | None = None,
+    queued: float = 0.0,
+) -> FakeServer:
+    """Serve the contract over real gRPC on loopback, for the tests of code that calls it.
+
+    A context manager, for sync and async tests alike: the server has a thread of its own.
+
+        with fake_server({"related": ["a-2", "a-7"]}, delays={"related": 0.3}) as server:
+            async with PrecomputeClient(server.address) as client:
+                await client.start("page-1", "recommendations", {"text": "…"})
+                results = await client.get_results("page-1", wait=1.0)
+
+    It keeps runs as the service does: starts are STARTED, JOINED, REUSED or REPLACED, waits are
+    honoured, answers are partial with each step's state, runs are cancelled, listed and expire. It
+    computes nothing and checks no inputs: what it gives is scripted, and games for which nothing is
+    scripted get `completed_results`. The arguments are the script of all runs; `FakeServer.script`
+    says more of single keys and pipelines.
+
+    Args:
+        results: What runs give: a `Results` such as `completed_results(...)`; or the values of a
+            custom pipeline's steps, by name: JSON values, bytes, arrays, `Tensor`; or a function
+            that makes those of the run's inputs. What has not ended in a `Results` never does.
+        delays: By step, seconds until it ends, from when the run is taken. Others end at once.
+        failed: By step, why it fails.
+        error: Why the run fails in the end. Default: it is completed, with or without failed steps.
+        queued: Seconds that each run is PENDING first.
+
+    Raises:
+        ValueError: A delay is for a step that the results do not have.
+        TypeError: A value is not bytes, an array or JSON.
+    """
+    return FakeServer(completed_results, script_of(results, delays, failed, error, queued))
+
+
+async def run_pipeline(
+    pipeline: Any,
+    inputs: Any,
+    *,
+    providers: Mapping[str, Any] = _NO_PROVIDERS,
+    timeout: float = 60.0,  # noqa: ASYNC109  (of the run, so that no test hangs)
+    decoded: bool = True,
+) -> PipelineRun:
+    """Run a pipeline in this process, and return what it gave once it has ended.
+
+    Inputs are validated, steps are tried, timed out and repeated, and values are made results and
+    read again by the code that does so in production; only the store is left out.
+
+    Args:
+        pipeline: A `headstart_service.sdk.Pipeline`.
+        inputs: A mapping of JSON values, or an instance of the pipeline's model of inputs.
+        providers: What steps take beside inputs and steps, by name: the real thing or a fake.
+        timeout: Seconds that the whole run may take.
+        decoded: Give each step what others returned as it comes back from the store. A worker does
+            so when it takes a run over, and gives the value itself when it computed it; what works
+            decoded must also work as it was. Steps that run in another process always get it as it
+            was returned.
+
+    Raises:
+        InvalidRequest: The inputs break rules; `violations` names every field, as the service does.
+        ValueError: A provider is missing, or is one that no step takes.
+        TimeoutError: The run took longer than `timeout`; the message names the steps.
+        ImportError: The service is not installed.
+    """
+    try:
+        from headstart_service import testing
+    except ImportError as exc:
+        message = f"running pipelines needs the service: pip install 'headstart[server]' ({exc})"
+        raise ImportError(message) from exc
+    return await testing.run_pipeline(
+        pipeline, inputs, providers=providers, timeout=timeout, decoded=decoded
+    )
+
+
+def run_pipeline_sync(
+    pipeline: Any,
+    inputs: Any,
+    *,
+    providers: Mapping[str, Any] = _NO_PROVIDERS,
+    timeout: float = 60.0,
+    decoded: bool = True,
+) -> PipelineRun:
+    """Do what `run_pipeline` does, from a test that is not async, in an event loop of its own."""
+    running = run_pipeline(pipeline, inputs, providers=providers, timeout=timeout, decoded=decoded)
+    return asyncio.run(running)
 
 
 def _embedding(number: int, dimensions: int) -> Embedding:

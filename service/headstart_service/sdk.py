@@ -10,7 +10,7 @@ from .engine import packing
 from .engine.artifacts import ArtifactCodec
 from .engine.batching import Batcher
 from .engine.pipeline import Pipeline, ResultCodec
-from .engine.provided import Embedder, LanguageModel, RelevanceScan, Vocabulary
+from .engine.provided import Embedder, LanguageModel, RelevanceScan, SpokenText, Vocabulary
 from .engine.step import Step, step
 from .errors import StepFailed
 
@@ -22,6 +22,7 @@ __all__ = [
     "Pipeline",
     "RelevanceScan",
     "ResultCodec",
+    "SpokenText",
     "Step",
     "StepFailed",
     "Vocabulary",

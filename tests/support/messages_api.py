@@ -23,6 +23,7 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -101,6 +102,53 @@ class Reply:
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    pieces: tuple[bytes, ...] = ()
+    """A stream's: sent one after the other, with a pause after each."""
+    pause: float = 0.0
+
+    @classmethod
+    def stream(
+        cls,
+        texts: Sequence[str],
+        *,
+        stop_reason: str = "end_turn",
+        delay: float = 0.0,
+        pause: float = 0.0,
+        cut: bool = False,
+        error: str = "",
+    ) -> Self:
+        """A message as server-sent events, a piece of text each; `cut` leaves out how it ends.
+
+        With an `error` it ends in an event of that type. It counts a token for each piece.
+        """
+        usage = {"input_tokens": 11, "output_tokens": 1}
+        start = {
+            "id": "msg_test", "type": "message", "role": "assistant", "model": "claude-haiku-5-5",
+            "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage,
+        }  # fmt: skip
+        events: list[tuple[str, dict[str, Any]]] = [
+            ("message_start", {"message": start}),
+            ("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}),
+            ("ping", {}),
+        ]
+        for text in texts:
+            delta = {"type": "text_delta", "text": text}
+            events.append(("content_block_delta", {"index": 0, "delta": delta}))
+        if error:
+            events.append(("error", {"error": {"type": error, "message": "a secret"}}))
+        elif not cut:
+            end = {"stop_reason": stop_reason, "stop_sequence": None}
+            events += [
+                ("content_block_stop", {"index": 0}),
+                ("message_delta", {"delta": end, "usage": {"output_tokens": len(texts)}}),
+                ("message_stop", {}),
+            ]
+        pieces = tuple(
+            f"event: {kind}\ndata: {json.dumps({'type': kind} | data)}\n\n".encode()
+            for kind, data in events
+        )
+        headers = {"content-type": "text/event-stream"}
+        return cls(200, b"", headers, delay, pieces, pause)
 
     @classmethod
     def text(cls, text: str, *, stop_reason: str = "end_turn", delay: float = 0.0) -> Self:
@@ -166,6 +214,8 @@ class MessagesApi:
         One to a prompt that holds the word `slow` takes a minute.
         """
         self.requests: list[Request] = []
+        self.abandoned = 0
+        """How many streams their callers left before the end."""
         self._delay = delay
         self._slow = slow
         self._replies: deque[Reply] = deque()
@@ -219,6 +269,9 @@ class MessagesApi:
                 api._closing.wait(reply.delay)
                 try:
                     self.send_response(reply.code)
+                    if reply.pieces:
+                        self.stream(reply)
+                        return
                     self.send_header("content-type", "application/json")
                     self.send_header("content-length", str(len(reply.body)))
                     for name, value in reply.headers.items():
@@ -227,6 +280,20 @@ class MessagesApi:
                     self.wfile.write(reply.body)
                 except OSError:
                     self.close_connection = True  # the caller has gone, as after a timeout
+
+            def stream(self, reply: Reply) -> None:
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
+                self.send_header("transfer-encoding", "chunked")
+                self.end_headers()
+                try:
+                    for piece in (*reply.pieces, b""):
+                        self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                        self.wfile.flush()
+                        api._closing.wait(reply.pause)
+                except OSError:
+                    api.abandoned += 1
+                    raise
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
                 """Say nothing."""
@@ -239,6 +306,8 @@ def _default_reply(request: Request, delay: float) -> Reply:
         return Reply.status(404, "not found")
     if not request.key:
         return Reply.status(401, "no key")
+    if request.body.get("stream"):
+        return Reply.stream([f"{clue} " for clue in CLUES[:DEFAULT_COUNT]], delay=delay)
     schema = request.body.get("output_config", {}).get("format", {}).get("schema")
     if schema is None:
         return Reply.text(" ".join(CLUES[:DEFAULT_COUNT]), delay=delay)

@@ -27,12 +27,14 @@ SERVICE = "headstart.v1.PrecomputeService"
 class Process:
     """A command whose output goes to a file, so that no test's event loop has to read it."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], directory: Path = ROOT
+    ) -> None:
         self._file = tempfile.NamedTemporaryFile(prefix="headstart-test-", suffix=".log")
         self._process = subprocess.Popen(
             command,
             env=environment,
-            cwd=ROOT,
+            cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=subprocess.STDOUT,

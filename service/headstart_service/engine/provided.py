@@ -5,7 +5,8 @@ Providers satisfy these protocols without knowing them; so does what a test puts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -63,12 +64,47 @@ class RelevanceScan(Protocol):
         ...
 
 
+class SpokenText(Protocol):
+    """An answer while it is given. What it knows grows as its text is iterated over."""
+
+    @property
+    def input_tokens(self) -> int:
+        """What the question cost."""
+        ...
+
+    @property
+    def output_tokens(self) -> int:
+        """What the answer has cost; of one that was left early, as much of it as was told."""
+        ...
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the model stopped, such as "end_turn" or "max_tokens"; empty until it has."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """The answer's text, piece by piece.
+
+        Raises StepFailed, with a reason fit for callers, when it breaks off.
+        """
+        ...
+
+
 class LanguageModel(Protocol):
-    """Answers a prompt in a given form: the parameter `language_model`."""
+    """Answers a prompt, in a given form or word by word: the parameter `language_model`."""
 
     async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
         """The model's answer as an `output`.
 
         Raises StepFailed, with a reason fit for callers, when there is none.
+        """
+        ...
+
+    def stream(
+        self, *, system: str, prompt: str, max_tokens: int
+    ) -> AbstractAsyncContextManager[SpokenText]:
+        """The model's answer while it is given; leaving the context stops it.
+
+        Entering raises StepFailed as `parse` does.
         """
         ...

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -32,8 +33,8 @@ from .observe import (
 )
 
 if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
-    from anthropic.types import Message
+    from anthropic import AsyncAnthropic, AsyncStream
+    from anthropic.types import Message, RawMessageStreamEvent
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -54,6 +55,8 @@ _MEANINGS = {
 """Of the API's status codes: https://docs.claude.com/en/api/errors. Bodies are not repeated: they
 may hold what callers must not read."""
 
+_REFUSED = 400
+"""The first status that blames the request. A lower one is of a stream that ended in an error."""
 _SERVER_ERROR = 500
 """The first status that blames the server."""
 
@@ -138,15 +141,52 @@ class HaikuModel:
             if asked.end:
                 self._observer.asked(asked.end, time.perf_counter() - asked.began, asked.retries)
 
-    async def _parse(
-        self, asked: _Asked, system: str, prompt: str, output: type[M], max_tokens: int
-    ) -> M:
+    @asynccontextmanager
+    async def stream(
+        self, *, system: str, prompt: str, max_tokens: int
+    ) -> AsyncIterator[SpokenText]:
+        """The model's answer while it is given; leaving the context stops it.
+
+        Entering raises StepFailed as `parse` does, and so does iterating.
+        """
+        asked = _Asked(time.perf_counter())
+        try:
+            client = self._connected(asked)
+            with self._translated(asked):
+                events = await client.messages.create(
+                    model=self._model,
+                    max_tokens=max_tokens,
+                    system=system,
+                    messages=[{"role": "user", "content": prompt}],
+                    stream=True,
+                )
+            asked.sent(events.response.request)
+            spoken = SpokenText(self, asked, events)
+            try:
+                yield spoken
+                asked.end = asked.end or ANSWERED  # also of one that the step has heard enough of
+            finally:
+                await events.close()
+                self._observer.spent(spoken.input_tokens, spoken.output_tokens)
+                spend(llm_tokens=spoken.input_tokens + spoken.output_tokens)
+        finally:
+            if asked.end:
+                self._observer.asked(asked.end, time.perf_counter() - asked.began, asked.retries)
+
+    def _connected(self, asked: _Asked) -> AsyncAnthropic:
+        """The SDK's client. Raises StepFailed when there is no key."""
         if not self._api_key:
             asked.end = NO_KEY
             raise StepFailed("no Anthropic API key: set ANTHROPIC_API_KEY", retry=False)
         if self._client is None:
             raise RuntimeError("HaikuModel is used outside its async with block")
-        message = await self._ask(self._client, asked, system, prompt, output, max_tokens)
+        return self._client
+
+    async def _parse(
+        self, asked: _Asked, system: str, prompt: str, output: type[M], max_tokens: int
+    ) -> M:
+        client = self._connected(asked)
+        message = await self._ask(client, asked, system, prompt, output, max_tokens)
         question, answer = _tokens(message)
         self._observer.spent(question, answer)
         spend(llm_tokens=question + answer)
@@ -191,7 +231,7 @@ class HaikuModel:
     ) -> Message:
         import anthropic
 
-        try:
+        with self._translated(asked):
             # What messages.parse sends. That method reads the text before it shows the stop
             # reason, so a refusal would look like a malformed answer.
             response = await client.messages.with_raw_response.create(
@@ -205,17 +245,32 @@ class HaikuModel:
             )
             asked.sent(response.http_request)
             message = await response.parse()
+        # The SDK checks no body: of one that is no message it makes a hollow object, or a string.
+        if not isinstance(getattr(message, "content", None), list):
+            asked.end = UNREADABLE
+            raise StepFailed("the Anthropic API's answer could not be read")
+        return message
+
+    @contextmanager
+    def _translated(self, asked: _Asked) -> Iterator[None]:
+        """Raise StepFailed for whatever the SDK raises, and note how the request ended."""
+        import anthropic
+        import httpx2
+
+        try:
+            yield
         except anthropic.APIStatusError as error:
             asked.sent(error.request)
             asked.end = _end(error.status_code)
             _log.debug("the Anthropic API answered %d", error.status_code, exc_info=True)
             raise _status_failure(error.status_code) from error
-        except anthropic.APITimeoutError as error:
+        # In the middle of a stream the HTTP library's own errors come through the SDK.
+        except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
             asked.sent(error.request)
             asked.end = TIMEOUT
             reason = f"the Anthropic API did not answer within {self._timeout:g} s"
             raise StepFailed(reason) from error
-        except anthropic.APIConnectionError as error:
+        except (anthropic.APIConnectionError, httpx2.RequestError) as error:
             asked.sent(error.request)
             asked.end = UNREACHABLE
             _log.debug("the Anthropic API could not be reached", exc_info=True)
@@ -226,11 +281,42 @@ class HaikuModel:
             asked.end = UNREADABLE
             _log.debug("the Anthropic SDK failed", exc_info=True)
             raise StepFailed("the Anthropic API's answer could not be read") from error
-        # The SDK checks no body: of one that is no message it makes a hollow object, or a string.
-        if not isinstance(getattr(message, "content", None), list):
-            asked.end = UNREADABLE
-            raise StepFailed("the Anthropic API's answer could not be read")
-        return message
+
+
+class SpokenText:
+    """An answer while it is given: iterate over its text."""
+
+    def __init__(
+        self, model: HaikuModel, asked: _Asked, events: AsyncStream[RawMessageStreamEvent]
+    ) -> None:
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.stop_reason = ""
+        self._model = model
+        self._asked = asked
+        self._events = events
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """The text, piece by piece. Raises StepFailed when the answer breaks off."""
+        while True:
+            # Around the SDK alone: what the step raises between two pieces is its own.
+            with self._model._translated(self._asked):  # noqa: SLF001  # one concept, two classes
+                event = await anext(self._events, None)
+            if event is None:
+                break
+            if event.type == "message_start":
+                self.input_tokens, self.output_tokens = _tokens(event.message)
+            elif event.type == "message_delta":
+                self.output_tokens = event.usage.output_tokens
+                self.stop_reason = event.delta.stop_reason or ""
+            elif event.type == "content_block_delta" and event.delta.type == "text_delta":
+                yield event.delta.text
+        if self.stop_reason == "refusal":
+            self._asked.end = DECLINED
+            raise StepFailed("the language model declined to answer", retry=False)
+        if not self.stop_reason:
+            self._asked.end = UNREADABLE
+            raise StepFailed("the language model's answer broke off")
 
 
 def _tokens(message: Message) -> tuple[int, int]:
@@ -245,10 +331,12 @@ def _end(status: int) -> str:
     """What metrics call an answer of this status."""
     if status in _ENDS:
         return _ENDS[status]
-    return SERVER_ERROR if status >= _SERVER_ERROR else REFUSED
+    return REFUSED if _REFUSED <= status < _SERVER_ERROR else SERVER_ERROR
 
 
 def _status_failure(status: int) -> StepFailed:
+    if status < _REFUSED:
+        return StepFailed("the Anthropic API broke its answer off")
     meaning = _MEANINGS.get(status)
     reason = f"the Anthropic API answered {status}" + (f" ({meaning})" if meaning else "")
     # The rest of 4xx says that the request is wrong, and it would be the same again.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from headstart_service.engine.meter import METER, Meter
 from headstart_service.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
 from headstart_service.providers.anthropic import HaikuModel
@@ -15,6 +16,7 @@ from headstart_service.telemetry.exposition import Exposition
 from headstart_service.telemetry.work import ModelFigures
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.scrape import parsed, value
+from tests.support.waiting import wait_until
 
 KEY = "sk-ant-a-secret-key"
 UNREADABLE = "the Anthropic API's answer could not be read"
@@ -211,3 +213,70 @@ def test_the_fake_api_runs_as_a_process_of_its_own() -> None:
             assert len(asyncio.run(ask(url))) == 4
         finally:
             process.terminate()
+
+
+async def heard(api: MessagesApi, *, enough: int = 1000, **changes: Any) -> tuple[list[str], Any]:
+    """The pieces of a streamed answer, the first so many of them, and what is known of it."""
+    pieces: list[str] = []
+    arguments: dict[str, Any] = {"api_key": KEY, "model": "claude-haiku-5-5", "base_url": api.url}
+    async with HaikuModel(**(arguments | changes)) as model:
+        async with model.stream(system="Be brief.", prompt="Why?", max_tokens=50) as spoken:
+            async for text in spoken:
+                pieces.append(text)
+                if len(pieces) == enough:
+                    break
+    return pieces, spoken
+
+
+async def test_an_answer_is_heard_piece_by_piece(api: MessagesApi) -> None:
+    api.script(Reply.stream(["Be", "cause", "."]))
+    figures, token = ModelFigures(), METER.set(meter := Meter())
+    pieces, spoken = await heard(api, observer=figures)
+    METER.reset(token)
+    assert pieces == ["Be", "cause", "."]
+    assert (spoken.input_tokens, spoken.output_tokens) == (11, 3)
+    assert spoken.stop_reason == "end_turn"
+    assert meter.llm_tokens == 14
+    told = parsed(await Exposition([figures]).text())
+    assert value(told, "headstart_llm_request_duration_seconds_count", end="answered") == 1
+    assert value(told, "headstart_llm_tokens_total", kind="output") == 3
+    [request] = api.requests
+    assert (request.body["stream"], request.body["system"]) == (True, "Be brief.")
+
+
+async def test_a_stream_that_is_left_is_stopped(api: MessagesApi) -> None:
+    api.script(Reply.stream(["a"] * 1000, pause=0.01))
+    pieces, spoken = await heard(api, enough=2)
+    assert (pieces, spoken.stop_reason) == (["a", "a"], "")
+    await wait_until(lambda: api.abandoned == 1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply.status(401), "the Anthropic API answered 401 (API key refused)"),
+        (Reply.stream(["a"], cut=True), "the language model's answer broke off"),
+        (Reply.stream(["a"], stop_reason="refusal"), "the language model declined to answer"),
+        (Reply.stream(["a"], error="overloaded_error"), "the Anthropic API broke its answer off"),
+    ],
+)
+async def test_a_stream_that_fails_says_why(api: MessagesApi, reply: Reply, said: str) -> None:
+    api.script(reply)
+    with pytest.raises(StepFailed) as caught:
+        await heard(api, max_retries=0)
+    assert str(caught.value) == said
+
+
+async def test_a_stream_that_stalls_times_out(api: MessagesApi) -> None:
+    api.script(Reply.stream(["a", "b"], pause=60))
+    with pytest.raises(StepFailed, match=r"did not answer within 0\.2 s"):
+        await heard(api, timeout=0.2, max_retries=0)
+
+
+async def test_what_a_step_raises_while_it_listens_is_its_own(api: MessagesApi) -> None:
+    api.script(Reply.stream(["a", "b"]))
+    async with HaikuModel(api_key=KEY, model="m", base_url=api.url) as model:
+        with pytest.raises(ValueError, match="mine"):
+            async with model.stream(system="s", prompt="p", max_tokens=5) as spoken:
+                async for _ in spoken:
+                    raise ValueError("mine")

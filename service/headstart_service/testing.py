@@ -1,0 +1,225 @@
+"""Runs a pipeline inside a test: the real planning, runner and codec, and no Redis.
+
+Callers use it as `headstart.testing.run_pipeline`, which documents it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from headstart import _convert
+from headstart._errors import InvalidRequest as InvalidInputs
+from headstart._errors import Violation
+from headstart._pipeline_run import PipelineRun, StepValues
+from headstart.v1 import precompute_pb2 as pb
+
+from .api.convert import custom_inputs, fill_summary
+from .domain import (
+    Claim,
+    Job,
+    Lease,
+    RunKey,
+    RunPlan,
+    RunSummary,
+    Status,
+    StepRecord,
+    StepState,
+)
+from .engine.pipeline import Pipeline
+from .engine.runner import run
+from .engine.step import Step
+from .errors import InvalidRequest
+
+_KEY = RunKey("default", "test")
+_PATH = "custom.inputs"
+"""What a caller of the service reads in front of an input's name when it breaks a rule."""
+
+
+async def run_pipeline(
+    pipeline: Pipeline,
+    inputs: Mapping[str, Any] | BaseModel,
+    *,
+    providers: Mapping[str, Any],
+    timeout: float,  # noqa: ASYNC109  # it becomes asyncio.timeout
+    decoded: bool,
+) -> PipelineRun:
+    """See `headstart.testing.run_pipeline`."""
+    if not isinstance(pipeline, Pipeline):
+        raise TypeError(f"run_pipeline runs a Pipeline, not {type(pipeline).__name__}")
+    _check_providers(pipeline, providers)
+    plan = _plan(pipeline, inputs)
+    exceptions: dict[str, BaseException] = {}
+    watched = dataclasses.replace(
+        pipeline,
+        steps=tuple(_watched(s, pipeline, exceptions, decoded=decoded) for s in pipeline.steps),
+    )
+    ledger = _MemoryLedger()
+    now_us = time.time_ns() // 1000
+    job = Job(partition=0, entry="0-1", key=_KEY, run="0-1")
+    claim = Claim(
+        lease=Lease(job, attempt=1),
+        revision=1,
+        pipeline=plan.pipeline,
+        inputs=plan.inputs,
+        ended={},
+        at_us=now_us,
+    )
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            status = await run(claim, watched, providers, ledger)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        left = [name for name in plan.steps if name not in ledger.ended]
+        message = f"after {timeout:g} s these steps had not ended: {', '.join(left)}"
+        raise TimeoutError(message) from error
+    return _told(pipeline, plan, ledger, status, now_us, exceptions)
+
+
+class _MemoryLedger:
+    """Keeps one run's progress, as the store would."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, StepRecord] = {}
+        self.error = ""
+
+    async def commit(
+        self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
+    ) -> None:
+        """Keep what ended."""
+        del lease, running
+        self.ended.update((record.name, record) for record in ended)
+
+    async def finish(
+        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+    ) -> None:
+        """Keep what ended, and why the run failed."""
+        del status
+        await self.commit(lease, ended, ())
+        self.error = error
+
+
+def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
+    """Raise ValueError unless exactly what the steps take is given."""
+    wanted = pipeline.providers()
+    for name in sorted(wanted - providers.keys()):
+        takers = [step.name for step in pipeline.steps if name in step.parameters]
+        known = sorted((*pipeline.inputs.model_fields, *pipeline.by_name, *providers))
+        raise ValueError(
+            f"pipeline {pipeline.name}: {' and '.join(takers)} takes {name}, which is no input, no "
+            f"step and not among the providers; pass providers={{{name!r}: …}}, or mend the "
+            f"parameter's name (there are {', '.join(known)})"
+        )
+    if unused := sorted(providers.keys() - wanted):
+        takes = ", ".join(sorted(wanted)) or "none"
+        raise ValueError(
+            f"pipeline {pipeline.name}: no step takes the provider {', '.join(unused)}; "
+            f"its steps take {takes}"
+        )
+
+
+def _plan(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
+    """The run of these inputs, sent as the client sends them. Raises the client's error."""
+    raw = inputs.model_dump(mode="json") if isinstance(inputs, BaseModel) else inputs
+    spec = pb.CustomSpec(pipeline=pipeline.name)
+    try:
+        spec.inputs.update(raw)
+    except (TypeError, ValueError) as error:
+        violation = Violation(_PATH, f"must be JSON values: {error}")
+        raise InvalidInputs("no run was started", [violation]) from error
+    try:
+        return pipeline.plan(custom_inputs(spec), _PATH)
+    except InvalidRequest as error:
+        told = [Violation(each.field, each.description) for each in error.violations]
+        raise InvalidInputs("no run was started", told) from error
+
+
+def _watched(
+    step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException], *, decoded: bool
+) -> Step:
+    """The step, keeping what it raises; `decoded`, it returns what a resumed run would be given."""
+
+    def given_on(value: Any) -> Any:
+        exceptions.pop(step.name, None)
+        if not decoded:
+            return value
+        try:
+            return pipeline.codec.decode(step.name, pipeline.codec.encode(step.name, value))
+        except Exception as error:  # noqa: BLE001  # any codec's; the runner meets it again
+            exceptions[step.name] = error
+            return value
+
+    @functools.wraps(step.function)
+    async def on_loop(**arguments: Any) -> Any:
+        try:
+            value = await step.function(**arguments)
+        except Exception as error:
+            exceptions[step.name] = error
+            raise
+        return given_on(value)
+
+    @functools.wraps(step.function)
+    def in_thread(**arguments: Any) -> Any:
+        try:
+            value: Any = step.function(**arguments)
+        except Exception as error:
+            exceptions[step.name] = error
+            raise
+        return given_on(value)
+
+    if inspect.iscoroutinefunction(step.function):
+        return dataclasses.replace(step, function=on_loop)
+    if getattr(step, "runs_on", "thread") == "thread":
+        return dataclasses.replace(step, function=in_thread)
+    return step  # in another process, which would find neither these functions nor `exceptions`
+
+
+def _told(
+    pipeline: Pipeline,
+    plan: RunPlan,
+    ledger: _MemoryLedger,
+    status: Status,
+    began_us: int,
+    exceptions: Mapping[str, BaseException],
+) -> PipelineRun:
+    """The run as its caller sees it, read from the fragments that a store would keep."""
+    message = pb.GetResultsResponse.FromString(
+        b"".join(record.fragment for record in ledger.ended.values())
+    )
+    ended_us = time.time_ns() // 1000
+    summary = RunSummary(
+        key=_KEY,
+        pipeline=pipeline.name,
+        revision=1,
+        status=status,
+        created_us=began_us,
+        started_us=began_us,
+        completed_us=ended_us,
+        expires_us=ended_us,
+        error=ledger.error,
+    )
+    fill_summary(message, summary)
+    results = _convert.results_from(message)
+    steps = {name: results.steps[name] for name in plan.steps}
+    values = {
+        name: pipeline.codec.decode(name, ledger.ended[name].fragment)
+        for name in plan.steps
+        if ledger.ended[name].state is StepState.COMPLETED
+    }
+    return PipelineRun(
+        status=results.status,
+        error=results.error,
+        values=StepValues(values, steps),
+        steps=steps,
+        exceptions=exceptions,
+        results=results,
+    )
