@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 import sys
 from contextlib import suppress
 
@@ -22,21 +23,24 @@ from .app import create_app
 from .live import open_live
 
 
+class _Server(uvicorn.Server):
+    """Says where it serves, once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            print(f"Word bridge on http://{self.config.host}:{port}/", flush=True)
+
+
 async def serve(host: str, port: int) -> None:
     """Serve until a signal comes."""
     stand_in = os.environ.get("BRIDGING_WEB_STAND_IN") == "1"
     async with PrecomputeClient() as client, open_live(load_settings({})) as live:
         app = create_app(client, live, stand_in=stand_in)
-        server = uvicorn.Server(
+        await _Server(
             uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
-        )
-        serving = asyncio.create_task(server.serve())
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.02)
-        if server.started:
-            port = server.servers[0].sockets[0].getsockname()[1]
-            print(f"Word bridge on http://{host}:{port}/", flush=True)
-        await serving
+        ).serve()
 
 
 def main() -> None:

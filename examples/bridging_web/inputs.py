@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 from pydantic_core import PydanticCustomError
 
 from headstart_service.domain import has_control_characters
@@ -24,24 +26,22 @@ class NewGame(BridgingInputs):
         return BridgingInputs.model_validate(self.model_dump(exclude={"head_start"}))
 
 
+def _clue(text: str) -> str:
+    if not 1 <= len(text.strip()) <= MAX_CLUE:
+        raise _wrong(f"must be 1 to {MAX_CLUE} characters, is {len(text.strip())}")
+    if has_control_characters(text):
+        raise _wrong("must not contain control characters")
+    if not any(c.isalpha() for c in text):
+        raise _wrong("must have at least one letter")
+    return normalise(text)
+
+
 class NewClues(BaseModel):
     """What a player submits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    clues: list[str] = Field(min_length=1, max_length=_MAX_CLUES)
-
-    @field_validator("clues", mode="after")
-    @classmethod
-    def _plain(cls, value: list[str]) -> list[str]:
-        for number, clue in enumerate(value, 1):
-            if not 1 <= len(clue.strip()) <= MAX_CLUE:
-                raise _wrong(f"clue {number} must have 1 to {MAX_CLUE} characters")
-            if has_control_characters(clue):
-                raise _wrong(f"clue {number} must not contain control characters")
-            if not any(c.isalpha() for c in clue):
-                raise _wrong(f"clue {number} must have at least one letter")
-        return [normalise(clue) for clue in value]
+    clues: list[Annotated[str, AfterValidator(_clue)]] = Field(min_length=1, max_length=_MAX_CLUES)
 
 
 def refused(game: BridgingInputs, clues: list[str]) -> list[tuple[int, str]]:

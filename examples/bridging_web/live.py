@@ -130,10 +130,10 @@ async def open_live(settings: Settings) -> AsyncIterator[Live]:
 def _ends(value: dict[str, Any]) -> Endpoints:
     import numpy as np
 
-    vectors = (
+    anchor, target = (
         np.array(value[f"{end}_embedding"], dtype=np.float32) for end in ("anchor", "target")
     )
-    return Endpoints(*vectors, value["embedding_model"])
+    return Endpoints(anchor, target, value["embedding_model"])
 
 
 def _vectors(rows: NDArray[np.float32]) -> list[Vector]:

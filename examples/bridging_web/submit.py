@@ -75,7 +75,7 @@ async def _compute(fallbacks: Fallbacks, parts: dict[str, Part], began: float) -
     missing = {step: function for step, function in fallbacks.items() if step not in parts}
     tasks: dict[str, asyncio.Task[Part]] = {}
 
-    async def part(step: str, function: Callable[..., Any]) -> Part:
+    async def part(function: Callable[..., Any]) -> Part:
         needed = {}
         for need in inspect.signature(function).parameters:
             got = parts[need] if need in parts else await tasks[need]
@@ -90,7 +90,7 @@ async def _compute(fallbacks: Fallbacks, parts: dict[str, Part], began: float) -
 
     async with asyncio.TaskGroup() as group:
         for step, function in missing.items():  # in an order in which needs come first
-            tasks[step] = group.create_task(part(step, function), name=f"live {step}")
+            tasks[step] = group.create_task(part(function), name=f"live {step}")
     parts.update({step: task.result() for step, task in tasks.items()})
 
 
