@@ -2,7 +2,8 @@
 
 Each game is played twice, by the same hand: once with its head start, once with everything computed
 at submit, by the same functions in the application's own process. Both kinds of games go on at the
-same time. Nothing is shortened but, with --quick, the typing. The plot goes into a file, which is named at the end.
+same time. Nothing is shortened but, with --quick, the typing. The plot goes into a file, which is
+named at the end.
 """
 
 from __future__ import annotations
