@@ -1,7 +1,8 @@
 // The null distribution as bars, with a mark for each bridge. Colours are the style sheet's.
 
 const SVG = 'http://www.w3.org/2000/svg';
-const WIDTH = 640, TOP = 66, HEIGHT = 130, FOOT = 24, BINS = 24;
+const TOP = 66, HEIGHT = 130, FOOT = 24, BINS = 24;
+const NARROW = 280;
 const DASHES = { you: '', lexical: '8 4', haiku: '2 4' };
 
 function node(tag, attributes = {}, text = '') {
@@ -11,7 +12,9 @@ function node(tag, attributes = {}, text = '') {
   return made;
 }
 
-export function histogram(samples, marks) {
+// `width` is that of the place it gets, in pixels, so that its text is as large as any other.
+export function histogram(samples, marks, width) {
+  const WIDTH = Math.max(NARROW, width);
   const all = [...samples, ...marks.map((mark) => mark.value)];
   const least = Math.min(...all), most = Math.max(...all);
   const margin = (most - least || 1) * 0.04;
@@ -34,16 +37,20 @@ export function histogram(samples, marks) {
   for (const [value, anchor] of [[from, 'start'], [from + span / 2, 'middle'], [from + span, 'end']]) {
     chart.append(node('text', { x: x(value), y: TOP + HEIGHT + 18, 'text-anchor': anchor }, value.toFixed(2)));
   }
+  // All lines first, so that none crosses a label.
+  const lines = [], labels = [];
   marks.forEach((mark, at) => {
-    const place = x(mark.value), line = 16 + at * 18;
+    const place = x(mark.value), row = 16 + at * 18;
     // A label stands on the side of its mark that has room.
     const left = place > WIDTH * 0.6;
-    const drawn = node('g', { class: `mark ${mark.kind}` });
-    drawn.append(
-      node('line', { x1: place, x2: place, y1: line - 10, y2: TOP + HEIGHT, 'stroke-dasharray': DASHES[mark.kind] }),
-      node('text', { x: place + (left ? -8 : 8), y: line, 'text-anchor': left ? 'end' : 'start' }, `${mark.name} ${mark.value.toFixed(3)}`),
-    );
-    chart.append(drawn);
+    const line = node('line', { x1: place, x2: place, y1: row - 10, y2: TOP + HEIGHT, 'stroke-dasharray': DASHES[mark.kind] });
+    const label = node('text', { x: place + (left ? -8 : 8), y: row, 'text-anchor': left ? 'end' : 'start' }, `${mark.name} ${mark.value.toFixed(3)}`);
+    for (const [part, kept] of [[line, lines], [label, labels]]) {
+      const drawn = node('g', { class: `mark ${mark.kind}` });
+      drawn.append(part);
+      kept.push(drawn);
+    }
   });
+  chart.append(...lines, ...labels);
   return chart;
 }

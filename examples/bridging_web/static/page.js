@@ -4,6 +4,7 @@ import { histogram } from './histogram.js';
 
 const $ = (id) => document.getElementById(id);
 let game = null;
+let draw = () => {};
 let names = { you: 'You', lexical: 'Lexical baseline', haiku: 'Claude Haiku' };
 
 function element(tag, properties = {}, ...children) {
@@ -65,7 +66,6 @@ async function busily(form, work) {
   try {
     await work();
   } catch (error) {
-    button.disabled = false;
     complain(error, form);
   } finally {
     button.disabled = false;
@@ -75,6 +75,7 @@ async function busily(form, work) {
 
 async function begin(clues = []) {
   const form = $('begin');
+  $('submit').disabled = true; // what is submitted now would be of the game before
   await busily(form, async () => {
     game = await call('/bridging/', {
       anchor: $('anchor').value,
@@ -97,6 +98,7 @@ async function begin(clues = []) {
     $('clues-0').focus();
     $('play').scrollIntoView({ block: 'nearest' });
   });
+  $('submit').disabled = false;
 }
 
 const typed = () => [...$('clue-fields').querySelectorAll('input')].map((field) => field.value);
@@ -105,9 +107,11 @@ async function submit() {
   await busily($('clues'), async () => {
     const clues = typed();
     while (clues.length > 1 && !clues.at(-1).trim()) clues.pop();
+    const submitted = game;
     const began = performance.now();
     const answer = await call(`/bridging/${encodeURIComponent(game.id)}/clues`, { clues });
-    show(answer, performance.now() - began);
+    const took = performance.now() - began;
+    if (submitted === game) show(answer, took); // nobody has begun another one meanwhile
   });
 }
 
@@ -122,12 +126,13 @@ function show(answer, took) {
   const kinds = ['you', 'lexical', 'haiku'].filter((kind) => answer[kind]);
   const marks = kinds.filter((kind) => !answer[kind].error)
     .map((kind) => ({ kind, name: names[kind], value: answer[kind].score, percentile: answer[kind].percentile }));
-  $('histogram').replaceChildren(histogram(answer.null_samples, marks));
+  $('result').hidden = false;
+  draw = () => $('histogram').replaceChildren(histogram(answer.null_samples, marks, $('histogram').clientWidth));
+  draw();
   $('bridges').tBodies[0].replaceChildren(...kinds.map((kind) => row(kind, answer[kind])));
   $('parts').tBodies[0].replaceChildren(...parts(answer));
   const other = !answer.head_start;
   $('again').textContent = `The same with head start ${other ? 'on' : 'off'}`;
-  $('result').hidden = false;
   $('history').hidden = false;
   $('submits').append(element('li', {},
     element('b', { textContent: duration(took) }),
@@ -170,6 +175,7 @@ function parts(answer) {
     element('td', { className: 'number', textContent: duration(seconds * 1000) })));
 }
 
+addEventListener('resize', () => draw());
 $('begin').addEventListener('submit', (event) => { event.preventDefault(); begin(); });
 $('clues').addEventListener('submit', (event) => { event.preventDefault(); submit(); });
 $('head-start').addEventListener('change', () => {
