@@ -1,15 +1,18 @@
 """The light client of Headstart, a service that computes results while users are busy.
 
-`PrecomputeClient` is the asyncio client; `EagerPrecompute` the same service behind the interface
-of an in-process singleton that never raises. `relevance` and `percentile` score a caller's own
-words as the service scores its null samples.
+`PrecomputeClient` is the asyncio client, `BlockingClient` the one for threads; `EagerPrecompute`
+the same service behind the interface of an in-process singleton that never raises. `relevance` and
+`percentile` score a caller's own words as the service scores its null samples.
 """
 
+from headstart._blocking import BlockingClient
 from headstart._client import PrecomputeClient
+from headstart._computed import Computed, Source
 from headstart._eager import EagerPrecompute, PrecomputeResult
 from headstart._errors import (
     DeadlineExceeded,
     HeadstartError,
+    Incomplete,
     InvalidRequest,
     NotFound,
     PermissionDenied,
@@ -36,6 +39,8 @@ from headstart._results import (
     Stats,
     Status,
     StepDescription,
+    StepEstimate,
+    StepOrigin,
     StepReport,
     StepState,
     Tensor,
@@ -45,12 +50,15 @@ from headstart._security import Tls
 
 __all__ = [
     "Artifact",
+    "BlockingClient",
     "BridgingResults",
     "Cancelled",
+    "Computed",
     "DeadlineExceeded",
     "EagerPrecompute",
     "Embedding",
     "HeadstartError",
+    "Incomplete",
     "InvalidRequest",
     "Json",
     "NotFound",
@@ -66,11 +74,14 @@ __all__ = [
     "RunSummary",
     "ServiceError",
     "ServiceUnavailable",
+    "Source",
     "StartOutcome",
     "Started",
     "Stats",
     "Status",
     "StepDescription",
+    "StepEstimate",
+    "StepOrigin",
     "StepReport",
     "StepState",
     "Tensor",

@@ -26,6 +26,7 @@ _RETRIED_METHODS: Final = (
     "GetResults",
     "GetStatus",
     "CancelPrecompute",
+    "ReportStep",
     "ListPrecomputes",
     "ListPipelines",
     "GetStats",

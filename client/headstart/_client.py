@@ -15,6 +15,7 @@ import grpc.aio
 from headstart import _convert, _requests
 from headstart._channel import ChannelOption, endpoint
 from headstart._connection import Connection
+from headstart._get_or_compute import GetsOrComputes
 from headstart._results import (
     Cancelled,
     Json,
@@ -36,7 +37,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class PrecomputeClient:
+class PrecomputeClient(GetsOrComputes):
     """Talks to the Headstart service.
 
         async with PrecomputeClient() as headstart:
@@ -108,6 +109,7 @@ class PrecomputeClient:
             max_attempts=max_attempts,
             options=options,
         )
+        super().__init__()
         self._connection = Connection(settings, interceptors)
         self._namespace = namespace
         self._timeout = timeout
@@ -128,8 +130,10 @@ class PrecomputeClient:
     async def close(self, grace: float | None = None) -> None:
         """Close the connection for good; harmless when done twice.
 
-        Calls under way get `grace` seconds to end, then raise ServiceUnavailable.
+        Calls under way get `grace` seconds to end, then raise ServiceUnavailable. Reports that
+        `get_or_compute` left behind get half a second.
         """
+        await self._end_reports()
         await self._connection.close(grace)
 
     async def connect(self, timeout: float | None = None) -> None:

@@ -27,6 +27,8 @@ from headstart._results import (
     Stats,
     Status,
     StepDescription,
+    StepEstimate,
+    StepOrigin,
     StepReport,
     StepState,
     Tensor,
@@ -64,6 +66,13 @@ _STEP_STATES: Final[Mapping[int, StepState]] = {
 }
 
 
+_ORIGINS: Final[Mapping[int, StepOrigin]] = {
+    pb.STEP_ORIGIN_KEPT: StepOrigin.KEPT,
+    pb.STEP_ORIGIN_MEMOISED: StepOrigin.MEMOISED,
+    pb.STEP_ORIGIN_REPORTED: StepOrigin.REPORTED,
+}
+
+
 def status_from(number: int) -> PrecomputeStatus:
     """Convert a run's status."""
     return _known(_STATUSES, number, "run status")
@@ -92,6 +101,8 @@ def results_from(message: pb.GetResultsResponse) -> Results:
             error=report.error or None,
             elapsed=_elapsed(report, "elapsed", report.elapsed),
             attempts=report.attempts,
+            estimate=_estimate_from(report),
+            origin=_ORIGINS.get(report.origin, StepOrigin.COMPUTED),
         )
         for name, report in sorted(message.steps.items())
     }
@@ -276,6 +287,14 @@ def _time(
         return None
     value: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
     return value
+
+
+def _estimate_from(message: pb.StepReport) -> StepEstimate | None:
+    if not message.HasField("estimate"):
+        return None
+    p50 = _elapsed(message.estimate, "p50", message.estimate.p50)
+    p90 = _elapsed(message.estimate, "p90", message.estimate.p90)
+    return None if p50 is None or p90 is None else StepEstimate(p50=p50, p90=p90)
 
 
 def _elapsed(message: Message, field: str, duration: Duration) -> timedelta | None:

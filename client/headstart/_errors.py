@@ -6,6 +6,7 @@
     ├── ResourceExhausted    no room for another run: try again after `retry_after` seconds
     ├── ServiceUnavailable   nobody answers, or the service's store is away: `retry_after` likewise
     ├── DeadlineExceeded     no answer came in time
+    ├── Incomplete           get_or_compute's deadline came first: it has what there is
     ├── Unauthenticated      the service wants to know who calls
     ├── PermissionDenied     the service knows, and says no
     └── ServiceError         everything else: `error_id` finds it in the service's log
@@ -17,11 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from headstart import _details
+
+if TYPE_CHECKING:
+    from headstart._computed import Computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,17 @@ class ServiceUnavailable(HeadstartError):
 
 class DeadlineExceeded(HeadstartError):
     """No answer came before the call's timeout. The server may have done what was asked."""
+
+
+class Incomplete(HeadstartError):
+    """The deadline of `get_or_compute` came before some values: `computed` has the others."""
+
+    def __init__(self, message: str = "", computed: Computed | None = None) -> None:
+        super().__init__(message)
+        self.computed = computed
+        """What there is, and why the rest is not; None only in a copy that was unpickled bare."""
+        self.missing: tuple[str, ...] = () if computed is None else computed.missing
+        """The steps without a value, in the order of `fallback`."""
 
 
 class Unauthenticated(HeadstartError):

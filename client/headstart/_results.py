@@ -74,6 +74,29 @@ class RecipientType(StrEnum):
     """Claude Haiku too: its bridge is computed ahead."""
 
 
+class StepOrigin(StrEnum):
+    """Where a step's result comes from."""
+
+    COMPUTED = "computed"
+    """A worker computed it for this run."""
+    KEPT = "kept"
+    """From an earlier revision of the key."""
+    MEMOISED = "memoised"
+    """From another run of the same inputs."""
+    REPORTED = "reported"
+    """A caller computed it and handed it in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEstimate:
+    """When a step that has not ended is expected to end, counted from the answer."""
+
+    p50: timedelta
+    """In one case of two."""
+    p90: timedelta
+    """In nine cases of ten."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """How one step went."""
@@ -85,6 +108,10 @@ class StepReport:
     """How long all its attempts took together; None until it has ended."""
     attempts: int
     """How often it was tried."""
+    estimate: StepEstimate | None = None
+    """When it is expected to end; None once it has, and where nobody knows."""
+    origin: StepOrigin = StepOrigin.COMPUTED
+    """Where its result comes from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,11 +195,11 @@ class Announcement:
     """Something that happened to a run: what waiters wake up for and caches drop."""
 
     kind: str
-    """started, claimed, step, released, ended, cancelled or dropped."""
+    """started, claimed, step, reported, released, ended, cancelled or dropped."""
     key: RunKey
     revision: int
     steps: tuple[str, ...]
-    """With kind "step": the steps that ended."""
+    """With the kinds "step" and "reported": the steps that ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +208,24 @@ class Withdrawal:
 
     key: RunKey
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Callers have handed in results of these steps of a run: nobody need compute them any more."""
+
+    key: RunKey
+    revision: int
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to a report."""
+
+    accepted: bool
+    state: StepState | None
+    """The step's now; None where the run has no such step."""
 
 
 @dataclass(frozen=True, slots=True)

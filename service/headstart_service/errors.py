@@ -9,6 +9,7 @@
     ├── CapacityExhausted    there is no room now, for a run or for a call
     ├── StoreUnavailable     Redis did not answer in time
     ├── LeaseLost            a worker wrote for a run that is no longer its own
+    ├── StepsReported        a worker wrote steps that callers have reported meanwhile
     ├── LastTry              a worker may take the run only with nothing beside it
     ├── StepFailed           a step ended without a result, for a reason that callers may read
     └── StartupError         the operator must mend something before this process can serve
@@ -21,6 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .domain import StepRecord
 
 
 class HeadstartError(Exception):
@@ -94,6 +99,15 @@ class StoreUnavailable(HeadstartError):
 
 class LeaseLost(HeadstartError):
     """The run was replaced, cancelled or given to another worker: stop working on it."""
+
+
+class StepsReported(HeadstartError):
+    """Nothing was written: callers have reported these steps meanwhile, and their results stay."""
+
+    def __init__(self, records: Sequence[StepRecord]) -> None:
+        super().__init__(", ".join(record.name for record in records))
+        self.records = tuple(records)
+        """What is kept instead."""
 
 
 class LastTry(HeadstartError):

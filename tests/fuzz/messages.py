@@ -125,6 +125,14 @@ def _likely(name: str, any_value: SearchStrategy[Any]) -> SearchStrategy[Any]:
     )
 
 
+def _report() -> pb.ReportStepRequest:
+    report = pb.ReportStepRequest(namespace="games", key="k1", revision=1, step="nothing")
+    report.artifact.tensor.shape.append(2)
+    report.artifact.tensor.values.extend([0.5, 0.25])
+    report.elapsed.nanos = 1_000_000
+    return report
+
+
 def seeds() -> list[Call]:
     """Good requests of every method, to be mutated."""
     start = pb.StartPrecomputeRequest(key="k1", namespace="games", restart=True)
@@ -145,6 +153,7 @@ def seeds() -> list[Call]:
         ("WatchResults", pb.WatchResultsRequest(key="k1")),
         ("GetStatus", pb.GetStatusRequest(namespace="games", key="k1")),
         ("CancelPrecompute", pb.CancelPrecomputeRequest(key="k2")),
+        ("ReportStep", _report()),
         (
             "ListPrecomputes",
             pb.ListPrecomputesRequest(page_size=3, page_token=token, statuses=[3, 4]),

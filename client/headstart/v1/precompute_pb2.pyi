@@ -246,6 +246,34 @@ STEP_STATE_SKIPPED: StepState.ValueType  # 5
 """
 Global___StepState: _TypeAlias = StepState  # noqa: Y015
 
+class _StepOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_ORIGIN_UNSPECIFIED: _StepOrigin.ValueType  # 0
+    """Computed for this run."""
+    STEP_ORIGIN_KEPT: _StepOrigin.ValueType  # 1
+    """Kept from an earlier revision of the key."""
+    STEP_ORIGIN_MEMOISED: _StepOrigin.ValueType  # 2
+    """Taken from another run of the same inputs."""
+    STEP_ORIGIN_REPORTED: _StepOrigin.ValueType  # 3
+    """Handed in by a caller: see ReportStep."""
+
+class StepOrigin(_StepOrigin, metaclass=_StepOriginEnumTypeWrapper):
+    """Where a step's result comes from."""
+
+STEP_ORIGIN_UNSPECIFIED: StepOrigin.ValueType  # 0
+"""Computed for this run."""
+STEP_ORIGIN_KEPT: StepOrigin.ValueType  # 1
+"""Kept from an earlier revision of the key."""
+STEP_ORIGIN_MEMOISED: StepOrigin.ValueType  # 2
+"""Taken from another run of the same inputs."""
+STEP_ORIGIN_REPORTED: StepOrigin.ValueType  # 3
+"""Handed in by a caller: see ReportStep."""
+Global___StepOrigin: _TypeAlias = StepOrigin  # noqa: Y015
+
 @_typing.final
 class BridgingSpec(_message.Message):
     """A word-bridging game: the pipeline "bridging". Words are normalised: NFC, trimmed, inner spaces
@@ -683,6 +711,36 @@ class CustomResults(_message.Message):
 Global___CustomResults: _TypeAlias = CustomResults  # noqa: Y015
 
 @_typing.final
+class StepEstimate(_message.Message):
+    """When a step that has not ended is expected to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    P50_FIELD_NUMBER: _builtins.int
+    P90_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """From now until the step ends, in one case of two."""
+
+    @_builtins.property
+    def p90(self) -> _duration_pb2.Duration:
+        """The same in nine cases of ten."""
+
+    def __init__(
+        self,
+        *,
+        p50: _duration_pb2.Duration | None = ...,
+        p90: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["p50", b"p50", "p90", b"p90"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepEstimate: _TypeAlias = StepEstimate  # noqa: Y015
+
+@_typing.final
 class StepReport(_message.Message):
     """How one step of a run went."""
 
@@ -693,20 +751,32 @@ class StepReport(_message.Message):
     ELAPSED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     STARTED_US_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
     """Where the step is in its life."""
     error: _builtins.str
     """Why it failed or was skipped; empty otherwise. For people: do not rely on its text."""
     attempts: _builtins.int
-    """How often it was tried by the worker that ended it; 0 until it has ended."""
+    """How often it was tried by the worker that ended it; 0 until it has ended, and where a caller
+    has reported it.
+    """
     started_us: _builtins.int
     """When its first attempt began, in microseconds since the Unix epoch, by the store's clock. 0 until
-    then, and where it was skipped; before the run's own start where the step was kept from an
+    then, and where it was skipped or reported; before the run's own start where the step was kept from an
     earlier revision. No Timestamp: that takes half as much again, in every step that is kept.
     """
+    origin: Global___StepOrigin.ValueType
+    """Where its result comes from."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """How long it took, all its attempts together. Absent until it has ended."""
+
+    @_builtins.property
+    def estimate(self) -> Global___StepEstimate:
+        """When it is expected to end. Only in answers about steps that have not ended, and only where
+        there is something to go by.
+        """
 
     def __init__(
         self,
@@ -716,10 +786,12 @@ class StepReport(_message.Message):
         elapsed: _duration_pb2.Duration | None = ...,
         attempts: _builtins.int = ...,
         started_us: _builtins.int = ...,
+        estimate: Global___StepEstimate | None = ...,
+        origin: Global___StepOrigin.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1065,6 +1137,88 @@ class CancelPrecomputeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelPrecomputeResponse: _TypeAlias = CancelPrecomputeResponse  # noqa: Y015
+
+@_typing.final
+class ReportStepRequest(_message.Message):
+    """One step's result, computed by the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    BRIDGING_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
+    key: _builtins.str
+    """The run's key, as it was started. Required."""
+    revision: _builtins.int
+    """The revision that the result belongs to: 1 or more. Required."""
+    step: _builtins.str
+    """The step's name: one that the run's pipeline has. Required."""
+    @_builtins.property
+    def bridging(self) -> Global___BridgingResults:
+        """Of the pipeline "bridging": all of this step's fields, and no others. Numbers are finite."""
+
+    @_builtins.property
+    def artifact(self) -> Global___Artifact:
+        """Of any other pipeline."""
+
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """How long the caller took to compute it: 0 (the default) to 7 days."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        step: _builtins.str = ...,
+        bridging: Global___BridgingResults | None = ...,
+        artifact: Global___Artifact | None = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "bridging", b"bridging", "elapsed", b"elapsed", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "bridging", b"bridging", "elapsed", b"elapsed", "key", b"key", "namespace", b"namespace", "result", b"result", "revision", b"revision", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["bridging", "artifact"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ReportStepRequest: _TypeAlias = ReportStepRequest  # noqa: Y015
+
+@_typing.final
+class ReportStepResponse(_message.Message):
+    """What a report did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.bool
+    """Whether the result was kept as the step's."""
+    state: Global___StepState.ValueType
+    """The step's state after this call, in the revision that the key has now. Unspecified if that has
+    no such step.
+    """
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.bool = ...,
+        state: Global___StepState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportStepResponse: _TypeAlias = ReportStepResponse  # noqa: Y015
 
 @_typing.final
 class ListPrecomputesRequest(_message.Message):

@@ -61,6 +61,11 @@ class PrecomputeServiceStub:
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.SerializeToString,
                 response_deserializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.FromString,
                 _registered_method=True)
+        self.ReportStep = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/ReportStep',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.ReportStepRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.ReportStepResponse.FromString,
+                _registered_method=True)
         self.ListPrecomputes = channel.unary_unary(
                 '/headstart.v1.PrecomputeService/ListPrecomputes',
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.ListPrecomputesRequest.SerializeToString,
@@ -148,6 +153,21 @@ class PrecomputeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportStep(self, request, context):
+        """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
+        the worker stops its own try of that step, and whoever waits for it gets it at once.
+
+        Idempotent: a repetition answers `accepted` false. The first result of a step is kept, be it a
+        worker's or a caller's. `accepted` is false too, and nothing changes, when the run has ended,
+        when the key has another `revision` by now, or when a step that this one needs has no result
+        yet: what a step was made of must be what is kept. The result must be what the run's inputs
+        give; only its form is checked. It can be read by whoever may read the run, and is never used
+        for other keys. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb: write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPrecomputes(self, request, context):
         """Lists what is kept, ordered by namespace and key, page by page. With partitions, each one's
         runs in their order.
@@ -202,6 +222,11 @@ def add_PrecomputeServiceServicer_to_server(servicer, server):
                     servicer.CancelPrecompute,
                     request_deserializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.FromString,
                     response_serializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.SerializeToString,
+            ),
+            'ReportStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportStep,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.ReportStepRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.ReportStepResponse.SerializeToString,
             ),
             'ListPrecomputes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPrecomputes,
@@ -356,6 +381,33 @@ class PrecomputeService:
             '/headstart.v1.PrecomputeService/CancelPrecompute',
             headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.SerializeToString,
             headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/ReportStep',
+            headstart_dot_v1_dot_precompute__pb2.ReportStepRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.ReportStepResponse.FromString,
             options,
             channel_credentials,
             insecure,

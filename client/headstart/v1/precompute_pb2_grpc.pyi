@@ -152,6 +152,17 @@ class PrecomputeServiceStub:
     with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
     write.
     """
+    ReportStep: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]
+    """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
+    the worker stops its own try of that step, and whoever waits for it gets it at once.
+
+    Idempotent: a repetition answers `accepted` false. The first result of a step is kept, be it a
+    worker's or a caller's. `accepted` is false too, and nothing changes, when the run has ended,
+    when the key has another `revision` by now, or when a step that this one needs has no result
+    yet: what a step was made of must be what is kept. The result must be what the run's inputs
+    give; only its form is checked. It can be read by whoever may read the run, and is never used
+    for other keys. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb: write.
+    """
     ListPrecomputes: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ListPrecomputesRequest, _precompute_pb2.ListPrecomputesResponse]
     """Lists what is kept, ordered by namespace and key, page by page. With partitions, each one's
     runs in their order.
@@ -219,6 +230,17 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
     with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
     write.
+    """
+    ReportStep: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]  # type: ignore[assignment]
+    """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
+    the worker stops its own try of that step, and whoever waits for it gets it at once.
+
+    Idempotent: a repetition answers `accepted` false. The first result of a step is kept, be it a
+    worker's or a caller's. `accepted` is false too, and nothing changes, when the run has ended,
+    when the key has another `revision` by now, or when a step that this one needs has no result
+    yet: what a step was made of must be what is kept. The result must be what the run's inputs
+    give; only its form is checked. It can be read by whoever may read the run, and is never used
+    for other keys. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb: write.
     """
     ListPrecomputes: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ListPrecomputesRequest, _precompute_pb2.ListPrecomputesResponse]  # type: ignore[assignment]
     """Lists what is kept, ordered by namespace and key, page by page. With partitions, each one's
@@ -314,6 +336,23 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
         with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
         write.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportStep(
+        self,
+        request: _precompute_pb2.ReportStepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.ReportStepResponse, _abc.Awaitable[_precompute_pb2.ReportStepResponse]]:
+        """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
+        the worker stops its own try of that step, and whoever waits for it gets it at once.
+
+        Idempotent: a repetition answers `accepted` false. The first result of a step is kept, be it a
+        worker's or a caller's. `accepted` is false too, and nothing changes, when the run has ended,
+        when the key has another `revision` by now, or when a step that this one needs has no result
+        yet: what a step was made of must be what is kept. The result must be what the run's inputs
+        give; only its form is checked. It can be read by whoever may read the run, and is never used
+        for other keys. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb: write.
         """
 
     @_abc_1.abstractmethod

@@ -146,6 +146,11 @@ def status(value: Status) -> pb.PrecomputeStatus.ValueType:
     return _STATUS[value]
 
 
+def step_state(value: StepState | None) -> pb.StepState.ValueType:
+    """A step's state as its message's number."""
+    return pb.STEP_STATE_UNSPECIFIED if value is None else PROTO_STATE[value]
+
+
 def statuses(numbers: Sequence[int], into: list[Violation]) -> list[Status]:
     """The statuses that a list is limited to; none given means all."""
     if too_many := repeated_violations("statuses", numbers):

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..domain import Cancelled, RunKey, RunPlan, RunSummary, Snapshot, Started, Stats, Status
+from ..domain import (
+    Cancelled,
+    Report,
+    RunKey,
+    RunPlan,
+    RunSummary,
+    Snapshot,
+    Started,
+    Stats,
+    Status,
+    StepRecord,
+)
 
 
 class RunStore(Protocol):
@@ -25,6 +36,12 @@ class RunStore(Protocol):
 
     async def cancel(self, key: RunKey) -> Cancelled:
         """End a run. Raises RunNotFound."""
+        ...
+
+    async def report(
+        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+    ) -> Report:
+        """Keep a caller's result of a step, if it is still wanted. Raises RunNotFound."""
         ...
 
     async def list(

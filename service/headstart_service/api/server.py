@@ -166,6 +166,7 @@ def _handlers(
             unary("StartPrecompute", s.start_precompute, pb.StartPrecomputeRequest, writes),
             unary("GetStatus", s.get_status, pb.GetStatusRequest, reads),
             unary("CancelPrecompute", s.cancel_precompute, pb.CancelPrecomputeRequest, writes),
+            unary("ReportStep", s.report_step, pb.ReportStepRequest, writes),
             unary("ListPrecomputes", s.list_precomputes, pb.ListPrecomputesRequest, lists),
             unary("ListPipelines", s.list_pipelines, pb.ListPipelinesRequest, known),
             unary("GetStats", s.get_stats, pb.GetStatsRequest, lists),

@@ -1,4 +1,4 @@
-"""The eight methods: each validates, converts, calls and converts back."""
+"""The nine methods: each validates, converts, calls and converts back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..domain import DEFAULT_NAMESPACE, RunKey, RunPlan, Started, Status
 from ..engine.fields import fields
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
-from . import convert
+from . import convert, reported
 from .answer import Answer
 from .observe import CallObserver, CallObservers
 from .ports import RunStore
@@ -146,6 +146,31 @@ class PrecomputeServicer:
             cancelled=cancelled.cancelled,
             status=convert.status(cancelled.status),
             revision=cancelled.revision,
+        )
+
+    async def report_step(self, request: pb.ReportStepRequest, _: Context) -> pb.ReportStepResponse:
+        """Keep a result that the caller has computed."""
+        violations: list[Violation] = []
+        key = convert.run_key(request.namespace, request.key)
+        violations += key.violations()
+        elapsed = convert.seconds(request, "elapsed", 0, convert.MAX_TTL, 0.0, violations)
+        violations += reported.violations(request)
+        convert.refuse(violations)
+        # What it is a step of: should the key stand for another run by then, that is not touched.
+        name = (await self._store.status(key)).summary.pipeline
+        pipeline = self._registry.require(name, "step")
+        if request.ByteSize() > _LARGE:
+            record = await asyncio.to_thread(reported.record, request, pipeline, elapsed)
+        else:
+            record = reported.record(request, pipeline, elapsed)
+        needs = pipeline.needs(pipeline.by_name[request.step])
+        report = await self._store.report(key, request.revision, name, needs, record)
+        if report.accepted:
+            self._reader.outdate(key)
+            told = fields("step.reported", key, revision=request.revision, step=request.step)
+            log.info("%s %s reported by a caller", key, request.step, extra=told)
+        return pb.ReportStepResponse(
+            accepted=report.accepted, state=convert.step_state(report.state)
         )
 
     async def list_precomputes(

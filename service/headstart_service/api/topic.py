@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from ..domain import Announcement, RunKey
 from .answer import Answer
 
+_STEPWISE = frozenset({"step", "reported"})
+"""What tells which steps have ended."""
 _FOR_WATCHERS = frozenset({"claimed", "released"})
 """What no one waits for, and only those want to see who watch every change."""
 
@@ -98,7 +100,7 @@ class Topic:
             return any(waiter.steps is None for waiter in self.particular)
         if announcement.kind == "started":
             return self.answer is not None  # else the first look is under way: see settle
-        if announcement.kind != "step" or self.looked < 0:
+        if announcement.kind not in _STEPWISE or self.looked < 0:
             return True  # or, during the first look, it may be what a waiter to come waits for
         ended = announcement.steps
         return any(w.steps is None or not w.steps.isdisjoint(ended) for w in self.particular)

@@ -30,10 +30,15 @@ def report_fragment(
     elapsed: float | None = None,
     attempts: int = 0,
     started_us: int = 0,
+    origin: pb.StepOrigin.ValueType = pb.STEP_ORIGIN_UNSPECIFIED,
 ) -> bytes:
     """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds."""
     report = pb.StepReport(
-        state=PROTO_STATE[state], error=error, attempts=attempts, started_us=started_us
+        state=PROTO_STATE[state],
+        error=error,
+        attempts=attempts,
+        started_us=started_us,
+        origin=origin,
     )
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))

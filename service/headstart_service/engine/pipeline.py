@@ -5,7 +5,7 @@ Declaring one imports nothing heavy, so that the API process can validate and pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Protocol
@@ -70,6 +70,15 @@ class Pipeline:
     def needs(self, step: Step) -> tuple[str, ...]:
         """The steps whose values `step` takes."""
         return tuple(p for p in step.parameters if p in self.by_name)
+
+    def dependants(self, names: Iterable[str]) -> set[str]:
+        """The steps that take what these give, directly or through others."""
+        found: set[str] = set()
+        sources = set(names)
+        for name in self.order:
+            if not found.union(sources).isdisjoint(self.needs(self.by_name[name])):
+                found.add(name)
+        return found
 
     def providers(self) -> set[str]:
         """The names of everything that a worker must provide for this pipeline."""

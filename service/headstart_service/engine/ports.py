@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from ..domain import Claim, Job, Lease, Status, StepRecord, Withdrawal, WorkerState
+from ..domain import Claim, Job, Lease, Reported, Status, StepRecord, Withdrawal, WorkerState
 
 
 class RunLedger(Protocol):
     """Where one run's progress is written, fenced by its lease.
 
-    Both raise LeaseLost when the lease no longer holds.
+    Both raise LeaseLost when the lease no longer holds, and StepsReported, having written nothing,
+    when callers have reported some of these steps.
     """
 
     async def commit(
@@ -74,6 +75,6 @@ class JobQueue(RunLedger, Protocol):
         """Take this worker off the queue, and put back what was delivered but not claimed."""
         ...
 
-    def withdrawals(self) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal]]:
-        """The runs that were cancelled or replaced, as it happens; may miss some."""
+    def withdrawals(self) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported]]:
+        """Runs that were cancelled or replaced, steps that were reported; may miss some."""
         ...

@@ -6,15 +6,16 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..domain import Claim, Status, StepRecord, StepState
-from ..errors import HeadstartError, StepFailed
+from ..errors import HeadstartError, StepFailed, StepsReported
 from .fragments import report_fragment
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
 from .ports import RunLedger
+from .reports import Reports
 from .step import DIGEST_PARAMETER, Step
 
 log = logging.getLogger(__name__)
@@ -29,13 +30,16 @@ async def run(
     providers: Mapping[str, Any],
     ledger: RunLedger,
     observer: WorkObserver | None = None,
+    reports: Reports | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
-    Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
-    progress cannot be kept; either way no step of it is left running.
+    Steps of which `reports` tells are taken from their callers. Returns the end status. Raises
+    LeaseLost when the run was taken away, StoreUnavailable when its progress cannot be kept; either
+    way no step of it is left running.
     """
-    return await _Run(claim, pipeline, providers, ledger, observer or WorkObservers()).to_end()
+    made = _Run(claim, pipeline, providers, ledger, observer or WorkObservers())
+    return await made.to_end(reports or Reports())
 
 
 class _Run:
@@ -62,30 +66,39 @@ class _Run:
         self._ledger = ledger
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self._digests = pipeline.step_digests(self._inputs)
-        self._kept = claim.ended
+        self._kept = dict(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._values: dict[str, Any] = {}
         self._waiting = [name for name in self._digests if name not in claim.ended]
         self._running: set[str] = set()
         self._unshown: list[str] = []
         self._unwritten: list[StepRecord] = []
-        self._failure = ""
+        self._failures: dict[str, str] = {}
+        self._reported: set[str] = set()
         self._finished = False
         self._began = time.monotonic()
         self._starts: dict[str, int] = {}
         self._writing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def to_end(self) -> Status:
+    @property
+    def _failure(self) -> str:
+        """Why the run has failed, if it has."""
+        return next(iter(self._failures.values()), "")
+
+    async def to_end(self, reports: Reports) -> Status:
         try:
-            async with asyncio.TaskGroup() as group:
-                self._advance(group)
-                if self._running:
-                    # A step that ends sooner is never shown as running: that saves a write.
-                    await asyncio.wait(
-                        self._tasks, timeout=_SHOW_AFTER, return_when=asyncio.FIRST_COMPLETED
-                    )
-                await self._write()
+            with reports.told_to(self._hear):
+                async with asyncio.TaskGroup() as self._group:
+                    self._advance(self._group)
+                    if self._running:
+                        # A step that ends sooner is never shown as running: that saves a write.
+                        await asyncio.wait(
+                            self._tasks.values(),
+                            timeout=_SHOW_AFTER,
+                            return_when=asyncio.FIRST_COMPLETED,
+                        )
+                    await self._write()
         except BaseExceptionGroup as errors:
             expected = errors.subgroup(HeadstartError)
             if expected is None:
@@ -98,6 +111,8 @@ class _Run:
         outcome = Outcome()
         with self._observer.step(self._claim, step.name, outcome):
             record = await self._attempt(step, outcome)
+        if self._tasks.get(step.name) is not asyncio.current_task():
+            return  # it was to stop, since another result was taken, and did not
         self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)
@@ -109,29 +124,73 @@ class _Run:
     async def _write(self) -> None:
         """Write what ended and what runs now; end the run when nothing does."""
         async with self._writing:
-            if self._finished:
-                return
-            ended, self._unwritten = self._unwritten, []
-            shown = [name for name in self._unshown if name in self._running]
-            self._unshown = []
-            if self._failure or not self._running:
-                self._finished = True
-                await self._finish(ended)
-            elif ended or shown:
-                running = [
-                    _record(name, StepState.RUNNING, started_us=self._starts[name])
-                    for name in shown
-                ]
-                await self._ledger.commit(self._lease, ended, running)
+            while not self._finished:
+                ended, self._unwritten = self._unwritten, []
+                shown = [name for name in self._unshown if name in self._running]
+                self._unshown = []
+                try:
+                    await self._write_now(ended, shown)
+                except StepsReported as taken:
+                    # Nothing was written. What is still ours goes with the next attempt.
+                    self._unwritten[:0] = ended
+                    self._unshown[:0] = shown
+                    self._adopt(taken.records)
+                else:
+                    return
+
+    async def _write_now(self, ended: list[StepRecord], shown: list[str]) -> None:
+        if self._failure or not self._running:
+            await self._finish(ended)
+            self._finished = True
+            for task in self._tasks.values():
+                if task is not asyncio.current_task():
+                    task.cancel()
+            return
+        # Showing a step that was reported is refused with its result: so it is asked for.
+        reported, self._reported = self._reported - self._states.keys(), set()
+        shown = [*shown, *reported.difference(shown)]
+        if ended or shown:
+            running = [
+                _record(name, StepState.RUNNING, started_us=self._starts.get(name, 0))
+                for name in shown
+            ]
+            await self._ledger.commit(self._lease, ended, running)
 
     async def _finish(self, ended: list[StepRecord]) -> None:
         if self._failure:
-            for task in self._tasks - {asyncio.current_task()}:
-                task.cancel()
-            ended.extend(self._abandoned())
+            ended = [*ended, *self._abandoned()]
             await self._ledger.finish(self._lease, ended, Status.FAILED, self._failure)
         else:
             await self._ledger.finish(self._lease, ended, Status.COMPLETED, "")
+
+    def _hear(self, steps: Sequence[str]) -> None:
+        """Callers have reported these steps: take them as soon as the write under way is over."""
+        self._reported.update(name for name in steps if name in self._digests)
+        writing = self._write()
+        try:
+            self._group.create_task(writing, name=f"{self._lease.job.key} reports")
+        except RuntimeError:  # the run is being stopped
+            writing.close()
+
+    def _adopt(self, records: Sequence[StepRecord]) -> None:
+        """Go on with results that callers have reported, and redo what was made of our own."""
+        taken = {record.name: record for record in records}
+        self._kept |= taken
+        # None of it was written: a step is written before, or with, what was made of it.
+        undone = self._pipeline.dependants(taken) - self._kept.keys()
+        for name in undone | taken.keys():
+            task = self._tasks.pop(name, None)
+            if task is not None and name in self._running:
+                task.cancel()
+            self._running.discard(name)
+            self._values.pop(name, None)
+            self._states.pop(name, None)
+            self._failures.pop(name, None)
+        self._unwritten = [r for r in self._unwritten if r.name not in undone | taken.keys()]
+        self._states |= {name: record.state for name, record in taken.items()}
+        settled = self._states.keys() | self._running
+        self._waiting = [name for name in self._digests if name not in settled]
+        self._advance(self._group)
 
     def _advance(self, group: asyncio.TaskGroup) -> None:
         """Start every step that can start now, and skip every one that never can."""
@@ -152,7 +211,7 @@ class _Run:
                 task = group.create_task(
                     self._one(group, step), name=f"{self._lease.job.key} {name}"
                 )
-                self._tasks.add(task)
+                self._tasks[name] = task
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
@@ -162,8 +221,8 @@ class _Run:
         return self._claim.at_us + round((time.monotonic() - self._began) * 1e6)
 
     def _fail_if_required(self, step: Step, reason: str) -> None:
-        if step.required and not self._failure:
-            self._failure = f"{step.name}: {reason}"
+        if step.required:
+            self._failures[step.name] = f"{step.name}: {reason}"
 
     def _abandoned(self) -> list[StepRecord]:
         """What will never end because a required step failed."""

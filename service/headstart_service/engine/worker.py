@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..domain import Claim, Job, Lease, RunKey, Status, WorkerState
+from ..domain import Claim, Job, Lease, Reported, RunKey, Status, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .fields import fields
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
 from .ports import JobQueue, RunLedger
 from .registry import Registry
+from .reports import Reports
 from .runner import run
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Worker:
         self._lonely: set[Job] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs: dict[Lease, tuple[Claim, Outcome, asyncio.Task[Status]]] = {}
+        self._reports: dict[Lease, Reports] = {}
         self._stopping = asyncio.Event()
         self._handing_on = False
         self._started_us = time.time_ns() // 1000
@@ -238,12 +240,13 @@ class Worker:
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
         outcome = Outcome()
-        task = asyncio.create_task(self._execute(claim, outcome), name=name)
+        reports = self._reports[lease] = Reports()
+        task = asyncio.create_task(self._execute(claim, outcome, reports), name=name)
         self._runs[lease] = claim, outcome, task
         try:
             await asyncio.wait({task})
         finally:
-            del self._runs[lease]
+            del self._runs[lease], self._reports[lease]
             task.cancel()
             await asyncio.wait({task})
         if task.cancelled() and self._handing_on:
@@ -253,10 +256,10 @@ class Worker:
                 # The lease runs out, and whoever reclaims the job keeps the committed steps.
                 task.result()
 
-    async def _execute(self, claim: Claim, outcome: Outcome) -> Status:
+    async def _execute(self, claim: Claim, outcome: Outcome, reports: Reports) -> Status:
         with self._observer.run(claim, outcome):
             try:
-                status = await self._to_end(claim, outcome)
+                status = await self._to_end(claim, outcome, reports)
             except asyncio.CancelledError:
                 outcome.state = "handed_on" if self._handing_on else "stopped"
                 raise
@@ -266,7 +269,7 @@ class Worker:
             outcome.state = status.value
             return status
 
-    async def _to_end(self, claim: Claim, outcome: Outcome) -> Status:
+    async def _to_end(self, claim: Claim, outcome: Outcome, reports: Reports) -> Status:
         lease = claim.lease
         pipeline = self._registry.find(claim.pipeline)
         try:
@@ -274,7 +277,9 @@ class Worker:
                 reason = f"this worker has no pipeline {claim.pipeline}"
             else:
                 try:
-                    return await run(claim, pipeline, self._providers, self._ledger, self._observer)
+                    return await run(
+                        claim, pipeline, self._providers, self._ledger, self._observer, reports
+                    )
                 except (LeaseLost, StoreUnavailable):
                     raise
                 except Exception:
@@ -310,11 +315,20 @@ class Worker:
         while True:
             try:
                 async with self._queue.withdrawals() as withdrawals:
-                    async for withdrawn in withdrawals:
-                        self._stop_older(withdrawn.key, withdrawn.revision)
+                    async for heard in withdrawals:
+                        if isinstance(heard, Reported):
+                            self._tell(heard)
+                        else:
+                            self._stop_older(heard.key, heard.revision)
             except StoreUnavailable as error:
                 log.debug("no withdrawals: %s", error)
                 await asyncio.sleep(_POLL)
+
+    def _tell(self, reported: Reported) -> None:
+        """Let the run that computes these steps know that it need not."""
+        for lease, (claim, _, _) in list(self._runs.items()):
+            if lease.job.key == reported.key and claim.revision == reported.revision:
+                self._reports[lease].tell(reported.steps)
 
     def _stop_older(self, key: RunKey, revision: int) -> None:
         for lease, (claim, _, _) in list(self._runs.items()):

@@ -18,6 +18,7 @@ from ..domain import (
     Claim,
     Job,
     Lease,
+    Reported,
     Status,
     StepRecord,
     StepState,
@@ -25,7 +26,7 @@ from ..domain import (
     WorkerState,
 )
 from ..engine.fields import fields
-from ..errors import LastTry, LeaseLost, RecordDamaged, StoreUnavailable
+from ..errors import LastTry, LeaseLost, RecordDamaged, StepsReported, StoreUnavailable
 from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
@@ -182,13 +183,13 @@ class RedisJobQueue:
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
     ) -> None:
-        """Keep ended steps and show running ones. Raises LeaseLost."""
+        """Keep ended steps and show running ones. Raises LeaseLost and StepsReported."""
         await self._write(lease, ended, running, "", "")
 
     async def finish(
         self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
     ) -> None:
-        """Keep ended steps and end the run. Raises LeaseLost."""
+        """Keep ended steps and end the run. Raises LeaseLost and StepsReported."""
         await self._write(lease, ended, (), status.value, error)
 
     async def _write(
@@ -219,6 +220,11 @@ class RedisJobQueue:
         )
         if not held:
             raise LeaseLost(str(lease.job.key))
+        if isinstance(held, list):
+            taken = [
+                _step(field, value) for field, value in zip(held[::2], held[1::2], strict=True)
+            ]
+            raise StepsReported(taken)
 
     async def renew(self, leases: Sequence[Lease], worker: str) -> list[Lease]:
         """Renew all at once; those that no longer hold come back."""
@@ -280,8 +286,8 @@ class RedisJobQueue:
         await self._call(partial(self._beat, worker, "", 0))
 
     @asynccontextmanager
-    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal]]:
-        """Runs that were cancelled or replaced."""
+    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported]]:
+        """Runs that were cancelled or replaced, and steps that callers have reported."""
         channels = [keys.events for keys in self._keys]
         async with subscription(self._blocking, channels) as announcements:
             yield _withdrawals(announcements)
@@ -331,12 +337,14 @@ class RedisJobQueue:
 
 async def _withdrawals(
     announcements: AsyncIterator[Announcement],
-) -> AsyncIterator[Withdrawal]:
+) -> AsyncIterator[Withdrawal | Reported]:
     async for announcement in announcements:
         if announcement.kind == "started":
             yield Withdrawal(announcement.key, announcement.revision)
         elif announcement.kind == "cancelled":
             yield Withdrawal(announcement.key, announcement.revision + 1)
+        elif announcement.kind == "reported":
+            yield Reported(announcement.key, announcement.revision, announcement.steps)
 
 
 def _job(partition: int, entry: bytes, fields: Any) -> Job:
@@ -344,6 +352,12 @@ def _job(partition: int, entry: bytes, fields: Any) -> Job:
     run = fields.get(b"run", entry).decode()
     key = from_member(fields[b"member"].decode())
     return Job(partition, entry.decode(), key, run)
+
+
+def _step(field: bytes, value: bytes) -> StepRecord:
+    """A step as its field holds it. Raises ValueError or LookupError for a damaged one."""
+    state = StepState(chr(value[0]))
+    return StepRecord(field.decode().removeprefix("s:"), state, value[1:])
 
 
 def _claim(job: Job, reply: Reply) -> Claim:
@@ -357,9 +371,8 @@ def _claim(job: Job, reply: Reply) -> Claim:
         if field == b"trace":
             trace = value.decode(errors="replace")
             continue
-        name = field.decode().removeprefix("s:")
-        state = StepState(chr(value[0]))
-        if not state.ended:
-            raise ValueError(f"{name} has not ended")
-        ended[name] = StepRecord(name, state, value[1:])
+        step = _step(field, value)
+        if not step.state.ended:
+            raise ValueError(f"{step.name} has not ended")
+        ended[step.name] = step
     return Claim(Lease(job, attempt), revision, pipeline.decode(), inputs, ended, at_us, trace)

@@ -10,6 +10,7 @@ from ..domain import (
     Cancelled,
     Look,
     Outcome,
+    Report,
     RunKey,
     RunPlan,
     RunSummary,
@@ -17,6 +18,7 @@ from ..domain import (
     Started,
     Stats,
     Status,
+    StepRecord,
     StepState,
     WorkerState,
 )
@@ -208,6 +210,27 @@ class RedisStore:
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
+
+    async def report(
+        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+    ) -> Report:
+        """Keep a step's result that a caller has computed, if it is still wanted.
+
+        Raises RunNotFound.
+        """
+        reply = await self._scripts.report(
+            self._keys(key),
+            key,
+            *needs,
+            revision=revision,
+            pipeline=pipeline,
+            step=record.name,
+            value=record.state.value.encode() + record.fragment,
+        )
+        if not reply:
+            raise RunNotFound(key.namespace, key.key)
+        accepted, letter = reply
+        return Report(bool(accepted), _STATES[letter[0]] if letter else None)
 
     async def list(
         self,

@@ -160,7 +160,10 @@ class Scripts:
         error_text: str,
         failure_ttl_us: int,
     ) -> Reply:
-        """Keep ended steps, show running ones and, with an end status, end the run. Fenced."""
+        """Keep ended steps, show running ones and, with an end status, end the run. Fenced.
+
+        Nothing of it where a caller has reported one of these steps.
+        """
         return _in_lua()
 
     @_lua
@@ -206,6 +209,20 @@ class Scripts:
         self, keys: PartitionKeys, run: RunKey | None, *, failure_ttl_us: int
     ) -> Reply:
         """End a live run as cancelled."""
+        return _in_lua()
+
+    @_lua
+    async def report(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *needs: str,
+        revision: int,
+        pipeline: str,
+        step: str,
+        value: bytes,
+    ) -> Reply:
+        """Keep a step's result that a caller has computed, if the run still wants it."""
         return _in_lua()
 
     @_lua

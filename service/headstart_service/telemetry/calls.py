@@ -17,7 +17,7 @@ from .figures import SECONDS, Counter, Histogram, Spread
 
 _METHODS = (
     *("StartPrecompute", "GetResults", "WatchResults", "GetStatus", "CancelPrecompute"),
-    *("ListPrecomputes", "ListPipelines", "GetStats"),
+    *("ReportStep", "ListPrecomputes", "ListPipelines", "GetStats"),
 )
 _CODES = ("OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "RESOURCE_EXHAUSTED")
 """Told from the beginning, as 0: those that alerts look at. The others are callers' doing."""

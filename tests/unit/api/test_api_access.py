@@ -71,6 +71,7 @@ READS = {
 WRITES = {
     "StartPrecompute": pb.StartPrecomputeRequest,
     "CancelPrecompute": pb.CancelPrecomputeRequest,
+    "ReportStep": pb.ReportStepRequest,
 }
 LISTS = {"ListPrecomputes": pb.ListPrecomputesRequest, "GetStats": pb.GetStatsRequest}
 KEYS = ("a", "b")

@@ -154,6 +154,7 @@ async def test_reflection_lists_the_service_and_its_methods(served: Served) -> N
         "WatchResults",
         "GetStatus",
         "CancelPrecompute",
+        "ReportStep",
         "ListPrecomputes",
         "ListPipelines",
         "GetStats",

@@ -148,6 +148,9 @@ async def test_a_wrong_namespace_is_told_by_every_method(namespace: str) -> None
         "watch_results": pb.WatchResultsRequest(**keyed),
         "get_status": pb.GetStatusRequest(**keyed),
         "cancel_precompute": pb.CancelPrecomputeRequest(**keyed),
+        "report_step": pb.ReportStepRequest(
+            **keyed, revision=1, step="a", artifact=pb.Artifact(data=b"x")
+        ),
         "list_precomputes": pb.ListPrecomputesRequest(**named),
         "get_stats": pb.GetStatsRequest(**named),
     }

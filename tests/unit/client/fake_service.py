@@ -175,6 +175,9 @@ class FakeService(PrecomputeServiceServicer):
     async def CancelPrecompute(self, request: Any, context: Any) -> Any:
         return await self._answer("CancelPrecompute", request, context)
 
+    async def ReportStep(self, request: Any, context: Any) -> Any:
+        return await self._answer("ReportStep", request, context)
+
     async def ListPrecomputes(self, request: Any, context: Any) -> Any:
         return await self._answer("ListPrecomputes", request, context)
 

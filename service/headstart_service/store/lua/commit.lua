@@ -1,7 +1,9 @@
 -- Keeps the steps that ended, shows the steps that now run and, with an `end_status`, ends the run,
 -- takes its job off the queue and starts its TTL. All of it or, when the lease no longer holds, none.
 -- Arguments after the named ones: field, value, field, value, …
--- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing.
+-- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing. A step that a caller
+-- has reported meanwhile is never overwritten: then nothing is kept, and the reply is the fields of
+-- those steps as they are, {field, value, …}.
 
 local r = load(record)
 if not r or r.run ~= run_id or r.attempt ~= tonumber(attempt) then
@@ -10,6 +12,19 @@ end
 if r.status ~= 'in_progress' then
   -- The answer to the same call was lost, and this is its repetition; or the run was cancelled.
   return (end_status ~= '' and r.status == end_status) and 1 or 0
+end
+
+local reported = {}
+local given = {...}
+for i = 1, #given, 2 do
+  local old = redis.call('HGET', record, given[i])
+  if old and old ~= given[i + 1] and string.find(old, '^[CFS]') then
+    reported[#reported + 1] = given[i]
+    reported[#reported + 1] = old
+  end
+end
+if #reported > 0 then
+  return reported
 end
 
 -- Who commits has had the answer to its claim. One field less, and the hash stays a size smaller.

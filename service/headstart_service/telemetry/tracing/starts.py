@@ -10,6 +10,7 @@ from opentelemetry.trace import SpanKind, Tracer
 from ...domain import (
     Cancelled,
     Outcome,
+    Report,
     RunKey,
     RunPlan,
     RunSummary,
@@ -17,6 +18,7 @@ from ...domain import (
     Started,
     Stats,
     Status,
+    StepRecord,
 )
 from .context import as_text, from_text
 from .recent import RecentStarts
@@ -44,6 +46,12 @@ class Store(Protocol):
 
     async def cancel(self, key: RunKey) -> Cancelled:
         """End a run."""
+        ...
+
+    async def report(
+        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+    ) -> Report:
+        """Keep a caller's result of a step."""
         ...
 
     async def list(
@@ -98,6 +106,12 @@ class TracedStore:
     async def cancel(self, key: RunKey) -> Cancelled:
         """As the store's."""
         return await self._store.cancel(key)
+
+    async def report(
+        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+    ) -> Report:
+        """As the store's."""
+        return await self._store.report(key, revision, pipeline, needs, record)
 
     async def list(
         self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int

@@ -1,0 +1,169 @@
+"""`get_or_compute` of the asyncio client, and the reports that it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from headstart import _convert, _requests
+from headstart._computed import Computed
+from headstart._connection import Connection
+from headstart._errors import HeadstartError
+from headstart._graph import Fallbacks
+from headstart._live import Computation, Experience
+from headstart._results import Results
+from headstart._values import report_request
+
+logger = logging.getLogger("headstart")
+
+# More reports than these at a time are left out: they are a courtesy to others.
+_MOST_REPORTS: Final = 16
+# In seconds: how long the service may take for one, and for all that are left at the end.
+_REPORT_LIMIT: Final = 2.0
+_LAST_REPORTS: Final = 0.5
+# A day: more than any wait for a value makes sense.
+_LONGEST: Final = 86_400.0
+
+
+class GetsOrComputes:
+    """What `PrecomputeClient` adds to its calls."""
+
+    _connection: Connection
+    _namespace: str
+
+    def __init__(self) -> None:
+        self._experience = Experience()
+        self._reports: set[asyncio.Task[bool]] = set()
+
+    async def get_or_compute(
+        self,
+        key: str,
+        deadline: float | timedelta,
+        fallback: Mapping[str, Callable[..., Awaitable[Any]]],
+        *,
+        report: bool = False,
+        budget: float = 0.025,
+        min_revision: int = 0,
+        namespace: str | None = None,
+    ) -> Computed:
+        """Return every step's value: the service's if it is there in time, else computed here.
+
+            async def null_samples(embed_endpoints):
+                return await draw(embed_endpoints["anchor_embedding"], ...)
+
+            computed = await headstart.get_or_compute(
+                "game-1", 10.0, {"embed_endpoints": embed, "null_samples": null_samples}
+            )
+            computed.values["null_samples"], computed.sources["null_samples"]
+
+        The service is asked once, and has `budget` seconds to answer; a computation then begins
+        here for each step that is missing, as soon as there is what it needs, all at the same
+        time. Meanwhile the service's own result is still taken if it comes first, and the
+        computation is cancelled. It begins later only where waiting is expected to be faster:
+
+        - The service estimates when a step will be there. If nine in ten such steps would be there
+          sooner than computing takes here, with what the step needs and is missing, it is waited
+          for that long. What computing takes is the median of the last 31 times in this client.
+        - As long as that is not known, only a step that is expected within the budget is waited
+          for. A step for which there is no estimate is not waited for.
+
+        So the call takes at most `budget` longer than computing everything here; if a step was
+        waited for, and did not come, at most twice as long. After three calls in a row in which the
+        service failed or was too late to be of use, it is not asked for half a second; then one
+        call asks, and if that fails too, the pause grows, up to 5 s.
+
+        Args:
+            key: As it was started. Nothing needs to have been.
+            deadline: Within which time all values are needed, from now.
+            fallback: By step, an async function. Its parameters name other steps of `fallback`, of
+                which it gets the values. It must return what the step gives: see
+                `Computed.values`. It is cancelled when the service is faster, so it must be able
+                to end at any `await`.
+            report: Hand what was computed here back to the service, after the call and at the
+                caller's cost, if the run has not ended: it need not compute it too, and others who
+                read this key get it. The values must be what the run's inputs give, made by the
+                same models.
+            budget: Seconds that the service may take for its first answer.
+            min_revision: Take nothing of an earlier run of this key; `Started.revision` has it.
+                Without it a value may be of inputs that the key had before.
+            namespace: Instead of the client's.
+
+        Raises:
+            ValueError: `fallback` is empty, a parameter names no step, or steps need each other in
+                a circle; `deadline` or `budget` is out of range. Nothing was asked or computed.
+            Incomplete: The deadline came first. It has what there is, and names what is missing.
+            Exception: What a fallback raised, if the service does not give that step either: the
+                first such error, with a note that names the step. What still runs is cancelled.
+        """
+        fallbacks, order = Fallbacks(fallback), tuple(fallback)
+        whose = self._namespace if namespace is None else namespace
+        seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
+        # Written so that NaN, which compares false with everything, is refused too.
+        for name, value in (("deadline", seconds), ("budget", budget)):
+            if not 0 < value <= _LONGEST:
+                message = f"{name} must be more than 0 and at most {_LONGEST:g} s, not {value}"
+                raise ValueError(message)
+
+        async def get(*, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
+            request = _requests.get_results(
+                whose,
+                key,
+                wait=wait,
+                required_steps=required_steps,
+                min_revision=min_revision,
+            )
+            call = self._connection.stub.GetResults
+            return _convert.results_from(await self._connection.call(call, request, timeout + wait))
+
+        computation = Computation(
+            get,
+            fallbacks,
+            self._experience,
+            key=key,
+            deadline=seconds,
+            budget=budget,
+            min_revision=min_revision,
+            hand_back=self._report if report else None,
+            spawn=self._spawn,
+        )
+        return await computation.run(order)
+
+    def _spawn(self, reporting: Coroutine[Any, Any, bool]) -> asyncio.Task[bool] | None:
+        if len(self._reports) >= _MOST_REPORTS or self._connection.closed:
+            reporting.close()
+            return None
+        task = asyncio.create_task(reporting, name="report step")
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+        return task
+
+    async def _report(self, results: Results, step: str, value: Any, elapsed: float) -> bool:
+        """Hand a value back; whatever goes wrong is no matter of the caller's any more."""
+        try:
+            request = report_request(results, step, value, elapsed)
+            call = self._connection.stub.ReportStep
+            answer = await self._connection.call(call, request, _REPORT_LIMIT)
+        except HeadstartError as exc:
+            logger.debug("step %s of %s was not handed back: %s", step, results.key, exc)
+            return False
+        except Exception as exc:  # noqa: BLE001  # of what the fallback returned
+            logger.warning(
+                "step %s of %s cannot be handed back: its fallback returned %s: %s",
+                step,
+                results.key,
+                type(value).__name__,
+                exc,
+            )
+            return False
+        return answer.accepted
+
+    async def _end_reports(self) -> None:
+        """Let reports end for a moment, and see that none is left."""
+        if self._reports:
+            _, late = await asyncio.wait(set(self._reports), timeout=_LAST_REPORTS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)

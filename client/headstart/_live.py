@@ -1,0 +1,344 @@
+"""`get_or_compute`: the service's values where they are there in time, else computed ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from headstart._breaker import Breaker
+from headstart._computed import Computed, Source
+from headstart._durations import Durations
+from headstart._errors import DeadlineExceeded, HeadstartError, Incomplete, InvalidRequest, NotFound
+from headstart._graph import Fallbacks
+from headstart._outage import OutageLog
+from headstart._results import Results, StepState
+from headstart._values import ABSENT, value_of
+
+_CALL: Final = "get_or_compute"
+# Seconds within which a wait that brought nothing is not repeated: a server that stops ends waits
+# at once, and must not be asked in a circle.
+_SHORT_WAIT: Final = 0.05
+# The longest wait that the service accepts, and how long its answer may take behind a wait.
+_LONGEST_WAIT: Final = 600.0
+_BEHIND: Final = 1.0
+
+
+class Get(Protocol):
+    """Asks the service for one key's results."""
+
+    def __call__(
+        self, *, wait: float, required_steps: Sequence[str], timeout: float
+    ) -> Coroutine[Any, Any, Results]:
+        """As `PrecomputeClient.get_results`: `timeout` bounds what comes behind `wait`."""
+        ...
+
+
+HandBack = Callable[[Results, str, Any, float], Coroutine[Any, Any, bool]]
+"""Reports a step's value, computed in so many seconds; tells whether it was accepted."""
+
+
+@dataclass(slots=True)
+class Experience:
+    """What a client has learnt from earlier calls, shared by all of them."""
+
+    breaker: Breaker = field(default_factory=Breaker)
+    durations: Durations = field(default_factory=Durations)
+    outage: OutageLog = field(default_factory=OutageLog)
+
+
+class Computation:
+    """One call of `get_or_compute`. It ends with no task of its own left, but for reports."""
+
+    def __init__(
+        self,
+        get: Get,
+        fallbacks: Fallbacks,
+        experience: Experience,
+        *,
+        key: str,
+        deadline: float,
+        budget: float,
+        min_revision: int,
+        hand_back: HandBack | None,
+        spawn: Callable[[Coroutine[Any, Any, bool]], asyncio.Task[bool] | None],
+    ) -> None:
+        """Prepare; nothing is asked or computed yet. `spawn` runs what may outlast the call."""
+        loop = asyncio.get_running_loop()
+        self._get = get
+        self._fallbacks = fallbacks
+        self._known = experience
+        self._key = key
+        self._began = time.perf_counter()
+        self._deadline = self._began + deadline
+        self._budget = budget
+        self._min_revision = min_revision
+        self._hand_back = hand_back
+        self._spawn = spawn
+        self._found: dict[str, asyncio.Future[Any]] = {
+            step: loop.create_future() for step in fallbacks.order
+        }
+        self._results: Results | None = None
+        self._sources: dict[str, Source] = {}
+        self._seconds: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+        self._reports: dict[str, asyncio.Task[bool] | None] = {}
+        self._why = ""
+        self._late = False
+
+    async def run(self, order: Sequence[str]) -> Computed:
+        """The values, told in this order. Raises Incomplete, and what a fallback raised."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            if first := await self._ask_first():
+                tasks.append(first)
+            missing = [step for step, found in self._found.items() if not found.done()]
+            tasks += [asyncio.create_task(self._obtain(s), name=f"{_CALL} {s}") for s in missing]
+            if missing:
+                await asyncio.wait(
+                    [self._found[step] for step in missing],
+                    timeout=max(0.0, self._left()),
+                    return_when=asyncio.FIRST_EXCEPTION,
+                )
+        finally:
+            await _stop(tasks)
+        failed = {s: e for s, f in self._found.items() if f.done() and (e := f.exception())}
+        for step, error in failed.items():
+            error.add_note(f"in the fallback of step {step} of {self._key}")
+            raise error
+        computed = Computed(
+            values={step: self._found[step].result() for step in order if step in self._sources},
+            sources=_in_order(self._sources, order),
+            seconds=_in_order(self._seconds, order),
+            reasons=_in_order(self._reasons, order),
+            results=self._results,
+        )
+        if computed.missing:
+            what = ", ".join(computed.missing)
+            message = f"no value within {self._deadline - self._began:g} s of {self._key}: {what}"
+            raise Incomplete(message, computed)
+        return computed
+
+    def _left(self) -> float:
+        return self._deadline - time.perf_counter()
+
+    # Asking
+
+    async def _ask_first(self) -> asyncio.Task[None] | None:
+        """Ask what is there, for at most the budget; gives what is still under way then."""
+        if not self._known.breaker.admits():
+            self._why = "the service was not asked: it lately did not answer in time"
+            return None
+        asking = asyncio.create_task(self._first(), name=_CALL)
+        limit = min(self._budget, self._left())
+        try:
+            done, _ = await asyncio.wait({asking}, timeout=max(0.0, limit))
+        except asyncio.CancelledError:
+            await _stop([asking])
+            raise
+        if done:
+            asking.result()  # what is no trouble of the service is a mistake of its caller
+            return None
+        self._late = True
+        self._known.breaker.failed()
+        self._why = f"the service did not answer within {self._budget * 1000:g} ms"
+        self._known.outage.failed(_CALL, DeadlineExceeded(self._why))
+        return asking
+
+    async def _first(self) -> None:
+        breaker, outage = self._known.breaker, self._known.outage
+        try:
+            results = await self._get(
+                wait=0.0, required_steps=(), timeout=max(self._left(), _BEHIND)
+            )
+        except NotFound:
+            self._why = "nothing was started under this key"
+            breaker.answered()
+            outage.answered(_CALL)
+        except InvalidRequest as exc:
+            self._why = f"the service refused the request: {exc}"
+            breaker.answered()
+            outage.failed(_CALL, exc)
+        except HeadstartError as exc:
+            self._why = f"the service failed: {type(exc).__name__}: {exc}"
+            if not self._late:
+                breaker.failed()
+            outage.failed(_CALL, exc)
+        else:
+            outage.answered(_CALL)
+            took = self._take(results, Source.WAITED if self._late else Source.READY)
+            # One that is late, and yet sooner than computing, is worth asking again.
+            if took or not self._late:
+                breaker.answered()
+
+    async def _wait_for(self, step: str) -> None:
+        """Take the step from the service, should it end there before the deadline."""
+        while (left := self._left()) > 0 and not self._found[step].done():
+            asked = time.perf_counter()
+            try:
+                wait = min(left, _LONGEST_WAIT)
+                results = await self._get(wait=wait, required_steps=(step,), timeout=_BEHIND)
+                self._take(results, Source.WAITED)
+            except HeadstartError:
+                return
+            if not self._may_come(step) or time.perf_counter() - asked < _SHORT_WAIT:
+                return
+
+    def _take(self, results: Results, source: Source) -> bool:
+        """Take what is new of an answer; gives whether anything was."""
+        if results.revision < self._min_revision:
+            return False
+        if self._results is not None and results.revision != self._results.revision:
+            return False  # started anew meanwhile: its values do not go with those taken before
+        self._results = results
+        took = False
+        for step, found in self._found.items():
+            if not found.done() and (value := value_of(results, step)) is not ABSENT:
+                took = True
+                why = "the service had it" if source is Source.READY else "the service was faster"
+                self._settle(step, value, source, why)
+        return took
+
+    def _may_come(self, step: str) -> bool:
+        """Whether the service may still give it."""
+        results = self._results
+        report = results.steps.get(step) if results else None
+        return (
+            results is not None
+            and report is not None
+            and not results.status.ended
+            and report.state in {StepState.PENDING, StepState.RUNNING}
+        )
+
+    # Obtaining one step
+
+    async def _obtain(self, step: str) -> None:
+        """Settle a step that was not there, from whoever is first; or fail it."""
+        found = self._found[step]
+        waiting: asyncio.Task[None] | None = None
+        live: asyncio.Task[Any] | None = None
+        try:
+            if self._may_come(step):
+                waiting = asyncio.create_task(self._wait_for(step), name=f"{_CALL} {step} wait")
+            patience, self._reasons[step] = self._patience(step)
+            if waiting is not None and patience > 0:
+                await asyncio.wait({found, waiting}, timeout=patience, return_when=_FIRST)
+            if found.done():
+                return
+            live = asyncio.create_task(self._live(step), name=f"{_CALL} {step} live")
+            await asyncio.wait({found, live}, return_when=_FIRST)
+            if found.done():
+                return
+            error = _error_of(live)
+            if error is None:
+                self._settle(step, live.result(), Source.LIVE, self._reasons[step])
+                return
+            if waiting is not None:
+                # Not everything is lost: the service may come to it yet.
+                await asyncio.wait({found, waiting}, return_when=_FIRST)
+            if not found.done():
+                found.set_exception(error)
+        finally:
+            await _stop([task for task in (waiting, live) if task is not None])
+
+    def _patience(self, step: str) -> tuple[float, str]:
+        """For how long to wait before computing begins here, in seconds, and why."""
+        if not self._may_come(step) or self._results is None:
+            return 0.0, self._absence(step)
+        estimate = self._results.steps[step].estimate
+        if estimate is None:
+            return 0.0, "the service could not say when it would be there"
+        soon = estimate.p90.total_seconds()
+        told = f"expected within {soon:.3g} s"
+        alone = self._expected(step)
+        if alone is None:
+            if soon <= self._budget:
+                return soon, f"{told}, but it was not there"
+            return 0.0, f"{told}, and how long computing it takes is not known"
+        if soon <= alone:
+            return soon, f"{told}, sooner than {alone:.3g} s for computing it, but it was not there"
+        return 0.0, f"{told}, and computing it takes {alone:.3g} s"
+
+    def _absence(self, step: str) -> str:
+        if self._results is None:
+            return self._why
+        report = self._results.steps.get(step)
+        if report is None:
+            return f"the run has no step {step}"
+        if report.state in {StepState.FAILED, StepState.SKIPPED}:
+            return f"{report.state} in the service: {report.error}"
+        return f"the run is {self._results.status}"
+
+    def _expected(self, step: str) -> float | None:
+        """How long computing it takes here, with what it needs and is missing; None if unknown."""
+        own = self._known.durations.expected(self._pipeline, step)
+        before = [
+            self._expected(need)
+            for need in self._fallbacks.needs[step]
+            if not self._found[need].done()
+        ]
+        if own is None or None in before:
+            return None
+        return own + max((each for each in before if each is not None), default=0.0)
+
+    @property
+    def _pipeline(self) -> str:
+        return self._results.pipeline if self._results else ""
+
+    async def _live(self, step: str) -> Any:
+        needed = {need: await _seen(self._found[need]) for need in self._fallbacks.needs[step]}
+        began = time.perf_counter()
+        value = await self._fallbacks.begin(step, needed)
+        elapsed = time.perf_counter() - began
+        self._known.durations.note(self._pipeline, step, elapsed)
+        if self._hand_back is not None and not self._found[step].done() and self._may_come(step):
+            self._reports[step] = self._spawn(self._report(step, value, elapsed))
+        return value
+
+    async def _report(self, step: str, value: Any, elapsed: float) -> bool:
+        """Hand a value back, if all that it was made of is what the service keeps."""
+        for need in self._fallbacks.needs[step]:
+            if self._sources.get(need) is Source.LIVE:
+                report = self._reports.get(need)
+                if report is None or not await report:
+                    return False
+        if self._hand_back is None or self._results is None:
+            return False
+        return await self._hand_back(self._results, step, value, elapsed)
+
+    def _settle(self, step: str, value: Any, source: Source, why: str) -> None:
+        found = self._found[step]
+        if found.done():
+            return
+        self._sources[step], self._reasons[step] = source, why
+        self._seconds[step] = time.perf_counter() - self._began
+        found.set_result(value)
+
+
+_FIRST: Final = asyncio.FIRST_COMPLETED
+
+
+def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    if task.cancelled():  # by itself, through something that it shares
+        return RuntimeError("was cancelled")
+    return task.exception()
+
+
+async def _seen(found: asyncio.Future[Any]) -> Any:
+    """A future's result; whoever waits may be cancelled without it being so."""
+    await asyncio.wait({found})
+    return found.result()
+
+
+def _in_order(told: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    return {step: told[step] for step in order if step in told}
+
+
+async def _stop(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and see them end, whatever they raise then."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.gather(*tasks, return_exceptions=True)

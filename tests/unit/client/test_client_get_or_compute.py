@@ -1,0 +1,486 @@
+"""What get_or_compute takes from the service, what it computes, and what either costs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+
+from headstart import BlockingClient, Incomplete, PrecomputeClient
+from headstart.v1 import precompute_pb2 as pb
+from tests.support.waiting import wait_until
+from tests.unit.client.fake_service import FakeService, Fault, hang
+from tests.unit.client.messages import report, run
+
+LONG = 30.0
+PATIENT = 20.0
+"""A budget that a busy machine keeps."""
+PENDING, RUNNING = pb.STEP_STATE_PENDING, pb.STEP_STATE_RUNNING
+
+
+def values(pending: dict[str, pb.StepReport] | None = None, **ready: Any) -> pb.GetResultsResponse:
+    """A run under way: what is ready, as JSON text, and what is not."""
+    message = run(
+        status=pb.PRECOMPUTE_STATUS_IN_PROGRESS if pending else pb.PRECOMPUTE_STATUS_COMPLETED,
+        steps={name: report() for name in ready} | (pending or {}),
+        custom=pb.CustomResults(),
+    )
+    message.pipeline = "text"
+    for name, value in ready.items():
+        message.custom.artifacts[name].json.string_value = value
+    return message
+
+
+def expected(p50: float, p90: float, state: pb.StepState.ValueType = RUNNING) -> pb.StepReport:
+    told = pb.StepReport(state=state)
+    told.estimate.p50.FromTimedelta(timedelta(seconds=p50))
+    told.estimate.p90.FromTimedelta(timedelta(seconds=p90))
+    return told
+
+
+class Steps:
+    """Fallbacks that count, and that a test holds."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.cancelled: list[str] = []
+        self.go = asyncio.Event()
+
+    def held(self, name: str) -> Any:
+        async def compute() -> str:
+            self.begun.append(name)
+            try:
+                await self.go.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(name)
+                raise
+            return f"live {name}"
+
+        return compute
+
+    def quick(self, name: str) -> Any:
+        async def compute() -> str:
+            self.begun.append(name)
+            return f"live {name}"
+
+        return compute
+
+
+@pytest.fixture
+async def client(service: FakeService) -> AsyncIterator[PrecomputeClient]:
+    async with PrecomputeClient(service.address) as client:
+        yield client
+
+
+async def test_what_is_ready_is_taken_in_one_call(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", values(words="a b", longest="a"))
+    steps = Steps()
+    fallback = {name: steps.quick(name) for name in ("words", "longest")}
+    got = await client.get_or_compute("k", LONG, fallback, budget=PATIENT)
+    assert got.values == {"words": "a b", "longest": "a"}
+    assert got.sources == {"words": "ready", "longest": "ready"}
+    assert got.results is not None
+    assert steps.begun == []
+    [call] = service.seen("GetResults")
+    assert not call.request.required_steps
+    assert not call.request.HasField("wait")
+
+
+async def test_only_what_is_missing_is_computed_from_values_of_both_kinds(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", values(words="there"))
+
+    async def longest(words: str) -> str:
+        return f"longest of {words}"
+
+    async def both(words: str, longest: str, more: str = "!") -> str:
+        return f"{words} + {longest}{more}"
+
+    fallback = {"both": both, "longest": longest, "words": Steps().quick("words")}
+    got = await client.get_or_compute("k", LONG, fallback, budget=PATIENT)
+    assert list(got.values) == ["both", "longest", "words"]
+    assert got.values["both"] == "there + longest of there!"
+    assert got.sources == {"both": "live", "longest": "live", "words": "ready"}
+    assert "the run has no step" in got.reasons["both"]
+    assert got.seconds["words"] <= got.seconds["longest"] <= got.seconds["both"]
+
+
+async def test_independent_steps_are_computed_at_the_same_time(client: PrecomputeClient) -> None:
+    meeting = asyncio.Barrier(2)
+
+    async def meet() -> int:
+        await meeting.wait()
+        return 1
+
+    got = await client.get_or_compute("k", LONG, {"a": meet, "b": meet}, budget=PATIENT)
+    assert got.sources == {"a": "live", "b": "live"}
+    assert got.reasons["a"] == "nothing was started under this key"
+
+
+@pytest.mark.parametrize("which", ["refused", "black_hole"])
+async def test_a_service_that_is_away_makes_everything_live(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    async with PrecomputeClient(request.getfixturevalue(which)) as client:
+        for _ in range(5):
+            got = await client.get_or_compute("k", LONG, {"a": Steps().quick("a")})
+            assert got.values == {"a": "live a"}
+        assert "was not asked" in got.reasons["a"]
+
+
+async def test_a_service_that_hangs_is_not_asked_again_at_once(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", hang)
+    reasons = [
+        (await client.get_or_compute("k", LONG, {"a": Steps().quick("a")})).reasons["a"]
+        for _ in range(6)
+    ]
+    assert len(service.seen("GetResults")) <= 4  # the pause may be over on a machine that is busy
+    assert "did not answer within 25 ms" in reasons[0]
+
+
+async def test_an_answer_over_budget_is_still_taken_before_a_slow_computation(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    steps = Steps()
+
+    async def late(_: Any, __: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return values(a="there")
+
+    service.on("GetResults", late)
+    for _ in range(5):  # it is of use each time, so it is asked each time
+        got = await client.get_or_compute("k", LONG, {"a": steps.held("a")})
+        assert (got.values, got.sources) == ({"a": "there"}, {"a": "waited"})
+    assert steps.cancelled == ["a"] * 5
+    assert len(service.seen("GetResults")) == 5
+
+
+async def test_a_step_that_is_nearly_there_is_waited_for(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", values({"a": expected(0.5, 10.0)}), values(a="there"))
+    steps = Steps()
+    got = await client.get_or_compute("k", LONG, {"a": steps.quick("a")}, budget=PATIENT)
+    assert (got.values, got.sources) == ({"a": "there"}, {"a": "waited"})
+    assert steps.begun == []
+    first, second = (call.request for call in service.seen("GetResults"))
+    assert (list(first.required_steps), list(second.required_steps)) == ([], ["a"])
+
+
+async def test_a_step_is_waited_for_where_that_is_faster_than_what_computing_took(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    async def slow() -> str:
+        await asyncio.sleep(0.3)
+        return "live"
+
+    service.on("GetResults", values(other="x"))
+    await client.get_or_compute("k", LONG, {"a": slow}, budget=PATIENT)
+    steps = Steps()
+    service.on("GetResults", values({"a": expected(0.1, 0.2)}), values(a="there"))
+    got = await client.get_or_compute("k", LONG, {"a": steps.quick("a")}, budget=0.15)
+    assert got.sources == {"a": "waited"} or "did not answer" in got.reasons["a"]
+    service.on("GetResults", values({"a": expected(0.5, 60.0)}), hang)
+    got = await client.get_or_compute("k", LONG, {"a": steps.quick("a")}, budget=PATIENT)
+    assert got.sources == {"a": "live"}
+    assert "expected within 60 s" in got.reasons["a"]
+
+
+async def test_a_step_that_does_not_come_as_expected_is_computed(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", values({"a": expected(0.01, 0.02)}), hang)
+    got = await client.get_or_compute("k", LONG, {"a": Steps().quick("a")}, budget=PATIENT)
+    assert got.sources == {"a": "live"}
+    assert "but it was not there" in got.reasons["a"]
+
+
+async def test_without_an_estimate_both_are_tried_and_the_loser_is_stopped(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    gone = threading.Event()
+    steps = Steps()
+
+    async def waits(_: Any, context: Any) -> Any:
+        context.add_done_callback(lambda _: gone.set())
+        await asyncio.Event().wait()
+
+    async def soon(_: Any, __: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return values(a="there")
+
+    running = values({"a": pb.StepReport(state=RUNNING)})
+    service.on("GetResults", running, waits)
+    got = await client.get_or_compute("k", LONG, {"a": steps.quick("a")}, budget=PATIENT)
+    assert got.sources == {"a": "live"}
+    await wait_until(gone.is_set)
+    service.on("GetResults", running, soon)
+    got = await client.get_or_compute("k", LONG, {"a": steps.held("a")}, budget=PATIENT)
+    assert (got.values, got.sources) == ({"a": "there"}, {"a": "waited"})
+    assert steps.cancelled == ["a"]
+
+
+async def test_an_answer_of_another_revision_is_not_mixed_in(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    other = values(a="of other inputs")
+    other.revision += 1
+    service.on("GetResults", values({"a": pb.StepReport(state=RUNNING)}, b="x"), other)
+    steps = Steps()
+    steps.go.set()
+    fallback = {"a": steps.held("a"), "b": steps.held("b")}
+    got = await client.get_or_compute("k", LONG, fallback, budget=PATIENT)
+    assert got.values == {"a": "live a", "b": "x"}
+
+
+async def test_nothing_older_than_min_revision_is_taken(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", values(a="old"))
+    got = await client.get_or_compute(
+        "k", LONG, {"a": Steps().quick("a")}, budget=PATIENT, min_revision=4
+    )
+    assert got.values == {"a": "live a"}
+    assert service.seen("GetResults")[0].request.min_revision == 4
+
+
+async def test_the_deadline_leaves_what_there_is_and_names_the_rest(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", values({"b": pb.StepReport(state=PENDING)}, a="there"), hang)
+    steps = Steps()
+    fallback = {"a": steps.held("a"), "b": steps.held("b"), "c": steps.held("c")}
+    with pytest.raises(Incomplete, match="of k: b, c") as caught:
+        await client.get_or_compute("k", 0.4, fallback, budget=0.3)
+    assert caught.value.missing == ("b", "c")
+    assert caught.value.computed is not None
+    assert caught.value.computed.values == {"a": "there"}
+    assert caught.value.computed.sources == {"a": "ready"}
+    assert sorted(steps.cancelled) == ["b", "c"]
+
+
+async def test_an_error_of_a_fallback_is_raised_as_it_is(client: PrecomputeClient) -> None:
+    steps = Steps()
+
+    async def broken() -> None:
+        raise LookupError("no such word")
+
+    async def after(broken: None) -> None:
+        steps.begun.append("after")
+
+    fallback = {"broken": broken, "after": after, "held": steps.held("held")}
+    with pytest.raises(LookupError, match="no such word") as caught:
+        await client.get_or_compute("k", LONG, fallback, budget=PATIENT)
+    assert caught.value.__notes__[0] == "in the fallback of step broken of k"
+    assert (steps.begun, steps.cancelled) == (["held"], ["held"])
+
+
+async def test_an_error_is_forgiven_if_the_service_gives_the_step_after_all(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    failed = asyncio.Event()
+
+    async def broken() -> None:
+        failed.set()
+        raise LookupError("no such word")
+
+    async def after_that(_: Any, __: Any) -> Any:
+        await wait_until(failed.is_set)
+        return values(a="there")
+
+    service.on("GetResults", values({"a": pb.StepReport(state=RUNNING)}), after_that)
+    got = await client.get_or_compute("k", LONG, {"a": broken}, budget=PATIENT)
+    assert got.values == {"a": "there"}
+
+
+async def one() -> int:
+    return 1
+
+
+async def needs_b(b: int) -> int:
+    return b
+
+
+async def needs_a(a: int) -> int:
+    return a
+
+
+async def takes_any(*more: int) -> int:
+    return len(more)
+
+
+@pytest.mark.parametrize(
+    ("fallback", "told"),
+    [
+        ({}, "at least one step"),
+        ({"a": needs_b}, "'a'.*parameter 'b' must be one of its steps: a"),
+        ({"a": needs_b, "b": needs_a}, "in a circle: (a -> b -> a|b -> a -> b)"),
+        ({"a": takes_any}, "parameter 'more'"),
+    ],
+)
+async def test_fallbacks_that_cannot_work_are_refused(
+    fallback: Any, told: str, service: FakeService, client: PrecomputeClient
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        await client.get_or_compute("k", LONG, fallback)
+    assert service.calls == []
+
+
+async def test_what_is_no_async_function_is_refused(client: PrecomputeClient) -> None:
+    with pytest.raises(TypeError, match=r"fallback\['a'\] must be a function"):
+        await client.get_or_compute("k", LONG, {"a": 3})
+    with pytest.raises(TypeError, match=r"fallback\['a'\] must be an async function"):
+        await client.get_or_compute("k", LONG, {"a": lambda: 3}, budget=PATIENT)
+
+
+@pytest.mark.parametrize("wrong", [{"deadline": 0}, {"deadline": float("nan")}, {"budget": -1}])
+async def test_times_out_of_range_are_refused(wrong: Any, client: PrecomputeClient) -> None:
+    [name] = wrong
+    with pytest.raises(ValueError, match=f"{name} must be more than 0"):
+        await client.get_or_compute("k", **{"deadline": 1.0, "fallback": {"a": one}} | wrong)
+
+
+# Reports
+
+
+async def test_live_values_are_handed_back_in_order_and_only_if_what_they_need_was_kept(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    waiting = {name: pb.StepReport(state=PENDING) for name in ("a", "b", "c", "d")}
+    service.on("GetResults", values(waiting), hang)
+
+    async def answer(request: pb.ReportStepRequest, _: Any) -> Any:
+        return pb.ReportStepResponse(accepted=request.step != "c")
+
+    async def b(a: int) -> list[int]:
+        return [a]
+
+    async def d(c: int) -> int:
+        return c
+
+    service.on("ReportStep", answer)
+    fallback = {"a": one, "b": b, "c": one, "d": d}
+    await client.get_or_compute("k", LONG, fallback, report=True, budget=PATIENT)
+    await wait_until(lambda: len(service.seen("ReportStep")) == 3)
+    await client.close()
+    requests = [call.request for call in service.seen("ReportStep")]
+    assert sorted(request.step for request in requests) == ["a", "b", "c"]
+    [of_b] = [request for request in requests if request.step == "b"]
+    assert (of_b.revision, of_b.namespace, of_b.key) == (3, "default", "game-1")
+    assert of_b.artifact.json.list_value.values[0].number_value == 1
+
+
+async def test_nothing_is_handed_back_unasked_or_to_a_run_that_has_ended(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", values({"a": pb.StepReport(state=PENDING)}), hang)
+    await client.get_or_compute("k", LONG, {"a": one}, budget=PATIENT)
+    service.on("GetResults", values(other="x"))
+    await client.get_or_compute("k", LONG, {"a": one}, report=True, budget=PATIENT)
+    await client.close()
+    assert service.seen("ReportStep") == []
+
+
+async def test_a_report_neither_delays_nor_fails_the_call_and_ends_with_the_client(
+    service: FakeService,
+) -> None:
+    before = asyncio.all_tasks()
+    service.on("GetResults", values({"a": pb.StepReport(state=PENDING)}), hang)
+    service.on("ReportStep", hang)
+    async with PrecomputeClient(service.address) as client:
+        for _ in range(40):
+            got = await client.get_or_compute("k", LONG, {"a": one}, report=True, budget=PATIENT)
+            assert got.values == {"a": 1}
+        await wait_until(lambda: len(service.seen("ReportStep")) > 0)
+    assert len(service.seen("ReportStep")) <= 16
+    assert {task for task in asyncio.all_tasks() - before if task.get_name() == "report step"} == (
+        set()
+    )
+
+
+# Threads
+
+
+def test_plain_functions_run_in_threads_at_the_same_time(service: FakeService) -> None:
+    meeting = threading.Barrier(2, timeout=30)
+
+    def meet() -> str:
+        meeting.wait()
+        return threading.current_thread().name
+
+    def after(a: str, b: str) -> list[str]:
+        return [a, b]
+
+    with BlockingClient(service.address) as client:
+        got = client.get_or_compute(
+            "k", LONG, {"a": meet, "b": meet, "after": after}, budget=PATIENT
+        )
+        assert got.values["after"] == ["headstart fallback"] * 2
+        service.on("GetResults", values(a="there"))
+        assert client.get_or_compute("k", LONG, {"a": meet}, budget=PATIENT).sources == {
+            "a": "ready"
+        }
+        assert client.get_results("k").revision == 3
+        with pytest.raises(ValueError, match="'words'"):
+            client.get_or_compute("k", LONG, {"a": lambda words: words})
+    with pytest.raises(RuntimeError, match="closed"):
+        client.get_or_compute("k", LONG, {"a": meet})
+
+
+def test_an_error_in_a_thread_is_raised_and_a_deadline_is_kept(service: FakeService) -> None:
+    go = threading.Event()
+
+    def broken() -> None:
+        raise LookupError("no such word")
+
+    def stop() -> None:
+        raise StopIteration
+
+    with BlockingClient(service.address) as client:
+        with pytest.raises(LookupError, match="no such word"):
+            client.get_or_compute("k", LONG, {"a": broken}, budget=PATIENT)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            client.get_or_compute("k", LONG, {"a": stop}, budget=PATIENT)
+        with pytest.raises(Incomplete) as caught:
+            client.get_or_compute("k", 0.3, {"a": lambda: go.wait(30)})
+        assert caught.value.missing == ("a",)
+        go.set()
+
+
+def test_many_threads_share_a_client(service: FakeService) -> None:
+    service.on("GetResults", values(a="there"))
+    found: list[Any] = []
+    with BlockingClient(service.address) as client:
+
+        def ask() -> None:
+            found.extend(
+                client.get_or_compute("k", LONG, {"a": lambda: "live"}, budget=PATIENT).values["a"]
+                for _ in range(10)
+            )
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert found == ["there"] * 80
+
+
+async def test_a_refusal_is_no_reason_to_fail(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", Fault(grpc.StatusCode.INVALID_ARGUMENT, violations=[("key", "no")]))
+    for _ in range(5):
+        got = await client.get_or_compute("k", LONG, {"a": one}, budget=PATIENT)
+        assert got.reasons["a"].startswith("the service refused the request")
+    assert len(service.seen("GetResults")) == 5
