@@ -58,7 +58,7 @@ def plot(submits: Sequence[Submit], haiku: str, typing: float) -> str:
         person = " person" if each.recipient == "human" else ""
         place = f'cx="{x(each.typed * typing):.1f}" cy="{y(each.waited):.1f}"'
         body.append(f'<circle class="dot {kind}{person}" {place} r="3"/>')
-    body += _medians(submits, y)
+    body += _medians(submits, haiku, y)
     return "\n".join((*body, "</svg>", ""))
 
 
@@ -66,11 +66,12 @@ def _muted(x: float, y: float, anchor: str, text: str) -> str:
     return f'<text class="m" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
-def _medians(submits: Sequence[Submit], y: Callable[[float], float]) -> list[str]:
+def _medians(submits: Sequence[Submit], haiku: str, y: Callable[[float], float]) -> list[str]:
     """The four medians, beside the dots, at least a line apart."""
     found = []
+    other = "Haiku" if haiku == "Haiku" else "stand-in"
     for head_start, arm in ((False, "without"), (True, "with")):
-        for recipient, to in (("haiku", "Haiku"), ("human", "person")):
+        for recipient, to in (("haiku", other), ("human", "person")):
             waits = [
                 each.waited
                 for each in submits

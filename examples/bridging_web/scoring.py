@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ def scored(
     null: Sequence[float] = parts["null_samples"].value
 
     def bridge(words: Sequence[str], vectors: Sequence[Vector]) -> dict[str, Any]:
-        score = relevance(vectors, anchor, target)
         each = [relevance(vector, anchor, target) for vector in vectors]
+        score = math.fsum(each) / len(each)  # which is relevance(vectors, …), to the last bit
         told = [{"word": w, "relevance": r} for w, r in zip(words, each, strict=True)]
         return {"score": score, "percentile": percentile(score, null), "words": told}
 
