@@ -6,9 +6,11 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from random import Random
 
+from examples.bridging_web.inputs import refused
 from examples.bridging_web.people import CLUES, LONGEST, players, typing_time
 from examples.bridging_web.plot import plot
 from examples.bridging_web.submits import Submit, quantile, table
+from headstart_service.pipelines.bridging.inputs import BridgingInputs
 from headstart_service.providers.words import default_words
 
 
@@ -24,10 +26,19 @@ def test_players_come_within_the_time_and_play_games_that_nobody_refuses():
     coming = list(players(60, 30.0, Random(3), default_words(CLUES)))
     assert Counter(each.recipient for each in coming) == {"haiku": 30, "human": 30}
     assert all(0 <= moment <= 30 for each in coming for moment in each.comes)
-    assert all(len({*each.clues[0], each.anchor, each.target}) == 7 for each in coming)
+    assert all(len(clues) == 5 for each in coming for clues in each.clues)
     assert all(each.clues[0] != each.clues[1] for each in coming)
     again = list(players(60, 30.0, Random(3), default_words(CLUES)))
     assert coming == again
+
+
+def test_no_player_types_what_would_be_refused():
+    forms = [word + end for word in ("rain", "stone", "cloud", "wind") for end in ("", "s", "y")]
+    words = [*forms, "harbour", "violin", "engine", "candle", "moss"]
+    for each in players(40, 1.0, Random(3), words):
+        game = {"anchor": each.anchor, "target": each.target, "recipient_type": each.recipient}
+        for clues in each.clues:
+            assert refused(BridgingInputs.model_validate(game), list(clues)) == []
 
 
 def _submits() -> list[Submit]:
