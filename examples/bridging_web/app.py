@@ -19,7 +19,7 @@ from .games import TTL, Game, Games
 from .inputs import MAX_CLUE, NewClues, NewGame, refused
 from .live import Live
 from .scoring import NoScore, scored
-from .submit import parts_of
+from .submit import BUDGET, parts_of
 
 STATIC = Path(__file__).parent / "static"
 _MAX_BODY = 65_536
@@ -35,11 +35,17 @@ _HEADERS = {
 
 
 def create_app(
-    client: PrecomputeClient, live: Live, *, stand_in: bool = False, games: Games | None = None
+    client: PrecomputeClient,
+    live: Live,
+    *,
+    stand_in: bool = False,
+    games: Games | None = None,
+    budget: float = BUDGET,
 ) -> FastAPI:
     """The application over an open client and what computes here.
 
-    With `stand_in` it tells its players that what is called Haiku is not Claude Haiku.
+    With `stand_in` it tells its players that what is called Haiku is not Claude Haiku. `budget` is
+    how many seconds the service may take at submit before parts are computed here.
     """
     known = Games() if games is None else games
     # Without the pages of documentation: they load their scripts from elsewhere.
@@ -88,7 +94,7 @@ def create_app(
             )
         key = game.id if game.head_start else None
         embedding = asyncio.create_task(_timed(live.embed(new.clues)))
-        parts = await parts_of(client, key, live.fallbacks(game.inputs))
+        parts = await parts_of(client, key, live.fallbacks(game.inputs), budget=budget)
         try:
             embeddings, embed_seconds = await embedding
             answer = scored(new.clues, embeddings, parts)

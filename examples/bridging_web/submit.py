@@ -17,6 +17,8 @@ from .live import Fallbacks
 
 DEADLINE = 60.0
 """Seconds within which a submit is answered: more than Haiku's step may take."""
+BUDGET = 0.025
+"""Seconds that the service may take for its first answer, before computing begins here."""
 
 Source: TypeAlias = Literal["ready", "waited", "live", "failed"]
 
@@ -40,7 +42,7 @@ class _Failed:
 
 
 async def parts_of(
-    client: PrecomputeClient, key: str | None, fallbacks: Fallbacks
+    client: PrecomputeClient, key: str | None, fallbacks: Fallbacks, *, budget: float = BUDGET
 ) -> Mapping[str, Part]:
     """The parts that `fallbacks` names: with the help of the run `key`, or all computed here.
 
@@ -51,7 +53,7 @@ async def parts_of(
     if key is None:
         return await _computed_here(functions)
     try:
-        computed = await client.get_or_compute(key, DEADLINE, functions)
+        computed = await client.get_or_compute(key, DEADLINE, functions, budget=budget)
     except Incomplete as error:
         if error.computed is None:
             raise

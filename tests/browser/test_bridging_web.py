@@ -76,7 +76,11 @@ def test_a_game_is_played_with_the_keyboard_alone(game: Any, picture: Any) -> No
     expect(game.get_by_role("button", name="Submit")).to_be_focused()
     press("Enter")
     expect(game.locator("#result-title")).to_be_focused()
-    expect(game.locator("#how")).to_contain_text("of 5 parts, 5 ready")
+    # On a busy machine some parts are waited for.
+    expect(game.locator("#how")).to_have_text(
+        re.compile(r"Head start on: of 5 parts, \d (ready|w)")
+    )
+    expect(game.locator("#how")).not_to_contain_text("failed")
     chart = game.locator("#histogram svg")
     expect(chart).to_have_attribute(
         "aria-label", re.compile(r"100 random bridges score .* You 0\.\d+, better than \d+ percent")
