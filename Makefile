@@ -10,7 +10,7 @@ POLICY := .venv-policy
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,9 +92,13 @@ test-ray: setup  ## Run steps on a real Ray of this machine; installs it
 soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (600)
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py
 
-demo: setup  ## Play a game with and without a head start, and compare
+demo: setup  ## Play 200 games with and without a head start, five minutes; DEMO=--quick takes one
 	@$(BIN)/headstart vocabulary build
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python -m examples.bridging_web.demo $(DEMO)
+
+demo-web: setup  ## Serve the game on port 8090, to be played in a browser
+	@$(BIN)/headstart vocabulary build
+	@$(BIN)/python -m examples.bridging_web.serve $(DEMO)
 
 demo-live: setup  ## Serve, and play games at a human pace, to be watched on the live page
 	@$(BIN)/headstart vocabulary build

@@ -10,6 +10,7 @@ In a test:
 As a process of its own, which prints its URL and then serves until it is killed:
 
     python -m tests.support.messages_api --delay 5
+    python -m tests.support.messages_api --delay 3 --spread 0.35   # a median of 3 s
 
 Unless it is told otherwise it answers with as many clues as the game in the prompt asks for, out
 of a fixed list, in the form that the request's JSON schema names.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import threading
 import time
@@ -208,15 +210,19 @@ class Request:
 class MessagesApi:
     """The server, on a free port of the loopback interface. Use it as a context manager."""
 
-    def __init__(self, *, delay: float = 0.0, slow: str = "", port: int = 0) -> None:
+    def __init__(
+        self, *, delay: float = 0.0, spread: float = 0.0, slow: str = "", port: int = 0
+    ) -> None:
         """Serve on `port` (0: a free one), each default answer after `delay` seconds.
 
-        One to a prompt that holds the word `slow` takes a minute.
+        With a `spread` that is their median: their logarithms have this standard deviation. One to
+        a prompt that holds the word `slow` takes a minute.
         """
         self.requests: list[Request] = []
         self.abandoned = 0
         """How many streams their callers left before the end."""
         self._delay = delay
+        self._spread = spread
         self._slow = slow
         self._replies: deque[Reply] = deque()
         self._closing = threading.Event()
@@ -253,7 +259,8 @@ class MessagesApi:
         if self._replies:
             return self._replies.popleft()
         slow = self._slow and self._slow in request.prompt
-        return _default_reply(request, 60.0 if slow else self._delay)
+        delay = self._delay * random.lognormvariate(0, self._spread)
+        return _default_reply(request, 60.0 if slow else delay)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
@@ -341,10 +348,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--spread", type=float, default=0.0, help="of the delays' logarithms")
     parser.add_argument("--slow", default="", help="a word in prompts that take a minute")
     parser.add_argument("--port", type=int, default=0, help="0, the default, picks a free one")
     arguments = parser.parse_args()
-    with MessagesApi(delay=arguments.delay, slow=arguments.slow, port=arguments.port) as api:
+    with MessagesApi(
+        delay=arguments.delay,
+        spread=arguments.spread,
+        slow=arguments.slow,
+        port=arguments.port,
+    ) as api:
         print(api.url, flush=True)
         try:
             while True:

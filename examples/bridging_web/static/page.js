@@ -1,0 +1,197 @@
+// The game's page: begins games, submits clues, shows what came back.
+
+import { histogram } from './histogram.js';
+
+const $ = (id) => document.getElementById(id);
+let game = null;
+let draw = () => {};
+let names = { you: 'You', lexical: 'Lexical baseline', haiku: 'Claude Haiku' };
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+async function call(path, body) {
+  const options = body === undefined ? {} : {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  };
+  const response = await fetch(path, options);
+  const answer = await response.json().catch(() => ({ detail: `status ${response.status}` }));
+  if (!response.ok) throw Object.assign(new Error('refused'), { status: response.status, detail: answer.detail });
+  return answer;
+}
+
+// Shows what a refusal says beside the fields that it names; all else above everything.
+function complain(error, form) {
+  const rest = [];
+  let first = null;
+  for (const { loc = [], msg } of Array.isArray(error.detail) ? error.detail : []) {
+    const path = loc.slice(1).join('-');
+    const field = $(path);
+    if (!field || !form.contains(field)) { rest.push(`${path}: ${msg}`); continue; }
+    const note = element('span', { className: 'wrong', id: `${field.id}-wrong`, textContent: msg });
+    field.setAttribute('aria-invalid', 'true');
+    field.setAttribute('aria-describedby', note.id);
+    field.parentElement.append(note);
+    first ??= field;
+  }
+  if (!Array.isArray(error.detail)) rest.push(error.detail ?? 'The server does not answer.');
+  trouble(rest.join(' · '));
+  first?.focus();
+}
+
+function trouble(text) {
+  $('trouble').hidden = !text;
+  $('trouble').textContent = text;
+}
+
+function forget(form) {
+  trouble('');
+  for (const note of form.querySelectorAll('.wrong')) note.remove();
+  for (const field of form.querySelectorAll('[aria-invalid]')) {
+    field.removeAttribute('aria-invalid');
+    field.removeAttribute('aria-describedby');
+  }
+}
+
+async function busily(form, work) {
+  const button = form.querySelector('[type=submit]');
+  forget(form);
+  button.disabled = true;
+  form.setAttribute('aria-busy', 'true');
+  try {
+    await work();
+  } catch (error) {
+    complain(error, form);
+  } finally {
+    button.disabled = false;
+    form.removeAttribute('aria-busy');
+  }
+}
+
+async function begin(clues = []) {
+  const form = $('begin');
+  $('submit').disabled = true; // what is submitted now would be of the game before
+  await busily(form, async () => {
+    game = await call('/bridging/', {
+      anchor: $('anchor').value,
+      target: $('target').value,
+      recipient_type: form.elements.recipient_type.value,
+      head_start: $('head-start').checked,
+    });
+    if (game.not_started) trouble(`No head start: ${game.not_started}. The game goes on without.`);
+    $('play-title').textContent = `2. From ${game.anchor} to ${game.target}`;
+    $('clue-fields').replaceChildren(...Array.from({ length: game.clue_count }, (_, at) => {
+      const id = `clues-${at}`;
+      const label = element('label', { textContent: `Clue ${at + 1}` });
+      label.htmlFor = id;
+      const input = element('input', { id, maxLength: 64, autocomplete: 'off', spellcheck: false, value: clues[at] ?? '' });
+      input.setAttribute('autocapitalize', 'none');
+      return element('p', { className: 'field' }, label, input);
+    }));
+    $('play').hidden = false;
+    $('result').hidden = true;
+    $('clues-0').focus();
+    $('play').scrollIntoView({ block: 'nearest' });
+  });
+  $('submit').disabled = false;
+}
+
+const typed = () => [...$('clue-fields').querySelectorAll('input')].map((field) => field.value);
+
+async function submit() {
+  await busily($('clues'), async () => {
+    const clues = typed();
+    while (clues.length > 1 && !clues.at(-1).trim()) clues.pop();
+    const submitted = game;
+    const began = performance.now();
+    const answer = await call(`/bridging/${encodeURIComponent(game.id)}/clues`, { clues });
+    const took = performance.now() - began;
+    if (submitted === game) show(answer, took); // nobody has begun another one meanwhile
+  });
+}
+
+const duration = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`);
+const percent = (value) => `${value.toFixed(value === Math.round(value) ? 0 : 1)} %`;
+
+function show(answer, took) {
+  $('took').textContent = duration(took);
+  $('score').textContent = answer.you.score.toFixed(3);
+  $('percentile').textContent = percent(answer.you.percentile);
+  $('how').textContent = how(answer);
+  const kinds = ['you', 'lexical', 'haiku'].filter((kind) => answer[kind]);
+  const marks = kinds.filter((kind) => !answer[kind].error)
+    .map((kind) => ({ kind, name: names[kind], value: answer[kind].score, percentile: answer[kind].percentile }));
+  $('result').hidden = false;
+  draw = () => $('histogram').replaceChildren(histogram(answer.null_samples, marks, $('histogram').clientWidth));
+  draw();
+  $('bridges').tBodies[0].replaceChildren(...kinds.map((kind) => row(kind, answer[kind])));
+  $('parts').tBodies[0].replaceChildren(...parts(answer));
+  const other = !answer.head_start;
+  $('again').textContent = `The same with head start ${other ? 'on' : 'off'}`;
+  $('history').hidden = false;
+  $('submits').append(element('li', {},
+    element('b', { textContent: duration(took) }),
+    ` with head start ${answer.head_start ? 'on' : 'off'}, ${game.recipient_type === 'haiku' ? `against ${names.haiku}` : 'for a person'}: ${game.anchor}, ${game.target}`));
+  $('result-title').focus({ preventScroll: true });
+  $('result').scrollIntoView({ block: 'start' });
+}
+
+function how(answer) {
+  const count = (source) => Object.values(answer.parts).filter((part) => part.source === source).length;
+  const all = Object.keys(answer.parts).length;
+  if (!answer.head_start) return `Head start off: all ${all} parts were computed after you had submitted.`;
+  const said = [['ready', 'ready'], ['waited', 'waited for'], ['live', 'computed after you had submitted'], ['failed', 'failed']]
+    .filter(([source]) => count(source)).map(([source, words]) => `${count(source)} ${words}`);
+  return `Head start on: of ${all} parts, ${said.join(', ')}.`;
+}
+
+function row(kind, bridge) {
+  const head = element('th', { scope: 'row', className: kind, textContent: names[kind] });
+  if (bridge.error) {
+    return element('tr', {}, head, element('td', { colSpan: 3, textContent: `none: ${bridge.error}` }));
+  }
+  const words = bridge.words.map(({ word, relevance }) => element('span', { className: 'word' },
+    `${word} `, element('small', { textContent: relevance.toFixed(2) })));
+  return element('tr', {}, head,
+    element('td', { className: 'number', textContent: bridge.score.toFixed(3) }),
+    element('td', { className: 'number', textContent: percent(bridge.percentile) }),
+    element('td', {}, ...words));
+}
+
+function parts(answer) {
+  const said = { ready: 'was ready', waited: 'waited for', live: 'computed then', failed: 'failed' };
+  const rows = Object.entries(answer.parts).map(([name, part]) =>
+    [name, part.error ? `${said[part.source]}: ${part.error}` : said[part.source], part.seconds]);
+  rows.push(['embeddings of your clues', 'computed then, always', answer.clues_embedded_in]);
+  rows.push(['the whole answer', '', answer.seconds]);
+  return rows.map(([name, source, seconds]) => element('tr', {},
+    element('th', { scope: 'row', textContent: name }),
+    element('td', { textContent: source }),
+    element('td', { className: 'number', textContent: duration(seconds * 1000) })));
+}
+
+addEventListener('resize', () => draw());
+$('begin').addEventListener('submit', (event) => { event.preventDefault(); begin(); });
+$('clues').addEventListener('submit', (event) => { event.preventDefault(); submit(); });
+$('head-start').addEventListener('change', () => {
+  $('head-start-note').textContent = $('head-start').checked ? 'Compute while I type.' : 'Compute when I submit.';
+});
+$('again').addEventListener('click', () => {
+  $('head-start').checked = !game.head_start;
+  $('head-start').dispatchEvent(new Event('change'));
+  begin(typed());
+});
+$('new').addEventListener('click', () => { $('anchor').focus(); $('anchor').select(); });
+
+const about = await call('/about').catch(() => null);
+if (about?.stand_in) {
+  names = { ...names, haiku: 'Stand-in for Haiku' };
+  $('haiku-name').textContent = 'A stand-in for Haiku';
+  $('stand-in').hidden = false;
+}
+document.documentElement.dataset.ready = 'true';
