@@ -70,8 +70,6 @@ _STEP_ORIGINS: Final[Mapping[int, StepOrigin]] = {
 }
 
 
-
-
 def status_from(number: int) -> PrecomputeStatus:
     """Convert a run's status."""
     return _known(_STATUSES, number, "run status")

@@ -149,9 +149,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         if memos is not None:
             stack.push_async_callback(memos.aclose)
         watching = WorkObservers(observers)
-        worker = Worker(
-            queue, known, providers, rules, watching, ledger, memos, durations, places
-        )
+        worker = Worker(queue, known, providers, rules, watching, ledger, memos, durations, places)
         monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))

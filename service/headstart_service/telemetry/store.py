@@ -78,6 +78,7 @@ class StoreFigures(Figures):
 
     def looked(self, result: str) -> None:
         """Nothing, as below."""
+
     def shed(self, runs: int) -> None:
         """Count runs that were ended in the queue."""
         self._shed.add(self._process, by=runs)
