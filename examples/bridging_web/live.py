@@ -11,16 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from headstart_service.pipelines.bridging.ports import (
-    Embedder,
-    LanguageModel,
-    RelevanceScan,
-    Vocabulary,
-)
-
 from headstart_service.pipelines.bridging import BRIDGING, steps
 from headstart_service.pipelines.bridging.inputs import BridgingInputs
 from headstart_service.pipelines.bridging.values import Endpoints
+from headstart_service.sdk import Embedder, LanguageModel, RelevanceScan, Vocabulary
 from headstart_service.settings import Settings
 
 if TYPE_CHECKING:
