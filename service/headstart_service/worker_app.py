@@ -21,7 +21,7 @@ from .engine.durations import Durations
 from .engine.fields import fields
 from .engine.limits import Limits
 from .engine.observe import WorkObserver, WorkObservers
-from .engine.places import PlaceRules, Places
+from .engine.places.places import PlaceRules, Places
 from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError

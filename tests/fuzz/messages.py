@@ -93,8 +93,9 @@ def _set(message: Message, name: str, value: Any) -> None:
 def _field(field: FieldDescriptor, depth: int) -> SearchStrategy[Any]:
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
-        entry = _message(kind.fields_by_name["value"].message_type, depth - 1)
-        return st.dictionaries(_text(field.name), entry, max_size=3)
+        value, key = kind.fields_by_name["value"], kind.fields_by_name["key"]
+        named = _text(field.name) if key.type == key.TYPE_STRING else _scalar(key)
+        return st.dictionaries(named, _field(value, depth), max_size=3)
     one = _message(kind, depth - 1) if kind is not None else _scalar(field)
     return st.lists(one, max_size=4) if field.is_repeated else one
 

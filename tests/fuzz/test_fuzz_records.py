@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import RunKey
-from headstart_service.store.keys import PartitionKeys, member
+from headstart_service.store.keys import FIXED, PartitionKeys, member
 from tests.fuzz import budget
 from tests.fuzz.victim import ALLOWED, Call, Victim
 from tests.fuzz.wire import mutated
@@ -114,4 +114,4 @@ async def _tamper(victim: Victim, keys: list[str], dice: random.Random) -> None:
             await dice.choice(_TAMPER)(client, record, dice)
         await client.xadd(PartitionKeys(0).jobs, {dice.randbytes(3): dice.randbytes(3)})
         strange = member(RunKey("default", "t")).encode() + dice.randbytes(2)
-        await client.zadd(PartitionKeys(0).fixed[-1], {strange: 0})
+        await client.zadd(PartitionKeys(0).fixed[FIXED.index("status:cancelled")], {strange: 0})

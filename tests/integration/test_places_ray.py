@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from headstart_service.engine.meter import Meter
-from headstart_service.engine.places import PlaceRules, Places
+from headstart_service.engine.places.places import PlaceRules, Places
 from headstart_service.errors import StartupError, StepFailed
 from tests.support import places_ray as steps
 from tests.support.waiting import wait_until

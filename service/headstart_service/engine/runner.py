@@ -20,7 +20,7 @@ from .limits import Limits, encoded
 from .meter import METER
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
 from .pipeline import Pipeline
-from .places import Places
+from .places.places import Places
 from .ports import RunLedger
 from .reports import Reports
 from .reuse import Landed, Reuse

@@ -17,7 +17,7 @@ from .durations import Durations
 from .fields import fields
 from .limits import Limits
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
-from .places import Places
+from .places.places import Places
 from .ports import JobQueue, MemoStore, RunLedger
 from .registry import Registry
 from .reports import Reports

@@ -18,8 +18,9 @@ import pytest
 import uvloop
 
 from headstart_service.engine.meter import Meter
-from headstart_service.engine.places import PlaceRules, Places, refuse_unreachable
+from headstart_service.engine.places.places import PlaceRules, Places
 from headstart_service.engine.places.processes import Processes
+from headstart_service.engine.places.rules import refuse_unreachable
 from headstart_service.engine.step import Step, step
 from headstart_service.errors import StartupError, StepFailed
 from tests.support import places as harm
@@ -260,3 +261,20 @@ def test_a_process_has_no_providers_and_imports_by_name() -> None:
 
 def test_harm_is_declared_well(tmp_path: Path) -> None:
     refuse_unreachable([harm.HARM, harm.BESIDE, harm.HELD])
+
+
+async def test_a_step_that_times_out_something_of_its_own_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headstart_service.engine.places.loop._GRACE", 0.05)
+
+    @step()
+    async def patient() -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        await asyncio.sleep(0.2)  # longer than a cancelled step is given
+        return "done"
+
+    async with Places() as places:
+        assert await places.call(patient, {}, Meter()) == "done"

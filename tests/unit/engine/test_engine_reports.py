@@ -84,7 +84,7 @@ async def test_a_running_step_is_stopped_and_the_run_goes_on_with_the_reported_v
 
     pipeline = pipeline_of(bridge, scored)
     before = tasks_left()
-    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, None, reports))
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
     await begun.wait()
     ledger.report("bridge", "theirs")
     assert await running is Status.COMPLETED
@@ -121,7 +121,7 @@ async def test_what_was_made_of_our_own_value_is_made_again(
 
     pipeline = pipeline_of(bridge, scored, told, other)
     ledger.gate.clear()
-    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, None, reports))
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
     await wait_until(lambda: made == ["ours"])
     ledger.report("bridge", "theirs", tell=False)
     ledger.gate.set()
@@ -145,7 +145,7 @@ async def test_a_failure_is_forgotten_when_a_caller_has_the_result(
 
     pipeline = pipeline_of(bridge, scored)
     ledger.report("bridge", "theirs", tell=False)
-    assert await run(claim_of(pipeline), pipeline, {}, ledger, None, reports) is Status.COMPLETED
+    assert await run(claim_of(pipeline), pipeline, {}, ledger, reports=reports) is Status.COMPLETED
     assert ledger.value("scored") == "scored theirs"
     assert ledger.end is not None
     assert ledger.end.error == ""
@@ -163,7 +163,7 @@ async def test_the_last_step_of_a_run_may_be_reported(
         return "never"
 
     pipeline = pipeline_of(bridge)
-    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, None, reports))
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
     await begun.wait()
     ledger.report("bridge", "theirs")
     assert await running is Status.COMPLETED
@@ -177,7 +177,7 @@ async def test_reports_that_come_too_late_or_are_of_no_step_change_nothing(
         return "ours"
 
     pipeline = pipeline_of(bridge)
-    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, None, reports))
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
     await asyncio.sleep(0)
     reports.tell(("unknown",))
     assert await running is Status.COMPLETED

@@ -326,7 +326,7 @@ async def test_tries_are_told_once_whoever_waited_for_them() -> None:
     told = [Told(), Told(), Told()]
 
     async def one(key: str, observer: Told) -> None:
-        await run(claim_for(pipeline, key), pipeline, {}, Ledger(), observer, reuse)
+        await run(claim_for(pipeline, key), pipeline, {}, Ledger(), observer, reuse=reuse)
 
     async with asyncio.TaskGroup() as group:
         for number, observer in enumerate(told[:2]):

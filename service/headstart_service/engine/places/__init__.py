@@ -1,8 +1,5 @@
-"""Where a step's function runs: on the event loop, in a thread, in a process, or on Ray."""
+"""Where a step's function runs: on the event loop, in a thread, in a process, or on Ray.
 
-from __future__ import annotations
-
-from .places import PlaceRules, Places
-from .rules import refuse_unreachable
-
-__all__ = ["PlaceRules", "Places", "refuse_unreachable"]
+`rules` is what declaring steps needs, `places` what running them does; this imports neither, so that
+API processes load the first alone.
+"""

@@ -39,6 +39,8 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
 
     def __await__(self) -> Generator[Any, Any, Any]:
         work, patience = self._work, None
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         error: BaseException | None = None
         try:
             while True:
@@ -46,6 +48,10 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
                     waits_for = self._piece(error)
                 except StopIteration as end:
                     return end.value
+                if patience is not None and task is not None and task.cancelling() <= before:
+                    # Its own doing, as timeouts and cancel scopes in a step are, and dealt with.
+                    patience.end()
+                    patience = None
                 try:
                     yield waits_for
                     error = None
