@@ -214,6 +214,41 @@ def test_workers_steps_and_latencies_are_shown(
     (tmp_path / "go").touch()
 
 
+def test_what_it_saved_is_told_in_words_and_as_bars_with_their_numbers(
+    page: Any, new_page: Any, site: Site, tmp_path: Path
+) -> None:
+    expect(page.locator("#board")).to_be_visible()
+    saved = page.get_by_role("region", name="What it saved")
+
+    def runs(fate: str) -> int:
+        found = saved.get_by_role("listitem").filter(has_text=fate).locator(".value")
+        return int(found.inner_text().split()[0]) if found.count() else 0
+
+    before = {name: runs(name) for name in ("used, ready", "cancelled", "not known yet")}
+    read, unread, unwanted = unique("read"), unique("unread"), unique("unwanted")
+    site.start(read, "chain", value=1)
+    expect(row(page, "recent", read)).to_contain_text("completed")
+    site.get(read)
+    site.start(unread, "echo", text="x")
+    site.start(unwanted, "probe", directory=str(tmp_path))
+    site.stub.CancelPrecompute(pb.CancelPrecomputeRequest(key=unwanted), timeout=20)
+    expect(row(page, "recent", unread)).to_contain_text("completed")
+    expect(row(page, "recent", unwanted)).to_contain_text("cancelled")
+    for name, count in before.items():
+        item = saved.get_by_role("listitem").filter(has_text=name)
+        expect(item.locator(".value")).to_have_text(re.compile(rf"^{count + 1} · "))
+    expect(saved.locator("#saved-hidden")).to_have_text(re.compile(r"^[\d.]+ (ms|s|min .* s)$"))
+    expect(saved).to_contain_text(re.compile(r"\d+ % of the work was never read"))
+    widths = saved.locator("rect").evaluate_all("all => all.map((r) => r.width.baseVal.value)")
+    numbers = "\n".join(saved.locator(".value").all_inner_texts())
+    shares = [int(share) for share in re.findall(r"(\d+) %", numbers)]
+    assert widths == pytest.approx(shares, abs=1.1)
+    phone = new_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    phone.goto(site.url)
+    expect(phone.locator("#saved")).to_be_visible()
+    assert phone.evaluate("document.documentElement.scrollWidth") == 360
+
+
 def test_nobody_is_kept_from_it(page: Any, new_page: Any, site: Site) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

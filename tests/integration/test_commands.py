@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,6 +207,51 @@ async def test_the_examples_of_the_page_print_what_it_shows(game_server: GameSer
             line for line in said.splitlines(True) if not line.startswith(("text ", "text:"))
         )
         assert _shape(said) == _shape(shown), command
+
+
+async def test_stats_account_for_every_start(light_server: str, tmp_path: Path):
+    here = ("--namespace", "accounts", "--address", light_server)
+
+    def asked(*command: str) -> str:
+        done = run(*command, *here)
+        assert done.code == 0, done.err
+        return done.out
+
+    waiting = ("--pipeline", "probe", "--inputs", json.dumps({"directory": str(tmp_path)}))
+    asked("start", "read", "--pipeline", "chain")
+    asked("get", "read", "--wait", "20", "--complete")
+    asked("start", "forgotten", "--pipeline", "noop", "--ttl", "300ms")
+    asked("start", "unwanted", *waiting)
+    asked("cancel", "unwanted")
+    asked("start", "twice", *waiting)
+    asked("start", "twice", *waiting)
+    asked("start", "twice", *waiting, "--restart")
+    expected = {"used_waited": 1, "expired": 1, "cancelled": 1, "replaced": 1}
+
+    def ledger() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(asked("stats", "--json"))["ledger"]
+        return found
+
+    def runs() -> dict[str, int]:
+        return {fate: work["runs"] for fate, work in ledger()["fates"].items() if work["runs"]}
+
+    await wait_until(lambda: "expired" in runs())  # the reader may have come after the end
+    told = ledger()
+    met = {fate: work["runs"] for fate, work in told["fates"].items() if work["runs"]}
+    assert {fate.replace("_ready", "_waited"): count for fate, count in met.items()} == expected
+    assert (told["starts"], told["unsettled"], told["joined"]) == (5, 1, 1)
+    assert told["starts"] == sum(met.values()) + told["unsettled"]
+    unread = [work["compute"] for fate, work in told["fates"].items() if fate[:4] != "used"]
+    whole = sum(work["compute"] for work in told["fates"].values())
+    text = asked("stats")
+    (sentence,) = re.findall(
+        r"^saved (.*) of user waiting; (\d+) % of the work was never read", text, re.MULTILINE
+    )
+    assert sentence == (f"{told['hidden']:.1f} s", f"{100 * sum(unread) / whole:.0f}")
+    assert f"{told['joined']} more starts joined a run, 0 found its result" in text
+    for name, count in (("unused, expired", 1), ("not known yet", 1), ("all starts", 5)):
+        assert re.search(rf"^{name} +{count}\b", text, re.MULTILINE), text
+    (tmp_path / "go").touch()
 
 
 def test_every_exit_code_is_in_the_page_and_none_else():

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from ..domain import RunSummary, Stats, Status
+from ..domain import Ledger, RunSummary, Stats, Status
 from ..errors import StoreUnavailable
 from .book import RunBook
 from .counters import Counters
 from .guard import View
+from .ledger import told_ledger
 from .ports import Runs
 
 _LIVE: Final = 60
@@ -82,9 +83,11 @@ class Snapshots:
         names = [""] if view.scope is None else sorted(view.scope)[:_NAMESPACES]
         counts: dict[str, int] = {}
         live: list[RunSummary] = []
+        ledgers: list[Ledger] = []
         stats = Stats({}, 0)
         for name in names:
             stats = await self._runs.stats(name)
+            ledgers += [stats.ledger] if stats.ledger else []
             for status, count in stats.counts.items():
                 counts[status.value] = counts.get(status.value, 0) + count
             for status in _LIVE_STATUSES:
@@ -101,6 +104,7 @@ class Snapshots:
         await self._book.look([run.key for run in live])
         await self._book.look(self._book.latest(view.scope, _RECENT))
         told["counts"] = counts
+        told["ledger"] = told_ledger(ledgers)
         # The queue's length is everybody's: who may not know of the others gets their own part.
         told["queued"] = stats.queued_jobs if view.scope is None else counts.get("pending", 0)
         if view.scope is None and self._counters.past:

@@ -7,6 +7,7 @@ import { Feed } from "./feed.js";
 import { seconds } from "./format.js";
 import { build, showCharts, showFailures, showSteps, showTotals, showWorkers } from "./panels.js";
 import { showRuns } from "./runs.js";
+import { showSaved } from "./saved.js";
 
 const TOKEN = "headstart-token"; // in sessionStorage: gone with the tab
 const THEME = "headstart-theme";
@@ -80,6 +81,7 @@ function draw(told) {
     say(byId("recent-count"), told.recent.length ? String(told.recent.length) : "");
     show(byId("recent-none"), !told.recent.length);
   }
+  if (told.ledger !== undefined) showSaved(told);
   showSteps(told.steps);
   showWorkers(told);
   showFailures(told);
