@@ -20,6 +20,9 @@ _WHOLE = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_ENUM: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_SFIXED64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.TYPE_FIXED64: (0, 2**64 - 1),
 }
 _TEXTS = [
     *("", " ", "k", "a" * 64, "a" * 65, "a" * 257, "é" * 128, "a" * 5000, "x\n", "\u200b"),
@@ -83,7 +86,10 @@ def _set(message: Message, name: str, value: Any) -> None:
         getattr(message, name).CopyFrom(value)
     elif isinstance(value, dict):
         for key, entry in value.items():
-            getattr(message, name)[key].CopyFrom(entry)
+            if isinstance(entry, Message):
+                getattr(message, name)[key].CopyFrom(entry)
+            else:
+                getattr(message, name)[key] = entry
     elif isinstance(value, list):
         getattr(message, name).extend(value)
     else:
@@ -94,7 +100,8 @@ def _field(field: FieldDescriptor, depth: int) -> SearchStrategy[Any]:
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
         value, key = kind.fields_by_name["value"], kind.fields_by_name["key"]
-        named = _text(field.name) if key.type == key.TYPE_STRING else _scalar(key)
+        whole = _WHOLE.get(key.type)
+        named = st.integers(*whole) if whole else _text(field.name)
         return st.dictionaries(named, _field(value, depth), max_size=3)
     one = _message(kind, depth - 1) if kind is not None else _scalar(field)
     return st.lists(one, max_size=4) if field.is_repeated else one
@@ -103,11 +110,13 @@ def _field(field: FieldDescriptor, depth: int) -> SearchStrategy[Any]:
 def _scalar(field: FieldDescriptor) -> SearchStrategy[Any]:
     if field.type == FieldDescriptor.TYPE_STRING:
         return _text(field.name)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.binary(max_size=64)
     if field.type == FieldDescriptor.TYPE_BOOL:
         return st.booleans()
     if field.type in _WHOLE:
         low, high = _WHOLE[field.type]
-        extreme = st.sampled_from([low, high, -1, 0, 1])
+        extreme = st.sampled_from([low, high, max(low, -1), 0, 1])
         return _likely(field.name, extreme | st.integers(low, high))
     return st.floats()
 
