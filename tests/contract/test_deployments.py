@@ -167,13 +167,22 @@ def fragile_cluster(tmp_path: Path) -> Iterator[Deployment]:
         yield opened
 
 
+async def _answers(store: RedisStore) -> bool:
+    try:
+        await store.ping()
+    except StoreUnavailable:
+        return False
+    return True
+
+
 async def test_a_cluster_that_loses_a_node_is_unavailable_and_not_broken(
     fragile_cluster: Deployment,
 ) -> None:
     async with Backend.open(fragile_cluster, 4) as backend:
         await backend.start(KEY)
         api = RedisStore(backend.client(API), backend.rules(), budget=0.25, connections=3)
-        await api.ping()
+        # A busy machine may be late with the first connections.
+        await wait_until(lambda: _answers(api))
         async with backend.announcements():
             with Redis.from_url(fragile_cluster.masters[0], protocol=2) as node:
                 node.shutdown(nosave=True)

@@ -133,7 +133,8 @@ async def test_watch_prints_a_line_a_change_off_a_terminal_and_one_of_json_a_mes
         lines = watches[0].output.splitlines()
         assert lines[0] == "plain revision 1: in_progress"
         assert re.fullmatch(r"plain first: completed in [\d.]+ m?s", lines[1])
-        assert lines[2] == "plain gated: running"
+        # With an estimate, once the API has heard of durations from the worker.
+        assert re.fullmatch(r"plain gated: running( \(~.+, p90 .+\))?", lines[2])
         assert re.fullmatch(r"plain gated: completed in [\d.]+ m?s", lines[3])
         assert lines[4:] == ["plain revision 1: completed"]
         messages = [json.loads(line) for line in watches[1].output.splitlines()]

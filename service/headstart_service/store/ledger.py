@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from ..domain import Fate, Hidden, Ledger, StepRecord, Work
 from .batches import Reply
@@ -32,9 +33,12 @@ def book_from(sums: Reply, unsettled: int | None) -> Counter[str]:
     """One partition's sums as stats.lua gives them, with the runs whose fate is open.
 
     Of these it counts those of all namespaces, `unsettled`; of one alone they are what is left.
+    What a damaged record has brought in is passed over.
     """
-    pairs = zip(sums[::2], sums[1::2], strict=True)
-    book: Counter[str] = Counter({name.decode(): int(value) for name, value in pairs})
+    book: Counter[str] = Counter()
+    for name, value in zip(sums[::2], sums[1::2], strict=True):
+        with suppress(ValueError):  # a name that is no text, or a sum that is no number
+            book[name.decode()] = int(value)
     told = sum(book[f"{fate}.runs"] for fate in Fate)
     book[_OPEN] = book["starts"] - told if unsettled is None else unsettled
     return book
