@@ -210,7 +210,7 @@ class _NumbersWriter:
             for each in value:
                 self.write(each, to.list_value.values.add())
         else:
-            raise TypeError(f"{type(value).__name__} cannot be said in JSON")
+            raise TypeError(f"{type(value).__name__} is not bytes, an array or JSON")
 
     def _write_number(self, number: float, to: Value) -> None:
         if isinstance(number, float):

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
-from headstart._artifacts import Artifact, Json
-from headstart._fake_artifacts import artifact
+from headstart._artifacts import Artifact, Json, artifact_to
 from headstart._results import BridgingResults, PrecomputeStatus, Results, StepState
 from headstart.v1 import precompute_pb2 as pb
 
@@ -68,14 +67,14 @@ class Script:
                     state=report.state,
                     after=math.inf if report.state in _UNENDED else self.delays.get(name, 0.0),
                     error=report.error or "",
-                    artifact=None if given.custom is None else artifact(value),
+                    artifact=None if given.custom is None else artifact_to(value),
                 )
         else:
             values = given(inputs) if callable(given) else given or {}
             for name, value in values.items():
                 after = self.delays.get(name, 0.0)
                 steps[name] = ScriptedStep(
-                    state=StepState.COMPLETED, after=after, artifact=artifact(value)
+                    state=StepState.COMPLETED, after=after, artifact=artifact_to(value)
                 )
         for name, reason in self.failed.items():
             after = self.delays.get(name, 0.0)
