@@ -14,7 +14,6 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from headstart.v1 import precompute_pb2 as pb
@@ -31,6 +30,7 @@ from headstart_service.store.connect import BLOCKING, WORKER, open_client
 from headstart_service.store.events import subscription
 from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.redis_store import RedisStore, StoreRules
+from tests.support.reflection import services
 from tests.support.tokens import Tokens, tokens_of
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -307,15 +307,9 @@ async def test_only_a_whole_bearer_header_is_accepted(
 
 
 async def test_reflection_wants_any_token_and_health_none(guarded: Guarded):
-    reflect = reflection_pb2_grpc.ServerReflectionStub(guarded.channel).ServerReflectionInfo
-    asked = reflection_pb2.ServerReflectionRequest(list_services="")
-
-    async def services(token: str | None) -> int:
-        call = reflect(iter([asked]), metadata=TOKENS.metadata(token), timeout=10)
-        return len((await call.read()).list_services_response.service)
-
     for token in ("stranger", None):
-        assert (await refused(services(token))).code() is WHO
-    assert await services("writer") == 3
+        asked = services(guarded.channel, TOKENS.metadata(token))
+        assert (await refused(asked)).code() is WHO
+    assert len(await services(guarded.channel, TOKENS.metadata("writer"))) == 3
     health = health_pb2_grpc.HealthStub(guarded.channel)
     assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=10)).status
