@@ -6,12 +6,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from headstart._artifacts import Json
 from headstart._client import PrecomputeClient
@@ -19,6 +20,7 @@ from headstart._computed import Computed
 from headstart._results import RecipientType, Results, Started
 
 T = TypeVar("T")
+_CLOSED: Final = "this client was closed"
 
 
 class BlockingClient:
@@ -65,7 +67,10 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        """Close for good; harmless when done twice. Reports under way get half a second."""
+        """Close for good; harmless when done twice. Reports under way get half a second.
+
+        Calls that other threads are in raise RuntimeError.
+        """
         with self._lock:
             self._closed = True
             place, self._place = self._place, None
@@ -140,8 +145,7 @@ class BlockingClient:
     def _call(self, make: Callable[[PrecomputeClient], Coroutine[Any, Any, T]]) -> T:
         with self._lock:
             if self._closed:
-                message = "this client was closed"
-                raise RuntimeError(message)
+                raise RuntimeError(_CLOSED)
             if self._place is None or self._place.pid != os.getpid():
                 self._place = _Place(self._new_client)
             place = self._place
@@ -154,25 +158,47 @@ class _Place:
     def __init__(self, new_client: Callable[[], PrecomputeClient]) -> None:
         self.pid = os.getpid()
         self._client = new_client()
+        self._lock = threading.Lock()
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="headstart", daemon=True)
         self._thread.start()
 
     def call(self, make: Callable[[PrecomputeClient], Coroutine[Any, Any, T]]) -> T:
-        """Run what `make` makes on the loop, and wait for it."""
-        future = asyncio.run_coroutine_threadsafe(make(self._client), self._loop)
+        """Run what `make` makes on the loop, and wait for it.
+
+        Raises RuntimeError when the client is closed, also when that happens meanwhile.
+        """
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(_CLOSED)
+            future = asyncio.run_coroutine_threadsafe(make(self._client), self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise RuntimeError(_CLOSED) from None
         except BaseException:
             future.cancel()  # does nothing where it has ended
             raise
 
     def close(self) -> None:
-        """Close the client and end the thread."""
-        with suppress(RuntimeError):
-            self.call(lambda client: client.close())
+        """Close the client, end the calls of other threads, and end the thread."""
+        with self._lock:
+            self._closed = True
+            # Calls that were made before are tasks by the time it begins.
+            future = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        future.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    async def _end(self) -> None:
+        try:
+            await self._client.close()
+        finally:
+            calls = asyncio.all_tasks() - {asyncio.current_task()}
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

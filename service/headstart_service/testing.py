@@ -129,7 +129,11 @@ def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
 
 def _plan(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
     """The run of these inputs, sent as the client sends them. Raises the client's error."""
-    raw = inputs.model_dump(mode="json") if isinstance(inputs, BaseModel) else inputs
+    raw = (
+        inputs.model_dump(mode="json", by_alias=True, round_trip=True)
+        if isinstance(inputs, BaseModel)
+        else inputs
+    )
     spec = pb.CustomSpec(pipeline=pipeline.name)
     try:
         spec.inputs.update(raw)

@@ -173,6 +173,20 @@ async def test_what_was_passed_over_is_shed_first_and_what_is_waited_for_never(
         await start(store, refused)
 
 
+async def test_nobody_sheds_the_run_of_another_namespace(store_backend: Backend) -> None:
+    store = store_backend.new_store(max_live=2 * store_backend.partitions)
+    store.expected = lambda: f"probe={90_000_000}"
+    (late,) = store_backend.neighbours(1, namespace="game")  # a beginning of the other's name
+    first, own, refused = store_backend.neighbours(3)
+    await start(store, late, MINUTE)
+    await start(store, first, MINUTE)
+    await start(store, own)
+    assert (await store.read(first)).summary.error == SHED
+    with pytest.raises(CapacityExhausted):
+        await start(store, refused)
+    assert (await store.read(late)).summary.status is Status.PENDING
+
+
 async def test_a_shed_run_can_be_started_again(store_backend: Backend) -> None:
     store = store_backend.new_store(max_live=1 * store_backend.partitions)
     store.expected = lambda: "probe=90000000"

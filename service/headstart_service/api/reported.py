@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import StepRecord, StepState
+from ..engine.artifacts import ArtifactCodec
 from ..engine.fragments import report_fragment
 from ..engine.pipeline import Pipeline
 from ..errors import InvalidRequest, Violation
@@ -62,7 +63,7 @@ def record(request: pb.ReportStepRequest, pipeline: Pipeline, elapsed: float) ->
         rule = f"must be {expected} for a run of {pipeline.name}, is {kind}"
         found.append(Violation("result", rule))
     elif kind == "artifact":
-        found += _artifact_violations(request.artifact)
+        found += _artifact_violations(request.artifact) or _misfits(request, pipeline)
     elif request.step in _FIELDS:
         found += _bridging_violations(request.step, request.bridging)
     if found:
@@ -96,6 +97,13 @@ def _artifact_violations(artifact: pb.Artifact) -> list[Violation]:
                 rule = f"must hold as many as shape says, {list(shape)[:8]}, are {len(values)}"
                 return [Violation("artifact.tensor.values", rule)]
     return []
+
+
+def _misfits(request: pb.ReportStepRequest, pipeline: Pipeline) -> list[Violation]:
+    """Whether steps that take it would get what this one's annotation promises."""
+    codec = pipeline.codec
+    rule = codec.misfit(request.step, request.artifact) if isinstance(codec, ArtifactCodec) else ""
+    return [Violation("artifact", f"must be {rule}")] if rule else []
 
 
 def _bridging_violations(step: str, results: pb.BridgingResults) -> list[Violation]:  # noqa: PLR0911  # a step each

@@ -51,5 +51,9 @@ class ArtifactCodec:
         results = pb.GetResultsResponse.FromString(fragment).custom
         return self._kind(step).read(results.artifacts[step])
 
+    def misfit(self, step: str, artifact: pb.Artifact) -> str:
+        """What the artifact must be to be this step's value; empty when it is."""
+        return self._kind(step).misfit(artifact)
+
     def _kind(self, step: str) -> Kind:
         return self.kinds.get(step, _ANY)

@@ -39,6 +39,10 @@ class Kind(Protocol):
         """The value that was written."""
         ...
 
+    def misfit(self, artifact: pb.Artifact) -> str:
+        """What an artifact that somebody else has written must be, if it is not; without numpy."""
+        ...
+
 
 def kind_of(annotation: Any) -> Kind:
     """The kind of an annotation. Raises ValueError, with the reason, when there is none."""
@@ -72,6 +76,10 @@ class BytesKind:
         """See `Kind`."""
         return artifact.data
 
+    def misfit(self, artifact: pb.Artifact) -> str:
+        """See `Kind`."""
+        return "" if artifact.WhichOneof("value") == "data" else f"data, for {self.text}"
+
 
 class ArrayKind:
     """A numpy array of numbers, whatever its shape."""
@@ -103,6 +111,10 @@ class ArrayKind:
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
         return array_from(artifact.tensor)
+
+    def misfit(self, artifact: pb.Artifact) -> str:
+        """See `Kind`."""
+        return "" if artifact.WhichOneof("value") == "tensor" else f"a tensor, for {self.text}"
 
 
 class JsonKind:
@@ -144,15 +156,18 @@ class JsonKind:
         # By way of text, because strict models take a date out of JSON, not out of Python's str.
         return self._adapter.validate_json(json.dumps(read_json(artifact)))
 
+    def misfit(self, artifact: pb.Artifact) -> str:
+        """See `Kind`."""
+        if artifact.WhichOneof("value") != "json":
+            return f"json, for {self.text}"
+        try:
+            self.read(artifact)
+        except ValidationError as error:
+            return self.text + _place(error)
+        return ""
+
     def _told(self, value: Any, error: ValidationError) -> StepFailed:
-        """What does not fit, and where; never the value, which may hold anything."""
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        misfit = _misfit(value, self.text)
-        if not first["loc"]:
-            return misfit
-        place = ".".join(map(str, first["loc"]))
-        rule = "breaks a rule" if first["type"] in _OWN_WORDS else first["msg"]
-        return StepFailed(f"{misfit}: at {place}: {rule}", retry=False)
+        return StepFailed(f"{_misfit(value, self.text)}{_place(error)}", retry=False)
 
 
 class AnyKind:
@@ -192,6 +207,20 @@ class AnyKind:
             case "tensor":
                 return array_from(artifact.tensor)
         return read_json(artifact)
+
+    def misfit(self, artifact: pb.Artifact) -> str:  # noqa: ARG002  # anything fits
+        """See `Kind`."""
+        return ""
+
+
+def _place(error: ValidationError) -> str:
+    """What does not fit, and where; never the value, which may hold anything."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    if not first["loc"]:
+        return ""
+    place = ".".join(map(str, first["loc"]))
+    rule = "breaks a rule" if first["type"] in _OWN_WORDS else first["msg"]
+    return f": at {place}: {rule}"
 
 
 def _misfit(value: Any, text: str) -> StepFailed:

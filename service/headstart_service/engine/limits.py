@@ -30,15 +30,14 @@ class Limits:
     run: int = 32 * 1024 * 1024
     """Of all steps of a run. Clients receive 64 MiB in one message."""
 
-    def admit(self, held: int, more: int) -> int:
-        """What a run holds with these many bytes more. Raises StepFailed when it is too much."""
+    def admit(self, held: int, more: int) -> None:
+        """Raise StepFailed when so many bytes more than a run holds are too much."""
         if held + more > self.run:
             raise StepFailed(
                 f"returned {more:,} bytes, with which the run would have {held + more:,}; "
                 f"HEADSTART_MAX_RUN_BYTES is {self.run:,}",
                 retry=False,
             )
-        return held + more
 
 
 async def encoded(codec: ResultCodec, step: str, value: Any, limits: Limits) -> tuple[Any, bytes]:

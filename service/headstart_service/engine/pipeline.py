@@ -5,11 +5,12 @@ Declaring one imports nothing heavy, so that the API process can validate and pl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,8 +18,12 @@ from ..domain import RunPlan, digest
 from ..errors import InvalidRequest, Violation
 from . import signatures
 from .artifacts import ArtifactCodec
+from .inputs import unkept, written
 from .mistakes import Mistake, caller, line_of, refuse
 from .step import DIGEST_PARAMETER, Step
+
+NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What a pipeline may be called: records and lists of the store have names between blanks."""
 
 
 class ResultCodec(Protocol):
@@ -59,7 +64,8 @@ class Pipeline:
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", caller())
         by_name: dict[str, Step] = {}
-        mistakes = []
+        mistakes = [Mistake(self.where, text) for text in self._misnamed()]
+        mistakes += [Mistake(self.where, text) for text in unkept(self.name, self.inputs)]
         for step in self.steps:
             name = step.name
             if name in by_name:
@@ -74,6 +80,11 @@ class Pipeline:
         object.__setattr__(self, "order", self._ordered(mistakes))
         self._read_types(mistakes)
         refuse(mistakes)
+
+    def _misnamed(self) -> list[str]:
+        if NAME.fullmatch(self.name):
+            return []
+        return [f"pipeline {self.name!r}: a name is 1 to 64 of letters, digits, '.', '_' and '-'"]
 
     def _ordered(self, mistakes: list[Mistake]) -> tuple[str, ...]:
         graph = {step.name: self.needs(step) for step in self.steps}
@@ -97,8 +108,8 @@ class Pipeline:
             found, wrong = signatures.kinds(self.steps)
             mistakes += wrong
             object.__setattr__(self, "codec", ArtifactCodec(found))
-        inputs = {name: field.annotation for name, field in self.inputs.model_fields.items()}
-        mistakes += signatures.misfits(self.by_name, inputs)
+        given = {name: field.annotation for name, field in self.inputs.model_fields.items()}
+        mistakes += signatures.misfits(self.by_name, given)
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """The steps whose values `step` takes."""
@@ -124,30 +135,34 @@ class Pipeline:
         Raises InvalidRequest with every violation; each field's path starts with `path`.
         """
         try:
-            inputs = self.inputs.model_validate(raw)
+            values = self.inputs.model_validate(raw)
         except ValidationError as error:
             raise InvalidRequest(_violations(error, path)) from error
-        steps = self.step_digests(inputs)
+        wire = written(values)
+        if wire is None:
+            rule = f"is not the same when kept as JSON and read again: {self.name} needs others"
+            raise InvalidRequest([Violation(path, rule)])
+        steps = self.step_digests(values)
         if not steps:
             raise InvalidRequest([Violation(path, "leaves this pipeline no step to run")])
-        values = inputs.model_dump(mode="json")
+        plain = values.model_dump(mode="json", round_trip=True)
         return RunPlan(
             pipeline=self.name,
-            inputs=inputs.model_dump_json().encode(),
-            digest=digest([self.name, self.version, values, *self._versions(steps)]),
+            inputs=wire,
+            digest=digest([self.name, self.version, plain, *self._versions(steps)]),
             steps=steps,
         )
 
-    def step_digests(self, inputs: BaseModel) -> dict[str, str]:
+    def step_digests(self, values: BaseModel) -> dict[str, str]:
         """The steps of a run with these inputs, in order, each with its own digest."""
-        values = inputs.model_dump(mode="json")
+        plain = values.model_dump(mode="json", round_trip=True)
         digests: dict[str, str] = {}
         for name in self.order:
             step = self.by_name[name]
             needs = self.needs(step)
-            wanted = step.when is None or step.when(inputs)
+            wanted = step.when is None or step.when(values)
             if wanted and all(need in digests for need in needs):
-                own = {p: values[p] for p in step.parameters if p in values}
+                own = {p: plain[p] for p in step.parameters if p in plain}
                 needed = {need: digests[need] for need in needs}
                 # Absent where empty: digests that stand in records must not change.
                 version = (step.version,) if step.version else ()
@@ -161,7 +176,7 @@ class Pipeline:
         return (own,) if own else ()
 
     def memo_digest(
-        self, step: Step, inputs: BaseModel, own: str, needed: Mapping[str, bytes]
+        self, step: Step, values: BaseModel, own: str, needed: Mapping[str, bytes]
     ) -> str:
         """The fingerprint of all that `step` is given: equal ones in two runs, equal results.
 
@@ -169,11 +184,11 @@ class Pipeline:
         fragments. These and not their digests: a step that is not pure may give one run another
         result than the next, and what is made of it must fit it.
         """
-        values = inputs.model_dump(mode="json", include=set(step.parameters))
+        plain = values.model_dump(mode="json", round_trip=True, include=set(step.parameters))
         contents = {name: sha256(result).hexdigest() for name, result in needed.items()}
         seed = (own,) if DIGEST_PARAMETER in step.parameters else ()
         about = [self.name, self.version, step.name, step.version]
-        return digest([*about, values, contents, *seed])
+        return digest([*about, plain, contents, *seed])
 
 
 def _violations(error: ValidationError, path: str) -> list[Violation]:

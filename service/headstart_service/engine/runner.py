@@ -93,7 +93,6 @@ class _Run:
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self._digests = pipeline.step_digests(self._inputs)
         self._kept = dict(claim.ended)
-        self._held = sum(len(record.fragment) for record in claim.ended.values())
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._values: dict[str, Any] = {}
@@ -145,11 +144,13 @@ class _Run:
         began = time.monotonic()
         with self._observer.step(self._claim, step.name, outcome):
             record, value = await self._shared(step, outcome)
+            if record.state is StepState.COMPLETED:
+                record = self._admitted(record, outcome)
         if self._tasks.get(step.name) is not asyncio.current_task():
             return  # it was to stop, since another result was taken, and did not
         record = replace(record, work=_work(outcome, time.monotonic() - began))
         self._kept[step.name] = record
-        if value is not None:
+        if value is not None and record.state is StepState.COMPLETED:
             self._values[step.name] = value
         self._running.discard(step.name)
         self._states[step.name] = record.state
@@ -300,9 +301,24 @@ class _Run:
         if landed.record is not None and landed.run == run:
             return landed.record, landed.value
         outcome.memoised = True
-        record = self._memoised(step, landed, outcome)
-        self._held += len(record.fragment)
-        return record, None
+        return self._memoised(step, landed, outcome), None
+
+    def _admitted(self, record: StepRecord, outcome: Outcome) -> StepRecord:
+        """The record, or that of a failure when it is more than this run has room for.
+
+        Others who share the step, or remember it, may have room.
+        """
+        held = sum(len(kept.fragment) for kept in self._kept.values())
+        try:
+            self._limits.admit(held, len(record.fragment))
+        except StepFailed as failure:
+            outcome.state, outcome.error = StepState.FAILED.name.lower(), str(failure)
+            started = self._starts[record.name]
+            elapsed = (self._now_us() - started) / 1e6
+            return _record(
+                record.name, StepState.FAILED, b"", elapsed, outcome.attempts, str(failure), started
+            )
+        return record
 
     def _memo_digest(self, step: Step) -> str:
         needed = {name: result_of(self._kept[name].fragment) for name in self._pipeline.needs(step)}
@@ -357,7 +373,6 @@ class _Run:
                     value = await self._places.call(step, self._arguments(step), outcome.meter)
                 codec = self._pipeline.codec
                 value, result = await encoded(codec, step.name, value, self._limits)
-                self._held = self._limits.admit(self._held, len(result))
             except StepFailed as failure:
                 error, retry = str(failure), failure.retry
             except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told

@@ -157,6 +157,10 @@ def nan() -> pb.ReportStepRequest:
         (nan(), "artifact.json"),
         (artifact(tensor=pb.Tensor(shape=[2, 2], values=[1.0])), "artifact.tensor.values"),
         (artifact(tensor=pb.Tensor(shape=[-1], values=[])), "artifact.tensor.values"),
+        (artifact(data=b"no list"), "artifact"),
+        (artifact(tensor=pb.Tensor(shape=[1], values=[1.0])), "artifact"),
+        (artifact(json={"struct_value": {"not": "a list"}}), "artifact"),
+        (artifact(json={"list_value": ["a", 1]}), "artifact"),
         (request("words", bridging=pb.BridgingResults(haiku_clues=["x"])), "result"),
     ],
 )
@@ -169,3 +173,11 @@ def test_an_artifact_is_kept_as_a_worker_would_write_it() -> None:
     asked.artifact.json.list_value.values.add().string_value = "a"
     record = reported.record(asked, TEXT, 0.0)
     assert TEXT.codec.decode("words", record.fragment) == ["a"]
+
+
+def test_an_artifact_that_does_not_fit_the_annotation_is_told_without_its_value() -> None:
+    asked = artifact(json={"list_value": ["a", 77]})
+    found = told(asked, TEXT)
+    assert found["artifact"].startswith("must be list[str]: at 1: ")
+    assert "77" not in found["artifact"]
+    assert told(artifact(data=b"x"), TEXT) == {"artifact": "must be json, for list[str]"}

@@ -500,3 +500,29 @@ async def test_a_refusal_is_no_reason_to_fail(
         got = await client.get_or_compute("k", LONG, {"a": one}, budget=PATIENT)
         assert got.reasons["a"].startswith("the service refused the request")
     assert len(service.seen("GetResults")) == 5
+
+
+def test_closing_ends_the_calls_of_other_threads(service: FakeService) -> None:
+    begun, go = threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+    client = BlockingClient(service.address)
+
+    def slow() -> bool:
+        begun.set()
+        return go.wait(30)
+
+    def ask() -> None:
+        try:
+            client.get_or_compute("k", LONG, {"a": slow}, budget=PATIENT)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is not to be lost with the thread
+            raised.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    client.close()
+    thread.join(30)
+    go.set()
+    assert not thread.is_alive()
+    assert [type(error) for error in raised] == [RuntimeError]
+    assert "closed" in str(raised[0])

@@ -13,6 +13,7 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Claim, RunKey, Status, StepState
 from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.fragments import merged, report_fragment, result_of
+from headstart_service.engine.limits import Limits
 from headstart_service.engine.observe import Outcome, WorkObservers
 from headstart_service.engine.pipeline import Pipeline
 from headstart_service.engine.reuse import Reuse
@@ -451,3 +452,39 @@ def test_results_without_their_reports_are_equal_whenever_they_were_computed() -
         whole = merged(late, created_us)
         assert whole is not None
         assert pb.GetResultsResponse.FromString(whole).steps["s"].origin == origin
+
+
+async def test_a_shared_result_counts_to_each_runs_own_limit() -> None:
+    memos = Dictionary()
+    reuse = Reuse(memos)
+    may_end = asyncio.Event()
+
+    class Size(BaseModel):
+        own: int
+
+    @step()
+    async def first(own: int) -> bytes:
+        return b"x" * own
+
+    @step(memo=True)
+    async def shared() -> bytes:
+        await may_end.wait()
+        return b"x" * 600
+
+    pipeline = pipeline_of(first, shared, inputs=Size)
+
+    async def ran(key: str, own: int) -> Ledger:
+        ledger = Ledger()
+        claim = claim_for(pipeline, key, own=own)
+        await run(claim, pipeline, {}, ledger, limits=Limits(1000, 1000), reuse=reuse)
+        return ledger
+
+    async with asyncio.TaskGroup() as group:
+        full = group.create_task(ran("full", 900))
+        roomy = group.create_task(ran("roomy", 10))
+        await wait_until(lambda: len(tasks_left()) > 0)
+        may_end.set()
+    assert "HEADSTART_MAX_RUN_BYTES" in full.result().report("shared").error
+    assert roomy.result().records["shared"].state is StepState.COMPLETED
+    late = await ran("late", 900)
+    assert "HEADSTART_MAX_RUN_BYTES" in late.report("shared").error, "remembered, and too much"

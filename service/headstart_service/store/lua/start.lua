@@ -64,20 +64,22 @@ local function first_to_go(member, number, now)
   return names
 end
 
--- A run that waits in vain: one that was passed over because it could not be ready in time, or else
--- one that would be now. Few are looked at: who is late stands in front, until a claim passes it over.
-local function waits_in_vain(now)
+-- A run of the member's namespace that waits in vain: one that was passed over because it could not be
+-- ready in time, or else one that would be now. Few are looked at: who is late stands in front, until a
+-- claim passes it over.
+local function waits_in_vain(member, now)
+  local own = string.match(member, '^[^:]*') .. ':'
   local passed = redis.call('ZREVRANGEBYSCORE', waiting, '(inf', integer(AFTER_ALL), 'LIMIT', 0, WINDOW)
   for _, name in ipairs(passed) do
     local whole, r = pcall(load, record_prefix .. name)
-    if whole and r and r.status == 'pending' then
+    if string.sub(name, 1, #own) == own and whole and r and r.status == 'pending' then
       return name, r
     end
   end
   local first = redis.call('ZRANGEBYSCORE', waiting, 0, integer(AFTER_ALL), 'WITHSCORES', 'LIMIT', 0, WINDOW)
   for i = 1, #first, 2 do
     local whole, r = pcall(load, record_prefix .. first[i])
-    if whole and r and r.status == 'pending'
+    if string.sub(first[i], 1, #own) == own and whole and r and r.status == 'pending'
         and is_late(r, tonumber(first[i + 1]), expected_of(expected, r.pipeline), now) then
       return first[i], r
     end
@@ -151,7 +153,7 @@ end
 local shed, in_vain
 local live = redis.call('ZCARD', with_status.pending) + redis.call('ZCARD', with_status.in_progress)
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
-  shed, in_vain = waits_in_vain(now)
+  shed, in_vain = waits_in_vain(member, now)
   if not shed then
     return {'full', 'queue', live, expired}
   end
