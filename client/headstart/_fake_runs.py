@@ -1,25 +1,27 @@
-"""The runs of `headstart.testing.fake_server`: what was scripted, and how far it is by now.
+"""The runs of `headstart.testing.fake_server`: how far each is by now.
 
 A run is no work, only a timetable: each step ends at a time that was set when it was started, and
-every answer is what the timetable says at that moment.
+every answer is what the timetable says at that moment. Only a report or a cancel changes it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from headstart._artifacts import Artifact, Json, artifact_to
-from headstart._results import BridgingResults, PrecomputeStatus, Results, StepState
-from headstart.v1 import precompute_pb2 as pb
-
-Scripted: TypeAlias = (
-    Results | Mapping[str, Artifact] | Callable[[Mapping[str, Json]], Mapping[str, Artifact]]
+from headstart._fake_reports import fill
+from headstart._fake_script import UNENDED, ScriptedStep
+from headstart._results import (
+    BridgingResults,
+    PrecomputeStatus,
+    StepEstimate,
+    StepOrigin,
+    StepState,
 )
-"""What a run will give: results, values by step, or a function that makes those of the inputs."""
+from headstart.v1 import precompute_pb2 as pb
 
 _STATUSES: Final = {
     PrecomputeStatus.PENDING: pb.PRECOMPUTE_STATUS_PENDING,
@@ -35,66 +37,24 @@ _STATES: Final = {
     StepState.FAILED: pb.STEP_STATE_FAILED,
     StepState.SKIPPED: pb.STEP_STATE_SKIPPED,
 }
-_UNENDED: Final = frozenset({StepState.PENDING, StepState.RUNNING})
+_ORIGINS: Final = {
+    StepOrigin.COMPUTED: pb.STEP_ORIGIN_UNSPECIFIED,
+    StepOrigin.KEPT: pb.STEP_ORIGIN_KEPT,
+    StepOrigin.MEMOISED: pb.STEP_ORIGIN_MEMOISED,
+    StepOrigin.REPORTED: pb.STEP_ORIGIN_REPORTED,
+}
+_OVERDUE: Final = 0.1
+"""Of what a step was expected to take: how much longer one is given that has had all of that."""
 FAILURE_TTL: Final = 60.0
 """Seconds that failed and cancelled runs are kept for, as by the service's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Script:
-    """What the runs of a key, or of a pipeline, shall give, and when."""
+class Reported:
+    """A step's result that a caller has handed in."""
 
-    results: Scripted | None
-    """None: what each game needs, made up; nothing for other pipelines."""
-    delays: Mapping[str, float]
-    failed: Mapping[str, str]
-    error: str | None
-    queued: float
-
-    def steps(
-        self, results: Scripted | None, inputs: Mapping[str, Json]
-    ) -> dict[str, ScriptedStep]:
-        """The steps of a run of these inputs, which gives `results` where nothing is scripted.
-
-        Raises ValueError when a delay is for a step that the run does not have.
-        """
-        given = self.results if self.results is not None else results
-        steps: dict[str, ScriptedStep] = {}
-        if isinstance(given, Results):
-            for name, report in given.steps.items():
-                value = None if given.custom is None else given.custom.get(name)
-                steps[name] = ScriptedStep(
-                    state=report.state,
-                    after=math.inf if report.state in _UNENDED else self.delays.get(name, 0.0),
-                    error=report.error or "",
-                    artifact=None if given.custom is None else artifact_to(value),
-                )
-        else:
-            values = given(inputs) if callable(given) else given or {}
-            for name, value in values.items():
-                after = self.delays.get(name, 0.0)
-                steps[name] = ScriptedStep(
-                    state=StepState.COMPLETED, after=after, artifact=artifact_to(value)
-                )
-        for name, reason in self.failed.items():
-            after = self.delays.get(name, 0.0)
-            steps[name] = ScriptedStep(state=StepState.FAILED, after=after, error=reason)
-        if unknown := sorted(self.delays.keys() - steps.keys()):
-            known = ", ".join(sorted(steps))
-            raise ValueError(f"no such step: {', '.join(unknown)}; there are {known}")
-        return steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScriptedStep:
-    """One step of a timetable."""
-
-    state: StepState
-    """How it ends; PENDING or RUNNING: never."""
-    after: float
-    """Seconds from when the run is taken until it ends."""
-    error: str = ""
-    artifact: pb.Artifact | None = None
+    request: pb.ReportStepRequest
+    at: float
 
 
 @dataclass(kw_only=True)
@@ -104,10 +64,12 @@ class FakeRun:
     namespace: str
     key: str
     pipeline: str
-    spec: bytes
-    """What was to be computed, serialized: equal specs are the same inputs."""
+    spec: Any
+    """What is computed: equal specs are the same inputs."""
     revision: int
     steps: Mapping[str, ScriptedStep]
+    needs: Mapping[str, tuple[str, ...]]
+    """By step, those without which it has no result."""
     bridging: BridgingResults | None
     error: str | None
     """Why it fails in the end; None if it does not."""
@@ -118,6 +80,7 @@ class FakeRun:
     cancelled_at: float = math.inf
     kept_until: float = 0.0
     """A later start that reuses it may lengthen its life."""
+    reports: dict[str, Reported] = field(default_factory=dict)
 
     def taken_at(self) -> float:
         """When a worker takes it."""
@@ -125,18 +88,28 @@ class FakeRun:
 
     def ends_at(self) -> float:
         """When it ends, be it by cancelling; maybe never."""
-        last = max((step.after for step in self.steps.values()), default=0.0)
-        return min(self.taken_at() + last, self.cancelled_at)
+        last = max((self._step_ends_at(name) for name in self.steps), default=0.0)
+        return min(max(self.taken_at(), last), self.cancelled_at)
+
+    def _step_ends_at(self, name: str) -> float:
+        report = self.reports.get(name)
+        return self.taken_at() + self.steps[name].after if report is None else report.at
+
+    def _fails(self) -> bool:
+        """Whether it fails in the end: not if every step was reported that would have failed."""
+        failing = {n for n, step in self.steps.items() if step.state is StepState.FAILED}
+        mended = bool(failing) and failing <= self.reports.keys()
+        return self.error is not None and not mended
 
     def expires_at(self) -> float:
         """When it is forgotten."""
-        failed = self.cancelled_at < math.inf or self.error is not None
+        failed = self.cancelled_at < math.inf or self._fails()
         lives = FAILURE_TTL if failed else self.ttl
         return max(self.ends_at() + lives, self.kept_until)
 
     def next_change(self, now: float) -> float:
         """When it will look different from now; maybe never."""
-        times = [self.taken_at(), *(self.taken_at() + s.after for s in self.steps.values())]
+        times = [self.taken_at(), *map(self._step_ends_at, self.steps)]
         return min((at for at in times if now < at < self.cancelled_at), default=math.inf)
 
     def status(self, now: float) -> PrecomputeStatus:
@@ -144,23 +117,44 @@ class FakeRun:
         if now >= self.cancelled_at:
             return PrecomputeStatus.CANCELLED
         if now >= self.ends_at():
-            return PrecomputeStatus.COMPLETED if self.error is None else PrecomputeStatus.FAILED
+            return PrecomputeStatus.FAILED if self._fails() else PrecomputeStatus.COMPLETED
         taken = now >= self.taken_at()
         return PrecomputeStatus.IN_PROGRESS if taken else PrecomputeStatus.PENDING
 
     def states(self, now: float) -> dict[str, StepState]:
         """Where each step stands."""
         now = min(now, self.cancelled_at)
-        states = {}
+        states: dict[str, StepState] = {}
         for name, step in self.steps.items():
-            if now < self.taken_at():
+            if now >= self._step_ends_at(name):
+                states[name] = StepState.COMPLETED if name in self.reports else step.state
+            elif now < self.taken_at() or step.state is StepState.PENDING:
                 states[name] = StepState.PENDING
-            elif now < self.taken_at() + step.after:
-                pending = step.state is StepState.PENDING
-                states[name] = StepState.PENDING if pending else StepState.RUNNING
             else:
-                states[name] = step.state
+                states[name] = StepState.RUNNING
+        running = [name for name, state in states.items() if state is StepState.RUNNING]
+        for name in running:
+            if now >= self.cancelled_at or not self._has_needs(name, states):
+                states[name] = StepState.PENDING
         return states
+
+    def _has_needs(self, name: str, states: Mapping[str, StepState]) -> bool:
+        needs = [need for need in self.needs.get(name, ()) if need in states]
+        return all(states[need] is StepState.COMPLETED for need in needs)
+
+    def report(self, request: pb.ReportStepRequest, now: float) -> bool:
+        """Keep a step's result, unless it is no longer wanted, or made of what is not kept."""
+        states = self.states(now)
+        wanted = states.get(request.step) in UNENDED and self._has_needs(request.step, states)
+        if not wanted or request.revision != self.revision or self.status(now).ended:
+            return False
+        self.reports[request.step] = Reported(request=request, at=now)
+        return True
+
+    def step_number(self, name: str, now: float) -> pb.StepState.ValueType:
+        """A step's state as its message's number; unspecified where the run has no such step."""
+        state = self.states(now).get(name)
+        return pb.STEP_STATE_UNSPECIFIED if state is None else _STATES[state]
 
     def settles(self, now: float, required: frozenset[str]) -> bool:
         """Whether nothing more is to be waited for: these steps have ended, or the run has."""
@@ -168,7 +162,7 @@ class FakeRun:
             return True
         states = self.states(now)
         wanted = required & states.keys() if required else states.keys()
-        return all(states[name] not in _UNENDED for name in wanted)
+        return all(states[name] not in UNENDED for name in wanted)
 
     def fill(self, message: Any, now: float) -> None:
         """Write what every message about a run has."""
@@ -193,21 +187,50 @@ class FakeRun:
         self.fill(message, now)
         states = self.states(now)
         for name, state in states.items():
-            report, step = message.steps[name], self.steps[name]
-            report.state = _STATES[state]
-            if state not in _UNENDED:
-                report.error = step.error
-            if state in {StepState.COMPLETED, StepState.FAILED}:
-                report.elapsed.FromTimedelta(timedelta(seconds=step.after))
-                report.attempts = 1
-            if state not in {StepState.PENDING, StepState.SKIPPED}:
-                report.started_us = round(self._time(self.taken_at()).timestamp() * 1e6)
-            if state is StepState.COMPLETED and step.artifact is not None:
-                message.custom.artifacts[name].CopyFrom(step.artifact)
-        completed = {name for name, state in states.items() if state is StepState.COMPLETED}
-        if self.bridging is not None and completed:
-            message.bridging.CopyFrom(_bridging(self.bridging, completed))
+            if name in self.reports and state is StepState.COMPLETED:
+                self._fill_reported(message, name)
+            else:
+                self._fill_step(message, name, state, now)
+        scripted = {
+            name
+            for name, state in states.items()
+            if state is StepState.COMPLETED and name not in self.reports
+        }
+        if self.bridging is not None and scripted:
+            message.bridging.MergeFrom(_bridging(self.bridging, scripted))
         return message
+
+    def _fill_reported(self, message: pb.GetResultsResponse, name: str) -> None:
+        request = self.reports[name].request
+        step = message.steps[name]
+        step.state, step.origin = pb.STEP_STATE_COMPLETED, pb.STEP_ORIGIN_REPORTED
+        step.elapsed.CopyFrom(request.elapsed)
+        fill(message, request)
+
+    def _fill_step(
+        self, message: pb.GetResultsResponse, name: str, state: StepState, now: float
+    ) -> None:
+        report, step = message.steps[name], self.steps[name]
+        report.state = _STATES[state]
+        by_caller = step.origin is StepOrigin.REPORTED
+        if state in {StepState.COMPLETED, StepState.FAILED}:
+            report.elapsed.FromTimedelta(timedelta(seconds=step.after))
+            report.attempts = 0 if by_caller else 1
+        if state not in UNENDED:
+            report.error = step.error
+            report.origin = _ORIGINS[step.origin]
+        elif step.estimate is not None and not self.status(now).ended:
+            self._fill_estimate(report.estimate, step.estimate, now)
+        if state not in {StepState.PENDING, StepState.SKIPPED} and not by_caller:
+            report.started_us = round(self._time(self.taken_at()).timestamp() * 1e6)
+        if state is StepState.COMPLETED and step.artifact is not None:
+            message.custom.artifacts[name].CopyFrom(step.artifact)
+
+    def _fill_estimate(self, message: pb.StepEstimate, told: StepEstimate, now: float) -> None:
+        """What is left of it, or a little where that time is over."""
+        had = timedelta(seconds=now - self.taken_at())
+        message.p50.FromTimedelta(max(told.p50 - had, told.p50 * _OVERDUE))
+        message.p90.FromTimedelta(max(told.p90 - had, told.p90 * _OVERDUE))
 
     def status_response(self, now: float) -> pb.GetStatusResponse:
         """What GetStatus answers now."""
@@ -245,19 +268,3 @@ def _bridging(results: BridgingResults, completed: set[str]) -> pb.BridgingResul
     if "null_samples" in completed:
         message.null_samples.extend(results.null_samples or ())
     return message
-
-
-def script_of(
-    results: Scripted | None,
-    delays: Mapping[str, float] | None,
-    failed: Mapping[str, str] | None,
-    error: str | None,
-    queued: float,
-) -> Script:
-    """A script. Raises ValueError or TypeError if it is known now that it cannot be followed."""
-    script = Script(
-        results=results, delays=delays or {}, failed=failed or {}, error=error, queued=queued
-    )
-    if results is not None and not callable(results):
-        script.steps(results, {})
-    return script

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,9 +27,10 @@ from headstart._errors import (
     ServiceUnavailable,
     Unauthenticated,
 )
-from headstart._fake_runs import Script, Scripted, script_of
+from headstart._fake_reports import ReportedStep
+from headstart._fake_script import Estimated, Script, Scripted, script_of
 from headstart._fake_service import Context, FakeService
-from headstart._results import Results
+from headstart._results import Results, StepOrigin
 from headstart.v1 import precompute_pb2 as pb
 
 T = TypeVar("T")
@@ -99,12 +100,24 @@ class FakeServer:
         failed: Mapping[str, str] | None = None,
         error: str | None = None,
         queued: float = 0.0,
+        estimates: Mapping[str, Estimated] | None = None,
+        origins: Mapping[str, StepOrigin | str] | None = None,
+        needs: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
         """Say what later starts give, of one key, of one pipeline, or all; the nearest counts.
 
         As `fake_server`, whose arguments are the script of all.
         """
-        self._service.scripts[key, pipeline] = script_of(results, delays, failed, error, queued)
+        self._service.scripts[key, pipeline] = script_of(
+            results,
+            delays=delays,
+            failed=failed,
+            error=error,
+            queued=queued,
+            estimates=estimates,
+            origins=origins,
+            needs=needs,
+        )
 
     def fail(
         self, error: HeadstartError, *, method: str | None = None, times: int | None = None
@@ -134,6 +147,18 @@ class FakeServer:
         """The requests of one method, such as "StartPrecompute"."""
         self._check_method(method)
         return [request for request in self.requests if request.method == method]
+
+    def reported(self, key: str, *, namespace: str = "default") -> list[ReportedStep]:
+        """What callers have handed in of a key by ReportStep, in the order in which it came.
+
+        Reports whose form was refused are in `requests` alone. `get_or_compute(…, report=True)`
+        reports after it has returned: close the client first, which awaits its reports.
+        """
+        return [
+            each
+            for each in list(self._service.reported)
+            if (each.namespace, each.key) == (namespace, key)
+        ]
 
     def stop(self) -> None:
         """Stop listening: connections are refused, and calls under way end UNAVAILABLE."""
@@ -183,6 +208,7 @@ class FakeServer:
                 ),
                 "GetStatus": self._unary(pb.GetStatusRequest, service.get_status),
                 "CancelPrecompute": self._unary(pb.CancelPrecomputeRequest, service.cancel),
+                "ReportStep": self._unary(pb.ReportStepRequest, service.report_step),
                 "ListPrecomputes": self._unary(pb.ListPrecomputesRequest, service.list_precomputes),
                 "ListPipelines": self._unary(pb.ListPipelinesRequest, service.list_pipelines),
                 "GetStats": self._unary(pb.GetStatsRequest, service.get_stats),

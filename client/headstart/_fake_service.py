@@ -10,24 +10,22 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import grpc.aio
-from google.protobuf.json_format import MessageToDict
 
+from headstart import _fake_checks as checks
 from headstart._convert import BRIDGING_PIPELINE
-from headstart._errors import InvalidRequest, NotFound, Violation
-from headstart._fake_runs import FakeRun, Script, ScriptedStep, status_number
-from headstart._results import BridgingResults, PrecomputeStatus, RecipientType, Results
+from headstart._errors import NotFound
+from headstart._fake_games import NEEDS, game_inputs, inputs_of
+from headstart._fake_ledger import FakeLedger
+from headstart._fake_reports import ReportedStep, check_form, check_result, reported_step
+from headstart._fake_runs import FakeRun, status_number
+from headstart._fake_script import Script, ScriptedStep
+from headstart._results import BridgingResults, PrecomputeStatus, Results
 from headstart.v1 import precompute_pb2 as pb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _RESULT_TTL: Final = 1800.0
-_LONGEST_WAIT: Final = 600.0
-_LONGEST_KEY: Final = 256
 _MAX_CACHED: Final = 10_000
-_RECIPIENTS: Final = {
-    pb.RECIPIENT_TYPE_HUMAN: RecipientType.HUMAN,
-    pb.RECIPIENT_TYPE_HAIKU: RecipientType.HAIKU,
-}
 
 
 class FakeService:
@@ -38,7 +36,10 @@ class FakeService:
         self.scripts: dict[tuple[str | None, str | None], Script] = {(None, None): default}
         """By key and pipeline; None is any."""
         self._made_up = made_up
+        self.reported: list[ReportedStep] = []
+        """In the order in which they came."""
         self._runs: dict[tuple[str, str], FakeRun] = {}
+        self._ledger = FakeLedger()
         self._change = asyncio.Event()
 
     def _changed(self) -> None:
@@ -54,41 +55,52 @@ class FakeService:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._change.wait(), limit)
 
-    def _find(self, namespace: str, key: str, min_revision: int = 0) -> FakeRun:
-        _check_key(key)
-        run = self._runs.get((namespace or "default", key))
-        if run is not None and time.monotonic() >= run.expires_at():
+    def _sweep(self) -> None:
+        """Forget what has expired."""
+        now = time.monotonic()
+        for run in [run for run in self._runs.values() if now >= run.expires_at()]:
+            self._ledger.gone(run, "expired", now)
             del self._runs[run.namespace, run.key]
-            run = None
-        if run is None or run.revision < min_revision:
-            raise NotFound(f"nothing is precomputed under {namespace or 'default'}/{key}")
+
+    def _find(self, namespace: str, key: str) -> FakeRun:
+        self._sweep()
+        run = self._runs.get((namespace, key))
+        if run is None:
+            raise NotFound(f"nothing is precomputed under {namespace}/{key}")
         return run
 
     async def start_precompute(
         self, request: pb.StartPrecomputeRequest, _: Context
     ) -> pb.StartPrecomputeResponse:
         """Set a new timetable, unless there is one of the same inputs."""
-        kind = request.WhichOneof("spec")
-        if kind is None:
-            raise _invalid("spec", "must be set: bridging or custom")
+        check = checks.Checks()
+        namespace, key = check.run_key(request)
+        ttl, needed_in = checks.times_of_start(request, check)
+        pipeline, inputs = self._inputs(request, check)
+        check.refuse()
+        lives = _RESULT_TTL + needed_in if ttl is None else ttl
         try:
-            old: FakeRun | None = self._find(request.namespace, request.key)
+            old: FakeRun | None = self._find(namespace, key)
         except NotFound:
             old = None
-        spec = getattr(request, kind).SerializeToString(deterministic=True)
-        now = time.monotonic()
-        ttl = request.ttl.ToTimedelta().total_seconds() if request.HasField("ttl") else _RESULT_TTL
+        now, spec = time.monotonic(), (pipeline, inputs)
         if old is not None and old.spec == spec and not request.restart:
             status = old.status(now)
             if not status.ended:
-                old.ttl = max(old.ttl, ttl)
+                old.ttl = max(old.ttl, lives)
+                self._ledger.joined(old)
                 return _started(pb.START_OUTCOME_JOINED, old, now)
             if status is PrecomputeStatus.COMPLETED:
-                old.kept_until = max(old.kept_until, now + ttl)
+                old.kept_until = max(old.kept_until, now + lives)
+                self._ledger.reused(old)
                 return _started(pb.START_OUTCOME_REUSED, old, now)
-        run = self._new_run(request, spec, now, ttl)
+        run = self._new_run(namespace, key, pipeline, inputs)
+        run.ttl = lives
         run.revision = 1 if old is None else old.revision + 1
-        self._runs[run.namespace, run.key] = run
+        if old is not None:
+            self._ledger.gone(old, "replaced", now)
+        self._runs[namespace, key] = run
+        self._ledger.started(run)
         self._changed()
         replaced = old is not None and old.spec != spec
         outcome = pb.START_OUTCOME_REPLACED if replaced else pb.START_OUTCOME_STARTED
@@ -96,57 +108,56 @@ class FakeService:
         response.status = pb.PRECOMPUTE_STATUS_PENDING  # no worker is so fast
         return response
 
-    def _new_run(
-        self, request: pb.StartPrecomputeRequest, spec: bytes, now: float, ttl: float
-    ) -> FakeRun:
-        game = request.HasField("bridging")
-        pipeline = BRIDGING_PIPELINE if game else request.custom.pipeline
-        script = self._script_for(request.key, pipeline)
+    def _inputs(
+        self, request: pb.StartPrecomputeRequest, check: checks.Checks
+    ) -> tuple[str, dict[str, Any]]:
+        """What is to be computed: a pipeline, and its inputs as they were checked."""
+        match request.WhichOneof("spec"):
+            case "bridging":
+                given = inputs_of(request.bridging)
+                return BRIDGING_PIPELINE, game_inputs(given, "bridging", check)
+            case "custom" if request.custom.pipeline == BRIDGING_PIPELINE:
+                named = checks.custom_inputs(request, check)
+                inputs = {} if named is None else game_inputs(named, "custom.inputs", check)
+                return BRIDGING_PIPELINE, inputs
+            case "custom":
+                name = request.custom.pipeline
+                script = self._script_for(request.key, name)
+                game = isinstance(script.results, Results) and script.results.custom is None
+                if game or (script.results is None and not script.failed):
+                    known = sorted({name for _, name in self.scripts if name} | {BRIDGING_PIPELINE})
+                    check.add("custom.pipeline", f"must be one of: {', '.join(known)}")
+                    return name, {}
+                return name, checks.custom_inputs(request, check) or {}
+        check.add("spec", "must be set: bridging or custom")
+        return "", {}
+
+    def _new_run(self, namespace: str, key: str, pipeline: str, inputs: dict[str, Any]) -> FakeRun:
+        script = self._script_for(key, pipeline)
         bridging: BridgingResults | None = None
-        if game:
-            results = self._game(request, script)
+        steps: dict[str, ScriptedStep]
+        if pipeline == BRIDGING_PIPELINE:
+            results = script.results
+            if not isinstance(results, Results) or results.bridging is None:
+                about = {n: each for n, each in inputs.items() if n not in {"anchor", "target"}}
+                results = self._made_up(key, **about)
             steps, bridging = script.steps(results, {}), results.bridging
         else:
-            steps = self._custom(request, script)
+            steps = script.steps(script.results, inputs)
         return FakeRun(
-            namespace=request.namespace or "default",
-            key=request.key,
+            namespace=namespace,
+            key=key,
             pipeline=pipeline,
-            spec=spec,
+            spec=(pipeline, inputs),
             revision=1,
             steps=steps,
+            needs=NEEDS if pipeline == BRIDGING_PIPELINE else script.needs,
             bridging=bridging,
             error=script.error,
             queued=script.queued,
-            ttl=ttl,
-            at=now,
+            ttl=_RESULT_TTL,
+            at=time.monotonic(),
         )
-
-    def _game(self, request: pb.StartPrecomputeRequest, script: Script) -> Results:
-        """What a game gives: what is scripted, or what it needs, made up."""
-        if isinstance(script.results, Results) and script.results.bridging is not None:
-            return script.results
-        asked = request.bridging
-        if asked.recipient_type not in _RECIPIENTS:
-            raise _invalid("bridging.recipient_type", "must be human or haiku")
-        counts = {
-            name: getattr(asked, name)
-            for name in ("clue_count", "null_sample_count")
-            if asked.HasField(name)
-        }
-        recipient = _RECIPIENTS[asked.recipient_type]
-        return self._made_up(request.key, recipient_type=recipient, **counts)
-
-    def _custom(
-        self, request: pb.StartPrecomputeRequest, script: Script
-    ) -> dict[str, ScriptedStep]:
-        """The steps of a run of any other pipeline, as they are scripted."""
-        given = script.results
-        game = isinstance(given, Results) and given.custom is None
-        if game or (given is None and not script.failed):
-            known = sorted({name for _, name in self.scripts if name} | {BRIDGING_PIPELINE})
-            raise _invalid("custom.pipeline", f"must be one of: {', '.join(known)}")
-        return script.steps(given, MessageToDict(request.custom.inputs))
 
     def _script_for(self, key: str, pipeline: str) -> Script:
         for place in ((key, pipeline), (key, None), (None, pipeline), (None, None)):
@@ -158,23 +169,23 @@ class FakeService:
         self, request: pb.GetResultsRequest, context: Context
     ) -> pb.GetResultsResponse:
         """Answer with what has ended, before the wait and the caller's deadline are over."""
-        wait = request.wait.ToTimedelta().total_seconds()
-        if not 0 <= wait <= _LONGEST_WAIT:
-            raise _invalid("wait", f"must be 0 to {_LONGEST_WAIT:g} seconds, is {wait:g}")
+        check = checks.Checks()
+        namespace, key = check.run_key(request)
+        wait = checks.wait_of(request, check)
+        check.refuse()
         left = context.time_remaining()
-        if left is not None:
+        if wait and left is not None:
             # As the service does, so that a partial answer still arrives.
             wait = min(wait, left - min(max(left * 0.1, 0.02), 0.25))
         deadline = time.monotonic() + wait
         required = frozenset(request.required_steps)
         while True:
-            run = self._find(request.namespace, request.key, request.min_revision)
-            if unknown := [name for name in request.required_steps if name not in run.steps]:
-                place = list(request.required_steps).index(unknown[0])
-                rule = f"must be one of: {', '.join(sorted(run.steps))}"
-                if run.pipeline != BRIDGING_PIPELINE:  # a game may leave out haiku's steps
-                    raise _invalid(f"required_steps[{place}]", rule)
-            now = time.monotonic()
+            run, now = self._find(namespace, key), time.monotonic()
+            self._ledger.read(run, now)
+            if run.revision < request.min_revision:
+                missing = f"{namespace}/{key} revision {request.min_revision}"
+                raise NotFound(f"nothing is precomputed under {missing}")
+            checks.check_required_steps(request.required_steps, set(run.steps), _steps_of(run))
             if now >= deadline or run.settles(now, required):
                 return run.response(now)
             await self._until_change(run, deadline)
@@ -183,9 +194,10 @@ class FakeService:
         self, request: pb.WatchResultsRequest
     ) -> AsyncGenerator[pb.WatchResultsResponse, None]:
         """Stream the run as it grows, until it has ended."""
+        namespace, key = checks.checked_key(request)
         while True:
-            run = self._find(request.namespace, request.key)
-            now = time.monotonic()
+            run, now = self._find(namespace, key), time.monotonic()
+            self._ledger.read(run, now)
             yield pb.WatchResultsResponse(results=run.response(now))
             if run.status(now).ended:
                 return
@@ -193,16 +205,17 @@ class FakeService:
 
     async def get_status(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
         """Tell the status without the results."""
-        return self._find(request.namespace, request.key).status_response(time.monotonic())
+        return self._find(*checks.checked_key(request)).status_response(time.monotonic())
 
     async def cancel(
         self, request: pb.CancelPrecomputeRequest, _: Context
     ) -> pb.CancelPrecomputeResponse:
         """End a run that has not ended."""
-        run, now = self._find(request.namespace, request.key), time.monotonic()
+        run, now = self._find(*checks.checked_key(request)), time.monotonic()
         cancelled = not run.status(now).ended
         if cancelled:
             run.cancelled_at = now
+            self._ledger.gone(run, "cancelled", now)
             self._changed()
         return pb.CancelPrecomputeResponse(
             namespace=run.namespace,
@@ -212,28 +225,39 @@ class FakeService:
             revision=run.revision,
         )
 
+    async def report_step(self, request: pb.ReportStepRequest, _: Context) -> pb.ReportStepResponse:
+        """Keep a result that the caller has computed."""
+        check = checks.Checks()
+        namespace, key = check.run_key(request)
+        checks.elapsed_of_report(request, check)
+        check_form(request, check)
+        check.refuse()
+        run, now = self._find(namespace, key), time.monotonic()
+        check_result(request, run.pipeline, _steps_of(run))
+        accepted = run.report(request, now)
+        self.reported.append(reported_step(request, run.pipeline, accepted=accepted))
+        if accepted:
+            self._changed()
+        return pb.ReportStepResponse(accepted=accepted, state=run.step_number(request.step, now))
+
     def _kept(self, namespace: str) -> list[FakeRun]:
-        now = time.monotonic()
-        return [
-            run
-            for _, run in sorted(self._runs.items())
-            if now < run.expires_at() and namespace in {"", run.namespace}
-        ]
+        self._sweep()
+        return [run for _, run in sorted(self._runs.items()) if namespace in {"", run.namespace}]
 
     async def list_precomputes(
         self, request: pb.ListPrecomputesRequest, _: Context
     ) -> pb.ListPrecomputesResponse:
         """One page of what is kept."""
+        size, after = checks.page_of(request)
         now, answer = time.monotonic(), pb.ListPrecomputesResponse()
-        size, after = request.page_size or 100, request.page_token
         for run in self._kept(request.namespace):
-            place = f"{run.namespace}:{run.key}"
             status = status_number(run.status(now))
-            if place <= after or (request.statuses and status not in request.statuses):
+            behind = after is None or (run.namespace, run.key) > after
+            if not behind or (request.statuses and status not in request.statuses):
                 continue
             if len(answer.precomputes) == size:
                 last = answer.precomputes[-1]
-                answer.next_page_token = f"{last.namespace}:{last.key}"
+                answer.next_page_token = checks.page_token(last.namespace, last.key)
                 break
             run.fill(answer.precomputes.add(), now)
         return answer
@@ -250,19 +274,28 @@ class FakeService:
                 if callable(script.results):
                     continue
                 for step in script.steps(script.results, {}):
-                    description.steps.add(name=step, max_attempts=1)
+                    description.steps.add(
+                        name=step, needs=script.needs.get(step, ()), max_attempts=1
+                    )
         return answer
 
     async def get_stats(self, request: pb.GetStatsRequest, _: Context) -> pb.GetStatsResponse:
         """Count what is kept."""
+        check = checks.Checks()
+        if request.namespace:
+            check.namespace(request.namespace)
+        check.refuse()
         now = time.monotonic()
         statuses = [run.status(now) for run in self._kept(request.namespace)]
+        everywhere = [run.status(now) for run in self._kept("")]
+        queued = everywhere.count(PrecomputeStatus.PENDING)
         return pb.GetStatsResponse(
             total_cached=len(statuses),
             active_tasks=statuses.count(PrecomputeStatus.IN_PROGRESS),
             status_counts={str(each): statuses.count(each) for each in set(statuses)},
-            queued_jobs=statuses.count(PrecomputeStatus.PENDING),
+            queued_jobs=queued,
             max_cached=_MAX_CACHED,
+            ledger=self._ledger.message(request.namespace, now),
         )
 
 
@@ -278,11 +311,6 @@ def _started(
     )
 
 
-def _check_key(key: str) -> None:
-    size = len(key.encode())
-    if not 1 <= size <= _LONGEST_KEY:
-        raise _invalid("key", f"must be 1 to {_LONGEST_KEY} bytes, is {size}")
-
-
-def _invalid(field: str, rule: str) -> InvalidRequest:
-    return InvalidRequest("", [Violation(field, rule)])
+def _steps_of(run: FakeRun) -> set[str]:
+    """All that its pipeline has: a game may leave out haiku's."""
+    return set(NEEDS) if run.pipeline == BRIDGING_PIPELINE else set(run.steps)

@@ -23,7 +23,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from headstart._eager import PrecomputeResult, result_from
-from headstart._fake_runs import Scripted, script_of
+from headstart._fake_reports import ReportedStep
+from headstart._fake_script import Estimated, Scripted, script_of
 from headstart._fake_server import FakeServer, RecordedRequest
 from headstart._pipeline_run import PipelineRun
 from headstart._results import (
@@ -32,6 +33,7 @@ from headstart._results import (
     PrecomputeStatus,
     RecipientType,
     Results,
+    StepOrigin,
     StepReport,
     StepState,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "FakeServer",
     "PipelineRun",
     "RecordedRequest",
+    "ReportedStep",
     "completed_precompute_result",
     "completed_results",
     "fake_server",
@@ -158,6 +161,9 @@ def fake_server(
     failed: Mapping[str, str] | None = None,
     error: str | None = None,
     queued: float = 0.0,
+    estimates: Mapping[str, Estimated] | None = None,
+    origins: Mapping[str, StepOrigin | str] | None = None,
+    needs: Mapping[str, Iterable[str]] | None = None,
 ) -> FakeServer:
     """Serve the contract over real gRPC on loopback, for the tests of code that calls it.
 
@@ -169,10 +175,12 @@ def fake_server(
                 results = await client.get_results("page-1", wait=1.0)
 
     It keeps runs as the service does: starts are STARTED, JOINED, REUSED or REPLACED, waits are
-    honoured, answers are partial with each step's state, runs are cancelled, listed and expire. It
-    computes nothing and checks no inputs: what it gives is scripted, and games for which nothing is
-    scripted get `completed_results`. The arguments are the script of all runs; `FakeServer.script`
-    says more of single keys and pipelines.
+    honoured, answers are partial with each step's state and estimate, callers' reports are kept or
+    not, runs are cancelled, listed, counted and expire. What breaks a rule of the contract is
+    refused with the same violations, but for inputs of custom pipelines, which it does not know. It
+    computes nothing: what it gives is scripted, and games for which nothing is scripted get
+    `completed_results`. The arguments are the script of all runs; `FakeServer.script` says more of
+    single keys and pipelines, and `FakeServer.reported` tells what callers have handed in.
 
     Args:
         results: What runs give: a `Results` such as `completed_results(...)`; or the values of a
@@ -182,12 +190,30 @@ def fake_server(
         failed: By step, why it fails.
         error: Why the run fails in the end. Default: it is completed, with or without failed steps.
         queued: Seconds that each run is PENDING first.
+        estimates: By step, when the service believes that it ends: seconds from when the run is
+            taken, or a pair of them, p50 and p90. Answers tell what is left of it, and not less
+            than a tenth. Default: it cannot tell. A `Results` may have estimates, too.
+        origins: By step, where its result comes from, such as "kept" or "memoised". Default: the
+            run computes it. A step that a caller has reported is "reported" by itself.
+        needs: By step of a custom pipeline, those that it needs: without their results it is
+            PENDING, and reports of it are not accepted. Times are as the script says all the same.
 
     Raises:
-        ValueError: A delay is for a step that the results do not have.
+        ValueError: Something is said of a step that the results do not have; an origin that is
+            none; an estimate whose p90 is less than its p50.
         TypeError: A value is not bytes, an array or JSON.
     """
-    return FakeServer(completed_results, script_of(results, delays, failed, error, queued))
+    script = script_of(
+        results,
+        delays=delays,
+        failed=failed,
+        error=error,
+        queued=queued,
+        estimates=estimates,
+        origins=origins,
+        needs=needs,
+    )
+    return FakeServer(completed_results, script)
 
 
 async def run_pipeline(
