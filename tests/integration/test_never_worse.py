@@ -105,7 +105,13 @@ async def test_a_run_of_a_killed_worker_keeps_what_was_reported(
 ):
     async with worker(valkey.url, **LIGHT, HEADSTART_LEASE="1") as lost:
         await place.stub.StartPrecompute(probe("k", tmp_path, 7))
-        await wait_until(lambda: len(began(tmp_path)) == 2)
+
+        async def shown() -> bool:
+            # A step begins before the one that it needs is kept.
+            steps = (await place.stub.GetStatus(pb.GetStatusRequest(key="k"))).steps
+            return steps["gated"] == pb.STEP_STATE_RUNNING
+
+        await wait_until(shown)
         lost.send(signal.SIGSTOP)
         request = pb.ReportStepRequest(key="k", revision=1, step="gated")
         request.artifact.json.number_value = 80
