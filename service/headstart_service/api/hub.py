@@ -252,6 +252,8 @@ class Hub:
                 except Exception as error:  # noqa: BLE001  # each waiter gets it
                     topic.looked = generation
                     topic.refuse(error, generation, unseen_only=False)
+                    # Who comes before those have left must look: this look has left no answer.
+                    topic.generation += 1
         finally:
             topic.look = None
 

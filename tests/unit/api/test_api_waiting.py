@@ -279,6 +279,28 @@ async def test_an_unknown_run_is_not_found(api: Api) -> None:
             await soon(api.get(wait=wait))
 
 
+async def test_who_comes_before_those_told_of_no_run_have_left_is_told_too(api: Api) -> None:
+    api.store.snapshot = None
+    refused = api.hub._hold(KEY)
+    try:
+        for _ in range(3):
+            with pytest.raises(RunNotFound):
+                await soon(api.get())
+    finally:
+        api.hub._let_go(refused)
+
+
+async def test_who_comes_after_a_run_vanished_is_not_told_what_a_watcher_saw(api: Api) -> None:
+    watch = api.reader.watch(KEY)
+    await anext(watch)
+    api.store.snapshot = None
+    api.wire.say("step", "one")
+    for _ in range(3):
+        with pytest.raises(RunNotFound):
+            await soon(api.get())
+    await watch.aclose()
+
+
 @pytest.mark.parametrize("wait", [0.0, 20.0])
 @pytest.mark.parametrize("ended", [(), ("one", "two", "three")])
 async def test_a_step_that_the_pipeline_does_not_have_is_told(
