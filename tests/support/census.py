@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from tests.support.pipelines import NOOP
+from tests.support.waiting import wait_until
 
 DIRECTORY = "TEST_CENSUS"
 """The environment variable that says where the answers go: one file for each process."""
@@ -15,7 +16,7 @@ DIRECTORY = "TEST_CENSUS"
 
 def _answer(*_: object) -> None:
     # A handler runs between two bytecodes of the main thread, which is the loop's.
-    count = len(asyncio.tasks._all_tasks)  # type: ignore[attr-defined]
+    count = len(asyncio.all_tasks())
     place = Path(os.environ[DIRECTORY]) / str(os.getpid())
     place.with_suffix(".new").write_text(str(count))
     place.with_suffix(".new").rename(place)
@@ -28,8 +29,10 @@ CENSUS = NOOP
 """Something to load; it was loaded already, and is the same."""
 
 
-def tasks_of(pid: int, directory: Path) -> int:
-    """What a process answered last, after asking it once more; 0 before it ever did."""
-    os.kill(pid, signal.SIGUSR2)
+async def tasks_of(pid: int, directory: Path) -> int:
+    """How many tasks a process has now: it is asked, and its answer awaited."""
     place = directory / str(pid)
-    return int(place.read_text()) if place.exists() else 0
+    place.unlink(missing_ok=True)
+    os.kill(pid, signal.SIGUSR2)
+    await wait_until(place.exists)
+    return int(place.read_text())

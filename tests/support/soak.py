@@ -12,14 +12,11 @@ from statistics import median
 
 from redis.asyncio import Redis
 
-from tests.support.census import tasks_of
-
 WARM_UP = 0.25
 """This part of the time is not judged: caches fill, code is loaded."""
 TOLERANCES: Mapping[str, tuple[float, float]] = {
     "RSS MB": (1.10, 8),
     "threads": (1.0, 4),
-    "tasks": (1.25, 12),
     "files": (1.25, 12),
     "sockets": (1.25, 12),
     "keys": (1.3, 50),
@@ -49,7 +46,6 @@ class Gauges:
     """Samples of every process and of Redis, once a second."""
 
     processes: Mapping[str, int]
-    census: Path
     samples: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     async def sample(self, redis: Redis, every: float = 1.0) -> None:
@@ -58,8 +54,6 @@ class Gauges:
             for name, pid in self.processes.items():
                 for what, value in _uses(pid).items():
                     self.samples[f"{name} {what}"].append(value)
-                if name != "valkey":
-                    self.samples[f"{name} tasks"].append(tasks_of(pid, self.census))
             with suppress(Exception):
                 async with asyncio.timeout(2):
                     self.samples["redis keys"].append(float(await redis.dbsize()))
