@@ -33,7 +33,7 @@ CALM = 1.5
 """Seconds between two faults, on average."""
 
 SPARE = 2
-"""Tasks more than at the beginning that an idle process may have, such as those of a connection."""
+"""How many tasks more an idle process may have than at the beginning: its upkeep comes and goes."""
 
 
 async def test_what_a_service_uses_does_not_grow(
@@ -74,14 +74,13 @@ async def test_what_a_service_uses_does_not_grow(
             sampling.cancel()
             with suppress(asyncio.CancelledError):
                 await sampling
-        # How many tasks there are under load is by chance; without it, none may be left over.
-        for name, tasks in idle.items():
-            most = tasks + SPARE
 
-            async def none_is_left(pid: int = pids[name], most: int = most) -> bool:
-                return await tasks_of(pid, tmp_path) <= most
+        async def none_is_left_over() -> bool:
+            now = {name: await tasks_of(pids[name], tmp_path) for name in idle}
+            return all(now[name] <= idle[name] + SPARE for name in idle)
 
-            await wait_until(none_is_left)
+        # How many tasks there are under load is chance, so they are counted without it.
+        await wait_until(none_is_left_over)
         changes = gauges.changes()
         print(f"{SECONDS:g} s, {faults.struck} faults; {load.verdict}")
         print("\n".join(map(str, changes)))
