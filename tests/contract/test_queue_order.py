@@ -247,27 +247,6 @@ async def _forget_claims(backend: Backend, keys: Sequence[RunKey]) -> None:
         await backend.redis("XADD", names.jobs, "*", "member", member)
 
 
-async def test_jobs_of_an_older_version_are_for_the_runs_that_they_name(
-    store_backend: Backend,
-) -> None:
-    """A start of an older version has put nothing into `waiting`."""
-    old, new = store_backend.neighbours(2)
-    names = store_backend.keys_of(old)
-    await start(store_backend.store, old)
-    await store_backend.redis("DEL", names.fixed[9])
-    await start(store_backend.store, new)
-    await store_backend.queue.sweep()
-    first, second = await store_backend.jobs()
-    found = [await store_backend.queue.claim(job, "w1") for job in (first, second)]
-    assert [claim and claim.lease.job.key for claim in found] == [old, new]
-    # And one that was claimed by such a worker, and lost.
-    await store_backend.redis("DEL", names.fixed[10])
-    lost = await store_backend.new_queue(lease=0).lost_jobs(names.partition, "w2", 1)
-    again = await store_backend.queue.claim(lost[0], "w2")
-    assert again is not None
-    assert (again.lease.job.key, again.lease.attempt) == (old, 2)
-
-
 async def test_a_run_whose_ticket_was_used_by_an_older_worker_gets_another(
     store_backend: Backend,
 ) -> None:

@@ -365,16 +365,16 @@ async def _withdrawals(
     announcements: AsyncIterator[Announcement],
 ) -> AsyncIterator[Withdrawal | Reported]:
     async for announcement in announcements:
-        if announcement.kind == "started":
-            yield Withdrawal(announcement.key, announcement.revision, replaced=True)
+        if announcement.replaced:
+            yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
         elif announcement.kind == "cancelled":
-            yield Withdrawal(announcement.key, announcement.revision + 1)
+            yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind == "reported":
-            yield Reported(announcement.key, announcement.revision, announcement.steps)
+            yield Reported(announcement.key, announcement.run, announcement.steps)
 
 
 def _job(partition: int, entry: bytes, fields: Any) -> Job:
-    """A job from a stream entry. One that a start queued has its own entry's id as its run."""
+    """A job from a stream entry. One that a start queued names no run: its entry's id stands for it."""
     run = fields.get(b"run", entry).decode()
     key = from_member(fields[b"member"].decode())
     return Job(partition, entry.decode(), key, run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +52,8 @@ LIVE_PATIENCE = 30 * 60.0
 _STEP_DIGEST = 16
 """Characters of a step's digest that are kept, 96 bits: compared within one key alone, and with all
 22 a record's line would need Redis's next size of allocation, 64 bytes more."""
+_RUN_ID_BYTES = 9
+"""Random bytes of a run's id, which takes 12 characters in its record."""
 GONE_MS = 3_600_000
 """Milliseconds of silence after which a worker that holds nothing is forgotten."""
 
@@ -166,6 +169,7 @@ class RedisStore:
             keys,
             key,
             *((trace,) if trace else ()),
+            run_id=secrets.token_urlsafe(_RUN_ID_BYTES),
             pipeline=plan.pipeline,
             digest=plan.digest,
             steps=",".join(f"{name}={of[:_STEP_DIGEST]}" for name, of in plan.steps.items()),
@@ -387,7 +391,9 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     )
     names = [item.partition("=")[0] for item in told["steps"].split(",")]
     states = dict.fromkeys(names, StepState.PENDING) | ended
-    return Snapshot(summary, states, b"".join(fragments), reply[0] / 1e6, running, ahead)
+    return Snapshot(
+        summary, told["run"], states, b"".join(fragments), reply[0] / 1e6, running, ahead
+    )
 
 
 def _summary(

@@ -23,8 +23,10 @@ local function is_live(status)
   return status == 'pending' or status == 'in_progress'
 end
 
-local function announce(kind, revision, steps, member)
-  redis.call('PUBLISH', channel, kind .. ' ' .. revision .. ' ' .. steps .. ' ' .. member)
+-- Announces what has happened to a run: `run` is its id, '-' if that is not known. `what` are the steps
+-- that have ended, of 'started' the id of the run that it replaces, and '-' for neither.
+local function announce(kind, run, what, member)
+  redis.call('PUBLISH', channel, kind .. ' ' .. run .. ' ' .. what .. ' ' .. member)
 end
 
 -- A record is a hash. Its small fields are one line of text, `about`, because Redis needs 50 bytes for
@@ -34,7 +36,8 @@ end
 -- its state and its piece of the response.
 --
 -- The fields of `about`: numbers are 0, and texts are '-', where there is nothing. Times are in
--- microseconds. `seen` is 1 once the run was read after it had ended. `error` is last, since it alone
+-- microseconds. `run` is the run's id, which its start made and no other start repeats, whatever the
+-- store has lost. `seen` is 1 once the run was read after it had ended. `error` is last, since it alone
 -- may hold spaces.
 local ABOUT = '^(%S+) (%d+) (%d+) (%d+) (%S+) (%S+) ' .. string.rep('(%d+) ', 6)
   .. '(%S+) (%S+) (%S+) (.*)$'
@@ -365,7 +368,7 @@ local function end_run(record, member, r, status, why, ttl_us)
   r.completed, r.expires, r.entry, r.error = now, now + ttl_us, '-', why
   save(record, member, r)
   redis.call('ZADD', unread, integer(now), member)
-  announce(status == 'cancelled' and 'cancelled' or 'ended', r.revision, '-', member)
+  announce(status == 'cancelled' and 'cancelled' or 'ended', r.run, '-', member)
 end
 
 -- The jobs' consumer group as a table of Redis's own fields, or nil when there is none.

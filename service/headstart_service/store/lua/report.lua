@@ -28,5 +28,5 @@ for _, need in ipairs({...}) do
   end
 end
 redis.call('HSET', record, 's:' .. step, value)
-announce('reported', r.revision, step, member)
+announce('reported', r.run, step, member)
 return {1, 'C'}
