@@ -374,7 +374,7 @@ async def _withdrawals(
 
 
 def _job(partition: int, entry: bytes, fields: Any) -> Job:
-    """A job from a stream entry. One that a start queued names no run: its entry's id stands for it."""
+    """A job from a stream entry. Where that names no run, the entry's id stands for it."""
     run = fields.get(b"run", entry).decode()
     key = from_member(fields[b"member"].decode())
     return Job(partition, entry.decode(), key, run)
