@@ -78,7 +78,7 @@ class RedisJobQueue:
         self._lease_ms = round(lease * 1000)
         self._budget = budget
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
-        self._keys = [PartitionKeys(p) for p in range(rules.partitions)]
+        self._keys = rules.keys(client)
         self.expected: Callable[[], str] = str
         """How long runs take, by pipeline, as claim.lua takes it; who knows sets it."""
 

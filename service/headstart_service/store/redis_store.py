@@ -27,8 +27,15 @@ from ..domain import (
 from ..engine.pace import Pace
 from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
-from .connect import Client
-from .keys import PartitionKeys, from_member, member, partition_of
+from .connect import Client, database_of
+from .keys import (
+    DEFAULT_PREFIX,
+    Installation,
+    PartitionKeys,
+    from_member,
+    member,
+    partition_of,
+)
 from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
 from .roster import worker_from
@@ -74,6 +81,8 @@ class StoreRules:
     """How many results of memoised steps are kept; 0 for none."""
     by_need: bool = True
     """Whether runs are claimed in the order in which they are needed, not in that of starts."""
+    prefix: str = DEFAULT_PREFIX
+    """What the installation's keys and channels begin with: processes of one share their runs."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -92,6 +101,11 @@ class StoreRules:
     def share(self, limit: int, partition: int) -> int:
         """A partition's part of this limit; all their shares make the whole."""
         return limit // self.partitions + (partition < limit % self.partitions)
+
+    def keys(self, client: Client) -> list[PartitionKeys]:
+        """The keys of each partition, in the database that this client uses."""
+        installation = Installation(self.prefix, database_of(client))
+        return [PartitionKeys(number, installation) for number in range(self.partitions)]
 
 
 class RedisStore:
@@ -122,7 +136,7 @@ class RedisStore:
         )
         self._scripts = Scripts(self._batches)
         self._rules = rules
-        self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
+        self._partitions = rules.keys(client)
         self.expected: Callable[[], str] = str
         """How long runs take, by pipeline, as start.lua takes it; who knows sets it."""
 
