@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,18 +21,16 @@ from tests.support.waiting import wait_until
 LEASE = {"HEADSTART_LEASE": "1"}
 
 
-@pytest.fixture(params=["databases", "prefixes", "cluster"])
-def installations(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[dict[str, str]]]:
-    """The settings of two that share a Redis."""
-    opener = deployments.cluster if request.param == "cluster" else deployments.standalone
-    with opener(tmp_path) as opened:
-        urls, prefixes = [opened.url] * 2, ["headstart", "a.Second_one-1"]
-        if request.param == "databases":
-            urls, prefixes = [f"{opened.url}/0", f"{opened.url}/1"], ["headstart"] * 2
-        yield [
-            {"HEADSTART_REDIS_URL": url, "HEADSTART_PREFIX": prefix, "HEADSTART_PARTITIONS": "3"}
-            for url, prefix in zip(urls, prefixes, strict=True)
-        ]
+@pytest.fixture
+def installations(tmp_path: Path) -> Iterator[list[dict[str, str]]]:
+    """The settings of three that share a server: by prefixes, and by databases.
+
+    tests/contract/test_store_installations.py has what they share on every kind of Redis.
+    """
+    with deployments.standalone(tmp_path) as opened:
+        shared = [(opened.url, "headstart"), (opened.url, "a.Second_one-1")]
+        shared.append((f"{opened.url}/1", "headstart"))
+        yield [{"HEADSTART_REDIS_URL": url, "HEADSTART_PREFIX": name} for url, name in shared]
 
 
 async def _installed(stack: AsyncExitStack, settings: dict[str, str]) -> Service:
@@ -43,34 +42,36 @@ async def _installed(stack: AsyncExitStack, settings: dict[str, str]) -> Service
     return await stack.enter_async_context(stub(address))
 
 
-async def test_two_installations_on_one_redis_do_not_stop_each_others_runs(
+async def test_installations_on_one_redis_do_not_stop_each_others_runs(
     installations: list[dict[str, str]], tmp_path: Path
 ):
-    own, others = tmp_path / "own", tmp_path / "others"
-    own.mkdir()
-    others.mkdir()
     async with AsyncExitStack() as stack:
-        first, second = [await _installed(stack, settings) for settings in installations]
-        await first.StartPrecompute(probe("k", own, 1))
-        await wait_until(lambda: len(began(own)) == 2)
-        # Its neighbour starts, replaces, cancels and starts again what has the same name.
-        for value in (2, 3):
-            answer = await second.StartPrecompute(probe("k", others, value))
-        assert answer.outcome == pb.START_OUTCOME_REPLACED
-        await second.CancelPrecompute(pb.CancelPrecomputeRequest(key="k"))
-        restarted = probe("k", others, 4)
-        restarted.restart = True
-        assert (await second.StartPrecompute(restarted)).revision == 3
-        (own / "go").touch()
-        (others / "go").touch()
-        for service, value in ((first, 20), (second, 50)):
+        installed = (_installed(stack, settings) for settings in installations)
+        first, *others = await asyncio.gather(*installed)
+        directories = [tmp_path / str(number) for number in range(len(installations))]
+        for directory in directories:
+            directory.mkdir()
+        await first.StartPrecompute(probe("k", directories[0], 1))
+        await wait_until(lambda: len(began(directories[0])) == 2)
+        # Each neighbour starts, replaces, cancels and starts again what has the same name.
+        for other, directory in zip(others, directories[1:], strict=True):
+            for value in (2, 3):
+                answer = await other.StartPrecompute(probe("k", directory, value))
+            assert answer.outcome == pb.START_OUTCOME_REPLACED
+            await other.CancelPrecompute(pb.CancelPrecomputeRequest(key="k"))
+            restarted = probe("k", directory, 4)
+            restarted.restart = True
+            assert (await other.StartPrecompute(restarted)).revision == 3
+        for service, directory in zip((first, *others), directories, strict=True):
+            (directory / "go").touch()
             answer = await service.GetResults(results("k", 20))
             assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
+            value = 20 if service is first else 50
             assert answer.custom.artifacts["gated"].json.number_value == value
-            assert answer.steps["gated"].attempts == 1
             stats = await service.GetStats(pb.GetStatsRequest())
             assert sum(stats.status_counts.values()) == 1
-    assert [line.split()[0] for line in began(own)] == ["first", "gated"], "it was not stopped"
+    names = [line.split()[0] for line in began(directories[0])]
+    assert names == ["first", "gated"], "it was not stopped"
 
 
 async def test_a_prefix_reaches_the_worker_of_serve_and_its_own_valkey(tmp_path: Path):
