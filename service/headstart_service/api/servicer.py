@@ -13,7 +13,7 @@ from grpc.aio import ServicerContext
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import DEFAULT_NAMESPACE, RunKey, RunPlan, Started, Status
+from ..domain import DEFAULT_NAMESPACE, Report, RunKey, RunPlan, Started, Status
 from ..engine.fields import fields
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
@@ -169,15 +169,17 @@ class PrecomputeServicer:
         elapsed = convert.seconds(request, "elapsed", 0, convert.MAX_TTL, 0.0, violations)
         violations += reported.violations(request)
         convert.refuse(violations)
-        # What it is a step of: should the key stand for another run by then, that is not touched.
-        name = (await self._store.status(key)).summary.pipeline
-        pipeline = self._registry.require(name, "step")
+        # The run that it is for: should the key stand for another by then, that is not touched.
+        seen = await self._store.status(key)
+        pipeline = self._registry.require(seen.summary.pipeline, "step")
         if request.ByteSize() > _LARGE:
             record = await asyncio.to_thread(reported.record, request, pipeline, elapsed)
         else:
             record = reported.record(request, pipeline, elapsed)
-        needs = pipeline.needs(pipeline.by_name[request.step])
-        report = await self._store.report(key, request.revision, name, needs, record)
+        report = Report(accepted=False, state=seen.states.get(request.step))
+        if reported.is_of(request, seen.summary):
+            needs = pipeline.needs(pipeline.by_name[request.step])
+            report = await self._store.report(key, seen.run, needs, record)
         if report.accepted:
             self._reader.outdate(key)
             told = fields("step.reported", key, revision=request.revision, step=request.step)

@@ -260,9 +260,9 @@ class RedisStore:
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
 
     async def report(
-        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+        self, key: RunKey, run: str, needs: Sequence[str], record: StepRecord
     ) -> Report:
-        """Keep a step's result that a caller has computed, if it is still wanted.
+        """Keep a step's result that a caller has computed for this run, if it is still wanted.
 
         Raises RunNotFound.
         """
@@ -270,8 +270,7 @@ class RedisStore:
             self._keys(key),
             key,
             *needs,
-            revision=revision,
-            pipeline=pipeline,
+            run_id=run,
             step=record.name,
             value=record.state.value.encode() + record.fragment,
         )

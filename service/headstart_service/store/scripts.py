@@ -224,8 +224,7 @@ class Scripts:
         keys: PartitionKeys,
         run: RunKey | None,
         *needs: str,
-        revision: int,
-        pipeline: str,
+        run_id: str,
         step: str,
         value: bytes,
     ) -> Reply:
