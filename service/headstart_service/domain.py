@@ -112,10 +112,34 @@ class RunPlan:
     pipeline: str
     inputs: bytes
     """The normalised inputs as JSON."""
+    definition: str
+    """The pipeline's: a worker computes the run only if it has the same."""
     digest: str
-    """Of the pipeline's name and version and all inputs: equal plans, equal digests."""
+    """Of the pipeline, its version, the versions of its steps here, and all inputs."""
     steps: Mapping[str, str]
     """This run's steps in order, each with the digest of just what it depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A pipeline that a worker can run."""
+
+    pipeline: str
+    definition: str
+    """The digest of its declaration."""
+    makers: Mapping[str, str]
+    """By step, a digest of the identities of all providers that it depends on, if it has any."""
+
+
+class Lack(StrEnum):
+    """Why no worker takes a pending run."""
+
+    WORKER = "worker"
+    """There is no worker."""
+    PIPELINE = "pipeline"
+    """No worker offers its pipeline."""
+    VERSION = "version"
+    """Workers offer its pipeline with another definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +200,8 @@ class RunSummary:
     completed_us: int
     expires_us: int
     error: str
+    lacks: Lack | None = None
+    """Of a pending run: why no worker can take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +237,7 @@ class Announcement:
     """Something that happened to a run: what waiters wake up for and caches drop."""
 
     kind: str
-    """started, claimed, step, reported, released, ended, cancelled or dropped."""
+    """started, claimed, step, reported, released, unserved, ended, cancelled or dropped."""
     key: RunKey
     revision: int
     steps: tuple[str, ...]
@@ -226,6 +252,13 @@ class Withdrawal:
     revision: int
     replaced: bool = False
     """Whether there is one of this revision, which may need the same steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A worker has left this run for others, because it does not offer its pipeline."""
+
+    key: RunKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +428,8 @@ class Stats:
 
     counts: Mapping[Status, int]
     queued_jobs: int
+    unserved: Mapping[str, int] = field(default_factory=dict)
+    """Of these, the runs that workers have left for others, by pipeline."""
     oldest_wait: float = 0.0
     """Seconds that the oldest job has been waiting for a worker."""
     ledger: Ledger | None = None

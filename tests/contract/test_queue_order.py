@@ -218,7 +218,6 @@ async def test_a_last_try_stays_with_the_worker_that_is_to_have_nothing_beside_i
         [job] = await at_once.lost_jobs(partition, f"w{number}", 1)
         claim = await at_once.claim(job, f"w{number}")
     assert claim is not None
-    # As an older version's worker puts back what it has.
     await _forget_claims(store_backend, [fatal])
     await start(store_backend.store, other)
     first, second = await store_backend.jobs("w8")
@@ -247,28 +246,7 @@ async def _forget_claims(backend: Backend, keys: Sequence[RunKey]) -> None:
         await backend.redis("XADD", names.jobs, "*", "member", member)
 
 
-async def test_jobs_of_an_older_version_are_for_the_runs_that_they_name(
-    store_backend: Backend,
-) -> None:
-    """A start of an older version has put nothing into `waiting`."""
-    old, new = store_backend.neighbours(2)
-    names = store_backend.keys_of(old)
-    await start(store_backend.store, old)
-    await store_backend.redis("DEL", names.fixed[9])
-    await start(store_backend.store, new)
-    await store_backend.queue.sweep()
-    first, second = await store_backend.jobs()
-    found = [await store_backend.queue.claim(job, "w1") for job in (first, second)]
-    assert [claim and claim.lease.job.key for claim in found] == [old, new]
-    # And one that was claimed by such a worker, and lost.
-    await store_backend.redis("DEL", names.fixed[10])
-    lost = await store_backend.new_queue(lease=0).lost_jobs(names.partition, "w2", 1)
-    again = await store_backend.queue.claim(lost[0], "w2")
-    assert again is not None
-    assert (again.lease.job.key, again.lease.attempt) == (old, 2)
-
-
-async def test_a_run_whose_ticket_was_used_by_an_older_worker_gets_another(
+async def test_a_run_whose_ticket_is_gone_gets_another(
     store_backend: Backend,
 ) -> None:
     first, second = store_backend.neighbours(2)

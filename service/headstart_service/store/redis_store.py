@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ..domain import (
     Cancelled,
+    Lack,
     Look,
     Outcome,
     Report,
@@ -30,6 +32,7 @@ from .connect import Client
 from .keys import PartitionKeys, from_member, member, partition_of
 from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
+from .offers import pipeline_of
 from .roster import worker_from
 from .scripts import SOURCES, Scripts
 
@@ -37,7 +40,7 @@ log = logging.getLogger(__name__)
 
 ABOUT = (
     *("status", "revision", "attempt", "tries", "run", "entry", "ttl", "created", "started"),
-    *("completed", "expires", "seen", "pipeline", "digest", "steps", "error"),
+    *("completed", "expires", "seen", "pipeline", "definition", "digest", "steps", "made", "error"),
 )
 """The fields of a record's `about`, as _lib.lua writes them."""
 _STATES = {ord(state.value): state for state in StepState}
@@ -167,6 +170,7 @@ class RedisStore:
             key,
             *((trace,) if trace else ()),
             pipeline=plan.pipeline,
+            definition=plan.definition,
             digest=plan.digest,
             steps=",".join(f"{name}={of[:_STEP_DIGEST]}" for name, of in plan.steps.items()),
             inputs=plan.inputs,
@@ -304,13 +308,16 @@ class RedisStore:
         queued = 0
         oldest = 0.0
         books = []
+        unserved: Counter[str] = Counter()
         for keys in self._partitions:
             call = partial(
                 self._scripts.stats, keys, None, low=low, high=high, book=namespace or ALL
             )
             while len(reply := await call()) == 1:
                 self._observer.evicted(EXPIRED, reply[0])  # and there is more: it sweeps bounded
-            *numbers, expired, waits_ms, jobs, sums, unsettled = reply
+            *numbers, expired, waits_ms, jobs, left, sums, unsettled = reply
+            for name, count in zip(left[::2], left[1::2], strict=True):
+                unserved[pipeline_of(name.decode(errors="replace"))] += count
             books.append(book_from(sums, None if namespace else unsettled))
             queued += jobs
             oldest = max(oldest, waits_ms / 1000)
@@ -319,7 +326,7 @@ class RedisStore:
             for name, count in zip(numbers[::2], numbers[1::2], strict=True):
                 counts[Status(name.decode())] += count
         kept = {status: count for status, count in counts.items() if count}
-        return Stats(kept, queued, oldest, ledger_from(books))
+        return Stats(kept, queued, unserved, oldest, ledger_from(books))
 
     def _keys(self, key: RunKey) -> PartitionKeys:
         return self._partitions[partition_of(key, self._rules.partitions)]
@@ -362,6 +369,7 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     about, ended, fragments = b"", {}, []
     running: dict[str, bytes] = {}
     ahead: int | None = None
+    lacks: Lack | None = None
     fields = iter(reply[1:])
     for field, value in zip(fields, fields, strict=True):
         if field[:2] == b"s:":
@@ -373,6 +381,8 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
             about = value
         elif field == b"ahead":
             ahead = value
+        elif field == b"lacks" and value:
+            lacks = Lack(value.decode())
     told = dict(zip(ABOUT, about.decode().split(" ", len(ABOUT) - 1), strict=True))
     summary = RunSummary(
         key,
@@ -384,6 +394,7 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
         int(told["completed"]),
         int(told["expires"]),
         told["error"],
+        lacks,
     )
     names = [item.partition("=")[0] for item in told["steps"].split(",")]
     states = dict.fromkeys(names, StepState.PENDING) | ended
@@ -400,6 +411,7 @@ def _summary(
     completed: bytes,
     expires: bytes,
     error: bytes,
+    lacks: bytes,
 ) -> RunSummary:
     """A run as list.lua gives it. Raises ValueError and, for a name alone, TypeError."""
     return RunSummary(
@@ -412,6 +424,7 @@ def _summary(
         completed_us=int(completed),
         expires_us=int(expires),
         error=error.decode(),
+        lacks=Lack(lacks.decode()) if lacks else None,
     )
 
 

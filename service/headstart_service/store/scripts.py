@@ -111,6 +111,7 @@ class Scripts:
         run: RunKey | None,
         *trace: str,
         pipeline: str,
+        definition: str,
         digest: str,
         steps: str,
         inputs: bytes,
@@ -137,6 +138,7 @@ class Scripts:
         entry: str,
         worker: str,
         token: str,
+        offering: str,
         alone: int,
         max_tries: int,
         patience_us: int,
@@ -144,6 +146,32 @@ class Scripts:
         expected: str,
     ) -> Reply:
         """Take a delivered job's run, raising its attempt; or drop the job; or fail the run."""
+        return _in_lua()
+
+    @_lua
+    async def offer(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        worker: str,
+        offering: str,
+        ttl_us: int,
+    ) -> Reply:
+        """Note which pipelines a worker offers; count the runs that were left for its like."""
+        return _in_lua()
+
+    @_lua
+    async def take_unserved(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        worker: str,
+        offering: str,
+        limit: int,
+    ) -> Reply:
+        """Deliver jobs for runs that were left for workers which offer their class."""
         return _in_lua()
 
     @_lua
