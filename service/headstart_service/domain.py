@@ -120,6 +120,11 @@ class RunPlan:
     """This run's steps in order, each with the digest of just what it depends on."""
 
 
+def runs_class(pipeline: str, definition: str) -> str:
+    """Name the class of a pipeline's runs: those of one definition."""
+    return f"{pipeline}@{definition}"
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A pipeline that a worker can run."""
@@ -129,6 +134,11 @@ class Offer:
     """The digest of its declaration."""
     makers: Mapping[str, str]
     """By step, a digest of the identities of all providers that it depends on, if it has any."""
+
+    @property
+    def runs_class(self) -> str:
+        """What a run must be of to be computed by this worker."""
+        return runs_class(self.pipeline, self.definition)
 
 
 class Lack(StrEnum):
@@ -252,6 +262,16 @@ class Withdrawal:
     revision: int
     replaced: bool = False
     """Whether there is one of this revision, which may need the same steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A pending run of a definition that no worker offers and no API process starts any more."""
+
+    key: RunKey
+    run: str
+    pipeline: str
+    inputs: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,9 +448,9 @@ class Stats:
 
     counts: Mapping[Status, int]
     queued_jobs: int
-    unserved: Mapping[str, int] = field(default_factory=dict)
-    """Of these, the runs that workers have left for others, by pipeline."""
     oldest_wait: float = 0.0
     """Seconds that the oldest job has been waiting for a worker."""
     ledger: Ledger | None = None
     """None for a namespace that the ledger does not name: nothing was started, or in too many."""
+    unserved: Mapping[str, int] = field(default_factory=dict)
+    """Of the queued jobs, those for runs that workers have met and do not offer, by pipeline."""

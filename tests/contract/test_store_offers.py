@@ -312,3 +312,38 @@ async def _expired(backend: Backend, key: RunKey) -> bytes:
     words = (await backend.redis("HGET", backend.keys_of(key).record(key), "about")).split(b" ")
     words[10] = b"1"
     return b" ".join(words)
+
+
+async def test_what_an_update_leaves_behind_is_adopted_once_nobody_else_would(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    old_api, new_api = store_backend.new_store(), store_backend.new_store()
+    new = offer(definition="v2")
+    await workers.come(new=new)
+    await old_api.orphans(["probe@v1"], 60, 10)
+    await workers.start(versioned("v1"))
+    assert await workers.claim("new", new) is None
+    assert await new_api.orphans(["probe@v2"], 60, 10) == [], "an API process starts such runs yet"
+    await old_api.orphans(["probe@v1"], 0, 10)
+    [orphan] = await new_api.orphans(["probe@v2"], 60, 10)
+    assert (orphan.key, orphan.pipeline, orphan.inputs) == (KEY, "probe", plan().inputs)
+    again = versioned("v2", "d1-by-v2")
+    assert await new_api.adopt(orphan, again)
+    assert not await new_api.adopt(orphan, again)
+    claim = await workers.claim("new", new)
+    assert claim is not None
+    assert (claim.lease.job.key, claim.revision) == (KEY, 1)
+    assert (await workers.start(again)).outcome is Outcome.JOINED
+
+
+async def test_no_orphan_is_adopted_that_workers_of_today_do_not_compute(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    old = offer(definition="v1")
+    await workers.come(old=old)
+    await workers.start(versioned("v0"))
+    assert await workers.claim("old", old) is None
+    assert await store_backend.store.orphans(["probe@v2"], 60, 10) == []
+    assert len(await store_backend.store.orphans(["probe@v1"], 60, 10)) == 1

@@ -16,6 +16,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import (
     DEFAULT_NAMESPACE,
+    Lack,
     Outcome,
     RunKey,
     RunSummary,
@@ -54,6 +55,11 @@ _OUTCOME: Final = {
     Outcome.JOINED: pb.START_OUTCOME_JOINED,
     Outcome.REUSED: pb.START_OUTCOME_REUSED,
     Outcome.REPLACED: pb.START_OUTCOME_REPLACED,
+}
+_LACKS: Final = {
+    Lack.WORKER: "no worker is running",
+    Lack.PIPELINE: "no worker has the pipeline {pipeline}",
+    Lack.VERSION: "no worker has this version of the pipeline {pipeline}",
 }
 _RECIPIENT: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: "haiku"}
 _WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
@@ -211,6 +217,8 @@ def fill_summary(message: Any, summary: RunSummary) -> None:
     message.revision = summary.revision
     message.status = _STATUS[summary.status]
     message.error = summary.error
+    if summary.lacks is not None:
+        message.pending_reason = _LACKS[summary.lacks].format(pipeline=summary.pipeline)
     _fill_time(message.created_at, summary.created_us)
     _fill_time(message.expires_at, summary.expires_us)
     if summary.started_us:

@@ -222,6 +222,7 @@ class PrecomputeServicer:
             queued_jobs=queued,
             max_cached=self._rules.max_records,
             ledger=ledger_message(stats.ledger) if stats.ledger else None,
+            unserved=stats.unserved,
         )
 
     def _tell_start(self, key: RunKey, plan: RunPlan, started: Started) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from ..domain import RunPlan, digest
+from ..domain import RunPlan, digest, runs_class
 from ..errors import InvalidRequest, Violation
 from . import signatures
 from .artifacts import ArtifactCodec
@@ -94,6 +94,11 @@ class Pipeline:
         in_order = (self.by_name[name] for name in self.order)
         steps = [(step.name, step.version, self.needs(step)) for step in in_order]
         return digest([self.name, self.version, sorted(self.inputs.model_fields), steps])[:_SHORT]
+
+    @property
+    def runs_class(self) -> str:
+        """What a worker must offer to compute its runs."""
+        return runs_class(self.name, self.definition)
 
     def _misnamed(self) -> list[str]:
         if NAME.fullmatch(self.name):

@@ -2,7 +2,7 @@
 
 Every key of a partition carries the hash tag `{P}`, so that in a cluster all of a transition's
 keys are in one slot. A run's record has a TTL. The other keys of a partition live as long as
-the store does; there are fifteen of them (`FIXED`), whatever the number of runs:
+the store does; there are sixteen of them (`FIXED`), whatever the number of runs:
 
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
     headstart:{P}:jobs                    stream  queued runs; consumer group `workers`
@@ -16,6 +16,8 @@ the store does; there are fifteen of them (`FIXED`), whatever the number of runs
     headstart:{P}:unserved:<class>        zset    pending runs of one of them, as in `waiting`; with
                                                   a TTL, that of its last run
     headstart:{P}:offers                  hash    worker -> until when, and which pipelines it runs
+    headstart:{P}:starters                hash    API process -> until when, and the classes of the
+                                                  runs that it starts
     headstart:{P}:tickets                 hash    claimed entry -> score, run and member of its run
     headstart:{P}:ledger                  hash    what became of the work of all runs, in sums
     headstart:{P}:unsettled               hash    member -> its work, until its fate is known
@@ -42,7 +44,7 @@ from ..domain import RunKey, Status
 GROUP = "workers"
 FIXED = (
     *("jobs", "expiry", "unread", "read", *(f"status:{status}" for status in Status)),
-    *("waiting", "tickets", "ledger", "unsettled", "unserved", "offers"),
+    *("waiting", "tickets", "ledger", "unsettled", "unserved", "offers", "starters"),
 )
 
 

@@ -7,11 +7,6 @@ from collections.abc import Iterable
 from ..domain import Offer
 
 
-def class_of(pipeline: str, definition: str) -> str:
-    """The class of a pipeline's runs: what a worker must offer to compute them."""
-    return f"{pipeline}@{definition}"
-
-
 def pipeline_of(name: str) -> str:
     """The pipeline of a class."""
     return name.partition("@")[0]
@@ -20,7 +15,7 @@ def pipeline_of(name: str) -> str:
 def text_of(offers: Iterable[Offer]) -> str:
     """Write a line "class makers" for each offer; makers are "step=maker", or '-' for none."""
     return "\n".join(
-        f"{class_of(offer.pipeline, offer.definition)} "
+        f"{offer.runs_class} "
         + (",".join(f"{step}={maker}" for step, maker in offer.makers.items()) or "-")
         for offer in offers
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +13,7 @@ from ..domain import (
     Cancelled,
     Lack,
     Look,
+    Orphan,
     Outcome,
     Report,
     RunKey,
@@ -122,6 +124,7 @@ class RedisStore:
         )
         self._scripts = Scripts(self._batches)
         self._rules = rules
+        self._name = uuid.uuid4().hex[:12]
         self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
         self.expected: Callable[[], str] = str
         """How long runs take, by pipeline, as start.lua takes it; who knows sets it."""
@@ -172,7 +175,7 @@ class RedisStore:
             pipeline=plan.pipeline,
             definition=plan.definition,
             digest=plan.digest,
-            steps=",".join(f"{name}={of[:_STEP_DIGEST]}" for name, of in plan.steps.items()),
+            steps=_steps_text(plan),
             inputs=plan.inputs,
             ttl_us=round(ttl * 1e6),
             patience_us=round((LIVE_PATIENCE + (needed_in or 0)) * 1e6),
@@ -266,6 +269,40 @@ class RedisStore:
         accepted, letter = reply
         return Report(bool(accepted), _STATES[letter[0]] if letter else None)
 
+    async def orphans(self, classes: Iterable[str], ttl: float, limit: int) -> Sequence[Orphan]:
+        """Show for `ttl` seconds which classes of runs this process starts, and find orphans.
+
+        They are of pipelines which workers offer today as this process starts them. At most `limit`
+        of each class in each partition.
+        """
+        found = []
+        for keys in self._partitions:
+            rows = await self._scripts.orphans(
+                keys,
+                None,
+                process=self._name,
+                classes=" ".join(classes),
+                ttl_us=round(ttl * 1e6),
+                limit=limit,
+            )
+            for name, run, pipeline, inputs in rows:
+                key = from_member(name.decode(errors="replace"))
+                found.append(Orphan(key, run.decode(), pipeline.decode(), inputs))
+        return found
+
+    async def adopt(self, orphan: Orphan, plan: RunPlan) -> bool:
+        """Queue an orphan by another plan of its inputs; False when it is none any more."""
+        adopted: int = await self._scripts.adopt(
+            self._keys(orphan.key),
+            orphan.key,
+            run_id=orphan.run,
+            definition=plan.definition,
+            digest=plan.digest,
+            steps=_steps_text(plan),
+            inputs=plan.inputs,
+        )
+        return bool(adopted)
+
     async def list(
         self,
         namespace: str,
@@ -326,7 +363,7 @@ class RedisStore:
             for name, count in zip(numbers[::2], numbers[1::2], strict=True):
                 counts[Status(name.decode())] += count
         kept = {status: count for status, count in counts.items() if count}
-        return Stats(kept, queued, unserved, oldest, ledger_from(books))
+        return Stats(kept, queued, oldest, ledger_from(books), unserved)
 
     def _keys(self, key: RunKey) -> PartitionKeys:
         return self._partitions[partition_of(key, self._rules.partitions)]
@@ -351,6 +388,10 @@ class RedisStore:
             self._observer.damaged()
             log.error("left out of a list: the record of %r is damaged or gone", row[0])  # noqa: TRY400
             return None
+
+
+def _steps_text(plan: RunPlan) -> str:
+    return ",".join(f"{name}={digest[:_STEP_DIGEST]}" for name, digest in plan.steps.items())
 
 
 def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:

@@ -175,6 +175,35 @@ class Scripts:
         return _in_lua()
 
     @_lua
+    async def orphans(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        process: str,
+        classes: str,
+        ttl_us: int,
+        limit: int,
+    ) -> Reply:
+        """Note which classes of runs an API process starts; find those that are nobody's."""
+        return _in_lua()
+
+    @_lua
+    async def adopt(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        run_id: str,
+        definition: str,
+        digest: str,
+        steps: str,
+        inputs: bytes,
+    ) -> Reply:
+        """Queue a pending run that nobody serves by another plan of its inputs."""
+        return _in_lua()
+
+    @_lua
     async def drop(self, keys: PartitionKeys, run: RunKey | None, *, entry: str | bytes) -> Reply:
         """Take a delivered job off the queue."""
         return _in_lua()

@@ -7,7 +7,7 @@ local with_status = {
   pending = KEYS[5], in_progress = KEYS[6], completed = KEYS[7], failed = KEYS[8], cancelled = KEYS[9],
 }
 local waiting, tickets, ledger, unsettled = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
-local unserved, offers = KEYS[14], KEYS[15]
+local unserved, offers, starters = KEYS[14], KEYS[15], KEYS[16]
 local channel, record_prefix, group = ARGV[1], ARGV[2], ARGV[3]
 
 -- Microseconds since the epoch, by this server's clock. A double holds them exactly until 2255.
@@ -263,7 +263,9 @@ local function note_offers(worker, offering, ttl, now)
       lines[#lines + 1] = integer(till) .. ' ' .. offer
     end
   end
-  redis.call('HSET', offers, EVERY, table.concat(lines, '\n'))
+  if #lines > 0 then
+    redis.call('HSET', offers, EVERY, table.concat(lines, '\n'))
+  end
 end
 
 -- Pending runs of a class that a worker met and did not offer stand in a sorted set of their class, with
