@@ -10,7 +10,8 @@ import pytest
 
 from headstart_service.errors import StartupError, StepFailed
 from headstart_service.providers.embeddings import SentenceEmbedder
-from headstart_service.providers.encoder import DEFAULT_MODEL, SentenceEncoder
+from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.model_files import DEFAULT_MODEL
 
 TEXTS = ["ocean", "forest", "new york", "café", "a", "deep blue sea", "ocean", "zeitgeist", "rain"]
 
