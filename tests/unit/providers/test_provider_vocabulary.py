@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart_service.engine.identity import identity_of
 from headstart_service.errors import StartupError
 from headstart_service.providers import vocabulary as vocabulary_module
 from headstart_service.providers.building import build
@@ -26,6 +27,7 @@ from headstart_service.providers.vocabulary import (
     VocabularyMismatch,
     VocabularyMissing,
     ensure_vocabulary,
+    examined,
     is_current,
     open_vocabulary,
 )
@@ -182,6 +184,37 @@ def test_what_is_current_is_not_built_again(tmp_path: Path) -> None:
     assert ensure_vocabulary(tmp_path, M, None, never).words == WORDS, "whatever is there"
 
 
+def test_replaced_weights_rebuild_what_has_the_same_name(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    assert not is_current(tmp_path, REPLACED)
+    for open_ in (open_vocabulary, examined):
+        with pytest.raises(VocabularyMismatch, match="of sha256 000000000000, not 111111111111"):
+            open_(tmp_path, REPLACED)
+    assert examined(tmp_path, None).model_sha256 == M.sha256
+    rebuilt = ensure_vocabulary(tmp_path, REPLACED, SOURCE, lambda texts: -encode(texts))
+    assert np.array_equal(rebuilt.matrix, -encode(WORDS))
+    assert is_current(tmp_path, REPLACED)
+    assert not is_current(tmp_path, M)
+
+
+def test_the_identity_is_of_words_and_model_and_of_no_bits_of_vectors(tmp_path: Path) -> None:
+    identities = []
+    for number, (model, words, more) in enumerate(
+        [
+            (M, WORDS, 0),
+            (M, WORDS, 1e-7),  # as another processor rounds
+            (OTHER, WORDS, 0),  # vectors do not depend on what their model is called
+            (REPLACED, WORDS, 0),
+            (M, WORDS[::-1], 0),
+        ]
+    ):
+        directory = tmp_path / f"{number}"
+        build(directory, words, lambda texts, more=more: encode(texts) + more, model, "test")
+        identities.append(identity_of(open_vocabulary(directory, model, thorough=True)))
+    assert identities[0] == identities[1] == identities[2]
+    assert len(set(identities)) == 3
+
+
 def test_another_model_rebuilds(tmp_path: Path) -> None:
     build_here(tmp_path)
     ensure_vocabulary(tmp_path, OTHER, SOURCE, encode)
@@ -306,8 +339,9 @@ def test_asking_whether_it_is_current_imports_nothing_heavy(tmp_path: Path) -> N
     build_here(tmp_path)
     code = (
         "import sys; from pathlib import Path;"
+        "from headstart_service.providers.model_files import ModelIdentity;"
         "from headstart_service.providers.vocabulary import is_current;"
-        "print(is_current(Path(sys.argv[1]), 'm', 'test'), 'numpy' in sys.modules,"
+        "print(is_current(Path(sys.argv[1]), ModelIdentity('m', '0' * 64), 'test'), 'numpy' in sys.modules,"
         "'torch' in sys.modules)"
     )
     done = subprocess.run(
