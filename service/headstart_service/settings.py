@@ -178,7 +178,8 @@ class Settings(BaseSettings):
     )
     vocabulary: Path = Field(
         Path(_DIRS.user_cache_dir) / "vocabulary",
-        description="Directory of the embedded vocabulary; built there when it is missing.",
+        description="Directory of the embedded vocabulary; built there when it is missing "
+        "or of another model.",
     )
     haiku_model: str = Field(
         "claude-haiku-5-5", min_length=1, description="The Anthropic model that writes bridges."

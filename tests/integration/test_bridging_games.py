@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.pipelines.bridging.morphology import is_variant
+from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
 from headstart_service.settings import Settings
 from tests.support.processes import Service, serving, stub
@@ -34,7 +35,7 @@ def key() -> str:
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     settings = Settings()
-    return open_vocabulary(settings.vocabulary, settings.model)
+    return open_vocabulary(settings.vocabulary, identify(settings.model))
 
 
 async def played(service: Service, request: pb.StartPrecomputeRequest) -> pb.GetResultsResponse:

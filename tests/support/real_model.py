@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headstart_service.providers.building import build
-from headstart_service.providers.encoder import DEFAULT_MODEL, SentenceEncoder
+from headstart_service.providers.encoder import SentenceEncoder
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
 from headstart_service.providers.words import default_words
 
@@ -27,9 +27,9 @@ def load_vocabulary() -> Vocabulary:
     """The 3,000 most frequent words. Mapped, so the files may go at once."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        words = default_words(WORDS)
-        build(directory, words, load_encoder().encode, DEFAULT_MODEL, "test")
-        return open_vocabulary(directory, DEFAULT_MODEL, thorough=True)
+        encoder = load_encoder()
+        build(directory, default_words(WORDS), encoder.encode, encoder.model_identity, "test")
+        return open_vocabulary(directory, encoder.model_identity, thorough=True)
 
 
 @pytest.fixture(scope="session")
