@@ -190,7 +190,11 @@ class Computation:
         """Take what is new of an answer; gives whether anything was."""
         if results.revision < self._min_revision:
             return False
-        if self._results is not None and results.revision != self._results.revision:
+        last = self._results
+        if last is not None and (results.revision, results.created_at) != (
+            last.revision,
+            last.created_at,
+        ):
             return False  # started anew meanwhile: its values do not go with those taken before
         self._results = results
         took = False

@@ -34,7 +34,6 @@ from .settings import Settings, child_environment
 from .store.connect import API, BLOCKING
 from .store.embedded import embedded_valkey
 from .store.events import subscription
-from .store.keys import PartitionKeys
 from .store.redis_store import RedisStore
 from .supervisor import WorkerProcess
 from .telemetry.tracing import tracing
@@ -135,9 +134,10 @@ async def serve(settings: Settings) -> None:
         events = await stack.enter_async_context(redis_client(url, BLOCKING))
         pace = Pace()
         figures = ApiMonitoring()
+        rules = store_rules(settings)
         store = RedisStore(
             client,
-            store_rules(settings),
+            rules,
             budget=_STORE_BUDGET,
             connections=API.connections,
             pace=pace,
@@ -145,12 +145,11 @@ async def serve(settings: Settings) -> None:
         )
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
-        channels = [PartitionKeys(p).events for p in range(settings.partitions)]
         page = live_page(settings, store, known, tokens)
         calls = CallObservers([figures.calls, page.counters]) if page else figures.calls
         hub = Hub(
             store,
-            lambda: subscription(events, channels),
+            lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
             cache,
             pace,
             calls,

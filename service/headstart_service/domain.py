@@ -219,6 +219,8 @@ class Snapshot:
     """A run with everything that exists of its results, as one atomic read saw it."""
 
     summary: RunSummary
+    run: str
+    """The run's id: each start makes one that no other has, whatever the store has lost."""
     states: Mapping[str, StepState]
     """Each of the run's steps, in the pipeline's order."""
     body: bytes
@@ -249,19 +251,22 @@ class Announcement:
     kind: str
     """started, claimed, step, reported, released, unserved, ended, cancelled or dropped."""
     key: RunKey
-    revision: int
-    steps: tuple[str, ...]
+    run: str
+    """The run's id; empty with the kind "dropped" when it is not known."""
+    steps: tuple[str, ...] = ()
     """With the kinds "step" and "reported": the steps that ended."""
+    replaced: str = ""
+    """With the kind "started": the id of the key's run before it; empty if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """No run of this key below this revision is wanted any more."""
+    """The run with this id is not wanted any more."""
 
     key: RunKey
-    revision: int
+    run: str
     replaced: bool = False
-    """Whether there is one of this revision, which may need the same steps."""
+    """Whether another run of the key has replaced it, which may need the same steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +291,8 @@ class Reported:
     """Callers have handed in results of these steps of a run: nobody need compute them any more."""
 
     key: RunKey
-    revision: int
+    run: str
+    """The run's id."""
     steps: tuple[str, ...]
 
 
@@ -312,7 +318,7 @@ class Job:
     """The id of the stream entry that carries it."""
     key: RunKey
     run: str
-    """Which start of this key it was queued by: unique for ever."""
+    """The id of its run; until the claim, that of the stream entry may stand for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ def store_rules(settings: Settings) -> StoreRules:
         failure_ttl=settings.failure_ttl,
         max_memos=settings.max_memos,
         by_need=settings.queue_order == "need",
+        prefix=settings.prefix,
     )
 
 

@@ -30,6 +30,7 @@ _SPECIAL: Final = {
     "anthropic_base_url": "a URL",
     "ray_address": "auto, a host and port, or a URL ray://",
     "host": "an address or name of this machine",
+    "prefix": "1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-'",
 }
 
 

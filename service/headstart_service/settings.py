@@ -57,6 +57,12 @@ class Settings(BaseSettings):
         description="An existing Redis 7+ or Valkey 8+: redis://, rediss://, unix://, "
         "redis+sentinel:// or redis+cluster://. Without it an embedded Valkey is started.",
     )
+    prefix: str = Field(
+        "headstart",
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+        description="What the keys and channels in Redis begin with: installations that share one "
+        "differ in it, or in the database.",
+    )
     partitions: int = Field(
         1, ge=1, le=1024, description="Slots that runs are spread over; more than 1 for a cluster."
     )

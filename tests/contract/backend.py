@@ -24,7 +24,7 @@ from headstart_service.errors import RunNotFound
 from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, open_client
 from headstart_service.store.events import subscription
 from headstart_service.store.job_queue import RedisJobQueue
-from headstart_service.store.keys import PartitionKeys, partition_of
+from headstart_service.store.keys import DEFAULT_PREFIX, PartitionKeys, partition_of
 from headstart_service.store.redis_store import ABOUT, RedisStore, StoreRules
 from tests.support.deployments import Deployment
 
@@ -66,21 +66,31 @@ class Queue(RedisJobQueue):
 class Backend:
     """A store and a job queue on a deployment. `open` makes one."""
 
-    def __init__(self, deployment: Deployment, partitions: int, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        partitions: int,
+        stack: AsyncExitStack,
+        prefix: str = DEFAULT_PREFIX,
+    ) -> None:
         self.deployment = deployment
         self.partitions = partitions
-        self.channels = [PartitionKeys(p).events for p in range(partitions)]
+        self.prefix = prefix
         self._stack = stack
         self._client = self.client(WORKER)
         self._blocking = self.client(BLOCKING)
+        self._keys = self.rules().keys(self._client)
+        self.channels = [keys.events for keys in self._keys]
         self.store = self.new_store()
         self.queue = self.new_queue()
 
     @staticmethod
     @asynccontextmanager
-    async def open(deployment: Deployment, partitions: int) -> AsyncIterator[Backend]:
+    async def open(
+        deployment: Deployment, partitions: int, prefix: str = DEFAULT_PREFIX
+    ) -> AsyncIterator[Backend]:
         async with AsyncExitStack() as stack:
-            yield Backend(deployment, partitions, stack)
+            yield Backend(deployment, partitions, stack, prefix)
 
     def client(self, patience: Patience) -> Client:
         """A client that is closed after the test."""
@@ -90,7 +100,11 @@ class Backend:
 
     def rules(self, max_records: int = 1000, **limits: int) -> StoreRules:
         return StoreRules(
-            partitions=self.partitions, max_records=max_records, failure_ttl=FAILURE_TTL, **limits
+            partitions=self.partitions,
+            max_records=max_records,
+            failure_ttl=FAILURE_TTL,
+            prefix=self.prefix,
+            **limits,
         )
 
     def new_store(
@@ -105,7 +119,7 @@ class Backend:
     # What a test may look at behind the store's back.
 
     def keys_of(self, key: RunKey) -> PartitionKeys:
-        return PartitionKeys(partition_of(key, self.partitions))
+        return self._keys[partition_of(key, self.partitions)]
 
     async def redis(self, *command: Any) -> Any:
         """Run a command by its name; its first argument is its key."""

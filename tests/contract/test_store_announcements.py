@@ -2,8 +2,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
-from headstart_service.domain import Announcement, RunKey, Status, StepRecord, StepState
+import pytest
+
+from headstart_service.domain import (
+    Announcement,
+    Outcome,
+    RunKey,
+    Status,
+    StepRecord,
+    StepState,
+    Withdrawal,
+)
 from tests.contract.backend import Backend, done, plan, running
 from tests.support.waiting import wait_until
 
@@ -29,34 +40,36 @@ async def test_each_transition_of_a_whole_life_is_announced_once_and_in_order(
     store, queue = store_backend.store, store_backend.queue
     expected = []
 
-    def announces(kind: str, revision: int, *steps: str) -> None:
-        expected.append(Announcement(kind, key, revision, steps))
+    def announces(kind: str, *steps: str, replaced: str = "") -> None:
+        expected.append(Announcement(kind, key, run, steps, replaced))
 
     async with store_backend.announcements() as heard:
         claim = await store_backend.begin(key)
-        announces("started", 1)
-        announces("claimed", 1)
+        first = run = claim.lease.job.run
+        announces("started")
+        announces("claimed")
         await store_backend.start(key)  # joins: nothing has changed
         await queue.commit(claim.lease, [], [running("first")])
-        announces("step", 1)
+        announces("step")
         skipped = StepRecord("second", StepState.SKIPPED, b"")
         await queue.commit(claim.lease, [done("first"), skipped], [])
-        announces("step", 1, "first", "second")
+        announces("step", "first", "second")
         await queue.renew([claim.lease], "w1")
         await queue.release(claim.lease)
-        announces("released", 1)
+        announces("released")
         claim = await store_backend.claim("w2")
-        announces("claimed", 1)
+        announces("claimed")
         await queue.finish(claim.lease, [], Status.COMPLETED, "")
-        announces("ended", 1)
+        announces("ended")
         await queue.finish(claim.lease, [], Status.COMPLETED, "")
         await store.read(key)
         await store_backend.start(key)  # reused: it lives longer than caches believe
-        announces("dropped", 1)
+        announces("dropped")
         await store_backend.start(key, plan("d2"))
-        announces("started", 2)
+        run = (await store.status(key)).run
+        announces("started", replaced=first)
         await store.cancel(key)
-        announces("cancelled", 2)
+        announces("cancelled")
         await store.cancel(key)
         assert await _heard_before(store_backend, heard, marker) == expected
 
@@ -80,10 +93,8 @@ async def test_an_evicted_run_is_announced_as_dropped(store_backend: Backend) ->
     async with store_backend.announcements() as heard:
         await smaller.start(newcomer, plan(), 60, restart=False)
         found = await _heard_before(store_backend, heard, marker)
-    assert found == [
-        Announcement("dropped", victim, 0, ()),
-        Announcement("started", newcomer, 1, ()),
-    ]
+        run = (await smaller.status(newcomer)).run
+    assert found == [Announcement("dropped", victim, ""), Announcement("started", newcomer, run)]
 
 
 async def test_every_partition_is_heard_on_one_subscription(store_backend: Backend) -> None:
@@ -103,21 +114,65 @@ async def test_every_partition_is_heard_on_one_subscription(store_backend: Backe
     )
 
 
-async def test_workers_hear_which_revisions_are_not_wanted_any_more(
+async def test_workers_receive_the_ids_of_the_runs_that_are_not_wanted_any_more(
     store_backend: Backend,
 ) -> None:
     key, _ = store_backend.neighbours(2)
     async with store_backend.queue.withdrawals() as withdrawals:
-        await store_backend.begin(key)
+        first = (await store_backend.begin(key)).lease.job.run
         await store_backend.start(key, plan("d2"))
+        second = (await store_backend.store.status(key)).run
         await store_backend.store.cancel(key)
         found = []
         async with asyncio.timeout(10):
             async for withdrawal in withdrawals:
-                found.append((withdrawal.key, withdrawal.revision, withdrawal.replaced))
-                if len(found) == 3:
+                found.append(withdrawal)
+                if len(found) == 2:
                     break
-    assert found == [(key, 1, True), (key, 2, True), (key, 3, False)]
+    assert found == [Withdrawal(key, first, replaced=True), Withdrawal(key, second)]
+
+
+async def test_no_two_starts_of_a_key_have_one_id_whatever_the_store_has_lost(
+    store_backend: Backend,
+) -> None:
+    """Neither a flush, which repeats revisions and may repeat stream ids, nor a damaged record."""
+    [key] = store_backend.neighbours(1)
+    runs = []
+    async with store_backend.announcements() as heard:
+        for _ in range(3):
+            await store_backend.start(key)
+            runs.append(await anext(heard))
+            store_backend.deployment.wipe()
+        await store_backend.start(key)
+        runs.append(await anext(heard))
+        await store_backend.redis("HSET", store_backend.keys_of(key).record(key), "about", "damage")
+        started = await store_backend.store.start(key, plan(), 60, restart=True)
+        assert started.revision == 1
+        runs.append(await anext(heard))
+    assert len({announcement.run for announcement in runs}) == 5
+    assert {announcement.replaced for announcement in runs} == {""}, "nothing is known of those"
+    assert {len(announcement.run) for announcement in runs} == {12}
+
+
+async def test_a_start_that_is_repeated_is_one_start(
+    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client sends it again when the connection breaks before the reply."""
+    key, marker = store_backend.neighbours(2)
+    await store_backend.begin(key)
+    call = store_backend.store._scripts.start
+
+    async def repeated(*arguments: Any, **named: Any) -> Any:
+        await call(*arguments, **named)
+        return await call(*arguments, **named)
+
+    async with store_backend.announcements() as heard:
+        with monkeypatch.context() as patch:
+            patch.setattr(store_backend.store._scripts, "start", repeated)
+            started = await store_backend.store.start(key, plan(), 60, restart=True)
+        assert (started.outcome, started.revision) == (Outcome.STARTED, 2)
+        [announcement] = await _heard_before(store_backend, heard, marker)
+    assert announcement.run == (await store_backend.store.status(key)).run
 
 
 async def test_a_closed_subscription_leaves_no_connection_behind(store_backend: Backend) -> None:
@@ -137,6 +192,6 @@ async def test_what_others_publish_on_the_channel_does_no_harm(store_backend: Ba
     key = store_backend.neighbours(1)[0]
     channel = store_backend.keys_of(key).events
     async with store_backend.announcements() as heard:
-        for rubbish in (b"", b"\xff\xfe", b"step one first", b"started notanumber - a:b"):
+        for rubbish in (b"", b"\xff\xfe", b"step one first", b"started run-1 nothing"):
             await store_backend.redis("PUBLISH", channel, rubbish)
         assert await _heard_before(store_backend, heard, key) == []

@@ -14,7 +14,7 @@ from opentelemetry.sdk import environment_variables
 
 from deploy.manifests import COMBINATIONS, KUBERNETES, render
 from headstart_service.settings import Settings, load_settings, variable
-from headstart_service.store.keys import GROUP, PartitionKeys
+from headstart_service.store.keys import GROUP, Installation, PartitionKeys
 
 Resource: TypeAlias = Mapping[str, Any]
 DEFAULTS = Settings.model_fields
@@ -141,7 +141,8 @@ def test_every_variable_is_a_setting_with_a_right_value(name: str, monkeypatch: 
 @every
 def test_api_and_worker_agree_on_what_they_share(name: str):
     api, worker = (environment(name, f"headstart-{kind}") for kind in ("api", "worker"))
-    assert api["HEADSTART_PARTITIONS"] == worker["HEADSTART_PARTITIONS"]
+    for shared in ("HEADSTART_PARTITIONS", "HEADSTART_PREFIX"):
+        assert api[shared] == worker[shared]
     assert api["HEADSTART_REDIS_URL"] == worker["HEADSTART_REDIS_URL"] == "secret"
 
 
@@ -240,8 +241,10 @@ def test_there_are_scaled_combinations():
 def test_keda_counts_every_partitions_queue(name: str):
     [scaled] = of_kind(name, "ScaledObject")
     [authentication] = of_kind(name, "TriggerAuthentication")
-    partitions = int(environment(name, "headstart-worker")["HEADSTART_PARTITIONS"])
-    wanted = {PartitionKeys(partition).jobs for partition in range(partitions)}
+    given = environment(name, "headstart-worker")
+    partitions = int(given["HEADSTART_PARTITIONS"])
+    installation = Installation(given["HEADSTART_PREFIX"])
+    wanted = {PartitionKeys(partition, installation).jobs for partition in range(partitions)}
     queues = [each for each in scaled["spec"]["triggers"] if each["type"] != "cron"]
     kinds = {each["type"] for each in queues}
     assert len(kinds) == 1

@@ -116,7 +116,9 @@ def standalone(directory: Path) -> Iterator[Deployment]:
 @contextmanager
 def acl(directory: Path) -> Iterator[Deployment]:
     """One Valkey that the store reaches as a user who may do no more than it needs."""
-    rights = ("~headstart:*", "&headstart:*", "+@all", "-@admin", "-@dangerous", "+info")
+    # Of two installations: each is a prefix of keys, and one of channels.
+    names = ("~headstart:*", "&headstart:*", "~second:*", "&second:*")
+    rights = (*names, "+@all", "-@admin", "-@dangerous", "+info")
     with server(directory / "valkey", "--save", "") as url:
         with Redis.from_url(url, protocol=2) as client:
             client.execute_command("ACL", "SETUSER", "headstart", "on", ">s3cret", *rights)

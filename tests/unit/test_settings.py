@@ -93,6 +93,13 @@ def test_every_wrong_setting_is_told_with_its_source_value_and_range(
     assert told["--log-level"].endswith("must be debug, info, warning or error")
 
 
+@pytest.mark.parametrize("prefix", ["", "a:b", "{0}", "two words", "é", "x" * 65, "line\n"])
+def test_a_prefix_that_would_not_keep_keys_apart_is_refused_with_its_range(prefix: str) -> None:
+    told = complaints(prefix=prefix)
+    assert told.startswith("wrong settings:\n  --prefix = ")
+    assert told.endswith("must be 1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-'")
+
+
 def test_settings_that_do_not_fit_each_other_are_told_together_with_those_that_are_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

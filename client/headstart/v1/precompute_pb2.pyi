@@ -476,7 +476,9 @@ class GetResultsRequest(_message.Message):
     key: _builtins.str
     """The run's key, as it was started. Required."""
     min_revision: _builtins.int
-    """Do not answer with an earlier revision than this (from StartPrecompute's response). Only a
+    """Do not answer with an earlier revision than this (from StartPrecompute's response), nor from what
+    a replica knew before this call: the answer is read from the store, so it is of the run that was
+    started, or of a later one, also when the store was reset and revisions began at 1 again. Only a
     caller that starts and reads through different replicas within a millisecond needs it. 0, the
     default, takes any.
     """

@@ -20,6 +20,8 @@ class Answer:
     data: bytes
     pipeline: str
     revision: int
+    run: str
+    """The run's id: what tells the answers of two runs of a key apart."""
     final: bool
     """Whether the run has ended."""
     states: Mapping[str, StepState]
@@ -71,6 +73,7 @@ def answer_from(
         data=data,
         pipeline=snapshot.summary.pipeline,
         revision=snapshot.summary.revision,
+        run=snapshot.run,
         final=final,
         states=snapshot.states,
         lives_for=snapshot.lives_for,

@@ -115,8 +115,8 @@ class Hub:
                 if met(seen):
                     return seen
                 topic.settle(seen, generation)
-            elif topic.answer is not None and topic.answer.revision < min_revision:
-                topic.generation += 1  # the caller knows more than this process has heard
+            elif min_revision:
+                topic.generation += 1  # the caller may know of a start that was not announced yet
             return await self._met(topic, met, steps, seen, deadline, grace)
         finally:
             self._let_go(topic)
@@ -293,7 +293,9 @@ class Hub:
         self._ask(topic)
 
     def _dispatch(self, announcement: Announcement) -> None:
-        if announcement.kind in _OUTDATING:
+        if announcement.kind in _OUTDATING or self._cache.keeps_other(
+            announcement.key, announcement.run
+        ):
             self._cache.drop(announcement.key)
         if announcement.kind == "started" or announcement.kind in _ENDING:
             self._pace.note(ended=announcement.kind in _ENDING)

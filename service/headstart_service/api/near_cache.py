@@ -42,7 +42,7 @@ class NearCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: RunKey, min_revision: int) -> Answer | None:
+    def get(self, key: RunKey) -> Answer | None:
         """The answer kept for `key`, if it is still good."""
         entry = self._entries.get(key)
         if entry is None:
@@ -50,11 +50,14 @@ class NearCache:
         if entry.expires <= time.monotonic():
             self._remove(key)
             return None
-        if entry.answer.revision < min_revision:
-            return None
         self._entries.move_to_end(key)
         self.hits += 1
         return entry.answer
+
+    def keeps_other(self, key: RunKey, run: str) -> bool:
+        """Whether the answer kept for `key` is that of another run."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.answer.run != run
 
     @property
     def size(self) -> int:

@@ -35,12 +35,15 @@ class ResultReader:
         self._registry = registry
         self._observer = observer or CallObservers()
 
-    def ready(self, key: RunKey, min_revision: int) -> Answer | None:
+    def ready(self, key: RunKey) -> Answer | None:
         """The results, if this process knows them and the run has ended."""
-        return self._cache.get(key, min_revision)
+        return self._cache.get(key)
 
     async def get(self, key: RunKey, steps: Sequence[str], wait: float, min_revision: int) -> bytes:
         """The serialized results, after at most `wait` seconds for `steps` (none: all) to end.
+
+        With a `min_revision` they are read from the store after this call has come. Whatever the
+        process knew before may be older, though its revision is not: a reset repeats revisions.
 
         Raises RunNotFound, InvalidRequest for a step that the run's pipeline does not have, and
         StoreUnavailable when nothing could be read at all.
@@ -48,7 +51,7 @@ class ResultReader:
         began = time.perf_counter()
         waited = False
         try:
-            answer = self._cache.get(key, min_revision)
+            answer = None if min_revision else self._cache.get(key)
             if answer is None:
                 self._cache.misses += 1
                 if wait > 0:

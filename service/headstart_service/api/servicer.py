@@ -109,10 +109,13 @@ class PrecomputeServicer:
 
         Most calls are such, and each of them is over in some microseconds: hence no more than this.
         """
-        if request.required_steps or not 0 <= request.wait.seconds < convert.MAX_WAIT:
+        if (
+            request.required_steps
+            or request.min_revision
+            or not 0 <= request.wait.seconds < convert.MAX_WAIT
+        ):
             return None
-        key = RunKey(request.namespace or DEFAULT_NAMESPACE, request.key)
-        return self._reader.ready(key, request.min_revision)
+        return self._reader.ready(RunKey(request.namespace or DEFAULT_NAMESPACE, request.key))
 
     async def get_results(self, request: pb.GetResultsRequest, context: Context) -> bytes:
         """Answer with what exists, before the wait and the caller's deadline are over."""

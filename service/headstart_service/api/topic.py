@@ -59,8 +59,10 @@ class Topic:
     generation: int = 0
     asked: int = 0
     looked: int = -1
-    started: int = 0
-    """The revision that was announced last."""
+    started: str = ""
+    """The id of the run whose start was announced last."""
+    started_at: int = 0
+    """The generation that this announcement began."""
     answer: Answer | None = None
     holders: int = 0
     """How many callers keep it, whether they wait right now or not."""
@@ -88,9 +90,9 @@ class Topic:
     def hear(self, announcement: Announcement) -> bool:
         """Take note of it; whether it may be what one of the waiters waits for."""
         if announcement.kind == "started":
-            self.started = announcement.revision
-            if self.answer is not None and self.answer.revision >= announcement.revision:
+            if self.answer is not None and self.answer.run == announcement.run:
                 return False  # the look that saw it was faster than the announcement
+            self.started, self.started_at = announcement.run, self.generation + 1
         self.generation += 1
         return self._concerns(announcement)
 
@@ -110,8 +112,8 @@ class Topic:
         if generation < self.looked:
             return  # a later look was faster
         self.answer, self.looked = answer, generation
-        if answer.revision < self.started:
-            self.asked = self.generation
+        if generation < self.started_at and answer.run != self.started:
+            self.asked = self.generation  # this look may have seen the run before that one
         for waiter in self.waiters:
             if waiter.since <= generation:
                 waiter.seen = answer

@@ -378,20 +378,21 @@ class Worker:
                             case Unserved():
                                 self._unserved.set()
                             case Withdrawal():
-                                self._stop_older(heard)
+                                self._stop(heard)
             except StoreUnavailable as error:
                 log.debug("no withdrawals: %s", error)
                 await asyncio.sleep(_POLL)
 
     def _tell(self, reported: Reported) -> None:
         """Let the run that computes these steps know that it need not."""
-        for lease, (claim, _, _) in list(self._runs.items()):
-            if lease.job.key == reported.key and claim.revision == reported.revision:
+        for lease in list(self._runs):
+            if (lease.job.key, lease.job.run) == (reported.key, reported.run):
                 self._reports[lease].tell(reported.steps)
 
-    def _stop_older(self, withdrawn: Withdrawal) -> None:
-        for lease, (claim, _, _) in list(self._runs.items()):
-            if lease.job.key == withdrawn.key and claim.revision < withdrawn.revision:
+    def _stop(self, withdrawn: Withdrawal) -> None:
+        """Stop the run that is not wanted any more, if it is this worker's."""
+        for lease in list(self._runs):
+            if (lease.job.key, lease.job.run) == (withdrawn.key, withdrawn.run):
                 if withdrawn.replaced:
                     self._reuse.flights.hold(withdrawn.key)
                 self._cancel(lease, UNWANTED)

@@ -58,8 +58,12 @@ class LiveView:
 
     def update(self, results: Any) -> None:
         """Show these from the next picture on."""
-        if self._results is not None and results.revision != self._results.revision:
-            self._since.clear()
+        last = self._results
+        if last is not None and (results.revision, results.created_at) != (
+            last.revision,
+            last.created_at,
+        ):
+            self._since.clear()  # another run, whose revision may be the same after a reset
         self._results = results
         now = time.monotonic()
         for name, report in results.steps.items():

@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from ..errors import StoreUnavailable
 from .connect import AWAY, Client, check_version
 from .keys import GROUP, PartitionKeys
+from .redis_store import StoreRules
 
 _TRIPS: Final = 15
 
@@ -43,7 +44,7 @@ class StoreFacts:
     """Jobs that no worker has taken."""
 
 
-async def examine(client: Client, partitions: int, *, recent: float) -> StoreFacts:
+async def examine(client: Client, rules: StoreRules, *, recent: float) -> StoreFacts:
     """Look at the store; workers count that were heard of within `recent` seconds.
 
     Raises StoreUnavailable when it does not answer, StartupError when it is too old.
@@ -61,8 +62,8 @@ async def examine(client: Client, partitions: int, *, recent: float) -> StoreFac
         info = await _info(client)
         workers: set[bytes] = set()
         queued = 0
-        for partition in range(partitions):
-            heard, waiting = await _queue(client, PartitionKeys(partition), recent)
+        for keys in rules.keys(client):
+            heard, waiting = await _queue(client, keys, recent)
             workers |= heard
             queued += waiting
     except AWAY as error:

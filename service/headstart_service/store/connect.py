@@ -77,6 +77,13 @@ def open_client(url: str, patience: Patience) -> Client:
         ) from error
 
 
+def database_of(client: Client) -> int:
+    """The number of the database that a client uses; a cluster has the first alone."""
+    if isinstance(client, RedisCluster):
+        return 0
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)
+
+
 class _Cluster(RedisCluster):
     """Asks the right node from the first command on, and of no other where that is.
 

@@ -74,6 +74,13 @@ async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
 
 
 def _parse(data: bytes) -> Announcement:
-    kind, revision, steps, member = data.decode().split(" ", 3)
-    ended = () if steps == "-" else tuple(steps.split(","))
-    return Announcement(kind, from_member(member), int(revision), ended)
+    """An announcement as _lib.lua publishes it. Raises ValueError for anything else."""
+    kind, run, what, member = data.decode().split(" ", 3)
+    key, run, what = from_member(member), _given(run), _given(what)
+    if kind == "started":
+        return Announcement(kind, key, run, replaced=what)
+    return Announcement(kind, key, run, tuple(what.split(",")) if what else ())
+
+
+def _given(text: str) -> str:
+    return "" if text == "-" else text

@@ -81,7 +81,7 @@ class RedisJobQueue:
         self._lease_ms = round(lease * 1000)
         self._budget = budget
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
-        self._keys = [PartitionKeys(p) for p in range(rules.partitions)]
+        self._keys = rules.keys(client)
         self.expected: Callable[[], str] = str
         """How long runs take, by pipeline, as claim.lua takes it; who knows sets it."""
 
@@ -411,18 +411,18 @@ async def _withdrawals(
     announcements: AsyncIterator[Announcement],
 ) -> AsyncIterator[Withdrawal | Reported | Unserved]:
     async for announcement in announcements:
-        if announcement.kind == "started":
-            yield Withdrawal(announcement.key, announcement.revision, replaced=True)
+        if announcement.replaced:
+            yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
         elif announcement.kind == "cancelled":
-            yield Withdrawal(announcement.key, announcement.revision + 1)
+            yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind == "reported":
-            yield Reported(announcement.key, announcement.revision, announcement.steps)
+            yield Reported(announcement.key, announcement.run, announcement.steps)
         elif announcement.kind == "unserved":
             yield Unserved(announcement.key)
 
 
 def _job(partition: int, entry: bytes, fields: Any) -> Job:
-    """A job from a stream entry. One that a start queued has its own entry's id as its run."""
+    """A job from a stream entry. Where that names no run, the entry's id stands for it."""
     run = fields.get(b"run", entry).decode()
     key = from_member(fields[b"member"].decode())
     return Job(partition, entry.decode(), key, run)

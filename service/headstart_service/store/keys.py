@@ -1,8 +1,9 @@
-"""The only place that spells a Redis key.
+"""The only place that spells a Redis key or channel.
 
 Every key of a partition carries the hash tag `{P}`, so that in a cluster all of a transition's
 keys are in one slot. A run's record has a TTL. The other keys of a partition live as long as
-the store does; there are sixteen of them (`FIXED`), whatever the number of runs:
+the store does; there are sixteen of them (`FIXED`), whatever the number of runs. In front of all
+of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX names another:
 
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
     headstart:{P}:jobs                    stream  queued runs; consumer group `workers`
@@ -29,8 +30,9 @@ the store does; there are sixteen of them (`FIXED`), whatever the number of runs
     headstart:{0}:workers                 hash    worker -> until when, and what it says of itself;
                                                   with a TTL, in the first partition alone
 
-A member of these sets is `<namespace>:<key>`; a namespace holds no colon. Announcements go to the
-channel `headstart:{P}:events`.
+A member of these sets is `<namespace>:<key>`; a namespace holds no colon, a prefix neither a colon
+nor a brace. Announcements go to the channel `headstart:{P}:events:<database>`: a key is one of its
+database, but a channel is one of all databases, so its name holds the database's number.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from functools import cached_property
 
 from ..domain import RunKey, Status
 
+DEFAULT_PREFIX = "headstart"
 GROUP = "workers"
 FIXED = (
     *("jobs", "expiry", "unread", "read", *(f"status:{status}" for status in Status)),
@@ -69,15 +72,26 @@ def partition_of(key: RunKey, partitions: int) -> int:
     return zlib.crc32(member(key).encode()) % partitions
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One of the installations that share a Redis: its runs are nobody else's."""
+
+    prefix: str = DEFAULT_PREFIX
+    """What all its keys and channels begin with."""
+    database: int = 0
+    """The number of the database that holds its keys."""
+
+
 @dataclass(frozen=True)
 class PartitionKeys:
     """One partition's keys."""
 
     partition: int
+    installation: Installation = Installation()
 
     @cached_property
     def _prefix(self) -> str:
-        return f"headstart:{{{self.partition}}}:"
+        return f"{self.installation.prefix}:{{{self.partition}}}:"
 
     @cached_property
     def fixed(self) -> tuple[str, ...]:
@@ -97,7 +111,7 @@ class PartitionKeys:
     @cached_property
     def events(self) -> str:
         """The channel of announcements."""
-        return self._prefix + "events"
+        return f"{self._prefix}events:{self.installation.database}"
 
     @cached_property
     def workers(self) -> str:

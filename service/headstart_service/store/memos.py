@@ -45,7 +45,7 @@ class RedisMemos:
         self._scripts = Scripts(self._batches)
         self._rules = rules
         self._ttl_ms = round(ttl * 1000)
-        self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
+        self._partitions = rules.keys(client)
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the client is its opener's to close."""

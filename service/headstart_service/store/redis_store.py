@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import uuid
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,8 +30,15 @@ from ..domain import (
 from ..engine.pace import Pace
 from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
-from .connect import Client
-from .keys import PartitionKeys, from_member, member, partition_of
+from .connect import Client, database_of
+from .keys import (
+    DEFAULT_PREFIX,
+    Installation,
+    PartitionKeys,
+    from_member,
+    member,
+    partition_of,
+)
 from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
 from .offers import pipeline_of
@@ -56,6 +63,8 @@ LIVE_PATIENCE = 30 * 60.0
 _STEP_DIGEST = 16
 """Characters of a step's digest that are kept, 96 bits: compared within one key alone, and with all
 22 a record's line would need Redis's next size of allocation, 64 bytes more."""
+_RUN_ID_BYTES = 9
+"""Random bytes of a run's id, which takes 12 characters in its record."""
 GONE_MS = 3_600_000
 """Milliseconds of silence after which a worker that holds nothing is forgotten."""
 
@@ -76,6 +85,8 @@ class StoreRules:
     """How many results of memoised steps are kept; 0 for none."""
     by_need: bool = True
     """Whether runs are claimed in the order in which they are needed, not in that of starts."""
+    prefix: str = DEFAULT_PREFIX
+    """What the installation's keys and channels begin with: processes of one share their runs."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -94,6 +105,11 @@ class StoreRules:
     def share(self, limit: int, partition: int) -> int:
         """A partition's part of this limit; all their shares make the whole."""
         return limit // self.partitions + (partition < limit % self.partitions)
+
+    def keys(self, client: Client) -> list[PartitionKeys]:
+        """The keys of each partition, in the database that this client uses."""
+        installation = Installation(self.prefix, database_of(client))
+        return [PartitionKeys(number, installation) for number in range(self.partitions)]
 
 
 class RedisStore:
@@ -124,8 +140,8 @@ class RedisStore:
         )
         self._scripts = Scripts(self._batches)
         self._rules = rules
-        self._name = uuid.uuid4().hex[:12]
-        self._partitions = [PartitionKeys(p) for p in range(rules.partitions)]
+        self._name = secrets.token_hex(6)
+        self._partitions = rules.keys(client)
         self.expected: Callable[[], str] = str
         """How long runs take, by pipeline, as start.lua takes it; who knows sets it."""
 
@@ -172,6 +188,7 @@ class RedisStore:
             keys,
             key,
             *((trace,) if trace else ()),
+            run_id=secrets.token_urlsafe(_RUN_ID_BYTES),
             pipeline=plan.pipeline,
             definition=plan.definition,
             digest=plan.digest,
@@ -439,7 +456,9 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     )
     names = [item.partition("=")[0] for item in told["steps"].split(",")]
     states = dict.fromkeys(names, StepState.PENDING) | ended
-    return Snapshot(summary, states, b"".join(fragments), reply[0] / 1e6, running, ahead)
+    return Snapshot(
+        summary, told["run"], states, b"".join(fragments), reply[0] / 1e6, running, ahead
+    )
 
 
 def _summary(

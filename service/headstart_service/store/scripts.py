@@ -110,6 +110,7 @@ class Scripts:
         keys: PartitionKeys,
         run: RunKey | None,
         *trace: str,
+        run_id: str,
         pipeline: str,
         definition: str,
         digest: str,

@@ -121,7 +121,7 @@ class Snapshots:
 
     def _live(self, run: RunSummary) -> dict[str, Any]:
         seen = self._book.seen(run.key)
-        if seen is not None and seen.revision == run.revision:
+        if seen is not None and (seen.revision, seen.created_us) == (run.revision, run.created_us):
             return seen.as_json()
         return {
             "namespace": run.key.namespace,

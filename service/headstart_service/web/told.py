@@ -33,9 +33,9 @@ class ToldRun:
 
     def same_end(self, other: ToldRun) -> bool:
         """Whether both have seen the same run's end."""
-        return (self.status, self.revision, self.completed_us) == (
+        return (self.status, self.created_us, self.completed_us) == (
             other.status,
-            other.revision,
+            other.created_us,
             other.completed_us,
         )
 

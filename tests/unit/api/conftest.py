@@ -57,10 +57,14 @@ def summary_of(status: Status = Status.IN_PROGRESS, revision: int = 1) -> RunSum
 
 
 def snapshot_of(
-    states: dict[str, StepState], status: Status = Status.IN_PROGRESS, revision: int = 1
+    states: dict[str, StepState],
+    status: Status = Status.IN_PROGRESS,
+    revision: int = 1,
+    run: str = "",
 ) -> Snapshot:
+    """What the store has of a run; its id, if it is not given, is that of its revision."""
     body = b"".join(report_fragment(n, s) for n, s in states.items() if s is not PENDING)
-    return Snapshot(summary_of(status, revision), states, body, 600.0)
+    return Snapshot(summary_of(status, revision), run or f"run-{revision}", states, body, 600.0)
 
 
 class FakeStore:
@@ -90,11 +94,17 @@ class FakeStore:
             raise RunNotFound(key.namespace, key.key)
         return seen
 
-    def now(self, status: Status = Status.IN_PROGRESS, revision: int = 1, **states: StepState):
+    def now(
+        self,
+        status: Status = Status.IN_PROGRESS,
+        revision: int = 1,
+        run: str = "",
+        **states: StepState,
+    ) -> None:
         """Change the run, silently."""
         assert self.snapshot is not None
         old = dict(self.snapshot.states)
-        self.snapshot = snapshot_of(old | states, status, revision)
+        self.snapshot = snapshot_of(old | states, status, revision, run)
 
     def end(self, *steps: str) -> None:
         """End these steps, and the run once all have ended; announce it."""
@@ -133,9 +143,9 @@ class Wire:
         finally:
             self._streams.remove(stream)
 
-    def say(self, kind: str, *steps: str, key: RunKey = KEY, revision: int = 1) -> None:
+    def say(self, kind: str, *steps: str, key: RunKey = KEY, run: str = "run-1") -> None:
         for stream in self._streams:
-            stream.put_nowait(Announcement(kind, key, revision, steps))
+            stream.put_nowait(Announcement(kind, key, run, steps))
 
     def cut(self) -> None:
         for stream in self._streams:

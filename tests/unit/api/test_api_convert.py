@@ -67,7 +67,7 @@ def test_results_bytes_are_the_message_that_one_would_build() -> None:
     built.started_at.FromMicroseconds(SUMMARY.started_us)
     built.expires_at.FromMicroseconds(SUMMARY.expires_us)
     built.custom.artifacts["one"].json.struct_value.update({"x": 1})
-    written = convert.results_bytes(Snapshot(SUMMARY, states, body, 10.0), body)
+    written = convert.results_bytes(Snapshot(SUMMARY, "run-1", states, body, 10.0), body)
     assert pb.GetResultsResponse.FromString(written) == built
 
 
@@ -81,7 +81,7 @@ def test_a_time_that_has_not_come_is_absent() -> None:
 
 def test_a_status_response_tells_every_steps_state() -> None:
     states = {"one": StepState.RUNNING, "two": StepState.SKIPPED}
-    response = convert.status_response(Snapshot(SUMMARY, states, b"", 10.0))
+    response = convert.status_response(Snapshot(SUMMARY, "run-1", states, b"", 10.0))
     assert dict(response.steps) == {"one": pb.STEP_STATE_RUNNING, "two": pb.STEP_STATE_SKIPPED}
     assert response.error == "one: no luck"
 

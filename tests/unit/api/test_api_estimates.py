@@ -71,7 +71,8 @@ def run(
     summary = type(summary)(
         **{f: getattr(summary, f) for f in summary.__slots__} | {"pipeline": "chain"}
     )
-    return Snapshot(summary, states, b"".join(fragments.values()), lives_for, running, ahead)
+    body = b"".join(fragments.values())
+    return Snapshot(summary, "run-1", states, body, lives_for, running, ahead)
 
 
 async def known(crew: Crew, partitions: int = 1) -> Estimates:

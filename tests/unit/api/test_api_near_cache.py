@@ -11,8 +11,8 @@ from headstart_service.domain import RunKey
 A, B, C = (RunKey("default", name) for name in "abc")
 
 
-def answer(size: int = 10, *, final: bool = True, lives_for: float = 60.0, revision: int = 1):
-    return Answer(b"x" * size, "test", revision, final, {}, lives_for)
+def answer(size: int = 10, *, final: bool = True, lives_for: float = 60.0, run: str = "run-1"):
+    return Answer(b"x" * size, "test", 1, run, final, {}, lives_for)
 
 
 def cache_for(*sizes: int) -> NearCache:
@@ -28,29 +28,29 @@ def keep(cache: NearCache, key: RunKey, kept: Answer) -> None:
 
 def test_an_answer_is_kept_and_found_again() -> None:
     cache, kept = cache_for(10), answer()
-    assert cache.get(A, 0) is None
+    assert cache.get(A) is None
     keep(cache, A, kept)
-    assert cache.get(A, 0) is kept
-    assert cache.get(A, 1) is kept
-    assert cache.get(B, 0) is None
+    assert cache.get(A) is kept
+    assert cache.get(B) is None
 
 
-def test_an_answer_older_than_wanted_is_not_given_and_not_forgotten() -> None:
+def test_whether_an_answer_is_of_another_run_than_one_that_was_announced_is_known() -> None:
     cache = cache_for(10)
-    keep(cache, A, answer(revision=2))
-    assert cache.get(A, 3) is None
-    assert cache.get(A, 2) is not None
+    assert not cache.keeps_other(A, "run-2"), "nothing is kept"
+    keep(cache, A, answer())
+    assert cache.keeps_other(A, "run-2")
+    assert not cache.keeps_other(A, "run-1")
 
 
 def test_the_least_recently_used_goes_when_there_is_no_room() -> None:
     cache = cache_for(10, 10)
     keep(cache, A, answer())
     keep(cache, B, answer())
-    assert cache.get(A, 0)
+    assert cache.get(A)
     keep(cache, C, answer())
-    assert cache.get(B, 0) is None
-    assert cache.get(A, 0)
-    assert cache.get(C, 0)
+    assert cache.get(B) is None
+    assert cache.get(A)
+    assert cache.get(C)
     assert len(cache) == 2
 
 
@@ -59,17 +59,17 @@ def test_a_large_answer_pushes_out_as_many_as_it_takes() -> None:
     for key in (A, B):
         keep(cache, key, answer(100))
     keep(cache, C, answer(2 * 100 + _OVERHEAD))
-    assert cache.get(A, 0) is None
-    assert cache.get(B, 0)
-    assert cache.get(C, 0)
+    assert cache.get(A) is None
+    assert cache.get(B)
+    assert cache.get(C)
 
 
 def test_an_answer_larger_than_the_cache_is_not_kept_and_pushes_nothing_out() -> None:
     cache = cache_for(10)
     keep(cache, A, answer())
     keep(cache, B, answer(11))
-    assert cache.get(A, 0)
-    assert cache.get(B, 0) is None
+    assert cache.get(A)
+    assert cache.get(B) is None
 
 
 def test_a_cache_of_no_bytes_keeps_nothing() -> None:
@@ -103,9 +103,9 @@ def test_an_answer_goes_when_its_run_expires(monkeypatch: pytest.MonkeyPatch) ->
     keep(cache, A, answer(lives_for=60.0))
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 59)
-    assert cache.get(A, 0)
+    assert cache.get(A)
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    assert cache.get(A, 0) is None
+    assert cache.get(A) is None
     assert len(cache) == 0
 
 
@@ -122,19 +122,19 @@ def test_what_is_dropped_while_it_is_read_is_never_kept() -> None:
     cache.drop(A)
     cache.put(A, answer(), moment)
     cache.put(B, answer(), moment)
-    assert cache.get(A, 0) is None
-    assert cache.get(B, 0)
+    assert cache.get(A) is None
+    assert cache.get(B)
 
 
 def test_a_read_that_began_after_a_drop_is_kept() -> None:
     cache = cache_for(10)
     old = cache.moment
     cache.drop(A)
-    cache.put(A, answer(revision=2), cache.moment)
-    cache.put(A, answer(revision=1), old)
-    kept = cache.get(A, 0)
+    cache.put(A, answer(run="run-2"), cache.moment)
+    cache.put(A, answer(), old)
+    kept = cache.get(A)
     assert kept is not None
-    assert kept.revision == 2
+    assert kept.run == "run-2"
 
 
 def test_a_read_so_long_ago_that_drops_are_forgotten_is_not_kept() -> None:
@@ -143,9 +143,9 @@ def test_a_read_so_long_ago_that_drops_are_forgotten_is_not_kept() -> None:
     for number in range(5000):
         cache.drop(RunKey("default", str(number)))
     cache.put(A, answer(), moment)
-    assert cache.get(A, 0) is None
+    assert cache.get(A) is None
     cache.put(A, answer(), cache.moment)
-    assert cache.get(A, 0)
+    assert cache.get(A)
     assert len(cache._dropped._said) < 5000
 
 
@@ -157,12 +157,12 @@ def test_nothing_is_kept_while_announcements_may_be_missed() -> None:
     keep(cache, A, answer())
     moment = cache.moment
     cache.close()
-    assert cache.get(A, 0) is None
+    assert cache.get(A) is None
     cache.open()
     cache.put(B, answer(), moment)
     assert len(cache) == 0, "the drop may have been announced while it was closed"
     keep(cache, C, answer())
-    assert cache.get(C, 0)
+    assert cache.get(C)
 
 
 def test_a_read_that_began_before_the_cache_opened_is_not_kept() -> None:

@@ -177,7 +177,7 @@ async def test_a_start_that_the_first_look_has_seen_costs_no_other(
     api.store.gate.clear()
     waiter = api.get()
     await wait_until(lambda: api.store.reads == 1)
-    api.wire.say("started", revision=revision)
+    api.wire.say("started", run=f"run-{revision}")
     await asyncio.sleep(0.01)
     api.store.now(revision=revision)
     api.store.gate.set()
@@ -246,11 +246,11 @@ async def test_a_run_that_is_replaced_during_a_wait_is_waited_for(api: Api) -> N
     waiter = api.get()
     await api.parked()
     api.store.now(revision=2)
-    api.wire.say("started", revision=2)
+    api.wire.say("started", run="run-2")
     await api.parked()
     assert not waiter.done()
     api.store.now(Status.COMPLETED, revision=2, one=COMPLETED, two=COMPLETED, three=COMPLETED)
-    api.wire.say("ended", revision=2)
+    api.wire.say("ended", run="run-2")
     assert pb.GetResultsResponse.FromString(await soon(waiter)).revision == 2
 
 
@@ -330,6 +330,82 @@ async def test_an_older_revision_than_wanted_is_not_found(api: Api) -> None:
         await api.reader.get(RunKey("default", "game-1"), (), 0.0, 2)
     api.store.now(Status.COMPLETED, revision=2)
     assert await api.reader.get(RunKey("default", "game-1"), (), 0.0, 2)
+
+
+async def after_a_reset(api: Api) -> None:
+    """The store loses everything, and another process starts the key with other inputs."""
+    api.store.now(run="after", one=COMPLETED)
+
+
+async def test_after_a_reset_nobody_gets_the_run_before_it_however_revisions_compare(
+    api: Api,
+) -> None:
+    api.store.now(revision=5)
+    waiter = api.get()
+    await api.parked()
+    await after_a_reset(api)
+    api.wire.say("started", run="after")
+    await api.parked()
+    for _ in range(3):
+        assert pb.GetResultsResponse.FromString(await soon(api.get("one"))).revision == 1
+    assert not waiter.done()
+    api.store.now(Status.COMPLETED, run="after", two=COMPLETED, three=COMPLETED)
+    api.wire.say("ended", run="after")
+    assert pb.GetResultsResponse.FromString(await soon(waiter)).revision == 1
+
+
+async def test_a_caller_of_the_start_after_a_reset_is_given_that_run_before_it_is_announced(
+    api: Api,
+) -> None:
+    """Its revision is one that the process knows already, of the run before the reset."""
+    waiter = api.get("three")
+    await api.parked()
+    await after_a_reset(api)
+    answer = await asyncio.wait_for(api.reader.get(KEY, ("one",), 20.0, 1), 5)
+    assert states(answer)["one"] == "COMPLETED"
+    waiter.cancel()
+    await asyncio.wait({waiter})
+
+
+async def test_what_is_kept_of_an_ended_run_is_not_for_callers_with_a_revision(api: Api) -> None:
+    api.store.end("one", "two", "three")
+    await soon(api.get())
+    api.store.now(run="after", one=StepState.PENDING)
+    answer = await asyncio.wait_for(api.reader.get(KEY, (), 0.0, 1), 5)
+    assert states(answer)["one"] == "PENDING"
+
+
+async def test_a_first_look_that_saw_the_run_before_a_reset_is_repeated(api: Api) -> None:
+    api.store.now(one=COMPLETED, revision=5)
+    api.store.gate.clear()
+    waiter = api.get()
+    await wait_until(lambda: api.store.reads == 1)
+    api.store.now(Status.COMPLETED, run="after", two=COMPLETED, three=COMPLETED)
+    api.wire.say("started", run="after")
+    await asyncio.sleep(0.01)
+    api.store.gate.set()
+    assert pb.GetResultsResponse.FromString(await soon(waiter)).revision == 1
+    assert api.store.reads == 2
+
+
+async def test_a_start_announced_late_does_not_outdate_the_look_that_saw_it(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    for _ in range(2):
+        api.wire.say("started", run="run-1")
+    await api.parked()
+    assert api.store.reads == 1
+    waiter.cancel()
+    await asyncio.wait({waiter})
+
+
+async def test_any_announcement_of_another_run_outdates_what_is_kept(api: Api) -> None:
+    """That of its start was lost."""
+    api.store.end("one", "two", "three")
+    await soon(api.get())
+    api.wire.say("claimed", run="run-1")
+    api.wire.say("claimed", run="after")
+    await wait_until(lambda: len(api.cache) == 0)
 
 
 @pytest.mark.parametrize("kind", ["started", "cancelled", "dropped"])

@@ -52,7 +52,7 @@ async def test_a_run_that_is_started_anew_while_somebody_waits_is_promoted_too(a
     await api.parked()
     api.store.waited_for = False
     api.store.now(Status.PENDING, revision=2)
-    api.wire.say("started", revision=2)
+    api.wire.say("started", run="run-2")
     await api.parked()
     assert api.store.waited_for
     api.store.end("one", "two", "three")

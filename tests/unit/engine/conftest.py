@@ -111,8 +111,8 @@ class Backend:
 
             async def subscribed() -> bool:
                 return (
-                    dict(await client.pubsub_numsub("headstart:{0}:events")).get(
-                        b"headstart:{0}:events", 0
+                    dict(await client.pubsub_numsub("headstart:{0}:events:0")).get(
+                        b"headstart:{0}:events:0", 0
                     )
                     >= listeners
                 )

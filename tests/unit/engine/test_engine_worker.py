@@ -197,7 +197,10 @@ async def test_a_late_announcement_of_its_own_start_does_not_stop_a_run(backend:
     async with backend.working(lease=600.0), backend.valkey.client() as client:
         await backend.until_heard()
         await wait_until(lambda: backend.control.running == 2)
-        await client.publish("headstart:{0}:events", "started 1 - default:g")
+        run = (await backend.snapshot("g")).run
+        await client.publish("headstart:{0}:events:0", f"started {run} gone default:g")
+        await client.publish("headstart:{0}:events:0", "cancelled gone - default:g")
+        await client.publish("headstart:{0}:events:0", "started gone - default:g")
         # Heard after it, and in order.
         await backend.store.cancel(RunKey("default", "other"))
         await wait_until(lambda: backend.control.running == 1)

@@ -48,7 +48,7 @@ class Runs:
         whole = pb.GetResultsResponse(steps={"a": pb.StepReport(started_us=2)})
         body = self.body.get(key, whole.SerializeToString())
         states = {"a": StepState.COMPLETED}
-        return Look(Snapshot(summary, states, body, 60.0), 1, "w1")
+        return Look(Snapshot(summary, "run-1", states, body, 60.0), 1, "w1")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def book(runs: Runs) -> RunBook:
 
 
 def said(kind: str, key: RunKey = KEY) -> Announcement:
-    return Announcement(kind, key, 1, ())
+    return Announcement(kind, key, "run-1")
 
 
 def status_of(book: RunBook, key: RunKey = KEY) -> Status | None:

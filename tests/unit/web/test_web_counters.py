@@ -10,7 +10,7 @@ from headstart_service.web.counters import KEPT, Counters, quantile
 
 
 def announced(kind: str, namespace: str = "shop") -> Announcement:
-    return Announcement(kind, RunKey(namespace, "k"), 1, ())
+    return Announcement(kind, RunKey(namespace, "k"), "run-1")
 
 
 def test_results_are_counted_by_outcome_and_their_times_kept() -> None:

@@ -22,7 +22,7 @@ import grpc
 from ...errors import StartupError, StoreUnavailable
 from ...output import spoken
 from ...preflight import load_checked, strangers
-from ...process import redis_client
+from ...process import redis_client, store_rules
 from ...settings import Settings, try_settings, variable
 from ...store.checkup import StoreFacts, examine
 from ...store.connect import WORKER
@@ -86,7 +86,7 @@ def _store(settings: Settings, timeout: float) -> Iterator[Check]:
 
     async def look() -> StoreFacts:
         async with asyncio.timeout(timeout), redis_client(url, WORKER) as client:
-            return await examine(client, settings.partitions, recent=_HEARD_OF)
+            return await examine(client, store_rules(settings), recent=_HEARD_OF)
 
     try:
         facts = asyncio.run(look())

@@ -24,8 +24,10 @@ local function is_live(status)
   return status == 'pending' or status == 'in_progress'
 end
 
-local function announce(kind, revision, steps, member)
-  redis.call('PUBLISH', channel, kind .. ' ' .. revision .. ' ' .. steps .. ' ' .. member)
+-- Announces what has happened to a run: `run` is its id, '-' if that is not known. `what` are the steps
+-- that have ended, of 'started' the id of the run that it replaces, and '-' for neither.
+local function announce(kind, run, what, member)
+  redis.call('PUBLISH', channel, kind .. ' ' .. run .. ' ' .. what .. ' ' .. member)
 end
 
 -- A record is a hash. Its small fields are one line of text, `about`, because Redis needs 50 bytes for
@@ -35,7 +37,8 @@ end
 -- its state and its piece of the response.
 --
 -- The fields of `about`: numbers are 0, and texts are '-', where there is nothing. Times are in
--- microseconds. `seen` is 1 once the run was read after it had ended. `definition` is that of the
+-- microseconds. `run` is the run's id, which its start made and no other start repeats, whatever the
+-- store has lost. `seen` is 1 once the run was read after it had ended. `definition` is that of the
 -- pipeline, and `made` has what made each step, in the order of `steps`. `error` is last, since it alone
 -- may hold spaces.
 local ABOUT = '^(%S+) (%d+) (%d+) (%d+) (%S+) (%S+) ' .. string.rep('(%d+) ', 6)
@@ -293,7 +296,7 @@ local function set_aside(member, r, score)
   redis.call('HSET', unserved, class, 1)
   local till = math.max(redis.call('PEXPIRETIME', set), math.ceil(r.expires / 1000))
   redis.call('PEXPIREAT', set, integer(till))
-  announce('unserved', r.revision, class, member)
+  announce('unserved', r.run, class, member)
 end
 
 -- Where a pending run stands: in which set, and with which score; infinite while it is for one ticket.
@@ -565,7 +568,7 @@ local function end_run(record, member, r, status, why, ttl_us)
   r.completed, r.expires, r.entry, r.error = now, now + ttl_us, '-', why
   save(record, member, r)
   redis.call('ZADD', unread, integer(now), member)
-  announce(status == 'cancelled' and 'cancelled' or 'ended', r.revision, '-', member)
+  announce(status == 'cancelled' and 'cancelled' or 'ended', r.run, '-', member)
 end
 
 -- The jobs' consumer group as a table of Redis's own fields, or nil when there is none.

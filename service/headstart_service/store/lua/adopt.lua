@@ -20,5 +20,5 @@ redis.call('HSET', record, 'inputs', inputs)
 unqueue(member)
 r.entry = queue(member, r.run, score)
 save(record, member, r)
-announce('released', r.revision, '-', member)
+announce('released', r.run, '-', member)
 return 1

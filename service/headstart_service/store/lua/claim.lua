@@ -114,7 +114,7 @@ if not own[class_of(r)] then
   if r.status == 'in_progress' then
     stop_steps(record)
     become(member, r, 'pending')
-    announce('released', r.revision, '-', member)
+    announce('released', r.run, '-', member)
   end
   r.entry = '-'
   save(record, member, r)
@@ -164,7 +164,7 @@ if not repeated then
   -- It may have waited for its turn nearly as long as a lease: the lease begins now.
   redis.call('XCLAIM', jobs, group, worker, 0, entry, 'JUSTID')
   save(record, member, r)
-  announce('claimed', r.revision, '-', member)
+  announce('claimed', r.run, '-', member)
 end
 
 local reply = {r.attempt, member, r.run, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), now}

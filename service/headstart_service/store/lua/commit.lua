@@ -35,7 +35,7 @@ if select('#', ...) > 0 then
   redis.call('HSET', record, ...)
 end
 if end_status == '' then
-  announce('step', r.revision, ended_steps, member)
+  announce('step', r.run, ended_steps, member)
   return 1
 end
 

@@ -14,5 +14,5 @@ r.entry = queue(member, run_id, score)
 r.tries = r.tries - 1
 become(member, r, 'pending')
 save(record, member, r)
-announce('released', r.revision, '-', member)
+announce('released', r.run, '-', member)
 return 1

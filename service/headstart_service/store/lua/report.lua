@@ -32,5 +32,5 @@ local made, names = made_of(r)
 made[step] = REPORTED
 r.made = made_text(made, names)
 save(record, member, r)
-announce('reported', r.revision, step, member)
+announce('reported', r.run, step, member)
 return {1, 'C'}

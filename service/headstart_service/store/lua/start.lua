@@ -1,5 +1,6 @@
 -- Decides what a start means, makes room, writes the record, indexes it and queues the job: a run
 -- that is kept is queued, and a run that is queued is kept.
+-- `run_id` becomes the id of the run: no other start has it, and repeating a start with it changes nothing.
 -- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
 -- The rest, if there is any, is the trace context that the run shall carry while it is live.
 -- Returns {outcome, status, revision, …} with how many runs went for it: read ones, unread ones, those
@@ -119,6 +120,11 @@ if old and old.expires <= now then
   old = nil
 end
 
+if old and old.run == run_id then
+  -- The reply to the same call was lost, and this is its repetition.
+  return {'started', old.status, old.revision, 0, 0, 0, expired, 0}
+end
+
 -- What workers of today would not make is not given to anybody who starts it today.
 local found = offers_of(pipeline, pipeline .. '@' .. definition, now)
 local today = old and makes_run(found, old)
@@ -165,7 +171,7 @@ if old and old.digest == digest and restart == '0' then
     -- Wanted again: it must outlive this wait as a new one would, and not be the first to go.
     old.ttl, old.seen, old.expires = ttl, 0, math.max(old.expires, now + ttl)
     save(record, member, old)
-    announce('dropped', old.revision, '-', member)
+    announce('dropped', old.run, '-', member)
     enter(member, {reused = 1})
     redis.call('ZREM', read, member)
     redis.call('ZADD', unread, integer(now), member)
@@ -184,7 +190,7 @@ end
 
 local function evict(victim)
   forget(record_prefix .. victim, victim, 'evicted')
-  announce('dropped', 0, '-', victim)
+  announce('dropped', '-', '-', victim)
 end
 
 local gone = {[read] = 0, [unread] = 0, own = 0}
@@ -250,7 +256,7 @@ local carried = old and hand_over(member, old.steps, steps, kept_names) or ''
 forget(record, member, 'expired')
 local entry = queue(member, nil, place(now, tonumber(need_us)))
 local r = {
-  status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = entry,
+  status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = run_id,
   entry = entry, ttl = ttl, created = now, started = 0, completed = 0, seen = 0,
   expires = now + math.max(ttl, patience), pipeline = pipeline, definition = definition,
   digest = digest, steps = steps, made = made_text(made, names), error = '',
@@ -265,6 +271,6 @@ end
 save(record, member, r)
 open_line(member, carried)
 redis.call('ZADD', with_status.pending, 0, member)
-announce('started', r.revision, '-', member)
+announce('started', r.run, old and old.run or '-', member)
 return {old and old.digest ~= digest and 'replaced' or 'started', r.status, r.revision,
   gone[read], gone[unread], gone.own, expired, shed and 1 or 0}
