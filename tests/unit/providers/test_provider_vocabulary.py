@@ -32,6 +32,7 @@ from headstart_service.providers.vocabulary import (
     open_vocabulary,
 )
 from headstart_service.providers.words import Source
+from headstart_service.settings import Settings
 
 WORDS = [f"{a}{b}{c}" for a in "abcdefgh" for b in "aeiou" for c in "lmnprst" * 4]
 WORDS = list(dict.fromkeys(f"{word}{'x' * (at % 3)}{at // 280}" for at, word in enumerate(WORDS)))
@@ -88,6 +89,11 @@ def test_progress_ends_with_all_words(tmp_path: Path) -> None:
     assert told[0] == (0, len(WORDS))
     assert told[-1] == (len(WORDS), len(WORDS))
     assert told == sorted(told)
+
+
+def test_each_format_has_a_directory_of_its_own() -> None:
+    directory = Settings.model_fields["vocabulary"].default
+    assert directory.name == f"vocabulary-{vocabulary_module.FORMAT}"
 
 
 def test_nothing_there_is_missing(tmp_path: Path) -> None:
