@@ -30,6 +30,10 @@ _SHOWN: Final = 40
 
 _TOO_DEEP: Final = f"must nest at most {_MAX_DEPTH} objects and arrays"
 _SURROGATE: Final = "must be Unicode text, has a lone surrogate"
+_INEXACT: Final = (
+    "must be between -2^53 and 2^53, is {:.17g}: a Struct's numbers are doubles, which round such "
+    "whole numbers; send the inputs as `inputs_json`"
+)
 _TOO_LONG: Final = f"must have at most {_MAX_DIGITS} digits"
 
 
@@ -88,7 +92,7 @@ def inputs_of(spec: pb.CustomSpec) -> dict[str, Any]:
     except (ValueError, json_format.Error) as error:
         rule = "must not hold NaN or infinity: JSON has neither"
         raise InputsError([(INPUTS, rule)]) from error
-    if rules := list(_inexact(inputs, INPUTS)):
+    if rules := sorted(_inexact(inputs, INPUTS)):  # a Struct has its names in any order
         raise InputsError(rules)
     return inputs
 
@@ -114,7 +118,7 @@ def _items(value: Any) -> Iterator[tuple[Any, Any]]:
     return iter(value.items()) if isinstance(value, Mapping) else enumerate(value)
 
 
-def _unwritable(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:  # noqa: PLR0911, C901  # a type a line
+def _unwritable(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:  # noqa: C901, PLR0912  # a type a line
     """The rules that a caller's value breaks."""
     if value is None or isinstance(value, bool):
         return
@@ -148,11 +152,7 @@ def _inexact(value: Any, path: str) -> Iterator[tuple[str, str]]:
     for name, item in _items(value):
         if isinstance(item, int | float):
             if abs(item) >= _FIRST_INEXACT and float(item).is_integer():
-                yield (
-                    f"{path}.{name}",
-                    f"must be between -2^53 and 2^53, is {item:.17g}: a Struct holds doubles, which "
-                    "do not tell such whole numbers apart; send them exactly in `inputs_json`",
-                )
+                yield f"{path}.{name}", _INEXACT.format(item)
         elif isinstance(item, dict | list):
             yield from _inexact(item, f"{path}.{name}")
 
@@ -172,9 +172,11 @@ def _check(value: Any, depth: int) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        met: set[str] = set()
-        twice = next(name for name, _ in pairs if name in met or met.add(name))
-        _refuse(f"must have each name once in an object, has {_shown(twice)} twice")
+        left = set(found)
+        for name, _ in pairs:
+            if name not in left:
+                _refuse(f"must have each name once in an object, has {_shown(name)} twice")
+            left.remove(name)
     return found
 
 

@@ -133,7 +133,9 @@ async def test_inputs_are_validated_and_pipelines_tell_their_types(served) -> No
     }
 
 
-async def test_whole_numbers_beyond_doubles_are_exact_from_every_caller(served, grpc_address) -> None:
+async def test_whole_numbers_beyond_doubles_are_exact_from_every_caller(
+    served, grpc_address
+) -> None:
     client, _ = served
     one, other = 2**53, 2**53 + 1
     assert float(one) == float(other)
@@ -145,7 +147,9 @@ async def test_whole_numbers_beyond_doubles_are_exact_from_every_caller(served, 
     async def by_text(key: str, number: int) -> None:
         spec = pb.CustomSpec(pipeline="ids", inputs_json=json.dumps({"id": number, "more": more}))
         async with stub(grpc_address) as service:
-            await service.StartPrecompute(pb.StartPrecomputeRequest(key=key, custom=spec), timeout=10)
+            await service.StartPrecompute(
+                pb.StartPrecomputeRequest(key=key, custom=spec), timeout=10
+            )
 
     async def by_command(key: str, number: int) -> None:
         inputs = json.dumps({"id": number, "more": more})
@@ -163,15 +167,21 @@ async def test_whole_numbers_beyond_doubles_are_exact_from_every_caller(served, 
             assert results.artifact("given") == {"id": number, "more": more}
             kinds = [type(each) for each in results.artifact("given")["more"]]
             assert kinds == [int, int, int, int, float, float, dict]
-        assert (await client.start(start.__name__, "ids", {"id": other, "more": more})).outcome == "reused"
+        assert (
+            await client.start(start.__name__, "ids", {"id": other, "more": more})
+        ).outcome == "reused"
 
 
-async def test_a_struct_refuses_whole_numbers_that_it_cannot_tell_apart(served, grpc_address) -> None:
+async def test_a_struct_refuses_whole_numbers_that_it_cannot_tell_apart(
+    served, grpc_address
+) -> None:
     spec = pb.CustomSpec(pipeline="ids")
     spec.inputs.update({"id": 2**53 + 1, "more": [1, {"a.b": -1e300}, 2**53 - 1]})
     async with stub(grpc_address) as service:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await service.StartPrecompute(pb.StartPrecomputeRequest(key="k", custom=spec), timeout=10)
+            await service.StartPrecompute(
+                pb.StartPrecomputeRequest(key="k", custom=spec), timeout=10
+            )
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     for told in ("custom.inputs.id: ", "custom.inputs.more.1.a.b: ", "inputs_json"):
         assert told in (refused.value.details() or "")
