@@ -63,8 +63,9 @@ def read_inputs(text: str) -> dict[str, Any]:
 
     Raises InputsError that names `custom.inputs_json`.
     """
-    size = len(text.encode(errors="surrogatepass"))
-    if size > _MAX_BYTES:
+    if not _is_text(text):
+        _refuse(_SURROGATE)
+    if (size := len(text.encode())) > _MAX_BYTES:
         _refuse(f"must be at most {_MAX_BYTES} bytes, is {size}")
     try:
         inputs = _DECODER.decode(text)
@@ -74,7 +75,8 @@ def read_inputs(text: str) -> dict[str, Any]:
         _refuse(_TOO_DEEP)
     if not isinstance(inputs, dict):
         _refuse(f"must be a JSON object, is {_shown(text.strip())}")
-    _check(inputs, 1)
+    if text.count("[") + text.count("{") > _MAX_DEPTH or r"\u" in text:  # else nothing can be wrong
+        _check(inputs, 1)
     return inputs
 
 
@@ -161,12 +163,14 @@ def _check(value: Any, depth: int) -> None:
     """Refuse what JSON text may hold and inputs may not. `depth` counts from 1."""
     if depth > _MAX_DEPTH:
         _refuse(_TOO_DEEP)
-    for name, item in _items(value):
-        for text in (name, item):
-            if isinstance(text, str) and not _is_text(text):
-                _refuse(f"{_SURROGATE}: {_shown(text)}")
+    if isinstance(value, dict):
+        _check(list(value), depth)
+        value = value.values()
+    for item in value:
         if isinstance(item, dict | list):
             _check(item, depth + 1)
+        elif isinstance(item, str) and not _is_text(item):
+            _refuse(f"{_SURROGATE}: {_shown(item)}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
