@@ -452,6 +452,13 @@ def _json(number: float) -> dict[str, Any]:
     return {"json": {"number_value": number}}
 
 
+ODD_GAME = (
+    '{"anchor": 9007199254740993, "target": null, "clue_count": %s, "recipient_type": ["human"]}'
+)
+ODD_GAME %= 10**30
+ODDER_GAME = '{"anchor": [1], "target": {}, "clue_count": true, "null_sample_count": -1%s}' % (
+    "0" * 50
+)
 BAD_TEXTS = (
     "[]",
     "{",
@@ -477,6 +484,8 @@ MISTAKES: dict[str, list[Any]] = {
         _start_game(anchor="y" * 1025, target="a\tb"),
         _start_game(clue_count=0, null_sample_count=10_001),
         _start_game(clue_count=51, recipient_type=7),
+        _start(custom={"pipeline": "bridging", "inputs_json": ODD_GAME}),
+        _start(custom={"pipeline": "bridging", "inputs_json": ODDER_GAME}),
         *(_start(custom={"pipeline": "noop", "inputs_json": text}) for text in BAD_TEXTS),
         _start(custom={"pipeline": "noop", "inputs_json": "{}", "inputs": {}}),
         _start_with(anchor=2**53 + 1, more=[{"a": -1e300}]),

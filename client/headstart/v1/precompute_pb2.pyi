@@ -1549,7 +1549,7 @@ class PipelineDescription(_message.Message):
 
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of the inputs."""
+        """JSON Schema of the inputs. Its numbers are doubles: bounds of 2^53 and more are rounded."""
 
     def __init__(
         self,
