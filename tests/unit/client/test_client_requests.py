@@ -114,10 +114,16 @@ async def test_inputs_that_json_cannot_express_are_refused_each_by_its_path(serv
             "custom.inputs.e": "must have at most 640 digits",
         }
         assert await refused([1]) == {"custom.inputs": "must be a mapping, is list"}
-        assert set((await refused({"x": endless})).values()) == {
-            "must nest at most 100 objects and arrays"
-        }
-    assert service.calls == []
+        deepest: Any = 1
+        for _ in range(99):
+            deepest = [deepest]
+        for too_deep in (endless, [deepest]):
+            assert set((await refused({"x": too_deep})).values()) == {
+                "must nest at most 100 objects and arrays"
+            }
+        assert service.calls == []
+        service.on("StartPrecompute", STARTED)
+        await client.start("game-1", "words", {"x": deepest, "id": 10**640 - 1})
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 1e12])
