@@ -83,9 +83,10 @@ def _brief(value: Any) -> str:
         return str(value).lower().replace("none", "null")
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) >= 10**_LONGEST_SHOWN:
+        return f"about 2^{value.bit_length()}"
     if isinstance(value, int | float):
-        long = isinstance(value, int) and abs(value) >= 10**_LONGEST_SHOWN
-        return f"about 2^{value.bit_length()}" if long else repr(value)
+        return repr(value)
     text = str(value)
     return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…")
 
