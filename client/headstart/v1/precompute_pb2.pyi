@@ -325,19 +325,33 @@ Global___BridgingSpec: _TypeAlias = BridgingSpec  # noqa: Y015
 
 @_typing.final
 class CustomSpec(_message.Message):
-    """A run of any registered pipeline, by name."""
+    """A run of any registered pipeline, by name. Its inputs are what the pipeline's `input_schema`
+    describes; the default is no inputs. Violations name an input as "custom.inputs.<name>", whichever
+    field brought it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    INPUTS_JSON_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     """A name that ListPipelines shows, "bridging" too. Required."""
+    inputs_json: _builtins.str
+    """The inputs as the text of one JSON object (RFC 8259), at most 1 MiB of UTF-8. Not together with
+    `inputs`; empty means that `inputs` has them. Violations of these rules name "custom.inputs_json":
+    - A number of digits alone is an integer, kept exactly; it has at most 640 digits. -0 is 0.
+    - A number with a fraction or an exponent is the nearest double, and stays one: 1.0 and 1e0 are
+      another value than 1 where a pipeline takes both, and -0.0 keeps its sign. A number that is
+      beyond all doubles, such as 1e400, is refused, and so are NaN and Infinity.
+    - Objects and arrays nest at most 100 deep.
+    - An object has each name once, and text has no lone surrogates such as "\\ud800".
+    """
     @_builtins.property
     def inputs(self) -> _struct_pb2.Struct:
-        """Its inputs, as the pipeline's `input_schema` says; violations name them as
-        "custom.inputs.<name>". At most 1 MiB serialized. Numbers are doubles, so whole ones beyond
-        2^53 are rounded; NaN and infinity are refused. Default: no inputs.
+        """The inputs as a Struct, at most 1 MiB serialized. Its numbers are doubles. A whole number of 2^53
+        or more, or of -2^53 or less, is refused, because a double cannot tell it from its neighbours:
+        send `inputs_json` instead, also for a float such as 1e300. NaN and infinity are refused.
         """
 
     def __init__(
@@ -345,10 +359,11 @@ class CustomSpec(_message.Message):
         *,
         pipeline: _builtins.str = ...,
         inputs: _struct_pb2.Struct | None = ...,
+        inputs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "pipeline", b"pipeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "inputs_json", b"inputs_json", "pipeline", b"pipeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1550,7 +1565,7 @@ class PipelineDescription(_message.Message):
 
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of the inputs."""
+        """JSON Schema of the inputs. Its numbers are doubles: bounds of 2^53 and more are rounded."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from headstart._inputs import InputsError, inputs_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import (
@@ -37,7 +38,6 @@ MAX_TTL: Final = 7 * 24 * 3600.0
 MAX_WAIT: Final = 600.0
 MAX_NEED: Final = 7 * 24 * 3600.0
 MAX_PAGE: Final = 1000
-MAX_INPUTS_BYTES: Final = 1 << 20
 DEFAULT_PAGE: Final = 100
 MAX_REPEATED: Final = 1000
 """Of a request's list: 4 MB of them would hold up everybody else for seconds."""
@@ -129,19 +129,11 @@ def bridging_inputs(spec: pb.BridgingSpec) -> dict[str, Any]:
 
 
 def custom_inputs(spec: pb.CustomSpec) -> dict[str, Any]:
-    """Any pipeline's inputs as plain values.
-
-    Raises InvalidRequest for what JSON cannot say, and for more than a record should hold.
-    """
-    size = spec.inputs.ByteSize()
-    if size > MAX_INPUTS_BYTES:
-        rule = f"must be at most {MAX_INPUTS_BYTES} bytes, is {size}"
-        raise InvalidRequest([Violation("custom.inputs", rule)])
+    """Return any pipeline's inputs as plain values. Raises InvalidRequest."""
     try:
-        return json_format.MessageToDict(spec.inputs)
-    except (ValueError, json_format.Error) as error:
-        rule = "must not hold NaN or infinity: JSON has neither"
-        raise InvalidRequest([Violation("custom.inputs", rule)]) from error
+        return inputs_of(spec)
+    except InputsError as error:
+        raise InvalidRequest([Violation(*rule) for rule in error.rules]) from error
 
 
 def outcome(value: Outcome) -> pb.StartOutcome.ValueType:

@@ -11,6 +11,7 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
+from headstart._inputs import INPUTS
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import DEFAULT_NAMESPACE, RunKey, RunPlan, Started, Status
@@ -248,7 +249,7 @@ class PrecomputeServicer:
                 case "custom":
                     name = request.custom.pipeline
                     pipeline = self._registry.require(name, "custom.pipeline")
-                    return pipeline.plan(convert.custom_inputs(request.custom), "custom.inputs")
+                    return pipeline.plan(convert.custom_inputs(request.custom), INPUTS)
                 case _:
                     violations.append(Violation("spec", "must be set: bridging or custom"))
         except InvalidRequest as error:
