@@ -275,7 +275,7 @@ def test_neighbours_beyond_doubles_are_two_plans_and_two_memos() -> None:
     assert plans[0].digest != plans[1].digest
     assert plans[0].steps != plans[1].steps
     values = [Anything.model_validate_json(plan.inputs) for plan in plans]
-    memos = {ANYTHING.memo_digest(ANYTHING.by_name["one"], each, "", {}) for each in values}
+    memos = {ANYTHING.memo_digest(ANYTHING.by_name["one"], each, "", "", {}) for each in values}
     assert len(memos) == 2
 
 
