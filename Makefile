@@ -10,10 +10,10 @@ POLICY := .venv-policy
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make the environment in .venv
 
@@ -27,9 +27,15 @@ run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
 	@$(BIN)/headstart vocabulary build
 	@$(BIN)/headstart serve
 
-test: setup  ## Run every test but the chaos suite, on at most two cores
+# As many processes as cores, but two at most.
+PARALLEL := -n auto --maxprocesses 2 --no-loadscope-reorder
+
+test: setup  ## Run every test but the slow suites; those of the store on two deployments
 	@$(BIN)/headstart vocabulary build
-	$(BIN)/pytest -n auto --maxprocesses 2 --no-loadscope-reorder
+	DEPLOYMENTS=two $(BIN)/pytest $(PARALLEL)
+
+test-deployments: setup  ## Run the tests of the store on all seven deployments of Redis
+	$(BIN)/pytest $(PARALLEL) tests/contract
 
 test-chaos: setup  ## Run the slow tests that kill processes
 	@$(BIN)/headstart vocabulary build

@@ -13,6 +13,7 @@ import grpc
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
+from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import is_current
 from headstart_service.settings import load_settings
 
@@ -45,7 +46,7 @@ class Deck:
 def common_words() -> Sequence[str]:
     """Those of the vocabulary, whose embeddings a worker knows. Raises Unavailable."""
     settings = load_settings({})
-    if not is_current(settings.vocabulary, settings.model, None):
+    if not is_current(settings.vocabulary, identify(settings.model)):
         raise Unavailable(f"no vocabulary in {settings.vocabulary}: headstart vocabulary build")
     return (settings.vocabulary / "words.txt").read_text().split()
 

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from headstart_service.domain import Claim, RunKey
+from headstart_service.engine.offers import offers_of
 from headstart_service.engine.pipeline import Pipeline
+from headstart_service.engine.registry import Registry
 from headstart_service.engine.runner import run
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.pipelines.bridging.scan import VocabularyScan
@@ -86,6 +88,7 @@ class HandWorker:
         self._queue = queue
         self._providers = providers
         self._name = name
+        self._offers = offers_of(Registry(_PIPELINES.values()), providers)
 
     async def start(self, key: str, pipeline: Pipeline, inputs: Mapping[str, Any]) -> None:
         """Start a run as an API process would."""
@@ -95,7 +98,7 @@ class HandWorker:
     async def claim(self) -> Claim:
         """Take the next run that is queued."""
         (job,) = await self._queue.next_jobs(0, self._name, 1, 5.0)
-        claim = await self._queue.claim(job, self._name)
+        claim = await self._queue.claim(job, self._name, self._offers)
         assert claim is not None, "another worker took it"
         return claim
 

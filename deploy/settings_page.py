@@ -13,7 +13,7 @@ from .pins import ROOT
 PAGE = ROOT / "docs" / "settings.md"
 _DEFAULTS: Final = {
     "HEADSTART_DATA_DIR": "`headstart` in the user's data directory",
-    "HEADSTART_VOCABULARY": "`headstart/vocabulary` in the user's cache directory",
+    "HEADSTART_VOCABULARY": "`headstart/vocabulary-2` in the user's cache directory",
 }
 """Defaults that depend on who asks."""
 _TABLE: Final = re.compile(r"(?<=<!-- written by make docs -->\n).*?(?=\n\n)", re.DOTALL)

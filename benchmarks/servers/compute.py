@@ -31,7 +31,7 @@ class Computation:
 
         settings = load_settings({})
         self._encoder = SentenceEncoder.load(settings.model, threads=threads)
-        self._vocabulary = open_vocabulary(settings.vocabulary, settings.model)
+        self._vocabulary = open_vocabulary(settings.vocabulary, self._encoder.model_identity)
 
     def play(self, games: Sequence[Pair]) -> list[dict[str, Any]]:
         """Everything that the games' results are made of, in one batch."""

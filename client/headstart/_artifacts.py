@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -15,6 +16,9 @@ Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Js
 
 # Up to here a double holds every whole number exactly.
 _LARGEST_EXACT_INT: Final = 2**53
+
+
+_DIGITS: Final = re.compile(r"-?[1-9][0-9]{0,308}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,15 @@ def object_from(struct: Struct) -> dict[str, Json]:
     """Convert a JSON object of which nobody told which numbers were floats."""
     numbers = _Numbers(pb.Artifact())
     return {name: numbers.read(struct.fields[name]) for name in sorted(struct.fields)}
+
+
+def has_wrong_integers(message: pb.Artifact) -> bool:
+    """Whether `large_integers` names a number of `json` by digits of another."""
+    try:
+        _Numbers(message, check=True).read(message.json)
+    except ValueError:
+        return True
+    return False
 
 
 def as_type_of(value: Artifact, kind: Any) -> Any:  # noqa: PLR0911  # one kind a line
@@ -116,7 +129,8 @@ def _tensor_from(message: pb.Tensor) -> Tensor:
 class _Numbers:
     """Reads an artifact's JSON, counting its numbers as the proto file says."""
 
-    def __init__(self, message: pb.Artifact) -> None:
+    def __init__(self, message: pb.Artifact, *, check: bool = False) -> None:
+        self._check = check
         self._floats = frozenset(message.whole_floats)
         self._large = dict(message.large_integers)
         self._met = 0
@@ -141,7 +155,10 @@ class _Numbers:
         place = self._met
         self._met += 1
         if place in self._large:
-            return int(self._large[place])
+            digits = self._large[place]
+            if self._check and not (_DIGITS.fullmatch(digits) and float(digits) == number):
+                raise ValueError("these are not the number's digits")
+            return int(digits)
         # Beyond exactness a server tells each integer by its digits.
         whole = number.is_integer() and abs(number) <= _LARGEST_EXACT_INT
         return int(number) if whole and place not in self._floats else number

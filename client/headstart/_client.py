@@ -210,7 +210,7 @@ class PrecomputeClient(GetsOrComputes):
     ) -> Started:
         """Start any pipeline that `list_pipelines()` shows; else as `start_bridging()`.
 
-        `inputs` are JSON values. Numbers travel as doubles: whole ones beyond 2**53 are rounded.
+        `inputs` are JSON values. They arrive as they are, whole numbers of up to 640 digits too.
 
         Raises:
             ResourceExhausted: Every place is held by a run that has not ended.

@@ -221,6 +221,7 @@ class _Run(TypedDict):
     completed_at: datetime | None
     expires_at: datetime | None
     error: str | None
+    pending_reason: str | None
 
 
 def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.PrecomputeSummary) -> _Run:
@@ -235,6 +236,7 @@ def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.Precomp
         completed_at=_time(message, "completed_at"),
         expires_at=_time(message, "expires_at"),
         error=message.error or None,
+        pending_reason=message.pending_reason or None,
     )
 
 

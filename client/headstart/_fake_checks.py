@@ -10,9 +10,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final
 
-from google.protobuf import json_format
-
 from headstart._errors import InvalidRequest, Violation
+from headstart._inputs import InputsError, inputs_of
 from headstart.v1 import precompute_pb2 as pb
 
 MAX_WAIT: Final = 600.0
@@ -22,7 +21,6 @@ _WEEK: Final = 7 * 24 * 3600.0
 _MAX_KEY_BYTES: Final = 256
 _MAX_PAGE: Final = 1000
 _MAX_REPEATED: Final = 1000
-_MAX_INPUTS_BYTES: Final = 1 << 20
 _NAMESPACE: Final = re.compile(r"[a-z0-9._-]{1,64}")
 _STATUSES: Final = frozenset(pb.PrecomputeStatus.values()) - {0}
 
@@ -93,16 +91,12 @@ def times_of_start(
 
 def custom_inputs(request: pb.StartPrecomputeRequest, checks: Checks) -> dict[str, Any] | None:
     """The inputs of a pipeline that is called by its name; None if nobody could take them."""
-    size = request.custom.inputs.ByteSize()
-    if size > _MAX_INPUTS_BYTES:
-        checks.add("custom.inputs", f"must be at most {_MAX_INPUTS_BYTES} bytes, is {size}")
-        return None
     try:
-        inputs: dict[str, Any] = json_format.MessageToDict(request.custom.inputs)
-    except (ValueError, json_format.Error):
-        checks.add("custom.inputs", "must not hold NaN or infinity: JSON has neither")
+        return inputs_of(request.custom)
+    except InputsError as error:
+        for rule in error.rules:
+            checks.add(*rule)
         return None
-    return inputs
 
 
 def elapsed_of_report(request: pb.ReportStepRequest, checks: Checks) -> float:

@@ -20,6 +20,7 @@ NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 _LONGEST_WORD: Final = 64
 _LONGEST_RAW: Final = 1024
+_LONGEST_SHOWN: Final = 40
 _COUNTS: Final = {"clue_count": (5, 50), "null_sample_count": (100, 10_000)}
 """Default and greatest value."""
 _RECIPIENTS: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: "haiku"}
@@ -52,7 +53,7 @@ def game_inputs(given: Mapping[str, Any], path: str, checks: Checks) -> dict[str
             rule = f"must differ from anchor, both are {inputs['target']!r}"
             checks.add(f"{path}.target", rule)
     inputs["recipient_type"] = given.get("recipient_type")
-    if inputs["recipient_type"] not in {"human", "haiku"}:
+    if inputs["recipient_type"] not in ("human", "haiku"):  # it may be a list, which no set takes
         checks.add(f"{path}.recipient_type", "must be human or haiku")
     for name, (default, most) in _COUNTS.items():
         value = given.get(name, default)
@@ -60,11 +61,11 @@ def game_inputs(given: Mapping[str, Any], path: str, checks: Checks) -> dict[str
             isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
         )
         if not whole:
-            checks.add(f"{path}.{name}", f"must be a whole number, 1 to {most}, is {value!r}")
+            checks.add(f"{path}.{name}", f"must be a whole number, 1 to {most}, is {_brief(value)}")
             continue
         inputs[name] = int(value)
         if not 1 <= value <= most:
-            checks.add(f"{path}.{name}", f"must be 1 to {most}, is {int(value)}")
+            checks.add(f"{path}.{name}", f"must be 1 to {most}, is {_brief(int(value))}")
     for name in given:
         if name not in {*_WORDS, "recipient_type", *_COUNTS}:
             checks.add(f"{path}.{name}", "is not an input of this pipeline")
@@ -76,10 +77,24 @@ def _normalised(word: str) -> str:
     return unicodedata.normalize("NFC", folded.lower())
 
 
+def _brief(value: Any) -> str:
+    """A wrong input as the service shows it, in some 40 characters."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) >= 10**_LONGEST_SHOWN:
+        return f"about 2^{value.bit_length()}"
+    if isinstance(value, int | float):
+        return repr(value)
+    text = str(value)
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…")
+
+
 def _broken(word: Any) -> str | None:
     """The first rule that a word breaks."""
     if not isinstance(word, str):
-        return f"must be text, is {word!r}"
+        return f"must be text, is {_brief(word)}"
     length = len(word) if len(word) > _LONGEST_RAW else len(_normalised(word))
     if length <= _LONGEST_RAW and has_control_characters(word):
         return "must not contain control characters"

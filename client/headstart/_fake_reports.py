@@ -10,12 +10,14 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 
+from headstart._artifacts import has_wrong_integers
 from headstart._convert import BRIDGING_PIPELINE, results_from
 from headstart._fake_checks import Checks, all_finite
 from headstart._values import value_of
 from headstart.v1 import precompute_pb2 as pb
 
 _MAX_RESULT_BYTES: Final = 1 << 20
+_INTEGERS: Final = "must be the digits of the integers that `json` has at these places"
 _FIELDS: Final[Mapping[str, Sequence[str]]] = {
     "embed_endpoints": ("anchor_embedding", "target_embedding", "embedding_model"),
     "lexical_bridge": ("lexical_bridge", "lexical_embeddings"),
@@ -110,6 +112,8 @@ def _check_artifact(artifact: pb.Artifact, checks: Checks) -> None:
                 json_format.MessageToDict(artifact.json)
             except (ValueError, json_format.Error):
                 checks.add("artifact.json", "must be JSON: no NaN, no infinity")
+            if artifact.large_integers and has_wrong_integers(artifact):
+                checks.add("artifact.large_integers", _INTEGERS)
         case "tensor":
             shape, values = artifact.tensor.shape, artifact.tensor.values
             if any(length < 0 for length in shape) or math.prod(shape) != len(values):

@@ -30,6 +30,7 @@ from headstart._errors import (
 from headstart._fake_reports import ReportedStep
 from headstart._fake_script import Estimated, Script, Scripted, script_of
 from headstart._fake_service import Context, FakeService
+from headstart._inputs import inputs_of
 from headstart._results import Results, StepOrigin
 from headstart.v1 import precompute_pb2 as pb
 
@@ -57,6 +58,12 @@ class RecordedRequest:
     message: Any
     """The request, a message of `headstart.v1.precompute_pb2`."""
     metadata: Mapping[str, str | bytes]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The inputs of a custom pipeline's start, in whichever form they came; else empty."""
+        is_start = isinstance(self.message, pb.StartPrecomputeRequest)
+        return inputs_of(self.message.custom) if is_start else {}
 
 
 @dataclass

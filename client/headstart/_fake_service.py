@@ -19,6 +19,7 @@ from headstart._fake_ledger import FakeLedger
 from headstart._fake_reports import ReportedStep, check_form, check_result, reported_step
 from headstart._fake_runs import FakeRun, status_number
 from headstart._fake_script import Script, ScriptedStep
+from headstart._inputs import INPUTS
 from headstart._results import BridgingResults, PrecomputeStatus, Results
 from headstart.v1 import precompute_pb2 as pb
 
@@ -118,7 +119,7 @@ class FakeService:
                 return BRIDGING_PIPELINE, game_inputs(given, "bridging", check)
             case "custom" if request.custom.pipeline == BRIDGING_PIPELINE:
                 named = checks.custom_inputs(request, check)
-                inputs = {} if named is None else game_inputs(named, "custom.inputs", check)
+                inputs = {} if named is None else game_inputs(named, INPUTS, check)
                 return BRIDGING_PIPELINE, inputs
             case "custom":
                 name = request.custom.pipeline

@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from headstart._artifacts import Json
 from headstart._errors import InvalidRequest, Violation
+from headstart._inputs import InputsError, write_inputs
 from headstart._results import PrecomputeStatus, RecipientType
 from headstart.v1 import precompute_pb2 as pb
 
@@ -82,13 +83,11 @@ def start(
     expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of any pipeline."""
-    spec = pb.CustomSpec(pipeline=pipeline)
-    # Present even when empty; update() accepts what JSON has, tuples included.
-    spec.inputs.SetInParent()
     try:
-        spec.inputs.update(inputs)
-    except (TypeError, ValueError) as exc:
-        raise _invalid("custom.inputs", f"must be JSON values: {exc}") from exc
+        spec = pb.CustomSpec(pipeline=pipeline, inputs_json=write_inputs(inputs))
+    except InputsError as error:
+        violations = [Violation(*rule) for rule in error.rules]
+        raise InvalidRequest("refused before sending", violations) from error
     return pb.StartPrecomputeRequest(
         namespace=namespace,
         key=key,

@@ -153,6 +153,8 @@ class Results:
     expires_at: datetime | None
     error: str | None
     """Why the run failed or was cancelled."""
+    pending_reason: str | None = None
+    """Why no worker takes a pending run, if that is so."""
     steps: Mapping[str, StepReport]
     """By name, one for each step of this run."""
     bridging: BridgingResults | None
@@ -214,6 +216,8 @@ class RunSummary:
     expires_at: datetime | None
     error: str | None
     """Why the run failed or was cancelled."""
+    pending_reason: str | None = None
+    """Why no worker takes a pending run, if that is so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

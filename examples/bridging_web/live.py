@@ -105,9 +105,11 @@ async def open_live(settings: Settings) -> AsyncIterator[Live]:
             SentenceEmbedder(settings.model, threads=settings.compute_threads)
         )
         vocabulary = await asyncio.to_thread(
-            open_vocabulary, settings.vocabulary, settings.model, thorough=True
+            open_vocabulary, settings.vocabulary, embedder.model_identity, thorough=True
         )
-        scan = await stack.enter_async_context(VocabularyScan(vocabulary.matrix))
+        scan = await stack.enter_async_context(
+            VocabularyScan(vocabulary.matrix, identity=vocabulary.identity)
+        )
         # The first product reads the whole matrix from disk: not while a user waits.
         await scan.relevance(*vocabulary.matrix[:2])
         key = settings.anthropic_api_key

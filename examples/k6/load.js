@@ -60,7 +60,7 @@ function call(method, request, timeout) {
 }
 
 function spec() {
-  if (PIPELINE) return { custom: { pipeline: PIPELINE, inputs: JSON.parse(INPUTS) } };
+  if (PIPELINE) return { custom: { pipeline: PIPELINE, inputs_json: INPUTS } };
   const pick = () => WORDS[Math.floor(Math.random() * WORDS.length)];
   const anchor = pick();
   let target = pick();

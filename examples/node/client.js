@@ -26,7 +26,7 @@ async function main([key, pipeline, inputs]) {
   const options = { namespace: env.HEADSTART_NAMESPACE };
   try {
     // The user begins.
-    const started = await client.start(key, pipeline, JSON.parse(inputs), options);
+    const started = await client.start(key, pipeline, inputs, options);
     say({ started: started.outcome, revision: started.revision });
     // A page shows how far it is.
     for await (const run of client.watch(key, options)) {

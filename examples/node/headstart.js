@@ -67,23 +67,6 @@ function duration(seconds) {
   return { seconds: whole, nanos: Math.round((seconds - whole) * 1e9) };
 }
 
-/** A google.protobuf.Struct of a plain object. */
-const struct = (object) => ({
-  fields: Object.fromEntries(Object.entries(object).map(([name, each]) => [name, value(each)])),
-});
-
-function value(plain) {
-  if (plain === null) return { nullValue: 'NULL_VALUE' };
-  if (Array.isArray(plain)) return { listValue: { values: plain.map(value) } };
-  switch (typeof plain) {
-    case 'number': return { numberValue: plain };
-    case 'string': return { stringValue: plain };
-    case 'boolean': return { boolValue: plain };
-    case 'object': return { structValue: struct(plain) };
-    default: throw new TypeError(`${typeof plain} is not JSON`);
-  }
-}
-
 /** The plain value of a google.protobuf.Value. */
 function plain(message) {
   switch (message.kind) {
@@ -129,9 +112,13 @@ class Headstart {
     });
   }
 
-  /** Start any pipeline; again with the same inputs it joins or reuses what is there. */
+  /**
+   * Start any pipeline; again with the same inputs it joins or reuses what is there. `inputs` is an
+   * object or its JSON text: only text holds whole numbers beyond 2^53 exactly.
+   */
   start(key, pipeline, inputs, { namespace = '' } = {}) {
-    return this.call('StartPrecompute', { namespace, key, custom: { pipeline, inputs: struct(inputs) } });
+    const inputs_json = typeof inputs === 'string' ? inputs : JSON.stringify(inputs);
+    return this.call('StartPrecompute', { namespace, key, custom: { pipeline, inputs_json } });
   }
 
   /** What exists of a run, after at most `wait` seconds for all of it, or for `steps`. */

@@ -12,6 +12,7 @@ from typing import Any
 
 from grpc.aio import Server
 
+from .api.adoption import Adoption
 from .api.estimates import Estimates
 from .api.gate import CallLimits, Gates
 from .api.hub import Hub
@@ -211,6 +212,7 @@ async def serve(settings: Settings) -> None:
         _start(
             working,
             live_page=page.run() if page else None,
+            adoption=Adoption(store, known).run(),
             worker_process=worker.run() if worker else None,
         )
         await wait_for_store(client)

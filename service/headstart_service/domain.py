@@ -112,10 +112,44 @@ class RunPlan:
     pipeline: str
     inputs: bytes
     """The normalised inputs as JSON."""
+    definition: str
+    """The pipeline's: a worker computes the run only if it has the same."""
     digest: str
-    """Of the pipeline's name and version and all inputs: equal plans, equal digests."""
+    """Of the pipeline, its version, the versions of its steps here, and all inputs."""
     steps: Mapping[str, str]
     """This run's steps in order, each with the digest of just what it depends on."""
+
+
+def runs_class(pipeline: str, definition: str) -> str:
+    """Name the class of a pipeline's runs: those of one definition."""
+    return f"{pipeline}@{definition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A pipeline that a worker can run."""
+
+    pipeline: str
+    definition: str
+    """The digest of its declaration."""
+    makers: Mapping[str, str]
+    """By step, a digest of the identities of all providers that it depends on, if it has any."""
+
+    @property
+    def runs_class(self) -> str:
+        """What a run must be of to be computed by this worker."""
+        return runs_class(self.pipeline, self.definition)
+
+
+class Lack(StrEnum):
+    """Why no worker takes a pending run."""
+
+    WORKER = "worker"
+    """There is no worker."""
+    PIPELINE = "pipeline"
+    """No worker offers its pipeline."""
+    VERSION = "version"
+    """Workers offer its pipeline with another definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +210,8 @@ class RunSummary:
     completed_us: int
     expires_us: int
     error: str
+    lacks: Lack | None = None
+    """Of a pending run: why no worker can take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +249,7 @@ class Announcement:
     """Something that happened to a run: what waiters wake up for and caches drop."""
 
     kind: str
-    """started, claimed, step, reported, released, ended, cancelled or dropped."""
+    """started, claimed, step, reported, released, unserved, ended, cancelled or dropped."""
     key: RunKey
     run: str
     """The run's id; empty with the kind "dropped" when it is not known."""
@@ -231,6 +267,23 @@ class Withdrawal:
     run: str
     replaced: bool = False
     """Whether another run of the key has replaced it, which may need the same steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A pending run of a definition that no worker offers and no API process starts any more."""
+
+    key: RunKey
+    run: str
+    pipeline: str
+    inputs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A worker has left this run for others, because it does not offer its pipeline."""
+
+    key: RunKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,3 +458,5 @@ class Stats:
     """Seconds that the oldest job has been waiting for a worker."""
     ledger: Ledger | None = None
     """None for a namespace that the ledger does not name: nothing was started, or in too many."""
+    unserved: Mapping[str, int] = field(default_factory=dict)
+    """Of the queued jobs, those for runs that workers have met and do not offer, by pipeline."""

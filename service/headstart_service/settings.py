@@ -183,8 +183,10 @@ class Settings(BaseSettings):
         description="Sentence-transformers model: a name or a path.",
     )
     vocabulary: Path = Field(
-        Path(_DIRS.user_cache_dir) / "vocabulary",
-        description="Directory of the embedded vocabulary; built there when it is missing.",
+        # By its format: of two versions on a machine, neither builds in place of the other's.
+        Path(_DIRS.user_cache_dir) / "vocabulary-2",
+        description="Directory of the embedded vocabulary; built there when it is missing "
+        "or of another model.",
     )
     haiku_model: str = Field(
         "claude-haiku-5-5", min_length=1, description="The Anthropic model that writes bridges."

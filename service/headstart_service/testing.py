@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from headstart import _convert
 from headstart._errors import InvalidRequest as InvalidInputs
 from headstart._errors import Violation
+from headstart._inputs import INPUTS, InputsError, write_inputs
 from headstart._pipeline_run import PipelineRun, StepValues
 from headstart.v1 import precompute_pb2 as pb
 
@@ -39,8 +40,6 @@ from .engine.step import Step
 from .errors import InvalidRequest
 
 _KEY = RunKey("default", "test")
-_PATH = "custom.inputs"
-"""What a caller of the service reads in front of an input's name when it breaks a rule."""
 
 
 async def run_pipeline(
@@ -134,14 +133,12 @@ def _plan(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
         if isinstance(inputs, BaseModel)
         else inputs
     )
-    spec = pb.CustomSpec(pipeline=pipeline.name)
     try:
-        spec.inputs.update(raw)
-    except (TypeError, ValueError) as error:
-        violation = Violation(_PATH, f"must be JSON values: {error}")
-        raise InvalidInputs("no run was started", [violation]) from error
-    try:
-        return pipeline.plan(custom_inputs(spec), _PATH)
+        spec = pb.CustomSpec(pipeline=pipeline.name, inputs_json=write_inputs(raw))
+        return pipeline.plan(custom_inputs(spec), INPUTS)
+    except InputsError as error:
+        broken = [Violation(*rule) for rule in error.rules]
+        raise InvalidInputs("no run was started", broken) from error
     except InvalidRequest as error:
         told = [Violation(each.field, each.description) for each in error.violations]
         raise InvalidInputs("no run was started", told) from error

@@ -33,6 +33,7 @@ from .providers.anthropic import HaikuModel
 from .providers.embeddings import SentenceEmbedder
 from .providers.encoder import SentenceEncoder
 from .providers.http import http_client
+from .providers.model_files import identify
 from .providers.progress import build_progress
 from .providers.remembering import RememberingEmbedder
 from .providers.vocabulary import Vocabulary, ensure_vocabulary, is_current
@@ -49,7 +50,6 @@ from .web.server import http_server
 from .work_log import WorkLog
 
 if TYPE_CHECKING:
-    from .providers.vocabulary import Encode
     from .store.connect import Client
     from .store.observe import StoreObserver
     from .telemetry.tracing.tracing import Tracing
@@ -192,14 +192,14 @@ async def _providers(
                 vocabulary = await asyncio.to_thread(
                     ensure_vocabulary,
                     settings.vocabulary,
-                    settings.model,
+                    embedder.model_identity,
                     None,
-                    lambda: embedder.encode,
+                    embedder.encode,
                     progress,
                 )
             providers["vocabulary"] = known = vocabulary
             scan = await stack.enter_async_context(
-                VocabularyScan(vocabulary.matrix, figures.scanned)
+                VocabularyScan(vocabulary.matrix, figures.scanned, identity=vocabulary.identity)
             )
             providers["scan"] = scan
             # The first product reads the whole matrix from disk: not while a user waits.
@@ -230,16 +230,24 @@ async def _providers(
 def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:
     """Make sure that the vocabulary is there; with `force`, make it anew."""
     source = Source.file(words) if words else None
-    wanted = source.name if source else None
-    if not force and is_current(settings.vocabulary, settings.model, wanted):
+    if not force and _up_to_date(settings, source.name if source else None):
         print(f"vocabulary: {settings.vocabulary} is up to date")
         return
     if force:
         (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
-
-    def encoder() -> Encode:
-        return SentenceEncoder.load(settings.model, threads=settings.compute_threads).encode
-
+    # Loaded before anything is compared: only what was loaded is known to be what embeds.
+    encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
     with build_progress() as progress:
-        made = ensure_vocabulary(settings.vocabulary, settings.model, source, encoder, progress)
+        made = ensure_vocabulary(
+            settings.vocabulary, encoder.model_identity, source, encoder.encode, progress
+        )
     print(f"vocabulary: {len(made.words)} words in {settings.vocabulary}")
+
+
+def _up_to_date(settings: Settings, source: str | None) -> bool:
+    """Whether there is nothing to build, by the model's files; loads nothing."""
+    try:
+        model = identify(settings.model)
+    except StartupError:  # loading may download them, and else names what is wrong
+        return False
+    return is_current(settings.vocabulary, model, source)

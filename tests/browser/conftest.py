@@ -67,7 +67,7 @@ def open_site(*flags: str, **environment: str) -> Site:
     process = run_headstart("serve", *flags, **(ports | environment))
 
     def said(pattern: str) -> re.Match[str] | None:
-        assert process.alive, process.output
+        assert process.alive, process.tail
         return re.search(pattern, process.output)
 
     wait_for(lambda: said("Headstart serves on"))

@@ -25,7 +25,7 @@ def game_url() -> Iterator[str]:
     process = Process([*command, "--http-port", "0"], clean_environment())
 
     def said() -> re.Match[str] | None:
-        assert process.alive, process.output
+        assert process.alive, process.tail
         return re.search(r"Play on\s+(\S+)", process.output)
 
     yield wait_for(said)[1]

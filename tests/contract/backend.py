@@ -11,6 +11,7 @@ from headstart_service.domain import (
     Announcement,
     Claim,
     Job,
+    Offer,
     RunKey,
     RunPlan,
     Snapshot,
@@ -35,7 +36,11 @@ BUDGET = 10.0
 
 def plan(digest: str = "d1", steps: Mapping[str, str] | None = None) -> RunPlan:
     """A run of two steps."""
-    return RunPlan("probe", b'{"value":1}', digest, steps or {"first": "f1", "second": "s1"})
+    return RunPlan("probe", b'{"value":1}', "v1", digest, steps or {"first": "f1", "second": "s1"})
+
+
+OFFER = Offer("probe", "v1", {})
+"""What workers of these tests run, unless they say."""
 
 
 def done(name: str, result: bytes = b"") -> StepRecord:
@@ -47,6 +52,15 @@ def running(name: str) -> StepRecord:
 
 
 RESULT = b"<first><second>"
+
+
+class Queue(RedisJobQueue):
+    """The queue of workers that run what these tests start."""
+
+    async def claim(
+        self, job: Job, worker: str, offers: Sequence[Offer] = (OFFER,), *, alone: bool = True
+    ) -> Claim | None:
+        return await super().claim(job, worker, offers, alone=alone)
 
 
 class Backend:
@@ -99,8 +113,8 @@ class Backend:
         rules = self.rules(max_records, **limits)
         return RedisStore(self._client, rules, budget=BUDGET, connections=3, pace=pace)
 
-    def new_queue(self, lease: float = 60.0) -> RedisJobQueue:
-        return RedisJobQueue(self._client, self._blocking, self.rules(), lease=lease, budget=BUDGET)
+    def new_queue(self, lease: float = 60.0) -> Queue:
+        return Queue(self._client, self._blocking, self.rules(), lease=lease, budget=BUDGET)
 
     # What a test may look at behind the store's back.
 

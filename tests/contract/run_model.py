@@ -105,6 +105,10 @@ class Run:
         """Whether any job may be for it."""
         return self.status is Status.PENDING and not self.aside
 
+    def has_ended(self, name: str) -> bool:
+        """Whether a step has ended; no commit changes it then."""
+        return name in self.steps and self.steps[name][0].ended
+
     def stop_steps(self) -> None:
         self.steps = {n: s for n, s in self.steps.items() if s[0] is not StepState.RUNNING}
 

@@ -218,7 +218,6 @@ async def test_a_last_try_stays_with_the_worker_that_is_to_have_nothing_beside_i
         [job] = await at_once.lost_jobs(partition, f"w{number}", 1)
         claim = await at_once.claim(job, f"w{number}")
     assert claim is not None
-    # As an older version's worker puts back what it has.
     await _forget_claims(store_backend, [fatal])
     await start(store_backend.store, other)
     first, second = await store_backend.jobs("w8")
@@ -247,7 +246,7 @@ async def _forget_claims(backend: Backend, keys: Sequence[RunKey]) -> None:
         await backend.redis("XADD", names.jobs, "*", "member", member)
 
 
-async def test_a_run_whose_ticket_was_used_by_an_older_worker_gets_another(
+async def test_a_run_whose_ticket_is_gone_gets_another(
     store_backend: Backend,
 ) -> None:
     first, second = store_backend.neighbours(2)

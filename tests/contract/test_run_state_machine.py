@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import engine
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -28,6 +29,7 @@ from redis import Redis
 from headstart_service.domain import (
     Job,
     Lease,
+    Ledger,
     Outcome,
     RunKey,
     RunPlan,
@@ -36,7 +38,13 @@ from headstart_service.domain import (
     StepState,
     StepWork,
 )
-from headstart_service.errors import CapacityExhausted, LastTry, LeaseLost, RunNotFound
+from headstart_service.errors import (
+    CapacityExhausted,
+    LastTry,
+    LeaseLost,
+    RunNotFound,
+    StepsReported,
+)
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.keys import member
 from tests.contract.backend import Backend, spread
@@ -69,11 +77,24 @@ SETTINGS = settings(
     stateful_step_count=50,
     derandomize=True,
     database=None,
-    # Not shrinking, which may take minutes: the steps are few enough to follow.
+    # Not shrinking: from 50 steps that takes minutes. See `shorter`.
     phases=[Phase.generate],
+    # One failure at a time, so that all the shrinking is spent on it.
+    report_multiple_bugs=False,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+SHRINKING = 30
+"""Seconds that Hypothesis may shrink a failure for; its own limit is 300, and it uses them up."""
+
+
+def shorter(steps: int) -> settings:
+    """Settings that find a failure again in shorter lives, and shrink it."""
+    phases = [Phase.generate, Phase.shrink]
+    most = 100 if steps < SETTINGS.stateful_step_count else SETTINGS.max_examples
+    return settings(SETTINGS, max_examples=most, stateful_step_count=steps, phases=phases)
 
 
 class RunLives(RuleBasedStateMachine):
@@ -103,7 +124,7 @@ class RunLives(RuleBasedStateMachine):
         """Of each run that ever was."""
         self.served: Counter[Outcome] = Counter()
         self.worked = 0
-        """Steps that somebody worked on, to whatever end."""
+        """Steps that ended, in all runs together."""
 
     def teardown(self) -> None:
         self.client.close()
@@ -316,11 +337,6 @@ class RunLives(RuleBasedStateMachine):
         work = StepWork(0.25, 0.125, 3) if state.ended else None
         return StepRecord(name, state, fragment.encode(), work)
 
-    def _worked_on(self, run: Run, name: str) -> None:
-        """A step is worked on once, however often it is told that it has ended."""
-        before = run.steps.get(name, (StepState.PENDING, b""))[0]
-        self.worked += not before.ended
-
     @rule(lease=leases, name=steps, state=st.sampled_from([*StepState][1:4]))
     def commit(self, lease: Lease, name: str, state: StepState) -> None:
         record = self._record(lease, name, state)
@@ -331,9 +347,12 @@ class RunLives(RuleBasedStateMachine):
             with pytest.raises(LeaseLost):
                 self.do(call)
             return
+        if run.has_ended(name):
+            with pytest.raises(StepsReported):
+                self.do(call)
+            return
         self.do(call)
-        if state.ended:
-            self._worked_on(run, name)
+        self.worked += state.ended
         run.steps[name] = (state, record.fragment)
 
     @rule(lease=leases, name=steps, status=st.sampled_from([Status.COMPLETED, Status.FAILED]))
@@ -342,8 +361,12 @@ class RunLives(RuleBasedStateMachine):
         call = self.queue.finish(lease, [record], status, "why")
         run = self.runs.get(lease.job.key)
         if run and run.holds(lease):
+            if run.has_ended(name):
+                with pytest.raises(StepsReported):
+                    self.do(call)
+                return
             self.do(call)
-            self._worked_on(run, name)
+            self.worked += 1
             run.steps[name] = (record.state, record.fragment)
             run.end(status, self.now)
             self._drop((lease.job.partition, lease.job.entry))
@@ -399,12 +422,23 @@ class RunLives(RuleBasedStateMachine):
         if run and run.run == ticket.run and run.entry == old[1]:
             run.entry = entry
 
-    # What is always true.
+    # What is always true. One invariant, as a failure prints each invariant after each step.
 
     @invariant()
+    def the_store_is_as_the_model_says(self) -> None:
+        self.the_records_are_as_the_model_says()
+        self.the_statistics_equal_the_records()
+        self.the_bound_holds()
+        self.what_is_delivered_is_as_the_model_says()
+        self.every_run_that_is_not_done_has_its_job()
+        self.nothing_lives_for_ever_but_what_must()
+
     def the_records_are_as_the_model_says(self) -> None:
-        for key in KEYS:
-            record = spread(self.client.hgetall(self.backend.keys_of(key).record(key)))
+        with self.client.pipeline(transaction=False) as batch:
+            for key in KEYS:
+                batch.hgetall(self.backend.keys_of(key).record(key))
+            records = map(spread, batch.execute())
+        for key, record in zip(KEYS, records, strict=True):
             run = self.runs.get(key)
             assert bool(record) == (run is not None), key
             if run is None:
@@ -420,7 +454,6 @@ class RunLives(RuleBasedStateMachine):
             names = ("status", "revision", "attempt", "tries", "digest", "run")
             assert tuple(fields[name].decode() for name in names) == tuple(map(str, expected))
 
-    @invariant()
     def the_statistics_equal_the_records(self) -> None:
         stats = self.loop.run(self.store.stats(""))
         assert stats.counts == Counter(run.status for run in self.runs.values())
@@ -429,16 +462,15 @@ class RunLives(RuleBasedStateMachine):
         assert {summary.key: summary.status for summary in listed} == {
             key: run.status for key, run in self.runs.items()
         }
+        self.every_start_and_every_step_is_counted_once(stats.ledger)
 
-    @invariant()
-    def every_start_and_every_step_is_counted_once(self) -> None:
+    def every_start_and_every_step_is_counted_once(self, ledger: Ledger | None) -> None:
         lines: dict[str, bytes] = {}
         for partition in range(PARTITIONS):
             found = self.client.hgetall(f"headstart:{{{partition}}}:unsettled")
             lines |= {name.decode(): line for name, line in found.items()}
         live = {member(key) for key, run in self.runs.items() if not run.status.ended}
         assert live <= set(lines) <= {member(key) for key in self.runs}
-        ledger = self.loop.run(self.store.stats("")).ledger
         if ledger is None:
             assert not self.served
             return
@@ -453,11 +485,9 @@ class RunLives(RuleBasedStateMachine):
         assert sum(work.cpu for work in ledger.fates.values()) == 0.125 * steps
         assert sum(work.llm_tokens for work in ledger.fates.values()) == 3 * steps
 
-    @invariant()
     def the_bound_holds(self) -> None:
         check_bounds(self.runs)
 
-    @invariant()
     def what_is_delivered_is_as_the_model_says(self) -> None:
         for partition in range(PARTITIONS):
             jobs = fixed_keys(partition)[0]
@@ -466,7 +496,6 @@ class RunLives(RuleBasedStateMachine):
                 (partition, p["message_id"].decode()): p["consumer"].decode() for p in pending
             } == {place: owner for place, owner in self.owner.items() if place[0] == partition}
 
-    @invariant()
     def every_run_that_is_not_done_has_its_job(self) -> None:
         """Or nobody would ever work on it."""
         for partition in range(PARTITIONS):
@@ -496,12 +525,14 @@ class RunLives(RuleBasedStateMachine):
                     assert run.entry in entries
                     assert (partition, run.entry) in kept
 
-    @invariant()
     def nothing_lives_for_ever_but_what_must(self) -> None:
         fixed = {name for partition in range(PARTITIONS) for name in fixed_keys(partition)}
         names = [name.decode() for name in self.client.scan_iter(count=1000)]
-        for key in names:
-            ttl = self.client.pttl(key)
+        with self.client.pipeline(transaction=False) as batch:
+            for key in names:
+                batch.pttl(key)
+            ttls = batch.execute()
+        for key, ttl in zip(names, ttls, strict=True):
             if key in fixed:
                 assert ttl == -1
             else:
@@ -514,15 +545,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         yield opened
 
 
-def test_random_lives_of_runs_go_as_the_model_says(server: Deployment) -> None:
+def test_random_lives_of_runs_go_as_the_model_says(
+    server: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_SHRINKING_SECONDS", SHRINKING)
     with asyncio.Runner() as loop:
         stack = AsyncExitStack()
-
         backend = loop.run(stack.enter_async_context(Backend.open(server, PARTITIONS)))
+
+        def live(how: settings) -> None:
+            run_state_machine_as_test(lambda: RunLives(server, backend, loop), settings=how)
+
         try:
-            run_state_machine_as_test(
-                lambda: RunLives(server, backend, loop),
-                settings=SETTINGS,
-            )
+            failure = None
+            try:
+                live(SETTINGS)
+            except Exception as error:  # noqa: BLE001  # raised below, unless a shorter one is
+                failure = error
+            if failure is not None:
+                for steps in (5, 10, 20, SETTINGS.stateful_step_count):
+                    live(shorter(steps))
+                raise failure
         finally:
             loop.run(stack.aclose())

@@ -50,6 +50,16 @@ _LIKELY: dict[str, list[Any]] = {
     "seconds": [0, 1, 600, 601, 604800, 2**63 - 1, -(2**63), 315576000001],
     "nanos": [0, 1, 999_999_999, 1_000_000_000, -1, -(2**31)],
     "fields": ["value", "directory"],
+    "inputs_json": [
+        "",
+        '{"value":9007199254740993}',
+        '{"value":1e400}',
+        '{"value":1,"value":2}',
+        '{"value":-0.0,"more":[1.0,NaN]}',
+        r'{"value":3,"more":"\ud83c\udf0a\ud800"}',
+        '{"value":1,"more":' + "[" * 150 + "]" * 150 + "}",
+        '{"value":' + "9" * 700 + "}",
+    ],
 }
 
 
@@ -149,6 +159,9 @@ def seeds() -> list[Call]:
     start.custom.pipeline = "noop"
     start.custom.inputs.update({"value": 3, "more": [1, None, {"deep": "er"}]})
     start.ttl.seconds = 60
+    exact = pb.StartPrecomputeRequest(key="k3")
+    exact.custom.pipeline = "noop"
+    exact.custom.inputs_json = '{"value":9007199254740993,"more":[1.5e3,null,{"d\\u00e9ep":"er"}]}'
     game = pb.StartPrecomputeRequest(key="k2")
     game.bridging.CopyFrom(
         pb.BridgingSpec(anchor="ocean", target="forest", recipient_type=1, clue_count=3)
@@ -158,6 +171,7 @@ def seeds() -> list[Call]:
     token = page_token(RunKey("default", "k1"))
     messages: list[tuple[str, Message]] = [
         ("StartPrecompute", start),
+        ("StartPrecompute", exact),
         ("StartPrecompute", game),
         ("GetResults", get),
         ("WatchResults", pb.WatchResultsRequest(key="k1")),

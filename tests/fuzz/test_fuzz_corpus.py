@@ -17,7 +17,7 @@ from headstart_service.cli import main
 from headstart_service.providers.vocabulary import VocabularyDamaged, open_vocabulary
 from headstart_service.settings import variable
 from tests.fuzz import budget
-from tests.fuzz.test_fuzz_vocabulary import whole
+from tests.fuzz.test_fuzz_vocabulary import MODEL, whole
 from tests.fuzz.victim import Victim
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -82,7 +82,7 @@ def test_vocabularies(whole: Path, tmp_path: Path, case: Path):  # its fixture
             manifest |= {"embeddings_sha256": digest, "embeddings_bytes": len(data)}
         (directory / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(VocabularyDamaged):
-        open_vocabulary(directory, "m", thorough=True)
+        open_vocabulary(directory, MODEL, thorough=True)
     budget.count("corpus")
 
 

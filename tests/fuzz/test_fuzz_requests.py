@@ -68,7 +68,17 @@ def _many_inputs(number: int) -> bytes:
     return request.SerializeToString()
 
 
+def _text(inputs: str) -> Call:
+    spec = pb.CustomSpec(pipeline="noop", inputs_json=inputs)
+    request = pb.StartPrecomputeRequest(key="huge", custom=spec)
+    return "StartPrecompute", request.SerializeToString()
+
+
 HUGE: dict[str, Call] = {
+    "deep text": _text('{"value":' + "[" * 1_000_000),
+    "closed deep text": _text('{"value":' + "[" * 500_000 + "]" * 500_000 + "}"),
+    "digits": _text('{"value":' + "9" * 1_000_000 + "}"),
+    "a name many times": _text("{" + ",".join(['"value":1'] * 100_000) + "}"),
     "wrong statuses": (
         "ListPrecomputes",
         pb.ListPrecomputesRequest(statuses=[99] * 2_000_000).SerializeToString(),

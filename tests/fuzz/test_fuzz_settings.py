@@ -64,7 +64,7 @@ def _or_one_message(beginning: str) -> Iterator[None]:
 def test_any_value_gives_settings_or_one_message(capsys: pytest.CaptureFixture[str]):
     dice = budget.dice("settings")
     names = list(Settings.model_fields)
-    for number in range(budget.cases(2_000, 12_000)):
+    for number in range(budget.cases(800, 12_000)):
         name = names[number % len(names)]
         value = _value(dice)
         with pytest.MonkeyPatch.context() as patch:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from headstart_service.providers.building import build
+from headstart_service.providers.model_files import ModelIdentity
 from headstart_service.providers.vocabulary import VocabularyUnusable, is_current, open_vocabulary
 from tests.fuzz import budget
 from tests.fuzz.wire import mutated
 
+MODEL = ModelIdentity("m", "0" * 64)
 _WORDS = [f"word{number}" for number in range(40)]
 _DIMENSION = 8
 _VALUES: list[Any] = [
@@ -123,16 +125,16 @@ def _encode(texts: Any) -> Any:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("vocabulary")
-    build(directory, _WORDS, _encode, "m", "test")
+    build(directory, _WORDS, _encode, MODEL, "test")
     return directory
 
 
 def _opens_or_is_unusable(directory: Path, *, thorough: bool) -> None:
     """Read all of it: what lies beyond the file would end this process."""
     try:
-        opened = open_vocabulary(directory, "m", thorough=thorough)
+        opened = open_vocabulary(directory, MODEL, thorough=thorough)
     except VocabularyUnusable:
-        is_current(directory, "m")  # asked without numpy, so of the array it cannot tell
+        is_current(directory, MODEL)  # asked without numpy, so of the array it cannot tell
         return
     assert opened.matrix.shape == (len(opened.words), opened.manifest.dimension)
     assert opened.matrix.nbytes <= opened.manifest.embeddings_bytes
@@ -165,5 +167,5 @@ def test_any_array_header_is_told_as_such(whole: Path, tmp_path: Path, header: b
     _rewrite(path, b"\x93NUMPY\x01\x00" + size + header + data[128:])
     _manifest(directory, embeddings_bytes=path.stat().st_size)
     with pytest.raises(VocabularyUnusable):
-        open_vocabulary(directory, "m")
+        open_vocabulary(directory, MODEL)
     budget.count("vocabularies")

@@ -153,8 +153,8 @@ class Victim:
         self.run(self._is_well())
 
     async def _is_well(self) -> None:
-        assert self.server.alive, self.server.output[-5000:]
-        assert self.worker.alive, self.worker.output[-5000:]
+        assert self.server.alive, self.server.tail
+        assert self.worker.alive, self.worker.tail
         self._calls += 1
         key = f"normal-{self._calls}"
         async with stub(self.address) as service:

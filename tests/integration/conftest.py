@@ -70,7 +70,7 @@ def _address(process: Process) -> str:
     """The address, once it serves: `processes.address_of` for a fixture that has no event loop."""
     deadline = time.monotonic() + 60
     while "Headstart serves on" not in process.output:
-        assert time.monotonic() < deadline, process.output
+        assert time.monotonic() < deadline, process.tail
         time.sleep(0.05)
     return process.output.split("gRPC on ")[1].split(",")[0]
 

@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headstart import EagerPrecompute, PermissionDenied, PrecomputeClient, Unauthenticated
+from tests.support.commands import run_here
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import ROOT, Process, api, run_headstart, worker
 from tests.support.reflection import services
@@ -84,24 +85,24 @@ async def test_a_made_token_lets_commands_and_the_facade_in_through_the_environm
         assert facade.get_stats()["total_cached"] == 0
         assert await facade.get_precomputed_results("no-such-key") is None
         facade.close()
-    assert (await run("token", "a b"))[0] == 2
-    assert (await run("token", "ok", "--verbs", "all"))[0] == 2
+    assert run_here("token", "a b")[0] == 2
+    assert run_here("token", "ok", "--verbs", "all")[0] == 2
 
 
-async def test_a_wrong_token_file_stops_the_start_with_one_message(tmp_path: Path):
+def test_a_wrong_token_file_stops_the_start_with_one_message(tmp_path: Path):
     path = tmp_path / "tokens"
     path.write_text("# tokens\nshop hst_s3cret * read\n")
     wanted = f"headstart: HEADSTART_TOKENS: {path} line 2: the digest must be"
     for command in ("serve", "check-config"):
-        code, said = await run(command, HEADSTART_TOKENS=str(path))
+        code, said = run_here(command, HEADSTART_TOKENS=str(path))
         assert code == 2
         assert said.startswith(wanted)
         assert said.count("\n") == 1
-        code, said = await run(command, HEADSTART_TOKENS="hst_s3cret")
+        code, said = run_here(command, HEADSTART_TOKENS="hst_s3cret")
         assert code == 2
         assert "must be the file of tokens, not a token" in said
         assert "s3cret" not in said
-    code, said = await run("check-config", HEADSTART_TOKENS=str(tmp_path / "none"))
+    code, said = run_here("check-config", HEADSTART_TOKENS=str(tmp_path / "none"))
     assert (code, "cannot read" in said) == (2, True)
 
 

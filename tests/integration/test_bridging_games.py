@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from sentence_transformers import SentenceTransformer
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.pipelines.bridging.morphology import is_variant
+from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
 from headstart_service.settings import Settings
-from tests.support.processes import Service, serving, stub
+from tests.integration.conftest import _address
+from tests.support.processes import Service, run_headstart, stub
 from tests.support.requests import haiku_game, human_game, results
 
 PAIRS = [
@@ -34,7 +37,7 @@ def key() -> str:
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     settings = Settings()
-    return open_vocabulary(settings.vocabulary, settings.model)
+    return open_vocabulary(settings.vocabulary, identify(settings.model))
 
 
 async def played(service: Service, request: pb.StartPrecomputeRequest) -> pb.GetResultsResponse:
@@ -100,10 +103,26 @@ async def test_null_samples_follow_the_distribution_of_an_independent_sampler(
     assert stats.ks_2samp(answer.bridging.null_samples, samples).pvalue > 0.001
 
 
-async def test_another_server_and_worker_gives_the_same_values(games: Service, tmp_path: Path):
-    ours = await all_played(games)
-    async with serving(HEADSTART_DATA_DIR=str(tmp_path)) as (_, address), stub(address) as other:
-        theirs = await all_played(other)
+@pytest.fixture(scope="module")
+def keyless_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server and a worker without a key for the language model."""
+    ports = {"HEADSTART_GRPC_PORT": "0", "HEADSTART_HTTP_PORT": "0"}
+    data = str(tmp_path_factory.mktemp("keyless"))
+    process = run_headstart("serve", HEADSTART_DATA_DIR=data, **ports)
+    try:
+        yield _address(process)
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+async def keyless(keyless_address: str) -> AsyncIterator[Service]:
+    async with stub(keyless_address) as service:
+        yield service
+
+
+async def test_another_server_and_worker_gives_the_same_values(games: Service, keyless: Service):
+    ours, theirs = await all_played(games), await all_played(keyless)
     for one, two in zip(ours, theirs, strict=True):
         assert list(one.bridging.null_samples) == list(two.bridging.null_samples)
         assert list(one.bridging.lexical_bridge) == list(two.bridging.lexical_bridge)
@@ -164,9 +183,8 @@ async def test_a_watch_shows_every_step_and_ends_with_the_run(games: Service):
     assert states == sorted(states)
 
 
-async def test_without_a_key_haiku_fails_honestly_and_the_rest_is_there(tmp_path: Path):
-    async with serving(HEADSTART_DATA_DIR=str(tmp_path)) as (_, address), stub(address) as service:
-        answer = await played(service, haiku_game("g"))
+async def test_without_a_key_haiku_fails_honestly_and_the_rest_is_there(keyless: Service):
+    answer = await played(keyless, haiku_game(key()))
     assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
     assert answer.steps["haiku_bridge"].state == pb.STEP_STATE_FAILED
     assert "ANTHROPIC_API_KEY" in answer.steps["haiku_bridge"].error

@@ -21,6 +21,7 @@ from headstart_service.pipelines.bridging.scan import VocabularyScan
 from headstart_service.providers.anthropic import HaikuModel
 from headstart_service.providers.embeddings import SentenceEmbedder
 from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.model_files import identify
 from headstart_service.providers.remembering import RememberingEmbedder
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
 from headstart_service.settings import load_settings
@@ -40,7 +41,7 @@ PATIENT = 30.0
 def vocabulary() -> Vocabulary:
     """The one that the server's worker has."""
     settings = load_settings({})
-    return open_vocabulary(settings.vocabulary, settings.model)
+    return open_vocabulary(settings.vocabulary, identify(settings.model))
 
 
 @pytest.fixture

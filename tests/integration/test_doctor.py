@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from headstart_service.providers.building import build
+from headstart_service.providers.model_files import identify
+from headstart_service.providers.vocabulary import Manifest
 from tests.integration.conftest import _address
 from tests.support.certificates import Certificate, authority, signed
 from tests.support.commands import run
@@ -244,11 +248,42 @@ def test_what_a_machine_lacks_is_named(tmp_path: Path):
     ]
     assert found["data"][0][0] == "WARN"
     assert found["store"][0][0] == "SKIP"
+    assert found["model"][0][0] == "WARN"
+    assert "the files of '/no/such/model' are not on this machine" in found["model"][0][1]
     assert found["vocabulary"][0][0] == "FAIL"
     assert "is not JSON" in found["vocabulary"][0][1]
     assert found["Anthropic"][0][0] == "WARN"
     assert found["ports"][0][0] == "FAIL"
     assert "in use" in found["ports"][0][1]
+
+
+def test_a_vocabulary_is_compared_with_the_files_of_the_model(tmp_path: Path):
+    model, vocabulary = tmp_path / "model", tmp_path / "vocabulary"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    identity = identify(str(model))
+    words = [f"word{number}" for number in range(12)]
+    build(vocabulary, words, lambda texts: np.ones((len(texts), 4), np.float32), identity, "test")
+
+    def seen() -> tuple[tuple[str, str], tuple[str, str]]:
+        _, found = doctor(
+            *("--local-only",),
+            HEADSTART_DATA_DIR=str(tmp_path / "data"),
+            HEADSTART_MODEL=str(model),
+            HEADSTART_VOCABULARY=str(vocabulary),
+        )
+        return found["model"][0], found["vocabulary"][0]
+
+    digest = f"sha256 {identity.sha256[:12]}"
+    words_digest = f"sha256 {Manifest.read(vocabulary).words_sha256[:12]}"
+    made = f"12 words, {words_digest}, by {model}, {digest}, as the manifest says"
+    assert seen() == (("OK", f"{model}, {digest}; --load tries it"), ("OK", made))
+    (model / "model.safetensors").write_bytes(b"others")
+    replaced = f"sha256 {identify(str(model)).sha256[:12]}"
+    (_, loaded), (verdict, why) = seen()
+    assert replaced in loaded
+    assert verdict == "FAIL"
+    assert f"of other files of the model {model}: of {digest}, not {replaced[7:]}" in why
 
 
 def test_a_secret_is_shown_by_no_check(tmp_path: Path):

@@ -466,6 +466,22 @@ def _json(number: float) -> dict[str, Any]:
     return {"json": {"number_value": number}}
 
 
+ODD_GAME = (
+    '{"anchor": 9007199254740993, "target": null, "clue_count": %s, "recipient_type": ["human"]}'
+)
+ODD_GAME %= 10**30
+ODDER_GAME = '{"anchor": [1], "target": {}, "clue_count": true, "null_sample_count": -1%s}' % (
+    "0" * 50
+)
+BAD_TEXTS = (
+    "[]",
+    "{",
+    '{"value": NaN}',
+    '{"value": 1e400}',
+    '{"a": 1, "a": 2}',
+    r'{"a": "\ud800"}',
+)
+
 MISTAKES: dict[str, list[Any]] = {
     "StartPrecompute": [
         pb.StartPrecomputeRequest(),
@@ -482,6 +498,11 @@ MISTAKES: dict[str, list[Any]] = {
         _start_game(anchor="y" * 1025, target="a\tb"),
         _start_game(clue_count=0, null_sample_count=10_001),
         _start_game(clue_count=51, recipient_type=7),
+        _start(custom={"pipeline": "bridging", "inputs_json": ODD_GAME}),
+        _start(custom={"pipeline": "bridging", "inputs_json": ODDER_GAME}),
+        *(_start(custom={"pipeline": "noop", "inputs_json": text}) for text in BAD_TEXTS),
+        _start(custom={"pipeline": "noop", "inputs_json": "{}", "inputs": {}}),
+        _start_with(anchor=2**53 + 1, more=[{"a": -1e300}]),
         _start_with(),
         _start_with(anchor=3, target="a", recipient_type="dog", clue_count=2.5, more=True),
         _start_with(anchor="a", target="b", recipient_type="human", clue_count="2"),
@@ -523,6 +544,7 @@ MISTAKES: dict[str, list[Any]] = {
         _report(step="x", bridging={"haiku_clues": ["a"]}),
         _report(artifact={}),
         _report(artifact=_json(math.inf)),
+        _report(artifact=_json(2.0**53) | {"large_integers": {0: "9007199254740994"}}),
         _report(artifact={"tensor": {"shape": [2, 2], "values": [1, 2, 3]}}),
         _report(artifact={"tensor": {"shape": [-1], "values": []}}),
         _report(key="game", step="null_samples", artifact=_json(1)),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -16,9 +16,20 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from headstart.v1 import precompute_pb2 as pb
-from tests.integration.conftest import GameServer
+from tests.integration.conftest import GameServer, _address
 from tests.support.pipelines import REFERENCES, began
-from tests.support.processes import ROOT, Service, api, headstart, health, serving, stub, worker
+from tests.support.processes import (
+    ROOT,
+    SHORT_DRAIN,
+    Service,
+    api,
+    headstart,
+    health,
+    run_headstart,
+    serving,
+    stub,
+    worker,
+)
 from tests.support.requests import human_game, noop, probe, results
 from tests.support.valkey import Valkey, free_port
 from tests.support.waiting import wait_until
@@ -34,6 +45,25 @@ async def light(valkey: Valkey) -> AsyncIterator[Service]:
         _, address = await stack.enter_async_context(api(valkey.url, **LIGHT))
         await stack.enter_async_context(worker(valkey.url, **LIGHT))
         yield await stack.enter_async_context(stub(address))
+
+
+@pytest.fixture(scope="module")
+def shared_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server and a worker with the test pipelines, for all tests that can share them."""
+    ports = {"HEADSTART_GRPC_PORT": "0", "HEADSTART_HTTP_PORT": "0", **SHORT_DRAIN}
+    data = str(tmp_path_factory.mktemp("shared"))
+    process = run_headstart("serve", HEADSTART_DATA_DIR=data, **LIGHT, **ports)
+    try:
+        yield _address(process)
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+async def shared(shared_address: str) -> AsyncIterator[Service]:
+    """Cheaper than `light`; but a test must have a key of its own, and count nothing."""
+    async with stub(shared_address) as service:
+        yield service
 
 
 async def test_fifty_starts_through_three_replicas_run_the_pipeline_once(
@@ -57,19 +87,19 @@ async def test_fifty_starts_through_three_replicas_run_the_pipeline_once(
 
 
 async def test_other_inputs_replace_the_run_and_its_late_writes_change_nothing(
-    light: Service, tmp_path: Path
+    shared: Service, tmp_path: Path
 ):
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     new.mkdir()
-    await light.StartPrecompute(probe("k", old, 1))
+    await shared.StartPrecompute(probe("replaced", old, 1))
     await wait_until(lambda: len(began(old)) == 2)
-    answer = await light.StartPrecompute(probe("k", new, 2))
+    answer = await shared.StartPrecompute(probe("replaced", new, 2))
     assert answer.outcome == pb.START_OUTCOME_REPLACED
     assert answer.revision == 2
     (old / "go").touch()
     (new / "go").touch()
-    end = await light.GetResults(results("k", 20))
+    end = await shared.GetResults(results("replaced", 20))
     assert end.revision == 2
     assert end.custom.artifacts["gated"].json.number_value == 30
 
@@ -89,23 +119,23 @@ async def test_a_replaced_run_keeps_the_steps_whose_inputs_did_not_change(games:
     assert after.steps["null_samples"] != before.steps["null_samples"]
 
 
-async def test_what_exists_is_joined_reused_or_restarted(light: Service):
-    assert (await light.StartPrecompute(noop("k"))).outcome == pb.START_OUTCOME_STARTED
-    await light.GetResults(results("k", 10))
-    again = await light.StartPrecompute(noop("k"))
+async def test_what_exists_is_joined_reused_or_restarted(shared: Service):
+    assert (await shared.StartPrecompute(noop("exists"))).outcome == pb.START_OUTCOME_STARTED
+    await shared.GetResults(results("exists", 10))
+    again = await shared.StartPrecompute(noop("exists"))
     assert again.outcome == pb.START_OUTCOME_REUSED
     assert again.status == pb.PRECOMPUTE_STATUS_COMPLETED
-    anew = noop("k")
+    anew = noop("exists")
     anew.restart = True
-    started = await light.StartPrecompute(anew)
+    started = await shared.StartPrecompute(anew)
     assert started.outcome == pb.START_OUTCOME_STARTED
     assert started.revision == 2
 
 
-async def test_a_start_is_seen_at_once_through_the_replica_that_made_it(light: Service):
+async def test_a_start_is_seen_at_once_through_the_replica_that_made_it(shared: Service):
     for value in range(20):
-        started = await light.StartPrecompute(noop("k", value))
-        answer = await light.GetResults(results("k", 10))
+        started = await shared.StartPrecompute(noop("seen", value))
+        answer = await shared.GetResults(results("seen", 10))
         assert answer.revision == started.revision
         assert answer.custom.artifacts["nothing"].json.number_value == value
 
@@ -226,22 +256,22 @@ async def test_bad_bridging_inputs_are_named_field_by_field(games: Service):
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_an_unknown_required_step_is_refused(light: Service):
-    await light.StartPrecompute(noop("k"))
+async def test_an_unknown_required_step_is_refused(shared: Service):
+    await shared.StartPrecompute(noop("required"))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await light.GetResults(results("k", 1, "nothing", "no_such_step"))
+        await shared.GetResults(results("required", 1, "nothing", "no_such_step"))
     assert violations(refused.value) == ["required_steps[1]"]
 
 
-async def test_a_cancelled_run_stops_and_says_so(light: Service, tmp_path: Path):
-    await light.StartPrecompute(probe("k", tmp_path))
-    await light.GetResults(results("k", 10, "first"))
-    done = await light.CancelPrecompute(pb.CancelPrecomputeRequest(key="k"))
+async def test_a_cancelled_run_stops_and_says_so(shared: Service, tmp_path: Path):
+    await shared.StartPrecompute(probe("cancelled", tmp_path))
+    await shared.GetResults(results("cancelled", 10, "first"))
+    done = await shared.CancelPrecompute(pb.CancelPrecomputeRequest(key="cancelled"))
     assert done.cancelled
-    answer = await light.GetResults(results("k"))
+    answer = await shared.GetResults(results("cancelled"))
     assert answer.status == pb.PRECOMPUTE_STATUS_CANCELLED
     assert answer.custom.artifacts["first"].json.number_value == 1
-    again = await light.CancelPrecompute(pb.CancelPrecomputeRequest(key="k"))
+    again = await shared.CancelPrecompute(pb.CancelPrecomputeRequest(key="cancelled"))
     assert not again.cancelled
 
 

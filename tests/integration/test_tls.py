@@ -18,6 +18,7 @@ import pytest
 
 from headstart import EagerPrecompute, PrecomputeClient, ServiceUnavailable, Tls
 from tests.support.certificates import Certificate, authority, signed
+from tests.support.commands import run_here
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Process, api, headstart, run_headstart
 from tests.support.valkey import Valkey
@@ -206,7 +207,7 @@ async def test_the_commands_and_the_facade_find_their_files_in_the_environment(
         ({"HEADSTART_TLS_CLIENT_CA": "{key}"}, "HEADSTART_TLS_CLIENT_CA: {key} holds no"),
     ],
 )
-async def test_files_that_do_not_fit_stop_the_start_with_one_message(
+def test_files_that_do_not_fit_stop_the_start_with_one_message(
     ours: Authority, change: dict[str, str], told: str
 ):
     server = ours.signs("server")
@@ -214,7 +215,7 @@ async def test_files_that_do_not_fit_stop_the_start_with_one_message(
     files = {"HEADSTART_TLS_CERT": str(server.cert), "HEADSTART_TLS_KEY": str(server.key)}
     settings = files | {name: value.format(**names) for name, value in change.items()}
     for command in ("serve", "check-config"):
-        code, said = await run(command, **settings)
+        code, said = run_here(command, **settings)
         assert code == 2
         assert said.startswith("headstart: HEADSTART_TLS_")
         assert told.format(**names) in said
@@ -225,13 +226,13 @@ async def test_files_that_do_not_fit_stop_the_start_with_one_message(
 async def test_without_tls_nothing_listens_off_this_machine_unless_it_is_said(valkey: Valkey):
     open_to_all = {"HEADSTART_HOST": "0.0.0.0", "HEADSTART_REDIS_URL": valkey.url}
     for command in (["serve", "--no-worker"], ["check-config"]):
-        code, said = await run(*command, **open_to_all, **LIGHT)
+        code, said = run_here(*command, **open_to_all, **LIGHT)
         assert code == 2
         assert said.startswith("headstart: HEADSTART_TLS_CERT: without TLS every call")
         assert "HEADSTART_INSECURE=true" in said
     loopback = ("127.0.0.1", "127.0.0.2", "localhost", "::1")
     for host in loopback:
-        assert (await run("check-config", HEADSTART_HOST=host))[0] == 0
+        assert run_here("check-config", HEADSTART_HOST=host)[0] == 0
     async with api(valkey.url, **LIGHT, HEADSTART_HOST="0.0.0.0", HEADSTART_INSECURE="true") as (
         process,
         _,

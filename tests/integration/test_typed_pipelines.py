@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
 
 from headstart import InvalidRequest, PrecomputeClient
-from tests.support.processes import serving
+from headstart.v1 import precompute_pb2 as pb
+from tests.support.commands import run
+from tests.support.processes import Process, serving, stub
 from tests.support.typed_pipelines import REFERENCES, Count
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -24,14 +27,26 @@ LIMIT = 100_000
 
 
 @pytest_asyncio.fixture
-async def served(valkey: Valkey) -> AsyncIterator[tuple[PrecomputeClient, str]]:
-    """A client, and the address of the live page."""
+async def served_at(valkey: Valkey) -> AsyncIterator[tuple[Process, str]]:
+    """A server and its address."""
     light = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": REFERENCES}
     limits = {"HEADSTART_MAX_ARTIFACT_BYTES": str(LIMIT), "HEADSTART_REDIS_URL": valkey.url}
-    async with serving(**light, **limits) as (process, address):
-        page = (await process.says(r"live page on http://(\S+)/"))[1]
-        async with PrecomputeClient(address) as client:
-            yield client, page
+    async with serving(**light, **limits) as found:
+        yield found
+
+
+@pytest.fixture
+def grpc_address(served_at: tuple[Process, str]) -> str:
+    return served_at[1]
+
+
+@pytest_asyncio.fixture
+async def served(served_at: tuple[Process, str]) -> AsyncIterator[tuple[PrecomputeClient, str]]:
+    """A client, and the address of the live page."""
+    process, address = served_at
+    page = (await process.says(r"live page on http://(\S+)/"))[1]
+    async with PrecomputeClient(address) as client:
+        yield client, page
 
 
 class Page(BaseHTTPRequestHandler):
@@ -116,3 +131,57 @@ async def test_inputs_are_validated_and_pipelines_tell_their_types(served) -> No
         "raw": "bytes",
         "page": "str",
     }
+
+
+async def test_whole_numbers_beyond_doubles_are_exact_from_every_caller(
+    served, grpc_address
+) -> None:
+    client, _ = served
+    one, other = 2**53, 2**53 + 1
+    assert float(one) == float(other)
+    more = [-(2**53) - 1, 2**63, 10**30, 3, 3.0, 1e300, {"deep": [None, True, "é🌊"]}]
+
+    async def by_client(key: str, number: int) -> None:
+        await client.start(key, "ids", {"id": number, "more": more})
+
+    async def by_text(key: str, number: int) -> None:
+        spec = pb.CustomSpec(pipeline="ids", inputs_json=json.dumps({"id": number, "more": more}))
+        async with stub(grpc_address) as service:
+            await service.StartPrecompute(
+                pb.StartPrecomputeRequest(key=key, custom=spec), timeout=10
+            )
+
+    async def by_command(key: str, number: int) -> None:
+        inputs = json.dumps({"id": number, "more": more})
+        words = ("start", key, "--pipeline", "ids", "--inputs", inputs, "--address", grpc_address)
+        done = await asyncio.to_thread(run, *words)
+        assert done.code == 0, done.err
+
+    for start in (by_client, by_text, by_command):
+        for revision, number in enumerate((one, other), 1):
+            await start(start.__name__, number)
+            results = await client.get_results(start.__name__, wait=20)
+            # Neither the key's own steps nor memos of the other number are taken for it.
+            assert results.revision == revision
+            assert results.artifact("written") == f"{number} {more}"
+            assert results.artifact("given") == {"id": number, "more": more}
+            kinds = [type(each) for each in results.artifact("given")["more"]]
+            assert kinds == [int, int, int, int, float, float, dict]
+        assert (
+            await client.start(start.__name__, "ids", {"id": other, "more": more})
+        ).outcome == "reused"
+
+
+async def test_a_struct_refuses_whole_numbers_that_it_cannot_tell_apart(
+    served, grpc_address
+) -> None:
+    spec = pb.CustomSpec(pipeline="ids")
+    spec.inputs.update({"id": 2**53 + 1, "more": [1, {"a.b": -1e300}, 2**53 - 1]})
+    async with stub(grpc_address) as service:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await service.StartPrecompute(
+                pb.StartPrecomputeRequest(key="k", custom=spec), timeout=10
+            )
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    for told in ("custom.inputs.id: ", "custom.inputs.more.1.a.b: ", "inputs_json"):
+        assert told in (refused.value.details() or "")

@@ -47,7 +47,7 @@ async def proxied(directory: Path, *servers: Replica) -> AsyncIterator[str]:
         async with stub(address) as service:
 
             async def both() -> bool:
-                assert process.alive, process.output
+                assert process.alive, process.tail
                 try:
                     return len({await served_by(service) for _ in range(10)}) == 2
                 except grpc.aio.AioRpcError:

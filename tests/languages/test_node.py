@@ -66,6 +66,14 @@ async def test_the_same_start_reuses_what_is_there(replicas: Replicas):
         assert said[-1]["values"] == {"nothing": 5}
 
 
+async def test_neighbours_beyond_doubles_are_two_runs(replicas: Replicas):
+    one, _ = await replicas.two()
+    for number, outcome in ((2**53, "STARTED"), (2**53 + 1, "REPLACED")):
+        inputs = f'{{"value": {number}}}'
+        _, said = await client("large", "noop", inputs, HEADSTART_ADDRESS=one.address)
+        assert said[0]["started"] == f"START_OUTCOME_{outcome}"
+
+
 async def test_wrong_input_names_the_field(replicas: Replicas):
     one, _ = await replicas.two()
     code, said = await client("wrong", "noop", '{"value": "x"}', HEADSTART_ADDRESS=one.address)

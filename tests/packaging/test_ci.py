@@ -2,8 +2,11 @@
 
 import re
 import subprocess
+import sys
 
-from tests.support.processes import ROOT
+from tests.contract.conftest import BACKENDS, TWO
+from tests.support.processes import ROOT, TAIL, Process, clean_environment
+from tests.support.waiting import wait_until
 
 RUN = ROOT / ".ci" / "run"
 
@@ -42,3 +45,25 @@ def test_every_recipe_that_the_script_calls_exists_and_every_suite_is_called() -
 
 def test_the_shell_can_read_it() -> None:
     subprocess.run(["bash", "-n", str(RUN)], check=True)
+
+
+def test_make_test_runs_the_store_on_two_deployments_and_one_target_on_all():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    bodies = {
+        name: re.search(rf"^{name}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+        for name in ("test", "test-deployments")
+    }
+    assert "DEPLOYMENTS=two $(BIN)/pytest" in bodies["test"]
+    assert "DEPLOYMENTS" not in bodies["test-deployments"]
+    assert "tests/contract" in bodies["test-deployments"]
+    assert sorted(BACKENDS[name][1] for name in TWO) == [1, 4], "one partition, and several"
+
+
+async def test_of_a_long_log_only_the_end_is_shown(capsys):
+    process = Process([sys.executable, "-c", "for i in range(99): print(i)"], clean_environment())
+    await wait_until(lambda: not process.alive)
+    process.stop()
+    head, cut, *shown = capsys.readouterr().out.splitlines()
+    assert head.endswith("said:")
+    assert cut == f"({99 - TAIL} lines before)"
+    assert shown == [str(i) for i in range(99 - TAIL, 99)]

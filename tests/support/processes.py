@@ -22,6 +22,10 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 Service: TypeAlias = "pb_grpc.PrecomputeServiceAsyncStub"
 SERVICE = "headstart.v1.PrecomputeService"
+SHORT_DRAIN = {"HEADSTART_DRAIN": "0.5"}
+"""A test that ends while a step runs waits no longer than this for the worker."""
+TAIL = 30
+"""Lines of a process's output that a failing test shows."""
 
 
 class Process:
@@ -48,6 +52,13 @@ class Process:
     @property
     def output(self) -> str:
         return Path(self._file.name).read_text(errors="replace")
+
+    @property
+    def tail(self) -> str:
+        """The end of its output, for messages."""
+        lines = self.output.splitlines()
+        cut = [f"({len(lines) - TAIL} lines before)"] if len(lines) > TAIL else []
+        return "\n".join([*cut, *lines[-TAIL:]])
 
     @property
     def alive(self) -> bool:
@@ -78,7 +89,7 @@ class Process:
 
         def match() -> re.Match[str] | None:
             found = re.search(pattern, self.output)
-            assert found or self._process.poll() is None, f"{self.name} ended:\n{self.output}"
+            assert found or self._process.poll() is None, f"{self.name} ended:\n{self.tail}"
             return found
 
         found = await wait_until(match, within)
@@ -86,14 +97,14 @@ class Process:
         return found
 
     def stop(self) -> None:
-        """End it, by force if it does not want to, and show what it said if a test failed."""
+        """End it, by force if it must be, and show the end of its output if a test failed."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
                 self.kill()
-        print(f"--- {self.name} (process {self.pid}) said:\n{self.output}")
+        print(f"--- {self.name} (process {self.pid}) said:\n{self.tail}")
         self._file.close()
 
 
@@ -123,7 +134,7 @@ async def headstart(*arguments: str, **environment: str) -> AsyncIterator[Proces
 async def serving(*flags: str, **environment: str) -> AsyncIterator[tuple[Process, str]]:
     """A `serve` process on free ports; gives it and its gRPC address once it serves."""
     ports = {"HEADSTART_GRPC_PORT": "0", "HEADSTART_HTTP_PORT": "0"}
-    async with headstart("serve", *flags, **(ports | environment)) as process:
+    async with headstart("serve", *flags, **(SHORT_DRAIN | ports | environment)) as process:
         yield process, await address_of(process)
 
 
@@ -145,7 +156,7 @@ async def api(redis_url: str, **environment: str) -> AsyncIterator[tuple[Process
 async def worker(redis_url: str, **environment: str) -> AsyncIterator[Process]:
     """A worker process that takes jobs."""
     settings = {"HEADSTART_REDIS_URL": redis_url, "HEADSTART_HTTP_PORT": "0"}
-    async with headstart("worker", **(settings | environment)) as process:
+    async with headstart("worker", **(SHORT_DRAIN | settings | environment)) as process:
         await process.says("headstart worker ready|takes jobs")
         yield process
 

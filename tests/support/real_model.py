@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from headstart_service.errors import StartupError
 from headstart_service.providers.building import build
-from headstart_service.providers.encoder import DEFAULT_MODEL, SentenceEncoder
-from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
+from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.model_files import DEFAULT_MODEL, identify
+from headstart_service.providers.vocabulary import Vocabulary, VocabularyUnusable, open_vocabulary
 from headstart_service.providers.words import default_words
+from headstart_service.settings import load_settings
 
 WORDS = 3000
 
@@ -24,12 +29,29 @@ def load_encoder() -> SentenceEncoder:
 
 @functools.cache
 def load_vocabulary() -> Vocabulary:
-    """The 3,000 most frequent words. Mapped, so the files may go at once."""
+    """The 3,000 most frequent words. Mapped, so the files may go at once.
+
+    Their rows are those of the whole vocabulary, which `make test` has built; else they are embedded.
+    """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        words = default_words(WORDS)
-        build(directory, words, load_encoder().encode, DEFAULT_MODEL, "test")
-        return open_vocabulary(directory, DEFAULT_MODEL, thorough=True)
+        words, model = default_words(WORDS), identify(DEFAULT_MODEL)
+        build(directory, words, _rows, model, "test")
+        return open_vocabulary(directory, model, thorough=True)
+
+
+def _rows(words: Sequence[str]) -> np.ndarray:
+    """The embeddings of these words."""
+    try:
+        whole = _whole_vocabulary()
+        return whole.matrix[[whole.index[word] for word in words]]
+    except (StartupError, VocabularyUnusable, KeyError):
+        return load_encoder().encode(list(words))
+
+
+@functools.cache
+def _whole_vocabulary() -> Vocabulary:
+    return open_vocabulary(load_settings({}).vocabulary, identify(DEFAULT_MODEL))
 
 
 @pytest.fixture(scope="session")

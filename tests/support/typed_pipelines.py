@@ -96,6 +96,22 @@ async def fine() -> int:
     return 1
 
 
+class Ids(BaseModel):
+    id: int
+    more: Any = None
+
+
+@step(required=True, memo=True)
+async def given(id: int, more: Any) -> Any:  # noqa: A002  # what callers call it
+    return {"id": id, "more": more}
+
+
+@step(required=True, memo=True)
+async def written(id: int, more: Any) -> str:  # noqa: A002
+    return f"{id!r} {more!r}"
+
+
+IDS = Pipeline("ids", "1", "Gives its inputs back", Ids, (given, written))
 TYPED = Pipeline("typed", "1", "Every type", Text, (words, counts, lengths, summary, raw, page))
 ODD = Pipeline(
     "odd",
@@ -104,4 +120,4 @@ ODD = Pipeline(
     Nothing,
     (raises, mistyped, too_much, far_too_much, endless, fine),
 )
-REFERENCES = "tests.support.typed_pipelines:TYPED,tests.support.typed_pipelines:ODD"
+REFERENCES = ",".join(f"tests.support.typed_pipelines:{name}" for name in ("TYPED", "ODD", "IDS"))

@@ -204,7 +204,7 @@ def test_another_pipeline_is_started_with_its_inputs(run: Any, served: Served) -
     assert not served.games.requests[0].HasField("expected_need_in")
     (request,) = served.games.requests
     assert request.custom.pipeline == "p"
-    assert request.custom.inputs["a"][0] == 1
+    assert request.custom.inputs_json == '{"a":[1]}'
     assert request.restart
 
 
@@ -215,6 +215,11 @@ def test_another_pipeline_is_started_with_its_inputs(run: Any, served: Served) -
         (["known", "ocean"], "give an anchor and a target"),
         (["known", "--pipeline", "p", "--inputs", "[1]"], "--inputs must be a JSON object"),
         (["known", "--pipeline", "p", "--inputs", "{"], "double quotes"),
+        (["known", "--pipeline", "p", "--inputs", '{"a": 1, "a": 2}'], "has 'a' twice"),
+        (
+            ["known", "--pipeline", "p", "--inputs", '{"a": 1e999}'],
+            "--inputs numbers must be within",
+        ),
         (["wrong", "a", "b"], "about wrong"),
     ],
 )
@@ -345,7 +350,7 @@ def test_inputs_are_read_from_standard_input(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('{"a": 1}'))
     assert run("start", "known", "--pipeline", "p", "--inputs", "-")[0] == 0
-    assert served.games.requests[-1].custom.inputs["a"] == 1
+    assert served.games.requests[-1].custom.inputs_json == '{"a":1}'
 
 
 def test_a_server_that_is_away_exits_with_4(capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ async def test_inputs_that_break_rules_are_named_as_the_service_names_them():
 
 
 async def test_inputs_that_are_not_json_are_refused():
-    with pytest.raises(InvalidRequest, match=r"custom\.inputs: must be JSON values"):
+    with pytest.raises(InvalidRequest, match=r"custom\.inputs\.text: must be what JSON can"):
         await run_pipeline(TEXT, {"text": object()})
 
 

@@ -325,19 +325,33 @@ Global___BridgingSpec: _TypeAlias = BridgingSpec  # noqa: Y015
 
 @_typing.final
 class CustomSpec(_message.Message):
-    """A run of any registered pipeline, by name."""
+    """A run of any registered pipeline, by name. Its inputs are what the pipeline's `input_schema`
+    describes; the default is no inputs. Violations name an input as "custom.inputs.<name>", whichever
+    field brought it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    INPUTS_JSON_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     """A name that ListPipelines shows, "bridging" too. Required."""
+    inputs_json: _builtins.str
+    """The inputs as the text of one JSON object (RFC 8259), at most 1 MiB of UTF-8. Not together with
+    `inputs`; empty means that `inputs` has them. Violations of these rules name "custom.inputs_json":
+    - A number of digits alone is an integer, kept exactly; it has at most 640 digits. -0 is 0.
+    - A number with a fraction or an exponent is the nearest double, and stays one: 1.0 and 1e0 are
+      another value than 1 where a pipeline takes both, and -0.0 keeps its sign. A number that is
+      beyond all doubles, such as 1e400, is refused, and so are NaN and Infinity.
+    - Objects and arrays nest at most 100 deep.
+    - An object has each name once, and text has no lone surrogates such as "\\ud800".
+    """
     @_builtins.property
     def inputs(self) -> _struct_pb2.Struct:
-        """Its inputs, as the pipeline's `input_schema` says; violations name them as
-        "custom.inputs.<name>". At most 1 MiB serialized. Numbers are doubles, so whole ones beyond
-        2^53 are rounded; NaN and infinity are refused. Default: no inputs.
+        """The inputs as a Struct, at most 1 MiB serialized. Its numbers are doubles. A whole number of 2^53
+        or more, or of -2^53 or less, is refused, because a double cannot tell it from its neighbours:
+        send `inputs_json` instead, also for a float such as 1e300. NaN and infinity are refused.
         """
 
     def __init__(
@@ -345,10 +359,11 @@ class CustomSpec(_message.Message):
         *,
         pipeline: _builtins.str = ...,
         inputs: _struct_pb2.Struct | None = ...,
+        inputs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "pipeline", b"pipeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "inputs_json", b"inputs_json", "pipeline", b"pipeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -915,6 +930,7 @@ class GetResultsResponse(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     BRIDGING_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
+    PENDING_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -927,6 +943,10 @@ class GetResultsResponse(_message.Message):
     """Where the run is in its life."""
     error: _builtins.str
     """Why the run failed or was cancelled; empty otherwise. For people: do not rely on its text."""
+    pending_reason: _builtins.str
+    """Why no worker takes a pending run: there is none, or none has this pipeline or this version of it.
+    The run waits for one that has. Empty otherwise. For people: do not rely on its text.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When this revision was started. All times are the store's, in UTC, to the microsecond."""
@@ -973,10 +993,11 @@ class GetResultsResponse(_message.Message):
         steps: _abc.Mapping[_builtins.str, Global___StepReport] | None = ...,
         bridging: Global___BridgingResults | None = ...,
         custom: Global___CustomResults | None = ...,
+        pending_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "expires_at", b"expires_at", "results", b"results", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_results: _TypeAlias = _typing.Literal["bridging", "custom"]  # noqa: Y015
     _WhichOneofArgType_results: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
@@ -1097,6 +1118,7 @@ class GetStatusResponse(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    PENDING_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1109,6 +1131,8 @@ class GetStatusResponse(_message.Message):
     """Where the run is in its life."""
     error: _builtins.str
     """Why the run failed or was cancelled; empty otherwise."""
+    pending_reason: _builtins.str
+    """Why no worker takes a pending run: see GetResultsResponse."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When this revision was started."""
@@ -1143,10 +1167,11 @@ class GetStatusResponse(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         error: _builtins.str = ...,
         steps: _abc.Mapping[_builtins.str, Global___StepState.ValueType] | None = ...,
+        pending_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "expires_at", b"expires_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1360,6 +1385,7 @@ class PrecomputeSummary(_message.Message):
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PENDING_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1372,6 +1398,8 @@ class PrecomputeSummary(_message.Message):
     """Where the run is in its life."""
     error: _builtins.str
     """Why the run failed or was cancelled; empty otherwise."""
+    pending_reason: _builtins.str
+    """Why no worker takes a pending run: see GetResultsResponse."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When this revision was started."""
@@ -1401,10 +1429,11 @@ class PrecomputeSummary(_message.Message):
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         error: _builtins.str = ...,
+        pending_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "expires_at", b"expires_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1544,7 +1573,7 @@ class PipelineDescription(_message.Message):
 
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of the inputs."""
+        """JSON Schema of the inputs. Its numbers are doubles: bounds of 2^53 and more are rounded."""
 
     def __init__(
         self,
@@ -1635,12 +1664,33 @@ class GetStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class UnservedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOTAL_CACHED_FIELD_NUMBER: _builtins.int
     ACTIVE_TASKS_FIELD_NUMBER: _builtins.int
     STATUS_COUNTS_FIELD_NUMBER: _builtins.int
     QUEUED_JOBS_FIELD_NUMBER: _builtins.int
     MAX_CACHED_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
+    UNSERVED_FIELD_NUMBER: _builtins.int
     total_cached: _builtins.int
     """Everything kept: queued, running and ended."""
     active_tasks: _builtins.int
@@ -1663,6 +1713,12 @@ class GetStatsResponse(_message.Message):
         came when a thousand others had begun in its part of the store.
         """
 
+    @_builtins.property
+    def unserved(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Pending runs in all namespaces that workers have met and cannot compute, by pipeline: they wait for a
+        worker that has it, in the version that they were started with.
+        """
+
     def __init__(
         self,
         *,
@@ -1672,10 +1728,11 @@ class GetStatsResponse(_message.Message):
         queued_jobs: _builtins.int = ...,
         max_cached: _builtins.int = ...,
         ledger: Global___Ledger | None = ...,
+        unserved: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,10 +12,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from headstart._inputs import InputsError, inputs_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import (
     DEFAULT_NAMESPACE,
+    Lack,
     Outcome,
     RunKey,
     RunSummary,
@@ -36,7 +38,6 @@ MAX_TTL: Final = 7 * 24 * 3600.0
 MAX_WAIT: Final = 600.0
 MAX_NEED: Final = 7 * 24 * 3600.0
 MAX_PAGE: Final = 1000
-MAX_INPUTS_BYTES: Final = 1 << 20
 DEFAULT_PAGE: Final = 100
 MAX_REPEATED: Final = 1000
 """Of a request's list: 4 MB of them would hold up everybody else for seconds."""
@@ -54,6 +55,11 @@ _OUTCOME: Final = {
     Outcome.JOINED: pb.START_OUTCOME_JOINED,
     Outcome.REUSED: pb.START_OUTCOME_REUSED,
     Outcome.REPLACED: pb.START_OUTCOME_REPLACED,
+}
+_LACKS: Final = {
+    Lack.WORKER: "no worker is running",
+    Lack.PIPELINE: "no worker has the pipeline {pipeline}",
+    Lack.VERSION: "no worker has this version of the pipeline {pipeline}",
 }
 _RECIPIENT: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: "haiku"}
 _WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
@@ -123,19 +129,11 @@ def bridging_inputs(spec: pb.BridgingSpec) -> dict[str, Any]:
 
 
 def custom_inputs(spec: pb.CustomSpec) -> dict[str, Any]:
-    """Any pipeline's inputs as plain values.
-
-    Raises InvalidRequest for what JSON cannot say, and for more than a record should hold.
-    """
-    size = spec.inputs.ByteSize()
-    if size > MAX_INPUTS_BYTES:
-        rule = f"must be at most {MAX_INPUTS_BYTES} bytes, is {size}"
-        raise InvalidRequest([Violation("custom.inputs", rule)])
+    """Return any pipeline's inputs as plain values. Raises InvalidRequest."""
     try:
-        return json_format.MessageToDict(spec.inputs)
-    except (ValueError, json_format.Error) as error:
-        rule = "must not hold NaN or infinity: JSON has neither"
-        raise InvalidRequest([Violation("custom.inputs", rule)]) from error
+        return inputs_of(spec)
+    except InputsError as error:
+        raise InvalidRequest([Violation(*rule) for rule in error.rules]) from error
 
 
 def outcome(value: Outcome) -> pb.StartOutcome.ValueType:
@@ -211,6 +209,8 @@ def fill_summary(message: Any, summary: RunSummary) -> None:
     message.revision = summary.revision
     message.status = _STATUS[summary.status]
     message.error = summary.error
+    if summary.lacks is not None:
+        message.pending_reason = _LACKS[summary.lacks].format(pipeline=summary.pipeline)
     _fill_time(message.created_at, summary.created_us)
     _fill_time(message.expires_at, summary.expires_us)
     if summary.started_us:

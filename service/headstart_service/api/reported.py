@@ -12,6 +12,7 @@ from typing import Final
 
 from google.protobuf import json_format
 
+from headstart._artifacts import has_wrong_integers
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import RunSummary, StepRecord, StepState
@@ -22,6 +23,7 @@ from ..errors import InvalidRequest, Violation
 
 MAX_RESULT_BYTES: Final = 1 << 20
 """More than any bridging step gives, and what the inputs of a run may have."""
+_INTEGERS: Final = "must be the digits of the integers that `json` has at these places"
 _BRIDGING: Final = "bridging"
 _FIELDS: Final[Mapping[str, Sequence[str]]] = {
     "embed_endpoints": ("anchor_embedding", "target_embedding", "embedding_model"),
@@ -100,6 +102,8 @@ def _artifact_violations(artifact: pb.Artifact) -> list[Violation]:
                 json_format.MessageToDict(artifact.json)
             except (ValueError, json_format.Error):
                 return [Violation("artifact.json", "must be JSON: no NaN, no infinity")]
+            if artifact.large_integers and has_wrong_integers(artifact):
+                return [Violation("artifact.large_integers", _INTEGERS)]
         case "tensor":
             shape, values = artifact.tensor.shape, artifact.tensor.values
             if any(length < 0 for length in shape) or math.prod(shape) != len(values):

@@ -11,6 +11,7 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
+from headstart._inputs import INPUTS
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import DEFAULT_NAMESPACE, Report, RunKey, RunPlan, Started, Status
@@ -227,6 +228,7 @@ class PrecomputeServicer:
             queued_jobs=queued,
             max_cached=self._rules.max_records,
             ledger=ledger_message(stats.ledger) if stats.ledger else None,
+            unserved=stats.unserved,
         )
 
     def _tell_start(self, key: RunKey, plan: RunPlan, started: Started) -> None:
@@ -249,7 +251,7 @@ class PrecomputeServicer:
                 case "custom":
                     name = request.custom.pipeline
                     pipeline = self._registry.require(name, "custom.pipeline")
-                    return pipeline.plan(convert.custom_inputs(request.custom), "custom.inputs")
+                    return pipeline.plan(convert.custom_inputs(request.custom), INPUTS)
                 case _:
                     violations.append(Violation("spec", "must be set: bridging or custom"))
         except InvalidRequest as error:

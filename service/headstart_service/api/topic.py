@@ -12,7 +12,7 @@ from .answer import Answer
 
 _STEPWISE = frozenset({"step", "reported"})
 """What tells which steps have ended."""
-_FOR_WATCHERS = frozenset({"claimed", "released"})
+_FOR_WATCHERS = frozenset({"claimed", "released", "unserved"})
 """What no one waits for, and only those want to see who watch every change."""
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from ..domain import RunPlan, digest
+from ..domain import RunPlan, digest, runs_class
 from ..errors import InvalidRequest, Violation
 from . import signatures
 from .artifacts import ArtifactCodec
@@ -24,6 +24,10 @@ from .step import DIGEST_PARAMETER, Step
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What a pipeline may be called: records and lists of the store have names between blanks."""
+
+
+_SHORT: Final = 8
+"""Characters of a definition's digest, 48 bits: it is compared with those of one pipeline alone."""
 
 
 class ResultCodec(Protocol):
@@ -58,6 +62,10 @@ class Pipeline:
     by_name: Mapping[str, Step] = field(init=False)
     order: Sequence[str] = field(init=False)
     """The steps' names, each after what it needs."""
+    definition: str = field(init=False)
+    """A digest of the name, the version, the inputs' names and each step's name, version and needs.
+
+    Processes whose definitions differ do not compute each other's runs."""
     where: str = field(init=False, repr=False, compare=False)
     """The line that declares it, as file:line."""
 
@@ -78,8 +86,19 @@ class Pipeline:
             by_name[name] = step
         object.__setattr__(self, "by_name", by_name)
         object.__setattr__(self, "order", self._ordered(mistakes))
+        object.__setattr__(self, "definition", self._defined())
         self._read_types(mistakes)
         refuse(mistakes)
+
+    def _defined(self) -> str:
+        in_order = (self.by_name[name] for name in self.order)
+        steps = [(step.name, step.version, self.needs(step)) for step in in_order]
+        return digest([self.name, self.version, sorted(self.inputs.model_fields), steps])[:_SHORT]
+
+    @property
+    def runs_class(self) -> str:
+        """What a worker must offer to compute its runs."""
+        return runs_class(self.name, self.definition)
 
     def _misnamed(self) -> list[str]:
         if NAME.fullmatch(self.name):
@@ -149,7 +168,8 @@ class Pipeline:
         return RunPlan(
             pipeline=self.name,
             inputs=wire,
-            digest=digest([self.name, self.version, plain, *self._versions(steps)]),
+            definition=self.definition,
+            digest=digest([self.name, self.version, plain, self._versions(steps)]),
             steps=steps,
         )
 
@@ -164,30 +184,26 @@ class Pipeline:
             if wanted and all(need in digests for need in needs):
                 own = {p: plain[p] for p in step.parameters if p in plain}
                 needed = {need: digests[need] for need in needs}
-                # Absent where empty: digests that stand in records must not change.
-                version = (step.version,) if step.version else ()
-                digests[name] = digest([self.name, self.version, name, own, needed, *version])
+                digests[name] = digest([self.name, self.version, name, step.version, own, needed])
         return digests
 
-    def _versions(self, names: Iterable[str]) -> tuple[Mapping[str, str], ...]:
-        """The versions of these steps, of those that have one; nothing if none has."""
-        versions = {name: self.by_name[name].version for name in names}
-        own = {name: version for name, version in versions.items() if version}
-        return (own,) if own else ()
+    def _versions(self, names: Iterable[str]) -> dict[str, str]:
+        """Of these steps, the versions of those that have one."""
+        return {name: version for name in names if (version := self.by_name[name].version)}
 
     def memo_digest(
-        self, step: Step, values: BaseModel, own: str, needed: Mapping[str, bytes]
+        self, step: Step, values: BaseModel, own: str, maker: str, needed: Mapping[str, bytes]
     ) -> str:
         """The fingerprint of all that `step` is given: equal ones in two runs, equal results.
 
-        `own` is its digest in this run, and `needed` the results of the steps that it needs, as
-        fragments. These and not their digests: a step that is not pure may give one run another
-        result than the next, and what is made of it must fit it.
+        `own` is its digest in this run, `maker` that of its providers, and `needed` the results of
+        the steps that it needs, as fragments. These and not their digests: a step that is not pure
+        may give one run another result than the next, and what is made of it must fit it.
         """
         plain = values.model_dump(mode="json", round_trip=True, include=set(step.parameters))
         contents = {name: sha256(result).hexdigest() for name, result in needed.items()}
         seed = (own,) if DIGEST_PARAMETER in step.parameters else ()
-        about = [self.name, self.version, step.name, step.version]
+        about = [self.name, self.version, step.name, step.version, maker]
         return digest([*about, plain, contents, *seed])
 
 

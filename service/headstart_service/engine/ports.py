@@ -6,7 +6,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from ..domain import Claim, Job, Lease, Reported, Status, StepRecord, Withdrawal, WorkerState
+from ..domain import (
+    Claim,
+    Job,
+    Lease,
+    Offer,
+    Reported,
+    Status,
+    StepRecord,
+    Unserved,
+    Withdrawal,
+    WorkerState,
+)
 
 
 class RunLedger(Protocol):
@@ -60,8 +71,23 @@ class JobQueue(RunLedger, Protocol):
         """Up to `limit` jobs whose worker let its lease run out; they are now `worker`'s."""
         ...
 
-    async def claim(self, job: Job, worker: str, *, alone: bool = True) -> Claim | None:
-        """Take the job's run; None when there is nothing left to do for it.
+    async def offer(self, partition: int, worker: str, offers: Sequence[Offer]) -> int:
+        """Show for a lease which pipelines this worker runs.
+
+        Returns how many runs of these other workers have left, because they do not offer them.
+        """
+        ...
+
+    async def unserved_jobs(
+        self, partition: int, worker: str, offers: Sequence[Offer], limit: int
+    ) -> Sequence[Job]:
+        """Up to `limit` jobs for such runs; they are now `worker`'s."""
+        ...
+
+    async def claim(
+        self, job: Job, worker: str, offers: Sequence[Offer], *, alone: bool = True
+    ) -> Claim | None:
+        """Take the job's run; None when there is nothing that this worker can do for it.
 
         Raises LastTry when the run is given up if one more worker is lost, unless it is `alone`.
         """
@@ -87,6 +113,8 @@ class JobQueue(RunLedger, Protocol):
         """Take this worker off the queue, and put back what was delivered but not claimed."""
         ...
 
-    def withdrawals(self) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported]]:
-        """Runs that were cancelled or replaced, steps that were reported; may miss some."""
+    def withdrawals(
+        self,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported | Unserved]]:
+        """Runs that were cancelled, replaced or left, steps that were reported; may miss some."""
         ...

@@ -1,6 +1,9 @@
 """What a worker provides: a step has what it names as a parameter, and need not import it.
 
 Providers satisfy these protocols without knowing them; so does what a test puts in their place.
+`identity` is all that a provider's answers depend on beside the question: printable ASCII without
+spaces, the same on all machines and after every restart, another one as soon as answers change. An
+absent or empty one means: the same everywhere, as for `http`. See `engine.identity`.
 """
 
 from __future__ import annotations
@@ -30,6 +33,11 @@ class Embedder(Protocol):
         """The model's name, which callers see beside the vectors."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """The model's name and the digest of its files."""
+        ...
+
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One row of unit length per text, in their order: shape (n, d)."""
         ...
@@ -53,9 +61,19 @@ class Vocabulary(Protocol):
         """Each word's place in `words`."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """The digests of the words and of the model's files."""
+        ...
+
 
 class RelevanceScan(Protocol):
     """Rates the whole vocabulary for a game: the parameter `scan`."""
+
+    @property
+    def identity(self) -> str:
+        """The vocabulary's."""
+        ...
 
     async def relevance(
         self, anchor: NDArray[np.float32], target: NDArray[np.float32]
@@ -92,6 +110,11 @@ class SpokenText(Protocol):
 
 class LanguageModel(Protocol):
     """Answers a prompt, in a given form or word by word: the parameter `language_model`."""
+
+    @property
+    def identity(self) -> str:
+        """The language model's name."""
+        ...
 
     async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
         """The model's answer as an `output`.

@@ -13,12 +13,13 @@ from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, Status, StepRecord, StepState, StepWork
+from ..domain import Claim, Status, StepRecord, StepState, StepWork, digest
 from ..errors import HeadstartError, StepFailed, StepsReported
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
 from .meter import METER
 from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
+from .offers import makers_of
 from .pipeline import Pipeline
 from .places.places import Places
 from .ports import RunLedger
@@ -42,12 +43,14 @@ async def run(
     reuse: Reuse | None = None,
     reports: Reports | None = None,
     places: Places | None = None,
+    makers: Mapping[str, str] | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
     A step that returns more than `limits` allow fails. What is under way or remembered in `reuse`
     is not computed again, and steps of which `reports` tells are taken from their callers.
     Its steps run in `places`; without them in some of this run's own, where they may block.
+    `makers` are those of the pipeline with these providers, for a caller that has them.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
     progress cannot be kept; either way no step of it is left running.
@@ -57,7 +60,11 @@ async def run(
     async with AsyncExitStack() as stack:
         if places is None:
             places = await stack.enter_async_context(Places())
-        work = _Run(claim, pipeline, providers, ledger, watching, limits or Limits(), reuse, places)
+        if makers is None:
+            makers = makers_of(pipeline, providers)
+        work = _Run(
+            claim, pipeline, providers, makers, ledger, watching, limits or Limits(), reuse, places
+        )
         stack.enter_context(reuse.flights.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or Reports())
 
@@ -75,6 +82,7 @@ class _Run:
         claim: Claim,
         pipeline: Pipeline,
         providers: Mapping[str, Any],
+        makers: Mapping[str, str],
         ledger: RunLedger,
         observer: WorkObserver,
         limits: Limits,
@@ -89,6 +97,7 @@ class _Run:
         self._places = places
         self._pipeline = pipeline
         self._providers = providers
+        self._makers = makers
         self._ledger = ledger
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self._digests = pipeline.step_digests(self._inputs)
@@ -322,8 +331,13 @@ class _Run:
 
     def _memo_digest(self, step: Step) -> str:
         needed = {name: result_of(self._kept[name].fragment) for name in self._pipeline.needs(step)}
-        own = self._digests[step.name]
-        return self._pipeline.memo_digest(step, self._inputs, own, needed)
+        own, maker = self._digests[step.name], self._makers.get(step.name, "")
+        return self._pipeline.memo_digest(step, self._inputs, own, maker, needed)
+
+    def _step_digest(self, name: str) -> str:
+        """The fingerprint of all that the step depends on: its providers, too."""
+        maker = self._makers.get(name)
+        return digest([self._digests[name], maker]) if maker else self._digests[name]
 
     async def _remembered(self, step: Step, memo: str) -> bytes | None:
         """The result that is remembered, if there is one that this worker can read."""
@@ -415,7 +429,7 @@ class _Run:
             elif name in self._pipeline.inputs.model_fields:
                 arguments[name] = getattr(self._inputs, name)
             elif name == DIGEST_PARAMETER:
-                arguments[name] = self._digests[step.name]
+                arguments[name] = self._step_digest(step.name)
             else:
                 arguments[name] = self._providers[name]
         return arguments

@@ -6,17 +6,18 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..domain import Claim, Job, Lease, Reported, Status, Withdrawal, WorkerState
+from ..domain import Claim, Job, Lease, Reported, Status, Unserved, Withdrawal, WorkerState
 from ..errors import LastTry, LeaseLost, StoreUnavailable
 from .durations import Durations
 from .fields import fields
 from .limits import Limits
 from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
+from .offers import offers_of
 from .places.places import Places
 from .ports import JobQueue, MemoStore, RunLedger
 from .registry import Registry
@@ -77,6 +78,8 @@ class Worker:
         self._queue = queue
         self._ledger = ledger or queue
         self._registry = registry
+        self._offers = offers_of(registry, providers)
+        self._makers = {offer.pipeline: offer.makers for offer in self._offers}
         self._durations = durations or Durations()
         self._providers = providers
         self._places = places
@@ -88,6 +91,7 @@ class Worker:
         self._runs: dict[Lease, tuple[Claim, Outcome, asyncio.Task[Status]]] = {}
         self._reports: dict[Lease, Reports] = {}
         self._stopping = asyncio.Event()
+        self._unserved = asyncio.Event()
         self._handing_on = False
         self._started_us = time.time_ns() // 1000
 
@@ -110,11 +114,13 @@ class Worker:
             upkeep = [
                 group.create_task(_repeat(self._renew, every), name="renew"),
                 group.create_task(_repeat(self._beat, every), name="beat"),
+                group.create_task(_repeat(self._offer, every), name="offer"),
                 group.create_task(_repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
             taking = [
-                group.create_task(_repeat(lambda: self._reclaim(group), every), name="reclaim")
+                group.create_task(_repeat(lambda: self._reclaim(group), every), name="reclaim"),
+                group.create_task(self._take_unserved(group), name="unserved"),
             ]
             for partition in range(self._queue.partitions):
                 fetch = self._fetch(group, partition)
@@ -136,6 +142,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 await self._queue.prepare_queue()
+                await self._offer()
             except StoreUnavailable as error:
                 log.warning("waiting for the store: %s", error)
                 with suppress(TimeoutError):
@@ -184,6 +191,36 @@ class Worker:
                 for job in await self._queue.lost_jobs(partition, self._rules.name, free):
                     told = fields("run.reclaimed", job.key, run=job.run, worker=self._rules.name)
                     log.warning("%s reclaimed: its worker was lost", job.key, extra=told)
+                    free -= 1
+                    self._start(group, job)
+            finally:
+                self._give_back(free)
+
+    async def _offer(self) -> None:
+        """Show what this worker runs, and see whether something was left for it."""
+        for partition in range(self._queue.partitions):
+            if await self._queue.offer(partition, self._rules.name, self._offers):
+                self._unserved.set()
+
+    async def _take_unserved(self, group: asyncio.TaskGroup) -> None:
+        """Take runs that other workers have left for this one's like, whenever there are any."""
+        while True:
+            await self._unserved.wait()
+            self._unserved.clear()
+            for partition in range(self._queue.partitions):
+                await _once(lambda p=partition: self._take_unserved_of(group, p))  # type: ignore[misc]
+
+    async def _take_unserved_of(self, group: asyncio.TaskGroup, partition: int) -> None:
+        jobs: Sequence[Job] | None = None
+        while jobs is None or jobs:
+            await self._slots.acquire()
+            free = 1
+            try:
+                free += await self._take_free_slots()
+                jobs = await self._queue.unserved_jobs(
+                    partition, self._rules.name, self._offers, free
+                )
+                for job in jobs:
                     free -= 1
                     self._start(group, job)
             finally:
@@ -241,7 +278,7 @@ class Worker:
             self._lonely.discard(job)
 
     async def _claim_and_run(self, job: Job, *, alone: bool) -> None:
-        claim = await self._queue.claim(job, self._rules.name, alone=alone)
+        claim = await self._queue.claim(job, self._rules.name, self._offers, alone=alone)
         if claim is not None:
             await self._run(claim)
 
@@ -284,28 +321,25 @@ class Worker:
 
     async def _to_end(self, claim: Claim, outcome: Outcome, reports: Reports) -> Status:
         lease = claim.lease
-        pipeline = self._registry.find(claim.pipeline)
         try:
-            if pipeline is None:
-                reason = f"this worker has no pipeline {claim.pipeline}"
-            else:
-                try:
-                    return await run(
-                        claim,
-                        pipeline,
-                        self._providers,
-                        self._ledger,
-                        self._observer,
-                        self._rules.limits,
-                        self._reuse,
-                        reports,
-                        self._places,
-                    )
-                except (LeaseLost, StoreUnavailable):
-                    raise
-                except Exception:
-                    reason = f"internal error {uuid.uuid4().hex[:12]}"
-                    log.exception("%s: %s", lease.job.key, reason)
+            try:
+                return await run(
+                    claim,
+                    self._registry.require(claim.pipeline, "pipeline"),
+                    self._providers,
+                    self._ledger,
+                    self._observer,
+                    self._rules.limits,
+                    self._reuse,
+                    reports,
+                    self._places,
+                    self._makers[claim.pipeline],
+                )
+            except (LeaseLost, StoreUnavailable):
+                raise
+            except Exception:
+                reason = f"internal error {uuid.uuid4().hex[:12]}"
+                log.exception("%s: %s", lease.job.key, reason)
             outcome.error = reason
             await self._ledger.finish(lease, (), Status.FAILED, reason)
         except LeaseLost:
@@ -338,10 +372,13 @@ class Worker:
             try:
                 async with self._queue.withdrawals() as withdrawals:
                     async for heard in withdrawals:
-                        if isinstance(heard, Reported):
-                            self._tell(heard)
-                        else:
-                            self._stop(heard)
+                        match heard:
+                            case Reported():
+                                self._tell(heard)
+                            case Unserved():
+                                self._unserved.set()
+                            case Withdrawal():
+                                self._stop(heard)
             except StoreUnavailable as error:
                 log.debug("no withdrawals: %s", error)
                 await asyncio.sleep(_POLL)

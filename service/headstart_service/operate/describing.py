@@ -63,8 +63,8 @@ def vector(numbers: Sequence[float]) -> str:
 def _head(results: Any) -> str:
     status = coloured(str(results.status), COLOURS.get(str(results.status)))
     head = f"{results.key} revision {results.revision}: {status}"
-    if results.error:
-        head += f" ({escaped(results.error)})"
+    if reason := results.error or results.pending_reason:
+        head += f" ({escaped(reason)})"
     now = datetime.now(UTC)
     if results.expires_at and results.status.ended:
         head += f", expires {ago(results.expires_at, now)}"

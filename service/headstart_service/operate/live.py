@@ -101,8 +101,8 @@ class LiveView:
         text = f"{results.key}  revision {results.revision}  {done} of {len(results.steps)} steps  "
         room = max(0, width - len(status))
         tail = ""
-        if results.error:
-            tail = clipped(escaped(f"  {results.error}"), max(0, room - len(text)))
+        if reason := results.error or results.pending_reason:
+            tail = clipped(escaped(f"  {reason}"), max(0, room - len(text)))
         return clipped(escaped(text), room) + coloured(status, COLOURS.get(status)) + tail
 
     def _line(self, name: str, report: Any, names: int, width: int) -> str:

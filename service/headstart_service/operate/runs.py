@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
@@ -84,13 +83,13 @@ async def _start(client: Any, options: argparse.Namespace) -> int:
 
 
 def _inputs(text: str) -> dict[str, Any]:
+    from headstart._inputs import InputsError, read_inputs
+
     try:
-        inputs = json.loads(sys.stdin.read() if text == "-" else text)
-    except ValueError as error:
-        raise ValueError(f"--inputs is not JSON: {error}") from None
-    if not isinstance(inputs, dict):
-        raise ValueError("--inputs must be a JSON object")  # noqa: TRY004  # a wrong argument
-    return inputs
+        return read_inputs(sys.stdin.read() if text == "-" else text)
+    except InputsError as error:
+        rules = "; ".join(rule for _, rule in error.rules)
+        raise ValueError(f"--inputs {rules}") from None
 
 
 async def _get(client: Any, options: argparse.Namespace) -> int:

@@ -72,8 +72,8 @@ async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
     said: dict[str, str] = {}
     async for results in stream:
         head = f"revision {results.revision}: {results.status}"
-        if results.error:
-            head += f" ({results.error})"
+        if reason := results.error or results.pending_reason:
+            head += f" ({reason})"
         lines = []
         for name, report in results.steps.items():
             line = _line(name, report)

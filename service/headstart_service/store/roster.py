@@ -13,13 +13,13 @@ from ..domain import Spread, WorkerState
 log = logging.getLogger(__name__)
 
 
-def text_of(state: WorkerState) -> str:
+def about_of(state: WorkerState) -> str:
     """One worker as the roster keeps it."""
     return json.dumps(asdict(state), separators=(",", ":"), ensure_ascii=False)
 
 
 def worker_from(text: bytes) -> WorkerState | None:
-    """The worker that `text_of` wrote; None, and a line in the log, for anything else."""
+    """The worker that `about_of` wrote; None, and a line in the log, for anything else."""
     try:
         told = json.loads(text)
         return WorkerState(

@@ -112,6 +112,7 @@ class Scripts:
         *trace: str,
         run_id: str,
         pipeline: str,
+        definition: str,
         digest: str,
         steps: str,
         inputs: bytes,
@@ -138,6 +139,7 @@ class Scripts:
         entry: str,
         worker: str,
         token: str,
+        offering: str,
         alone: int,
         max_tries: int,
         patience_us: int,
@@ -145,6 +147,61 @@ class Scripts:
         expected: str,
     ) -> Reply:
         """Take a delivered job's run, raising its attempt; or drop the job; or fail the run."""
+        return _in_lua()
+
+    @_lua
+    async def offer(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        worker: str,
+        offering: str,
+        ttl_us: int,
+    ) -> Reply:
+        """Note which pipelines a worker offers; count the runs that were left for its like."""
+        return _in_lua()
+
+    @_lua
+    async def take_unserved(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        worker: str,
+        offering: str,
+        limit: int,
+    ) -> Reply:
+        """Deliver jobs for runs that were left for workers which offer their class."""
+        return _in_lua()
+
+    @_lua
+    async def orphans(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        process: str,
+        classes: str,
+        ttl_us: int,
+        limit: int,
+    ) -> Reply:
+        """Note which classes of runs an API process starts; find those that are nobody's."""
+        return _in_lua()
+
+    @_lua
+    async def adopt(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        run_id: str,
+        definition: str,
+        digest: str,
+        steps: str,
+        inputs: bytes,
+    ) -> Reply:
+        """Queue a pending run that nobody serves by another plan of its inputs."""
         return _in_lua()
 
     @_lua

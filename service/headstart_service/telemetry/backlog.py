@@ -44,6 +44,12 @@ class BacklogFigures(Collector):
             "How long the oldest of these has been waiting.",
             lambda: self._stats.oldest_wait if self._stats else None,
         )
+        figures.reading(
+            "queue_unserved_runs",
+            "Pending runs that workers have met and cannot compute, in the whole store.",
+            lambda: {(n,): c for n, c in self._stats.unserved.items()} if self._stats else {},
+            ("pipeline",),
+        )
         self._show_ledger(figures)
         self._figures = figures
 

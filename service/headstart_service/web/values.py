@@ -8,9 +8,9 @@ from itertools import pairwise
 from math import sqrt
 from typing import Any, Final
 
-from google.protobuf import json_format
-
 from headstart.v1 import precompute_pb2 as pb
+
+from ..engine.json_values import read_json
 
 _POINTS: Final = 64
 _BINS: Final = 24
@@ -113,8 +113,7 @@ def _artifact(name: str, artifact: pb.Artifact) -> Value:
             shape = " x ".join(str(n) for n in artifact.tensor.shape)
             return base | _vector(name, artifact.tensor.values) | {"shape": shape}
         case "json" if size <= _LARGEST:
-            value = json_format.MessageToDict(artifact.json)
-            text = json.dumps(value, ensure_ascii=False, indent=1)
+            text = json.dumps(read_json(artifact), ensure_ascii=False, indent=1)
             return base | {"kind": "json", "text": text[:_TEXT], "clipped": len(text) > _TEXT}
         case "data":
             head = artifact.data[:_BYTES].hex(" ")

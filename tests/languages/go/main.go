@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	headstartv1 "headstart/v1"
 )
@@ -34,14 +33,15 @@ func (codec) Unmarshal(data []byte, message interface{}) error {
 	return proto.Unmarshal(data, message.(proto.Message))
 }
 
-func start(ctx context.Context, client headstartv1.PrecomputeServiceClient, value interface{}) (*headstartv1.StartPrecomputeResponse, error) {
-	inputs, err := structpb.NewStruct(map[string]interface{}{"value": value})
+func start(ctx context.Context, client headstartv1.PrecomputeServiceClient, key string, value interface{}) (*headstartv1.StartPrecomputeResponse, error) {
+	// Not structpb, whose numbers are doubles.
+	inputs, err := json.Marshal(map[string]interface{}{"value": value})
 	if err != nil {
 		log.Fatal(err)
 	}
 	return client.StartPrecompute(ctx, &headstartv1.StartPrecomputeRequest{
-		Key:  "go",
-		Spec: &headstartv1.StartPrecomputeRequest_Custom{Custom: &headstartv1.CustomSpec{Pipeline: "chain", Inputs: inputs}},
+		Key:  key,
+		Spec: &headstartv1.StartPrecomputeRequest_Custom{Custom: &headstartv1.CustomSpec{Pipeline: "chain", InputsJson: string(inputs)}},
 	})
 }
 
@@ -60,7 +60,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 
-	started, err := start(ctx, client, 1)
+	started, err := start(ctx, client, "go", 1)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -83,8 +83,17 @@ func main() {
 	for step, artifact := range got.GetCustom().GetArtifacts() {
 		values[step] = artifact.GetJson().AsInterface()
 	}
+	// Two whole numbers that are one double.
+	var large []string
+	for _, id := range []int64{1 << 53, 1<<53 + 1} {
+		again, err := start(ctx, client, "large", id)
+		if err != nil {
+			log.Fatal(err)
+		}
+		large = append(large, again.Outcome.String())
+	}
 	var fields []string
-	_, err = start(ctx, client, "x")
+	_, err = start(ctx, client, "go", "x")
 	for _, detail := range status.Convert(err).Details() {
 		if bad, ok := detail.(*errdetails.BadRequest); ok {
 			for _, violation := range bad.FieldViolations {
@@ -97,6 +106,7 @@ func main() {
 		"status":  got.Status.String(),
 		"watched": watched,
 		"values":  values,
+		"large":   large,
 		"code":    status.Code(err).String(),
 		"fields":  fields,
 	})

@@ -1,6 +1,4 @@
 import com.google.protobuf.Duration;
-import com.google.protobuf.Struct;
-import com.google.protobuf.Value;
 import headstart.v1.CustomSpec;
 import headstart.v1.GetResultsRequest;
 import headstart.v1.GetResultsResponse;
@@ -13,18 +11,16 @@ import java.util.concurrent.TimeUnit;
 
 /** What a Java backend would write; compiled against what is generated, to show that it fits. */
 final class Calls {
-  static GetResultsResponse ahead(ManagedChannel channel, String key, double value) {
+  static GetResultsResponse ahead(ManagedChannel channel, String key, long value) {
     PrecomputeServiceGrpc.PrecomputeServiceBlockingStub stub =
         PrecomputeServiceGrpc.newBlockingStub(channel).withDeadlineAfter(25, TimeUnit.SECONDS);
-    Struct inputs =
-        Struct.newBuilder()
-            .putFields("value", Value.newBuilder().setNumberValue(value).build())
-            .build();
+    // Not a Struct, whose numbers are doubles.
+    String inputs = "{\"value\": " + value + "}";
     StartOutcome outcome =
         stub.startPrecompute(
                 StartPrecomputeRequest.newBuilder()
                     .setKey(key)
-                    .setCustom(CustomSpec.newBuilder().setPipeline("chain").setInputs(inputs))
+                    .setCustom(CustomSpec.newBuilder().setPipeline("chain").setInputsJson(inputs))
                     .build())
             .getOutcome();
     if (outcome == StartOutcome.START_OUTCOME_UNSPECIFIED) {

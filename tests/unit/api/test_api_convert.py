@@ -1,7 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import json
+from typing import Any
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from headstart import _requests as requests
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import convert
 from headstart_service.api.servicer import _margin
@@ -17,6 +24,7 @@ from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.fragments import report_fragment
 from headstart_service.errors import InvalidRequest, Violation
 from headstart_service.pipelines.bridging import BRIDGING
+from headstart_service.sdk import Pipeline, step
 from tests.unit.api.conftest import PIPELINE, FakeContext, FakeReader, servicer_of
 
 SUMMARY = RunSummary(
@@ -191,10 +199,154 @@ async def test_a_deadline_that_is_almost_over_means_no_wait() -> None:
     assert reader.waits[0] <= 0
 
 
-def test_inputs_larger_than_a_mebibyte_are_refused_by_their_fields_name() -> None:
-    custom = pb.CustomSpec(pipeline="test")
-    custom.inputs.update({"text": "x" * (convert.MAX_INPUTS_BYTES - 100)})
-    assert convert.custom_inputs(custom)
-    custom.inputs.update({"text": "x" * convert.MAX_INPUTS_BYTES})
-    with pytest.raises(InvalidRequest, match=r"custom\.inputs: must be at most 1048576 bytes"):
+def refused(custom: pb.CustomSpec) -> list[tuple[str, str]]:
+    with pytest.raises(InvalidRequest) as caught:
         convert.custom_inputs(custom)
+    return [(each.field, each.description) for each in caught.value.violations]
+
+
+def test_inputs_larger_than_a_mebibyte_are_refused_by_their_fields_name() -> None:
+    limit = 1 << 20
+    custom = pb.CustomSpec(pipeline="test")
+    custom.inputs.update({"text": "x" * (limit - 100)})
+    assert convert.custom_inputs(custom)
+    custom.inputs.update({"text": "x" * limit})
+    [(field, rule)] = refused(custom)
+    assert (field, rule.split(",")[0]) == ("custom.inputs", "must be at most 1048576 bytes")
+
+    text = json.dumps({"a": "é" * ((limit - 9) // 2)}, ensure_ascii=False)
+    assert convert.custom_inputs(pb.CustomSpec(inputs_json=text))
+    assert refused(pb.CustomSpec(inputs_json=text + "  ")) == [
+        ("custom.inputs_json", "must be at most 1048576 bytes, is 1048577")
+    ]
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(1 - 10**640, 10**640 - 1),
+    st.sampled_from([2**53, 2**53 + 1, -(2**53) - 1, 2**63, 2**64, 10**30]),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+class Anything(BaseModel):
+    value: Any
+
+
+@step()
+async def one(value: Any) -> Any:
+    return value
+
+
+ANYTHING = Pipeline("anything", "1", "Takes any JSON", Anything, (one,))
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALUES)
+def test_any_json_is_exact_from_the_client_to_the_worker(value: Any) -> None:
+    """`repr` tells 1 from 1.0 and from True, and 0.0 from -0.0."""
+    request = requests.start(
+        "", "k", "anything", {"value": value}, ttl=None, restart=False, expected_need_in=None
+    )
+    given = convert.custom_inputs(request.custom)
+    assert repr(given) == repr({"value": value})
+    kept = ANYTHING.plan(given, "").inputs
+    assert repr(Anything.model_validate_json(kept).value) == repr(value)
+
+
+def test_neighbours_beyond_doubles_are_two_plans_and_two_memos() -> None:
+    plans = [
+        ANYTHING.plan(convert.custom_inputs(pb.CustomSpec(inputs_json=f'{{"value":[{id}]}}')), "")
+        for id in (2**53, 2**53 + 1)  # noqa: A001
+    ]
+    assert plans[0].digest != plans[1].digest
+    assert plans[0].steps != plans[1].steps
+    values = [Anything.model_validate_json(plan.inputs) for plan in plans]
+    memos = {ANYTHING.memo_digest(ANYTHING.by_name["one"], each, "", "", {}) for each in values}
+    assert len(memos) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (" ", "must be JSON: Expecting value: line 1 column 2 (char 1)"),
+        ("[1]", "must be a JSON object, is '[1]'"),
+        ("null", "must be a JSON object, is 'null'"),
+        ("{", "must be JSON: Expecting property name"),
+        ("{'a': 1}", "must be JSON: Expecting property name"),
+        ('{"a": 01}', "must be JSON: Expecting ',' delimiter"),
+        ('{"a": +1}', "must be JSON: Expecting value"),
+        ('{"a": "\t"}', "must be JSON: Invalid control character"),
+        ("{} {}", "must be JSON: Extra data"),
+        ("\ufeff{}", "must be JSON: Expecting value"),
+        ('{"a": NaN}', "must not hold NaN: JSON has no such number"),
+        ('{"a": -Infinity}', "must not hold -Infinity: JSON has no such number"),
+        ('{"a": 1e400}', "numbers must be within a double's range, one is '1e400'"),
+        ('{"a": -%s.5}' % ("9" * 400), "numbers must be within a double's range, one is '-9"),
+        ('{"a": -%s}' % ("9" * 641), "integers must have at most 640 digits, one is '-9"),
+        ('{"a": %s}' % ("9" * 100_000), "integers must have at most 640 digits, one is '9"),
+        (
+            '{"a": {"b\\n": 1, "c": 2, "b\\u000a": 1}}',
+            r"must have each name once in an object, has 'b\n' twice",
+        ),
+        (r'{"a": ["\ud800"]}', r"must be Unicode text, has a lone surrogate: '\ud800'"),
+        (r'{"\udfff": 1}', r"must be Unicode text, has a lone surrogate: '\udfff'"),
+        ('{"a": ' + "[" * 100 + "1" + "]" * 100 + "}", "must nest at most 100 objects and arrays"),
+        (
+            '{"a": %s}' % ('{"b":' * 100 + "1" + "}" * 100),
+            "must nest at most 100 objects and arrays",
+        ),
+        ('{"a": ' + "[" * 500_000, "must nest at most 100 objects and arrays"),
+    ],
+)
+def test_text_that_is_no_exact_object_is_refused_by_its_name(text: str, rule: str) -> None:
+    [(field, told)] = refused(pb.CustomSpec(inputs_json=text))
+    assert field == "custom.inputs_json"
+    assert told.startswith(rule)
+    assert len(told) < 200
+
+
+def test_the_deepest_inputs_are_planned_and_read_again() -> None:
+    deepest = '{"value":' + "[" * 99 + "]" * 99 + "}"
+    plan = ANYTHING.plan(convert.custom_inputs(pb.CustomSpec(inputs_json=deepest)), "")
+    assert Anything.model_validate_json(plan.inputs)
+
+
+def test_a_pair_of_surrogates_is_one_character() -> None:
+    text = r'{"value": "\ud83c\udf0a"}'
+    assert convert.custom_inputs(pb.CustomSpec(inputs_json=text)) == {"value": "🌊"}
+
+
+def test_both_forms_of_inputs_together_are_refused() -> None:
+    custom = pb.CustomSpec(pipeline="test", inputs_json="{}")
+    custom.inputs.SetInParent()
+    assert [field for field, _ in refused(custom)] == ["custom.inputs_json"]
+
+
+def test_a_struct_has_no_whole_number_that_doubles_do_not_tell_from_its_neighbour() -> None:
+    custom = pb.CustomSpec(pipeline="test")
+    good = {"a": 2**53 - 1, "b": [1 - 2**53, 0.5, 4503599627370496.5], "c": "9007199254740993"}
+    custom.inputs.update(good)
+    assert convert.custom_inputs(custom) == good
+    custom.inputs.update({"id": 2**53 + 1, "deep": [{"x": -(2**53)}, 1e300]})
+    told = refused(custom)
+    assert [field for field, _ in told] == [
+        "custom.inputs.deep.0.x",
+        "custom.inputs.deep.1",
+        "custom.inputs.id",
+    ]
+    assert all("`inputs_json`" in rule for _, rule in told)
+    assert "is 9007199254740992:" in told[-1][1]

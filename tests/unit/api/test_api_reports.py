@@ -55,6 +55,21 @@ def told(asked: pb.ReportStepRequest, pipeline: Pipeline = BRIDGING) -> dict[str
     return {v.field: v.description for v in caught.value.violations}
 
 
+@pytest.mark.parametrize("digits", ["x", "", "3.0", "9007199254740994", "9" * 400, "1" * 5000])
+@pytest.mark.parametrize("annotation", [int, Any])
+def test_digits_of_another_number_are_refused(digits: str, annotation: Any) -> None:
+    @step()
+    async def number() -> annotation:
+        return 1
+
+    artifact = pb.Artifact(json={"number_value": 2.0**53}, large_integers={0: digits})
+    pipeline = pipeline_of(number, name="numbers")
+    assert set(told(request("number", artifact=artifact), pipeline)) == {"artifact.large_integers"}
+    artifact.large_integers[0] = "9007199254740993"
+    record = reported.record(request("number", artifact=artifact), pipeline, 0.5)
+    assert pipeline.codec.decode("number", record.fragment) == 2**53 + 1
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_each_bridging_step_can_be_reported_and_is_kept_as_its_own_fields(name: str) -> None:
     record = reported.record(game(name), BRIDGING, 0.5)

@@ -323,7 +323,7 @@ async def test_requests_are_recorded():
     [request] = server.requests
     assert request.method == "StartPrecompute"
     assert (request.message.namespace, request.message.key) == ("shop", "k")
-    assert request.message.custom.inputs["n"] == 3
+    assert request.inputs == {"n": 3}
     assert request.metadata["authorization"] == "Bearer t"
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.json_format import MessageToDict
 
 from headstart import InvalidRequest, NotFound, Page, PrecomputeClient, RunSummary, Started
 from headstart.v1 import precompute_pb2 as pb
@@ -74,7 +73,7 @@ async def test_an_unknown_recipient_is_refused_as_the_server_would(service: Any)
 
 async def test_start_sends_json_inputs(service: Any) -> None:
     service.on("StartPrecompute", STARTED)
-    inputs = {"text": "x", "list": (1, 2.5, None, True), "deep": {"a": ["b"]}}
+    inputs = {"é": "x\n", "list": (2**53 + 1, 1.0, -0.0, None, True), "deep": {"a": ["b"]}}
 
     async with PrecomputeClient(service.address) as client:
         await client.start("game-1", "words", inputs, ttl=1.5)
@@ -82,19 +81,49 @@ async def test_start_sends_json_inputs(service: Any) -> None:
 
     first, second = (call.request for call in service.calls)
     assert first.custom.pipeline == "words"
-    assert MessageToDict(first.custom.inputs) == {
-        "text": "x",
-        "list": [1, 2.5, None, True],
-        "deep": {"a": ["b"]},
-    }
+    expected = '{"é":"x\\n","list":[9007199254740993,1.0,-0.0,null,true],"deep":{"a":["b"]}}'
+    assert first.custom.inputs_json == expected
     assert first.ttl.ToTimedelta() == timedelta(seconds=1.5)
-    assert second.custom.HasField("inputs")
+    assert second.custom.inputs_json == "{}"
+    assert not second.custom.HasField("inputs")
 
 
-async def test_inputs_that_are_not_json_are_refused(service: Any) -> None:
+async def test_inputs_that_json_cannot_express_are_refused_each_by_its_path(service: Any) -> None:
+    endless: list[Any] = []
+    endless += [endless, endless]
     async with PrecomputeClient(service.address) as client:
-        with pytest.raises(InvalidRequest, match=r"custom\.inputs: must be JSON values"):
-            await client.start("game-1", "words", {"when": CREATED})  # type: ignore[dict-item]
+
+        async def refused(inputs: Any) -> dict[str, str]:
+            with pytest.raises(InvalidRequest) as caught:
+                await client.start("game-1", "words", inputs)
+            return {each.field: each.description for each in caught.value.violations}
+
+        wrong = {
+            "when": CREATED,
+            "a": [1, {"b": math.nan}],
+            "c": {1: 2},
+            "d": "\ud800",
+            "e": 10**640,
+        }
+        assert await refused(wrong) == {
+            "custom.inputs.when": "must be what JSON can express, is datetime: "
+            "convert it, to text for example",
+            "custom.inputs.a.1.b": "must be a finite number, is nan: JSON has no such number",
+            "custom.inputs.c": "must have text as names, has '1'",
+            "custom.inputs.d": "must be Unicode text, has a lone surrogate",
+            "custom.inputs.e": "must have at most 640 digits",
+        }
+        assert await refused([1]) == {"custom.inputs": "must be a mapping, is list"}
+        deepest: Any = 1
+        for _ in range(99):
+            deepest = [deepest]
+        for too_deep in (endless, [deepest]):
+            assert set((await refused({"x": too_deep})).values()) == {
+                "must nest at most 100 objects and arrays"
+            }
+        assert service.calls == []
+        service.on("StartPrecompute", STARTED)
+        await client.start("game-1", "words", {"x": deepest, "id": 10**640 - 1})
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 1e12])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from headstart_service.domain import RunKey, Snapshot, Started, Status, StepState
 from headstart_service.engine.observe import WorkObserver
+from headstart_service.engine.pipeline import Pipeline
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step
 from headstart_service.engine.worker import Worker, WorkerRules
@@ -123,10 +124,11 @@ class Backend:
         name: str = "w1",
         queue: RedisJobQueue | None = None,
         observer: WorkObserver | None = None,
+        pipelines: Sequence[Pipeline] = (GAME,),
         **rules,
     ) -> Worker:
         merged = {"name": name, "concurrency": 4, "lease": 30.0, "drain": 5.0} | rules
-        registry = Registry([GAME])
+        registry = Registry(pipelines)
         providers = {"control": self.control}
         rules = WorkerRules(**merged)
         return Worker(queue or self.queue, registry, providers, rules, observer)

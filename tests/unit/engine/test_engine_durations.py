@@ -11,7 +11,7 @@ from headstart_service.engine.durations import (
     usual_run,
 )
 from headstart_service.engine.observe import Outcome
-from headstart_service.store.roster import text_of, worker_from
+from headstart_service.store.roster import about_of, worker_from
 from tests.contract.test_store_looks import state
 
 KEPT = {"one": StepRecord("one", StepState.COMPLETED, b"")}
@@ -69,7 +69,7 @@ def test_a_worker_tells_its_durations_and_an_older_one_tells_none() -> None:
     durations = Durations()
     durations.note("chain", "one", 0.25)
     told = state("w1")
-    text = text_of(
+    text = about_of(
         type(told)(
             **{**{f: getattr(told, f) for f in told.__slots__}, "durations": durations.table()}
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from headstart_service.domain import RunKey, Status
 from headstart_service.engine.observe import WorkObservers
 from tests.support.waiting import wait_until
-from tests.unit.engine.conftest import UNKNOWN, Backend
+from tests.unit.engine.conftest import Backend
 
 
 class Diary:
@@ -60,14 +60,6 @@ async def test_a_run_that_is_cancelled_or_handed_on_says_so(backend: Backend) ->
         await backend.start("h")
         await wait_until(lambda: backend.control.running == 1)
     assert diary.diary[-1] == "run handed_on"
-
-
-async def test_a_run_without_a_pipeline_fails_with_its_reason(backend: Backend) -> None:
-    diary = Diary()
-    await backend.start("g", pipeline=UNKNOWN)
-    async with backend.working(observer=diary):
-        await wait_until(lambda: len(diary.diary) == 2)
-    assert diary.diary == ["run", "run failed this worker has no pipeline unknown"]
 
 
 async def test_several_observers_nest(backend: Backend) -> None:

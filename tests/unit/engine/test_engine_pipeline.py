@@ -281,14 +281,3 @@ def test_the_runs_digest_changes_with_the_version_of_any_step_that_it_has() -> N
 def test_the_version_of_a_step_that_a_run_leaves_out_changes_nothing() -> None:
     one, other = (made.plan({"size": 1}, "") for made in (PIPELINE, versioned(extra="2")))
     assert (one.digest, one.steps) == (other.digest, other.steps)
-
-
-def test_digests_without_versions_of_steps_are_what_they_always_were() -> None:
-    plan = PIPELINE.plan({"size": 1, "bonus": True}, "")
-    assert plan.digest == "-eOXtDXyP8mE4tHRZZVcyA"
-    assert plan.steps == {
-        "extra": "_EIAZi7R84vIkV3atcD5EA",
-        "base": "70G8TBo3fArk67lFX6QZSQ",
-        "after_extra": "RkFt03LAyr6t11kgCnSexQ",
-        "painted": "sj0P2Xd19tjGjnv6Mg5Utw",
-    }

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.domain import Lack, RunKey, Status, StepState
 from headstart_service.errors import LeaseLost
 from headstart_service.store.job_queue import RedisJobQueue
 from tests.support.ledger import tasks_left
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
-from tests.unit.engine.conftest import UNKNOWN, Backend, backend_on
+from tests.unit.engine.conftest import GAME, UNKNOWN, Backend, backend_on
 
 
 async def test_a_worker_never_runs_more_at_once_than_it_may(backend: Backend) -> None:
@@ -219,20 +219,29 @@ async def test_a_run_cancelled_before_it_is_taken_costs_no_slot(backend: Backend
     assert backend.control.first["g"] == 0
 
 
-async def test_a_run_of_an_unknown_pipeline_fails_with_the_reason(backend: Backend) -> None:
+async def test_a_run_waits_for_a_worker_that_has_its_pipeline(backend: Backend) -> None:
+    for name in ("g", "other"):
+        backend.control.gates[name].set()
     await backend.start("g", pipeline=UNKNOWN)
+    await backend.start("other")
+    assert (await backend.snapshot("g")).summary.lacks is Lack.WORKER
     async with backend.working():
-        await backend.until("g", Status.FAILED)
-    summary = (await backend.snapshot("g")).summary
-    assert summary.error == "this worker has no pipeline unknown"
+        await backend.until("other", Status.COMPLETED)
+        summary = (await backend.snapshot("g")).summary
+        assert (summary.status, summary.lacks) == (Status.PENDING, Lack.PIPELINE)
+        assert (await backend.store.stats("")).unserved == {"unknown": 1}
+        async with backend.working("w2", pipelines=(GAME, UNKNOWN)):
+            await backend.until("g", Status.COMPLETED)
+            assert (await backend.snapshot("g")).summary.lacks is None
+    assert (await backend.store.stats("")).unserved == {}
 
 
 async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: Backend) -> None:
     class Broken(RedisJobQueue):
-        async def claim(self, job, worker, **may):
+        async def claim(self, job, worker, offers, **may):
             if job.key.key == "bug":
                 raise RuntimeError("a bug")
-            return await super().claim(job, worker, **may)
+            return await super().claim(job, worker, offers, **may)
 
     backend.queue.__class__ = Broken
     await backend.start("g")
@@ -277,7 +286,7 @@ async def test_losing_the_lease_while_failing_a_run_does_not_end_the_worker(
     backend.queue.__class__ = Fenced
     unfit = b'{"no": "name"}'
     plan = UNKNOWN.plan({"name": "g"}, "")
-    plan = type(plan)("game", unfit, plan.digest, plan.steps)
+    plan = type(plan)("game", unfit, GAME.definition, plan.digest, plan.steps)
     await backend.store.start(RunKey("default", "g"), plan, 60.0, restart=False)
     async with backend.working():
         await wait_until(lambda: backend.queue.lost)

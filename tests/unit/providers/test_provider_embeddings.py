@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 
 from headstart_service.errors import StartupError, StepFailed
 from headstart_service.providers.embeddings import SentenceEmbedder
-from headstart_service.providers.encoder import DEFAULT_MODEL, SentenceEncoder
+from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.model_files import DEFAULT_MODEL, identify
+from tests.support.tiny_model import write_model
 
 TEXTS = ["ocean", "forest", "new york", "café", "a", "deep blue sea", "ocean", "zeitgeist", "rain"]
 
@@ -128,6 +131,31 @@ async def test_the_model_keeps_the_name_it_was_asked_for_by(encoder: SentenceEnc
     assert (embedder.model, embedder.dimension) == (DEFAULT_MODEL, 384)
     with pytest.raises(RuntimeError, match="outside its async with block"):
         await embedder.embed(["a"])
+
+
+async def test_the_identity_is_that_of_the_files_that_were_loaded(
+    encoder: SentenceEncoder,
+) -> None:
+    with pytest.raises(RuntimeError, match="outside its async with block"):
+        assert SentenceEmbedder().identity
+    async with SentenceEmbedder(encoder=encoder) as embedder:
+        assert embedder.identity == str(embedder.model_identity) == str(identify(DEFAULT_MODEL))
+
+
+def test_files_that_change_while_they_are_loaded_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sentence_transformers
+
+    class Replaced(sentence_transformers.SentenceTransformer):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            write_model(tmp_path, seed=2)
+
+    write_model(tmp_path, seed=1)
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", Replaced)
+    with pytest.raises(StartupError, match="changed while they were loaded: start again"):
+        SentenceEncoder.load(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "no-such-model-anywhere", ""])

@@ -47,6 +47,14 @@ async def test_what_is_known_is_not_embedded_again() -> None:
     assert embedder.model == "counting"
 
 
+def test_its_identity_is_that_of_the_embedder() -> None:
+    class Identified(Counting):
+        identity = "counting@1"
+
+    assert RememberingEmbedder(Identified(), Vocabulary(), remembered=1).identity == "counting@1"
+    assert RememberingEmbedder(Counting(), Vocabulary(), remembered=1).identity == ""
+
+
 async def test_what_was_used_longest_ago_is_forgotten_first() -> None:
     counting = Counting()
     embedder = RememberingEmbedder(counting, None, remembered=2)

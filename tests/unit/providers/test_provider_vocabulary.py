@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart_service.engine.identity import identity_of
 from headstart_service.errors import StartupError
 from headstart_service.providers import vocabulary as vocabulary_module
 from headstart_service.providers.building import build
-from headstart_service.providers.encoder import DEFAULT_MODEL, SentenceEncoder
+from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.model_files import DEFAULT_MODEL, ModelIdentity
 from headstart_service.providers.progress import build_progress
 from headstart_service.providers.vocabulary import (
     Vocabulary,
@@ -25,13 +27,18 @@ from headstart_service.providers.vocabulary import (
     VocabularyMismatch,
     VocabularyMissing,
     ensure_vocabulary,
+    examined,
     is_current,
     open_vocabulary,
 )
 from headstart_service.providers.words import Source
+from headstart_service.settings import Settings
 
 WORDS = [f"{a}{b}{c}" for a in "abcdefgh" for b in "aeiou" for c in "lmnprst" * 4]
 WORDS = list(dict.fromkeys(f"{word}{'x' * (at % 3)}{at // 280}" for at, word in enumerate(WORDS)))
+M = ModelIdentity("m", "0" * 64)
+OTHER = ModelIdentity("other", "0" * 64)
+REPLACED = ModelIdentity("m", "1" * 64)
 SOURCE = Source("test", lambda: WORDS)
 
 
@@ -42,12 +49,12 @@ def encode(texts: Sequence[str]) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def build_here(directory: Path, model: str = "m", words: Sequence[str] = WORDS) -> None:
+def build_here(directory: Path, model: ModelIdentity = M, words: Sequence[str] = WORDS) -> None:
     build(directory, words, encode, model, "test")
 
 
-def never() -> Any:
-    raise AssertionError("the model was loaded though nothing was to be built")
+def never(texts: Sequence[str]) -> Any:
+    raise AssertionError(f"{len(texts)} words were embedded though nothing was to be built")
 
 
 def files(directory: Path) -> set[str]:
@@ -56,7 +63,7 @@ def files(directory: Path) -> set[str]:
 
 def test_what_was_built_is_opened(tmp_path: Path) -> None:
     build_here(tmp_path / "deep" / "vocabulary")
-    opened = open_vocabulary(tmp_path / "deep" / "vocabulary", "m", "test", thorough=True)
+    opened = open_vocabulary(tmp_path / "deep" / "vocabulary", M, "test", thorough=True)
     assert opened.words == WORDS
     assert np.array_equal(opened.matrix, encode(WORDS))
     assert opened.index[WORDS[7]] == 7
@@ -78,32 +85,37 @@ def test_the_real_vocabulary_holds_the_models_vectors(
 
 def test_progress_ends_with_all_words(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    build(tmp_path, WORDS, encode, "m", "test", lambda done, total: told.append((done, total)))
+    build(tmp_path, WORDS, encode, M, "test", lambda done, total: told.append((done, total)))
     assert told[0] == (0, len(WORDS))
     assert told[-1] == (len(WORDS), len(WORDS))
     assert told == sorted(told)
+
+
+def test_each_format_has_a_directory_of_its_own() -> None:
+    directory = Settings.model_fields["vocabulary"].default
+    assert directory.name == f"vocabulary-{vocabulary_module.FORMAT}"
 
 
 def test_nothing_there_is_missing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for directory in (tmp_path, tmp_path / "no", tmp_path / "file"):
         with pytest.raises(VocabularyMissing):
-            open_vocabulary(directory, "m")
-        assert not is_current(directory, "m")
+            open_vocabulary(directory, M)
+        assert not is_current(directory, M)
 
 
 def test_another_model_source_or_format_is_a_mismatch(tmp_path: Path) -> None:
     build_here(tmp_path)
-    assert is_current(tmp_path, "m")
-    assert is_current(tmp_path, "m", "test")
+    assert is_current(tmp_path, M)
+    assert is_current(tmp_path, M, "test")
     with pytest.raises(VocabularyMismatch, match="of the model m, not other"):
-        open_vocabulary(tmp_path, "other")
+        open_vocabulary(tmp_path, OTHER)
     with pytest.raises(VocabularyMismatch, match="its words are of 'test', not 'else'"):
-        open_vocabulary(tmp_path, "m", "else")
+        open_vocabulary(tmp_path, M, "else")
     manifest = tmp_path / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 2}))
-    with pytest.raises(VocabularyMismatch, match="its format is 2, not 1"):
-        open_vocabulary(tmp_path, "m")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
+    with pytest.raises(VocabularyMismatch, match="its format is 1, not 2"):
+        open_vocabulary(tmp_path, M)
 
 
 def edit_manifest(**changes: Any) -> Callable[[Path], None]:
@@ -150,8 +162,8 @@ def test_damage_is_found_and_mended(tmp_path: Path, damage: str) -> None:
     else:
         os.truncate(tmp_path / "manifest.json", 40)
     with pytest.raises(VocabularyDamaged):
-        open_vocabulary(tmp_path, "m")
-    mended = ensure_vocabulary(tmp_path, "m", SOURCE, lambda: encode)
+        open_vocabulary(tmp_path, M)
+    mended = ensure_vocabulary(tmp_path, M, SOURCE, encode)
     assert np.array_equal(mended.matrix, encode(WORDS))
 
 
@@ -160,7 +172,7 @@ def test_embeddings_of_the_right_size_but_not_an_array_are_damaged(tmp_path: Pat
     size = (tmp_path / "embeddings.npy").stat().st_size
     (tmp_path / "embeddings.npy").write_bytes(b"x" * size)
     with pytest.raises(VocabularyDamaged, match="is not an array file"):
-        open_vocabulary(tmp_path, "m")
+        open_vocabulary(tmp_path, M)
 
 
 def test_a_flipped_bit_is_found_when_thorough(tmp_path: Path) -> None:
@@ -169,20 +181,51 @@ def test_a_flipped_bit_is_found_when_thorough(tmp_path: Path) -> None:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x00")
     with pytest.raises(VocabularyDamaged, match="is not what the manifest says"):
-        open_vocabulary(tmp_path, "m", thorough=True)
+        open_vocabulary(tmp_path, M, thorough=True)
 
 
 def test_what_is_current_is_not_built_again(tmp_path: Path) -> None:
     build_here(tmp_path)
-    assert ensure_vocabulary(tmp_path, "m", SOURCE, never).words == WORDS
-    assert ensure_vocabulary(tmp_path, "m", None, never).words == WORDS, "whatever is there"
+    assert ensure_vocabulary(tmp_path, M, SOURCE, never).words == WORDS
+    assert ensure_vocabulary(tmp_path, M, None, never).words == WORDS, "whatever is there"
+
+
+def test_replaced_weights_rebuild_what_has_the_same_name(tmp_path: Path) -> None:
+    build_here(tmp_path)
+    assert not is_current(tmp_path, REPLACED)
+    for open_ in (open_vocabulary, examined):
+        with pytest.raises(VocabularyMismatch, match="of sha256 000000000000, not 111111111111"):
+            open_(tmp_path, REPLACED)
+    assert examined(tmp_path, None).model_sha256 == M.sha256
+    rebuilt = ensure_vocabulary(tmp_path, REPLACED, SOURCE, lambda texts: -encode(texts))
+    assert np.array_equal(rebuilt.matrix, -encode(WORDS))
+    assert is_current(tmp_path, REPLACED)
+    assert not is_current(tmp_path, M)
+
+
+def test_the_identity_is_of_words_and_model_and_of_no_bits_of_vectors(tmp_path: Path) -> None:
+    identities = []
+    for number, (model, words, more) in enumerate(
+        [
+            (M, WORDS, 0),
+            (M, WORDS, 1e-7),  # as another processor rounds
+            (OTHER, WORDS, 0),  # vectors do not depend on what their model is called
+            (REPLACED, WORDS, 0),
+            (M, WORDS[::-1], 0),
+        ]
+    ):
+        directory = tmp_path / f"{number}"
+        build(directory, words, lambda texts, more=more: encode(texts) + more, model, "test")
+        identities.append(identity_of(open_vocabulary(directory, model, thorough=True)))
+    assert identities[0] == identities[1] == identities[2]
+    assert len(set(identities)) == 3
 
 
 def test_another_model_rebuilds(tmp_path: Path) -> None:
     build_here(tmp_path)
-    ensure_vocabulary(tmp_path, "other", SOURCE, lambda: encode)
-    assert is_current(tmp_path, "other")
-    assert not is_current(tmp_path, "m")
+    ensure_vocabulary(tmp_path, OTHER, SOURCE, encode)
+    assert is_current(tmp_path, OTHER)
+    assert not is_current(tmp_path, M)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError, StartupError])
@@ -199,8 +242,8 @@ def test_an_interrupted_build_leaves_what_was_there(
         return encode(texts)
 
     with pytest.raises(interruption):
-        build(tmp_path, WORDS, interrupted, "other", "test")
-    assert is_current(tmp_path, "m") == before
+        build(tmp_path, WORDS, interrupted, OTHER, "test")
+    assert is_current(tmp_path, M) == before
     assert not any(name.startswith(".building") for name in files(tmp_path))
 
 
@@ -209,10 +252,11 @@ def test_a_killed_builder_leaves_nothing_that_is_taken_for_finished(tmp_path: Pa
         "import sys, time; from pathlib import Path\n"
         "import numpy as np\n"
         "from headstart_service.providers.building import build\n"
+        "from headstart_service.providers.model_files import ModelIdentity\n"
         "def encode(texts):\n"
         "    if len(texts) > 1: print('half way', flush=True); time.sleep(60)\n"
         "    return np.ones((len(texts), 4), dtype=np.float32)\n"
-        "build(Path(sys.argv[1]), ['abc'] * 1000, encode, 'm', 'test')\n"
+        "build(Path(sys.argv[1]), ['abc'] * 1000, encode, ModelIdentity('m', '0' * 64), 'test')\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
@@ -221,9 +265,9 @@ def test_a_killed_builder_leaves_nothing_that_is_taken_for_finished(tmp_path: Pa
         assert process.stdout.readline() == b"half way\n"
         process.send_signal(signal.SIGKILL)
     assert any(name.startswith(".building") for name in files(tmp_path))
-    assert not is_current(tmp_path, "m")
-    ensure_vocabulary(tmp_path, "m", SOURCE, lambda: encode)
-    assert is_current(tmp_path, "m", "test")
+    assert not is_current(tmp_path, M)
+    ensure_vocabulary(tmp_path, M, SOURCE, encode)
+    assert is_current(tmp_path, M, "test")
     assert not any(name.startswith(".building") for name in files(tmp_path))
 
 
@@ -241,30 +285,30 @@ def test_a_build_that_ends_between_two_renames_leaves_no_mixture(
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
         # Files of the same sizes and the same words: nothing else could tell them apart.
-        build(tmp_path, WORDS, lambda texts: -encode(texts), "m", "test")
+        build(tmp_path, WORDS, lambda texts: -encode(texts), M, "test")
     with pytest.raises(VocabularyMissing):
-        open_vocabulary(tmp_path, "m")
+        open_vocabulary(tmp_path, M)
 
 
 def test_of_concurrent_builders_one_builds_and_the_others_wait(tmp_path: Path) -> None:
-    loads: list[int] = []
+    builds: list[int] = []
     opened: list[Vocabulary] = []
     barrier = threading.Barrier(4)
 
-    def load() -> Any:
-        loads.append(1)
-        return encode
+    def count(texts: Sequence[str]) -> Any:
+        builds.extend([1] if texts == WORDS[:1] else [])
+        return encode(texts)
 
     def come() -> None:
         barrier.wait(10)
-        opened.append(ensure_vocabulary(tmp_path, "m", SOURCE, load))
+        opened.append(ensure_vocabulary(tmp_path, M, SOURCE, count))
 
     threads = [threading.Thread(target=come) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(loads) == 1
+    assert len(builds) == 1
     assert [v.words for v in opened] == [WORDS] * 4
 
 
@@ -279,14 +323,14 @@ def test_a_build_during_opening_is_noticed(tmp_path: Path, monkeypatch: pytest.M
         return real_map(*arguments, thorough=thorough)
 
     monkeypatch.setattr(vocabulary_module, "_map", slow_map)
-    opened = open_vocabulary(tmp_path, "m")
+    opened = open_vocabulary(tmp_path, M)
     assert opened.words == WORDS[::-1]
     assert np.array_equal(opened.matrix, encode(WORDS[::-1]))
 
 
 def test_an_open_vocabulary_outlives_a_rebuild(tmp_path: Path) -> None:
     build_here(tmp_path)
-    opened = open_vocabulary(tmp_path, "m")
+    opened = open_vocabulary(tmp_path, M)
     build_here(tmp_path, words=WORDS[::-1])
     assert np.array_equal(opened.matrix, encode(WORDS))
 
@@ -301,8 +345,9 @@ def test_asking_whether_it_is_current_imports_nothing_heavy(tmp_path: Path) -> N
     build_here(tmp_path)
     code = (
         "import sys; from pathlib import Path;"
+        "from headstart_service.providers.model_files import ModelIdentity;"
         "from headstart_service.providers.vocabulary import is_current;"
-        "print(is_current(Path(sys.argv[1]), 'm', 'test'), 'numpy' in sys.modules,"
+        "print(is_current(Path(sys.argv[1]), ModelIdentity('m', '0' * 64), 'test'), 'numpy' in sys.modules,"
         "'torch' in sys.modules)"
     )
     done = subprocess.run(

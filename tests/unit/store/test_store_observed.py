@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from headstart_service.domain import RunKey, RunPlan, Status
+from headstart_service.domain import Offer, RunKey, RunPlan, Status
 from headstart_service.errors import RecordDamaged, RunNotFound, StoreUnavailable
 from headstart_service.process import redis_client
 from headstart_service.store.connect import BLOCKING, WORKER
@@ -22,7 +22,8 @@ from tests.support.scrape import parsed, value
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
-PLAN = RunPlan("probe", b"{}", "d", {"first": "f"})
+PLAN = RunPlan("probe", b"{}", "v1", "d", {"first": "f"})
+OFFERS = (Offer("probe", "v1", {}),)
 
 
 @dataclass
@@ -110,10 +111,10 @@ async def test_a_damaged_record_and_a_run_that_is_given_up_are_told(
     await watched.start("fatal")
     jobs = await watched.queue.next_jobs(0, "w", 9, 1)
     damaged, job = jobs
-    assert await watched.queue.claim(damaged, "w") is None
+    assert await watched.queue.claim(damaged, "w", OFFERS) is None
     for _ in range(MAX_TRIES):
-        assert await watched.queue.claim(job, "w") is not None
-    assert await watched.queue.claim(job, "w") is None
+        assert await watched.queue.claim(job, "w", OFFERS) is not None
+    assert await watched.queue.claim(job, "w", OFFERS) is None
     told = await watched.told()
     assert value(told, "headstart_runs_given_up_total") == 1
     trips = "headstart_store_trip_duration_seconds_count"

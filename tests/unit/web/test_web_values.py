@@ -6,6 +6,7 @@ import json
 import math
 
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.engine.json_values import write_json
 from headstart_service.web.values import values_of
 
 
@@ -51,6 +52,14 @@ def test_large_and_strange_values_are_clipped() -> None:
     assert told["huge"]["kind"] == "large"
     json.dumps(told, allow_nan=False)
     assert custom() == []
+
+
+def test_whole_numbers_are_shown_exactly() -> None:
+    artifact = pb.Artifact()
+    write_json([2**53 + 1, 2.0, 3, 10**30], artifact)
+    [told] = custom(numbers=artifact)
+    assert json.loads(str(told["text"])) == [2**53 + 1, 2.0, 3, 10**30]
+    assert "2.0," in str(told["text"])
 
 
 def test_equal_samples_are_one_bin() -> None:

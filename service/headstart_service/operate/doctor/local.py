@@ -12,6 +12,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -169,17 +170,20 @@ def _model(settings: Settings, *, load: bool) -> Check:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         return _without_worker(settings, "model", f"{', '.join(missing)} is not installed")
-    from ...providers.encoder import SentenceEncoder, source_of
+    from ...providers.encoder import SentenceEncoder
+    from ...providers.model_files import ModelMissing, identify, short
 
     try:
-        source = source_of(settings.model)
         if not load:
-            place = "a directory" if Path(source).is_dir() else "loaded by name, maybe downloaded"
-            return ok("model", f"{settings.model} ({place}); --load tries it")
+            digest = short(identify(settings.model).sha256)
+            return ok("model", f"{settings.model}, sha256 {digest}; --load tries it")
         encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
-        return ok("model", f"{settings.model} loads and gives {encoder.dimension} numbers a word")
+    except ModelMissing as error:
+        return warn("model", str(error), "a worker's start downloads it, if it can; so does --load")
     except StartupError as error:
         return fail("model", str(error), "docs/settings.md: HEADSTART_MODEL")
+    found = f"{settings.model}, sha256 {short(encoder.model_identity.sha256)}"
+    return ok("model", f"{found}, loads and gives {encoder.dimension} numbers a word")
 
 
 def _without_worker(settings: Settings, name: str, found: str) -> Check:
@@ -191,10 +195,14 @@ def _without_worker(settings: Settings, name: str, found: str) -> Check:
 
 
 def _vocabulary(settings: Settings) -> Check:
+    from ...providers.model_files import identify, short
     from ...providers.vocabulary import VocabularyMissing, VocabularyUnusable, examined
 
+    model = None
+    with suppress(StartupError):  # the check of the model reports it
+        model = identify(settings.model)
     try:
-        manifest = examined(settings.vocabulary, settings.model)
+        manifest = examined(settings.vocabulary, model)
     except VocabularyMissing as error:
         advice = "`headstart vocabulary build`: else a worker's first start does it, for minutes"
         if settings.worker:
@@ -203,7 +211,12 @@ def _vocabulary(settings: Settings) -> Check:
     except VocabularyUnusable as error:
         advice = f"`headstart vocabulary build --force` makes {settings.vocabulary} anew"
         return fail("vocabulary", str(error), advice)
-    return ok("vocabulary", f"{manifest.count} words of {manifest.model}, as the manifest says")
+    words = f"{manifest.count} words, sha256 {short(manifest.words_sha256)}"
+    found = f"{words}, by {manifest.model}, sha256 {short(manifest.model_sha256)}"
+    if model is None:
+        advice = f"needs the files of {settings.model}"
+        return warn("vocabulary", f"{found}; not compared with the model", advice)
+    return ok("vocabulary", f"{found}, as the manifest says")
 
 
 def _key(settings: Settings) -> Check:

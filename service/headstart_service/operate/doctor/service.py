@@ -170,6 +170,14 @@ class Server:
         stats = self._ask("GetStats", pb.GetStatsRequest(namespace=self._namespace))
         if isinstance(stats, HeadstartError):
             return
+        if stats.unserved:
+            told = ", ".join(f"{runs} of {name}" for name, runs in sorted(stats.unserved.items()))
+            yield warn(
+                "unserved",
+                f"no worker can compute {told}",
+                "deploy workers with that pipeline in the version that the API has, or start these "
+                "runs again through an API whose pipelines the workers have",
+            )
         live = sum(stats.status_counts[name] for name in ("pending", "in_progress"))
         said = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
         if stats.queued_jobs and not stats.active_tasks:

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,19 @@ class VocabularyScan:
     """
 
     def __init__(
-        self, matrix: NDArray[np.float32], observe: Callable[[int, float], None] | None = None
+        self,
+        matrix: NDArray[np.float32],
+        observe: Callable[[int, float], None] | None = None,
+        *,
+        identity: str = "",
     ) -> None:
         """Scan `matrix`: the words' unit vectors, float32, shape (n, d).
 
-        Tell `observe` of each product how many games it was for and how many seconds it took.
+        `identity` is the vocabulary's. `observe` receives of each product how many games it was for
+        and how many seconds it took.
         """
+        self.identity: Final = identity
+        """The identity of the vocabulary that is scanned."""
         self._matrix = matrix
         self._batcher = Batcher(
             self._compute,

@@ -7,6 +7,7 @@ local with_status = {
   pending = KEYS[5], in_progress = KEYS[6], completed = KEYS[7], failed = KEYS[8], cancelled = KEYS[9],
 }
 local waiting, tickets, ledger, unsettled = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local unserved, offers, starters = KEYS[14], KEYS[15], KEYS[16]
 local channel, record_prefix, group = ARGV[1], ARGV[2], ARGV[3]
 
 -- Microseconds since the epoch, by this server's clock. A double holds them exactly until 2255.
@@ -37,10 +38,11 @@ end
 --
 -- The fields of `about`: numbers are 0, and texts are '-', where there is nothing. Times are in
 -- microseconds. `run` is the run's id, which its start made and no other start repeats, whatever the
--- store has lost. `seen` is 1 once the run was read after it had ended. `error` is last, since it alone
+-- store has lost. `seen` is 1 once the run was read after it had ended. `definition` is that of the
+-- pipeline, and `made` has what made each step, in the order of `steps`. `error` is last, since it alone
 -- may hold spaces.
 local ABOUT = '^(%S+) (%d+) (%d+) (%d+) (%S+) (%S+) ' .. string.rep('(%d+) ', 6)
-  .. '(%S+) (%S+) (%S+) (.*)$'
+  .. '([%w._-]+) ([%w_-]+) (%S+) (%S+) (%S+) (.*)$'
 -- What a double holds exactly. More would be written back as another number, or as none at all.
 local LARGEST = 2 ^ 53
 
@@ -62,7 +64,7 @@ local function load(record)
   local r = {}
   local revision, attempt, tries, ttl, created, started, completed, expires, seen
   r.status, revision, attempt, tries, r.run, r.entry, ttl, created, started, completed, expires, seen,
-    r.pipeline, r.digest, r.steps, r.error = string.match(text, ABOUT)
+    r.pipeline, r.definition, r.digest, r.steps, r.made, r.error = string.match(text, ABOUT)
   r.revision, r.attempt, r.tries, r.ttl = tonumber(revision), tonumber(attempt), tonumber(tries), tonumber(ttl)
   r.created, r.started, r.completed = tonumber(created), tonumber(started), tonumber(completed)
   r.expires, r.seen = tonumber(expires), tonumber(seen)
@@ -78,7 +80,7 @@ local function save(record, member, r)
   redis.call('HSET', record, 'about', table.concat({
     r.status, integer(r.revision), integer(r.attempt), integer(r.tries), r.run, r.entry, integer(r.ttl),
     integer(r.created), integer(r.started), integer(r.completed), integer(r.expires), integer(r.seen),
-    r.pipeline, r.digest, r.steps, r.error,
+    r.pipeline, r.definition, r.digest, r.steps, r.made, r.error,
   }, ' '))
   redis.call('PEXPIREAT', record, integer(math.ceil(r.expires / 1000)))
   redis.call('ZADD', expiry, integer(r.expires), member)
@@ -108,6 +110,204 @@ local function place(now, need)
   local declared = need >= 0 and 1 or 0
   local when = now + math.max(need, 0)
   return when - when % 2 + declared
+end
+
+-- Offers: which pipelines workers can run, and what makes the values of their steps there. A *class* of runs is
+-- "pipeline@definition": a worker computes a run only if it offers its class. A *maker* is a digest of the
+-- identities of all providers that a step depends on; a step without any has none, '-'.
+--
+-- The hash `offers` has a field for each worker: until when, and "class makers" for each of its pipelines,
+-- with makers as "step=maker" joined by commas, or '-'. The field EVERY has the offers of all workers, as
+-- "until class makers", each once; of a pipeline that no worker offers now, those that were offered last.
+local EVERY = '='
+-- The maker of a step that a caller has reported: any worker may go on with it.
+local REPORTED = '*'
+
+local function class_of(r)
+  return r.pipeline .. '@' .. r.definition
+end
+
+-- Of "step=value" joined by commas: each step's value, and the steps in their order.
+local function pairs_of(text)
+  local values, names = {}, {}
+  for name, value in string.gmatch(text, '([^=,]+)=([^,]+)') do
+    values[name] = value
+    names[#names + 1] = name
+  end
+  return values, names
+end
+
+-- What made each step of a record, and the steps in their order.
+local function made_of(r)
+  local _, names = pairs_of(r.steps)
+  local made, i = {}, 0
+  for maker in string.gmatch(r.made, '[^.]+') do
+    i = i + 1
+    if names[i] then
+      made[names[i]] = maker
+    end
+  end
+  return made, names
+end
+
+-- As a record keeps it: '-' where no step has a maker.
+local function made_text(made, names)
+  local parts, any = {}, false
+  for i, name in ipairs(names) do
+    parts[i] = made[name] or '-'
+    any = any or parts[i] ~= '-'
+  end
+  return any and table.concat(parts, '.') or '-'
+end
+
+-- The makers in each offer of this class: of the workers of today or, if none of them offers the pipeline,
+-- of those that did so last. nil when nothing is known of such workers.
+local function offers_of(pipeline, class, now)
+  local today, last, offered, known = {}, {}, false, false
+  local own = pipeline .. '@'
+  local every = redis.call('HGET', offers, EVERY) or ''
+  for till, other, makers in string.gmatch(every, '(%d+) (%S+) (%S+)') do
+    if string.sub(other, 1, #own) == own then
+      known = true
+      local live = tonumber(till) > now
+      offered = offered or live
+      if other == class then
+        local found = live and today or last
+        found[#found + 1] = pairs_of(makers)
+      end
+    end
+  end
+  return known and (offered and today or last) or nil
+end
+
+-- Whether one of these offers makes the step's value as this maker did.
+local function makes_step(found, name, maker)
+  if not found or maker == REPORTED then
+    return true
+  end
+  for _, makers in ipairs(found) do
+    if (makers[name] or '-') == (maker or '-') then
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether one of these offers makes all of this run's values as they were made.
+local function makes_run(found, r)
+  local made, names = made_of(r)
+  for _, makers in ipairs(found or {}) do
+    local same = true
+    for _, name in ipairs(names) do
+      same = same and makes_step({makers}, name, made[name])
+    end
+    if same then
+      return true
+    end
+  end
+  return not found
+end
+
+-- What a pending run waits for besides its turn: 'worker' when there is none, 'pipeline' when none of them
+-- offers it, 'version' when they offer another definition of it; nil when one can take it.
+local function lacks(r, now)
+  if r.status ~= 'pending' then
+    return nil
+  end
+  local any, pipeline = false, false
+  local own = r.pipeline .. '@'
+  for till, class in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) (%S+) %S+') do
+    if tonumber(till) > now then
+      any = true
+      if class == class_of(r) then
+        return nil
+      end
+      pipeline = pipeline or string.sub(class, 1, #own) == own
+    end
+  end
+  return any and (pipeline and 'version' or 'pipeline') or 'worker'
+end
+
+-- Notes what a worker offers, for so many microseconds from now; with 0, it offers nothing any more.
+local function note_offers(worker, offering, ttl, now)
+  local till_of, live = {}, {}
+  local function add(text, till)
+    for class, makers in string.gmatch(text, '(%S+) (%S+)') do
+      local offer = class .. ' ' .. makers
+      till_of[offer] = math.max(till_of[offer] or 0, till)
+      if till > now then
+        live[string.match(class, '^[^@]*')] = true
+      end
+    end
+  end
+  local known = redis.call('HGETALL', offers)
+  for i = 1, #known, 2 do
+    local name = known[i]
+    if name ~= EVERY then
+      local till, text = string.match(known[i + 1], '^(%d+) (.*)$')
+      till = tonumber(till) or 0
+      if name == worker or till <= now then
+        redis.call('HDEL', offers, name)
+        till = math.min(till, now)
+      end
+      add(text or '', till)
+    end
+  end
+  if ttl > 0 then
+    redis.call('HSET', offers, worker, integer(now + ttl) .. ' ' .. offering)
+    add(offering, now + ttl)
+  end
+  for till, offer in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) (%S+ %S+)') do
+    till_of[offer] = till_of[offer] or math.min(tonumber(till), now)
+  end
+  local lines = {}
+  for offer, till in pairs(till_of) do
+    if till > now or not live[string.match(offer, '^[^@]*')] then
+      lines[#lines + 1] = integer(till) .. ' ' .. offer
+    end
+  end
+  if #lines > 0 then
+    redis.call('HSET', offers, EVERY, table.concat(lines, '\n'))
+  end
+end
+
+-- Pending runs of a class that a worker met and did not offer stand in a sorted set of their class, with
+-- the scores of `waiting` and without tickets; `unserved` has the classes of which there are any.
+local function unserved_of(class)
+  return unserved .. ':' .. class
+end
+
+local function unqueue(member)
+  redis.call('ZREM', waiting, member)
+  for _, class in ipairs(redis.call('HKEYS', unserved)) do
+    local set = unserved_of(class)
+    if redis.call('ZREM', set, member) == 1 and redis.call('EXISTS', set) == 0 then
+      redis.call('HDEL', unserved, class)
+    end
+  end
+end
+
+-- Leaves a pending run for workers that offer its class.
+local function set_aside(member, r, score)
+  local class = class_of(r)
+  local set = unserved_of(class)
+  unqueue(member)
+  redis.call('ZADD', set, integer(score), member)
+  redis.call('HSET', unserved, class, 1)
+  local till = math.max(redis.call('PEXPIRETIME', set), math.ceil(r.expires / 1000))
+  redis.call('PEXPIREAT', set, integer(till))
+  announce('unserved', r.run, class, member)
+end
+
+-- Where a pending run stands: in which set, and with which score; infinite while it is for one ticket.
+local function standing(member, r)
+  local set = waiting
+  local score = redis.call('ZSCORE', set, member)
+  if not score then
+    set = unserved_of(class_of(r))
+    score = redis.call('ZSCORE', set, member)
+  end
+  return score and set or waiting, tonumber(score or ASIDE)
 end
 
 -- Queues a pending run. Of those of one moment the first comes first.
@@ -323,7 +523,7 @@ end
 local function forget(record, member, fate)
   settle(member, fate)
   redis.call('UNLINK', record)
-  redis.call('ZREM', waiting, member)
+  unqueue(member)
   redis.call('ZREM', expiry, member)
   redis.call('ZREM', unread, member)
   redis.call('ZREM', read, member)
@@ -357,7 +557,7 @@ end
 local function end_run(record, member, r, status, why, ttl_us)
   local now = clock()
   redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
-  redis.call('ZREM', waiting, member)
+  unqueue(member)
   if status ~= 'completed' then
     stop_steps(record)
   end

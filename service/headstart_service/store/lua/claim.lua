@@ -1,6 +1,7 @@
 -- Takes a delivered job's run for a worker: raises the attempt, which fences off every earlier
 -- holder, and shows the run as in progress. Which run it is was settled by the job's first claim:
--- the one that is needed first of those that wait, leaving for later what cannot be ready in time.
+-- the one that is needed first of those that wait, leaving for later what cannot be ready in time, and
+-- for others what this worker does not offer. Steps that another maker has made are computed anew.
 -- A job for which there is none is dropped; a run whose workers were lost too often ends here. A
 -- run's last try is refused unless `alone` is 1, and is set aside for this job.
 -- `record`, `member` and `run_id` are what the job itself names: the run that brought it.
@@ -20,6 +21,11 @@ end
 local now = clock()
 local whole, r = true, nil
 local score
+-- `offering`: "class makers" for each pipeline of this worker.
+local own = {}
+for class, makers in string.gmatch(offering, '(%S+) (%S+)') do
+  own[class] = makers
+end
 
 -- What this job was claimed for before; nothing, when that is done with or somebody else's.
 local function held(ticket)
@@ -35,36 +41,52 @@ local function held(ticket)
   end
 end
 
--- Whether the run that the job names is its own, as all are that an older version queued or claimed.
-local function is_own()
-  if not whole or not r or r.run ~= run_id then
-    return false
-  elseif r.status == 'pending' then
-    return not redis.call('ZSCORE', waiting, member)
+-- Where runs stand that this worker may take.
+local sets = {waiting}
+for _, class in ipairs(redis.call('HKEYS', unserved)) do
+  if own[class] then
+    sets[#sets + 1] = unserved_of(class)
   end
-  return r.status == 'in_progress' and redis.call('HEXISTS', tickets, r.entry) == 0
+end
+
+-- The first of all sets, and the set that it stands in.
+local function first_of_all()
+  local name, place_of, from
+  for _, set in ipairs(sets) do
+    local first = redis.call('ZRANGEBYSCORE', set, '-inf', '(inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if first[1] and (not name or tonumber(first[2]) < place_of) then
+      name, place_of, from = first[1], tonumber(first[2]), set
+    end
+  end
+  return name, place_of, from
 end
 
 -- The run that is needed first.
 local function first_needed()
-  local passed = 0
+  local passed, left = 0, 0
   while true do
-    local first = redis.call('ZRANGEBYSCORE', waiting, '-inf', '(inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    if not first[1] then
+    local name, place_of, set = first_of_all()
+    if not name or left == PASSED then -- there are as many tickets more than runs as were left
       r = nil
       return
     end
-    member, score, record = first[1], tonumber(first[2]), record_prefix .. first[1]
+    member, score, record = name, place_of, record_prefix .. name
     whole, r = pcall(load, record)
     if not whole then
-      redis.call('ZREM', waiting, member)
+      unqueue(member)
       return
     elseif not r or r.status ~= 'pending' then
-      redis.call('ZREM', waiting, member)
+      unqueue(member)
+    elseif not own[class_of(r)] then
+      set_aside(member, r, score)
+      left = left + 1
     elseif passed < PASSED and is_late(r, score, expected_of(expected, r.pipeline), now) then
-      redis.call('ZADD', waiting, integer(score + AFTER_ALL), member)
+      redis.call('ZADD', set, integer(score + AFTER_ALL), member)
       passed = passed + 1
     else
+      if set ~= waiting then -- it had no ticket of its own
+        redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
+      end
       run_id = r.run
       return
     end
@@ -75,17 +97,7 @@ local ticket = redis.call('HGET', tickets, entry)
 if ticket then
   held(ticket)
 else
-  local named = member
-  whole, r = pcall(load, record)
-  if is_own() then
-    score = place(now, -1)
-  else
-    local readable = whole
-    first_needed()
-    if whole and not r and not readable then
-      whole, member = false, named
-    end
-  end
+  first_needed()
 end
 if not whole then
   drop_job(entry) -- else it would come back to one worker after the other
@@ -93,6 +105,20 @@ if not whole then
 end
 if not r then
   drop_job(entry)
+  return {}
+end
+
+if not own[class_of(r)] then
+  -- Another worker was lost with it, or was refused its last try: this one leaves it for its like.
+  drop_job(entry)
+  if r.status == 'in_progress' then
+    stop_steps(record)
+    become(member, r, 'pending')
+    announce('released', r.run, '-', member)
+  end
+  r.entry = '-'
+  save(record, member, r)
+  set_aside(member, r, score)
   return {}
 end
 
@@ -108,12 +134,22 @@ end
 if not repeated then
   if r.tries == tonumber(max_tries) - 1 and alone == '0' then
     if not ticket then
+      unqueue(member)
       redis.call('ZADD', waiting, ASIDE, member)
       redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
     end
     return {0, member, run_id, 'last'}
   end
   stop_steps(record)
+  local made, names = made_of(r)
+  local makers = pairs_of(own[class_of(r)])
+  for _, name in ipairs(names) do
+    if not makes_step({makers}, name, made[name]) then
+      redis.call('HDEL', record, 's:' .. name)
+    end
+    made[name] = made[name] == REPORTED and REPORTED or makers[name]
+  end
+  r.made = made_text(made, names)
   r.attempt, r.tries, r.entry = r.attempt + 1, r.tries + 1, entry
   if r.started == 0 then
     r.started = now
@@ -123,7 +159,7 @@ if not repeated then
   end
   r.expires = now + math.max(r.ttl, tonumber(patience_us))
   redis.call('HSET', record, 'claim', token)
-  redis.call('ZREM', waiting, member)
+  unqueue(member)
   redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
   -- It may have waited for its turn nearly as long as a lease: the lease begins now.
   redis.call('XCLAIM', jobs, group, worker, 0, entry, 'JUSTID')

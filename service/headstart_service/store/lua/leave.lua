@@ -1,4 +1,4 @@
--- Puts every job that was delivered to a worker back into the queue and takes the worker off its
+-- Ends a worker's offers, puts every job that was delivered to it back into the queue and takes it off its
 -- group. In one step: removing a consumer also forgets what was delivered to it meanwhile.
 -- Returns how many jobs it put back.
 
@@ -13,6 +13,7 @@ local function hand_on(ticket, old, new)
   end
 end
 
+note_offers(worker, '', 0, clock())
 local returned = 0
 local pending = redis.pcall('XPENDING', jobs, group, '-', '+', 1000, worker)
 if pending.err then

@@ -1,6 +1,6 @@
 -- One page of the runs whose member name lies in a range, in the order of their names.
 -- Arguments after the named ones: the statuses wanted.
--- Returns {member, status, revision, pipeline, created, started, completed, expires, error} per run, and
+-- Returns {member, status, revision, pipeline, created, started, completed, expires, error, lacks} per run, and
 -- {member} alone where the record is damaged or gone, so that no page but the last is short; or 0 when
 -- more has expired than one call may sweep: ask again.
 
@@ -16,7 +16,8 @@ local function before(a, b)
 end
 
 -- All of them: a page that comes out short for what has expired would look like the last one.
-if sweep(clock()) == SWEEP then
+local now = clock()
+if sweep(now) == SWEEP then
   return 0
 end
 local lists, places = {}, {}
@@ -51,7 +52,7 @@ for _ = 1, tonumber(limit) do
   local whole, r = pcall(load, record_prefix .. name)
   if whole and r then
     page[#page + 1] = {name, r.status, r.revision, r.pipeline, integer(r.created), integer(r.started),
-      integer(r.completed), integer(r.expires), r.error}
+      integer(r.completed), integer(r.expires), r.error, lacks(r, now) or ''}
   else
     page[#page + 1] = {name}
   end

@@ -2,7 +2,7 @@
 -- read once it has ended: read results are evicted first. What a caller reads is used: see the ledger.
 -- With `waits` 1 its caller waits for it: a run that is pending goes before all for which nobody does.
 -- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
--- with the record's fields as they are and, of a pending run, `ahead`: how many are before it.
+-- with the record's fields as they are and, of a pending run, `ahead`: how many are before it, and what it `lacks`.
 
 local r = load(record)
 local left = r and r.expires - clock() or 0
@@ -19,11 +19,13 @@ note_read(member, r)
 local fields = redis.call('HGETALL', record)
 table.insert(fields, 1, left)
 if r.status == 'pending' then
-  local score = tonumber(redis.call('ZSCORE', waiting, member) or ASIDE)
+  local set, score = standing(member, r)
   if waits == '1' and score >= 0 and score < math.huge then
-    redis.call('ZADD', waiting, integer(place(clock(), -1) - AFTER_ALL), member)
+    redis.call('ZADD', set, integer(place(clock(), -1) - AFTER_ALL), member)
   end
   fields[#fields + 1] = 'ahead'
-  fields[#fields + 1] = redis.call('ZRANK', waiting, member) or 0
+  fields[#fields + 1] = redis.call('ZRANK', set, member) or 0
+  fields[#fields + 1] = 'lacks'
+  fields[#fields + 1] = lacks(r, clock()) or ''
 end
 return fields

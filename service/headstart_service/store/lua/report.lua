@@ -27,5 +27,9 @@ for _, need in ipairs({...}) do
   end
 end
 redis.call('HSET', record, 's:' .. step, value)
+local made, names = made_of(r)
+made[step] = REPORTED
+r.made = made_text(made, names)
+save(record, member, r)
 announce('reported', r.run, step, member)
 return {1, 'C'}

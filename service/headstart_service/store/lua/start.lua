@@ -125,26 +125,49 @@ if old and old.run == run_id then
   return {'started', old.status, old.revision, 0, 0, 0, expired, 0}
 end
 
+-- What workers of today would not make is not given to anybody who starts it today.
+local found = offers_of(pipeline, pipeline .. '@' .. definition, now)
+local today = old and makes_run(found, old)
+
 if old and old.digest == digest and restart == '0' then
-  if is_live(old.status) then
+  if is_live(old.status) and (today or old.status == 'pending') then
+    if not today then
+      local made, names = made_of(old)
+      for _, name in ipairs(names) do
+        if not makes_step(found, name, made[name]) then
+          redis.call('HDEL', record, 's:' .. name)
+          made[name] = nil
+        end
+      end
+      old.made = made_text(made, names)
+    end
+    if old.status == 'pending' and old.definition ~= definition then
+      -- Its digest is the same under both, and this one is what workers will have.
+      local set, score = standing(member, old)
+      if set ~= waiting then
+        unqueue(member)
+        queue(member, old.run, score)
+      end
+      old.definition = definition
+    end
     -- Its result lives as long as the most patient of those who asked wants.
     old.ttl = math.max(old.ttl, ttl)
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
-    local score = tonumber(redis.call('ZSCORE', waiting, member) or ASIDE)
+    local set, score = standing(member, old)
     if score >= 0 and score < math.huge then
       -- By when the most hurried of those who asked needs it. What it was too late for counts no more,
       -- and only what all have declared can come too late.
       local wanted = place(now, tonumber(need_us))
       local late = score >= AFTER_ALL or is_late(old, score, expected_of(expected, old.pipeline), now)
       local sooner = late and wanted or math.min(score, wanted)
-      redis.call('ZADD', waiting, integer(sooner - sooner % 2 + math.min(score % 2, wanted % 2)), member)
+      redis.call('ZADD', set, integer(sooner - sooner % 2 + math.min(score % 2, wanted % 2)), member)
     end
     enter(member, {joined = 1})
     local carried = trace and redis.call('HGET', record, 'trace') or nil
     return {'joined', old.status, old.revision, 0, 0, 0, expired, 0, carried}
   end
-  if old.status == 'completed' then
+  if old.status == 'completed' and today then
     -- Wanted again: it must outlive this wait as a new one would, and not be the first to go.
     old.ttl, old.seen, old.expires = ttl, 0, math.max(old.expires, now + ttl)
     save(record, member, old)
@@ -209,19 +232,18 @@ if shed then
     'shed: could not be ready by the time it was needed', tonumber(failure_ttl_us))
 end
 
-local kept, kept_names = {}, {}
+local kept, kept_names, made = {}, {}, {}
+local wanted, names = pairs_of(steps)
 if old and restart == '0' then
-  local digests = {}
-  for name, value in string.gmatch(old.steps, '([^=,]+)=([^,]+)') do
-    digests[name] = value
-  end
-  for name, value in string.gmatch(steps, '([^=,]+)=([^,]+)') do
-    if digests[name] == value then
+  local digests, old_made = pairs_of(old.steps), made_of(old)
+  for _, name in ipairs(names) do
+    if digests[name] == wanted[name] and makes_step(found, name, old_made[name]) then
       local field = redis.call('HGET', record, 's:' .. name)
       if field and string.sub(field, 1, 1) == 'C' then
         kept[#kept + 1] = 's:' .. name
         kept[#kept + 1] = field
         kept_names[name] = true
+        made[name] = old_made[name]
       end
     end
   end
@@ -236,7 +258,8 @@ local entry = queue(member, nil, place(now, tonumber(need_us)))
 local r = {
   status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = run_id,
   entry = entry, ttl = ttl, created = now, started = 0, completed = 0, seen = 0,
-  expires = now + math.max(ttl, patience), pipeline = pipeline, digest = digest, steps = steps, error = '',
+  expires = now + math.max(ttl, patience), pipeline = pipeline, definition = definition,
+  digest = digest, steps = steps, made = made_text(made, names), error = '',
 }
 redis.call('HSET', record, 'inputs', inputs, unpack(kept))
 if trace then

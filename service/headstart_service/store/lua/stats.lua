@@ -1,7 +1,7 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
--- Returns {status, count, status, count, …, expired, waits, queued, {sum, number, …}, open}: how
--- many have expired since somebody looked, how many milliseconds the oldest of these jobs has waited, the
--- ledger's sums in `book`, and of how many runs it is not known yet what becomes of them; or {expired} alone
+-- Returns {status, count, status, count, …, expired, waits, queued, {class, count, …}, {sum, number, …}, open}:
+-- how many have expired since somebody looked, how many milliseconds the oldest of these jobs has waited, how
+-- many of them were left for workers of which class, the ledger's sums in `book`, and of how many runs it is not known yet what becomes of them; or {expired} alone
 -- when more has expired than one call may sweep: ask again.
 
 local now = clock()
@@ -19,7 +19,15 @@ local info = group_info()
 local oldest = redis.call('XRANGE', jobs, info and '(' .. info['last-delivered-id'] or '-', '+', 'COUNT', 1)
 counts[#counts + 1] = expired
 counts[#counts + 1] = oldest[1] and math.max(0, now / 1000 - string.match(oldest[1][1], '%d+')) or 0
-counts[#counts + 1] = info and info.lag or redis.call('XLEN', jobs)
+local left = {}
+local queued = info and info.lag or redis.call('XLEN', jobs)
+for _, class in ipairs(redis.call('HKEYS', unserved)) do
+  left[#left + 1] = class
+  left[#left + 1] = redis.call('ZCARD', unserved_of(class))
+  queued = queued + left[#left]
+end
+counts[#counts + 1] = queued
+counts[#counts + 1] = left
 local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us'}
 for _, fate in ipairs({'used_ready', 'used_waited', 'expired', 'evicted', 'cancelled', 'replaced', 'failed'}) do
   for _, sum in ipairs({'runs', 'steps', 'compute_us', 'cpu_us', 'llm_tokens'}) do

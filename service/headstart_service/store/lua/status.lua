@@ -1,6 +1,6 @@
 -- Reads a run without its fragments.
 -- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
--- with the record's field `about`, and each step's with the letter of its state alone.
+-- with the record's field `about`, each step's with the letter of its state alone, and what it `lacks`.
 
 local r = load(record)
 local left = r and r.expires - clock() or 0
@@ -15,4 +15,6 @@ for i = 1, #fields, 2 do
     reply[#reply + 1] = fields[i] == 'about' and fields[i + 1] or string.sub(fields[i + 1], 1, 1)
   end
 end
+reply[#reply + 1] = 'lacks'
+reply[#reply + 1] = lacks(r, clock()) or ''
 return reply

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind, Tracer
 
+from ...engine.identity import identity_of
 from .spans import working
 
 
@@ -34,6 +35,11 @@ class TracedEmbedder:
     def model(self) -> str:
         """The model's name."""
         return self._embedder.model
+
+    @property
+    def identity(self) -> str:
+        """The embedder's."""
+        return identity_of(self._embedder)
 
     async def embed(self, texts: Sequence[str]) -> Any:
         """As the embedder's."""

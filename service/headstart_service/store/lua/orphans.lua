@@ -1,0 +1,40 @@
+-- Notes which classes of runs an API process starts (`classes`, between blanks), for `ttl_us` from now, and
+-- finds pending runs that are nobody's any more: no worker offers their class, no API process starts it, and
+-- workers offer their pipeline as this process starts it. That is what a rolling update leaves behind.
+-- Returns {member, run, pipeline, inputs} of up to `limit` runs of each class.
+
+local now = clock()
+redis.call('HSET', starters, process, integer(now + tonumber(ttl_us)) .. ' ' .. classes)
+local served, startable = {}, {}
+local known = redis.call('HGETALL', starters)
+for i = 1, #known, 2 do
+  local till, started = string.match(known[i + 1], '^(%d+) (.*)$')
+  if not till or tonumber(till) <= now then
+    redis.call('HDEL', starters, known[i])
+  else
+    for class in string.gmatch(started, '%S+') do
+      served[class] = true
+    end
+  end
+end
+for till, class in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) (%S+) %S+') do
+  if tonumber(till) > now then
+    served[class] = true
+    if string.find(' ' .. classes .. ' ', ' ' .. class .. ' ', 1, true) then
+      startable[string.match(class, '^[^@]*')] = true
+    end
+  end
+end
+local reply = {}
+for _, class in ipairs(redis.call('HKEYS', unserved)) do
+  if not served[class] and startable[string.match(class, '^[^@]*')] then
+    for _, name in ipairs(redis.call('ZRANGE', unserved_of(class), 0, tonumber(limit) - 1)) do
+      local whole, r = pcall(load, record_prefix .. name)
+      local inputs = redis.call('HGET', record_prefix .. name, 'inputs')
+      if whole and r and r.status == 'pending' and inputs then
+        reply[#reply + 1] = {name, r.run, r.pipeline, inputs}
+      end
+    end
+  end
+end
+return reply

@@ -1,0 +1,38 @@
+-- Delivers to a worker up to `limit` jobs for runs that were left for workers that offer their class.
+-- Tickets are alike: each such run brings a new one, and is bound to whichever is delivered next, so that
+-- no worker which does not offer the class can get hold of it.
+-- Returns {entry, member, run, …}.
+
+local reply = {}
+
+local function deliver(member, r, score)
+  redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
+  local found = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', jobs, '>')
+  if not found or found.err then
+    redis.call('ZADD', waiting, integer(score), member) -- there is no group yet: it has its ticket
+    return
+  end
+  local entry = found[1][2][1][1]
+  redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
+  redis.call('ZADD', waiting, ASIDE, member)
+  for _, value in ipairs({entry, member, r.run}) do
+    reply[#reply + 1] = value
+  end
+end
+
+for class in string.gmatch(offering, '(%S+) %S+') do
+  while redis.call('HEXISTS', unserved, class) == 1 and #reply < 3 * tonumber(limit) do
+    local first = redis.call('ZRANGE', unserved_of(class), 0, 0, 'WITHSCORES')
+    local member, score = first[1], tonumber(first[2])
+    if not member then
+      redis.call('HDEL', unserved, class)
+    else
+      local whole, r = pcall(load, record_prefix .. member)
+      unqueue(member)
+      if whole and r and r.status == 'pending' then
+        deliver(member, r, score)
+      end
+    end
+  end
+end
+return reply
