@@ -51,9 +51,9 @@ def violations(request: pb.ReportStepRequest) -> list[Violation]:
 
 
 def is_of(request: pb.ReportStepRequest, run: RunSummary) -> bool:
-    """Whether the result belongs to this run."""
+    """Whether the result belongs to this run, if its caller says when that was started."""
     began = request.created_at
-    return request.revision == run.revision and (
+    return (
         not request.HasField("created_at")
         or began.seconds * 1_000_000 + began.nanos // 1000 == run.created_us
     )

@@ -172,7 +172,8 @@ class PrecomputeServicer:
         convert.refuse(violations)
         # The run that it is for: should the key stand for another by then, that is not touched.
         seen = await self._store.status(key)
-        pipeline = self._registry.require(seen.summary.pipeline, "step")
+        name = seen.summary.pipeline
+        pipeline = self._registry.require(name, "step")
         if request.ByteSize() > _LARGE:
             record = await asyncio.to_thread(reported.record, request, pipeline, elapsed)
         else:
@@ -180,7 +181,7 @@ class PrecomputeServicer:
         report = Report(accepted=False, state=seen.states.get(request.step))
         if reported.is_of(request, seen.summary):
             needs = pipeline.needs(pipeline.by_name[request.step])
-            report = await self._store.report(key, seen.run, needs, record)
+            report = await self._store.report(key, seen.run, request.revision, name, needs, record)
         if report.accepted:
             self._reader.outdate(key)
             told = fields("step.reported", key, revision=request.revision, step=request.step)

@@ -266,7 +266,13 @@ class RedisStore:
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
 
     async def report(
-        self, key: RunKey, run: str, needs: Sequence[str], record: StepRecord
+        self,
+        key: RunKey,
+        run: str,
+        revision: int,
+        pipeline: str,
+        needs: Sequence[str],
+        record: StepRecord,
     ) -> Report:
         """Keep a step's result that a caller has computed for this run, if it is still wanted.
 
@@ -277,6 +283,8 @@ class RedisStore:
             key,
             *needs,
             run_id=run,
+            revision=revision,
+            pipeline=pipeline,
             step=record.name,
             value=record.state.value.encode() + record.fragment,
         )

@@ -282,6 +282,8 @@ class Scripts:
         run: RunKey | None,
         *needs: str,
         run_id: str,
+        revision: int,
+        pipeline: str,
         step: str,
         value: bytes,
     ) -> Reply:

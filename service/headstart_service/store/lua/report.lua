@@ -18,7 +18,8 @@ if not string.find(',' .. r.steps, ',' .. step .. '=', 1, true) then
   return {0, ''}
 end
 local state = letter(step)
-if r.run ~= run_id or not is_live(r.status) or (state ~= 'P' and state ~= 'R') then
+if r.run ~= run_id or r.revision ~= tonumber(revision) or r.pipeline ~= pipeline or not is_live(r.status)
+    or (state ~= 'P' and state ~= 'R') then
   return {0, state}
 end
 for _, need in ipairs({...}) do
