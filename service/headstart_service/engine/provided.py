@@ -83,9 +83,10 @@ class SpokenText(Protocol):
         ...
 
     def __aiter__(self) -> AsyncIterator[str]:
-        """The answer's text, piece by piece.
+        """Yield the answer's text, piece by piece.
 
-        Raises StepFailed, with a reason fit for callers, when it breaks off.
+        Raises StepFailed, with a reason fit for callers, when it breaks off. So does an answer
+        that ends with any `stop_reason` but "end_turn" and "stop_sequence", after its last piece.
         """
         ...
 
@@ -94,17 +95,18 @@ class LanguageModel(Protocol):
     """Answers a prompt, in a given form or word by word: the parameter `language_model`."""
 
     async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
-        """The model's answer as an `output`.
+        """Return the model's answer as an `output`.
 
-        Raises StepFailed, with a reason fit for callers, when there is none.
+        Raises StepFailed, with a reason fit for callers, when there is none or it is not whole.
         """
         ...
 
     def stream(
         self, *, system: str, prompt: str, max_tokens: int
     ) -> AbstractAsyncContextManager[SpokenText]:
-        """The model's answer while it is given; leaving the context stops it.
+        """Stream the model's answer; leaving the context stops it.
 
-        Entering raises StepFailed as `parse` does.
+        Entering raises StepFailed as `parse` does. To keep an answer that was cut off, catch the
+        StepFailed of the iteration and read `stop_reason`.
         """
         ...
