@@ -31,7 +31,10 @@ class Embedder(Protocol):
         ...
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """One row of unit length per text, in their order: shape (n, d)."""
+        """Embed each text as a row of unit length, in their order: shape (n, d).
+
+        A row's last bits depend on the processor and on other texts of the batch, by at most 1e-6.
+        """
         ...
 
 
@@ -60,7 +63,10 @@ class RelevanceScan(Protocol):
     async def relevance(
         self, anchor: NDArray[np.float32], target: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """min(w·anchor, w·target) for each vocabulary word w, shape (n,), read-only."""
+        """Compute min(w·anchor, w·target) for each vocabulary word w, shape (n,), read-only.
+
+        Values are within 1e-5 of the exact ones; their last bits differ from call to call.
+        """
         ...
 
 
