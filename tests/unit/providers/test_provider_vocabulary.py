@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,11 @@ def files(directory: Path) -> set[str]:
 def test_what_was_built_is_opened(tmp_path: Path) -> None:
     build_here(tmp_path / "deep" / "vocabulary")
     opened = open_vocabulary(tmp_path / "deep" / "vocabulary", "m", "test", thorough=True)
-    assert opened.words == WORDS
+    assert list(opened.words) == WORDS
     assert np.array_equal(opened.matrix, encode(WORDS))
     assert opened.index[WORDS[7]] == 7
     assert not opened.matrix.flags.writeable
+    assert (type(opened.words), type(opened.index)) == (tuple, MappingProxyType)
     assert type(opened.matrix) is np.ndarray
     assert files(tmp_path / "deep" / "vocabulary") == {
         "embeddings.npy", "words.txt", "manifest.json", ".lock"
@@ -174,8 +176,8 @@ def test_a_flipped_bit_is_found_when_thorough(tmp_path: Path) -> None:
 
 def test_what_is_current_is_not_built_again(tmp_path: Path) -> None:
     build_here(tmp_path)
-    assert ensure_vocabulary(tmp_path, "m", SOURCE, never).words == WORDS
-    assert ensure_vocabulary(tmp_path, "m", None, never).words == WORDS, "whatever is there"
+    assert list(ensure_vocabulary(tmp_path, "m", SOURCE, never).words) == WORDS
+    assert list(ensure_vocabulary(tmp_path, "m", None, never).words) == WORDS, "whatever is there"
 
 
 def test_another_model_rebuilds(tmp_path: Path) -> None:
@@ -280,7 +282,7 @@ def test_a_build_during_opening_is_noticed(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(vocabulary_module, "_map", slow_map)
     opened = open_vocabulary(tmp_path, "m")
-    assert opened.words == WORDS[::-1]
+    assert list(opened.words) == WORDS[::-1]
     assert np.array_equal(opened.matrix, encode(WORDS[::-1]))
 
 
