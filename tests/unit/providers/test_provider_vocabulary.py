@@ -267,7 +267,7 @@ def test_of_concurrent_builders_one_builds_and_the_others_wait(tmp_path: Path) -
     for thread in threads:
         thread.join()
     assert len(loads) == 1
-    assert [v.words for v in opened] == [WORDS] * 4
+    assert [list(v.words) for v in opened] == [WORDS] * 4
 
 
 def test_a_build_during_opening_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
