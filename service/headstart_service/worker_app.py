@@ -71,14 +71,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
     url = settings.redis_url.get_secret_value()
     known = registry(settings)
     ready = asyncio.Event()
-    places = Places(
-        PlaceRules(
-            threads=settings.step_threads,
-            processes=settings.step_processes,
-            block_limit=settings.block_limit,
-            ray_address=settings.ray_address,
-        )
-    )
+    places = Places(_place_rules(settings))
     monitoring = WorkerMonitoring(known)
     # They are asked for on /metrics alone.
     tokens = None if child or not settings.metrics else token_file(settings)
@@ -133,8 +126,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             version=importlib.metadata.version("headstart"),
             limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
         )
-        durations = Durations()
-        queue.expected = durations.expected
+        queue.expected = (durations := Durations()).expected
         observers: list[WorkObserver] = [
             monitoring.work,
             durations,
@@ -160,8 +152,17 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         await _until_cancelled(worker)
 
 
+def _place_rules(settings: Settings) -> PlaceRules:
+    return PlaceRules(
+        threads=settings.step_threads,
+        processes=settings.step_processes,
+        block_limit=settings.block_limit,
+        ray_address=settings.ray_address,
+    )
+
+
 def _lacks(places: Places) -> str:
-    """What keeps the worker from being ready. Anybody may read it, so the reasons are in the log."""
+    """What keeps the worker from being ready. Anybody may read it: the log has the reasons."""
     if not places.unavailable:
         return ""
     return f"cannot run {', '.join(places.unavailable)} now, see the log"

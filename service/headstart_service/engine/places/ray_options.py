@@ -36,35 +36,15 @@ class RayOptions:
             amount = getattr(self, name)
             if amount is not None:
                 _check_amount(name, amount, fraction=name == "num_gpus", least=0.0)
-        self._check_resources()
-        if not isinstance(self.runtime_env, Mapping) or not all(
-            isinstance(name, str) for name in self.runtime_env
-        ):
-            raise TypeError(f"runtime_env must be a mapping with names, is {self.runtime_env!r}")
-        self._check_actor()
-
-    def _check_resources(self) -> None:
-        if not isinstance(self.resources, Mapping):
-            raise TypeError(f"resources must be a mapping of names to amounts: {self.resources!r}")
-        for name, amount in self.resources.items():
-            if not isinstance(name, str) or not name or name in ("CPU", "GPU"):
+        for name, amount in _named("resources", self.resources).items():
+            if name in ("", "CPU", "GPU"):
                 raise ValueError(
                     f"resources: a name must be a text other than CPU and GPU, is {name!r}: use "
                     "num_cpus and num_gpus for those"
                 )
             _check_amount(f"resources[{name!r}]", amount, fraction=True, least=0.0001)
-
-    def _check_actor(self) -> None:
-        if isinstance(self.actors, bool) or not isinstance(self.actors, int) or self.actors < 1:
-            raise ValueError(f"actors must be a whole number, 1 or more, is {self.actors!r}")
-        if self.actor is None:
-            if self.actors != 1:
-                raise ValueError(f"actors is {self.actors}, which needs an actor class")
-        elif not isinstance(self.actor, type) or "<" in self.actor.__qualname__:
-            raise TypeError(
-                f"actor must be a class at the top of its module, which nodes can import, is "
-                f"{self.actor!r}"
-            )
+        _named("runtime_env", self.runtime_env)
+        _check_actor(self.actor, self.actors)
 
     def wanted(self) -> dict[str, Any]:
         """Return the options as Ray's `options` takes them, without those left to Ray."""
@@ -75,6 +55,24 @@ class RayOptions:
         if self.runtime_env:
             options["runtime_env"] = dict(self.runtime_env)
         return options
+
+
+def _named(option: str, given: object) -> Mapping[str, Any]:
+    if isinstance(given, Mapping) and all(isinstance(name, str) for name in given):
+        return given
+    raise TypeError(f"{option} must be a mapping from names, is {given!r}")
+
+
+def _check_actor(actor: object, actors: object) -> None:
+    if isinstance(actors, bool) or not isinstance(actors, int) or actors < 1:
+        raise ValueError(f"actors must be a whole number, 1 or more, is {actors!r}")
+    if actor is None:
+        if actors != 1:
+            raise ValueError(f"actors is {actors}, which needs an actor class")
+    elif not isinstance(actor, type) or "<" in actor.__qualname__:
+        raise TypeError(
+            f"actor must be a class at the top of its module, which nodes can import, is {actor!r}"
+        )
 
 
 def _check_amount(name: str, amount: object, *, fraction: bool, least: float) -> None:
