@@ -126,7 +126,8 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             version=importlib.metadata.version("headstart"),
             limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
         )
-        queue.expected = (durations := Durations()).expected
+        durations = Durations()
+        queue.expected = durations.expected
         observers: list[WorkObserver] = [
             monitoring.work,
             durations,
@@ -140,8 +141,17 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         memos = _memos(client, settings, monitoring.store)
         if memos is not None:
             stack.push_async_callback(memos.aclose)
-        watching = WorkObservers(observers)
-        worker = Worker(queue, known, providers, rules, watching, ledger, memos, durations, places)
+        worker = Worker(
+            queue,
+            known,
+            providers,
+            rules,
+            WorkObservers(observers),
+            ledger,
+            memos,
+            durations,
+            places,
+        )
         monitoring.work.watch_pool(
             rules.concurrency, lambda: worker.busy, lambda: len(places.unavailable)
         )

@@ -98,8 +98,13 @@ async def own_nodes(tmp_path: Path) -> AsyncIterator[RayNodes]:
         await made.kill()
 
 
-def settings(address: str, references: str = steps.REFERENCES) -> dict[str, str]:
+def settings(
+    address: str, references: str = steps.REFERENCES, path: Path | None = None
+) -> dict[str, str]:
+    """Those of a worker, which also imports what is in `path`."""
+    paths = (str(path or ""), os.environ.get("PYTHONPATH", ""))
     return {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "HEADSTART_BRIDGING": "false",
         "HEADSTART_PIPELINES": references,
         "HEADSTART_RAY_ADDRESS": address,
@@ -188,7 +193,8 @@ async def test_ray_that_is_away_is_waited_for_and_charges_no_try() -> None:
 async def test_a_run_is_handed_on_by_a_worker_that_stops_in_its_step(
     nodes, valkey, tmp_path
 ) -> None:
-    own = settings(nodes.address)
+    # Longer than the three seconds after which Ray's own handler of SIGTERM ends its process.
+    own = settings(nodes.address) | {"HEADSTART_DRAIN": "4"}
     async with (
         api(valkey.url, **own) as (_, address),
         worker(valkey.url, **own) as first,
@@ -252,7 +258,7 @@ async def test_a_worker_serves_its_other_pipelines_while_ray_is_away_and_all_whe
 
 async def test_old_code_on_a_node_gives_no_value(nodes, valkey, tmp_path) -> None:
     new = weather(tmp_path / "new", "new")
-    own = settings(nodes.address, "weather:PIPELINE") | {"PYTHONPATH": str(new)}
+    own = settings(nodes.address, "weather:PIPELINE", new)
     async with (
         api(valkey.url, **own) as (_, address),
         worker(valkey.url, **own) as working,
@@ -271,7 +277,7 @@ async def test_old_code_on_a_node_gives_no_value(nodes, valkey, tmp_path) -> Non
 
 async def test_a_package_that_no_node_has_refuses_the_start(nodes, valkey, tmp_path) -> None:
     path = weather(tmp_path / "here", "here", "only_here")
-    own = settings(nodes.address, "only_here:PIPELINE") | {"PYTHONPATH": str(path)}
+    own = settings(nodes.address, "only_here:PIPELINE", path)
     async with headstart("worker", HEADSTART_REDIS_URL=valkey.url, **own) as process:
         assert await process.ended(90) == 2
         assert re.search(
