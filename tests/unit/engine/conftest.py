@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from headstart_service.domain import RunKey, Snapshot, Started, Status, StepState
 from headstart_service.engine.observe import WorkObserver
+from headstart_service.engine.places.places import Places
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step
 from headstart_service.engine.worker import Worker, WorkerRules
@@ -123,13 +124,14 @@ class Backend:
         name: str = "w1",
         queue: RedisJobQueue | None = None,
         observer: WorkObserver | None = None,
+        places: Places | None = None,
         **rules,
     ) -> Worker:
         merged = {"name": name, "concurrency": 4, "lease": 30.0, "drain": 5.0} | rules
         registry = Registry([GAME])
         providers = {"control": self.control}
         rules = WorkerRules(**merged)
-        return Worker(queue or self.queue, registry, providers, rules, observer)
+        return Worker(queue or self.queue, registry, providers, rules, observer, places=places)
 
     @asynccontextmanager
     async def working(self, name: str = "w1", **rules) -> AsyncIterator[asyncio.Task[None]]:

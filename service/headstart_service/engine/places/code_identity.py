@@ -7,11 +7,10 @@ import importlib
 import sys
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Final
 
-_SUFFIXES: Final = (".py", *EXTENSION_SUFFIXES)
+_OWN: Final = __name__.partition(".")[0]
 
 
 class OtherCode(Exception):
@@ -39,8 +38,7 @@ def identity(module: str) -> str:
     digest = sha256()
     files = [root]
     if root.is_dir():
-        found = (path for path in root.rglob("*") if path.name.endswith(_SUFFIXES))
-        files = sorted(path for path in found if "__pycache__" not in path.parts)
+        files = sorted(root.rglob("*.py"))
     for path in files:
         content = path.read_bytes()
         name = path.relative_to(root.parent).as_posix()
@@ -84,6 +82,8 @@ def _root(module: str) -> Path:
 
 def _forget(module: str) -> None:
     top = module.partition(".")[0]
+    if top == _OWN:
+        return  # this module runs from it
     for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
         del sys.modules[name]
     importlib.invalidate_caches()

@@ -98,7 +98,8 @@ class _Driver:
         """
         if self.gone.is_set():
             raise _Away(self.reason)
-        answer = self._asked[request.number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._asked[request.number] = answer
         self._write(request)
         try:
             return await answer

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import os
 import pickle
 import signal
@@ -192,7 +193,7 @@ class _Driver:
                     continue
                 task = asyncio.create_task(self._serve(request), name=request.label)
                 self._tasks[request.number] = task
-                task.add_done_callback(lambda _, n=request.number: self._tasks.pop(n, None))
+                task.add_done_callback(functools.partial(self._forget, request.number))
         watching.cancel()
         left = list(self._tasks.values())
         for task in left:
@@ -204,6 +205,9 @@ class _Driver:
 
     def _answer(self, answer: Answer) -> None:
         self._writer.write(_framed(answer))
+
+    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
+        self._tasks.pop(number, None)
 
     async def _serve(self, request: Request) -> None:
         assert request.call is not None
@@ -256,10 +260,11 @@ class _Driver:
     async def _on_task(self, request: Request, options: Mapping[str, Any], body: bytes) -> _Reply:
         ref = self._task.options(name=request.label, **options).remote(body)
         try:
-            return await asyncio.wrap_future(ref.future())  # type: ignore[no-any-return]
+            reply: _Reply = await _result(ref)
         except asyncio.CancelledError:
             self._ray.cancel(ref, force=True)
             raise
+        return reply
 
     async def _on_actor(
         self, request: Request, call: Call, options: Mapping[str, Any], body: bytes
@@ -273,7 +278,7 @@ class _Driver:
             kept = False
             try:
                 ref = actor.run.remote(body)
-                reply: _Reply = await asyncio.wrap_future(ref.future())
+                reply: _Reply = await _result(ref)
                 kept = _judged(reply) is None
                 return reply
             finally:
@@ -341,7 +346,7 @@ class _Driver:
         """Whether Ray still runs tasks."""
         try:
             async with asyncio.timeout(_LOOK_LIMIT):
-                await asyncio.wrap_future(self._noop.remote().future())
+                await _result(self._noop.remote())
         except (self._ray.exceptions.RayError, ConnectionError, TimeoutError):
             return False
         return True
@@ -369,6 +374,13 @@ class _Driver:
         with suppress(OSError, BlockingIOError):
             os.write(connection.fileno(), answer)
         os._exit(_LOST)
+
+
+async def _result(ref: Any) -> Any:
+    """Return what a task of Ray's gives. A cancellation leaves its future alone, as Ray sets it."""
+    future = asyncio.wrap_future(ref.future())
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(future)
 
 
 def _code_key(request: Request, call: Call) -> tuple[Any, ...]:
