@@ -15,11 +15,13 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from .child import LENGTH
 from .perform import Call, Performed, packed
@@ -169,6 +171,7 @@ class _Driver:
         self._task = ray.remote(max_retries=0)(on_task)
         self._actor = ray.remote(max_restarts=0, max_task_retries=0)(StepActor)
         self._noop = ray.remote(num_cpus=0, max_retries=0)(lambda: None)
+        self._noop.remote()  # Ray has stored it then, and need not when it is about to go
         self._client: bool = ray.util.client.ray.is_connected()
         context = ray.get_runtime_context()
         self._node = "" if self._client else context.get_node_id()
@@ -182,7 +185,7 @@ class _Driver:
         """Serve until the worker closes the socket."""
         reader, self._writer = await asyncio.open_connection(sock=connection)
         self._answer(Answer(number=0))
-        watching = asyncio.create_task(self._watch(), name="watch Ray")
+        threading.Thread(target=self._watch, name="watch Ray", daemon=True).start()
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
@@ -194,11 +197,10 @@ class _Driver:
                 task = asyncio.create_task(self._serve(request), name=request.label)
                 self._tasks[request.number] = task
                 task.add_done_callback(functools.partial(self._forget, request.number))
-        watching.cancel()
         left = list(self._tasks.values())
         for task in left:
             task.cancel()
-        await asyncio.gather(watching, *left, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
         for pool in self._actors.values():
             for actor in pool.idle:
                 self._ray.kill(actor)
@@ -351,28 +353,29 @@ class _Driver:
             return False
         return True
 
-    async def _watch(self) -> None:
-        """End this process when Ray has gone, or is another Ray now."""
+    def _watch(self) -> None:
+        """End this process when Ray has gone, or is another Ray now.
+
+        In a thread: what is asked of a Ray that has gone may hold up the event loop for a minute.
+        """
+        pool = ThreadPoolExecutor(1, "nodes of Ray")
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            time.sleep(_LOOK_EVERY)
             try:
-                async with asyncio.timeout(_LOOK_LIMIT):
-                    if self._gcs:
-                        host, _, port = self._gcs.rpartition(":")
-                        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-                        writer.close()
-                    nodes = await self._nodes()
+                if self._gcs:
+                    host, _, port = self._gcs.rpartition(":")
+                    socket.create_connection((host.strip("[]"), int(port)), _LOOK_LIMIT).close()
+                nodes = pool.submit(self._ray.nodes).result(_LOOK_LIMIT)
             except Exception as error:  # noqa: BLE001  # whatever Ray raises
                 self._give_up(f"it does not answer: {type(error).__name__} {error}".strip())
-            if self._node and all(node["NodeID"] != self._node for node in nodes):
+            if self._node and not any(n["Alive"] and n["NodeID"] == self._node for n in nodes):
                 self._give_up("its node on this machine has ended")
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str) -> NoReturn:
         """End at once: a process whose Ray has gone cannot connect to the next one."""
         answer = _framed(Answer(number=0, refused=reason[:300]))
-        connection: socket.socket = self._writer.get_extra_info("socket")
-        with suppress(OSError, BlockingIOError):
-            os.write(connection.fileno(), answer)
+        with suppress(OSError):
+            os.write(self._writer.get_extra_info("socket").fileno(), answer)
         os._exit(_LOST)
 
 
