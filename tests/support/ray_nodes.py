@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class RayNodes:
         self.port = _free_port()
         self._directory = directory
         self._nodes: list[subprocess.Popen[bytes]] = []
+        self._sessions: list[str] = []
 
     @property
     def address(self) -> str:
@@ -41,15 +43,11 @@ class RayNodes:
 
     async def start(self, path: Path | None = None, **resources: float) -> None:
         """Start a node that imports what is in `path`: the head first, then further ones."""
-        # The path of a Unix socket in it must be short.
-        first = not self._nodes
-        role = (
-            ["--head", f"--port={self.port}", f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"]
-            if first
-            else [f"--address={self.address}"]
-        )
-        if first:
-            role += ["--ray-client-server-port", str(_free_port()), "--include-dashboard=false"]
+        role = [f"--address={self.address}"]
+        if not self._nodes:
+            self._sessions.append(tempfile.mkdtemp(prefix="ray"))  # Unix sockets need short paths
+            role = ["--head", f"--port={self.port}", f"--temp-dir={self._sessions[-1]}"]
+            role += [f"--ray-client-server-port={_free_port()}", "--include-dashboard=false"]
         log = self._directory / f"node-{next(_NUMBERS)}.log"
         with log.open("wb") as output:
             node = subprocess.Popen(  # noqa: ASYNC220  # returns once it is forked
@@ -82,3 +80,6 @@ class RayNodes:
             node.wait(30)
             await wait_until(lambda family=family: not any(map(alive, family)), 30)
         self._nodes.clear()
+        for directory in self._sessions:
+            shutil.rmtree(directory, ignore_errors=True)
+        self._sessions.clear()
