@@ -14,7 +14,7 @@ from typing import Any
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, Status, StepRecord, StepState, StepWork, digest
-from ..errors import HeadstartError, StepFailed, StepsReported
+from ..errors import HeadstartError, PlaceUnavailable, StepFailed, StepsReported
 from .arguments import Arguments
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
@@ -30,6 +30,8 @@ from .step import DIGEST_PARAMETER, Step
 
 log = logging.getLogger(__name__)
 
+_LAST_CLAIM = 5
+"""The claim of a run from which on a step that its place is lost with counts as failed."""
 _SHOW_AFTER = 0.005
 """Seconds after which a new run's first steps are shown as running."""
 
@@ -54,7 +56,8 @@ async def run(
     `makers` are those of the pipeline with these providers, for a caller that has them.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
-    progress cannot be kept; either way no step of it is left running.
+    progress cannot be kept, PlaceUnavailable when it must be handed on, because a step cannot run
+    here; no step of it is then left running.
     """
     reuse = reuse or Reuse()
     watching = observer or WorkObservers()
@@ -379,7 +382,8 @@ class _Run:
     async def _attempt(self, step: Step, outcome: Outcome) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again; never raises what it raised.
 
-        Gives its record, and its value if other steps take it.
+        Gives its record, and its value if other steps take it. Raises PlaceUnavailable, with no try
+        charged.
         """
         METER.set(outcome.meter)  # its task is the flight's alone: nothing to put back
         began, started = time.monotonic(), self._starts[step.name]
@@ -389,6 +393,7 @@ class _Run:
             outcome.attempts = attempt
             limit = asyncio.timeout(step.timeout)
             try:
+                await self._places.ready(step)
                 async with limit:
                     arguments = await self._arguments.of(step, self._kept)
                     value = await self._places.call(step, arguments, outcome.meter)
@@ -397,6 +402,11 @@ class _Run:
                 value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
             except StepFailed as failure:
                 error, retry = str(failure), failure.retry
+            except PlaceUnavailable as failure:
+                # A step that brings its place down must not do so for ever.
+                if not failure.began or self._lease.attempt < _LAST_CLAIM:
+                    raise
+                error = str(failure)
             except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told
                 error = self._told(step, failure, limit)
             else:
