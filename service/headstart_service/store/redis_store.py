@@ -28,6 +28,7 @@ from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
 from .batches import Reply, ScriptBatches
 from .connect import Client
 from .keys import PartitionKeys, from_member, member, partition_of
+from .layout import StoreLayout
 from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
 from .roster import worker_from
@@ -114,8 +115,14 @@ class RedisStore:
         """
         self._pace = pace or Pace()
         self._observer = observer or Unwatched()
+        self.layout = StoreLayout(client, rules.partitions)
         self._batches = ScriptBatches(
-            client, SOURCES, budget=budget, connections=connections, observer=self._observer
+            client,
+            SOURCES,
+            budget=budget,
+            connections=connections,
+            layout=self.layout,
+            observer=self._observer,
         )
         self._scripts = Scripts(self._batches)
         self._rules = rules

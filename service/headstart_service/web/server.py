@@ -55,12 +55,13 @@ async def http_server(
     routes: Sequence[BaseRoute] = (),
     *,
     or_any_port: bool = False,
+    problem: Callable[[], str] = str,
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()`, else 503. `routes` are what else there is. When the port is taken,
-    `or_any_port` takes a free one; without it StartupError is raised.
+    200 while `ready()`, else 503 with the `problem`, if there is one. `routes` are what else there
+    is. When the port is taken, `or_any_port` takes a free one; without it StartupError is raised.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
@@ -69,7 +70,8 @@ async def http_server(
     async def readyz(_: Request) -> PlainTextResponse:
         if ready():
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready\n", status_code=503)
+        why = problem()
+        return PlainTextResponse(f"not ready: {why}\n" if why else "not ready\n", status_code=503)
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *routes])
     bound = _listen(host, port, or_any_port=or_any_port)
