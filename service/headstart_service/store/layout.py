@@ -38,6 +38,7 @@ LIVE_FOR: Final = 10.0
 _BUDGET: Final = 2.0
 _UNCLAIMED: Final = 2.0
 """Seconds for which a process that had found another layout leaves an empty store to others."""
+_CANCEL_AGAIN: Final = 0.2
 _LUA = files(__package__) / "lua"
 
 
@@ -235,8 +236,10 @@ class LayoutWatch:
         try:
             yield
         finally:
-            watching.cancel()
-            await asyncio.wait({watching})
+            while not watching.done():
+                # Once is not enough: Python 3.11's wait_for, which redis-py uses, may swallow it.
+                watching.cancel()
+                await asyncio.wait({watching}, timeout=_CANCEL_AGAIN)
             with suppress(StoreUnavailable):
                 await self._layout.withdraw(self._process)
 
