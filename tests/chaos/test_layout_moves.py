@@ -11,6 +11,7 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.layout import Layout
 from tests.support.commands import run
+from tests.support.consistency import inconsistencies
 from tests.support.layouts import answers, listed, of, served
 from tests.support.processes import run_headstart, worker
 from tests.support.requests import noop, results
@@ -72,6 +73,7 @@ async def test_moves_from_3_to_6_and_back_that_are_killed_lose_nothing(
             assert sorted(await listed(service)) == sorted([*finished, *pending])
             after = (await service.GetStats(pb.GetStatsRequest(), timeout=20)).ledger
             assert (after.starts, after.fates) == (ledger.starts, ledger.fates)
+        assert inconsistencies([valkey.url], count) == []
     assert cut > FAULTS // 4, "most moves were killed on their way"
     print(f"{cut} of {FAULTS} moves were killed on their way")
     async with served(valkey.url, count) as service, worker(valkey.url, **of(count)):

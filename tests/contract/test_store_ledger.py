@@ -91,7 +91,7 @@ async def test_what_was_there_when_the_first_reader_came_is_ready_and_the_rest_i
     claim = await store_backend.begin(KEY)
     await store_backend.queue.commit(claim.lease, ENDED[:1], [])
     await store_backend.store.read(KEY)
-    line = await store_backend.redis("HGET", store_backend.keys_of(KEY).fixed[-1], "games:game-1")
+    line = await store_backend.redis("HGET", store_backend.keys_of(KEY).fixed[-2], "games:game-1")
     [first] = numbers_of(line)
     await store_backend.start(KEY)
     assert (await ledger(store_backend)).joined == 1

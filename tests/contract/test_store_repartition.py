@@ -16,6 +16,7 @@ from headstart_service.store.keys import FIXED, PartitionKeys
 from headstart_service.store.layout import Layout, stored_layout
 from headstart_service.store.repartition import repartition
 from tests.contract.backend import TTL, Backend, done, plan, running
+from tests.support.consistency import inconsistencies
 
 SETS = ("expiry", "unread", "read", *(f"status:{status}" for status in Status), "waiting")
 HASHES = ("unsettled",)
@@ -129,6 +130,7 @@ async def test_everything_is_there_after_a_move_and_back(store_backend: Backend)
         assert result.moved > 0
         async with Backend.open(store_backend.deployment, count) as moved:
             assert _requeued(await _picture(moved), runs) == before
+            assert inconsistencies(store_backend.deployment.masters, count) == []
             listed = await moved.store.list("", list(Status), None, 1000)
             assert len(listed) == 6 * 8
     used = {int(key.split("{")[1].split("}")[0]) for key in store_backend.deployment.ttls()}
@@ -204,6 +206,7 @@ async def test_a_move_that_is_killed_after_any_command_is_finished_by_the_next(
                 await repartition(start.client(WORKER), new, lambda _: None)
             moved = await stack.enter_async_context(Backend.open(store_backend.deployment, new))
             assert _requeued(await _picture(moved), runs) == before, f"killed at command {left}"
+            assert inconsistencies([store_backend.deployment.url], new) == []
             await _all_computed(moved, runs)
             if not died:
                 break

@@ -49,9 +49,7 @@ def ledger_from(books: Iterable[Counter[str]]) -> Ledger | None:
     begun = [book for book in books if book["since"]]
     if not begun:
         return None
-    book: Counter[str] = Counter()
-    for one in begun:
-        book.update(one)  # a run that has moved was started in one and settled in another
+    book = sum(begun, Counter())
     pipelines = sorted(n.removeprefix(_HIDDEN_RUNS) for n in book if n.startswith(_HIDDEN_RUNS))
     return Ledger(
         since_us=min(one["since"] for one in begun),

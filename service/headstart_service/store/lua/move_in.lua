@@ -22,6 +22,8 @@ if read_since ~= '' then
 end
 if line ~= '' then
   open_book(member)
-  redis.call('HSET', unsettled, member, line)
+  if redis.call('HSET', unsettled, member, line) == 1 then
+    enter(member, {starts = 1})
+  end
 end
 return 1
