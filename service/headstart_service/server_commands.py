@@ -19,7 +19,7 @@ from .config_command import check_config
 from .errors import StartupError, StoreUnavailable
 from .logs import set_up_logging
 from .preflight import load_checked, warn_of_unknown
-from .process import exit_with_parent, run_until_stopped
+from .process import exit_with_parent, run_until_stopped, store_rules
 from .settings import Settings, describe, load_settings, variable
 from .store.repartition import StoreInUse
 
@@ -178,7 +178,8 @@ def _repartition(options: argparse.Namespace) -> int:
     from .repartition_command import move
 
     try:
-        settings = load_checked(_flags(options) | {"partitions": str(options.to)}, listens=False)
+        settings = load_settings(_flags(options) | {"partitions": str(options.to)})
+        store_rules(settings)
         set_up_logging(settings.log_level, settings.log_format)
         return asyncio.run(move(settings))
     except StoreInUse as error:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from headstart_service.domain import RunKey, Status
+from headstart_service.domain import RunKey, Status, StepState
 from headstart_service.store.connect import WORKER, open_client
 from headstart_service.store.keys import FIXED, PartitionKeys
 from headstart_service.store.layout import Layout, stored_layout
@@ -131,6 +131,10 @@ async def test_everything_is_there_after_a_move_and_back(store_backend: Backend)
         async with Backend.open(store_backend.deployment, count) as moved:
             assert _requeued(await _picture(moved), runs) == before
             assert inconsistencies(store_backend.deployment.masters, count) == []
+            for key in runs["lost"]:
+                lost = await moved.store.status(key)
+                queued = lost.summary.status is Status.PENDING
+                assert lost.states["second"] is (StepState.PENDING if queued else StepState.RUNNING)
             listed = await moved.store.list("", list(Status), None, 1000)
             assert len(listed) == 6 * 8
     used = {int(key.split("{")[1].split("}")[0]) for key in store_backend.deployment.ttls()}
@@ -191,7 +195,7 @@ async def test_a_move_that_is_killed_after_any_command_is_finished_by_the_next(
         store_backend.deployment.wipe()
         async with AsyncExitStack() as stack:
             start = await stack.enter_async_context(Backend.open(store_backend.deployment, old))
-            runs = await _populated(start, 2)
+            runs = await _populated(start, 3)
             before = _requeued(await _picture(start), runs)
             pool = open_client(store_backend.deployment.url, WORKER).connection_pool
             mortal = _Mortal.from_pool(pool)
