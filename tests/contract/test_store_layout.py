@@ -14,6 +14,7 @@ from headstart_service.store.layout import Layout, StoreLayout, stored_layout
 from headstart_service.store.redis_store import RedisStore, StoreRules
 from headstart_service.store.repartition import StoreInUse, adopt_empty, repartition
 from tests.contract.backend import BUDGET, FAILURE_TTL, TTL, Backend, plan
+from tests.support.waiting import wait_until
 
 KEY = RunKey("games", "key")
 COUNTS = r"(?s)store has {} partitions.*HEADSTART_PARTITIONS={}.*headstart repartition --to {}"
@@ -76,6 +77,10 @@ async def test_what_is_no_layout_is_written_anew(store_backend: Backend) -> None
     assert await store_backend.find(KEY)
 
 
+async def _nobody(layout: StoreLayout) -> bool:
+    return not await layout.live()
+
+
 async def test_a_live_process_keeps_its_store_from_being_moved(store_backend: Backend) -> None:
     client, own = store_backend.client(WORKER), store_backend.partitions
     layout = StoreLayout(client, own)
@@ -87,8 +92,9 @@ async def test_a_live_process_keeps_its_store_from_being_moved(store_backend: Ba
     await adopt_empty(client, Layout(own + 1))
     assert await stored_layout(client) == str(Layout(own))
     await layout.withdraw("api a-1")
-    await layout.agree_all("worker b-2", 0.001)
-    await asyncio.sleep(0.01)
+    await layout.withdraw("worker b-2")
+    await layout.agree_all("killed c-3", 0.001)
+    await wait_until(lambda: _nobody(layout))
     await repartition(client, own + 1, lambda _: None)
     with pytest.raises(LayoutMismatch):
         await layout.agree_all("worker b-2", 60)

@@ -19,7 +19,9 @@ end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
 if process ~= '' and ttl == 0 then
   redis.call('ZREM', KEYS[2], process)
-elseif process ~= '' and found == own then
+elseif process ~= '' and found == own
+    and tonumber(redis.call('ZSCORE', KEYS[2], process) or 0) < now + ttl / 2 then
+  -- Not every time: an idle store need not write its append-only file several times a second.
   redis.call('ZADD', KEYS[2], string.format('%.0f', now + ttl), process)
   redis.call('PEXPIRE', KEYS[2], math.ceil(ttl / 1000))
 end
