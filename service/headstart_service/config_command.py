@@ -67,7 +67,8 @@ async def _of_the_store(settings: Settings) -> str:
     if settings.redis_url is None:
         return ""
     url = settings.redis_url.get_secret_value()
-    with suppress(StoreUnavailable, TimeoutError):
+    # The last two are of addresses and options that redis-py refuses when it connects.
+    with suppress(StoreUnavailable, TimeoutError, ValueError, TypeError):
         async with asyncio.timeout(_PATIENCE), redis_client(url, API) as client:
             return await layout_problem(client, settings.partitions)
     return ""
