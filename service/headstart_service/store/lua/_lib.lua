@@ -7,7 +7,7 @@ local with_status = {
   pending = KEYS[5], in_progress = KEYS[6], completed = KEYS[7], failed = KEYS[8], cancelled = KEYS[9],
 }
 local waiting, tickets, ledger, unsettled = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
-local unserved, offers, starters = KEYS[14], KEYS[15], KEYS[16]
+local unserved, offers, starters, layout = KEYS[14], KEYS[15], KEYS[16], KEYS[17]
 local channel, record_prefix, group = ARGV[1], ARGV[2], ARGV[3]
 
 -- Microseconds since the epoch, by this server's clock. A double holds them exactly until 2255.
@@ -434,8 +434,8 @@ local function settle(member, fate, kept, sums)
   return true
 end
 
--- Opens the line of a new run, with the steps that it has got from the one before it.
-local function open_line(member, carried)
+-- Begins the sums of the member's namespace, if they are not there and it is among the first BOOKS.
+local function open_book(member)
   local namespace = string.match(member, '^[^:]*')
   local now = integer(clock())
   if redis.call('HSETNX', ledger, '* since', now) == 1
@@ -446,6 +446,11 @@ local function open_line(member, carried)
       redis.call('HINCRBY', ledger, 'namespaces', -1)
     end
   end
+end
+
+-- Opens the line of a new run, with the steps that it has got from the one before it.
+local function open_line(member, carried)
+  open_book(member)
   redis.call('HSET', unsettled, member, OPEN .. (carried or ''))
   enter(member, {starts = 1})
 end
