@@ -347,3 +347,120 @@ async def test_no_orphan_is_adopted_that_workers_of_today_do_not_compute(
     assert await workers.claim("old", old) is None
     assert await store_backend.store.orphans(["probe@v2"], 60, 10) == []
     assert len(await store_backend.store.orphans(["probe@v1"], 60, 10)) == 1
+
+
+async def test_what_a_caller_made_of_a_step_goes_with_it(store_backend: Backend) -> None:
+    """Else an answer would have one model's first step and another's second."""
+    workers = Workers(store_backend)
+    await workers.come(a=A, b=B)
+    started = await workers.start()
+    claim = await workers.claim("a", A)
+    assert claim is not None
+    await store_backend.queue.commit(claim.lease, [done("first")], [])
+    report = await store_backend.store.report(
+        KEY, started.revision, "probe", ["first"], done("second")
+    )
+    assert report.accepted
+    await store_backend.queue.release(claim.lease)
+    again = await workers.claim("a", A)
+    assert again is not None
+    assert list(again.ended) == ["first", "second"]
+    await store_backend.queue.release(again.lease)
+    other = await workers.claim("b", B)
+    assert other is not None
+    assert other.ended == {}
+    await store_backend.queue.commit(other.lease, [done("first"), done("second")], [])
+    await store_backend.queue.release(other.lease)
+    mine = await workers.claim("b", B)
+    assert mine is not None
+    assert list(mine.ended) == ["first", "second"], "it is B's own by now"
+
+
+async def test_what_a_caller_made_of_its_own_step_stays_with_both(store_backend: Backend) -> None:
+    workers = Workers(store_backend)
+    await workers.come(b=B)
+    started = await workers.start()
+    for step, needs in (("first", []), ("second", ["first"])):
+        report = await store_backend.store.report(KEY, started.revision, "probe", needs, done(step))
+        assert report.accepted
+    claim = await workers.claim("b", B)
+    assert claim is not None
+    assert list(claim.ended) == ["first", "second"]
+
+
+async def test_a_start_keeps_nothing_that_a_caller_made_of_a_step_of_another_maker(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    await workers.come(a=A)
+    started = await workers.start()
+    claim = await workers.claim("a", A)
+    assert claim is not None
+    await store_backend.queue.commit(claim.lease, [done("first")], [])
+    await store_backend.store.report(KEY, started.revision, "probe", ["first"], done("second"))
+    await store_backend.queue.release(claim.lease)
+    await workers.come(b=B)
+    await workers.go("a")
+    same_steps = plan("d2")
+    assert (await workers.start(same_steps)).outcome is Outcome.REPLACED
+    assert set((await workers.states()).values()) == {StepState.PENDING}
+
+
+async def test_a_job_that_was_handed_on_is_not_taken_for_another_run(
+    store_backend: Backend,
+) -> None:
+    """It is the oldest that is not delivered when runs that were left bring theirs."""
+    bound, left = store_backend.neighbours(2)
+    workers = Workers(store_backend, bound)
+    old, new = offer(definition="v1"), offer(definition="v2")
+    await workers.come(old=old, gone=new, new=new)
+    await workers.start(versioned("v2"))
+    assert await workers.claim("old", old) is None
+    [taken] = await store_backend.queue.unserved_jobs(workers.partition, "gone", [new], 9)
+    assert taken.key == bound
+    await store_backend.start(left, versioned("v2"))
+    assert await workers.claim("old", old) is None
+    await workers.go("gone")  # before it has claimed what it took
+
+    async def take(limit: int) -> set[RunKey]:
+        jobs = await store_backend.queue.unserved_jobs(workers.partition, "new", [new], limit)
+        assert len(jobs) <= limit
+        claims = [await store_backend.queue.claim(job, "new", [new]) for job in jobs]
+        return {claim.lease.job.key for claim in claims if claim}
+
+    found = await take(1)
+    jobs = await workers.jobs("new")
+    claims = [await store_backend.queue.claim(job, "new", [new]) for job in jobs]
+    found |= {claim.lease.job.key for claim in claims if claim}
+    assert found == {bound, left}
+    assert (await store_backend.store.stats("")).queued_jobs == 0
+
+
+async def test_a_run_that_is_joined_while_nobody_serves_it_waits_as_long_as_it_lives(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    old = offer(definition="v1")
+    await workers.come(old=old)
+    await workers.start(versioned("v2"))
+    assert await workers.claim("old", old) is None
+    await store_backend.store.start(KEY, versioned("v2"), 90_000, restart=False)
+    keys = store_backend.keys_of(KEY)
+    left_for = f"headstart:{{{keys.partition}}}:unserved:probe@v2"
+    assert (
+        await store_backend.redis("PTTL", left_for) >= 1000 * await store_backend.pttl(KEY) - 1000
+    )
+
+
+async def test_a_damaged_record_among_orphans_is_no_orphan(store_backend: Backend) -> None:
+    keys = store_backend.neighbours(2)
+    workers = Workers(store_backend, keys[0])
+    new = offer(definition="v2")
+    await workers.come(new=new)
+    for key in keys:
+        await store_backend.start(key, versioned("v1"))
+        assert await workers.claim("new", new) is None
+    record = store_backend.keys_of(keys[0]).record(keys[0])
+    await store_backend.redis("SET", record, "x", "PX", 60_000)
+    [orphan] = await store_backend.store.orphans(["probe@v2"], 60, 10)
+    assert orphan.key == keys[1]

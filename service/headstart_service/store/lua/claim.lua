@@ -142,14 +142,15 @@ if not repeated then
   end
   stop_steps(record)
   local made, names = made_of(r)
-  local makers = pairs_of(own[class_of(r)])
+  local makers, ours = pairs_of(own[class_of(r)]), {}
   for _, name in ipairs(names) do
-    if not makes_step({makers}, name, made[name]) then
+    local stays = makes_step({makers}, name, made)
+    if not stays then
       redis.call('HDEL', record, 's:' .. name)
     end
-    made[name] = made[name] == REPORTED and REPORTED or makers[name]
+    ours[name] = stays and made[name] or makers[name]
   end
-  r.made = made_text(made, names)
+  r.made = made_text(ours, names)
   r.attempt, r.tries, r.entry = r.attempt + 1, r.tries + 1, entry
   if r.started == 0 then
     r.started = now

@@ -22,14 +22,16 @@ if r.revision ~= tonumber(revision) or r.pipeline ~= pipeline or not is_live(r.s
     or (state ~= 'P' and state ~= 'R') then
   return {0, state}
 end
+local maker = REPORTED
 for _, need in ipairs({...}) do
   if letter(need) ~= 'C' then
     return {0, state}
   end
+  maker = maker .. REPORTED .. need
 end
 redis.call('HSET', record, 's:' .. step, value)
 local made, names = made_of(r)
-made[step] = REPORTED
+made[step] = maker
 r.made = made_text(made, names)
 save(record, member, r)
 announce('reported', r.revision, step, member)
