@@ -141,7 +141,7 @@ async def test_a_worker_that_takes_a_run_over_keeps_what_it_would_make_too(
     await store_backend.queue.release(claim.lease)
     again = await workers.claim("b", HALF)
     assert again is not None
-    assert list(again.ended) == ["first"]
+    assert (again.revision, list(again.ended)) == (1, ["first"])
 
 
 async def test_what_a_caller_has_reported_stays_with_whoever_takes_the_run(
@@ -150,7 +150,7 @@ async def test_what_a_caller_has_reported_stays_with_whoever_takes_the_run(
     workers = Workers(store_backend)
     await workers.come(a=A, b=B)
     started = await workers.start()
-    report = await store_backend.store.report(KEY, started.revision, "probe", [], done("first"))
+    report = await store_backend.store.report(KEY, started.revision, "probe@v1", [], done("first"))
     assert report.accepted
     claim = await workers.claim("a", A)
     assert claim is not None
@@ -195,7 +195,8 @@ async def test_a_pending_run_that_is_joined_shows_nothing_of_a_maker_that_has_go
     assert (await workers.states())["first"] is StepState.COMPLETED
     await workers.come(c=B)
     await workers.go("b")
-    assert (await workers.start()).outcome is Outcome.JOINED
+    joined = await workers.start()
+    assert (joined.outcome, joined.revision) == (Outcome.JOINED, 2)
     assert (await workers.states())["first"] is StepState.PENDING
 
 
@@ -358,7 +359,7 @@ async def test_what_a_caller_made_of_a_step_goes_with_it(store_backend: Backend)
     assert claim is not None
     await store_backend.queue.commit(claim.lease, [done("first")], [])
     report = await store_backend.store.report(
-        KEY, started.revision, "probe", ["first"], done("second")
+        KEY, started.revision, "probe@v1", ["first"], done("second")
     )
     assert report.accepted
     await store_backend.queue.release(claim.lease)
@@ -369,6 +370,11 @@ async def test_what_a_caller_made_of_a_step_goes_with_it(store_backend: Backend)
     other = await workers.claim("b", B)
     assert other is not None
     assert other.ended == {}
+    late = await store_backend.store.report(
+        KEY, started.revision, "probe@v1", [], done("first", b"<made of what A had made>")
+    )
+    assert not late.accepted, "what it was made of may have been read in the revision before"
+    assert other.revision == started.revision + 1
     await store_backend.queue.commit(other.lease, [done("first"), done("second")], [])
     await store_backend.queue.release(other.lease)
     mine = await workers.claim("b", B)
@@ -381,7 +387,9 @@ async def test_what_a_caller_made_of_its_own_step_stays_with_both(store_backend:
     await workers.come(b=B)
     started = await workers.start()
     for step, needs in (("first", []), ("second", ["first"])):
-        report = await store_backend.store.report(KEY, started.revision, "probe", needs, done(step))
+        report = await store_backend.store.report(
+            KEY, started.revision, "probe@v1", needs, done(step)
+        )
         assert report.accepted
     claim = await workers.claim("b", B)
     assert claim is not None
@@ -397,7 +405,7 @@ async def test_a_start_keeps_nothing_that_a_caller_made_of_a_step_of_another_mak
     claim = await workers.claim("a", A)
     assert claim is not None
     await store_backend.queue.commit(claim.lease, [done("first")], [])
-    await store_backend.store.report(KEY, started.revision, "probe", ["first"], done("second"))
+    await store_backend.store.report(KEY, started.revision, "probe@v1", ["first"], done("second"))
     await store_backend.queue.release(claim.lease)
     await workers.come(b=B)
     await workers.go("a")
@@ -464,3 +472,27 @@ async def test_a_damaged_record_among_orphans_is_no_orphan(store_backend: Backen
     await store_backend.redis("SET", record, "x", "PX", 60_000)
     [orphan] = await store_backend.store.orphans(["probe@v2"], 60, 10)
     assert orphan.key == keys[1]
+
+
+async def test_what_callers_read_before_an_adoption_is_of_an_earlier_revision(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    old, new = offer(definition="v1"), offer(definition="v2")
+    await workers.come(old=old, new=new)
+    await workers.start(versioned("v1"))
+    claim = await workers.claim("old", old)
+    assert claim is not None
+    await store_backend.queue.commit(claim.lease, [done("first")], [])
+    await store_backend.queue.release(claim.lease)
+    await workers.go("old")
+    assert await workers.claim("new", new) is None
+    [orphan] = await store_backend.store.orphans(["probe@v2"], 60, 10)
+    assert await store_backend.store.adopt(orphan, versioned("v2"))
+    assert set((await workers.states()).values()) == {StepState.PENDING}
+    again = await workers.claim("new", new)
+    assert again is not None
+    assert (again.revision, again.ended) == (2, {})
+    for revision, runs_class in ((1, "probe@v2"), (2, "probe@v1")):
+        report = await store_backend.store.report(KEY, revision, runs_class, [], done("first"))
+        assert not report.accepted

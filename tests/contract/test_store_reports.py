@@ -18,10 +18,10 @@ async def report(
     backend: Backend,
     name: str,
     revision: int = 1,
-    pipeline: str = "probe",
+    runs_class: str = "probe@v1",
     needs: tuple[str, ...] = (),
 ) -> Report:
-    return await backend.store.report(KEY, revision, pipeline, needs, theirs(name))
+    return await backend.store.report(KEY, revision, runs_class, needs, theirs(name))
 
 
 def theirs(name: str) -> StepRecord:
@@ -98,7 +98,7 @@ async def test_another_revision_pipeline_or_step_is_refused(store_backend: Backe
     before = store_backend.deployment.dump()
     assert await report(store_backend, "first", revision=1) == Report(False, PENDING)
     assert await report(store_backend, "first", revision=3) == Report(False, PENDING)
-    assert await report(store_backend, "first", 2, pipeline="other") == Report(False, PENDING)
+    assert await report(store_backend, "first", 2, runs_class="other@v1") == Report(False, PENDING)
     assert await report(store_backend, "third", 2) == Report(False, None)
     assert await report(store_backend, "irst", 2) == Report(False, None)
     assert store_backend.deployment.dump() == before

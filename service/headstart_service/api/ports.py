@@ -53,7 +53,7 @@ class RunStore(Protocol):
         ...
 
     async def report(
-        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+        self, key: RunKey, revision: int, runs_class: str, needs: Sequence[str], record: StepRecord
     ) -> Report:
         """Keep a caller's result of a step, if it is still wanted. Raises RunNotFound."""
         ...

@@ -174,7 +174,7 @@ class PrecomputeServicer:
         else:
             record = reported.record(request, pipeline, elapsed)
         needs = pipeline.needs(pipeline.by_name[request.step])
-        report = await self._store.report(key, request.revision, name, needs, record)
+        report = await self._store.report(key, request.revision, pipeline.runs_class, needs, record)
         if report.accepted:
             self._reader.outdate(key)
             told = fields("step.reported", key, revision=request.revision, step=request.step)

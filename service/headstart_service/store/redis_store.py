@@ -249,9 +249,9 @@ class RedisStore:
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
 
     async def report(
-        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+        self, key: RunKey, revision: int, runs_class: str, needs: Sequence[str], record: StepRecord
     ) -> Report:
-        """Keep a step's result that a caller has computed, if it is still wanted.
+        """Keep a step's result that a caller has computed, if a run of this class still wants it.
 
         Raises RunNotFound.
         """
@@ -260,7 +260,7 @@ class RedisStore:
             key,
             *needs,
             revision=revision,
-            pipeline=pipeline,
+            runs_class=runs_class,
             step=record.name,
             value=record.state.value.encode() + record.fragment,
         )

@@ -281,7 +281,7 @@ class Scripts:
         run: RunKey | None,
         *needs: str,
         revision: int,
-        pipeline: str,
+        runs_class: str,
         step: str,
         value: bytes,
     ) -> Reply:

@@ -202,6 +202,18 @@ local function makes_step(found, name, made)
   return false
 end
 
+-- Removes what was made of these steps. An ended step changes no more in its revision, and a caller may have
+-- read it, and report another that it made of it: so what is left is a new revision.
+local function drop_steps(record, r, names)
+  local dropped = 0
+  for _, name in ipairs(names) do
+    dropped = dropped + redis.call('HDEL', record, 's:' .. name)
+  end
+  if dropped > 0 then
+    r.revision = r.revision + 1
+  end
+end
+
 -- Whether one of these offers makes all of this run's values as they were made.
 local function makes_run(found, r)
   local made, names = made_of(r)

@@ -127,14 +127,15 @@ if old and old.digest == digest and restart == '0' then
   if is_live(old.status) and (today or old.status == 'pending') then
     if not today then
       local made, names = made_of(old)
-      local left = {}
+      local left, others = {}, {}
       for _, name in ipairs(names) do
         if makes_step(found, name, made) then
           left[name] = made[name]
         else
-          redis.call('HDEL', record, 's:' .. name)
+          others[#others + 1] = name
         end
       end
+      drop_steps(record, old, others)
       old.made = made_text(left, names)
     end
     if old.status == 'pending' and old.definition ~= definition then
