@@ -209,8 +209,8 @@ class Callers:
         again = self._chance.random() < 0.8
         key = f"key-{self._chance.randrange(KEYS)}" if again else f"run-{next(self._numbers)}"
         inputs = {
-            "value": self._chance.choice((1, 1, 1, 2)),
-            "count": self._chance.choice((1, 1, 2, 3)),
+            "value": self._chance.choice((1, 1, 1, 1, 2)),
+            "count": self._chance.choice((1, 1, 1, 2)),
             "pause": self._chance.choice((0.05, 0.15)) if not again else 0.1,
         }
         api = self._api()
