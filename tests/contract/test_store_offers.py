@@ -207,7 +207,10 @@ async def test_a_run_is_left_for_a_worker_that_offers_its_definition(
     old, new = offer(definition="v1"), offer(definition="v2")
     await workers.come(old=old)
     await workers.start(versioned("v2"))
-    assert await workers.claim("old", old) is None
+    async with store_backend.announcements() as heard:
+        assert await workers.claim("old", old) is None
+        told = await anext(heard)
+        assert (told.kind, told.key) == ("unserved", KEY), "else it waits for an upkeep"
     summary = (await store_backend.store.status(KEY)).summary
     assert (summary.status, summary.lacks) == (Status.PENDING, Lack.VERSION)
     [listed] = await store_backend.store.list("games", list(Status), None, 10)
