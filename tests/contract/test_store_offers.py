@@ -499,3 +499,16 @@ async def test_what_callers_read_before_an_adoption_is_of_an_earlier_revision(
     for revision, runs_class in ((1, "probe@v2"), (2, "probe@v1")):
         report = await store_backend.store.report(KEY, revision, runs_class, [], done("first"))
         assert not report.accepted
+
+
+async def test_no_orphan_is_adopted_that_a_worker_serves_in_another_version(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    old, new = offer(definition="v1"), offer(definition="v2")
+    await workers.come(old=old, new=new)
+    await workers.start(versioned("v1"))
+    assert await workers.claim("new", new) is None
+    assert await store_backend.store.orphans(["probe@v2"], 60, 10) == [], "the old one is busy"
+    await workers.go("old")
+    assert len(await store_backend.store.orphans(["probe@v2"], 60, 10)) == 1
