@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from headstart_service.domain import (
@@ -209,7 +210,8 @@ async def test_a_run_is_left_for_a_worker_that_offers_its_definition(
     await workers.start(versioned("v2"))
     async with store_backend.announcements() as heard:
         assert await workers.claim("old", old) is None
-        told = await anext(heard)
+        async with asyncio.timeout(10):
+            told = await anext(heard)
         assert (told.kind, told.key) == ("unserved", KEY), "else it waits for an upkeep"
     summary = (await store_backend.store.status(KEY)).summary
     assert (summary.status, summary.lacks) == (Status.PENDING, Lack.VERSION)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from headstart_service.engine.offers import makers_of
 from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.step import step
+from headstart_service.engine.step import Step, step
 
 
 class Inputs(BaseModel):
@@ -77,3 +77,42 @@ def test_a_step_that_depends_on_no_identity_has_no_maker() -> None:
     assert "plain" not in makers()
     assert makers("", "l1").keys() == {"told", "last"}
     assert makers_of(PIPELINE, {"embedder": object(), "language_model": object()}) == {}
+
+
+class More(Inputs):
+    other: str = ""
+
+
+@step(version="2")
+async def newer(embedded: str, plain: str) -> str:
+    return embedded + plain
+
+
+@step()
+async def fewer(embedded: str) -> str:
+    return embedded
+
+
+def test_a_definition_is_that_of_the_version_the_inputs_and_the_steps() -> None:
+    def with_joined(other: Step) -> Pipeline:
+        steps = (plain, embedded, told, replace(other, name="joined"), last)
+        return replace(PIPELINE, steps=steps)
+
+    others = [
+        replace(PIPELINE, name="others"),
+        replace(PIPELINE, version="2"),
+        replace(PIPELINE, inputs=More),
+        replace(PIPELINE, steps=PIPELINE.steps[:-1]),
+        with_joined(newer),
+        with_joined(fewer),
+    ]
+    definitions = {PIPELINE.definition, *(other.definition for other in others)}
+    assert len(definitions) == 1 + len(others)
+    same = replace(with_joined(joined), description="Said otherwise")
+    assert same.definition == PIPELINE.definition
+
+
+def test_a_memo_is_of_one_maker() -> None:
+    inputs = Inputs(text="sea")
+    digests = {PIPELINE.memo_digest(embedded, inputs, "own", maker, {}) for maker in ("", "a", "b")}
+    assert len(digests) == 3
