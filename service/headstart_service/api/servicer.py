@@ -183,7 +183,9 @@ class PrecomputeServicer:
         report = Report(accepted=False, state=seen.states.get(request.step))
         if reported.is_of(request, seen.summary):
             needs = pipeline.needs(pipeline.by_name[request.step])
-            report = await self._store.report(key, seen.run, request.revision, name, needs, record)
+            report = await self._store.report(
+                key, seen.run, request.revision, pipeline.runs_class, needs, record
+            )
         if report.accepted:
             self._reader.outdate(key)
             told = fields("step.reported", key, revision=request.revision, step=request.step)

@@ -277,7 +277,7 @@ class RedisStore:
         key: RunKey,
         run: str,
         revision: int,
-        pipeline: str,
+        runs_class: str,
         needs: Sequence[str],
         record: StepRecord,
     ) -> Report:
@@ -291,7 +291,7 @@ class RedisStore:
             *needs,
             run_id=run,
             revision=revision,
-            pipeline=pipeline,
+            runs_class=runs_class,
             step=record.name,
             value=record.state.value.encode() + record.fragment,
         )

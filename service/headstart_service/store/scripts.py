@@ -288,7 +288,7 @@ class Scripts:
         *needs: str,
         run_id: str,
         revision: int,
-        pipeline: str,
+        runs_class: str,
         step: str,
         value: bytes,
     ) -> Reply:
