@@ -1,0 +1,176 @@
+"""When a client stops asking a service that does not help, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from headstart import _convert
+from headstart._breaker import Breaker
+from headstart._computed import Computed
+from headstart._errors import ServiceError
+from headstart._graph import Fallbacks
+from headstart._live import Computation, Experience
+from headstart._results import Results
+from tests.unit.client.test_client_get_or_compute import values
+
+SHORTEST, LONGEST = 0.75, 1.0
+"""The share of a pause that a breaker rests: it differs, so that processes do not ask together."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker(clock)
+
+
+def fail(breaker: Breaker, times: int = 3) -> None:
+    for _ in range(times):
+        breaker.failed()
+
+
+def rests(breaker: Breaker, clock: Clock, pause: float) -> None:
+    """Assert that nobody asks during this pause, and one does after it."""
+    clock.now += pause * SHORTEST - 0.001
+    assert not breaker.admits()
+    clock.now += pause * (LONGEST - SHORTEST) + 0.002
+    assert breaker.admits()
+    assert not breaker.admits(), "one asks, for all"
+
+
+def test_two_failures_open_nothing_and_three_in_a_row_do(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, 2)
+    breaker.answered()
+    fail(breaker, 2)
+    assert breaker.admits()
+    breaker.failed()
+    rests(breaker, clock, 0.5)
+
+
+def test_each_failure_after_a_pause_doubles_the_next_up_to_a_limit(
+    breaker: Breaker, clock: Clock
+) -> None:
+    fail(breaker)
+    for pause in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
+        rests(breaker, clock, pause)
+        breaker.failed()
+
+
+def test_one_who_asked_and_never_reported_keeps_others_away_for_the_next_pause_only(
+    breaker: Breaker, clock: Clock
+) -> None:
+    fail(breaker)
+    rests(breaker, clock, 0.5)
+    rests(breaker, clock, 1.0)
+
+
+def test_failures_of_calls_that_were_under_way_do_not_make_the_pause_longer(
+    breaker: Breaker, clock: Clock
+) -> None:
+    fail(breaker, 8)
+    rests(breaker, clock, 0.5)
+
+
+def test_the_pause_starts_anew_after_a_recovery(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker)
+    for pause in (0.5, 1.0, 2.0):
+        rests(breaker, clock, pause)
+        breaker.failed()
+    breaker.answered()
+    assert breaker.admits()
+    fail(breaker, 2)
+    assert breaker.admits(), "it is closed, as at first"
+    breaker.failed()
+    rests(breaker, clock, 0.5)
+
+
+class Late:
+    """A service that answers after the budget and before the fallback ends."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.experience = Experience(breaker=Breaker(clock))
+        self.asked = 0
+        self.answer: Results | Exception = _convert.results_from(values(other="x"))
+
+    async def call(self) -> Computed:
+        over, answered = asyncio.Event(), asyncio.Event()
+
+        async def get(**_: Any) -> Results:
+            self.asked += 1
+            await over.wait()
+            answered.set()
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+        async def compute() -> str:
+            over.set()
+            if self.asked > asked:
+                await answered.wait()
+                await asyncio.sleep(0)
+            return "live"
+
+        asked = self.asked
+        computation = Computation(
+            get,
+            Fallbacks({"a": compute}),
+            self.experience,
+            key="k",
+            deadline=30.0,
+            budget=0.001,
+            min_revision=0,
+            hand_back=None,
+            spawn=lambda _: None,
+        )
+        return await computation.run(("a",))
+
+
+async def test_late_answers_that_are_of_no_use_open_the_breaker(clock: Clock) -> None:
+    service = Late(clock)
+    for _ in range(5):
+        assert (await service.call()).sources == {"a": "live"}
+    assert service.asked == 3
+    clock.now += 0.5
+    for _ in range(3):
+        await service.call()
+    assert service.asked == 4, "after the pause one asks, and the next pause is longer"
+    clock.now += 0.7
+    await service.call()
+    assert service.asked == 4
+    clock.now += 0.3
+    await service.call()
+    assert service.asked == 5
+
+
+async def test_a_call_that_is_late_and_fails_counts_once(clock: Clock) -> None:
+    service = Late(clock)
+    service.answer = ServiceError("INTERNAL")
+    for _ in range(2):
+        await service.call()
+    assert not service.experience.breaker.open
+    await service.call()
+    assert service.experience.breaker.open
+
+
+async def test_late_answers_that_are_sooner_than_computing_keep_the_breaker_closed(
+    clock: Clock,
+) -> None:
+    service = Late(clock)
+    service.answer = _convert.results_from(values(a="theirs"))
+    for _ in range(5):
+        assert (await service.call()).sources == {"a": "waited"}
+    assert service.asked == 5
