@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 _STUCK = 5.0
 """Real seconds after which a loop in which nothing is left to do counts as stuck."""
-_TURNS = 1_000_000
+_TURNS = 100_000
 """Turns after which a loop counts as one that pauses for nothing."""
 
 
