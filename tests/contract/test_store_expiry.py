@@ -57,6 +57,29 @@ async def test_a_run_that_failed_has_no_step_left_running(store_backend: Backend
     assert found.body == b""
 
 
+async def test_a_short_ttl_stays_short_through_a_join_and_renewals(store_backend: Backend) -> None:
+    claim = await store_backend.begin(KEY, ttl=120)
+    await store_backend.start(KEY, ttl=100)  # joins, and wants less
+    assert await store_backend.queue.renew([claim.lease], "w1") == []
+    await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
+    assert 1790 < await store_backend.pttl(KEY) <= 1800.001
+    assert await store_backend.queue.renew([claim.lease], "w1") == []
+    await store_backend.queue.finish(claim.lease, [done("second")], Status.COMPLETED, "")
+    assert 110 < await store_backend.pttl(KEY) <= 120.001
+
+
+async def test_a_join_that_wants_more_makes_the_ttl_longer_and_a_release_keeps_it(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY, ttl=100)
+    await store_backend.start(KEY, ttl=240)
+    await store_backend.queue.release(claim.lease)
+    assert 1790 < await store_backend.pttl(KEY) <= 1800.001
+    claim = await store_backend.claim("w2")
+    await store_backend.queue.finish(claim.lease, [done("first")], Status.COMPLETED, "")
+    assert 230 < await store_backend.pttl(KEY) <= 240.001
+
+
 async def test_what_has_expired_is_not_found(store_backend: Backend) -> None:
     await store_backend.complete(KEY, ttl=SOON)
     await wait_until(lambda: _is_gone(store_backend))

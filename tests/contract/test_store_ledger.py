@@ -178,6 +178,21 @@ async def test_a_failed_run_takes_its_unread_work_along(store_backend: Backend) 
     assert FAILURE_TTL > 0
 
 
+async def test_a_failed_run_that_was_partly_read_is_failed_and_what_was_read_is_used(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.queue.commit(claim.lease, ENDED[:1], [])
+    await store_backend.store.read(KEY)
+    ended = [worked("second", SECOND, StepState.FAILED)]
+    await store_backend.queue.finish(claim.lease, ended, Status.FAILED, "second: broken")
+    expected = {Fate.USED_READY: Work(0, 1, 2.0, 1.5, 300), Fate.FAILED: ONLY_SECOND}
+    assert await settled(store_backend) == expected
+    await store_backend.store.read(KEY)
+    assert await settled(store_backend) == expected
+    assert (await ledger(store_backend)).hidden == 0, "a failure spares nobody a wait"
+
+
 async def test_a_step_that_failed_is_of_no_use_though_its_run_is(store_backend: Backend) -> None:
     claim = await store_backend.begin(KEY)
     ended = [ENDED[0], worked("second", SECOND, StepState.FAILED)]

@@ -94,6 +94,22 @@ async def test_a_memo_expires_however_often_it_is_used(store_backend: Backend) -
     await short.store.aclose()
 
 
+@pytest.mark.parametrize(("first", "then"), [(60.0, 20.0), (20.0, 60.0)])
+async def test_the_index_lives_as_long_as_the_last_of_its_memos(
+    store_backend: Backend, first: float, then: float
+) -> None:
+    one, two = Memos(store_backend, ttl=first), Memos(store_backend, ttl=then)
+    a, b = one.neighbours(2)
+    await one.store.keep("games", a, b"x")
+    await two.store.keep("games", b, b"x")
+    assert await one.held(a, b) == [a, b]
+    ends = [await store_backend.redis("PEXPIRETIME", one.key("games", d)) for d in (a, b)]
+    index = await store_backend.redis("PEXPIRETIME", PartitionKeys(0).memos)
+    assert index == max(ends) > min(ends) + 30_000
+    await one.store.aclose()
+    await two.store.aclose()
+
+
 async def test_of_too_many_memos_those_go_that_were_used_longest_ago(
     store_backend: Backend,
 ) -> None:
