@@ -55,6 +55,18 @@ async def test_waiters_of_a_run_share_their_looks_while_the_store_is_away(api: A
     assert api.store.reads - before < 50, "each would have looked four times"
 
 
+async def test_the_end_of_a_wait_tells_the_truth_while_no_announcements_arrive(api: Api) -> None:
+    api.wire.refusing = True
+    api.wire.cut()
+    await wait_until(lambda: not api.hub.hearing)
+    waiter = api.get(wait=0.3)
+    await api.parked()
+    await wait_until(lambda: api.store.reads)
+    api.store.now(one=COMPLETED)  # nobody is told
+    answer = pb.GetResultsResponse.FromString(await waiter)
+    assert answer.steps["one"].state == pb.STEP_STATE_COMPLETED
+
+
 async def test_a_store_that_hangs_at_the_end_of_a_wait_cannot_cost_the_answer(api: Api) -> None:
     began = now()
     waiter = api.get("one", wait=0.2)

@@ -1,0 +1,61 @@
+"""How often a worker's queue tries again while Redis is away: by a virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from headstart_service.errors import StoreUnavailable
+from headstart_service.store.job_queue import RedisJobQueue
+from headstart_service.store.observe import SKIPPED, Unwatched
+from headstart_service.store.redis_store import StoreRules
+from tests.support.virtual_time import run_virtually
+
+BUDGET = 30.0
+
+
+class Away(Redis):
+    """A client whose server refuses every connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[float] = []
+
+    def register_script(self, script: str) -> Any:
+        async def run(keys: Sequence[str], args: Sequence[Any]) -> Any:
+            self.asked.append(asyncio.get_running_loop().time())
+            raise RedisConnectionError("refused")
+
+        return run
+
+
+class Tries(Unwatched):
+    """Counts failed tries by their kind."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+
+    def failed(self, command: str, calls: int, error: str) -> None:
+        self.of[error] += calls
+
+
+def test_a_call_is_tried_for_its_whole_budget_and_twice_a_second_at_most() -> None:
+    client, tries = Away(), Tries()
+
+    async def sweep() -> float:
+        rules = StoreRules(partitions=1, max_records=1000, failure_ttl=60.0)
+        queue = RedisJobQueue(client, client, rules, lease=15.0, budget=BUDGET, observer=tries)
+        with pytest.raises(StoreUnavailable):
+            await queue.sweep()
+        return asyncio.get_running_loop().time()
+
+    assert BUDGET - 1.0 <= run_virtually(sweep()) <= BUDGET
+    assert BUDGET <= tries.of.total() <= BUDGET * 2 + 6
+    assert len(client.asked) == tries.of.total() - tries.of[SKIPPED]
+    assert client.asked[1] <= 0.05, "a short outage costs little"
