@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from annotated_types import Le
 from pydantic import BaseModel, ValidationError
 
-from headstart import PrecomputeStatus, Results, Tensor
+from headstart import PrecomputeClient, PrecomputeStatus, Results, Tensor
 from headstart._convert import results_from
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.settings import Settings
+from tests.unit.client.fake_service import FakeService
+from tests.unit.client.messages import run
 
 
 class Score(BaseModel):
@@ -154,3 +158,15 @@ def test_reading_a_tensor_loads_no_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["(1.0,)", "False"]
+
+
+async def test_a_run_of_the_largest_size_reaches_a_client(service: FakeService) -> None:
+    [most] = [m.le for m in Settings.model_fields["max_run_bytes"].metadata if isinstance(m, Le)]
+    message = run(custom=pb.CustomResults())
+    message.custom.artifacts["large"].json.string_value = "x" * int(most)
+    # Beside the results there are reports, of hundreds of steps at most.
+    message.custom.artifacts["reports"].json.string_value = "x" * 2**20
+    service.on("GetResults", message)
+    async with PrecomputeClient(service.address) as client:
+        found = await client.get_results("game-1", timeout=60.0)
+    assert len(found.artifact("large", str)) == most

@@ -183,3 +183,26 @@ async def test_reports_that_come_too_late_or_are_of_no_step_change_nothing(
     assert await running is Status.COMPLETED
     reports.tell(("bridge",))
     assert ledger.value("bridge") == "ours"
+
+
+async def test_running_steps_are_shown_after_a_write_that_was_refused(
+    reports: Reports, ledger: SharedLedger
+) -> None:
+    go = asyncio.Event()
+
+    @step()
+    async def bridge() -> str:
+        return "ours"
+
+    @step(timeout=60)
+    async def slow() -> str:
+        await go.wait()
+        return "slow"
+
+    pipeline = pipeline_of(bridge, slow)
+    ledger.report("bridge", "theirs", tell=False)
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
+    await wait_until(lambda: ledger.states.get("slow") is StepState.RUNNING)
+    go.set()
+    assert await running is Status.COMPLETED
+    assert [[record.name for record in write.running] for write in ledger.writes] == [["slow"], []]

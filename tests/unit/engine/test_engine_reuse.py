@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Claim, RunKey, Status, StepState
 from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.engine.flights import HOLD, Flights
 from headstart_service.engine.fragments import merged, report_fragment, result_of
 from headstart_service.engine.limits import Limits
 from headstart_service.engine.observe import Outcome, WorkObservers
@@ -26,6 +27,7 @@ from tests.support.ledger import (
     pipeline_of,
     tasks_left,
 )
+from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
 
 
@@ -419,6 +421,42 @@ async def test_held_steps_for_which_nobody_comes_end_after_a_while() -> None:
     assert tasks_left()
     await wait_until(lambda: not tasks_left())
     assert not work.reuse.flights.waiting
+
+
+def test_a_second_edit_within_the_time_that_steps_are_held_holds_them_anew() -> None:
+    key = RunKey("default", "one")
+
+    async def edited() -> None:
+        flights, ended = Flights(), asyncio.Event()
+        began = asyncio.get_running_loop().time()
+
+        async def work(_: Outcome) -> str:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            return "never"
+
+        async def revision() -> None:
+            with flights.expecting(key, ["digest"]):
+                await flights.share("step", key, "digest", Outcome(), work)
+
+        for at in (0.0, 0.6 * HOLD):
+            await asyncio.sleep(began + at - asyncio.get_running_loop().time())
+            running = asyncio.create_task(revision())
+            await asyncio.sleep(0.01)
+            flights.hold(key)
+            running.cancel()
+            await asyncio.wait({running})
+            assert flights.waiting == {"step": 0}
+        await asyncio.sleep(0.9 * HOLD)
+        assert not ended.is_set(), "held since the second edit"
+        await asyncio.sleep(0.2 * HOLD)
+        assert ended.is_set()
+        assert not flights.waiting
+        await flights.aclose()
+
+    run_virtually(edited())
 
 
 def test_results_without_their_reports_are_equal_whenever_they_were_computed() -> None:
