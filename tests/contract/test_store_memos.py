@@ -110,6 +110,21 @@ async def test_the_index_lives_as_long_as_the_last_of_its_memos(
     await two.store.aclose()
 
 
+async def test_a_memo_that_has_expired_takes_no_place_of_another(store_backend: Backend) -> None:
+    memos, short = Memos(store_backend), Memos(store_backend, ttl=0.05)
+    a, b = memos.neighbours(2)
+    await memos.store.keep("games", a, b"x")
+    await short.store.keep("games", b, b"x")
+
+    async def gone() -> bool:
+        return await memos.held(a, b) == [a]
+
+    await wait_until(gone)
+    assert await store_backend.redis("ZCARD", PartitionKeys(0).memos) == 1
+    await memos.store.aclose()
+    await short.store.aclose()
+
+
 async def test_of_too_many_memos_those_go_that_were_used_longest_ago(
     store_backend: Backend,
 ) -> None:

@@ -20,6 +20,7 @@ from headstart_service.domain import (
     StepState,
 )
 from tests.contract.backend import Backend, done, plan
+from tests.support.waiting import wait_until
 
 KEY = RunKey("games", "offers")
 
@@ -520,3 +521,34 @@ async def _report(
     """Report a step of the run that the key has."""
     run = (await backend.store.status(KEY)).run
     return await backend.store.report(KEY, run, revision, runs_class, needs, record)
+
+
+async def test_runs_that_nobody_serves_are_kept_as_long_as_the_last_of_them_lives(
+    store_backend: Backend,
+) -> None:
+    long, short = store_backend.neighbours(2)
+    workers = Workers(store_backend, long)
+    old = offer(definition="v1")
+    await workers.come(old=old)
+    for key, ttl in ((long, 90_000), (short, 60)):
+        await store_backend.store.start(key, versioned("v2"), ttl, restart=False)
+        assert await workers.claim("old", old) is None
+    left_for = f"headstart:{{{workers.partition}}}:unserved:probe@v2"
+    keys = store_backend.keys_of(long)
+    ends = [await store_backend.redis("PEXPIRETIME", keys.record(key)) for key in (long, short)]
+    assert await store_backend.redis("PEXPIRETIME", left_for) == max(ends) == ends[0]
+
+
+async def test_nothing_is_left_of_the_offers_of_a_worker_that_fell_silent(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    brief = store_backend.new_queue(lease=0.001)
+    await brief.offer(workers.partition, "a", [A])
+    offers = f"headstart:{{{workers.partition}}}:offers"
+
+    async def gone() -> bool:
+        await workers.come(b=B)
+        return set(await store_backend.redis("HKEYS", offers)) == {b"=", b"b"}
+
+    await wait_until(gone)

@@ -14,6 +14,7 @@ from headstart_service.errors import CapacityExhausted, StoreUnavailable
 from headstart_service.store.batches import ScriptBatches
 from headstart_service.store.keys import FIXED, PartitionKeys
 from headstart_service.store.layout import StoreLayout
+from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
 
 
@@ -210,3 +211,41 @@ async def test_closing_ends_what_is_under_way(batches: ScriptBatches, redis: Fak
     await asyncio.wait({first, other})
     assert first.cancelled()
     assert other.cancelled()
+
+
+async def test_those_in_a_queue_for_a_connection_do_not_find_out_one_by_one(
+    redis: FakeRedis,
+) -> None:
+    sources = {name: name for name in "abcd"}
+    batches = ScriptBatches(redis, sources, budget=5.0, connections=1, layout=StoreLayout(redis, 1))
+    first = await held(batches, redis)
+    others = [ask(batches, "other", script) for script in "bcd"]
+    await asyncio.sleep(0)
+    redis.fails = RedisConnectionError("refused")
+    redis.gate.set()
+    for call in (first, *others):
+        with pytest.raises(StoreUnavailable):
+            await call
+    assert redis.batches == [["first"]]
+    await batches.aclose()
+
+
+def test_a_redis_that_is_full_is_there() -> None:
+    async def full() -> None:
+        redis = FakeRedis()
+        layout = StoreLayout(redis, 1)
+        batches = ScriptBatches(redis, {"a": "A"}, budget=5.0, connections=1, layout=layout)
+        redis.fails = RedisConnectionError("refused")
+        for _ in range(4):
+            with pytest.raises(StoreUnavailable):
+                await ask(batches, "lost")
+        assert batches.unreachable == 1
+        await asyncio.sleep(1.0)
+        redis.fails = OutOfMemoryError("full")
+        for _ in range(2):
+            with pytest.raises(CapacityExhausted):
+                await ask(batches, "full")
+        assert batches.unreachable == 0
+        await batches.aclose()
+
+    run_virtually(full())
