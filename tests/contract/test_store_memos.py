@@ -256,3 +256,14 @@ async def test_a_claim_tells_that_its_run_was_restarted_and_no_other_record_grow
     ended = [done("first"), done("second")]
     await store_backend.queue.finish(again.lease, ended, Status.COMPLETED, "")
     assert b"fresh" not in await store_backend.record(key)
+
+
+async def test_what_is_full_remembers_nothing_new(valkey: Valkey) -> None:
+    async with Backend.open(Deployment(valkey.url, (valkey.url,)), 1) as backend:
+        memos = Memos(backend)
+        await memos.store.keep("games", "d", b"result")
+        await backend.redis("CONFIG", "SET", "maxmemory", "1")
+        await memos.store.keep("games", "e", b"result")
+        await backend.redis("CONFIG", "SET", "maxmemory", "0")
+        assert await memos.held("d", "e") == ["d"]
+        await memos.store.aclose()

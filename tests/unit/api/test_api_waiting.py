@@ -9,10 +9,12 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import hub as hub_module
 from headstart_service.api import reader as reader_module
+from headstart_service.api.answer import answer_from
+from headstart_service.api.topic import Topic
 from headstart_service.domain import RunKey, Status, StepState
 from headstart_service.errors import InvalidRequest, RunNotFound, StoreUnavailable
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import COMPLETED, KEY, Api
+from tests.unit.api.conftest import COMPLETED, KEY, Api, snapshot_of
 
 RUNNING = StepState.RUNNING
 
@@ -92,6 +94,41 @@ async def test_what_is_announced_between_the_read_and_the_sleep_is_not_lost(api:
     api.store.gate.set()
     assert set(states(await soon(waiter)).values()) == {"COMPLETED"}
     assert api.store.reads == 2
+
+
+async def test_a_step_that_ends_during_the_first_read_ends_the_wait_for_it(api: Api) -> None:
+    api.store.gate.clear()
+    waiter = api.get("one")
+    await wait_until(lambda: api.store.reads == 1)
+    moment = api.hub._topics[KEY].generation
+    api.store.end("one")  # the answer that is under way was read before
+    await wait_until(lambda: api.hub._topics[KEY].generation > moment)
+    api.store.gate.set()
+    assert states(await soon(waiter))["one"] == "COMPLETED"
+
+
+def test_an_answer_that_was_read_before_a_later_one_does_not_replace_it() -> None:
+    topic = Topic(KEY)
+    topic.generation = 2
+    later = answer_from(snapshot_of({"one": COMPLETED}))
+    topic.settle(later, 2)
+    topic.settle(answer_from(snapshot_of({"one": RUNNING})), 1)
+    assert topic.latest is later
+
+
+async def test_what_is_dropped_during_a_read_is_not_kept_in_the_near_cache(api: Api) -> None:
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    moment = api.cache.moment
+    api.store.gate.clear()
+    reading = api.get(wait=0.0)
+    await wait_until(lambda: api.store.reads == 1)
+    api.wire.say("dropped")
+    await wait_until(lambda: api.cache.moment > moment)
+    api.store.gate.set()
+    await soon(reading)
+    assert len(api.cache) == 0
+    await soon(api.get(wait=0.0))
+    assert len(api.cache) == 1
 
 
 async def test_what_is_announced_during_a_second_look_is_not_lost(api: Api) -> None:
@@ -330,6 +367,14 @@ async def test_an_older_revision_than_wanted_is_not_found(api: Api) -> None:
         await api.reader.get(RunKey("default", "game-1"), (), 0.0, 2)
     api.store.now(Status.COMPLETED, revision=2)
     assert await api.reader.get(RunKey("default", "game-1"), (), 0.0, 2)
+
+
+async def test_a_wait_for_a_later_revision_ends_at_once_where_there_is_only_an_older_one(
+    api: Api,
+) -> None:
+    with pytest.raises(RunNotFound, match="revision 2"):
+        await soon(asyncio.ensure_future(api.reader.get(KEY, (), 20.0, 2)))
+    assert api.hub.listeners == 0
 
 
 async def after_a_reset(api: Api) -> None:

@@ -1,8 +1,9 @@
-"""When a client stops asking a service that does not help, and for how long."""
+"""When a client stops asking a service that does not help, for how long, and what it waits for."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from headstart._errors import ServiceError
 from headstart._graph import Fallbacks
 from headstart._live import Computation, Experience
 from headstart._results import Results
-from tests.unit.client.test_client_get_or_compute import values
+from headstart.v1 import precompute_pb2 as pb
+from tests.support.waiting import wait_until
+from tests.unit.client.test_client_get_or_compute import expected, values
 
 SHORTEST, LONGEST = 0.75, 1.0
 """The share of a pause that a breaker rests: it differs, so that processes do not ask together."""
@@ -174,3 +177,95 @@ async def test_late_answers_that_are_sooner_than_computing_keep_the_breaker_clos
     for _ in range(5):
         assert (await service.call()).sources == {"a": "waited"}
     assert service.asked == 5
+
+
+class Asked:
+    """A service whose answers a test chooses; counts what it is asked."""
+
+    def __init__(self, *, status: Any = pb.PRECOMPUTE_STATUS_IN_PROGRESS, **p90: float) -> None:
+        self.waits: list[tuple[str, ...]] = []
+        self.experience = Experience()
+        self.ready: dict[str, Any] = {}
+        self.held: dict[str, asyncio.Event] = {}
+        self._status, self._p90 = status, p90
+
+    async def get(self, *, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
+        self.waits.append(tuple(required_steps))
+        await asyncio.sleep(0)
+        for step in required_steps:
+            if step in self.held:
+                await self.held[step].wait()
+        pending = {step: expected(p90, p90) for step, p90 in self._p90.items()}
+        message = values(
+            {s: told for s, told in pending.items() if s not in self.ready}, **self.ready
+        )
+        message.status = self._status
+        return _convert.results_from(message)
+
+    async def compute(self, **fallback: Any) -> Computed:
+        computation = Computation(
+            self.get,
+            Fallbacks(fallback),
+            self.experience,
+            key="k",
+            deadline=30.0,
+            budget=20.0,
+            min_revision=0,
+            hand_back=None,
+            spawn=lambda _: None,
+        )
+        return await computation.run(tuple(fallback))
+
+
+async def test_a_service_that_ends_waits_at_once_is_not_asked_in_a_circle() -> None:
+    service = Asked(a=9.0)
+
+    async def a() -> str:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return "live"
+
+    assert (await service.compute(a=a)).sources == {"a": "live"}
+    assert service.waits == [(), ("a",)]
+
+
+async def test_a_step_that_an_ended_run_has_not_is_not_waited_for() -> None:
+    service = Asked(status=pb.PRECOMPUTE_STATUS_CANCELLED, a=0.001)
+
+    async def a() -> str:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return "live"
+
+    computed = await service.compute(a=a)
+    assert computed.reasons == {"a": "the run is cancelled"}
+    assert service.waits == [()]
+
+
+async def test_what_a_step_needs_counts_to_how_long_computing_it_takes() -> None:
+    service = Asked(a=4.0, b=5.0)
+    service.held = {"a": asyncio.Event(), "b": asyncio.Event()}
+    begun: list[str] = []
+    for step, seconds in (("a", 10.0), ("b", 1.0)):
+        service.experience.durations.note("text", step, seconds)
+
+    async def a() -> str:
+        begun.append("a")
+        return "live"
+
+    async def b(a: str) -> str:
+        begun.append("b")
+        return a
+
+    computing = asyncio.create_task(service.compute(a=a, b=b))
+    await wait_until(lambda: len(service.waits) == 3)
+    service.ready = {"a": "theirs"}
+    service.held["a"].set()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert begun == []
+    service.ready = {"a": "theirs", "b": "theirs too"}
+    service.held["b"].set()
+    computed = await computing
+    assert computed.sources == {"a": "waited", "b": "waited"}
+    assert begun == []

@@ -72,6 +72,14 @@ def test_silence_is_no_measure_of_what_could_be_done(pace: Pace, clock: Clock) -
     assert pace.delay(20) == pytest.approx(2)
 
 
+def test_what_ended_before_the_last_two_windows_is_no_measure_any_more(
+    pace: Pace, clock: Clock
+) -> None:
+    run(pace, clock, 12, 20)
+    clock.now += 9.9
+    assert pace.delay(10) == 60
+
+
 def test_callers_are_spread_over_the_second_half(clock: Clock) -> None:
     asked = []
 

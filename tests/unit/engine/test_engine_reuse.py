@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import ExitStack
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.flights import HOLD, Flights
 from headstart_service.engine.fragments import merged, report_fragment, result_of
 from headstart_service.engine.limits import Limits
+from headstart_service.engine.meter import spend
 from headstart_service.engine.observe import Outcome, WorkObservers
 from headstart_service.engine.reuse import Reuse
 from headstart_service.engine.runner import run
@@ -457,6 +459,72 @@ def test_a_second_edit_within_the_time_that_steps_are_held_holds_them_anew() -> 
         await flights.aclose()
 
     run_virtually(edited())
+
+
+def test_only_steps_that_the_present_revision_expects_are_held() -> None:
+    key = RunKey("default", "one")
+
+    async def work(_: Outcome) -> None:
+        await asyncio.Event().wait()
+
+    async def replaced() -> None:
+        flights = Flights()
+
+        async def step_of(digest: str) -> asyncio.Task[None]:
+            task = asyncio.create_task(flights.share(digest, key, digest, Outcome(), work))
+            await asyncio.sleep(0)
+            return task
+
+        def left() -> set[Any]:
+            return set(flights.waiting)
+
+        with ExitStack() as old, ExitStack() as new:
+            old.enter_context(flights.expecting(key, ["a", "b"]))
+            tasks = [await step_of("a"), await step_of("b")]
+            flights.hold(key)
+            # The next revision has begun before the old one has left.
+            new.enter_context(flights.expecting(key, ["b", "c"]))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            assert left() == {"b"}
+            old.close()
+            task = await step_of("c")
+            task.cancel()
+            await asyncio.wait({task})
+            assert left() == {"b", "c"}, "what it expects is its own, whoever leaves"
+        await flights.aclose()
+
+    run_virtually(replaced())
+
+
+async def test_costs_of_shared_work_are_the_first_waiters_and_its_time_the_owners() -> None:
+    may_end = asyncio.Event()
+
+    @step(memo=True, timeout=20)
+    async def costly() -> int:
+        spend(llm_tokens=7)
+        await may_end.wait()
+        return 1
+
+    pipeline = pipeline_of(costly)
+    reuse = Reuse(Dictionary())
+    ledger = Ledger()
+    owner = asyncio.create_task(
+        run(claim_for(pipeline, "owner"), pipeline, {}, Ledger(), reuse=reuse)
+    )
+    await wait_until(lambda: list(reuse.flights.waiting.values()) == [1])
+    other = asyncio.create_task(
+        run(claim_for(pipeline, "other"), pipeline, {}, ledger, reuse=reuse)
+    )
+    await wait_until(lambda: list(reuse.flights.waiting.values()) == [2])
+    owner.cancel()
+    await asyncio.wait({owner})
+    may_end.set()
+    assert await other is Status.COMPLETED
+    work = ledger.records["costly"].work
+    assert work is not None
+    assert (work.elapsed, work.llm_tokens) == (0.0, 7)
 
 
 def test_results_without_their_reports_are_equal_whenever_they_were_computed() -> None:

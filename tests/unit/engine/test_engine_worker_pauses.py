@@ -1,4 +1,4 @@
-"""How often a worker asks a store that refuses, and what it takes beside a last try.
+"""How often a worker asks a store that refuses, what it takes beside a last try, what stops runs.
 
 Time is virtual: a minute of pauses passes at once.
 """
@@ -14,11 +14,26 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from headstart_service.domain import Claim, Job, Lease, Offer, RunKey, WorkerState
+from headstart_service.domain import (
+    Claim,
+    Job,
+    Lease,
+    Offer,
+    Reported,
+    RunKey,
+    Status,
+    StepRecord,
+    StepState,
+    Withdrawal,
+    WorkerState,
+)
+from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.engine.flights import HOLD
+from headstart_service.engine.fragments import report_fragment
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step
 from headstart_service.engine.worker import Worker, WorkerRules
-from headstart_service.errors import LastTry, StoreUnavailable
+from headstart_service.errors import LastTry, StepsReported, StoreUnavailable
 from tests.support.ledger import Ledger, claim_for, pipeline_of
 from tests.support.virtual_time import run_virtually
 
@@ -31,17 +46,22 @@ class Named(BaseModel):
 
 
 class Gates:
-    """Holds runs until they may end; tells which have begun."""
+    """Holds runs until they may end; keeps which have begun, and which were stopped."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
+        self.stopped: list[str] = []
         self.open = {name: asyncio.Event() for name in ("last", "other")}
 
 
 @step(required=True, timeout=3600)
 async def held(name: str, gates: Gates) -> str:
     gates.begun.append(name)
-    await gates.open[name].wait()
+    try:
+        await gates.open[name].wait()
+    except asyncio.CancelledError:
+        gates.stopped.append(name)
+        raise
     return name
 
 
@@ -63,6 +83,10 @@ class FakeQueue(Ledger):
         self.calls: Counter[str] = Counter()
         self.jobs: dict[str, list[Job]] = {"next_jobs": [], "lost_jobs": [], "unserved_jobs": []}
         self.alone: list[tuple[str, bool]] = []
+        self.heard: list[Withdrawal | Reported] = []
+        self.lost: set[RunKey] = set()
+        self.reported: dict[str, StepRecord] = {}
+        self.finished: list[str] = []
 
     def _called(self, name: str) -> None:
         self.calls[name] += 1
@@ -107,7 +131,7 @@ class FakeQueue(Ledger):
 
     async def renew(self, leases: Sequence[Lease], worker: str) -> Sequence[Lease]:
         self._called("renew")
-        return []
+        return [lease for lease in leases if lease.job.key in self.lost]
 
     async def release(self, lease: Lease) -> None:
         self._called("release")
@@ -125,18 +149,27 @@ class FakeQueue(Ledger):
     async def withdrawals(self) -> AsyncIterator[AsyncIterator[Any]]:
         self._called("withdrawals")
 
-        async def silence() -> AsyncIterator[Any]:
-            while not self.away:  # noqa: ASYNC110  # a test's switch, on a clock that costs nothing
+        async def hear() -> AsyncIterator[Withdrawal | Reported]:
+            while not self.away:
+                while self.heard:
+                    yield self.heard.pop(0)
                 await asyncio.sleep(0.1)
             self._called("withdrawals")
-            yield
 
-        yield silence()
+        yield hear()
 
-    async def finish(self, *_: Any) -> None:
-        """Runs of several keys end here; `Ledger` keeps one."""
+    async def commit(
+        self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
+    ) -> None:
+        taken = [self.reported[r.name] for r in (*ended, *running) if r.name in self.reported]
+        if taken:
+            raise StepsReported(taken)
 
-    commit = finish
+    async def finish(
+        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+    ) -> None:
+        await self.commit(lease, ended, ())
+        self.finished.append(lease.job.key.key)
 
 
 @asynccontextmanager
@@ -224,5 +257,64 @@ def test_a_last_try_waits_for_its_neighbours_and_takes_no_new_ones_meanwhile() -
             await asyncio.sleep(LEASE)
             assert gates.begun == ["other", "last"]
             gates.open["last"].set()
+
+    run_virtually(serve())
+
+
+RUN = "1-1"
+"""The id of every run here."""
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_replaced_runs_steps_are_held_for_the_next_revision_and_a_cancelled_ones_stop(
+    *, replaced: bool
+) -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(2.0)
+            queue.heard.append(Withdrawal(job_of("other").key, RUN, replaced=replaced))
+            await asyncio.sleep(0.11)
+            assert worker.busy == 0
+            assert gates.stopped == ([] if replaced else ["other"])
+            await asyncio.sleep(HOLD)
+            assert gates.stopped == ["other"]
+
+    run_virtually(serve())
+
+
+def test_a_step_that_a_caller_has_reported_is_stopped_and_the_run_goes_on() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(2.0)
+            completed = StepState.COMPLETED
+            fragment = ArtifactCodec().encode("held", "theirs") + report_fragment("held", completed)
+            queue.reported["held"] = StepRecord("held", completed, fragment)
+            queue.heard.append(Reported(job_of("other").key, "another run", ("held",)))
+            await asyncio.sleep(1.0)
+            assert gates.stopped == []
+            queue.heard.append(Reported(job_of("other").key, RUN, ("held",)))
+            await asyncio.sleep(1.0)
+            assert (gates.stopped, queue.finished) == (["other"], ["other"])
+            assert worker.busy == 0
+
+    run_virtually(serve())
+
+
+def test_a_run_whose_lease_was_lost_is_stopped_at_the_next_renewal() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(LEASE)
+            assert worker.busy == 1
+            queue.lost.add(job_of("other").key)
+            await asyncio.sleep(LEASE / 3 + 0.1)
+            assert worker.busy == 0
+            assert gates.stopped == ["other"]
+            assert queue.finished == []
 
     run_virtually(serve())
