@@ -13,7 +13,9 @@ KEY = RunKey("games", "game-1")
 
 async def test_a_committed_step_can_be_read_at_once(store_backend: Backend) -> None:
     claim = await store_backend.begin(KEY)
+    assert b"claim" in await store_backend.record(KEY)
     await store_backend.queue.commit(claim.lease, [], [running("first")])
+    assert b"claim" not in await store_backend.record(KEY), "a record is small while it runs"
     found = await store_backend.store.read(KEY)
     assert found.states == {"first": StepState.RUNNING, "second": StepState.PENDING}
     assert found.body == b"<first runs>"

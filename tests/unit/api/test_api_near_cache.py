@@ -158,6 +158,7 @@ def test_nothing_is_kept_while_announcements_may_be_missed() -> None:
     moment = cache.moment
     cache.close()
     assert cache.get(A) is None
+    assert cache.size == 0
     cache.open()
     cache.put(B, answer(), moment)
     assert len(cache) == 0, "the drop may have been announced while it was closed"

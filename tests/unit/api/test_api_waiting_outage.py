@@ -176,3 +176,24 @@ async def test_a_cancelled_waiter_stops_listening_and_leaves_no_task(api: Api) -
     assert api.hub.listeners == 0
     assert api.hub._topics == {}
     assert tasks_left() == {"hub", "announcements", "poll"}
+
+
+async def test_a_watch_ends_when_the_server_stops(api: Api) -> None:
+    watch = api.reader.watch(KEY)
+    await anext(watch)
+    following = asyncio.create_task(anext(watch))
+    await api.parked()
+    api.hub.release()
+    async with asyncio.timeout(5):
+        with pytest.raises(StopAsyncIteration):
+            await following
+    assert api.hub.listeners == 0
+
+
+async def test_it_is_told_each_time_that_announcements_arrive_again(api: Api) -> None:
+    regained: list[bool] = []
+    api.hub.regained = lambda: regained.append(api.hub.hearing)
+    for times in (1, 2):
+        api.wire.cut()
+        await wait_until(lambda n=times: len(regained) == n)
+    assert regained == [True, True]

@@ -11,7 +11,7 @@ import pytest
 from headstart import _convert
 from headstart._breaker import Breaker
 from headstart._computed import Computed
-from headstart._errors import ServiceError
+from headstart._errors import Incomplete, NotFound, ServiceError
 from headstart._graph import Fallbacks
 from headstart._live import Computation, Experience
 from headstart._results import Results
@@ -202,13 +202,13 @@ class Asked:
         message.status = self._status
         return _convert.results_from(message)
 
-    async def compute(self, **fallback: Any) -> Computed:
+    async def compute(self, deadline: float = 30.0, **fallback: Any) -> Computed:
         computation = Computation(
             self.get,
             Fallbacks(fallback),
             self.experience,
             key="k",
-            deadline=30.0,
+            deadline=deadline,
             budget=20.0,
             min_revision=0,
             hand_back=None,
@@ -269,3 +269,38 @@ async def test_what_a_step_needs_counts_to_how_long_computing_it_takes() -> None
     computed = await computing
     assert computed.sources == {"a": "waited", "b": "waited"}
     assert begun == []
+
+
+async def test_the_deadline_ends_a_call_that_would_still_wait_for_the_first_answer() -> None:
+    service = Asked(a=1.0)
+
+    async def hang(**_: Any) -> Results:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    service.get = hang  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        with pytest.raises(Incomplete):
+            await service.compute(deadline=0.05, a=forever)
+
+
+async def test_an_unknown_key_is_an_answer() -> None:
+    service = Asked()
+    asked = 0
+
+    async def unknown(**_: Any) -> Results:
+        nonlocal asked
+        asked += 1
+        raise NotFound("nothing")
+
+    async def a() -> str:
+        return "live"
+
+    service.get = unknown  # type: ignore[method-assign]
+    for _ in range(5):
+        computed = await service.compute(a=a)
+        assert computed.reasons == {"a": "nothing was started under this key"}
+    assert asked == 5

@@ -228,6 +228,7 @@ async def test_a_failure_is_shared_by_who_waits_and_not_remembered() -> None:
         report = each.result().report("slow")
         assert (report.state, report.error) == (pb.STEP_STATE_FAILED, "the model is away")
         assert report.origin == pb.STEP_ORIGIN_UNSPECIFIED
+    assert len(work.memos.kept) == 2, "of the two other steps"
     work.failure = ""
     assert (await work.run("three")).value("slow") == "A"
     assert work.ran["slow"] == 2

@@ -6,7 +6,7 @@ Time is virtual: a minute of pauses passes at once.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,6 +28,7 @@ from headstart_service.domain import (
     WorkerState,
 )
 from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.engine.durations import Durations
 from headstart_service.engine.flights import HOLD
 from headstart_service.engine.fragments import report_fragment
 from headstart_service.engine.registry import Registry
@@ -51,7 +52,7 @@ class Gates:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.stopped: list[str] = []
-        self.open = {name: asyncio.Event() for name in ("last", "other")}
+        self.open: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
 
 @step(required=True, timeout=3600)
@@ -85,6 +86,7 @@ class FakeQueue(Ledger):
         self.alone: list[tuple[str, bool]] = []
         self.heard: list[Withdrawal | Reported] = []
         self.lost: set[RunKey] = set()
+        self.shown: WorkerState | None = None
         self.reported: dict[str, StepRecord] = {}
         self.finished: list[str] = []
 
@@ -141,6 +143,7 @@ class FakeQueue(Ledger):
 
     async def beat(self, state: WorkerState, ttl: float) -> None:
         self._called("beat")
+        self.shown = state
 
     async def leave(self, worker: str) -> None:
         self._called("leave")
@@ -173,9 +176,12 @@ class FakeQueue(Ledger):
 
 
 @asynccontextmanager
-async def working(queue: FakeQueue, gates: Gates, concurrency: int = 4) -> AsyncIterator[Worker]:
+async def working(
+    queue: FakeQueue, gates: Gates, concurrency: int = 4, durations: Durations | None = None
+) -> AsyncIterator[Worker]:
     rules = WorkerRules(name="w1", concurrency=concurrency, lease=LEASE, drain=5.0)
-    worker = Worker(queue, Registry([PIPELINE]), {"gates": gates}, rules)  # type: ignore[arg-type]
+    providers = {"gates": gates}
+    worker = Worker(queue, Registry([PIPELINE]), providers, rules, durations=durations)
     serving = asyncio.create_task(worker.serve())
     try:
         yield worker
@@ -318,3 +324,39 @@ def test_a_run_whose_lease_was_lost_is_stopped_at_the_next_renewal() -> None:
             assert queue.finished == []
 
     run_virtually(serve())
+
+
+def test_all_runs_that_were_left_for_a_worker_are_taken_as_soon_as_it_has_slots() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        names = [f"run-{number}" for number in range(7)]
+        async with working(queue, gates, concurrency=3):
+            await asyncio.sleep(1.0)
+            queue.jobs["unserved_jobs"] += [job_of(name) for name in names]
+            await asyncio.sleep(LEASE)
+            assert len(gates.begun) == 3
+            for name in names:
+                gates.open[name].set()
+            await asyncio.sleep(0.1)
+            assert gates.begun == names
+
+    run_virtually(serve())
+
+
+def test_a_worker_shows_its_slots_and_how_long_its_steps_took() -> None:
+    durations = Durations()
+
+    async def serve() -> WorkerState | None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates, durations=durations):
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(2.0)
+            durations.note("test", "held", 1.5)
+            await asyncio.sleep(LEASE)
+            gates.open["other"].set()
+            return queue.shown
+
+    shown = run_virtually(serve())
+    assert shown is not None
+    assert (shown.slots, shown.busy) == (4, 1)
+    assert shown.durations == durations.table() != {}

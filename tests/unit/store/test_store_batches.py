@@ -249,3 +249,18 @@ def test_a_redis_that_is_full_is_there() -> None:
         await batches.aclose()
 
     run_virtually(full())
+
+
+async def test_a_caller_that_goes_during_a_trip_takes_no_answer_from_others(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    first = await held(batches, redis)
+    gone, stays = ask(batches, "gone"), ask(batches, "stays")
+    redis.gate.set()
+    await first
+    redis.gate.clear()
+    await wait_until(lambda: len(redis.batches) == 2)
+    gone.cancel()
+    redis.gate.set()
+    assert await stays == "A stays"
+    assert await ask(batches, "later") == "A later"
