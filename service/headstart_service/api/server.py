@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from headstart.v1 import precompute_pb2 as pb
 
+from ..open_files import share_of_files
 from .access import Access, Check, Verb
 from .answer import Answer
 from .convert import request_from
@@ -39,8 +40,13 @@ _OPTIONS = (
     # Backends keep idle connections alive behind load balancers that drop them silently.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A connection that never speaks HTTP/2 holds a file; by default for two minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 
+
+_MOST_CONNECTIONS = 2**31 - 1
+"""What gRPC takes as no limit."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Wrap = Callable[[str, Handler], Handler]
@@ -80,7 +86,11 @@ def build_server(
     Give it `gates` instead of `limits` to read them. Each of the service's methods has its handler
     wrapped in `wrap`, if that is given.
     """
-    server = grpc.aio.server(options=_OPTIONS)
+    # By default it accepts until the process has no file left.
+    connections = min(share_of_files(2), _MOST_CONNECTIONS)
+    server = grpc.aio.server(
+        options=(*_OPTIONS, ("grpc.max_allowed_incoming_connections", connections))
+    )
     methods = _handlers(servicer, gates or Gates(limits or CallLimits()), access)
     if wrap is not None:
         methods = {name: wrap(name, handler) for name, handler in methods.items()}
