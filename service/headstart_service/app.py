@@ -15,11 +15,12 @@ from grpc.aio import Server
 from .api.adoption import Adoption
 from .api.estimates import Estimates
 from .api.gate import CallLimits, Gates
+from .api.health import Health
 from .api.hub import Hub
 from .api.near_cache import NearCache
 from .api.observe import CallObservers
 from .api.reader import ResultReader
-from .api.server import Health, build_server
+from .api.server import build_server
 from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
 from .engine.pace import Pace

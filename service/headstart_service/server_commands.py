@@ -189,7 +189,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from headstart import ServiceUnavailable
     from headstart._channel import endpoint
 
-    from .api.server import SERVICE
+    from .api.health import SERVICE
 
     try:
         settings = _settings(options)

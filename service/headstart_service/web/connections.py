@@ -49,7 +49,7 @@ class Room:
         if now - self._warned >= _WARN_EVERY:
             self._warned = now
             log.warning(
-                "the HTTP port has %d connections, its limit: each new one ends the oldest idle one",
+                "the HTTP port has its most connections, %d: each new one ends the oldest idle one",
                 self.limit,
             )
 

@@ -62,8 +62,8 @@ async def http_server(
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
     200 while `ready()`, else 503. `routes` are what else there is. When the port is taken,
-    `or_any_port` takes a free one; without it StartupError is raised. `room` bounds the connections,
-    by default to a quarter of the files that the process may open.
+    `or_any_port` takes a free one; without it StartupError is raised. `room` bounds the
+    connections, by default to a quarter of the files that the process may open.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
