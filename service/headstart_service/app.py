@@ -32,7 +32,7 @@ from .monitoring import ApiMonitoring
 from .process import redis_client, registry, store_rules, wait_for_store
 from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
-from .store.connect import API, BLOCKING
+from .store.connect import API, BLOCKING, LARGE
 from .store.embedded import embedded_valkey
 from .store.events import subscription
 from .store.redis_store import RedisStore
@@ -143,6 +143,7 @@ async def serve(settings: Settings) -> None:
             connections=API.connections,
             pace=pace,
             observer=figures.store,
+            large=await stack.enter_async_context(redis_client(url, LARGE)),
         )
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
