@@ -24,6 +24,7 @@ from .answer import Answer
 from .convert import request_from
 from .gate import CallLimits, Gate, Gates
 from .health import SERVICE, Health
+from .outgoing import SMALL, Outgoing
 from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
 
@@ -65,13 +66,14 @@ def build_server(
     access: Access | None = None,
     *,
     gates: Gates | None = None,
+    outgoing: Outgoing | None = None,
     reflects: bool = True,
     wrap: Wrap | None = None,
 ) -> Server:
     """A server that is not bound to a port yet; with `access` its calls need a token.
 
-    Give it `gates` instead of `limits` to read them. Each of the service's methods has its handler
-    wrapped in `wrap`, if that is given.
+    Give it `gates` instead of `limits` to read them; `outgoing` bounds its large answers. Each of
+    the service's methods has its handler wrapped in `wrap`, if that is given.
     """
     # By default it accepts until the process has no file left.
     connections = min(share_of_files(2), _MOST_CONNECTIONS)
@@ -84,7 +86,7 @@ def build_server(
             ("grpc.max_concurrent_streams", gates.places + _MORE_STREAMS),
         )
     )
-    methods = _handlers(servicer, gates, access)
+    methods = _handlers(servicer, gates, access, outgoing or Outgoing())
     if wrap is not None:
         methods = {name: wrap(name, handler) for name, handler in methods.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
@@ -120,7 +122,7 @@ class _Reflection(reflection.aio.ReflectionServicer):
 
 
 def _handlers(
-    servicer: PrecomputeServicer, gates: Gates, access: Access | None
+    servicer: PrecomputeServicer, gates: Gates, access: Access | None, outgoing: Outgoing
 ) -> dict[str, Handler]:
     """The methods by name, each inside its gate and behind its check.
 
@@ -132,16 +134,19 @@ def _handlers(
     reads, writes, lists, known = _checks(access)
     observer = servicer.observer
 
+    def allowed(kind: Any, data: bytes, context: Context, check: Check | None) -> Any:
+        if access is not None:
+            access.grant(context)
+        request = request_from(kind, data)
+        if check is not None:
+            check(request, context)
+        return request
+
     def method(
         call: Callable[..., Any], request: Any, check: Check | None
     ) -> Callable[[bytes, Context], Any]:
         async def parsed(data: bytes, context: Context) -> Any:
-            if access is not None:
-                access.grant(context)
-            message = request_from(request, data)
-            if check is not None:
-                check(message, context)
-            return await call(message, context)
+            return await call(allowed(request, data, context, check), context)
 
         return parsed
 
@@ -154,21 +159,22 @@ def _handlers(
         )
         return name, handler
 
+    async def results(request: pb.GetResultsRequest, context: Context) -> bytes:
+        return await outgoing.admit(await servicer.get_results(request, context), context)
+
     get_results = guarded(
-        method(servicer.get_results, pb.GetResultsRequest, reads),
+        method(results, pb.GetResultsRequest, reads),
         gates.waiters,
         partial(observer.ended, "GetResults"),
     )
 
     async def watch(data: bytes, context: Context) -> AsyncGenerator[bytes]:
-        if access is not None:
-            access.grant(context)
-        request = request_from(pb.WatchResultsRequest, data)
-        if reads is not None:
-            reads(request, context)
+        request = allowed(pb.WatchResultsRequest, data, context, reads)
         async with aclosing(servicer.watch_results(request, context)) as responses:
             async for response in responses:
-                yield response
+                # gRPC asks for the next one when it has written this one.
+                async with outgoing.sending(response.data, context):
+                    yield response.data
 
     s = servicer
     methods = dict(
@@ -203,7 +209,7 @@ def _ready_or(
     async def get_or_ready(data: bytes, context: Context) -> bytes:
         began = clock()
         ready = _ready(servicer, access, data, context)
-        if ready is None:
+        if ready is None or len(ready.data) > SMALL:
             return await get_results(data, context)
         seen_ready(clock() - began, ready.complete)
         return ready.data
