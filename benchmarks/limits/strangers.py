@@ -90,7 +90,7 @@ async def _health(bench: Bench) -> Sequence[Line]:
             f"memory of {number:,} streams of Health.Watch",
             "MB",
             Series("more than at rest", [more]),
-            target=at_most(60),
+            target=at_most(80),
             note=f"{admitted:,} were admitted",
         )
     ]
