@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 
@@ -95,7 +96,7 @@ async def _watchers(bench: Bench) -> Sequence[Line]:
         refused: list[str] = []
 
         async def watch(place: int, *, reads: bool) -> None:
-            method = channels[place % len(channels)].unary_stream(
+            method: Any = channels[place % len(channels)].unary_stream(
                 "/headstart.v1.PrecomputeService/WatchResults"
             )
             call = method(pb.WatchResultsRequest(key="watched").SerializeToString())

@@ -22,7 +22,7 @@ async def read_milliseconds(
 ) -> float:
     """The 99th percentile of calls that follow each other for so long; counts their codes."""
     codes = Counter() if codes is None else codes
-    took = []
+    took: list[float] = []
     end = time.monotonic() + seconds
     while (began := time.monotonic()) < end or len(took) < _LEAST:
         try:

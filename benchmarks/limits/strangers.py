@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,13 +16,14 @@ from ..hand import hand_worker
 from ..harness import Bench, Figure
 from ..pipelines import BLOB, LIGHT
 from ..processes import start_api
+from ..ready import Unary, unary
 from ..results import Line, Series, at_most
 from .reads import read_milliseconds, reader, repeated
 
 _STRANGERS = 8
 _BODY = 3_800_000
 _TOKEN = "hst_" + "limits" * 8  # of the benchmark's own server
-_START = "/headstart.v1.PrecomputeService/StartPrecompute"
+_START = "headstart.v1.PrecomputeService/StartPrecompute"
 
 
 async def _tokenless(bench: Bench) -> Sequence[Line]:
@@ -44,8 +46,8 @@ async def _tokenless(bench: Bench) -> Sequence[Line]:
     ]
     metadata = (("authorization", f"Bearer {_TOKEN}"),)
     ready = reader(channels[0], "small", metadata)
-    starts = [channel.unary_unary(_START) for channel in channels[1:]]
-    calls = [lambda start=start: start(body, timeout=60) for start in starts]
+    starts: list[Unary] = [unary(channel, _START) for channel in channels[1:]]
+    calls = [partial(start, body) for start in starts]
     seconds = bench.pick(quick=2, full=5)
 
     async def flooded() -> float:
@@ -74,7 +76,7 @@ async def _health(bench: Bench) -> Sequence[Line]:
         channel = await bench.stack.enter_async_context(
             grpc.aio.insecure_channel(address, options=own)
         )
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
         streams += [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(number // 25)]
     for first in range(0, len(streams), 500):
         for answer in await asyncio.gather(

@@ -57,7 +57,7 @@ class Health:
         self._ended = True
         self._set(_STATUS.NOT_SERVING)
 
-    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handlers(self) -> grpc.GenericRpcHandler:
         """Return the methods of grpc.health.v1.Health."""
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Check": grpc.unary_unary_rpc_method_handler(guarded(self._check, nullcontext())),

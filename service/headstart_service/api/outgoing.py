@@ -59,7 +59,8 @@ class Outgoing:
         """
         if len(data) > SMALL:
             leave = await self._enter(len(data), context)
-            context.add_done_callback(lambda _: leave())
+            # Of its stubs a callback is a class that nothing can be.
+            context.add_done_callback(lambda _: leave())  # type: ignore[arg-type]
         return data
 
     @asynccontextmanager
@@ -82,7 +83,7 @@ class Outgoing:
         turn = _Turn(min(size, self.limit), context.peer(), asyncio.get_running_loop())
         self._waiting.append(turn)
         self._admit_waiting()
-        left = context.time_remaining()
+        left: float | None = context.time_remaining()  # None without a deadline
         patience = self._patience if left is None else min(self._patience, left * _SHARE)
         try:
             async with asyncio.timeout(patience):
