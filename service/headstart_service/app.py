@@ -15,11 +15,12 @@ from grpc.aio import Server
 from .api.adoption import Adoption
 from .api.estimates import Estimates
 from .api.gate import CallLimits, Gates
+from .api.health import Health
 from .api.hub import Hub
 from .api.near_cache import NearCache
 from .api.observe import CallObservers
 from .api.reader import ResultReader
-from .api.server import Health, build_server
+from .api.server import build_server
 from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
 from .engine.pace import Pace
@@ -39,7 +40,7 @@ from .process import (
 )
 from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
-from .store.connect import API, BLOCKING
+from .store.connect import API, BLOCKING, LARGE
 from .store.events import subscription
 from .store.layout import LayoutWatch
 from .store.redis_store import RedisStore
@@ -161,6 +162,7 @@ async def serve(settings: Settings) -> None:
             connections=API.connections,
             pace=pace,
             observer=figures.store,
+            large=await stack.enter_async_context(redis_client(url, LARGE)),
         )
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)

@@ -18,6 +18,7 @@ from . import client_options, exit_codes
 from .config_command import check_config
 from .errors import StartupError, StoreUnavailable
 from .logs import set_up_logging
+from .memory import return_large_blocks
 from .preflight import load_checked, warn_of_unknown
 from .process import exit_with_parent, run_until_stopped, store_rules
 from .settings import Settings, describe, load_settings, variable
@@ -107,6 +108,7 @@ def _run(
         set_up_logging(settings.log_level, settings.log_format)
         if not getattr(options, "exit_with_parent", False):  # whose parent has said it
             warn_of_unknown()
+        return_large_blocks()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_until_stopped(main(settings)))
     except StartupError as error:
@@ -214,7 +216,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from headstart import ServiceUnavailable
     from headstart._channel import endpoint
 
-    from .api.server import SERVICE
+    from .api.health import SERVICE
 
     try:
         settings = _settings(options)

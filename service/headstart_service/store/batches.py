@@ -45,6 +45,10 @@ _MAX_CALLS = 32
 """Calls in a batch at most: Redis serves nobody else while it runs them."""
 _MAX_BYTES = 1 << 20
 """About how much a batch of several calls sends at most."""
+MAX_REPLY = 1 << 20
+"""Bytes of replies after which a script leaves the rest of its batch for the next one."""
+_SLOWEST = 10e6
+"""Bytes a second at which a batch is still sent."""
 _DAMAGED = "DAMAGED"
 """How the error begins with which _lib.lua refuses a record; the first argument names its run."""
 _LAYOUT = "LAYOUT "
@@ -118,7 +122,7 @@ class ScriptBatches:
         layout: Agreement,
         observer: StoreObserver | None = None,
     ) -> None:
-        """Give up on Redis `budget` seconds after a batch's turn has come."""
+        """Give up on Redis `budget` seconds after a batch's turn, and one more per 10 MB sent."""
         self.observer = observer or Unwatched()
         self._layout = layout
         self._scripts = {name: client.register_script(text) for name, text in sources.items()}
@@ -187,8 +191,10 @@ class ScriptBatches:
                         self.observer.failed(lane.name, len(batch), FULL)
                     _refuse(batch, error)
                 else:
-                    for call, reply in zip(batch, replies, strict=True):
+                    lane.waiting.extendleft(reversed(batch[len(replies) :]))
+                    for call, reply in zip(batch, replies, strict=False):
                         self._settle(lane.name, call, reply)
+                    batch = ()
         finally:
             lane.sender = None
             for call in (*batch, *lane.waiting):
@@ -214,10 +220,12 @@ class ScriptBatches:
                 raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
             began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
-                trip = self._agreed(lane, keys, arguments)
-                replies: Sequence[Reply] = await answered(trip, self._budget)
+                budget = self._budget + _size(batch) / _SLOWEST
+                replies: Sequence[Reply] = await answered(
+                    self._agreed(lane, keys, arguments), budget
+                )
                 lane.landed = loop.time()
-                self.observer.trip(lane.name, len(batch), time.perf_counter() - began)
+                self.observer.trip(lane.name, len(replies), time.perf_counter() - began)
             except (LayoutMismatch, CapacityExhausted):
                 reach.answered()
                 raise
@@ -278,6 +286,11 @@ async def _gathered(lane: _Lane) -> Sequence[_Call]:
             break
         batch.append(waiting.popleft())
     return batch
+
+
+def _size(batch: Sequence[_Call]) -> int:
+    """Bytes of a batch's arguments."""
+    return sum(call.size for call in batch)
 
 
 def _refuse(batch: Sequence[_Call], error: Exception) -> None:

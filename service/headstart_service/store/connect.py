@@ -43,6 +43,8 @@ class Patience:
 
 API = Patience(connect=1.0, answer=1.0, retries=1, connections=3)
 """A caller waits: the store gives up on each answer sooner than this, by its own budget."""
+LARGE = Patience(connect=1.0, answer=None, retries=0, connections=1)
+"""For records of megabytes: `store/large_reads` gives up by a budget that grows with their size."""
 WORKER = Patience(connect=1.0, answer=2.0, retries=1, connections=16)
 """Minutes of work may hang on a commit, so the job queue tries again for longer than this."""
 BLOCKING = Patience(connect=1.0, answer=None, retries=0, connections=1100)

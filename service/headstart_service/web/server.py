@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 
 from ..errors import StartupError
+from .connections import BACKLOG, Room, connections_of, most_connections
 
 _THEIRS = frozenset(
     {
@@ -56,12 +57,14 @@ async def http_server(
     *,
     or_any_port: bool = False,
     problem: Callable[[], str] = str,
+    room: Room | None = None,
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
     200 while `ready()` and there is no `problem`, else 503 with it. `routes` are what else there
     is. When the port is taken, `or_any_port` takes a free one; without it StartupError is raised.
+    `room` bounds the connections, by default to a quarter of the files that the process may open.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
@@ -84,6 +87,9 @@ async def http_server(
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=1,
+        http=connections_of(room or Room(most_connections())),
+        # A loop accepts as many at once, before any of them is counted.
+        backlog=BACKLOG,
         # Who asks is who is connected, whatever it says of itself.
         proxy_headers=False,
     )
