@@ -15,6 +15,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, Status, StepRecord, StepState, StepWork, digest
 from ..errors import HeadstartError, StepFailed, StepsReported
+from .deadline import end_in
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
 from .meter import METER
@@ -382,6 +383,7 @@ class _Run:
             retry = True
             outcome.attempts = attempt
             limit = asyncio.timeout(step.timeout)
+            end_in(step.timeout)
             try:
                 async with limit:
                     value = await self._places.call(step, self._arguments(step), outcome.meter)
