@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,10 +44,13 @@ class _Child:
         process: subprocess.Popen[bytes],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        end: socket.socket,
     ) -> None:
+        """`end` is this process's end of the socket, or a copy of it."""
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._watching = _on_death(process.pid, end)
         self._told = 0.0
         """CPU seconds that are on somebody's meter."""
 
@@ -55,6 +58,7 @@ class _Child:
     async def start(cls, modules: Sequence[str]) -> _Child:
         """A process that has imported these modules. Raises StartupError when it cannot."""
         ours, theirs = socket.socketpair()
+        end = ours.dup()
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once it is forked
                 command(theirs.fileno(), modules),
@@ -63,7 +67,7 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        child = cls(process, *await asyncio.open_connection(sock=ours))
+        child = cls(process, *await asyncio.open_connection(sock=ours), end)
         try:
             async with asyncio.timeout(_START):
                 ready = await child._answer()
@@ -114,6 +118,7 @@ class _Child:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+        self._watching()
         self._writer.close()
         spent = await asyncio.to_thread(self._reap)
         return self._process.returncode or 0, max(0.0, spent - self._told)
@@ -217,6 +222,29 @@ class Processes:
                 self._all.add(started)
                 self._free.put_nowait(started)
                 return
+
+
+def _on_death(pid: int, end: socket.socket) -> Callable[[], None]:
+    """Close `end` for reading as soon as the process ends; returns what ends the watch.
+
+    What it has started may keep the other end open. What it has sent is still received.
+    """
+    loop = asyncio.get_running_loop()
+    descriptor = os.pidfd_open(pid)
+
+    def close() -> None:
+        if end.fileno() >= 0:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            end.close()
+
+    def died() -> None:
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RD)
+        close()
+
+    loop.add_reader(descriptor, died)
+    return close
 
 
 def _ended(code: int) -> str:
