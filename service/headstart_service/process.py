@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import uvloop
+
 from .engine.registry import Registry, load_installed, load_pipelines
 from .errors import StoreUnavailable
 from .pipelines.bridging import BRIDGING
@@ -21,6 +23,25 @@ from .store.redis_store import StoreRules
 log = logging.getLogger(__name__)
 
 _STORE_RETRY = 0.5
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on an event loop of its own, until it ends; raises what it raises.
+
+    A SystemExit or KeyboardInterrupt of another task, or of a callback, stops a loop. It is a
+    step's own: signals are handled by `run_until_stopped`. So the loop goes on.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(run_until_stopped(main), name="process")
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except BaseException:
+                if task.done():
+                    raise
+                log.exception("a step's task or callback raised what is no Exception")
+        task.result()
 
 
 async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
@@ -40,6 +61,8 @@ async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
     def forget_signals() -> None:
         for each in signals:
             loop.remove_signal_handler(each)
+            # Python's own handler raises KeyboardInterrupt wherever it is, be it in a step.
+            signal.signal(each, signal.SIG_DFL)
 
     for each in signals:
         loop.add_signal_handler(each, stop, each)

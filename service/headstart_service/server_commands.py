@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -12,14 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import uvloop
-
 from . import client_options, exit_codes
 from .config_command import check_config
 from .errors import StartupError
 from .logs import set_up_logging
 from .preflight import load_checked, warn_of_unknown
-from .process import exit_with_parent, run_until_stopped
+from .process import exit_with_parent, run_loop
 from .settings import Settings, describe, load_settings, variable
 
 
@@ -100,8 +97,7 @@ def _run(
         set_up_logging(settings.log_level, settings.log_format)
         if not getattr(options, "exit_with_parent", False):  # whose parent has said it
             warn_of_unknown()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_until_stopped(main(settings)))
+        run_loop(main(settings))
     except StartupError as error:
         return _fail(error)
     except BaseExceptionGroup as group:

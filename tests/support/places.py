@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,52 @@ def dies(directory: str) -> int:
 @step(runs_on="process")
 def leaves() -> int:
     os._exit(3)
+
+
+@step(runs_on="process", timeout=60)
+def forks(directory: str) -> int:
+    """Ends, while a process that it has started keeps what it has opened."""
+    if not (pid := os.fork()):
+        os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    (Path(directory) / "grandchild").write_text(f"{pid}")
+    os._exit(4)
+
+
+@step()
+async def quits() -> int:
+    sys.exit(0)
+
+
+@step(timeout=20)
+async def quits_in_task() -> int:
+    async def leave() -> int:
+        sys.exit(0)
+
+    return await asyncio.create_task(leave())
+
+
+@step()
+async def quits_in_callback() -> int:
+    asyncio.get_running_loop().call_soon(sys.exit, 0)
+    await asyncio.sleep(0.05)
+    return 1
+
+
+@step(runs_on="thread")
+def quits_in_thread() -> int:
+    sys.exit(0)
+
+
+@step(runs_on="process")
+def quits_in_process() -> int:
+    sys.exit(0)
+
+
+@step()
+async def wordy() -> int:
+    raise StepFailed("\ud800" + "x" * 4_000_000, retry=False)
 
 
 @step(runs_on="process", timeout=0.5)
@@ -132,7 +179,10 @@ def _pipeline(name: str, *steps: Any) -> Pipeline:
 
 
 HARM = _pipeline(
-    "harm", blocks, never_ends, dies, leaves, hangs, raises, refuses, unsendable, prints, prints_too
+    "harm",
+    *(blocks, never_ends, dies, leaves, forks, hangs, raises, refuses, unsendable, prints),
+    *(prints_too, quits, quits_in_task, quits_in_callback, quits_in_thread, quits_in_process),
+    wordy,
 )
 BESIDE = _pipeline("beside", tells, threaded, looped)
 HELD = _pipeline("held", held)

@@ -24,6 +24,7 @@ from .offers import makers_of
 from .pipeline import Pipeline
 from .places.places import Places
 from .ports import RunLedger
+from .reasons import failure_of, readable
 from .reports import Reports
 from .reuse import Landed, Reuse
 from .step import DIGEST_PARAMETER, Step
@@ -389,10 +390,13 @@ class _Run:
                     value = await self._places.call(step, self._arguments(step), outcome.meter)
                 codec = self._pipeline.codec
                 value, result = await encoded(codec, step.name, value, self._limits)
-            except StepFailed as failure:
-                error, retry = str(failure), failure.retry
-            except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told
-                error = self._told(step, failure, limit)
+            except GeneratorExit:
+                raise  # this coroutine is closed: a step's own comes as an error, see `StepRaised`
+            except BaseException as failure:
+                if outcome.unwanted:
+                    # Whatever the step has made of its cancellation.
+                    raise asyncio.CancelledError from failure
+                error, retry = self._reason(step, failure, limit)
             else:
                 outcome.state = StepState.COMPLETED.name.lower()
                 elapsed = time.monotonic() - began
@@ -408,20 +412,25 @@ class _Run:
         elapsed = time.monotonic() - began
         return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error, started), None
 
-    def _told(self, step: Step, failure: BaseException, limit: asyncio.Timeout) -> str:
-        """What callers may read of an error that a step did not raise on purpose.
+    def _reason(
+        self, step: Step, failure: BaseException, limit: asyncio.Timeout
+    ) -> tuple[str, bool]:
+        """What callers may read of an error, and whether the step may be tried again.
 
-        An id, never its text: that may hold anything. Raises the cancellation of the run again;
-        one that came out of the step by itself, from a future it shares, is an error like others.
+        Of an error that a step did not raise on purpose an id, never its text: that may hold
+        anything. A cancellation that comes out of a step which nobody has cancelled, from a future
+        that it shares, is an error like others.
         """
-        task = asyncio.current_task()
-        if isinstance(failure, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise failure
+        failed = failure_of(failure)
+        if failed is not None:
+            if failed is not failure:
+                log.info("%s %s failed", self._lease.job.key, step.name, exc_info=failure)
+            return readable(failed), failed.retry
         if isinstance(failure, TimeoutError) and limit.expired():
-            return f"took longer than {step.timeout:g} s"
+            return f"took longer than {step.timeout:g} s", True
         error = f"internal error {uuid.uuid4().hex[:12]}"
         log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
-        return error
+        return error, True
 
     def _arguments(self, step: Step) -> dict[str, Any]:
         arguments: dict[str, Any] = {}

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from .perform import StepRaised
+
 if TYPE_CHECKING:
     from ..meter import Meter
     from ..step import Step
@@ -108,9 +110,9 @@ class Threads:
         if ended.cancelled():
             self.stuck -= 1
             log.info("%s has ended in its thread, which is free again", name)
-        elif isinstance(error, StopIteration):
-            ended.set_exception(RuntimeError("the step raised StopIteration"))
-        elif error is not None:
+        elif error is None:
+            ended.set_result(value)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             ended.set_exception(error)
         else:
-            ended.set_result(value)
+            ended.set_exception(StepRaised.by(error))
