@@ -15,6 +15,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, Status, StepRecord, StepState, StepWork, digest
 from ..errors import HeadstartError, StepFailed, StepsReported
+from .arguments import Arguments
 from .deadline import end_in
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
@@ -98,7 +99,6 @@ class _Run:
         self._reuse = reuse
         self._places = places
         self._pipeline = pipeline
-        self._providers = providers
         self._makers = makers
         self._ledger = ledger
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
@@ -106,7 +106,9 @@ class _Run:
         self._kept = dict(claim.ended)
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
-        self._values: dict[str, Any] = {}
+        self._arguments = Arguments(
+            pipeline, self._inputs, len(claim.inputs), self._fingerprints(), providers
+        )
         self._waiting = [name for name in self._digests if name not in claim.ended]
         self._running: set[str] = set()
         self._unshown: list[str] = []
@@ -162,7 +164,7 @@ class _Run:
         record = replace(record, work=_work(outcome, time.monotonic() - began))
         self._kept[step.name] = record
         if value is not None and record.state is StepState.COMPLETED:
-            self._values[step.name] = value
+            self._arguments.keep(step.name, record.fragment, value)
         self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)
@@ -234,7 +236,6 @@ class _Run:
             if task is not None and name in self._running:
                 task.cancel()
             self._running.discard(name)
-            self._values.pop(name, None)
             self._states.pop(name, None)
             self._failures.pop(name, None)
         self._unwritten = [r for r in self._unwritten if r.name not in undone | taken.keys()]
@@ -336,10 +337,15 @@ class _Run:
         own, maker = self._digests[step.name], self._makers.get(step.name, "")
         return self._pipeline.memo_digest(step, self._inputs, own, maker, needed)
 
-    def _step_digest(self, name: str) -> str:
-        """The fingerprint of all that the step depends on: its providers, too."""
-        maker = self._makers.get(name)
-        return digest([self._digests[name], maker]) if maker else self._digests[name]
+    def _fingerprints(self) -> dict[str, str]:
+        """Return what each step gets as `step_digest`: its digest and that of its providers."""
+        return {
+            name: digest([own, maker])
+            if (maker := self._makers.get(name))
+            and DIGEST_PARAMETER in self._pipeline.by_name[name].parameters
+            else own
+            for name, own in self._digests.items()
+        }
 
     async def _remembered(self, step: Step, memo: str) -> bytes | None:
         """The result that is remembered, if there is one that this worker can read."""
@@ -375,7 +381,7 @@ class _Run:
     async def _attempt(self, step: Step, outcome: Outcome) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again; never raises what it raised.
 
-        Gives its record, and its value if it has one.
+        Gives its record, and its value if other steps take it.
         """
         METER.set(outcome.meter)  # its task is the flight's alone: nothing to put back
         began, started = time.monotonic(), self._starts[step.name]
@@ -387,9 +393,11 @@ class _Run:
             end_in(step.timeout)
             try:
                 async with limit:
-                    value = await self._places.call(step, self._arguments(step), outcome.meter)
+                    arguments = await self._arguments.of(step, self._kept)
+                    value = await self._places.call(step, arguments, outcome.meter)
                 codec = self._pipeline.codec
-                value, result = await encoded(codec, step.name, value, self._limits)
+                needed = self._arguments.needs(step.name)
+                value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed: a step's own comes as an error, see `StepRaised`
             except BaseException as failure:
@@ -431,24 +439,6 @@ class _Run:
         error = f"internal error {uuid.uuid4().hex[:12]}"
         log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
         return error, True
-
-    def _arguments(self, step: Step) -> dict[str, Any]:
-        arguments: dict[str, Any] = {}
-        for name in step.parameters:
-            if name in self._pipeline.by_name:
-                arguments[name] = self._value(name)
-            elif name in self._pipeline.inputs.model_fields:
-                arguments[name] = getattr(self._inputs, name)
-            elif name == DIGEST_PARAMETER:
-                arguments[name] = self._step_digest(step.name)
-            else:
-                arguments[name] = self._providers[name]
-        return arguments
-
-    def _value(self, name: str) -> Any:
-        if name not in self._values:  # ended before this worker took the run
-            self._values[name] = self._pipeline.codec.decode(name, self._kept[name].fragment)
-        return self._values[name]
 
 
 def _record(

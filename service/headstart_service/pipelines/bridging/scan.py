@@ -22,7 +22,7 @@ _MAX_RECENT = 64
 
 
 class VocabularyScan:
-    """Rates all words of a vocabulary for a game, exactly, on a thread of its own.
+    """Rates all words of a vocabulary for a game, on a thread of its own.
 
     Games that arrive together share one matrix product, and the steps of a run share one scan: a
     game that is being scanned, or was scanned lately, is not scanned again. Use it as an async
@@ -76,7 +76,8 @@ class VocabularyScan:
     ) -> NDArray[np.float32]:
         """Return the relevance of each word to the game, shape (n,). Shared, hence read-only.
 
-        Raises StepFailed when anchor or target is not of shape (d,).
+        Its last bits depend on the processor and on the games that share its product. Raises
+        StepFailed when anchor or target is not of shape (d,).
         """
         key = anchor.tobytes() + target.tobytes()
         recent = self._recent.get(key)
