@@ -71,6 +71,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
     url = settings.redis_url.get_secret_value()
     known = registry(settings)
     ready = asyncio.Event()
+    places = Places(_place_rules(settings))
     monitoring = WorkerMonitoring(known)
     # They are asked for on /metrics alone.
     tokens = None if child or not settings.metrics else token_file(settings)
@@ -92,6 +93,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
                     settings.http_port,
                     ready.is_set,
                     [monitoring.route(access)] if settings.metrics else [],
+                    lacks=lambda: _lacks(places),
                     # Several workers on one machine must not need a port each by hand.
                     or_any_port="http_port" not in settings.model_fields_set,
                 )
@@ -104,16 +106,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         providers = await stack.enter_async_context(
             _providers(settings, wanted, monitoring.models, traced)
         )
-        places = await stack.enter_async_context(
-            Places(
-                PlaceRules(
-                    threads=settings.step_threads,
-                    processes=settings.step_processes,
-                    block_limit=settings.block_limit,
-                    ray_address=settings.ray_address,
-                )
-            )
-        )
+        await stack.enter_async_context(places)
         await places.prepare(known)
         queue = RedisJobQueue(
             client,
@@ -148,14 +141,41 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         memos = _memos(client, settings, monitoring.store)
         if memos is not None:
             stack.push_async_callback(memos.aclose)
-        watching = WorkObservers(observers)
-        worker = Worker(queue, known, providers, rules, watching, ledger, memos, durations, places)
-        monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
+        worker = Worker(
+            queue,
+            known,
+            providers,
+            rules,
+            WorkObservers(observers),
+            ledger,
+            memos,
+            durations,
+            places,
+        )
+        monitoring.work.watch_pool(
+            rules.concurrency, lambda: worker.busy, lambda: len(places.unavailable)
+        )
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
         if child or not wants_json(settings.log_format):
             print(READY_LINE, flush=True)
         await _until_cancelled(worker)
+
+
+def _place_rules(settings: Settings) -> PlaceRules:
+    return PlaceRules(
+        threads=settings.step_threads,
+        processes=settings.step_processes,
+        block_limit=settings.block_limit,
+        ray_address=settings.ray_address,
+    )
+
+
+def _lacks(places: Places) -> str:
+    """What keeps the worker from being ready. Anybody may read it: the log has the reasons."""
+    if not places.unavailable:
+        return ""
+    return f"cannot run {', '.join(places.unavailable)} now, see the log"
 
 
 def _memos(client: Client, settings: Settings, observer: StoreObserver) -> RedisMemos | None:

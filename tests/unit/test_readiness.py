@@ -1,8 +1,10 @@
-"""An API process that serves looks after the queue's consumer groups now and then."""
+"""Readiness: an API process prepares the queue now and then, a worker names what it lacks."""
 
 from __future__ import annotations
 
 import asyncio
+import urllib.error
+import urllib.request
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from headstart_service import app
 from headstart_service.errors import StoreUnavailable
+from headstart_service.web.server import http_server
 from tests.support.waiting import wait_until
 
 
@@ -67,3 +70,19 @@ async def test_they_are_made_again_before_it_serves_again(watched: Any):
     store.away = False
     await wait_until(lambda: readiness.serving)
     assert store.prepared > before
+
+
+async def test_a_worker_is_not_ready_while_it_lacks_something_and_names_it() -> None:
+    lacking = ""
+
+    def ask(port: int) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    async with http_server("127.0.0.1", 0, lambda: True, lacks=lambda: lacking) as port:
+        assert await asyncio.to_thread(ask, port) == (200, "ready\n")
+        lacking = "cannot run article now"
+        assert await asyncio.to_thread(ask, port) == (503, "not ready: cannot run article now\n")

@@ -14,7 +14,7 @@ from typing import Any
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, Status, StepRecord, StepState, StepWork, digest
-from ..errors import HeadstartError, StepFailed, StepsReported
+from ..errors import HeadstartError, PlaceUnavailable, StepFailed, StepsReported
 from .arguments import Arguments
 from .deadline import end_in
 from .fragments import report_fragment, result_of
@@ -32,6 +32,8 @@ from .step import DIGEST_PARAMETER, Step
 
 log = logging.getLogger(__name__)
 
+_LAST_CLAIM = 5
+"""The claim of a run from which on a step that its place is lost with counts as failed."""
 _SHOW_AFTER = 0.005
 """Seconds after which a new run's first steps are shown as running."""
 
@@ -56,7 +58,8 @@ async def run(
     `makers` are those of the pipeline with these providers, for a caller that has them.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
-    progress cannot be kept; either way no step of it is left running.
+    progress cannot be kept, PlaceUnavailable when it must be handed on, because a step cannot run
+    here; no step of it is then left running.
     """
     reuse = reuse or Reuse()
     watching = observer or WorkObservers()
@@ -381,7 +384,8 @@ class _Run:
     async def _attempt(self, step: Step, outcome: Outcome) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again; never raises what it raised.
 
-        Gives its record, and its value if other steps take it.
+        Gives its record, and its value if other steps take it. Raises PlaceUnavailable, with no try
+        charged.
         """
         METER.set(outcome.meter)  # its task is the flight's alone: nothing to put back
         began, started = time.monotonic(), self._starts[step.name]
@@ -392,6 +396,7 @@ class _Run:
             limit = asyncio.timeout(step.timeout)
             end_in(step.timeout)
             try:
+                await self._places.ready(step)
                 async with limit:
                     arguments = await self._arguments.of(step, self._kept)
                     value = await self._places.call(step, arguments, outcome.meter)
@@ -400,6 +405,11 @@ class _Run:
                 value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed: a step's own comes as an error, see `StepRaised`
+            except PlaceUnavailable as failure:
+                # A step that brings its place down must not do so for ever.
+                if not failure.began or self._lease.attempt < _LAST_CLAIM:
+                    raise
+                error = readable(failure)
             except BaseException as failure:
                 if outcome.unwanted:
                     # Whatever the step has made of its cancellation.

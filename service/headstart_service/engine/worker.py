@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..domain import Claim, Job, Lease, Reported, Status, Unserved, Withdrawal, WorkerState
-from ..errors import LastTry, LeaseLost, StoreUnavailable
+from ..errors import LastTry, LeaseLost, PlaceUnavailable, StoreUnavailable
 from .durations import Durations
 from .fields import fields
 from .limits import Limits
@@ -299,12 +299,17 @@ class Worker:
             del self._runs[lease], self._reports[lease]
             task.cancel()
             await asyncio.wait({task})
-        if task.cancelled() and self._handing_on:
+        if task.cancelled():
+            if self._handing_on:
+                await self._queue.release(lease)
+            return
+        try:
+            task.result()
+        except StoreUnavailable:
+            pass  # the lease runs out, and whoever reclaims the job keeps the committed steps
+        except PlaceUnavailable as error:
+            log.warning("%s handed on: %s", lease.job.key, error)
             await self._queue.release(lease)
-        elif not task.cancelled():
-            with suppress(StoreUnavailable):
-                # The lease runs out, and whoever reclaims the job keeps the committed steps.
-                task.result()
 
     async def _execute(self, claim: Claim, outcome: Outcome, reports: Reports) -> Status:
         with self._observer.run(claim, outcome):
@@ -315,6 +320,9 @@ class Worker:
                 raise
             except StoreUnavailable as error:
                 outcome.error = str(error)
+                raise
+            except PlaceUnavailable as error:
+                outcome.state, outcome.error = "handed_on", str(error)
                 raise
             outcome.state = status.value
             return status
@@ -335,7 +343,7 @@ class Worker:
                     self._places,
                     self._makers[claim.pipeline],
                 )
-            except (LeaseLost, StoreUnavailable):
+            except (LeaseLost, PlaceUnavailable, StoreUnavailable):
                 raise
             except Exception:
                 reason = f"internal error {uuid.uuid4().hex[:12]}"

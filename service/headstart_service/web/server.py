@@ -54,22 +54,26 @@ async def http_server(
     ready: Callable[[], bool],
     routes: Sequence[BaseRoute] = (),
     *,
+    lacks: Callable[[], str] = str,
     or_any_port: bool = False,
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()`, else 503. `routes` are what else there is. When the port is taken,
-    `or_any_port` takes a free one; without it StartupError is raised.
+    200 while `ready()` and `lacks()` is empty, else 503 with what it lacks. `routes` are what else
+    there is. When the port is taken, `or_any_port` takes a free one; without it StartupError is
+    raised.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> PlainTextResponse:
-        if ready():
+        lacking = lacks()
+        if ready() and not lacking:
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready\n", status_code=503)
+        text = f"not ready: {lacking}\n" if lacking else "not ready\n"
+        return PlainTextResponse(text, status_code=503)
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *routes])
     bound = _listen(host, port, or_any_port=or_any_port)
