@@ -165,6 +165,13 @@ class Settings(BaseSettings):
         le=256,
         description="Processes of each worker for steps that run in one; started if there are any.",
     )
+    step_wait: float = Field(
+        300,
+        gt=0,
+        le=86_400,
+        description="Seconds that a step waits for a free thread or process, at most; that is "
+        "beside its own timeout.",
+    )
     block_limit: float = Field(
         1.0,
         ge=0,

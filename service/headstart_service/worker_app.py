@@ -153,7 +153,10 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             places,
         )
         monitoring.work.watch_pool(
-            rules.concurrency, lambda: worker.busy, lambda: len(places.unavailable)
+            rules.concurrency,
+            lambda: worker.busy,
+            lambda: len(places.unavailable),
+            lambda: places.hung_threads,
         )
         ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
@@ -166,6 +169,7 @@ def _place_rules(settings: Settings) -> PlaceRules:
     return PlaceRules(
         threads=settings.step_threads,
         processes=settings.step_processes,
+        wait=settings.step_wait,
         block_limit=settings.block_limit,
         ray_address=settings.ray_address,
     )

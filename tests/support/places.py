@@ -161,6 +161,18 @@ def threaded(directory: str) -> float:
     return burn(0.05)
 
 
+@step(runs_on="thread", timeout=0.6)
+def naps() -> int:
+    time.sleep(0.35)
+    return 1
+
+
+@step(runs_on="process", timeout=0.6)
+def naps_apart() -> int:
+    time.sleep(0.35)
+    return 1
+
+
 @step()
 async def looped(directory: str) -> float:
     await asyncio.sleep(0)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
@@ -393,13 +394,13 @@ class _Run:
         for attempt in range(1, step.max_attempts + 1):
             retry = True
             outcome.attempts = attempt
-            limit = asyncio.timeout(step.timeout)
-            end_in(step.timeout)
+            limit = asyncio.timeout(None)
             try:
                 await self._places.ready(step)
                 async with limit:
                     arguments = await self._arguments.of(step, self._kept)
-                    value = await self._places.call(step, arguments, outcome.meter)
+                    begin = partial(_begin, step.timeout, limit)
+                    value = await self._places.call(step, arguments, outcome.meter, begin)
                 codec = self._pipeline.codec
                 needed = self._arguments.needs(step.name)
                 value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
@@ -449,6 +450,12 @@ class _Run:
         error = f"internal error {uuid.uuid4().hex[:12]}"
         log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
         return error, True
+
+
+def _begin(seconds: float, limit: asyncio.Timeout) -> None:
+    """Let a try's time begin: what it has waited for its place is not the step's own."""
+    limit.reschedule(asyncio.get_running_loop().time() + seconds)
+    end_in(seconds)
 
 
 def _record(

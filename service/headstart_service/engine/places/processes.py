@@ -18,6 +18,7 @@ from ...errors import StartupError, StepFailed
 from .child import LENGTH, command, message
 from .code_identity import OtherCode, identities
 from .perform import Call, Performed
+from .queueing import queueing
 
 if TYPE_CHECKING:
     from ..meter import Meter
@@ -144,8 +145,10 @@ class _Child:
 class Processes:
     """At most so many processes, each replaced when it is killed or ends by itself."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, wait: float = 300.0) -> None:
+        """Let a step wait for one of `limit` processes for `wait` seconds at most."""
         self._limit = limit
+        self._wait = wait
         self._modules: Sequence[str] = ()
         self._free: asyncio.Queue[_Child] = asyncio.Queue()
         self._all: set[_Child] = set()
@@ -168,15 +171,24 @@ class Processes:
                 raise each
         log.info("%d processes for steps", self._limit)
 
-    async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
-        """Run the step in a process, as soon as one is free. Cancelled, it kills that process.
+    async def call(
+        self,
+        step: Step,
+        arguments: Mapping[str, Any],
+        meter: Meter,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Run the step in a process, as soon as one is free; call `begin` then.
 
-        Raises StepFailed when the process ends before the step does, OtherCode when it has imported
+        Cancelled, it kills that process. Raises StepFailed when no process becomes free, or it ends
+        before the step does, OtherCode when it has imported
         other code than this one, which has changed on disk.
         """
         if not self._prepared:
             await self.prepare([step.function.__module__])
-        child = await self._free.get()
+        async with queueing(self._wait, "process"):
+            child = await self._free.get()
+        begin()
         kept = False
         try:
             try:
