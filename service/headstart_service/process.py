@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -23,6 +25,7 @@ from .store.redis_store import StoreRules
 log = logging.getLogger(__name__)
 
 _STORE_RETRY = 0.5
+_PR_SET_PDEATHSIG = 1
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -75,7 +78,12 @@ async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
 
 
 def exit_with_parent() -> None:
-    """End this process at once when its standard input closes: its parent is gone."""
+    """End this process at once when its standard input closes: its parent is gone.
+
+    On Linux the kernel ends it, also when code in C lets no thread run.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         while os.read(0, 1024):

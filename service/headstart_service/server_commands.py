@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from . import client_options, exit_codes
 from .config_command import check_config
 from .errors import StartupError
+from .hang_guard import HangGuard
 from .logs import set_up_logging
 from .preflight import load_checked, warn_of_unknown
 from .process import exit_with_parent, run_loop
@@ -134,7 +135,12 @@ def _worker(options: argparse.Namespace) -> int:
         return _fail(_missing(error))
     return _run(
         options,
-        lambda settings: work(settings, child=options.exit_with_parent, figures=options.figures),
+        lambda settings: work(
+            settings,
+            child=options.exit_with_parent,
+            figures=options.figures,
+            guard=HangGuard(settings.hang_limit),
+        ),
         listens=False,
     )
 

@@ -179,6 +179,13 @@ class Settings(BaseSettings):
         description="How long a step may keep a worker's event loop before it is stopped; 0 for "
         "any time.",
     )
+    hang_limit: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="How long a worker's event loop may stand still before the worker ends itself, "
+        "twice as long where code in C keeps the interpreter; 0 for any time.",
+    )
     ray_address: str | None = Field(
         None,
         description="The Ray cluster of steps that run on one; without it what Ray finds, or one "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,56 @@ async def looped(directory: str) -> float:
     return burn(0.05)
 
 
+class HangInputs(HarmInputs):
+    kind: str
+    """How the event loop is made to stand still."""
+    times: int
+    """In how many tries of the run."""
+
+
+async def _ready() -> int:
+    return 1
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def _keep_interpreter() -> None:
+    """Hold Python's interpreter lock in C: the regular expression needs years."""
+    re.match("(a+)+$", "a" * 64 + "b")
+
+
+@step(timeout=60, required=True)
+async def stands_still(directory: str, kind: str, times: int) -> int:
+    with (Path(directory) / f"tries-{kind}").open("a+") as file:
+        file.write(f"{os.getpid()}\n")
+        file.seek(0)
+        if len(file.readlines()) > times:
+            return 1
+    loop = asyncio.get_running_loop()
+    match kind:
+        case "event":
+            threading.Event().wait()
+        case "result":
+            asyncio.run_coroutine_threadsafe(_ready(), loop).result()
+        case "callback":
+            loop.call_soon(_spin)
+            await asyncio.sleep(60)
+        case "task":
+            await asyncio.create_task(_spin_on_loop())
+        case "thread":  # the loop goes on, and the thread cannot be stopped
+            await asyncio.to_thread(_spin)
+        case "lock":
+            await asyncio.to_thread(_keep_interpreter)
+    return 0
+
+
+async def _spin_on_loop() -> None:
+    _spin()
+
+
 def _pipeline(name: str, *steps: Any) -> Pipeline:
     return Pipeline(
         name=name,
@@ -198,4 +250,12 @@ HARM = _pipeline(
 )
 BESIDE = _pipeline("beside", tells, threaded, looped)
 HELD = _pipeline("held", held)
-REFERENCES = ",".join(f"tests.support.places:{name}" for name in ("HARM", "BESIDE", "HELD"))
+HANG = Pipeline(
+    name="hang",
+    version="1",
+    description="Makes its worker's event loop stand still",
+    inputs=HangInputs,
+    steps=(stands_still,),
+    codec=ArtifactCodec(),
+)
+REFERENCES = ",".join(f"tests.support.places:{name}" for name in ("HARM", "BESIDE", "HELD", "HANG"))
