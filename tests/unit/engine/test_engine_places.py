@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -410,3 +411,24 @@ async def test_a_step_that_times_out_something_of_its_own_goes_on(
 
     async with Places() as places:
         assert await places.call(patient, {}, Meter()) == "done"
+
+
+async def test_threads_that_steps_keep_are_not_the_engines(tmp_path) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    gate = threading.Event()
+
+    @step(timeout=0.2)
+    async def hangs() -> bool:
+        return await asyncio.to_thread(gate.wait)
+
+    @step()
+    async def large() -> list[int]:
+        return list(range(200_000))
+
+    pipeline, ledger = pipeline_of(hangs, large), Ledger()
+    try:
+        async with asyncio.timeout(10):
+            await run(claim_of(pipeline), pipeline, {}, ledger)
+    finally:
+        gate.set()
+    assert ledger.states == {"hangs": StepState.FAILED, "large": StepState.COMPLETED}

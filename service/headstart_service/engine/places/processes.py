@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import StartupError, StepFailed
+from ..own_threads import in_own_thread
 from .child import LENGTH, command, message
 from .code_identity import OtherCode, identities
 from .perform import Call, Performed
@@ -108,7 +109,7 @@ class _Child:
         except (asyncio.IncompleteReadError, OSError) as error:
             raise _Lost from error
         load = pickle.loads  # from a process that runs the same code as this one
-        done: Performed = load(body) if size < _BIG else await asyncio.to_thread(load, body)
+        done: Performed = load(body) if size < _BIG else await in_own_thread(load, body)
         self._told = done.cpu_seconds
         return done
 
@@ -126,7 +127,7 @@ class _Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._watching()
         self._writer.close()
-        spent = await asyncio.to_thread(self._reap)
+        spent = await in_own_thread(self._reap)
         return self._process.returncode or 0, max(0.0, spent - self._told)
 
     def _reap(self) -> float:
