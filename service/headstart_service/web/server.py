@@ -54,25 +54,24 @@ async def http_server(
     ready: Callable[[], bool],
     routes: Sequence[BaseRoute] = (),
     *,
-    lacks: Callable[[], str] = str,
     or_any_port: bool = False,
+    problem: Callable[[], str] = str,
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()` and `lacks()` is empty, else 503 with what it lacks. `routes` are what else
-    there is. When the port is taken, `or_any_port` takes a free one; without it StartupError is
-    raised.
+    200 while `ready()` and there is no `problem`, else 503 with it. `routes` are what else there
+    is. When the port is taken, `or_any_port` takes a free one; without it StartupError is raised.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> PlainTextResponse:
-        lacking = lacks()
-        if ready() and not lacking:
+        why = problem()
+        if ready() and not why:
             return PlainTextResponse("ready\n")
-        text = f"not ready: {lacking}\n" if lacking else "not ready\n"
+        text = f"not ready: {why}\n" if why else "not ready\n"
         return PlainTextResponse(text, status_code=503)
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *routes])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
@@ -356,3 +357,24 @@ async def test_a_run_whose_place_is_away_is_handed_on_and_not_failed(
     assert "default/g handed on: Ray is away" in caplog.text
     assert asked == 2
     assert backend.control.first["g"] == 1  # what had ended was kept
+
+
+async def test_a_worker_takes_no_run_that_it_cannot_compute_at_the_moment(
+    backend: Backend,
+) -> None:
+    class Broken(Places):
+        unavailable: ClassVar = {"game": "Ray is away"}
+
+    backend.control.gates["g"].set()
+    async with Broken() as places, backend.working(places=places):
+        await backend.start("g")
+        await wait_until(lambda: _lacks(backend, "g", Lack.PIPELINE))
+        places.unavailable = {}
+        places.changed()
+        await backend.until("g", Status.COMPLETED)
+
+
+async def _lacks(backend: Backend, name: str, what: Lack) -> bool:
+    summary = (await backend.snapshot(name)).summary
+    stats = await backend.store.stats("")
+    return summary.lacks is what and stats.unserved == {"game": 1}

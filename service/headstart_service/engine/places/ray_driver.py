@@ -84,8 +84,8 @@ def main(descriptor: int, parent: int, address: str | None) -> None:
             connection.sendall(_framed(Answer(number=0, refused=text)))
         os._exit(1)
     # Ray has put its own handlers there. The worker decides when this process ends.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(driver.serve(connection))
     ray.shutdown()
 
@@ -167,7 +167,6 @@ class _Driver:
             def run(self, request: bytes) -> _Reply:
                 return run(request, self._instances)
 
-        # Tries are counted by the worker, which knows how many the step may have.
         self._task = ray.remote(max_retries=0)(on_task)
         self._actor = ray.remote(max_restarts=0, max_task_retries=0)(StepActor)
         self._noop = ray.remote(num_cpus=0, max_retries=0)(lambda: None)
@@ -221,10 +220,8 @@ class _Driver:
         except self._ray.exceptions.LocalRayletDiedError as error:
             self._give_up(f"{type(error).__name__}")
         except self._ray.exceptions.RuntimeEnvSetupError as error:
-            last = str(error).strip().splitlines()[-1]
-            answer = Answer(
-                number=request.number, lost=f"Ray cannot set up its runtime_env: {last[:200]}"
-            )
+            text = f"Ray cannot set up its runtime_env: {_last_line(error)}"
+            answer = Answer(number=request.number, lost=text)
         except self._ray.exceptions.RayTaskError as error:
             answer = Answer(number=request.number, done=packed(Performed(trace=str(error))))
         except self._ray.exceptions.RayError as error:
@@ -306,8 +303,7 @@ class _Driver:
             try:
                 return _judged(await self._on_task(request, options, body))
             except self._ray.exceptions.RuntimeEnvSetupError as error:
-                last = str(error).strip().splitlines()[-1]
-                text = f"node {node[:8]} cannot set up its runtime_env: {last[:200]}"
+                text = f"node {node[:8]} cannot set up its runtime_env: {_last_line(error)}"
                 return _Bar(text, True, time.monotonic() + _BAR)
 
         asked = {asyncio.create_task(ask(node)): node for node in nodes}
@@ -396,6 +392,10 @@ def _judged(reply: _Reply) -> _Bar | None:
     if not refused:
         return None
     return _Bar(f"node {host} ({node[:8]}) {refused}", missing, time.monotonic() + _BAR)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2][:200]
 
 
 def _refusal(number: int, bars: Collection[_Bar]) -> Answer:
