@@ -71,6 +71,8 @@ def forks(directory: str) -> int:
         time.sleep(60)
         os._exit(0)
     (Path(directory) / "grandchild").write_text(f"{pid}")
+    while os.getsid(pid) != pid:  # or it ends with this process's group
+        time.sleep(0.01)
     os._exit(4)
 
 
