@@ -92,7 +92,7 @@ class HangGuard:
 
 def _end_by_alarm() -> None:
     """Let SIGALRM write all stacks and end the process with `BLOCKED`, in C alone."""
-    assert signal.SIGALRM == BLOCKED, "the handler is called with the signal's number"
+    assert int(signal.SIGALRM) == BLOCKED, "the handler is called with the signal's number"
     # The default action does not end the first process of a container; a handler does.
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
