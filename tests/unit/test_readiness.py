@@ -82,7 +82,7 @@ async def test_a_worker_is_not_ready_while_it_lacks_something_and_names_it() -> 
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    async with http_server("127.0.0.1", 0, lambda: True, lacks=lambda: lacking) as port:
+    async with http_server("127.0.0.1", 0, lambda: True, problem=lambda: lacking) as port:
         assert await asyncio.to_thread(ask, port) == (200, "ready\n")
         lacking = "cannot run article now"
         assert await asyncio.to_thread(ask, port) == (503, "not ready: cannot run article now\n")
