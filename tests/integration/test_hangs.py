@@ -74,3 +74,19 @@ async def test_no_worker_outlives_its_serve_whatever_it_does(tmp_path) -> None:
         assert pid in children(process.pid)
         process.send(signal.SIGKILL)
         await wait_until(lambda: not alive(pid))
+
+
+async def test_a_second_signal_ends_a_worker_whatever_its_steps_do(valkey, tmp_path) -> None:
+    settings = SETTINGS | {"HEADSTART_DRAIN": "60"}
+    async with (
+        api(valkey.url, **SETTINGS) as (_, address),
+        worker(valkey.url, **settings) as working,
+        PrecomputeClient(address) as client,
+    ):
+        inputs = {"directory": str(tmp_path), "kind": "busy", "times": 1}
+        await client.start("busy", "hang", inputs)
+        await wait_until((tmp_path / "tries-busy").exists)
+        working.send(signal.SIGINT)
+        await working.says("draining 1 runs")
+        working.send(signal.SIGINT)
+        assert await working.ended() == -signal.SIGINT

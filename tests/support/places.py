@@ -222,6 +222,9 @@ async def stands_still(directory: str, kind: str, times: int) -> int:
             await asyncio.sleep(60)
         case "task":
             await asyncio.create_task(_spin_on_loop())
+        case "busy":  # the loop is never idle, and stands still for nobody
+            while True:
+                await asyncio.sleep(0)
         case "thread":  # the loop goes on, and the thread cannot be stopped
             await asyncio.to_thread(_spin)
         case "lock":
