@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import uvloop
-
 from . import client_options, exit_codes
 from .config_command import check_config
 from .errors import StartupError, StoreUnavailable
+from .hang_guard import HangGuard
 from .logs import set_up_logging
 from .memory import return_large_blocks
 from .preflight import load_checked, warn_of_unknown
-from .process import exit_with_parent, run_until_stopped, store_rules
+from .process import exit_with_parent, run_loop, store_rules
 from .settings import Settings, describe, load_settings, variable
 from .store.repartition import StoreInUse
 
@@ -109,8 +108,7 @@ def _run(
         if not getattr(options, "exit_with_parent", False):  # whose parent has said it
             warn_of_unknown()
         return_large_blocks()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_until_stopped(main(settings)))
+        run_loop(main(settings))
     except StartupError as error:
         return _fail(error)
     except BaseExceptionGroup as group:
@@ -147,7 +145,12 @@ def _worker(options: argparse.Namespace) -> int:
         return _fail(_missing(error))
     return _run(
         options,
-        lambda settings: work(settings, child=options.exit_with_parent, figures=options.figures),
+        lambda settings: work(
+            settings,
+            child=options.exit_with_parent,
+            figures=options.figures,
+            guard=HangGuard(settings.hang_limit),
+        ),
         listens=False,
     )
 

@@ -23,6 +23,7 @@ from .engine.places.places import PlaceRules, Places
 from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
+from .hang_guard import HangGuard
 from .logs import wants_json
 from .monitoring import WorkerMonitoring
 from .pipelines.bridging.scan import VocabularyScan
@@ -72,11 +73,18 @@ _STORE_BUDGET = 10.0
 """Seconds for one answer of the store, its retries included: outlast a short outage."""
 
 
-async def work(settings: Settings, *, child: bool, figures: int | None = None) -> None:
+async def work(
+    settings: Settings,
+    *,
+    child: bool,
+    figures: int | None = None,
+    guard: HangGuard | None = None,
+) -> None:
     """Work until cancelled, then drain; as a child of `serve` without an HTTP port.
 
-    As such it tells its figures on the file descriptor `figures`, if it is given one.
-    Raises StartupError, maybe inside an exception group, when it cannot start.
+    As such it tells its figures on the file descriptor `figures`, if it is given one. With a
+    `guard`, the process ends when its event loop stands still, and soon after its work has. Raises
+    StartupError, maybe inside an exception group, when it cannot start.
     """
     if settings.redis_url is None:
         raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
@@ -155,12 +163,15 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             places,
         )
         monitoring.work.watch_pool(
-            rules.concurrency, lambda: worker.busy, lambda: len(places.unavailable)
+            rules.concurrency,
+            lambda: worker.busy,
+            lambda: len(places.unavailable),
+            lambda: places.hung_threads,
         )
+        if guard is not None:
+            stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))
         layout.ready.set()
-        log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
-        if child or not wants_json(settings.log_format):
-            print(READY_LINE, flush=True)
+        _tell_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker)
 
 
@@ -233,10 +244,17 @@ async def _http(
         yield
 
 
+def _tell_ready(name: str, *, plainly: bool) -> None:
+    log.info("worker %s takes jobs", name, extra=fields(worker=name))
+    if plainly:
+        print(READY_LINE, flush=True)
+
+
 def _place_rules(settings: Settings) -> PlaceRules:
     return PlaceRules(
         threads=settings.step_threads,
         processes=settings.step_processes,
+        wait=settings.step_wait,
         block_limit=settings.block_limit,
         ray_address=settings.ray_address,
     )

@@ -113,6 +113,11 @@ class Worker:
         """How many runs it computes now."""
         return len(self._runs)
 
+    @property
+    def underway(self) -> Sequence[str]:
+        """The keys of these runs."""
+        return [str(lease.job.key) for lease in list(self._runs)]
+
     def stop(self) -> None:
         """Take no more jobs, and make `serve` return once its runs have ended or were handed on."""
         self._stopping.set()
@@ -371,9 +376,12 @@ class Worker:
                     self._places,
                     self._makers[claim.pipeline],
                 )
-            except (LeaseLost, PlaceUnavailable, StoreUnavailable):
+            except (
+                *(LeaseLost, PlaceUnavailable, StoreUnavailable),
+                *(asyncio.CancelledError, GeneratorExit),
+            ):
                 raise
-            except Exception:
+            except BaseException:  # an author's inputs or conditions may raise anything
                 reason = f"internal error {uuid.uuid4().hex[:12]}"
                 log.exception("%s: %s", lease.job.key, reason)
             outcome.error = reason

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 MAX_TRIES = 3
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 _TRY = 2.5
+_LOST = "worker lost: each try ended or blocked its worker"
+"""The reason that claim.lua gives to a run whose tries are used up."""
 """Seconds for one try: enough for the client's own second one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
@@ -193,7 +195,7 @@ class RedisJobQueue:
                 raise LastTry(str(job.key))
             case b"lost":
                 self._observer.given_up()
-                told = fields("run.failed", job.key, run=job.run, error="worker lost")
+                told = fields("run.failed", job.key, run=job.run, error=_LOST)
                 log.error("%s has failed: its workers were lost too often", job.key, extra=told)
             case _:
                 self._observer.damaged()

@@ -258,19 +258,20 @@ async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: B
     await wait_until(lambda: not tasks_left())
 
 
+@pytest.mark.parametrize("error", [RuntimeError("secret"), SystemExit("secret")])
 async def test_a_run_that_breaks_the_runner_fails_alone(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     async def broken(*_: object) -> Status:
-        raise RuntimeError("secret")
+        raise error
 
     monkeypatch.setattr("headstart_service.engine.worker.run", broken)
     await backend.start("g")
     async with backend.working():
         await backend.until("g", Status.FAILED)
-    error = (await backend.snapshot("g")).summary.error
-    assert error.startswith("internal error ")
-    assert "secret" not in error
+    reason = (await backend.snapshot("g")).summary.error
+    assert reason.startswith("internal error ")
+    assert "secret" not in reason
 
 
 async def test_losing_the_lease_while_failing_a_run_does_not_end_the_worker(
