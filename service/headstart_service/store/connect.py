@@ -110,10 +110,11 @@ class _Cluster(RedisCluster):
 
 
 def _database(path: str) -> int:
-    """The database that a URL's path names; redis-py takes /3/4 for 34, and /shop for 0."""
+    """Return the database that a URL names; redis-py takes /3/4 for 34, and /shop for 0."""
     text = path.strip("/")
     if text and not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is no database's number")
+        # Not the text: behind a slash in a password, it would be the rest of that.
+        raise ValueError("what follows the host's / must be the number of a database")
     return int(text or 0)
 
 
