@@ -69,6 +69,8 @@ def open_client(url: str, patience: Patience) -> Client:
             return _open_cluster(parts, patience)
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise ValueError(f"unknown scheme {parts.scheme!r}")
+        if parts.scheme != "unix":
+            _database(parts.path)
         pool = BlockingConnectionPool.from_url(url, **_pool(patience), **_common(patience))
         return Redis.from_pool(pool)
     except (ValueError, TypeError, RedisError, RedisClusterException) as error:
@@ -109,7 +111,20 @@ class _Cluster(RedisCluster):
         await self.nodes_manager.aclose("startup_nodes")
 
 
+def _database(path: str) -> int:
+    """Return the database that a URL names; redis-py takes /3/4 for 34, and /shop for 0."""
+    text = path.strip("/")
+    if text and not (text.isascii() and text.isdigit()):
+        # Not the text: behind a slash in a password, it would be the rest of that.
+        raise ValueError("what follows the host's / must be the number of a database")
+    return int(text or 0)
+
+
 def _open_cluster(parts: SplitResult, patience: Patience) -> RedisCluster:
+    if _database(parts.path):
+        raise ValueError(
+            "a cluster has one database: give each installation a HEADSTART_PREFIX of its own"
+        )
     nodes, options = _many(parts)
     return _Cluster(
         startup_nodes=[ClusterNode(host, port) for host, port in nodes],
@@ -146,7 +161,7 @@ def _open_sentinel(parts: SplitResult, patience: Patience) -> Redis:
     # A sentinel that is away must not use up what a caller will wait: there are others.
     quick = {"socket_timeout": patience.connect, "retry": Retry(_backoff(), 0)}
     sentinel: Any = Sentinel(nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
-    options = {"db": int(db or 0)} | _pool(patience) | common | options
+    options = {"db": _database(db)} | _pool(patience) | common | options
     return Redis.from_pool(_SentinelPool(service, sentinel, **options))  # type: ignore[no-untyped-call]
 
 
