@@ -20,6 +20,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import StartupError, StoreUnavailable
+from .refusals import reason_of
 
 Client = Redis | RedisCluster
 
@@ -188,7 +189,7 @@ async def check_version(client: Client) -> str:
     try:
         info = await client.info("server")
     except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        raise StoreUnavailable(reason_of(error)) from error
     if isinstance(client, RedisCluster) and "redis_version" not in info:
         info = next(iter(info.values()))
     name, version, oldest = "Redis", str(info["redis_version"]), 7

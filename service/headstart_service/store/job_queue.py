@@ -11,8 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from ..domain import (
     Announcement,
     Claim,
@@ -37,6 +35,7 @@ from .ledger import work_text
 from .observe import EXPIRED, StoreObserver, Unwatched
 from .offers import text_of
 from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
+from .refusals import passes
 from .roster import about_of
 from .scripts import SOURCES, Scripts
 
@@ -368,14 +367,19 @@ class RedisJobQueue:
         """The jobs with the runs that they were claimed for, where they were."""
         if not jobs:
             return jobs
-        try:
-            async with asyncio.timeout(self._budget):
-                tickets: Any = await self._client.hmget(
-                    self._keys[partition].tickets, [job.entry for job in jobs]
-                )
-        except AWAY as error:
-            self._observer.failed("hmget", 1, kind_of(error))
-            raise unavailable(error) from error
+
+        async def read() -> Any:
+            try:
+                async with asyncio.timeout(_TRY):
+                    return await self._client.hmget(
+                        self._keys[partition].tickets, [job.entry for job in jobs]
+                    )
+            except AWAY as error:
+                self._observer.failed("hmget", 1, kind_of(error))
+                raise unavailable(error) from error
+
+        # They are this worker's by now: without a second try they would wait for another lease.
+        tickets = await self._call(read)
         return [_of_ticket(job, text) for job, text in zip(jobs, tickets, strict=True)]
 
     async def _held(self, call: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -400,8 +404,7 @@ class RedisJobQueue:
             try:
                 return await call()
             except StoreUnavailable as error:
-                refused = type(error.__cause__) is ResponseError
-                if refused or clock() + pause >= deadline:
+                if not passes(error.__cause__) or clock() + pause >= deadline:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
