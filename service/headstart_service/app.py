@@ -24,7 +24,7 @@ from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
 from .engine.pace import Pace
 from .engine.registry import Registry
-from .errors import StartupError, StoreUnavailable
+from .errors import CapacityExhausted, StartupError, StoreUnavailable
 from .live_page import live_page
 from .logs import wants_json
 from .monitoring import ApiMonitoring
@@ -37,6 +37,7 @@ from .store.events import subscription
 from .store.redis_store import RedisStore
 from .supervisor import WorkerProcess
 from .telemetry.tracing import tracing
+from .web.readiness import Readiness
 from .web.server import http_server
 
 log = logging.getLogger(__name__)
@@ -68,10 +69,22 @@ class _Readiness:
         self._worker = worker
         self._quiet = quiet
         self.serving = False
+        self.reason = "it starts"
+        """What is wrong, in one line; empty when all is well."""
+
+    @property
+    def state(self) -> Readiness:
+        """What `GET /readyz` answers."""
+        return Readiness(self.serving, self.reason)
+
+    def waits(self, reason: str) -> None:
+        """Note what keeps it from starting."""
+        self.reason = reason
 
     async def watch(self, address: str, how: str) -> None:
         """Keep health up to date for ever; says once how to try the service."""
         if self._worker is not None:
+            self.reason = "its worker starts"
             await self._worker.ready.wait()
         failures = checks = 0
         said = False
@@ -82,16 +95,22 @@ class _Readiness:
                 await self._store.ping()
             except StoreUnavailable as error:
                 failures += 1
+                self.reason = str(error)
                 if self.serving:
                     log.warning("readiness: %s", error)
+            except CapacityExhausted as error:
+                # Starts are refused, but what is kept is served and what runs ends.
+                failures = 0
+                self._report(f"starts are refused: {error}")
             else:
                 failures = 0
+                self._report("")
             # One slow answer on a busy machine is no outage.
             serving = failures == 0 if not self.serving else failures < _FAILURES_TO_UNREADY
             if serving != self.serving:
                 self.serving = serving
                 await self._health.set_serving(serving=serving)
-                log.info("serving" if serving else "not serving: the store is away")
+                log.info("serving" if serving else f"not serving: {self.reason}")
             if serving and not said:
                 said = True
                 # Among JSON lines, a hint for people would be a line that nobody can read.
@@ -99,6 +118,12 @@ class _Readiness:
                     print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
             checks += 1
             await asyncio.sleep(_CHECK_EVERY)
+
+    def _report(self, reason: str) -> None:
+        """Note what is wrong though it serves; log it when it changes."""
+        if self.serving and reason != self.reason:
+            log.warning("%s", reason or f"no longer: {self.reason}")
+        self.reason = reason
 
 
 def _grpcurl() -> str:
@@ -188,7 +213,7 @@ async def serve(settings: Settings) -> None:
             *(page.routes() if page else []),
         ]
         http_port = await stack.enter_async_context(
-            http_server(settings.host, settings.http_port, lambda: readiness.serving, routes)
+            http_server(settings.host, settings.http_port, lambda: readiness.state, routes)
         )
         server = build_server(
             servicer,
@@ -215,7 +240,7 @@ async def serve(settings: Settings) -> None:
             adoption=Adoption(store, known).run(),
             worker_process=worker.run() if worker else None,
         )
-        await wait_for_store(client)
+        await wait_for_store(client, readiness.waits)
         await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -72,18 +72,23 @@ async def redis_client(url: str, patience: Patience) -> AsyncIterator[Client]:
         await client.aclose()
 
 
-async def wait_for_store(client: Client) -> None:
-    """Return when Redis answers. Raises StartupError when it is too old."""
-    said = False
+async def wait_for_store(client: Client, waits: Callable[[str], None]) -> None:
+    """Return when Redis answers; pass each new reason why it does not to `waits`.
+
+    Raises StartupError when it is too old.
+    """
+    said = ""
     while True:
         try:
             log.info("store: %s", await check_version(client))
         except StoreUnavailable as error:
-            if not said:
-                log.warning("waiting for Redis: %s", error)
-                said = True
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting for Redis: %s", said)
+                waits(said)
             await asyncio.sleep(_STORE_RETRY)
         else:
+            waits("")
             return
 
 

@@ -46,6 +46,7 @@ from .store.memos import RedisMemos
 from .supervisor import READY_LINE
 from .telemetry.tracing import tracing
 from .telemetry.work import ModelFigures
+from .web.readiness import Readiness
 from .web.server import http_server
 from .work_log import WorkLog
 
@@ -70,7 +71,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
     url = settings.redis_url.get_secret_value()
     known = registry(settings)
-    ready = asyncio.Event()
+    readiness = _Readiness()
     monitoring = WorkerMonitoring(known)
     # They are asked for on /metrics alone.
     tokens = None if child or not settings.metrics else token_file(settings)
@@ -90,7 +91,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
                 http_server(
                     settings.host,
                     settings.http_port,
-                    ready.is_set,
+                    lambda: readiness.state,
                     [monitoring.route(access)] if settings.metrics else [],
                     # Several workers on one machine must not need a port each by hand.
                     or_any_port="http_port" not in settings.model_fields_set,
@@ -99,7 +100,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             log.info("HTTP on %s:%d", settings.url_host, port)
         client = await stack.enter_async_context(redis_client(url, WORKER))
         blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
-        await wait_for_store(client)
+        await wait_for_store(client, readiness.waits)
         wanted = {name for pipeline in known for name in pipeline.providers()}
         providers = await stack.enter_async_context(
             _providers(settings, wanted, monitoring.models, traced)
@@ -151,11 +152,30 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         watching = WorkObservers(observers)
         worker = Worker(queue, known, providers, rules, watching, ledger, memos, durations, places)
         monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
-        ready.set()
+        readiness.worker = worker
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
         if child or not wants_json(settings.log_format):
             print(READY_LINE, flush=True)
         await _until_cancelled(worker)
+
+
+class _Readiness:
+    """Whether a worker takes jobs."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        """Set once it is warm."""
+        self._waits = "it starts"
+
+    @property
+    def state(self) -> Readiness:
+        """What `GET /readyz` answers."""
+        problem = self.worker.problem if self.worker else self._waits or "it starts"
+        return Readiness.without(problem)
+
+    def waits(self, reason: str) -> None:
+        """Note what keeps it from starting."""
+        self._waits = reason
 
 
 def _memos(client: Client, settings: Settings, observer: StoreObserver) -> RedisMemos | None:

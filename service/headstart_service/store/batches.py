@@ -117,7 +117,7 @@ class ScriptBatches:
         loop = asyncio.get_running_loop()
         if lane.reach.away and not lane.reach.admits(loop.time()):
             self.observer.failed(name, 1, SKIPPED)
-            raise StoreUnavailable("Redis does not answer, as others found out before", _SOON)
+            raise StoreUnavailable(f"{lane.reach.reason}, as others found out before", _SOON)
         call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
@@ -186,7 +186,7 @@ class ScriptBatches:
         async with self._turn:
             if reach.away and reach.lost > lost:
                 # Each in a queue asking a server that is away would wait for all before it.
-                raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
+                raise StoreUnavailable(f"{reach.reason}, as others found out meanwhile")
             began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
                 replies: Sequence[Reply] = await answered(
@@ -194,8 +194,8 @@ class ScriptBatches:
                 )
                 lane.landed = loop.time()
                 self.observer.trip(lane.name, len(batch), time.perf_counter() - began)
-            except StoreUnavailable:
-                reach.failed(loop.time())
+            except StoreUnavailable as error:
+                reach.failed(loop.time(), str(error))
                 raise
             except CapacityExhausted:
                 reach.answered()

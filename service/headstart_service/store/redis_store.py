@@ -155,7 +155,10 @@ class RedisStore:
         return self._batches.unreachable
 
     async def ping(self) -> None:
-        """Return if every partition can be read and written."""
+        """Return if every partition can be read and written.
+
+        Raises CapacityExhausted when Redis has no memory for starts; all else goes on then.
+        """
         for keys in self._partitions:
             await self._scripts.ping(keys, None)
 

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 
 from ..errors import StartupError
+from .readiness import Readiness
 
 _THEIRS = frozenset(
     {
@@ -51,7 +52,7 @@ _NOT_OUR_MISTAKE = _NotOurMistake()
 async def http_server(
     host: str,
     port: int,
-    ready: Callable[[], bool],
+    readiness: Callable[[], Readiness],
     routes: Sequence[BaseRoute] = (),
     *,
     or_any_port: bool = False,
@@ -59,7 +60,7 @@ async def http_server(
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()`, else 503. `routes` are what else there is. When the port is taken,
+    200 while `readiness()` is ready, else 503, with its line. `routes` are what else there is. When the port is taken,
     `or_any_port` takes a free one; without it StartupError is raised.
     """
 
@@ -67,9 +68,8 @@ async def http_server(
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> PlainTextResponse:
-        if ready():
-            return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready\n", status_code=503)
+        found = readiness()
+        return PlainTextResponse(f"{found.line}\n", status_code=200 if found.ready else 503)
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *routes])
     bound = _listen(host, port, or_any_port=or_any_port)
