@@ -1,7 +1,9 @@
--- Forgets runs that have expired, and brings tickets for runs that wait without one: those that a
+-- Forgets runs that have expired, mends what a clock that was set back has left, and brings tickets for runs that wait without one: those that a
 -- worker of an older version has used for another. Returns how many runs it forgot, and 1 when there
 -- may be more, else 0.
-local expired = sweep(clock())
+local now = clock()
+note_clock(now)
+local expired = sweep(now)
 local info = group_info()
 if info and info.lag then
   local free = info.lag + info.pending - redis.call('HLEN', tickets)
