@@ -79,5 +79,7 @@ async def test_a_redis_that_refuses_for_two_seconds_costs_no_try(
             int((await admin.hget(record, "about")).split(b" ")[TRIES])
             async for record in admin.scan_iter("headstart:{0}:run:*", count=1000)
         ]
-        assert set(tries) == {1}, f"{sum(n > 1 for n in tries)} of {len(tries)} runs were tried again"
+        assert set(tries) == {1}, (
+            f"{sum(n > 1 for n in tries)} of {len(tries)} runs were tried again"
+        )
     assert inconsistencies([valkey.url]) == []

@@ -19,7 +19,6 @@ KEY = RunKey("games", "game-1")
 LEASE = 0.2
 
 
-
 @pytest.fixture
 def clock(tmp_path: Path) -> Clock:
     return Clock(tmp_path)
