@@ -43,7 +43,10 @@ def _measure(count: int, repeats: int, work: Path) -> dict[str, list[float]]:
     from headstart_service.pipelines.bridging.null import null_samples
     from headstart_service.pipelines.bridging.relevance import relevances
 
-    neighbours(np.zeros(_CLUES, np.float32), list("cdefg"), "a", "b", _CLUES)  # loads the stemmer
+    zeros = np.zeros((_CLUES, 1), np.float32)
+    neighbours(
+        zeros[:, 0], zeros, (zeros[0], zeros[0]), list("cdefg"), "a", "b", _CLUES
+    )  # loads the stemmer
     empty = resident_mb(os.getpid())
     chance, file = random.Random(count), work / f"{count}.npy"
     made = np.lib.format.open_memmap(file, "w+", np.float32, (count, _DIMENSION))
@@ -73,7 +76,10 @@ def _measure(count: int, repeats: int, work: Path) -> dict[str, list[float]]:
 
     timed("scan of one game", lambda: relevances(matrix, games[:1]))
     timed(f"scan of {_BATCH} games at once", lambda: relevances(matrix, games))
-    timed("lexical bridge", lambda: neighbours(scores, words, anchor, target, _CLUES))
+    timed(
+        "lexical bridge",
+        lambda: neighbours(scores, matrix, games[0], words, anchor, target, _CLUES),
+    )
     timed(f"{_SAMPLES} null samples", lambda: null_samples(scores, ends, _CLUES, _SAMPLES, seed=1))
     return took | {"memory": [resident_mb(os.getpid()) - empty]}
 

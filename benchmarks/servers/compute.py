@@ -46,7 +46,7 @@ class Computation:
         ends = list(zip(vectors[::2], vectors[1::2], strict=True))
         played = []
         for game, end, scores in zip(games, ends, relevances(matrix, ends), strict=True):
-            best = neighbours(scores, words, *game, CLUES)
+            best = neighbours(scores, matrix, end, words, *game, CLUES)
             excluded = [index[word] for word in game if word in index]
             samples = null_samples(scores, excluded, CLUES, SAMPLES, seed=hash(game) & 0xFFFFFFFF)
             played.append(

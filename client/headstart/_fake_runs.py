@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from headstart._fake_reports import fill
 from headstart._fake_script import UNENDED, ScriptedStep
 from headstart._results import (
@@ -146,10 +148,17 @@ class FakeRun:
         """Keep a step's result, unless it is no longer wanted, or made of what is not kept."""
         states = self.states(now)
         wanted = states.get(request.step) in UNENDED and self._has_needs(request.step, states)
-        if not wanted or request.revision != self.revision or self.status(now).ended:
+        if not wanted or not self._is_meant(request) or self.status(now).ended:
             return False
         self.reports[request.step] = Reported(request=request, at=now)
         return True
+
+    def _is_meant(self, request: pb.ReportStepRequest) -> bool:
+        created = Timestamp()
+        created.FromDatetime(self.created)
+        return request.revision == self.revision and (
+            not request.HasField("created_at") or request.created_at == created
+        )
 
     def step_number(self, name: str, now: float) -> pb.StepState.ValueType:
         """A step's state as its message's number; unspecified where the run has no such step."""

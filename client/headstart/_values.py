@@ -40,6 +40,8 @@ def report_request(results: Results, step: str, value: Any, elapsed: float) -> p
         step=step,
         elapsed=_duration(elapsed),
     )
+    if results.created_at is not None:
+        request.created_at.FromDatetime(results.created_at)
     if results.pipeline == BRIDGING_PIPELINE:
         request.bridging.CopyFrom(_TO_BRIDGING[step](value))
     else:

@@ -89,22 +89,8 @@ class _Readiness:
         failures = checks = 0
         said = False
         while True:
-            try:
-                if not self.serving or checks % _PREPARE_EVERY == 0:
-                    await self._store.prepare()
-                await self._store.ping()
-            except StoreUnavailable as error:
-                failures += 1
-                self.reason = str(error)
-                if self.serving:
-                    log.warning("readiness: %s", error)
-            except CapacityExhausted as error:
-                # Starts are refused, but what is kept is served and what runs ends.
-                failures = 0
-                self._report(f"starts are refused: {error}")
-            else:
-                failures = 0
-                self._report("")
+            prepares = not self.serving or checks % _PREPARE_EVERY == 0
+            failures = 0 if await self._answers(prepares=prepares) else failures + 1
             # One slow answer on a busy machine is no outage.
             serving = failures == 0 if not self.serving else failures < _FAILURES_TO_UNREADY
             if serving != self.serving:
@@ -118,6 +104,24 @@ class _Readiness:
                     print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
             checks += 1
             await asyncio.sleep(_CHECK_EVERY)
+
+    async def _answers(self, *, prepares: bool) -> bool:
+        """Whether the store answers; notes what is wrong."""
+        try:
+            if prepares:
+                await self._store.prepare()
+            await self._store.ping()
+        except StoreUnavailable as error:
+            self.reason = str(error)
+            if self.serving:
+                log.warning("readiness: %s", error)
+            return False
+        except CapacityExhausted as error:
+            # Starts are refused, but what is kept is served and what runs ends.
+            self._report(f"starts are refused: {error}")
+        else:
+            self._report("")
+        return True
 
     def _report(self, reason: str) -> None:
         """Note what is wrong though it serves; log it when it changes."""

@@ -11,6 +11,7 @@
     ├── LeaseLost            a worker wrote for a run that is no longer its own
     ├── StepsReported        a worker wrote steps that callers have reported meanwhile
     ├── LastTry              a worker may take the run only with nothing beside it
+    ├── PlaceUnavailable     a step cannot run now where it is to run: another worker, or later
     ├── StepFailed           a step ended without a result, for a reason that callers may read
     └── StartupError         the operator must mend something before this process can serve
 
@@ -109,6 +110,15 @@ class StepsReported(HeadstartError):
 
 class LastTry(HeadstartError):
     """The run has lost all workers but one that it may lose: run it with nothing beside it."""
+
+
+class PlaceUnavailable(HeadstartError):
+    """A step's place, such as a Ray cluster, cannot run it now; its run is handed on."""
+
+    def __init__(self, reason: str, *, began: bool = False) -> None:
+        super().__init__(reason)
+        self.began = began
+        """Whether the place was lost while the step ran."""
 
 
 class StepFailed(HeadstartError):

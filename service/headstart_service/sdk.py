@@ -10,6 +10,7 @@ from .engine import packing
 from .engine.artifacts import ArtifactCodec
 from .engine.batching import Batcher
 from .engine.pipeline import Pipeline, ResultCodec
+from .engine.places.ray_options import RayOptions
 from .engine.provided import Embedder, LanguageModel, RelevanceScan, SpokenText, Vocabulary
 from .engine.step import Step, step
 from .errors import StepFailed
@@ -20,6 +21,7 @@ __all__ = [
     "Embedder",
     "LanguageModel",
     "Pipeline",
+    "RayOptions",
     "RelevanceScan",
     "ResultCodec",
     "SpokenText",

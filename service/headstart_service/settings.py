@@ -153,8 +153,8 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=256,
-        description="Threads of each worker's model. With 1 the same words give the same bits in "
-        "every batch; for more throughput run more workers.",
+        description="Threads of each worker's model. For more throughput run more workers: one "
+        "thread each wastes the least.",
     )
     step_threads: int = Field(
         4, ge=1, le=256, description="Threads of each worker for steps that run in one."

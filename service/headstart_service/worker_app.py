@@ -71,7 +71,8 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
     url = settings.redis_url.get_secret_value()
     known = registry(settings)
-    readiness = _Readiness()
+    places = Places(_place_rules(settings))
+    readiness = _Readiness(places)
     monitoring = WorkerMonitoring(known)
     # They are asked for on /metrics alone.
     tokens = None if child or not settings.metrics else token_file(settings)
@@ -105,16 +106,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         providers = await stack.enter_async_context(
             _providers(settings, wanted, monitoring.models, traced)
         )
-        places = await stack.enter_async_context(
-            Places(
-                PlaceRules(
-                    threads=settings.step_threads,
-                    processes=settings.step_processes,
-                    block_limit=settings.block_limit,
-                    ray_address=settings.ray_address,
-                )
-            )
-        )
+        await stack.enter_async_context(places)
         await places.prepare(known)
         queue = RedisJobQueue(
             client,
@@ -149,9 +141,20 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         memos = _memos(client, settings, monitoring.store)
         if memos is not None:
             stack.push_async_callback(memos.aclose)
-        watching = WorkObservers(observers)
-        worker = Worker(queue, known, providers, rules, watching, ledger, memos, durations, places)
-        monitoring.work.watch_pool(rules.concurrency, lambda: worker.busy)
+        worker = Worker(
+            queue,
+            known,
+            providers,
+            rules,
+            WorkObservers(observers),
+            ledger,
+            memos,
+            durations,
+            places,
+        )
+        monitoring.work.watch_pool(
+            rules.concurrency, lambda: worker.busy, lambda: len(places.unavailable)
+        )
         readiness.worker = worker
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
         if child or not wants_json(settings.log_format):
@@ -162,7 +165,8 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
 class _Readiness:
     """Whether a worker takes jobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self.worker: Worker | None = None
         """Set once it is warm."""
         self._waits = "it starts"
@@ -171,11 +175,27 @@ class _Readiness:
     def state(self) -> Readiness:
         """What `GET /readyz` answers."""
         problem = self.worker.problem if self.worker else self._waits or "it starts"
-        return Readiness.without(problem)
+        return Readiness.without(problem, _lacks(self._places))
 
     def waits(self, reason: str) -> None:
         """Note what keeps it from starting."""
         self._waits = reason
+
+
+def _place_rules(settings: Settings) -> PlaceRules:
+    return PlaceRules(
+        threads=settings.step_threads,
+        processes=settings.step_processes,
+        block_limit=settings.block_limit,
+        ray_address=settings.ray_address,
+    )
+
+
+def _lacks(places: Places) -> str:
+    """What keeps the worker from being ready. Anybody may read it: the log has the reasons."""
+    if not places.unavailable:
+        return ""
+    return f"cannot run {', '.join(places.unavailable)} now, see the log"
 
 
 def _memos(client: Client, settings: Settings, observer: StoreObserver) -> RedisMemos | None:

@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 
 from headstart_service.domain import Announcement, RunKey, Status, Withdrawal
+from headstart_service.store.checkup import examine
+from headstart_service.store.connect import WORKER
 from tests.contract.backend import RESULT, Backend, done, plan
 from tests.support.deployments import Deployment
 
@@ -79,3 +81,13 @@ async def test_nothing_is_announced_to_another_installation(
             Announcement("cancelled", KEY, mine),
         ]
         assert await anext(withdrawn) == Withdrawal(KEY, mine)
+
+
+async def test_an_operator_sees_the_queue_and_the_workers_of_one_installation(
+    store_backend: Backend, second: Backend
+) -> None:
+    await second.jobs("w1")
+    await second.start(KEY)
+    other = await examine(second.client(WORKER), second.rules(), recent=60)
+    own = await examine(store_backend.client(WORKER), store_backend.rules(), recent=60)
+    assert ((other.queued, other.workers), (own.queued, own.workers)) == ((1, 1), (0, 0))

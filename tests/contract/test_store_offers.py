@@ -150,7 +150,10 @@ async def test_what_a_caller_has_reported_stays_with_whoever_takes_the_run(
     workers = Workers(store_backend)
     await workers.come(a=A, b=B)
     started = await workers.start()
-    report = await store_backend.store.report(KEY, started.revision, "probe", [], done("first"))
+    run = (await store_backend.store.status(KEY)).run
+    report = await store_backend.store.report(
+        KEY, run, started.revision, "probe", [], done("first")
+    )
     assert report.accepted
     claim = await workers.claim("a", A)
     assert claim is not None

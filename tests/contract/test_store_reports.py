@@ -20,8 +20,11 @@ async def report(
     revision: int = 1,
     pipeline: str = "probe",
     needs: tuple[str, ...] = (),
+    run: str = "",
 ) -> Report:
-    return await backend.store.report(KEY, revision, pipeline, needs, theirs(name))
+    """Report a step of this run, or else of the run that the key has now."""
+    run = run or (await backend.store.status(KEY)).run
+    return await backend.store.report(KEY, run, revision, pipeline, needs, theirs(name))
 
 
 def theirs(name: str) -> StepRecord:
@@ -93,15 +96,17 @@ async def test_a_step_is_refused_while_what_it_needs_has_no_result(store_backend
     assert await report(store_backend, "second", needs=("first",)) == Report(True, COMPLETED)
 
 
-async def test_another_revision_pipeline_or_step_is_refused(store_backend: Backend) -> None:
+async def test_another_run_revision_pipeline_or_step_is_refused(store_backend: Backend) -> None:
     await store_backend.start(KEY)
+    first = (await store_backend.store.status(KEY)).run
+    store_backend.deployment.wipe()
     await store_backend.start(KEY, plan("d2", {"first": "f2", "second": "s2"}))
     before = store_backend.deployment.dump()
-    assert await report(store_backend, "first", revision=1) == Report(False, PENDING)
+    assert await report(store_backend, "first", run=first) == Report(False, PENDING)
     assert await report(store_backend, "first", revision=3) == Report(False, PENDING)
-    assert await report(store_backend, "first", 2, pipeline="other") == Report(False, PENDING)
-    assert await report(store_backend, "third", 2) == Report(False, None)
-    assert await report(store_backend, "irst", 2) == Report(False, None)
+    assert await report(store_backend, "first", pipeline="other") == Report(False, PENDING)
+    assert await report(store_backend, "third") == Report(False, None)
+    assert await report(store_backend, "irst") == Report(False, None)
     assert store_backend.deployment.dump() == before
 
 

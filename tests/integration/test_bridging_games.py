@@ -121,10 +121,12 @@ async def keyless(keyless_address: str) -> AsyncIterator[Service]:
         yield service
 
 
-async def test_another_server_and_worker_gives_the_same_values(games: Service, keyless: Service):
+async def test_another_server_and_worker_gives_the_same_words_and_draws(
+    games: Service, keyless: Service
+):
     ours, theirs = await all_played(games), await all_played(keyless)
     for one, two in zip(ours, theirs, strict=True):
-        assert list(one.bridging.null_samples) == list(two.bridging.null_samples)
+        assert np.allclose(one.bridging.null_samples, two.bridging.null_samples, rtol=0, atol=1e-6)
         assert list(one.bridging.lexical_bridge) == list(two.bridging.lexical_bridge)
 
 

@@ -58,7 +58,7 @@ async def test_a_deleted_data_directory_is_made_anew_and_named(tmp_path: Path):
             "serve", HEADSTART_DATA_DIR=str(directory), HEADSTART_GRPC_PORT="0", **LIGHT
         )
         try:
-            assert await second.ended() == 1
+            assert await second.ended() == 2
             assert f"another server (process {server.pid}) uses {directory}" in second.output
         finally:
             second.stop()

@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,13 @@ class Side:
     stub: Service
 
     async def report(
-        self, key: str, step: str, value: Any = 7, revision: int = 1, elapsed: float | None = None
+        self,
+        key: str,
+        step: str,
+        value: Any = 7,
+        revision: int = 1,
+        elapsed: float | None = None,
+        created_at: datetime | None = None,
     ) -> tuple[bool, int]:
         request = pb.ReportStepRequest(
             namespace=self.namespace, key=key, revision=revision, step=step
@@ -127,6 +133,8 @@ class Side:
             request.artifact.json.number_value = value
         if elapsed is not None:
             request.elapsed.FromNanoseconds(round(elapsed * 1e9))
+        if created_at is not None:
+            request.created_at.FromDatetime(created_at)
         answer = await self.stub.ReportStep(request, timeout=10)
         return answer.accepted, answer.state
 
@@ -215,7 +223,13 @@ async def test_a_report_for_another_revision_or_an_ended_run_changes_nothing(
     again = await waiting.client.start("k", "probe", _inputs(tmp_path, 2))
     assert (again.outcome, again.revision) == ("replaced", 2)
     assert await waiting.report("k", "first") == (False, pb.STEP_STATE_PENDING)
-    assert await waiting.report("k", "first", revision=2) == (True, pb.STEP_STATE_COMPLETED)
+    created = (await waiting.client.get_results("k")).created_at
+    assert created is not None
+    before = created - timedelta(microseconds=1)  # as that of a run before a reset of the store
+    refused = await waiting.report("k", "first", revision=2, created_at=before)
+    assert refused == (False, pb.STEP_STATE_PENDING)
+    accepted = await waiting.report("k", "first", revision=2, created_at=created)
+    assert accepted == (True, pb.STEP_STATE_COMPLETED)
     await waiting.client.cancel("k")
     assert await waiting.report("k", "gated", revision=2) == (False, pb.STEP_STATE_PENDING)
     results = await waiting.client.get_results("k")

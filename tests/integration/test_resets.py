@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.domain import RunKey
+from headstart_service.store.keys import PartitionKeys
 from tests.support.pipelines import began
 from tests.support.processes import api, stub, worker
 from tests.support.replicas import LIGHT
@@ -18,10 +20,13 @@ _ROUNDS = 10
 _READERS = 6
 
 
-async def test_after_a_flush_readers_of_another_process_get_the_new_inputs_value(
+async def test_after_a_reset_readers_of_another_process_get_the_new_inputs_value(
     valkey: Valkey, tmp_path: Path
 ):
-    """Though each revision after the flush is one that the process knows from before it."""
+    """Of the store by FLUSHALL, or of one key by a restart over a damaged record.
+
+    Each revision after it is one that the process knows from before it.
+    """
     async with AsyncExitStack() as stack:
         first, second = [
             await stack.enter_async_context(stub(address))
@@ -44,8 +49,13 @@ async def test_after_a_flush_readers_of_another_process_get_the_new_inputs_value
                 await first.GetResults(results(key, 20))
             watch = first.WatchResults(pb.WatchResultsRequest(key=key))
             await watch.read()
-            await redis.flushall()
-            started = await second.StartPrecompute(probe(key, new, 2))
+            again = probe(key, new, 2)
+            if number < _ROUNDS // 2:
+                await redis.flushall()
+            else:
+                await redis.hset(PartitionKeys(0).record(RunKey("default", key)), "about", "?")
+                again.restart = True
+            started = await second.StartPrecompute(again)
             assert (started.outcome, started.revision) == (pb.START_OUTCOME_STARTED, 1)
             request = results(key, 20, "first")
             request.min_revision = started.revision

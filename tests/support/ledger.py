@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,6 +37,14 @@ def claim_of(
     lease = Lease(Job(0, "1-1", RunKey("default", "run"), "1-1"), 1)
     plan = pipeline.plan(raw or {}, "inputs")
     return Claim(lease, 1, pipeline.name, plan.inputs, ended or {}, CLAIMED_US)
+
+
+def claim_for(
+    pipeline: Pipeline, key: str, *, namespace: str = "default", fresh: bool = False, **inputs: Any
+) -> Claim:
+    claim = claim_of(pipeline, inputs)
+    job = replace(claim.lease.job, key=RunKey(namespace, key))
+    return replace(claim, lease=replace(claim.lease, job=job), fresh=fresh)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,21 @@ class Ledger:
     def value(self, step: str) -> Any:
         """A completed step's value, decoded."""
         return ArtifactCodec().decode(step, self.records[step].fragment)
+
+
+class Dictionary:
+    """A MemoStore that forgets nothing."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], bytes] = {}
+        self.looks = 0
+
+    async def recall(self, namespace: str, digest: str) -> bytes | None:
+        self.looks += 1
+        return self.kept.get((namespace, digest))
+
+    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+        self.kept[namespace, digest] = result
 
 
 def tasks_left() -> set[str]:

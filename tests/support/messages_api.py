@@ -107,21 +107,25 @@ class Reply:
     pieces: tuple[bytes, ...] = ()
     """A stream's: sent one after the other, with a pause after each."""
     pause: float = 0.0
+    dropped: bool = False
+    """Whether the connection closes without the stream's last chunk."""
 
     @classmethod
     def stream(
         cls,
         texts: Sequence[str],
         *,
-        stop_reason: str = "end_turn",
+        stop_reason: str | None = "end_turn",
         delay: float = 0.0,
         pause: float = 0.0,
         cut: bool = False,
+        dropped: bool = False,
         error: str = "",
     ) -> Self:
         """A message as server-sent events, a piece of text each; `cut` leaves out how it ends.
 
-        With an `error` it ends in an event of that type. It counts a token for each piece.
+        `dropped` leaves that out too, and closes the connection without the last chunk. With an
+        `error` it ends in an event of that type. It counts a token for each piece.
         """
         usage = {"input_tokens": 11, "output_tokens": 1}
         start = {
@@ -138,7 +142,7 @@ class Reply:
             events.append(("content_block_delta", {"index": 0, "delta": delta}))
         if error:
             events.append(("error", {"error": {"type": error, "message": "a secret"}}))
-        elif not cut:
+        elif not (cut or dropped):
             end = {"stop_reason": stop_reason, "stop_sequence": None}
             events += [
                 ("content_block_stop", {"index": 0}),
@@ -150,10 +154,10 @@ class Reply:
             for kind, data in events
         )
         headers = {"content-type": "text/event-stream"}
-        return cls(200, b"", headers, delay, pieces, pause)
+        return cls(200, b"", headers, delay, pieces, pause, dropped)
 
     @classmethod
-    def text(cls, text: str, *, stop_reason: str = "end_turn", delay: float = 0.0) -> Self:
+    def text(cls, text: str, *, stop_reason: str | None = "end_turn", delay: float = 0.0) -> Self:
         """A message whose only block is `text`."""
         message = {
             "id": "msg_test",
@@ -294,7 +298,8 @@ class MessagesApi:
                 self.send_header("transfer-encoding", "chunked")
                 self.end_headers()
                 try:
-                    for piece in (*reply.pieces, b""):
+                    self.close_connection = reply.dropped
+                    for piece in reply.pieces if reply.dropped else (*reply.pieces, b""):
                         self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
                         self.wfile.flush()
                         api._closing.wait(reply.pause)

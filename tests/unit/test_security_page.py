@@ -58,6 +58,10 @@ TRUSTED = {
     # Between a worker and the child that it has started, over a pair of sockets of theirs alone.
     "child.py": {"pickle"},
     "processes.py": {"pickle"},
+    "perform.py": {"pickle"},
+    # From nodes of a Ray cluster, which runs what the worker sends and is trusted as the worker is.
+    "ray_cluster.py": {"pickle"},
+    "ray_driver.py": {"pickle"},
 }
 
 

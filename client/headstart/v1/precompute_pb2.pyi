@@ -1254,6 +1254,7 @@ class ReportStepRequest(_message.Message):
     BRIDGING_FIELD_NUMBER: _builtins.int
     ARTIFACT_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace; empty means "default"."""
     key: _builtins.str
@@ -1274,6 +1275,12 @@ class ReportStepRequest(_message.Message):
     def elapsed(self) -> _duration_pb2.Duration:
         """How long the caller took to compute it: 0 (the default) to 7 days."""
 
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When that revision was started, as GetResults says. Revisions begin at 1 again when the store was
+        reset: with this, a result is kept for no other run of the same revision. Default: not compared.
+        """
+
     def __init__(
         self,
         *,
@@ -1284,10 +1291,11 @@ class ReportStepRequest(_message.Message):
         bridging: Global___BridgingResults | None = ...,
         artifact: Global___Artifact | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "bridging", b"bridging", "elapsed", b"elapsed", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "bridging", b"bridging", "created_at", b"created_at", "elapsed", b"elapsed", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "bridging", b"bridging", "elapsed", b"elapsed", "key", b"key", "namespace", b"namespace", "result", b"result", "revision", b"revision", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "bridging", b"bridging", "created_at", b"created_at", "elapsed", b"elapsed", "key", b"key", "namespace", b"namespace", "result", b"result", "revision", b"revision", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["bridging", "artifact"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

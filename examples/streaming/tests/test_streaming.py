@@ -57,6 +57,20 @@ async def test_what_was_said_before_patience_ended_is_kept(api: MessagesApi):
     assert (found.text, found.ended, found.sentences) == ("One.", "patience", 1)
 
 
+async def test_what_was_said_before_the_token_limit_is_kept_and_said_to_be_cut(api: MessagesApi):
+    api.script(Reply.stream(["One. ", "Two is only ha"], stop_reason="max_tokens"))
+    found = await summary(api)
+    assert (found.text, found.ended, found.sentences) == ("One.", "limit", 1)
+    assert (found.input_tokens, found.output_tokens) == (11, 2)
+
+
+async def test_an_answer_that_breaks_off_fails_the_step(api: MessagesApi):
+    api.script(*[Reply.stream(["One. ", "Two."], cut=True)] * 2)
+    ended = await run(api)
+    assert ended.steps["summary"].error == "the language model's answer broke off"
+    assert ended.steps["summary"].attempts == 2
+
+
 async def test_half_a_sentence_is_better_than_none(api: MessagesApi):
     api.script(Reply.stream(["It is", *[" very"] * 10_000], pause=0.01))
     found = await summary(api, patience=0.5)

@@ -53,9 +53,18 @@ class RunStore(Protocol):
         ...
 
     async def report(
-        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+        self,
+        key: RunKey,
+        run: str,
+        revision: int,
+        pipeline: str,
+        needs: Sequence[str],
+        record: StepRecord,
     ) -> Report:
-        """Keep a caller's result of a step, if it is still wanted. Raises RunNotFound."""
+        """Keep a caller's result of a step of this run, if it is still wanted.
+
+        Raises RunNotFound.
+        """
         ...
 
     async def list(

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from headstart._artifacts import has_wrong_integers
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import StepRecord, StepState
+from ..domain import RunSummary, StepRecord, StepState
 from ..engine.artifacts import ArtifactCodec
 from ..engine.fragments import report_fragment
 from ..engine.pipeline import Pipeline
@@ -48,6 +48,15 @@ def violations(request: pb.ReportStepRequest) -> list[Violation]:
     elif (size := getattr(request, kind).ByteSize()) > MAX_RESULT_BYTES:
         found.append(Violation(kind, f"must be at most {MAX_RESULT_BYTES} bytes, is {size}"))
     return found
+
+
+def is_of(request: pb.ReportStepRequest, run: RunSummary) -> bool:
+    """Whether the result belongs to this run, if its caller says when that was started."""
+    began = request.created_at
+    return (
+        not request.HasField("created_at")
+        or began.seconds * 1_000_000 + began.nanos // 1000 == run.created_us
+    )
 
 
 def record(request: pb.ReportStepRequest, pipeline: Pipeline, elapsed: float) -> StepRecord:

@@ -14,7 +14,7 @@ from grpc.aio import ServicerContext
 from headstart._inputs import INPUTS
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import DEFAULT_NAMESPACE, RunKey, RunPlan, Started, Status
+from ..domain import DEFAULT_NAMESPACE, Report, RunKey, RunPlan, Started, Status
 from ..engine.fields import fields
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
@@ -170,15 +170,18 @@ class PrecomputeServicer:
         elapsed = convert.seconds(request, "elapsed", 0, convert.MAX_TTL, 0.0, violations)
         violations += reported.violations(request)
         convert.refuse(violations)
-        # What it is a step of: should the key stand for another run by then, that is not touched.
-        name = (await self._store.status(key)).summary.pipeline
+        # The run that it is for: should the key stand for another by then, that is not touched.
+        seen = await self._store.status(key)
+        name = seen.summary.pipeline
         pipeline = self._registry.require(name, "step")
         if request.ByteSize() > _LARGE:
             record = await asyncio.to_thread(reported.record, request, pipeline, elapsed)
         else:
             record = reported.record(request, pipeline, elapsed)
-        needs = pipeline.needs(pipeline.by_name[request.step])
-        report = await self._store.report(key, request.revision, name, needs, record)
+        report = Report(accepted=False, state=seen.states.get(request.step))
+        if reported.is_of(request, seen.summary):
+            needs = pipeline.needs(pipeline.by_name[request.step])
+            report = await self._store.report(key, seen.run, request.revision, name, needs, record)
         if report.accepted:
             self._reader.outdate(key)
             told = fields("step.reported", key, revision=request.revision, step=request.step)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import StepFailed
 from .artifacts import ArtifactCodec
+from .copies import copied
 
 if TYPE_CHECKING:
     from .pipeline import ResultCodec
 
-_ON_LOOP: Final = 64 * 1024
-"""Bytes that are encoded where the loop runs, a millisecond's work; more goes to a thread."""
+ON_LOOP: Final = 64 * 1024
+"""Bytes that are encoded or copied on the event loop, a millisecond's work; more in a thread."""
 _NUMBER: Final = 9
 """Bytes of a number in protobuf's JSON."""
 _LEAST: Final = 2
@@ -40,32 +41,40 @@ class Limits:
             )
 
 
-async def encoded(codec: ResultCodec, step: str, value: Any, limits: Limits) -> tuple[Any, bytes]:
-    """The value as other steps get it, and the fragment that holds it.
+async def encoded(
+    codec: ResultCodec, step: str, value: Any, limits: Limits, *, needed: bool = True
+) -> tuple[Any, bytes]:
+    """Encode what a step returned: a copy of it, if it is `needed`, and the fragment that holds it.
 
-    Raises StepFailed when it is of another type than the step's, or more than one step may return.
+    Nothing that the step changes afterwards changes either. Raises StepFailed when the value is of
+    another type than the step's, or more than one step may return.
     """
     if not isinstance(codec, ArtifactCodec):
         fragment = codec.encode(step, value)
+        value = copied(value) if needed else None
+    elif weight(value, ON_LOOP) <= ON_LOOP:
+        value, fragment = _written(codec, step, value, needed=needed)
     else:
-        least = weight(value, _ON_LOOP)
-        if least <= _ON_LOOP:
-            value = codec.checked(step, value)
-            fragment = codec.written(step, value)
-        else:
-            value, fragment = await asyncio.to_thread(_heavy, codec, step, value, limits)
+        value, fragment = await asyncio.to_thread(_heavy, codec, step, value, limits, needed=needed)
     if len(fragment) > limits.artifact:
         raise _too_much(f"{len(fragment):,}", limits)
     return value, fragment
 
 
-def _heavy(codec: ArtifactCodec, step: str, value: Any, limits: Limits) -> tuple[Any, bytes]:
+def _heavy(
+    codec: ArtifactCodec, step: str, value: Any, limits: Limits, *, needed: bool
+) -> tuple[Any, bytes]:
     least = weight(value, limits.artifact)
     if least > limits.artifact:
         # Writing it down to learn its exact size could take all memory.
         raise _too_much(f"at least {least:,}", limits)
+    return _written(codec, step, value, needed=needed)
+
+
+def _written(codec: ArtifactCodec, step: str, value: Any, *, needed: bool) -> tuple[Any, bytes]:
     value = codec.checked(step, value)
-    return value, codec.written(step, value)
+    fragment = codec.written(step, value)
+    return copied(value) if needed else None, fragment
 
 
 def _too_much(size: str, limits: Limits) -> StepFailed:

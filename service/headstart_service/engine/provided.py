@@ -39,7 +39,10 @@ class Embedder(Protocol):
         ...
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """One row of unit length per text, in their order: shape (n, d)."""
+        """Embed each text as a row of unit length, in their order: shape (n, d).
+
+        A row's last bits depend on the processor and on other texts of the batch, by at most 1e-6.
+        """
         ...
 
 
@@ -78,7 +81,10 @@ class RelevanceScan(Protocol):
     async def relevance(
         self, anchor: NDArray[np.float32], target: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """min(w·anchor, w·target) for each vocabulary word w, shape (n,), read-only."""
+        """Compute min(w·anchor, w·target) for each vocabulary word w, shape (n,), read-only.
+
+        Values are within 1e-5 of the exact ones; their last bits differ from call to call.
+        """
         ...
 
 
@@ -101,9 +107,10 @@ class SpokenText(Protocol):
         ...
 
     def __aiter__(self) -> AsyncIterator[str]:
-        """The answer's text, piece by piece.
+        """Yield the answer's text, piece by piece.
 
-        Raises StepFailed, with a reason fit for callers, when it breaks off.
+        Raises StepFailed, with a reason fit for callers, when it breaks off. So does an answer
+        that ends with any `stop_reason` but "end_turn" and "stop_sequence", after its last piece.
         """
         ...
 
@@ -117,17 +124,18 @@ class LanguageModel(Protocol):
         ...
 
     async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
-        """The model's answer as an `output`.
+        """Return the model's answer as an `output`.
 
-        Raises StepFailed, with a reason fit for callers, when there is none.
+        Raises StepFailed, with a reason fit for callers, when there is none or it is not whole.
         """
         ...
 
     def stream(
         self, *, system: str, prompt: str, max_tokens: int
     ) -> AbstractAsyncContextManager[SpokenText]:
-        """The model's answer while it is given; leaving the context stops it.
+        """Stream the model's answer; leaving the context stops it.
 
-        Entering raises StepFailed as `parse` does.
+        Entering raises StepFailed as `parse` does. To keep an answer that was cut off, catch the
+        StepFailed of the iteration and read `stop_reason`.
         """
         ...

@@ -14,7 +14,8 @@ from typing import Any
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, Status, StepRecord, StepState, StepWork, digest
-from ..errors import HeadstartError, StepFailed, StepsReported
+from ..errors import HeadstartError, PlaceUnavailable, StepFailed, StepsReported
+from .arguments import Arguments
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
 from .meter import METER
@@ -29,6 +30,8 @@ from .step import DIGEST_PARAMETER, Step
 
 log = logging.getLogger(__name__)
 
+_LAST_CLAIM = 5
+"""The claim of a run from which on a step that its place is lost with counts as failed."""
 _SHOW_AFTER = 0.005
 """Seconds after which a new run's first steps are shown as running."""
 
@@ -53,7 +56,8 @@ async def run(
     `makers` are those of the pipeline with these providers, for a caller that has them.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
-    progress cannot be kept; either way no step of it is left running.
+    progress cannot be kept, PlaceUnavailable when it must be handed on, because a step cannot run
+    here; no step of it is then left running.
     """
     reuse = reuse or Reuse()
     watching = observer or WorkObservers()
@@ -96,7 +100,6 @@ class _Run:
         self._reuse = reuse
         self._places = places
         self._pipeline = pipeline
-        self._providers = providers
         self._makers = makers
         self._ledger = ledger
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
@@ -104,7 +107,9 @@ class _Run:
         self._kept = dict(claim.ended)
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
-        self._values: dict[str, Any] = {}
+        self._arguments = Arguments(
+            pipeline, self._inputs, len(claim.inputs), self._fingerprints(), providers
+        )
         self._waiting = [name for name in self._digests if name not in claim.ended]
         self._running: set[str] = set()
         self._unshown: list[str] = []
@@ -160,7 +165,7 @@ class _Run:
         record = replace(record, work=_work(outcome, time.monotonic() - began))
         self._kept[step.name] = record
         if value is not None and record.state is StepState.COMPLETED:
-            self._values[step.name] = value
+            self._arguments.keep(step.name, record.fragment, value)
         self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)
@@ -232,7 +237,6 @@ class _Run:
             if task is not None and name in self._running:
                 task.cancel()
             self._running.discard(name)
-            self._values.pop(name, None)
             self._states.pop(name, None)
             self._failures.pop(name, None)
         self._unwritten = [r for r in self._unwritten if r.name not in undone | taken.keys()]
@@ -334,10 +338,15 @@ class _Run:
         own, maker = self._digests[step.name], self._makers.get(step.name, "")
         return self._pipeline.memo_digest(step, self._inputs, own, maker, needed)
 
-    def _step_digest(self, name: str) -> str:
-        """The fingerprint of all that the step depends on: its providers, too."""
-        maker = self._makers.get(name)
-        return digest([self._digests[name], maker]) if maker else self._digests[name]
+    def _fingerprints(self) -> dict[str, str]:
+        """Return what each step gets as `step_digest`: its digest and that of its providers."""
+        return {
+            name: digest([own, maker])
+            if (maker := self._makers.get(name))
+            and DIGEST_PARAMETER in self._pipeline.by_name[name].parameters
+            else own
+            for name, own in self._digests.items()
+        }
 
     async def _remembered(self, step: Step, memo: str) -> bytes | None:
         """The result that is remembered, if there is one that this worker can read."""
@@ -373,7 +382,8 @@ class _Run:
     async def _attempt(self, step: Step, outcome: Outcome) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again; never raises what it raised.
 
-        Gives its record, and its value if it has one.
+        Gives its record, and its value if other steps take it. Raises PlaceUnavailable, with no try
+        charged.
         """
         METER.set(outcome.meter)  # its task is the flight's alone: nothing to put back
         began, started = time.monotonic(), self._starts[step.name]
@@ -383,12 +393,20 @@ class _Run:
             outcome.attempts = attempt
             limit = asyncio.timeout(step.timeout)
             try:
+                await self._places.ready(step)
                 async with limit:
-                    value = await self._places.call(step, self._arguments(step), outcome.meter)
+                    arguments = await self._arguments.of(step, self._kept)
+                    value = await self._places.call(step, arguments, outcome.meter)
                 codec = self._pipeline.codec
-                value, result = await encoded(codec, step.name, value, self._limits)
+                needed = self._arguments.needs(step.name)
+                value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
             except StepFailed as failure:
                 error, retry = str(failure), failure.retry
+            except PlaceUnavailable as failure:
+                # A step that brings its place down must not do so for ever.
+                if not failure.began or self._lease.attempt < _LAST_CLAIM:
+                    raise
+                error = str(failure)
             except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told
                 error = self._told(step, failure, limit)
             else:
@@ -420,24 +438,6 @@ class _Run:
         error = f"internal error {uuid.uuid4().hex[:12]}"
         log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
         return error
-
-    def _arguments(self, step: Step) -> dict[str, Any]:
-        arguments: dict[str, Any] = {}
-        for name in step.parameters:
-            if name in self._pipeline.by_name:
-                arguments[name] = self._value(name)
-            elif name in self._pipeline.inputs.model_fields:
-                arguments[name] = getattr(self._inputs, name)
-            elif name == DIGEST_PARAMETER:
-                arguments[name] = self._step_digest(step.name)
-            else:
-                arguments[name] = self._providers[name]
-        return arguments
-
-    def _value(self, name: str) -> Any:
-        if name not in self._values:  # ended before this worker took the run
-            self._values[name] = self._pipeline.codec.decode(name, self._kept[name].fragment)
-        return self._values[name]
 
 
 def _record(

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .mistakes import line_of
-from .places.rules import check_function
+from .places.ray_options import RayOptions
+from .places.rules import ACTOR_PARAMETER, check_function
 
 DIGEST_PARAMETER = "step_digest"
 
@@ -44,6 +45,8 @@ class Step:
     """What annotations may name beside the module's own: names of the function it stands in."""
     runs_on: str = "loop"
     """Where the function runs: on the worker's "loop", in a "thread" or "process", or on "ray"."""
+    ray: RayOptions | None = None
+    """What it needs of Ray, of a step that runs there."""
 
 
 def step(
@@ -56,12 +59,13 @@ def step(
     version: str = "",
     memo: bool = False,
     runs_on: str = "loop",
+    ray: RayOptions | None = None,
 ) -> Callable[[Callable[..., Any]], Step]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
-    `runs_on` is "loop", "thread", "process" or "ray". Raises TypeError when the function cannot run
-    there or takes *args, **kwargs or positional-only
-    parameters, ValueError when a rule is out of its range.
+    `runs_on` is "loop", "thread", "process" or "ray"; `ray` is for the last alone. Raises TypeError
+    when the function cannot run there or takes *args, **kwargs or positional-only parameters,
+    ValueError when a rule is out of its range.
     """
     if timeout <= 0:
         raise ValueError(f"timeout must be more than 0 seconds, is {timeout}")
@@ -71,7 +75,7 @@ def step(
         raise ValueError(f"backoff must be 0 seconds or more, is {backoff}")
 
     def make(function: Callable[..., Any]) -> Step:
-        check_function(function, runs_on)
+        check_function(function, runs_on, ray)
         parameters = inspect.signature(function).parameters.values()
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
@@ -83,13 +87,18 @@ def step(
         return Step(
             name=function.__name__,
             function=function,
-            parameters=tuple(p.name for p in parameters),
+            parameters=tuple(
+                p.name
+                for p in parameters
+                if p.name != ACTOR_PARAMETER or ray is None or ray.actor is None
+            ),
             required=required,
             timeout=timeout,
             max_attempts=max_attempts,
             backoff=backoff,
             when=when,
             runs_on=runs_on,
+            ray=ray,
             version=version,
             memo=memo,
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does

@@ -11,8 +11,18 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..domain import Claim, Job, Lease, Reported, Status, Unserved, Withdrawal, WorkerState
-from ..errors import LastTry, LeaseLost, StoreUnavailable
+from ..domain import (
+    Claim,
+    Job,
+    Lease,
+    Offer,
+    Reported,
+    Status,
+    Unserved,
+    Withdrawal,
+    WorkerState,
+)
+from ..errors import LastTry, LeaseLost, PlaceUnavailable, StoreUnavailable
 from .durations import Durations
 from .fields import fields
 from .limits import Limits
@@ -78,8 +88,8 @@ class Worker:
         self._queue = queue
         self._ledger = ledger or queue
         self._registry = registry
-        self._offers = offers_of(registry, providers)
-        self._makers = {offer.pipeline: offer.makers for offer in self._offers}
+        self._all_offers = offers_of(registry, providers)
+        self._makers = {offer.pipeline: offer.makers for offer in self._all_offers}
         self._durations = durations or Durations()
         self._providers = providers
         self._places = places
@@ -92,6 +102,9 @@ class Worker:
         self._reports: dict[Lease, Reports] = {}
         self._stopping = asyncio.Event()
         self._unserved = asyncio.Event()
+        self._changed = asyncio.Event()
+        if places is not None:
+            places.changed = self._changed.set
         self._handing_on = False
         self._refused: dict[int, str] = {}
         """By partition, why the last call for jobs failed."""
@@ -121,7 +134,7 @@ class Worker:
             upkeep = [
                 group.create_task(_repeat(self._renew, every), name="renew"),
                 group.create_task(_repeat(self._beat, every), name="beat"),
-                group.create_task(_repeat(self._offer, every), name="offer"),
+                group.create_task(self._keep_offering(every), name="offers"),
                 group.create_task(_repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
@@ -210,6 +223,21 @@ class Worker:
                     self._start(group, job)
             finally:
                 self._give_back(free)
+
+    @property
+    def _offers(self) -> Sequence[Offer]:
+        """The pipelines that it can run now."""
+        away = self._places.unavailable if self._places else {}
+        return [offer for offer in self._all_offers if offer.pipeline not in away]
+
+    async def _keep_offering(self, every: float) -> None:
+        """Show what this worker runs, so often and at every change."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await self._changed.wait()
+            self._changed.clear()
+            await _once(self._offer)
 
     async def _offer(self) -> None:
         """Show what this worker runs, and see whether something was left for it.
@@ -319,12 +347,17 @@ class Worker:
             del self._runs[lease], self._reports[lease]
             task.cancel()
             await asyncio.wait({task})
-        if task.cancelled() and self._handing_on:
+        if task.cancelled():
+            if self._handing_on:
+                await self._queue.release(lease)
+            return
+        try:
+            task.result()
+        except StoreUnavailable:
+            pass  # the lease runs out, and whoever reclaims the job keeps the committed steps
+        except PlaceUnavailable as error:
+            log.warning("%s handed on: %s", lease.job.key, error)
             await self._queue.release(lease)
-        elif not task.cancelled():
-            with suppress(StoreUnavailable):
-                # The lease runs out, and whoever reclaims the job keeps the committed steps.
-                task.result()
 
     async def _execute(self, claim: Claim, outcome: Outcome, reports: Reports) -> Status:
         with self._observer.run(claim, outcome):
@@ -335,6 +368,9 @@ class Worker:
                 raise
             except StoreUnavailable as error:
                 outcome.error = str(error)
+                raise
+            except PlaceUnavailable as error:
+                outcome.state, outcome.error = "handed_on", str(error)
                 raise
             outcome.state = status.value
             return status
@@ -355,7 +391,7 @@ class Worker:
                     self._places,
                     self._makers[claim.pipeline],
                 )
-            except (LeaseLost, StoreUnavailable):
+            except (LeaseLost, PlaceUnavailable, StoreUnavailable):
                 raise
             except Exception:
                 reason = f"internal error {uuid.uuid4().hex[:12]}"

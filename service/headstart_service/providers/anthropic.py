@@ -65,6 +65,16 @@ _ENDS = {408: TIMEOUT, 429: RATE_LIMITED, 504: TIMEOUT, 529: OVERLOADED}
 _RETRIES = "x-stainless-retry-count"
 """The header in which the SDK says how often it has repeated a request."""
 
+_WHOLE = ("end_turn", "stop_sequence")
+"""The stop reasons of answers that are whole."""
+_UNFINISHED = {
+    "max_tokens": "was cut off at its token limit",
+    "model_context_window_exceeded": "was cut off at the end of its context window",
+    "pause_turn": "is unfinished: pause_turn",
+    "tool_use": "is unfinished: tool_use",
+}
+"""Other stop reasons: https://docs.claude.com/en/api/handling-stop-reasons."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -135,10 +145,11 @@ class HaikuModel:
             await client.close()
 
     async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
-        """The model's answer to `prompt` as an `output`, which its JSON schema asks for.
+        """Return the model's answer to `prompt` as an `output`, which its JSON schema asks for.
 
         Raises StepFailed, with a reason that holds neither the key nor the API's own text, when
-        there is no key, the API fails, the model declines, or its answer is not an `output`.
+        there is no key, the API fails, the model declines, or its answer is cut off or not an
+        `output`.
         """
         asked = _Asked(time.perf_counter())
         try:
@@ -151,9 +162,10 @@ class HaikuModel:
     async def stream(
         self, *, system: str, prompt: str, max_tokens: int
     ) -> AsyncIterator[SpokenText]:
-        """The model's answer while it is given; leaving the context stops it.
+        """Stream the model's answer; leaving the context stops it.
 
-        Entering raises StepFailed as `parse` does, and so does iterating.
+        Entering raises StepFailed as `parse` does. Iterating raises it at the end of an answer
+        that is not whole.
         """
         asked = _Asked(time.perf_counter())
         try:
@@ -196,12 +208,7 @@ class HaikuModel:
         question, answer = _tokens(message)
         self._observer.spent(question, answer)
         spend(llm_tokens=question + answer)
-        if message.stop_reason == "refusal":
-            asked.end = DECLINED
-            raise StepFailed("the language model declined to answer", retry=False)
-        if message.stop_reason == "max_tokens":
-            asked.end = CUT_OFF
-            raise StepFailed("the language model's answer was cut off at its token limit")
+        _require_whole(asked, getattr(message, "stop_reason", None))
         text = "".join(block.text for block in message.content if block.type == "text")
         try:
             parsed = output.model_validate_json(text)
@@ -303,7 +310,7 @@ class SpokenText:
         self._events = events
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        """The text, piece by piece. Raises StepFailed when the answer breaks off."""
+        """Yield the text in pieces. Raises StepFailed at the end of an answer that is not whole."""
         while True:
             # Around the SDK alone: what the step raises between two pieces is its own.
             with self._model._translated(self._asked):  # noqa: SLF001  # one concept, two classes
@@ -317,12 +324,24 @@ class SpokenText:
                 self.stop_reason = event.delta.stop_reason or ""
             elif event.type == "content_block_delta" and event.delta.type == "text_delta":
                 yield event.delta.text
-        if self.stop_reason == "refusal":
-            self._asked.end = DECLINED
-            raise StepFailed("the language model declined to answer", retry=False)
-        if not self.stop_reason:
-            self._asked.end = UNREADABLE
-            raise StepFailed("the language model's answer broke off")
+        _require_whole(self._asked, self.stop_reason)
+
+
+def _require_whole(asked: _Asked, stop_reason: str | None) -> None:
+    """Raise StepFailed for a stop reason other than those of whole answers."""
+    if stop_reason in _WHOLE:
+        return
+    if not stop_reason:
+        asked.end = UNREADABLE
+        raise StepFailed("the language model's answer broke off")
+    # The same question would end in the same way: no other try.
+    if stop_reason == "refusal":
+        asked.end = DECLINED
+        raise StepFailed("the language model declined to answer", retry=False)
+    asked.end = CUT_OFF
+    # Names that are not known are not repeated, as no other text of the API is.
+    how = _UNFINISHED.get(stop_reason, "is unfinished: it stopped for an unknown reason")
+    raise StepFailed(f"the language model's answer {how}", retry=False)
 
 
 def _tokens(message: Message) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Self
 
 from ..errors import StartupError
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 _BATCH = 64
 """Texts per forward pass: the fastest of 32, 64, 128 and 256 for single words on 2 cores."""
 _PAD_TO = 4
-"""Texts are padded to a multiple of so many tokens, together with those of the same length."""
-_MIN_TOKENS = 16
-"""The smallest forward pass, in tokens: the least at which every row of every batch was equal."""
+"""Texts are padded to a multiple of so many tokens, and computed with those of that length."""
 _NOISY = ("sentence_transformers", "transformers", "huggingface_hub", "httpx", "httpx2")
 
 _log = logging.getLogger(__name__)
@@ -97,31 +95,28 @@ class SentenceEncoder:
         return torch.get_num_threads()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """One float32 row of unit length per text: shape (len(texts), dimension).
+        """Embed each text as a float32 row of unit length: shape (len(texts), dimension).
 
-        With one thread, a row depends on its text alone, to the last bit, whatever it is computed
-        with: see docs/decisions/0004-reproducible-embeddings.md.
+        A row is the same to 1e-6 whatever it is computed with, on any processor: see
+        docs/decisions/0004-reproducible-embeddings.md.
         """
         import numpy as np
 
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for length, places in self._by_length(texts).items():
+        for places in self._by_length(texts):
             for start in range(0, len(places), _BATCH):
                 chunk = places[start : start + _BATCH]
-                rows = [texts[place] for place in chunk]
-                # Small products take another path through BLAS, with other roundings.
-                rows += rows[-1:] * (-(-_MIN_TOKENS // length) - len(rows))
-                vectors[chunk] = self._encode_padded(rows)[: len(chunk)]
+                vectors[chunk] = self._encode_padded([texts[place] for place in chunk])
         return vectors
 
-    def _by_length(self, texts: Sequence[str]) -> dict[int, list[int]]:
-        """The places of the texts that are padded to the same number of tokens."""
+    def _by_length(self, texts: Sequence[str]) -> Collection[list[int]]:
+        """Group the places of the texts that are padded to the same number of tokens."""
         tokens: list[list[int]] = self._transformer.tokenizer(list(texts))["input_ids"]
         places: dict[int, list[int]] = {}
         for place, ids in enumerate(tokens):
             length = -(-len(ids) // _PAD_TO) * _PAD_TO
             places.setdefault(length, []).append(place)
-        return places
+        return places.values()
 
     def _encode_padded(self, texts: list[str]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = self._transformer.encode(

@@ -1,8 +1,8 @@
 """Embeds what is known without asking the model.
 
-An embedding does not depend on the batch it was made in, to the last bit (docs/decisions/0004), so
-looking one up changes nothing but the time: a word costs the model 5 ms when it is alone. Players
-choose common words, and the vocabulary holds the vectors of the commonest.
+A word costs the model 5 ms when it is alone. Players choose common words, and the vocabulary holds
+the vectors of the commonest. A vector that is looked up is within 1e-6 of what the model would give
+(docs/decisions/0004).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class RememberingEmbedder:
         return identity_of(self._embedder)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """One float32 row of unit length per text, in their order: shape (len(texts), dimension).
+        """Embed each text as a float32 row of unit length: shape (len(texts), dimension).
 
         Raises StepFailed when the model fails.
         """

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..errors import HeadstartError, StartupError
@@ -112,9 +113,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their vectors. `matrix` is float32, shape (len(words), d), mapped read-only."""
+    """Words and their vectors, which no step can change.
 
-    words: Sequence[str]
+    `matrix` is float32, shape (len(words), d), mapped read-only.
+    """
+
+    words: tuple[str, ...]
     matrix: NDArray[np.float32]
     manifest: Manifest
 
@@ -130,7 +134,7 @@ class Vocabulary:
     @cached_property
     def index(self) -> Mapping[str, int]:
         """Each word's place."""
-        return {word: place for place, word in enumerate(self.words)}
+        return MappingProxyType({word: place for place, word in enumerate(self.words)})
 
 
 def is_current(directory: Path, model: ModelIdentity, source: str | None = None) -> bool:
@@ -169,7 +173,7 @@ def open_vocabulary(
         # A builder removes the manifest before it touches the rest. The same one as before, after
         # everything was opened, proves that all of it belongs together.
         if Manifest.read(directory) == manifest:
-            return Vocabulary(words, matrix, manifest)
+            return Vocabulary(tuple(words), matrix, manifest)
     raise VocabularyDamaged(f"{directory} is being rebuilt over and over")
 
 

@@ -133,12 +133,12 @@ class _Valkey:
                 async with asyncio.timeout(_LOOK_AFTER):
                     return await self.process.wait()
             except TimeoutError:
-                if not self._data_dir.exists():  # noqa: ASYNC240  # one look a second
+                if not self._data_dir.exists():
                     await _stop(self.process)
 
     async def _start_again(self) -> None:
         """Start it; in a new, empty directory if somebody has deleted the old one."""
-        if not self._data_dir.exists():  # noqa: ASYNC240  # as above
+        if not self._data_dir.exists():
             log.error(
                 "HEADSTART_DATA_DIR: somebody has deleted %s, and all results with it; "
                 "it is made anew",

@@ -269,9 +269,15 @@ class RedisStore:
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
 
     async def report(
-        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+        self,
+        key: RunKey,
+        run: str,
+        revision: int,
+        pipeline: str,
+        needs: Sequence[str],
+        record: StepRecord,
     ) -> Report:
-        """Keep a step's result that a caller has computed, if it is still wanted.
+        """Keep a step's result that a caller has computed for this run, if it is still wanted.
 
         Raises RunNotFound.
         """
@@ -279,6 +285,7 @@ class RedisStore:
             self._keys(key),
             key,
             *needs,
+            run_id=run,
             revision=revision,
             pipeline=pipeline,
             step=record.name,

@@ -46,25 +46,28 @@ def reason_of(error: BaseException) -> str:
     `error` is one of `connect.AWAY`. The line holds no address, password or key of a caller.
     """
     text = _text(error)
-    if isinstance(error, OutOfMemoryError):
-        return FULL
-    if isinstance(error, AuthenticationError):
-        return _unauthenticated(text)
-    if isinstance(error, NoPermissionError) or text.startswith(_SCRIPT_DENIED):
-        denied = text.removeprefix(_SCRIPT_DENIED)
-        return (
-            f"Redis denies a right (NOPERM): {denied}; give the user of HEADSTART_REDIS_URL "
-            f"{LEAST_RIGHTS} with ACL SETUSER, where PREFIX is HEADSTART_PREFIX"
-        )
-    if isinstance(error, ReadOnlyError):
-        return "Redis is a read-only replica (READONLY): HEADSTART_REDIS_URL must name the master"
-    if isinstance(error, BusyLoadingError):
-        return "Redis loads its data (LOADING): wait"
-    if isinstance(error, ResponseError):
-        if text.startswith(_BUSY):
-            return "Redis runs somebody's long script (BUSY): SCRIPT KILL ends it"
-        return f"Redis refuses: {text}"
-    return f"Redis does not answer: {type(error).__name__}"
+    match error:
+        case OutOfMemoryError():
+            reason = FULL
+        case AuthenticationError():
+            reason = _unauthenticated(text)
+        case NoPermissionError():
+            reason = _denied(text)
+        case ReadOnlyError():
+            reason = (
+                "Redis is a read-only replica (READONLY): HEADSTART_REDIS_URL must name the master"
+            )
+        case BusyLoadingError():
+            reason = "Redis loads its data (LOADING): wait"
+        case ResponseError() if text.startswith(_SCRIPT_DENIED):
+            reason = _denied(text.removeprefix(_SCRIPT_DENIED))
+        case ResponseError() if text.startswith(_BUSY):
+            reason = "Redis runs somebody's long script (BUSY): SCRIPT KILL ends it"
+        case ResponseError():
+            reason = f"Redis refuses: {text}"
+        case _:
+            reason = f"Redis does not answer: {type(error).__name__}"
+    return reason
 
 
 def report(error: BaseException) -> str:
@@ -81,6 +84,13 @@ def report(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     """The server's words, without the place in a script and the code that a script's reply has."""
     return _WHERE.sub("", str(error)).removeprefix("ERR ")
+
+
+def _denied(text: str) -> str:
+    return (
+        f"Redis denies a right (NOPERM): {text}; give the user of HEADSTART_REDIS_URL "
+        f"{LEAST_RIGHTS} with ACL SETUSER, where PREFIX is HEADSTART_PREFIX"
+    )
 
 
 def _unauthenticated(text: str) -> str:

@@ -282,6 +282,7 @@ class Scripts:
         keys: PartitionKeys,
         run: RunKey | None,
         *needs: str,
+        run_id: str,
         revision: int,
         pipeline: str,
         step: str,

@@ -58,12 +58,19 @@ class WorkFigures(Figures):
                     self._steps.of(pipeline.name, name, state)
                 self._retries.begin([(pipeline.name, name)])
 
-    def watch_pool(self, slots: int, busy: Callable[[], int]) -> None:
-        """Show the worker's pool, too."""
+    def watch_pool(
+        self, slots: int, busy: Callable[[], int], unavailable: Callable[[], int]
+    ) -> None:
+        """Show the worker's pool, and how many of its pipelines it cannot run now."""
         self.reading(
             "worker_slots", "Runs that this worker computes at once, at most.", lambda: slots
         )
         self.reading("worker_slots_busy", "Runs that this worker computes now.", busy)
+        self.reading(
+            "worker_pipelines_unavailable",
+            "Pipelines that this worker cannot run now, as their Ray or process is not there.",
+            unavailable,
+        )
 
     @contextmanager
     def run(self, claim: Claim, outcome: Outcome) -> Iterator[None]:

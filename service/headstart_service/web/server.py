@@ -60,8 +60,8 @@ async def http_server(
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `readiness()` is ready, else 503, with its line. `routes` are what else there is. When the port is taken,
-    `or_any_port` takes a free one; without it StartupError is raised.
+    200 while `readiness()` is ready, else 503, with its line. `routes` are what else there is. When
+    the port is taken, `or_any_port` takes a free one; without it StartupError is raised.
     """
 
     async def livez(_: Request) -> PlainTextResponse:

@@ -235,11 +235,15 @@ async def test_without_an_estimate_both_are_tried_and_the_loser_is_stopped(
     assert steps.cancelled == ["a"]
 
 
-async def test_an_answer_of_another_revision_is_not_mixed_in(
-    service: FakeService, client: PrecomputeClient
+@pytest.mark.parametrize("reset", [False, True])
+async def test_an_answer_of_another_run_is_not_mixed_in(
+    service: FakeService, client: PrecomputeClient, *, reset: bool
 ) -> None:
     other = values(a="of other inputs")
-    other.revision += 1
+    if reset:  # revisions have begun anew: it is another run of the same one
+        other.created_at.seconds += 1
+    else:
+        other.revision += 1
     service.on("GetResults", values({"a": pb.StepReport(state=RUNNING)}, b="x"), other)
     steps = Steps()
 
@@ -387,6 +391,7 @@ async def test_live_values_are_handed_back_in_order_and_only_if_what_they_need_w
     assert sorted(request.step for request in requests) == ["a", "b", "c"]
     [of_b] = [request for request in requests if request.step == "b"]
     assert (of_b.revision, of_b.namespace, of_b.key) == (3, "default", "game-1")
+    assert of_b.created_at == values().created_at
     assert of_b.artifact.json.list_value.values[0].number_value == 1
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from headstart_service.domain import RunKey, Snapshot, Started, Status, StepState
 from headstart_service.engine.observe import WorkObserver
 from headstart_service.engine.pipeline import Pipeline
+from headstart_service.engine.places.places import Places
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step
 from headstart_service.engine.worker import Worker, WorkerRules
@@ -125,13 +126,14 @@ class Backend:
         queue: RedisJobQueue | None = None,
         observer: WorkObserver | None = None,
         pipelines: Sequence[Pipeline] = (GAME,),
+        places: Places | None = None,
         **rules,
     ) -> Worker:
         merged = {"name": name, "concurrency": 4, "lease": 30.0, "drain": 5.0} | rules
         registry = Registry(pipelines)
         providers = {"control": self.control}
         rules = WorkerRules(**merged)
-        return Worker(queue or self.queue, registry, providers, rules, observer)
+        return Worker(queue or self.queue, registry, providers, rules, observer, places=places)
 
     @asynccontextmanager
     async def working(self, name: str = "w1", **rules) -> AsyncIterator[asyncio.Task[None]]:

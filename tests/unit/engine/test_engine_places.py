@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import re
@@ -20,11 +21,13 @@ import uvloop
 from headstart_service.engine.meter import Meter
 from headstart_service.engine.places.places import PlaceRules, Places
 from headstart_service.engine.places.processes import Processes
+from headstart_service.engine.places.ray_options import RayOptions
 from headstart_service.engine.places.rules import refuse_unreachable
+from headstart_service.engine.runner import run
 from headstart_service.engine.step import Step, step
-from headstart_service.errors import StartupError, StepFailed
+from headstart_service.errors import PlaceUnavailable, StartupError, StepFailed
 from tests.support import places as harm
-from tests.support.ledger import pipeline_of
+from tests.support.ledger import Ledger, claim_of, pipeline_of
 from tests.support.waiting import wait_until
 
 BLOCKED = "blocked the event loop for more than 0.5 s: use runs_on='thread'"
@@ -236,6 +239,105 @@ def test_an_unknown_place_and_a_local_function_are_refused() -> None:
         @step(runs_on="process")
         def inner() -> int:
             return 1
+
+
+class Model:
+    """What an actor may hold."""
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_cpus": -1}, ValueError, "num_cpus must be 0, or 0.0001 or more, is -1"),
+        ({"num_cpus": "2"}, TypeError, "num_cpus must be a number, is '2'"),
+        ({"num_gpus": 1.5}, ValueError, "num_gpus must be at most 1, or a whole number, is 1.5"),
+        ({"num_gpus": float("nan")}, ValueError, "num_gpus must be 0, or 0.0001 or more, is nan"),
+        ({"num_gpus": True}, TypeError, "num_gpus must be a number, is True"),
+        ({"resources": {"GPU": 1}}, ValueError, "other than CPU and GPU, is 'GPU': use num_cpus"),
+        ({"resources": {"tpu": 0}}, ValueError, r"resources\['tpu'\] must be 0.0001 or more, is 0"),
+        ({"resources": ["tpu"]}, TypeError, "resources must be a mapping from names"),
+        ({"runtime_env": {1: "a"}}, TypeError, "runtime_env must be a mapping from names"),
+        ({"actor": "Model"}, TypeError, "actor must be a class at the top of its module"),
+        ({"actors": 2}, ValueError, "actors is 2, which needs an actor class"),
+        ({"actor": Model, "actors": 0}, ValueError, "actors must be a whole number, 1 or more"),
+    ],
+    ids=str,
+)
+def test_options_for_ray_are_checked_where_they_are_declared(options, error, message) -> None:
+    with pytest.raises(error, match=message):
+        RayOptions(**options)
+
+
+def test_options_for_ray_name_what_is_asked_of_it_alone() -> None:
+    assert RayOptions().wanted() == {}
+    full = RayOptions(
+        num_cpus=0, num_gpus=0.5, resources={"tpu": 2}, runtime_env={"pip": ["six"]}, actor=Model
+    )
+    assert full.wanted() == {
+        "num_cpus": 0,
+        "num_gpus": 0.5,
+        "resources": {"tpu": 2},
+        "runtime_env": {"pip": ["six"]},
+    }
+
+
+def gives(word: str) -> str:
+    return word
+
+
+def holds(actor: Model, word: str) -> str:
+    return word
+
+
+def test_options_for_ray_need_a_step_on_ray_that_takes_its_actor() -> None:
+    with pytest.raises(ValueError, match=r"step gives: ray=RayOptions\(…\) needs runs_on='ray'"):
+        step(runs_on="thread", ray=RayOptions())(gives)
+    with pytest.raises(TypeError, match="step gives needs a parameter actor, which gets the Model"):
+        step(runs_on="ray", ray=RayOptions(actor=Model))(gives)
+    held = step(runs_on="ray", ray=RayOptions(actor=Model))(holds)
+    assert held.parameters == ("word",)  # the actor is no input, step or provider
+
+
+async def test_a_process_with_other_code_than_its_worker_runs_none_of_it(
+    tmp_path, monkeypatch
+) -> None:
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "prices.py").write_text("PRICE = 1\n")
+    (package / "steps.py").write_text(
+        "import os\n"
+        "from headstart_service.sdk import step\n"
+        "from shop.prices import PRICE\n"
+        "@step(runs_on='process', timeout=0.2)\n"
+        "def price() -> int: return PRICE\n"
+        "@step(runs_on='process')\n"
+        "def leaves() -> int: os._exit(3)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shop = importlib.import_module("shop.steps")
+    pipeline = pipeline_of(shop.price, shop.leaves, name="shop")
+    async with Places(PlaceRules(processes=1)) as places:
+        await places.prepare([pipeline])
+        assert await places.call(shop.price, {}, Meter()) == 1
+        (package / "prices.py").write_text("PRICE = 22\n")
+        assert await places.call(shop.price, {}, Meter()) == 1
+        with pytest.raises(StepFailed):
+            await places.call(shop.leaves, {}, Meter())  # its successor imports what is there now
+        changes: list[object] = []
+        places.changed = lambda: changes.append(dict(places.unavailable))
+        with pytest.raises(
+            PlaceUnavailable, match="has other code of shop: the files have changed"
+        ):
+            await places.call(shop.price, {}, Meter())
+        reason = "its process has other code of shop: the files have changed, restart this worker"
+        assert changes == [{"shop": reason}]
+        ledger = Ledger()
+        with pytest.raises(PlaceUnavailable, match="restart this worker"):
+            await run(claim_of(pipeline), pipeline, {}, ledger, places=places)
+        assert ledger.end is None
+    for name in ("shop", "shop.steps", "shop.prices"):
+        del sys.modules[name]
 
 
 @step(runs_on="process")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,33 +14,24 @@ from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.fragments import merged, report_fragment, result_of
 from headstart_service.engine.limits import Limits
 from headstart_service.engine.observe import Outcome, WorkObservers
-from headstart_service.engine.pipeline import Pipeline
 from headstart_service.engine.reuse import Reuse
 from headstart_service.engine.runner import run
 from headstart_service.engine.step import step
 from headstart_service.errors import StepFailed
-from tests.support.ledger import Ledger, claim_of, pipeline_of, tasks_left
+from tests.support.ledger import (
+    Dictionary,
+    Ledger,
+    claim_for,
+    claim_of,
+    pipeline_of,
+    tasks_left,
+)
 from tests.support.waiting import wait_until
 
 
 class Pair(BaseModel):
     anchor: str = "a"
     target: str = "t"
-
-
-class Dictionary:
-    """A MemoStore that forgets nothing."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], bytes] = {}
-        self.looks = 0
-
-    async def recall(self, namespace: str, digest: str) -> bytes | None:
-        self.looks += 1
-        return self.kept.get((namespace, digest))
-
-    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
-        self.kept[namespace, digest] = result
 
 
 class Counting:
@@ -83,14 +73,6 @@ class Counting:
         claim = claim_for(self.pipeline, key, fresh=fresh, **inputs)
         await run(claim, self.pipeline, {}, ledger, reuse=self.reuse)
         return ledger
-
-
-def claim_for(
-    pipeline: Pipeline, key: str, *, namespace: str = "default", fresh: bool = False, **inputs: Any
-) -> Claim:
-    claim = claim_of(pipeline, inputs)
-    job = replace(claim.lease.job, key=RunKey(namespace, key))
-    return replace(claim, lease=replace(claim.lease, job=job), fresh=fresh)
 
 
 def origins(ledger: Ledger) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from headstart_service.domain import Status, StepState
 from headstart_service.engine.pipeline import Pipeline
 from headstart_service.engine.runner import run
 from headstart_service.engine.step import Step, step
-from headstart_service.errors import LeaseLost, StepFailed, StoreUnavailable
+from headstart_service.errors import LeaseLost, PlaceUnavailable, StepFailed, StoreUnavailable
 from tests.support.ledger import Ledger, claim_of, pipeline_of, tasks_left
 from tests.support.waiting import wait_until
 
@@ -202,6 +203,26 @@ async def test_a_step_fails_with_its_last_reason_when_its_tries_are_used_up() ->
     _, ledger = await finished(failing)
     assert ledger.report("failing").error == "try 2"
     assert ledger.report("failing").attempts == 2
+
+
+async def test_a_step_that_is_lost_with_its_place_is_charged_from_the_fifth_claim_on() -> None:
+    @step(max_attempts=2, backoff=0)
+    async def heavy() -> str:
+        raise PlaceUnavailable("Ray was lost while it ran", began=True)
+
+    pipeline = pipeline_of(heavy)
+    claim = claim_of(pipeline)
+    for attempt, charged in ((4, False), (5, True)):
+        ledger = Ledger()
+        again = replace(claim, lease=replace(claim.lease, attempt=attempt))
+        if charged:
+            await run(again, pipeline, {}, ledger)
+            assert ledger.report("heavy").error == "Ray was lost while it ran"
+            assert ledger.report("heavy").attempts == 2
+        else:
+            with pytest.raises(PlaceUnavailable):
+                await run(again, pipeline, {}, ledger)
+            assert ledger.end is None
 
 
 async def test_a_failure_that_says_so_is_not_tried_again() -> None:

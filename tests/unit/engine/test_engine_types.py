@@ -275,7 +275,9 @@ async def test_a_large_value_is_encoded_off_the_loop(monkeypatch: pytest.MonkeyP
     codec = pipeline_of(typed("list[str]")).codec
     off = []
     heavy = limits_module._heavy
-    monkeypatch.setattr(limits_module, "_heavy", lambda *all_: off.append(1) or heavy(*all_))
+    monkeypatch.setattr(
+        limits_module, "_heavy", lambda *all_, **more: off.append(1) or heavy(*all_, **more)
+    )
     await encoded(codec, "made", ["x"], Limits())
     assert not off
     value, fragment = await encoded(codec, "made", ["x" * 100] * 1000, Limits())

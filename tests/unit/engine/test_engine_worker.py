@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
 from headstart_service.domain import Lack, RunKey, Status, StepState
-from headstart_service.errors import LeaseLost
+from headstart_service.engine.places.places import Places
+from headstart_service.errors import LeaseLost, PlaceUnavailable
 from headstart_service.store.job_queue import RedisJobQueue
 from tests.support.ledger import tasks_left
 from tests.support.valkey import Valkey
@@ -332,3 +334,47 @@ async def test_a_cancellation_that_a_library_swallows_does_not_keep_a_worker(
     assert backend.queue.swallowed
     assert bool(serving.exception()) == bool(bug)
     await wait_until(lambda: not tasks_left())
+
+
+async def test_a_run_whose_place_is_away_is_handed_on_and_not_failed(
+    backend: Backend, caplog
+) -> None:
+    away, asked = PlaceUnavailable("Ray is away"), 0
+
+    class Away(Places):
+        async def ready(self, each) -> None:
+            nonlocal asked
+            if each.name == "second":
+                asked += 1
+                if asked == 1:
+                    await backend.until_kept("g", "first")
+                    raise away
+
+    await backend.start("g")
+    backend.control.gates["g"].set()
+    async with Away() as places, backend.working(places=places):
+        await backend.until("g", Status.COMPLETED)
+    assert "default/g handed on: Ray is away" in caplog.text
+    assert asked == 2
+    assert backend.control.first["g"] == 1  # what had ended was kept
+
+
+async def test_a_worker_takes_no_run_that_it_cannot_compute_at_the_moment(
+    backend: Backend,
+) -> None:
+    class Broken(Places):
+        unavailable: ClassVar = {"game": "Ray is away"}
+
+    backend.control.gates["g"].set()
+    async with Broken() as places, backend.working(places=places):
+        await backend.start("g")
+        await wait_until(lambda: _lacks(backend, "g", Lack.PIPELINE))
+        places.unavailable = {}
+        places.changed()
+        await backend.until("g", Status.COMPLETED)
+
+
+async def _lacks(backend: Backend, name: str, what: Lack) -> bool:
+    summary = (await backend.snapshot(name)).summary
+    stats = await backend.store.stats("")
+    return summary.lacks is what and stats.unserved == {"game": 1}

@@ -153,9 +153,39 @@ async def test_a_refusal_is_told(api: MessagesApi, text: str) -> None:
     assert not failed.retry
 
 
-async def test_an_answer_cut_short_is_told(api: MessagesApi) -> None:
-    api.script(Reply.text('{"clues": ["riv', stop_reason="max_tokens"))
-    assert str(await failure(api)) == "the language model's answer was cut off at its token limit"
+UNFINISHED = [
+    ("max_tokens", "the language model's answer was cut off at its token limit", False, "cut_off"),
+    (
+        "model_context_window_exceeded",
+        "the language model's answer was cut off at the end of its context window",
+        False,
+        "cut_off",
+    ),
+    ("pause_turn", "the language model's answer is unfinished: pause_turn", False, "cut_off"),
+    ("tool_use", "the language model's answer is unfinished: tool_use", False, "cut_off"),
+    (
+        "a_secret_reason",
+        "the language model's answer is unfinished: it stopped for an unknown reason",
+        False,
+        "cut_off",
+    ),
+    ("refusal", "the language model declined to answer", False, "declined"),
+    (None, "the language model's answer broke off", True, "unreadable"),
+]
+"""Stop reasons of answers that are not whole: the failure's text, its retry, and the request's end."""
+
+
+@pytest.mark.parametrize(("stop_reason", "said", "retry", "end"), UNFINISHED)
+async def test_an_answer_that_is_not_whole_fails_with_its_reason(
+    *, api: MessagesApi, stop_reason: str | None, said: str, retry: bool, end: str
+) -> None:
+    figures = ModelFigures()
+    # In the form asked for: nothing but the stop reason shows that there should be more.
+    api.script(Reply.text('{"clues": ["river"]}', stop_reason=stop_reason))
+    failed = await failure(api, observer=figures)
+    assert (str(failed), failed.retry) == (said, retry)
+    told = parsed(await Exposition([figures]).text())
+    assert value(told, "headstart_llm_request_duration_seconds_count", end=end) == 1
 
 
 @pytest.mark.parametrize("key", [None, "", "  \n"])
@@ -256,7 +286,6 @@ async def test_a_stream_that_is_left_is_stopped(api: MessagesApi) -> None:
     [
         (Reply.status(401), "the Anthropic API answered 401 (API key refused)"),
         (Reply.stream(["a"], cut=True), "the language model's answer broke off"),
-        (Reply.stream(["a"], stop_reason="refusal"), "the language model declined to answer"),
         (Reply.stream(["a"], error="overloaded_error"), "the Anthropic API broke its answer off"),
     ],
 )
@@ -265,6 +294,53 @@ async def test_a_stream_that_fails_says_why(api: MessagesApi, reply: Reply, said
     with pytest.raises(StepFailed) as caught:
         await heard(api, max_retries=0)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(("stop_reason", "said", "retry", "end"), UNFINISHED)
+async def test_a_stream_that_is_not_whole_fails_at_its_end(
+    *, api: MessagesApi, stop_reason: str | None, said: str, retry: bool, end: str
+) -> None:
+    figures, given = ModelFigures(), ""
+    api.script(Reply.stream(["Half ", "a sen"], stop_reason=stop_reason))
+    async with HaikuModel(api_key=KEY, model="m", base_url=api.url, observer=figures) as model:
+        with pytest.raises(StepFailed) as caught:
+            async with model.stream(system="s", prompt="p", max_tokens=2) as spoken:
+                async for text in spoken:
+                    given += text
+    assert (str(caught.value), caught.value.retry) == (said, retry)
+    assert (given, spoken.stop_reason) == ("Half a sen", stop_reason or "")
+    told = parsed(await Exposition([figures]).text())
+    assert value(told, "headstart_llm_request_duration_seconds_count", end=end) == 1
+    assert value(told, "headstart_llm_tokens_total", kind="output") == 2
+
+
+@pytest.mark.parametrize("stop_reason", ["end_turn", "stop_sequence"])
+async def test_an_answer_that_is_whole_succeeds(api: MessagesApi, stop_reason: str) -> None:
+    api.script(Reply.text('{"clues": ["river"]}', stop_reason=stop_reason))
+    assert await ask(api) == ["river"]
+    api.script(Reply.stream(["All."], stop_reason=stop_reason))
+    pieces, spoken = await heard(api)
+    assert (pieces, spoken.stop_reason) == (["All."], stop_reason)
+
+
+async def test_a_step_may_keep_what_a_cut_off_stream_gave(api: MessagesApi) -> None:
+    figures, kept = ModelFigures(), ""
+    api.script(Reply.stream(["Half ", "a sen"], stop_reason="max_tokens"))
+    async with HaikuModel(api_key=KEY, model="m", base_url=api.url, observer=figures) as model:
+        async with model.stream(system="s", prompt="p", max_tokens=2) as spoken:
+            with pytest.raises(StepFailed):
+                async for text in spoken:
+                    kept += text
+    assert (kept, spoken.stop_reason) == ("Half a sen", "max_tokens")
+    told = parsed(await Exposition([figures]).text())
+    assert value(told, "headstart_llm_request_duration_seconds_count", end="cut_off") == 1
+
+
+async def test_a_connection_that_closes_early_fails_the_stream(api: MessagesApi) -> None:
+    api.script(Reply.stream(["Half ", "a sen"], dropped=True))
+    with pytest.raises(StepFailed, match="could not be reached") as caught:
+        await heard(api, max_retries=0)
+    assert caught.value.retry
 
 
 async def test_a_stream_that_stalls_times_out(api: MessagesApi) -> None:

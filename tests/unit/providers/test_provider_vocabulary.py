@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,11 @@ def files(directory: Path) -> set[str]:
 def test_what_was_built_is_opened(tmp_path: Path) -> None:
     build_here(tmp_path / "deep" / "vocabulary")
     opened = open_vocabulary(tmp_path / "deep" / "vocabulary", M, "test", thorough=True)
-    assert opened.words == WORDS
+    assert list(opened.words) == WORDS
     assert np.array_equal(opened.matrix, encode(WORDS))
     assert opened.index[WORDS[7]] == 7
     assert not opened.matrix.flags.writeable
+    assert (type(opened.words), type(opened.index)) == (tuple, MappingProxyType)
     assert type(opened.matrix) is np.ndarray
     assert files(tmp_path / "deep" / "vocabulary") == {
         "embeddings.npy", "words.txt", "manifest.json", ".lock"
@@ -186,8 +188,8 @@ def test_a_flipped_bit_is_found_when_thorough(tmp_path: Path) -> None:
 
 def test_what_is_current_is_not_built_again(tmp_path: Path) -> None:
     build_here(tmp_path)
-    assert ensure_vocabulary(tmp_path, M, SOURCE, never).words == WORDS
-    assert ensure_vocabulary(tmp_path, M, None, never).words == WORDS, "whatever is there"
+    assert list(ensure_vocabulary(tmp_path, M, SOURCE, never).words) == WORDS
+    assert list(ensure_vocabulary(tmp_path, M, None, never).words) == WORDS, "whatever is there"
 
 
 def test_replaced_weights_rebuild_what_has_the_same_name(tmp_path: Path) -> None:
@@ -309,7 +311,7 @@ def test_of_concurrent_builders_one_builds_and_the_others_wait(tmp_path: Path) -
     for thread in threads:
         thread.join()
     assert len(builds) == 1
-    assert [v.words for v in opened] == [WORDS] * 4
+    assert [list(v.words) for v in opened] == [WORDS] * 4
 
 
 def test_a_build_during_opening_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +326,7 @@ def test_a_build_during_opening_is_noticed(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(vocabulary_module, "_map", slow_map)
     opened = open_vocabulary(tmp_path, M)
-    assert opened.words == WORDS[::-1]
+    assert list(opened.words) == WORDS[::-1]
     assert np.array_equal(opened.matrix, encode(WORDS[::-1]))
 
 

@@ -1,7 +1,7 @@
 """A summary by Claude while the user fills in a form: the model's answer, heard as it is given.
 
 A step that asked for the whole answer would lose all of it when its time is over. This one stops
-the model as soon as enough was said, and keeps what was said when patience ends.
+the model as soon as enough was said, and keeps what was said when patience or the token limit ends.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _SYSTEM = (
 )
 
 
+Ended = Literal["finished", "enough", "patience", "limit"]
+
+
 class Inputs(BaseModel):
     """What to summarise, and how much patience there is."""
 
@@ -38,8 +41,9 @@ class Summary(BaseModel):
 
     text: str
     """Whole sentences, unless the first one was not finished in time."""
-    ended: Literal["finished", "enough", "patience"]
-    """Whether the model was done, was stopped after the last sentence wanted, or was too slow."""
+    ended: Ended
+    """Whether the model was done, was stopped after the last sentence wanted, was too slow, or
+    reached its token limit."""
     sentences: int
     input_tokens: int
     output_tokens: int
@@ -58,7 +62,7 @@ async def summary(
 ) -> Summary:
     """The document in so many sentences."""
     said = ""
-    ended: Literal["finished", "enough", "patience"] = "finished"
+    ended: Ended = "finished"
     tokens = (0, 0)
     try:
         async with (
@@ -69,12 +73,17 @@ async def summary(
                 max_tokens=_TOKENS_A_SENTENCE * sentences,
             ) as spoken,
         ):
-            async for text in spoken:
-                said += text
-                tokens = spoken.input_tokens, spoken.output_tokens
-                if len(_whole(said)) >= sentences:
-                    ended = "enough"
-                    break
+            try:
+                async for text in spoken:
+                    said += text
+                    tokens = spoken.input_tokens, spoken.output_tokens
+                    if len(_whole(said)) >= sentences:
+                        ended = "enough"
+                        break
+            except StepFailed:
+                if spoken.stop_reason != "max_tokens":
+                    raise
+                ended = "limit"  # the whole sentences of it are a summary, too
             tokens = spoken.input_tokens, spoken.output_tokens
     except TimeoutError:
         ended = "patience"

@@ -20,9 +20,9 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from .perform import Performed, perform
+from .perform import Call, Performed, packed, perform_call
 
 LENGTH: Final = struct.Struct("!Q")
 _PR_SET_PDEATHSIG: Final = 1
@@ -51,20 +51,14 @@ def main(descriptor: int, parent: int, modules: Sequence[str]) -> None:
 
 def _answer(message: bytes) -> bytes:
     try:
-        module, name, arguments = pickle.loads(message)  # noqa: S301  # our own worker's
+        call: Call = pickle.loads(message)  # noqa: S301  # our own worker's
     except Exception:  # noqa: BLE001  # told by its text
         done = Performed(trace=traceback.format_exc())
     else:
-        done = perform(module, name, arguments)
+        done = perform_call(call, {})
     # All that this process has ever used: the worker knows what it has been told of.
     done = replace(done, cpu_seconds=time.process_time())
-    try:
-        return pickle.dumps(done, protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception as error:  # noqa: BLE001  # whatever a value's own pickling raises
-        what = f"returned a {type(done.value).__name__}, which cannot leave its process: {error}"
-        return pickle.dumps(
-            Performed(failure=what[:300], retry=False, cpu_seconds=done.cpu_seconds)
-        )
+    return packed(done)
 
 
 def _listen(connection: socket.socket, work: queue.SimpleQueue[bytes]) -> None:
@@ -102,7 +96,7 @@ def command(descriptor: int, modules: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", start]
 
 
-def message(module: str, name: str, arguments: dict[str, Any]) -> bytes:
-    """What asks for one call. Raises what pickling an argument raises."""
-    body = pickle.dumps((module, name, arguments), protocol=pickle.HIGHEST_PROTOCOL)
+def message(call: Call) -> bytes:
+    """Return what asks for one call."""
+    body = pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL)
     return LENGTH.pack(len(body)) + body

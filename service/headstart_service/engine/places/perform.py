@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 import traceback
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import StepFailed
+from . import code_identity
 from .rules import find
 
 
@@ -27,6 +29,10 @@ class Performed:
     trace: str | None = None
     """The traceback, if it raised something else."""
     cpu_seconds: float = 0.0
+    other_code: str | None = None
+    """Why it was not called: this process has other code, or none."""
+    missing: bool = False
+    """Whether that code cannot be imported there at all."""
 
     def result(self) -> Any:
         """The value; raises StepFailed or StepRaised when there is none."""
@@ -35,6 +41,54 @@ class Performed:
         if self.trace is not None:
             raise StepRaised(self.trace)
         return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a step's function, as another process is asked for it."""
+
+    module: str
+    name: str
+    code: Mapping[str, str]
+    """The identity of each module that the call needs, as the worker has it."""
+    arguments: bytes = b""
+    """A pickle of its keyword arguments; empty to compare the code alone."""
+    actor: tuple[str, str] | None = None
+    """Module and name of the class whose instance the function takes as `actor`."""
+
+
+def perform_call(call: Call, instances: dict[tuple[str, str], Any]) -> Performed:
+    """Make the call if this process has the code that it names; never raises.
+
+    The actor's instance is kept in `instances`, and made by the first call.
+    """
+    try:
+        code_identity.require(call.code)
+    except code_identity.OtherCode as error:
+        return Performed(other_code=str(error), missing=error.missing)
+    if not call.arguments:
+        return Performed()
+    began = time.process_time()
+    try:
+        arguments = pickle.loads(call.arguments)  # noqa: S301  # our own worker's
+        if call.actor is not None:
+            if call.actor not in instances:
+                instances[call.actor] = find(*call.actor)()
+            arguments["actor"] = instances[call.actor]
+    except Exception:  # noqa: BLE001  # told by its text
+        return Performed(trace=traceback.format_exc(), cpu_seconds=time.process_time() - began)
+    return perform(call.module, call.name, arguments)
+
+
+def packed(done: Performed) -> bytes:
+    """Pickle it; a value that cannot be pickled becomes a failure that names its type."""
+    try:
+        return pickle.dumps(done, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # noqa: BLE001  # whatever a value's own pickling raises
+        what = f"returned a {type(done.value).__name__}, which cannot leave its process: {error}"
+        return pickle.dumps(
+            Performed(failure=what[:300], retry=False, cpu_seconds=done.cpu_seconds)
+        )
 
 
 def perform(module: str, name: str, arguments: Mapping[str, Any]) -> Performed:

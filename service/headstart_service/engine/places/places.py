@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from ...errors import PlaceUnavailable, StartupError
+from .code_identity import OtherCode, identity
 from .loop import drive
 from .processes import Processes
+from .rules import ELSEWHERE
 from .threads import Threads
 from .watchdog import Watchdog
 
@@ -19,6 +23,11 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
     from ..step import Step
     from .ray_cluster import RayCluster
+
+log = logging.getLogger(__name__)
+
+_WAIT: Final = 10.0
+"""Seconds that a step waits for its place, at most; its run is then handed on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +52,22 @@ class Places:
         self._threads: Threads | None = None
         self._processes: Processes | None = None
         self._ray: RayCluster | None = None
+        self._pipelines: tuple[Pipeline, ...] = ()
+        self._broken: dict[str, str] = {}
         self._connecting = asyncio.Lock()
+        self._change = asyncio.Event()
+        self.changed: Callable[[], None] = lambda: None
+        """Called in the event loop whenever `unavailable` may have changed."""
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """The pipelines that this worker cannot run now, each with the reason."""
+        return {
+            pipeline.name: reason
+            for pipeline in self._pipelines
+            for step in reversed(pipeline.steps)
+            if (reason := self._reason(step)) is not None
+        }
 
     async def __aenter__(self) -> Self:
         self._stack.enter_context(self._watchdog)
@@ -60,27 +84,60 @@ class Places:
     async def prepare(self, pipelines: Iterable[Pipeline]) -> None:
         """Set up what these pipelines' steps need, before any of them runs.
 
-        Raises StartupError when a process cannot import them, or Ray cannot be reached.
+        A Ray that is away is waited for in the background, see `unavailable`. Raises StartupError
+        when a process, or every node of Ray, cannot import a step's module.
         """
-        steps = [step for pipeline in pipelines for step in pipeline.steps]
+        self._pipelines = tuple(pipelines)
+        steps = [step for pipeline in self._pipelines for step in pipeline.steps]
+        for step in steps:
+            if step.runs_on in ELSEWHERE:
+                try:
+                    identity(step.function.__module__)  # before its files can change
+                except ValueError as error:
+                    raise StartupError(f"step {step.name}: {error}") from error
         local = {step.function.__module__ for step in steps if step.runs_on == "process"}
         if local:
             await self._local().prepare(sorted(local))
         if any(step.runs_on == "ray" for step in steps):
-            await self._cluster()
+            await self._cluster([step for step in steps if step.runs_on == "ray"])
+
+    async def ready(self, step: Step) -> None:
+        """Wait until the step's place can run it, at most its timeout or 10 s.
+
+        Raises PlaceUnavailable when it still cannot.
+        """
+        if step.runs_on == "ray":
+            await self._cluster([step])
+        if self._reason(step) is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(step.timeout, _WAIT)):
+                while self._reason(step) is not None:
+                    self._change.clear()
+                    await self._change.wait()
+        if (reason := self._reason(step)) is not None:
+            raise PlaceUnavailable(reason)
 
     async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
         """Try the step once, with its CPU seconds told to `meter`.
 
-        Raises what the function raises, or StepFailed when its place failed it.
+        Raises what the function raises, StepFailed when its place failed it, or PlaceUnavailable
+        when the place cannot run it now, or was lost while it ran.
         """
         match step.runs_on:
             case "thread":
                 return await self._pool().call(step, arguments, meter)
             case "process":
-                return await self._local().call(step, arguments, meter)
+                try:
+                    return await self._local().call(step, arguments, meter)
+                except OtherCode as error:
+                    reason = f"its process {error}: the files have changed, restart this worker"
+                    log.error("%s: %s", step.name, reason)  # noqa: TRY400  # no news in the trace
+                    self._broken[step.function.__module__] = reason
+                    self._notify()
+                    raise PlaceUnavailable(reason) from error
             case "ray":
-                return await (await self._cluster()).call(step, arguments, meter)
+                return await (await self._cluster([step])).call(step, arguments, meter)
             case _:
                 work = step.function(**arguments)
                 return await drive(work, step.name, meter, self._watchdog)
@@ -97,11 +154,23 @@ class Places:
             self._stack.push_async_callback(self._processes.aclose)
         return self._processes
 
-    async def _cluster(self) -> RayCluster:
+    async def _cluster(self, steps: Sequence[Step]) -> RayCluster:
         async with self._connecting:
             if self._ray is None:
                 from .ray_cluster import RayCluster
 
-                self._ray = await RayCluster.connect(self._rules.ray_address)
-                self._stack.push_async_callback(self._ray.aclose)
+                ray = RayCluster(self._rules.ray_address, steps, self._notify)
+                self._stack.push_async_callback(ray.aclose)
+                await ray.start()
+                self._ray = ray
             return self._ray
+
+    def _reason(self, step: Step) -> str | None:
+        """Why the step cannot run now; None when it can."""
+        if step.runs_on == "ray":
+            return None if self._ray is None else self._ray.unavailable(step)
+        return self._broken.get(step.function.__module__) if step.runs_on == "process" else None
+
+    def _notify(self) -> None:
+        self._change.set()
+        self.changed()

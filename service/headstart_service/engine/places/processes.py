@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import StartupError, StepFailed
 from .child import LENGTH, command, message
-from .perform import Performed
+from .code_identity import OtherCode, identities
+from .perform import Call, Performed
 
 if TYPE_CHECKING:
     from ..meter import Meter
@@ -80,15 +81,19 @@ class _Child:
     async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
         function = step.function
         try:
-            asked = message(function.__module__, function.__qualname__, dict(arguments))
+            body = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             raise StepFailed(
                 f"its inputs cannot be sent to a process: {error}", retry=False
             ) from error
+        module = function.__module__
+        asked = message(Call(module, function.__qualname__, identities([module]), body))
         before = self._told
         self._writer.write(asked)
         done = await self._answer()
         meter.cpu_seconds += max(0.0, self._told - before)
+        if done.other_code is not None:
+            raise OtherCode(done.other_code, missing=done.missing)
         return done.result()
 
     async def _answer(self) -> Performed:
@@ -161,7 +166,8 @@ class Processes:
     async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
         """Run the step in a process, as soon as one is free. Cancelled, it kills that process.
 
-        Raises StepFailed when the process ends before the step does.
+        Raises StepFailed when the process ends before the step does, OtherCode when it has imported
+        other code than this one, which has changed on disk.
         """
         if not self._prepared:
             await self.prepare([step.function.__module__])

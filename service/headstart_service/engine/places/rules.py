@@ -11,11 +11,13 @@ from ...errors import StartupError
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
-    from ..step import Step
+    from .ray_options import RayOptions
 
 PLACES: Final = ("loop", "thread", "process", "ray")
 ELSEWHERE: Final = ("process", "ray")
 """The places that share no memory with the worker."""
+ACTOR_PARAMETER: Final = "actor"
+"""The parameter that gets the instance of `RayOptions.actor`."""
 
 
 def where(function: Callable[..., Any]) -> str:
@@ -24,15 +26,24 @@ def where(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 
 
-def check_function(function: Callable[..., Any], runs_on: str) -> None:
-    """Refuse a function that `runs_on` cannot run.
+def check_function(
+    function: Callable[..., Any], runs_on: str, ray: RayOptions | None = None
+) -> None:
+    """Refuse a function that `runs_on` cannot run, or with these options.
 
-    Raises ValueError about the place, TypeError about the function.
+    Raises ValueError about the place or the options, TypeError about the function.
     """
     name = getattr(function, "__name__", repr(function))
     at = f"{where(function)}: step {name}"
     if runs_on not in PLACES:
         raise ValueError(f"{at}: runs_on must be one of {', '.join(PLACES)}, is {runs_on!r}")
+    if ray is not None and runs_on != "ray":
+        raise ValueError(f"{at}: ray=RayOptions(…) needs runs_on='ray', is {runs_on!r}")
+    takes_actor = ACTOR_PARAMETER in inspect.signature(function).parameters
+    if ray is not None and ray.actor is not None and not takes_actor:
+        raise TypeError(
+            f"{at} needs a parameter {ACTOR_PARAMETER}, which gets the {ray.actor.__name__}"
+        )
     if runs_on == "loop":
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{at} must be an async function, or say runs_on='thread'")
@@ -64,20 +75,25 @@ def refuse_unreachable(pipelines: Iterable[Pipeline]) -> None:
                     f"{at}: parameter {foreign[0]} lives in the worker, and no step with "
                     f"runs_on={step.runs_on!r} can have it"
                 )
-            if not _importable(step):
+            if not _importable(step.function):
                 function = step.function
                 raise StartupError(
                     f"{at}: runs_on={step.runs_on!r} needs to import it as "
                     f"{function.__module__}:{function.__qualname__}, which is something else"
                 )
+            actor = step.ray.actor if step.ray is not None else None
+            if actor is not None and not _importable(actor):
+                raise StartupError(
+                    f"{at}: its actor must be importable as {actor.__module__}:"
+                    f"{actor.__qualname__}, which is something else"
+                )
 
 
-def _importable(step: Step) -> bool:
-    function = step.function
-    if function.__module__ == "__main__":
+def _importable(found: Callable[..., Any]) -> bool:
+    if found.__module__ == "__main__":
         return False
     try:
-        return find(function.__module__, function.__qualname__) is function
+        return find(found.__module__, found.__qualname__) is found
     except (ImportError, AttributeError):
         return False
 

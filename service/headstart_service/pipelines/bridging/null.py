@@ -20,8 +20,8 @@ def null_samples(
     """The relevances of `count` random bridges, ascending, float64, shape (count,).
 
     Each is the mean of `relevances` (n,) over `clue_count` distinct words, every such set of the
-    vocabulary without `excluded_indices` as likely as any other. The same arguments give the same
-    bits wherever they are computed.
+    vocabulary without `excluded_indices` as likely as any other. The words that are drawn depend
+    on the seed and on the sizes alone.
 
     Raises StepFailed when too few words are left to draw from.
     """

@@ -22,7 +22,7 @@ _MAX_RECENT = 64
 
 
 class VocabularyScan:
-    """Rates all words of a vocabulary for a game, exactly, on a thread of its own.
+    """Rates all words of a vocabulary for a game, on a thread of its own.
 
     Games that arrive together share one matrix product, and the steps of a run share one scan: a
     game that is being scanned, or was scanned lately, is not scanned again. Use it as an async
@@ -73,7 +73,10 @@ class VocabularyScan:
     async def relevance(
         self, anchor: NDArray[np.float32], target: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """The relevance of each word to the game, shape (n,). Shared, hence read-only."""
+        """Return the relevance of each word to the game, shape (n,). Shared, hence read-only.
+
+        Its last bits depend on the processor and on the games that share its product.
+        """
         key = anchor.tobytes() + target.tobytes()
         recent = self._recent.get(key)
         if recent is not None:

@@ -49,11 +49,14 @@ async def lexical_bridge(
     """The vocabulary's best bridge: see `neighbours`."""
     from .neighbours import neighbours
 
-    scores = await scan.relevance(embed_endpoints.anchor, embed_endpoints.target)
-    words = vocabulary.words
+    game = (embed_endpoints.anchor, embed_endpoints.target)
+    scores = await scan.relevance(*game)
+    words, matrix = vocabulary.words, vocabulary.matrix
     # Selecting and stemming take a few milliseconds, too long for the loop.
-    best = await asyncio.to_thread(neighbours, scores, words, anchor, target, clue_count)
-    return Bridge([words[index] for index in best], vocabulary.matrix[best])
+    best = await asyncio.to_thread(
+        neighbours, scores, matrix, game, words, anchor, target, clue_count
+    )
+    return Bridge([words[index] for index in best], matrix[best])
 
 
 @step(timeout=_TIMEOUT, max_attempts=2)

@@ -225,6 +225,11 @@ local function lacks(r, now)
       pipeline = pipeline or string.sub(class, 1, #own) == own
     end
   end
+  if not any then -- a worker may be there and be able to run nothing at the moment
+    for _, text in ipairs(redis.call('HVALS', offers)) do
+      any = any or tonumber(string.match(text, '^(%d+) [^\n]*$') or 0) > now
+    end
+  end
   return any and (pipeline and 'version' or 'pipeline') or 'worker'
 end
 

@@ -56,7 +56,13 @@ class Store(Protocol):
         ...
 
     async def report(
-        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+        self,
+        key: RunKey,
+        run: str,
+        revision: int,
+        pipeline: str,
+        needs: Sequence[str],
+        record: StepRecord,
     ) -> Report:
         """Keep a caller's result of a step."""
         ...
@@ -125,10 +131,16 @@ class TracedStore:
         return await self._store.cancel(key)
 
     async def report(
-        self, key: RunKey, revision: int, pipeline: str, needs: Sequence[str], record: StepRecord
+        self,
+        key: RunKey,
+        run: str,
+        revision: int,
+        pipeline: str,
+        needs: Sequence[str],
+        record: StepRecord,
     ) -> Report:
         """As the store's."""
-        return await self._store.report(key, revision, pipeline, needs, record)
+        return await self._store.report(key, run, revision, pipeline, needs, record)
 
     async def list(
         self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int
