@@ -15,7 +15,7 @@ from .engine.registry import Registry, load_installed, load_pipelines
 from .errors import StoreUnavailable
 from .pipelines.bridging import BRIDGING
 from .settings import Settings
-from .store.connect import Client, Patience, check_version, open_client
+from .store.connect import Client, Patience, check_version, eviction_policy, open_client
 from .store.redis_store import StoreRules
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,18 @@ async def wait_for_store(client: Client, waits: Callable[[str], None]) -> None:
             await asyncio.sleep(_STORE_RETRY)
         else:
             waits("")
+            await _warn_of_eviction(client)
             return
+
+
+async def _warn_of_eviction(client: Client) -> None:
+    policy = await eviction_policy(client)
+    if policy not in ("", "noeviction"):
+        log.warning(
+            "Redis' maxmemory-policy is %s: it may drop records and the queue. CONFIG SET "
+            "maxmemory-policy noeviction: HEADSTART_MAX_CACHED_RESULTS bounds what is kept",
+            policy,
+        )
 
 
 def store_rules(settings: Settings) -> StoreRules:

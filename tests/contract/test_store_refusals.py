@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from headstart_service.domain import RunKey, Status
 from headstart_service.errors import CapacityExhausted, StoreUnavailable
+from headstart_service.process import wait_for_store
 from headstart_service.store import refusals
 from headstart_service.store.connect import WORKER, check_version, open_client
 from headstart_service.store.refusals import LEAST_RIGHTS
@@ -225,3 +227,31 @@ async def test_a_command_that_is_wrong_is_not_repeated(backend: Backend) -> None
 def test_the_reason_of_any_other_error_names_its_kind_alone() -> None:
     error = RedisError("Error 111 connecting to secret-host:6379")
     assert refusals.reason_of(error) == "Redis does not answer: RedisError"
+
+
+async def test_a_policy_that_evicts_is_told_when_a_process_starts(
+    backend: Backend, admin: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    waits: list[str] = []
+    await wait_for_store(backend.client(WORKER), waits.append)
+    assert caplog.messages == []
+    await admin.config_set("maxmemory-policy", "allkeys-lru")
+    await wait_for_store(backend.client(WORKER), waits.append)
+    [line] = caplog.messages
+    assert line.startswith("Redis' maxmemory-policy is allkeys-lru: it may drop records")
+    assert waits == ["", ""]
+
+
+async def test_a_process_that_starts_waits_for_the_right_password_and_says_why(
+    backend: Backend, admin: Redis
+) -> None:
+    waits: list[str] = []
+    async with wrong_password(admin):
+        waiting = asyncio.create_task(wait_for_store(backend.client(WORKER), waits.append))
+        await wait_until(lambda: waits)
+    await waiting
+    assert [reason.partition(":")[0] for reason in waits] == [
+        "Redis refuses the user or the password (WRONGPASS)",
+        "",
+    ]

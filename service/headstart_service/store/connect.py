@@ -184,6 +184,17 @@ def _backoff() -> ExponentialWithJitterBackoff:
     return ExponentialWithJitterBackoff(cap=0.5, base=0.01)
 
 
+async def eviction_policy(client: Client) -> str:
+    """Redis' `maxmemory-policy`; of a cluster one node's; empty when it is not shown."""
+    try:
+        info = await client.info("memory")
+    except AWAY:
+        return ""
+    if isinstance(client, RedisCluster) and "maxmemory_policy" not in info:
+        info = next(iter(info.values()))
+    return str(info.get("maxmemory_policy", ""))
+
+
 async def check_version(client: Client) -> str:
     """The server's name and version. Raises StoreUnavailable, or StartupError if it is too old."""
     try:

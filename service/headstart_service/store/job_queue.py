@@ -316,13 +316,36 @@ class RedisJobQueue:
         ]
 
     async def sweep(self) -> None:
-        """Forget what has expired, so that memory is given back though nobody starts anything."""
+        """Forget what has expired, so that memory is given back though nobody starts anything.
+
+        Mends what was deleted beside the records.
+        """
         for keys in self._keys:
             more = 1
             while more:  # each call forgets a bounded number: others are served between them
-                expired, more = await self._call(partial(self._scripts.sweep, keys, None))
+                expired, more, broken = await self._call(partial(self._scripts.sweep, keys, None))
                 if expired:
                     self._observer.evicted(EXPIRED, expired)
+                if broken:
+                    await self._reindex(keys)
+
+    async def _reindex(self, keys: PartitionKeys) -> None:
+        """Mend a partition's indexes by its records; each call looks at a bounded number."""
+        mended = 0
+        for index in ("-", *Status, "expiry"):
+            cursor = b"0"
+            while True:
+                call = partial(self._scripts.reindex, keys, None, index=index, cursor=cursor)
+                cursor, found = await self._call(call)
+                mended += found
+                if cursor == b"0":
+                    break
+        if mended:
+            log.error(
+                "indexes of partition %d mended: %d entries were missing or wrong; is Redis' "
+                "maxmemory-policy noeviction, and does nobody else delete its keys?",
+                *(keys.partition, mended),
+            )
 
     async def beat(self, state: WorkerState, ttl: float) -> None:
         """Let operators see this worker for `ttl` seconds from now; tried once: it comes again."""

@@ -383,6 +383,13 @@ class Scripts:
         return _in_lua()
 
     @_lua
+    async def reindex(
+        self, keys: PartitionKeys, run: RunKey | None, *, index: str, cursor: str | bytes
+    ) -> Reply:
+        """Mend a part of the indexes beside the records."""
+        return _in_lua()
+
+    @_lua
     async def sweep(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Forget what has expired, and see that whoever waits in the queue has a ticket."""
+        """Forget what has expired, see whether the indexes agree, and see that whoever waits in the queue has a ticket."""
         return _in_lua()
