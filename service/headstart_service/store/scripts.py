@@ -391,5 +391,5 @@ class Scripts:
 
     @_lua
     async def sweep(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Forget what has expired, see whether the indexes agree, and see that whoever waits in the queue has a ticket."""
+        """Forget what has expired; compare the indexes; bring tickets that are missing."""
         return _in_lua()
