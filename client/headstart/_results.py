@@ -144,7 +144,7 @@ class Results:
     key: str
     pipeline: str
     revision: int
-    """Grows by one each time the key is started anew."""
+    """Grows by one each time the key is started anew, or its ended steps are computed anew."""
     status: PrecomputeStatus
     created_at: datetime | None
     started_at: datetime | None

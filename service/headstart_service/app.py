@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,20 @@ from .errors import CapacityExhausted, StartupError, StoreUnavailable
 from .live_page import live_page
 from .logs import wants_json
 from .monitoring import ApiMonitoring
-from .process import redis_client, registry, store_rules, wait_for_store
+from .process import (
+    layout_watch,
+    process_name,
+    redis_client,
+    redis_url,
+    registry,
+    store_rules,
+    wait_for_store,
+)
 from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
 from .store.connect import API, BLOCKING
-from .store.embedded import embedded_valkey
 from .store.events import subscription
+from .store.layout import LayoutWatch
 from .store.redis_store import RedisStore
 from .supervisor import WorkerProcess
 from .telemetry.tracing import tracing
@@ -62,12 +70,20 @@ class _Readiness:
     """Whether a request could be served: the store answers and, at first, the worker is warm."""
 
     def __init__(
-        self, store: RedisStore, health: Health, worker: WorkerProcess | None, *, quiet: bool
+        self,
+        store: RedisStore,
+        health: Health,
+        worker: WorkerProcess | None,
+        *,
+        quiet: bool,
+        problem: Callable[[], str] = str,
     ) -> None:
+        """Serve nothing while there is a `problem`."""
         self._store = store
         self._health = health
         self._worker = worker
         self._quiet = quiet
+        self._problem = problem
         self.serving = False
         self.reason = "it starts"
         """What is wrong, in one line; empty when all is well."""
@@ -75,7 +91,8 @@ class _Readiness:
     @property
     def state(self) -> Readiness:
         """What `GET /readyz` answers."""
-        return Readiness(self.serving, self.reason)
+        problem = self._problem()
+        return Readiness(self.serving and not problem, problem or self.reason)
 
     def waits(self, reason: str) -> None:
         """Note what keeps it from starting."""
@@ -93,10 +110,12 @@ class _Readiness:
             failures = 0 if await self._answers(prepares=prepares) else failures + 1
             # One slow answer on a busy machine is no outage.
             serving = failures == 0 if not self.serving else failures < _FAILURES_TO_UNREADY
+            problem = self._problem()
+            serving = serving and not problem
             if serving != self.serving:
                 self.serving = serving
                 await self._health.set_serving(serving=serving)
-                log.info("serving" if serving else f"not serving: {self.reason}")
+                log.info("serving" if serving else f"not serving: {problem or self.reason}")
             if serving and not said:
                 said = True
                 # Among JSON lines, a hint for people would be a line that nobody can read.
@@ -158,7 +177,7 @@ async def serve(settings: Settings) -> None:
     known = registry(settings)
     async with AsyncExitStack() as stack:
         traced = await stack.enter_async_context(tracing("api", on=settings.tracing))
-        url = await _redis(settings, stack)
+        url = await stack.enter_async_context(redis_url(settings))
         client = await stack.enter_async_context(redis_client(url, API))
         events = await stack.enter_async_context(redis_client(url, BLOCKING))
         pace = Pace()
@@ -195,6 +214,7 @@ async def serve(settings: Settings) -> None:
             ApiRules(
                 result_ttl=settings.result_ttl,
                 max_records=settings.max_cached_results,
+                partitions=settings.partitions,
                 separate=tokens is not None,
                 log_inputs=settings.log_inputs,
             ),
@@ -203,7 +223,14 @@ async def serve(settings: Settings) -> None:
         health = Health()
         await health.set_serving(serving=False)
         worker = _worker(settings, url, figures) if settings.worker else None
-        readiness = _Readiness(store, health, worker, quiet=wants_json(settings.log_format))
+        layout = await stack.enter_async_context(_layout(store, hub, cache))
+        readiness = _Readiness(
+            store,
+            health,
+            worker,
+            quiet=wants_json(settings.log_format),
+            problem=lambda: layout.problem,
+        )
 
         listening = await stack.enter_async_context(asyncio.TaskGroup())
         access = tokens.access if tokens else None
@@ -212,12 +239,16 @@ async def serve(settings: Settings) -> None:
         figures.watch_store(store, settings.max_cached_results)
         figures.watch_others(tokens, tls, worker)
         listening.create_task(figures.process.watch_loop(), name="loop lag")
-        routes = [
-            *([figures.route(access)] if settings.metrics else []),
-            *(page.routes() if page else []),
-        ]
         http_port = await stack.enter_async_context(
-            http_server(settings.host, settings.http_port, lambda: readiness.state, routes)
+            http_server(
+                settings.host,
+                settings.http_port,
+                lambda: readiness.state,
+                [
+                    *([figures.route(access)] if settings.metrics else []),
+                    *(page.routes() if page else []),
+                ],
+            )
         )
         server = build_server(
             servicer,
@@ -248,6 +279,20 @@ async def serve(settings: Settings) -> None:
         await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
 
 
+@asynccontextmanager
+async def _layout(store: RedisStore, hub: Hub, cache: NearCache) -> AsyncIterator[LayoutWatch]:
+    """Keep this process from a store of another layout, and from its own old answers."""
+    watch = layout_watch(
+        store.layout,
+        process_name("api"),
+        every=_CHECK_EVERY,
+        differs=cache.close,
+        agrees=lambda: cache.open() if hub.hearing else None,
+    )
+    async with watch.running():
+        yield watch
+
+
 def _estimates(
     store: RedisStore, known: Registry, settings: Settings, stack: AsyncExitStack
 ) -> Estimates:
@@ -265,13 +310,6 @@ def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProce
         settings.drain,
         figures.child if settings.metrics else None,
     )
-
-
-async def _redis(settings: Settings, stack: AsyncExitStack) -> str:
-    """The URL of the Redis to use; one of our own if none is set."""
-    if settings.redis_url:
-        return settings.redis_url.get_secret_value()
-    return await stack.enter_async_context(embedded_valkey(settings.data_dir))
 
 
 def _tell_access(settings: Settings, http_port: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from . import completion_command, exit_codes, operate, pipelines_command, token_command
 
-SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck")
+SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck", "repartition")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +44,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
     vocabulary = commands.add_parser("vocabulary", help="make the vocabulary of bridging games")
     check = commands.add_parser("check-config", help="check the settings without starting")
     health = commands.add_parser("healthcheck", help="exit 0 if a server serves, else 1")
+    move = commands.add_parser("repartition", help="move a store to another number of partitions")
     if whole or wanted in SERVER_COMMANDS:
         # What only a server has installed, and what makes a command slow to start, stays out of
         # the operator's commands.
@@ -54,7 +55,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
                 f"{wanted} needs {error.name}, which is not installed: "
                 "pip install 'headstart[server]', [worker] for a worker, or [all]"
             )
-        server_commands.add(serve, worker, vocabulary, check, health)
+        server_commands.add(serve, worker, vocabulary, check, health, move)
     operate.add(commands)
     pipelines_command.add(commands)
     token_command.add(commands)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import SecretStr
 
 from . import exit_codes
+from .errors import StartupError, StoreUnavailable
 from .escaping import escaped
 from .output import show, table
 from .preflight import flag, load_checked, strangers
+from .process import layout_problem, redis_client
 from .security import exposure
 from .setting_rules import allowed
 from .settings import Settings, variable
+from .store.connect import API
+
+_PATIENCE = 1.0
+"""Seconds for the store's layout; a store that cannot be reached here is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +43,11 @@ class Row:
 
 
 def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
-    """Print every setting. Raises StartupError that names every wrong one."""
+    """Print every setting. Raises StartupError for wrong ones and a store of another layout."""
     settings = load_checked(flags)
     found = rows(settings, flags)
+    if problem := asyncio.run(_of_the_store(settings)):
+        raise StartupError(f"HEADSTART_PARTITIONS: {problem}")
     warnings = [*_warnings(settings), *strangers(os.environ)]
     as_text = table(
         [
@@ -50,6 +60,18 @@ def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
     for warning in warnings:
         print(f"headstart: warning: {escaped(warning)}", file=sys.stderr)
     return exit_codes.DONE
+
+
+async def _of_the_store(settings: Settings) -> str:
+    """How the store's layout differs from these settings'; empty where it cannot be asked."""
+    if settings.redis_url is None:
+        return ""
+    url = settings.redis_url.get_secret_value()
+    # The last two are of addresses and options that redis-py refuses when it connects.
+    with suppress(StoreUnavailable, TimeoutError, ValueError, TypeError):
+        async with asyncio.timeout(_PATIENCE), redis_client(url, API) as client:
+            return await layout_problem(client, settings)
+    return ""
 
 
 def rows(settings: Settings, flags: Mapping[str, str]) -> list[Row]:

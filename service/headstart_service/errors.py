@@ -8,6 +8,7 @@
     ├── RecordDamaged        what is kept under that key is not what was written there
     ├── CapacityExhausted    there is no room now, for a run or for a call
     ├── StoreUnavailable     Redis did not answer in time
+    │   └── LayoutMismatch   the store is laid out for other processes than this one
     ├── LeaseLost            a worker wrote for a run that is no longer its own
     ├── StepsReported        a worker wrote steps that callers have reported meanwhile
     ├── LastTry              a worker may take the run only with nothing beside it
@@ -93,6 +94,13 @@ class StoreUnavailable(HeadstartError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class LayoutMismatch(StoreUnavailable):
+    """The store has another number of partitions, or another format, than this process.
+
+    Nothing was read or written. The message gives both layouts and what to do.
+    """
 
 
 class LeaseLost(HeadstartError):

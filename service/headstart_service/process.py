@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +18,10 @@ from .errors import StoreUnavailable
 from .pipelines.bridging import BRIDGING
 from .settings import Settings
 from .store.connect import Client, Patience, check_version, eviction_policy, open_client
+from .store.embedded import embedded_valkey
+from .store.layout import Layout, LayoutWatch, StoreLayout, difference, stored_layout
 from .store.redis_store import StoreRules
+from .store.repartition import adopt_empty
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +106,49 @@ async def _warn_of_eviction(client: Client) -> None:
             "maxmemory-policy noeviction: HEADSTART_MAX_CACHED_RESULTS bounds what is kept",
             policy,
         )
+
+
+@asynccontextmanager
+async def redis_url(settings: Settings) -> AsyncIterator[str]:
+    """The URL of the Redis to use; one of our own, while the context is open, if none is set."""
+    if settings.redis_url:
+        yield settings.redis_url.get_secret_value()
+    else:
+        async with embedded_valkey(settings.data_dir) as url:
+            yield url
+
+
+def process_name(kind: str) -> str:
+    """A name for this process that no other of a store has."""
+    return f"{kind} {socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+def layout_watch(
+    layout: StoreLayout,
+    process: str,
+    *,
+    every: float,
+    differs: Callable[[], None],
+    agrees: Callable[[], None] = lambda: None,
+) -> LayoutWatch:
+    """What compares the store's layout with this process's; of an empty store it makes it so."""
+    return LayoutWatch(
+        layout,
+        process,
+        every=every,
+        adopt=lambda: adopt_empty(layout.client, layout.own, layout.prefix),
+        differs=differs,
+        agrees=agrees,
+    )
+
+
+async def layout_problem(client: Client, settings: Settings) -> str:
+    """How the store's layout differs from these settings'; empty when it does not.
+
+    Raises StoreUnavailable.
+    """
+    found, own = await stored_layout(client, settings.prefix), Layout(settings.partitions)
+    return "" if found in (None, str(own)) else difference(str(found), own)
 
 
 def store_rules(settings: Settings) -> StoreRules:

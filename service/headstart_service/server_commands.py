@@ -16,11 +16,12 @@ import uvloop
 
 from . import client_options, exit_codes
 from .config_command import check_config
-from .errors import StartupError
+from .errors import StartupError, StoreUnavailable
 from .logs import set_up_logging
 from .preflight import load_checked, warn_of_unknown
-from .process import exit_with_parent, run_until_stopped
+from .process import exit_with_parent, run_until_stopped, store_rules
 from .settings import Settings, describe, load_settings, variable
+from .store.repartition import StoreInUse
 
 
 def add(
@@ -29,8 +30,14 @@ def add(
     vocabulary: argparse.ArgumentParser,
     check: argparse.ArgumentParser,
     health: argparse.ArgumentParser,
+    move: argparse.ArgumentParser,
 ) -> None:
     """Give each command its options and what it runs."""
+    move.add_argument(
+        "--to", type=int, required=True, metavar="N", help="the new HEADSTART_PARTITIONS"
+    )
+    _add_settings(move)
+    move.set_defaults(run=_repartition)
     for parser in (serve, worker, check):
         _add_settings(parser)
     serve.set_defaults(run=_serve)
@@ -163,6 +170,24 @@ def _limit_threads(options: argparse.Namespace) -> None:
 def _check_config(options: argparse.Namespace) -> int:
     try:
         return check_config(_flags(options), as_json=options.json)
+    except StartupError as error:
+        return _fail(error)
+
+
+def _repartition(options: argparse.Namespace) -> int:
+    from .repartition_command import move
+
+    try:
+        settings = load_settings(_flags(options) | {"partitions": str(options.to)})
+        store_rules(settings)
+        set_up_logging(settings.log_level, settings.log_format)
+        return asyncio.run(move(settings))
+    except StoreInUse as error:
+        _fail(error)
+        return exit_codes.FAILED
+    except StoreUnavailable as error:
+        _fail(error)
+        return exit_codes.UNAVAILABLE
     except StartupError as error:
         return _fail(error)
 

@@ -64,7 +64,11 @@ class Settings(BaseSettings):
         "differ in it, or in the database.",
     )
     partitions: int = Field(
-        1, ge=1, le=1024, description="Slots that runs are spread over; more than 1 for a cluster."
+        1,
+        ge=1,
+        le=1024,
+        description="Slots that runs are spread over; more than 1 for a cluster. The same in all "
+        "processes of a store; `headstart repartition` changes it.",
     )
     result_ttl: float = Field(
         1800.0, ge=0.001, le=7 * 86400, description="How long results live, unless a start says."

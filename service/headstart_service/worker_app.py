@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-import os
 import socket
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,7 +26,14 @@ from .errors import StartupError
 from .logs import wants_json
 from .monitoring import WorkerMonitoring
 from .pipelines.bridging.scan import VocabularyScan
-from .process import redis_client, registry, store_rules, wait_for_store
+from .process import (
+    layout_watch,
+    process_name,
+    redis_client,
+    registry,
+    store_rules,
+    wait_for_store,
+)
 from .providers.anthropic import HaikuModel
 from .providers.embeddings import SentenceEmbedder
 from .providers.encoder import SentenceEncoder
@@ -42,6 +47,7 @@ from .security import token_file
 from .settings import Settings
 from .store.connect import BLOCKING, WORKER
 from .store.job_queue import RedisJobQueue
+from .store.layout import StoreLayout
 from .store.memos import RedisMemos
 from .supervisor import READY_LINE
 from .telemetry.tracing import tracing
@@ -51,12 +57,17 @@ from .web.server import http_server
 from .work_log import WorkLog
 
 if TYPE_CHECKING:
+    from .api.token_file import TokenFile
+    from .engine.registry import Registry
     from .store.connect import Client
+    from .store.layout import LayoutWatch
     from .store.observe import StoreObserver
     from .telemetry.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
+_CHECK_EVERY = 1.0
+"""Seconds between two comparisons of the store's layout."""
 _STORE_BUDGET = 10.0
 """Seconds for one answer of the store, its retries included: outlast a short outage."""
 
@@ -71,8 +82,9 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
     url = settings.redis_url.get_secret_value()
     known = registry(settings)
+    layout = _OwnLayout()
     places = Places(_place_rules(settings))
-    readiness = _Readiness(places)
+    readiness = _Readiness(layout, places)
     monitoring = WorkerMonitoring(known)
     # They are asked for on /metrics alone.
     tokens = None if child or not settings.metrics else token_file(settings)
@@ -87,24 +99,13 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         if tokens is not None:
             tasks.create_task(tokens.watch(), name="tokens")
         if not child:
-            access = None if tokens is None else tokens.access
-            port = await stack.enter_async_context(
-                http_server(
-                    settings.host,
-                    settings.http_port,
-                    lambda: readiness.state,
-                    [monitoring.route(access)] if settings.metrics else [],
-                    # Several workers on one machine must not need a port each by hand.
-                    or_any_port="http_port" not in settings.model_fields_set,
-                )
-            )
-            log.info("HTTP on %s:%d", settings.url_host, port)
+            await stack.enter_async_context(_http(settings, readiness, monitoring, tokens))
         client = await stack.enter_async_context(redis_client(url, WORKER))
         blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
         await wait_for_store(client, readiness.waits)
-        wanted = {name for pipeline in known for name in pipeline.providers()}
+        await layout.agree(client, settings, stack)
         providers = await stack.enter_async_context(
-            _providers(settings, wanted, monitoring.models, traced)
+            _providers(settings, _wanted(known), monitoring.models, traced)
         )
         await stack.enter_async_context(places)
         await places.prepare(known)
@@ -118,7 +119,7 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         )
         stack.push_async_callback(queue.aclose)
         rules = WorkerRules(
-            name=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+            name=layout.process.removeprefix("worker "),
             concurrency=settings.worker_concurrency,
             lease=settings.lease,
             drain=settings.drain,
@@ -156,16 +157,90 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             rules.concurrency, lambda: worker.busy, lambda: len(places.unavailable)
         )
         readiness.worker = worker
+        layout.ready.set()
         log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
         if child or not wants_json(settings.log_format):
             print(READY_LINE, flush=True)
-        await _until_cancelled(worker)
+        await layout.work(worker)
+
+
+def _wanted(known: Registry) -> set[str]:
+    """The names of the providers that the pipelines' steps take."""
+    return {name for pipeline in known for name in pipeline.providers()}
+
+
+class _OwnLayout:
+    """Keeps a worker from a store that has another layout."""
+
+    def __init__(self) -> None:
+        self.process = process_name("worker")
+        self.ready = asyncio.Event()
+        """Set while the worker takes jobs."""
+        self._different = asyncio.Event()
+        self._watch: LayoutWatch | None = None
+
+    @property
+    def problem(self) -> str:
+        """How the store's layout differs; empty when it does not."""
+        return self._watch.problem if self._watch else ""
+
+    async def agree(self, client: Client, settings: Settings, stack: AsyncExitStack) -> None:
+        """Return once the store's layout is this worker's; compare them until `stack` closes."""
+        self._watch = layout_watch(
+            StoreLayout(client, settings.partitions, settings.prefix),
+            self.process,
+            every=_CHECK_EVERY,
+            differs=self._different.set,
+        )
+        await stack.enter_async_context(self._watch.running())
+        await self._watch.agreed()
+
+    async def work(self, worker: Worker) -> None:
+        """Work until cancelled. Raises StartupError when the store has got another layout.
+
+        A worker that is started again then waits until the layouts are the same.
+        """
+        stopping = asyncio.create_task(self._stop(worker), name="layout differs")
+        try:
+            await _until_cancelled(worker)
+        finally:
+            stopping.cancel()
+        raise StartupError(self.problem or "the store had another layout for a moment")
+
+    async def _stop(self, worker: Worker) -> None:
+        while not self.problem:
+            self._different.clear()
+            await self._different.wait()
+        self.ready.clear()
+        worker.stop()
+
+
+@asynccontextmanager
+async def _http(
+    settings: Settings,
+    readiness: _Readiness,
+    monitoring: WorkerMonitoring,
+    tokens: TokenFile | None,
+) -> AsyncIterator[None]:
+    """Serve the worker's HTTP port while the context is open."""
+    access = tokens.access if tokens else None
+    async with http_server(
+        settings.host,
+        settings.http_port,
+        lambda: readiness.state,
+        [monitoring.route(access)] if settings.metrics else [],
+        # Several workers on one machine must not need a port each by hand.
+        or_any_port="http_port" not in settings.model_fields_set,
+    ) as port:
+        log.info("HTTP on %s:%d", settings.url_host, port)
+        yield
 
 
 class _Readiness:
     """Whether a worker takes jobs."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, layout: _OwnLayout, places: Places) -> None:
+        self._layout = layout
         self._places = places
         self.worker: Worker | None = None
         """Set once it is warm."""
@@ -175,7 +250,8 @@ class _Readiness:
     def state(self) -> Readiness:
         """What `GET /readyz` answers."""
         problem = self.worker.problem if self.worker else self._waits or "it starts"
-        return Readiness.without(problem, _lacks(self._places))
+        ready = self._layout.ready.is_set()
+        return Readiness.without(self._layout.problem, problem, _lacks(self._places), ready=ready)
 
     def waits(self, reason: str) -> None:
         """Note what keeps it from starting."""

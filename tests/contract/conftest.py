@@ -62,7 +62,16 @@ def fixed_keys(partition: int) -> tuple[str, ...]:
     """What a partition keeps for ever, spelled out once more so that a slip in `keys` shows."""
     names = ("jobs", "expiry", "unread", "read", "waiting", "tickets")
     statuses = ("pending", "in_progress", "completed", "failed", "cancelled")
-    later = ("waiting", "tickets", "ledger", "unsettled", "unserved", "offers", "starters")
+    later = (
+        "waiting",
+        "tickets",
+        "ledger",
+        "unsettled",
+        "unserved",
+        "offers",
+        "starters",
+        "layout",
+    )
     return tuple(
         f"headstart:{{{partition}}}:{name}"
         for name in (*names, *(f"status:{status}" for status in statuses), *later)

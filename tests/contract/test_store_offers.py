@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from headstart_service.domain import (
@@ -10,10 +11,12 @@ from headstart_service.domain import (
     Lack,
     Offer,
     Outcome,
+    Report,
     RunKey,
     RunPlan,
     Started,
     Status,
+    StepRecord,
     StepState,
 )
 from tests.contract.backend import Backend, done, plan
@@ -141,7 +144,7 @@ async def test_a_worker_that_takes_a_run_over_keeps_what_it_would_make_too(
     await store_backend.queue.release(claim.lease)
     again = await workers.claim("b", HALF)
     assert again is not None
-    assert list(again.ended) == ["first"]
+    assert (again.revision, list(again.ended)) == (1, ["first"])
 
 
 async def test_what_a_caller_has_reported_stays_with_whoever_takes_the_run(
@@ -150,10 +153,7 @@ async def test_what_a_caller_has_reported_stays_with_whoever_takes_the_run(
     workers = Workers(store_backend)
     await workers.come(a=A, b=B)
     started = await workers.start()
-    run = (await store_backend.store.status(KEY)).run
-    report = await store_backend.store.report(
-        KEY, run, started.revision, "probe", [], done("first")
-    )
+    report = await _report(store_backend, started.revision, "probe@v1", [], done("first"))
     assert report.accepted
     claim = await workers.claim("a", A)
     assert claim is not None
@@ -198,7 +198,8 @@ async def test_a_pending_run_that_is_joined_shows_nothing_of_a_maker_that_has_go
     assert (await workers.states())["first"] is StepState.COMPLETED
     await workers.come(c=B)
     await workers.go("b")
-    assert (await workers.start()).outcome is Outcome.JOINED
+    joined = await workers.start()
+    assert (joined.outcome, joined.revision) == (Outcome.JOINED, 2)
     assert (await workers.states())["first"] is StepState.PENDING
 
 
@@ -209,7 +210,11 @@ async def test_a_run_is_left_for_a_worker_that_offers_its_definition(
     old, new = offer(definition="v1"), offer(definition="v2")
     await workers.come(old=old)
     await workers.start(versioned("v2"))
-    assert await workers.claim("old", old) is None
+    async with store_backend.announcements() as heard:
+        assert await workers.claim("old", old) is None
+        async with asyncio.timeout(10):
+            told = await anext(heard)
+        assert (told.kind, told.key) == ("unserved", KEY), "else it waits for an upkeep"
     summary = (await store_backend.store.status(KEY)).summary
     assert (summary.status, summary.lacks) == (Status.PENDING, Lack.VERSION)
     [listed] = await store_backend.store.list("games", list(Status), None, 10)
@@ -350,3 +355,168 @@ async def test_no_orphan_is_adopted_that_workers_of_today_do_not_compute(
     assert await workers.claim("old", old) is None
     assert await store_backend.store.orphans(["probe@v2"], 60, 10) == []
     assert len(await store_backend.store.orphans(["probe@v1"], 60, 10)) == 1
+
+
+async def test_what_a_caller_made_of_a_step_goes_with_it(store_backend: Backend) -> None:
+    """Else an answer would have one model's first step and another's second."""
+    workers = Workers(store_backend)
+    await workers.come(a=A, b=B)
+    started = await workers.start()
+    claim = await workers.claim("a", A)
+    assert claim is not None
+    await store_backend.queue.commit(claim.lease, [done("first")], [])
+    report = await _report(store_backend, started.revision, "probe@v1", ["first"], done("second"))
+    assert report.accepted
+    await store_backend.queue.release(claim.lease)
+    again = await workers.claim("a", A)
+    assert again is not None
+    assert list(again.ended) == ["first", "second"]
+    await store_backend.queue.release(again.lease)
+    other = await workers.claim("b", B)
+    assert other is not None
+    assert other.ended == {}
+    late = await _report(
+        store_backend, started.revision, "probe@v1", [], done("first", b"<made of what A had made>")
+    )
+    assert not late.accepted, "what it was made of may have been read in the revision before"
+    assert other.revision == started.revision + 1
+    await store_backend.queue.commit(other.lease, [done("first"), done("second")], [])
+    await store_backend.queue.release(other.lease)
+    mine = await workers.claim("b", B)
+    assert mine is not None
+    assert list(mine.ended) == ["first", "second"], "it is B's own by now"
+
+
+async def test_what_a_caller_made_of_its_own_step_stays_with_both(store_backend: Backend) -> None:
+    workers = Workers(store_backend)
+    await workers.come(b=B)
+    started = await workers.start()
+    for step, needs in (("first", []), ("second", ["first"])):
+        report = await _report(store_backend, started.revision, "probe@v1", needs, done(step))
+        assert report.accepted
+    claim = await workers.claim("b", B)
+    assert claim is not None
+    assert list(claim.ended) == ["first", "second"]
+
+
+async def test_a_start_keeps_nothing_that_a_caller_made_of_a_step_of_another_maker(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    await workers.come(a=A)
+    started = await workers.start()
+    claim = await workers.claim("a", A)
+    assert claim is not None
+    await store_backend.queue.commit(claim.lease, [done("first")], [])
+    await _report(store_backend, started.revision, "probe@v1", ["first"], done("second"))
+    await store_backend.queue.release(claim.lease)
+    await workers.come(b=B)
+    await workers.go("a")
+    same_steps = plan("d2")
+    assert (await workers.start(same_steps)).outcome is Outcome.REPLACED
+    assert set((await workers.states()).values()) == {StepState.PENDING}
+
+
+async def test_a_job_that_was_handed_on_is_not_taken_for_another_run(
+    store_backend: Backend,
+) -> None:
+    """It is the oldest that is not delivered when runs that were left bring theirs."""
+    bound, left = store_backend.neighbours(2)
+    workers = Workers(store_backend, bound)
+    old, new = offer(definition="v1"), offer(definition="v2")
+    await workers.come(old=old, gone=new, new=new)
+    await workers.start(versioned("v2"))
+    assert await workers.claim("old", old) is None
+    [taken] = await store_backend.queue.unserved_jobs(workers.partition, "gone", [new], 9)
+    assert taken.key == bound
+    await store_backend.start(left, versioned("v2"))
+    assert await workers.claim("old", old) is None
+    await workers.go("gone")  # before it has claimed what it took
+
+    async def take(limit: int) -> set[RunKey]:
+        jobs = await store_backend.queue.unserved_jobs(workers.partition, "new", [new], limit)
+        assert len(jobs) <= limit
+        claims = [await store_backend.queue.claim(job, "new", [new]) for job in jobs]
+        return {claim.lease.job.key for claim in claims if claim}
+
+    found = await take(1)
+    jobs = await workers.jobs("new")
+    claims = [await store_backend.queue.claim(job, "new", [new]) for job in jobs]
+    found |= {claim.lease.job.key for claim in claims if claim}
+    assert found == {bound, left}
+    assert (await store_backend.store.stats("")).queued_jobs == 0
+
+
+async def test_a_run_that_is_joined_while_nobody_serves_it_waits_as_long_as_it_lives(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    old = offer(definition="v1")
+    await workers.come(old=old)
+    await workers.start(versioned("v2"))
+    assert await workers.claim("old", old) is None
+    await store_backend.store.start(KEY, versioned("v2"), 90_000, restart=False)
+    keys = store_backend.keys_of(KEY)
+    left_for = f"headstart:{{{keys.partition}}}:unserved:probe@v2"
+    assert (
+        await store_backend.redis("PTTL", left_for) >= 1000 * await store_backend.pttl(KEY) - 1000
+    )
+
+
+async def test_a_damaged_record_among_orphans_is_no_orphan(store_backend: Backend) -> None:
+    keys = store_backend.neighbours(2)
+    workers = Workers(store_backend, keys[0])
+    new = offer(definition="v2")
+    await workers.come(new=new)
+    for key in keys:
+        await store_backend.start(key, versioned("v1"))
+        assert await workers.claim("new", new) is None
+    record = store_backend.keys_of(keys[0]).record(keys[0])
+    await store_backend.redis("SET", record, "x", "PX", 60_000)
+    [orphan] = await store_backend.store.orphans(["probe@v2"], 60, 10)
+    assert orphan.key == keys[1]
+
+
+async def test_what_callers_read_before_an_adoption_is_of_an_earlier_revision(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    old, new = offer(definition="v1"), offer(definition="v2")
+    await workers.come(old=old, new=new)
+    await workers.start(versioned("v1"))
+    claim = await workers.claim("old", old)
+    assert claim is not None
+    await store_backend.queue.commit(claim.lease, [done("first")], [])
+    await store_backend.queue.release(claim.lease)
+    await workers.go("old")
+    assert await workers.claim("new", new) is None
+    [orphan] = await store_backend.store.orphans(["probe@v2"], 60, 10)
+    assert await store_backend.store.adopt(orphan, versioned("v2"))
+    assert set((await workers.states()).values()) == {StepState.PENDING}
+    again = await workers.claim("new", new)
+    assert again is not None
+    assert (again.revision, again.ended) == (2, {})
+    for revision, runs_class in ((1, "probe@v2"), (2, "probe@v1")):
+        report = await _report(store_backend, revision, runs_class, [], done("first"))
+        assert not report.accepted
+
+
+async def test_no_orphan_is_adopted_that_a_worker_serves_in_another_version(
+    store_backend: Backend,
+) -> None:
+    workers = Workers(store_backend)
+    old, new = offer(definition="v1"), offer(definition="v2")
+    await workers.come(old=old, new=new)
+    await workers.start(versioned("v1"))
+    assert await workers.claim("new", new) is None
+    assert await store_backend.store.orphans(["probe@v2"], 60, 10) == [], "the old one is busy"
+    await workers.go("old")
+    assert len(await store_backend.store.orphans(["probe@v2"], 60, 10)) == 1
+
+
+async def _report(
+    backend: Backend, revision: int, runs_class: str, needs: Sequence[str], record: StepRecord
+) -> Report:
+    """Report a step of the run that the key has."""
+    run = (await backend.store.status(KEY)).run
+    return await backend.store.report(KEY, run, revision, runs_class, needs, record)

@@ -18,13 +18,13 @@ async def report(
     backend: Backend,
     name: str,
     revision: int = 1,
-    pipeline: str = "probe",
+    runs_class: str = "probe@v1",
     needs: tuple[str, ...] = (),
     run: str = "",
 ) -> Report:
     """Report a step of this run, or else of the run that the key has now."""
     run = run or (await backend.store.status(KEY)).run
-    return await backend.store.report(KEY, run, revision, pipeline, needs, theirs(name))
+    return await backend.store.report(KEY, run, revision, runs_class, needs, theirs(name))
 
 
 def theirs(name: str) -> StepRecord:
@@ -104,7 +104,7 @@ async def test_another_run_revision_pipeline_or_step_is_refused(store_backend: B
     before = store_backend.deployment.dump()
     assert await report(store_backend, "first", run=first) == Report(False, PENDING)
     assert await report(store_backend, "first", revision=3) == Report(False, PENDING)
-    assert await report(store_backend, "first", pipeline="other") == Report(False, PENDING)
+    assert await report(store_backend, "first", runs_class="other@v1") == Report(False, PENDING)
     assert await report(store_backend, "third") == Report(False, None)
     assert await report(store_backend, "irst") == Report(False, None)
     assert store_backend.deployment.dump() == before

@@ -40,8 +40,8 @@ _LIKELY: dict[str, list[Any]] = {
     "statuses": [1, 2, 3, 4, 5],
     "required_steps": ["nothing", "one", "three", "lexical_bridge"],
     "page_token": [
-        page_token(RunKey("default", "k3")),
-        page_token(RunKey("a", "")),
+        page_token(RunKey("default", "k3"), 1),
+        page_token(RunKey("a", ""), 1),
         "====",
         "AA==",
     ],
@@ -168,7 +168,7 @@ def seeds() -> list[Call]:
     )
     get = pb.GetResultsRequest(key="k1", required_steps=["nothing", "one"], min_revision=1)
     get.wait.nanos = 1_000_000
-    token = page_token(RunKey("default", "k1"))
+    token = page_token(RunKey("default", "k1"), 1)
     messages: list[tuple[str, Message]] = [
         ("StartPrecompute", start),
         ("StartPrecompute", exact),

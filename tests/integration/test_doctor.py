@@ -116,6 +116,7 @@ def test_a_healthy_server_and_its_machine_are_found_so(plain: Served):
     fine = (
         *("address", "TLS", "health", "token", "verbs", "pipelines", "work", "clock", "settings"),
         *("data", "store", "memory", "durability", "store clock", "workers"),
+        "partitions",
     )
     assert verdicts == {
         **{name: ["OK"] for name in fine},

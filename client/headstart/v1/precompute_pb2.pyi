@@ -11,8 +11,9 @@ it, docs/grpcurl.md a call of each kind.
 
 A *run* is one computation by a *pipeline*, a graph of named *steps*. It is kept under a key in a
 namespace, and each step's result can be read as soon as that step has ended. A key has one run
-at a time: starting it anew raises the run's *revision* by one. When a run expires or is evicted,
-its key is forgotten, and the next revision is 1 again.
+at a time: starting it anew raises the run's *revision* by one, and so does a change of what
+computes it, if steps had ended. When a run expires or is evicted, its key is forgotten, and the
+next revision is 1 again.
 
 # Deadlines
 
@@ -455,7 +456,9 @@ class StartPrecomputeResponse(_message.Message):
     status: Global___PrecomputeStatus.ValueType
     """The run's status right after the start."""
     revision: _builtins.int
-    """The run's revision: 1 for a key that was not kept; grows by one each time it is started anew."""
+    """The run's revision: 1 for a key that was not kept; grows by one each time it is started anew, and
+    when a worker of another model, or of another version, takes it over and computes steps anew.
+    """
     namespace: _builtins.str
     """As it was sent; "default" if it was empty."""
     def __init__(

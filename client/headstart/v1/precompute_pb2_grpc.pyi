@@ -11,8 +11,9 @@ it, docs/grpcurl.md a call of each kind.
 
 A *run* is one computation by a *pipeline*, a graph of named *steps*. It is kept under a key in a
 namespace, and each step's result can be read as soon as that step has ended. A key has one run
-at a time: starting it anew raises the run's *revision* by one. When a run expires or is evicted,
-its key is forgotten, and the next revision is 1 again.
+at a time: starting it anew raises the run's *revision* by one, and so does a change of what
+computes it, if steps had ended. When a run expires or is evicted, its key is forgotten, and the
+next revision is 1 again.
 
 # Deadlines
 

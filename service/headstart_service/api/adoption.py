@@ -11,12 +11,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from ..domain import Orphan, RunPlan
 from ..engine.fields import fields
 from ..engine.registry import Registry
-from ..errors import InvalidRequest, StoreUnavailable
+from ..errors import InvalidRequest, RecordDamaged, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +50,17 @@ class Adoption:
         self._refused: set[str] = set()
 
     async def run(self) -> None:
-        """Look for orphans for ever."""
-        while True:
-            try:
-                await self.look()
-            except StoreUnavailable as error:
-                log.debug("no orphans: %s", error)
-            await asyncio.sleep(_EVERY)
+        """Look for orphans until cancelled; then others adopt what this process has started."""
+        try:
+            while True:
+                try:
+                    await self.look()
+                except StoreUnavailable as error:
+                    log.debug("no orphans: %s", error)
+                await asyncio.sleep(_EVERY)
+        finally:
+            with suppress(StoreUnavailable):
+                await self._store.orphans((), 0, 1)
 
     async def look(self) -> None:
         """Adopt the orphans of now. Raises StoreUnavailable."""
@@ -64,9 +69,16 @@ class Adoption:
         self._refused &= {orphan.run for orphan in orphans}
         for orphan in orphans:
             plan = self._plan(orphan)
-            if plan is not None and await self._store.adopt(orphan, plan):
+            if plan is not None and await self._adopted(orphan, plan):
                 told = fields("run.adopted", orphan.key, run=orphan.run, pipeline=orphan.pipeline)
                 log.info("%s adopted: nobody served its definition", orphan.key, extra=told)
+
+    async def _adopted(self, orphan: Orphan, plan: RunPlan) -> bool:
+        try:
+            return await self._store.adopt(orphan, plan)
+        except RecordDamaged as error:
+            log.warning("%s is not adopted: %s", orphan.key, error)
+            return False
 
     def _plan(self, orphan: Orphan) -> RunPlan | None:
         """Its plan by this process's definition; None, and a log line, if its inputs do not fit."""
@@ -75,7 +87,8 @@ class Adoption:
             return None
         try:
             return pipeline.plan(json.loads(orphan.inputs), "inputs")
-        except (InvalidRequest, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever an author's validator or `when` raises
             self._refused.add(orphan.run)
-            log.warning("%s stays queued: its inputs are of another version: %s", orphan.key, error)
+            told = error if isinstance(error, InvalidRequest) else type(error).__name__
+            log.warning("%s stays queued: its inputs are of another version: %s", orphan.key, told)
             return None

@@ -247,23 +247,32 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
     return description
 
 
-def page_token(last: RunKey) -> str:
-    """The token of the page behind `last`."""
-    return base64.urlsafe_b64encode(f"{last.namespace}:{last.key}".encode()).decode()
+def page_token(last: RunKey, partitions: int) -> str:
+    """The token of the page behind `last`, in the order of a store of so many partitions."""
+    text = f"{partitions}:{last.namespace}:{last.key}"
+    return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def from_page_token(token: str, into: list[Violation]) -> RunKey | None:
-    """The run that `token` stands behind; None for the first page."""
+def from_page_token(token: str, partitions: int, into: list[Violation]) -> RunKey | None:
+    """The run that `token` stands behind; None for the first page.
+
+    With another number of partitions the runs have another order: what has been listed would be
+    listed again, or left out.
+    """
     if not token:
         return None
     try:
         text = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         text = ""
+    count, _, text = text.partition(":")
     namespace, _, key = text.partition(":")
     found = RunKey(namespace, key)
-    if found.violations():
+    if not count.isdecimal() or found.violations():
         into.append(Violation("page_token", "is not a next_page_token of this method"))
+    elif count != str(partitions):
+        rule = f"is of a store with {count} partitions, now it has {partitions}: list anew"
+        into.append(Violation("page_token", rule))
     return found
 
 

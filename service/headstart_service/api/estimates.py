@@ -111,10 +111,10 @@ class Estimates:
         return found
 
     def _turn(self, snapshot: Snapshot) -> Estimate | None:
-        """In how long a worker takes the run; None when there is no worker."""
+        """In how long a worker takes the run; None when there is none for it."""
         if snapshot.ahead is None:
             return Estimate(0, 0)
-        if not self._slots:
+        if not self._slots or snapshot.summary.lacks is not None:
             return None
         # Partitions fill and drain alike: the others have about as many before it.
         ahead = snapshot.ahead * self._partitions + (self._busy >= self._slots)

@@ -57,7 +57,7 @@ class RunStore(Protocol):
         key: RunKey,
         run: str,
         revision: int,
-        pipeline: str,
+        runs_class: str,
         needs: Sequence[str],
         record: StepRecord,
     ) -> Report:

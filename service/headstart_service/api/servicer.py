@@ -42,6 +42,8 @@ class ApiRules:
 
     result_ttl: float
     max_records: int
+    partitions: int = 1
+    """Of the store: a list's order, and so its page tokens, depend on it."""
     separate: bool = False
     """Whether a namespace may learn nothing of the others: not even how much they have queued."""
     log_inputs: bool = False
@@ -181,7 +183,9 @@ class PrecomputeServicer:
         report = Report(accepted=False, state=seen.states.get(request.step))
         if reported.is_of(request, seen.summary):
             needs = pipeline.needs(pipeline.by_name[request.step])
-            report = await self._store.report(key, seen.run, request.revision, name, needs, record)
+            report = await self._store.report(
+                key, seen.run, request.revision, pipeline.runs_class, needs, record
+            )
         if report.accepted:
             self._reader.outdate(key)
             told = fields("step.reported", key, revision=request.revision, step=request.step)
@@ -196,7 +200,7 @@ class PrecomputeServicer:
         """One page of what is kept."""
         violations = convert.listed_namespace_violations(request.namespace)
         limit = convert.page_size(request.page_size, violations)
-        after = convert.from_page_token(request.page_token, violations)
+        after = convert.from_page_token(request.page_token, self._rules.partitions, violations)
         statuses = convert.statuses(request.statuses, violations)
         convert.refuse(violations)
         # One more than asked for tells whether there is a next page.
@@ -205,7 +209,9 @@ class PrecomputeServicer:
         for summary in page[:limit]:
             convert.fill_summary(response.precomputes.add(), summary)
         if len(page) > limit:
-            response.next_page_token = convert.page_token(page[limit - 1].key)
+            response.next_page_token = convert.page_token(
+                page[limit - 1].key, self._rules.partitions
+            )
         return response
 
     async def list_pipelines(

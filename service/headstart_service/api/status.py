@@ -21,6 +21,7 @@ from ..errors import (
     CapacityExhausted,
     HeadstartError,
     InvalidRequest,
+    LayoutMismatch,
     PermissionDenied,
     RecordDamaged,
     RunNotFound,
@@ -65,6 +66,9 @@ def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # o
             return _status(code_pb2.DATA_LOSS, str(error))
         case CapacityExhausted():
             return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _retry(error.retry_after))
+        case LayoutMismatch():
+            # Another replica may agree with the store, so callers may retry.
+            return _status(code_pb2.UNAVAILABLE, str(error), _retry(error.retry_after))
         case StoreUnavailable():
             # What exactly is wrong with Redis is the operator's matter.
             text = "the store is unavailable"

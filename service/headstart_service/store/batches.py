@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import redis.exceptions
 from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseError
 
-from ..errors import CapacityExhausted, RecordDamaged, StoreUnavailable
+from ..errors import CapacityExhausted, LayoutMismatch, RecordDamaged, StoreUnavailable
 from .connect import AWAY
 from .keys import GROUP, PartitionKeys, from_member
 from .observe import FULL, LOST, REFUSED, SKIPPED, TIMEOUT, StoreObserver, Unwatched
@@ -45,6 +45,8 @@ _MAX_BYTES = 1 << 20
 """About how much a batch of several calls sends at most."""
 _DAMAGED = "DAMAGED"
 """How the error begins with which _lib.lua refuses a record; the first argument names its run."""
+_LAYOUT = "LAYOUT "
+"""How the error begins with which a script refuses a caller of another layout than it finds."""
 
 
 class _Script(Protocol):
@@ -56,6 +58,23 @@ class ScriptClient(Protocol):
 
     def register_script(self, script: str) -> _Script:
         """Make a script known; it is loaded at its first use, and again when Redis forgot it."""
+        ...
+
+
+class Agreement(Protocol):
+    """Which layout the callers of scripts expect; `layout.StoreLayout` satisfies it."""
+
+    @property
+    def token(self) -> str:
+        """The layout, as its key holds it."""
+        ...
+
+    async def agree(self, keys: PartitionKeys) -> None:
+        """Compare, and write the layout where there is none. Raises LayoutMismatch."""
+        ...
+
+    def mismatch(self, found: str) -> LayoutMismatch:
+        """The error for a store that has the layout `found`."""
         ...
 
 
@@ -94,10 +113,12 @@ class ScriptBatches:
         *,
         budget: float,
         connections: int,
+        layout: Agreement,
         observer: StoreObserver | None = None,
     ) -> None:
         """Give up on Redis `budget` seconds after a batch's turn has come."""
         self.observer = observer or Unwatched()
+        self._layout = layout
         self._scripts = {name: client.register_script(text) for name, text in sources.items()}
         self._budget = budget
         self._turn = asyncio.Semaphore(connections)
@@ -109,7 +130,8 @@ class ScriptBatches:
     ) -> Reply:
         """The script's reply.
 
-        Raises StoreUnavailable, CapacityExhausted when Redis is full, RecordDamaged.
+        Raises StoreUnavailable, LayoutMismatch, RecordDamaged, and CapacityExhausted when Redis is
+        full.
         """
         lane = self._lanes.get((name, keys.partition))
         if lane is None:
@@ -175,7 +197,8 @@ class ScriptBatches:
         """One round trip."""
         loop = asyncio.get_running_loop()
         keys = list(lane.keys.fixed)
-        arguments: list[Value] = [lane.keys.events, lane.keys.record_prefix, GROUP, len(batch)]
+        arguments: list[Value] = [lane.keys.events, lane.keys.record_prefix, GROUP]
+        arguments += (self._layout.token, len(batch))
         for call in batch:
             if call.record is not None:
                 keys.append(call.record)
@@ -189,18 +212,32 @@ class ScriptBatches:
                 raise StoreUnavailable(f"{reach.reason}, as others found out meanwhile")
             began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
-                replies: Sequence[Reply] = await answered(
-                    lane.script(keys, arguments), self._budget
-                )
+                trip = self._agreed(lane, keys, arguments)
+                replies: Sequence[Reply] = await answered(trip, self._budget)
                 lane.landed = loop.time()
                 self.observer.trip(lane.name, len(batch), time.perf_counter() - began)
+            except (LayoutMismatch, CapacityExhausted):
+                reach.answered()
+                raise
             except StoreUnavailable as error:
                 reach.failed(loop.time(), str(error))
                 raise
-            except CapacityExhausted:
-                reach.answered()
-                raise
         reach.answered()
+        return replies
+
+    async def _agreed(
+        self, lane: _Lane, keys: Sequence[str], arguments: Sequence[Value]
+    ) -> Sequence[Reply]:
+        """Run the script; where a flush has taken the layout, write that first."""
+        try:
+            replies: Sequence[Reply] = await lane.script(keys, arguments)
+        except ResponseError as error:
+            if not str(error).startswith(_LAYOUT):
+                raise
+            if found := str(error).removeprefix(_LAYOUT):
+                raise self._layout.mismatch(found) from error
+            await self._layout.agree(lane.keys)
+            replies = await lane.script(keys, arguments)
         return replies
 
     def _settle(self, name: str, call: _Call, reply: Reply) -> None:

@@ -14,6 +14,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from ..errors import StoreUnavailable
 from .connect import AWAY, Client, check_version
 from .keys import GROUP, PartitionKeys
+from .layout import stored_layout
 from .redis_store import StoreRules
 from .refusals import reason_of
 
@@ -43,6 +44,8 @@ class StoreFacts:
     """How many have asked for jobs within the time that was given."""
     queued: int
     """Jobs that no worker has taken."""
+    layout: str
+    """How the store is laid out, as `layout.Layout` reads it; empty before its first process."""
 
 
 async def examine(client: Client, rules: StoreRules, *, recent: float) -> StoreFacts:
@@ -67,6 +70,7 @@ async def examine(client: Client, rules: StoreRules, *, recent: float) -> StoreF
             heard, waiting = await _queue(client, keys, recent)
             workers |= heard
             queued += waiting
+        layout = await stored_layout(client, rules.prefix)
     except AWAY as error:
         raise StoreUnavailable(reason_of(error)) from error
     enabled = info.get("aof_enabled")
@@ -81,6 +85,7 @@ async def examine(client: Client, rules: StoreRules, *, recent: float) -> StoreF
         append_only=None if enabled is None else bool(int(enabled)),
         workers=len(workers),
         queued=queued,
+        layout=layout or "",
     )
 
 

@@ -31,6 +31,7 @@ from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member
+from .layout import StoreLayout
 from .ledger import work_text
 from .observe import EXPIRED, StoreObserver, Unwatched
 from .offers import text_of
@@ -74,6 +75,7 @@ class RedisJobQueue:
             SOURCES,
             budget=min(_TRY, budget),
             connections=WORKER.connections,
+            layout=StoreLayout(client, rules.partitions, rules.prefix),
             observer=self._observer,
         )
         self._scripts = Scripts(self._batches)

@@ -2,7 +2,7 @@
 
 Every key of a partition carries the hash tag `{P}`, so that in a cluster all of a transition's
 keys are in one slot. A run's record has a TTL. The other keys of a partition live as long as
-the store does; there are sixteen of them (`FIXED`), whatever the number of runs. In front of all
+the store does; there are seventeen of them (`FIXED`), whatever the number of runs. In front of all
 of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX names another:
 
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
@@ -22,12 +22,15 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
     headstart:{P}:tickets                 hash    claimed entry -> score, run and member of its run
     headstart:{P}:ledger                  hash    what became of the work of all runs, in sums
     headstart:{P}:unsettled               hash    member -> its work, until its fate is known
+    headstart:{P}:layout                  string  how the store is laid out: see `layout`
 
     headstart:{P}:memo:<namespace>:<digest>  string  a memoised step's result, with a TTL
     headstart:{P}:memos                   zset    memo -> when it was last used, in microseconds;
                                                   with a TTL, that of its last memo
 
     headstart:{0}:workers                 hash    worker -> until when, and what it says of itself;
+                                                  with a TTL, in the first partition alone
+    headstart:{0}:processes               zset    process -> until when it counts as live;
                                                   with a TTL, in the first partition alone
 
 A member of these sets is `<namespace>:<key>`; a namespace holds no colon, a prefix neither a colon
@@ -47,7 +50,7 @@ DEFAULT_PREFIX = "headstart"
 GROUP = "workers"
 FIXED = (
     *("jobs", "expiry", "unread", "read", *(f"status:{status}" for status in Status)),
-    *("waiting", "tickets", "ledger", "unsettled", "unserved", "offers", "starters"),
+    *("waiting", "tickets", "ledger", "unsettled", "unserved", "offers", "starters", "layout"),
 )
 
 
@@ -104,6 +107,11 @@ class PartitionKeys:
         return self.fixed[0]
 
     @cached_property
+    def expiry(self) -> str:
+        """Every run by when it expires."""
+        return self.fixed[FIXED.index("expiry")]
+
+    @cached_property
     def tickets(self) -> str:
         """Which run each claimed job is for."""
         return self.fixed[FIXED.index("tickets")]
@@ -117,6 +125,16 @@ class PartitionKeys:
     def workers(self) -> str:
         """What workers say of themselves."""
         return self._prefix + "workers"
+
+    @cached_property
+    def layout(self) -> str:
+        """How the store is laid out, as this partition has it."""
+        return self.fixed[FIXED.index("layout")]
+
+    @cached_property
+    def processes(self) -> str:
+        """The processes that use the store."""
+        return self._prefix + "processes"
 
     @cached_property
     def memos(self) -> str:

@@ -9,6 +9,7 @@ from ..errors import CapacityExhausted, StoreUnavailable
 from .batches import ScriptBatches
 from .connect import WORKER, Client
 from .keys import PartitionKeys, memo_partition
+from .layout import StoreLayout
 from .observe import AWAY, DAMAGED, HIT, MISS, StoreObserver, Unwatched
 from .redis_store import StoreRules
 from .scripts import SOURCES, Scripts
@@ -40,6 +41,7 @@ class RedisMemos:
             SOURCES,
             budget=budget,
             connections=WORKER.connections,
+            layout=StoreLayout(client, rules.partitions, rules.prefix),
             observer=self._observer,
         )
         self._scripts = Scripts(self._batches)

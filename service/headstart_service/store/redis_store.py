@@ -39,6 +39,7 @@ from .keys import (
     member,
     partition_of,
 )
+from .layout import StoreLayout
 from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
 from .offers import pipeline_of
@@ -135,8 +136,14 @@ class RedisStore:
         """
         self._pace = pace or Pace()
         self._observer = observer or Unwatched()
+        self.layout = StoreLayout(client, rules.partitions, rules.prefix)
         self._batches = ScriptBatches(
-            client, SOURCES, budget=budget, connections=connections, observer=self._observer
+            client,
+            SOURCES,
+            budget=budget,
+            connections=connections,
+            layout=self.layout,
+            observer=self._observer,
         )
         self._scripts = Scripts(self._batches)
         self._rules = rules
@@ -273,7 +280,7 @@ class RedisStore:
         key: RunKey,
         run: str,
         revision: int,
-        pipeline: str,
+        runs_class: str,
         needs: Sequence[str],
         record: StepRecord,
     ) -> Report:
@@ -287,7 +294,7 @@ class RedisStore:
             *needs,
             run_id=run,
             revision=revision,
-            pipeline=pipeline,
+            runs_class=runs_class,
             step=record.name,
             value=record.state.value.encode() + record.fragment,
         )

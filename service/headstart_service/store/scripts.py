@@ -27,10 +27,15 @@ local function transition({parameters})
 {body}
 end
 """
+# A caller that was made for another layout is refused before anything happens: see `layout`.
 # The keyword arguments, then the rest. An error is the reply to its own call alone.
 _LOOP = f"""
-local replies, at = {{}}, 4
-for i = 1, tonumber(ARGV[4]) do
+local found = redis.pcall('GET', layout)
+if found ~= ARGV[4] then
+  return redis.error_reply('LAYOUT ' .. (type(found) == 'string' and found or ''))
+end
+local replies, at = {{}}, 5
+for i = 1, tonumber(ARGV[5]) do
   local count = tonumber(ARGV[at + 1])
   local ok, reply = pcall(transition, KEYS[{len(FIXED)} + i], unpack(ARGV, at + 2, at + 1 + count))
   if not ok and type(reply) == 'string' then
@@ -284,7 +289,7 @@ class Scripts:
         *needs: str,
         run_id: str,
         revision: int,
-        pipeline: str,
+        runs_class: str,
         step: str,
         value: bytes,
     ) -> Reply:
@@ -375,6 +380,49 @@ class Scripts:
         limit: int,
     ) -> Reply:
         """Keep a memo, and drop those that were used longest ago if there are too many."""
+        return _in_lua()
+
+    @_lua
+    async def move_out(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
+        """Read all that a partition holds of a run, for a move to another."""
+        return _in_lua()
+
+    @_lua
+    async def move_in(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *fields: bytes,
+        score: bytes,
+        unread_since: bytes,
+        read_since: bytes,
+        line: bytes,
+    ) -> Reply:
+        """Write a run that `move_out` has read, as this partition's own."""
+        return _in_lua()
+
+    @_lua
+    async def move_off(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
+        """Remove a run that another partition has now."""
+        return _in_lua()
+
+    @_lua
+    async def move_sums(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
+        """Read the ledger of a partition that is given up."""
+        return _in_lua()
+
+    @_lua
+    async def move_sums_in(
+        self, keys: PartitionKeys, run: RunKey | None, *sums: bytes, mark: str
+    ) -> Reply:
+        """Add sums of another partition's ledger, once for each `mark`."""
+        return _in_lua()
+
+    @_lua
+    async def move_end(
+        self, keys: PartitionKeys, run: RunKey | None, *, kept: int, final: str
+    ) -> Reply:
+        """Leave a partition in its new layout, or give it up."""
         return _in_lua()
 
     @_lua

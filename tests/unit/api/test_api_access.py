@@ -242,7 +242,9 @@ async def test_a_refusal_names_the_field_and_the_verb_that_is_missing(guarded: G
 @pytest.mark.parametrize("token", ["reader", "neighbour"])
 async def test_lists_and_counts_show_nothing_of_other_namespaces(guarded: Guarded, token: str):
     await guarded.call("StartPrecompute", start("default", "waits"), "ops")
-    positions = [f"{n}:{k}" for n in (*NAMESPACES, "a", "zz", "shop-") for k in ("", "a", "b", "~")]
+    positions = [
+        f"1:{n}:{k}" for n in (*NAMESPACES, "a", "zz", "shop-") for k in ("", "a", "b", "~")
+    ]
     for namespace in MAY_READ[token]:
         stats = await guarded.call("GetStats", pb.GetStatsRequest(namespace=namespace), token)
         assert stats.total_cached == len(KEYS)

@@ -116,9 +116,12 @@ def test_a_list_of_no_status_means_all_and_repetitions_count_once() -> None:
 def test_a_page_token_finds_its_run_again(key: str) -> None:
     into: list[Violation] = []
     last = RunKey("team.1", key)
-    assert convert.from_page_token(convert.page_token(last), into) == last
-    assert convert.from_page_token("", into) is None
+    assert convert.from_page_token(convert.page_token(last, 3), 3, into) == last
+    assert convert.from_page_token("", 3, into) is None
     assert into == []
+    convert.from_page_token(convert.page_token(last, 3), 6, into)
+    rule = "is of a store with 3 partitions, now it has 6: list anew"
+    assert into == [Violation("page_token", rule)]
 
 
 def test_a_bridging_game_leaves_defaults_to_its_pipeline() -> None:

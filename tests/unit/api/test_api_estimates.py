@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.answer import answer_from
 from headstart_service.api.estimates import FRESH, Estimate, Estimates
-from headstart_service.domain import Snapshot, Spread, Status, StepState, WorkerState
+from headstart_service.domain import Lack, Snapshot, Spread, Status, StepState, WorkerState
 from headstart_service.engine.fragments import report_fragment
 from headstart_service.engine.registry import Registry
 from headstart_service.errors import StoreUnavailable
@@ -101,6 +102,14 @@ async def test_what_a_running_step_has_had_counts() -> None:
     estimates = await known(Crew())
     found = estimates.of(run(COMPLETED, RUNNING, PENDING, had=1))
     assert found == seconds(two=(3, 5), three=(4, 15))
+
+
+async def test_a_run_that_no_worker_can_take_has_no_estimate() -> None:
+    estimates = await known(Crew())
+    waits = run(PENDING, PENDING, PENDING, ahead=0)
+    assert estimates.of(waits) == seconds(one=(2, 3), two=(6, 9), three=(7, 19))
+    left = replace(waits, summary=replace(waits.summary, lacks=Lack.VERSION))
+    assert estimates.of(left) == {}
 
 
 async def test_a_step_that_is_overdue_is_not_said_to_end_at_once() -> None:

@@ -193,9 +193,10 @@ async def test_everything_wrong_with_a_read_is_told_at_once(seconds: int) -> Non
         "é",
         "abc",
         base64.urlsafe_b64encode(b"no colon").decode(),
-        base64.urlsafe_b64encode(b"default:").decode(),
-        base64.urlsafe_b64encode(b"NO:key").decode(),
-        base64.urlsafe_b64encode(b"default:\xff\xfe").decode(),
+        base64.urlsafe_b64encode(b"default:key").decode(),
+        base64.urlsafe_b64encode(b"1:default:").decode(),
+        base64.urlsafe_b64encode(b"1:NO:key").decode(),
+        base64.urlsafe_b64encode(b"1:default:\xff\xfe").decode(),
     ],
 )
 async def test_a_page_token_of_another_origin_is_told(token: str) -> None:

@@ -13,6 +13,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from headstart_service.errors import CapacityExhausted, StoreUnavailable
 from headstart_service.store.batches import ScriptBatches
 from headstart_service.store.keys import FIXED, PartitionKeys
+from headstart_service.store.layout import StoreLayout
 from tests.support.waiting import wait_until
 
 
@@ -27,8 +28,8 @@ class FakeRedis:
 
     def register_script(self, script: str) -> Any:
         async def run(keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-            calls, at = [], 4
-            for _ in range(args[3]):
+            calls, at = [], 5
+            for _ in range(args[4]):
                 calls.append(args[at + 1])
                 at += 1 + args[at]
             assert len(keys) == len(FIXED) + len(calls)
@@ -48,7 +49,9 @@ def redis() -> FakeRedis:
 
 @pytest.fixture
 async def batches(redis: FakeRedis) -> AsyncIterator[ScriptBatches]:
-    made = ScriptBatches(redis, {"a": "A", "b": "B"}, budget=5.0, connections=2)
+    made = ScriptBatches(
+        redis, {"a": "A", "b": "B"}, budget=5.0, connections=2, layout=StoreLayout(redis, 1)
+    )
     yield made
     await made.aclose()
 

@@ -26,6 +26,7 @@ from ...process import redis_client, store_rules
 from ...settings import Settings, try_settings, variable
 from ...store.checkup import StoreFacts, examine
 from ...store.connect import WORKER
+from ...store.layout import Layout, difference
 from ...store.refusals import FULL
 from .address import Place
 from .clock import judged
@@ -97,7 +98,19 @@ def _store(settings: Settings, timeout: float) -> Iterator[Check]:
     except StartupError as error:
         yield fail("store", str(error), "docs/settings.md has the forms of HEADSTART_REDIS_URL")
     else:
+        yield _layout(facts, settings)
         yield from _judged(facts)
+
+
+def _layout(facts: StoreFacts, settings: Settings) -> Check:
+    own = Layout(settings.partitions)
+    if not facts.layout:
+        return ok("partitions", f"{own.partitions}, for a store that no process has used yet")
+    if facts.layout == str(own):
+        return ok("partitions", f"{own.partitions}, as the store has them")
+    return fail(
+        "partitions", difference(facts.layout, own), "docs/operations.md: Change the partitions"
+    )
 
 
 def _judged(facts: StoreFacts) -> Iterator[Check]:

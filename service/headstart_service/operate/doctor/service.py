@@ -93,8 +93,8 @@ class Server:
         return fail(
             "health",
             f"{_SERVICE} is NOT_SERVING",
-            "its store is away, its worker not warm yet, or it stops: see its log, and run "
-            "`headstart doctor --local` there",
+            "its store is away or has other partitions, its worker is not warm yet, or it stops: "
+            "see its /readyz and its log, and run `headstart doctor --local` there",
         )
 
     def _ask(self, method: str, request: Any, *, known: bool = True) -> HeadstartError | Any:

@@ -7,7 +7,7 @@ local with_status = {
   pending = KEYS[5], in_progress = KEYS[6], completed = KEYS[7], failed = KEYS[8], cancelled = KEYS[9],
 }
 local waiting, tickets, ledger, unsettled = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
-local unserved, offers, starters = KEYS[14], KEYS[15], KEYS[16]
+local unserved, offers, starters, layout = KEYS[14], KEYS[15], KEYS[16], KEYS[17]
 local channel, record_prefix, group = ARGV[1], ARGV[2], ARGV[3]
 
 -- Microseconds since the epoch, by this server's clock. A double holds them exactly until 2255.
@@ -120,8 +120,13 @@ end
 -- with makers as "step=maker" joined by commas, or '-'. The field EVERY has the offers of all workers, as
 -- "until class makers", each once; of a pipeline that no worker offers now, those that were offered last.
 local EVERY = '='
--- The maker of a step that a caller has reported: any worker may go on with it.
+-- The maker of a step that a caller has reported, in front of the steps that it was made of, each after
+-- one more: any worker that would make these as they were made may go on with it.
 local REPORTED = '*'
+
+local function is_reported(maker)
+  return string.sub(maker or '', 1, 1) == REPORTED
+end
 
 local function class_of(r)
   return r.pipeline .. '@' .. r.definition
@@ -180,17 +185,36 @@ local function offers_of(pipeline, class, now)
   return known and (offered and today or last) or nil
 end
 
--- Whether one of these offers makes the step's value as this maker did.
-local function makes_step(found, name, maker)
-  if not found or maker == REPORTED then
+-- Whether one of these offers makes the step's value as it was `made`, or what a reported one was made of.
+local function makes_step(found, name, made)
+  if found and is_reported(made[name]) then
+    for need in string.gmatch(made[name], '[^*]+') do
+      if not makes_step(found, need, made) then
+        return false
+      end
+    end
+  end
+  if not found or is_reported(made[name]) then
     return true
   end
   for _, makers in ipairs(found) do
-    if (makers[name] or '-') == (maker or '-') then
+    if (makers[name] or '-') == (made[name] or '-') then
       return true
     end
   end
   return false
+end
+
+-- Removes what was made of these steps. An ended step changes no more in its revision, and a caller may have
+-- read it, and report another that it made of it: so what is left is a new revision.
+local function drop_steps(record, r, names)
+  local dropped = 0
+  for _, name in ipairs(names) do
+    dropped = dropped + redis.call('HDEL', record, 's:' .. name)
+  end
+  if dropped > 0 then
+    r.revision = r.revision + 1
+  end
 end
 
 -- Whether one of these offers makes all of this run's values as they were made.
@@ -199,7 +223,7 @@ local function makes_run(found, r)
   for _, makers in ipairs(found or {}) do
     local same = true
     for _, name in ipairs(names) do
-      same = same and makes_step({makers}, name, made[name])
+      same = same and makes_step({makers}, name, made)
     end
     if same then
       return true
@@ -292,15 +316,20 @@ local function unqueue(member)
   end
 end
 
+-- Puts a pending run into the set of its class, which lives as long as the last of its runs.
+local function stand_unserved(set, member, r, score)
+  redis.call('ZADD', set, integer(score), member)
+  local till = math.max(redis.call('PEXPIRETIME', set), math.ceil(r.expires / 1000))
+  redis.call('PEXPIREAT', set, integer(till))
+end
+
 -- Leaves a pending run for workers that offer its class.
 local function set_aside(member, r, score)
   local class = class_of(r)
   local set = unserved_of(class)
   unqueue(member)
-  redis.call('ZADD', set, integer(score), member)
+  stand_unserved(set, member, r, score)
   redis.call('HSET', unserved, class, 1)
-  local till = math.max(redis.call('PEXPIRETIME', set), math.ceil(r.expires / 1000))
-  redis.call('PEXPIREAT', set, integer(till))
   announce('unserved', r.run, class, member)
 end
 
@@ -434,8 +463,8 @@ local function settle(member, fate, kept, sums)
   return true
 end
 
--- Opens the line of a new run, with the steps that it has got from the one before it.
-local function open_line(member, carried)
+-- Begins the sums of the member's namespace, if they are not there and it is among the first BOOKS.
+local function open_book(member)
   local namespace = string.match(member, '^[^:]*')
   local now = integer(clock())
   if redis.call('HSETNX', ledger, '* since', now) == 1
@@ -446,6 +475,11 @@ local function open_line(member, carried)
       redis.call('HINCRBY', ledger, 'namespaces', -1)
     end
   end
+end
+
+-- Opens the line of a new run, with the steps that it has got from the one before it.
+local function open_line(member, carried)
+  open_book(member)
   redis.call('HSET', unsettled, member, OPEN .. (carried or ''))
   enter(member, {starts = 1})
 end

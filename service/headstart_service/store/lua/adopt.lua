@@ -10,11 +10,8 @@ local set, score = standing(member, r)
 if set == waiting then
   return 0
 end
-for _, field in ipairs(redis.call('HKEYS', record)) do
-  if string.sub(field, 1, 2) == 's:' then
-    redis.call('HDEL', record, field)
-  end
-end
+local _, names = pairs_of(r.steps)
+drop_steps(record, r, names)
 r.definition, r.digest, r.steps, r.made = definition, digest, steps, '-'
 redis.call('HSET', record, 'inputs', inputs)
 unqueue(member)

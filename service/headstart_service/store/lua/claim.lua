@@ -142,14 +142,16 @@ if not repeated then
   end
   stop_steps(record)
   local made, names = made_of(r)
-  local makers = pairs_of(own[class_of(r)])
+  local makers, ours, others = pairs_of(own[class_of(r)]), {}, {}
   for _, name in ipairs(names) do
-    if not makes_step({makers}, name, made[name]) then
-      redis.call('HDEL', record, 's:' .. name)
+    local stays = makes_step({makers}, name, made)
+    if not stays then
+      others[#others + 1] = name
     end
-    made[name] = made[name] == REPORTED and REPORTED or makers[name]
+    ours[name] = stays and made[name] or makers[name]
   end
-  r.made = made_text(made, names)
+  drop_steps(record, r, others)
+  r.made = made_text(ours, names)
   r.attempt, r.tries, r.entry = r.attempt + 1, r.tries + 1, entry
   if r.started == 0 then
     r.started = now

@@ -31,8 +31,8 @@ for _, class in ipairs(redis.call('HKEYS', unserved)) do
   if not served[class] and startable[string.match(class, '^[^@]*')] then
     for _, name in ipairs(redis.call('ZRANGE', unserved_of(class), 0, tonumber(limit) - 1)) do
       local whole, r = pcall(load, record_prefix .. name)
-      local inputs = redis.call('HGET', record_prefix .. name, 'inputs')
-      if whole and r and r.status == 'pending' and inputs then
+      local inputs = whole and redis.call('HGET', record_prefix .. name, 'inputs')
+      if r and inputs and r.status == 'pending' then
         reply[#reply + 1] = {name, r.run, r.pipeline, inputs}
       end
     end

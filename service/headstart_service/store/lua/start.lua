@@ -133,13 +133,16 @@ if old and old.digest == digest and restart == '0' then
   if is_live(old.status) and (today or old.status == 'pending') then
     if not today then
       local made, names = made_of(old)
+      local left, others = {}, {}
       for _, name in ipairs(names) do
-        if not makes_step(found, name, made[name]) then
-          redis.call('HDEL', record, 's:' .. name)
-          made[name] = nil
+        if makes_step(found, name, made) then
+          left[name] = made[name]
+        else
+          others[#others + 1] = name
         end
       end
-      old.made = made_text(made, names)
+      drop_steps(record, old, others)
+      old.made = made_text(left, names)
     end
     if old.status == 'pending' and old.definition ~= definition then
       -- Its digest is the same under both, and this one is what workers will have.
@@ -155,6 +158,9 @@ if old and old.digest == digest and restart == '0' then
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
     local set, score = standing(member, old)
+    if set ~= waiting then
+      stand_unserved(set, member, old, score)
+    end
     if score >= 0 and score < math.huge then
       -- By when the most hurried of those who asked needs it. What it was too late for counts no more,
       -- and only what all have declared can come too late.
@@ -237,7 +243,7 @@ local wanted, names = pairs_of(steps)
 if old and restart == '0' then
   local digests, old_made = pairs_of(old.steps), made_of(old)
   for _, name in ipairs(names) do
-    if digests[name] == wanted[name] and makes_step(found, name, old_made[name]) then
+    if digests[name] == wanted[name] and makes_step(found, name, old_made) then
       local field = redis.call('HGET', record, 's:' .. name)
       if field and string.sub(field, 1, 1) == 'C' then
         kept[#kept + 1] = 's:' .. name

@@ -5,23 +5,38 @@
 
 local reply = {}
 
-local function deliver(member, r, score)
-  redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
-  local found = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', jobs, '>')
-  if not found or found.err then
-    redis.call('ZADD', waiting, integer(score), member) -- there is no group yet: it has its ticket
-    return
-  end
-  local entry = found[1][2][1][1]
-  redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
-  redis.call('ZADD', waiting, ASIDE, member)
-  for _, value in ipairs({entry, member, r.run}) do
+local function full()
+  return #reply >= 3 * tonumber(limit)
+end
+
+local function add(...)
+  for _, value in ipairs({...}) do
     reply[#reply + 1] = value
   end
 end
 
+local function deliver(member, r, score)
+  redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
+  while not full() do
+    local found = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', jobs, '>')
+    if not found or found.err then
+      break -- there is no group yet
+    end
+    local entry = found[1][2][1][1]
+    local _, run, name = string.match(redis.call('HGET', tickets, entry) or '', TICKET)
+    if not name then
+      redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
+      redis.call('ZADD', waiting, ASIDE, member)
+      add(entry, member, r.run)
+      return
+    end
+    add(entry, name, run) -- a worker that left had claimed or taken it for this run
+  end
+  redis.call('ZADD', waiting, integer(score), member) -- it has a ticket like others
+end
+
 for class in string.gmatch(offering, '(%S+) %S+') do
-  while redis.call('HEXISTS', unserved, class) == 1 and #reply < 3 * tonumber(limit) do
+  while redis.call('HEXISTS', unserved, class) == 1 and not full() do
     local first = redis.call('ZRANGE', unserved_of(class), 0, 0, 'WITHSCORES')
     local member, score = first[1], tonumber(first[2])
     if not member then

@@ -60,7 +60,7 @@ class Store(Protocol):
         key: RunKey,
         run: str,
         revision: int,
-        pipeline: str,
+        runs_class: str,
         needs: Sequence[str],
         record: StepRecord,
     ) -> Report:
@@ -135,12 +135,12 @@ class TracedStore:
         key: RunKey,
         run: str,
         revision: int,
-        pipeline: str,
+        runs_class: str,
         needs: Sequence[str],
         record: StepRecord,
     ) -> Report:
         """As the store's."""
-        return await self._store.report(key, run, revision, pipeline, needs, record)
+        return await self._store.report(key, run, revision, runs_class, needs, record)
 
     async def list(
         self, namespace: str, statuses: Sequence[Status], after: RunKey | None, limit: int

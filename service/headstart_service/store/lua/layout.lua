@@ -1,0 +1,28 @@
+#!lua flags=allow-oom
+-- Compares a partition's layout with a process's own, or writes that where there is none and `create`
+-- is 1; notes for `ttl_us` that the process is live, if they are the same. With 0 it is no more.
+-- No part of a batch: it runs whatever the layout is. KEYS: layout, processes.
+-- ARGV: the process's layout, create, the process's name or '', ttl_us.
+-- Returns {the layout or '', name, name, …} with the processes that are live.
+
+local own, create, process, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local found = redis.pcall('GET', KEYS[1])
+if type(found) ~= 'string' then
+  found = ''
+  if create == '1' then
+    redis.call('SET', KEYS[1], own)
+    found = own
+  end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
+if process ~= '' and ttl == 0 then
+  redis.call('ZREM', KEYS[2], process)
+elseif process ~= '' and found == own
+    and tonumber(redis.call('ZSCORE', KEYS[2], process) or 0) < now + ttl / 2 then
+  -- Not every time: an idle store need not write its append-only file several times a second.
+  redis.call('ZADD', KEYS[2], string.format('%.0f', now + ttl), process)
+  redis.call('PEXPIRE', KEYS[2], math.ceil(ttl / 1000))
+end
+return {found, unpack(redis.call('ZRANGE', KEYS[2], 0, 99))}

@@ -1,0 +1,25 @@
+#!lua flags=allow-oom
+-- Begins, or resumes, a move to another number of partitions in one of them: refuses every process of
+-- the old layout from now on. No part of a batch, as layout.lua. KEYS: layout, processes.
+-- ARGV: the old layout, that of the move, the new one.
+-- Returns {'moving'}, {'final'} when this partition has the new layout, {'other', its layout}, or
+-- {'live', name, name, …} with the processes that use the store, having changed nothing.
+
+local old, moving, final = ARGV[1], ARGV[2], ARGV[3]
+local found = redis.pcall('GET', KEYS[1])
+if type(found) ~= 'string' then
+  found = old
+end
+if found == final then
+  return {'final'}
+elseif found ~= old and found ~= moving then
+  return {'other', found}
+end
+local time = redis.call('TIME')
+local now = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
+local live = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf', 'LIMIT', 0, 100)
+if #live > 0 then
+  return {'live', unpack(live)}
+end
+redis.call('SET', KEYS[1], moving)
+return {'moving'}

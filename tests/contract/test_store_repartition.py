@@ -1,0 +1,235 @@
+"""A store moves to another number of partitions, and nothing is lost: not even when it is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.store.connect import WORKER, open_client
+from headstart_service.store.keys import FIXED, PartitionKeys
+from headstart_service.store.layout import Layout, stored_layout
+from headstart_service.store.repartition import repartition
+from tests.contract.backend import TTL, Backend, done, plan, running
+from tests.support.consistency import inconsistencies
+
+SETS = ("expiry", "unread", "read", *(f"status:{status}" for status in Status), "waiting")
+HASHES = ("unsettled",)
+ELSEWHERE = ("jobs", "tickets", "ledger", "unserved", "offers", "starters", "layout")
+"""What has no entry for each run, or another after a move; other tests compare it."""
+
+
+async def _populated(backend: Backend, size: int) -> dict[str, list[RunKey]]:
+    """Runs of every kind, in two namespaces."""
+    runs = {
+        kind: [RunKey(f"ns{i % 2}", f"{kind}-{i}") for i in range(size)]
+        for kind in ("read", "unread", "failed", "cancelled", "lost", "queued")
+    }
+    await backend.complete(*runs["read"], *runs["unread"])
+    for key in runs["read"]:
+        await backend.store.read(key)
+    for key in (*runs["failed"], *runs["lost"]):
+        claim = await backend.begin(key)
+        if key in runs["failed"]:
+            await backend.queue.finish(claim.lease, [done("first")], Status.FAILED, "no luck")
+        else:
+            await backend.queue.commit(claim.lease, [done("first")], [running("second")])
+    for key in runs["cancelled"]:
+        await backend.start(key)
+        await backend.store.cancel(key)
+    for i, key in enumerate(runs["queued"]):
+        await backend.store.start(key, plan(), TTL, restart=False, needed_in=float(i % 3) or None)
+    await backend.store.read(runs["queued"][-1], waits=True)
+    return runs
+
+
+async def _picture(backend: Backend) -> dict[str, Any]:
+    """All that the store keeps of runs, whatever partition it is in."""
+    assert {*SETS, *HASHES, *ELSEWHERE} == set(FIXED), "a new key must be moved, too"
+    picture: dict[str, Any] = {"records": {}, **{name: {} for name in (*SETS, *HASHES)}}
+    for partition in range(backend.partitions):
+        keys = PartitionKeys(partition)
+        for name, key in zip(FIXED, keys.fixed, strict=True):
+            if name in SETS:
+                found = await backend.redis("ZRANGE", key, 0, -1, "WITHSCORES")
+            elif name in HASHES:
+                found = await backend.redis("HGETALL", key)
+            else:
+                continue
+            pairs = (
+                found
+                if isinstance(found, dict)
+                else dict(zip(found[::2], found[1::2], strict=True))
+            )
+            assert not pairs.keys() & picture[name].keys(), "in two partitions at once"
+            picture[name] |= pairs
+        for name in await backend.redis("ZRANGE", keys.expiry, 0, -1):
+            record = await backend.redis("HGETALL", keys.record_prefix + name.decode())
+            if not isinstance(record, dict):
+                record = dict(zip(record[::2], record[1::2], strict=True))
+            picture["records"][name] = record
+    stats = await backend.store.stats("")
+    picture["ledgers"] = [
+        stats.ledger,
+        *[(await backend.store.stats(f"ns{i}")).ledger for i in (0, 1)],
+    ]
+    picture["counts"] = stats.counts
+    return picture
+
+
+def _requeued(picture: dict[str, Any], runs: dict[str, list[RunKey]]) -> dict[str, Any]:
+    """The picture without what a lost worker had begun: a move may hand that on, or leave it."""
+    lost = {f"{key.namespace}:{key.key}".encode() for key in runs["lost"]}
+    live = lost | {f"{key.namespace}:{key.key}".encode() for key in runs["queued"]}
+    kept = {
+        name: {member: value for member, value in part.items() if member not in lost}
+        for name, part in picture.items()
+        if isinstance(part, dict) and name != "counts"
+    }
+    for member in live & kept["records"].keys():  # its job has another name
+        about = kept["records"][member][b"about"].split(b" ")
+        kept["records"][member] = kept["records"][member] | {
+            b"about": b" ".join([*about[:5], *about[6:]])
+        }
+    assert set(picture["records"]) >= lost
+    return kept | {"ledgers": picture["ledgers"], "kept": sum(picture["counts"].values())}
+
+
+async def _all_computed(backend: Backend, runs: dict[str, list[RunKey]]) -> None:
+    """Every run that had not ended is computed by other workers, once."""
+    live = {*runs["lost"], *runs["queued"]}
+    computed: list[RunKey] = []
+    jobs = await backend.jobs("w2")
+    again = backend.new_queue(lease=0)
+    for partition in range(backend.partitions):
+        jobs += await again.lost_jobs(partition, "w2", 100)
+    for job in dict.fromkeys(jobs):
+        claim = await backend.queue.claim(job, "w2")
+        if claim is None:
+            continue
+        key = claim.lease.job.key
+        assert ("first" in claim.ended) == (key in runs["lost"]), "ended steps are kept"
+        ended = [done(name) for name in ("first", "second") if name not in claim.ended]
+        await backend.queue.finish(claim.lease, ended, Status.COMPLETED, "")
+        computed.append(key)
+    assert sorted(computed, key=str) == sorted(live, key=str)
+
+
+async def test_everything_is_there_after_a_move_and_back(store_backend: Backend) -> None:
+    own = store_backend.partitions
+    runs = await _populated(store_backend, 8)
+    before = _requeued(await _picture(store_backend), runs)
+    for count in (own + 2, own):
+        result = await repartition(store_backend.client(WORKER), count, lambda _: None)
+        assert result is not None
+        assert result.moved > 0
+        async with Backend.open(store_backend.deployment, count) as moved:
+            assert _requeued(await _picture(moved), runs) == before
+            assert inconsistencies(store_backend.deployment.masters, count) == []
+            for key in runs["lost"]:
+                lost = await moved.store.status(key)
+                queued = lost.summary.status is Status.PENDING
+                assert lost.states["second"] is (StepState.PENDING if queued else StepState.RUNNING)
+            listed = await moved.store.list("", list(Status), None, 1000)
+            assert len(listed) == 6 * 8
+    used = {int(key.split("{")[1].split("}")[0]) for key in store_backend.deployment.ttls()}
+    assert used <= set(range(own)), "nothing is left in partitions that were given up"
+    await _all_computed(store_backend, runs)
+    for keys in runs.values():
+        for key in keys:
+            await store_backend.store.read(key)
+    ledger = (await store_backend.store.stats("")).ledger
+    assert ledger is not None
+    assert (ledger.starts, ledger.open) == (6 * 8, 0), "what moved is settled where it is"
+
+
+async def test_the_queue_keeps_its_order_over_a_move(store_backend: Backend) -> None:
+    own = store_backend.partitions
+    keys = [RunKey("games", f"{i}") for i in range(12)]
+    for key in keys:
+        await store_backend.start(key)
+    await repartition(store_backend.client(WORKER), 1 if own > 1 else 2, lambda _: None)
+    await repartition(store_backend.client(WORKER), 1, lambda _: None)
+    async with Backend.open(store_backend.deployment, 1) as moved:
+        claims = [await moved.queue.claim(job, "w1") for job in await moved.jobs()]
+        assert [claim.lease.job.key for claim in claims if claim] == keys
+    await repartition(store_backend.client(WORKER), own, lambda _: None)
+
+
+EVERY = int(os.environ.get("TEST_KILL_EVERY", "5"))
+"""Of so many commands one: with 1 it takes half a minute."""
+
+
+class _Killed(Exception):
+    """The process of a move ends here."""
+
+
+class _Mortal(Redis):
+    """A client whose process is killed behind its n-th command."""
+
+    left = 0
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise _Killed
+        reply = await super().execute_command(*args, **options)
+        if self.left == 0:
+            raise _Killed
+        return reply
+
+
+@pytest.mark.parametrize(("old", "new", "first"), [(1, 3, 1), (3, 2, 3)])
+async def test_a_move_that_is_killed_after_any_command_is_finished_by_the_next(
+    store_backend: Backend, old: int, new: int, first: int
+) -> None:
+    if store_backend.deployment.url.split(":")[0] != "redis" or store_backend.partitions != 4:
+        pytest.skip("one deployment shows it")
+    before: dict[str, Any] | None = None
+    for left in range(first, 300, EVERY):
+        store_backend.deployment.wipe()
+        async with AsyncExitStack() as stack:
+            start = await stack.enter_async_context(Backend.open(store_backend.deployment, old))
+            runs = await _populated(start, 3)
+            before = _requeued(await _picture(start), runs)
+            pool = open_client(store_backend.deployment.url, WORKER).connection_pool
+            mortal = _Mortal.from_pool(pool)
+            mortal.left = left
+            stack.push_async_callback(mortal.aclose)
+            died = False
+            try:
+                await repartition(mortal, new, lambda _: None)
+            except _Killed:
+                died = True
+            if died and await stored_layout(start.client(WORKER)) != str(Layout(new)):
+                await repartition(start.client(WORKER), new, lambda _: None)
+            moved = await stack.enter_async_context(Backend.open(store_backend.deployment, new))
+            assert _requeued(await _picture(moved), runs) == before, f"killed at command {left}"
+            assert inconsistencies([store_backend.deployment.url], new) == []
+            await _all_computed(moved, runs)
+            if not died:
+                break
+    else:
+        raise AssertionError("the move never came to its end")
+    assert left > 20, "it was killed many times"
+
+
+async def test_two_moves_at_once_do_no_harm(store_backend: Backend) -> None:
+    own = store_backend.partitions
+    runs = await _populated(store_backend, 8)
+    before = _requeued(await _picture(store_backend), runs)
+
+    results = await asyncio.gather(
+        *(repartition(store_backend.client(WORKER), own + 2, lambda _: None) for _ in range(3)),
+        return_exceptions=True,
+    )
+    assert any(not isinstance(result, Exception) for result in results), results
+    async with Backend.open(store_backend.deployment, own + 2) as moved:
+        assert _requeued(await _picture(moved), runs) == before
+        await _all_computed(moved, runs)
+    await repartition(store_backend.client(WORKER), own, lambda _: None)

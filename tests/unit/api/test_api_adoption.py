@@ -1,0 +1,78 @@
+"""Runs that a rolling update leaves behind: one that cannot be adopted keeps none of the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from pydantic import BaseModel
+
+from headstart_service.api.adoption import Adoption
+from headstart_service.domain import Orphan, RunKey, RunPlan
+from headstart_service.engine.pipeline import Pipeline
+from headstart_service.engine.registry import Registry
+from headstart_service.engine.step import step
+from headstart_service.errors import RecordDamaged
+from tests.support.waiting import wait_until
+
+
+class Words(BaseModel):
+    words: list[str]
+
+
+@step(when=lambda inputs: inputs.words[0] != "")
+async def first_word(words: list[str]) -> str:
+    return words[0]
+
+
+WORDS = Pipeline(name="words", version="2", description="A word", inputs=Words, steps=(first_word,))
+
+
+class Store:
+    """Has orphans; some of their records are damaged."""
+
+    def __init__(self, orphans: Sequence[Orphan], damaged: Sequence[RunKey] = ()) -> None:
+        self._orphans, self._damaged = orphans, damaged
+        self.adopted: list[str] = []
+        self.shown: list[float] = []
+
+    async def orphans(self, classes: Iterable[str], ttl: float, limit: int) -> Sequence[Orphan]:
+        self.shown.append(ttl)
+        return self._orphans if list(classes) == [WORDS.runs_class] else []
+
+    async def adopt(self, orphan: Orphan, plan: RunPlan) -> bool:
+        if orphan.key in self._damaged:
+            raise RecordDamaged(str(orphan.key))
+        assert plan.definition == WORDS.definition
+        self.adopted.append(orphan.key.key)
+        return True
+
+
+def orphan(key: str, inputs: bytes = b'{"words": ["sea"]}') -> Orphan:
+    return Orphan(RunKey("default", key), f"run of {key}", "words", inputs)
+
+
+async def test_inputs_and_records_that_do_not_fit_keep_no_other_run_from_being_adopted() -> None:
+    orphans = [
+        orphan("of other inputs", b'{"text": "sea"}'),
+        orphan("no text", b"\xff"),
+        orphan("whose `when` raises", b'{"words": []}'),
+        orphan("damaged"),
+        orphan("fits"),
+    ]
+    store = Store(orphans, [orphans[3].key])
+    adoption = Adoption(store, Registry([WORDS]))
+    await adoption.look()
+    await adoption.look()
+    assert store.adopted == ["fits", "fits"]
+
+
+async def test_a_process_that_ends_starts_nothing_any_more() -> None:
+    store = Store([])
+    task = asyncio.create_task(Adoption(store, Registry([WORDS])).run())
+    await wait_until(lambda: store.shown)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert store.shown[-1] == 0
