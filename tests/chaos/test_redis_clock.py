@@ -22,8 +22,8 @@ pytestmark = pytest.mark.chaos
 
 LANES = 4
 """So many services are broken side by side, because one fault takes seconds."""
-BOUND = 20.0
-"""Seconds after which a lost run has ended: a sweep's five, a lease, and a busy machine."""
+BOUND = 50.0
+"""Seconds after which a lost run has ended. A sweep takes five, a lease 1.5, a busy machine more."""
 
 
 async def test_a_clock_that_is_set_back_an_hour_delays_no_lost_run(

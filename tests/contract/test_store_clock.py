@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from headstart_service.domain import Lack, RunKey, WorkerState
+from headstart_service.store.repartition import StoreInUse, repartition
 from tests.contract.backend import OFFER, Backend
 from tests.support.clock import HOUR, Clock
 from tests.support.deployments import Deployment
@@ -90,6 +92,22 @@ async def test_a_lost_worker_is_shown_no_longer_than_to_the_next_ones_beat(
     await store_backend.queue.beat(state("lost"), HOUR)  # as one that was written ahead
     await store_backend.queue.beat(state("new"), 10)
     assert [worker.name for worker in await store_backend.store.workers(10)] == ["new"]
+
+
+async def test_a_killed_process_does_not_keep_the_store_from_being_moved(
+    backend: Backend, clock: Clock
+) -> None:
+    layout = backend.store.layout
+    await layout.agree_all("api killed", 10.0)
+    assert await layout.live() == ["api killed"]
+    clock.set(-HOUR)
+
+    async def moves() -> bool:
+        with suppress(StoreInUse):
+            return await repartition(layout.client, 2, lambda _: None) is not None
+        return False
+
+    await wait_until(moves, within=5)
 
 
 async def test_a_clock_that_runs_on_begins_no_lease_anew(backend: Backend) -> None:

@@ -433,6 +433,8 @@ def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
     match why:
         case b"queue":
             return f"the queue is full: {rules.max_live} runs have not ended"
+        case b"worker":
+            return "no worker has come for five minutes, and runs wait for one"
         case b"namespace":
             places, whose = rules.namespace_max, f" of namespace {key.namespace}"
         case _:

@@ -17,6 +17,8 @@ if type(found) ~= 'string' then
   end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
+-- Ten minutes ahead: written before the clock was set back. A process that lives comes again.
+redis.call('ZREMRANGEBYSCORE', KEYS[2], string.format('%.0f', now + 600000000), '+inf')
 if process ~= '' and ttl == 0 then
   redis.call('ZREM', KEYS[2], process)
 elseif process ~= '' and found == own
