@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import urllib.error
 import urllib.request
@@ -97,7 +98,15 @@ async def test_a_worker_without_a_right_is_none_and_its_reason_names_right_and_r
     ):
         reason = "Redis denies a right (NOPERM): User headstart has no permissions to run the "
         await wait_until(lambda: refuses(working, f"{reason}'xreadgroup' command; give"))
-        assert LEAST_RIGHTS in (await ready(working))[1]
+        line = (await ready(working))[1]
+        assert LEAST_RIGHTS in line
+        port = (await working.says(r"HTTP on [\w.:]*:(\d+)"))[1]
+        done = await asyncio.to_thread(
+            run, "doctor", "--json", "--address", address, "--http", f"127.0.0.1:{port}"
+        )
+        assert ("FAIL", line.strip()) in [
+            (check["verdict"], check["found"]) for check in json.loads(done.out)["checks"]
+        ]
         assert await is_ready(server)
         await client.start("k", "noop", {"value": 1})
 

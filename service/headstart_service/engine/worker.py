@@ -113,7 +113,12 @@ class Worker:
     @property
     def problem(self) -> str:
         """Why it gets no jobs, in one line; empty when it asks for them without an error."""
-        return next(iter(self._refused.values()), "")
+        return "" if self._full else next(iter(self._refused.values()), "")
+
+    @property
+    def _full(self) -> bool:
+        """Whether it asks for no jobs now, because it has enough."""
+        return bool(self._lonely) or len(self._runs) >= self._rules.concurrency
 
     @property
     def busy(self) -> int:
@@ -245,7 +250,7 @@ class Worker:
         Of a partition that gives it no jobs it runs nothing: callers must not count on it.
         """
         for partition in range(self._queue.partitions):
-            if partition in self._refused:
+            if partition in self._refused and not self._full:
                 continue
             if await self._queue.offer(partition, self._rules.name, self._offers):
                 self._unserved.set()

@@ -630,6 +630,8 @@ end
 local LATEST = 'clock'
 -- Less than a lease, and more than a clock is corrected by while it runs.
 local STEP_US = 1000000
+-- An idle store need not write its append-only file more often.
+local NOTE_US = 4000000
 
 -- Jobs whose delivery lies ahead, or is of this very millisecond, are delivered now: their leases begin.
 local function restart_leases()
@@ -666,7 +668,9 @@ local function note_clock(now)
     end_earlier(offers, latest - now)
     end_earlier(starters, latest - now)
   end
-  redis.call('HSET', ledger, LATEST, integer(now))
+  if now <= latest or now > latest + NOTE_US then
+    redis.call('HSET', ledger, LATEST, integer(now))
+  end
 end
 
 -- Takes a delivered job off the queue. Its entry goes when no older one is left, because deleting
