@@ -13,7 +13,7 @@ from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, Status, StepRecord, StepState, StepWork, digest
+from ..domain import Claim, Status, StepRecord, StepState, StepWork
 from ..errors import HeadstartError, PlaceUnavailable, StepFailed, StepsReported
 from .arguments import Arguments
 from .fragments import report_fragment, result_of
@@ -26,7 +26,7 @@ from .places.places import Places
 from .ports import RunLedger
 from .reports import Reports
 from .reuse import Landed, Reuse
-from .step import DIGEST_PARAMETER, Step
+from .step import Step
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class _Run:
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._arguments = Arguments(
-            pipeline, self._inputs, len(claim.inputs), self._fingerprints(), providers
+            pipeline, self._inputs, len(claim.inputs), self._digests, providers
         )
         self._waiting = [name for name in self._digests if name not in claim.ended]
         self._running: set[str] = set()
@@ -337,16 +337,6 @@ class _Run:
         needed = {name: result_of(self._kept[name].fragment) for name in self._pipeline.needs(step)}
         own, maker = self._digests[step.name], self._makers.get(step.name, "")
         return self._pipeline.memo_digest(step, self._inputs, own, maker, needed)
-
-    def _fingerprints(self) -> dict[str, str]:
-        """Return what each step gets as `step_digest`: its digest and that of its providers."""
-        return {
-            name: digest([own, maker])
-            if (maker := self._makers.get(name))
-            and DIGEST_PARAMETER in self._pipeline.by_name[name].parameters
-            else own
-            for name, own in self._digests.items()
-        }
 
     async def _remembered(self, step: Step, memo: str) -> bytes | None:
         """The result that is remembered, if there is one that this worker can read."""

@@ -138,8 +138,7 @@ class Worker:
             group.create_task(_once(self._beat), name="first beat")
             upkeep = [
                 group.create_task(_repeat(self._renew, every), name="renew"),
-                group.create_task(_repeat(self._beat, every), name="beat"),
-                group.create_task(self._keep_offering(every), name="offers"),
+                group.create_task(self._keep_showing(every), name="beat"),
                 group.create_task(_repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
@@ -235,13 +234,14 @@ class Worker:
         away = self._places.unavailable if self._places else {}
         return [offer for offer in self._all_offers if offer.pipeline not in away]
 
-    async def _keep_offering(self, every: float) -> None:
-        """Show what this worker runs, so often and at every change."""
+    async def _keep_showing(self, every: float) -> None:
+        """Show this worker and what it runs, so often and at every change."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(every):
                     await self._changed.wait()
             self._changed.clear()
+            await _once(self._beat)
             await _once(self._offer)
 
     async def _offer(self) -> None:
