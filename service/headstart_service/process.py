@@ -21,7 +21,7 @@ from .engine.registry import Registry, load_installed, load_pipelines
 from .errors import StoreUnavailable
 from .pipelines.bridging import BRIDGING
 from .settings import Settings
-from .store.connect import Client, Patience, check_version, open_client
+from .store.connect import Client, Patience, check_version, eviction_policy, open_client
 from .store.embedded import embedded_valkey
 from .store.layout import Layout, LayoutWatch, StoreLayout, difference, stored_layout
 from .store.redis_store import StoreRules
@@ -108,19 +108,35 @@ async def redis_client(url: str, patience: Patience) -> AsyncIterator[Client]:
         await client.aclose()
 
 
-async def wait_for_store(client: Client) -> None:
-    """Return when Redis answers. Raises StartupError when it is too old."""
-    said = False
+async def wait_for_store(client: Client, waits: Callable[[str], None]) -> None:
+    """Return when Redis answers; pass each new reason why it does not to `waits`.
+
+    Raises StartupError when it is too old.
+    """
+    said = ""
     while True:
         try:
             log.info("store: %s", await check_version(client))
         except StoreUnavailable as error:
-            if not said:
-                log.warning("waiting for Redis: %s", error)
-                said = True
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting for Redis: %s", said)
+                waits(said)
             await asyncio.sleep(_STORE_RETRY)
         else:
+            waits("")
+            await _warn_of_eviction(client)
             return
+
+
+async def _warn_of_eviction(client: Client) -> None:
+    policy = await eviction_policy(client)
+    if policy not in ("", "noeviction"):
+        log.warning(
+            "Redis' maxmemory-policy is %s: it may drop records and the queue. CONFIG SET "
+            "maxmemory-policy noeviction: HEADSTART_MAX_CACHED_RESULTS bounds what is kept",
+            policy,
+        )
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import asyncio
 import importlib.metadata
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -53,12 +53,12 @@ from .store.memos import RedisMemos
 from .supervisor import READY_LINE
 from .telemetry.tracing import tracing
 from .telemetry.work import ModelFigures
+from .web.readiness import Readiness
 from .web.server import http_server
 from .work_log import WorkLog
 
 if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
-
+    from .api.token_file import TokenFile
     from .engine.registry import Registry
     from .store.connect import Client
     from .store.layout import LayoutWatch
@@ -92,6 +92,7 @@ async def work(
     known = registry(settings)
     layout = _OwnLayout()
     places = Places(_place_rules(settings))
+    readiness = _Readiness(layout, places)
     monitoring = WorkerMonitoring(known)
     # They are asked for on /metrics alone.
     tokens = None if child or not settings.metrics else token_file(settings)
@@ -106,12 +107,10 @@ async def work(
         if tokens is not None:
             tasks.create_task(tokens.watch(), name="tokens")
         if not child:
-            access = tokens.access if tokens else None
-            routes = [monitoring.route(access)] if settings.metrics else []
-            await stack.enter_async_context(_http(settings, layout, places, routes))
+            await stack.enter_async_context(_http(settings, readiness, monitoring, tokens))
         client = await stack.enter_async_context(redis_client(url, WORKER))
         blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
-        await wait_for_store(client)
+        await wait_for_store(client, readiness.waits)
         await layout.agree(client, settings, stack)
         providers = await stack.enter_async_context(
             _providers(settings, _wanted(known), monitoring.models, traced)
@@ -170,6 +169,7 @@ async def work(
         )
         if guard is not None:
             stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))
+        readiness.worker = worker
         layout.ready.set()
         _tell_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker)
@@ -228,17 +228,20 @@ class _OwnLayout:
 
 @asynccontextmanager
 async def _http(
-    settings: Settings, layout: _OwnLayout, places: Places, routes: Sequence[BaseRoute]
+    settings: Settings,
+    readiness: _Readiness,
+    monitoring: WorkerMonitoring,
+    tokens: TokenFile | None,
 ) -> AsyncIterator[None]:
     """Serve the worker's HTTP port while the context is open."""
+    access = tokens.access if tokens else None
     async with http_server(
         settings.host,
         settings.http_port,
-        layout.ready.is_set,
-        routes,
+        lambda: readiness.state,
+        [monitoring.route(access)] if settings.metrics else [],
         # Several workers on one machine must not need a port each by hand.
         or_any_port="http_port" not in settings.model_fields_set,
-        problem=lambda: layout.problem or _lacks(places),
     ) as port:
         log.info("HTTP on %s:%d", settings.url_host, port)
         yield
@@ -248,6 +251,28 @@ def _tell_ready(name: str, *, plainly: bool) -> None:
     log.info("worker %s takes jobs", name, extra=fields(worker=name))
     if plainly:
         print(READY_LINE, flush=True)
+
+
+class _Readiness:
+    """Whether a worker takes jobs."""
+
+    def __init__(self, layout: _OwnLayout, places: Places) -> None:
+        self._layout = layout
+        self._places = places
+        self.worker: Worker | None = None
+        """Set once it is warm."""
+        self._waits = "it starts"
+
+    @property
+    def state(self) -> Readiness:
+        """What `GET /readyz` answers."""
+        problem = self.worker.problem if self.worker else self._waits or "it starts"
+        ready = self._layout.ready.is_set()
+        return Readiness.without(self._layout.problem, problem, _lacks(self._places), ready=ready)
+
+    def waits(self, reason: str) -> None:
+        """Note what keeps it from starting."""
+        self._waits = reason
 
 
 def _place_rules(settings: Settings) -> PlaceRules:

@@ -8,7 +8,6 @@ the busier the process the more share a trip.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
@@ -17,15 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import redis.exceptions
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseError
 
 from ..errors import CapacityExhausted, LayoutMismatch, RecordDamaged, StoreUnavailable
 from .connect import AWAY
 from .keys import GROUP, PartitionKeys, from_member
 from .observe import FULL, LOST, REFUSED, SKIPPED, TIMEOUT, StoreObserver, Unwatched
 from .reach import Reach
-
-log = logging.getLogger(__name__)
+from .refusals import report
 
 Reply = Any
 Value = str | bytes | int
@@ -145,7 +143,7 @@ class ScriptBatches:
         loop = asyncio.get_running_loop()
         if lane.reach.away and not lane.reach.admits(loop.time()):
             self.observer.failed(name, 1, SKIPPED)
-            raise StoreUnavailable("Redis does not answer, as others found out before", _SOON)
+            raise StoreUnavailable(f"{lane.reach.reason}, as others found out before", _SOON)
         call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
@@ -217,7 +215,7 @@ class ScriptBatches:
         async with self._turn:
             if reach.away and reach.lost > lost:
                 # Each in a queue asking a server that is away would wait for all before it.
-                raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
+                raise StoreUnavailable(f"{reach.reason}, as others found out meanwhile")
             began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
                 budget = self._budget + _size(batch) / _SLOWEST
@@ -229,8 +227,8 @@ class ScriptBatches:
             except (LayoutMismatch, CapacityExhausted):
                 reach.answered()
                 raise
-            except StoreUnavailable:
-                reach.failed(loop.time())
+            except StoreUnavailable as error:
+                reach.failed(loop.time(), str(error))
                 raise
         reach.answered()
         return replies
@@ -312,7 +310,7 @@ async def answered(call: Awaitable[T], budget: float) -> T:
         async with asyncio.timeout(None) as limit:
             return await call
     except OutOfMemoryError as error:
-        raise CapacityExhausted("the store's memory is full", 5.0) from error
+        raise CapacityExhausted(report(error), 5.0) from error
     except AWAY as error:
         raise unavailable(error) from error
     finally:
@@ -331,16 +329,13 @@ def kind_of(cause: BaseException) -> str:
     """Which of `observe.ERRORS` an error of `connect.AWAY` is."""
     if isinstance(cause, OutOfMemoryError):
         return FULL
-    if isinstance(cause, ResponseError):
+    if isinstance(cause, (ResponseError, AuthenticationError)):
         return REFUSED
     return TIMEOUT if isinstance(cause, (TimeoutError, redis.exceptions.TimeoutError)) else LOST
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
-    """What callers are told of an error of `connect.AWAY`; it is the result's cause."""
-    if isinstance(error, ResponseError):
-        # It does answer, but not as it should: the operator needs the reason.
-        log.warning("Redis refuses: %s", error)
-    told = StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
-    told.__cause__ = error
-    return told
+    """The error for callers, with the reason of an error of `connect.AWAY`, which is its cause."""
+    raised = StoreUnavailable(report(error))
+    raised.__cause__ = error
+    return raised

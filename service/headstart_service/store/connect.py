@@ -20,6 +20,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import StartupError, StoreUnavailable
+from .refusals import reason_of
 
 Client = Redis | RedisCluster
 
@@ -200,12 +201,23 @@ def _backoff() -> ExponentialWithJitterBackoff:
     return ExponentialWithJitterBackoff(cap=0.5, base=0.01)
 
 
+async def eviction_policy(client: Client) -> str:
+    """Redis' `maxmemory-policy`; of a cluster one node's; empty when it is not shown."""
+    try:
+        info = await client.info("memory")
+    except AWAY:
+        return ""
+    if isinstance(client, RedisCluster) and "maxmemory_policy" not in info:
+        info = next(iter(info.values()))
+    return str(info.get("maxmemory_policy", ""))
+
+
 async def check_version(client: Client) -> str:
     """The server's name and version. Raises StoreUnavailable, or StartupError if it is too old."""
     try:
         info = await client.info("server")
     except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        raise StoreUnavailable(reason_of(error)) from error
     if isinstance(client, RedisCluster) and "redis_version" not in info:
         info = next(iter(info.values()))
     name, version, oldest = "Redis", str(info["redis_version"]), 7

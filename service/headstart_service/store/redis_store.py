@@ -170,7 +170,10 @@ class RedisStore:
         return self._batches.unreachable
 
     async def ping(self) -> None:
-        """Return if every partition can be read and written."""
+        """Return if every partition can be read and written.
+
+        Raises CapacityExhausted when Redis has no memory for starts; all else goes on then.
+        """
         for keys in self._partitions:
             await self._scripts.ping(keys, None)
 
@@ -453,6 +456,8 @@ def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
     match why:
         case b"queue":
             return f"the queue is full: {rules.max_live} runs have not ended"
+        case b"worker":
+            return "no worker has come for five minutes, and runs wait for one"
         case b"namespace":
             places, whose = rules.namespace_max, f" of namespace {key.namespace}"
         case _:

@@ -84,8 +84,9 @@ def _source(name: str, arguments: tuple[str, ...]) -> str:
     if unused:
         raise TypeError(f"{name}.lua does not use {', '.join(unused)}")
     # With its memory full, Redis refuses a start, and a memo, before it has done anything; the
-    # rest may go on.
-    header = "#!lua\n" if name in {"start", "memorise"} else "#!lua flags=allow-oom\n"
+    # rest may go on. A ping finds out that it is full.
+    full = name in {"start", "memorise", "ping"}
+    header = "#!lua\n" if full else "#!lua flags=allow-oom\n"
     parameters = ", ".join(("record", "member", *arguments, "..."))
     return header + _LIBRARY + _FUNCTION.format(parameters=parameters, body=body) + _LOOP
 
@@ -446,10 +447,17 @@ class Scripts:
 
     @_lua
     async def ping(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Whether a script that may write is accepted."""
+        """Whether a script that may write, and use more memory, is accepted."""
+        return _in_lua()
+
+    @_lua
+    async def reindex(
+        self, keys: PartitionKeys, run: RunKey | None, *, index: str, cursor: str | bytes
+    ) -> Reply:
+        """Mend a part of the indexes beside the records."""
         return _in_lua()
 
     @_lua
     async def sweep(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Forget what has expired, and see that whoever waits in the queue has a ticket."""
+        """Forget what has expired; compare the indexes; bring tickets that are missing."""
         return _in_lua()

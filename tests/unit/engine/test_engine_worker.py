@@ -9,7 +9,7 @@ import pytest
 
 from headstart_service.domain import Lack, RunKey, Status, StepState
 from headstart_service.engine.places.places import Places
-from headstart_service.errors import LeaseLost, PlaceUnavailable
+from headstart_service.errors import LeaseLost, PlaceUnavailable, StoreUnavailable
 from headstart_service.store.job_queue import RedisJobQueue
 from tests.support.ledger import tasks_left
 from tests.support.valkey import Valkey
@@ -256,6 +256,45 @@ async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: B
             await serving
     assert backend.control.running == 0
     await wait_until(lambda: not tasks_left())
+
+
+async def test_a_worker_that_gets_no_jobs_offers_nothing_but_while_it_has_enough_to_do(
+    backend: Backend,
+) -> None:
+    class Refusing(RedisJobQueue):
+        offered = 0
+        refuses = True
+
+        async def next_jobs(self, partition, worker, limit, wait):
+            if self.refuses:
+                raise StoreUnavailable("no right")
+            return await super().next_jobs(partition, worker, limit, wait)
+
+        async def offer(self, partition, worker, offers):
+            self.offered += 1
+            return await super().offer(partition, worker, offers)
+
+    await backend.start("lost")
+    await backend.queue.prepare_queue()
+    assert await backend.queue.next_jobs(0, "dead", 1, 0)
+    backend.queue.__class__ = Refusing
+    backend.queue._lease_ms = 1200
+    worker = backend.worker(concurrency=1, lease=0.3)
+    serving = asyncio.create_task(worker.serve())
+    await wait_until(lambda: worker.problem)
+    assert worker.problem == "no right"
+    before = backend.queue.offered
+    await wait_until(lambda: backend.control.running)  # one that it took over
+    assert backend.queue.offered <= before + 1
+    assert worker.problem == ""
+    before = backend.queue.offered
+    await wait_until(lambda: backend.queue.offered > before + 1)
+    backend.control.gates["lost"].set()
+    await wait_until(lambda: worker.problem)
+    backend.queue.refuses = False
+    await wait_until(lambda: not worker.problem)
+    worker.stop()
+    await serving
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), SystemExit("secret")])
