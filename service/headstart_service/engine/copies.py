@@ -19,7 +19,7 @@ UNCHANGING: Final = frozenset(
 """Types whose values nobody can change. Not their subclasses, which may have attributes."""
 
 
-class _Linked(Exception):  # noqa: N818  # no error: another way is needed
+class _Linked(Exception):
     """A model holds more than its fields, which may refer to each other, or copies itself."""
 
 

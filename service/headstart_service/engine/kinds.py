@@ -96,7 +96,9 @@ class ArrayKind:
         import numpy as np
 
         if isinstance(value, np.ma.MaskedArray):
-            raise StepFailed("returned MaskedArray, whose mask cannot be kept: fill it", retry=False)
+            raise StepFailed(
+                "returned MaskedArray, whose mask cannot be kept: fill it", retry=False
+            )
         name = value.dtype.name
         wanted = getattr(np, self._dtype, None) if self._dtype else None
         if wanted is not None and not np.issubdtype(value.dtype, wanted):
