@@ -42,7 +42,7 @@ class Arguments:
         return name in self._taken
 
     def keep(self, name: str, fragment: bytes, value: Any) -> None:
-        """Keep what a step's fragment holds and nobody else has, so that it is not decoded again."""
+        """Keep what a step's fragment holds and nobody else has, to decode it once."""
         self._values[name] = fragment, value
 
     async def of(self, step: Step, kept: Mapping[str, StepRecord]) -> dict[str, Any]:
