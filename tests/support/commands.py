@@ -13,6 +13,8 @@ import subprocess
 import sys
 import termios
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -52,7 +54,8 @@ def run(*arguments: str, **environment: str) -> Done:
 def run_here(*arguments: str, **environment: str) -> tuple[int, str]:
     """Run a command in this process, a second of processor time cheaper; give its code and output.
 
-    Only for commands that end before they start an event loop, as `serve` with wrong settings does.
+    In a thread, since tests may have an event loop. Only for commands that need no signals, as
+    `serve` with wrong settings and `check-config`.
     """
     said = io.StringIO()
     with (
@@ -60,11 +63,16 @@ def run_here(*arguments: str, **environment: str) -> tuple[int, str]:
         redirect_stdout(said),
         redirect_stderr(said),
     ):
-        try:
-            code = main(arguments)
-        except SystemExit as ended:  # argparse's way
-            code = int(ended.code or 0)
+        with ThreadPoolExecutor(1) as thread:
+            code = thread.submit(_code_of, arguments).result()
     return code, said.getvalue()
+
+
+def _code_of(arguments: Sequence[str]) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as ended:  # argparse's way
+        return int(ended.code or 0)
 
 
 class OnTerminal:

@@ -19,7 +19,7 @@ UNCHANGING: Final = frozenset(
 """Types whose values nobody can change. Not their subclasses, which may have attributes."""
 
 
-class _Linked(Exception):
+class _Linked(Exception):  # no error: another way is needed
     """A model holds more than its fields, which may refer to each other, or copies itself."""
 
 

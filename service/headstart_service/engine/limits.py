@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import StepFailed
 from .artifacts import ArtifactCodec
+from .own_threads import in_own_thread
 
 if TYPE_CHECKING:
     from .pipeline import ResultCodec
@@ -56,7 +56,7 @@ async def encoded(
     elif weight(value, ON_LOOP) <= ON_LOOP:
         value, fragment = _written(codec, step, value, needed=needed)
     else:
-        value, fragment = await asyncio.to_thread(_heavy, codec, step, value, limits, needed=needed)
+        value, fragment = await in_own_thread(_heavy, codec, step, value, limits, needed=needed)
     if len(fragment) > limits.artifact:
         raise _too_much(f"{len(fragment):,}", limits)
     return value, fragment

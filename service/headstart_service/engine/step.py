@@ -2,7 +2,7 @@
 
 What a step needs is read off its parameters' names. Each is an input of the pipeline, another
 step (it then gets that step's value), a provider of the worker (`embedder`, `vocabulary`, …) or
-`step_digest`, the fingerprint of everything that the step depends on.
+`step_digest`, the fingerprint of the inputs and versions that the step depends on.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import StartupError, StoreUnavailable
+from .refusals import reason_of
 
 Client = Redis | RedisCluster
 
@@ -43,6 +44,8 @@ class Patience:
 
 API = Patience(connect=1.0, answer=1.0, retries=1, connections=3)
 """A caller waits: the store gives up on each answer sooner than this, by its own budget."""
+LARGE = Patience(connect=1.0, answer=None, retries=0, connections=1)
+"""For records of megabytes: `store/large_reads` gives up by a budget that grows with their size."""
 WORKER = Patience(connect=1.0, answer=2.0, retries=1, connections=16)
 """Minutes of work may hang on a commit, so the job queue tries again for longer than this."""
 BLOCKING = Patience(connect=1.0, answer=None, retries=0, connections=1100)
@@ -198,12 +201,23 @@ def _backoff() -> ExponentialWithJitterBackoff:
     return ExponentialWithJitterBackoff(cap=0.5, base=0.01)
 
 
+async def eviction_policy(client: Client) -> str:
+    """Redis' `maxmemory-policy`; of a cluster one node's; empty when it is not shown."""
+    try:
+        info = await client.info("memory")
+    except AWAY:
+        return ""
+    if isinstance(client, RedisCluster) and "maxmemory_policy" not in info:
+        info = next(iter(info.values()))
+    return str(info.get("maxmemory_policy", ""))
+
+
 async def check_version(client: Client) -> str:
     """The server's name and version. Raises StoreUnavailable, or StartupError if it is too old."""
     try:
         info = await client.info("server")
     except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        raise StoreUnavailable(reason_of(error)) from error
     if isinstance(client, RedisCluster) and "redis_version" not in info:
         info = next(iter(info.values()))
     name, version, oldest = "Redis", str(info["redis_version"]), 7

@@ -18,6 +18,8 @@ if type(found) ~= 'string' then
   end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
+-- Ten minutes ahead: written before the clock was set back. A process that lives comes again.
+redis.call('ZREMRANGEBYSCORE', KEYS[2], string.format('%.0f', now + 600000000), '+inf')
 local was_live = redis.call('ZSCORE', KEYS[2], process) and 1 or 0
 if process ~= '' and ttl == 0 then
   redis.call('ZREM', KEYS[2], process)
