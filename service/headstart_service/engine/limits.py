@@ -74,7 +74,12 @@ def _heavy(
 
 def _written(codec: ArtifactCodec, step: str, value: Any, *, needed: bool) -> tuple[Any, bytes]:
     fragment = codec.encode(step, value)
-    return codec.decode(step, fragment) if needed else None, fragment
+    try:
+        return codec.decode(step, fragment) if needed else None, fragment
+    except ValueError as error:
+        # Such as a model whose required field is excluded: no other worker could go on with it.
+        reason = f"returned {type(value).__name__} that cannot be read again as it is kept"
+        raise StepFailed(reason, retry=False) from error
 
 
 def _too_much(size: str, limits: Limits) -> StepFailed:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
 from headstart_service.domain import Status
 from headstart_service.engine.copies import copied
@@ -339,6 +339,41 @@ async def test_a_step_gets_the_same_value_here_and_after_a_takeover(
     again = pipeline.codec.decode("made", pipeline.codec.encode("made", returned))
     assert (type(seen[0]), repr(seen[0])) == (type(again), repr(again))
     assert getattr(seen[0], "dtype", None) == getattr(again, "dtype", None)
+
+
+class Tree(BaseModel):
+    tree: Node
+
+
+async def test_inputs_whose_models_refer_to_each_other_are_started_and_copied() -> None:
+    @step()
+    async def links(tree: Node) -> bool:
+        return tree.children[0]._parent is tree
+
+    pipeline, ledger = pipeline_of(links, inputs=Tree), Ledger()
+    raw = {"tree": {"name": "a", "children": [{"name": "b"}]}}
+    assert await run(claim_of(pipeline, raw), pipeline, {}, ledger) is Status.COMPLETED
+    assert ledger.value("links") is True
+
+
+class Secretive(BaseModel):
+    number: int = Field(exclude=True)
+
+
+async def test_a_value_that_no_worker_could_read_again_fails_its_step() -> None:
+    @step()
+    async def made() -> Secretive:
+        return Secretive(number=1)
+
+    @step()
+    async def takes(made: Secretive) -> int:
+        return made.number
+
+    pipeline, ledger = pipeline_of(made, takes), Ledger()
+    await run(claim_of(pipeline), pipeline, {}, ledger)
+    assert (
+        ledger.report("made").error == "returned Secretive that cannot be read again as it is kept"
+    )
 
 
 def test_a_copy_of_a_read_only_array_can_be_changed() -> None:
