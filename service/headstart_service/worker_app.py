@@ -170,6 +170,7 @@ async def work(
         if guard is not None:
             stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))
         readiness.worker = worker
+        await worker.prepare()  # a start right after must know what this worker offers
         layout.ready.set()
         _tell_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker)

@@ -101,6 +101,7 @@ class Worker:
         self._runs: dict[Lease, tuple[Claim, Outcome, asyncio.Task[Status]]] = {}
         self._reports: dict[Lease, Reports] = {}
         self._stopping = asyncio.Event()
+        self._prepared = False
         self._unserved = asyncio.Event()
         self._changed = asyncio.Event()
         if places is not None:
@@ -136,7 +137,7 @@ class Worker:
 
     async def serve(self) -> None:
         """Work until `stop`, then drain. Raises what a bug in the worker itself raised."""
-        if not await self._prepare():
+        if not self._prepared and not await self.prepare():
             return
         async with aclosing(self._reuse.flights), asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
@@ -166,8 +167,11 @@ class Worker:
             # What this worker still has is reclaimed when its lease has run out.
             log.warning("cannot take leave of the queue: %s", error)
 
-    async def _prepare(self) -> bool:
-        """Whether the queue is ready; False when told to stop before it was."""
+    async def prepare(self) -> bool:
+        """Make sure that jobs are delivered, and show what this worker offers.
+
+        Returns False when told to stop before the store had answered.
+        """
         while not self._stopping.is_set():
             try:
                 await self._queue.prepare_queue()
@@ -179,6 +183,7 @@ class Worker:
                     async with asyncio.timeout(_POLL):
                         await self._stopping.wait()
             else:
+                self._prepared = True
                 return True
         return False
 
