@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from headstart.v1 import precompute_pb2 as pb
 from tests.support import deployments
+from tests.support.commands import run
 from tests.support.pipelines import began
 from tests.support.processes import Service, api, serving, stub, worker
 from tests.support.replicas import LIGHT
@@ -86,3 +87,21 @@ async def test_a_prefix_reaches_the_worker_of_serve_and_its_own_valkey(tmp_path:
             channels = await client.pubsub_channels()
     assert {name.partition(":")[0] for name in names} == {"mine"}
     assert channels == [b"mine:{0}:events:0"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [(("check-config",), 2), (("doctor", "--local"), 1), (("repartition", "--to", "3"), 4)],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_a_command_whose_user_may_not_use_the_prefix_names_what_to_grant(
+    command: tuple[str, ...], code: int, tmp_path: Path
+):
+    with deployments.acl(tmp_path) as opened:
+        settings = LIGHT | {"HEADSTART_REDIS_URL": opened.url, "HEADSTART_PREFIX": "third"}
+        done = run(*command, **settings)
+    assert done.code == code, done
+    assert "Redis refuses this user" in done.out + done.err
+    assert "HEADSTART_PREFIX" in done.out + done.err
+    assert "no process has used" not in done.out
+    assert "nothing to move" not in done.out

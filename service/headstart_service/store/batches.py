@@ -20,7 +20,7 @@ import redis.exceptions
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ..errors import CapacityExhausted, LayoutMismatch, RecordDamaged, StoreUnavailable
-from .connect import AWAY
+from .connect import AWAY, explain
 from .keys import GROUP, PartitionKeys, from_member
 from .observe import FULL, LOST, REFUSED, SKIPPED, TIMEOUT, StoreObserver, Unwatched
 from .reach import Reach
@@ -328,6 +328,6 @@ def unavailable(error: Exception) -> StoreUnavailable:
     if isinstance(error, ResponseError):
         # It does answer, but not as it should: the operator needs the reason.
         log.warning("Redis refuses: %s", error)
-    told = StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
+    told = StoreUnavailable(explain(error))
     told.__cause__ = error
     return told

@@ -12,7 +12,7 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import ResponseError
 
 from ..errors import StoreUnavailable
-from .connect import AWAY, Client, check_version
+from .connect import AWAY, Client, check_version, explain
 from .keys import GROUP, PartitionKeys
 from .layout import stored_layout
 from .redis_store import StoreRules
@@ -71,7 +71,7 @@ async def examine(client: Client, rules: StoreRules, *, recent: float) -> StoreF
             queued += waiting
         layout = await stored_layout(client, rules.prefix)
     except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        raise StoreUnavailable(explain(error)) from error
     enabled = info.get("aof_enabled")
     return StoreFacts(
         version=version,

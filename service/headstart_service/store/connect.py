@@ -16,7 +16,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import StartupError, StoreUnavailable
@@ -29,6 +29,17 @@ AWAY = (RedisError, RedisClusterException, OSError, RuntimeError, AttributeError
 The last two come of a connection that is lost while it is used: uvloop's transport is "closed",
 or redis-py's writer None.
 """
+
+
+
+def explain(error: Exception) -> str:
+    """Describe an error of `AWAY` in words that callers may read: no names, no addresses."""
+    if isinstance(error, NoPermissionError):
+        return (
+            "Redis refuses this user: grant it the keys and channels that begin with "
+            "HEADSTART_PREFIX, and the commands that docs/operations.md lists"
+        )
+    return f"Redis does not answer: {type(error).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +199,7 @@ async def check_version(client: Client) -> str:
     try:
         info = await client.info("server")
     except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        raise StoreUnavailable(explain(error)) from error
     if isinstance(client, RedisCluster) and "redis_version" not in info:
         info = next(iter(info.values()))
     name, version, oldest = "Redis", str(info["redis_version"]), 7

@@ -11,7 +11,7 @@ from redis.asyncio import RedisCluster
 
 from ..domain import Announcement
 from ..errors import StoreUnavailable
-from .connect import AWAY, Client
+from .connect import AWAY, Client, explain
 from .keys import from_member
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ async def subscription(
                 if await pubsub.get_message(timeout=1.0) is None:
                     raise StoreUnavailable("cannot subscribe: no answer")
         except AWAY as error:
-            raise StoreUnavailable(f"cannot subscribe: {type(error).__name__}") from error
+            raise StoreUnavailable(f"cannot subscribe: {explain(error)}") from error
         yield _announcements(pubsub)
     finally:
         await pubsub.aclose()

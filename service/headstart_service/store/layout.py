@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Final, Self
 
-from redis.exceptions import ResponseError
 
 from ..errors import LayoutMismatch, StoreUnavailable
 from .batches import answered
@@ -105,7 +104,7 @@ async def stored_layout(client: Client, prefix: str = DEFAULT_PREFIX) -> str | N
             _get(client, PartitionKeys(0, Installation(prefix)).layout), _BUDGET
         )
     except StoreUnavailable as error:
-        if isinstance(error.__cause__, ResponseError):  # a key of another type
+        if str(error.__cause__).startswith("WRONGTYPE"):  # a key of another type
             return None
         raise
     return None if found is None else found.decode(errors="replace")
