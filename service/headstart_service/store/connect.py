@@ -31,7 +31,6 @@ or redis-py's writer None.
 """
 
 
-
 def explain(error: Exception) -> str:
     """Describe an error of `AWAY` in words that callers may read: no names, no addresses."""
     if isinstance(error, NoPermissionError):
