@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import SecretStr
-from redis.exceptions import NoPermissionError
 
 from . import exit_codes
 from .errors import StartupError, StoreUnavailable
@@ -21,7 +20,7 @@ from .process import layout_problem, redis_client
 from .security import exposure
 from .setting_rules import allowed
 from .settings import Settings, variable
-from .store.connect import API
+from .store.connect import API, is_forbidden
 
 _PATIENCE = 1.0
 """Seconds for the store's layout; a store that cannot be reached here is not checked."""
@@ -72,7 +71,7 @@ async def _of_the_store(settings: Settings) -> str:
             if problem := await layout_problem(client, settings):
                 return f"HEADSTART_PARTITIONS: {problem}"
     except StoreUnavailable as error:
-        if isinstance(error.__cause__, NoPermissionError):
+        if is_forbidden(error.__cause__):
             return f"HEADSTART_REDIS_URL: {error}"
     except (TimeoutError, ValueError, TypeError):
         pass  # The last two are of addresses and options that redis-py refuses when it connects.

@@ -31,9 +31,15 @@ or redis-py's writer None.
 """
 
 
+def is_forbidden(error: BaseException | None) -> bool:
+    """Return whether Redis's ACL refuses the user a command, a key or a channel."""
+    # A right that a script lacks is an error without a class of its own.
+    return isinstance(error, NoPermissionError) or "ACL failure in script" in str(error)
+
+
 def explain(error: Exception) -> str:
     """Describe an error of `AWAY` in words that callers may read: no names, no addresses."""
-    if isinstance(error, NoPermissionError):
+    if is_forbidden(error):
         return (
             "Redis refuses this user: grant it the keys and channels that begin with "
             "HEADSTART_PREFIX, and the commands that docs/operations.md lists"
