@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import SecretStr
+from redis.exceptions import NoPermissionError
 
 from . import exit_codes
 from .errors import StartupError, StoreUnavailable
@@ -20,7 +21,7 @@ from .process import layout_problem, redis_client
 from .security import exposure
 from .setting_rules import allowed
 from .settings import Settings, variable
-from .store.connect import API, is_forbidden
+from .store.connect import API
 
 _PATIENCE = 1.0
 """Seconds for the store's layout; a store that cannot be reached here is not checked."""
@@ -71,7 +72,7 @@ async def _of_the_store(settings: Settings) -> str:
             if problem := await layout_problem(client, settings):
                 return f"HEADSTART_PARTITIONS: {problem}"
     except StoreUnavailable as error:
-        if is_forbidden(error.__cause__):
+        if isinstance(error.__cause__, NoPermissionError):
             return f"HEADSTART_REDIS_URL: {error}"
     except (TimeoutError, ValueError, TypeError):
         pass  # The last two are of addresses and options that redis-py refuses when it connects.

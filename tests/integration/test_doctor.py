@@ -123,7 +123,8 @@ def test_a_healthy_server_and_its_machine_are_found_so(plain: Served):
     assert latency[0] in ("OK", "WARN"), "a busy machine is slow"
     verdicts["store"] = ["OK"]  # as above
     fine = (
-        *("address", "TLS", "health", "token", "verbs", "pipelines", "work", "clock", "settings"),
+        *("address", "TLS", "health", "token", "verbs", "pipelines", "work", "readiness", "clock"),
+        "settings",
         *("data", "store", "memory", "durability", "store clock", "workers"),
         "partitions",
     )

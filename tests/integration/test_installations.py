@@ -105,7 +105,7 @@ def test_a_command_whose_user_may_not_use_the_prefix_names_what_to_grant(
         settings = LIGHT | {"HEADSTART_REDIS_URL": opened.url, "HEADSTART_PREFIX": "third"}
         done = run(*command, **settings)
     assert done.code == code, done
-    assert "Redis refuses this user" in done.out + done.err
+    assert "Redis denies a right" in done.out + done.err
     assert "HEADSTART_PREFIX" in done.out + done.err
     assert "no process has used" not in done.out
     assert "nothing to move" not in done.out
@@ -120,7 +120,7 @@ async def test_a_user_without_the_channels_is_refused_before_anything_is_written
             rules = StoreRules(partitions=1, max_records=2, namespace_max=0, failure_ttl=60)
             async with redis_client(url, API) as client:
                 store = RedisStore(client, rules, budget=5, connections=1)
-                with pytest.raises(StoreUnavailable, match="Redis refuses this user"):
+                with pytest.raises(StoreUnavailable, match="Redis denies a right"):
                     await store.prepare()
                 await store.aclose()
             written = {key async for key in admin.scan_iter()}

@@ -152,33 +152,37 @@ class StoreLayout:
         if keys.partition:
             await self._agree(keys)
 
-    async def agree_all(self, process: str, ttl: float) -> None:
+    async def agree_all(self, process: str, ttl: float) -> bool:
         """Compare every partition's layout, and note that the process is live for `ttl` seconds.
 
-        Raises LayoutMismatch and StoreUnavailable.
+        Returns whether it was live until now; if not, the store may have been moved, and moved
+        back, meanwhile. Raises LayoutMismatch and StoreUnavailable.
         """
-        await self._agree(self._first, process, ttl)
+        was_live = await self._agree(self._first, process, ttl)
         await asyncio.gather(*(self._agree(keys) for keys in self._others))
         self._differs = False
+        return was_live
 
     async def live(self) -> list[str]:
         """The names of up to 100 processes that are live. Raises StoreUnavailable."""
-        return (await self._look(self._first, create=False))[1]
+        return (await self._look(self._first, create=False))[2]
 
     async def withdraw(self, process: str) -> None:
         """Note that the process is live no more. Raises StoreUnavailable."""
         await self._look(self._first, create=False, process=process)
 
-    async def _agree(self, keys: PartitionKeys, process: str = "", ttl: float = 0.0) -> None:
-        found, _ = await self._look(keys, create=self._may_write(), process=process, ttl=ttl)
+    async def _agree(self, keys: PartitionKeys, process: str = "", ttl: float = 0.0) -> bool:
+        found, was_live, _ = await self._look(
+            keys, create=self._may_write(), process=process, ttl=ttl
+        )
         if found == self.token:
             self._empty_since = None
-        elif found:
+            return was_live
+        if found:
             self._empty_since = None
             raise self.mismatch(found)
-        else:
-            self._empty_since = self._empty_since or time.monotonic()
-            raise LayoutMismatch("the store was emptied: its other processes come first")
+        self._empty_since = self._empty_since or time.monotonic()
+        raise LayoutMismatch("the store was emptied: its other processes come first")
 
     def _may_write(self) -> bool:
         """Whether a layout may be written where there is none.
@@ -190,13 +194,14 @@ class StoreLayout:
 
     async def _look(
         self, keys: PartitionKeys, *, create: bool, process: str = "", ttl: float = 0.0
-    ) -> tuple[str, list[str]]:
+    ) -> tuple[str, bool, list[str]]:
         call: Awaitable[Any] = self._compare(
             keys=[keys.layout, keys.processes],
             args=[self.token, int(create), process, round(ttl * 1e6)],
         )
-        found, *names = await answered(call, _BUDGET)
-        return found.decode(errors="replace"), [name.decode(errors="replace") for name in names]
+        found, was_live, *names = await answered(call, _BUDGET)
+        texts = [name.decode(errors="replace") for name in names]
+        return found.decode(errors="replace"), bool(was_live), texts
 
 
 class LayoutWatch:
@@ -216,6 +221,7 @@ class LayoutWatch:
 
         `adopt` moves a store in which nothing is kept and that no process uses, if it can.
         `differs` is called when the layouts have become different, `agrees` when they are the same.
+        Both are called for a process that was not live for a while, which a suspended one is not.
         """
         self._layout = layout
         self._process = process
@@ -257,16 +263,20 @@ class LayoutWatch:
 
     async def _look(self) -> None:
         try:
-            await self._layout.agree_all(self._process, LIVE_FOR)
+            was_live = await self._layout.agree_all(self._process, LIVE_FOR)
         except LayoutMismatch as error:
             self._note(str(error))
             await self._adopt()
-            await self._layout.agree_all(self._process, LIVE_FOR)
+            was_live = await self._layout.agree_all(self._process, LIVE_FOR)
         self._same.set()
         if self.problem:
             log.info("the store's layout is this process's: %s", self._layout.own)
             self.problem = ""
-            self._agrees()
+        elif was_live:
+            return
+        else:
+            self._differs()
+        self._agrees()
 
     def _note(self, problem: str) -> None:
         if problem != self.problem:

@@ -91,8 +91,9 @@ async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api)
     seen: list[bytes] = []
 
     async def watch() -> None:
-        async for data in api.reader.watch(KEY):
-            seen.append(data)  # noqa: PERF401  # each is looked at as it comes
+        async for answer in api.reader.watch(KEY):
+            data = answer.data
+            seen.append(data)  # each is looked at as it comes
 
     async def told(number: int) -> None:
         await wait_until(lambda: len(seen) == number)
@@ -120,7 +121,7 @@ async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api)
 
 async def test_a_watch_of_an_ended_run_tells_it_and_ends(api: Api) -> None:
     api.store.end("one", "two", "three")
-    told = [data async for data in api.reader.watch(KEY)]
+    told = [answer.data async for answer in api.reader.watch(KEY)]
     assert len(told) == 1
 
 
@@ -164,3 +165,17 @@ async def test_a_cancelled_waiter_stops_listening_and_leaves_no_task(api: Api) -
     assert api.hub.listeners == 0
     assert api.hub._topics == {}
     assert tasks_left() == {"hub", "announcements", "poll"}
+
+
+async def test_watchers_of_a_run_share_one_message(api: Api) -> None:
+    watches = [api.reader.watch(KEY) for _ in range(3)]
+    for change in ("one", "two"):
+        following = [asyncio.ensure_future(anext(watch)) for watch in watches]
+        await api.parked(3)
+        api.store.end(change)
+        messages = {id(message): message for message in [(await f).message() for f in following]}
+        [message] = messages.values()
+        response = pb.WatchResultsResponse.FromString(message.data)
+        assert response.results.key == KEY.key
+    for watch in watches:
+        await watch.aclose()

@@ -27,6 +27,7 @@ from ...settings import Settings, try_settings, variable
 from ...store.checkup import StoreFacts, examine
 from ...store.connect import WORKER
 from ...store.layout import Layout, difference
+from ...store.refusals import FULL
 from .address import Place
 from .clock import judged
 from .report import Check, fail, ok, skip, warn
@@ -130,6 +131,8 @@ def _judged(facts: StoreFacts) -> Iterator[Check]:
             "CONFIG SET maxmemory-policy noeviction: Headstart bounds itself by "
             "HEADSTART_MAX_CACHED_RESULTS",
         )
+    elif facts.memory_limit and facts.memory_used >= facts.memory_limit:
+        yield fail("memory", f"{limit}: starts are refused", FULL)
     elif facts.memory_limit and facts.memory_used > _FULL * facts.memory_limit:
         yield warn("memory", limit, "raise maxmemory, or lower HEADSTART_MAX_CACHED_RESULTS")
     else:
