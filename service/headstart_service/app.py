@@ -61,10 +61,12 @@ _PREPARE_EVERY = 60
 _TRY = """
 Headstart serves on {address}. Try:
 
-  {grpcurl} {how} -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
-"recipient_type": "RECIPIENT_TYPE_HUMAN"}}}}' \
-{address} headstart.v1.PrecomputeService/StartPrecompute
+  {command}
 """
+_GAME = (
+    """-d '{"key": "game-1", "bridging": {"anchor": "ocean", "target": "forest", """
+    """"recipient_type": "RECIPIENT_TYPE_HUMAN"}}'"""
+)
 
 
 class _Readiness:
@@ -99,8 +101,8 @@ class _Readiness:
         """Note what keeps it from starting."""
         self.reason = reason
 
-    async def watch(self, address: str, how: str) -> None:
-        """Keep health up to date for ever; says once how to try the service."""
+    async def watch(self, address: str, command: str) -> None:
+        """Keep health up to date for ever; print `command` once, as a first call to try."""
         if self._worker is not None:
             self.reason = "its worker starts"
             await self._worker.ready.wait()
@@ -121,7 +123,7 @@ class _Readiness:
                 said = True
                 # Among JSON lines, a hint for people would be a line that nobody can read.
                 if not self._quiet:
-                    print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
+                    print(_TRY.format(address=address, command=command), flush=True)
             checks += 1
             await asyncio.sleep(_CHECK_EVERY)
 
@@ -159,12 +161,17 @@ def _grpcurl() -> str:
     return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
 
 
-def _how_to_call(settings: Settings) -> str:
-    """The options that grpcurl needs."""
+def _first_call(settings: Settings, address: str) -> str:
+    """Return a grpcurl command that this server can answer."""
     how = "-cacert YOUR_CA.pem" if settings.tls_cert else "-plaintext"
     if settings.tls_client_ca:
         how += " -cert YOURS.pem -key YOURS.key"
-    return f"{how} -H 'authorization: Bearer YOUR_TOKEN'" if settings.tokens else how
+    if settings.tokens:
+        how += " -H 'authorization: Bearer YOUR_TOKEN'"
+    method = f"{address} headstart.v1.PrecomputeService"
+    if settings.bridging:
+        return f"{_grpcurl()} {how} {_GAME} {method}/StartPrecompute"
+    return f"{_grpcurl()} {how} {method}/ListPipelines"
 
 
 async def serve(settings: Settings) -> None:
@@ -278,7 +285,7 @@ async def serve(settings: Settings) -> None:
             worker_process=worker.run() if worker else None,
         )
         await wait_for_store(client, readiness.waits)
-        await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
+        await readiness.watch(address := f"{host}:{grpc_port}", _first_call(settings, address))
 
 
 @asynccontextmanager

@@ -90,7 +90,7 @@ def difference(found: str, own: Layout) -> str:
             f"killed, finish it with `headstart repartition --to {theirs.target}`"
         )
     return (
-        f"the store has {theirs.partitions} partitions, this process HEADSTART_PARTITIONS="
+        f"the store has {theirs.partitions} partitions, this process has HEADSTART_PARTITIONS="
         f"{own.partitions}: set HEADSTART_PARTITIONS={theirs.partitions}, or end all processes of "
         f"the store and move it with `headstart repartition --to {own.partitions}`"
     )

@@ -94,7 +94,8 @@ def _store(settings: Settings, timeout: float) -> Iterator[Check]:
         facts = asyncio.run(look())
     except (StoreUnavailable, TimeoutError) as error:
         said = str(error) or f"no answer within {timeout:g} s"
-        yield fail("store", said, "is HEADSTART_REDIS_URL right, and Redis up?")
+        advice = "are HEADSTART_REDIS_URL and HEADSTART_PREFIX right, and is Redis up?"
+        yield fail("store", said, advice)
     except StartupError as error:
         yield fail("store", str(error), "docs/settings.md has the forms of HEADSTART_REDIS_URL")
     else:
