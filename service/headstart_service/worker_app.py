@@ -86,9 +86,7 @@ async def work(
     `guard`, the process ends when its event loop stands still, and soon after its work has. Raises
     StartupError, maybe inside an exception group, when it cannot start.
     """
-    if settings.redis_url is None:
-        raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
-    url = settings.redis_url.get_secret_value()
+    url = _url_of(settings)
     known = registry(settings)
     layout = _OwnLayout()
     places = Places(_place_rules(settings))
@@ -174,6 +172,12 @@ async def work(
         layout.ready.set()
         _tell_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker)
+
+
+def _url_of(settings: Settings) -> str:
+    if settings.redis_url is None:
+        raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
+    return settings.redis_url.get_secret_value()
 
 
 def _wanted(known: Registry) -> set[str]:
