@@ -1,4 +1,4 @@
-"""How long it takes to give a step values of its own, by each way: docs/decisions/0034."""
+"""How long it takes to give a step values of its own, by each way: docs/decisions/0037."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from headstart_service.domain import Claim, RunKey
+from headstart_service.engine.limits import Limits
 from headstart_service.engine.offers import offers_of
 from headstart_service.engine.pipeline import Pipeline
 from headstart_service.engine.registry import Registry
@@ -102,9 +103,9 @@ class HandWorker:
         assert claim is not None, "another worker took it"
         return claim
 
-    async def finish(self, claim: Claim) -> None:
+    async def finish(self, claim: Claim, limits: Limits | None = None) -> None:
         """Run what was claimed to its end."""
-        await run(claim, _PIPELINES[claim.pipeline], self._providers, self._queue)
+        await run(claim, _PIPELINES[claim.pipeline], self._providers, self._queue, limits=limits)
 
     async def keep_game(self, key: str) -> None:
         """Keep a finished game against Haiku: five clues of each side, 100 null samples, 18 kB."""

@@ -58,6 +58,7 @@ class Endpoint:
     token: str | Callable[[], str] | None = field(default=None, repr=False)
     max_attempts: int = 1
     options: Sequence[ChannelOption] = ()
+    """Channel arguments that replace the client's own of the same name."""
 
     def open(self, interceptors: Sequence[grpc.aio.ClientInterceptor] = ()) -> grpc.aio.Channel:
         """Open a channel for the running event loop, which it is bound to."""
@@ -91,12 +92,14 @@ class Endpoint:
 
     def _options(self) -> tuple[ChannelOption, ...]:
         name = self.tls.server_name if self.tls else None
-        return (
-            *_COMMON_OPTIONS,
-            *((("grpc.ssl_target_name_override", name),) if name else ()),
-            ("grpc.service_config", service_config(self.max_attempts)),
-            *self.options,
-        )
+        # Each name once: of two with the same name gRPC takes the first.
+        merged = {
+            **dict(_COMMON_OPTIONS),
+            **({"grpc.ssl_target_name_override": name} if name else {}),
+            "grpc.service_config": service_config(self.max_attempts),
+            **dict(self.options),
+        }
+        return tuple(merged.items())
 
 
 def endpoint(

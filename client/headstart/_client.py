@@ -92,7 +92,7 @@ class PrecomputeClient(GetsOrComputes):
                 Default: `HEADSTART_TOKEN`, else the content of the file `HEADSTART_TOKEN_FILE`,
                 which is read anew when it changes.
             interceptors: Of grpc.aio, for example OpenTelemetry's.
-            options: Further gRPC channel arguments; they win over the client's own.
+            options: Further gRPC channel arguments. Each replaces the client's own of its name.
 
         Raises:
             ValueError: A setting out of range.

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import grpc
 
 from headstart import _convert
-from headstart._channel import ChannelOption, endpoint
+from headstart._channel import endpoint
 from headstart._client import PrecomputeClient
 from headstart._errors import HeadstartError, InvalidRequest, NotFound, from_rpc_error
 from headstart._outage import OutageLog
@@ -45,13 +45,6 @@ _BLOCKING_LIMIT: Final = 0.4
 _START_LIMIT: Final = 1.0
 # and the longest wait that the service accepts.
 _LONGEST_WAIT: Final = 600.0
-
-_OPTIONS: Final[tuple[ChannelOption, ...]] = (
-    # A connection that is not up by then is given up, after which calls fail at once instead of
-    # each waiting for it, and a new one is tried at least every second: the service is soon back.
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
 
 
 @dataclass
@@ -115,7 +108,6 @@ class EagerPrecompute:
             tls=tls,
             channel_credentials=channel_credentials,
             token=token,
-            options=_OPTIONS,
         )
         self._new_client = partial(
             PrecomputeClient,
@@ -125,7 +117,6 @@ class EagerPrecompute:
             tls=self._endpoint.tls,
             channel_credentials=channel_credentials,
             token=self._endpoint.token,
-            options=_OPTIONS,
         )
         self._outage = OutageLog()
         self._lock = threading.Lock()

@@ -31,8 +31,8 @@ _SHOWN: Final = 40
 _TOO_DEEP: Final = f"must nest at most {_MAX_DEPTH} objects and arrays"
 _SURROGATE: Final = "must be Unicode text, has a lone surrogate"
 _INEXACT: Final = (
-    "must be between -2^53 and 2^53, is {:.17g}: a Struct's numbers are doubles, which round such "
-    "whole numbers; send the inputs as `inputs_json`"
+    "must be more than -2^53 and less than 2^53, is {:.17g}: a Struct's numbers are doubles, "
+    "which round such whole numbers; send the inputs as `inputs_json`"
 )
 _TOO_LONG: Final = f"must have at most {_MAX_DIGITS} digits"
 

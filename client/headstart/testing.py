@@ -222,7 +222,6 @@ async def run_pipeline(
     *,
     providers: Mapping[str, Any] = _NO_PROVIDERS,
     timeout: float = 60.0,  # noqa: ASYNC109  (of the run, so that no test hangs)
-    decoded: bool = True,
 ) -> PipelineRun:
     """Run a pipeline in this process, and return what it gave once it has ended.
 
@@ -234,10 +233,6 @@ async def run_pipeline(
         inputs: A mapping of JSON values, or an instance of the pipeline's model of inputs.
         providers: What steps take beside inputs and steps, by name: the real thing or a fake.
         timeout: Seconds that the whole run may take.
-        decoded: Give each step what others returned as it comes back from the store. A worker does
-            so when it takes a run over, and gives the value itself when it computed it; what works
-            decoded must also work as it was. Steps that run in another process always get it as it
-            was returned.
 
     Raises:
         InvalidRequest: The inputs break rules; `violations` names every field, as the service does.
@@ -250,9 +245,7 @@ async def run_pipeline(
     except ImportError as exc:
         message = f"running pipelines needs the service: pip install 'headstart[server]' ({exc})"
         raise ImportError(message) from exc
-    return await testing.run_pipeline(
-        pipeline, inputs, providers=providers, timeout=timeout, decoded=decoded
-    )
+    return await testing.run_pipeline(pipeline, inputs, providers=providers, timeout=timeout)
 
 
 def run_pipeline_sync(
@@ -261,10 +254,9 @@ def run_pipeline_sync(
     *,
     providers: Mapping[str, Any] = _NO_PROVIDERS,
     timeout: float = 60.0,
-    decoded: bool = True,
 ) -> PipelineRun:
     """Do what `run_pipeline` does, from a test that is not async, in an event loop of its own."""
-    running = run_pipeline(pipeline, inputs, providers=providers, timeout=timeout, decoded=decoded)
+    running = run_pipeline(pipeline, inputs, providers=providers, timeout=timeout)
     return asyncio.run(running)
 
 

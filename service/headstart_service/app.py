@@ -15,16 +15,17 @@ from grpc.aio import Server
 from .api.adoption import Adoption
 from .api.estimates import Estimates
 from .api.gate import CallLimits, Gates
+from .api.health import Health
 from .api.hub import Hub
 from .api.near_cache import NearCache
 from .api.observe import CallObservers
 from .api.reader import ResultReader
-from .api.server import Health, build_server
+from .api.server import build_server
 from .api.servicer import ApiRules, PrecomputeServicer
 from .api.tls import ServerCertificate
 from .engine.pace import Pace
 from .engine.registry import Registry
-from .errors import StartupError, StoreUnavailable
+from .errors import CapacityExhausted, StartupError, StoreUnavailable
 from .live_page import live_page
 from .logs import wants_json
 from .monitoring import ApiMonitoring
@@ -39,12 +40,13 @@ from .process import (
 )
 from .security import certificate, refuse_exposure, token_file
 from .settings import Settings, child_environment
-from .store.connect import API, BLOCKING
+from .store.connect import API, BLOCKING, LARGE
 from .store.events import subscription
 from .store.layout import LayoutWatch
 from .store.redis_store import RedisStore
 from .supervisor import WorkerProcess
 from .telemetry.tracing import tracing
+from .web.readiness import Readiness
 from .web.server import http_server
 
 log = logging.getLogger(__name__)
@@ -59,10 +61,12 @@ _PREPARE_EVERY = 60
 _TRY = """
 Headstart serves on {address}. Try:
 
-  {grpcurl} {how} -d '{{"key": "game-1", "bridging": {{"anchor": "ocean", "target": "forest", \
-"recipient_type": "RECIPIENT_TYPE_HUMAN"}}}}' \
-{address} headstart.v1.PrecomputeService/StartPrecompute
+  {command}
 """
+_GAME = (
+    """-d '{"key": "game-1", "bridging": {"anchor": "ocean", "target": "forest", """
+    """"recipient_type": "RECIPIENT_TYPE_HUMAN"}}'"""
+)
 
 
 class _Readiness:
@@ -84,24 +88,29 @@ class _Readiness:
         self._quiet = quiet
         self._problem = problem
         self.serving = False
+        self.reason = "it starts"
+        """What is wrong, in one line; empty when all is well."""
 
-    async def watch(self, address: str, how: str) -> None:
-        """Keep health up to date for ever; says once how to try the service."""
+    @property
+    def state(self) -> Readiness:
+        """What `GET /readyz` answers."""
+        problem = self._problem()
+        return Readiness(self.serving and not problem, problem or self.reason)
+
+    def waits(self, reason: str) -> None:
+        """Note what keeps it from starting."""
+        self.reason = reason
+
+    async def watch(self, address: str, command: str) -> None:
+        """Keep health up to date for ever; print `command` once, as a first call to try."""
         if self._worker is not None:
+            self.reason = "its worker starts"
             await self._worker.ready.wait()
         failures = checks = 0
         said = False
         while True:
-            try:
-                if not self.serving or checks % _PREPARE_EVERY == 0:
-                    await self._store.prepare()
-                await self._store.ping()
-            except StoreUnavailable as error:
-                failures += 1
-                if self.serving:
-                    log.warning("readiness: %s", error)
-            else:
-                failures = 0
+            prepares = not self.serving or checks % _PREPARE_EVERY == 0
+            failures = 0 if await self._answers(prepares=prepares) else failures + 1
             # One slow answer on a busy machine is no outage.
             serving = failures == 0 if not self.serving else failures < _FAILURES_TO_UNREADY
             problem = self._problem()
@@ -109,15 +118,38 @@ class _Readiness:
             if serving != self.serving:
                 self.serving = serving
                 await self._health.set_serving(serving=serving)
-                why = problem or "the store is away"
-                log.info("serving" if serving else f"not serving: {why}")
+                log.info("serving" if serving else f"not serving: {problem or self.reason}")
             if serving and not said:
                 said = True
                 # Among JSON lines, a hint for people would be a line that nobody can read.
                 if not self._quiet:
-                    print(_TRY.format(address=address, grpcurl=_grpcurl(), how=how), flush=True)
+                    print(_TRY.format(address=address, command=command), flush=True)
             checks += 1
             await asyncio.sleep(_CHECK_EVERY)
+
+    async def _answers(self, *, prepares: bool) -> bool:
+        """Whether the store answers; notes what is wrong."""
+        try:
+            if prepares:
+                await self._store.prepare()
+            await self._store.ping()
+        except StoreUnavailable as error:
+            self.reason = str(error)
+            if self.serving:
+                log.warning("readiness: %s", error)
+            return False
+        except CapacityExhausted as error:
+            # Starts are refused, but what is kept is served and what runs ends.
+            self._report(f"starts are refused: {error}")
+        else:
+            self._report("")
+        return True
+
+    def _report(self, reason: str) -> None:
+        """Note what is wrong though it serves; log it when it changes."""
+        if self.serving and reason != self.reason:
+            log.warning("%s", reason or f"no longer: {self.reason}")
+        self.reason = reason
 
 
 def _grpcurl() -> str:
@@ -129,12 +161,17 @@ def _grpcurl() -> str:
     return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
 
 
-def _how_to_call(settings: Settings) -> str:
-    """The options that grpcurl needs."""
+def _first_call(settings: Settings, address: str) -> str:
+    """Return a grpcurl command that this server can answer."""
     how = "-cacert YOUR_CA.pem" if settings.tls_cert else "-plaintext"
     if settings.tls_client_ca:
         how += " -cert YOURS.pem -key YOURS.key"
-    return f"{how} -H 'authorization: Bearer YOUR_TOKEN'" if settings.tokens else how
+    if settings.tokens:
+        how += " -H 'authorization: Bearer YOUR_TOKEN'"
+    method = f"{address} headstart.v1.PrecomputeService"
+    if settings.bridging:
+        return f"{_grpcurl()} {how} {_GAME} {method}/StartPrecompute"
+    return f"{_grpcurl()} {how} {method}/ListPipelines"
 
 
 async def serve(settings: Settings) -> None:
@@ -161,6 +198,7 @@ async def serve(settings: Settings) -> None:
             connections=API.connections,
             pace=pace,
             observer=figures.store,
+            large=await stack.enter_async_context(redis_client(url, LARGE)),
         )
         stack.push_async_callback(store.aclose)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
@@ -214,12 +252,11 @@ async def serve(settings: Settings) -> None:
             http_server(
                 settings.host,
                 settings.http_port,
-                lambda: readiness.serving,
+                lambda: readiness.state,
                 [
                     *([figures.route(access)] if settings.metrics else []),
                     *(page.routes() if page else []),
                 ],
-                problem=lambda: layout.problem,
             )
         )
         server = build_server(
@@ -247,8 +284,8 @@ async def serve(settings: Settings) -> None:
             adoption=Adoption(store, known).run(),
             worker_process=worker.run() if worker else None,
         )
-        await wait_for_store(client)
-        await readiness.watch(f"{host}:{grpc_port}", _how_to_call(settings))
+        await wait_for_store(client, readiness.waits)
+        await readiness.watch(address := f"{host}:{grpc_port}", _first_call(settings, address))
 
 
 @asynccontextmanager

@@ -6,11 +6,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import SecretStr
+from redis.exceptions import NoPermissionError
 
 from . import exit_codes
 from .errors import StartupError, StoreUnavailable
@@ -47,7 +47,7 @@ def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
     settings = load_checked(flags)
     found = rows(settings, flags)
     if problem := asyncio.run(_of_the_store(settings)):
-        raise StartupError(f"HEADSTART_PARTITIONS: {problem}")
+        raise StartupError(problem)
     warnings = [*_warnings(settings), *strangers(os.environ)]
     as_text = table(
         [
@@ -63,14 +63,19 @@ def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
 
 
 async def _of_the_store(settings: Settings) -> str:
-    """How the store's layout differs from these settings'; empty where it cannot be asked."""
+    """Return how the store contradicts these settings; empty where it cannot be asked."""
     if settings.redis_url is None:
         return ""
     url = settings.redis_url.get_secret_value()
-    # The last two are of addresses and options that redis-py refuses when it connects.
-    with suppress(StoreUnavailable, TimeoutError, ValueError, TypeError):
+    try:
         async with asyncio.timeout(_PATIENCE), redis_client(url, API) as client:
-            return await layout_problem(client, settings)
+            if problem := await layout_problem(client, settings):
+                return f"HEADSTART_PARTITIONS: {problem}"
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return f"HEADSTART_REDIS_URL: {error}"
+    except (TimeoutError, ValueError, TypeError):
+        pass  # The last two are of addresses and options that redis-py refuses when it connects.
     return ""
 
 

@@ -19,5 +19,7 @@ NO_ROOM: Final = 6
 """The server has no room for it now."""
 INCOMPLETE: Final = 7
 """Asked with --complete, and some step has no result."""
+BLOCKED: Final = 14
+"""A worker's event loop stood still, and it has ended itself: the number of SIGALRM."""
 INTERRUPTED: Final = 130
 """As shells say: 128 and SIGINT."""

@@ -90,6 +90,11 @@ class ApiMonitoring:
             "Times that the worker of `serve` ended by itself; nothing without one.",
             lambda: worker.restarts if worker else None,
         )
+        self._readings.reading(
+            "worker_hangs_total",
+            "Times that it was because its event loop stood still; nothing without one.",
+            lambda: worker.hangs if worker else None,
+        )
 
     def route(self, access: Access | None) -> Route:
         """`GET /metrics`; with tokens, for those that may see every namespace."""

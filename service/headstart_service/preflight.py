@@ -52,7 +52,7 @@ def _with_flag(problem: str, flags: Mapping[str, str]) -> str:
 
 def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
     """What is wrong with them, one text each, beginning with the variable to mend."""
-    checks: list[_Check] = [_Rules.store, _Rules.url, registry]
+    checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.limits, registry]
     if listens:
         checks += [_Rules.ports, check_exposure, certificate, token_file]
     else:
@@ -96,6 +96,15 @@ class _Rules:
     @staticmethod
     def store(settings: Settings) -> None:
         store_rules(settings)
+
+    @staticmethod
+    def limits(settings: Settings) -> None:
+        if settings.hang_limit and settings.hang_limit <= settings.block_limit:
+            raise StartupError(
+                f"HEADSTART_HANG_LIMIT: {settings.hang_limit:g} s are not more than "
+                f"HEADSTART_BLOCK_LIMIT, {settings.block_limit:g} s: a step must be stopped before "
+                "its worker is; set more, or 0 for no limit"
+            )
 
     @staticmethod
     def ports(settings: Settings) -> None:

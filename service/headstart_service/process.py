@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import uvloop
+
 from .engine.registry import Registry, load_installed, load_pipelines
 from .errors import StoreUnavailable
 from .pipelines.bridging import BRIDGING
 from .settings import Settings
-from .store.connect import Client, Patience, check_version, open_client
+from .store.connect import Client, Patience, check_version, eviction_policy, open_client
 from .store.embedded import embedded_valkey
 from .store.layout import Layout, LayoutWatch, StoreLayout, difference, stored_layout
 from .store.redis_store import StoreRules
@@ -26,6 +30,26 @@ from .store.repartition import adopt_empty
 log = logging.getLogger(__name__)
 
 _STORE_RETRY = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on an event loop of its own, until it ends; raises what it raises.
+
+    A SystemExit or KeyboardInterrupt of another task, or of a callback, stops a loop. It is a
+    step's own: signals are handled by `run_until_stopped`. So the loop goes on.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(run_until_stopped(main), name="process")
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except BaseException:
+                if task.done():
+                    raise
+                log.exception("a step's task or callback raised what is no Exception")
+        task.result()
 
 
 async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
@@ -45,6 +69,8 @@ async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
     def forget_signals() -> None:
         for each in signals:
             loop.remove_signal_handler(each)
+            # Python's own handler raises KeyboardInterrupt wherever it is, be it in a step.
+            signal.signal(each, signal.SIG_DFL)
 
     for each in signals:
         loop.add_signal_handler(each, stop, each)
@@ -57,7 +83,12 @@ async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
 
 
 def exit_with_parent() -> None:
-    """End this process at once when its standard input closes: its parent is gone."""
+    """End this process at once when its standard input closes: its parent is gone.
+
+    On Linux the kernel ends it, also when code in C lets no thread run.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         while os.read(0, 1024):
@@ -77,19 +108,35 @@ async def redis_client(url: str, patience: Patience) -> AsyncIterator[Client]:
         await client.aclose()
 
 
-async def wait_for_store(client: Client) -> None:
-    """Return when Redis answers. Raises StartupError when it is too old."""
-    said = False
+async def wait_for_store(client: Client, waits: Callable[[str], None]) -> None:
+    """Return when Redis answers; pass each new reason why it does not to `waits`.
+
+    Raises StartupError when it is too old.
+    """
+    said = ""
     while True:
         try:
             log.info("store: %s", await check_version(client))
         except StoreUnavailable as error:
-            if not said:
-                log.warning("waiting for Redis: %s", error)
-                said = True
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting for Redis: %s", said)
+                waits(said)
             await asyncio.sleep(_STORE_RETRY)
         else:
+            waits("")
+            await _warn_of_eviction(client)
             return
+
+
+async def _warn_of_eviction(client: Client) -> None:
+    policy = await eviction_policy(client)
+    if policy not in ("", "noeviction"):
+        log.warning(
+            "Redis' maxmemory-policy is %s: it may drop records and the queue. CONFIG SET "
+            "maxmemory-policy noeviction: HEADSTART_MAX_CACHED_RESULTS bounds what is kept",
+            policy,
+        )
 
 
 @asynccontextmanager

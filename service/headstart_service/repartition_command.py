@@ -33,7 +33,8 @@ async def move(settings: Settings) -> int:
         await check_version(client)
         done = await repartition(client, count, show, settings.prefix)
     if done is None:
-        print(f"nothing to move: the store has {count} partitions, or is empty")
+        store = f"the store of HEADSTART_PREFIX={settings.prefix}"
+        print(f"nothing to move: {store} has {count} partitions, or is empty")
         return exit_codes.DONE
     print(f"{done.moved} of {done.runs} runs moved to {count} partitions")
     print(f"start processes with HEADSTART_PARTITIONS={count}")

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import uvloop
-
 from . import client_options, exit_codes
 from .config_command import check_config
 from .errors import StartupError, StoreUnavailable
+from .hang_guard import HangGuard
 from .logs import set_up_logging
+from .memory import return_large_blocks
 from .preflight import load_checked, warn_of_unknown
-from .process import exit_with_parent, run_until_stopped, store_rules
+from .process import exit_with_parent, run_loop, store_rules
 from .settings import Settings, describe, load_settings, variable
 from .store.repartition import StoreInUse
 
@@ -107,8 +107,8 @@ def _run(
         set_up_logging(settings.log_level, settings.log_format)
         if not getattr(options, "exit_with_parent", False):  # whose parent has said it
             warn_of_unknown()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_until_stopped(main(settings)))
+        return_large_blocks()
+        run_loop(main(settings))
     except StartupError as error:
         return _fail(error)
     except BaseExceptionGroup as group:
@@ -145,7 +145,12 @@ def _worker(options: argparse.Namespace) -> int:
         return _fail(_missing(error))
     return _run(
         options,
-        lambda settings: work(settings, child=options.exit_with_parent, figures=options.figures),
+        lambda settings: work(
+            settings,
+            child=options.exit_with_parent,
+            figures=options.figures,
+            guard=HangGuard(settings.hang_limit),
+        ),
         listens=False,
     )
 
@@ -214,7 +219,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from headstart import ServiceUnavailable
     from headstart._channel import endpoint
 
-    from .api.server import SERVICE
+    from .api.health import SERVICE
 
     try:
         settings = _settings(options)

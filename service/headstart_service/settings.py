@@ -169,12 +169,26 @@ class Settings(BaseSettings):
         le=256,
         description="Processes of each worker for steps that run in one; started if there are any.",
     )
+    step_wait: float = Field(
+        300,
+        gt=0,
+        le=86_400,
+        description="Seconds that a step waits for a free thread or process, at most; that is "
+        "beside its own timeout.",
+    )
     block_limit: float = Field(
         1.0,
         ge=0,
         le=600,
         description="How long a step may keep a worker's event loop before it is stopped; 0 for "
         "any time.",
+    )
+    hang_limit: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="How long a worker's event loop may stand still before the worker ends itself, "
+        "twice as long where code in C keeps the interpreter; 0 for any time.",
     )
     ray_address: str | None = Field(
         None,

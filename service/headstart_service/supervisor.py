@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from .exit_codes import BLOCKED
 from .telemetry.channel import ChildFigures
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ class WorkerProcess:
         self._figures = figures
         self.restarts = 0
         """How often it ended though nobody had told it to."""
+        self.hangs = 0
+        """How often it was because its event loop stood still."""
         self._environment = environment
         self._drain = drain
         self.ready = asyncio.Event()
@@ -48,7 +51,9 @@ class WorkerProcess:
             if loop.time() - began > _LONG_LIFE:
                 pause = _FIRST_PAUSE
             self.restarts += 1
-            log.error("the worker ended with code %s; next start in %g s", code, pause)
+            self.hangs += code == BLOCKED
+            why = ", because a step blocked it" if code == BLOCKED else ""
+            log.error("the worker ended with code %s%s; next start in %g s", code, why, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LAST_PAUSE)
 

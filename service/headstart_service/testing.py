@@ -48,7 +48,6 @@ async def run_pipeline(
     *,
     providers: Mapping[str, Any],
     timeout: float,  # noqa: ASYNC109  # it becomes asyncio.timeout
-    decoded: bool,
 ) -> PipelineRun:
     """See `headstart.testing.run_pipeline`."""
     if not isinstance(pipeline, Pipeline):
@@ -57,8 +56,7 @@ async def run_pipeline(
     plan = _plan(pipeline, inputs)
     exceptions: dict[str, BaseException] = {}
     watched = dataclasses.replace(
-        pipeline,
-        steps=tuple(_watched(s, pipeline, exceptions, decoded=decoded) for s in pipeline.steps),
+        pipeline, steps=tuple(_watched(s, pipeline, exceptions) for s in pipeline.steps)
     )
     ledger = _MemoryLedger()
     now_us = time.time_ns() // 1000
@@ -144,20 +142,16 @@ def _plan(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
         raise InvalidInputs("no run was started", told) from error
 
 
-def _watched(
-    step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException], *, decoded: bool
-) -> Step:
-    """The step, keeping what it raises; `decoded`, it returns what a resumed run would be given."""
+def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException]) -> Step:
+    """The step, keeping what it raises, or what its codec does."""
 
     def given_on(value: Any) -> Any:
         exceptions.pop(step.name, None)
-        if not decoded:
-            return value
         try:
-            return pipeline.codec.decode(step.name, pipeline.codec.encode(step.name, value))
+            pipeline.codec.decode(step.name, pipeline.codec.encode(step.name, value))
         except Exception as error:  # noqa: BLE001  # any codec's; the runner meets it again
             exceptions[step.name] = error
-            return value
+        return value
 
     @functools.wraps(step.function)
     async def on_loop(**arguments: Any) -> Any:

@@ -9,7 +9,7 @@ import asyncio
 import importlib.metadata
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from .engine.places.places import PlaceRules, Places
 from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
+from .hang_guard import HangGuard
 from .logs import wants_json
 from .monitoring import WorkerMonitoring
 from .pipelines.bridging.scan import VocabularyScan
@@ -52,12 +53,12 @@ from .store.memos import RedisMemos
 from .supervisor import READY_LINE
 from .telemetry.tracing import tracing
 from .telemetry.work import ModelFigures
+from .web.readiness import Readiness
 from .web.server import http_server
 from .work_log import WorkLog
 
 if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
-
+    from .api.token_file import TokenFile
     from .engine.registry import Registry
     from .store.connect import Client
     from .store.layout import LayoutWatch
@@ -72,18 +73,24 @@ _STORE_BUDGET = 10.0
 """Seconds for one answer of the store, its retries included: outlast a short outage."""
 
 
-async def work(settings: Settings, *, child: bool, figures: int | None = None) -> None:
+async def work(
+    settings: Settings,
+    *,
+    child: bool,
+    figures: int | None = None,
+    guard: HangGuard | None = None,
+) -> None:
     """Work until cancelled, then drain; as a child of `serve` without an HTTP port.
 
-    As such it tells its figures on the file descriptor `figures`, if it is given one.
-    Raises StartupError, maybe inside an exception group, when it cannot start.
+    As such it tells its figures on the file descriptor `figures`, if it is given one. With a
+    `guard`, the process ends when its event loop stands still, and soon after its work has. Raises
+    StartupError, maybe inside an exception group, when it cannot start.
     """
-    if settings.redis_url is None:
-        raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
-    url = settings.redis_url.get_secret_value()
+    url = _url_of(settings)
     known = registry(settings)
     layout = _OwnLayout()
     places = Places(_place_rules(settings))
+    readiness = _Readiness(layout, places)
     monitoring = WorkerMonitoring(known)
     # They are asked for on /metrics alone.
     tokens = None if child or not settings.metrics else token_file(settings)
@@ -98,12 +105,10 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
         if tokens is not None:
             tasks.create_task(tokens.watch(), name="tokens")
         if not child:
-            access = tokens.access if tokens else None
-            routes = [monitoring.route(access)] if settings.metrics else []
-            await stack.enter_async_context(_http(settings, layout, places, routes))
+            await stack.enter_async_context(_http(settings, readiness, monitoring, tokens))
         client = await stack.enter_async_context(redis_client(url, WORKER))
         blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
-        await wait_for_store(client)
+        await wait_for_store(client, readiness.waits)
         await layout.agree(client, settings, stack)
         providers = await stack.enter_async_context(
             _providers(settings, _wanted(known), monitoring.models, traced)
@@ -155,13 +160,24 @@ async def work(settings: Settings, *, child: bool, figures: int | None = None) -
             places,
         )
         monitoring.work.watch_pool(
-            rules.concurrency, lambda: worker.busy, lambda: len(places.unavailable)
+            rules.concurrency,
+            lambda: worker.busy,
+            lambda: len(places.unavailable),
+            lambda: places.hung_threads,
         )
+        if guard is not None:
+            stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))
+        readiness.worker = worker
+        await worker.prepare()  # a start right after must know what this worker offers
         layout.ready.set()
-        log.info("worker %s takes jobs", rules.name, extra=fields(worker=rules.name))
-        if child or not wants_json(settings.log_format):
-            print(READY_LINE, flush=True)
+        _tell_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker)
+
+
+def _url_of(settings: Settings) -> str:
+    if settings.redis_url is None:
+        raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
+    return settings.redis_url.get_secret_value()
 
 
 def _wanted(known: Registry) -> set[str]:
@@ -217,26 +233,58 @@ class _OwnLayout:
 
 @asynccontextmanager
 async def _http(
-    settings: Settings, layout: _OwnLayout, places: Places, routes: Sequence[BaseRoute]
+    settings: Settings,
+    readiness: _Readiness,
+    monitoring: WorkerMonitoring,
+    tokens: TokenFile | None,
 ) -> AsyncIterator[None]:
     """Serve the worker's HTTP port while the context is open."""
+    access = tokens.access if tokens else None
     async with http_server(
         settings.host,
         settings.http_port,
-        layout.ready.is_set,
-        routes,
+        lambda: readiness.state,
+        [monitoring.route(access)] if settings.metrics else [],
         # Several workers on one machine must not need a port each by hand.
         or_any_port="http_port" not in settings.model_fields_set,
-        problem=lambda: layout.problem or _lacks(places),
     ) as port:
         log.info("HTTP on %s:%d", settings.url_host, port)
         yield
+
+
+def _tell_ready(name: str, *, plainly: bool) -> None:
+    log.info("worker %s takes jobs", name, extra=fields(worker=name))
+    if plainly:
+        print(READY_LINE, flush=True)
+
+
+class _Readiness:
+    """Whether a worker takes jobs."""
+
+    def __init__(self, layout: _OwnLayout, places: Places) -> None:
+        self._layout = layout
+        self._places = places
+        self.worker: Worker | None = None
+        """Set once it is warm."""
+        self._waits = "it starts"
+
+    @property
+    def state(self) -> Readiness:
+        """What `GET /readyz` answers."""
+        problem = self.worker.problem if self.worker else self._waits or "it starts"
+        ready = self._layout.ready.is_set()
+        return Readiness.without(self._layout.problem, problem, _lacks(self._places), ready=ready)
+
+    def waits(self, reason: str) -> None:
+        """Note what keeps it from starting."""
+        self._waits = reason
 
 
 def _place_rules(settings: Settings) -> PlaceRules:
     return PlaceRules(
         threads=settings.step_threads,
         processes=settings.step_processes,
+        wait=settings.step_wait,
         block_limit=settings.block_limit,
         ray_address=settings.ray_address,
     )

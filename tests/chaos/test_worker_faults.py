@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from headstart import PrecomputeClient, PrecomputeStatus, Status
+from headstart_service import exit_codes
 from tests.support.consistency import inconsistencies
 from tests.support.load import Load
 from tests.support.pipelines import began
@@ -153,7 +154,57 @@ async def test_a_step_that_always_kills_its_worker_fails_and_harms_no_other_run(
                 await asyncio.sleep(chance.uniform(0, 0.3))
                 await client.start(key, "mortal", {"directory": str(directory), "deaths": 99})
                 results = await client.get_results(key, wait=60)
-                assert (results.status, results.error) == (PrecomputeStatus.FAILED, "worker lost")
+                assert (results.status, results.error) == (
+                    PrecomputeStatus.FAILED,
+                    "worker lost: each try ended or blocked its worker",
+                )
                 assert sum(line.startswith("mortal ") for line in began(directory)) == 3
         assert fleet.deaths == 3 * poisons
     assert not load.verdict.bad, load.verdict.bad
+
+
+async def test_a_step_that_always_blocks_its_worker_fails_and_harms_no_other_run(
+    valkey: Valkey, tmp_path: Path, chance: random.Random
+):
+    runs = FAULTS // 3 + 1  # each blocks three workers
+    settings = SETTINGS | {
+        "HEADSTART_FAILURE_TTL": "600",
+        "HEADSTART_PIPELINES": f"{SETTINGS['HEADSTART_PIPELINES']},tests.support.places:HANG",
+        "HEADSTART_BLOCK_LIMIT": "0.3",
+        "HEADSTART_HANG_LIMIT": "1",
+    }
+    fleet = Fleet(valkey.url, 3, **settings)
+    async with api(valkey.url, **settings) as (_, address), PrecomputeClient(address) as client:
+        load = Load(client, "neighbour")
+        async with fleet.working(), load.running(6, pause=0.1):
+            for number in range(runs):
+                kind = ("event", "result", "callback", "task", "lock")[number % 5]
+                directory = tmp_path / str(number)
+                directory.mkdir()
+                key = f"still-{number}"
+                await asyncio.sleep(chance.uniform(0, 0.3))
+                inputs = {"directory": str(directory), "kind": kind, "times": 99}
+                await client.start(key, "hang", inputs)
+                results = await client.get_results(key, wait=60)
+                assert (results.status, results.error) == (
+                    PrecomputeStatus.FAILED,
+                    "worker lost: each try ended or blocked its worker",
+                )
+                assert len((directory / f"tries-{kind}").read_text().splitlines()) == 3
+        assert fleet.deaths == 3 * runs
+        print(load.verdict)
+    assert not load.verdict.bad, load.verdict.bad
+    assert inconsistencies([valkey.url]) == []
+
+
+async def test_a_worker_whose_thread_never_ends_ends_all_the_same(valkey: Valkey, tmp_path: Path):
+    settings = SETTINGS | {"HEADSTART_PIPELINES": "tests.support.places:HANG"}
+    settings |= {"HEADSTART_DRAIN": "0.5"}
+    async with rig(valkey.url, 1, **settings) as made:
+        inputs = {"directory": str(tmp_path), "kind": "thread", "times": 99}
+        await made.client.start("spins", "hang", inputs)
+        await wait_until((tmp_path / "tries-thread").exists)
+        [spinning] = made.workers
+        spinning.send(signal.SIGTERM)
+        assert await spinning.ended(within=60) == exit_codes.BLOCKED
+        assert "in _spin" in spinning.output

@@ -153,7 +153,10 @@ async def test_a_run_whose_workers_were_lost_three_times_fails(store_backend: Ba
         assert await _reclaim(store_backend, f"w{number}") is not None
     assert await _reclaim(store_backend, "one too many") is None
     found = await store_backend.store.read(KEY)
-    assert (found.summary.status, found.summary.error) == (Status.FAILED, "worker lost")
+    assert (found.summary.status, found.summary.error) == (
+        Status.FAILED,
+        "worker lost: each try ended or blocked its worker",
+    )
     assert found.states == {"first": StepState.COMPLETED, "second": StepState.PENDING}
     assert found.body == b"<first>"
     assert await store_backend.pttl(KEY) <= 60.001

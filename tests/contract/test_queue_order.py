@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -242,7 +243,8 @@ async def _forget_claims(backend: Backend, keys: Sequence[RunKey]) -> None:
         member = f"{key.namespace}:{key.key}"
         await backend.redis("ZREM", names.fixed[5], member)
         await backend.redis("ZADD", names.fixed[4], 0, member)
-        await backend.redis("ZADD", names.fixed[9], 2, member)
+        first = (round(time.time()) - 10) * 1_000_000
+        await backend.redis("ZADD", names.fixed[9], first, member)
         await backend.redis("XADD", names.jobs, "*", "member", member)
 
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from headstart_service.domain import Claim, RunKey, Status
+from headstart_service.domain import Claim, Outcome, RunKey, Status
 from headstart_service.errors import CapacityExhausted, StartupError
 from headstart_service.store.redis_store import StoreRules
-from tests.contract.backend import Backend, plan
+from tests.contract.backend import OFFER, Backend, plan
 
 
 async def test_of_1200_finished_runs_1000_are_left(store_backend: Backend) -> None:
@@ -149,3 +149,23 @@ def test_a_limit_below_the_number_of_partitions_is_the_operators_mistake(
 ) -> None:
     with pytest.raises(StartupError, match=name):
         StoreRules(partitions=4, failure_ttl=60, **limits)
+
+
+async def test_starts_are_refused_once_the_first_of_the_queue_has_waited_long_without_any_worker(
+    store_backend: Backend,
+) -> None:
+    store = store_backend.store
+    first, second, third = store_backend.neighbours(3)
+    await store_backend.start(first)
+    waiting = store_backend.keys_of(first).jobs.replace("jobs", "waiting")
+    member = f"{first.namespace}:{first.key}"
+    await store_backend.redis("ZINCRBY", waiting, -290e6, member)
+    await store.start(second, plan(), 60, restart=False)
+    await store_backend.redis("ZINCRBY", waiting, -20e6, member)
+    with pytest.raises(CapacityExhausted, match="no worker has come for five minutes"):
+        await store.start(third, plan(), 60, restart=False)
+    assert (await store.start(first, plan(), 60, restart=False)).outcome is Outcome.JOINED
+    assert (await store.start(second, plan("d2"), 60, restart=False)).outcome is Outcome.REPLACED
+    await store.read(first, waits=True)  # its place is another now, since somebody waits for it
+    await store_backend.queue.offer(store_backend.keys_of(first).partition, "w1", [OFFER])
+    assert (await store.start(third, plan(), 60, restart=False)).outcome is Outcome.STARTED

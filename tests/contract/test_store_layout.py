@@ -10,7 +10,7 @@ from headstart_service.domain import RunKey
 from headstart_service.errors import LayoutMismatch
 from headstart_service.store.connect import WORKER
 from headstart_service.store.keys import PartitionKeys
-from headstart_service.store.layout import Layout, StoreLayout, stored_layout
+from headstart_service.store.layout import Layout, LayoutWatch, StoreLayout, stored_layout
 from headstart_service.store.redis_store import RedisStore, StoreRules
 from headstart_service.store.repartition import StoreInUse, adopt_empty, repartition
 from tests.contract.backend import BUDGET, FAILURE_TTL, TTL, Backend, plan
@@ -100,6 +100,31 @@ async def test_a_live_process_keeps_its_store_from_being_moved(store_backend: Ba
         await layout.agree_all("worker b-2", 60)
     assert await layout.live() == []
     store_backend.deployment.wipe()
+
+
+async def test_a_process_that_was_not_live_for_a_while_forgets_what_it_knew(
+    store_backend: Backend,
+) -> None:
+    """A suspended one compares the same layout again after a move there and back."""
+    client, own = store_backend.client(WORKER), store_backend.partitions
+    layout, seen = StoreLayout(client, own), list[str]()
+    watch = LayoutWatch(
+        layout,
+        "api a-1",
+        every=0.01,
+        adopt=lambda: adopt_empty(client, layout.own),
+        differs=lambda: seen.append("differs"),
+        agrees=lambda: seen.append("agrees"),
+    )
+    async with watch.running():
+        await watch.agreed()
+        await wait_until(lambda: seen == ["differs", "agrees"])
+        await layout.agree_all("worker b-2", 60)
+        assert await layout.agree_all("api a-1", 60)
+        assert seen == ["differs", "agrees"], "it was live"
+        await layout.withdraw("api a-1")
+        await wait_until(lambda: seen == ["differs", "agrees"] * 2)
+        assert not watch.problem
 
 
 async def test_an_empty_store_takes_the_layout_of_its_next_process(store_backend: Backend) -> None:

@@ -15,6 +15,7 @@ from headstart_service.errors import StartupError
 from headstart_service.process import registry, store_rules
 from headstart_service.settings import Settings, load_settings, variable
 from headstart_service.store.connect import API, open_client
+from headstart_service.web.readiness import Readiness
 from headstart_service.web.server import http_server
 from tests.fuzz import budget
 
@@ -109,6 +110,6 @@ async def test_any_host_is_listened_on_or_named():
         if value in ("", " ", "0"):
             continue  # every interface: not on a machine that others reach
         with _or_one_message("HEADSTART_H"):
-            async with http_server(value, 0, lambda: True):
+            async with http_server(value, 0, lambda: Readiness(ready=True)):
                 pass
         budget.count("settings")

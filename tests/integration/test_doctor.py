@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +104,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     served.process.stop()
 
 
+def test_the_call_that_a_server_without_bridging_proposes_is_answered(plain: Served):
+    command = plain.process.output.split("Try:\n\n")[1].splitlines()[0]
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"pipelines"' in done.stdout
+
+
 def test_a_healthy_server_and_its_machine_are_found_so(plain: Served):
     http = plain.process.output.split("HTTP on ")[1].split()[0]
     code, found = doctor(
@@ -114,7 +123,8 @@ def test_a_healthy_server_and_its_machine_are_found_so(plain: Served):
     assert latency[0] in ("OK", "WARN"), "a busy machine is slow"
     verdicts["store"] = ["OK"]  # as above
     fine = (
-        *("address", "TLS", "health", "token", "verbs", "pipelines", "work", "clock", "settings"),
+        *("address", "TLS", "health", "token", "verbs", "pipelines", "work", "readiness", "clock"),
+        "settings",
         *("data", "store", "memory", "durability", "store clock", "workers"),
         "partitions",
     )

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import stat
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
+
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.pipelines import REFERENCES
-from tests.support.processes import Process, alive, children, health, serving, stub
+from tests.support.processes import (
+    Process,
+    alive,
+    children,
+    health,
+    run_headstart,
+    serving,
+    stub,
+)
 from tests.support.requests import noop, results
 from tests.support.waiting import wait_until
 
@@ -18,6 +30,54 @@ LIGHT = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": REFERENCES}
 
 def _valkeys(server: Process) -> list[int]:
     return [pid for pid, command in children(server.pid).items() if b"valkey" in command]
+
+
+async def test_a_deleted_data_directory_is_made_anew_and_named(tmp_path: Path):
+    directory = tmp_path / "data"
+    async with serving(HEADSTART_DATA_DIR=str(directory), **LIGHT) as (server, address):
+        async with stub(address) as service:
+            await service.StartPrecompute(noop("k", 41))
+            await service.GetResults(results("k", 10))
+            shutil.rmtree(directory)
+            await server.says("embedded Valkey runs again")
+
+            async def starts() -> bool:
+                with suppress(grpc.aio.AioRpcError):
+                    await service.StartPrecompute(noop("l", 1))
+                    return True
+                return False
+
+            await wait_until(starts)
+            answer = await service.GetResults(results("l", 20))
+        assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
+        assert f"somebody has deleted {directory}, and all results with it" in server.output
+        assert server.output.count("embedded Valkey ended with code") == 1
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        # It is locked again: nobody else may use it.
+        second = run_headstart(
+            "serve", HEADSTART_DATA_DIR=str(directory), HEADSTART_GRPC_PORT="0", **LIGHT
+        )
+        try:
+            assert await second.ended() == 2
+            assert f"another server (process {server.pid}) uses {directory}" in second.output
+        finally:
+            second.stop()
+
+
+async def test_a_data_directory_that_cannot_be_made_anew_is_named(tmp_path: Path):
+    parent = tmp_path / "disk"
+    directory = parent / "data"
+    async with serving(HEADSTART_DATA_DIR=str(directory), **LIGHT) as (server, address):
+        shutil.rmtree(parent)
+        parent.write_text("no directory")
+        await server.says(f"embedded Valkey does not start: HEADSTART_DATA_DIR: .*{directory}")
+        parent.unlink()
+
+        async def is_serving() -> bool:
+            return await health(address) == "SERVING"
+
+        await server.says("embedded Valkey runs again")
+        await wait_until(is_serving)
 
 
 async def test_a_killed_embedded_valkey_is_back_with_what_had_ended(tmp_path: Path):

@@ -11,7 +11,12 @@ import pytest
 from redis.asyncio import Redis
 
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.errors import StoreUnavailable
+from headstart_service.process import redis_client
+from headstart_service.store.connect import API
+from headstart_service.store.redis_store import RedisStore, StoreRules
 from tests.support import deployments
+from tests.support.commands import run
 from tests.support.pipelines import began
 from tests.support.processes import Service, api, serving, stub, worker
 from tests.support.replicas import LIGHT
@@ -86,3 +91,37 @@ async def test_a_prefix_reaches_the_worker_of_serve_and_its_own_valkey(tmp_path:
             channels = await client.pubsub_channels()
     assert {name.partition(":")[0] for name in names} == {"mine"}
     assert channels == [b"mine:{0}:events:0"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [(("check-config",), 2), (("doctor", "--local"), 1), (("repartition", "--to", "3"), 4)],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_a_command_whose_user_may_not_use_the_prefix_names_what_to_grant(
+    command: tuple[str, ...], code: int, tmp_path: Path
+):
+    with deployments.acl(tmp_path) as opened:
+        settings = LIGHT | {"HEADSTART_REDIS_URL": opened.url, "HEADSTART_PREFIX": "third"}
+        done = run(*command, **settings)
+    assert done.code == code, done
+    assert "Redis denies a right" in done.out + done.err
+    assert "HEADSTART_PREFIX" in done.out + done.err
+    assert "no process has used" not in done.out
+    assert "nothing to move" not in done.out
+
+
+async def test_a_user_without_the_channels_is_refused_before_anything_is_written(tmp_path: Path):
+    rights = ("~headstart:*", "+@all", "-@admin", "-@dangerous", "+info")
+    with deployments.standalone(tmp_path) as opened:
+        async with Redis.from_url(opened.url) as admin:
+            await admin.execute_command("ACL", "SETUSER", "mute", "on", ">s3cret", *rights)
+            url = opened.url.replace("//", "//mute:s3cret@")
+            rules = StoreRules(partitions=1, max_records=2, namespace_max=0, failure_ttl=60)
+            async with redis_client(url, API) as client:
+                store = RedisStore(client, rules, budget=5, connections=1)
+                with pytest.raises(StoreUnavailable, match="Redis denies a right"):
+                    await store.prepare()
+                await store.aclose()
+            written = {key async for key in admin.scan_iter()}
+            assert written <= {b"headstart:{0}:layout"}

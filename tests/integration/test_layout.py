@@ -24,7 +24,7 @@ from tests.support.scrape import asked
 from tests.support.valkey import Valkey
 
 THREE, SIX = of(3), of(6)
-DIFFERENT = "store has 3 partitions, this process HEADSTART_PARTITIONS=6"
+DIFFERENT = "store has 3 partitions, this process has HEADSTART_PARTITIONS=6"
 CURE = "headstart repartition --to 6"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from headstart import PrecomputeClient
@@ -41,7 +42,10 @@ async def test_steps_that_do_harm_fail_by_themselves(tmp_path) -> None:
         assert "restarts" not in process.output
         assert "the worker ended" not in process.output
         assert "hunter2" in process.output
-    assert errors.pop("raises").startswith("internal error ")
+    os.kill(int((tmp_path / "grandchild").read_text()), signal.SIGKILL)
+    for name in ("raises", "quits", "quits_in_task", "quits_in_thread", "quits_in_process"):
+        assert errors.pop(name).startswith("internal error ")
+    assert errors.pop("wordy") == "?" + "x" * 1_998 + "…"
     returned = errors.pop("unsendable")
     assert returned.startswith("returned a function, which cannot leave its process")
     assert errors == {
@@ -49,10 +53,12 @@ async def test_steps_that_do_harm_fail_by_themselves(tmp_path) -> None:
         "never_ends": "took longer than 0.3 s",
         "dies": "its process was killed by SIGKILL: out of memory?",
         "leaves": "its process ended with exit code 3",
+        "forks": "its process ended with exit code 4",
         "hangs": "took longer than 0.5 s",
         "refuses": "no such word",
         "prints": None,
         "prints_too": None,
+        "quits_in_callback": None,
     }
     assert len((tmp_path / "deaths").read_text().splitlines()) == 2
 

@@ -24,7 +24,7 @@ async def test_a_serving_api_process_has_made_the_groups_of_all_partitions(valke
         assert await _groups(valkey, 1) == [GROUP.encode()]
         # A Redis that comes back with nothing is prepared anew before it is served from.
         await valkey.kill()
-        await process.says("not serving: the store is away")
+        await process.says("not serving: Redis does not answer")
         valkey.forget()
         await valkey.start()
         await wait_until(lambda: _made_again(valkey))

@@ -72,7 +72,7 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(valkey: Valkey, t
             await service.GetStatus(pb.GetStatusRequest(key="k"), metadata=shop)
         assert away.value.code() is grpc.StatusCode.UNAVAILABLE
         seen.append(repr(away.value))
-        await server.says("not serving: the store is away")
+        await server.says("not serving: Redis does not answer")
         seen.append(server.output)
         assert "could not be reached" in server.output, "the worker has told of its failure"
     check = run_headstart("check-config", **settings)

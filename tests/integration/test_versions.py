@@ -153,6 +153,8 @@ async def test_a_version_that_workers_lack_waits_for_one_that_has_it(site: Site)
             "WARN",
             "no worker can compute 1 of versioned",
         )
+        [check] = [each for each in told["checks"] if each["check"] == "work"]
+        assert check["verdict"] == "OK", "the worker takes jobs: it needs no cure"
         await site.client.start("behind", "versioned", {})
         assert makers(await site.ended("behind")) == {("1", "a")}, "others do not wait for it"
         async with site.worker("a", "2"):

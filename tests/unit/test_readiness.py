@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from headstart_service import app
-from headstart_service.errors import StoreUnavailable
+from headstart_service.errors import CapacityExhausted, StoreUnavailable
+from headstart_service.web.readiness import Readiness
 from headstart_service.web.server import http_server
 from tests.support.waiting import wait_until
 
@@ -21,7 +22,7 @@ class _Store:
 
     def __init__(self) -> None:
         self.prepared = self.pings = 0
-        self.away = False
+        self.away = self.full = False
 
     async def prepare(self) -> None:
         self._answer()
@@ -30,6 +31,8 @@ class _Store:
     async def ping(self) -> None:
         self._answer()
         self.pings += 1
+        if self.full:
+            raise CapacityExhausted("full", 5.0)
 
     def _answer(self) -> None:
         if self.away:
@@ -82,7 +85,24 @@ async def test_a_worker_is_not_ready_while_it_lacks_something_and_names_it() -> 
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    async with http_server("127.0.0.1", 0, lambda: True, problem=lambda: lacking) as port:
+    async with http_server("127.0.0.1", 0, lambda: Readiness.without(lacking)) as port:
         assert await asyncio.to_thread(ask, port) == (200, "ready\n")
         lacking = "cannot run article now"
         assert await asyncio.to_thread(ask, port) == (503, "not ready: cannot run article now\n")
+
+
+async def test_a_full_store_is_told_though_the_process_serves(watched: Any) -> None:
+    store, readiness = watched
+    await wait_until(lambda: readiness.serving)
+    assert readiness.state.line == "ready"
+    store.full = True
+    await wait_until(lambda: readiness.reason)
+    assert (readiness.state.ready, readiness.state.line) == (
+        True,
+        "ready, but starts are refused: full",
+    )
+    store.full, store.away = False, True
+    await wait_until(lambda: not readiness.serving)
+    assert readiness.state.line == "not ready: away"
+    store.away = False
+    await wait_until(lambda: readiness.state == Readiness(ready=True))

@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from tests.support.deployments import least_rights
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
 DANGEROUS_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "jsonpickle"}
@@ -39,6 +41,15 @@ def test_every_promise_names_a_test_that_exists() -> None:
 def test_no_promise_is_shown_by_another_ones_test() -> None:
     shown = [row[2] for row in rows()]
     assert len(shown) == len(set(shown))
+
+
+def test_the_rights_in_redis_are_those_that_the_tests_run_with_and_the_log_gives() -> None:
+    [rule] = re.findall(r"^ACL SETUSER headstart on >PASSWORD (.*)$", PAGE, re.MULTILINE)
+    assert rule.split() == least_rights("headstart")
+    pages = (ROOT / "docs").rglob("*.md")
+    assert [page.name for page in pages if "ACL SETUSER headstart" in page.read_text()] == [
+        "security.md"
+    ]
 
 
 TRUSTED = {

@@ -16,6 +16,7 @@ from headstart_service.settings import (
     load_settings,
     variable,
 )
+from headstart_service.web.readiness import Readiness
 from headstart_service.web.server import http_server
 
 SECRET = "hunter2"
@@ -285,5 +286,5 @@ def test_bytes_that_are_no_utf_8_are_refused_because_nothing_could_print_them(
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".y", "\0"])
 async def test_what_is_no_host_is_told_by_its_variable(host: str) -> None:
     with pytest.raises(StartupError, match=r"^HEADSTART_H"):
-        async with http_server(host, 0, lambda: True):
+        async with http_server(host, 0, lambda: Readiness(ready=True)):
             pass

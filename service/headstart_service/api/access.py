@@ -122,14 +122,6 @@ class Access:
             rule = f"the token {grant.name!r} lacks {Verb.METRICS}"
             raise PermissionDenied("authorization", rule, Verb.METRICS)
 
-    def may(self, context: Context, verb: Verb, namespace: str) -> bool:
-        """Whether this call is covered; a namespace that is empty is the default one."""
-        try:
-            grant = self.grant(context)
-        except Unauthenticated:
-            return False
-        return grant.covers(verb, namespace or DEFAULT_NAMESPACE)
-
     def _recognised(self, value: str | bytes) -> Grant:
         text = value if isinstance(value, str) else value.decode(errors="replace")
         scheme, token = text[: len(_SCHEME)], text[len(_SCHEME) :]

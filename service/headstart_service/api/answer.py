@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from weakref import ReferenceType, ref
 
 from google.protobuf.message import DecodeError
 
 from ..domain import Snapshot, StepState
 from ..engine.fragments import merged
 from ..errors import RecordDamaged
-from .convert import results_bytes
+from .convert import results_bytes, watch_bytes
+
+_LARGE = 64 * 1024
+"""Bytes from which on answers are compared by a digest: every watcher compares every answer."""
+
+
+class Message:
+    """A serialized WatchResultsResponse, which all watchers that send it now share."""
+
+    __slots__ = ("__weakref__", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +42,26 @@ class Answer:
     lives_for: float
     """Seconds until the run expired, when it was read."""
     news: bytes = b""
-    """What tells two answers apart of which one has no news: `data` without its estimates."""
+    """What tells two answers apart of which one has no news: `data` without its estimates, or, of a
+    large answer, its digest."""
     complete: bool = field(init=False)
     """Whether every step of the run has its result."""
 
+    _shared: list[ReferenceType[Message]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+    """The message, while a watcher holds it."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "complete", self.holds(self.states))
+
+    def message(self) -> Message:
+        """Return the answer as a watcher gets it; made once for all that hold it at a time."""
+        made = self._shared[0]() if self._shared else None
+        if made is None:
+            made = Message(watch_bytes(self.data))
+            self._shared[:] = [ref(made)]
+        return made
 
     def holds(self, steps: Iterable[str]) -> bool:
         """Whether all of these steps have their results."""
@@ -77,5 +105,9 @@ def answer_from(
         final=final,
         states=snapshot.states,
         lives_for=snapshot.lives_for,
-        news=news,
+        news=data if final else news if len(news) < _LARGE else _digest(news),
     )
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()

@@ -60,3 +60,8 @@ class Gates:
         self.waiters = Gate("calls of GetResults", limits.waiters)
         self.watches = Gate("streams of WatchResults", limits.watches)
         self.calls = Gate("calls", limits.calls)
+
+    @property
+    def places(self) -> int:
+        """How many calls may be inside at once, of all kinds together."""
+        return self.waiters.limit + self.watches.limit + self.calls.limit

@@ -71,11 +71,11 @@ class ResultReader:
         self._observer.results(outcome, time.perf_counter() - began)
         return answer.data
 
-    async def watch(self, key: RunKey) -> AsyncGenerator[bytes]:
-        """The serialized results now and after every change, until the run has ended."""
+    async def watch(self, key: RunKey) -> AsyncGenerator[Answer]:
+        """The results now and after every change, until the run has ended."""
         async with aclosing(self._hub.watch(key)) as answers:
             async for answer in answers:
-                yield answer.data
+                yield answer
                 if answer.final:
                     return
 

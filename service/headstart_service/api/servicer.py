@@ -19,7 +19,7 @@ from ..engine.fields import fields
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, Violation
 from . import convert, reported
-from .answer import Answer
+from .answer import Answer, Message
 from .ledger import ledger_message
 from .observe import CallObserver, CallObservers
 from .ports import RunStore
@@ -53,7 +53,7 @@ class ApiRules:
 class PrecomputeServicer:
     """Implements headstart.v1.PrecomputeService; raises domain errors.
 
-    GetResults and WatchResults return serialized messages.
+    GetResults and WatchResults return serialized messages, which callers of one run share.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class PrecomputeServicer:
 
     async def watch_results(
         self, request: pb.WatchResultsRequest, _: Context
-    ) -> AsyncGenerator[bytes]:
+    ) -> AsyncGenerator[Message]:
         """Stream the results as they grow."""
         key = convert.checked_key(request.namespace, request.key)
         async with aclosing(self._reader.watch(key)) as watched:
-            async for results in watched:
-                yield convert.watch_bytes(results)
+            async for answer in watched:
+                yield answer.message()
 
     async def get_status(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
         """Tell the status without the results."""

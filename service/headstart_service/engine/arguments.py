@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 from ..domain import StepRecord
 from .copies import UNCHANGING, copied
 from .limits import ON_LOOP
+from .own_threads import in_own_thread
 from .pipeline import Pipeline
 from .places.rules import ELSEWHERE
 from .step import DIGEST_PARAMETER, Step
@@ -42,7 +42,7 @@ class Arguments:
         return name in self._taken
 
     def keep(self, name: str, fragment: bytes, value: Any) -> None:
-        """Keep a step's value, which nobody else has, so that its fragment need not be decoded."""
+        """Keep what a step's fragment holds, and nobody else has, so that it is decoded once."""
         self._values[name] = fragment, value
 
     async def of(self, step: Step, kept: Mapping[str, StepRecord]) -> dict[str, Any]:
@@ -70,9 +70,7 @@ class Arguments:
                 size += weight
         if changing and step.runs_on not in ELSEWHERE:
             in_thread = size > ON_LOOP
-            arguments |= (
-                await asyncio.to_thread(copied, changing) if in_thread else copied(changing)
-            )
+            arguments |= await in_own_thread(copied, changing) if in_thread else copied(changing)
         return arguments
 
     def _value(self, name: str, fragment: bytes) -> Any:

@@ -19,27 +19,49 @@ UNCHANGING: Final = frozenset(
 """Types whose values nobody can change. Not their subclasses, which may have attributes."""
 
 
+class _Linked(Exception):  # no error: another way is needed
+    """A model holds more than its fields, which may refer to each other, or copies itself."""
+
+
 def copied(value: Any) -> Any:
     """Copy a value so deeply that no change of the copy reaches it.
 
     Lists, dicts, tuples and pydantic models are copied here, in a third of the time that
-    `copy.deepcopy` takes; all else, such as arrays and dataclasses, by that. Raises what it raises.
+    `copy.deepcopy` takes; all else, such as arrays and dataclasses, by that. So is a whole value
+    with a model that has private attributes, cached properties or its own way of copying: a tree's
+    nodes that refer to their parents stay one tree. Raises what it raises.
     """
+    try:
+        return _by_hand(value)
+    except _Linked:
+        return deepcopy(value)
+
+
+def _by_hand(value: Any) -> Any:
     kind = type(value)
     if kind in UNCHANGING:
         return value
     if kind is list:
-        return [each if type(each) in UNCHANGING else copied(each) for each in value]
+        return [each if type(each) in UNCHANGING else _by_hand(each) for each in value]
     if kind is dict:
         return {
-            name: each if type(each) in UNCHANGING else copied(each) for name, each in value.items()
+            name: each if type(each) in UNCHANGING else _by_hand(each)
+            for name, each in value.items()
         }
     if kind is tuple:
-        return tuple([copied(each) for each in value])
-    if isinstance(value, BaseModel) and kind.__deepcopy__ is BaseModel.__deepcopy__:
+        return tuple([_by_hand(each) for each in value])
+    if isinstance(value, BaseModel):
+        if (
+            kind.__deepcopy__ is not BaseModel.__deepcopy__
+            or kind.__copy__ is not BaseModel.__copy__
+            or kind.model_copy is not BaseModel.model_copy
+            or value.__pydantic_private__
+            or len(value.__dict__) > len(kind.model_fields)
+        ):
+            raise _Linked
         model = value.model_copy()
-        for held in (model.__dict__, model.__pydantic_extra__, model.__pydantic_private__):
+        for held in (model.__dict__, model.__pydantic_extra__):
             if held:
-                held.update(copied(held))
+                held.update(_by_hand(held))
         return model
     return deepcopy(value)

@@ -135,6 +135,7 @@ class Flights:
             self._drop(flight)
 
     def _drop(self, flight: Flight) -> None:
+        flight.outcome.unwanted = True
         self._forget(flight)  # who asks from now on must not get the cancelled one
         flight.task.cancel()
 

@@ -7,12 +7,23 @@ answer is those pieces joined. Not every runtime merges, though: `merged` joins 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import StepState
 
+_LARGE = 64 * 1024
+"""Bytes of fragments, and of a field, from which on what is inside is not parsed if it is bytes."""
+_RESULTS = pb.GetResultsResponse.DESCRIPTOR
+_FILE = pb.DESCRIPTOR
+_CUSTOM = _RESULTS.fields_by_name["custom"].number
+_DELIMITED = 2
+"""The wire type of what has its length before it."""
+_VARINT_BITS = 70
 PROTO_STATE = {
     StepState.PENDING: pb.STEP_STATE_PENDING,
     StepState.RUNNING: pb.STEP_STATE_RUNNING,
@@ -73,11 +84,94 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     Of several `results` fields protobuf.js, and so every Node caller, keeps the last alone
     (docs/decisions/0023).
     """
+    large = len(fragments) > _LARGE
     try:
-        whole = pb.GetResultsResponse.FromString(fragments)
+        read = _outline(_RESULTS, memoryview(fragments)) if large else fragments
+        whole = pb.GetResultsResponse.FromString(read)
     except DecodeError:
         return None
+    if large and not whole.HasField("custom"):
+        whole = pb.GetResultsResponse.FromString(fragments)
     for report in whole.steps.values():
         if report.state == pb.STEP_STATE_COMPLETED and 0 < report.started_us < created_us:
             report.origin = pb.STEP_ORIGIN_KEPT
-    return whole.SerializeToString()
+    if not (large and whole.HasField("custom")):
+        return whole.SerializeToString()
+    whole.ClearField("custom")
+    artifacts = [piece for number, piece in _pieces(memoryview(fragments)) if number == _CUSTOM]
+    size = _varint(sum(map(len, artifacts)))
+    return b"".join((whole.SerializeToString(), _CUSTOM_TAG, size, *artifacts))
+
+
+def _outline(kind: Descriptor, data: memoryview) -> bytes:
+    """A message of this kind with its large `bytes` fields empty: as good to check as the whole.
+
+    Parsing megabytes holds the process's other calls up. Raises DecodeError.
+    """
+    out: list[bytes | memoryview] = []
+    for start, body, end, number in _walk(data):
+        field = kind.fields_by_number.get(number)
+        if end - body <= _LARGE or field is None:
+            out.append(data[start:end])
+        elif field.type == FieldDescriptor.TYPE_BYTES:
+            out += (_varint(number << 3 | _DELIMITED), b"\0")
+        elif field.message_type is not None and field.message_type.file is _FILE:
+            inner = _outline(field.message_type, data[body:end])
+            out += (_varint(number << 3 | _DELIMITED), _varint(len(inner)), inner)
+        else:
+            out.append(data[start:end])
+    return b"".join(out)
+
+
+def _pieces(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Each field's number and content."""
+    for _, body, end, number in _walk(data):
+        yield number, data[body:end]
+
+
+def _walk(data: memoryview) -> Iterator[tuple[int, int, int, int]]:
+    """Where each field, its content and its end are, and its number. Raises DecodeError."""
+    at = 0
+    while at < len(data):
+        start = at
+        tag, at = _read_varint(data, at)
+        body = at
+        match tag & 7:
+            case 0:
+                _, at = _read_varint(data, at)
+            case 1:
+                at += 8
+            case 2:
+                size, body = _read_varint(data, at)
+                at = body + size
+            case 5:
+                at += 4
+            case _:
+                raise DecodeError("a field's type is none that messages have")
+        if at > len(data):
+            raise DecodeError("a field ends behind its message")
+        yield start, body, at, tag >> 3
+
+
+def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data) and shift < _VARINT_BITS:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004  # the bit that says that more follow
+            return value, at
+        shift += 7
+    raise DecodeError("a number does not end")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:  # noqa: PLR2004  # seven bits a byte
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_CUSTOM_TAG = _varint(_CUSTOM << 3 | _DELIMITED)

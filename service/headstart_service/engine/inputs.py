@@ -18,7 +18,11 @@ def written(values: BaseModel) -> bytes | None:
         again = type(values).model_validate_json(wire)
     except ValidationError:
         return None
-    same = all(getattr(again, name) == getattr(values, name) for name in type(values).model_fields)
+    try:
+        fields = type(values).model_fields
+        same = all(getattr(again, name) == getattr(values, name) for name in fields)
+    except RecursionError:  # models that refer to each other, such as a tree's nodes
+        same = again.model_dump_json(by_alias=True, round_trip=True).encode() == wire
     return wire if same and again.model_extra == values.model_extra else None
 
 

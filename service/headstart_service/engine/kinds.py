@@ -95,6 +95,10 @@ class ArrayKind:
         # Only a worker has values, and a value like this has imported numpy already.
         import numpy as np
 
+        if isinstance(value, np.ma.MaskedArray):
+            raise StepFailed(
+                "returned MaskedArray, whose mask cannot be kept: fill it", retry=False
+            )
         name = value.dtype.name
         wanted = getattr(np, self._dtype, None) if self._dtype else None
         if wanted is not None and not np.issubdtype(value.dtype, wanted):
@@ -191,7 +195,7 @@ class AnyKind:
             import numpy as np
 
             kind = ArrayKind("")
-            kind.write(kind.checked(np.asarray(value)), artifact)
+            kind.write(kind.checked(np.asanyarray(value)), artifact)
         else:
             try:
                 write_json(value, artifact)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import StepFailed
 from .artifacts import ArtifactCodec
-from .copies import copied
+from .own_threads import in_own_thread
 
 if TYPE_CHECKING:
     from .pipeline import ResultCodec
@@ -44,18 +43,20 @@ class Limits:
 async def encoded(
     codec: ResultCodec, step: str, value: Any, limits: Limits, *, needed: bool = True
 ) -> tuple[Any, bytes]:
-    """Encode what a step returned: a copy of it, if it is `needed`, and the fragment that holds it.
+    """Encode what a step returned: what other steps get, if it is `needed`, and the fragment.
 
-    Nothing that the step changes afterwards changes either. Raises StepFailed when the value is of
-    another type than the step's, or more than one step may return.
+    Other steps get what the fragment holds, here as on a worker that takes over and from a memo: a
+    dict's order, a tuple in `Any` or a subclass's fields may be lost in it. Nothing that the step
+    changes afterwards changes either. Raises StepFailed when the value is of another type than the
+    step's, or more than one step may return.
     """
     if not isinstance(codec, ArtifactCodec):
         fragment = codec.encode(step, value)
-        value = copied(value) if needed else None
+        value = codec.decode(step, fragment) if needed else None
     elif weight(value, ON_LOOP) <= ON_LOOP:
         value, fragment = _written(codec, step, value, needed=needed)
     else:
-        value, fragment = await asyncio.to_thread(_heavy, codec, step, value, limits, needed=needed)
+        value, fragment = await in_own_thread(_heavy, codec, step, value, limits, needed=needed)
     if len(fragment) > limits.artifact:
         raise _too_much(f"{len(fragment):,}", limits)
     return value, fragment
@@ -72,9 +73,13 @@ def _heavy(
 
 
 def _written(codec: ArtifactCodec, step: str, value: Any, *, needed: bool) -> tuple[Any, bytes]:
-    value = codec.checked(step, value)
-    fragment = codec.written(step, value)
-    return copied(value) if needed else None, fragment
+    fragment = codec.encode(step, value)
+    try:
+        return codec.decode(step, fragment) if needed else None, fragment
+    except ValueError as error:
+        # Such as a model whose required field is excluded: no other worker could go on with it.
+        reason = f"returned {type(value).__name__} that cannot be read again as it is kept"
+        raise StepFailed(reason, retry=False) from error
 
 
 def _too_much(size: str, limits: Limits) -> StepFailed:

@@ -41,6 +41,9 @@ class Outcome:
     """Of a step: whether its result was remembered, or shared with the run of another key."""
     tried: list[FailedTry] = field(default_factory=list)
     """Of a step: the tries that failed."""
+    unwanted: bool = False
+    """Of a step: whether it was cancelled because no run waits for it. A task's own count of its
+    cancellations does not show that: Python 3.11's TaskGroup leaves it raised."""
     meter: Meter = field(default_factory=Meter)
     """Of a step: what it has cost so far, all its tries together."""
 

@@ -169,7 +169,7 @@ class Pipeline:
             pipeline=self.name,
             inputs=wire,
             definition=self.definition,
-            digest=digest([self.name, self.version, plain, self._versions(steps)]),
+            digest=digest([self.name, self.version, plain, steps]),
             steps=steps,
         )
 
@@ -186,10 +186,6 @@ class Pipeline:
                 needed = {need: digests[need] for need in needs}
                 digests[name] = digest([self.name, self.version, name, step.version, own, needed])
         return digests
-
-    def _versions(self, names: Iterable[str]) -> dict[str, str]:
-        """Of these steps, the versions of those that have one."""
-        return {name: version for name in names if (version := self.by_name[name].version)}
 
     def memo_digest(
         self, step: Step, values: BaseModel, own: str, maker: str, needed: Mapping[str, bytes]

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
@@ -16,6 +17,7 @@ from headstart.v1 import precompute_pb2 as pb
 from ..domain import Claim, Status, StepRecord, StepState, StepWork
 from ..errors import HeadstartError, PlaceUnavailable, StepFailed, StepsReported
 from .arguments import Arguments
+from .deadline import end_in
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
 from .meter import METER
@@ -24,6 +26,7 @@ from .offers import makers_of
 from .pipeline import Pipeline
 from .places.places import Places
 from .ports import RunLedger
+from .reasons import failure_of, readable
 from .reports import Reports
 from .reuse import Landed, Reuse
 from .step import Step
@@ -381,24 +384,28 @@ class _Run:
         for attempt in range(1, step.max_attempts + 1):
             retry = True
             outcome.attempts = attempt
-            limit = asyncio.timeout(step.timeout)
+            limit = asyncio.timeout(None)
             try:
                 await self._places.ready(step)
                 async with limit:
                     arguments = await self._arguments.of(step, self._kept)
-                    value = await self._places.call(step, arguments, outcome.meter)
+                    begin = partial(_begin, step.timeout, limit)
+                    value = await self._places.call(step, arguments, outcome.meter, begin)
                 codec = self._pipeline.codec
                 needed = self._arguments.needs(step.name)
                 value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
-            except StepFailed as failure:
-                error, retry = str(failure), failure.retry
+            except GeneratorExit:
+                raise  # this coroutine is closed: a step's own comes as an error, see `StepRaised`
             except PlaceUnavailable as failure:
                 # A step that brings its place down must not do so for ever.
                 if not failure.began or self._lease.attempt < _LAST_CLAIM:
                     raise
-                error = str(failure)
-            except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # see _told
-                error = self._told(step, failure, limit)
+                error = readable(failure)
+            except BaseException as failure:
+                if outcome.unwanted:
+                    # Whatever the step has made of its cancellation.
+                    raise asyncio.CancelledError from failure
+                error, retry = self._reason(step, failure, limit)
             else:
                 outcome.state = StepState.COMPLETED.name.lower()
                 elapsed = time.monotonic() - began
@@ -414,20 +421,31 @@ class _Run:
         elapsed = time.monotonic() - began
         return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error, started), None
 
-    def _told(self, step: Step, failure: BaseException, limit: asyncio.Timeout) -> str:
-        """What callers may read of an error that a step did not raise on purpose.
+    def _reason(
+        self, step: Step, failure: BaseException, limit: asyncio.Timeout
+    ) -> tuple[str, bool]:
+        """What callers may read of an error, and whether the step may be tried again.
 
-        An id, never its text: that may hold anything. Raises the cancellation of the run again;
-        one that came out of the step by itself, from a future it shares, is an error like others.
+        Of an error that a step did not raise on purpose an id, never its text: that may hold
+        anything. A cancellation that comes out of a step which nobody has cancelled, from a future
+        that it shares, is an error like others.
         """
-        task = asyncio.current_task()
-        if isinstance(failure, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise failure
+        failed = failure_of(failure)
+        if failed is not None:
+            if failed is not failure:
+                log.info("%s %s failed", self._lease.job.key, step.name, exc_info=failure)
+            return readable(failed), failed.retry
         if isinstance(failure, TimeoutError) and limit.expired():
-            return f"took longer than {step.timeout:g} s"
+            return f"took longer than {step.timeout:g} s", True
         error = f"internal error {uuid.uuid4().hex[:12]}"
         log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
-        return error
+        return error, True
+
+
+def _begin(seconds: float, limit: asyncio.Timeout) -> None:
+    """Let a try's time begin: what it has waited for its place is not the step's own."""
+    limit.reschedule(asyncio.get_running_loop().time() + seconds)
+    end_in(seconds)
 
 
 def _record(

@@ -101,17 +101,35 @@ class Worker:
         self._runs: dict[Lease, tuple[Claim, Outcome, asyncio.Task[Status]]] = {}
         self._reports: dict[Lease, Reports] = {}
         self._stopping = asyncio.Event()
+        self._prepared = False
         self._unserved = asyncio.Event()
         self._changed = asyncio.Event()
         if places is not None:
             places.changed = self._changed.set
         self._handing_on = False
+        self._refused: dict[int, str] = {}
+        """By partition, why the last call for jobs failed."""
         self._started_us = time.time_ns() // 1000
+
+    @property
+    def problem(self) -> str:
+        """Why it gets no jobs, in one line; empty when it asks for them without an error."""
+        return "" if self._full else next(iter(self._refused.values()), "")
+
+    @property
+    def _full(self) -> bool:
+        """Whether it asks for no jobs now, because it has enough."""
+        return bool(self._lonely) or len(self._runs) >= self._rules.concurrency
 
     @property
     def busy(self) -> int:
         """How many runs it computes now."""
         return len(self._runs)
+
+    @property
+    def underway(self) -> Sequence[str]:
+        """The keys of these runs."""
+        return [str(lease.job.key) for lease in list(self._runs)]
 
     def stop(self) -> None:
         """Take no more jobs, and make `serve` return once its runs have ended or were handed on."""
@@ -119,7 +137,7 @@ class Worker:
 
     async def serve(self) -> None:
         """Work until `stop`, then drain. Raises what a bug in the worker itself raised."""
-        if not await self._prepare():
+        if not self._prepared and not await self.prepare():
             return
         async with aclosing(self._reuse.flights), asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
@@ -149,20 +167,31 @@ class Worker:
             # What this worker still has is reclaimed when its lease has run out.
             log.warning("cannot take leave of the queue: %s", error)
 
-    async def _prepare(self) -> bool:
-        """Whether the queue is ready; False when told to stop before it was."""
+    async def prepare(self) -> bool:
+        """Make sure that jobs are delivered, and show what this worker offers.
+
+        Returns False when told to stop before the store had answered.
+        """
         while not self._stopping.is_set():
             try:
                 await self._queue.prepare_queue()
+                self._refused.clear()
                 await self._offer()
             except StoreUnavailable as error:
-                log.warning("waiting for the store: %s", error)
+                self._note_refusal(0, error, "waiting for the store")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_POLL):
                         await self._stopping.wait()
             else:
+                self._prepared = True
                 return True
         return False
+
+    def _note_refusal(self, partition: int, error: StoreUnavailable, what: str) -> None:
+        """Remember why there are no jobs; log it when it changes."""
+        if self._refused.get(partition) != str(error):
+            log.warning("%s: %s", what, error)
+        self._refused[partition] = str(error)
 
     async def _fetch(self, group: asyncio.TaskGroup, partition: int) -> None:
         """Take new jobs whenever there is a slot for them."""
@@ -179,6 +208,7 @@ class Worker:
                 for job in await self._queue.next_jobs(partition, name, 1, 0 if short else _POLL):
                     free, pause = 0, 0.0
                     self._start(group, job)
+                self._refused.pop(partition, None)
                 if free:
                     continue
                 # Where one came from there may be more.
@@ -188,7 +218,7 @@ class Worker:
                         free -= 1
                         self._start(group, job)
             except StoreUnavailable as error:
-                log.warning("no jobs: %s", error)
+                self._note_refusal(partition, error, "no jobs")
                 pause = _POLL / 4
             finally:
                 self._give_back(free)
@@ -225,8 +255,13 @@ class Worker:
             await _once(self._offer)
 
     async def _offer(self) -> None:
-        """Show what this worker runs, and see whether something was left for it."""
+        """Show what this worker runs, and see whether something was left for it.
+
+        Of a partition that gives it no jobs it runs nothing: callers must not count on it.
+        """
         for partition in range(self._queue.partitions):
+            if partition in self._refused and not self._full:
+                continue
             if await self._queue.offer(partition, self._rules.name, self._offers):
                 self._unserved.set()
 
@@ -371,9 +406,12 @@ class Worker:
                     self._places,
                     self._makers[claim.pipeline],
                 )
-            except (LeaseLost, PlaceUnavailable, StoreUnavailable):
+            except (
+                *(LeaseLost, PlaceUnavailable, StoreUnavailable),
+                *(asyncio.CancelledError, GeneratorExit),
+            ):
                 raise
-            except Exception:
+            except BaseException:  # an author's inputs or conditions may raise anything
                 reason = f"internal error {uuid.uuid4().hex[:12]}"
                 log.exception("%s: %s", lease.job.key, reason)
             outcome.error = reason

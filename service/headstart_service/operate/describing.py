@@ -54,10 +54,14 @@ def steps_table(results: Any) -> str:
 
 
 def vector(numbers: Sequence[float]) -> str:
-    """The first numbers, and how many there are."""
-    first = ", ".join(f"{number:.3f}" for number in numbers[:_FIRST])
+    """Return the first numbers, integers exactly, and how many there are."""
+    first = ", ".join(_number(number) for number in numbers[:_FIRST])
     more = ", …" if len(numbers) > _FIRST else ""
     return f"[{first}{more}] ({len(numbers)} numbers)"
+
+
+def _number(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:.3f}"
 
 
 def _head(results: Any) -> str:
@@ -112,4 +116,4 @@ def _value(value: Any) -> str:
 def _is_vector(value: Any) -> bool:
     if not isinstance(value, list | tuple) or len(value) <= _FIRST:
         return False
-    return all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
+    return all(isinstance(item, float) for item in value)

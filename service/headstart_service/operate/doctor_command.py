@@ -78,6 +78,7 @@ def _remote(options: argparse.Namespace, timeout: float) -> Iterator[Check]:
 
     from .doctor.address import Place, check_address
     from .doctor.clock import check_clock
+    from .doctor.readiness import check_readiness
     from .doctor.report import fail
     from .doctor.service import Server
     from .doctor.tls import check_tls
@@ -109,4 +110,5 @@ def _remote(options: argparse.Namespace, timeout: float) -> Iterator[Check]:
     if options.http or place is not None:
         host = place.host if place is not None and place.port else "localhost"
         default = str(Place(host, _HTTP_PORT))
+        yield from check_readiness(options.http or default, timeout)
         yield check_clock(options.http or default, timeout)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..engine.deadline import seconds_left
 from ..engine.identity import printable
 from ..engine.meter import spend
 from ..errors import StepFailed
 from .observe import (
     ANSWERED,
+    CANCELLED,
     CUT_OFF,
     DECLINED,
     MALFORMED,
@@ -65,6 +69,9 @@ _ENDS = {408: TIMEOUT, 429: RATE_LIMITED, 504: TIMEOUT, 529: OVERLOADED}
 _RETRIES = "x-stainless-retry-count"
 """The header in which the SDK says how often it has repeated a request."""
 
+_MARGIN: Final = 1.0
+"""Seconds before the end of a step's try at which a request ends, so that the step has its reason:
+a tenth of what is left, and so much at most."""
 _WHOLE = ("end_turn", "stop_sequence")
 """The stop reasons of answers that are whole."""
 _UNFINISHED = {
@@ -80,16 +87,56 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Asked:
-    """How a request went."""
+    """How a request went, its repetitions together."""
 
     began: float
+    budget: float | None
+    """Seconds that it may take; None for any time."""
     end: str = ""
-    """One of `observe.ENDS`; none while it is not known, as of one that was cancelled."""
+    """One of `observe.ENDS`; none while it is not known."""
     retries: int = 0
+    status: int = 0
+    """That of the last answer that was an error; 0 without one."""
+    retry_after: float = 0.0
+    """Seconds that this answer asked for, when they are more than the budget had left."""
 
-    def sent(self, request: Any) -> None:
-        """Take note of the last request that was sent for it, an HTTP library's."""
-        self.retries = int(request.headers.get(_RETRIES, 0))
+    @property
+    def left(self) -> float | None:
+        """Seconds of the budget that are left."""
+        return None if self.budget is None else self.began + self.budget - time.perf_counter()
+
+
+_ASKED: Final[ContextVar[_Asked | None]] = ContextVar("headstart_asked", default=None)
+"""The request that is made in this context."""
+
+
+async def _sent(request: Any) -> None:
+    """Take note of a try: the HTTP library calls it before it sends one."""
+    if (asked := _ASKED.get()) is not None:
+        asked.retries = int(request.headers.get(_RETRIES, 0))
+
+
+async def _answered(response: Any) -> None:
+    """Take note of an error, and keep the SDK from a pause that the step has no time for."""
+    asked = _ASKED.get()
+    if asked is None or response.status_code < _REFUSED:
+        return
+    asked.status = response.status_code
+    pause, left = _retry_after(response.headers), asked.left
+    if left is not None and pause >= left:
+        asked.retry_after = pause
+        response.headers["x-should-retry"] = "false"  # the SDK obeys it
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds that an answer asks its caller to wait; 0 when it does not."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return float(headers[name]) / unit
+        except (KeyError, ValueError):
+            continue
+    date = email.utils.parsedate_tz(headers.get("retry-after", ""))
+    return email.utils.mktime_tz(date) - time.time() if date else 0.0
 
 
 class HaikuModel:
@@ -109,8 +156,9 @@ class HaikuModel:
         """Ask `model` with `api_key`; without a key every request fails and none is sent.
 
         `timeout` is for each try, in seconds. The SDK itself tries again, `max_retries` times,
-        after timeouts, lost connections, 408, 409, 429 and 5xx. `base_url` defaults to
-        ANTHROPIC_BASE_URL, else to Anthropic's own. `open_telemetry` is the SDK's option of that
+        after timeouts, lost connections, 408, 409, 429 and 5xx. Within a step all of it ends before
+        the step's try does, and a pause that is longer than that is not begun. `base_url` defaults
+        to ANTHROPIC_BASE_URL, else to Anthropic's own. `open_telemetry` is the SDK's option of that
         name: how it traces what it sends.
         """
         self._api_key = api_key.strip() if api_key else ""
@@ -151,12 +199,8 @@ class HaikuModel:
         there is no key, the API fails, the model declines, or its answer is cut off or not an
         `output`.
         """
-        asked = _Asked(time.perf_counter())
-        try:
+        with self._observed() as asked:
             return await self._parse(asked, system, prompt, output, max_tokens)
-        finally:
-            if asked.end:
-                self._observer.asked(asked.end, time.perf_counter() - asked.began, asked.retries)
 
     @asynccontextmanager
     async def stream(
@@ -167,29 +211,61 @@ class HaikuModel:
         Entering raises StepFailed as `parse` does. Iterating raises it at the end of an answer
         that is not whole.
         """
-        asked = _Asked(time.perf_counter())
-        try:
+        with self._observed() as asked:
             client = self._connected(asked)
-            with self._translated(asked):
-                events = await client.messages.create(
-                    model=self._model,
-                    max_tokens=max_tokens,
-                    system=system,
-                    messages=[{"role": "user", "content": prompt}],
-                    stream=True,
-                )
-            asked.sent(events.response.request)
-            spoken = SpokenText(self, asked, events)
-            try:
-                yield spoken
-                asked.end = asked.end or ANSWERED  # also of one that the step has heard enough of
-            finally:
-                await events.close()
-                self._observer.spent(spoken.input_tokens, spoken.output_tokens)
-                spend(llm_tokens=spoken.input_tokens + spoken.output_tokens)
+            async with self._limited(asked):
+                with self._translated(asked):
+                    events = await client.messages.create(
+                        model=self._model,
+                        max_tokens=max_tokens,
+                        system=system,
+                        messages=[{"role": "user", "content": prompt}],
+                        stream=True,
+                    )
+                spoken = SpokenText(self, asked, events)
+                try:
+                    yield spoken
+                    # Also of one that the step has heard enough of.
+                    asked.end = asked.end or ANSWERED
+                finally:
+                    await events.close()
+                    self._observer.spent(spoken.input_tokens, spoken.output_tokens)
+                    spend(llm_tokens=spoken.input_tokens + spoken.output_tokens)
+
+    @contextmanager
+    def _observed(self) -> Iterator[_Asked]:
+        """Count a request, however it ends."""
+        left = seconds_left()
+        asked = _Asked(
+            time.perf_counter(), None if left is None else left - min(_MARGIN, left / 10)
+        )
+        token = _ASKED.set(asked)
+        try:
+            yield asked
         finally:
-            if asked.end:
-                self._observer.asked(asked.end, time.perf_counter() - asked.began, asked.retries)
+            with suppress(
+                ValueError
+            ):  # of a stream that was never left, and ends in another context
+                _ASKED.reset(token)
+            took = time.perf_counter() - asked.began
+            self._observer.asked(asked.end or CANCELLED, took, asked.retries)
+
+    @asynccontextmanager
+    async def _limited(self, asked: _Asked) -> AsyncIterator[None]:
+        """Stop the request at the end of its budget, with what is known of it as the reason."""
+        limit = asyncio.timeout(asked.left)
+        try:
+            async with limit:
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            if asked.status:
+                asked.end = _end(asked.status)
+                raise _status_failure(asked) from error
+            asked.end = TIMEOUT
+            reason = f"the Anthropic API did not answer within {asked.budget:.3g} s"
+            raise StepFailed(reason) from error
 
     def _connected(self, asked: _Asked) -> AsyncAnthropic:
         """The SDK's client. Raises StepFailed when there is no key."""
@@ -204,7 +280,8 @@ class HaikuModel:
         self, asked: _Asked, system: str, prompt: str, output: type[M], max_tokens: int
     ) -> M:
         client = self._connected(asked)
-        message = await self._ask(client, asked, system, prompt, output, max_tokens)
+        async with self._limited(asked):
+            message = await self._ask(client, asked, system, prompt, output, max_tokens)
         question, answer = _tokens(message)
         self._observer.spent(question, answer)
         spend(llm_tokens=question + answer)
@@ -220,7 +297,7 @@ class HaikuModel:
         return parsed
 
     def _connect(self) -> AsyncAnthropic:
-        from anthropic import AsyncAnthropic
+        from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 
         options: dict[str, Any] = {}
         if self._open_telemetry is not None:
@@ -230,6 +307,9 @@ class HaikuModel:
             base_url=self._base_url,
             timeout=self._timeout,
             max_retries=self._max_retries,
+            http_client=DefaultAsyncHttpxClient(
+                event_hooks={"request": [_sent], "response": [_answered]}
+            ),
             **options,
         )
 
@@ -256,7 +336,6 @@ class HaikuModel:
                     "format": {"type": "json_schema", "schema": anthropic.transform_schema(output)}
                 },
             )
-            asked.sent(response.http_request)
             message = await response.parse()
         # The SDK checks no body: of one that is no message it makes a hollow object, or a string.
         if not isinstance(getattr(message, "content", None), list):
@@ -273,18 +352,15 @@ class HaikuModel:
         try:
             yield
         except anthropic.APIStatusError as error:
-            asked.sent(error.request)
-            asked.end = _end(error.status_code)
+            asked.end, asked.status = _end(error.status_code), error.status_code
             _log.debug("the Anthropic API answered %d", error.status_code, exc_info=True)
-            raise _status_failure(error.status_code) from error
+            raise _status_failure(asked) from error
         # In the middle of a stream the HTTP library's own errors come through the SDK.
         except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
-            asked.sent(error.request)
             asked.end = TIMEOUT
             reason = f"the Anthropic API did not answer within {self._timeout:g} s"
             raise StepFailed(reason) from error
         except (anthropic.APIConnectionError, httpx2.RequestError) as error:
-            asked.sent(error.request)
             asked.end = UNREACHABLE
             _log.debug("the Anthropic API could not be reached", exc_info=True)
             raise StepFailed("the Anthropic API could not be reached") from error
@@ -359,11 +435,15 @@ def _end(status: int) -> str:
     return REFUSED if _REFUSED <= status < _SERVER_ERROR else SERVER_ERROR
 
 
-def _status_failure(status: int) -> StepFailed:
+def _status_failure(asked: _Asked) -> StepFailed:
+    status = asked.status
     if status < _REFUSED:
         return StepFailed("the Anthropic API broke its answer off")
     meaning = _MEANINGS.get(status)
     reason = f"the Anthropic API answered {status}" + (f" ({meaning})" if meaning else "")
+    if asked.retry_after:
+        # Another try of the step would begin, and be refused, long before that.
+        return StepFailed(f"{reason}, retry after {asked.retry_after:.0f} s", retry=False)
     # The rest of 4xx says that the request is wrong, and it would be the same again.
     passing = status >= _SERVER_ERROR or status in (408, 409, 429)
     return StepFailed(reason, retry=passing)

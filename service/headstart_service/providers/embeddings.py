@@ -84,6 +84,7 @@ class SentenceEmbedder:
             name="embed",
             weigh=len,
             threads=lambda: self._loaded().threads,
+            check=_check,
         )
         self._batcher = await self._stack.enter_async_context(batcher)
         return self
@@ -100,7 +101,7 @@ class SentenceEmbedder:
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One float32 row of unit length per text, in their order: shape (len(texts), dimension).
 
-        Raises StepFailed when the model fails.
+        Raises StepFailed when a text is no valid Unicode text, or the model fails.
         """
         if self._batcher is None:
             raise RuntimeError("SentenceEmbedder is used outside its async with block")
@@ -132,8 +133,21 @@ class SentenceEmbedder:
         began = time.perf_counter()
         try:
             vectors = self._loaded().encode(list(place))
-        except Exception as error:  # whatever torch raises, for example when memory runs out
+        except BaseException as error:  # whatever torch raises, or the tokenizer: a Rust panic, too
             _log.exception("the embedding model %s failed on %d texts", self._model, len(place))
             raise StepFailed("the embedding model failed") from error
         self._observer.encoded(len(place), time.perf_counter() - began)
         return [vectors[[place[text] for text in group]] for group in groups]
+
+
+def _check(group: tuple[str, ...]) -> None:
+    """Raise StepFailed for a text that no tokenizer takes: it must not join others' batch."""
+    for text in group:
+        if not isinstance(text, str):
+            reason = f"cannot embed a {type(text).__name__}: every text must be a str"
+            raise StepFailed(reason, retry=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            reason = f"cannot embed a text with {text[error.start]!a}: it must be valid Unicode"
+            raise StepFailed(reason, retry=False) from error

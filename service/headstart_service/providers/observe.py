@@ -11,9 +11,11 @@ RATE_LIMITED, OVERLOADED, REFUSED, SERVER_ERROR = (
     *("rate_limited", "overloaded"),
     *("refused", "server_error"),
 )
+CANCELLED: Final = "cancelled"
+"""The step was stopped, or failed for another reason, while the request was under way."""
 ENDS: Final = (
     *(ANSWERED, NO_KEY, DECLINED, CUT_OFF, MALFORMED, TIMEOUT, UNREACHABLE, UNREADABLE),
-    *(RATE_LIMITED, OVERLOADED, REFUSED, SERVER_ERROR),
+    *(RATE_LIMITED, OVERLOADED, REFUSED, SERVER_ERROR, CANCELLED),
 )
 """How a request to a language model ends."""
 

@@ -8,7 +8,6 @@ the busier the process the more share a trip.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
@@ -17,15 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import redis.exceptions
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseError
 
 from ..errors import CapacityExhausted, LayoutMismatch, RecordDamaged, StoreUnavailable
 from .connect import AWAY
 from .keys import GROUP, PartitionKeys, from_member
 from .observe import FULL, LOST, REFUSED, SKIPPED, TIMEOUT, StoreObserver, Unwatched
 from .reach import Reach
-
-log = logging.getLogger(__name__)
+from .refusals import report
 
 Reply = Any
 Value = str | bytes | int
@@ -45,6 +43,10 @@ _MAX_CALLS = 32
 """Calls in a batch at most: Redis serves nobody else while it runs them."""
 _MAX_BYTES = 1 << 20
 """About how much a batch of several calls sends at most."""
+MAX_REPLY = 1 << 20
+"""Bytes of replies after which a script leaves the rest of its batch for the next one."""
+_SLOWEST = 10e6
+"""Bytes a second at which a batch is still sent."""
 _DAMAGED = "DAMAGED"
 """How the error begins with which _lib.lua refuses a record; the first argument names its run."""
 _LAYOUT = "LAYOUT "
@@ -118,7 +120,7 @@ class ScriptBatches:
         layout: Agreement,
         observer: StoreObserver | None = None,
     ) -> None:
-        """Give up on Redis `budget` seconds after a batch's turn has come."""
+        """Give up on Redis `budget` seconds after a batch's turn, and one more per 10 MB sent."""
         self.observer = observer or Unwatched()
         self._layout = layout
         self._scripts = {name: client.register_script(text) for name, text in sources.items()}
@@ -141,7 +143,7 @@ class ScriptBatches:
         loop = asyncio.get_running_loop()
         if lane.reach.away and not lane.reach.admits(loop.time()):
             self.observer.failed(name, 1, SKIPPED)
-            raise StoreUnavailable("Redis does not answer, as others found out before", _SOON)
+            raise StoreUnavailable(f"{lane.reach.reason}, as others found out before", _SOON)
         call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
@@ -187,8 +189,10 @@ class ScriptBatches:
                         self.observer.failed(lane.name, len(batch), FULL)
                     _refuse(batch, error)
                 else:
-                    for call, reply in zip(batch, replies, strict=True):
+                    lane.waiting.extendleft(reversed(batch[len(replies) :]))
+                    for call, reply in zip(batch, replies, strict=False):
                         self._settle(lane.name, call, reply)
+                    batch = ()
         finally:
             lane.sender = None
             for call in (*batch, *lane.waiting):
@@ -211,18 +215,20 @@ class ScriptBatches:
         async with self._turn:
             if reach.away and reach.lost > lost:
                 # Each in a queue asking a server that is away would wait for all before it.
-                raise StoreUnavailable("Redis does not answer, as others found out meanwhile")
+                raise StoreUnavailable(f"{reach.reason}, as others found out meanwhile")
             began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
-                trip = self._agreed(lane, keys, arguments)
-                replies: Sequence[Reply] = await answered(trip, self._budget)
+                budget = self._budget + _size(batch) / _SLOWEST
+                replies: Sequence[Reply] = await answered(
+                    self._agreed(lane, keys, arguments), budget
+                )
                 lane.landed = loop.time()
-                self.observer.trip(lane.name, len(batch), time.perf_counter() - began)
+                self.observer.trip(lane.name, len(replies), time.perf_counter() - began)
             except (LayoutMismatch, CapacityExhausted):
                 reach.answered()
                 raise
-            except StoreUnavailable:
-                reach.failed(loop.time())
+            except StoreUnavailable as error:
+                reach.failed(loop.time(), str(error))
                 raise
         reach.answered()
         return replies
@@ -280,6 +286,11 @@ async def _gathered(lane: _Lane) -> Sequence[_Call]:
     return batch
 
 
+def _size(batch: Sequence[_Call]) -> int:
+    """Bytes of a batch's arguments."""
+    return sum(call.size for call in batch)
+
+
 def _refuse(batch: Sequence[_Call], error: Exception) -> None:
     for call in batch:
         if not call.reply.done():
@@ -299,7 +310,7 @@ async def answered(call: Awaitable[T], budget: float) -> T:
         async with asyncio.timeout(None) as limit:
             return await call
     except OutOfMemoryError as error:
-        raise CapacityExhausted("the store's memory is full", 5.0) from error
+        raise CapacityExhausted(report(error), 5.0) from error
     except AWAY as error:
         raise unavailable(error) from error
     finally:
@@ -318,16 +329,13 @@ def kind_of(cause: BaseException) -> str:
     """Which of `observe.ERRORS` an error of `connect.AWAY` is."""
     if isinstance(cause, OutOfMemoryError):
         return FULL
-    if isinstance(cause, ResponseError):
+    if isinstance(cause, (ResponseError, AuthenticationError)):
         return REFUSED
     return TIMEOUT if isinstance(cause, (TimeoutError, redis.exceptions.TimeoutError)) else LOST
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
-    """What callers are told of an error of `connect.AWAY`; it is the result's cause."""
-    if isinstance(error, ResponseError):
-        # It does answer, but not as it should: the operator needs the reason.
-        log.warning("Redis refuses: %s", error)
-    told = StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
-    told.__cause__ = error
-    return told
+    """The error for callers, with the reason of an error of `connect.AWAY`, which is its cause."""
+    raised = StoreUnavailable(report(error))
+    raised.__cause__ = error
+    return raised

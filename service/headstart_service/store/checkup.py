@@ -9,13 +9,14 @@ from statistics import median
 from typing import Any, Final
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from ..errors import StoreUnavailable
 from .connect import AWAY, Client, check_version
 from .keys import GROUP, PartitionKeys
 from .layout import stored_layout
 from .redis_store import StoreRules
+from .refusals import reason_of
 
 _TRIPS: Final = 15
 
@@ -71,7 +72,7 @@ async def examine(client: Client, rules: StoreRules, *, recent: float) -> StoreF
             queued += waiting
         layout = await stored_layout(client, rules.prefix)
     except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        raise StoreUnavailable(reason_of(error)) from error
     enabled = info.get("aof_enabled")
     return StoreFacts(
         version=version,
@@ -114,6 +115,8 @@ async def _queue(client: Client, keys: PartitionKeys, recent: float) -> tuple[se
     try:
         consumers = await client.xinfo_consumers(keys.jobs, GROUP)
         groups = await client.xinfo_groups(keys.jobs)
+    except NoPermissionError:
+        raise
     except ResponseError:  # neither a job nor a worker has been there yet
         return set(), 0
     heard = {each["name"] for each in consumers if each["idle"] < recent * 1000}

@@ -20,6 +20,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import StartupError, StoreUnavailable
+from .refusals import reason_of
 
 Client = Redis | RedisCluster
 
@@ -43,6 +44,8 @@ class Patience:
 
 API = Patience(connect=1.0, answer=1.0, retries=1, connections=3)
 """A caller waits: the store gives up on each answer sooner than this, by its own budget."""
+LARGE = Patience(connect=1.0, answer=None, retries=0, connections=1)
+"""For records of megabytes: `store/large_reads` gives up by a budget that grows with their size."""
 WORKER = Patience(connect=1.0, answer=2.0, retries=1, connections=16)
 """Minutes of work may hang on a commit, so the job queue tries again for longer than this."""
 BLOCKING = Patience(connect=1.0, answer=None, retries=0, connections=1100)
@@ -67,6 +70,8 @@ def open_client(url: str, patience: Patience) -> Client:
             return _open_cluster(parts, patience)
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise ValueError(f"unknown scheme {parts.scheme!r}")
+        if parts.scheme != "unix":
+            _database(parts.path)
         pool = BlockingConnectionPool.from_url(url, **_pool(patience), **_common(patience))
         return Redis.from_pool(pool)
     except (ValueError, TypeError, RedisError, RedisClusterException) as error:
@@ -107,7 +112,20 @@ class _Cluster(RedisCluster):
         await self.nodes_manager.aclose("startup_nodes")
 
 
+def _database(path: str) -> int:
+    """Return the database that a URL names; redis-py takes /3/4 for 34, and /shop for 0."""
+    text = path.strip("/")
+    if text and not (text.isascii() and text.isdigit()):
+        # Not the text: behind a slash in a password, it would be the rest of that.
+        raise ValueError("what follows the host's / must be the number of a database")
+    return int(text or 0)
+
+
 def _open_cluster(parts: SplitResult, patience: Patience) -> RedisCluster:
+    if _database(parts.path):
+        raise ValueError(
+            "a cluster has one database: give each installation a HEADSTART_PREFIX of its own"
+        )
     nodes, options = _many(parts)
     return _Cluster(
         startup_nodes=[ClusterNode(host, port) for host, port in nodes],
@@ -144,7 +162,7 @@ def _open_sentinel(parts: SplitResult, patience: Patience) -> Redis:
     # A sentinel that is away must not use up what a caller will wait: there are others.
     quick = {"socket_timeout": patience.connect, "retry": Retry(_backoff(), 0)}
     sentinel: Any = Sentinel(nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
-    options = {"db": int(db or 0)} | _pool(patience) | common | options
+    options = {"db": _database(db)} | _pool(patience) | common | options
     return Redis.from_pool(_SentinelPool(service, sentinel, **options))  # type: ignore[no-untyped-call]
 
 
@@ -183,12 +201,23 @@ def _backoff() -> ExponentialWithJitterBackoff:
     return ExponentialWithJitterBackoff(cap=0.5, base=0.01)
 
 
+async def eviction_policy(client: Client) -> str:
+    """Redis' `maxmemory-policy`; of a cluster one node's; empty when it is not shown."""
+    try:
+        info = await client.info("memory")
+    except AWAY:
+        return ""
+    if isinstance(client, RedisCluster) and "maxmemory_policy" not in info:
+        info = next(iter(info.values()))
+    return str(info.get("maxmemory_policy", ""))
+
+
 async def check_version(client: Client) -> str:
     """The server's name and version. Raises StoreUnavailable, or StartupError if it is too old."""
     try:
         info = await client.info("server")
     except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+        raise StoreUnavailable(reason_of(error)) from error
     if isinstance(client, RedisCluster) and "redis_version" not in info:
         info = next(iter(info.values()))
     name, version, oldest = "Redis", str(info["redis_version"]), 7

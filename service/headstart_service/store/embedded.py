@@ -19,8 +19,8 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO
 
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _LOOK_AGAIN = 0.02
+_LOOK_AFTER = 1.0
+"""Seconds between two looks whether the directory is still there."""
 _FIRST_PAUSE = 0.1
 _LAST_PAUSE = 2.0
 _LONG_LIFE = 60.0
@@ -50,15 +52,11 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
     Raises StartupError when another process uses the directory, the directory cannot be used, the
     binary is missing, or Valkey does not start.
     """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240  # before serving
-    except OSError as error:
-        raise StartupError(
-            f"HEADSTART_DATA_DIR: cannot use {data_dir}: {error.strerror}"
-        ) from error
+    _make(data_dir)
     _make_private(data_dir)
-    async with _locked(data_dir) as lock, _socket_path(data_dir) as socket_path:
-        valkey = _Valkey(_binary(data_dir), _arguments(data_dir, socket_path), lock)
+    async with AsyncExitStack() as locks, _socket_path(data_dir) as socket_path:
+        lock = await locks.enter_async_context(_locked(data_dir))
+        valkey = _Valkey(data_dir, socket_path, lock, locks)
         await valkey.start()
         keeper = None
         try:
@@ -76,14 +74,18 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
 class _Valkey:
     """The child process: started, and started again whenever it ends by itself."""
 
-    def __init__(self, binary: str, arguments: Sequence[str], lock: int) -> None:
-        self._command = (binary, *arguments)
+    def __init__(self, data_dir: Path, socket_path: Path, lock: int, locks: AsyncExitStack) -> None:
+        """Run on `data_dir`, whose lock is held; `locks` closes those that are taken later."""
+        self._data_dir = data_dir
+        self._socket_path = socket_path
         self._lock = lock
+        self._locks = locks
         self.process: asyncio.subprocess.Process
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            *self._command,
+            _binary(self._data_dir),
+            *_arguments(self._data_dir, self._socket_path),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -102,17 +104,20 @@ class _Valkey:
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
-            code = await self.process.wait()
+            code = await self._ended()
             if loop.time() - began > _LONG_LIFE:
                 pause = _FIRST_PAUSE
-            log.error("embedded Valkey ended with code %s; next start in %g s", code, pause)
+            log.error(
+                "embedded Valkey ended with code %s, see %s; next start in %g s",
+                *(code, self._data_dir / "valkey.log", pause),
+            )
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LAST_PAUSE)
             began = loop.time()
-            starting = asyncio.ensure_future(self.start())
+            starting = asyncio.ensure_future(self._start_again())
             try:
                 await asyncio.shield(starting)
-            except OSError as error:
+            except (OSError, StartupError) as error:
                 log.error("embedded Valkey does not start: %s", error)  # noqa: TRY400  # no news
             except asyncio.CancelledError:
                 # A child that nobody knows would not be stopped.
@@ -120,6 +125,37 @@ class _Valkey:
                 raise
             else:
                 log.info("embedded Valkey runs again as process %d", self.process.pid)
+
+    async def _ended(self) -> int:
+        """Its exit code. One whose directory is gone is ended: nobody new can reach it."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_AFTER):
+                    return await self.process.wait()
+            except TimeoutError:
+                if not self._data_dir.exists():
+                    await _stop(self.process)
+
+    async def _start_again(self) -> None:
+        """Start it; in a new, empty directory if somebody has deleted the old one."""
+        if not self._data_dir.exists():
+            log.error(
+                "HEADSTART_DATA_DIR: somebody has deleted %s, and all results with it; "
+                "it is made anew",
+                self._data_dir,
+            )
+            _make(self._data_dir)
+            self._lock = await self._locks.enter_async_context(_locked(self._data_dir))
+        await self.start()
+
+
+def _make(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StartupError(
+            f"HEADSTART_DATA_DIR: cannot use {data_dir}: {error.strerror}"
+        ) from error
 
 
 def _make_private(data_dir: Path) -> None:

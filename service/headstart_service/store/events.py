@@ -13,6 +13,7 @@ from ..domain import Announcement
 from ..errors import StoreUnavailable
 from .connect import AWAY, Client
 from .keys import from_member
+from .refusals import report
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ async def subscription(
                 if await pubsub.get_message(timeout=1.0) is None:
                     raise StoreUnavailable("cannot subscribe: no answer")
         except AWAY as error:
-            raise StoreUnavailable(f"cannot subscribe: {type(error).__name__}") from error
+            raise StoreUnavailable(f"cannot subscribe: {report(error)}") from error
         yield _announcements(pubsub)
     finally:
         await pubsub.aclose()
@@ -70,7 +71,7 @@ async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
             else:
                 yield announcement
     except AWAY as error:
-        raise StoreUnavailable(f"subscription lost: {type(error).__name__}") from error
+        raise StoreUnavailable(f"subscription lost: {report(error)}") from error
 
 
 def _parse(data: bytes) -> Announcement:

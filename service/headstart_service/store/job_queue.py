@@ -11,8 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from ..domain import (
     Announcement,
     Claim,
@@ -38,6 +36,7 @@ from .ledger import work_text
 from .observe import EXPIRED, StoreObserver, Unwatched
 from .offers import text_of
 from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
+from .refusals import passes
 from .roster import about_of
 from .scripts import SOURCES, Scripts
 
@@ -46,6 +45,8 @@ log = logging.getLogger(__name__)
 MAX_TRIES = 3
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 _TRY = 2.5
+_LOST = "worker lost: each try ended or blocked its worker"
+"""The reason that claim.lua gives to a run whose tries are used up."""
 """Seconds for one try: enough for the client's own second one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
@@ -193,7 +194,7 @@ class RedisJobQueue:
                 raise LastTry(str(job.key))
             case b"lost":
                 self._observer.given_up()
-                told = fields("run.failed", job.key, run=job.run, error="worker lost")
+                told = fields("run.failed", job.key, run=job.run, error=_LOST)
                 log.error("%s has failed: its workers were lost too often", job.key, extra=told)
             case _:
                 self._observer.damaged()
@@ -319,13 +320,36 @@ class RedisJobQueue:
         ]
 
     async def sweep(self) -> None:
-        """Forget what has expired, so that memory is given back though nobody starts anything."""
+        """Forget what has expired, so that memory is given back though nobody starts anything.
+
+        Mends what was deleted beside the records.
+        """
         for keys in self._keys:
             more = 1
             while more:  # each call forgets a bounded number: others are served between them
-                expired, more = await self._call(partial(self._scripts.sweep, keys, None))
+                expired, more, broken = await self._call(partial(self._scripts.sweep, keys, None))
                 if expired:
                     self._observer.evicted(EXPIRED, expired)
+                if broken:
+                    await self._reindex(keys)
+
+    async def _reindex(self, keys: PartitionKeys) -> None:
+        """Mend a partition's indexes by its records; each call looks at a bounded number."""
+        mended = 0
+        for index in ("-", *Status, "expiry"):
+            cursor = b"0"
+            while True:
+                call = partial(self._scripts.reindex, keys, None, index=index, cursor=cursor)
+                cursor, found = await self._call(call)
+                mended += found
+                if cursor == b"0":
+                    break
+        if mended:
+            log.error(
+                "indexes of partition %d mended: %d entries were missing or wrong; is Redis' "
+                "maxmemory-policy noeviction, and does nobody else delete its keys?",
+                *(keys.partition, mended),
+            )
 
     async def beat(self, state: WorkerState, ttl: float) -> None:
         """Let operators see this worker for `ttl` seconds from now; tried once: it comes again."""
@@ -370,14 +394,19 @@ class RedisJobQueue:
         """The jobs with the runs that they were claimed for, where they were."""
         if not jobs:
             return jobs
-        try:
-            async with asyncio.timeout(self._budget):
-                tickets: Any = await self._client.hmget(
-                    self._keys[partition].tickets, [job.entry for job in jobs]
-                )
-        except AWAY as error:
-            self._observer.failed("hmget", 1, kind_of(error))
-            raise unavailable(error) from error
+
+        async def read() -> Any:
+            try:
+                async with asyncio.timeout(_TRY):
+                    return await self._client.hmget(
+                        self._keys[partition].tickets, [job.entry for job in jobs]
+                    )
+            except AWAY as error:
+                self._observer.failed("hmget", 1, kind_of(error))
+                raise unavailable(error) from error
+
+        # They are this worker's by now: without a second try they would wait for another lease.
+        tickets = await self._call(read)
         return [_of_ticket(job, text) for job, text in zip(jobs, tickets, strict=True)]
 
     async def _held(self, call: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -402,8 +431,7 @@ class RedisJobQueue:
             try:
                 return await call()
             except StoreUnavailable as error:
-                refused = type(error.__cause__) is ResponseError
-                if refused or clock() + pause >= deadline:
+                if not passes(error.__cause__) or clock() + pause >= deadline:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

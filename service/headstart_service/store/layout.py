@@ -22,8 +22,6 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Final, Self
 
-from redis.exceptions import ResponseError
-
 from ..errors import LayoutMismatch, StoreUnavailable
 from .batches import answered
 from .connect import Client
@@ -92,7 +90,7 @@ def difference(found: str, own: Layout) -> str:
             f"killed, finish it with `headstart repartition --to {theirs.target}`"
         )
     return (
-        f"the store has {theirs.partitions} partitions, this process HEADSTART_PARTITIONS="
+        f"the store has {theirs.partitions} partitions, this process has HEADSTART_PARTITIONS="
         f"{own.partitions}: set HEADSTART_PARTITIONS={theirs.partitions}, or end all processes of "
         f"the store and move it with `headstart repartition --to {own.partitions}`"
     )
@@ -105,7 +103,7 @@ async def stored_layout(client: Client, prefix: str = DEFAULT_PREFIX) -> str | N
             _get(client, PartitionKeys(0, Installation(prefix)).layout), _BUDGET
         )
     except StoreUnavailable as error:
-        if isinstance(error.__cause__, ResponseError):  # a key of another type
+        if str(error.__cause__).startswith("WRONGTYPE"):  # a key of another type
             return None
         raise
     return None if found is None else found.decode(errors="replace")
@@ -154,33 +152,37 @@ class StoreLayout:
         if keys.partition:
             await self._agree(keys)
 
-    async def agree_all(self, process: str, ttl: float) -> None:
+    async def agree_all(self, process: str, ttl: float) -> bool:
         """Compare every partition's layout, and note that the process is live for `ttl` seconds.
 
-        Raises LayoutMismatch and StoreUnavailable.
+        Returns whether it was live until now; if not, the store may have been moved, and moved
+        back, meanwhile. Raises LayoutMismatch and StoreUnavailable.
         """
-        await self._agree(self._first, process, ttl)
+        was_live = await self._agree(self._first, process, ttl)
         await asyncio.gather(*(self._agree(keys) for keys in self._others))
         self._differs = False
+        return was_live
 
     async def live(self) -> list[str]:
         """The names of up to 100 processes that are live. Raises StoreUnavailable."""
-        return (await self._look(self._first, create=False))[1]
+        return (await self._look(self._first, create=False))[2]
 
     async def withdraw(self, process: str) -> None:
         """Note that the process is live no more. Raises StoreUnavailable."""
         await self._look(self._first, create=False, process=process)
 
-    async def _agree(self, keys: PartitionKeys, process: str = "", ttl: float = 0.0) -> None:
-        found, _ = await self._look(keys, create=self._may_write(), process=process, ttl=ttl)
+    async def _agree(self, keys: PartitionKeys, process: str = "", ttl: float = 0.0) -> bool:
+        found, was_live, _ = await self._look(
+            keys, create=self._may_write(), process=process, ttl=ttl
+        )
         if found == self.token:
             self._empty_since = None
-        elif found:
+            return was_live
+        if found:
             self._empty_since = None
             raise self.mismatch(found)
-        else:
-            self._empty_since = self._empty_since or time.monotonic()
-            raise LayoutMismatch("the store was emptied: its other processes come first")
+        self._empty_since = self._empty_since or time.monotonic()
+        raise LayoutMismatch("the store was emptied: its other processes come first")
 
     def _may_write(self) -> bool:
         """Whether a layout may be written where there is none.
@@ -192,13 +194,14 @@ class StoreLayout:
 
     async def _look(
         self, keys: PartitionKeys, *, create: bool, process: str = "", ttl: float = 0.0
-    ) -> tuple[str, list[str]]:
+    ) -> tuple[str, bool, list[str]]:
         call: Awaitable[Any] = self._compare(
             keys=[keys.layout, keys.processes],
             args=[self.token, int(create), process, round(ttl * 1e6)],
         )
-        found, *names = await answered(call, _BUDGET)
-        return found.decode(errors="replace"), [name.decode(errors="replace") for name in names]
+        found, was_live, *names = await answered(call, _BUDGET)
+        texts = [name.decode(errors="replace") for name in names]
+        return found.decode(errors="replace"), bool(was_live), texts
 
 
 class LayoutWatch:
@@ -218,6 +221,7 @@ class LayoutWatch:
 
         `adopt` moves a store in which nothing is kept and that no process uses, if it can.
         `differs` is called when the layouts have become different, `agrees` when they are the same.
+        Both are called for a process that was not live for a while, which a suspended one is not.
         """
         self._layout = layout
         self._process = process
@@ -259,16 +263,20 @@ class LayoutWatch:
 
     async def _look(self) -> None:
         try:
-            await self._layout.agree_all(self._process, LIVE_FOR)
+            was_live = await self._layout.agree_all(self._process, LIVE_FOR)
         except LayoutMismatch as error:
             self._note(str(error))
             await self._adopt()
-            await self._layout.agree_all(self._process, LIVE_FOR)
+            was_live = await self._layout.agree_all(self._process, LIVE_FOR)
         self._same.set()
         if self.problem:
             log.info("the store's layout is this process's: %s", self._layout.own)
             self.problem = ""
-            self._agrees()
+        elif was_live:
+            return
+        else:
+            self._differs()
+        self._agrees()
 
     def _note(self, problem: str) -> None:
         if problem != self.problem:

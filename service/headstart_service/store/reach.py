@@ -26,6 +26,8 @@ class Reach:
     lost: int = 0
     """All that ever failed."""
     next_probe: float = 0.0
+    reason: str = "Redis does not answer"
+    """Why the last trip that failed did."""
 
     @property
     def away(self) -> bool:
@@ -51,8 +53,9 @@ class Reach:
         """A trip came back."""
         self.failures = 0
 
-    def failed(self, now: float) -> None:
-        """A trip did not come back."""
+    def failed(self, now: float, reason: str = reason) -> None:
+        """A trip did not come back, for this reason."""
+        self.reason = reason
         self.failures += 1
         self.lost += 1
         self.next_probe = now + _PAUSE

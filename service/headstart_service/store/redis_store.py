@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from ..domain import (
     Cancelled,
@@ -39,6 +41,7 @@ from .keys import (
     member,
     partition_of,
 )
+from .large_reads import LARGE, LargeReads
 from .layout import StoreLayout
 from .ledger import ALL, book_from, ledger_from
 from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
@@ -57,6 +60,8 @@ _STATES = {ord(state.value): state for state in StepState}
 _STATUSES = {status.value: status for status in Status}
 _AGAIN = 0
 """The reply of a script that had more to sweep than it may in one call."""
+_SIZE = b"size"
+"""The first field of read.lua's reply for a large record."""
 _UNREADABLE = 0
 """The reply of peek.lua for a damaged record."""
 LIVE_PATIENCE = 30 * 60.0
@@ -129,9 +134,11 @@ class RedisStore:
         connections: int,
         pace: Pace | None = None,
         observer: StoreObserver | None = None,
+        large: Client | None = None,
     ) -> None:
         """Give up on Redis `budget` seconds after a call's turn has come.
 
+        Records of megabytes are read on the client `large`, whose time-outs allow for them.
         A caller for whom there is no place is told to come back at the `pace` at which runs end.
         """
         self._pace = pace or Pace()
@@ -146,6 +153,7 @@ class RedisStore:
             observer=self._observer,
         )
         self._scripts = Scripts(self._batches)
+        self._large = LargeReads(large or client, budget=budget, observer=self._observer)
         self._rules = rules
         self._name = secrets.token_hex(6)
         self._partitions = rules.keys(client)
@@ -162,7 +170,10 @@ class RedisStore:
         return self._batches.unreachable
 
     async def ping(self) -> None:
-        """Return if every partition can be read and written."""
+        """Return if every partition can be read and written.
+
+        Raises CapacityExhausted when Redis has no memory for starts; all else goes on then.
+        """
         for keys in self._partitions:
             await self._scripts.ping(keys, None)
 
@@ -233,7 +244,13 @@ class RedisStore:
         One that is queued goes before those for which nobody `waits`, if the caller does.
         """
         waiting = int(waits and self._rules.by_need)
-        return self._snapshot(key, await self._scripts.read(self._keys(key), key, waits=waiting))
+        keys = self._keys(key)
+        reply = await self._scripts.read(keys, key, waits=waiting, large=LARGE)
+        if not reply or reply[1] != _SIZE:
+            return self._snapshot(key, reply)
+        began = time.monotonic()
+        record = await self._large.read(keys.record(key), reply[2])
+        return self._snapshot(key, reply, record, time.monotonic() - began)
 
     async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
         """As `read`, for one who only looks on: neither it nor damage counts. Raises RunNotFound.
@@ -399,12 +416,21 @@ class RedisStore:
     def _keys(self, key: RunKey) -> PartitionKeys:
         return self._partitions[partition_of(key, self._rules.partitions)]
 
-    def _snapshot(self, key: RunKey, reply: Reply) -> Snapshot:
-        """A record as read.lua and status.lua give it. Raises RunNotFound and RecordDamaged."""
-        if not reply:
+    def _snapshot(
+        self,
+        key: RunKey,
+        reply: Reply,
+        record: Mapping[bytes, bytes] | None = None,
+        age: float = 0.0,
+    ) -> Snapshot:
+        """A record as read.lua and status.lua give it, or `record`, read `age` seconds later.
+
+        Raises RunNotFound and RecordDamaged.
+        """
+        if not reply or record == {}:
             raise RunNotFound(key.namespace, key.key)
         try:
-            return _parsed(key, reply)
+            return _parsed(key, reply if record is None else _whole(reply, record, age))
         except (ValueError, LookupError) as error:
             self._observer.damaged()
             raise RecordDamaged(str(key)) from error
@@ -430,6 +456,8 @@ def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
     match why:
         case b"queue":
             return f"the queue is full: {rules.max_live} runs have not ended"
+        case b"worker":
+            return "no worker has come for five minutes, and runs wait for one"
         case b"namespace":
             places, whose = rules.namespace_max, f" of namespace {key.namespace}"
         case _:
@@ -473,6 +501,25 @@ def _parsed(key: RunKey, reply: Reply) -> Snapshot:
     return Snapshot(
         summary, told["run"], states, b"".join(fragments), reply[0] / 1e6, running, ahead
     )
+
+
+def _whole(reply: Reply, record: Mapping[bytes, bytes], age: float) -> Reply:
+    """The reply of read.lua with the fields of a record that was read `age` seconds later.
+
+    Raises ValueError and LookupError for a damaged record.
+    """
+    left, _, _, _, before, *queued = reply
+    about = record[b"about"]
+    if about != before:
+        queued = []  # it stood in the queue as another revision, or with another status
+        left += _expires(about) - _expires(before)
+    fields = chain.from_iterable(record.items())
+    return [left - round(age * 1e6), *fields, *queued]
+
+
+def _expires(about: bytes) -> int:
+    """When a record expires by its line, in microseconds since the epoch."""
+    return int(about.split(b" ", len(ABOUT) - 1)[ABOUT.index("expires")])
 
 
 def _summary(

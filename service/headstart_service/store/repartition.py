@@ -135,7 +135,7 @@ class Repartition:
     async def _sweep(self, keys: PartitionKeys) -> None:
         more = 1
         while more:
-            _, more = await _patient(partial(self._scripts.sweep, keys, None))
+            _, more, _ = await _patient(partial(self._scripts.sweep, keys, None))
 
     async def _move_from(self, keys: PartitionKeys) -> None:
         """Move what belongs elsewhere out of one partition."""

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 from ..domain import RunKey
-from .batches import Reply, Value
+from .batches import MAX_REPLY, Reply, Value
 from .keys import FIXED, PartitionKeys, member
 
 P = ParamSpec("P")
@@ -28,20 +28,35 @@ local function transition({parameters})
 end
 """
 # A caller that was made for another layout is refused before anything happens: see `layout`.
-# The keyword arguments, then the rest. An error is the reply to its own call alone.
+# The keyword arguments, then the rest. An error is the reply to its own call alone. Calls behind
+# large replies are left for the next batch, so that none waits for the megabytes of others.
 _LOOP = f"""
+local function bytes_of(reply)
+  if type(reply) ~= 'table' then
+    return type(reply) == 'string' and #reply or 0
+  end
+  local sum = 0
+  for _, value in ipairs(reply) do
+    sum = sum + (type(value) == 'string' and #value or 0)
+  end
+  return sum
+end
 local found = redis.pcall('GET', layout)
 if found ~= ARGV[4] then
   return redis.error_reply('LAYOUT ' .. (type(found) == 'string' and found or ''))
 end
-local replies, at = {{}}, 5
+local replies, at, sent = {{}}, 5, 0
 for i = 1, tonumber(ARGV[5]) do
+  if sent > {MAX_REPLY} then
+    break
+  end
   local count = tonumber(ARGV[at + 1])
   local ok, reply = pcall(transition, KEYS[{len(FIXED)} + i], unpack(ARGV, at + 2, at + 1 + count))
   if not ok and type(reply) == 'string' then
     reply = {{err = 'ERR ' .. reply}}
   end
-  replies[i] = reply
+  replies[i] = reply ~= nil and reply or false -- a hole would end the array
+  sent = sent + bytes_of(reply)
   at = at + 1 + count
 end
 return replies
@@ -69,8 +84,9 @@ def _source(name: str, arguments: tuple[str, ...]) -> str:
     if unused:
         raise TypeError(f"{name}.lua does not use {', '.join(unused)}")
     # With its memory full, Redis refuses a start, and a memo, before it has done anything; the
-    # rest may go on.
-    header = "#!lua\n" if name in {"start", "memorise"} else "#!lua flags=allow-oom\n"
+    # rest may go on. A ping finds out that it is full.
+    full = name in {"start", "memorise", "ping"}
+    header = "#!lua\n" if full else "#!lua flags=allow-oom\n"
     parameters = ", ".join(("record", "member", *arguments, "..."))
     return header + _LIBRARY + _FUNCTION.format(parameters=parameters, body=body) + _LOOP
 
@@ -296,8 +312,13 @@ class Scripts:
         return _in_lua()
 
     @_lua
-    async def read(self, keys: PartitionKeys, run: RunKey | None, *, waits: int) -> Reply:
-        """Read a run at one moment, note that its result was read, and who waits for it."""
+    async def read(
+        self, keys: PartitionKeys, run: RunKey | None, *, waits: int, large: int
+    ) -> Reply:
+        """Read a run at one moment, note that its result was read, and that a caller waits.
+
+        Of a record of `large` bytes or more only its size and its line are read.
+        """
         return _in_lua()
 
     @_lua
@@ -426,10 +447,17 @@ class Scripts:
 
     @_lua
     async def ping(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Whether a script that may write is accepted."""
+        """Whether a script that may write, and use more memory, is accepted."""
+        return _in_lua()
+
+    @_lua
+    async def reindex(
+        self, keys: PartitionKeys, run: RunKey | None, *, index: str, cursor: str | bytes
+    ) -> Reply:
+        """Mend a part of the indexes beside the records."""
         return _in_lua()
 
     @_lua
     async def sweep(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
-        """Forget what has expired, and see that whoever waits in the queue has a ticket."""
+        """Forget what has expired; compare the indexes; bring tickets that are missing."""
         return _in_lua()

@@ -33,6 +33,8 @@ class StoreFigures(Figures):
             "Calls of the store that got no reply.",
             ("process", "command", "error"),
         )
+        # From the first refusal on, an alert must see the figure rise.
+        self._errors.begin([(process, "start", "full")])
         self._damaged = self.counter(
             "damaged_records_total",
             "Records and jobs in Redis that are not as they were written.",

@@ -59,9 +59,13 @@ class WorkFigures(Figures):
                 self._retries.begin([(pipeline.name, name)])
 
     def watch_pool(
-        self, slots: int, busy: Callable[[], int], unavailable: Callable[[], int]
+        self,
+        slots: int,
+        busy: Callable[[], int],
+        unavailable: Callable[[], int],
+        hung: Callable[[], int],
     ) -> None:
-        """Show the worker's pool, and how many of its pipelines it cannot run now."""
+        """Show the worker's pool, and what of it cannot be used now."""
         self.reading(
             "worker_slots", "Runs that this worker computes at once, at most.", lambda: slots
         )
@@ -70,6 +74,11 @@ class WorkFigures(Figures):
             "worker_pipelines_unavailable",
             "Pipelines that this worker cannot run now, as their Ray or process is not there.",
             unavailable,
+        )
+        self.reading(
+            "step_threads_hung",
+            "Threads that run a step which nobody has waited for since a minute or more.",
+            hung,
         )
 
     @contextmanager

@@ -17,6 +17,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 
 from ..errors import StartupError
+from .connections import BACKLOG, Room, connections_of, most_connections
+from .readiness import Readiness
 
 _THEIRS = frozenset(
     {
@@ -51,28 +53,26 @@ _NOT_OUR_MISTAKE = _NotOurMistake()
 async def http_server(
     host: str,
     port: int,
-    ready: Callable[[], bool],
+    readiness: Callable[[], Readiness],
     routes: Sequence[BaseRoute] = (),
     *,
     or_any_port: bool = False,
-    problem: Callable[[], str] = str,
+    room: Room | None = None,
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
-    200 while `ready()` and there is no `problem`, else 503 with it. `routes` are what else there
-    is. When the port is taken, `or_any_port` takes a free one; without it StartupError is raised.
+    200 while `readiness()` is ready, else 503, with its line. `routes` are what else there is. When
+    the port is taken, `or_any_port` takes a free one; without it StartupError is raised. `room`
+    bounds the connections, by default to a quarter of the files that the process may open.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> PlainTextResponse:
-        why = problem()
-        if ready() and not why:
-            return PlainTextResponse("ready\n")
-        text = f"not ready: {why}\n" if why else "not ready\n"
-        return PlainTextResponse(text, status_code=503)
+        found = readiness()
+        return PlainTextResponse(f"{found.line}\n", status_code=200 if found.ready else 503)
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *routes])
     bound = _listen(host, port, or_any_port=or_any_port)
@@ -84,6 +84,9 @@ async def http_server(
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=1,
+        http=connections_of(room or Room(most_connections())),
+        # A loop accepts as many at once, before any of them is counted.
+        backlog=BACKLOG,
         # Who asks is who is connected, whatever it says of itself.
         proxy_headers=False,
     )

@@ -19,10 +19,11 @@ from grpc_status import rpc_status
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.api.access import Access
+from headstart_service.api.health import Health
 from headstart_service.api.hub import Hub
 from headstart_service.api.near_cache import NearCache
 from headstart_service.api.reader import ResultReader
-from headstart_service.api.server import Health, build_server
+from headstart_service.api.server import build_server
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
 from headstart_service.api.token_file import parsed
 from headstart_service.engine.registry import Registry
@@ -315,3 +316,20 @@ async def test_reflection_wants_any_token_and_health_none(guarded: Guarded):
     assert len(await services(guarded.channel, TOKENS.metadata("writer"))) == 3
     health = health_pb2_grpc.HealthStub(guarded.channel)
     assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=10)).status
+
+
+@pytest.mark.parametrize(
+    "method", pb.DESCRIPTOR.services_by_name["PrecomputeService"].methods_by_name
+)
+async def test_a_token_is_checked_before_the_request_is_parsed(guarded: Guarded, method: str):
+    async def code(token: str | None) -> grpc.StatusCode:
+        path = f"/headstart.v1.PrecomputeService/{method}"
+        metadata = TOKENS.metadata(token)
+        if method == "WatchResults":
+            stream = guarded.channel.unary_stream(path)
+            return await code_of(stream(b"\xff", metadata=metadata, timeout=10).read())
+        return await code_of(guarded.channel.unary_unary(path)(b"\xff", metadata=metadata))
+
+    assert await code(None) is WHO
+    assert await code("stranger") is WHO
+    assert await code("ops") is grpc.StatusCode.INVALID_ARGUMENT

@@ -18,7 +18,8 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.api.answer import answer_from
 from headstart_service.api.gate import CallLimits, Gate
-from headstart_service.api.server import Health, build_server
+from headstart_service.api.health import Health
+from headstart_service.api.server import build_server
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
 from headstart_service.domain import RunKey, Snapshot, Status
 from headstart_service.engine.registry import Registry

@@ -18,10 +18,11 @@ from grpc_status import rpc_status
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
+from headstart_service.api.health import SERVICE, Health
 from headstart_service.api.hub import Hub
 from headstart_service.api.near_cache import NearCache
 from headstart_service.api.reader import ResultReader
-from headstart_service.api.server import SERVICE, Health, build_server
+from headstart_service.api.server import build_server
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step

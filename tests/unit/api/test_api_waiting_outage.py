@@ -103,8 +103,9 @@ async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api)
     seen: list[bytes] = []
 
     async def watch() -> None:
-        async for data in api.reader.watch(KEY):
-            seen.append(data)  # noqa: PERF401  # each is looked at as it comes
+        async for answer in api.reader.watch(KEY):
+            data = answer.data
+            seen.append(data)  # each is looked at as it comes
 
     async def told(number: int) -> None:
         await wait_until(lambda: len(seen) == number)
@@ -132,7 +133,7 @@ async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api)
 
 async def test_a_watch_of_an_ended_run_tells_it_and_ends(api: Api) -> None:
     api.store.end("one", "two", "three")
-    told = [data async for data in api.reader.watch(KEY)]
+    told = [answer.data async for answer in api.reader.watch(KEY)]
     assert len(told) == 1
 
 
@@ -197,3 +198,17 @@ async def test_it_is_told_each_time_that_announcements_arrive_again(api: Api) ->
         api.wire.cut()
         await wait_until(lambda n=times: len(regained) == n)
     assert regained == [True, True]
+
+
+async def test_watchers_of_a_run_share_one_message(api: Api) -> None:
+    watches = [api.reader.watch(KEY) for _ in range(3)]
+    for change in ("one", "two"):
+        following = [asyncio.ensure_future(anext(watch)) for watch in watches]
+        await api.parked(3)
+        api.store.end(change)
+        messages = {id(message): message for message in [(await f).message() for f in following]}
+        [message] = messages.values()
+        response = pb.WatchResultsResponse.FromString(message.data)
+        assert response.results.key == KEY.key
+    for watch in watches:
+        await watch.aclose()

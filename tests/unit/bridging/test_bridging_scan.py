@@ -137,3 +137,17 @@ async def test_leaving_cancels_who_still_waits(gate: Gate) -> None:
         await asyncio.sleep(0)
     done = await asyncio.gather(waiting, waiting_too, return_exceptions=True)
     assert all(isinstance(d, (np.ndarray, asyncio.CancelledError)) for d in done)
+
+
+async def test_a_game_of_another_shape_fails_alone(gate: Gate) -> None:
+    async with VocabularyScan(MATRIX) as scan:
+        first = start(scan, GAMES[0])
+        await entered(gate)
+        wrong = start(scan, (GAMES[1][0][:7], GAMES[1][1]))
+        beside = start(scan, GAMES[2])
+        await asyncio.sleep(0)
+        gate.open.set()
+        answers = await asyncio.gather(first, wrong, beside, return_exceptions=True)
+    assert isinstance(answers[1], StepFailed)
+    assert "anchor of shape (7,)" in str(answers[1])
+    assert np.array_equal(answers[2], relevance(MATRIX, *GAMES[2]))  # type: ignore[arg-type]

@@ -7,8 +7,11 @@ from typing import Any
 import grpc
 import pytest
 
-from headstart import PrecomputeClient, ServiceUnavailable
+from headstart import HeadstartError, PrecomputeClient, ServiceUnavailable
+from headstart._blocking import BlockingClient
+from headstart._channel import endpoint
 from headstart.v1 import precompute_pb2 as pb
+from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 from tests.unit.client.fake_service import hang
 from tests.unit.client.messages import run
 
@@ -163,3 +166,36 @@ async def test_closing_while_connecting_is_an_error_not_a_hang(black_hole: str) 
 
     with pytest.raises(ServiceUnavailable, match="closed during this call"):
         await asyncio.wait_for(connecting, 5)
+
+
+LARGE_STATS = pb.GetStatsResponse(status_counts={str(number): number for number in range(100)})
+SMALL_LIMIT = [("grpc.max_receive_message_length", 16)]
+
+
+async def test_a_callers_channel_option_replaces_the_clients_own(service: Any) -> None:
+    service.on("GetStats", LARGE_STATS)
+
+    async with PrecomputeClient(service.address, options=SMALL_LIMIT) as client:
+        with pytest.raises(HeadstartError, match="larger than max"):
+            await client.get_stats()
+
+
+def test_blocking_channels_take_a_callers_option_too(service: Any) -> None:
+    service.on("GetStats", LARGE_STATS)
+    service.on("GetResults", run())
+
+    with (
+        BlockingClient(service.address, options=SMALL_LIMIT) as client,
+        pytest.raises(HeadstartError, match="larger than max"),
+    ):
+        client.get_results("game-1")
+    with endpoint(service.address, options=SMALL_LIMIT).open_blocking() as channel:
+        with pytest.raises(grpc.RpcError, match="larger than max"):
+            PrecomputeServiceStub(channel).GetStats(pb.GetStatsRequest(), timeout=5)
+
+
+def test_each_channel_option_is_given_once() -> None:
+    options = endpoint("localhost:1", options=[("grpc.keepalive_time_ms", 7)])._options()
+
+    assert len(options) == len(dict(options))
+    assert dict(options)["grpc.keepalive_time_ms"] == 7

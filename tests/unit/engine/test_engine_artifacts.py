@@ -9,6 +9,7 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import StepState
 from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.fragments import PROTO_STATE, report_fragment
+from headstart_service.engine.kinds import AnyKind, ArrayKind, Kind
 from headstart_service.errors import StepFailed
 
 CODEC = ArtifactCodec()
@@ -143,3 +144,10 @@ def test_every_state_has_its_wire_value() -> None:
 def test_one_artifact_can_be_decoded_out_of_a_fragment_with_its_report() -> None:
     fragment = CODEC.encode("s", {"x": 1}) + report_fragment("s", StepState.COMPLETED)
     assert CODEC.decode("s", fragment) == {"x": 1.0}
+
+
+@pytest.mark.parametrize("kind", [AnyKind(), ArrayKind("")])
+def test_a_masked_array_is_refused_since_its_mask_would_be_lost(kind: Kind) -> None:
+    masked = np.ma.masked_array([1.0, 2.0], mask=[False, True])
+    with pytest.raises(StepFailed, match="mask"):
+        ArtifactCodec({"s": kind}).encode("s", masked)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from headstart_service.engine.batching import Batcher
+from headstart_service.engine.batching import Batcher, ComputeFailed
+from headstart_service.errors import StepFailed
 from tests.support.ledger import tasks_left
 from tests.support.waiting import wait_until
 
@@ -119,31 +120,76 @@ async def test_a_caller_cancelled_during_its_batch_harms_no_other(doubler: Doubl
         assert gone.cancelled() or await asyncio.wait({gone})
 
 
-async def test_an_error_reaches_its_whole_batch_and_no_other(doubler: Doubler) -> None:
-    async with batcher(doubler) as batches:
-        first = await busy(doubler, batches)
-        doubler.error = ValueError("first batch")
-        second = submit(batches, 1, 2)
-        await asyncio.sleep(0)
-        doubler.go.set()
-        with pytest.raises(ValueError, match="first batch"):
-            await first
-        assert await asyncio.gather(*second) == [2, 4]
-        doubler.error = ValueError("third batch")
-        for failed in await asyncio.gather(*submit(batches, 3, 4), return_exceptions=True):
-            assert isinstance(failed, ValueError)
+async def test_an_item_that_cannot_be_computed_fails_no_other_of_its_batch() -> None:
+    batches_seen: list[list[int]] = []
+
+    def compute(items: Sequence[int]) -> Sequence[int]:
+        batches_seen.append(list(items))
+        if 2 in items:
+            raise ValueError("two")
+        return [2 * item for item in items]
+
+    async with Batcher(compute, max_batch=8, max_waiting=8, name=NAME) as batches:
+        tasks = submit(batches, 0, 1, 2, 3)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [answers[i] for i in (0, 1, 3)] == [0, 2, 6]
+        assert isinstance(answers[2], ValueError)
+        assert batches_seen[-4:] == [[0], [1], [2], [3]]
         assert await batches.submit(5) == 10
 
 
-async def test_a_wrong_number_of_values_fails_the_batch_and_not_the_batcher() -> None:
-    answers = [[1], [7]]
+async def test_an_item_that_is_refused_joins_no_batch(doubler: Doubler) -> None:
+    def check(item: int) -> None:
+        if item < 0:
+            raise StepFailed("must be 0 or more", retry=False)
+
+    async with Batcher(doubler, max_batch=8, max_waiting=8, name=NAME, check=check) as batches:
+        answers = await asyncio.gather(*submit(batches, 1, -1, 2), return_exceptions=True)
+    assert [answers[0], answers[2]] == [2, 4]
+    assert isinstance(answers[1], StepFailed)
+    assert not any(item < 0 for batch in doubler.batches for item in batch)
+
+
+async def test_what_is_no_exception_ends_neither_the_batcher_nor_the_loop() -> None:
+    def compute(items: Sequence[int]) -> Sequence[int]:
+        if 1 in items:
+            raise SystemExit(0)  # as a Rust library's panic it is no Exception
+        return items
+
+    async with Batcher(compute, max_batch=8, max_waiting=8, name=NAME) as batches:
+        answers = await asyncio.gather(*submit(batches, 0, 1, 2), return_exceptions=True)
+        assert [answers[0], answers[2]] == [0, 2]
+        assert isinstance(answers[1], ComputeFailed)
+        assert await batches.submit(5) == 5
+
+
+async def test_closing_while_items_are_computed_alone_cancels_those_that_wait() -> None:
+    gate = threading.Event()
+    alone = threading.Event()
 
     def compute(items: Sequence[int]) -> Sequence[int]:
-        return [] if len(items) > 1 else answers.pop()
+        if len(items) > 1:
+            raise ValueError("together")
+        alone.set()
+        assert gate.wait(10)
+        return items
+
+    async with Batcher(compute, max_batch=8, max_waiting=8, name=NAME) as batches:
+        waiting = submit(batches, 1, 2, 3)
+        await wait_until(alone.is_set)
+        threading.Timer(0.05, gate.set).start()
+    async with asyncio.timeout(5):
+        await asyncio.wait(waiting)
+    assert all(task.cancelled() for task in waiting)
+
+
+async def test_a_wrong_number_of_values_fails_the_batch_and_not_the_batcher() -> None:
+    def compute(items: Sequence[int]) -> Sequence[int]:
+        return [7] if items == [3] else []
 
     async with Batcher(compute, max_batch=8, max_waiting=8, name=NAME) as batches:
         both = await asyncio.gather(*submit(batches, 1, 2), return_exceptions=True)
-        assert [str(error) for error in both] == ["0 values for 2 items"] * 2
+        assert [str(error) for error in both] == ["0 values for 1 items"] * 2
         assert await batches.submit(3) == 7
 
 

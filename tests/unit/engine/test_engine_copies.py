@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
 from headstart_service.domain import Status
 from headstart_service.engine.copies import copied
@@ -263,6 +264,116 @@ def test_a_copy_is_equal_and_shares_nothing_that_can_change() -> None:
     assert (leaf.numbers, leaf.more, value["rows"].root) == ([1], [2], [[1], [2]])
     assert value["mixed"][:2] == ([1], {2})
     assert ends.anchor.tolist() == [1, 1, 1]
+
+
+class Node(BaseModel):
+    name: str
+    children: list[Node] = []
+    _parent: Any = PrivateAttr(default=None)
+
+    def model_post_init(self, _: Any, /) -> None:
+        for child in self.children:
+            child._parent = self
+
+
+class Shelf(BaseModel):
+    rows: list[list[int]]
+
+    @cached_property
+    def first(self) -> list[int]:
+        return self.rows[0]
+
+
+class Shares(BaseModel):
+    rows: list[int]
+
+    def __copy__(self) -> Shares:
+        return self
+
+
+def test_a_copy_of_models_that_hold_more_than_fields_stays_one_thing() -> None:
+    tree = copied({"tree": Node(name="a", children=[Node(name="b")])})["tree"]
+    assert tree.children[0]._parent is tree
+    shelf = Shelf(rows=[[1]])
+    assert shelf.first
+    copy = copied([shelf])[0]
+    assert copy.first is copy.rows[0]
+    assert copy.first is not shelf.first
+    shares = Shares(rows=[1])
+    assert copied(shares).rows is not shares.rows
+
+
+class Wide(Leaf):
+    more: int = 2
+
+
+@pytest.mark.parametrize(
+    ("annotation", "returned"),
+    [
+        (dict[str, int], {"z": 1, "a": 2}),
+        (Any, ({"z": 1, "a": 2}, (3, 4))),
+        (Leaf, Wide(numbers=[1])),
+        (NDArray[np.float32], np.arange(3, dtype=">f4")),
+    ],
+    ids=str,
+)
+async def test_a_step_gets_the_same_value_here_and_after_a_takeover(
+    annotation: Any, returned: Any
+) -> None:
+    """A dict's order, tuples, subclasses and the order of bytes are not in the fragment."""
+    seen: list[Any] = []
+
+    @step()
+    async def made() -> Any:
+        return returned
+
+    @step()
+    async def takes(made: Any) -> int:
+        seen.append(made)
+        return 1
+
+    made.function.__annotations__["return"] = annotation
+    takes.function.__annotations__["made"] = annotation
+    pipeline, ledger = pipeline_of(made, takes), Ledger()
+    assert await run(claim_of(pipeline), pipeline, {}, ledger) is Status.COMPLETED
+    again = pipeline.codec.decode("made", pipeline.codec.encode("made", returned))
+    assert (type(seen[0]), repr(seen[0])) == (type(again), repr(again))
+    assert getattr(seen[0], "dtype", None) == getattr(again, "dtype", None)
+
+
+class Tree(BaseModel):
+    tree: Node
+
+
+async def test_inputs_whose_models_refer_to_each_other_are_started_and_copied() -> None:
+    @step()
+    async def links(tree: Node) -> bool:
+        return tree.children[0]._parent is tree
+
+    pipeline, ledger = pipeline_of(links, inputs=Tree), Ledger()
+    raw = {"tree": {"name": "a", "children": [{"name": "b"}]}}
+    assert await run(claim_of(pipeline, raw), pipeline, {}, ledger) is Status.COMPLETED
+    assert ledger.value("links") is True
+
+
+class Secretive(BaseModel):
+    number: int = Field(exclude=True)
+
+
+async def test_a_value_that_no_worker_could_read_again_fails_its_step() -> None:
+    @step()
+    async def made() -> Secretive:
+        return Secretive(number=1)
+
+    @step()
+    async def takes(made: Secretive) -> int:
+        return made.number
+
+    pipeline, ledger = pipeline_of(made, takes), Ledger()
+    await run(claim_of(pipeline), pipeline, {}, ledger)
+    assert (
+        ledger.report("made").error == "returned Secretive that cannot be read again as it is kept"
+    )
 
 
 def test_a_copy_of_a_read_only_array_can_be_changed() -> None:

@@ -46,3 +46,24 @@ def pieces_of(names: tuple[str, ...]) -> list[bytes]:
 
 def test_what_cannot_be_read_is_told():
     assert merged(CODEC.encode("a", b"1")[:-1]) is None
+
+
+def test_large_values_keep_their_meaning_and_are_checked_too():
+    values = {"blob": b"x" * 200_000, "small": b"y", "text": ["z" * 1000] * 100, "none": None}
+    steps = [
+        report_fragment(name, StepState.COMPLETED, started_us=5) + CODEC.encode(name, value)
+        for name, value in values.items()
+    ]
+    joined = b"".join(steps)
+    expected = message(joined)
+    for report in expected.steps.values():
+        report.origin = pb.STEP_ORIGIN_KEPT
+    whole = merged(joined, created_us=10)
+    assert message(whole) == expected
+    for damaged in (
+        joined[:-1],
+        joined[1:],
+        joined + b"\xff",
+        joined.replace(b"blob", b"\xff\xff\xff\xff"),
+    ):
+        assert merged(damaged) is None

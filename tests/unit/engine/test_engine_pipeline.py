@@ -52,6 +52,14 @@ def digests(pipeline: Pipeline = PIPELINE, **raw: Any) -> dict[str, str]:
     return dict(pipeline.plan({"size": 1, "bonus": True} | raw, "inputs").steps)
 
 
+def test_a_step_more_or_less_is_another_digest_of_the_runs_that_have_it() -> None:
+    """A finished run without it is not what workers of today would make."""
+    one, two = make(base), make(base, extra)
+    for bonus, same in ((True, False), (False, True)):
+        raw = {"size": 1, "bonus": bonus}
+        assert (one.plan(raw, "").digest == two.plan(raw, "").digest) is same
+
+
 def violations(**raw: Any) -> dict[str, str]:
     with pytest.raises(InvalidRequest) as caught:
         PIPELINE.plan(raw, "custom.inputs")

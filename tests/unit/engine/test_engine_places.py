@@ -12,13 +12,17 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from headstart_service.domain import Status, StepState
 from headstart_service.engine.meter import Meter
+from headstart_service.engine.places import threads
 from headstart_service.engine.places.places import PlaceRules, Places
 from headstart_service.engine.places.processes import Processes
 from headstart_service.engine.places.ray_options import RayOptions
@@ -149,20 +153,47 @@ async def test_a_step_that_ignores_its_cancellation_is_closed(places, monkeypatc
     assert task.cancelling() == 0
 
 
-async def test_a_thread_that_never_ends_keeps_its_slot_and_no_other(
-    places, tmp_path, caplog
+async def test_a_thread_that_never_ends_is_replaced_as_far_as_there_is_room(
+    tmp_path, caplog, monkeypatch
 ) -> None:
-    with pytest.raises(TimeoutError):
-        await call(places, harm.never_ends, directory=str(tmp_path))
-    assert "1 of 2 threads are kept so" in caplog.text
-    assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.05
-    with pytest.raises(TimeoutError):
-        await call(places, harm.never_ends, directory=str(tmp_path))
-    with pytest.raises(TimeoutError):  # no thread is left
-        async with asyncio.timeout(0.2):
-            await places.call(harm.threaded, {"directory": ""}, Meter())
-    (tmp_path / "go").touch()
-    assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.05
+    monkeypatch.setattr(threads, "_HUNG", 0.0)
+    async with Places(PlaceRules(threads=2, wait=0.3)) as places:
+        for left in range(1, 4):
+            with pytest.raises(TimeoutError):
+                await call(places, harm.never_ends, directory=str(tmp_path))
+            assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.05
+            assert places.hung_threads == left
+        assert "3 threads do; it is not replaced" in caplog.text
+        with pytest.raises(TimeoutError):
+            await call(places, harm.never_ends, directory=str(tmp_path))
+        with pytest.raises(StepFailed, match=r"^waited 0\.3 s for a free thread$") as failed:
+            await call(places, harm.threaded, directory="")
+        assert not failed.value.retry
+        (tmp_path / "go").touch()
+        await wait_until(lambda: places.hung_threads == 0)
+        both = [call(places, harm.threaded, directory="") for _ in range(2)]
+        assert await asyncio.gather(*both) == [0.05] * 2
+
+
+@pytest.mark.parametrize("each", [harm.naps, harm.naps_apart], ids=lambda s: s.runs_on)
+async def test_a_steps_time_begins_when_it_has_its_place(each: Step) -> None:
+    twin = replace(each, name="twin")
+    pipeline, ledger = pipeline_of(each, twin, replace(each, name="third")), Ledger()
+    async with Places(PlaceRules(threads=1, processes=1)) as places:
+        status = await run(claim_of(pipeline), pipeline, {}, ledger, places=places)
+    assert status is Status.COMPLETED
+    assert {str(state) for state in ledger.states.values()} == {str(StepState.COMPLETED)}
+
+
+async def test_a_step_waits_for_a_process_as_long_as_it_may(tmp_path) -> None:
+    async with Places(PlaceRules(processes=1, wait=0.3)) as places:
+        held = asyncio.create_task(call(places, harm.held, directory=str(tmp_path)))
+        await wait_until((tmp_path / "held").exists, within=30)
+        with pytest.raises(StepFailed, match=r"^waited 0\.3 s for a free process$"):
+            await call(places, harm.tells, directory="")
+        (tmp_path / "go").touch()
+        assert await held == 1
+        assert await call(places, harm.tells, directory="") != os.getpid()
 
 
 async def test_threads_are_ended_with_their_places() -> None:
@@ -380,3 +411,24 @@ async def test_a_step_that_times_out_something_of_its_own_goes_on(
 
     async with Places() as places:
         assert await places.call(patient, {}, Meter()) == "done"
+
+
+async def test_threads_that_steps_keep_are_not_the_engines(tmp_path) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    gate = threading.Event()
+
+    @step(timeout=0.2)
+    async def hangs() -> bool:
+        return await asyncio.to_thread(gate.wait)
+
+    @step()
+    async def large() -> list[int]:
+        return list(range(200_000))
+
+    pipeline, ledger = pipeline_of(hangs, large), Ledger()
+    try:
+        async with asyncio.timeout(10):
+            await run(claim_of(pipeline), pipeline, {}, ledger)
+    finally:
+        gate.set()
+    assert ledger.states == {"hangs": StepState.FAILED, "large": StepState.COMPLETED}

@@ -11,6 +11,7 @@ import pytest
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Status, StepState
+from headstart_service.engine.artifacts import ArtifactCodec
 from headstart_service.engine.pipeline import Pipeline
 from headstart_service.engine.runner import run
 from headstart_service.engine.step import Step, step
@@ -232,6 +233,115 @@ async def test_a_failure_that_says_so_is_not_tried_again() -> None:
 
     _, ledger = await finished(failing)
     assert (ledger.report("failing").error, ledger.report("failing").attempts) == ("never", 1)
+
+
+class Panic(BaseException):
+    """What PyO3 makes of a Rust library's panic."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit(), Panic()])
+@pytest.mark.parametrize("runs_on", ["loop", "thread", "task"])
+async def test_what_is_no_exception_fails_its_step_alone(
+    error: BaseException, runs_on: str
+) -> None:
+    def bad() -> int:
+        raise error
+
+    async def bad_too() -> int:
+        # A loop that a task has stopped with these two goes on in a worker alone.
+        if runs_on == "task" and isinstance(error, Panic):
+            return await asyncio.create_task(bad_task())
+        return bad()
+
+    async def bad_task() -> int:
+        return bad()
+
+    made = step(runs_on="thread")(bad) if runs_on == "thread" else step()(bad_too)
+    status, ledger = await finished(made, fine)
+    assert status is Status.COMPLETED
+    assert ledger.states == {made.name: FAILED, "fine": COMPLETED}
+    assert ledger.report(made.name).error.startswith("internal error")
+
+
+async def test_a_codec_that_raises_what_is_no_exception_fails_its_step_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def checked(self: object, name: str, value: object) -> object:
+        if value == 7:
+            raise Panic
+        return value
+
+    monkeypatch.setattr(ArtifactCodec, "checked", checked)
+
+    @step()
+    async def odd() -> int:
+        return 7
+
+    status, ledger = await finished(odd, fine)
+    assert status is Status.COMPLETED
+    assert ledger.states == {"odd": FAILED, "fine": COMPLETED}
+
+
+async def test_a_step_that_makes_a_failure_of_its_cancellation_is_not_tried_again() -> None:
+    ledger, tries = Ledger(), []
+    began = asyncio.Event()
+
+    @step(max_attempts=5, backoff=0)
+    async def stubborn() -> None:
+        tries.append(1)
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise StepFailed("no")  # whatever stops it
+
+    pipeline = pipeline_of(stubborn)
+    task = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger))
+    await began.wait()
+    task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({task})
+    assert task.cancelled()
+    assert (tries, ledger.end) == ([1], None)
+
+
+async def test_a_reason_is_cut_and_made_valid_text() -> None:
+    @step(required=True)
+    async def verbose() -> None:
+        raise StepFailed("\ud800" + "é" * 5_000_000)
+
+    _, ledger = await finished(verbose)
+    assert ledger.end is not None
+    said = "?" + "é" * 1_998 + "…"
+    assert ledger.report("verbose").error == said
+    assert ledger.end.error == f"verbose: {said}"
+
+
+async def test_a_failure_inside_groups_keeps_its_reason() -> None:
+    async def fail(reason: str, *, retry: bool) -> None:
+        raise StepFailed(reason, retry=retry)
+
+    @step(max_attempts=3, backoff=0)
+    async def grouped() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail("no such word", retry=False))
+
+    @step(max_attempts=2, backoff=0)
+    async def nested() -> None:
+        raise ExceptionGroup(
+            "",
+            [ExceptionGroup("", [StepFailed("first"), StepFailed("second")]), ValueError(SECRET)],
+        )
+
+    _, ledger = await finished(grouped, nested)
+    assert (ledger.report("grouped").error, ledger.report("grouped").attempts) == (
+        "no such word",
+        1,
+    )
+    assert (ledger.report("nested").error, ledger.report("nested").attempts) == (
+        "first (and 2 more)",
+        2,
+    )
 
 
 async def test_a_step_over_its_time_is_stopped_and_says_so() -> None:

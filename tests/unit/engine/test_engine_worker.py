@@ -9,7 +9,7 @@ import pytest
 
 from headstart_service.domain import Lack, RunKey, Status, StepState
 from headstart_service.engine.places.places import Places
-from headstart_service.errors import LeaseLost, PlaceUnavailable
+from headstart_service.errors import LeaseLost, PlaceUnavailable, StoreUnavailable
 from headstart_service.store.job_queue import RedisJobQueue
 from tests.support.ledger import tasks_left
 from tests.support.valkey import Valkey
@@ -258,19 +258,59 @@ async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: B
     await wait_until(lambda: not tasks_left())
 
 
+async def test_a_worker_that_gets_no_jobs_offers_nothing_but_while_it_has_enough_to_do(
+    backend: Backend,
+) -> None:
+    class Refusing(RedisJobQueue):
+        offered = 0
+        refuses = True
+
+        async def next_jobs(self, partition, worker, limit, wait):
+            if self.refuses:
+                raise StoreUnavailable("no right")
+            return await super().next_jobs(partition, worker, limit, wait)
+
+        async def offer(self, partition, worker, offers):
+            self.offered += 1
+            return await super().offer(partition, worker, offers)
+
+    await backend.start("lost")
+    await backend.queue.prepare_queue()
+    assert await backend.queue.next_jobs(0, "dead", 1, 0)
+    backend.queue.__class__ = Refusing
+    backend.queue._lease_ms = 1200
+    worker = backend.worker(concurrency=1, lease=0.3)
+    serving = asyncio.create_task(worker.serve())
+    await wait_until(lambda: worker.problem)
+    assert worker.problem == "no right"
+    before = backend.queue.offered
+    await wait_until(lambda: backend.control.running)  # one that it took over
+    assert backend.queue.offered <= before + 1
+    assert worker.problem == ""
+    before = backend.queue.offered
+    await wait_until(lambda: backend.queue.offered > before + 1)
+    backend.control.gates["lost"].set()
+    await wait_until(lambda: worker.problem)
+    backend.queue.refuses = False
+    await wait_until(lambda: not worker.problem)
+    worker.stop()
+    await serving
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret"), SystemExit("secret")])
 async def test_a_run_that_breaks_the_runner_fails_alone(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     async def broken(*_: object) -> Status:
-        raise RuntimeError("secret")
+        raise error
 
     monkeypatch.setattr("headstart_service.engine.worker.run", broken)
     await backend.start("g")
     async with backend.working():
         await backend.until("g", Status.FAILED)
-    error = (await backend.snapshot("g")).summary.error
-    assert error.startswith("internal error ")
-    assert "secret" not in error
+    reason = (await backend.snapshot("g")).summary.error
+    assert reason.startswith("internal error ")
+    assert "secret" not in reason
 
 
 async def test_losing_the_lease_while_failing_a_run_does_not_end_the_worker(

@@ -141,6 +141,8 @@ def test_values_of_other_pipelines_are_short() -> None:
         "tensor": Tensor(shape=(2, 2), values=(1.0, 2.0, 3.0, 4.0)),
         "data": b"abc",
         "number": 5,
+        "ids": [2**53 + 1, 1, 2, 3],
+        "int64": Tensor(shape=(2,), values=(2**53 + 1, 1), dtype="int64"),
         "flags": [True, False, True, False],
     }
     lines = described(results(custom=custom)).splitlines()[2:]
@@ -150,6 +152,8 @@ def test_values_of_other_pipelines_are_short() -> None:
         "tensor: tensor 2 by 2: [1.000, 2.000, 3.000, …] (4 numbers)",
         "data: 3 bytes",
         "number: 5",
+        "ids: [9007199254740993, 1, 2, 3]",
+        "int64: tensor 2: [9007199254740993, 1] (2 numbers)",
         "flags: [true, false, true, false]",
     ]
     assert vector([1.0]) == "[1.000] (1 numbers)"

@@ -1,13 +1,18 @@
+import asyncio
+import email.utils
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from headstart_service.engine.deadline import end_in
 from headstart_service.engine.meter import METER, Meter
 from headstart_service.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
@@ -117,6 +122,64 @@ async def test_a_status_is_told_without_the_body(
     failed = await failure(api, max_retries=0)
     assert str(failed) == f"the Anthropic API answered {said}"
     assert failed.retry == retry
+
+
+async def ends(figures: ModelFigures) -> dict[str, float]:
+    told = parsed(await Exposition([figures]).text())
+    count = "headstart_llm_request_duration_seconds_count"
+    samples = told[count[:-6]].samples
+    return {s.labels["end"]: s.value for s in samples if s.name == count and s.value}
+
+
+async def test_a_pause_that_the_step_has_no_time_for_is_not_begun(api: MessagesApi) -> None:
+    figures = ModelFigures()
+    later = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
+    for wanted in ("40", later):
+        end_in(20)
+        api.script(Reply.status(429, retry_after=wanted))
+        failed = await failure(api, observer=figures)
+        said = "the Anthropic API answered 429 (rate limited), retry after"
+        assert str(failed).startswith(said)
+        assert not failed.retry
+    assert str(failed) != f"{said} 40 s"
+    assert len(api.requests) == 2
+    assert await ends(figures) == {"rate_limited": 2}
+
+
+async def test_a_pause_that_the_step_has_time_for_is_made(api: MessagesApi) -> None:
+    end_in(20)
+    api.script(Reply.status(429, retry_after="0.1"), Reply.clues(["mist"]))
+    assert await ask(api) == ["mist"]
+
+
+async def test_a_request_ends_before_its_step_with_what_is_known_of_it(api: MessagesApi) -> None:
+    figures = ModelFigures()
+    end_in(1)
+    api.script(Reply.clues(["late"], delay=60))
+    late = r"did not answer within 0\.\d+ s"
+    assert re.search(late, str(await failure(api, observer=figures)))
+    end_in(1)
+    api.script(Reply.status(529), Reply.clues(["late"], delay=60))
+    failed = await failure(api, observer=figures)
+    assert str(failed) == "the Anthropic API answered 529 (overloaded)"
+    end_in(1)
+    api.script(Reply.stream(["a", "b"], pause=60))
+    with pytest.raises(StepFailed, match=late):
+        await heard(api, observer=figures)
+    assert await ends(figures) == {"timeout": 2, "overloaded": 1}
+
+
+async def test_a_request_whose_step_is_stopped_is_counted(api: MessagesApi) -> None:
+    figures = ModelFigures()
+    api.script(Reply.clues(["late"], delay=60), Reply.stream(["a", "b"], pause=60))
+    for request in (ask(api, observer=figures), heard(api, observer=figures)):
+        sent = len(api.requests)
+        task = asyncio.create_task(request)  # type: ignore[arg-type]  # whatever it gives
+        await wait_until(lambda sent=sent: len(api.requests) > sent)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+    assert await ends(figures) == {"cancelled": 2}
 
 
 async def test_a_slow_api_times_out(api: MessagesApi) -> None:

@@ -114,12 +114,32 @@ async def test_a_failing_model_fails_the_step_without_its_own_text(
     gated.open.set()
     async with embedder_of(gated) as embedder:
         for texts in (["one"], ["many"] * 9):
-            gated.failures.append(RuntimeError("secret path /root"))
+            gated.failures += [RuntimeError("secret path /root")] * 4  # its groups alone, too
             with pytest.raises(StepFailed) as caught:
                 await embedder.embed(texts)
             assert str(caught.value) == "the embedding model failed"
             gated.failures.clear()
         assert (await embedder.embed(["well again"])).shape == (1, 384)
+
+
+@pytest.mark.parametrize("bad", ["lone \ud800 surrogate", None, 7])
+async def test_a_text_that_cannot_be_embedded_fails_its_own_caller_alone(
+    encoder: SentenceEncoder, bad: Any
+) -> None:
+    gated = Gated(encoder)
+    async with embedder_of(gated) as embedder:
+        first = asyncio.create_task(embedder.embed(["first"]))
+        assert await asyncio.to_thread(gated.entered.wait, 10)
+        calls = [["one"], [bad], ["two", "three"]]
+        beside = [asyncio.create_task(embedder.embed(texts)) for texts in calls]
+        await asyncio.sleep(0)
+        gated.open.set()
+        answers = await asyncio.gather(first, *beside, return_exceptions=True)
+    assert isinstance(answers[2], StepFailed)
+    assert not answers[2].retry
+    assert str(answers[2]).startswith("cannot embed a")
+    assert [len(answers[i]) for i in (0, 1, 3)] == [1, 1, 2]  # type: ignore[arg-type]
+    assert gated.batches == [["first"], ["one", "two", "three"]]
 
 
 async def test_no_texts_give_no_rows(encoder: SentenceEncoder) -> None:

@@ -26,6 +26,8 @@ class FakeRedis:
         self.gate.set()
         self.batches: list[list[str]] = []
         self.fails: Exception | None = None
+        self.fit = 100
+        """How many replies a trip brings: scripts leave calls behind large replies undone."""
 
     def register_script(self, script: str) -> Any:
         async def run(keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
@@ -38,7 +40,8 @@ class FakeRedis:
             await self.gate.wait()
             if self.fails:
                 raise self.fails
-            return [ResponseError("no") if call == "bad" else f"{script} {call}" for call in calls]
+            done = calls[: self.fit]
+            return [ResponseError("no") if call == "bad" else f"{script} {call}" for call in done]
 
         return run
 
@@ -102,6 +105,18 @@ async def test_a_batch_is_bounded_in_calls_and_bytes(
     redis.gate.set()
     await asyncio.gather(first, *many, *large)
     assert [len(batch) for batch in redis.batches] == [1, 32, 9, 1]
+
+
+async def test_calls_that_a_large_reply_left_undone_go_first_in_the_next_batch(
+    batches: ScriptBatches, redis: FakeRedis
+) -> None:
+    first = await held(batches, redis)
+    others = [ask(batches, str(i)) for i in range(5)]
+    await asyncio.sleep(0)
+    redis.fit = 2
+    redis.gate.set()
+    assert await asyncio.gather(first, *others) == ["A first", *(f"A {i}" for i in range(5))]
+    assert redis.batches == [["first"], list("01234"), list("234"), ["4"]]
 
 
 async def test_an_error_of_one_call_is_its_own(batches: ScriptBatches, redis: FakeRedis) -> None:

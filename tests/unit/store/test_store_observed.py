@@ -119,7 +119,9 @@ async def test_a_damaged_record_and_a_run_that_is_given_up_are_told(
     assert value(told, "headstart_runs_given_up_total") == 1
     trips = "headstart_store_trip_duration_seconds_count"
     assert value(told, trips, process="worker", command="claim") == MAX_TRIES + 2
-    assert (await watched.store.status(job.key)).summary.error == "worker lost"
+    assert (
+        await watched.store.status(job.key)
+    ).summary.error == "worker lost: each try ended or blocked its worker"
 
 
 async def test_the_oldest_job_and_its_wait_are_counted(watched: Watched):

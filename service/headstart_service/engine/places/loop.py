@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ...errors import StepFailed
 from ..meter import Meter
+from .perform import StepRaised
 from .watchdog import LoopBlocked, Piece, Watchdog
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,10 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
         except LoopBlocked as blocked:
             self._tell(blocked)
             raise self._failed() from None
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as raised:  # SystemExit, a Rust library's panic, …
+            raise StepRaised.by(raised) from raised
         finally:
             watchdog.current = None
             self._meter.cpu_seconds += time.thread_time() - cpu
@@ -114,7 +119,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
         watchdog.current = Piece()
         try:
             work.close()
-        except (Exception, LoopBlocked) as error:  # noqa: BLE001  # it has failed already
+        except BaseException as error:  # noqa: BLE001  # it has failed already
             log.warning("%s could not be closed: %r", self._name, error)
         finally:
             watchdog.current = None

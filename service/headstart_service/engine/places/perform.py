@@ -10,12 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import StepFailed
+from ..reasons import failure_of, readable
 from . import code_identity
 from .rules import find
 
 
 class StepRaised(Exception):
-    """A step raised elsewhere, where its exception stays; this holds the traceback's text."""
+    """Stands for what a step raised, when that cannot be raised here.
+
+    It was raised in another process, where it stays: this holds the traceback's text. Or it is no
+    Exception, and would end the event loop: it is the cause of this one.
+    """
+
+    @classmethod
+    def by(cls, error: BaseException) -> StepRaised:
+        """Return one for something that is no Exception, such as what sys.exit() raises."""
+        raised = cls(f"{type(error).__name__}: {error}")
+        raised.__cause__ = error
+        return raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +109,11 @@ def perform(module: str, name: str, arguments: Mapping[str, Any]) -> Performed:
     value, failure, retry, trace = None, None, True, None
     try:
         value = find(module, name)(**arguments)
-    except StepFailed as failed:
-        failure, retry = str(failed), failed.retry
-    except Exception:  # noqa: BLE001  # told by its text
-        trace = traceback.format_exc()
+    except BaseException as error:  # noqa: BLE001  # told by its text
+        failed = failure_of(error)
+        if failed is not None:
+            failure, retry = readable(failed), failed.retry
+        else:
+            trace = traceback.format_exc()
     spent = time.process_time() - began
     return Performed(value, failure, retry, trace, spent)

@@ -36,6 +36,8 @@ class PlaceRules:
 
     threads: int = 4
     processes: int = 2
+    wait: float = 300.0
+    """How long a step waits for a free thread or process, at most."""
     block_limit: float = 0.0
     """How long a step may keep the event loop for itself; 0 for no limit."""
     ray_address: str | None = None
@@ -68,6 +70,11 @@ class Places:
             for step in reversed(pipeline.steps)
             if (reason := self._reason(step)) is not None
         }
+
+    @property
+    def hung_threads(self) -> int:
+        """How many threads run a step that nobody has waited for since a minute or more."""
+        return 0 if self._threads is None else self._threads.hung
 
     async def __aenter__(self) -> Self:
         self._stack.enter_context(self._watchdog)
@@ -118,18 +125,24 @@ class Places:
         if (reason := self._reason(step)) is not None:
             raise PlaceUnavailable(reason)
 
-    async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
-        """Try the step once, with its CPU seconds told to `meter`.
+    async def call(
+        self,
+        step: Step,
+        arguments: Mapping[str, Any],
+        meter: Meter,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Try the step once, with its CPU seconds told to `meter`; call `begin` when it begins.
 
         Raises what the function raises, StepFailed when its place failed it, or PlaceUnavailable
         when the place cannot run it now, or was lost while it ran.
         """
         match step.runs_on:
             case "thread":
-                return await self._pool().call(step, arguments, meter)
+                return await self._pool().call(step, arguments, meter, begin)
             case "process":
                 try:
-                    return await self._local().call(step, arguments, meter)
+                    return await self._local().call(step, arguments, meter, begin)
                 except OtherCode as error:
                     reason = f"its process {error}: the files have changed, restart this worker"
                     log.error("%s: %s", step.name, reason)  # noqa: TRY400  # no news in the trace
@@ -137,20 +150,22 @@ class Places:
                     self._notify()
                     raise PlaceUnavailable(reason) from error
             case "ray":
+                begin()
                 return await (await self._cluster([step])).call(step, arguments, meter)
             case _:
+                begin()
                 work = step.function(**arguments)
                 return await drive(work, step.name, meter, self._watchdog)
 
     def _pool(self) -> Threads:
         if self._threads is None:
-            self._threads = Threads(self._rules.threads)
+            self._threads = Threads(self._rules.threads, self._rules.wait)
             self._stack.callback(self._threads.close)
         return self._threads
 
     def _local(self) -> Processes:
         if self._processes is None:
-            self._processes = Processes(self._rules.processes)
+            self._processes = Processes(self._rules.processes, self._rules.wait)
             self._stack.push_async_callback(self._processes.aclose)
         return self._processes
 

@@ -10,14 +10,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import StartupError, StepFailed
+from ..own_threads import in_own_thread
 from .child import LENGTH, command, message
 from .code_identity import OtherCode, identities
 from .perform import Call, Performed
+from .queueing import queueing
 
 if TYPE_CHECKING:
     from ..meter import Meter
@@ -45,10 +47,13 @@ class _Child:
         process: subprocess.Popen[bytes],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        end: socket.socket,
     ) -> None:
+        """`end` is this process's end of the socket, or a copy of it."""
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._watching = _on_death(process.pid, end)
         self._told = 0.0
         """CPU seconds that are on somebody's meter."""
 
@@ -56,6 +61,7 @@ class _Child:
     async def start(cls, modules: Sequence[str]) -> _Child:
         """A process that has imported these modules. Raises StartupError when it cannot."""
         ours, theirs = socket.socketpair()
+        end = ours.dup()
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once it is forked
                 command(theirs.fileno(), modules),
@@ -64,7 +70,7 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        child = cls(process, *await asyncio.open_connection(sock=ours))
+        child = cls(process, *await asyncio.open_connection(sock=ours), end)
         try:
             async with asyncio.timeout(_START):
                 ready = await child._answer()
@@ -103,7 +109,7 @@ class _Child:
         except (asyncio.IncompleteReadError, OSError) as error:
             raise _Lost from error
         load = pickle.loads  # from a process that runs the same code as this one
-        done: Performed = load(body) if size < _BIG else await asyncio.to_thread(load, body)
+        done: Performed = load(body) if size < _BIG else await in_own_thread(load, body)
         self._told = done.cpu_seconds
         return done
 
@@ -119,8 +125,9 @@ class _Child:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+        self._watching()
         self._writer.close()
-        spent = await asyncio.to_thread(self._reap)
+        spent = await in_own_thread(self._reap)
         return self._process.returncode or 0, max(0.0, spent - self._told)
 
     def _reap(self) -> float:
@@ -139,8 +146,10 @@ class _Child:
 class Processes:
     """At most so many processes, each replaced when it is killed or ends by itself."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, wait: float = 300.0) -> None:
+        """Let a step wait for one of `limit` processes for `wait` seconds at most."""
         self._limit = limit
+        self._wait = wait
         self._modules: Sequence[str] = ()
         self._free: asyncio.Queue[_Child] = asyncio.Queue()
         self._all: set[_Child] = set()
@@ -163,15 +172,24 @@ class Processes:
                 raise each
         log.info("%d processes for steps", self._limit)
 
-    async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
-        """Run the step in a process, as soon as one is free. Cancelled, it kills that process.
+    async def call(
+        self,
+        step: Step,
+        arguments: Mapping[str, Any],
+        meter: Meter,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Run the step in a process, as soon as one is free; call `begin` then.
 
-        Raises StepFailed when the process ends before the step does, OtherCode when it has imported
+        Cancelled, it kills that process. Raises StepFailed when no process becomes free, or it ends
+        before the step does, OtherCode when it has imported
         other code than this one, which has changed on disk.
         """
         if not self._prepared:
             await self.prepare([step.function.__module__])
-        child = await self._free.get()
+        async with queueing(self._wait, "process"):
+            child = await self._free.get()
+        begin()
         kept = False
         try:
             try:
@@ -223,6 +241,29 @@ class Processes:
                 self._all.add(started)
                 self._free.put_nowait(started)
                 return
+
+
+def _on_death(pid: int, end: socket.socket) -> Callable[[], None]:
+    """Close `end` for reading as soon as the process ends; returns what ends the watch.
+
+    What it has started may keep the other end open. What it has sent is still received.
+    """
+    loop = asyncio.get_running_loop()
+    descriptor = os.pidfd_open(pid)
+
+    def close() -> None:
+        if end.fileno() >= 0:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            end.close()
+
+    def died() -> None:
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RD)
+        close()
+
+    loop.add_reader(descriptor, died)
+    return close
 
 
 def _ended(code: int) -> str:

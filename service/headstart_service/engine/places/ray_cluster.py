@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import PlaceUnavailable, StartupError, StepFailed
+from ..own_threads import in_own_thread
 from .child import LENGTH
 from .code_identity import identities
 from .perform import Call, Performed
@@ -121,10 +122,10 @@ class _Driver:
         self._writer.close()
         with suppress(subprocess.TimeoutExpired):
             if after:
-                await asyncio.to_thread(self._process.wait, after)
+                await in_own_thread(self._process.wait, after)
         with suppress(ProcessLookupError):  # a cluster of its own belongs to its group
             os.killpg(self._process.pid, signal.SIGKILL)
-        await asyncio.to_thread(self._process.wait)
+        await in_own_thread(self._process.wait)
 
     def _write(self, request: Request) -> None:
         body = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
@@ -237,7 +238,7 @@ class RayCluster:
             raise StepFailed(answer.lost)
         load = pickle.loads  # from nodes that run the same code as this process
         big = len(answer.done) >= _BIG
-        done: Performed = await asyncio.to_thread(load, answer.done) if big else load(answer.done)
+        done: Performed = await in_own_thread(load, answer.done) if big else load(answer.done)
         meter.cpu_seconds += done.cpu_seconds
         return done.result()
 

@@ -1,4 +1,4 @@
-"""Threads for steps. One that never ends keeps its slot, and nothing else."""
+"""Threads for steps. One that nobody waits for any more is replaced, as far as there is room."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from .perform import StepRaised
+from .queueing import queueing
+
 if TYPE_CHECKING:
     from ..meter import Meter
     from ..step import Step
@@ -19,29 +22,55 @@ log = logging.getLogger(__name__)
 
 _Work = Callable[[], None]
 _END: Final = None
+_HUNG: Final = 60.0
+"""Seconds after which a step that nobody waits for counts as hung."""
+
+
+def _nothing() -> None:
+    """Nobody wants to know when a step begins."""
 
 
 class Threads:
-    """At most so many daemon threads: the process can end while one of them does not.
+    """Daemon threads, so many for steps that somebody waits for: the process can end before them.
 
-    `concurrent.futures` joins its threads at exit, so a step that never ends would keep the worker.
+    A thread whose step timed out or was cancelled, and goes on, is replaced; there are as many
+    threads again for that. `concurrent.futures` joins its threads at exit, so a step that never
+    ends would keep the worker.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, wait: float) -> None:
+        """Let a step wait for one of `limit` threads for `wait` seconds at most."""
         self._limit = limit
+        self._wait = wait
         self._slots = asyncio.Semaphore(limit)
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._started = 0
         self._idle = 0
-        self.stuck = 0
-        """How many slots are kept by steps that nobody waits for any more."""
+        self._left: dict[asyncio.Future[Any], float] = {}
+        """The steps that go on though nobody waits for them, and since when."""
+        self._replaced: set[asyncio.Future[Any]] = set()
+        """Those of them whose slot was given to a new thread."""
 
-    async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
-        """Run the step's function in a thread, as soon as one is free.
+    @property
+    def hung(self) -> int:
+        """How many threads run a step that nobody has waited for since a minute or more."""
+        before = time.monotonic() - _HUNG
+        return sum(since <= before for since in self._left.values())
 
-        When this is cancelled the function goes on, and its slot is taken until it returns.
+    async def call(
+        self,
+        step: Step,
+        arguments: Mapping[str, Any],
+        meter: Meter,
+        begin: Callable[[], None] = _nothing,
+    ) -> Any:
+        """Run the step's function in a thread, as soon as one is free; call `begin` then.
+
+        When this is cancelled the function goes on. Raises StepFailed when no thread becomes free.
         """
-        await self._slots.acquire()
+        async with queueing(self._wait, "thread"):
+            await self._slots.acquire()
+        begin()
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Any] = loop.create_future()
         context = contextvars.copy_context()
@@ -64,15 +93,22 @@ class Threads:
             return await ended
         except asyncio.CancelledError:
             if ended.cancelled():
-                self.stuck += 1
-                log.warning(
-                    "%s goes on in its thread, though nobody waits for it: %d of %d threads are "
-                    "kept so",
-                    step.name,
-                    self.stuck,
-                    self._limit,
-                )
+                self._leave(step.name, ended)
             raise
+
+    def _leave(self, name: str, ended: asyncio.Future[Any]) -> None:
+        """Replace the thread of a step that nobody waits for any more, if there is room."""
+        self._left[ended] = time.monotonic()
+        replaced = len(self._replaced) < self._limit
+        if replaced:
+            self._replaced.add(ended)
+            self._slots.release()
+        log.warning(
+            "%s goes on in its thread, though nobody waits for it: %d threads do; it is %s",
+            name,
+            len(self._left),
+            "replaced" if replaced else "not replaced, so there is a thread less",
+        )
 
     def close(self) -> None:
         """Let idle threads end; others end when their step does, or with the process."""
@@ -104,13 +140,15 @@ class Threads:
     ) -> None:
         meter.cpu_seconds += cpu
         self._idle += 1
-        self._slots.release()
-        if ended.cancelled():
-            self.stuck -= 1
+        if ended in self._replaced:
+            self._replaced.remove(ended)
+        else:
+            self._slots.release()
+        if self._left.pop(ended, None) is not None:
             log.info("%s has ended in its thread, which is free again", name)
-        elif isinstance(error, StopIteration):
-            ended.set_exception(RuntimeError("the step raised StopIteration"))
-        elif error is not None:
+        elif error is None:
+            ended.set_result(value)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             ended.set_exception(error)
         else:
-            ended.set_result(value)
+            ended.set_exception(StepRaised.by(error))

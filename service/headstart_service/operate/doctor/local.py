@@ -27,6 +27,7 @@ from ...settings import Settings, try_settings, variable
 from ...store.checkup import StoreFacts, examine
 from ...store.connect import WORKER
 from ...store.layout import Layout, difference
+from ...store.refusals import FULL
 from .address import Place
 from .clock import judged
 from .report import Check, fail, ok, skip, warn
@@ -93,7 +94,8 @@ def _store(settings: Settings, timeout: float) -> Iterator[Check]:
         facts = asyncio.run(look())
     except (StoreUnavailable, TimeoutError) as error:
         said = str(error) or f"no answer within {timeout:g} s"
-        yield fail("store", said, "is HEADSTART_REDIS_URL right, and Redis up?")
+        advice = "are HEADSTART_REDIS_URL and HEADSTART_PREFIX right, and is Redis up?"
+        yield fail("store", said, advice)
     except StartupError as error:
         yield fail("store", str(error), "docs/settings.md has the forms of HEADSTART_REDIS_URL")
     else:
@@ -129,6 +131,8 @@ def _judged(facts: StoreFacts) -> Iterator[Check]:
             "CONFIG SET maxmemory-policy noeviction: Headstart bounds itself by "
             "HEADSTART_MAX_CACHED_RESULTS",
         )
+    elif facts.memory_limit and facts.memory_used >= facts.memory_limit:
+        yield fail("memory", f"{limit}: starts are refused", FULL)
     elif facts.memory_limit and facts.memory_used > _FULL * facts.memory_limit:
         yield warn("memory", limit, "raise maxmemory, or lower HEADSTART_MAX_CACHED_RESULTS")
     else:

@@ -140,7 +140,7 @@ class Server:
             if isinstance(told, ServiceUnavailable):
                 return fail(
                     "store",
-                    f"the server cannot reach it: {told}",
+                    f"the server cannot use it: {told}",
                     "run `headstart doctor --local` where the server runs",
                 )
             if isinstance(told, NotFound) or not isinstance(told, HeadstartError):
@@ -180,7 +180,8 @@ class Server:
             )
         live = sum(stats.status_counts[name] for name in ("pending", "in_progress"))
         said = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
-        if stats.queued_jobs and not stats.active_tasks:
+        # Runs that no worker can compute have their own line.
+        if stats.queued_jobs > sum(stats.unserved.values()) and not stats.active_tasks:
             yield warn(
                 "work",
                 f"{said}: nobody takes them",

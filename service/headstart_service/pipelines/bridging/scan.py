@@ -11,7 +11,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ...sdk import Batcher
+from ...sdk import Batcher, StepFailed
 from .relevance import Game, relevances
 
 MAX_GAMES = 32
@@ -50,6 +50,7 @@ class VocabularyScan:
             max_waiting=_MAX_WAITING,
             name="scan",
             observe=observe,
+            check=self._check,
         )
         self._running: dict[bytes, asyncio.Task[NDArray[np.float32]]] = {}
         self._recent: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
@@ -75,7 +76,8 @@ class VocabularyScan:
     ) -> NDArray[np.float32]:
         """Return the relevance of each word to the game, shape (n,). Shared, hence read-only.
 
-        Its last bits depend on the processor and on the games that share its product.
+        Its last bits depend on the processor and on the games that share its product. Raises
+        StepFailed when anchor or target is not of shape (d,).
         """
         key = anchor.tobytes() + target.tobytes()
         recent = self._recent.get(key)
@@ -99,6 +101,13 @@ class VocabularyScan:
         if len(self._recent) > _MAX_RECENT:
             self._recent.popitem(last=False)
         return scores
+
+    def _check(self, game: Game) -> None:
+        wanted = self._matrix.shape[1:]
+        for name, end in zip(("anchor", "target"), game, strict=True):
+            if end.shape != wanted:
+                reason = f"cannot scan for {name} of shape {end.shape}: it must be {wanted}"
+                raise StepFailed(reason, retry=False)
 
     def _compute(self, games: Sequence[Game]) -> Sequence[NDArray[np.float32]]:
         batch = relevances(self._matrix, games)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _TIMEOUT = 60.0
 """Seconds. A batch takes 0.05: only a swamped worker gets near this."""
 _HAIKU_TIMEOUT = 45.0
-"""Seconds, for both requests with the SDK's retries: players think for 30 to 120."""
+"""Seconds, for both requests with the SDK's retries: players think for 30 to 120. The provider ends
+a request a second earlier, with its reason."""
 _MANY_DRAWS = 10_000
 """Drawing this many words takes a millisecond, too long for the loop."""
 

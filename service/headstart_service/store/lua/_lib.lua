@@ -624,6 +624,55 @@ local function group_info()
   return nil
 end
 
+-- The server's clock may be set back. Times that were written before lie ahead then: a lost worker's jobs
+-- would not become idle, and its offers not end, until the clock has caught up. The field LATEST of `ledger`
+-- has the latest time that was seen here. Below, such delivery times become now, and offers end as much earlier.
+local LATEST = 'clock'
+-- Less than a lease, and more than a clock is corrected by while it runs.
+local STEP_US = 1000000
+-- An idle store need not write its append-only file more often.
+local NOTE_US = 4000000
+
+-- Jobs whose delivery lies ahead, or is of this very millisecond, are delivered now: their leases begin.
+local function restart_leases()
+  local from, found = '-', nil
+  repeat
+    found = redis.pcall('XPENDING', jobs, group, from, '+', 1000)
+    for _, delivered in ipairs(found) do
+      local entry, worker, idle = unpack(delivered)
+      if idle == 0 then
+        redis.call('XCLAIM', jobs, group, worker, 0, entry, 'IDLE', 0, 'JUSTID')
+      end
+      from = '(' .. entry
+    end
+  until #found < 1000
+end
+
+-- Lines of these hashes begin with the time when they end.
+local function end_earlier(hash, by)
+  local fields = redis.call('HGETALL', hash)
+  for i = 1, #fields, 2 do
+    local moved = string.gsub('\n' .. fields[i + 1], '\n(%d+)', function(till)
+      return '\n' .. integer(math.max(0, tonumber(till) - by))
+    end)
+    redis.call('HSET', hash, fields[i], string.sub(moved, 2))
+  end
+end
+
+-- Notes the time, and mends what a clock that was set back has left ahead. Workers do so every few seconds,
+-- API processes every few seconds too.
+local function note_clock(now)
+  local latest = tonumber(redis.call('HGET', ledger, LATEST)) or now
+  if now < latest - STEP_US then
+    restart_leases()
+    end_earlier(offers, latest - now)
+    end_earlier(starters, latest - now)
+  end
+  if now <= latest or now > latest + NOTE_US then
+    redis.call('HSET', ledger, LATEST, integer(now))
+  end
+end
+
 -- Takes a delivered job off the queue. Its entry goes when no older one is left, because deleting
 -- entries makes the queue's lag unknown, by which workers are scaled; trimming does not. So the job
 -- of a run that ended before it was delivered stays, too: the worker that gets it drops it.

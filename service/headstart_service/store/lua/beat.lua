@@ -3,11 +3,13 @@
 -- that nothing of it outlives the last worker.
 -- Returns how many workers are known.
 
+-- Ten minutes. What ends later was written before the clock was set back; a worker that lives comes again.
+local LONGEST = 600000000
 local now, ttl = clock(), tonumber(ttl_us)
 local known = redis.call('HGETALL', roster)
 for i = 1, #known, 2 do
   local until_us = tonumber(string.match(known[i + 1], '^%d+'))
-  if not until_us or until_us <= now then
+  if not until_us or until_us <= now or until_us > now + LONGEST then
     redis.call('HDEL', roster, known[i])
   end
 end

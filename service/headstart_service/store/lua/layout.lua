@@ -3,7 +3,8 @@
 -- is 1; notes for `ttl_us` that the process is live, if they are the same. With 0 it is no more.
 -- No part of a batch: it runs whatever the layout is. KEYS: layout, processes.
 -- ARGV: the process's layout, create, the process's name or '', ttl_us.
--- Returns {the layout or '', name, name, …} with the processes that are live.
+-- Returns {the layout or '', was_live, name, name, …}: was_live is 1 if the process was live until now, and
+-- the names are those of the processes that are.
 
 local own, create, process, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local time = redis.call('TIME')
@@ -17,6 +18,9 @@ if type(found) ~= 'string' then
   end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
+-- Ten minutes ahead: written before the clock was set back. A process that lives comes again.
+redis.call('ZREMRANGEBYSCORE', KEYS[2], string.format('%.0f', now + 600000000), '+inf')
+local was_live = redis.call('ZSCORE', KEYS[2], process) and 1 or 0
 if process ~= '' and ttl == 0 then
   redis.call('ZREM', KEYS[2], process)
 elseif process ~= '' and found == own
@@ -25,4 +29,4 @@ elseif process ~= '' and found == own
   redis.call('ZADD', KEYS[2], string.format('%.0f', now + ttl), process)
   redis.call('PEXPIRE', KEYS[2], math.ceil(ttl / 1000))
 end
-return {found, unpack(redis.call('ZRANGE', KEYS[2], 0, 99))}
+return {found, was_live, unpack(redis.call('ZRANGE', KEYS[2], 0, 99))}

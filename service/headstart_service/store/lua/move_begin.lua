@@ -16,8 +16,10 @@ elseif found ~= old and found ~= moving then
   return {'other', found}
 end
 local time = redis.call('TIME')
-local now = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-local live = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf', 'LIMIT', 0, 100)
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+-- Ten minutes ahead: written before the clock was set back, by a process that does not live any more.
+local first, last = string.format('(%.0f', now), string.format('%.0f', now + 600000000)
+local live = redis.call('ZRANGEBYSCORE', KEYS[2], first, last, 'LIMIT', 0, 100)
 if #live > 0 then
   return {'live', unpack(live)}
 end

@@ -4,6 +4,7 @@
 -- Returns {member, run, pipeline, inputs} of up to `limit` runs of each class.
 
 local now = clock()
+note_clock(now)
 redis.call('HSET', starters, process, integer(now + tonumber(ttl_us)) .. ' ' .. classes)
 local served, startable = {}, {}
 local known = redis.call('HGETALL', starters)

@@ -1,2 +1,2 @@
--- Returns 1. A replica refuses it, as it refuses every script that may write.
+-- Returns 1. A replica refuses it, as it refuses every script that may write; so does a full server.
 return 1

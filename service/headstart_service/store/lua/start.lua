@@ -7,8 +7,8 @@
 -- of its own namespace, and expired ones; then how many were shed: ended, because they waited and
 -- could not be ready by the time by which they were declared to be needed. Behind them a start that was
 -- joined has the context that its run carries, if the call gave one itself. Or, having changed nothing, {'full', why, runs that have not
--- ended}: why is 'queue' when these are too many, 'namespace' when the run's namespace has no place
--- that can be had, and 'records' when nobody has.
+-- ended}: why is 'queue' when these are too many, 'worker' when no worker has come for them in a while,
+-- 'namespace' when the run's namespace has no place that can be had, and 'records' when nobody has.
 
 -- How many neighbours by name are looked at to find those of a namespace that go first: all of
 -- them are found among so many; of more, the first among a part of them (docs/decisions/0016).
@@ -192,6 +192,26 @@ if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_liv
   if not shed then
     return {'full', 'queue', live, expired}
   end
+end
+
+-- Microseconds that the first of the queue may wait for a worker of any pipeline to come: what starts workers by
+-- the queue has had its time. More starts would wait behind it until they expire.
+local WORKERLESS = 300000000
+
+local function nobody_works()
+  for till in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) %S+ %S+') do
+    if tonumber(till) > now then
+      return false
+    end
+  end
+  local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
+  local score = tonumber(first[2] or ASIDE)
+  local since = score < 0 and score + AFTER_ALL or score
+  return now - since > WORKERLESS
+end
+
+if not (old and is_live(old.status)) and nobody_works() then
+  return {'full', 'worker', live, expired}
 end
 
 local function evict(victim)

@@ -1,0 +1,92 @@
+"""Steps that make a worker's event loop stand still for good, in real workers."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from headstart import PrecomputeClient
+from headstart_service import exit_codes
+from tests.support.places import REFERENCES
+from tests.support.processes import alive, api, children, serving, worker
+from tests.support.scrape import metrics_of, value
+from tests.support.waiting import wait_until
+
+SETTINGS = {
+    "HEADSTART_BRIDGING": "false",
+    "HEADSTART_PIPELINES": REFERENCES,
+    "HEADSTART_BLOCK_LIMIT": "0.3",
+    "HEADSTART_HANG_LIMIT": "1",
+    "HEADSTART_LEASE": "3",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "culprit"),
+    [("event", "stands_still"), ("callback", "_spin"), ("lock", "_keep_interpreter")],
+)
+async def test_a_worker_whose_loop_stands_still_ends_itself_with_its_stacks(
+    valkey, tmp_path, kind, culprit
+) -> None:
+    async with (
+        api(valkey.url, **SETTINGS) as (_, address),
+        worker(valkey.url, **SETTINGS) as working,
+        PrecomputeClient(address) as client,
+    ):
+        inputs = {"directory": str(tmp_path), "kind": kind, "times": 1}
+        await client.start("still", "hang", inputs)
+        assert await working.ended() == exit_codes.BLOCKED
+        assert f"in {culprit}" in working.output
+        assert "places.py" in working.output
+        if kind != "lock":  # where no line of Python runs any more
+            assert "has stood still for 1 s" in working.output
+            assert "under way: default/still" in working.output
+        async with worker(valkey.url, **SETTINGS):
+            results = await client.get_results("still", wait=30)
+            assert results.custom == {"stands_still": 1}
+
+
+async def test_a_worker_of_serve_that_stands_still_is_replaced_and_counted(tmp_path) -> None:
+    settings = SETTINGS | {"HEADSTART_DATA_DIR": str(tmp_path / "data")}
+    async with serving(**settings) as (process, address), PrecomputeClient(address) as client:
+        directory = str(tmp_path)
+        await client.start("still", "hang", {"directory": directory, "kind": "result", "times": 1})
+        await wait_until((tmp_path / "tries-result").exists)
+        await client.start("beside", "beside", {"directory": directory})
+        for key in ("beside", "still"):
+            results = await client.get_results(key, wait=60)
+            assert str(results.status) == "completed"
+        told = await metrics_of(process)
+        assert value(told, "headstart_worker_hangs_total") == 1
+        assert "because a step blocked it" in process.output
+
+
+async def test_no_worker_outlives_its_serve_whatever_it_does(tmp_path) -> None:
+    settings = SETTINGS | {"HEADSTART_DATA_DIR": str(tmp_path / "data")}
+    settings |= {"HEADSTART_HANG_LIMIT": "0"}
+    async with serving(**settings) as (process, address), PrecomputeClient(address) as client:
+        inputs = {"directory": str(tmp_path), "kind": "lock", "times": 1}
+        await client.start("still", "hang", inputs)
+        tries = tmp_path / "tries-lock"
+        await wait_until(lambda: tries.exists() and tries.read_text())
+        pid = int(tries.read_text())
+        assert pid in children(process.pid)
+        process.send(signal.SIGKILL)
+        await wait_until(lambda: not alive(pid))
+
+
+async def test_a_second_signal_ends_a_worker_whatever_its_steps_do(valkey, tmp_path) -> None:
+    settings = SETTINGS | {"HEADSTART_DRAIN": "60"}
+    async with (
+        api(valkey.url, **SETTINGS) as (_, address),
+        worker(valkey.url, **settings) as working,
+        PrecomputeClient(address) as client,
+    ):
+        inputs = {"directory": str(tmp_path), "kind": "busy", "times": 1}
+        await client.start("busy", "hang", inputs)
+        await wait_until((tmp_path / "tries-busy").exists)
+        working.send(signal.SIGINT)
+        await working.says("draining 1 runs")
+        working.send(signal.SIGINT)
+        assert await working.ended() == -signal.SIGINT
