@@ -271,6 +271,25 @@ async def test_a_worker_takes_the_runs_that_were_left_for_it_in_their_turn(
     assert rest.lease.job.key == second
 
 
+async def test_one_claim_passes_over_all_runs_that_the_worker_does_not_offer(
+    store_backend: Backend,
+) -> None:
+    *others, own = store_backend.neighbours(5)
+    workers = Workers(store_backend, others[0])
+    old = offer(definition="v1")
+    await workers.come(old=old)
+    for key in others:
+        workers.key = key
+        await workers.start(versioned("v2"))
+    workers.key = own
+    await workers.start(versioned("v1"))
+    first, *_ = await workers.jobs("old")
+    claimed = await store_backend.queue.claim(first, "old", [old])
+    assert claimed is not None, "the worker waits for a job although one of its runs waits for it"
+    assert claimed.lease.job.key == own
+    assert (await store_backend.store.stats("")).unserved == {"probe": len(others)}
+
+
 async def test_a_start_by_the_other_definition_takes_along_a_run_that_nobody_serves(
     store_backend: Backend,
 ) -> None:

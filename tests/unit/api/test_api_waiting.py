@@ -10,11 +10,14 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import hub as hub_module
 from headstart_service.api import reader as reader_module
 from headstart_service.api.answer import answer_from
+from headstart_service.api.observe import MISSING, PARTIAL, READY, WAITED, CallObservers
+from headstart_service.api.reader import ResultReader
 from headstart_service.api.topic import Topic
 from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.engine.registry import Registry
 from headstart_service.errors import InvalidRequest, RunNotFound, StoreUnavailable
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import COMPLETED, KEY, Api, snapshot_of
+from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, Api, snapshot_of
 
 RUNNING = StepState.RUNNING
 
@@ -524,3 +527,53 @@ async def test_who_looks_while_the_server_stops_is_told_what_it_saw(api: Api) ->
     api.hub.release()
     api.store.gate.set()
     assert states(await soon(waiter))["one"] == "PENDING"
+
+
+async def test_a_claim_is_read_for_a_watcher_beside_a_waiter_and_for_no_waiter_alone(
+    api: Api,
+) -> None:
+    waiter = api.get("one")
+    await api.parked()
+    api.wire.say("claimed")
+    await api.parked()
+    assert api.store.reads == 1, "a claim ends no wait"
+    watch = api.reader.watch(KEY)
+    await anext(watch)
+    following = asyncio.ensure_future(anext(watch))
+    await api.parked(2)
+    api.store.now(two=RUNNING)
+    api.wire.say("claimed")
+    assert (await asyncio.wait_for(following, 5)).states["two"] is RUNNING
+    assert not waiter.done()
+    await watch.aclose()
+    waiter.cancel()
+    await asyncio.wait({waiter})
+
+
+class Outcomes(CallObservers):
+    """Remembers the outcome of each GetResults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: list[str] = []
+
+    def results(self, outcome: str, seconds: float) -> None:
+        self.of.append(outcome)
+
+
+async def test_each_call_is_counted_by_whether_its_steps_were_there_came_or_did_not(
+    api: Api,
+) -> None:
+    outcomes = Outcomes()
+    reader = ResultReader(api.hub, api.cache, Registry([PIPELINE]), outcomes)
+    api.store.now(one=COMPLETED)
+    await reader.get(KEY, ("one",), 20.0, 0)
+    waiting = asyncio.create_task(reader.get(KEY, ("two",), 20.0, 0))
+    await api.parked()
+    api.store.end("two")
+    await soon(waiting)
+    await reader.get(KEY, (), 0.0, 0)
+    api.store.snapshot = None
+    with pytest.raises(RunNotFound):
+        await reader.get(KEY, (), 0.0, 0)
+    assert outcomes.of == [READY, WAITED, PARTIAL, MISSING]

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from headstart_service.domain import RunKey, Status
 from headstart_service.engine.observe import WorkObservers
+from headstart_service.engine.places.places import Places
+from headstart_service.errors import PlaceUnavailable
 from tests.support.waiting import wait_until
 from tests.unit.engine.conftest import Backend
 
@@ -60,6 +62,27 @@ async def test_a_run_that_is_cancelled_or_handed_on_says_so(backend: Backend) ->
         await backend.start("h")
         await wait_until(lambda: backend.control.running == 1)
     assert diary.diary[-1] == "run handed_on"
+
+
+async def test_a_run_whose_place_is_away_is_reported_as_handed_on(backend: Backend) -> None:
+    diary = Diary()
+
+    class Away(Places):
+        away = True
+
+        async def ready(self, each) -> None:
+            if each.name == "second" and self.away:
+                self.away = False
+                raise PlaceUnavailable("Ray is away")
+
+    backend.control.gates["g"].set()
+    await backend.start("g")
+    async with Away() as places, backend.working(observer=diary, places=places):
+        await wait_until(lambda: "run completed" in diary.diary)
+    assert [line for line in diary.diary if line.startswith("run ")] == [
+        "run handed_on Ray is away",
+        "run completed",
+    ]
 
 
 async def test_several_observers_nest(backend: Backend) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from contextlib import ExitStack
 from typing import Any
@@ -577,3 +579,14 @@ async def test_a_shared_result_counts_to_each_runs_own_limit() -> None:
     assert roomy.result().records["shared"].state is StepState.COMPLETED
     late = await ran("late", 900)
     assert "HEADSTART_MAX_RUN_BYTES" in late.report("shared").error, "remembered, and too much"
+
+
+async def test_flights_that_are_closed_leave_no_timer_behind() -> None:
+    flights = Flights()
+    flights.hold_for = 600.0
+    flights.hold(RunKey("default", "one"))
+    await flights.aclose()
+    left = weakref.ref(flights)
+    del flights
+    gc.collect()
+    assert left() is None, "the loop keeps what a timer is to call"

@@ -117,6 +117,9 @@ async def test_a_damaged_record_and_a_run_that_is_given_up_are_told(
     assert await watched.queue.claim(job, "w", OFFERS) is None
     told = await watched.told()
     assert value(told, "headstart_runs_given_up_total") == 1
+    assert value(told, "headstart_damaged_records_total", process="worker") == 2, (
+        "read, and dropped"
+    )
     trips = "headstart_store_trip_duration_seconds_count"
     assert value(told, trips, process="worker", command="claim") == MAX_TRIES + 2
     assert (
