@@ -304,7 +304,7 @@ async def test_a_silent_subscription_is_kept_while_redis_lives_and_lost_when_it_
         await wait_until(lambda: time.monotonic() - began > 0.5)
         assert not listening.done()
         with frozen(valkey), within(2), pytest.raises(StoreUnavailable, match="silence"):
-            await listening
+            await asyncio.wait_for(listening, 5)
 
 
 async def test_the_version_of_a_redis_that_is_away_is_unavailable(valkey: Valkey) -> None:

@@ -178,6 +178,8 @@ async def test_a_right_that_is_missing_inside_a_script_or_for_a_channel_is_told(
     with pytest.raises(StoreUnavailable) as raised:
         await backend.start(KEY)
     assert str(raised.value).startswith(_denied("No permissions to access a channel"))
+    with pytest.raises(StoreUnavailable, match="No permissions to access a channel"):
+        await backend.queue.prepare_queue()  # and no job is taken: its script writes first
     with pytest.raises(StoreUnavailable, match="cannot subscribe: Redis denies a right") as raised:
         async with backend.announcements():
             pass
