@@ -281,9 +281,10 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class Unserved:
-    """A worker has left this run for others, because it does not offer its pipeline."""
+    """A worker has left a run of this class for workers that offer it."""
 
-    key: RunKey
+    partition: int
+    runs_class: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..domain import (
@@ -102,7 +103,9 @@ class Worker:
         self._reports: dict[Lease, Reports] = {}
         self._stopping = asyncio.Event()
         self._prepared = False
-        self._unserved = asyncio.Event()
+        self._unserved: set[int] = set()
+        """Partitions in which runs were left for workers like this one."""
+        self._left = asyncio.Event()
         self._changed = asyncio.Event()
         if places is not None:
             places.changed = self._changed.set
@@ -141,7 +144,6 @@ class Worker:
             return
         async with aclosing(self._reuse.flights), asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
-            group.create_task(_once(self._beat), name="first beat")
             upkeep = [
                 group.create_task(_repeat(self._renew, every), name="renew"),
                 group.create_task(self._keep_showing(every), name="beat"),
@@ -247,11 +249,11 @@ class Worker:
     async def _keep_showing(self, every: float) -> None:
         """Show this worker and what it runs, so often and at every change."""
         while True:
+            await _once(self._beat)
             with suppress(TimeoutError):
                 async with asyncio.timeout(every):
                     await self._changed.wait()
             self._changed.clear()
-            await _once(self._beat)
             await _once(self._offer)
 
     async def _offer(self) -> None:
@@ -263,15 +265,19 @@ class Worker:
             if partition in self._refused and not self._full:
                 continue
             if await self._queue.offer(partition, self._rules.name, self._offers):
-                self._unserved.set()
+                self._note_unserved(partition)
+
+    def _note_unserved(self, partition: int) -> None:
+        self._unserved.add(partition)
+        self._left.set()
 
     async def _take_unserved(self, group: asyncio.TaskGroup) -> None:
-        """Take runs that other workers have left for this one's like, whenever there are any."""
+        """Take runs that other workers have left for workers like this one."""
         while True:
-            await self._unserved.wait()
-            self._unserved.clear()
-            for partition in range(self._queue.partitions):
-                await _once(lambda p=partition: self._take_unserved_of(group, p))  # type: ignore[misc]
+            await self._left.wait()
+            self._left.clear()
+            while self._unserved:
+                await _once(partial(self._take_unserved_of, group, self._unserved.pop()))
 
     async def _take_unserved_of(self, group: asyncio.TaskGroup, partition: int) -> None:
         jobs: Sequence[Job] | None = None
@@ -449,8 +455,9 @@ class Worker:
                         match heard:
                             case Reported():
                                 self._tell(heard)
-                            case Unserved():
-                                self._unserved.set()
+                            case Unserved(partition, runs_class):
+                                if any(o.runs_class == runs_class for o in self._offers):
+                                    self._note_unserved(partition)
                             case Withdrawal():
                                 self._stop(heard)
             except StoreUnavailable as error:

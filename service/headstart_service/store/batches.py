@@ -45,8 +45,8 @@ _MAX_BYTES = 1 << 20
 """About how much a batch of several calls sends at most."""
 MAX_REPLY = 1 << 20
 """Bytes of replies after which a script leaves the rest of its batch for the next one."""
-_SLOWEST = 10e6
-"""Bytes a second at which a batch is still sent."""
+SLOWEST = 10e6
+"""Bytes a second at which commands and replies are still waited for."""
 _DAMAGED = "DAMAGED"
 """How the error begins with which _lib.lua refuses a record; the first argument names its run."""
 _LAYOUT = "LAYOUT "
@@ -218,7 +218,7 @@ class ScriptBatches:
                 raise StoreUnavailable(f"{reach.reason}, as others found out meanwhile")
             began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
-                budget = self._budget + _size(batch) / _SLOWEST
+                budget = self._budget + _size(batch) / SLOWEST
                 replies: Sequence[Reply] = await answered(
                     self._agreed(lane, keys, arguments), budget
                 )

@@ -30,7 +30,7 @@ from ..errors import LastTry, LeaseLost, RecordDamaged, StepsReported, StoreUnav
 from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
-from .keys import GROUP, PartitionKeys, from_member
+from .keys import GROUP, PartitionKeys, from_member, partition_of
 from .layout import StoreLayout
 from .ledger import work_text
 from .observe import EXPIRED, StoreObserver, Unwatched
@@ -45,9 +45,9 @@ log = logging.getLogger(__name__)
 MAX_TRIES = 3
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 _TRY = 2.5
-_LOST = "worker lost: each try ended or blocked its worker"
-"""The reason that claim.lua gives to a run whose tries are used up."""
 """Seconds for one try: enough for the client's own second one."""
+_LOST = "worker lost: each try ended or blocked its worker"
+"""Why a run fails whose tries are used up."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
@@ -153,8 +153,7 @@ class RedisJobQueue:
         call = partial(
             self._scripts.claim,
             self._keys[job.partition],
-            job.key,
-            run_id=job.run,
+            None,  # which run it is for is settled by the script
             entry=job.entry,
             worker=worker,
             # A Redis that hung may get this several times, and each is no try of its own.
@@ -162,6 +161,7 @@ class RedisJobQueue:
             offering=text_of(offers),
             alone=int(alone),
             max_tries=MAX_TRIES,
+            lost=_LOST,
             patience_us=_PATIENCE_US,
             failure_ttl_us=self._failure_ttl_us,
             expected=self.expected(),
@@ -374,7 +374,7 @@ class RedisJobQueue:
         """Runs that were cancelled, replaced or left by others; steps that callers reported."""
         channels = [keys.events for keys in self._keys]
         async with subscription(self._blocking, channels) as announcements:
-            yield _withdrawals(announcements)
+            yield _withdrawals(announcements, self.partitions)
 
     async def _jobs(self, partition: int, entries: Any) -> list[Job]:
         """Jobs from stream entries; what nobody here has queued is taken off the stream."""
@@ -438,7 +438,7 @@ class RedisJobQueue:
 
 
 async def _withdrawals(
-    announcements: AsyncIterator[Announcement],
+    announcements: AsyncIterator[Announcement], partitions: int
 ) -> AsyncIterator[Withdrawal | Reported | Unserved]:
     async for announcement in announcements:
         if announcement.replaced:
@@ -448,7 +448,8 @@ async def _withdrawals(
         elif announcement.kind == "reported":
             yield Reported(announcement.key, announcement.run, announcement.steps)
         elif announcement.kind == "unserved":
-            yield Unserved(announcement.key)
+            (runs_class,) = announcement.steps
+            yield Unserved(partition_of(announcement.key, partitions), runs_class)
 
 
 def _job(partition: int, entry: bytes, fields: Any) -> Job:

@@ -12,14 +12,12 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from .batches import answered, kind_of
+from .batches import SLOWEST, answered, kind_of
 from .connect import Client
 from .observe import StoreObserver
 
 LARGE: Final = 256 * 1024
 """Bytes of memory from which on a record is large; read.lua is passed it."""
-SLOWEST: Final = 10e6
-"""Bytes a second at which a reply is still waited for."""
 _COMMAND: Final = "HGETALL"
 
 

@@ -221,6 +221,29 @@ async def test_a_run_cancelled_before_it_is_taken_costs_no_slot(backend: Backend
     assert backend.control.first["g"] == 0
 
 
+async def test_a_worker_asks_for_no_run_that_was_left_for_others(backend: Backend) -> None:
+    class Counting(RedisJobQueue):
+        asked = 0
+
+        async def unserved_jobs(self, *arguments):
+            self.asked += 1
+            return await super().unserved_jobs(*arguments)
+
+    backend.queue.__class__ = Counting
+    backend.control.gates["other"].set()
+    async with backend.working():
+        await backend.until_heard()
+        await backend.start("g", pipeline=UNKNOWN)
+        await wait_until(lambda: _is_left(backend))
+        await backend.start("other")  # announced behind it
+        await backend.until("other", Status.COMPLETED)
+        assert backend.queue.asked == 0
+
+
+async def _is_left(backend: Backend) -> bool:
+    return (await backend.store.stats("")).unserved == {"unknown": 1}
+
+
 async def test_a_run_waits_for_a_worker_that_has_its_pipeline(backend: Backend) -> None:
     for name in ("g", "other"):
         backend.control.gates[name].set()

@@ -100,7 +100,7 @@ end
 --   infinite while it is set aside for one ticket: its last try, which needs a worker with nothing else.
 -- The stream `jobs` holds their tickets. Which run a ticket is for is settled when it is claimed, and
 -- is in `tickets` from then on: "score run member". There are never fewer others than runs that wait;
--- more of them do no harm. A ticket names the run that brought it, for workers of an older version.
+-- more of them do no harm. A ticket names the run that brought it, for log lines alone.
 local AFTER_ALL = 2 ^ 52
 local ASIDE = 'inf'
 local TICKET = '^(%S+) (%S+) (.*)$'
@@ -187,14 +187,15 @@ end
 
 -- Whether one of these offers makes the step's value as it was `made`, or what a reported one was made of.
 local function makes_step(found, name, made)
-  if found and is_reported(made[name]) then
+  if not found then
+    return true
+  end
+  if is_reported(made[name]) then
     for need in string.gmatch(made[name], '[^*]+') do
       if not makes_step(found, need, made) then
         return false
       end
     end
-  end
-  if not found or is_reported(made[name]) then
     return true
   end
   for _, makers in ipairs(found) do
@@ -251,7 +252,7 @@ local function lacks(r, now)
   end
   if not any then -- a worker may be there and be able to run nothing at the moment
     for _, text in ipairs(redis.call('HVALS', offers)) do
-      any = any or tonumber(string.match(text, '^(%d+) [^\n]*$') or 0) > now
+      any = any or tonumber(string.match(text, '^%d+') or 0) > now
     end
   end
   return any and (pipeline and 'version' or 'pipeline') or 'worker'

@@ -4,7 +4,6 @@
 -- for others what this worker does not offer. Steps that another maker has made are computed anew.
 -- A job for which there is none is dropped; a run whose workers were lost too often ends here. A
 -- run's last try is refused unless `alone` is 1, and is set aside for this job.
--- `record`, `member` and `run_id` are what the job itself names: the run that brought it.
 -- Returns {} when there is nothing to do, else {attempt, member, run, …}: behind attempt 0 'last',
 -- 'lost' or 'damaged', which says why the run was not taken, and behind others {revision, pipeline,
 -- inputs, now, field, value, …} with the fields of the steps that have ended, `trace` if the start
@@ -21,6 +20,8 @@ end
 local now = clock()
 local whole, r = true, nil
 local score
+-- '-' where it is not known, of a damaged record.
+local run_id = '-'
 -- `offering`: "class makers" for each pipeline of this worker.
 local own = {}
 for class, makers in string.gmatch(offering, '(%S+) (%S+)') do
@@ -127,7 +128,7 @@ local repeated = r.status == 'in_progress' and redis.call('HGET', record, 'claim
 
 if r.tries >= tonumber(max_tries) and not repeated then
   drop_job(entry)
-  end_run(record, member, r, 'failed', 'worker lost: each try ended or blocked its worker', tonumber(failure_ttl_us))
+  end_run(record, member, r, 'failed', lost, tonumber(failure_ttl_us))
   return {0, member, run_id, 'lost'}
 end
 

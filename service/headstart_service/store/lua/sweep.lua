@@ -1,6 +1,6 @@
--- Forgets runs that have expired, mends what a clock that was set back has left, and brings tickets for runs that wait without one: those that a
--- worker of an older version has used for another. Returns how many runs it forgot, 1 when there
--- may be more, else 0, and 1 when the indexes are to be mended (reindex.lua), else 0.
+-- Forgets runs that have expired, mends what a clock that was set back has left, and brings tickets for runs
+-- that wait without one. Returns how many runs it forgot, 1 when there may be more, else 0, and 1 when the
+-- indexes are to be mended (reindex.lua), else 0.
 local now = clock()
 note_clock(now)
 local expired = sweep(now)
@@ -14,7 +14,7 @@ if info and info.lag then
     end
   end
 end
--- Lines of runs that are gone: forgotten by a process of a version that kept no ledger.
+-- Lines of runs that are gone without a script of ours: deleted or evicted by others.
 local some = redis.call('HRANDFIELD', unsettled, 10)
 for _, name in ipairs(some) do
   if not redis.call('ZSCORE', expiry, name) then
