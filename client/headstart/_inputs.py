@@ -150,7 +150,7 @@ def _unwritable(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _inexact(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Each whole number of a Struct that doubles cannot tell from its neighbours."""
+    """The whole numbers of a Struct whose doubles also stand for other whole numbers."""
     for name, item in _items(value):
         if isinstance(item, int | float):
             if abs(item) >= _FIRST_INEXACT and float(item).is_integer():

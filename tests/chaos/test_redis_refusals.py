@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from headstart_service.store.redis_store import ABOUT
 from tests.support.consistency import inconsistencies
 from tests.support.deployments import least_rights
 from tests.support.load import Load, serves
+from tests.support.redis_faults import another_password, busy
 from tests.support.rig import FAULTS, rig
 from tests.support.valkey import Valkey
 
@@ -25,33 +25,6 @@ SECONDS = 2.0
 TRIES = ABOUT.index("tries")
 
 
-@asynccontextmanager
-async def busy(admin: Redis) -> AsyncIterator[None]:
-    """Somebody's script runs for ever."""
-    running = asyncio.create_task(_endless(admin))
-    try:
-        yield
-    finally:
-        await admin.script_kill()
-        await running
-
-
-async def _endless(admin: Redis) -> None:
-    with suppress(ResponseError):
-        await admin.eval("while true do end", 0)
-
-
-@asynccontextmanager
-async def another_password(admin: Redis) -> AsyncIterator[None]:
-    """The user has another password, and its connections are cut."""
-    await admin.execute_command("ACL SETUSER headstart resetpass >another")
-    await admin.execute_command("CLIENT KILL USER headstart")
-    try:
-        yield
-    finally:
-        await admin.execute_command("ACL SETUSER headstart resetpass >s3cret")
-
-
 @pytest.mark.parametrize("fault", [busy, another_password])
 async def test_a_redis_that_refuses_for_two_seconds_costs_no_try(
     valkey: Valkey,
@@ -60,7 +33,6 @@ async def test_a_redis_that_refuses_for_two_seconds_costs_no_try(
 ):
     operator = Redis(host="127.0.0.1", port=valkey.port, protocol=2, socket_timeout=None)
     async with operator as admin:
-        await admin.config_set("busy-reply-threshold", 10)
         rules = " ".join(least_rights("headstart"))
         await admin.execute_command(f"ACL SETUSER headstart on >s3cret {rules}")
         url = valkey.url.replace("//", "//headstart:s3cret@")

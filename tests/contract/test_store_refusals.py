@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
@@ -19,6 +19,7 @@ from headstart_service.store.connect import WORKER, check_version, open_client
 from headstart_service.store.refusals import LEAST_RIGHTS
 from tests.contract.backend import Backend, done, plan
 from tests.support.deployments import Deployment, least_rights
+from tests.support.redis_faults import another_password, busy
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -53,43 +54,6 @@ async def backend(valkey: Valkey, admin: Redis) -> AsyncIterator[Backend]:
 
 
 @asynccontextmanager
-async def busy(admin: Redis) -> AsyncIterator[None]:
-    """Somebody's script runs for ever, and the server says so."""
-    await admin.config_set("busy-reply-threshold", 10)
-    running = asyncio.create_task(_endless(admin))
-    await wait_until(lambda: _is_busy(admin))
-    try:
-        yield
-    finally:
-        await admin.script_kill()
-        await running
-
-
-async def _endless(admin: Redis) -> None:
-    with suppress(ResponseError):
-        await admin.eval("while true do end", 0)
-
-
-async def _is_busy(admin: Redis) -> bool:
-    try:
-        await admin.ping()
-    except ResponseError as error:
-        return str(error).startswith("BUSY")
-    return False
-
-
-@asynccontextmanager
-async def wrong_password(admin: Redis) -> AsyncIterator[None]:
-    """The user's password is another, and its connections are cut."""
-    await admin.execute_command("ACL SETUSER headstart resetpass >another")
-    await admin.execute_command("CLIENT KILL USER headstart")
-    try:
-        yield
-    finally:
-        await admin.execute_command("ACL SETUSER headstart resetpass >s3cret")
-
-
-@asynccontextmanager
 async def no_right(admin: Redis) -> AsyncIterator[None]:
     """The user may write nothing."""
     await admin.execute_command("ACL SETUSER headstart -@write")
@@ -99,7 +63,7 @@ async def no_right(admin: Redis) -> AsyncIterator[None]:
         await admin.execute_command("ACL SETUSER headstart +@all -@admin -@dangerous +info")
 
 
-FAULTS = [busy, wrong_password, no_right]
+FAULTS = [busy, another_password, no_right]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -249,7 +213,7 @@ async def test_a_process_that_starts_waits_for_the_right_password_and_says_why(
     backend: Backend, admin: Redis
 ) -> None:
     waits: list[str] = []
-    async with wrong_password(admin):
+    async with another_password(admin):
         waiting = asyncio.create_task(wait_for_store(backend.client(WORKER), waits.append))
         await wait_until(lambda: waits)
     await waiting

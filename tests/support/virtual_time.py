@@ -1,4 +1,4 @@
-"""An event loop with a clock of its own: minutes of pauses pass at once, and always the same."""
+"""Clocks of tests: an event loop's own, so that minutes pass at once, and one that a test sets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ _STUCK = 5.0
 """Real seconds after which a loop in which nothing is left to do counts as stuck."""
 _TURNS = 100_000
 """Turns after which a loop counts as one that pauses for nothing."""
+
+
+class Clock:
+    """A clock that stands still until a test sets `now`, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class _Selector(selectors.DefaultSelector):

@@ -351,7 +351,7 @@ class CustomSpec(_message.Message):
     @_builtins.property
     def inputs(self) -> _struct_pb2.Struct:
         """The inputs as a Struct, at most 1 MiB serialized. Its numbers are doubles. A whole number of 2^53
-        or more, or of -2^53 or less, is refused, because a double cannot tell it from its neighbours:
+        or more, or of -2^53 or less, is refused, because several such numbers have the same double:
         send `inputs_json` instead, also for a float such as 1e300. NaN and infinity are refused.
         """
 

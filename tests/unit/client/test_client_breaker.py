@@ -16,19 +16,12 @@ from headstart._graph import Fallbacks
 from headstart._live import Computation, Experience
 from headstart._results import Results
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.virtual_time import Clock
 from tests.support.waiting import wait_until
 from tests.unit.client.test_client_get_or_compute import expected, values
 
 SHORTEST, LONGEST = 0.75, 1.0
 """The share of a pause that a breaker rests: it differs, so that processes do not ask together."""
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -3,14 +3,7 @@ from __future__ import annotations
 import pytest
 
 from headstart_service.engine.pace import Pace
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.virtual_time import Clock
 
 
 @pytest.fixture
