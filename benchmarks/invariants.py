@@ -83,6 +83,8 @@ class Commands:
         self._scripts = scripts
         self.names: Counter[str] = Counter()
         """How often each command was sent."""
+        self.scripts: Counter[str] = Counter()
+        """How often each script was sent."""
         self._about: Counter[tuple[str, str]] = Counter()
 
     def add(self, command: str) -> None:
@@ -90,6 +92,7 @@ class Commands:
         name, *arguments = command.split(" ")
         self.names[name.upper()] += 1
         script = self._scripts.get(arguments[0], name) if arguments else name
+        self.scripts[script] += 1
         for argument in arguments:
             if ":run:default:" in argument:
                 self._about[argument.rpartition(":")[2], script] += 1
@@ -97,6 +100,7 @@ class Commands:
     def clear(self) -> None:
         """Begin anew."""
         self.names.clear()
+        self.scripts.clear()
         self._about.clear()
 
     def usual(self, keys: Sequence[str], *scripts: str) -> float:
@@ -157,7 +161,9 @@ async def measure_costs(work: Path) -> Costs:
             start=commands.usual(running, "start"),
             miss=miss,
             hit=hit,
-            run=commands.usual(running, "claim", "commit", "renew", "release"),
+            # A claim names no run: the script picks it.
+            run=round(commands.scripts["claim"] / len(running))
+            + commands.usual(running, "commit", "renew", "release"),
             job_requests=commands.names["XREADGROUP"] / len(running),
             wait=commands.usual(running, "read", "status"),
             wake_up=wake_up,
