@@ -62,6 +62,24 @@ async def test_a_worker_of_serve_that_stands_still_is_replaced_and_counted(tmp_p
         assert "because a step blocked it" in process.output
 
 
+async def test_threads_that_loop_steps_keep_for_good_are_missed_by_nobody(valkey, tmp_path) -> None:
+    async with (
+        api(valkey.url, **SETTINGS) as (_, address),
+        worker(valkey.url, **SETTINGS),
+        PrecomputeClient(address) as client,
+    ):
+        inputs = {"directory": str(tmp_path)}
+        keys = [f"loose-{number}" for number in range(40)]
+        for key in keys:
+            await client.start(key, "loose", inputs)
+        for key in keys:
+            assert (await client.get_results(key, wait=60)).custom == {}
+        await client.start("beside", "beside", inputs)
+        results = await client.get_results("beside", wait=60)
+        assert results.custom["asks_thread"] == 0.01
+        (tmp_path / "go").touch()
+
+
 async def test_no_worker_outlives_its_serve_whatever_it_does(tmp_path) -> None:
     settings = SETTINGS | {"HEADSTART_DATA_DIR": str(tmp_path / "data")}
     settings |= {"HEADSTART_HANG_LIMIT": "0"}

@@ -50,6 +50,18 @@ def never_ends(directory: str) -> int:
     return 1
 
 
+@step(timeout=0.3)
+async def never_returns(directory: str) -> int:
+    """Ends, while the thread that it has asked for goes on."""
+    await asyncio.to_thread(_wait_to_go, directory)
+    return 1
+
+
+def _wait_to_go(directory: str) -> None:
+    while not gone(directory):
+        time.sleep(0.05)
+
+
 @step(runs_on="process", max_attempts=2, backoff=0)
 def dies(directory: str) -> int:
     with (Path(directory) / "deaths").open("a") as file:
@@ -183,6 +195,11 @@ async def looped(directory: str) -> float:
     return burn(0.05)
 
 
+@step()
+async def asks_thread() -> float:
+    return await asyncio.to_thread(burn, 0.01)
+
+
 class HangInputs(HarmInputs):
     kind: str
     """How the event loop is made to stand still."""
@@ -253,7 +270,8 @@ HARM = _pipeline(
     *(prints_too, quits, quits_in_task, quits_in_callback, quits_in_thread, quits_in_process),
     wordy,
 )
-BESIDE = _pipeline("beside", tells, threaded, looped)
+LOOSE = _pipeline("loose", never_returns)
+BESIDE = _pipeline("beside", tells, threaded, looped, asks_thread)
 HELD = _pipeline("held", held)
 HANG = Pipeline(
     name="hang",
@@ -263,4 +281,5 @@ HANG = Pipeline(
     steps=(stands_still,),
     codec=ArtifactCodec(),
 )
-REFERENCES = ",".join(f"tests.support.places:{name}" for name in ("HARM", "BESIDE", "HELD", "HANG"))
+_NAMES = ("HARM", "LOOSE", "BESIDE", "HELD", "HANG")
+REFERENCES = ",".join(f"tests.support.places:{name}" for name in _NAMES)

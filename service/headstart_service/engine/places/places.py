@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -44,6 +45,10 @@ class PlaceRules:
     """None for what Ray finds, or one of this process's own."""
 
 
+_LOOSE_THREADS: Final = 512
+"""Threads that loop steps may keep, most of them for good, before others wait for one."""
+
+
 class Places:
     """Runs a step's function where it says. Use it as an asynchronous context."""
 
@@ -77,6 +82,10 @@ class Places:
         return 0 if self._threads is None else self._threads.hung
 
     async def __aenter__(self) -> Self:
+        # Steps on the loop use it through `asyncio.to_thread`, and asyncio itself to resolve names.
+        # Threads that never return would soon keep all of asyncio's own: it has 5 on one core.
+        loose = ThreadPoolExecutor(_LOOSE_THREADS, thread_name_prefix="to_thread")
+        asyncio.get_running_loop().set_default_executor(loose)
         self._stack.enter_context(self._watchdog)
         return self
 
