@@ -244,19 +244,51 @@ class Look:
     """Who has it now; empty when nobody does."""
 
 
+class EventKind(StrEnum):
+    """What happened to a run."""
+
+    STARTED = "started"
+    CLAIMED = "claimed"
+    STEP = "step"
+    """Steps ended."""
+    REPORTED = "reported"
+    """A caller reported the results of steps."""
+    RELEASED = "released"
+    UNSERVED = "unserved"
+    """A worker set the run aside, because it does not offer what the run needs."""
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"
+    """The store removed the run to make room."""
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether the run computes nothing more."""
+        return self in (EventKind.ENDED, EventKind.CANCELLED)
+
+    @property
+    def outdates_results(self) -> bool:
+        """Whether results that were read before it are of no more use."""
+        return self in (EventKind.STARTED, EventKind.CANCELLED, EventKind.DROPPED)
+
+    @property
+    def ends_steps(self) -> bool:
+        """Whether the event names steps that have a result now."""
+        return self in (EventKind.STEP, EventKind.REPORTED)
+
+
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """Something that happened to a run: what waiters wake up for and caches drop."""
 
-    kind: str
-    """started, claimed, step, reported, released, unserved, ended, cancelled or dropped."""
+    kind: EventKind
     key: RunKey
     run: str
-    """The run's id; empty with the kind "dropped" when it is not known."""
+    """The run's id; empty with DROPPED when it is not known."""
     steps: tuple[str, ...] = ()
-    """With the kinds "step" and "reported": the steps that ended."""
+    """With STEP and REPORTED: the steps that ended; with UNSERVED: the run's class."""
     replaced: str = ""
-    """With the kind "started": the id of the key's run before it; empty if there was none."""
+    """With STARTED: the id of the key's run before it; empty if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
