@@ -72,7 +72,7 @@ class Costs:
     heavy_modules: frozenset[str]
     """Packages of the worker that an API process has loaded."""
     modules: int
-    """All modules that an API process has loaded."""
+    """Modules of others that an API process has loaded."""
 
 
 class Commands:
@@ -173,7 +173,7 @@ async def measure_costs(work: Path) -> Costs:
             answer_bytes=len(answer),
             number_bytes=_number_bytes(pb.GetResultsResponse.FromString(answer)),
             heavy_modules=frozenset(HEAVY) & modules,
-            modules=len(modules),
+            modules=sum(not name.startswith("headstart") for name in modules),
         )
 
 

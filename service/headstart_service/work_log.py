@@ -10,16 +10,16 @@ from typing import Any, Final
 
 from .domain import Claim
 from .engine.fields import fields, of_claim
-from .engine.observe import UNWANTED, Outcome
+from .engine.observe import UNWANTED, RunEnd, RunOutcome, StepEnd, StepOutcome
 from .logs import inside
 
 log = logging.getLogger(__name__)
 
 _ENDS: Final = {
-    "completed": (logging.INFO, "completed"),
-    "failed": (logging.WARNING, "failed"),
-    "handed_on": (logging.INFO, "handed on"),
-    "stopped": (logging.INFO, "stopped"),
+    RunEnd.COMPLETED: (logging.INFO, "completed"),
+    RunEnd.FAILED: (logging.WARNING, "failed"),
+    RunEnd.HANDED_ON: (logging.INFO, "handed on"),
+    RunEnd.STOPPED: (logging.INFO, "stopped"),
 }
 """How loud each end of a run is, and what a person reads of it."""
 
@@ -37,7 +37,7 @@ class WorkLog:
         self._inputs = inputs
 
     @contextmanager
-    def run(self, claim: Claim, outcome: Outcome) -> Iterator[None]:
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
         """Tell of a run."""
         name = f"{claim.lease.job.key} revision {claim.revision} attempt {claim.lease.attempt}"
         with inside(of_claim(claim, self._worker)):
@@ -50,7 +50,7 @@ class WorkLog:
                 yield
             finally:
                 level, said = _ENDS[outcome.state]
-                if outcome.state == "stopped" and outcome.error != UNWANTED:
+                if outcome.state is RunEnd.STOPPED and outcome.error != UNWANTED:
                     level = logging.WARNING
                 told = _told(outcome, began)
                 why = f": {outcome.error}" if outcome.error else ""
@@ -58,17 +58,17 @@ class WorkLog:
                 log.log(level, "%s %s%s", name, said, why, extra=extra)
 
     @contextmanager
-    def step(self, claim: Claim, name: str, outcome: Outcome) -> Iterator[None]:
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
         """Tell of a step, unless it was stopped with its run."""
         with inside({"step": name}):
             began = time.monotonic()
             try:
                 yield
             finally:
-                if outcome.state != "stopped":
+                if outcome.state is not StepEnd.STOPPED:
                     self._tell(claim, name, outcome, began)
 
-    def _tell(self, claim: Claim, name: str, outcome: Outcome, began: float) -> None:
+    def _tell(self, claim: Claim, name: str, outcome: StepOutcome, began: float) -> None:
         key = claim.lease.job.key
         told = _told(outcome, began) | {"attempts": outcome.attempts}
         extra = fields(f"step.{outcome.state}", **told)
@@ -81,6 +81,6 @@ class WorkLog:
             log.debug("%s %s %s", key, name, outcome.state, extra=extra)
 
 
-def _told(outcome: Outcome, began: float) -> dict[str, Any]:
+def _told(outcome: RunOutcome | StepOutcome, began: float) -> dict[str, Any]:
     told: dict[str, Any] = {"duration_ms": round((time.monotonic() - began) * 1000, 3)}
     return told | {"error": outcome.error} if outcome.error else told

@@ -8,6 +8,7 @@ import pytest
 
 from headstart_service.domain import (
     Announcement,
+    EventKind,
     Outcome,
     RunKey,
     Status,
@@ -41,7 +42,7 @@ async def test_each_transition_of_a_whole_life_is_announced_once_and_in_order(
     expected = []
 
     def announces(kind: str, *steps: str, replaced: str = "") -> None:
-        expected.append(Announcement(kind, key, run, steps, replaced))
+        expected.append(Announcement(EventKind(kind), key, run, steps, replaced))
 
     async with store_backend.announcements() as heard:
         claim = await store_backend.begin(key)
@@ -94,7 +95,10 @@ async def test_an_evicted_run_is_announced_as_dropped(store_backend: Backend) ->
         await smaller.start(newcomer, plan(), 60, restart=False)
         found = await _heard_before(store_backend, heard, marker)
         run = (await smaller.status(newcomer)).run
-    assert found == [Announcement("dropped", victim, ""), Announcement("started", newcomer, run)]
+    assert found == [
+        Announcement(EventKind.DROPPED, victim, ""),
+        Announcement(EventKind.STARTED, newcomer, run),
+    ]
 
 
 async def test_every_partition_is_heard_on_one_subscription(store_backend: Backend) -> None:

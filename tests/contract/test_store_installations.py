@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from headstart_service.domain import Announcement, RunKey, Status, Withdrawal
+from headstart_service.domain import Announcement, EventKind, RunKey, Status, Withdrawal
 from headstart_service.store.checkup import examine
 from headstart_service.store.connect import WORKER
 from tests.contract.backend import RESULT, Backend, done, plan
@@ -72,13 +72,13 @@ async def test_nothing_is_announced_to_another_installation(
         await store_backend.store.cancel(KEY)
         run = (await store_backend.store.status(KEY)).run
         assert [await anext(first_heard) for _ in range(2)] == [
-            Announcement("started", KEY, run),
-            Announcement("cancelled", KEY, run),
+            Announcement(EventKind.STARTED, KEY, run),
+            Announcement(EventKind.CANCELLED, KEY, run),
         ]
         await second.store.cancel(KEY)
         assert [await anext(second_heard) for _ in range(2)] == [
-            Announcement("started", KEY, mine),
-            Announcement("cancelled", KEY, mine),
+            Announcement(EventKind.STARTED, KEY, mine),
+            Announcement(EventKind.CANCELLED, KEY, mine),
         ]
         assert await anext(withdrawn) == Withdrawal(KEY, mine)
 

@@ -62,4 +62,4 @@ def test_a_ready_result_is_hardly_more_than_its_numbers(costs: Costs):
 
 def test_an_api_process_loads_nothing_of_a_worker(costs: Costs):
     assert costs.heavy_modules == frozenset()
-    assert costs.modules < 840
+    assert costs.modules < 680

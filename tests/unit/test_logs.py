@@ -16,7 +16,7 @@ import pytest
 
 from headstart_service.domain import Claim, Job, Lease, RunKey
 from headstart_service.engine.fields import fields
-from headstart_service.engine.observe import UNWANTED, Outcome
+from headstart_service.engine.observe import UNWANTED, RunEnd, RunOutcome, StepEnd, StepOutcome
 from headstart_service.logs import inside, set_up_logging, wants_json
 from headstart_service.work_log import WorkLog
 
@@ -154,13 +154,13 @@ def test_only_a_terminal_gets_colours(*, terminal: bool, coloured: bool, monkeyp
 
 
 def _work(log: WorkLog, state: str, error: str = "", steps: tuple[tuple[str, str], ...] = ()):
-    outcome = Outcome()
+    outcome = RunOutcome()
     with log.run(CLAIM, outcome):
         for name, failed in steps:
-            step = Outcome()
+            step = StepOutcome()
             with log.step(CLAIM, name, step):
-                step.state, step.error = ("failed", failed) if failed else ("completed", "")
-        outcome.state, outcome.error = state, error
+                step.state, step.error = StepEnd.FAILED if failed else StepEnd.COMPLETED, failed
+        outcome.state, outcome.error = RunEnd(state), error
 
 
 def test_a_run_is_two_lines_and_each_step_one(monkeypatch) -> None:

@@ -15,7 +15,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import StatusCode
 
 from headstart_service.domain import Claim, Job, Lease, RunKey, StepRecord, StepState
-from headstart_service.engine.observe import UNWANTED, FailedTry, Outcome
+from headstart_service.engine.observe import (
+    UNWANTED,
+    FailedTry,
+    RunEnd,
+    RunOutcome,
+    StepEnd,
+    StepOutcome,
+)
 from headstart_service.errors import LeaseLost
 from headstart_service.telemetry.tracing.context import as_text, from_metadata, from_text
 from headstart_service.telemetry.tracing.recent import RecentStarts
@@ -54,11 +61,11 @@ def traced() -> Iterator[Traced]:
 
 def test_a_step_tells_each_failed_try_as_callers_may_read_it(traced: Traced) -> None:
     work = traced.tracing.work("w")
-    with work.run(claim(), run := Outcome()):
-        with work.step(claim(), "haiku_bridge", step := Outcome()):
+    with work.run(claim(), run := RunOutcome()):
+        with work.step(claim(), "haiku_bridge", step := StepOutcome()):
             step.tried += [FailedTry(7, "internal error 1"), FailedTry(8, "internal error 2")]
-            step.attempts, step.state, step.error = 2, "failed", "internal error 2"
-        run.state = "completed"
+            step.attempts, step.state, step.error = 2, StepEnd.FAILED, "internal error 2"
+        run.state = RunEnd.COMPLETED
     first, second = traced.spans
     assert (first.name, second.name) == ("step haiku_bridge", "run bridging")
     told = [(event.timestamp, event.attributes["error"]) for event in first.events]
@@ -82,8 +89,8 @@ def test_a_step_tells_each_failed_try_as_callers_may_read_it(traced: Traced) -> 
 def test_a_run_is_an_error_when_it_is_somebodys_trouble(
     traced: Traced, state: str, error: str, *, failed: bool
 ) -> None:
-    with traced.tracing.work("w").run(claim(), outcome := Outcome()):
-        outcome.state, outcome.error = state, error
+    with traced.tracing.work("w").run(claim(), outcome := RunOutcome()):
+        outcome.state, outcome.error = RunEnd(state), error
     [span] = traced.spans
     assert (span.status.status_code is StatusCode.ERROR) is failed
     assert span.attributes["headstart.end"] == state
@@ -119,7 +126,7 @@ async def test_a_write_that_fails_tells_its_kind_and_not_its_text(traced: Traced
 )
 def test_a_run_is_sampled_as_its_start_was(chosen: Sampler, trace: str, kept: int) -> None:
     traced = traced_with(chosen)
-    with traced.tracing.work("w").run(claim(trace), Outcome()):
+    with traced.tracing.work("w").run(claim(trace), RunOutcome()):
         pass
     assert len(traced.spans) == kept
 

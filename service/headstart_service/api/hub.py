@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 
-from ..domain import Announcement, RunKey, Snapshot
+from ..domain import Announcement, EventKind, RunKey, Snapshot
 from ..engine.pace import Pace
 from ..errors import RecordDamaged, StoreUnavailable
 from .answer import Answer, answer_from
@@ -36,8 +36,6 @@ _BREATH = 0.1
 """Seconds between looks while the store is away and a caller still waits."""
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 1.0
-_OUTDATING = frozenset({"started", "cancelled", "dropped"})
-_ENDING = frozenset({"ended", "cancelled"})
 
 
 class Hub:
@@ -293,12 +291,11 @@ class Hub:
         self._ask(topic)
 
     def _dispatch(self, announcement: Announcement) -> None:
-        if announcement.kind in _OUTDATING or self._cache.keeps_other(
-            announcement.key, announcement.run
-        ):
+        kind = announcement.kind
+        if kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run):
             self._cache.drop(announcement.key)
-        if announcement.kind == "started" or announcement.kind in _ENDING:
-            self._pace.note(ended=announcement.kind in _ENDING)
+        if kind is EventKind.STARTED or kind.ends_run:
+            self._pace.note(ended=kind.ends_run)
         topic = self._topics.get(announcement.key)
         if topic is not None and topic.hear(announcement):
             self._ask(topic)

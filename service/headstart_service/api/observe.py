@@ -7,19 +7,10 @@ are told nothing but the method.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from ..domain import Outcome
-
-READY: Final = "ready"
-"""Everything that was asked for was there when the call came."""
-WAITED: Final = "waited"
-"""Everything was there before the wait was over."""
-PARTIAL: Final = "partial"
-"""Some of it was not: its step has not ended, has failed or was skipped."""
-MISSING: Final = "missing"
-"""Nothing is kept under the key."""
-RESULTS: Final = (READY, WAITED, PARTIAL, MISSING)
+from ..metric_labels import ResultsOutcome
 
 Ended = Callable[[str, float], None]
 """Called when a call of one method has ended, with its gRPC code and how many seconds it took."""
@@ -43,8 +34,8 @@ class CallObserver(Protocol):
         """A call, or a stream, of this method has ended with this gRPC code's name."""
         ...
 
-    def results(self, outcome: str, seconds: float) -> None:
-        """Any other GetResults had one of `RESULTS`."""
+    def results(self, outcome: ResultsOutcome, seconds: float) -> None:
+        """Any other GetResults had this outcome."""
         ...
 
     def started(self, outcome: Outcome) -> None:
@@ -72,7 +63,7 @@ class CallObservers:
         for observer in self._observers:
             observer.ended(method, code, seconds)
 
-    def results(self, outcome: str, seconds: float) -> None:
+    def results(self, outcome: ResultsOutcome, seconds: float) -> None:
         """As `CallObserver.results`."""
         for observer in self._observers:
             observer.results(outcome, seconds)

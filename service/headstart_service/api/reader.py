@@ -10,10 +10,11 @@ from contextlib import aclosing
 from ..domain import RunKey
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, RunNotFound, Violation
+from ..metric_labels import ResultsOutcome
 from .answer import Answer
 from .hub import Hub
 from .near_cache import NearCache
-from .observe import MISSING, PARTIAL, READY, WAITED, CallObserver, CallObservers
+from .observe import CallObserver, CallObservers
 
 _GRACE_SHARE = 0.05
 _GRACE_MIN = 0.01
@@ -61,13 +62,13 @@ class ResultReader:
                 if answer.revision < min_revision:
                     raise RunNotFound(key.namespace, f"{key.key} revision {min_revision}")
         except RunNotFound:
-            self._observer.results(MISSING, time.perf_counter() - began)
+            self._observer.results(ResultsOutcome.MISSING, time.perf_counter() - began)
             raise
         if violations := self._violations(answer, steps):
             raise InvalidRequest(violations)
-        outcome = PARTIAL
+        outcome = ResultsOutcome.PARTIAL
         if answer.holds(steps or answer.states):
-            outcome = WAITED if waited else READY
+            outcome = ResultsOutcome.WAITED if waited else ResultsOutcome.READY
         self._observer.results(outcome, time.perf_counter() - began)
         return answer.data
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from ..domain import Announcement, RunKey
+from ..domain import Announcement, EventKind, RunKey
 from .answer import Answer
 
-_STEPWISE = frozenset({"step", "reported"})
-"""What tells which steps have ended."""
-_FOR_WATCHERS = frozenset({"claimed", "released", "unserved"})
+_FOR_WATCHERS = frozenset({EventKind.CLAIMED, EventKind.RELEASED, EventKind.UNSERVED})
 """What no one waits for, and only those want to see who watch every change."""
 
 
@@ -89,7 +87,7 @@ class Topic:
 
     def hear(self, announcement: Announcement) -> bool:
         """Take note of it; whether it may be what one of the waiters waits for."""
-        if announcement.kind == "started":
+        if announcement.kind is EventKind.STARTED:
             if self.answer is not None and self.answer.run == announcement.run:
                 return False  # the look that saw it was faster than the announcement
             self.started, self.started_at = announcement.run, self.generation + 1
@@ -100,9 +98,9 @@ class Topic:
         """Whether this may be what one of the waiters waits for."""
         if announcement.kind in _FOR_WATCHERS:
             return any(waiter.steps is None for waiter in self.particular)
-        if announcement.kind == "started":
+        if announcement.kind is EventKind.STARTED:
             return self.answer is not None  # else the first look is under way: see settle
-        if announcement.kind not in _STEPWISE or self.looked < 0:
+        if not announcement.kind.ends_steps or self.looked < 0:
             return True  # or, during the first look, it may be what a waiter to come waits for
         ended = announcement.steps
         return any(w.steps is None or not w.steps.isdisjoint(ended) for w in self.particular)

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from ..domain import Claim, Spread, Status, StepState
-from .observe import Outcome
+from ..domain import Claim, Spread
+from .observe import RunEnd, RunOutcome, StepEnd, StepOutcome
 
 RUN = ""
 """The name under which whole runs stand among their steps."""
@@ -26,23 +26,23 @@ class Durations:
         self._seconds: dict[tuple[str, str], deque[float]] = {}
 
     @contextmanager
-    def run(self, claim: Claim, outcome: Outcome) -> Iterator[None]:
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
         """Time a run; one that had nothing left to it by others, and was completed, counts."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            if outcome.state == Status.COMPLETED and not claim.ended:
+            if outcome.state is RunEnd.COMPLETED and not claim.ended:
                 self.note(claim.pipeline, RUN, time.perf_counter() - began)
 
     @contextmanager
-    def step(self, claim: Claim, name: str, outcome: Outcome) -> Iterator[None]:
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
         """Time a step; one that gave its result counts."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            if outcome.state == StepState.COMPLETED.name.lower():
+            if outcome.state is StepEnd.COMPLETED:
                 self.note(claim.pipeline, name, time.perf_counter() - began)
 
     def note(self, pipeline: str, step: str, seconds: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from ..domain import RunKey
-from .observe import Outcome
+from .observe import StepOutcome
 
 HOLD: Final = 1.0
 """Seconds that the steps of a replaced run go on, at most, until its next revision asks for them.
@@ -26,7 +26,7 @@ class Flight:
     """Whose it was at first."""
     digest: str
     """The digest of its step there."""
-    outcome: Outcome
+    outcome: StepOutcome
     task: asyncio.Task[Any] = field(init=False)
     waiting: int = 0
     told: bool = False
@@ -55,8 +55,8 @@ class Flights:
         key: Hashable,
         run: RunKey,
         digest: str,
-        outcome: Outcome,
-        work: Callable[[Outcome], Coroutine[Any, Any, Any]],
+        outcome: StepOutcome,
+        work: Callable[[StepOutcome], Coroutine[Any, Any, Any]],
         *,
         fresh: bool = False,
     ) -> Any:
@@ -68,7 +68,7 @@ class Flights:
         while True:
             flight = None if fresh else self._flying.get(key)
             if flight is None:
-                flight = self._begin(Flight(key, run, digest, Outcome()), work)
+                flight = self._begin(Flight(key, run, digest, StepOutcome()), work)
             flight.waiting += 1
             try:
                 await asyncio.wait({flight.task})
@@ -113,7 +113,9 @@ class Flights:
         if left:
             await asyncio.wait({flight.task for flight in left})
 
-    def _begin(self, flight: Flight, work: Callable[[Outcome], Coroutine[Any, Any, Any]]) -> Flight:
+    def _begin(
+        self, flight: Flight, work: Callable[[StepOutcome], Coroutine[Any, Any, Any]]
+    ) -> Flight:
         current = asyncio.current_task()
         name = current.get_name() if current else None
         flight.task = asyncio.create_task(work(flight.outcome), name=name)
@@ -144,8 +146,8 @@ class Flights:
             del self._flying[flight.key]
 
 
-def _tell(flight: Flight, outcome: Outcome) -> None:
-    names = [each.name for each in fields(Outcome)] if not flight.told else ["state", "error"]
+def _tell(flight: Flight, outcome: StepOutcome) -> None:
+    names = [each.name for each in fields(StepOutcome)] if not flight.told else ["state", "error"]
     for name in names:
         setattr(outcome, name, getattr(flight.outcome, name))
     flight.told = True

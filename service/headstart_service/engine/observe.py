@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, Protocol
 
 from ..domain import Claim
@@ -28,34 +29,60 @@ class FailedTry:
     """What callers may read of it."""
 
 
-@dataclass(slots=True)
-class Outcome:
-    """How a run or a step ended; who does the work fills it in before its context is left."""
+class RunEnd(StrEnum):
+    """How a worker's work on a run ended."""
 
-    state: str = "stopped"
-    """Of a run: completed, failed, handed_on or stopped; of a step: its StepState, or stopped."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    HANDED_ON = "handed_on"
+    """Another worker continues the run."""
+    STOPPED = "stopped"
+
+
+class StepEnd(StrEnum):
+    """How a worker's work on a step ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class RunOutcome:
+    """How a run ended; the worker fills it in before the run's context is left."""
+
+    state: RunEnd = RunEnd.STOPPED
     error: str = ""
     """What callers may read of it; of a run that was stopped, why."""
+
+
+@dataclass(slots=True)
+class StepOutcome:
+    """How a step ended; the runner fills it in before the step's context is left."""
+
+    state: StepEnd = StepEnd.STOPPED
+    error: str = ""
+    """What callers may read of it."""
     attempts: int = 1
     memoised: bool = False
-    """Of a step: whether its result was remembered, or shared with the run of another key."""
+    """Whether its result was remembered, or shared with the run of another key."""
     tried: list[FailedTry] = field(default_factory=list)
-    """Of a step: the tries that failed."""
+    """The tries that failed."""
     unwanted: bool = False
-    """Of a step: whether it was cancelled because no run waits for it. A task's own count of its
+    """Whether it was cancelled because no run waits for it. A task's own count of its
     cancellations does not show that: Python 3.11's TaskGroup leaves it raised."""
     meter: Meter = field(default_factory=Meter)
-    """Of a step: what it has cost so far, all its tries together."""
+    """What it has cost so far, all its tries together."""
 
 
 class WorkObserver(Protocol):
     """Watches runs and their steps."""
 
-    def run(self, claim: Claim, outcome: Outcome) -> AbstractContextManager[None]:
-        """Open from the claim until the run has ended here; then `outcome` says how."""
+    def run(self, claim: Claim, outcome: RunOutcome) -> AbstractContextManager[None]:
+        """Open from the claim until the run has ended here; then `outcome` holds how."""
         ...
 
-    def step(self, claim: Claim, name: str, outcome: Outcome) -> AbstractContextManager[None]:
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> AbstractContextManager[None]:
         """Open while the step is tried, pauses between its tries included."""
         ...
 
@@ -67,7 +94,7 @@ class WorkObservers:
         self._observers = tuple(observers)
 
     @contextmanager
-    def run(self, claim: Claim, outcome: Outcome) -> Iterator[None]:
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
         """As `WorkObserver.run`."""
         with ExitStack() as stack:
             for observer in self._observers:
@@ -75,7 +102,7 @@ class WorkObservers:
             yield
 
     @contextmanager
-    def step(self, claim: Claim, name: str, outcome: Outcome) -> Iterator[None]:
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
         """As `WorkObserver.step`."""
         with ExitStack() as stack:
             for observer in self._observers:

@@ -21,7 +21,7 @@ from .deadline import end_in
 from .fragments import report_fragment, result_of
 from .limits import Limits, encoded
 from .meter import METER
-from .observe import FailedTry, Outcome, WorkObserver, WorkObservers
+from .observe import FailedTry, StepEnd, StepOutcome, WorkObserver, WorkObservers
 from .offers import makers_of
 from .pipeline import Pipeline
 from .places.places import Places
@@ -157,7 +157,7 @@ class _Run:
         return Status.FAILED if self._failure else Status.COMPLETED
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
-        outcome = Outcome()
+        outcome = StepOutcome()
         began = time.monotonic()
         with self._observer.step(self._claim, step.name, outcome):
             record, value = await self._shared(step, outcome)
@@ -288,7 +288,7 @@ class _Run:
             if name not in self._states
         ]
 
-    async def _shared(self, step: Step, outcome: Outcome) -> tuple[StepRecord, Any]:
+    async def _shared(self, step: Step, outcome: StepOutcome) -> tuple[StepRecord, Any]:
         """A step's record: computed here, taken over from an earlier revision, or memoised.
 
         Beside it the value, if it was computed here.
@@ -296,11 +296,11 @@ class _Run:
         run, digest, fresh = self._lease.job.key, self._digests[step.name], self._claim.fresh
         memo = self._memo_digest(step) if step.memo else ""
 
-        async def work(outcome: Outcome) -> Landed:
+        async def work(outcome: StepOutcome) -> Landed:
             if memo and not fresh:
                 result = await self._remembered(step, memo)
                 if result is not None:
-                    outcome.state, outcome.attempts = StepState.COMPLETED.name.lower(), 0
+                    outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
                     return Landed(run, None, result)
             record, value = await self._attempt(step, outcome)
             if memo and record.state is StepState.COMPLETED:
@@ -319,7 +319,7 @@ class _Run:
         outcome.memoised = True
         return self._memoised(step, landed, outcome), None
 
-    def _admitted(self, record: StepRecord, outcome: Outcome) -> StepRecord:
+    def _admitted(self, record: StepRecord, outcome: StepOutcome) -> StepRecord:
         """The record, or that of a failure when it is more than this run has room for.
 
         Others who share the step, or remember it, may have room.
@@ -328,7 +328,7 @@ class _Run:
         try:
             self._limits.admit(held, len(record.fragment))
         except StepFailed as failure:
-            outcome.state, outcome.error = StepState.FAILED.name.lower(), str(failure)
+            outcome.state, outcome.error = StepEnd.FAILED, str(failure)
             started = self._starts[record.name]
             elapsed = (self._now_us() - started) / 1e6
             return _record(
@@ -352,7 +352,7 @@ class _Run:
                 return None
         return result
 
-    def _memoised(self, step: Step, landed: Landed, outcome: Outcome) -> StepRecord:
+    def _memoised(self, step: Step, landed: Landed, outcome: StepOutcome) -> StepRecord:
         """What another run has computed, as this one keeps it."""
         state, result, attempts = StepState.COMPLETED, landed.remembered, 0
         origin = pb.STEP_ORIGIN_MEMOISED
@@ -372,7 +372,7 @@ class _Run:
         )
         return StepRecord(step.name, state, result + report)
 
-    async def _attempt(self, step: Step, outcome: Outcome) -> tuple[StepRecord, Any]:
+    async def _attempt(self, step: Step, outcome: StepOutcome) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again; never raises what it raised.
 
         Gives its record, and its value if other steps take it. Raises PlaceUnavailable, with no try
@@ -407,7 +407,7 @@ class _Run:
                     raise asyncio.CancelledError from failure
                 error, retry = self._reason(step, failure, limit)
             else:
-                outcome.state = StepState.COMPLETED.name.lower()
+                outcome.state = StepEnd.COMPLETED
                 elapsed = time.monotonic() - began
                 record = _record(
                     step.name, StepState.COMPLETED, result, elapsed, attempt, started_us=started
@@ -417,7 +417,7 @@ class _Run:
             if not retry or attempt == step.max_attempts:
                 break
             await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
-        outcome.state, outcome.error = StepState.FAILED.name.lower(), error
+        outcome.state, outcome.error = StepEnd.FAILED, error
         elapsed = time.monotonic() - began
         return _record(step.name, StepState.FAILED, b"", elapsed, attempt, error, started), None
 
@@ -463,7 +463,7 @@ def _record(
     return StepRecord(name, state, result + report)
 
 
-def _work(outcome: Outcome, took: float) -> StepWork | None:
+def _work(outcome: StepOutcome, took: float) -> StepWork | None:
     """What was done for a step here; None for one whose work is another run's.
 
     Costs are told once, to the first who waited for it, be it that other run.

@@ -27,7 +27,7 @@ from ..errors import LastTry, LeaseLost, PlaceUnavailable, StoreUnavailable
 from .durations import Durations
 from .fields import fields
 from .limits import Limits
-from .observe import UNWANTED, Outcome, WorkObserver, WorkObservers
+from .observe import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 from .offers import offers_of
 from .places.places import Places
 from .ports import JobQueue, MemoStore, RunLedger
@@ -99,7 +99,7 @@ class Worker:
         self._solitude = asyncio.Lock()
         self._lonely: set[Job] = set()
         self._jobs: set[asyncio.Task[None]] = set()
-        self._runs: dict[Lease, tuple[Claim, Outcome, asyncio.Task[Status]]] = {}
+        self._runs: dict[Lease, tuple[Claim, RunOutcome, asyncio.Task[Status]]] = {}
         self._reports: dict[Lease, Reports] = {}
         self._stopping = asyncio.Event()
         self._prepared = False
@@ -358,7 +358,7 @@ class Worker:
             await self._queue.release(lease)
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
-        outcome = Outcome()
+        outcome = RunOutcome()
         reports = self._reports[lease] = Reports()
         task = asyncio.create_task(self._execute(claim, outcome, reports), name=name)
         self._runs[lease] = claim, outcome, task
@@ -380,23 +380,23 @@ class Worker:
             log.warning("%s handed on: %s", lease.job.key, error)
             await self._queue.release(lease)
 
-    async def _execute(self, claim: Claim, outcome: Outcome, reports: Reports) -> Status:
+    async def _execute(self, claim: Claim, outcome: RunOutcome, reports: Reports) -> Status:
         with self._observer.run(claim, outcome):
             try:
                 status = await self._to_end(claim, outcome, reports)
             except asyncio.CancelledError:
-                outcome.state = "handed_on" if self._handing_on else "stopped"
+                outcome.state = RunEnd.HANDED_ON if self._handing_on else RunEnd.STOPPED
                 raise
             except StoreUnavailable as error:
                 outcome.error = str(error)
                 raise
             except PlaceUnavailable as error:
-                outcome.state, outcome.error = "handed_on", str(error)
+                outcome.state, outcome.error = RunEnd.HANDED_ON, str(error)
                 raise
-            outcome.state = status.value
+            outcome.state = RunEnd(status)
             return status
 
-    async def _to_end(self, claim: Claim, outcome: Outcome, reports: Reports) -> Status:
+    async def _to_end(self, claim: Claim, outcome: RunOutcome, reports: Reports) -> Status:
         lease = claim.lease
         try:
             try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from ..metric_labels import TextSource
+
 ANSWERED: Final = "answered"
 NO_KEY, DECLINED, CUT_OFF, MALFORMED = "no_key", "declined", "cut_off", "malformed"
 TIMEOUT, UNREACHABLE, UNREADABLE = "timeout", "unreachable", "unreadable"
@@ -18,10 +20,6 @@ ENDS: Final = (
     *(RATE_LIMITED, OVERLOADED, REFUSED, SERVER_ERROR, CANCELLED),
 )
 """How a request to a language model ends."""
-
-VOCABULARY, REMEMBERED, MODEL = "vocabulary", "remembered", "model"
-SOURCES: Final = (VOCABULARY, REMEMBERED, MODEL)
-"""Where the embedding of a text came from."""
 
 
 class LanguageModelObserver(Protocol):
@@ -39,8 +37,8 @@ class LanguageModelObserver(Protocol):
 class EmbeddingObserver(Protocol):
     """Watches embeddings."""
 
-    def embedded(self, source: str, texts: int) -> None:
-        """So many texts got their embedding from one of `SOURCES`."""
+    def embedded(self, source: TextSource, texts: int) -> None:
+        """So many texts got their embedding from this source."""
         ...
 
     def encoded(self, texts: int, seconds: float) -> None:
@@ -57,7 +55,7 @@ class Unwatched:
     def spent(self, input_tokens: int, output_tokens: int) -> None:
         """Nothing."""
 
-    def embedded(self, source: str, texts: int) -> None:
+    def embedded(self, source: TextSource, texts: int) -> None:
         """Nothing."""
 
     def encoded(self, texts: int, seconds: float) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ..engine.identity import identity_of
-from .observe import MODEL, REMEMBERED, VOCABULARY, EmbeddingObserver, Unwatched
+from ..metric_labels import TextSource
+from .observe import EmbeddingObserver, Unwatched
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +76,7 @@ class RememberingEmbedder:
         found = {text: self._known(text) for text in texts}
         unknown = [text for text, vector in found.items() if vector is None]
         if unknown:
-            self._observer.embedded(MODEL, len(unknown))
+            self._observer.embedded(TextSource.MODEL, len(unknown))
         if unknown or not texts:
             vectors = await self._embedder.embed(unknown)
             if not texts:
@@ -89,10 +90,10 @@ class RememberingEmbedder:
         recent = self._recent.get(text)
         if recent is not None:
             self._recent.move_to_end(text)
-            self._observer.embedded(REMEMBERED, 1)
+            self._observer.embedded(TextSource.REMEMBERED, 1)
             return recent
         if self._vocabulary is not None and (row := self._vocabulary.index.get(text)) is not None:
-            self._observer.embedded(VOCABULARY, 1)
+            self._observer.embedded(TextSource.VOCABULARY, 1)
             known: NDArray[np.float32] = self._vocabulary.matrix[row]
             return known
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 
-from ..domain import Announcement
+from ..domain import Announcement, EventKind
 from ..errors import StoreUnavailable
 from .connect import AWAY, Client
 from .keys import from_member
@@ -76,9 +76,9 @@ async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
 
 def _parse(data: bytes) -> Announcement:
     """An announcement as _lib.lua publishes it. Raises ValueError for anything else."""
-    kind, run, what, member = data.decode().split(" ", 3)
-    key, run, what = from_member(member), _given(run), _given(what)
-    if kind == "started":
+    name, run, what, member = data.decode().split(" ", 3)
+    kind, key, run, what = EventKind(name), from_member(member), _given(run), _given(what)
+    if kind is EventKind.STARTED:
         return Announcement(kind, key, run, replaced=what)
     return Announcement(kind, key, run, tuple(what.split(",")) if what else ())
 

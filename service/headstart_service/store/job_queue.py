@@ -14,6 +14,7 @@ from typing import Any
 from ..domain import (
     Announcement,
     Claim,
+    EventKind,
     Job,
     Lease,
     Offer,
@@ -27,13 +28,14 @@ from ..domain import (
 )
 from ..engine.fields import fields
 from ..errors import LastTry, LeaseLost, RecordDamaged, StepsReported, StoreUnavailable
+from ..metric_labels import Eviction
 from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member, partition_of
 from .layout import StoreLayout
 from .ledger import work_text
-from .observe import EXPIRED, StoreObserver, Unwatched
+from .observe import StoreObserver, Unwatched
 from .offers import text_of
 from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
 from .refusals import passes
@@ -329,7 +331,7 @@ class RedisJobQueue:
             while more:  # each call forgets a bounded number: others are served between them
                 expired, more, broken = await self._call(partial(self._scripts.sweep, keys, None))
                 if expired:
-                    self._observer.evicted(EXPIRED, expired)
+                    self._observer.evicted(Eviction.EXPIRED, expired)
                 if broken:
                     await self._reindex(keys)
 
@@ -443,11 +445,11 @@ async def _withdrawals(
     async for announcement in announcements:
         if announcement.replaced:
             yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
-        elif announcement.kind == "cancelled":
+        elif announcement.kind is EventKind.CANCELLED:
             yield Withdrawal(announcement.key, announcement.run)
-        elif announcement.kind == "reported":
+        elif announcement.kind is EventKind.REPORTED:
             yield Reported(announcement.key, announcement.run, announcement.steps)
-        elif announcement.kind == "unserved":
+        elif announcement.kind is EventKind.UNSERVED:
             (runs_class,) = announcement.steps
             yield Unserved(partition_of(announcement.key, partitions), runs_class)
 

@@ -6,11 +6,12 @@ import hashlib
 import logging
 
 from ..errors import CapacityExhausted, StoreUnavailable
+from ..metric_labels import MemoLookup
 from .batches import ScriptBatches
 from .connect import WORKER, Client
 from .keys import PartitionKeys, memo_partition
 from .layout import StoreLayout
-from .observe import AWAY, DAMAGED, HIT, MISS, StoreObserver, Unwatched
+from .observe import StoreObserver, Unwatched
 from .redis_store import StoreRules
 from .scripts import SOURCES, Scripts
 
@@ -61,18 +62,18 @@ class RedisMemos:
                 keys, None, entry=keys.memo_prefix + name, index=keys.memos, name=name
             )
         except StoreUnavailable:
-            self._observer.looked(AWAY)
+            self._observer.looked(MemoLookup.AWAY)
             return None
         if found is None:
-            self._observer.looked(MISS)
+            self._observer.looked(MemoLookup.MISS)
             return None
         seal, result = bytes(found[:_SEAL]), bytes(found[_SEAL:])
         if seal != _seal(name, result):
-            self._observer.looked(DAMAGED)
+            self._observer.looked(MemoLookup.DAMAGED)
             # Namespaces and digests are no secrets; what stands there may be anything.
             log.warning("a memo is damaged and will be computed anew: %s", name)
             return None
-        self._observer.looked(HIT)
+        self._observer.looked(MemoLookup.HIT)
         return result
 
     async def keep(self, namespace: str, digest: str, result: bytes) -> None:

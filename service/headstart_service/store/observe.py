@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from ..metric_labels import Eviction, MemoLookup
+
 TIMEOUT: Final = "timeout"
 """Redis did not answer within its budget."""
 LOST: Final = "lost"
@@ -15,16 +17,6 @@ FULL: Final = "full"
 SKIPPED: Final = "skipped"
 """Nothing was sent, because others have found out that Redis is away."""
 ERRORS: Final = (TIMEOUT, LOST, REFUSED, FULL, SKIPPED)
-
-READ, UNREAD, NAMESPACE, EXPIRED = "read", "unread", "namespace", "expired"
-EVICTED: Final = (READ, UNREAD, NAMESPACE, EXPIRED)
-"""Why a run is no longer kept: to make room, having been read or not; for another of its own
-namespace, which has its share; or its time was over."""
-
-
-HIT, MISS, DAMAGED, AWAY = "hit", "miss", "damaged", "away"
-LOOKUPS: Final = (HIT, MISS, DAMAGED, AWAY)
-"""How a look for a memo ended: all but the first let the step be computed."""
 
 
 class StoreObserver(Protocol):
@@ -42,8 +34,8 @@ class StoreObserver(Protocol):
         """A record, or a job, was not as it was written."""
         ...
 
-    def evicted(self, kind: str, runs: int) -> None:
-        """So many runs are kept no longer, for a reason of `EVICTED`."""
+    def evicted(self, kind: Eviction, runs: int) -> None:
+        """So many runs are kept no longer, for this reason."""
         ...
 
     def shed(self, runs: int) -> None:
@@ -58,8 +50,8 @@ class StoreObserver(Protocol):
         """So many jobs were taken over from workers that had let their leases run out."""
         ...
 
-    def looked(self, result: str) -> None:
-        """A memo was looked for, with a result of `LOOKUPS`."""
+    def looked(self, result: MemoLookup) -> None:
+        """A memo was looked up, with this result."""
         ...
 
 
@@ -75,7 +67,7 @@ class Unwatched:
     def damaged(self) -> None:
         """Nothing."""
 
-    def evicted(self, kind: str, runs: int) -> None:
+    def evicted(self, kind: Eviction, runs: int) -> None:
         """Nothing."""
 
     def shed(self, runs: int) -> None:
@@ -87,5 +79,5 @@ class Unwatched:
     def reclaimed(self, jobs: int) -> None:
         """Nothing."""
 
-    def looked(self, result: str) -> None:
+    def looked(self, result: MemoLookup) -> None:
         """Nothing."""

@@ -31,6 +31,7 @@ from ..domain import (
 )
 from ..engine.pace import Pace
 from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
+from ..metric_labels import Eviction
 from .batches import Reply, ScriptBatches
 from .connect import Client, database_of
 from .keys import (
@@ -44,7 +45,7 @@ from .keys import (
 from .large_reads import LARGE, LargeReads
 from .layout import StoreLayout
 from .ledger import ALL, book_from, ledger_from
-from .observe import EVICTED, EXPIRED, StoreObserver, Unwatched
+from .observe import StoreObserver, Unwatched
 from .offers import pipeline_of
 from .roster import worker_from
 from .scripts import SOURCES, Scripts
@@ -224,15 +225,15 @@ class RedisStore:
         )
         if reply[0] == b"full":
             if reply[3]:
-                self._observer.evicted(EXPIRED, reply[3])
+                self._observer.evicted(Eviction.EXPIRED, reply[3])
             # Partitions fill and drain alike: the others have about as much before them.
             delay = self._pace.delay(int(reply[2]) * rules.partitions)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
         outcome, status, revision, *rest = reply
-        gone, (shed, *carried) = rest[: len(EVICTED)], rest[len(EVICTED) :]
+        gone, (shed, *carried) = rest[: len(Eviction)], rest[len(Eviction) :]
         if shed:
             self._observer.shed(shed)
-        for kind, runs in zip(EVICTED, gone, strict=True):
+        for kind, runs in zip(Eviction, gone, strict=True):
             if runs:
                 self._observer.evicted(kind, runs)
         trace = carried[0].decode(errors="replace") if carried and carried[0] else ""
@@ -399,7 +400,8 @@ class RedisStore:
                 self._scripts.stats, keys, None, low=low, high=high, book=namespace or ALL
             )
             while len(reply := await call()) == 1:
-                self._observer.evicted(EXPIRED, reply[0])  # and there is more: it sweeps bounded
+                # One call sweeps at most so many expired runs, and there are more.
+                self._observer.evicted(Eviction.EXPIRED, reply[0])
             *numbers, expired, waits_ms, jobs, left, sums, unsettled = reply
             for name, count in zip(left[::2], left[1::2], strict=True):
                 unserved[pipeline_of(name.decode(errors="replace"))] += count
@@ -407,7 +409,7 @@ class RedisStore:
             queued += jobs
             oldest = max(oldest, waits_ms / 1000)
             if expired:
-                self._observer.evicted(EXPIRED, expired)
+                self._observer.evicted(Eviction.EXPIRED, expired)
             for name, count in zip(numbers[::2], numbers[1::2], strict=True):
                 counts[Status(name.decode())] += count
         kept = {status: count for status, count in counts.items() if count}

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..domain import Outcome
+from ..metric_labels import ResultsOutcome
 from .figures import SECONDS, Counter, Histogram, Spread
 
 _METHODS = (
@@ -21,7 +22,6 @@ _METHODS = (
 )
 _CODES = ("OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "RESOURCE_EXHAUSTED")
 """Told from the beginning, as 0: those that alerts look at. The others are callers' doing."""
-RESULTS = ("ready", "waited", "partial", "missing")
 
 
 class CallFigures(Collector):
@@ -44,7 +44,7 @@ class CallFigures(Collector):
             "Time of a GetResults in its handler, by what it found.",
             ("outcome",),
         )
-        for outcome in RESULTS:
+        for outcome in ResultsOutcome:
             self._results.of(outcome)
         self._starts = Counter("starts_total", "Accepted starts.", ("outcome",))
         self._starts.begin((outcome.value,) for outcome in Outcome)
@@ -62,7 +62,7 @@ class CallFigures(Collector):
         if method != "WatchResults":
             self._durations.of(method).note(seconds)
 
-    def results(self, outcome: str, seconds: float) -> None:
+    def results(self, outcome: ResultsOutcome, seconds: float) -> None:
         """Count what a GetResults found."""
         self._results.of(outcome).note(seconds)
 
@@ -73,7 +73,7 @@ class CallFigures(Collector):
     @property
     def by_outcome(self) -> dict[str, int]:
         """How many GetResults found what, so far."""
-        counts = {name: self._results.of(name).number for name in RESULTS}
+        counts = {str(name): self._results.of(name).number for name in ResultsOutcome}
         counts["ready"] += self._whole.number
         counts["partial"] += self._in_part.number
         return counts

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..metric_labels import Eviction, MemoLookup
 from .figures import SIZES, Figures
-
-LOOKUPS = ("hit", "miss", "damaged", "away")
-EVICTED = ("read", "unread", "namespace", "expired")
 
 
 class StoreFigures(Figures):
@@ -44,7 +42,7 @@ class StoreFigures(Figures):
         self._evicted = self.counter(
             "evictions_total", "Runs that are kept no longer.", ("process", "kind")
         )
-        self._evicted.begin((process, kind) for kind in EVICTED)
+        self._evicted.begin((process, kind) for kind in Eviction)
         self._shed = self.counter(
             "runs_shed_total",
             "Queued runs that were ended for others: they could not be ready when needed.",
@@ -74,11 +72,11 @@ class StoreFigures(Figures):
         """Count a damaged record."""
         self._damaged.add(self._process)
 
-    def evicted(self, kind: str, runs: int) -> None:
+    def evicted(self, kind: Eviction, runs: int) -> None:
         """Count runs that are kept no longer."""
         self._evicted.add(self._process, kind, by=runs)
 
-    def looked(self, result: str) -> None:
+    def looked(self, result: MemoLookup) -> None:
         """Nothing, as below."""
 
     def shed(self, runs: int) -> None:
@@ -107,9 +105,9 @@ class WorkerStoreFigures(StoreFigures):
         self._looks = self.counter(
             "memo_lookups_total", "Looks for the result of a memoised step.", ("result",)
         )
-        self._looks.begin((result,) for result in LOOKUPS)
+        self._looks.begin((result,) for result in MemoLookup)
 
-    def looked(self, result: str) -> None:
+    def looked(self, result: MemoLookup) -> None:
         """Count a look for a memo."""
         self._looks.add(result)
 

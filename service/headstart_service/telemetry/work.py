@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..domain import Claim
-from ..engine.observe import Outcome
+from ..engine.observe import RunOutcome, StepOutcome
 from ..engine.registry import Registry
+from ..metric_labels import TextSource
 from .figures import SIZES, Figures
 
 OTHER = "other"
@@ -20,7 +21,6 @@ ENDS = ("completed", "failed")
 """States that are told from the beginning, as 0: alerts look at the rate of the failed ones, which
 needs a sample before the first."""
 ENCODER, SCAN = "encoder", "scan"
-SOURCES = ("vocabulary", "remembered", "model")
 
 
 class WorkFigures(Figures):
@@ -82,7 +82,7 @@ class WorkFigures(Figures):
         )
 
     @contextmanager
-    def run(self, claim: Claim, outcome: Outcome) -> Iterator[None]:
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
         """Time a run."""
         pipeline = claim.pipeline if self._registry.find(claim.pipeline) else OTHER
         if claim.lease.attempt > 1:
@@ -94,7 +94,7 @@ class WorkFigures(Figures):
             self._runs.of(pipeline, outcome.state).note(time.perf_counter() - began)
 
     @contextmanager
-    def step(self, claim: Claim, name: str, outcome: Outcome) -> Iterator[None]:
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
         """Time a step; only what a registered pipeline declares is ever run."""
         began = time.perf_counter()
         try:
@@ -126,7 +126,7 @@ class ModelFigures(Figures):
         self._texts = self.counter(
             "embedded_texts_total", "Texts that got their embedding, by where from.", ("source",)
         )
-        self._texts.begin((source,) for source in SOURCES)
+        self._texts.begin((source,) for source in TextSource)
         self._requests = self.histogram(
             "llm_request_duration_seconds",
             "Time of a request to the language model, repetitions included.",
@@ -149,7 +149,7 @@ class ModelFigures(Figures):
         self._tokens.add("input", by=input_tokens)
         self._tokens.add("output", by=output_tokens)
 
-    def embedded(self, source: str, texts: int) -> None:
+    def embedded(self, source: TextSource, texts: int) -> None:
         """Count texts that got their embedding."""
         self._texts.add(source, by=texts)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from ..domain import Announcement, RunKey, RunSummary, Status
+from ..domain import Announcement, EventKind, RunKey, RunSummary, Status
 from ..engine.registry import Registry
 from ..errors import RecordDamaged, RunNotFound
 from .failures import FailureLog
@@ -31,7 +31,6 @@ _LARGEST: Final = 64 * 1024
 _DURATIONS: Final = 256
 """Durations that are remembered of each step."""
 _MAX_STEPS: Final = 200
-_ENDING: Final = frozenset({"ended", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +60,12 @@ class RunBook:
         self._unreadable.pop(key, None)
         if key in self._seen or key in self._looking:
             self._stale.add(key)
-        if announcement.kind in _ENDING:
+        if announcement.kind.ends_run:
             self._ended[key] = None
             self._ended.move_to_end(key)
             if len(self._ended) > _MAX_ENDED:
                 self._ended.popitem(last=False)
-        elif announcement.kind == "started":
+        elif announcement.kind is EventKind.STARTED:
             self._ended.pop(key, None)
 
     def regained(self) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from math import log2
 from typing import Any, Final
 
-from ..domain import Announcement, Outcome
+from ..domain import Announcement, EventKind, Outcome
+from ..metric_labels import ResultsOutcome
 
 KEPT: Final = 180
 """Seconds that are remembered."""
-_ENDING: Final = frozenset({"ended", "cancelled"})
-_OUTCOMES: Final = ("ready", "waited", "partial", "missing")
+_OUTCOMES: Final = tuple(ResultsOutcome)
 _PER_OCTAVE: Final = 4
 _BUCKETS: Final = 25 * _PER_OCTAVE
 """From 1 µs to 32 s, each bucket 19 % wider than the one before."""
@@ -75,7 +75,7 @@ class Counters:
         now.outcomes[0 if complete else 2] += 1
         now.times[int(log2(seconds * 1e6) * _PER_OCTAVE) if 1e-6 < seconds < 32 else 0] += 1  # noqa: PLR2004  # the buckets' ends
 
-    def results(self, outcome: str, seconds: float) -> None:
+    def results(self, outcome: ResultsOutcome, seconds: float) -> None:
         """Any other GetResults had this outcome."""
         now = self._now
         now.outcomes[_OUTCOMES.index(outcome)] += 1
@@ -98,10 +98,10 @@ class Counters:
         """Something was announced, by whatever process."""
         now = self._now
         namespace = announcement.key.namespace
-        if announcement.kind == "started":
+        if announcement.kind is EventKind.STARTED:
             now.starts += 1
             by_name = now.starts_in
-        elif announcement.kind in _ENDING:
+        elif announcement.kind.ends_run:
             now.ends += 1
             by_name = now.ends_in
         else:

@@ -16,6 +16,7 @@ from headstart_service.api.reader import ResultReader
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
 from headstart_service.domain import (
     Announcement,
+    EventKind,
     RunKey,
     RunSummary,
     Snapshot,
@@ -145,7 +146,7 @@ class Wire:
 
     def say(self, kind: str, *steps: str, key: RunKey = KEY, run: str = "run-1") -> None:
         for stream in self._streams:
-            stream.put_nowait(Announcement(kind, key, run, steps))
+            stream.put_nowait(Announcement(EventKind(kind), key, run, steps))
 
     def cut(self) -> None:
         for stream in self._streams:

@@ -10,12 +10,13 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import hub as hub_module
 from headstart_service.api import reader as reader_module
 from headstart_service.api.answer import answer_from
-from headstart_service.api.observe import MISSING, PARTIAL, READY, WAITED, CallObservers
+from headstart_service.api.observe import CallObservers
 from headstart_service.api.reader import ResultReader
 from headstart_service.api.topic import Topic
 from headstart_service.domain import RunKey, Status, StepState
 from headstart_service.engine.registry import Registry
 from headstart_service.errors import InvalidRequest, RunNotFound, StoreUnavailable
+from headstart_service.metric_labels import ResultsOutcome
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, Api, snapshot_of
 
@@ -576,4 +577,4 @@ async def test_each_call_is_counted_by_whether_its_steps_were_there_came_or_did_
     api.store.snapshot = None
     with pytest.raises(RunNotFound):
         await reader.get(KEY, (), 0.0, 0)
-    assert outcomes.of == [READY, WAITED, PARTIAL, MISSING]
+    assert outcomes.of == list(ResultsOutcome)

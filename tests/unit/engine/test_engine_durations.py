@@ -10,7 +10,7 @@ from headstart_service.engine.durations import (
     joined,
     usual_run,
 )
-from headstart_service.engine.observe import Outcome
+from headstart_service.engine.observe import RunEnd, RunOutcome, StepEnd, StepOutcome
 from headstart_service.store.roster import about_of, worker_from
 from tests.contract.test_store_looks import state
 
@@ -22,12 +22,12 @@ def claim(**kept: StepRecord) -> Claim:
 
 
 def ended(durations: Durations, name: str, state_: str, **kept: StepRecord) -> None:
-    outcome = Outcome()
-    watched = (
-        durations.step(claim(), name, outcome) if name else durations.run(claim(**kept), outcome)
-    )
-    with watched:
-        outcome.state = state_
+    if name:
+        with durations.step(claim(), name, step := StepOutcome()):
+            step.state = StepEnd(state_)
+    else:
+        with durations.run(claim(**kept), run := RunOutcome()):
+            run.state = RunEnd(state_)
 
 
 def test_what_gave_its_result_counts_and_nothing_else() -> None:

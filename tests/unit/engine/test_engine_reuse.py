@@ -18,7 +18,7 @@ from headstart_service.engine.flights import HOLD, Flights
 from headstart_service.engine.fragments import merged, report_fragment, result_of
 from headstart_service.engine.limits import Limits
 from headstart_service.engine.meter import spend
-from headstart_service.engine.observe import Outcome, WorkObservers
+from headstart_service.engine.observe import StepOutcome, WorkObservers
 from headstart_service.engine.reuse import Reuse
 from headstart_service.engine.runner import run
 from headstart_service.engine.step import step
@@ -291,9 +291,9 @@ class Told(WorkObservers):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, StepOutcome] = {}
 
-    def step(self, claim: Claim, name: str, outcome: Outcome) -> Any:
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Any:
         self.outcomes[name] = outcome
         return super().step(claim, name, outcome)
 
@@ -435,7 +435,7 @@ def test_a_second_edit_within_the_time_that_steps_are_held_holds_them_anew() -> 
         flights, ended = Flights(), asyncio.Event()
         began = asyncio.get_running_loop().time()
 
-        async def work(_: Outcome) -> str:
+        async def work(_: StepOutcome) -> str:
             try:
                 await asyncio.Event().wait()
             finally:
@@ -444,7 +444,7 @@ def test_a_second_edit_within_the_time_that_steps_are_held_holds_them_anew() -> 
 
         async def revision() -> None:
             with flights.expecting(key, ["digest"]):
-                await flights.share("step", key, "digest", Outcome(), work)
+                await flights.share("step", key, "digest", StepOutcome(), work)
 
         for at in (0.0, 0.6 * HOLD):
             await asyncio.sleep(began + at - asyncio.get_running_loop().time())
@@ -467,14 +467,14 @@ def test_a_second_edit_within_the_time_that_steps_are_held_holds_them_anew() -> 
 def test_only_steps_that_the_present_revision_expects_are_held() -> None:
     key = RunKey("default", "one")
 
-    async def work(_: Outcome) -> None:
+    async def work(_: StepOutcome) -> None:
         await asyncio.Event().wait()
 
     async def replaced() -> None:
         flights = Flights()
 
         async def step_of(digest: str) -> asyncio.Task[None]:
-            task = asyncio.create_task(flights.share(digest, key, digest, Outcome(), work))
+            task = asyncio.create_task(flights.share(digest, key, digest, StepOutcome(), work))
             await asyncio.sleep(0)
             return task
 

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.certificate_dates import expiry
 from headstart_service.domain import Claim, Job, Lease, RunKey, Stats, Status
-from headstart_service.engine.observe import Outcome
+from headstart_service.engine.observe import RunEnd, RunOutcome
 from headstart_service.engine.registry import Registry
 from headstart_service.errors import StoreUnavailable
 from headstart_service.telemetry.backlog import BacklogFigures
@@ -72,7 +72,9 @@ async def test_a_pipeline_that_is_not_known_is_told_as_other():
     figures = WorkFigures(Registry([NOOP]))
     for pipeline in ("noop", "somebody's text"):
         job = Job(0, "1-1", RunKey("default", "k"), "1-1")
-        with figures.run(Claim(Lease(job, 2), 1, pipeline, b"", {}, 0), Outcome(state="failed")):
+        with figures.run(
+            Claim(Lease(job, 2), 1, pipeline, b"", {}, 0), RunOutcome(state=RunEnd.FAILED)
+        ):
             pass
     now = await told(figures)
     count = "headstart_run_duration_seconds_count"

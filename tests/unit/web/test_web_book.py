@@ -9,6 +9,7 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import (
     Announcement,
+    EventKind,
     Look,
     RunKey,
     RunSummary,
@@ -62,7 +63,7 @@ def book(runs: Runs) -> RunBook:
 
 
 def said(kind: str, key: RunKey = KEY) -> Announcement:
-    return Announcement(kind, key, "run-1")
+    return Announcement(EventKind(kind), key, "run-1")
 
 
 def status_of(book: RunBook, key: RunKey = KEY) -> Status | None:

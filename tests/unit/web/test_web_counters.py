@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from headstart_service.api.observe import RESULTS, CallObserver
-from headstart_service.domain import Announcement, RunKey
+from headstart_service.api.observe import CallObserver
+from headstart_service.domain import Announcement, EventKind, RunKey
+from headstart_service.metric_labels import ResultsOutcome
 from headstart_service.web.counters import KEPT, Counters, quantile
 
 
 def announced(kind: str, namespace: str = "shop") -> Announcement:
-    return Announcement(kind, RunKey(namespace, "k"), "run-1")
+    return Announcement(EventKind(kind), RunKey(namespace, "k"), "run-1")
 
 
 def test_results_are_counted_by_outcome_and_their_times_kept() -> None:
@@ -19,7 +20,7 @@ def test_results_are_counted_by_outcome_and_their_times_kept() -> None:
     for seconds in (0.0001, 0.0001, 0.0001, 0.01):
         observer.ready(seconds, True)
     observer.ready(0.0001, False)
-    for outcome in RESULTS:
+    for outcome in ResultsOutcome:
         observer.results(outcome, 0.5)
     told = counters.turn().told(None, whole=True)
     assert told["outcomes"] == [5, 1, 2, 1]

@@ -13,12 +13,12 @@ from opentelemetry.util.types import AttributeValue
 
 from ...domain import Claim, Lease, StepRecord
 from ...domain import Status as RunStatus
-from ...engine.observe import UNWANTED, Outcome
+from ...engine.observe import UNWANTED, RunEnd, RunOutcome, StepOutcome
 from ...engine.ports import RunLedger
 from .context import from_text
 from .spans import working
 
-_WENT_WELL: Final = ("completed", "handed_on")
+_WENT_WELL: Final = (RunEnd.COMPLETED, RunEnd.HANDED_ON)
 
 
 class TracedWork:
@@ -33,7 +33,7 @@ class TracedWork:
         self._worker = worker
 
     @contextmanager
-    def run(self, claim: Claim, outcome: Outcome) -> Iterator[None]:
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
         """A run's span."""
         lease = claim.lease
         start = from_text(claim.trace)
@@ -64,13 +64,13 @@ class TracedWork:
                 yield
             finally:
                 span.set_attribute("headstart.end", outcome.state)
-                if outcome.state == "stopped" and outcome.error == UNWANTED:
+                if outcome.state is RunEnd.STOPPED and outcome.error == UNWANTED:
                     span.set_attribute("headstart.why", outcome.error)
                 elif outcome.state not in _WENT_WELL:
                     span.set_status(Status(StatusCode.ERROR, outcome.error))
 
     @contextmanager
-    def step(self, claim: Claim, name: str, outcome: Outcome) -> Iterator[None]:
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
         """A step's span, with an event for each try of it that failed."""
         attributes = {"headstart.step": name, "headstart.pipeline": claim.pipeline}
         with self._tracer.start_as_current_span(
@@ -85,7 +85,7 @@ class TracedWork:
                 _end_step(span, outcome)
 
 
-def _end_step(span: Span, outcome: Outcome) -> None:
+def _end_step(span: Span, outcome: StepOutcome) -> None:
     for number, failed in enumerate(outcome.tried, 1):
         told: dict[str, str | int] = {"headstart.try": number, "error": failed.error}
         span.add_event("try failed", told, failed.ended_ns)

@@ -1,0 +1,92 @@
+"""The words of the domain: runs, the queue, events and accounting.
+
+Knows neither gRPC nor Redis. All names are imported from here.
+"""
+
+from __future__ import annotations
+
+from .accounting import (
+    Fate,
+    Hidden,
+    Ledger,
+    Stats,
+    Work,
+)
+from .events import (
+    Announcement,
+    EventKind,
+    Reported,
+    Unserved,
+    Withdrawal,
+)
+from .queue import (
+    Claim,
+    Job,
+    Lease,
+    Offer,
+    Orphan,
+    Spread,
+    WorkerState,
+)
+from .runs import (
+    DEFAULT_NAMESPACE,
+    MAX_KEY_BYTES,
+    Cancelled,
+    Lack,
+    Look,
+    Outcome,
+    Report,
+    RunKey,
+    RunPlan,
+    RunSummary,
+    Snapshot,
+    Started,
+    Status,
+    StepRecord,
+    StepState,
+    StepWork,
+    digest,
+    has_control_characters,
+    namespace_violations,
+    runs_class,
+)
+
+__all__ = [
+    "DEFAULT_NAMESPACE",
+    "MAX_KEY_BYTES",
+    "Announcement",
+    "Cancelled",
+    "Claim",
+    "EventKind",
+    "Fate",
+    "Hidden",
+    "Job",
+    "Lack",
+    "Lease",
+    "Ledger",
+    "Look",
+    "Offer",
+    "Orphan",
+    "Outcome",
+    "Report",
+    "Reported",
+    "RunKey",
+    "RunPlan",
+    "RunSummary",
+    "Snapshot",
+    "Spread",
+    "Started",
+    "Stats",
+    "Status",
+    "StepRecord",
+    "StepState",
+    "StepWork",
+    "Unserved",
+    "Withdrawal",
+    "Work",
+    "WorkerState",
+    "digest",
+    "has_control_characters",
+    "namespace_violations",
+    "runs_class",
+]

@@ -1,0 +1,96 @@
+"""The ledger: what became of every run, and of the work for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .runs import Status
+
+
+class Fate(StrEnum):
+    """What became of work. The values are the names of the ledger's sums and of metrics' labels."""
+
+    USED_READY = "used_ready"
+    """Read, and there when the first reader came."""
+    USED_WAITED = "used_waited"
+    """Read, and there only after the first reader had come."""
+    EXPIRED = "expired"
+    """Its time was over before anybody read it."""
+    EVICTED = "evicted"
+    """It made room for others before anybody read it."""
+    CANCELLED = "cancelled"
+    REPLACED = "replaced"
+    """Another start of its key took its place before anybody read it."""
+    FAILED = "failed"
+    """Of a run, it failed; of a step, it or its run did."""
+
+    @property
+    def used(self) -> bool:
+        """Whether somebody has read it."""
+        return self in (Fate.USED_READY, Fate.USED_WAITED)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How much of it met one fate."""
+
+    runs: int = 0
+    steps: int = 0
+    compute: float = 0.0
+    """Seconds that the steps took, each from its first try to its end."""
+    cpu: float = 0.0
+    """Seconds of CPU."""
+    llm_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What users of one pipeline did not have to wait for."""
+
+    runs: int
+    """Runs that completed and were read."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What became of every run that was started, and of its steps' work, each counted once.
+
+    `starts` are the runs of every fate and those whose fate is `open`.
+    """
+
+    since_us: int
+    starts: int
+    joined: int
+    """Starts that a run under way served."""
+    reused: int
+    """Starts that a result which was there served."""
+    open: int
+    hidden: float
+    """Seconds that users did not have to wait.
+
+    Of a run that completed and was read, max(0, min(first read, completed) - started): what of its
+    computation was over before the first read came, so its whole duration for one that was ready.
+    That is the duration minus the wait of a reader who stays until the end. One who does not has
+    waited for less, so more was hidden. Time in the queue hides nothing, and takes nothing away.
+    """
+    waited: float
+    """Seconds from the first read to the end, of runs that were first read before their end."""
+    fates: Mapping[Fate, Work]
+    pipelines: Mapping[str, Hidden]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much is kept, by status, and how much is queued."""
+
+    counts: Mapping[Status, int]
+    queued_jobs: int
+    oldest_wait: float = 0.0
+    """Seconds that the oldest job has been waiting for a worker."""
+    ledger: Ledger | None = None
+    """None for a namespace that the ledger does not name: nothing was started, or in too many."""
+    unserved: Mapping[str, int] = field(default_factory=dict)
+    """Of the queued jobs, those for runs that workers have met and do not offer, by pipeline."""

@@ -1,0 +1,105 @@
+"""What the queue and its workers hand each other: jobs, leases, claims, offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .runs import RunKey, StepRecord, runs_class
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A pipeline that a worker can run."""
+
+    pipeline: str
+    definition: str
+    """The digest of its declaration."""
+    makers: Mapping[str, str]
+    """By step, a digest of the identities of all providers that it depends on, if it has any."""
+
+    @property
+    def runs_class(self) -> str:
+        """What a run must be of to be computed by this worker."""
+        return runs_class(self.pipeline, self.definition)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A pending run of a definition that no worker offers and no API process starts any more."""
+
+    key: RunKey
+    run: str
+    pipeline: str
+    inputs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One delivery of a ticket for a queued run to a worker.
+
+    Until it is claimed, `key` and `run` are those of the start that queued it; which run it is for
+    is settled by the claim, and is what the claim's own job names.
+    """
+
+    partition: int
+    entry: str
+    """The id of the stream entry that carries it."""
+    key: RunKey
+    run: str
+    """The id of its run; until the claim, that of the stream entry may stand for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's right to write for a run. `attempt` fences off every earlier holder."""
+
+    job: Job
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that a worker has taken: what to run, and what is there already."""
+
+    lease: Lease
+    revision: int
+    pipeline: str
+    inputs: bytes
+    ended: Mapping[str, StepRecord]
+    """The steps that an earlier holder, or an earlier revision, has ended."""
+    at_us: int
+    """When it was taken, by the store's clock, in microseconds since the epoch."""
+    trace: str = ""
+    """The W3C trace context of the start that queued it, if that was traced."""
+    fresh: bool = False
+    """Whether it was started to compute everything anew, whatever is remembered."""
+
+
+class Spread(NamedTuple):
+    """How long something took lately, in microseconds."""
+
+    p50: int
+    p90: int
+    samples: int
+    """Of how many times that is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """What a worker says of itself, a few times a lease."""
+
+    name: str
+    """Unique among all workers of a store."""
+    host: str
+    version: str
+    pipelines: tuple[str, ...]
+    slots: int
+    """How many runs it works on at most."""
+    busy: int
+    """How many it works on now."""
+    started_us: int
+    """When it began to take jobs, by its own clock."""
+    durations: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    """How long the steps of each pipeline took lately and, as "", its whole runs."""

@@ -1,0 +1,237 @@
+"""Runs, their steps and states, and what a start, a read and a report of one give.
+
+Times are microseconds since the Unix epoch, by Redis's clock, and end in `_us`; durations are
+seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from ..errors import Violation
+
+DEFAULT_NAMESPACE = "default"
+MAX_KEY_BYTES = 256
+_NAMESPACE = re.compile(r"[a-z0-9._-]{1,64}")
+
+
+class Status(StrEnum):
+    """A run's state. The values are what the seed's `status_counts` uses as keys."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be computed for the run."""
+        return self not in (Status.PENDING, Status.IN_PROGRESS)
+
+
+class StepState(StrEnum):
+    """A step's state; each value is the letter that the record keeps in front of its fragment."""
+
+    PENDING = "P"
+    RUNNING = "R"
+    COMPLETED = "C"
+    FAILED = "F"
+    SKIPPED = "S"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the step will not change any more."""
+        return self not in (StepState.PENDING, StepState.RUNNING)
+
+
+class Outcome(StrEnum):
+    """What a start did."""
+
+    STARTED = "started"
+    JOINED = "joined"
+    REUSED = "reused"
+    REPLACED = "replaced"
+
+
+class RunKey(NamedTuple):
+    """A caller's name for a run, inside its namespace. A tuple: hashed and compared in C."""
+
+    namespace: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.key}"
+
+    def violations(self) -> list[Violation]:
+        """The rules that this key breaks."""
+        found = namespace_violations(self.namespace)
+        size = len(self.key.encode())
+        if not 1 <= size <= MAX_KEY_BYTES:
+            found.append(Violation("key", f"must be 1 to {MAX_KEY_BYTES} bytes, is {size}"))
+        elif has_control_characters(self.key):
+            found.append(Violation("key", "must not contain control characters"))
+        return found
+
+
+def namespace_violations(namespace: str) -> list[Violation]:
+    """The rules that this namespace breaks."""
+    if _NAMESPACE.fullmatch(namespace):
+        return []
+    rule = "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-'"
+    return [Violation("namespace", rule)]
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether `text` holds a control, format, surrogate or line-separating character."""
+    # What is printable holds none; told in a thirtieth of the time, once for every call of the API.
+    return not text.isprintable() and any(
+        unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text
+    )
+
+
+def digest(value: Any) -> str:
+    """A 128-bit fingerprint of `value`'s canonical JSON: SHA-256 in 22 base64url characters."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    fingerprint = hashlib.sha256(canonical.encode()).digest()[:16]
+    return base64.urlsafe_b64encode(fingerprint).decode().rstrip("=")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A validated request to compute: what a start writes and a worker runs."""
+
+    pipeline: str
+    inputs: bytes
+    """The normalised inputs as JSON."""
+    definition: str
+    """The pipeline's: a worker computes the run only if it has the same."""
+    digest: str
+    """Of the pipeline, its version, the versions of its steps here, and all inputs."""
+    steps: Mapping[str, str]
+    """This run's steps in order, each with the digest of just what it depends on."""
+
+
+def runs_class(pipeline: str, definition: str) -> str:
+    """Name the class of a pipeline's runs: those of one definition."""
+    return f"{pipeline}@{definition}"
+
+
+class Lack(StrEnum):
+    """Why no worker takes a pending run."""
+
+    WORKER = "worker"
+    """There is no worker."""
+    PIPELINE = "pipeline"
+    """No worker offers its pipeline."""
+    VERSION = "version"
+    """Workers offer its pipeline with another definition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The answer to a start."""
+
+    outcome: Outcome
+    status: Status
+    revision: int
+    trace: str = ""
+    """Of a start that joined and was traced itself: the W3C trace context that the run carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The answer to a cancel."""
+
+    cancelled: bool
+    status: Status
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepWork:
+    """What a step cost, all its tries together."""
+
+    elapsed: float
+    """Seconds from its first try to its end."""
+    cpu_seconds: float = 0.0
+    llm_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step as the record keeps it.
+
+    `fragment` is a serialized piece of GetResultsResponse: the step's report and, once it is
+    completed, its results.
+    """
+
+    name: str
+    state: StepState
+    fragment: bytes
+    work: StepWork | None = None
+    """What it cost, for the ledger; the record does not keep it. None for what nothing ran for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run without its results."""
+
+    key: RunKey
+    pipeline: str
+    revision: int
+    status: Status
+    created_us: int
+    started_us: int
+    completed_us: int
+    expires_us: int
+    error: str
+    lacks: Lack | None = None
+    """Of a pending run: why no worker can take it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run with everything that exists of its results, as one atomic read saw it."""
+
+    summary: RunSummary
+    run: str
+    """The run's id: each start makes one that no other has, whatever the store has lost."""
+    states: Mapping[str, StepState]
+    """Each of the run's steps, in the pipeline's order."""
+    body: bytes
+    """The fragments of all steps that have one, joined."""
+    lives_for: float
+    """Seconds until it expires, at the time of the read."""
+    running: Mapping[str, bytes] = field(default_factory=dict)
+    """The fragments of the steps that run, which `body` has too."""
+    ahead: int | None = None
+    """Of a run that is queued: how many are before it in its partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A run as an onlooker sees it: looking does not count as reading its results."""
+
+    snapshot: Snapshot
+    attempt: int
+    """How often a worker has taken it."""
+    worker: str
+    """Who has it now; empty when nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to a report."""
+
+    accepted: bool
+    state: StepState | None
+    """The step's now; None where the run has no such step."""
