@@ -149,7 +149,7 @@ def service_config(max_attempts: int) -> str:
                     {"service": "headstart.v1.PrecomputeService", "method": method}
                     for method in _RETRIED_METHODS
                 ],
-                # Every call is idempotent, so a retry can do no harm.
+                # Every call is idempotent, a restart by its request id: a retry can do no harm.
                 "retryPolicy": {
                     "maxAttempts": max_attempts,
                     "initialBackoff": "0.05s",
