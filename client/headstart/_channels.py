@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import grpc
 
@@ -153,7 +153,7 @@ class Channels(Generic[C]):
 
     def _opened(self, files: FileStates) -> OpenChannel[C]:
         channel = self._open()
-        return OpenChannel(channel, PrecomputeServiceStub(channel), files)  # type: ignore[arg-type]
+        return OpenChannel(channel, PrecomputeServiceStub(cast("Any", channel)), files)
 
     def _note_failure(self, opened: OpenChannel[C], due: float, error: BaseException) -> None:
         cancelled = isinstance(error, asyncio.CancelledError)

@@ -82,9 +82,10 @@ class PrecomputeClient(GetsOrComputes):
                 namespace for lists and counts.
             timeout: Seconds that the service may take to answer one call, retries included.
             max_attempts: How often a call is tried while the service is UNAVAILABLE, 1 to 5.
-            tls: The files of TLS, which are read anew when they change. Default: what the environment variables `HEADSTART_CA` ("system"
-                for the authorities that gRPC comes with), `HEADSTART_CLIENT_CERT`,
-                `HEADSTART_CLIENT_KEY` and `HEADSTART_SERVER_NAME` say, else plaintext.
+            tls: The files of TLS, which are read anew when they change. Default: what the
+                environment variables `HEADSTART_CA` ("system" for the authorities that gRPC comes
+                with), `HEADSTART_CLIENT_CERT`, `HEADSTART_CLIENT_KEY` and `HEADSTART_SERVER_NAME`
+                say, else plaintext.
             channel_credentials: Instead of `tls`, gRPC's own credentials.
             call_credentials: gRPC's own per-call credentials; they need `channel_credentials`.
             token: Sent as `authorization: Bearer …` with every call, or a function that is asked

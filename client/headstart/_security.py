@@ -169,7 +169,7 @@ class TokenFile:
 
 def _state(path: str | os.PathLike[str]) -> tuple[int, int, int, int] | None:
     try:
-        now = os.stat(path)
+        now = Path(path).stat()
     except OSError:
         return None
     # The last of them changes with the rights to read it, too.

@@ -5,7 +5,15 @@ from collections import Counter
 
 import pytest
 
-from headstart_service.domain import Cancelled, Outcome, RunKey, Started, Status, StepRecord, StepState
+from headstart_service.domain import (
+    Cancelled,
+    Outcome,
+    RunKey,
+    Started,
+    Status,
+    StepRecord,
+    StepState,
+)
 from headstart_service.errors import RunNotFound
 from tests.contract.backend import RESULT, Backend, done, plan, running
 

@@ -168,7 +168,7 @@ def test_changed_tls_files_open_another_channel_once_they_fit(
         ("unix:/run/headstart.sock", False),
     ],
 )
-def test_loopback_targets_use_no_proxy(target: str, expected: bool) -> None:
+def test_loopback_targets_use_no_proxy(target: str, *, expected: bool) -> None:
     assert is_loopback(target) is expected
     options = dict(endpoint(target)._options())
     assert options.get("grpc.enable_http_proxy") == (0 if expected else None)

@@ -17,6 +17,7 @@ from .report import Check, fail, ok, skip, warn
 _NAME: Final = "address"
 _PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 """In the order in which gRPC looks for one; all in lower case."""
+_EXEMPT: Final = ("no_grpc_proxy", "no_proxy")
 _DEFAULT_PORT: Final = 443  # gRPC's, for an address without one
 _SCHEME: Final = re.compile(r"(dns|ipv4|ipv6|unix|[a-z][a-z0-9+.-]*(?=://)):(.*)", re.DOTALL)
 
@@ -120,7 +121,7 @@ def _proxy_before(place: Place) -> str | None:
     """The variable that names a proxy which gRPC puts before this place."""
     if place.local:
         return None
-    exempt = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""
+    exempt = next(filter(None, map(os.environ.get, _EXEMPT)), "")
     if any(_covers(entry.strip(), place.host) for entry in exempt.split(",")):
         return None
     return next((name for name in _PROXIES if os.environ.get(name)), None)

@@ -170,7 +170,9 @@ def _provider(role: str) -> tuple[TracerProvider, OTLPSpanExporter]:
     try:
         provider = TracerProvider(resource=resource)
         provider.sampler = FollowStart(provider.sampler)
-        exporter = OTLPSpanExporter(channel_options=_channel_options())
+        # Its types allow one option, and only text.
+        options: Any = _channel_options()
+        exporter = OTLPSpanExporter(channel_options=options)
         # What cannot be sent waits in a queue of bounded length; behind that it is dropped.
         provider.add_span_processor(BatchSpanProcessor(exporter))
     except Exception as error:
