@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from headstart._channel import Endpoint
+from headstart._channels import Channels, OpenChannel
 from headstart._errors import ServiceError, ServiceUnavailable, from_rpc_error
-from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 
 if TYPE_CHECKING:
     from headstart.v1.precompute_pb2_grpc import PrecomputeServiceAsyncStub
@@ -33,17 +33,20 @@ class Connection:
         self.endpoint = endpoint
         self.closed = False
         self._interceptors = tuple(interceptors)
-        self._channel: grpc.aio.Channel | None = None
-        self._stub: PrecomputeServiceAsyncStub | None = None
+        self._channels = Channels(endpoint, self._new_channel, self._discard)
+        self._used: OpenChannel[grpc.aio.Channel] | None = None
+        self._discarding: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def stub(self) -> PrecomputeServiceAsyncStub:
-        """The service's methods; what they raise is still gRPC's: see `call` and `translated`."""
-        channel = self._open()
-        if self._stub is None:
-            self._stub = PrecomputeServiceStub(channel)
-        return self._stub
+        """The service's methods; what they raise is still gRPC's: see `call` and `translated`.
+
+        Ask for it for each call: the channel behind it may be another one each time.
+        """
+        self._used = self._open()
+        stub: PrecomputeServiceAsyncStub = self._used.stub
+        return stub
 
     async def call(
         self,
@@ -51,14 +54,24 @@ class Connection:
         request: Request,
         timeout: float,
     ) -> Response:
-        """Make one call, raising HeadstartError only."""
-        with self.translated():
+        """Make one call of `stub`, raising HeadstartError only."""
+        with self.translated(), self.in_use(quiet=_quiet(request)):
             return await method(request, timeout=timeout, metadata=self.endpoint.metadata())
+
+    def in_use(
+        self, *, quiet: float = 0.0
+    ) -> AbstractContextManager[OpenChannel[grpc.aio.Channel]]:
+        """Keep the channel of the `stub` that was asked for last open during a call.
+
+        The server may rightly send nothing for `quiet` seconds.
+        """
+        return self._channels.use(self._used, quiet=quiet)
 
     async def connect(self, timeout: float) -> None:
         """Return once connected; raise ServiceUnavailable at the first failure or at the limit."""
-        channel = self._open()
-        with self.translated():
+        opened = self._used = self._open()
+        channel = opened.channel
+        with self.translated(), self._channels.held(opened):
             try:
                 async with asyncio.timeout(timeout):
                     state = channel.get_state(try_to_connect=True)
@@ -75,8 +88,8 @@ class Connection:
     async def close(self, grace: float | None) -> None:
         """Close for good; calls under way get `grace` seconds, then raise ServiceUnavailable."""
         self.closed = True
-        if self._channel is not None:
-            await self._channel.close(grace)
+        closing = [channel.close(grace) for channel in self._channels.close()]
+        await asyncio.gather(*closing, *self._discarding)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -96,20 +109,34 @@ class Connection:
                 raise self._closed_meanwhile() from None
             raise
 
-    def _open(self) -> grpc.aio.Channel:
+    def _open(self) -> OpenChannel[grpc.aio.Channel]:
         loop = asyncio.get_running_loop()
         if self.closed:
             message = "this client was closed"
             raise RuntimeError(message)
-        if self._channel is None:
-            self._channel = self.endpoint.open(self._interceptors)
-            self._loop = loop
-        elif self._loop is not loop:
+        if self._loop not in (None, loop):
             # gRPC would fail later, and obscurely.
             message = "this client belongs to another event loop: make one client per loop"
             raise RuntimeError(message)
-        return self._channel
+        opened = self._channels.current()
+        self._loop = loop
+        return opened
+
+    def _new_channel(self) -> grpc.aio.Channel:
+        return self.endpoint.open(self._interceptors)
+
+    def _discard(self, channel: grpc.aio.Channel) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            closing = self._loop.create_task(channel.close())
+            self._discarding.add(closing)
+            closing.add_done_callback(self._discarding.discard)
 
     @staticmethod
     def _closed_meanwhile() -> ServiceUnavailable:
         return ServiceUnavailable("the client was closed during this call")
+
+
+def _quiet(request: Any) -> float:
+    """For how many seconds the server may wait before it answers, as the request asks it to."""
+    wait = getattr(request, "wait", None)
+    return 0.0 if wait is None else wait.seconds + wait.nanos / 1e9

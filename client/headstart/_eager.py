@@ -21,6 +21,7 @@ import grpc
 
 from headstart import _convert
 from headstart._channel import endpoint
+from headstart._channels import Channels, blocking_channels
 from headstart._client import PrecomputeClient
 from headstart._errors import HeadstartError, InvalidRequest, NotFound, from_rpc_error
 from headstart._outage import OutageLog
@@ -122,7 +123,7 @@ class EagerPrecompute:
         self._lock = threading.Lock()
         # Weak keys would be of no use here: a client's channel refers to its loop.
         self._clients: dict[asyncio.AbstractEventLoop, PrecomputeClient] = {}
-        self._blocking: tuple[grpc.Channel, PrecomputeServiceStub] | None = None
+        self._blocking: Channels[grpc.Channel] | None = None
 
     @classmethod
     def get_instance(cls) -> EagerPrecompute:
@@ -244,8 +245,8 @@ class EagerPrecompute:
         with self._lock:
             clients, self._clients = self._clients, {}
             blocking, self._blocking = self._blocking, None
-        if blocking is not None:
-            blocking[0].close()
+        for channel in blocking.close() if blocking else ():
+            channel.close()
         for loop, client in clients.items():
             # A channel is closed in its own loop, be it this thread's or another's. That of a
             # loop that no longer runs is closed by its finalizer, now that nobody refers to it.
@@ -308,13 +309,13 @@ class EagerPrecompute:
         """Call from a plain function: inside a running loop, an asyncio call would never end."""
         with self._lock:
             if self._blocking is None:
-                channel = self._endpoint.open_blocking()
-                self._blocking = channel, PrecomputeServiceStub(channel)
-            _, stub = self._blocking
+                self._blocking = blocking_channels(self._endpoint)
+            channels = self._blocking
         try:
-            return method(stub)(
-                request, timeout=_BLOCKING_LIMIT, metadata=self._endpoint.metadata()
-            )
+            with channels.use() as used:
+                return method(used.stub)(
+                    request, timeout=_BLOCKING_LIMIT, metadata=self._endpoint.metadata()
+                )
         except grpc.RpcError as exc:
             raise from_rpc_error(exc) from exc
 

@@ -35,8 +35,9 @@ async def watch(
         stream = connection.stub.WatchResults(request, metadata=connection.endpoint.metadata())
         error = ServiceUnavailable("the stream ended before the run did")
         try:
-            with connection.translated():
+            with connection.translated(), connection.in_use() as used:
                 async for message in stream:
+                    used.note_answer()
                     if message.results != last:
                         last = message.results
                         cuts = 0
