@@ -180,7 +180,7 @@ async def serve(settings: Settings) -> None:
     Raises StartupError, maybe inside an exception group, when it cannot start.
     """
     refuse_exposure(settings)
-    tls = certificate(settings)
+    tls = await asyncio.to_thread(certificate, settings)
     tokens = token_file(settings)
     known = registry(settings)
     async with AsyncExitStack() as stack:
@@ -277,7 +277,12 @@ async def serve(settings: Settings) -> None:
         host = settings.url_host
         log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
         _tell_access(settings, http_port)
-        _start(listening, hub=hub.run(), tokens=tokens.watch() if tokens else None)
+        _start(
+            listening,
+            hub=hub.run(),
+            tokens=tokens.watch() if tokens else None,
+            certificate=tls.watch() if tls else None,
+        )
         _start(
             working,
             live_page=page.run() if page else None,

@@ -14,7 +14,6 @@ import pytest
 from prometheus_client.metrics_core import Metric
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api.certificate_dates import expiry
 from headstart_service.domain import Claim, Job, Lease, RunKey, Stats, Status
 from headstart_service.engine.observe import Outcome
 from headstart_service.engine.registry import Registry
@@ -190,27 +189,3 @@ async def test_what_goes_wrong_with_a_childs_figures_does_not_end_it():
         assert not child.done()
         child.cancel()
         await asyncio.gather(child, return_exceptions=True)
-
-
-def test_a_certificates_end_is_what_openssl_says(tmp_path: Path):
-    made = authority(tmp_path, "ca")
-    said = subprocess.run(
-        ["openssl", "x509", "-enddate", "-noout", "-in", made.cert],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert expiry(made.cert) == ssl.cert_time_to_seconds(said.strip().removeprefix("notAfter="))
-    long = tmp_path / "long.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "20000", "-subj", "/CN=x", "-keyout", tmp_path / "k", "-out", long],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    assert datetime.fromtimestamp(expiry(long), UTC).year > 2050
-    (tmp_path / "no.pem").write_text(
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-    )
-    for path in (tmp_path / "no.pem", tmp_path / "missing", made.key):
-        assert expiry(path) == float("inf")
