@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import client_options, exit_codes
 from .config_command import check_config
@@ -21,6 +20,7 @@ from .memory import return_large_blocks
 from .preflight import load_checked, warn_of_unknown
 from .process import exit_with_parent, run_loop, store_rules
 from .settings import Settings, describe, load_settings, variable
+from .store.redis_url import holds_secret
 from .store.repartition import StoreInUse
 
 
@@ -83,7 +83,7 @@ def _flags(options: argparse.Namespace) -> dict[str, str]:
         for name, value in vars(options).items()
         if name.startswith("setting_") and value is not None
     }
-    if urlsplit(flags.get("redis_url", "")).password:
+    if holds_secret(flags.get("redis_url", "")):
         raise StartupError(
             "--redis-url: everybody on this machine can see a password in arguments: "
             "set HEADSTART_REDIS_URL instead"

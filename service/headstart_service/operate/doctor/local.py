@@ -28,6 +28,7 @@ from ...store.checkup import StoreFacts, examine
 from ...store.connect import WORKER
 from ...store.layout import Layout, difference
 from ...store.refusals import FULL
+from ...urls import redacted
 from .address import Place
 from .clock import judged
 from .report import Check, fail, ok, skip, warn
@@ -244,7 +245,8 @@ def _key(settings: Settings) -> Check:
             "no key: the step haiku_bridge of games against Haiku fails",
             "set ANTHROPIC_API_KEY where the workers run",
         )
-    where = f" for {settings.anthropic_base_url}" if settings.anthropic_base_url else ""
+    url = settings.anthropic_base_url
+    where = f" for {redacted(url)}" if url else ""
     return ok(name, f"a key is set{where}; it was not tried, and is not shown")
 
 
