@@ -45,8 +45,8 @@ def parsed_url(text: str) -> Url:
     except ValueError:
         # Brackets, or characters that Unicode takes for one of /?#@:.
         raise ValueError("it cannot be split into its parts") from None
-    if "@" in parts.path + parts.query and "@" not in parts.netloc:
-        raise ValueError("a / or ? stands before the @ of its user and password")
+    if "@" in parts.path + parts.query:
+        raise ValueError("a / or ? before an @, or the @, must be percent-encoded")
     credentials, at, hosts = parts.netloc.rpartition("@")
     username, colon, password = credentials.partition(":")
     return Url(
@@ -84,11 +84,11 @@ def check_web_url(text: str) -> None:
 
 
 def redacted(text: str) -> str:
-    """The URL as it may be shown: without user, password and query."""
-    scheme, separator, rest = text.rpartition("://") if "://" in text else ("", "", text)
-    credentials, at, place = rest.rpartition("@")
-    place, mark, _ = place.partition("?")
-    if "#" in place or _CONTROL.search(text) or "://" in scheme:
+    """The URL as it may be shown: without user, password and query; *** if it does not parse."""
+    try:
+        url = parsed_url(text)
+    except ValueError:
         return _HIDDEN
-    hidden = f"{_HIDDEN}@" if at and credentials else ""
-    return f"{scheme}{separator}{hidden}{place}{'?' + _HIDDEN if mark else ''}"
+    credentials = f"{_HIDDEN}@" if url.username or url.password else ""
+    query = f"?{_HIDDEN}" if url.query else ""
+    return f"{url.scheme}://{credentials}{url.hosts}{url.path}{query}"

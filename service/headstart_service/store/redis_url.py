@@ -27,6 +27,7 @@ _TLS_OPTIONS: Final = (
     *("ssl_password", "ssl_check_hostname", "ssl_ciphers", "ssl_min_version"),
     *("ssl_include_verify_flags", "ssl_exclude_verify_flags"),
 )
+_NOT_OF_CLUSTERS: Final = frozenset({"timeout", "retry_on_timeout", "ssl_ca_path", "ssl_password"})
 _SECRET_OPTIONS: Final = ("password", "ssl_password", "sentinel_password")
 
 
@@ -110,6 +111,8 @@ def _options(query: str, scheme: str) -> dict[str, Any]:
         known += ["tls"]
     if scheme == SENTINEL:
         known += ["sentinel_username", "sentinel_password"]
+    if scheme == CLUSTER:
+        known = [name for name in known if name not in _NOT_OF_CLUSTERS]
     options: dict[str, Any] = {}
     for number, part in enumerate(query.split("&") if query else [], 1):
         name, _, value = part.partition("=")
