@@ -13,7 +13,7 @@ from typing import Any
 
 from . import client_options, exit_codes
 from .config_command import check_config
-from .errors import StartupError, StoreUnavailable
+from .errors import PackageMissing, StartupError, StoreUnavailable
 from .hang_guard import HangGuard
 from .logs import set_up_logging
 from .memory import return_large_blocks
@@ -22,6 +22,7 @@ from .process import exit_with_parent, run_loop, store_rules
 from .settings import Settings, describe, load_settings, variable
 from .store.redis_url import holds_secret
 from .store.repartition import StoreInUse
+from .supervisor import LACKS_LINE
 
 
 def add(
@@ -101,7 +102,7 @@ def _run(
     *,
     listens: bool,
 ) -> int:
-    """Run a server until it is stopped; tell a StartupError in one message."""
+    """Run a server until it is stopped; print a StartupError, or a missing package, once."""
     try:
         settings = load_checked(_flags(options), listens=listens)
         set_up_logging(settings.log_level, settings.log_format)
@@ -109,17 +110,27 @@ def _run(
             warn_of_unknown()
         return_large_blocks()
         run_loop(main(settings))
-    except StartupError as error:
-        return _fail(error)
+    except (StartupError, ModuleNotFoundError) as error:
+        return _end(options, error)
     except BaseExceptionGroup as group:
-        expected = group.subgroup(StartupError)
+        expected = group.subgroup((StartupError, ModuleNotFoundError))
         if expected is None:
             raise
         leaf: BaseException = expected
         while isinstance(leaf, BaseExceptionGroup):
             leaf = leaf.exceptions[0]
-        return _fail(leaf)
+        return _end(options, leaf)
     return 0
+
+
+def _end(options: argparse.Namespace, error: BaseException) -> int:
+    """Print why a server ends. A package that a child misses ends its parent, which prints that."""
+    if isinstance(error, ImportError):
+        error = _missing(error, options)
+    if isinstance(error, PackageMissing) and getattr(options, "exit_with_parent", False):
+        print(f"{LACKS_LINE}{error}", flush=True)
+        return exit_codes.WRONG_ARGUMENTS
+    return _fail(error)
 
 
 def _fail(error: BaseException) -> int:
@@ -128,8 +139,10 @@ def _fail(error: BaseException) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .app import serve
-
+    try:
+        from .app import serve
+    except ImportError as error:
+        return _end(options, error)
     return _run(options, serve, listens=True)
 
 
@@ -142,7 +155,7 @@ def _worker(options: argparse.Namespace) -> int:
     try:
         from .worker_app import work
     except ImportError as error:
-        return _fail(_missing(error))
+        return _end(options, error)
     return _run(
         options,
         lambda settings: work(
@@ -155,9 +168,12 @@ def _worker(options: argparse.Namespace) -> int:
     )
 
 
-def _missing(error: ImportError) -> StartupError:
-    return StartupError(
-        f"a worker needs {error.name}, which is not installed: pip install 'headstart[worker]'"
+def _missing(error: ImportError, options: argparse.Namespace) -> PackageMissing:
+    if not error.name or error.name.partition(".")[0] == "headstart_service":
+        raise error  # a bug, whose traceback is wanted
+    whose, extra = ("the API", "server") if options.run is _serve else ("a worker", "worker")
+    return PackageMissing(
+        f"{whose} needs {error.name}, which is not installed: pip install 'headstart[{extra}]'"
     )
 
 
@@ -202,7 +218,7 @@ def _build_vocabulary(options: argparse.Namespace) -> int:
     try:
         from .worker_app import build_vocabulary
     except ImportError as error:
-        return _fail(_missing(error))
+        return _end(options, error)
     try:
         settings = _settings(options)
         set_up_logging(settings.log_level, settings.log_format)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -353,6 +354,8 @@ async def _providers(
         if "http" in wanted:
             providers["http"] = await stack.enter_async_context(http_client())
         if "language_model" in wanted:
+            if find_spec("anthropic") is None:  # not imported: that takes a second
+                raise ModuleNotFoundError("no module anthropic", name="anthropic")
             key = settings.anthropic_api_key
             providers["language_model"] = await stack.enter_async_context(
                 HaikuModel(
