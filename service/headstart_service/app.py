@@ -26,6 +26,7 @@ from .api.tls import ServerCertificate
 from .engine.pace import Pace
 from .engine.registry import Registry
 from .errors import CapacityExhausted, StartupError, StoreUnavailable
+from .listening import addresses, listen, reachable, url_host
 from .live_page import live_page
 from .logs import wants_json
 from .monitoring import ApiMonitoring
@@ -274,7 +275,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(health.shut_down)
 
         await server.start()
-        host = settings.url_host
+        host = url_host(settings.host)
         log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
         _tell_access(settings, http_port)
         _start(
@@ -290,7 +291,8 @@ async def serve(settings: Settings) -> None:
             worker_process=worker.run() if worker else None,
         )
         await wait_for_store(client, readiness.waits)
-        await readiness.watch(address := f"{host}:{grpc_port}", _first_call(settings, address))
+        address = f"{url_host(reachable(settings.host))}:{grpc_port}"
+        await readiness.watch(address, _first_call(settings, address))
 
 
 @asynccontextmanager
@@ -334,7 +336,7 @@ def _tell_access(settings: Settings, http_port: int) -> None:
         "required" if settings.tokens else "not asked for",
     )
     if settings.dashboard:
-        log.info("live page on http://%s:%d/", settings.url_host, http_port)
+        log.info("live page on http://%s:%d/", url_host(reachable(settings.host)), http_port)
 
 
 def _start(group: asyncio.TaskGroup, **tasks: Coroutine[Any, Any, None] | None) -> None:
@@ -351,13 +353,22 @@ def _limits(settings: Settings) -> CallLimits:
 
 
 def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:
-    address = f"{settings.url_host}:{settings.grpc_port}"
+    """Bind the addresses that the HTTP port has, too; gRPC opens its sockets by itself."""
     try:
-        if tls is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, tls.credentials())
-    except RuntimeError as error:
+        free = listen(settings.host, settings.grpc_port)
+        places = list(addresses(free))
+        for each in free:
+            each.close()
+        for place in places:
+            if tls is None:
+                port = server.add_insecure_port(place)
+            else:
+                port = server.add_secure_port(place, tls.credentials())
+    except (OSError, RuntimeError) as error:
         raise StartupError(
             f"HEADSTART_GRPC_PORT: cannot listen on {settings.host} port {settings.grpc_port}: "
             "is another server there?"
         ) from error
+    except (ValueError, TypeError) as error:
+        raise StartupError(f"HEADSTART_HOST: {settings.host!r:.100} is no host: {error}") from error
+    return port

@@ -15,6 +15,7 @@ from . import client_options, exit_codes
 from .config_command import check_config
 from .errors import PackageMissing, StartupError, StoreUnavailable
 from .hang_guard import HangGuard
+from .listening import reachable, url_host
 from .logs import set_up_logging
 from .memory import return_large_blocks
 from .preflight import load_checked, warn_of_unknown
@@ -243,9 +244,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
         return _fail(error)
     # Of its own server it knows the certificate, whoever signed it.
     own = {"HEADSTART_CA": str(settings.tls_cert)} if settings.tls_cert else {}
-    # A certificate has no such name as 0.0.0.0.
-    host = "localhost" if settings.host in {"0.0.0.0", "::"} else settings.url_host  # noqa: S104
-    address = f"{host}:{settings.grpc_port}"
+    address = f"{url_host(reachable(settings.host))}:{settings.grpc_port}"
     try:
         tls = client_options.tls_of(options, **own)
         channel = endpoint(address, tls=tls).open_blocking()

@@ -37,7 +37,11 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    host: str = Field("127.0.0.1", description="Address that the gRPC and HTTP ports listen on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address that the gRPC and HTTP ports listen on; :: or 0.0.0.0 for every one, "
+        "IPv6 and IPv4, localhost for both loopback addresses.",
+   )
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
     http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one.")
     tls_cert: Path | None = Field(
@@ -268,11 +272,6 @@ class Settings(BaseSettings):
         description="Whether OpenTelemetry spans are exported; OTEL_EXPORTER_OTLP_ENDPOINT says "
         "where to.",
     )
-
-    @property
-    def url_host(self) -> str:
-        """The host as it stands in front of a colon and a port."""
-        return f"[{self.host}]" if ":" in self.host else self.host
 
     @field_validator("pipelines", mode="before")
     @classmethod

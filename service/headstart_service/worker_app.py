@@ -25,6 +25,7 @@ from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
 from .hang_guard import HangGuard
+from .listening import url_host
 from .logs import wants_json
 from .monitoring import WorkerMonitoring
 from .pipelines.bridging.scan import VocabularyScan
@@ -249,7 +250,7 @@ async def _http(
         # Several workers on one machine must not need a port each by hand.
         or_any_port="http_port" not in settings.model_fields_set,
     ) as port:
-        log.info("HTTP on %s:%d", settings.url_host, port)
+        log.info("HTTP on %s:%d", url_host(settings.host), port)
         yield
 
 

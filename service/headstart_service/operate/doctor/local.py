@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Final
 import grpc
 
 from ...errors import StartupError, StoreUnavailable
+from ...listening import listen, reachable
 from ...output import spoken
 from ...preflight import load_checked, strangers
 from ...process import redis_client, store_rules
@@ -257,9 +257,9 @@ def _ports(settings: Settings) -> Iterator[Check]:
             yield ok("ports", f"{variable(name)} is 0: a free one is picked")
             continue
         try:
-            family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-            socket.create_server((settings.host, port), family=family).close()
-        except (OSError, UnicodeError) as error:
+            for each in listen(settings.host, port):
+                each.close()
+        except (OSError, ValueError, TypeError) as error:
             told = getattr(error, "strerror", None) or str(error)
             yield _taken(settings, name, told)
         else:
@@ -267,7 +267,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
 
 
 def _taken(settings: Settings, name: str, told: str) -> Check:
-    place = Place(settings.host, getattr(settings, name))
+    place = Place(reachable(settings.host), getattr(settings, name))
     if _is_headstart(settings, place) if name == "grpc_port" else _is_headstart_http(place):
         return ok("ports", f"a Headstart server listens on {place}")
     return fail(
