@@ -39,7 +39,9 @@ def _speak_utf8() -> None:
     Python decodes the former before it runs this; so where the locale is another one, it starts
     again in its UTF-8 mode, in this process.
     """
-    if sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions:
+    if sys.getfilesystemencoding() != "utf-8" and not any(
+        each.endswith("utf8=0") for each in sys.orig_argv
+    ):
         os.environ["PYTHONUTF8"] = "1"  # for children
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     if isinstance(sys.stdin, io.TextIOWrapper):

@@ -275,9 +275,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(health.shut_down)
 
         await server.start()
-        host = url_host(settings.host)
-        log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
-        _tell_access(settings, http_port)
+        _tell_access(settings, grpc_port, http_port)
         _start(
             listening,
             hub=hub.run(),
@@ -328,7 +326,9 @@ def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProce
     )
 
 
-def _tell_access(settings: Settings, http_port: int) -> None:
+def _tell_access(settings: Settings, grpc_port: int, http_port: int) -> None:
+    host = url_host(settings.host)
+    log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
     log.info(
         "TLS %s, client certificates %s, tokens %s",
         "on" if settings.tls_cert else "off",

@@ -1,9 +1,8 @@
 """Resolves what HEADSTART_HOST means, alike for every port: gRPC and sockets differ in it.
 
-    :: or 0.0.0.0   every address, IPv6 and IPv4; where there is no IPv6, IPv4 alone
-    localhost       127.0.0.1 and ::1, as far as this machine has them
-    a name          all its addresses that are this machine's
-    an address      itself
+- `::` or `0.0.0.0`: every address, IPv6 and IPv4; where there is no IPv6, IPv4 alone.
+- `localhost`: 127.0.0.1 and ::1, as far as this machine has them.
+- A name: all its addresses that are this machine's. An address: itself.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
     """Run `main` until SIGTERM, SIGINT or SIGHUP, then cancel it: its contexts drain as they close.
 
-    A SIGHUP that `nohup` ignores stays ignored. A second signal ends the process as it usually does.
+    Under `nohup`, SIGHUP stays ignored. A second signal ends the process as it usually does.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main, name="main")

@@ -90,6 +90,11 @@ def _flags(options: argparse.Namespace) -> dict[str, str]:
             "--redis-url: everybody on this machine can see a password in arguments: "
             "set HEADSTART_REDIS_URL instead"
         )
+    if "@" in flags.get("anthropic_base_url", ""):
+        raise StartupError(
+            "--anthropic-base-url: everybody on this machine can see a password in arguments: "
+            "set ANTHROPIC_BASE_URL instead"
+        )
     return flags
 
 

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
         "127.0.0.1",
         description="Address that the gRPC and HTTP ports listen on; :: or 0.0.0.0 for every one, "
         "IPv6 and IPv4, localhost for both loopback addresses.",
-   )
+    )
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
     http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one.")
     tls_cert: Path | None = Field(

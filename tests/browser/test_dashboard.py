@@ -110,9 +110,7 @@ def test_it_works_under_a_path_of_a_proxy(new_page: Any, site: Site, tmp_path: P
         page.goto("about:blank")
         page.go_back()
         expect(detail.locator("h2")).to_have_text(key)
-        detail.get_by_role("button", name="Cancel").click()
-        if (sure := detail.get_by_role("button", name="Cancel it")).count():
-            sure.click()
+        detail.get_by_role("button", name="Cancel this run").click()
         expect(detail.locator(".badge")).to_have_text("cancelled")
         page.keyboard.press("Escape")
         page.locator("#namespace").fill("default")

@@ -104,7 +104,9 @@ def test_a_certificate_for_any_name_is_tried_by_that_name(tmp_path: Path, names:
 
 def test_a_certificate_without_any_name_is_refused(tmp_path: Path):
     made = self_signed(tmp_path, *P256, names="")
-    with pytest.raises(StartupError, match=r"handshake fails: .* without a name \(subjectAltName\)"):
+    with pytest.raises(
+        StartupError, match=r"handshake fails: .* without a name \(subjectAltName\)"
+    ):
         ServerCertificate(TlsFiles(cert=made.cert, key=made.key))
 
 
@@ -127,7 +129,9 @@ def test_a_certificate_out_of_its_time_is_refused_with_its_date(
         ServerCertificate(TlsFiles(cert=good.cert, key=good.key, client_ca=made.cert))
 
 
-@pytest.mark.parametrize("text", ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n", "{cert}{bad}"])
+@pytest.mark.parametrize(
+    "text", ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n", "{cert}{bad}"]
+)
 def test_authorities_of_clients_that_cannot_all_be_read_are_refused(tmp_path: Path, text: str):
     made = self_signed(tmp_path, *P256)
     bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"

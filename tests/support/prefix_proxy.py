@@ -38,7 +38,7 @@ def prefix_proxy(site: str) -> Iterator[PrefixProxy]:
                 self.send_error(404)
                 return
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection",)}
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
             connection = http.client.HTTPConnection(target, timeout=60)
             connection.request(self.command, f"/{self.path[len(PREFIX) :]}", body, headers)
             answer = connection.getresponse()

@@ -84,7 +84,7 @@ def report(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """The server's words, without a command's arguments, a place in a script, and a reply's code."""
+    """The server's words, without a command's arguments, the place in a script and the code."""
     return _WHERE.sub("", _ARGUMENTS.sub("", str(error))).removeprefix("ERR ")
 
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import ssl
-import subprocess
-from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from prometheus_client.metrics_core import Metric
@@ -24,7 +20,6 @@ from headstart_service.telemetry.channel import ChildFigures, answer_parent
 from headstart_service.telemetry.exposition import Exposition, merged
 from headstart_service.telemetry.figures import SECONDS, Figures
 from headstart_service.telemetry.work import WorkFigures
-from tests.support.certificates import authority
 from tests.support.pipelines import NOOP
 from tests.support.processes import ROOT
 from tests.support.scrape import parsed, value

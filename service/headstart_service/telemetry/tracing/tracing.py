@@ -167,9 +167,8 @@ def _provider(role: str) -> tuple[TracerProvider, OTLPSpanExporter]:
         exporter = OTLPSpanExporter()
         # What cannot be sent waits in a queue of bounded length; behind that it is dropped.
         provider.add_span_processor(BatchSpanProcessor(exporter))
-    except Exception as error:
-        # Of what OpenTelemetry reads in the environment, each part has errors of its own.
-        # Its words may quote a header, which holds a token.
+    except Exception as error:  # noqa: BLE001  # each part that reads a variable has its own
+        # Not its words: they may quote a header, which holds a token.
         given = ", ".join(sorted(name for name in os.environ if name.startswith("OTEL_")))
         raise StartupError(
             f"HEADSTART_TRACING: OpenTelemetry refuses its settings ({type(error).__name__}): "
