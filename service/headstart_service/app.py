@@ -26,6 +26,7 @@ from .api.tls import ServerCertificate
 from .engine.pace import Pace
 from .engine.registry import Registry
 from .errors import CapacityExhausted, StartupError, StoreUnavailable
+from .listening import addresses, listen, reachable, url_host
 from .live_page import live_page
 from .logs import wants_json
 from .monitoring import ApiMonitoring
@@ -180,7 +181,7 @@ async def serve(settings: Settings) -> None:
     Raises StartupError, maybe inside an exception group, when it cannot start.
     """
     refuse_exposure(settings)
-    tls = certificate(settings)
+    tls = await asyncio.to_thread(certificate, settings)
     tokens = token_file(settings)
     known = registry(settings)
     async with AsyncExitStack() as stack:
@@ -274,10 +275,13 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(health.shut_down)
 
         await server.start()
-        host = settings.url_host
-        log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
-        _tell_access(settings, http_port)
-        _start(listening, hub=hub.run(), tokens=tokens.watch() if tokens else None)
+        _tell_access(settings, grpc_port, http_port)
+        _start(
+            listening,
+            hub=hub.run(),
+            tokens=tokens.watch() if tokens else None,
+            certificate=tls.watch() if tls else None,
+        )
         _start(
             working,
             live_page=page.run() if page else None,
@@ -285,7 +289,8 @@ async def serve(settings: Settings) -> None:
             worker_process=worker.run() if worker else None,
         )
         await wait_for_store(client, readiness.waits)
-        await readiness.watch(address := f"{host}:{grpc_port}", _first_call(settings, address))
+        address = f"{url_host(reachable(settings.host))}:{grpc_port}"
+        await readiness.watch(address, _first_call(settings, address))
 
 
 @asynccontextmanager
@@ -321,7 +326,9 @@ def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProce
     )
 
 
-def _tell_access(settings: Settings, http_port: int) -> None:
+def _tell_access(settings: Settings, grpc_port: int, http_port: int) -> None:
+    host = url_host(settings.host)
+    log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
     log.info(
         "TLS %s, client certificates %s, tokens %s",
         "on" if settings.tls_cert else "off",
@@ -329,7 +336,7 @@ def _tell_access(settings: Settings, http_port: int) -> None:
         "required" if settings.tokens else "not asked for",
     )
     if settings.dashboard:
-        log.info("live page on http://%s:%d/", settings.url_host, http_port)
+        log.info("live page on http://%s:%d/", url_host(reachable(settings.host)), http_port)
 
 
 def _start(group: asyncio.TaskGroup, **tasks: Coroutine[Any, Any, None] | None) -> None:
@@ -346,13 +353,22 @@ def _limits(settings: Settings) -> CallLimits:
 
 
 def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:
-    address = f"{settings.url_host}:{settings.grpc_port}"
+    """Bind the addresses that the HTTP port has, too; gRPC opens its sockets by itself."""
     try:
-        if tls is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, tls.credentials())
-    except RuntimeError as error:
+        free = listen(settings.host, settings.grpc_port)
+        places = list(addresses(free))
+        for each in free:
+            each.close()
+        for place in places:
+            if tls is None:
+                port = server.add_insecure_port(place)
+            else:
+                port = server.add_secure_port(place, tls.credentials())
+    except (OSError, RuntimeError) as error:
         raise StartupError(
             f"HEADSTART_GRPC_PORT: cannot listen on {settings.host} port {settings.grpc_port}: "
             "is another server there?"
         ) from error
+    except (ValueError, TypeError) as error:
+        raise StartupError(f"HEADSTART_HOST: {settings.host!r:.100} is no host: {error}") from error
+    return port

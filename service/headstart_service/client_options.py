@@ -37,4 +37,5 @@ def tls_of(options: argparse.Namespace, **defaults: str) -> Tls | None:
     from headstart._security import tls_from
 
     given = {name: value for name, _ in _OPTIONS if (value := getattr(options, name))}
-    return tls_from({**defaults, **os.environ, **given})
+    set_ones = {name: value for name, value in os.environ.items() if value}
+    return tls_from({**defaults, **set_ones, **given})

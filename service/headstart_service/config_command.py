@@ -22,6 +22,7 @@ from .security import exposure
 from .setting_rules import allowed
 from .settings import Settings, variable
 from .store.connect import API
+from .urls import redacted
 
 _PATIENCE = 1.0
 """Seconds for the store's layout; a store that cannot be reached here is not checked."""
@@ -112,6 +113,8 @@ def _plain(value: Any) -> Any:
         return "***"
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, str) and "://" in value:
+        return redacted(value)
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 

@@ -15,6 +15,7 @@
     ├── PlaceUnavailable     a step cannot run now where it is to run: another worker, or later
     ├── StepFailed           a step ended without a result, for a reason that callers may read
     └── StartupError         the operator must mend something before this process can serve
+        └── PackageMissing   a package is not installed
 
 Foreign exceptions are translated where they enter (redis in `store`, pydantic in `engine`, the
 SDK in `providers`); `api/status` alone translates these into gRPC codes.
@@ -142,3 +143,7 @@ class StepFailed(HeadstartError):
 
 class StartupError(HeadstartError):
     """The process cannot serve; the message tells the operator what to mend."""
+
+
+class PackageMissing(StartupError):
+    """A package is not installed: starting again does not help. The text has the pip command."""

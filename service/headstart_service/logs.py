@@ -105,7 +105,7 @@ class JsonFormatter(logging.Formatter):
 def wants_json(log_format: str) -> bool:
     """Whether this setting means JSON here; `auto` does in a pod, unless a person looks on."""
     if log_format == "auto":
-        return "KUBERNETES_SERVICE_HOST" in os.environ and not sys.stderr.isatty()
+        return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not sys.stderr.isatty()
     return log_format == "json"
 
 
@@ -115,7 +115,7 @@ def set_up_logging(level: str, log_format: str = "text") -> None:
     if wants_json(log_format):
         handler.setFormatter(JsonFormatter())
     else:
-        colours = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         handler.setFormatter(OneLineFormatter(colours=colours))
     handler.addFilter(_Where())
     logging.basicConfig(level=level.upper(), handlers=[handler])

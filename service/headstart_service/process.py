@@ -53,13 +53,15 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
-    """Run `main` until SIGTERM or SIGINT, then cancel it: its contexts drain as they close.
+    """Run `main` until SIGTERM, SIGINT or SIGHUP, then cancel it: its contexts drain as they close.
 
-    A second signal ends the process as it usually does.
+    Under `nohup`, SIGHUP stays ignored. A second signal ends the process as it usually does.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main, name="main")
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
 
     def stop(number: signal.Signals) -> None:
         log.info("%s: stopping", number.name)

@@ -10,18 +10,20 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import client_options, exit_codes
 from .config_command import check_config
-from .errors import StartupError, StoreUnavailable
+from .errors import PackageMissing, StartupError, StoreUnavailable
 from .hang_guard import HangGuard
+from .listening import reachable, url_host
 from .logs import set_up_logging
 from .memory import return_large_blocks
 from .preflight import load_checked, warn_of_unknown
 from .process import exit_with_parent, run_loop, store_rules
 from .settings import Settings, describe, load_settings, variable
+from .store.redis_url import holds_secret
 from .store.repartition import StoreInUse
+from .supervisor import LACKS_LINE
 
 
 def add(
@@ -83,10 +85,15 @@ def _flags(options: argparse.Namespace) -> dict[str, str]:
         for name, value in vars(options).items()
         if name.startswith("setting_") and value is not None
     }
-    if urlsplit(flags.get("redis_url", "")).password:
+    if holds_secret(flags.get("redis_url", "")):
         raise StartupError(
             "--redis-url: everybody on this machine can see a password in arguments: "
             "set HEADSTART_REDIS_URL instead"
+        )
+    if "@" in flags.get("anthropic_base_url", ""):
+        raise StartupError(
+            "--anthropic-base-url: everybody on this machine can see a password in arguments: "
+            "set ANTHROPIC_BASE_URL instead"
         )
     return flags
 
@@ -101,7 +108,7 @@ def _run(
     *,
     listens: bool,
 ) -> int:
-    """Run a server until it is stopped; tell a StartupError in one message."""
+    """Run a server until it is stopped; print a StartupError, or a missing package, once."""
     try:
         settings = load_checked(_flags(options), listens=listens)
         set_up_logging(settings.log_level, settings.log_format)
@@ -109,17 +116,27 @@ def _run(
             warn_of_unknown()
         return_large_blocks()
         run_loop(main(settings))
-    except StartupError as error:
-        return _fail(error)
+    except (StartupError, ModuleNotFoundError) as error:
+        return _end(options, error)
     except BaseExceptionGroup as group:
-        expected = group.subgroup(StartupError)
+        expected = group.subgroup((StartupError, ModuleNotFoundError))
         if expected is None:
             raise
         leaf: BaseException = expected
         while isinstance(leaf, BaseExceptionGroup):
             leaf = leaf.exceptions[0]
-        return _fail(leaf)
+        return _end(options, leaf)
     return 0
+
+
+def _end(options: argparse.Namespace, error: BaseException) -> int:
+    """Print why a server ends. A package that a child misses ends its parent, which prints that."""
+    if isinstance(error, ImportError):
+        error = _missing(error, options)
+    if isinstance(error, PackageMissing) and getattr(options, "exit_with_parent", False):
+        print(f"{LACKS_LINE}{error}", flush=True)
+        return exit_codes.WRONG_ARGUMENTS
+    return _fail(error)
 
 
 def _fail(error: BaseException) -> int:
@@ -128,8 +145,10 @@ def _fail(error: BaseException) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .app import serve
-
+    try:
+        from .app import serve
+    except ImportError as error:
+        return _end(options, error)
     return _run(options, serve, listens=True)
 
 
@@ -142,7 +161,7 @@ def _worker(options: argparse.Namespace) -> int:
     try:
         from .worker_app import work
     except ImportError as error:
-        return _fail(_missing(error))
+        return _end(options, error)
     return _run(
         options,
         lambda settings: work(
@@ -155,9 +174,12 @@ def _worker(options: argparse.Namespace) -> int:
     )
 
 
-def _missing(error: ImportError) -> StartupError:
-    return StartupError(
-        f"a worker needs {error.name}, which is not installed: pip install 'headstart[worker]'"
+def _missing(error: ImportError, options: argparse.Namespace) -> PackageMissing:
+    if not error.name or error.name.partition(".")[0] == "headstart_service":
+        raise error  # a bug, whose traceback is wanted
+    whose, extra = ("the API", "server") if options.run is _serve else ("a worker", "worker")
+    return PackageMissing(
+        f"{whose} needs {error.name}, which is not installed: pip install 'headstart[{extra}]'"
     )
 
 
@@ -202,7 +224,7 @@ def _build_vocabulary(options: argparse.Namespace) -> int:
     try:
         from .worker_app import build_vocabulary
     except ImportError as error:
-        return _fail(_missing(error))
+        return _end(options, error)
     try:
         settings = _settings(options)
         set_up_logging(settings.log_level, settings.log_format)
@@ -227,9 +249,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
         return _fail(error)
     # Of its own server it knows the certificate, whoever signed it.
     own = {"HEADSTART_CA": str(settings.tls_cert)} if settings.tls_cert else {}
-    # A certificate has no such name as 0.0.0.0.
-    host = "localhost" if settings.host in {"0.0.0.0", "::"} else settings.url_host  # noqa: S104
-    address = f"{host}:{settings.grpc_port}"
+    address = f"{url_host(reachable(settings.host))}:{settings.grpc_port}"
     try:
         tls = client_options.tls_of(options, **own)
         # It is this machine, whatever its address: a proxy would be a detour at best.

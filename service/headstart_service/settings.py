@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import StartupError
 from .setting_rules import PREFIX, allowed
+from .urls import ENCODING, check_web_url
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
-_SECRET = ("redis_url", "anthropic_api_key", "tokens")
+_SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
-_ABSENT_IF_EMPTY = (
-    *("redis_url", "anthropic_api_key", "anthropic_base_url"),
-    *("tls_cert", "tls_key", "tls_client_ca", "tokens", "ray_address"),
-)
+_STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
+"""What is often read from a file with a line end."""
 
 
 class Settings(BaseSettings):
     """The settings of `headstart serve` and `headstart worker`. Durations are in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
-    host: str = Field("127.0.0.1", description="Address that the gRPC and HTTP ports listen on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address that the gRPC and HTTP ports listen on; :: or 0.0.0.0 for every one, "
+        "IPv6 and IPv4, localhost for both loopback addresses.",
+    )
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
     http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one.")
     tls_cert: Path | None = Field(
@@ -260,11 +273,6 @@ class Settings(BaseSettings):
         "where to.",
     )
 
-    @property
-    def url_host(self) -> str:
-        """The host as it stands in front of a colon and a port."""
-        return f"[{self.host}]" if ":" in self.host else self.host
-
     @field_validator("pipelines", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -272,15 +280,35 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator(*_ABSENT_IF_EMPTY, mode="before")
+    @field_validator("host", mode="before")
     @classmethod
-    def _empty_is_absent(cls, value: Any) -> Any:
-        return value or None
+    def _without_brackets(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+            return value[1:-1]
+        return value
+
+    @field_validator("anthropic_api_key", mode="before")
+    @classmethod
+    def _is_key(cls, value: Any) -> Any:
+        # Headers take nothing else, and the error of the library would quote it.
+        if isinstance(value, str) and not re.fullmatch(r"[!-~]*", value):
+            raise ValueError("must be printable ASCII without spaces")
+        return value
+
+    @field_validator("anthropic_base_url", mode="before")
+    @classmethod
+    def _is_url(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                check_web_url(value)
+            except ValueError as error:
+                raise ValueError(f"must be a URL: {error}; {ENCODING}") from None
+        return value
 
     @field_validator("tokens", mode="before")
     @classmethod
     def _is_no_token(cls, value: Any) -> Any:
-        if str(value).startswith("hst_"):
+        if "hst_" in str(value):
             raise ValueError(
                 "must be the file of tokens, not a token: clients take HEADSTART_TOKEN"
             )
@@ -288,7 +316,13 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_text(cls, value: Any) -> Any:
+    def _is_text(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and info.field_name in _STRIPPED:
+            value = value.strip()
+        if value == "" and (name := str(info.field_name)) != "pipelines":
+            if cls.model_fields[name].default is None:
+                return None
+            raise ValueError(f"must be {allowed(name, cls.model_fields[name])}")
         # Python keeps what is no UTF-8 in an environment as code points that nothing can print.
         if isinstance(value, str) and not value.isprintable():
             try:

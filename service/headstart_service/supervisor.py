@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from .errors import PackageMissing
 from .exit_codes import BLOCKED
 from .telemetry.channel import ChildFigures
 
@@ -15,6 +16,9 @@ log = logging.getLogger(__name__)
 
 READY_LINE = "headstart worker ready"
 """What a worker prints on its standard output once it takes jobs."""
+LACKS_LINE = "headstart worker lacks: "
+"""What a child prints there, with its message, when a package is not installed."""
+_LACKS = LACKS_LINE.encode()
 _FIRST_PAUSE = 0.5
 _LAST_PAUSE = 15.0
 _LONG_LIFE = 60.0
@@ -42,7 +46,10 @@ class WorkerProcess:
         """Set once the first child takes jobs; stays set."""
 
     async def run(self) -> None:
-        """Keep a child running until cancelled; then let it drain, and return when it has ended."""
+        """Keep a child running until cancelled; then let it drain, and return when it has ended.
+
+        Raises PackageMissing when a package is not installed: no other child would have it.
+        """
         pause = _FIRST_PAUSE
         loop = asyncio.get_running_loop()
         while True:
@@ -81,12 +88,16 @@ class WorkerProcess:
         try:
             assert process.stdout is not None
             # In pieces: what a step prints may be longer than any line that a reader holds.
-            told = b""
+            told, lacks = b"", b""
             while piece := await process.stdout.read(_PIECE):
                 *lines, told = (told[-_PIECE:] + piece).split(b"\n")
                 if any(line.strip() == READY_LINE.encode() for line in lines):
                     self.ready.set()
-            return await process.wait()
+                lacks = next((line for line in lines if line.startswith(_LACKS)), lacks)
+            code = await process.wait()
+            if lacks and not self.ready.is_set():
+                raise PackageMissing(lacks.removeprefix(_LACKS).decode(errors="replace"))
+            return code
         finally:
             await self._stop(process)
 

@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
 from .hang_guard import HangGuard
+from .listening import url_host
 from .logs import wants_json
 from .monitoring import WorkerMonitoring
 from .pipelines.bridging.scan import VocabularyScan
@@ -248,7 +250,7 @@ async def _http(
         # Several workers on one machine must not need a port each by hand.
         or_any_port="http_port" not in settings.model_fields_set,
     ) as port:
-        log.info("HTTP on %s:%d", settings.url_host, port)
+        log.info("HTTP on %s:%d", url_host(settings.host), port)
         yield
 
 
@@ -353,6 +355,8 @@ async def _providers(
         if "http" in wanted:
             providers["http"] = await stack.enter_async_context(http_client())
         if "language_model" in wanted:
+            if find_spec("anthropic") is None:  # not imported: that takes a second
+                raise ModuleNotFoundError("no module anthropic", name="anthropic")
             key = settings.anthropic_api_key
             providers["language_model"] = await stack.enter_async_context(
                 HaikuModel(

@@ -13,6 +13,7 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from tests.browser.conftest import Site, open_site
 from tests.support.pipelines import NOOP
+from tests.support.prefix_proxy import prefix_proxy
 from tests.support.tokens import tokens_of
 
 expect = pytest.importorskip("playwright.sync_api", reason="make test-browser").expect
@@ -93,6 +94,33 @@ def test_failures_are_shown_and_grouped_by_reason(page: Any, site: Site) -> None
     expect(detail).to_contain_text("in 2 tries")
     expect(detail.locator("rect.bar.failed")).to_have_count(1)
     assert "nobody may read this" not in page.content()
+
+
+def test_it_works_under_a_path_of_a_proxy(new_page: Any, site: Site, tmp_path: Path) -> None:
+    with prefix_proxy(site.url) as proxy:
+        page = new_page()
+        page.goto(proxy.url)
+        page.locator("#link[data-state=live]").wait_for()
+        key = unique("proxied")
+        site.start(key, "probe", directory=str(tmp_path), value=1)
+        row(page, "live", key).get_by_role("link").click()
+        detail = page.get_by_role("dialog")
+        expect(detail).to_contain_text("still runs")
+        assert page.url.startswith(f"{proxy.url}#")
+        page.goto("about:blank")
+        page.go_back()
+        expect(detail.locator("h2")).to_have_text(key)
+        detail.get_by_role("button", name="Cancel this run").click()
+        expect(detail.locator(".badge")).to_have_text("cancelled")
+        page.keyboard.press("Escape")
+        page.locator("#namespace").fill("default")
+        page.locator("#namespace").press("Enter")
+        page.locator("#link[data-state=live]").wait_for()
+        assert page.url == f"{proxy.url}?namespace=default"
+        page.reload()
+        expect(row(page, "recent", key)).to_contain_text("cancelled")
+        assert proxy.outside == []
+        page.close()
 
 
 @pytest.mark.parametrize("key", HOSTILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from ipaddress import ip_network
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from opentelemetry.sdk import environment_variables
 from deploy.manifests import COMBINATIONS, KUBERNETES, render
 from headstart_service.settings import Settings, load_settings, variable
 from headstart_service.store.keys import GROUP, Installation, PartitionKeys
+from tests.support.processes import ROOT
 
 Resource: TypeAlias = Mapping[str, Any]
 DEFAULTS = Settings.model_fields
@@ -315,6 +317,39 @@ def test_traced_pods_are_told_of_a_collector_that_their_policy_lets_them_reach(n
             "to": [{"namespaceSelector": selector}],
             "ports": [{"port": collector.port, "protocol": "TCP"}],
         } in policy["egress"]
+
+
+@every
+def test_pods_work_in_a_cluster_of_ipv6_alone_as_in_one_of_ipv4(name: str):
+    for workload, _, _ in pods(name):
+        given = environment(name, workload)
+        if any(each in VARIABLES for each in given):
+            assert given["HEADSTART_HOST"] == "::", "the only host that means both families"
+    for where, container in containers(name):
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            # Without a host, a probe goes to the pod's address, of whichever family.
+            assert "host" not in container.get(kind, {}).get("httpGet", {}), where
+    for service in of_kind(name, "Service"):
+        assert not {"ipFamilies", "clusterIPs"} & service["spec"].keys()
+    for policy in of_kind(name, "NetworkPolicy"):
+        rules = [*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ())]
+        for rule in rules:
+            peers = [*rule.get("from", ()), *rule.get("to", ())]
+            blocks = [peer["ipBlock"] for peer in peers if "ipBlock" in peer]
+            wide = {block["cidr"]: block.get("except", []) for block in blocks}
+            assert wide.keys() in (set(), {"0.0.0.0/0", "::/0"}), policy["metadata"]["name"]
+            for version, cidr in ((4, "0.0.0.0/0"), (6, "::/0")):
+                kept_out = [ip_network(each) for each in wide.get(cidr, ())]
+                assert all(each.version == version and each.is_private for each in kept_out)
+    others = [each for each in resources(name) if each["kind"] != "NetworkPolicy"]
+    literals = re.findall(r"\b(?:\d{1,3}\.){3}\d{1,3}\b", yaml.safe_dump_all(others))
+    assert literals == []
+
+
+def test_the_image_listens_on_both_families_and_asks_itself_by_name():
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert "HEADSTART_HOST=::" in dockerfile
+    assert re.findall(r"http://[^:']+", dockerfile) == ["http://localhost"]
 
 
 def test_no_component_but_networkpolicy_makes_policies():

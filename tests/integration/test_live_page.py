@@ -9,12 +9,14 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 
 from headstart import PrecomputeClient
 from headstart_service.web.streams import MAX_STREAMS
 from tests.support.pipelines import REFERENCES
+from tests.support.prefix_proxy import prefix_proxy
 from tests.support.processes import Process, api, serving
 from tests.support.tokens import Tokens, tokens_of
 from tests.support.valkey import Valkey
@@ -187,6 +189,38 @@ async def test_every_answer_is_kept_from_caches_frames_and_foreign_code(
         assert "frame-ancestors 'none'" in policy
         assert "access-control-allow-origin" not in headers
         assert "http://" not in text or "w3.org" in text
+
+
+async def test_no_page_names_a_path_from_the_root_of_its_host(open_port: tuple[Port, str]):
+    port, _ = open_port
+    asked, read = ["index.html"], dict[str, str]()
+    while asked:
+        name = asked.pop()
+        path = "/" if name == "index.html" else f"/static/{name}"
+        code, headers, text = await port.ask(path)
+        assert (code, "location" in headers, "set-cookie" in headers) == (200, False, False), name
+        read[name] = text
+        linked = re.findall(r"""["'](?:\./|static/)([\w.-]+)["']""", text)
+        asked += [each for each in linked if each not in read and each not in asked]
+        for form in (r"""["'`(]/(?=[\w/$])[^"'`)\s]*""", r"location\.(?:host|origin)", "<base"):
+            assert re.findall(form, text) == [], name
+    assert {"main.js", "detail.js", "feed.js", "style.css", "icon.svg"} <= read.keys()
+
+
+async def test_the_page_is_whole_under_a_path_of_a_proxy(open_port: tuple[Port, str]):
+    port, address = open_port
+    await started(address, None, ("default", "k"))
+    with prefix_proxy(f"http://{port.host}/") as proxy:
+        behind, path = Port(urlsplit(proxy.url).netloc), urlsplit(proxy.url).path
+        code, _, page = await behind.ask(path)
+        assert code == 200
+        for link in re.findall(r'(?:href|src)="([^"#]+)"', page):
+            assert (await behind.ask(urlsplit(urljoin(proxy.url, link)).path))[0] == 200, link
+        assert tick((await behind.ask(f"{path}api/events"))[2])
+        run = {"namespace": "default", "key": "k"}
+        assert (await behind.ask(f"{path}api/run?namespace=default&key=k"))[0] == 200
+        assert (await behind.ask(f"{path}api/cancel", None, run, **JSON))[0] == 200
+        assert proxy.outside == []
 
 
 async def test_so_many_pages_and_no_more(open_port: tuple[Port, str]):

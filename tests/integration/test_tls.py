@@ -132,17 +132,21 @@ async def test_a_new_certificate_serves_new_connections_and_the_old_ones_go_on(
         async with PrecomputeClient(address, tls=Tls(ca=ours.root.cert)) as old:
             await old.get_stats()
             install(foreign.signs("second"), files)
-            assert await asyncio.to_thread(shown_by, address) != before
+
+            async def shows_another() -> bool:
+                return await asyncio.to_thread(shown_by, address) != before
+
+            await wait_until(shows_another)
             assert await connects(address, Tls(ca=foreign.root.cert))
             assert not await connects(address, Tls(ca=ours.root.cert))
             await old.get_stats()
         # Half of a renewal: the certificate that was read before goes on being shown.
         shutil.copy(ours.signs("third").cert, files.cert)
-        assert await connects(address, Tls(ca=foreign.root.cert))
+        await process.says("the certificate that was read before stays in force")
         assert await connects(address, Tls(ca=foreign.root.cert))
         assert process.output.count("the certificate that was read before stays in force") == 1
         install(ours.signs("fourth"), files)
-        assert await connects(address, Tls(ca=ours.root.cert))
+        await wait_until(lambda: connects(address, Tls(ca=ours.root.cert)))
         assert "BEGIN" not in process.output
 
 

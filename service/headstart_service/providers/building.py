@@ -122,7 +122,7 @@ def _write(
         embeddings_sha256=digest,
         embeddings_bytes=matrix_file.stat().st_size,
     )
-    (work / MANIFEST).write_text(manifest.to_json())
+    (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     for name in (EMBEDDINGS, WORDS, MANIFEST):
         _sync(work / name)
     return manifest

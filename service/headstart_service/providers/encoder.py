@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Self
 
-from ..errors import StartupError
+from ..errors import PackageMissing, StartupError
 from .model_files import DEFAULT_MODEL, ModelIdentity, identify, short, source_of, stamps
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ class SentenceEncoder:
             import torch
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise StartupError(
-                f"embedding needs the worker extra, pip install 'headstart[worker]': {error}"
+            raise PackageMissing(
+                f"embedding needs {error.name}, which is not installed: "
+                "pip install 'headstart[worker]'"
             ) from error
         _silence_transformers()
         if threads is not None:

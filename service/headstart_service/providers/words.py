@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ..errors import StartupError
+from ..errors import PackageMissing, StartupError
 
 DEFAULT_COUNT = 30_000
 MIN_LETTERS, MAX_LETTERS = 3, 25
@@ -50,8 +50,9 @@ def default_words(count: int = DEFAULT_COUNT) -> list[str]:
     try:
         from wordfreq import top_n_list
     except ImportError as error:
-        raise StartupError(
-            "building a vocabulary needs the worker extra: pip install 'headstart[worker]'"
+        raise PackageMissing(
+            f"building a vocabulary needs {error.name}, which is not installed: "
+            "pip install 'headstart[worker]'"
         ) from error
     asked = count
     while True:

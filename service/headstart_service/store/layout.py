@@ -115,7 +115,7 @@ async def _get(client: Client, key: str) -> Any:
 
 def script(client: Client, name: str) -> Any:
     """A script that runs whatever the layout is."""
-    return client.register_script((_LUA / f"{name}.lua").read_text())
+    return client.register_script((_LUA / f"{name}.lua").read_text(encoding="utf-8"))
 
 
 class StoreLayout:

@@ -29,6 +29,8 @@ _SCRIPT_DENIED: Final = "ACL failure in script: "
 _PASSING: Final = (_BUSY, _SCRIPT_DENIED, "TRYAGAIN", "CLUSTERDOWN", "MISCONF", "NOREPLICAS")
 """How those plain errors begin that pass, or that an operator ends, while callers try again."""
 _WHERE: Final = re.compile(r" script: [^:]*@user_script:\d+\.?$")
+_ARGUMENTS: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
+"""What a server that does not know AUTH repeats: the password."""
 _QUIET: Final = 10.0
 """Seconds for which the same reason is logged once."""
 _logged: dict[str, float] = {}
@@ -82,8 +84,8 @@ def report(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """The server's words, without the place in a script and the code that a script's reply has."""
-    return _WHERE.sub("", str(error)).removeprefix("ERR ")
+    """The server's words, without a command's arguments, the place in a script and the code."""
+    return _WHERE.sub("", _ARGUMENTS.sub("", str(error))).removeprefix("ERR ")
 
 
 def _denied(text: str) -> str:

@@ -21,7 +21,7 @@ from .keys import FIXED, PartitionKeys, member
 
 P = ParamSpec("P")
 _LUA = files(__package__) / "lua"
-_LIBRARY = (_LUA / "_lib.lua").read_text()
+_LIBRARY = (_LUA / "_lib.lua").read_text(encoding="utf-8")
 _FUNCTION = """
 local function transition({parameters})
 {body}
@@ -79,7 +79,7 @@ class Batches(Protocol):
 
 def _source(name: str, arguments: tuple[str, ...]) -> str:
     """The script's text: the library, the transition as a function, a loop over a batch's calls."""
-    body = (_LUA / f"{name}.lua").read_text()
+    body = (_LUA / f"{name}.lua").read_text(encoding="utf-8")
     unused = [a for a in arguments if not re.search(rf"\b{a}\b", body)]
     if unused:
         raise TypeError(f"{name}.lua does not use {', '.join(unused)}")

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 
 from ..errors import StartupError
+from ..listening import listen
 from .connections import BACKLOG, Room, connections_of, most_connections
 from .readiness import Readiness
 
@@ -91,24 +92,21 @@ async def http_server(
         proxy_headers=False,
     )
     server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[bound]), name="http server")
+    task = asyncio.create_task(server.serve(sockets=bound), name="http server")
     try:
-        yield bound.getsockname()[1]
+        yield bound[0].getsockname()[1]
     finally:
         server.should_exit = True
         await task
 
 
-def _listen(host: str, port: int, *, or_any_port: bool) -> socket.socket:
-    """A listening socket. Made here, because uvicorn leaves the process when it cannot bind."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listen(host: str, port: int, *, or_any_port: bool) -> list[socket.socket]:
+    """Listening sockets. Made here, because uvicorn leaves the process when it cannot bind."""
     try:
-        # That function keeps its socket open for a host that is no name at all.
-        socket.getaddrinfo(host or None, port, family)
-        return socket.create_server((host, port), family=family)
+        return listen(host, port)
     except OSError as error:
         if or_any_port and error.errno == errno.EADDRINUSE:
-            return socket.create_server((host, 0), family=family)
+            return listen(host, 0)
         raise StartupError(
             f"HEADSTART_HTTP_PORT: cannot listen on {host} port {port}: {error.strerror}"
         ) from error

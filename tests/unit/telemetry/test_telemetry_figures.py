@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import ssl
-import subprocess
-from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from prometheus_client.metrics_core import Metric
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api.certificate_dates import expiry
 from headstart_service.domain import Claim, Job, Lease, RunKey, Stats, Status
 from headstart_service.engine.observe import RunEnd, RunOutcome
 from headstart_service.engine.registry import Registry
@@ -25,7 +20,6 @@ from headstart_service.telemetry.channel import ChildFigures, answer_parent
 from headstart_service.telemetry.exposition import Exposition, merged
 from headstart_service.telemetry.figures import SECONDS, Figures
 from headstart_service.telemetry.work import WorkFigures
-from tests.support.certificates import authority
 from tests.support.pipelines import NOOP
 from tests.support.processes import ROOT
 from tests.support.scrape import parsed, value
@@ -192,27 +186,3 @@ async def test_what_goes_wrong_with_a_childs_figures_does_not_end_it():
         assert not child.done()
         child.cancel()
         await asyncio.gather(child, return_exceptions=True)
-
-
-def test_a_certificates_end_is_what_openssl_says(tmp_path: Path):
-    made = authority(tmp_path, "ca")
-    said = subprocess.run(
-        ["openssl", "x509", "-enddate", "-noout", "-in", made.cert],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert expiry(made.cert) == ssl.cert_time_to_seconds(said.strip().removeprefix("notAfter="))
-    long = tmp_path / "long.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "20000", "-subj", "/CN=x", "-keyout", tmp_path / "k", "-out", long],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    assert datetime.fromtimestamp(expiry(long), UTC).year > 2050
-    (tmp_path / "no.pem").write_text(
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-    )
-    for path in (tmp_path / "no.pem", tmp_path / "missing", made.key):
-        assert expiry(path) == float("inf")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Final
 import grpc
 
 from ...errors import StartupError, StoreUnavailable
+from ...listening import listen, reachable
 from ...output import spoken
 from ...preflight import load_checked, strangers
 from ...process import redis_client, store_rules
@@ -28,6 +28,7 @@ from ...store.checkup import StoreFacts, examine
 from ...store.connect import WORKER
 from ...store.layout import Layout, difference
 from ...store.refusals import FULL
+from ...urls import redacted
 from .address import Place
 from .clock import judged
 from .report import Check, fail, ok, skip, warn
@@ -244,7 +245,8 @@ def _key(settings: Settings) -> Check:
             "no key: the step haiku_bridge of games against Haiku fails",
             "set ANTHROPIC_API_KEY where the workers run",
         )
-    where = f" for {settings.anthropic_base_url}" if settings.anthropic_base_url else ""
+    url = settings.anthropic_base_url
+    where = f" for {redacted(url)}" if url else ""
     return ok(name, f"a key is set{where}; it was not tried, and is not shown")
 
 
@@ -255,9 +257,9 @@ def _ports(settings: Settings) -> Iterator[Check]:
             yield ok("ports", f"{variable(name)} is 0: a free one is picked")
             continue
         try:
-            family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-            socket.create_server((settings.host, port), family=family).close()
-        except (OSError, UnicodeError) as error:
+            for each in listen(settings.host, port):
+                each.close()
+        except (OSError, ValueError, TypeError) as error:
             told = getattr(error, "strerror", None) or str(error)
             yield _taken(settings, name, told)
         else:
@@ -265,7 +267,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
 
 
 def _taken(settings: Settings, name: str, told: str) -> Check:
-    place = Place(settings.host, getattr(settings, name))
+    place = Place(reachable(settings.host), getattr(settings, name))
     if _is_headstart(settings, place) if name == "grpc_port" else _is_headstart_http(place):
         return ok("ports", f"a Headstart server listens on {place}")
     return fail(

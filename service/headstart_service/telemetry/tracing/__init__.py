@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from ...errors import StartupError
+from ...errors import PackageMissing
 
 if TYPE_CHECKING:
     from .tracing import Tracing
@@ -21,7 +21,7 @@ def tracing(role: str, *, on: bool) -> AbstractAsyncContextManager[Tracing | Non
     try:
         from .tracing import opened
     except ImportError as error:
-        raise StartupError(
+        raise PackageMissing(
             f"HEADSTART_TRACING: needs {error.name}, which is not installed: "
             "pip install 'headstart[tracing]'"
         ) from None

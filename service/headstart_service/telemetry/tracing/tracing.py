@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from opentelemetry.context import Context
@@ -38,6 +39,9 @@ from .work import TracedLedger, TracedWork
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _DEFAULT_ENDPOINT: Final = "http://localhost:4317"
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_HEADERS: Final = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_HEADER_VALUE: Final = re.compile(r"[ -~]*")
 _LAST_WORDS: Final = 2.0
 """Seconds that a process which stops gives its last spans to get out."""
 
@@ -164,6 +168,7 @@ def _provider(role: str) -> tuple[TracerProvider, OTLPSpanExporter]:
     for name in _PROTOCOLS:
         if (protocol := os.environ.get(name) or "grpc") != "grpc":
             raise StartupError(f"{name}: must be grpc, not {protocol:.40}: no other is built in")
+    _check_secrets()
     resource = Resource.create({"service.instance.id": str(uuid4())})
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: f"headstart-{role}"}))
@@ -175,9 +180,31 @@ def _provider(role: str) -> tuple[TracerProvider, OTLPSpanExporter]:
         exporter = OTLPSpanExporter(channel_options=options)
         # What cannot be sent waits in a queue of bounded length; behind that it is dropped.
         provider.add_span_processor(BatchSpanProcessor(exporter))
-    except Exception as error:
-        # Of what OpenTelemetry reads in the environment, each part has errors of its own.
-        raise StartupError(f"HEADSTART_TRACING: OpenTelemetry refuses its settings: {error}") from (
-            error
-        )
+    except Exception as error:  # noqa: BLE001  # each part that reads a variable has its own
+        # Not its words: they may quote a header, which holds a token.
+        given = ", ".join(sorted(name for name in os.environ if name.startswith("OTEL_")))
+        raise StartupError(
+            f"HEADSTART_TRACING: OpenTelemetry refuses its settings ({type(error).__name__}): "
+            f"correct one of {given}"
+        ) from None
     return provider, exporter
+
+
+def _check_secrets() -> None:
+    """Raise StartupError for what OpenTelemetry and gRPC would log, with the token in it."""
+    for name, value in os.environ.items():
+        if name.startswith(_ENDPOINTS) and "@" in value:
+            raise StartupError(
+                f"{name}: must have no user and password: OTEL_EXPORTER_OTLP_HEADERS takes them"
+            )
+        if name in _HEADERS and not all(map(_is_header, value.split(","))):
+            raise StartupError(
+                f"{name}: must be name=value, several separated by commas, of printable ASCII; "
+                "percent-encode commas and spaces of a value"
+            )
+
+
+def _is_header(text: str) -> bool:
+    name, equals, value = text.strip().partition("=")
+    valid = _HEADER_NAME.fullmatch(name) and equals and _HEADER_VALUE.fullmatch(unquote(value))
+    return bool(valid or not text.strip())

@@ -55,7 +55,7 @@ export class Detail {
     if (!asked || this.busy) return;
     this.busy = true;
     try {
-      const answer = await this.ask(`/api/run?${new URLSearchParams(asked)}`);
+      const answer = await this.ask(`api/run?${new URLSearchParams(asked)}`);
       const told = await answer.json();
       if (this.open !== asked) return;
       if (!answer.ok) this.missing(told.error);
@@ -137,7 +137,7 @@ export class Detail {
 
   async end() {
     this.cancel.disabled = true;
-    const answer = await this.ask("/api/cancel", {
+    const answer = await this.ask("api/cancel", {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-Headstart": "1" },
       body: JSON.stringify({ ...this.open, revision: this.seen.run.revision }),

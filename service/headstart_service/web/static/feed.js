@@ -31,7 +31,7 @@ export class Feed {
       let silence = setTimeout(() => abort.abort(), SILENCE);
       try {
         const query = new URLSearchParams(namespace ? { namespace } : {});
-        const answer = await fetch(`/api/events?${query}`, { headers, signal: abort.signal, cache: "no-store" });
+        const answer = await fetch(`api/events?${query}`, { headers, signal: abort.signal, cache: "no-store" });
         if (run !== this.run) return;
         if (!answer.ok) {
           const text = (await answer.json().catch(() => ({}))).error ?? `the server says ${answer.status}`;
