@@ -26,7 +26,6 @@ from .errors import StartupError
 from .hang_guard import HangGuard
 from .logs import wants_json
 from .monitoring import WorkerMonitoring
-from .pipelines.bridging.scan import VocabularyScan
 from .process import (
     layout_watch,
     process_name,
@@ -337,6 +336,8 @@ async def _providers(
                     progress,
                 )
             providers["vocabulary"] = known = vocabulary
+            from .pipelines.bridging.scan import VocabularyScan  # brings numpy
+
             scan = await stack.enter_async_context(
                 VocabularyScan(vocabulary.matrix, figures.scanned, identity=vocabulary.identity)
             )
