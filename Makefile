@@ -113,7 +113,7 @@ demo-web: setup  ## Serve the game on port 8090, to be played in a browser
 
 demo-live: setup  ## Serve, and play games at a human pace, to be watched on the live page
 	@$(BIN)/headstart vocabulary build
-	@$(BIN)/python examples/live.py
+	@$(BIN)/python -m examples.live $(DEMO)
 
 bench: setup  ## Measure every figure of the design; BENCH=--quick takes three minutes
 	@$(BIN)/headstart vocabulary build
