@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from . import client_options, exit_codes
 from .config_command import check_config
 from .errors import StartupError, StoreUnavailable
+from .extras import install
 from .hang_guard import HangGuard
 from .logs import set_up_logging
 from .memory import return_large_blocks
@@ -156,9 +157,7 @@ def _worker(options: argparse.Namespace) -> int:
 
 
 def _missing(error: ImportError) -> StartupError:
-    return StartupError(
-        f"a worker needs {error.name}, which is not installed: pip install 'headstart[worker]'"
-    )
+    return StartupError(f"a worker needs {error.name}, which is not installed: {install('worker')}")
 
 
 def _limit_threads(options: argparse.Namespace) -> None:

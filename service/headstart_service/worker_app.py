@@ -9,9 +9,9 @@ import asyncio
 import importlib.metadata
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from .engine.places.places import PlaceRules, Places
 from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
 from .errors import StartupError
+from .extras import install
 from .hang_guard import HangGuard
 from .logs import wants_json
 from .monitoring import WorkerMonitoring
@@ -352,19 +353,31 @@ async def _providers(
                 observer=figures,
             )
         if "http" in wanted:
-            providers["http"] = await stack.enter_async_context(http_client())
+            with _needing("http", "language-model"):
+                providers["http"] = await stack.enter_async_context(http_client())
         if "language_model" in wanted:
             key = settings.anthropic_api_key
-            providers["language_model"] = await stack.enter_async_context(
-                HaikuModel(
-                    api_key=key.get_secret_value() if key else None,
-                    model=settings.haiku_model,
-                    base_url=settings.anthropic_base_url,
-                    open_telemetry=traced.language_model() if traced else None,
-                    observer=figures,
-                )
+            model = HaikuModel(
+                api_key=key.get_secret_value() if key else None,
+                model=settings.haiku_model,
+                base_url=settings.anthropic_base_url,
+                open_telemetry=traced.language_model() if traced else None,
+                observer=figures,
             )
+            with _needing("language_model", "language-model"):
+                providers["language_model"] = await stack.enter_async_context(model)
         yield providers
+
+
+@contextmanager
+def _needing(provider: str, extra: str) -> Iterator[None]:
+    """Turn an ImportError into a StartupError that names the extra."""
+    try:
+        yield
+    except ImportError as error:
+        raise StartupError(
+            f"a step takes {provider}, which needs {error.name}: {install(extra)}"
+        ) from error
 
 
 def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Self
 
 from ..errors import StartupError
+from ..extras import install
 from .model_files import DEFAULT_MODEL, ModelIdentity, identify, short, source_of, stamps
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class SentenceEncoder:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise StartupError(
-                f"embedding needs the worker extra, pip install 'headstart[worker]': {error}"
+                f"embedding needs the worker extra, {install('worker')}: {error}"
             ) from error
         _silence_transformers()
         if threads is not None:
