@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
 	@$(BIN)/headstart vocabulary build
-	@$(BIN)/headstart serve
+	@PYTHONPATH=".:$$PYTHONPATH" HEADSTART_PIPELINES="$${HEADSTART_PIPELINES-examples.text:TEXT}" $(BIN)/headstart serve
 
 # As many processes as cores, but two at most.
 PARALLEL := -n auto --maxprocesses 2 --no-loadscope-reorder
