@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import StartupError
+from .output import shortened
 from .setting_rules import PREFIX, allowed
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
@@ -354,7 +355,7 @@ def _text(value: object) -> str:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return ",".join(value)
-    return "" if value is None else str(value)
+    return "" if value is None else str(shortened(value))
 
 
 def _field_of(detail: Any) -> str:
