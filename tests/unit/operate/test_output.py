@@ -222,7 +222,7 @@ def test_values_of_other_pipelines_are_short() -> None:
         "int64: tensor 2: [9007199254740993, 1] (2 numbers)",
         "flags: [true, false, true, false]",
     ]
-    assert vector([1.0]) == "[1.000] (1 numbers)"
+    assert vector([1.0]) == "[1] (1 numbers)"
 
 
 @pytest.mark.parametrize("origin", ["kept", "memoised", "reported"])
