@@ -9,6 +9,7 @@ import asyncio
 import importlib.metadata
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -388,6 +389,7 @@ def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> 
         return
     if force:
         (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
+    print("vocabulary: embedding its words, once: 1 to 3 minutes", file=sys.stderr, flush=True)
     # Loaded before anything is compared: only what was loaded is known to be what embeds.
     encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
     with build_progress() as progress:

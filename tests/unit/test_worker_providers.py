@@ -139,7 +139,10 @@ def test_building_a_vocabulary_loads_a_model_only_for_another_one(
 ) -> None:
     def build(*, force: bool = False) -> str:
         worker_app.build_vocabulary(settings, words=tmp_path / "words", force=force)
-        return capsys.readouterr().out.split(": ")[1]
+        printed = capsys.readouterr()
+        said = "vocabulary: embedding its words, once: 1 to 3 minutes\n"
+        assert printed.err.startswith(said) is not printed.out.endswith(" is up to date\n")
+        return printed.out.split(": ")[1]
 
     assert build().startswith("10 words in ")
     with pytest.MonkeyPatch.context() as patch:
