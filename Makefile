@@ -7,25 +7,30 @@ PROTO := protos/headstart/v1/precompute.proto
 STUBS := client/headstart/v1
 # checkov pins a hundred distributions, which nothing else here could live with.
 POLICY := .venv-policy
+# Where torch's build for CPUs is, if pip's own indexes have it not.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@bold=; plain=; if [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ]; then bold=$$(printf '\033[1m'); plain=$$(printf '\033[0m'); fi; \
+	awk -F ':.*## ' -v bold="$$bold" -v plain="$$plain" '/^[a-z-]+:.*## / {printf "  %s%-20s%s %s\n", bold, $$1, plain, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make the environment in .venv
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Headstart needs Python 3.11 or newer, and " + sys.executable + " is " + sys.version.split()[0] + ": run make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	@echo 'Setting up $(VENV), once: 530 MB to download (190 MB of them PyTorch), 2 to 5 minutes.'
 	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m deploy.cpu_torch '$(TORCH_INDEX)'
 	$(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
 
 run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
 	@$(BIN)/headstart vocabulary build
-	@$(BIN)/headstart serve
+	@PYTHONPATH=".:$$PYTHONPATH" HEADSTART_PIPELINES="$${HEADSTART_PIPELINES-examples.text:TEXT}" $(BIN)/headstart serve
 
 # As many processes as cores, but two at most.
 PARALLEL := -n auto --maxprocesses 2 --no-loadscope-reorder
@@ -71,7 +76,7 @@ docs: setup  ## Write docs/settings.md anew
 	@$(BIN)/python -m deploy.settings_page
 
 image: setup  ## Build the images headstart-api and headstart-worker; IMAGE="--name N --tag T"
-	@$(BIN)/python -m deploy.images $(IMAGE)
+	@$(BIN)/python -m deploy.images --torch-index '$(TORCH_INDEX)' $(IMAGE)
 
 image-test: setup  ## Build both images without Docker or a registry, and play a game through them; needs root
 	@$(BIN)/python -m tests.images
@@ -108,7 +113,7 @@ demo-web: setup  ## Serve the game on port 8090, to be played in a browser
 
 demo-live: setup  ## Serve, and play games at a human pace, to be watched on the live page
 	@$(BIN)/headstart vocabulary build
-	@$(BIN)/python examples/live.py
+	@$(BIN)/python -m examples.live $(DEMO)
 
 bench: setup  ## Measure every figure of the design; BENCH=--quick takes three minutes
 	@$(BIN)/headstart vocabulary build

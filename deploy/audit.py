@@ -26,6 +26,7 @@ from .pins import (
 
 _TOOLS = frozenset({"headstart", "pip", "wheel"})
 """Ourselves, and what a virtual environment has from the start."""
+_CUDA = ": torch has its build with CUDA; `make clean setup` installs the one for CPUs"
 
 
 def main() -> int:
@@ -47,6 +48,7 @@ def installed() -> list[str]:
     return [
         f"{name} {version} is installed, and constraints.txt "
         + (f"pins {pinned[name]}" if name in pinned else "does not pin it")
+        + (_CUDA if name.startswith(("nvidia-", "cuda-")) else "")
         for name, version in sorted(found.items())
         if name not in _TOOLS and pinned.get(name) != version
     ]

@@ -1,8 +1,8 @@
 """Build the two images: `make image`. With Docker if it runs here, else with buildah.
 
 Python packages are downloaded by this machine's pip, as it is configured here, into a directory
-that the build is given: an index of one's own, a proxy or PyTorch's index of CPU builds is set up
-once, for pip, and the build itself needs none of them.
+that the build is given: an index of one's own or a proxy is set up once, for pip, and the build
+itself needs none of them. Torch's build for CPUs comes from PyTorch's index if pip's has it not.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import platformdirs
 
+from . import cpu_torch
 from .pins import BACKEND_LOCK, LOCKS, ROOT
 
 TARGETS = ("api", "worker")
@@ -26,13 +27,7 @@ CACHE = Path(platformdirs.user_cache_dir("headstart", appauthor=False)) / "image
 """Where downloads, and what `make image-test` builds, are kept for the next time."""
 _LOCK_FILES = (*LOCKS.values(), BACKEND_LOCK)
 _LOCKED_FOR = re.compile(r"on Python (3\.\d+),\n# linux-(\w+)\.")
-_TORCH = """
-If it is torch that was not found: {pin} is a build for CPUs that PyPI does not have (PyPI's
-own brings several GB of CUDA packages). PyTorch's index of CPU builds has it; its installation
-page names the address:
-
-    PIP_EXTRA_INDEX_URL=ADDRESS make image
-"""
+_TORCH_PIN = re.compile(r"^torch==(?:.*\\\n)*.*\n", re.MULTILINE)
 
 
 class Buildah:
@@ -80,8 +75,11 @@ def builder() -> Docker | Buildah:
     )
 
 
-def wheels(directory: Path = CACHE / "wheels") -> Path:
-    """The wheels of all requirement files, downloaded unless they are there already."""
+def wheels(directory: Path = CACHE / "wheels", torch_index: str = cpu_torch.INDEX) -> Path:
+    """The wheels of all requirement files, downloaded unless they are there already.
+
+    Raises SystemExit when pip cannot, and says what to do if it is torch that it does not find.
+    """
     text = "".join(path.read_text() for path in _LOCK_FILES)
     stamp = directory / hashlib.sha256(text.encode()).hexdigest()
     if stamp.exists():
@@ -95,27 +93,40 @@ def wheels(directory: Path = CACHE / "wheels") -> Path:
     options = ["--python-version", found[1], "--implementation", "cp", "--only-binary=:all:"]
     for tag in (*(f"manylinux_2_{minor}" for minor in range(5, 40)), "manylinux2014", "linux"):
         options += ["--platform", f"{tag}_{found[2]}"]
+    options += ["--require-hashes", "--dest", str(directory)]
+    torch = directory / "requirements-torch.txt"
     for path in _LOCK_FILES:
         plain = directory / path.name
-        plain.write_text(re.sub(r" ; [^\\]*\\", r" \\", path.read_text()))
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
-        command += [*options, "--dest", str(directory), "--requirement", str(plain)]
+        text = re.sub(r" ; [^\\]*\\", r" \\", path.read_text())
+        if pinned := _TORCH_PIN.search(text):
+            torch.write_text(pinned[0])
+            command = ["download", *options]
+            cpu_torch.get(torch_index, *command, requirement=torch, target="image", otherwise="")
+        plain.write_text(_TORCH_PIN.sub("", text))
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", *options]
+        command += ["--requirement", str(plain)]
         if subprocess.run(command, check=False).returncode:  # noqa: S603  # all ours
-            [pin] = re.findall(r"^torch==\S+", text, re.MULTILINE)
-            raise SystemExit(_TORCH.format(pin=pin))
+            raise SystemExit(f"pip did not get what {path.name} names")
         plain.unlink()
+    torch.unlink()
     stamp.touch()
     return directory
 
 
-def build(with_: Docker | Buildah, target: str, tag: str, arguments: Mapping[str, str]) -> None:
+def build(
+    with_: Docker | Buildah,
+    target: str,
+    tag: str,
+    arguments: Mapping[str, str],
+    torch_index: str = cpu_torch.INDEX,
+) -> None:
     """Build one target as `tag`, from wheels that are here."""
     given: Sequence[str] = [f"--build-arg={name}={value}" for name, value in arguments.items()]
     with_.build(
         f"--target={target}",
         f"--tag={tag}",
         f"--file={ROOT / 'deploy' / 'Dockerfile'}",
-        f"--build-context=wheels={wheels()}",
+        f"--build-context=wheels={wheels(torch_index=torch_index)}",
         *given,
         str(ROOT),
     )
@@ -130,12 +141,16 @@ def main() -> None:
     tag = version("headstart")
     parser.add_argument("--tag", default=tag, help=f"their tag (default: {tag})")
     parser.add_argument("--base", help="base image, instead of the Dockerfile's")
+    parser.add_argument(
+        "--torch-index", default=cpu_torch.INDEX, help="where torch's build for CPUs is"
+    )
     options = parser.parse_args()
     with_ = builder()
     for target in TARGETS:
         image = f"{options.name}-{target}:{options.tag}"
         print(f"{image}: building with {with_.name}", flush=True)
-        build(with_, target, image, {"BASE_IMAGE": options.base} if options.base else {})
+        arguments = {"BASE_IMAGE": options.base} if options.base else {}
+        build(with_, target, image, arguments, options.torch_index)
         print(f"{image}: built")
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from headstart import HeadstartError, PrecomputeClient, RecipientType
 
+from .ports import free_port
+
 ROOT = Path(__file__).parent.parent
 WORDS = (
     *("ocean", "forest", "music", "winter", "doctor", "garden", "coffee", "history", "silence"),
@@ -105,8 +107,9 @@ async def main() -> None:
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     print("Starting a server ...", flush=True)
+    http_port = free_port(options.http_port, "the live page")
     with tempfile.TemporaryDirectory(prefix="headstart-live-") as data_dir:
-        async with server(options.http_port, data_dir) as (address, page):
+        async with server(http_port, data_dir) as (address, page):
             print(f"\n  Watch it on {page}\n\nCtrl-C ends it.", flush=True)
             async with PrecomputeClient(address) as client, asyncio.TaskGroup() as players:
                 for number in itertools.count(1):

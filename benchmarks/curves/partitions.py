@@ -42,7 +42,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
     try:
         from tests.support.deployments import cluster, standalone
     except ImportError as error:
-        raise Unavailable(f"{error.name} is missing: pip install 'headstart[embedded]'") from error
+        raise Unavailable(f"{error.name} is missing: pip install '.[embedded]'") from error
     samples: Samples = {}
     for name, deployment in zip(_CONNECTED, (standalone, cluster), strict=True):
         async with part(bench, 1) as here:

@@ -243,7 +243,8 @@ async def run_pipeline(
     try:
         from headstart_service import testing
     except ImportError as exc:
-        message = f"running pipelines needs the service: pip install 'headstart[server]' ({exc})"
+        how = "pip install '.[server]' in Headstart's clone"
+        message = f"running pipelines needs the service: {how} ({exc})"
         raise ImportError(message) from exc
     return await testing.run_pipeline(pipeline, inputs, providers=providers, timeout=timeout)
 

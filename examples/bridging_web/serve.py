@@ -7,6 +7,7 @@ import asyncio
 import signal
 from contextlib import suppress
 
+from ..ports import free_port
 from .beside import STAND_IN_MEDIAN, everything
 
 
@@ -19,7 +20,9 @@ async def main() -> None:
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     print("Starting Headstart and the game ...", flush=True)
-    async with everything(port=options.port, http_port=options.http_port) as served:
+    port = free_port(options.port, "the game")
+    http_port = free_port(options.http_port, "the live page")
+    async with everything(port=port, http_port=http_port) as served:
         print(f"\n  Play on    {served.url}\n  Watch it   {served.page}\n", flush=True)
         if served.stand_in:
             print(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from grpc.aio import Server
@@ -26,6 +24,7 @@ from .api.tls import ServerCertificate
 from .engine.pace import Pace
 from .engine.registry import Registry
 from .errors import CapacityExhausted, StartupError, StoreUnavailable
+from .first_call import first_call
 from .listening import addresses, listen, reachable, url_host
 from .live_page import live_page
 from .logs import wants_json
@@ -64,10 +63,6 @@ Headstart serves on {address}. Try:
 
   {command}
 """
-_GAME = (
-    """-d '{"key": "game-1", "bridging": {"anchor": "ocean", "target": "forest", """
-    """"recipient_type": "RECIPIENT_TYPE_HUMAN"}}'"""
-)
 
 
 class _Readiness:
@@ -151,28 +146,6 @@ class _Readiness:
         if self.serving and reason != self.reason:
             log.warning("%s", reason or f"no longer: {self.reason}")
         self.reason = reason
-
-
-def _grpcurl() -> str:
-    """The command as it can be typed here: `make setup` puts one beside this Python."""
-    beside = Path(sys.executable).with_name("grpcurl")
-    if not beside.exists():
-        return "grpcurl"
-    here = Path.cwd()
-    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
-
-
-def _first_call(settings: Settings, address: str) -> str:
-    """Return a grpcurl command that this server can answer."""
-    how = "-cacert YOUR_CA.pem" if settings.tls_cert else "-plaintext"
-    if settings.tls_client_ca:
-        how += " -cert YOURS.pem -key YOURS.key"
-    if settings.tokens:
-        how += " -H 'authorization: Bearer YOUR_TOKEN'"
-    method = f"{address} headstart.v1.PrecomputeService"
-    if settings.bridging:
-        return f"{_grpcurl()} {how} {_GAME} {method}/StartPrecompute"
-    return f"{_grpcurl()} {how} {method}/ListPipelines"
 
 
 async def serve(settings: Settings) -> None:
@@ -290,7 +263,7 @@ async def serve(settings: Settings) -> None:
         )
         await wait_for_store(client, readiness.waits)
         address = f"{url_host(reachable(settings.host))}:{grpc_port}"
-        await readiness.watch(address, _first_call(settings, address))
+        await readiness.watch(address, first_call(settings, known, address))
 
 
 @asynccontextmanager

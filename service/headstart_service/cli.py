@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from . import completion_command, exit_codes, operate, pipelines_command, token_command
+from .extras import install
 
 SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck", "repartition")
 
@@ -53,7 +54,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
         except ImportError as error:
             parser.error(
                 f"{wanted} needs {error.name}, which is not installed: "
-                "pip install 'headstart[server]', [worker] for a worker, or [all]"
+                f"{install('server')}, [worker] for a worker, or [all]"
             )
         server_commands.add(serve, worker, vocabulary, check, health, move)
     operate.add(commands)

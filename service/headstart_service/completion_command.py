@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from . import exit_codes
+from .extras import install
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -31,8 +32,7 @@ def _run(options: argparse.Namespace, whole: Callable[[], argparse.ArgumentParse
         import shtab
     except ImportError:
         print(
-            "headstart: completion needs shtab, which is not installed: "
-            "pip install 'headstart[server]'",
+            f"headstart: completion needs shtab, which is not installed: {install('server')}",
             file=sys.stderr,
         )
         return exit_codes.FAILED

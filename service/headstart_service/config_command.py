@@ -15,7 +15,7 @@ from redis.exceptions import NoPermissionError
 from . import exit_codes
 from .errors import StartupError, StoreUnavailable
 from .escaping import escaped
-from .output import show, table
+from .output import shortened, show, table
 from .preflight import flag, load_checked, strangers
 from .process import layout_problem, redis_client
 from .security import exposure
@@ -123,4 +123,4 @@ def _text(value: Any) -> str:
         return ",".join(value)
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else str(value)
+    return "" if value is None else str(shortened(value))

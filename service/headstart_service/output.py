@@ -16,6 +16,8 @@ from .escaping import escaped
 _GAP: Final = "  "
 _NARROWEST: Final = 8
 """A column is not cut below so many characters; what does not fit then goes beyond the edge."""
+_LARGEST_WHOLE: Final = 1e15
+"""A whole float from here on keeps its exponent: its last digits say nothing."""
 _CODES: Final = {
     "bold": "1",
     "dim": "2",
@@ -121,6 +123,17 @@ def plain(value: Any) -> Any:  # noqa: PLR0911  # one type a line
         return [plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value
+
+
+def shortened(value: Any) -> Any:
+    """Return JSON's value for people: 400 in place of 400.0, at any depth."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < _LARGEST_WHOLE else value
+    if isinstance(value, Mapping):
+        return {name: shortened(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shortened(item) for item in value]
     return value
 
 

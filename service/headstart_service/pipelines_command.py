@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import exit_codes
 from .escaping import escaped
+from .extras import install
 from .output import graph, show, table
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _check(options: argparse.Namespace) -> int:
     try:
         from .engine.registry import entry_points, told
     except ImportError as error:
-        needed = f"pipelines check needs {error.name}: pip install 'headstart[server]'"
+        needed = f"pipelines check needs {error.name}: {install('server')}"
         return _complain(needed, exit_codes.WRONG_ARGUMENTS)
     what: str = options.what
     if ":" in what:

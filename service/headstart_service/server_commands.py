@@ -14,6 +14,7 @@ from typing import Any
 from . import client_options, exit_codes
 from .config_command import check_config
 from .errors import PackageMissing, StartupError, StoreUnavailable
+from .extras import install
 from .hang_guard import HangGuard
 from .listening import reachable, url_host
 from .logs import set_up_logging
@@ -178,9 +179,7 @@ def _missing(error: ImportError, options: argparse.Namespace) -> PackageMissing:
     if not error.name or error.name.partition(".")[0] == "headstart_service":
         raise error  # a bug, whose traceback is wanted
     whose, extra = ("the API", "server") if options.run is _serve else ("a worker", "worker")
-    return PackageMissing(
-        f"{whose} needs {error.name}, which is not installed: pip install 'headstart[{extra}]'"
-    )
+    return PackageMissing(f"{whose} needs {error.name}, which is not installed: {install(extra)}")
 
 
 def _limit_threads(options: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import StartupError
+from .output import shortened
 from .setting_rules import PREFIX, allowed
 from .urls import ENCODING, check_web_url
 
@@ -388,7 +389,7 @@ def _text(value: object) -> str:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return ",".join(value)
-    return "" if value is None else str(value)
+    return "" if value is None else str(shortened(value))
 
 
 def _field_of(detail: Any) -> str:

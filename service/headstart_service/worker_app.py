@@ -9,9 +9,10 @@ import asyncio
 import importlib.metadata
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,12 @@ from .engine.observe import WorkObserver, WorkObservers
 from .engine.places.places import PlaceRules, Places
 from .engine.ports import RunLedger
 from .engine.worker import Worker, WorkerRules
-from .errors import StartupError
+from .errors import PackageMissing, StartupError
+from .extras import install
 from .hang_guard import HangGuard
 from .listening import url_host
 from .logs import wants_json
 from .monitoring import WorkerMonitoring
-from .pipelines.bridging.scan import VocabularyScan
 from .process import (
     layout_watch,
     process_name,
@@ -339,6 +340,8 @@ async def _providers(
                     progress,
                 )
             providers["vocabulary"] = known = vocabulary
+            from .pipelines.bridging.scan import VocabularyScan  # brings numpy
+
             scan = await stack.enter_async_context(
                 VocabularyScan(vocabulary.matrix, figures.scanned, identity=vocabulary.identity)
             )
@@ -353,21 +356,34 @@ async def _providers(
                 observer=figures,
             )
         if "http" in wanted:
-            providers["http"] = await stack.enter_async_context(http_client())
+            with _needing("http", "language-model"):
+                providers["http"] = await stack.enter_async_context(http_client())
         if "language_model" in wanted:
-            if find_spec("anthropic") is None:  # not imported: that takes a second
-                raise ModuleNotFoundError("no module anthropic", name="anthropic")
             key = settings.anthropic_api_key
-            providers["language_model"] = await stack.enter_async_context(
-                HaikuModel(
-                    api_key=key.get_secret_value() if key else None,
-                    model=settings.haiku_model,
-                    base_url=settings.anthropic_base_url,
-                    open_telemetry=traced.language_model() if traced else None,
-                    observer=figures,
-                )
+            model = HaikuModel(
+                api_key=key.get_secret_value() if key else None,
+                model=settings.haiku_model,
+                base_url=settings.anthropic_base_url,
+                open_telemetry=traced.language_model() if traced else None,
+                observer=figures,
             )
+            with _needing("language_model", "language-model"):
+                if find_spec("anthropic") is None:  # not imported: that takes a second
+                    raise ModuleNotFoundError("no module anthropic", name="anthropic")
+                providers["language_model"] = await stack.enter_async_context(model)
         yield providers
+
+
+@contextmanager
+def _needing(provider: str, extra: str) -> Iterator[None]:
+    """Turn an ImportError into a PackageMissing that names the extra."""
+    try:
+        yield
+    except ImportError as error:
+        raise PackageMissing(
+            f"a step takes {provider}, which needs {error.name}, which is not installed: "
+            f"{install(extra)}"
+        ) from error
 
 
 def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:
@@ -378,6 +394,7 @@ def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> 
         return
     if force:
         (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
+    print("vocabulary: embedding its words, once: 1 to 3 minutes", file=sys.stderr, flush=True)
     # Loaded before anything is compared: only what was loaded is known to be what embeds.
     encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
     with build_progress() as progress:

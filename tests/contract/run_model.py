@@ -102,6 +102,18 @@ class Run:
     aside: bool = False
     """Whether it is set aside for the one job that was refused its last try."""
 
+    def serves(self, digest: str) -> bool:
+        """Whether a start with this digest joins the run or reuses its results."""
+        return self.digest == digest and self.status in (
+            Status.PENDING,
+            Status.IN_PROGRESS,
+            Status.COMPLETED,
+        )
+
+    def repeats(self, digest: str, request: str) -> bool:
+        """Whether a start with this request id repeats the one that made it."""
+        return self.digest == digest and self.request is not None and self.request[0] == request
+
     @property
     def waits(self) -> bool:
         """Whether any job may be for it."""

@@ -153,9 +153,9 @@ class RunLives(RuleBasedStateMachine):
         call = self.store.start(
             key, PLANS[digest], 1000, restart=restart, request_id=request, needed_in=need
         )
-        if old and old.digest == digest and request and old.request and old.request[0] == request:
+        if old and old.repeats(digest, request):
             answer = self.do(call)
-            assert (answer.outcome, answer.revision) == old.request[1:]
+            assert old.request == (request, answer.outcome, answer.revision)
             assert answer.status is old.status
             return
         if victims is None:
@@ -166,18 +166,16 @@ class RunLives(RuleBasedStateMachine):
         place = Place(0, need or 0, self.now, declared=need is not None)
         for victim in victims:
             del self.runs[victim]
-        if old and old.digest == digest and not restart and old.status is not Status.FAILED:
-            if not old.status.ended:
-                assert answer.outcome is Outcome.JOINED
-                if old.waits:
-                    old.place = old.place.joined(place)
-                self.served[answer.outcome] += 1
-                return
+        if old and old.serves(digest) and not restart:
+            self.served[answer.outcome] += 1
             if old.status is Status.COMPLETED:
                 assert answer.outcome is Outcome.REUSED
                 old.read, old.asked_at = False, self.now
-                self.served[answer.outcome] += 1
                 return
+            assert answer.outcome is Outcome.JOINED
+            if old.waits:
+                old.place = old.place.joined(place)
+            return
         replaced = old is not None and old.digest != digest
         assert answer.outcome is (Outcome.REPLACED if replaced else Outcome.STARTED)
         new = Run(digest, old.revision + 1 if old else 1, self._run_id(key), place=place)

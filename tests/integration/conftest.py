@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -22,20 +20,18 @@ class GameServer:
     address: str
 
 
-def text_pipeline(directory: Path) -> dict[str, str]:
-    """The settings with which a server has the pipeline that the architecture page shows."""
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (directory / "my_package.py").write_text(code)
-    path = os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
-    return {"PYTHONPATH": path, "HEADSTART_PIPELINES": "my_package:TEXT"}
+def made_by_make_run() -> dict[str, str]:
+    """Return the settings that `make run` gives a server."""
+    [run] = re.findall(r"^run:.*\n(?:\t.*\n)+", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    [pipelines] = re.findall(r'HEADSTART_PIPELINES="\$\$\{HEADSTART_PIPELINES-(\S+)\}"', run)
+    return {"HEADSTART_PIPELINES": pipelines}
 
 
 @pytest.fixture(scope="session")
 def messages_api() -> Iterator[str]:
-    """The URL of a Messages API that answers after five seconds, to the cookbook after a minute."""
+    """The URL of a Messages API that answers after five seconds."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.messages_api", "--delay", "5", "--slow", "summer"],
+        [sys.executable, "-m", "tests.support.messages_api", "--delay", "5"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -58,7 +54,7 @@ def game_server(
         HEADSTART_HTTP_PORT="0",
         ANTHROPIC_API_KEY="test-key",
         ANTHROPIC_BASE_URL=messages_api,
-        **text_pipeline(tmp_path_factory.mktemp("pipelines")),
+        **made_by_make_run(),
     )
     try:
         yield GameServer(process, _address(process))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from headstart_service.operate.ledger import duration
 from tests.integration.conftest import GameServer, _address
 from tests.support.commands import OnTerminal, run
 from tests.support.pipelines import REFERENCES
@@ -248,7 +249,7 @@ async def test_stats_account_for_every_start(light_server: str, tmp_path: Path):
     (sentence,) = re.findall(
         r"^saved (.*) of user waiting; (\d+) % of the work was never read", text, re.MULTILINE
     )
-    assert sentence == (f"{told['hidden']:.1f} s", f"{100 * sum(unread) / whole:.0f}")
+    assert sentence == (duration(told["hidden"]), f"{100 * sum(unread) / whole:.0f}")
     assert f"{told['joined']} more starts joined a run, 0 found its result" in text
     for name, count in (("unused, expired", 1), ("not known yet", 1), ("all starts", 5)):
         assert re.search(rf"^{name} +{count}\b", text, re.MULTILINE), text

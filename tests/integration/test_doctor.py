@@ -106,9 +106,10 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 def test_the_call_that_a_server_without_bridging_proposes_is_answered(plain: Served):
     command = plain.process.output.split("Try:\n\n")[1].splitlines()[0]
+    assert " start try-1 --pipeline " in command
     done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert '"pipelines"' in done.stdout
+    assert done.stdout.startswith("started: revision 1")
 
 
 def test_a_healthy_server_and_its_machine_are_found_so(plain: Served):

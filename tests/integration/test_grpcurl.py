@@ -6,21 +6,17 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import GameServer
-from tests.support.certificates import authority, signed
-from tests.support.processes import ROOT, api, clean_environment
-from tests.support.tokens import tokens_of
-from tests.support.valkey import Valkey
+from tests.support.processes import ROOT, Process, address_of, clean_environment
 
 PAGE = (ROOT / "docs" / "grpcurl.md").read_text()
-GRPCURL = Path(sys.executable).with_name("grpcurl")
+BIN = Path(sys.executable).parent
 LEFT_OUT = "…"
 METHODS = re.findall(
     r"^  rpc (\w+)", (ROOT / "protos/headstart/v1/precompute.proto").read_text(), re.MULTILINE
@@ -47,62 +43,56 @@ RECIPES = [
 ]
 
 
-@dataclass(frozen=True)
+SERVE = "headstart serve "
+
+
+@dataclass
 class Kitchen:
-    """Where the commands run."""
+    """The clone, in which a reader types what the page says."""
 
     directory: Path
-    addresses: Mapping[str, str]
+    addresses: dict[str, str]
     """The real address of each that the page names."""
-    token: str
+    environment: dict[str, str]
+    """What the reader's shell exports."""
 
     async def run(self, command: str) -> tuple[int, str]:
-        """The exit code, and what is printed."""
+        """Return the exit code, and what is printed."""
         for named, real in self.addresses.items():
             command = command.replace(named, real)
+        kept = self.directory / "exported"
         done = await asyncio.to_thread(
             subprocess.run,
-            ["bash", "-c", command],
+            ["bash", "-c", f"trap 'export -p > {kept}' EXIT; {command}"],
             cwd=self.directory,
-            env=clean_environment()
-            | {"TOKEN": self.token, "PATH": f"{GRPCURL.parent}:/usr/bin:/bin"},
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
             timeout=60,
         )
+        if found := re.search('TOKEN="(.+)"', kept.read_text()):
+            self.environment["TOKEN"] = found[1]
         return done.returncode, done.stdout
 
-
-@asynccontextmanager
-async def kitchen(
-    game_server: GameServer, valkey: Valkey, directory: Path
-) -> AsyncIterator[Kitchen]:
-    root = authority(directory, "ca")
-    server = signed(root, directory, "server")
-    signed(root, directory, "client")
-    (directory / "protos").symlink_to(ROOT / "protos")
-    tokens = tokens_of(shop=("shop", "read,write"))
-    secured = {
-        "HEADSTART_TLS_CERT": str(server.cert),
-        "HEADSTART_TLS_KEY": str(server.key),
-        "HEADSTART_TOKENS": str(tokens.written(directory / "tokens")),
-        "HEADSTART_BRIDGING": "false",
-    }
-    mutual = secured | {"HEADSTART_TLS_CLIENT_CA": str(root.cert)}
-    async with AsyncExitStack() as stack:
-        (_, tls), (_, mtls) = await asyncio.gather(
-            stack.enter_async_context(api(valkey.url, **secured)),
-            stack.enter_async_context(api(valkey.url, **mutual)),
-        )
-        addresses = {
-            "localhost:50051": game_server.address,
-            "localhost:50443": f"localhost:{tls.rpartition(':')[2]}",
-            "localhost:50444": f"localhost:{mtls.rpartition(':')[2]}",
-            "127.0.0.1:50443": tls,
+    async def serve(self, command: str, stack: AsyncExitStack) -> None:
+        """Run a server in another terminal, on a free port in place of the page's."""
+        port = re.search(r"--grpc-port (\d+)", command)[1]
+        script = f"exec {command.replace(f'--grpc-port {port}', '--grpc-port 0')}"
+        server = Process(["bash", "-c", script], self.environment, self.directory)
+        stack.callback(server.stop)
+        real = (await address_of(server)).rpartition(":")[2]
+        self.addresses |= {
+            f"{host}:{port}": f"{host}:{real}" for host in ("localhost", "127.0.0.1")
         }
-        yield Kitchen(directory, addresses, tokens.by_name["shop"])
+
+
+@pytest.fixture
+def kitchen(game_server: GameServer, tmp_path: Path) -> Kitchen:
+    (tmp_path / "protos").symlink_to(ROOT / "protos")
+    environment = clean_environment() | {"PATH": f"{BIN}:/usr/bin:/bin", "HEADSTART_DRAIN": "0.5"}
+    return Kitchen(tmp_path, {"localhost:50051": game_server.address}, environment)
 
 
 def steadied(text: str) -> str:
@@ -127,20 +117,29 @@ def matches(printed: str, said: str) -> bool:
     return re.fullmatch("".join(lines), steadied(printed) + "\n") is not None
 
 
-async def test_every_line_prints_what_the_page_says(
-    game_server: GameServer, valkey: Valkey, tmp_path: Path
-):
-    async with kitchen(game_server, valkey, tmp_path) as place:
+async def test_every_line_prints_what_the_page_says(kitchen: Kitchen):
+    async with AsyncExitStack() as stack:
         for recipe in RECIPES:
-            code, printed = await place.run(recipe.command)
+            if recipe.command.startswith(SERVE):
+                await kitchen.serve(recipe.command.strip(), stack)
+                continue
+            code, printed = await kitchen.run(recipe.command)
             assert (code != 0) is recipe.fails, printed
-            assert matches(printed, recipe.printed), f"{recipe.command}\nprints:\n{printed}"
+            if recipe.printed:
+                said = f"{recipe.command}\nprints:\n{printed}"
+                assert matches(printed, recipe.printed), said
 
 
-def test_every_command_of_the_page_shows_what_it_prints():
-    assert len(RECIPES) > 30
+def test_every_call_of_the_page_shows_what_it_prints():
+    calls = [recipe for recipe in RECIPES if recipe.command.startswith("grpcurl ")]
+    assert len(calls) > 30
     assert PAGE.count("```sh\n") == len(RECIPES)
-    assert [recipe.command for recipe in RECIPES if not recipe.printed.strip()] == []
+    assert [recipe.command for recipe in calls if not recipe.printed.strip()] == []
+    assert [recipe.command.split()[0] for recipe in RECIPES if recipe not in calls] == [
+        "mkdir",
+        "headstart",
+        "headstart",
+    ]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from headstart_service.engine.provided import PROVIDERS
 from headstart_service.engine.step import step
+from headstart_service.sdk import LanguageModel, SpokenText
 from tests.support.processes import ROOT, Process, address_of, clean_environment
 
 PAGE = (ROOT / "docs" / "pipelines.md").read_text()
@@ -106,6 +110,8 @@ async def test_a_reader_gets_from_the_empty_folder_to_the_end(tmp_path: Path):
         for block in blocks():
             if block.language in FILES:
                 reader.follow_file(block)
+            elif block.text.startswith("python3 -m venv"):
+                continue  # tests/packaging installs these extras, and nothing more
             elif block.text.rstrip().endswith("headstart serve"):
                 command = reader.command("exec env " + block.text.strip())
                 server = Process(command, environment, folder)
@@ -123,6 +129,20 @@ def test_every_option_and_provider_is_in_the_reference():
     assert options
     for name in (*options, *PROVIDERS):
         assert f"`{name}`" in PAGE, name
+
+
+@pytest.mark.parametrize("protocol", [LanguageModel, SpokenText])
+def test_the_reference_has_the_signatures_of_what_a_language_model_gives(protocol: type):
+    properties = {n: m.fget for n, m in vars(protocol).items() if isinstance(m, property)}
+    declared = ("parse", "stream", "__aiter__")
+    methods = {name: vars(protocol)[name] for name in declared if name in vars(protocol)}
+    assert properties
+    assert methods
+    for name, function in (properties | methods).items():
+        signature = str(inspect.signature(function)).replace("'", "")
+        spelt = signature.replace("(self, ", "(").replace("(self)", "()")
+        call = name + (spelt.removeprefix("()") if name in properties else spelt)
+        assert f"{call}`" in PAGE, call
 
 
 def test_every_language_of_the_page_is_followed():

@@ -48,13 +48,23 @@ async def test_the_python_examples_run(game_server: GameServer, number: int):
 
 
 async def test_the_commands_run_in_their_order(game_server: GameServer):
-    commands = [line for block in blocks(README, "sh") for line in block.splitlines()]
-    commands = [line for line in commands if line.startswith(".venv/bin/")]
+    anywhere = README.partition("## Use it from anywhere")[2].partition("\n## ")[0]
+    activation, *commands = "".join(blocks(anywhere, "sh")).splitlines()
+    assert activation == ". .venv/bin/activate"
     assert len(commands) == 11
     for line in commands:
-        command = shlex.split(line.replace("localhost:50051", game_server.address))
-        output = await run(*command, HEADSTART_ADDRESS=game_server.address)
+        name, *arguments = shlex.split(line.replace("localhost:50051", game_server.address))
+        # What the activation finds.
+        command = str(Path(sys.executable).with_name(name))
+        output = await run(command, *arguments, HEADSTART_ADDRESS=game_server.address)
         assert output.strip()
+
+
+def test_the_pages_call_the_commands_in_one_way_and_name_no_package_that_no_index_has():
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")):
+        text = page.read_text()
+        assert not re.findall(r"\.venv/bin/(?!activate)\S+", text), page
+        assert not re.findall(r"pip install '?headstart\b.*", text), page
 
 
 def test_every_setting_is_in_the_readme():

@@ -230,7 +230,7 @@ async def test_tracing_without_its_extra_or_with_nonsense_stops_the_start(tmp_pa
     (tmp_path / "opentelemetry").mkdir()
     (tmp_path / "opentelemetry" / "__init__.py").touch()
     for change, said in (
-        ({"PYTHONPATH": f"{tmp_path}"}, "pip install 'headstart[tracing]'"),
+        ({"PYTHONPATH": f"{tmp_path}"}, "pip install '.[tracing]' in Headstart's clone"),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "must be grpc, not http/protobuf"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "OpenTelemetry refuses its settings"),
     ):

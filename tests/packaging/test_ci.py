@@ -1,5 +1,7 @@
 """`.ci/run` before it runs: a line in the wrong place must be found here, not on a new machine."""
 
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -45,6 +47,37 @@ def test_every_recipe_that_the_script_calls_exists_and_every_suite_is_called() -
 
 def test_the_shell_can_read_it() -> None:
     subprocess.run(["bash", "-n", str(RUN)], check=True)
+
+
+def helped(*, terminal: bool, **environment: str) -> str:
+    """What `make help` prints, into a pipe or on a terminal."""
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    with os.fdopen(theirs, "wb") as output:
+        subprocess.run(
+            ["make", "--no-print-directory", "help"],
+            cwd=ROOT,
+            env=clean_environment() | {"TERM": "xterm"} | environment,
+            stdout=output,
+            check=True,
+        )
+        printed = os.read(ours, 1 << 16) if terminal else b""
+    with os.fdopen(ours, "rb") as rest:
+        return (printed if terminal else rest.read()).decode().replace("\r\n", "\n")
+
+
+def test_the_list_of_targets_has_columns_and_colours_only_on_a_terminal_that_wants_them():
+    lines = helped(terminal=False).splitlines()
+    assert {line.split()[0] for line in lines} == documented()
+    names = {len(re.match(r"  [a-z-]+ +", line)[0]) for line in lines}
+    assert len(names) == 1, "each description begins in the same column"
+    plain = helped(terminal=True, NO_COLOR="1")
+    assert "\x1b" not in plain + helped(terminal=True, TERM="dumb") + "".join(lines)
+    assert "\x1b[1mhelp" in helped(terminal=True)
+
+
+def documented() -> set[str]:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    return set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
 
 
 def test_make_test_runs_the_store_on_two_deployments_and_one_target_on_all():

@@ -8,12 +8,17 @@ import sys
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
+from deploy.pins import needed
+from tests.support.processes import Process, address_of, clean_environment
+
 ROOT = Path(__file__).parents[2]
 STUBS = ROOT / "client" / "headstart" / "v1"
+PIPELINES = (ROOT / "docs" / "pipelines.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -34,6 +39,25 @@ def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lowest = [requirement.replace(">=", "==") for requirement in PROJECT["dependencies"]]
     # Compiling what the tests import takes a part of what compiling everything does.
     pip(python, "install", "--quiet", "--no-compile", wheel, *lowest)
+    return python
+
+
+@pytest.fixture(scope="session")
+def pipelines_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the extras that docs/pipelines.md begins with, and nothing more."""
+    extras = re.search(r"pip install .*\[(server,.*?)\]", PIPELINES)
+    assert extras is not None
+    directory = tmp_path_factory.mktemp("pipelines")
+    venv.create(directory, with_pip=False)
+    python = directory / "bin" / "python"
+    pip(python, "install", "--quiet", "--no-compile", "--no-deps", wheel)
+    [packages] = directory.glob("lib/python*/site-packages")
+    # What pip would download and compile is here already: links to it take no time.
+    for name in needed(extras[1]):
+        found = distribution(name)
+        for part in {file.parts[0] for file in found.files or ()} - {".."}:
+            if not (packages / part).exists():
+                (packages / part).symlink_to(str(found.locate_file(part)))
     return python
 
 
@@ -83,8 +107,44 @@ def test_the_light_client_works_at_its_lowest_versions(light_python: Path):
 def test_a_server_command_without_its_extra_says_what_to_install(light_python: Path):
     command = light_python.parent / "headstart"
     output = run(command, "serve", check=False)
-    assert "pip install 'headstart[server]'" in output
+    assert "pip install '.[server]' in Headstart's clone" in output
     assert "Traceback" not in output
+
+
+async def test_the_first_pipeline_of_the_page_runs_on_the_extras_that_the_page_names(
+    pipelines_python: Path, tmp_path: Path
+):
+    headstart = str(pipelines_python.with_name("headstart"))
+    (tmp_path / "article.py").write_text(
+        re.findall(r"```python\n(.*?)```", PIPELINES, re.DOTALL)[0]
+    )
+    environment = clean_environment() | {
+        "PYTHONPATH": str(tmp_path),
+        "HEADSTART_PIPELINES": "article:PIPELINE",
+        "HEADSTART_BRIDGING": "false",
+        "HEADSTART_DATA_DIR": str(tmp_path / "data"),
+        "HEADSTART_GRPC_PORT": "0",
+        "HEADSTART_HTTP_PORT": "0",
+        "HEADSTART_DRAIN": "0.5",
+    }
+    server = Process([headstart, "serve"], environment, tmp_path)
+    try:
+        address = await address_of(server)
+        inputs = '{"text": "Bread wants flour. Flour!", "count": 1}'
+        arguments = ("page-1", "--address", address, "--pipeline", "article", "--inputs", inputs)
+        run(headstart, "start", *arguments)
+        shown = run(headstart, "get", "page-1", "--address", address, "--wait", "20", "--complete")
+    finally:
+        server.stop()
+    assert 'keywords: ["flour"]' in shown
+    assert "numpy" not in pip(pipelines_python, "list")
+
+
+def test_steps_with_http_or_a_language_model_need_no_torch():
+    wanted = needed("language-model")
+    assert {"anthropic", "httpx2", "pydantic", "redis"} <= wanted
+    assert not wanted & {"torch", "numpy", "sentence-transformers"}
+    assert wanted < needed("worker")
 
 
 def test_the_floors_are_what_the_generated_stubs_demand():

@@ -217,20 +217,16 @@ class Request:
 class MessagesApi:
     """The server, on a free port of the loopback interface. Use it as a context manager."""
 
-    def __init__(
-        self, *, delay: float = 0.0, spread: float = 0.0, slow: str = "", port: int = 0
-    ) -> None:
+    def __init__(self, *, delay: float = 0.0, spread: float = 0.0, port: int = 0) -> None:
         """Serve on `port` (0: a free one), each default answer after `delay` seconds.
 
-        With a `spread` that is their median: their logarithms have this standard deviation. One to
-        a prompt that holds the word `slow` takes a minute.
+        With a `spread` that is their median: their logarithms have this standard deviation.
         """
         self.requests: list[Request] = []
         self.abandoned = 0
         """How many streams their callers left before the end."""
         self._delay = delay
         self._spread = spread
-        self._slow = slow
         self._replies: deque[Reply] = deque()
         self._closing = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
@@ -265,9 +261,7 @@ class MessagesApi:
         self.requests.append(request)
         if self._replies:
             return self._replies.popleft()
-        slow = self._slow and self._slow in request.prompt
-        delay = self._delay * random.lognormvariate(0, self._spread)
-        return _default_reply(request, 60.0 if slow else delay)
+        return _default_reply(request, self._delay * random.lognormvariate(0, self._spread))
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
@@ -357,13 +351,11 @@ def main() -> None:
     )
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--spread", type=float, default=0.0, help="of the delays' logarithms")
-    parser.add_argument("--slow", default="", help="a word in prompts that take a minute")
     parser.add_argument("--port", type=int, default=0, help="0, the default, picks a free one")
     arguments = parser.parse_args()
     with MessagesApi(
         delay=arguments.delay,
         spread=arguments.spread,
-        slow=arguments.slow,
         port=arguments.port,
     ) as api:
         print(api.url, flush=True)

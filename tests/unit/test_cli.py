@@ -387,10 +387,10 @@ def test_check_config_prints_every_setting_its_source_and_no_secret(
     said = capsys.readouterr()
     lines = [line.split() for line in said.out.splitlines()]
     assert len(lines) == len(Settings.model_fields) + 1
-    assert ["HEADSTART_LEASE", "3.0", "--lease"] in lines
+    assert ["HEADSTART_LEASE", "3", "--lease"] in lines
     assert ["HEADSTART_PIPELINES", pipelines, "--pipelines"] in lines
     assert ["ANTHROPIC_API_KEY", "***", "environment"] in lines
-    assert ["HEADSTART_DRAIN", "5.0", "default"] in lines
+    assert ["HEADSTART_DRAIN", "5", "default"] in lines
     assert (SECRET in said.out, said.err) == (False, "")
 
     assert main([*command, "--json"]) == 0

@@ -184,6 +184,6 @@ def test_without_the_service_the_error_names_what_to_install():
         "t.run_pipeline_sync(None, {})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "ImportError: running pipelines needs the service: pip install 'headstart[server]'" in (
+    assert "ImportError: running pipelines needs the service: pip install '.[server]'" in (
         done.stderr
     )

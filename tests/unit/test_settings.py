@@ -258,7 +258,7 @@ def test_a_childs_settings_can_be_changed_and_the_rest_of_its_environment_is_kep
     environment = child_environment(settings, redis_url="unix:///private.sock")
     assert environment["PYTHONPATH"] == "/some/where"
     assert environment["HEADSTART_REDIS_URL"] == "unix:///private.sock"
-    assert environment["HEADSTART_LEASE"] == "3.0"
+    assert environment["HEADSTART_LEASE"] == "3"
     assert "HEADSTART_DRAIN" not in environment, "what nobody set keeps its default"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -93,12 +95,54 @@ async def test_each_provider_has_the_identity_of_what_its_answers_depend_on(
     }
 
 
+PROVIDERS_WITHOUT = """
+import asyncio, sys
+from headstart_service.monitoring import WorkerMonitoring
+from headstart_service.engine.registry import Registry
+from headstart_service.settings import load_settings
+missing, *wanted = sys.argv[1:]
+sys.modules |= dict.fromkeys(missing.split(","))
+from headstart_service import worker_app
+async def main():
+    settings = load_settings({"anthropic_api_key": "k"})
+    figures = WorkerMonitoring(Registry([])).models
+    async with worker_app._providers(settings, set(wanted), figures, None) as given:
+        print(*sorted(given))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "wanted", "said"),
+    [
+        ("numpy,torch,snowballstemmer,wordfreq,tqdm", "http language_model", "http language_model"),
+        (
+            "httpx2",
+            "http",
+            "StartupError: a step takes http, which needs httpx2: pip install '.[language-model]'",
+        ),
+        (
+            "anthropic",
+            "language_model",
+            "StartupError: a step takes language_model, which needs anthropic: pip install '.[lang",
+        ),
+    ],
+)
+def test_a_provider_needs_its_own_extra_and_names_it(missing: str, wanted: str, said: str) -> None:
+    command = [sys.executable, "-c", PROVIDERS_WITHOUT, missing, *wanted.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said in done.stdout + done.stderr
+
+
 def test_building_a_vocabulary_loads_a_model_only_for_another_one(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def build(*, force: bool = False) -> str:
         worker_app.build_vocabulary(settings, words=tmp_path / "words", force=force)
-        return capsys.readouterr().out.split(": ")[1]
+        printed = capsys.readouterr()
+        said = "vocabulary: embedding its words, once: 1 to 3 minutes\n"
+        assert printed.err.startswith(said) is not printed.out.endswith(" is up to date\n")
+        return printed.out.split(": ")[1]
 
     assert build().startswith("10 words in ")
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ..escaping import escaped
-from ..output import COLOURS, ago, clipped, coloured, spoken, table
+from ..output import COLOURS, ago, clipped, coloured, shortened, spoken, table
 
 _FIRST: Final = 3
 """So many numbers of a vector are shown."""
@@ -54,8 +54,11 @@ def steps_table(results: Any) -> str:
 
 
 def vector(numbers: Sequence[float]) -> str:
-    """Return the first numbers, integers exactly, and how many there are."""
-    first = ", ".join(_number(number) for number in numbers[:_FIRST])
+    """Return the first numbers, whole ones without decimals, and how many there are."""
+    shown = shortened(numbers[:_FIRST])
+    if not all(isinstance(number, int) for number in shown):
+        shown = [_number(number) for number in numbers[:_FIRST]]
+    first = ", ".join(map(str, shown))
     more = ", …" if len(numbers) > _FIRST else ""
     return f"[{first}{more}] ({len(numbers)} numbers)"
 
@@ -110,7 +113,7 @@ def _value(value: Any) -> str:
         return f"tensor {' by '.join(map(str, value.shape))}: {vector(value.values)}"
     if _is_vector(value):
         return vector(value)
-    return clipped(escaped(json.dumps(value, ensure_ascii=False)), _LONGEST)
+    return clipped(escaped(json.dumps(shortened(value), ensure_ascii=False)), _LONGEST)
 
 
 def _is_vector(value: Any) -> bool:

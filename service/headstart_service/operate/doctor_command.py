@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import client_options, exit_codes
+from ..extras import install
 from .execution import bare_command
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
         except ImportError as error:
             from .doctor.report import fail
 
-            advice = "pip install 'headstart[server]'"
+            advice = install("server")
             yield fail("settings", f"{error.name} is not installed: no server can run here", advice)
             return
         yield from check_machine(timeout, load=options.load)

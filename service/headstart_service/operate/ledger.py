@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..output import table
+from ..output import spoken, table
 
-_MINUTE, _HOUR = 60, 3600
+_SHORT, _MINUTE, _HOUR = 0.05, 60, 3600
 
 
 def told(ledger: Any) -> str:
@@ -22,13 +22,19 @@ def told(ledger: Any) -> str:
     ]
     rows.append(("not known yet", f"{ledger.unsettled}", "", "", "", ""))
     rows.append(("all starts", f"{ledger.starts}", "", "", "", ""))
-    saved = duration(ledger.hidden.total_seconds())
-    sentence = (
-        f"saved {saved} of user waiting; {100 * ledger.unread_share:.0f} % of the work was never "
-        f"read (since {ledger.since:%Y-%m-%d %H:%M} UTC)"
-    )
+    sentence = f"{_verdict(ledger)} (since {ledger.since:%Y-%m-%d %H:%M} UTC)"
     more = f"{ledger.joined} more starts joined a run, {ledger.reused} found its result"
     return f"{sentence}\n{more}\n\n{table(rows)}"
+
+
+def _verdict(ledger: Any) -> str:
+    used = any(work.runs for fate, work in ledger.fates.items() if fate.startswith("used_"))
+    if ledger.unsettled and not used:
+        # A share of what little is settled would count all of it as never read.
+        return f"no result was read yet; {ledger.unsettled} of {ledger.starts} runs may still be"
+    saved = duration(ledger.hidden.total_seconds())
+    unread = f"{100 * ledger.unread_share:.0f} % of the work was never read"
+    return f"saved {saved} of user waiting; {unread}" if ledger.starts else "nothing was started"
 
 
 _NAMES: Final = {
@@ -46,7 +52,9 @@ def _place(item: tuple[str, Any]) -> tuple[int, str]:
 
 
 def duration(seconds: float) -> str:
-    """As people say it, in two units where there are: 3 h 12 min, 4 min 5 s, 12.3 s."""
+    """As people say it, in two units where there are: 3 h 12 min, 4 min 5 s, 12.3 s, 35 ms."""
+    if seconds < _SHORT:
+        return spoken(seconds) if seconds else "0 s"
     if seconds < _MINUTE - 0.05:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Self
 
 from ..errors import PackageMissing, StartupError
+from ..extras import install
 from .model_files import DEFAULT_MODEL, ModelIdentity, identify, short, source_of, stamps
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class SentenceEncoder:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise PackageMissing(
-                f"embedding needs {error.name}, which is not installed: "
-                "pip install 'headstart[worker]'"
+                f"embedding needs {error.name}, which is not installed: {install('worker')}"
             ) from error
         _silence_transformers()
         if threads is not None:

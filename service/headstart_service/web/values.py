@@ -11,6 +11,7 @@ from typing import Any, Final
 from headstart.v1 import precompute_pb2 as pb
 
 from ..engine.json_values import read_json
+from ..output import shortened
 
 _POINTS: Final = 64
 _BINS: Final = 24
@@ -113,7 +114,7 @@ def _artifact(name: str, artifact: pb.Artifact) -> Value:
             shape = " x ".join(str(n) for n in artifact.tensor.shape)
             return base | _vector(name, artifact.tensor.values) | {"shape": shape}
         case "json" if size <= _LARGEST:
-            text = json.dumps(read_json(artifact), ensure_ascii=False, indent=1)
+            text = json.dumps(shortened(read_json(artifact)), ensure_ascii=False, indent=1)
             return base | {"kind": "json", "text": text[:_TEXT], "clipped": len(text) > _TEXT}
         case "data":
             head = artifact.data[:_BYTES].hex(" ")

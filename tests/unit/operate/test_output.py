@@ -8,6 +8,8 @@ import pytest
 
 from headstart import (
     BridgingResults,
+    Ledger,
+    LedgerWork,
     PrecomputeStatus,
     Results,
     StepOrigin,
@@ -15,8 +17,11 @@ from headstart import (
     StepState,
     Tensor,
 )
+from headstart_service.config_command import _text, rows
 from headstart_service.operate.describing import described, step_cells, vector
-from headstart_service.output import ago, clipped, coloured, spoken, table
+from headstart_service.operate.ledger import told
+from headstart_service.output import ago, clipped, coloured, shortened, spoken, table
+from headstart_service.settings import describe, load_settings
 
 
 class Terminal(io.StringIO):
@@ -57,6 +62,67 @@ def test_a_moment_is_told_from_now() -> None:
     assert ago(None, now) == ""
     assert ago(now - timedelta(seconds=3), now) == "3.0 s ago"
     assert ago(now + timedelta(minutes=30), now) == "in 30 min"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (400.0, "400"),
+        (-0.5, "-0.5"),
+        (1e300, "1e+300"),
+        (True, "True"),
+        ({"net": 400.0, "of": [1.0, 1.5, "x"]}, "{'net': 400, 'of': [1, 1.5, 'x']}"),
+    ],
+)
+def test_a_whole_number_has_no_decimals(value: object, shown: str) -> None:
+    assert str(shortened(value)) == shown
+
+
+def test_whole_numbers_are_short_in_results_and_in_settings() -> None:
+    text = described(results(custom={"price": {"net": 400.0}, "sizes": [1.0, 2.0, 3.0, 4.5]}))
+    assert 'price: {"net": 400}' in text
+    assert "sizes: [1, 2, 3, …] (4 numbers)" in text
+    defaults = {name: default for name, default, _ in describe()}
+    assert (defaults["result_ttl"], defaults["word_cache"]) == ("1800", "10000")
+    shown = {row.variable: _text(row.value) for row in rows(load_settings({}), {})}
+    assert shown["HEADSTART_RESULT_TTL"] == "1800"
+
+
+def ledger(unsettled: int = 0, **computed: float) -> Ledger:
+    nothing = timedelta()
+    return Ledger(
+        since=datetime(2026, 1, 1, tzinfo=UTC),
+        starts=unsettled + len(computed),
+        joined=0,
+        reused=0,
+        unsettled=unsettled,
+        hidden=timedelta(seconds=computed.get("used_ready", 0)),
+        waited=nothing,
+        fates={
+            fate: LedgerWork(
+                runs=1, steps=1, compute=timedelta(seconds=seconds), cpu=nothing, llm_tokens=0
+            )
+            for fate, seconds in computed.items()
+        },
+        pipelines={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (ledger(), "nothing was started"),
+        (ledger(2), "no result was read yet; 2 of 2 runs may still be"),
+        (ledger(1, replaced=3.0), "no result was read yet; 1 of 2 runs may still be"),
+        (ledger(0, replaced=3.0), "saved 0 s of user waiting; 100 % of the work was never read"),
+        (
+            ledger(1, used_ready=6.0, expired=2.0),
+            "saved 6.0 s of user waiting; 25 % of the work was never read",
+        ),
+    ],
+)
+def test_what_was_saved_is_said_once_something_is_known(found: Ledger, sentence: str) -> None:
+    assert told(found).splitlines()[0] == f"{sentence} (since 2026-01-01 00:00 UTC)"
 
 
 def test_a_table_is_cut_where_it_is_widest_and_only_on_a_terminal(
@@ -149,14 +215,14 @@ def test_values_of_other_pipelines_are_short() -> None:
     assert max(map(len, lines)) < 120
     assert lines[1:] == [
         "vector: [0.500, 0.500, 0.500, …] (100 numbers)",
-        "tensor: tensor 2 by 2: [1.000, 2.000, 3.000, …] (4 numbers)",
+        "tensor: tensor 2 by 2: [1, 2, 3, …] (4 numbers)",
         "data: 3 bytes",
         "number: 5",
         "ids: [9007199254740993, 1, 2, 3]",
         "int64: tensor 2: [9007199254740993, 1] (2 numbers)",
         "flags: [true, false, true, false]",
     ]
-    assert vector([1.0]) == "[1.000] (1 numbers)"
+    assert vector([1.0]) == "[1] (1 numbers)"
 
 
 @pytest.mark.parametrize("origin", ["kept", "memoised", "reported"])

