@@ -21,15 +21,27 @@ async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Valk
     await server.kill()
 
 
+TOGETHER = {
+    "the game's server": r"integration/test_(bridging_|commands|grpcurl|readme|seed_|service)",
+    "the model": r"unit/(bridging/|providers/|test_worker_providers)",
+}
+"""Files whose tests share what a process starts or loads once, in seconds."""
+
+
 class ByServers(LoadScopeScheduling):
     """Gives each process whole files, or all that the contract asks of one deployment.
 
     Modules share servers and models among their tests, and the contract's files the deployments.
+    Each test of chaos has servers of its own and takes a minute: each is given by itself.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        deployment = re.match(r"tests/contract/.*\[(\w+-\d)[]-]", nodeid)
-        return deployment[1] if deployment else nodeid.partition("::")[0]
+        if nodeid.startswith("tests/chaos/"):
+            return nodeid
+        if deployment := re.match(r"tests/contract/.*\[(\w+-\d)[]-]", nodeid):
+            return deployment[1]
+        together = (name for name, files in TOGETHER.items() if re.match(f"tests/{files}", nodeid))
+        return next(together, nodeid.partition("::")[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
