@@ -8,8 +8,6 @@ STUBS := client/headstart/v1
 # checkov pins a hundred distributions, which nothing else here could live with.
 POLICY := .venv-policy
 export HF_HUB_OFFLINE := 1
-# Tests start hundreds of processes: each would compile every module anew.
-unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
@@ -31,6 +29,8 @@ run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
 
 # Tests wait for nearly half of their time: three processes keep two cores busy.
 PARALLEL := -n 3 --no-loadscope-reorder
+# They start hundreds of processes: without bytecode, each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 test: setup  ## Run every test but the slow suites; those of the store on two deployments
 	@$(BIN)/headstart vocabulary build
