@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support.processes import POOLS
 from tests.support.valkey import Valkey
 
 
@@ -20,6 +22,9 @@ async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Valk
     yield server
     await server.kill()
 
+
+for pool in POOLS:  # more threads would spin on cores that other tests need
+    os.environ.setdefault(pool, "1")
 
 TOGETHER = {
     "the game's server": r"integration/test_(bridging_|commands|grpcurl|readme|seed_|service)",

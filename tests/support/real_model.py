@@ -23,8 +23,8 @@ WORDS = 3000
 
 @functools.cache
 def load_encoder() -> SentenceEncoder:
-    """The default model. It takes one core, because other tests run beside it."""
-    return SentenceEncoder.load(threads=1)
+    """The default model."""
+    return SentenceEncoder.load()
 
 
 @functools.cache
