@@ -51,17 +51,20 @@ DEPLOYMENTS = os.environ.get("DEPLOYMENTS")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `rest`, leave out the contract's tests of no deployment: `two` has run them."""
+    """With `rest`, leave out what `two` has run: also the contract's tests of no deployment."""
     if DEPLOYMENTS != "rest":
         return
-    here = Path(__file__).parent
+    here, rest = Path(__file__).parent, chosen("rest")
     left_out = [
-        item
-        for item in items
-        if here in item.path.parents and "deployment" not in getattr(item, "fixturenames", ())
+        item for item in items if here in item.path.parents and _deployment(item) not in rest
     ]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def _deployment(item: pytest.Item) -> str | None:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("deployment")
 
 
 @pytest.fixture(scope="session", params=chosen(DEPLOYMENTS))
