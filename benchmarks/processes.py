@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -14,10 +12,11 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
+from headstart_service.store.embedded import dying_with_parent
+
 from .harness import Bench
 
 ROOT = Path(__file__).parents[1]
-_PR_SET_PDEATHSIG = 1
 _IDLE_SHARE = 0.1
 """Of a core: a process that uses less has nothing to do but its upkeep."""
 _IDLE_WINDOW = 0.3
@@ -106,24 +105,19 @@ async def running(
     output = directory / f"{next(_numbers)}.log"
     with output.open("wb") as file:
         started = await asyncio.create_subprocess_exec(
-            *command,
+            # A benchmark that is killed must not leave servers behind that disturb the next.
+            *dying_with_parent(command),
             cwd=ROOT,
             env=dict(environment),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=asyncio.subprocess.STDOUT,
-            # A benchmark that is killed must not leave servers behind that disturb the next.
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     process = Process(started, output)
     try:
         yield process
     finally:
         await process.stop()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def clean_environment() -> dict[str, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support.processes import POOLS
 from tests.support.valkey import Valkey
 
 
@@ -21,15 +23,30 @@ async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Valk
     await server.kill()
 
 
+for pool in POOLS:  # more threads would spin on cores that other tests need
+    os.environ.setdefault(pool, "1")
+
+TOGETHER = {
+    "the game's server": r"integration/test_(bridging_|commands|grpcurl|readme|seed_|service)",
+    "the model": r"unit/(bridging/|providers/|test_worker_providers)",
+}
+"""Files whose tests share what a process starts or loads once, in seconds."""
+
+
 class ByServers(LoadScopeScheduling):
     """Gives each process whole files, or all that the contract asks of one deployment.
 
     Modules share servers and models among their tests, and the contract's files the deployments.
+    Each test of chaos has servers of its own and takes a minute: each is given by itself.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        deployment = re.match(r"tests/contract/.*\[(\w+-\d)[]-]", nodeid)
-        return deployment[1] if deployment else nodeid.partition("::")[0]
+        if nodeid.startswith("tests/chaos/"):
+            return nodeid
+        if deployment := re.match(r"tests/contract/.*\[(\w+-\d)[]-]", nodeid):
+            return deployment[1]
+        together = (name for name, files in TOGETHER.items() if re.match(f"tests/{files}", nodeid))
+        return next(together, nodeid.partition("::")[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -77,8 +78,8 @@ class Backend:
         self.partitions = partitions
         self.prefix = prefix
         self._stack = stack
-        self._client = self.client(WORKER)
-        self._blocking = self.client(BLOCKING)
+        self._client = self.client(replace(WORKER, connect=BUDGET))
+        self._blocking = self.client(replace(BLOCKING, connect=BUDGET))
         self._keys = self.rules().keys(self._client)
         self.channels = [keys.events for keys in self._keys]
         self.store = self.new_store()

@@ -27,7 +27,9 @@ BACKENDS: dict[str, tuple[Opener, int]] = {
 """How each is opened, and its number of partitions."""
 
 TWO = ("acl-1", "cluster-4")
-"""Those that `make test` runs on, with DEPLOYMENTS=two; without it, every test runs on all of them.
+"""Those that `make test` runs on, with DEPLOYMENTS=two. `.ci/run` adds the rest, with DEPLOYMENTS=rest.
+
+Without DEPLOYMENTS, every test runs on all of them.
 
 These two find most. `cluster-4` finds what several partitions and several masters break: keys in
 other slots, scripts that a node lacks, redirections, reads that one server cannot answer. `acl-1`
@@ -37,7 +39,35 @@ What `standalone-4`, `sentinel-1` and `tls-1` add is how a connection is opened.
 """
 
 
-@pytest.fixture(scope="session", params=TWO if os.environ.get("DEPLOYMENTS") == "two" else BACKENDS)
+def chosen(name: str | None) -> tuple[str, ...]:
+    """The deployments that DEPLOYMENTS names: `two`, the `rest`, or all of them."""
+    if name == "two":
+        return TWO
+    rest = tuple(backend for backend in BACKENDS if backend not in TWO)
+    return rest if name == "rest" else tuple(BACKENDS)
+
+
+DEPLOYMENTS = os.environ.get("DEPLOYMENTS")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `rest`, leave out what `two` has run: also the contract's tests of no deployment."""
+    if DEPLOYMENTS != "rest":
+        return
+    here, rest = Path(__file__).parent, chosen("rest")
+    left_out = [
+        item for item in items if here in item.path.parents and _deployment(item) not in rest
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _deployment(item: pytest.Item) -> str | None:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("deployment")
+
+
+@pytest.fixture(scope="session", params=chosen(DEPLOYMENTS))
 def deployment(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Deployment, int]]:

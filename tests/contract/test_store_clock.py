@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,17 +52,23 @@ async def test_a_lost_workers_run_is_taken_over_after_a_lease(
         await queue.sweep()
         return [job.key for job in await queue.lost_jobs(0, "w2", 10)] == [KEY]
 
-    await wait_until(taken, within=5)
+    await wait_until(taken)
 
 
 async def test_leases_that_are_renewed_hold(backend: Backend, clock: Clock) -> None:
-    queue = backend.new_queue(lease=1.0)
+    lease = 1.0
+    queue = backend.new_queue(lease=lease)
+    renewed = time.monotonic()
     claim = await backend.begin(KEY)
     await queue.sweep()
     clock.set(-HOUR)
     for _ in range(8):
         await queue.sweep()
-        assert await queue.lost_jobs(0, "w2", 10) == []
+        if await queue.lost_jobs(0, "w2", 10):
+            # A machine so busy that the lease ran out between the two says nothing.
+            assert time.monotonic() - renewed > lease
+            return
+        renewed = time.monotonic()
         assert await queue.renew([claim.lease], "w1") == []
         await asyncio.sleep(0.15)
 
@@ -78,7 +85,7 @@ async def test_a_lost_workers_offers_end_as_soon_as_they_would_have(
         await backend.store.orphans(["probe@v1"], 60, 10)
         return (await backend.store.read(KEY)).summary.lacks is Lack.WORKER
 
-    await wait_until(ended, within=5)
+    await wait_until(ended)
 
 
 async def test_a_lost_worker_is_shown_no_longer_than_to_the_next_ones_beat(
@@ -107,7 +114,7 @@ async def test_a_killed_process_does_not_keep_the_store_from_being_moved(
             return await repartition(layout.client, 2, lambda _: None) is not None
         return False
 
-    await wait_until(moves, within=5)
+    await wait_until(moves)
 
 
 async def test_a_clock_that_runs_on_begins_no_lease_anew(backend: Backend) -> None:
@@ -118,4 +125,4 @@ async def test_a_clock_that_runs_on_begins_no_lease_anew(backend: Backend) -> No
         await queue.sweep()
         return bool(await queue.lost_jobs(0, "w2", 10))
 
-    await wait_until(taken, within=5)
+    await wait_until(taken)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
-from sentence_transformers import SentenceTransformer
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.pipelines.bridging.morphology import is_variant
@@ -54,6 +52,9 @@ async def all_played(service: Service) -> list[pb.GetResultsResponse]:
 async def test_twenty_games_equal_an_independent_computation(
     games: Service, vocabulary: Vocabulary
 ):
+    # Its import takes seconds: not while tests are collected.
+    from sentence_transformers import SentenceTransformer
+
     model = SentenceTransformer(str(_weights()), device="cpu")
     for (anchor, target), answer in zip(PAIRS, await all_played(games), strict=True):
         bridging = answer.bridging
@@ -92,6 +93,8 @@ def _best(vocabulary: Vocabulary, scores: np.ndarray, anchor: str, target: str) 
 async def test_null_samples_follow_the_distribution_of_an_independent_sampler(
     games: Service, vocabulary: Vocabulary
 ):
+    from scipy import stats
+
     request = human_game(key(), "music", "winter")
     request.bridging.null_sample_count = 2000
     answer = await played(games, request)

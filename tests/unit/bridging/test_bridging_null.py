@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare, ks_2samp
 
 from headstart_service.errors import StepFailed
 from headstart_service.pipelines.bridging.null import draw_distinct, null_samples
@@ -41,6 +40,8 @@ def test_another_seed_draws_other_samples() -> None:
 
 @pytest.mark.parametrize("clue_count", [1, 5, 50])
 def test_the_distribution_is_that_of_an_independent_sampler(clue_count: int) -> None:
+    from scipy.stats import ks_2samp
+
     excluded = {0, 17, 2999}
     ours = null_samples(SCORES, excluded, clue_count, 10_000, seed=5)
     left = [float(s) for place, s in enumerate(SCORES) if place not in excluded]
@@ -50,6 +51,8 @@ def test_the_distribution_is_that_of_an_independent_sampler(clue_count: int) -> 
 
 
 def test_every_set_is_equally_likely() -> None:
+    from scipy.stats import chisquare
+
     rows = draw_distinct(np.random.Generator(np.random.PCG64(3)), size=6, width=3, rows=20_000)
     counts = Counter(tuple(sorted(row)) for row in rows.tolist())
     assert len(counts) == 20, "all 3-sets of 6"

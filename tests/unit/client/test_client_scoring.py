@@ -5,7 +5,6 @@ import random
 
 import numpy as np
 import pytest
-from scipy.stats import percentileofscore
 
 from headstart import percentile, relevance
 
@@ -63,6 +62,8 @@ def test_relevance_says_what_is_wrong(
 
 
 def test_percentile_is_scipys() -> None:
+    from scipy.stats import percentileofscore
+
     numbers = random.Random(7)
     for _ in range(100):
         # Few distinct values, so that ties occur.

@@ -169,7 +169,7 @@ async def test_a_cancelled_run_is_stopped_at_once(
         await backend.until_heard()
         await wait_until(lambda: backend.control.running == 2)
         await backend.store.cancel(RunKey("default", "g"))
-        await wait_until(lambda: backend.control.running == 1, within=5)
+        await wait_until(lambda: backend.control.running == 1)
         backend.control.gates["other"].set()
         await backend.until("other", Status.COMPLETED)
     assert await backend.status("g") is Status.CANCELLED
@@ -183,7 +183,7 @@ async def test_a_replaced_run_is_stopped_at_once_and_the_new_one_is_run(backend:
         await backend.until_kept("g", "first")
         started = await backend.start("g", "new")
         assert started.revision == 2
-        await wait_until(lambda: backend.control.second["g"] == 2, within=5)
+        await wait_until(lambda: backend.control.second["g"] == 2)
         backend.control.gates["g"].set()
         await backend.until("g", Status.COMPLETED)
         snapshot = await backend.snapshot("g")

@@ -62,7 +62,7 @@ async def test_withdrawals_are_heard_again_after_an_outage(valkey: Valkey) -> No
             await valkey.start()
             await backend.until_heard()
             assert (await backend.start("g", "other")).revision == 2
-            await wait_until(lambda: backend.control.second["g"] == 2, within=5)
+            await wait_until(lambda: backend.control.second["g"] == 2)
             assert backend.control.running == 1
             backend.control.gates["g"].set()
             await backend.until("g", Status.COMPLETED)
