@@ -1,0 +1,586 @@
+"""What is kept beside the records: its bounds, its ends, and what mends it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from headstart_service.domain import Lack, Offer, Outcome, RunKey, Status, StepState, WorkerState
+from headstart_service.errors import (
+    CapacityExhausted,
+    LastTry,
+    LayoutMismatch,
+    RecordDamaged,
+    RunNotFound,
+)
+from headstart_service.store.connect import WORKER
+from headstart_service.store.job_queue import MAX_TRIES
+from headstart_service.store.keys import GROUP, PartitionKeys
+from headstart_service.store.layout import StoreLayout
+from headstart_service.store.repartition import StoreInUse, repartition
+from tests.contract.backend import OFFER, RESULT, TTL, Backend, done, plan, running
+from tests.support.waiting import wait_until
+
+KEY = RunKey("games", "game-1")
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+
+
+def now_us() -> int:
+    """The server's time, which is this machine's, in microseconds."""
+    return time.time_ns() // 1000
+
+
+def name_of(key: RunKey) -> str:
+    return f"{key.namespace}:{key.key}"
+
+
+def beside(keys: PartitionKeys, name: str) -> str:
+    """A partition's key of this name."""
+    return keys.jobs.removesuffix("jobs") + name
+
+
+async def sweep(backend: Backend, keys: PartitionKeys) -> list[int]:
+    """What sweep.lua returns: expired, more, broken."""
+    reply: list[int] = await backend.queue._scripts.sweep(keys, None)
+    return reply
+
+
+async def idle_ms(backend: Backend, keys: PartitionKeys) -> int:
+    [entry] = await backend._client.xpending_range(keys.jobs, GROUP, "-", "+", 10)
+    return int(entry["time_since_delivered"])
+
+
+async def start_all(backend: Backend, keys: list[RunKey]) -> None:
+    store = backend.new_store(max_records=2000 * backend.partitions)
+    await asyncio.gather(*(store.start(key, plan(), TTL, restart=False) for key in keys))
+    await store.aclose()
+
+
+# Live processes and consumers.
+
+
+async def test_a_process_is_noted_again_once_half_its_time_is_over(store_backend: Backend) -> None:
+    layout = StoreLayout(store_backend.client(WORKER), store_backend.partitions)
+    processes = PartitionKeys(0).processes
+    ttl = 60.0
+
+    async def noted(seconds: float) -> float:
+        """Compare when the process counts for so many more seconds; how many it then has."""
+        await layout.agree_all("api a", ttl)
+        at = now_us() + round(seconds * SECOND)
+        await store_backend.redis("ZADD", processes, at, "api a")
+        assert await layout.agree_all("api a", ttl)
+        return float(await store_backend.redis("ZSCORE", processes, "api a") - at) / SECOND
+
+    assert await noted(40.0) == 0, "an idle store need not write each second"
+    assert 39 < await noted(20.0) < 41
+    assert 50_000 < await store_backend.redis("PTTL", processes) <= 60_000
+
+
+async def test_a_process_that_is_live_for_longer_than_any_is_of_a_clock_that_was_set_back(
+    store_backend: Backend,
+) -> None:
+    layout = StoreLayout(store_backend.client(WORKER), store_backend.partitions)
+    processes = PartitionKeys(0).processes
+    for name, minutes in (("soon", 9), ("ahead", 11)):
+        await store_backend.redis("ZADD", processes, now_us() + minutes * 60 * SECOND, name)
+    await store_backend.redis("PEXPIRE", processes, 60_000)
+    assert await layout.live() == ["soon"]
+    assert await store_backend.redis("ZCARD", processes) == 1
+
+
+async def test_a_process_that_differs_is_not_noted_as_live(store_backend: Backend) -> None:
+    await store_backend.start(KEY)
+    other = StoreLayout(store_backend.client(WORKER), store_backend.partitions + 1)
+    with pytest.raises(LayoutMismatch):
+        await other.agree_all("api b", 60)
+    assert await store_backend.redis("EXISTS", PartitionKeys(0).processes) == 0
+
+
+async def test_up_to_a_hundred_live_processes_are_named(store_backend: Backend) -> None:
+    layout = StoreLayout(store_backend.client(WORKER), store_backend.partitions)
+    await layout.agree_all("p000", 60)
+    till = now_us() + 60 * SECOND
+    others = [part for i in range(1, 105) for part in (till + i, f"p{i:03}")]
+    await store_backend.redis("ZADD", PartitionKeys(0).processes, *others)
+    names = [f"p{i:03}" for i in range(100)]
+    assert await layout.live() == names
+    with pytest.raises(StoreInUse, match="100 processes use the store"):
+        await repartition(layout.client, store_backend.partitions + 1, lambda _: None)
+
+
+async def test_a_consumer_goes_when_it_holds_nothing_and_has_been_silent_for_long(
+    store_backend: Backend,
+) -> None:
+    await store_backend.begin(KEY, "holds a job")
+    await store_backend.jobs("has gone")
+    keys = store_backend.keys_of(KEY)
+
+    async def silent() -> bool:
+        found: Any = await store_backend._client.xinfo_consumers(keys.jobs, GROUP)
+        return all(each["idle"] > 1 for each in found)
+
+    await wait_until(silent)
+    prepare = store_backend.queue._scripts.prepare
+    assert await prepare(keys, None, idle_ms=60_000) == 0
+    assert await prepare(keys, None, idle_ms=1) == 1
+    [left] = await store_backend._client.xinfo_consumers(keys.jobs, GROUP)
+    assert left["name"] == b"holds a job"
+
+
+async def test_a_worker_that_leaves_hands_on_no_run_that_was_started_anew_meanwhile(
+    store_backend: Backend,
+) -> None:
+    """Its job is that of the run before."""
+    keys = store_backend.keys_of(KEY)
+    at_once = store_backend.new_queue(lease=0)
+    await store_backend.begin(KEY, "w1")
+    for number in range(MAX_TRIES - 2):
+        [job] = await at_once.lost_jobs(keys.partition, f"lost-{number}", 1)
+        claim = await at_once.claim(job, f"lost-{number}")
+        assert claim is not None
+    await at_once.release(claim.lease)
+    # Three tries are counted again, as if the last worker had been lost.
+    words = (await store_backend.redis("HGET", keys.record(KEY), "about")).split(b" ")
+    words[3] = str(MAX_TRIES - 1).encode()
+    await store_backend.redis("HSET", keys.record(KEY), "about", b" ".join(words))
+    [job] = await store_backend.jobs("w8")
+    with pytest.raises(LastTry):
+        await store_backend.queue.claim(job, "w8", alone=False)
+    await store_backend.store.cancel(KEY)
+    claim = await store_backend.begin(KEY, "w9")
+    await store_backend.queue.leave("w8")
+    assert (await store_backend.record(KEY))[b"entry"].decode() == claim.lease.job.entry
+    await store_backend.queue.finish(claim.lease, [done("first")], Status.COMPLETED, "")
+
+
+async def test_a_worker_that_leaves_offers_nothing_any_more_and_hands_on_all_it_held(
+    store_backend: Backend,
+) -> None:
+    keys = store_backend.neighbours(1010)
+    names = store_backend.keys_of(keys[0])
+    await start_all(store_backend, keys)
+    await store_backend.queue.offer(names.partition, "w1", [OFFER])
+    assert len(await store_backend.jobs("w1", limit=10_000)) == 1010
+    leave = store_backend.queue._scripts.leave
+    assert await leave(names, None, worker="w1") == 1010
+    assert (await store_backend.store.read(keys[0])).summary.lacks is Lack.WORKER
+    jobs = await store_backend.jobs("w2", limit=10_000)
+    assert sorted(job.key.key for job in jobs) == sorted(key.key for key in keys)
+
+
+# Workers and their offers.
+
+
+async def test_a_worker_that_can_run_nothing_at_the_moment_is_a_worker(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    partition = store_backend.keys_of(KEY).partition
+
+    async def lacks() -> Lack | None:
+        found = (await store_backend.store.read(KEY)).summary.lacks
+        [listed] = await store_backend.store.list("games", [Status.PENDING], None, 9)
+        assert listed.lacks is found
+        assert (await store_backend.store.status(KEY)).summary.lacks is found
+        return found
+
+    assert await lacks() is Lack.WORKER
+    await store_backend.queue.offer(partition, "w1", [])
+    assert await lacks() is Lack.PIPELINE
+    await store_backend.queue.offer(partition, "w2", [Offer("probe", "v2", {})])
+    assert await lacks() is Lack.VERSION
+    await store_backend.queue.offer(partition, "w3", [OFFER])
+    assert await lacks() is None
+    await store_backend.queue.leave("w3")
+    assert await lacks() is Lack.VERSION
+    await store_backend.queue.leave("w2")
+    assert await lacks() is Lack.PIPELINE
+    await store_backend.new_queue(lease=0.001).offer(partition, "w1", [])
+
+    async def silent() -> bool:
+        return (await store_backend.store.read(KEY)).summary.lacks is Lack.WORKER
+
+    await wait_until(silent)
+
+
+async def test_a_worker_counts_how_many_runs_were_left_for_all_of_its_offers(
+    store_backend: Backend,
+) -> None:
+    keys = store_backend.neighbours(5)
+    partition = store_backend.keys_of(keys[0]).partition
+    offers = [Offer("probe", version, {}) for version in ("v1", "v2", "v3")]
+    wanted = [plan() for _ in keys]
+    versions = ("v1", "v1", "v2", "v2", "v2")
+    for key, each, version in zip(keys, wanted, versions, strict=True):
+        made = type(each)(each.pipeline, each.inputs, version, each.digest, each.steps)
+        await store_backend.start(key, made)
+    for job in await store_backend.jobs("other"):
+        assert await store_backend.queue.claim(job, "other", [Offer("probe", "v9", {})]) is None
+    queue = store_backend.queue
+    assert [await queue.offer(partition, "w1", [each]) for each in offers] == [2, 3, 0]
+    assert await queue.offer(partition, "w1", offers) == 5
+    assert (await store_backend.store.stats("")).queued_jobs == 5
+    assert len(await queue.unserved_jobs(partition, "w1", offers, 2)) == 2
+    assert await queue.offer(partition, "w1", offers) == 3
+    jobs = await queue.unserved_jobs(partition, "w1", offers, 9)
+    assert len(jobs) == 3
+    assert await queue.unserved_jobs(partition, "w1", offers, 9) == []
+
+
+async def test_what_is_left_of_workers_that_are_silent_ends_with_the_last_ones_list(
+    store_backend: Backend,
+) -> None:
+    def state(name: str) -> WorkerState:
+        return WorkerState(
+            name=name, host="h", version="1", pipelines=(), slots=1, busy=0, started_us=1
+        )
+
+    roster = PartitionKeys(0).workers
+    for name, minutes in (("soon", 9), ("ahead", 11)):
+        text = f"{now_us() + minutes * 60 * SECOND} {{}}"
+        await store_backend.redis("HSET", roster, name, text)
+    await store_backend.queue.beat(state("w1"), 60)
+    assert set(await store_backend.redis("HKEYS", roster)) == {b"soon", b"w1"}
+    await store_backend.redis("PEXPIRE", roster, 30_000)
+    await store_backend.queue.beat(state("w1"), 60)
+    assert 50_000 < await store_backend.redis("PTTL", roster) <= 60_000
+
+
+# The clock.
+
+
+@pytest.mark.parametrize(("ahead", "mended"), [(HOUR, True), (2 * SECOND, True), (200_000, False)])
+async def test_what_a_clock_that_was_set_back_has_left_ahead_ends_as_much_earlier(
+    store_backend: Backend, ahead: int, *, mended: bool
+) -> None:
+    keys = store_backend.keys_of(KEY)
+    await store_backend.queue.offer(keys.partition, "w1", [OFFER])
+    await store_backend.store.orphans(["probe@v1"], 90, 10)
+    names = [beside(keys, name) for name in ("offers", "starters")]
+
+    async def ends() -> list[int]:
+        found = [await store_backend.redis("HVALS", name) for name in names]
+        return [int(text.split(b" ")[0]) for texts in found for text in sorted(texts)]
+
+    before = await ends()
+    latest = now_us() + ahead
+    await store_backend.redis("HSET", beside(keys, "ledger"), "clock", latest)
+    await sweep(store_backend, keys)
+    moved = [old - new for old, new in zip(before, await ends(), strict=True)]
+    if mended:
+        assert all(ahead - SECOND < by <= ahead for by in moved), moved
+    else:
+        assert set(moved) == {0}
+    noted = int(await store_backend.redis("HGET", beside(keys, "ledger"), "clock"))
+    assert latest - ahead <= noted < latest, "the clock that is"
+
+
+async def test_the_time_is_noted_every_four_seconds_and_not_at_each_look(
+    store_backend: Backend,
+) -> None:
+    keys = store_backend.keys_of(KEY)
+    ledger = beside(keys, "ledger")
+    await sweep(store_backend, keys)
+    for behind, noted in ((2 * SECOND, False), (6 * SECOND, True)):
+        for look in (
+            lambda: sweep(store_backend, keys),
+            lambda: store_backend.store.orphans(["probe@v1"], 60, 10),
+        ):
+            at = now_us() - behind
+            await store_backend.redis("HSET", ledger, "clock", at)
+            await look()
+            found = int(await store_backend.redis("HGET", ledger, "clock"))
+            assert (found > at) is noted
+
+
+# Mending.
+
+
+async def test_what_cannot_be_mended_is_looked_at_once_a_minute(store_backend: Backend) -> None:
+    await store_backend.start(KEY)
+    keys = store_backend.keys_of(KEY)
+    await sweep(store_backend, keys)
+    await store_backend.redis("ZADD", beside(keys, "status:pending"), 0, "games:ghost")
+    assert (await sweep(store_backend, keys))[2] == 1
+    assert (await sweep(store_backend, keys))[2] == 0
+    for seconds, again in ((50, 0), (70, 1), (-50, 0), (-70, 1)):
+        at = now_us() - seconds * SECOND
+        await store_backend.redis("HSET", beside(keys, "ledger"), "mended", at)
+        assert (await sweep(store_backend, keys))[2] == again, seconds
+
+
+async def test_an_index_of_many_runs_is_mended_to_the_last(store_backend: Backend) -> None:
+    """Each call looks at some 500 records."""
+    keys = store_backend.neighbours(700)
+    names = store_backend.keys_of(keys[0])
+    await start_all(store_backend, keys)
+    pending = beside(names, "status:pending")
+    await store_backend.redis("DEL", pending)
+    ghosts = [part for i in range(700) for part in (0, f"games:ghost-{i}")]
+    await store_backend.redis("ZADD", pending, *ghosts)
+    await store_backend.queue.sweep()
+    assert (await store_backend.store.stats("")).counts == {Status.PENDING: 700}
+    assert (await sweep(store_backend, names))[2] == 0
+
+
+async def test_a_run_that_was_left_for_others_is_found_again_by_its_set(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    keys = store_backend.keys_of(KEY)
+    [job] = await store_backend.jobs("w1")
+    assert await store_backend.queue.claim(job, "w1", [Offer("probe", "v9", {})]) is None
+    await store_backend.redis("DEL", beside(keys, "unserved"))
+    await store_backend.queue.sweep()
+    assert await store_backend.queue.offer(keys.partition, "w2", [OFFER]) == 1
+    assert await store_backend.redis("ZCARD", beside(keys, "waiting")) == 0, "it stands once"
+
+
+async def test_a_run_whose_ticket_is_lost_is_handed_on_in_the_place_of_now(
+    store_backend: Backend,
+) -> None:
+    urgent, first = store_backend.neighbours(2)
+    keys = store_backend.keys_of(urgent)
+    await store_backend.start(urgent)
+    claim = await store_backend.claim()
+    await store_backend.start(first)
+    await store_backend.redis("DEL", keys.tickets)
+    await store_backend.queue.release(claim.lease)
+    found = [await store_backend.queue.claim(job, "w2") for job in await store_backend.jobs("w2")]
+    assert [each.lease.job.key for each in found if each] == [first, urgent]
+
+
+# What a start, a read and a claim leave.
+
+
+async def test_a_result_that_is_asked_for_again_lives_as_long_as_that_start_wants_and_no_shorter(
+    store_backend: Backend,
+) -> None:
+    await store_backend.complete(KEY, ttl=100)
+    await store_backend.store.read(KEY)
+    keys = store_backend.keys_of(KEY)
+    async with store_backend.announcements() as heard:
+        await store_backend.start(KEY, ttl=500)
+        told = await anext(heard)
+    assert (told.kind, told.key) == ("dropped", KEY), "near-caches have another end of its life"
+    assert 490 < await store_backend.pttl(KEY) <= 500.001
+    await store_backend.start(KEY, ttl=200)
+    assert 490 < await store_backend.pttl(KEY) <= 500.001
+    record = await store_backend.record(KEY)
+    assert (record[b"ttl"], record[b"seen"]) == (str(200 * SECOND).encode(), b"0")
+    sets = [await store_backend.redis("ZCARD", beside(keys, name)) for name in ("read", "unread")]
+    assert sets == [0, 1], "it is not the first to go"
+    await store_backend.store.read(KEY)
+    sets = [await store_backend.redis("ZCARD", beside(keys, name)) for name in ("read", "unread")]
+    assert sets == [1, 0]
+
+
+async def test_a_run_that_ended_keeps_nothing_that_only_a_worker_needs(
+    store_backend: Backend,
+) -> None:
+    async def fields() -> set[bytes]:
+        found = await store_backend._client.hkeys(store_backend.keys_of(KEY).record(KEY))
+        return {field for field in found if not field.startswith(b"s:")}
+
+    await store_backend.store.start(KEY, plan(), TTL, restart=True, trace="00-trace")
+    assert await fields() == {b"about", b"inputs", b"trace", b"fresh"}
+    claim = await store_backend.claim()
+    assert await fields() == {b"about", b"inputs", b"trace", b"fresh", b"claim"}
+    await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
+    assert await fields() == {b"about", b"inputs", b"trace", b"fresh"}
+    await store_backend.store.cancel(KEY)
+    assert await fields() == {b"about"}
+    assert (await store_backend.store.read(KEY)).states["second"] is StepState.PENDING
+    keys = store_backend.keys_of(KEY)
+    assert await store_backend.redis("EXISTS", keys.tickets) == 0
+
+
+async def test_a_status_has_no_inputs_and_of_each_step_its_state_alone(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
+    keys = store_backend.keys_of(KEY)
+    left, *reply = await store_backend.store._scripts.status(keys, KEY)
+    fields = dict(zip(reply[::2], reply[1::2], strict=True))
+    assert set(fields) == {b"about", b"claim", b"s:first", b"s:second", b"lacks"} - {b"claim"}
+    assert (fields[b"s:first"], fields[b"s:second"], fields[b"lacks"]) == (b"C", b"R", b"")
+    assert 1790 * SECOND < left <= 1800 * SECOND
+
+
+@pytest.mark.parametrize("field", [1, 2, 3, 6, 7, 8, 9, 10, 11])
+async def test_a_number_that_a_double_does_not_hold_is_damage(
+    store_backend: Backend, field: int
+) -> None:
+    await store_backend.complete(KEY)
+    record = store_backend.keys_of(KEY).record(KEY)
+    words = (await store_backend.redis("HGET", record, "about")).split(b" ")
+    words[field] = str(2**53).encode()
+    await store_backend.redis("HSET", record, "about", b" ".join(words))
+    with pytest.raises(RecordDamaged):
+        await store_backend.store.read(KEY)
+    with pytest.raises(RecordDamaged):
+        await store_backend.store.peek(KEY)
+
+
+async def test_a_run_that_has_just_expired_is_gone_for_every_call(store_backend: Backend) -> None:
+    """Redis drops a record some time after its end: until then the scripts know better."""
+    await store_backend.complete(KEY)
+    record = store_backend.keys_of(KEY).record(KEY)
+    words = (await store_backend.redis("HGET", record, "about")).split(b" ")
+    words[10] = str(now_us() - SECOND).encode()
+    await store_backend.redis("HSET", record, "about", b" ".join(words))
+    store = store_backend.store
+    for call in (
+        store.read(KEY),
+        store.peek(KEY),
+        store.status(KEY),
+        store.cancel(KEY),
+        store.report(KEY, "run", 1, "probe@v1", [], done("first")),
+    ):
+        with pytest.raises(RunNotFound):
+            await call
+    started = await store.start(KEY, plan(), TTL, restart=False)
+    assert (started.outcome, started.revision) == (Outcome.STARTED, 1)
+    assert (await store.read(KEY)).body != RESULT
+
+
+async def test_a_namespace_begins_its_sums_if_it_is_among_the_first_thousand(
+    store_backend: Backend,
+) -> None:
+    first, last, late = (
+        store_backend.neighbours(1, namespace=name)[0] for name in ("first", "last", "late")
+    )
+    ledger = beside(store_backend.keys_of(first), "ledger")
+    await store_backend.start(first)
+    await store_backend.redis("HSET", ledger, "namespaces", 999)
+    await store_backend.start(last)
+    for _ in range(2):
+        await store_backend.store.start(late, plan(), TTL, restart=True)
+    assert int(await store_backend.redis("HGET", ledger, "namespaces")) == 1000
+    stats = store_backend.store.stats
+    assert (await stats("last")).ledger is not None
+    assert (await stats("late")).ledger is None
+    everybody = (await stats("")).ledger
+    assert everybody is not None
+    assert everybody.starts == 4
+
+
+async def test_one_claim_passes_over_a_hundred_late_runs_and_takes_the_next(
+    store_backend: Backend,
+) -> None:
+    keys = store_backend.neighbours(103)
+    names = store_backend.keys_of(keys[0])
+    queue = store_backend.new_queue()
+    queue.expected = lambda: f"probe={90 * SECOND}"
+    for key in keys:
+        await store_backend.store.start(key, plan(), TTL, restart=False, needed_in=60)
+    first, *_ = await store_backend.jobs()
+    claim = await queue.claim(first, "w1")
+    assert claim is not None
+    assert claim.lease.job.key == keys[100]
+    behind = await store_backend.redis("ZCOUNT", beside(names, "waiting"), 2**52, "+inf")
+    assert behind == 100
+
+
+async def test_a_share_of_a_declared_need_is_left_for_what_takes_longer(
+    store_backend: Backend,
+) -> None:
+    """Two fifths of a hundred seconds: a run of 58 is in time, one of 62 is not."""
+    [key] = store_backend.neighbours(1)
+    names = store_backend.keys_of(key)
+    await store_backend.store.start(key, plan(), TTL, restart=False, needed_in=100)
+    other = store_backend.neighbours(2)[1]
+    await store_backend.store.start(other, plan(), TTL, restart=False, needed_in=5000)
+    queue = store_backend.new_queue()
+    for seconds, first in ((62, other), (58, key)):
+        queue.expected = lambda seconds=seconds: f"probe={seconds * SECOND}"
+        member = name_of(key)
+        score = int(await store_backend.redis("ZSCORE", beside(names, "waiting"), member))
+        [job] = await store_backend.jobs("w1", limit=1)
+        claim = await queue.claim(job, "w1")
+        assert claim is not None
+        assert claim.lease.job.key == first, seconds
+        await queue.release(claim.lease)
+        await store_backend.redis("ZADD", beside(names, "waiting"), score, member)
+
+
+@pytest.mark.parametrize("how", ["read", "passed over"])
+async def test_a_run_of_a_busy_namespace_that_waits_in_vain_is_found_among_a_hundred(
+    store_backend: Backend, how: str
+) -> None:
+    """As far as one start looks at those in front."""
+    store = store_backend.new_store(max_live=100 * store_backend.partitions)
+    store.expected = store_backend.queue.expected = lambda: f"probe={90 * SECOND}"
+    others = store_backend.neighbours(99, namespace="others")
+    [late, newcomer] = store_backend.neighbours(2)
+    for key in (*others, late):
+        await store.start(key, plan(), TTL, restart=False, needed_in=60)
+    if how == "passed over":
+        places = [x for i, key in enumerate((late, *others)) for x in (2**52 + i, name_of(key))]
+        await store_backend.redis("ZADD", beside(store_backend.keys_of(late), "waiting"), *places)
+    await store.start(newcomer, plan(), TTL, restart=False)
+    assert (await store.read(late)).summary.error.startswith("shed: ")
+    with pytest.raises(CapacityExhausted):
+        await store.start(RunKey("games", "one more"), plan(), TTL, restart=False)
+
+
+async def test_a_claim_that_is_given_back_by_a_worker_of_another_version_is_announced(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
+    at_once = store_backend.new_queue(lease=0)
+    [job] = await at_once.lost_jobs(claim.lease.job.partition, "w2", 1)
+    async with store_backend.announcements() as heard:
+        assert await at_once.claim(job, "w2", [Offer("probe", "v9", {})]) is None
+        kinds = [(await anext(heard)).kind for _ in range(2)]
+    assert kinds == ["released", "unserved"]
+    states = (await store_backend.store.status(KEY)).states
+    assert states == {"first": StepState.COMPLETED, "second": StepState.PENDING}
+
+
+async def test_an_orphan_is_announced_when_it_is_adopted_and_its_limit_is_by_class(
+    store_backend: Backend,
+) -> None:
+    keys = store_backend.neighbours(3)
+    new = Offer("probe", "v2", {"first": "modelA"})
+    await store_backend.queue.offer(store_backend.keys_of(keys[0]).partition, "w1", [new])
+    for key in keys:
+        await store_backend.start(key)
+    old = Offer("probe", "v1", {"first": "modelA", "second": "modelA"})
+    for job in await store_backend.jobs("w0"):
+        claim = await store_backend.queue.claim(job, "w0", [old])
+        assert claim is not None
+        await store_backend.queue.release(claim.lease)
+    for job in await store_backend.jobs("w1"):
+        assert await store_backend.queue.claim(job, "w1", [new]) is None
+    assert (await store_backend.record(keys[0]))[b"made"] == b"modelA.modelA"
+    found = await store_backend.store.orphans(["probe@v2"], 60, 2)
+    assert len(found) == 2
+    async with store_backend.announcements() as heard:
+        assert await store_backend.store.adopt(found[0], plan("d2"))
+        told = await anext(heard)
+    assert (told.kind, told.key) == ("released", found[0].key)
+    assert (await store_backend.record(found[0].key))[b"made"] == b"-", "nobody has made anything"
+    assert len(await store_backend.store.orphans(["probe@v2"], 60, 9)) == 2
+    await store_backend.store.cancel(found[1].key)
+    assert not await store_backend.store.adopt(found[1], plan("d2"))
+
+
+async def test_no_orphan_is_adopted_for_workers_that_have_gone(store_backend: Backend) -> None:
+    partition = store_backend.keys_of(KEY).partition
+    new = Offer("probe", "v2", {})
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs("w1")
+    assert await store_backend.queue.claim(job, "w1", [new]) is None
+    await store_backend.queue.offer(partition, "w1", [new])
+    await store_backend.queue.leave("w1")
+    assert await store_backend.store.orphans(["probe@v2"], 60, 9) == [], "none computes it today"
+    await store_backend.queue.offer(partition, "w2", [new])
+    assert len(await store_backend.store.orphans(["probe@v2"], 60, 9)) == 1
