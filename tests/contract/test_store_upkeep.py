@@ -584,3 +584,128 @@ async def test_no_orphan_is_adopted_for_workers_that_have_gone(store_backend: Ba
     assert await store_backend.store.orphans(["probe@v2"], 60, 9) == [], "none computes it today"
     await store_backend.queue.offer(partition, "w2", [new])
     assert len(await store_backend.store.orphans(["probe@v2"], 60, 9)) == 1
+
+
+# What a sweep, a wait and a count do beside their work.
+
+
+async def test_a_sweep_forgets_however_many_have_expired(store_backend: Backend) -> None:
+    keys = store_backend.keys_of(KEY)
+    await store_backend.start(KEY)
+    ghosts = [part for i in range(2500) for part in (1, f"games:ghost-{i}")]
+    await store_backend.redis("ZADD", keys.expiry, *ghosts)
+    assert await sweep(store_backend, keys) == [1000, 1, 0]
+    await store_backend.queue.sweep()
+    assert await store_backend.redis("ZCARD", keys.expiry) == 1
+
+
+async def test_a_sweep_brings_no_ticket_where_there_are_enough(store_backend: Backend) -> None:
+    first, second, third = store_backend.neighbours(3)
+    keys = store_backend.keys_of(first)
+    for key in (first, second, third):
+        await store_backend.start(key)
+    assert len(await store_backend.jobs("w1", limit=2)) == 2
+    await sweep(store_backend, keys)
+    assert await store_backend.redis("XLEN", keys.jobs) == 3, "two are delivered, one is not"
+
+
+async def test_runs_that_were_left_for_others_disagree_with_no_index(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs("w1")
+    assert await store_backend.queue.claim(job, "w1", [Offer("probe", "v9", {})]) is None
+    assert await sweep(store_backend, store_backend.keys_of(KEY)) == [0, 0, 0]
+
+
+async def test_an_api_process_that_has_gone_is_forgotten_by_the_next_one(
+    store_backend: Backend,
+) -> None:
+    starters = beside(PartitionKeys(0), "starters")
+    for _ in range(3):
+        await store_backend.new_store().orphans(["probe@v1"], 0, 10)
+    await store_backend.new_store().orphans(["probe@v2"], 60, 10)
+    await store_backend.new_store().orphans(["probe@v3"], 60, 10)
+    left = sorted(text.split(b" ")[1] for text in await store_backend.redis("HVALS", starters))
+    assert left == [b"probe@v2", b"probe@v3"]
+
+
+@pytest.mark.parametrize(("ttl", "lives"), [(9000, 9000), (60, 1800)])
+async def test_a_live_run_is_kept_for_its_ttl_and_half_an_hour_at_least(
+    store_backend: Backend, ttl: float, lives: float
+) -> None:
+    keys = store_backend.keys_of(KEY)
+
+    async def kept(what: str) -> None:
+        assert lives - 10 < await store_backend.pttl(KEY) <= lives + 0.001, what
+        end = float(await store_backend.redis("ZSCORE", keys.expiry, name_of(KEY)))
+        assert lives - 10 < (end - now_us()) / SECOND <= lives + 1, what
+        await store_backend.redis("PEXPIRE", keys.record(KEY), 5000)
+
+    await store_backend.start(KEY, ttl=ttl)
+    await kept("started")
+    claim = await store_backend.claim()
+    await kept("claimed")
+    await store_backend.queue.renew([claim.lease], "w1")
+    await kept("renewed")
+    await store_backend.start(KEY, ttl=ttl)
+    await kept("joined")
+
+
+async def test_a_wait_for_a_run_whose_last_try_is_set_aside_gives_it_to_no_busy_worker(
+    store_backend: Backend,
+) -> None:
+    other = store_backend.neighbours(1)[0]
+    names = store_backend.keys_of(other)
+    await store_backend.begin(other)
+    at_once = store_backend.new_queue(lease=0)
+    for number in range(MAX_TRIES - 2):
+        [job] = await at_once.lost_jobs(names.partition, f"lost-{number}", 1)
+        claim = await at_once.claim(job, f"lost-{number}")
+        assert claim is not None
+    await at_once.release(claim.lease)
+    words = (await store_backend.redis("HGET", names.record(other), "about")).split(b" ")
+    words[3] = str(MAX_TRIES - 1).encode()
+    await store_backend.redis("HSET", names.record(other), "about", b" ".join(words))
+    [job] = await store_backend.jobs("w8")
+    with pytest.raises(LastTry):
+        await store_backend.queue.claim(job, "w8", alone=False)
+    await store_backend.store.read(other, waits=True)
+    await store_backend.start(other)  # and a start that joins moves it no more
+    neighbour = store_backend.neighbours(2)[1]
+    await store_backend.start(neighbour)
+    [second] = await store_backend.jobs("w9")
+    claim = await store_backend.queue.claim(second, "w9", alone=False)
+    assert claim is not None
+    assert claim.lease.job.key == neighbour
+    alone = await store_backend.queue.claim(job, "w8", alone=True)
+    assert alone is not None
+    assert alone.lease.job.key == other
+
+
+async def test_the_oldest_job_has_waited_since_its_entry_was_written(
+    store_backend: Backend,
+) -> None:
+    keys = store_backend.keys_of(KEY)
+    old = round(time.time() * 1000) - 30_000
+    await store_backend.redis("XADD", keys.jobs, f"{old}-0", "member", name_of(KEY))
+    await store_backend.start(KEY)
+    assert 29 < (await store_backend.store.stats("")).oldest_wait < 60
+    await store_backend.queue.prepare_queue()
+    assert 29 < (await store_backend.store.stats("")).oldest_wait < 60
+    await store_backend.jobs("w1")
+    assert (await store_backend.store.stats("")).oldest_wait == 0
+
+
+async def test_what_stands_among_left_runs_and_is_none_is_cleared_away(
+    store_backend: Backend,
+) -> None:
+    await store_backend.complete(KEY)
+    keys = store_backend.keys_of(KEY)
+    unserved = beside(keys, "unserved")
+    await store_backend.redis("HSET", unserved, "probe@v1", 1, "probe@v2", 1)
+    await store_backend.redis("ZADD", f"{unserved}:probe@v1", 5, name_of(KEY))
+    offers = [OFFER, Offer("probe", "v2", {})]
+    assert await store_backend.queue.unserved_jobs(keys.partition, "w1", offers, 9) == []
+    assert await store_backend.redis("EXISTS", unserved) == 0
+    assert await store_backend.redis("EXISTS", beside(keys, "waiting")) == 0
