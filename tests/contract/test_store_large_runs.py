@@ -6,6 +6,7 @@ import asyncio
 
 from headstart_service.domain import RunKey, Status
 from headstart_service.store.connect import API, LARGE
+from headstart_service.store.observe import Unwatched
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import Backend, done, running
 
@@ -65,3 +66,33 @@ async def test_many_readers_of_large_runs_and_those_of_small_ones_are_all_answer
     assert {len((await reader).body) for reader in readers} == {12 * MEGABYTE}
     assert answered > READERS, "small reads do not wait for large ones"
     assert store.unreachable == 0
+
+
+class Trips(Unwatched):
+    """How many replies each trip of a command brought."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[int]] = {}
+
+    def trip(self, command: str, calls: int, seconds: float) -> None:
+        self.of.setdefault(command, []).append(calls)
+
+
+async def test_a_trip_brings_some_megabyte_and_records_above_a_quarter_come_by_themselves(
+    store_backend: Backend,
+) -> None:
+    trips = Trips()
+    rules = store_backend.rules()
+    store = RedisStore(store_backend.client(API), rules, budget=30, connections=1, observer=trips)
+    key, other = store_backend.neighbours(2)
+    await ended(store_backend, key, b"x" * 200_000)
+    await ended(store_backend, other, b"y" * 270_000)
+    for _ in range(2):
+        found = await asyncio.gather(*(store.read(key) for _ in range(33)))
+        assert {len(each.body) for each in found} == {200_000}
+    assert sum(trips.of["read"]) == 66
+    assert max(trips.of["read"]) == 6, "the sixth goes beyond a megabyte, and is the last"
+    assert "HGETALL" not in trips.of
+    assert len((await store.read(other)).body) == 270_000
+    assert trips.of["HGETALL"] == [1]
+    await store.aclose()

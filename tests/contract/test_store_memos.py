@@ -17,7 +17,7 @@ from headstart_service.store.keys import PartitionKeys, memo_partition
 from headstart_service.store.memos import RedisMemos
 from headstart_service.store.observe import Unwatched
 from headstart_service.store.redis_store import StoreRules
-from tests.contract.backend import TTL, Backend, done, plan
+from tests.contract.backend import BUDGET, TTL, Backend, done, plan
 from tests.support.deployments import Deployment
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -39,11 +39,15 @@ class Looks(Unwatched):
 class Memos:
     """A memo store on a backend, with what was told of it."""
 
-    def __init__(self, backend: Backend, *, limit: int = LIMIT, ttl: float = 60.0) -> None:
+    def __init__(
+        self, backend: Backend, *, limit: int = LIMIT, ttl: float = 60.0, budget: float = BUDGET
+    ) -> None:
         self.looks = Looks()
         self.backend = backend
         rules = backend.rules(max_memos=limit)
-        self.store = RedisMemos(backend.client(WORKER), rules, ttl=ttl, observer=self.looks)
+        self.store = RedisMemos(
+            backend.client(WORKER), rules, ttl=ttl, budget=budget, observer=self.looks
+        )
 
     def key(self, namespace: str, digest: str) -> str:
         partition = memo_partition(namespace, digest, self.backend.partitions)
@@ -238,7 +242,7 @@ async def test_a_memo_that_is_used_makes_no_index_that_nothing_ends(memos: Memos
 
 async def test_what_is_away_remembers_nothing_and_says_so_soon(valkey: Valkey) -> None:
     async with Backend.open(Deployment(valkey.url, (valkey.url,)), 1) as backend:
-        memos = Memos(backend)
+        memos = Memos(backend, budget=0.25)
         await memos.store.keep("games", "d", b"result")
         assert valkey.process is not None
         valkey.process.send_signal(signal.SIGSTOP)

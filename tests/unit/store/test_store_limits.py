@@ -355,6 +355,29 @@ def test_a_look_for_lost_jobs_ends_with_the_budget_and_is_counted() -> None:
     run_virtually(main())
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OutOfMemoryError("full"), "full"),
+        (ResponseError("LOADING"), "refused"),
+        (RedisConnectionError("gone"), "lost"),
+    ],
+)
+def test_a_command_for_jobs_that_fails_is_counted_by_its_kind(error: Exception, kind: str) -> None:
+    async def fails(*_: Any, **options: Any) -> Any:
+        raise error
+
+    async def main() -> None:
+        server, observer = Jobs(xreadgroup=fails, xautoclaim=fails), Counted()
+        queue = queue_of(server, observer)
+        for call in (queue.next_jobs(0, "w1", 7, 1.0), queue.lost_jobs(0, "w1", 7)):
+            with pytest.raises(StoreUnavailable):
+                await call
+        assert observer.failures == [("xreadgroup", 1, kind), ("xautoclaim", 1, kind)]
+
+    run_virtually(main())
+
+
 def test_which_runs_lost_jobs_are_for_is_asked_again_within_the_budget() -> None:
     async def found(*_: Any, **options: Any) -> Any:
         return b"0-0", [(b"1-1", {b"member": b"games:k", b"run": b"r"})], []
