@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from headstart_service.domain import Lack, Offer, Outcome, RunKey, Status, StepState, WorkerState
+from headstart_service.engine.pace import Pace
 from headstart_service.errors import (
     CapacityExhausted,
     LastTry,
@@ -17,11 +19,13 @@ from headstart_service.errors import (
     RunNotFound,
 )
 from headstart_service.store.connect import WORKER
-from headstart_service.store.job_queue import MAX_TRIES
+from headstart_service.store.job_queue import MAX_TRIES, RedisJobQueue
 from headstart_service.store.keys import GROUP, PartitionKeys
 from headstart_service.store.layout import StoreLayout
+from headstart_service.store.observe import Unwatched
+from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.repartition import StoreInUse, repartition
-from tests.contract.backend import OFFER, RESULT, TTL, Backend, done, plan, running
+from tests.contract.backend import BUDGET, OFFER, RESULT, TTL, Backend, done, plan, running
 from tests.support.waiting import wait_until
 
 KEY = RunKey("games", "game-1")
@@ -709,3 +713,104 @@ async def test_what_stands_among_left_runs_and_is_none_is_cleared_away(
     assert await store_backend.queue.unserved_jobs(keys.partition, "w1", offers, 9) == []
     assert await store_backend.redis("EXISTS", unserved) == 0
     assert await store_backend.redis("EXISTS", beside(keys, "waiting")) == 0
+
+
+class Evictions(Unwatched):
+    """Counts runs that are kept no longer, by the reason, and those that were shed."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+
+    def evicted(self, kind: str, runs: int) -> None:
+        self.of[kind] += runs
+
+    def shed(self, runs: int) -> None:
+        self.of["shed"] += runs
+
+    def reclaimed(self, jobs: int) -> None:
+        self.of["reclaimed"] += jobs
+
+
+@pytest.mark.parametrize("call", ["stats", "start", "refused start", "sweep"])
+async def test_every_run_that_expired_is_counted_whoever_forgets_it(
+    store_backend: Backend, call: str
+) -> None:
+    counts = Evictions()
+    first, second = store_backend.neighbours(2)
+    keys = store_backend.keys_of(first)
+    client, partitions = store_backend.client(WORKER), store_backend.partitions
+    rules = store_backend.rules(max_live=partitions)
+    store = RedisStore(client, rules, budget=BUDGET, connections=1, observer=counts)
+    queue = RedisJobQueue(client, client, rules, lease=60, budget=BUDGET, observer=counts)
+    if call == "refused start":
+        await store.start(first, plan(), TTL, restart=False)
+    number = 2500 if call in ("stats", "sweep") else 900
+    ghosts = [part for i in range(number) for part in (1, f"games:ghost-{i}")]
+    await store_backend.redis("ZADD", keys.expiry, *ghosts)
+    if call == "stats":
+        await store.stats("")
+    elif call == "sweep":
+        await queue.sweep()
+    elif call == "start":
+        await store.start(first, plan(), TTL, restart=False)
+    else:
+        with pytest.raises(CapacityExhausted):
+            await store.start(second, plan(), TTL, restart=False)
+    assert counts.of == {"expired": number}
+    await store.aclose()
+    await queue.aclose()
+
+
+async def test_runs_that_were_shed_and_jobs_that_were_taken_over_are_counted(
+    store_backend: Backend,
+) -> None:
+    counts = Evictions()
+    late, newcomer = store_backend.neighbours(2)
+    client, rules = (
+        store_backend.client(WORKER),
+        store_backend.rules(max_live=store_backend.partitions),
+    )
+    store = RedisStore(client, rules, budget=BUDGET, connections=1, observer=counts)
+    queue = RedisJobQueue(client, client, rules, lease=0, budget=BUDGET, observer=counts)
+    store.expected = lambda: f"probe={90 * SECOND}"
+    await store.start(late, plan(), TTL, restart=False, needed_in=1.0)
+    await store.start(newcomer, plan(), TTL, restart=False)
+    assert counts.of == {"shed": 1}
+    await store_backend.jobs("w1")
+    partition = store_backend.keys_of(late).partition
+    assert len(await queue.lost_jobs(partition, "w2", 9)) == 2
+    assert counts.of == {"shed": 1, "reclaimed": 2}
+    await store.aclose()
+    await queue.aclose()
+
+
+async def test_a_refused_start_may_be_repeated_when_as_many_runs_have_ended_as_are_before_it(
+    store_backend: Backend,
+) -> None:
+    """By those of all partitions, which fill alike."""
+
+    class Asked(Pace):
+        def delay(self, before: int) -> float:
+            asked.append(before)
+            return 7.5
+
+    asked: list[int] = []
+    partitions = store_backend.partitions
+    store = store_backend.new_store(pace=Asked(), max_live=2 * partitions)
+    *keys, newcomer = store_backend.neighbours(3)
+    for key in keys:
+        await store.start(key, plan(), TTL, restart=False)
+    with pytest.raises(CapacityExhausted, match=f"{2 * partitions} runs have not ended") as caught:
+        await store.start(newcomer, plan(), TTL, restart=False)
+    assert (asked, caught.value.retry_after) == ([2 * partitions], 7.5)
+
+
+@pytest.mark.parametrize(("needed_in", "odd"), [(None, 0), (60.0000005, 1), (60.0000015, 1)])
+async def test_a_place_in_the_queue_says_whether_the_need_was_declared(
+    store_backend: Backend, needed_in: float | None, odd: int
+) -> None:
+    await store_backend.store.start(KEY, plan(), TTL, restart=False, needed_in=needed_in)
+    keys = store_backend.keys_of(KEY)
+    score = int(await store_backend.redis("ZSCORE", beside(keys, "waiting"), name_of(KEY)))
+    assert score % 2 == odd
+    assert abs(score - now_us() - (needed_in or 0) * SECOND) < 30 * SECOND
