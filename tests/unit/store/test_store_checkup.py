@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ RULES = StoreRules(partitions=2, max_records=10, failure_ttl=60)
 @pytest.fixture
 async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     clock = Clock()
-    monkeypatch.setattr(checkup.time, "time", clock)
+    monkeypatch.setattr(checkup, "time", SimpleNamespace(time=clock))
     made = Store(clock)
     yield made
     await made.aclose()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from headstart_service.errors import CapacityExhausted, LayoutMismatch, StoreUnavailable
+from headstart_service.store import layout as store_layout
 from headstart_service.store import refusals
+from headstart_service.store import repartition as store_repartition
 from headstart_service.store.batches import ScriptBatches
 from headstart_service.store.connect import API, BLOCKING, LARGE, WORKER, open_client
 from headstart_service.store.events import subscription
@@ -25,7 +29,7 @@ from headstart_service.store.large_reads import LargeReads
 from headstart_service.store.layout import Layout, LayoutWatch, StoreLayout
 from headstart_service.store.memos import RedisMemos
 from headstart_service.store.observe import Unwatched
-from headstart_service.store.redis_store import StoreRules
+from headstart_service.store.redis_store import RedisStore, StoreRules
 from headstart_service.store.repartition import repartition
 from tests.support.virtual_time import run_virtually
 
@@ -66,6 +70,7 @@ class Server(Redis):
         self.batches: list[list[Any]] = []
         self.asked: list[float] = []
         self.seen_by: list[str] = []
+        self.arguments: list[Sequence[Any]] = []
 
     async def answer(self) -> None:
         self.asked.append(now())
@@ -82,6 +87,7 @@ class Server(Redis):
                     calls.append(args[at + 1])
                     at += 1 + args[at]
             self.batches.append(calls)
+            self.arguments.append(args[6:])
             await self.answer()
             return [ResponseError("no") if call == "bad" else call for call in calls]
 
@@ -409,6 +415,21 @@ def test_a_script_that_hangs_gets_two_and_a_half_seconds_a_try() -> None:
     run_virtually(main())
 
 
+def test_consumers_are_forgotten_after_an_hour_of_silence() -> None:
+    async def main() -> None:
+        server = Server()
+        queue = queue_of(server, Counted())
+        store = RedisStore(server, RULES, budget=1.0, connections=1)
+        with suppress(TypeError):  # such a server answers nothing that is of use
+            await queue.prepare_queue()
+        await store.prepare()
+        assert [idle for _, idle in server.arguments] == [3_600_000] * 2
+        await queue.aclose()
+        await store.aclose()
+
+    run_virtually(main())
+
+
 # Announcements.
 
 
@@ -582,7 +603,7 @@ def test_a_process_that_differs_says_so_once_and_calls_back_at_each_change(
 def test_a_process_that_differed_leaves_an_emptied_store_to_others_for_two_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headstart_service.store.layout.time.monotonic", now)
+    monkeypatch.setattr(store_layout, "time", SimpleNamespace(monotonic=now))
     created: list[int] = []
 
     class Empty(Server):
@@ -611,7 +632,7 @@ def test_a_process_that_differed_leaves_an_emptied_store_to_others_for_two_secon
 
 
 def test_a_move_asks_a_store_that_is_away_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart_service.store.repartition.time.monotonic", now)
+    monkeypatch.setattr(store_repartition, "time", SimpleNamespace(monotonic=now))
 
     class Leaving(Server):
         async def get(self, key: str) -> Any:
@@ -675,7 +696,7 @@ def test_a_refusal_is_logged_again_after_ten_seconds_and_each_reason_by_itself(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(refusals, "_logged", {})
-    monkeypatch.setattr("headstart_service.store.refusals.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     full, other = OutOfMemoryError("oom"), ResponseError("ERR other")
     logged = []
     for at, error in ((0, full), (9, full), (9, other), (10, full), (12, full), (18, other)):
