@@ -282,6 +282,8 @@ async def test_an_embedded_valkey_keeps_its_data_over_a_restart(tmp_path: Path) 
                 pid = _process_id(tmp_path)
                 assert pid
                 assert os.getsid(pid) == pid, "Ctrl-C in a terminal reaches its owner alone"
+        assert "embedded Valkey" not in {task.get_name() for task in asyncio.all_tasks()}
+        assert _process_id(tmp_path) is None
 
 
 async def test_an_owner_that_was_killed_leaves_a_directory_that_can_be_used_at_once(

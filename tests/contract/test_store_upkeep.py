@@ -414,6 +414,10 @@ async def test_a_status_has_no_inputs_and_of_each_step_its_state_alone(
 ) -> None:
     claim = await store_backend.begin(KEY)
     await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
+    seen = await store_backend.store.read(KEY)
+    assert seen.running == {"second": b"<second runs>"}
+    assert seen.body == b"<first><second runs>"
+    assert (await store_backend.store.status(KEY)).running == {"second": b""}
     keys = store_backend.keys_of(KEY)
     left, *reply = await store_backend.store._scripts.status(keys, KEY)
     fields = dict(zip(reply[::2], reply[1::2], strict=True))
@@ -824,3 +828,32 @@ async def test_a_place_in_the_queue_says_whether_the_need_was_declared(
     score = int(await store_backend.redis("ZSCORE", beside(keys, "waiting"), name_of(KEY)))
     assert score % 2 == odd
     assert abs(score - now_us() - (needed_in or 0) * SECOND) < 30 * SECOND
+
+
+async def test_runs_that_are_started_in_one_batch_are_served_in_the_order_of_their_calls(
+    store_backend: Backend,
+) -> None:
+    """Within a script Redis' clock stands still, and their names are no order."""
+    first, *keys = store_backend.neighbours(20)
+    keys.reverse()
+    store = store_backend.store
+    await asyncio.gather(*(store.start(key, plan(), TTL, restart=False) for key in (first, *keys)))
+    found = [await store_backend.queue.claim(job, "w1") for job in await store_backend.jobs()]
+    assert [claim.lease.job.key for claim in found if claim] == [first, *keys]
+
+
+async def test_a_namespaces_share_is_its_own_whatever_its_name_begins_with(
+    store_backend: Backend,
+) -> None:
+    store = store_backend.new_store(namespace_max=1 * store_backend.partitions)
+    names = ("a", "a-b", "a.b", "a_b", "a-", "ab")
+    keys = [store_backend.neighbours(1, namespace=name)[0] for name in names]
+    for key in keys:
+        await store_backend.complete(key)
+        await store.read(key)
+    for key, name in zip(keys, names, strict=True):
+        newcomer = store_backend.neighbours(1, namespace=name, name="new")[0]
+        await store.start(newcomer, plan(), TTL, restart=False)
+        keys = [each for each in keys if each != key]
+        assert await store_backend.kept(keys) == keys
+        assert await store_backend.kept([key]) == []

@@ -26,7 +26,7 @@ def test_a_layout_is_what_its_text_says(layout: Layout, text: str) -> None:
     "text", ["", "nonsense", "format=2", "partitions=4", "format=x partitions=1"]
 )
 def test_any_other_text_is_no_layout(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"no|not|invalid|dictionary"):
         Layout.parse(text)
     told = difference(text, Layout(4))
     assert "which this version cannot read: it reads format=2 partitions=4" in told
@@ -42,20 +42,26 @@ def test_a_move_ends_in_its_target() -> None:
     [
         (
             MOVING,
-            "the store is being moved from 4 to 6 partitions, this process has "
-            "HEADSTART_PARTITIONS=2: wait for the move; if it was killed, finish it with "
-            "`headstart repartition --to 6`",
+            (
+                "the store is being moved from 4 to 6 partitions, this process has "
+                "HEADSTART_PARTITIONS=2: wait for the move; if it was killed, finish it with "
+                "`headstart repartition --to 6`"
+            ),
         ),
         (
             Layout(4),
-            "the store has 4 partitions, this process has HEADSTART_PARTITIONS=2: set "
-            "HEADSTART_PARTITIONS=4, or end all processes of the store and move it with "
-            "`headstart repartition --to 2`",
+            (
+                "the store has 4 partitions, this process has HEADSTART_PARTITIONS=2: set "
+                "HEADSTART_PARTITIONS=4, or end all processes of the store and move it with "
+                "`headstart repartition --to 2`"
+            ),
         ),
         (
             Layout(4, format=3, target=6),
-            "the store's format is 3, this version's 2: run the version that wrote the store, or "
-            "empty the store",
+            (
+                "the store's format is 3, this version's 2: run the version that wrote the store, or "
+                "empty the store"
+            ),
         ),
     ],
 )

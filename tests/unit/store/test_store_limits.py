@@ -20,7 +20,7 @@ from headstart_service.errors import CapacityExhausted, LayoutMismatch, StoreUna
 from headstart_service.store import layout as store_layout
 from headstart_service.store import refusals
 from headstart_service.store import repartition as store_repartition
-from headstart_service.store.batches import ScriptBatches
+from headstart_service.store.batches import ScriptBatches, answered
 from headstart_service.store.connect import API, BLOCKING, LARGE, WORKER, open_client
 from headstart_service.store.events import subscription
 from headstart_service.store.job_queue import RedisJobQueue
@@ -301,6 +301,17 @@ def test_a_large_read_is_counted_as_one_trip_or_as_one_failure() -> None:
         assert observer.trips == [("HGETALL", 1)]
 
     run_virtually(main())
+
+
+def test_an_answer_leaves_nothing_behind_that_would_be_late(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        assert await answered(asyncio.sleep(0.5, "reply"), 1.0) == "reply"
+        await asyncio.sleep(5.0)
+
+    run_virtually(main())
+    assert caplog.messages == []
 
 
 # The job queue.
