@@ -857,3 +857,32 @@ async def test_a_namespaces_share_is_its_own_whatever_its_name_begins_with(
         keys = [each for each in keys if each != key]
         assert await store_backend.kept(keys) == keys
         assert await store_backend.kept([key]) == []
+
+
+async def test_a_run_without_a_ticket_gets_one_though_others_wait_to_be_delivered(
+    store_backend: Backend,
+) -> None:
+    first, second = store_backend.neighbours(2)
+    keys = store_backend.keys_of(first)
+    await store_backend.start(first)
+    await store_backend.start(second)
+    [job] = await store_backend.jobs("w1", limit=1)
+    await store_backend.queue._scripts.drop(keys, None, entry=job.entry)
+    for _ in range(2):
+        await sweep(store_backend, keys)
+        assert await store_backend.redis("XLEN", keys.jobs) == 2
+    found = [await store_backend.queue.claim(job, "w1") for job in await store_backend.jobs("w1")]
+    assert [claim.lease.job.key for claim in found if claim] == [first, second]
+
+
+async def test_a_ticket_of_a_run_that_was_replaced_takes_none_that_is_set_aside(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs("w1")
+    keys = store_backend.keys_of(KEY)
+    await store_backend.redis("HSET", keys.tickets, job.entry, f"5 another-run {name_of(KEY)}")
+    await store_backend.redis("ZADD", beside(keys, "waiting"), "inf", name_of(KEY))
+    assert await store_backend.queue.claim(job, "w1") is None
+    assert (await store_backend.store.status(KEY)).summary.status is Status.PENDING
+    assert await store_backend.redis("EXISTS", keys.tickets) == 0
