@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from headstart_service.domain import Lack, Offer, Outcome, RunKey, Status, StepState, WorkerState
+from headstart_service.engine.fields import FIELDS
 from headstart_service.engine.pace import Pace
 from headstart_service.errors import (
     CapacityExhausted,
     LastTry,
     LayoutMismatch,
+    LeaseLost,
     RecordDamaged,
     RunNotFound,
 )
@@ -886,3 +888,166 @@ async def test_a_ticket_of_a_run_that_was_replaced_takes_none_that_is_set_aside(
     assert await store_backend.queue.claim(job, "w1") is None
     assert (await store_backend.store.status(KEY)).summary.status is Status.PENDING
     assert await store_backend.redis("EXISTS", keys.tickets) == 0
+
+
+async def test_an_offer_lasts_as_long_as_the_last_worker_that_makes_it(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    keys = store_backend.keys_of(KEY)
+    brief = store_backend.new_queue(lease=0.01)
+    await store_backend.queue.offer(keys.partition, "w1", [OFFER])
+    await brief.offer(keys.partition, "w2", [OFFER])
+    every = await store_backend.redis("HGET", beside(keys, "offers"), "=")
+    [line] = every.split(b"\n")
+    assert int(line.split(b" ")[0]) > now_us() + 30 * SECOND
+    await asyncio.sleep(0.02)
+    await store_backend.queue.offer(keys.partition, "w3", [Offer("other", "v1", {})])
+    assert (await store_backend.store.status(KEY)).summary.lacks is None
+    await store_backend.queue.leave("w1")
+    await store_backend.queue.leave("w3")
+    every = await store_backend.redis("HGET", beside(keys, "offers"), "=")
+    classes = sorted(line.split(b" ")[1] for line in every.split(b"\n"))
+    assert classes == [b"other@v1", b"probe@v1"], "of each pipeline its last offers are known"
+    await store_backend.queue.offer(keys.partition, "w4", [Offer("probe", "v2", {})])
+    every = await store_backend.redis("HGET", beside(keys, "offers"), "=")
+    classes = sorted(line.split(b" ")[1] for line in every.split(b"\n"))
+    assert classes == [b"other@v1", b"probe@v2"], "and with a live one no others"
+
+
+async def test_a_run_that_is_waited_for_has_not_waited_longer_than_that(
+    store_backend: Backend,
+) -> None:
+    """No worker has come yet, and starts are accepted for five minutes."""
+    first, second, third = store_backend.neighbours(3)
+    waiting = beside(store_backend.keys_of(first), "waiting")
+    await store_backend.start(first)
+    await store_backend.store.read(first, waits=True)
+    await store_backend.start(second)
+    await store_backend.redis("ZINCRBY", waiting, -310e6, name_of(first))
+    with pytest.raises(CapacityExhausted, match="no worker has come"):
+        await store_backend.start(third)
+    await store_backend.redis("DEL", waiting)
+    await store_backend.start(third)
+
+
+async def test_a_run_in_progress_that_is_replaced_leaves_no_job(store_backend: Backend) -> None:
+    await store_backend.begin(KEY)
+    keys = store_backend.keys_of(KEY)
+    await store_backend.start(KEY, plan("d2"))
+    assert await store_backend.redis("XLEN", keys.jobs) == 1
+    assert await store_backend.redis("EXISTS", keys.tickets) == 0
+    pending: Any = await store_backend._client.xpending(keys.jobs, GROUP)
+    assert pending["pending"] == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "due", "odd"),
+    [
+        (60.0, None, 0.0, 0),
+        (None, 60.0, 0.0, 0),
+        (60.0, 600.0, 60.0, 1),
+        (600.0, 60.0, 60.0, 1),
+        (5.0, 600.0, 600.0, 1),  # it was too late for the first, which counts no more
+        (5.0, 2.0, 2.0, 1),
+    ],
+)
+async def test_a_join_counts_by_when_the_most_hurried_needs_it_in_time(
+    store_backend: Backend, first: float | None, then: float | None, due: float, odd: int
+) -> None:
+    store, keys = store_backend.new_store(), store_backend.keys_of(KEY)
+    await store.start(KEY, plan(), TTL, restart=False, needed_in=first)
+    at = now_us()
+    store.expected = lambda: f"probe={10 * SECOND}"
+    await store.start(KEY, plan(), TTL, restart=False, needed_in=then)
+    score = int(await store_backend.redis("ZSCORE", beside(keys, "waiting"), name_of(KEY)))
+    assert score % 2 == odd
+    assert abs((score - at) / SECOND - due) < 1.5
+
+
+async def test_a_refusal_says_whose_places_are_taken(store_backend: Backend) -> None:
+    partitions = store_backend.partitions
+    live, newcomer = store_backend.neighbours(2)
+    [other] = store_backend.neighbours(1, namespace="other")
+    await store_backend.start(live)
+    for limits, key, told in (
+        ({"max_records": partitions}, other, f"all {partitions} places are held"),
+        (
+            {"namespace_max": partitions},
+            newcomer,
+            f"all {partitions} places of namespace games are",
+        ),
+        ({"max_live": partitions}, other, f"the queue is full: {partitions} runs have not ended"),
+    ):
+        store = store_backend.new_store(**limits)
+        with pytest.raises(CapacityExhausted, match=told):
+            await store.start(key, plan(), TTL, restart=False)
+    store = store_backend.new_store(namespace_max=partitions)
+    await store.start(other, plan(), TTL, restart=False)
+
+
+async def test_what_becomes_of_jobs_that_are_not_taken_is_logged_with_their_runs(
+    store_backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = store_backend.keys_of(KEY)
+    claim = await store_backend.begin(KEY)
+    at_once = store_backend.new_queue(lease=0)
+    for number in range(MAX_TRIES):
+        [job] = await at_once.lost_jobs(keys.partition, f"w{number}", 1)
+        last = await at_once.claim(job, f"w{number}")
+    assert last is None
+    [line] = caplog.records
+    assert line.getMessage() == "games/game-1 has failed: its workers were lost too often"
+    assert getattr(line, FIELDS) == {
+        "event": "run.failed",
+        "namespace": "games",
+        "key": "game-1",
+        "run": claim.lease.job.run,
+        "error": "worker lost: each try ended or blocked its worker",
+    }
+    caplog.clear()
+    damaged = store_backend.neighbours(1, name="damaged")[0]
+    await store_backend.start(damaged)
+    record = store_backend.keys_of(damaged).record(damaged)
+    [job] = await store_backend.jobs("w1")
+    await store_backend.redis("HSET", record, "about", "what is this")
+    assert await store_backend.queue.claim(job, "w1") is None
+    [line] = caplog.records
+    assert line.getMessage().startswith("a job is dropped: ")
+    assert getattr(line, FIELDS)["event"] == "job.dropped"
+    caplog.clear()
+    names = store_backend.keys_of(damaged)
+    await store_backend.redis("XADD", names.jobs, "*", "nonsense", "x")
+    assert await store_backend.jobs("w1") == []
+    [line] = caplog.records
+    assert line.getMessage().startswith("not a job of ours is dropped: entry ")
+    assert await store_backend.redis("XLEN", names.jobs) == 0
+
+
+async def test_a_run_whose_record_is_damaged_while_it_runs_is_given_up_by_its_worker(
+    store_backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim = await store_backend.begin(KEY)
+    keys = store_backend.keys_of(KEY)
+    await store_backend.redis("HSET", keys.record(KEY), "about", "what is this")
+    assert await store_backend.queue.renew([claim.lease], "w1") == [claim.lease]
+    with pytest.raises(LeaseLost):
+        await store_backend.queue.commit(claim.lease, [done("first")], [])
+    await store_backend.queue.release(claim.lease)
+    assert caplog.text.count("a run is given up: ") == 3
+    assert b"s:first" not in await store_backend._client.hkeys(keys.record(KEY))
+
+
+async def test_a_run_whose_inputs_are_gone_fails_and_says_so(
+    store_backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store_backend.start(KEY)
+    await store_backend.redis("HDEL", store_backend.keys_of(KEY).record(KEY), "inputs")
+    [job] = await store_backend.jobs("w1")
+    assert await store_backend.queue.claim(job, "w1") is None
+    summary = (await store_backend.store.status(KEY)).summary
+    assert (summary.status, summary.error) == (Status.FAILED, "its record is damaged")
+    [line] = caplog.records
+    assert line.getMessage() == "a run has failed: the record of games/game-1 is damaged"
+    told = getattr(line, FIELDS)
+    assert (told["event"], told["error"]) == ("run.failed", "its record is damaged")
