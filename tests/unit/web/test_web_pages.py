@@ -226,9 +226,9 @@ async def test_durations_are_told_by_step_in_the_pipelines_order() -> None:
     for number, run in enumerate((*runs, other)):
         failed = number in (3, 4)
         store.states[run.key] = {
-            "gated": StepState.FAILED if failed else StepState.COMPLETED,
             "first": StepState.COMPLETED,
             "former": StepState.COMPLETED,
+            "gated": StepState.FAILED if failed else StepState.COMPLETED,
         }
         kept = report(9.0, started_us=50)  # begun before this run: another's work
         store.reports[run.key] = {
