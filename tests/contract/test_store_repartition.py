@@ -242,6 +242,35 @@ async def test_a_run_that_is_moved_is_queued_and_ready_for_a_claim(store_backend
     await repartition(store_backend.client(WORKER), own, lambda _: None)
 
 
+async def test_a_move_counts_what_it_moves_and_what_it_finds_damaged(
+    store_backend: Backend,
+) -> None:
+    own = store_backend.partitions
+    keys = store_backend.neighbours(60)
+    for key in keys:
+        await store_backend.start(key)
+    moving = [key for key in keys if partition_of(key, own) != partition_of(key, own + 1)]
+    names = store_backend.keys_of(moving[0])
+    await store_backend.redis("HSET", names.record(moving[0]), "about", "what is this")
+    await store_backend.redis("ZADD", names.expiry, 2**52, b"games:\xff")
+    steps = []
+    result = await repartition(
+        store_backend.client(WORKER),
+        own + 1,
+        lambda moved: steps.append((moved.seen, moved.moved, moved.damaged)),
+    )
+    assert result is not None
+    assert (result.runs, result.moved, result.damaged) == (61, len(moving) - 1, 1)
+    assert steps == sorted(steps)
+    assert steps[-1][1:] == (len(moving) - 1, 1)
+    assert steps[-1][0] >= 61
+    async with Backend.open(store_backend.deployment, own + 1) as moved:
+        assert sorted(key.key for key in await moved.kept(keys)) == sorted(
+            key.key for key in keys if key != moving[0]
+        )
+    await repartition(store_backend.client(WORKER), own, lambda _: None)
+
+
 EVERY = int(os.environ.get("TEST_KILL_EVERY", "5"))
 """Of so many commands one: with 1 it takes half a minute."""
 

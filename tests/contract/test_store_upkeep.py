@@ -380,6 +380,8 @@ async def test_a_run_whose_ticket_is_lost_is_handed_on_in_the_place_of_now(
     await store_backend.start(first)
     await store_backend.redis("DEL", keys.tickets)
     await store_backend.queue.release(claim.lease)
+    score = await store_backend.redis("ZSCORE", beside(keys, "waiting"), name_of(urgent))
+    assert int(score) % 2 == 0, "nobody has declared when it is needed"
     found = [await store_backend.queue.claim(job, "w2") for job in await store_backend.jobs("w2")]
     assert [each.lease.job.key for each in found if each] == [first, urgent]
 
@@ -1068,3 +1070,21 @@ async def test_a_run_whose_inputs_are_gone_fails_and_says_so(
     assert line.getMessage() == "a run has failed: the record of games/game-1 is damaged"
     told = getattr(line, FIELDS)
     assert (told["event"], told["error"]) == ("run.failed", "its record is damaged")
+
+
+@pytest.mark.parametrize("same", [("first",), ("second",), ("first", "second")])
+async def test_a_start_with_other_inputs_keeps_each_step_whose_inputs_are_the_same(
+    store_backend: Backend, same: tuple[str, ...]
+) -> None:
+    await store_backend.complete(KEY)
+    steps = {name: f"{name[0]}1" if name in same else "other" for name in ("first", "second")}
+    started = await store_backend.store.start(KEY, plan("d2", steps), TTL, restart=False)
+    assert (started.outcome, started.revision) == (Outcome.REPLACED, 2)
+    found = await store_backend.store.read(KEY)
+    kept = {name for name, state in found.states.items() if state is StepState.COMPLETED}
+    assert kept == set(same)
+    assert sorted(found.body.replace(b">", b"> ").split()) == [f"<{n}>".encode() for n in same]
+    claim = await store_backend.claim("w2")
+    assert {name: step.fragment for name, step in claim.ended.items()} == {
+        name: f"<{name}>".encode() for name in same
+    }

@@ -561,6 +561,7 @@ def test_a_stream_is_sent_as_events_until_it_ends() -> None:
         assert (name, json.loads(data.removeprefix("data: "))["store"]) == ("event: tick", "there")
         assert bye["body"] == b"event: bye\ndata: {}\n\n"
         assert [message["more_body"] for message in (tick, bye, last)] == [True, True, False]
+        assert not streams.watched
 
     run_virtually(main())
 
@@ -582,6 +583,33 @@ def test_a_reader_that_leaves_or_takes_nothing_for_ten_seconds_frees_its_place()
         assert not streams.watched
 
     run_virtually(main())
+
+
+def test_a_reader_that_does_not_take_the_end_is_left_after_ten_seconds() -> None:
+    class Stuck(Reader):
+        async def send(self, message: Any) -> None:
+            if message.get("more_body") is False:
+                await asyncio.Event().wait()
+
+    async def main() -> None:
+        streams = new_streams()
+        task = Stuck().serve(streams)
+        await asyncio.sleep(0.1)
+        streams.end()
+        await asyncio.sleep(9.5)
+        assert not task.done()
+        await asyncio.sleep(1.0)
+        assert task.done()
+
+    run_virtually(main())
+
+
+async def test_what_is_stopped_is_watched_by_nobody() -> None:
+    streams = new_streams()
+    for _ in range(3):
+        streams.open(ALL, lambda: None)
+    streams.end()
+    assert not streams.watched
 
 
 def test_a_page_waits_for_its_first_viewer_no_longer_than_it_is_told() -> None:
