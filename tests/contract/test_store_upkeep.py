@@ -840,7 +840,7 @@ async def test_a_refused_start_may_be_repeated_when_as_many_runs_have_ended_as_a
     assert (asked, caught.value.retry_after) == ([2 * partitions], 7.5)
 
 
-@pytest.mark.parametrize(("needed_in", "odd"), [(None, 0), (60.0, 1), (60.000001, 1)])
+@pytest.mark.parametrize(("needed_in", "odd"), [(None, 0), (0.0, 1), (60.0, 1), (60.000001, 1)])
 async def test_a_place_in_the_queue_says_whether_the_need_was_declared(
     store_backend: Backend, needed_in: float | None, odd: int
 ) -> None:
@@ -1088,3 +1088,23 @@ async def test_a_start_with_other_inputs_keeps_each_step_whose_inputs_are_the_sa
     assert {name: step.fragment for name, step in claim.ended.items()} == {
         name: f"<{name}>".encode() for name in same
     }
+
+
+async def test_a_last_try_that_is_set_aside_stands_nowhere_else(store_backend: Backend) -> None:
+    """Not even among runs that were left for workers of its version."""
+    keys = store_backend.keys_of(KEY)
+    await store_backend.start(KEY)
+    [job] = await store_backend.jobs("w1")
+    assert await store_backend.queue.claim(job, "w1", [Offer("probe", "v9", {})]) is None
+    words = (await store_backend.redis("HGET", keys.record(KEY), "about")).split(b" ")
+    words[3] = str(MAX_TRIES - 1).encode()
+    await store_backend.redis("HSET", keys.record(KEY), "about", b" ".join(words))
+    await store_backend.redis("XADD", keys.jobs, "*", "member", name_of(KEY))
+    [job] = await store_backend.jobs("w2")
+    with pytest.raises(LastTry):
+        await store_backend.queue.claim(job, "w2", alone=False)
+    assert await store_backend.redis("EXISTS", beside(keys, "unserved")) == 0
+    assert await store_backend.queue.unserved_jobs(keys.partition, "w3", [OFFER], 9) == []
+    assert float(await store_backend.redis("ZSCORE", beside(keys, "waiting"), name_of(KEY))) == (
+        float("inf")
+    )

@@ -7,12 +7,14 @@ import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart_service.api.access import Access, Grant, Verb, digest_of
+from headstart_service.api.access import Access, Check, Grant, Verb, digest_of
 from headstart_service.api.token_file import TokenFile, line_of, new_token, parsed
 from headstart_service.api.watched import fingerprint
 from headstart_service.cli import main
@@ -296,3 +298,31 @@ def test_the_token_command_grants_read_and_write_in_the_default_namespace(
     assert main(["token", "a b"]) == 2
     told = capsys.readouterr()
     assert (told.out, told.err[:11]) == ("", "headstart: ")
+
+
+def test_a_refusal_shows_no_more_of_a_namespace_than_one_may_have_and_names_what_is_missing() -> (
+    None
+):
+    tokens = tokens_of(shop=("a", "read"))
+    access = Access(parsed(tokens.text, PATH))
+    call: Any = Call(tokens.metadata("shop"))
+
+    def refused(check: Check, namespace: str) -> PermissionDenied:
+        with pytest.raises(PermissionDenied) as caught:
+            check(SimpleNamespace(namespace=namespace), call)
+        return caught.value
+
+    access.check_run(Verb.READ)(SimpleNamespace(namespace="a"), call)
+    access.check_many(Verb.READ)(SimpleNamespace(namespace="a"), call)
+    access.check_known(None, call)
+    found = refused(access.check_run(Verb.READ), "x" * 200)
+    assert str(found) == f"namespace: the token 'shop' lacks read in {'x' * 64!r}"
+    found = refused(access.check_run(Verb.WRITE), "a")
+    assert (found.missing, str(found)) == (
+        "write",
+        "namespace: the token 'shop' lacks write in 'a'",
+    )
+    assert "lacks read in 'default'" in str(refused(access.check_run(Verb.READ), ""))
+    found = refused(access.check_many(Verb.READ), "")
+    assert found.missing == "admin"
+    assert "lacks admin, which all namespaces at once need" in str(found)

@@ -611,6 +611,42 @@ def test_a_process_that_differs_says_so_once_and_calls_back_at_each_change(
     ]
 
 
+def test_a_watch_ends_though_a_cancellation_is_swallowed() -> None:
+    """As Python 3.11's wait_for may."""
+
+    class Swallowing:
+        own = Layout(1)
+        swallows = 2
+
+        async def agree_all(self, process: str, ttl: float) -> bool:
+            while self.swallows:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(1000)
+                self.swallows -= 1
+            return True
+
+        async def withdraw(self, process: str) -> None:
+            raise StoreUnavailable("away")
+
+    async def main() -> None:
+        async def adopt() -> None:
+            raise AssertionError("there is nothing to adopt")
+
+        watch = LayoutWatch(
+            Swallowing(),  # type: ignore[arg-type]
+            "api a",
+            every=1.0,
+            adopt=adopt,
+            differs=lambda: None,
+        )
+        async with watch.running():
+            await asyncio.sleep(0.1)
+        assert "layout" not in {task.get_name() for task in asyncio.all_tasks()}
+        assert now() < 2.0
+
+    run_virtually(main())
+
+
 def test_a_process_that_differed_leaves_an_emptied_store_to_others_for_two_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -266,6 +266,7 @@ async def test_files_are_served_with_their_kinds_and_nothing_else_is(page: Page)
         ("/", "text/html"),
         ("/static/main.js", "text/javascript"),
         ("/static/style.css", "text/css"),
+        ("/static/icon.svg", "image/svg+xml"),
     ):
         code, headers, body = await page.ask(path)
         assert (code, headers["content-type"].partition(";")[0]) == (200, kind), path

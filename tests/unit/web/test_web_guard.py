@@ -83,3 +83,17 @@ def test_a_view_is_what_the_token_covers() -> None:
     ):
         with pytest.raises(PermissionDenied):
             view_of(refused, namespace)
+
+
+def test_a_refusal_shows_no_more_of_a_namespace_than_one_may_have() -> None:
+    with pytest.raises(PermissionDenied, match=r"lacks read in '(x{64})'$"):
+        view_of(grant("a", Verb.READ), "x" * 200)
+
+
+def test_a_request_without_a_host_or_a_peer_is_refused() -> None:
+    with pytest.raises(PermissionDenied, match="without tokens"):
+        door().check(request())
+    closed = door(tokens=True, open=False)
+    with pytest.raises(PermissionDenied, match="speaks no TLS"):
+        closed.check(Request({"type": "http", "headers": [], "client": None}))
+    door(host="Shop.Example").check(request(host="shop.example.:8080"))
