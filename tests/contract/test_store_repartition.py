@@ -11,10 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from headstart_service.domain import Fate, RunKey, Status, StepState
+from headstart_service.errors import LayoutMismatch, StartupError
 from headstart_service.store.connect import WORKER, open_client
 from headstart_service.store.keys import FIXED, PartitionKeys, partition_of
 from headstart_service.store.layout import Layout, stored_layout
-from headstart_service.store.repartition import repartition
+from headstart_service.store.repartition import Moved, adopt_empty, repartition
 from tests.contract.backend import TTL, Backend, done, plan, running
 from tests.support.consistency import inconsistencies
 
@@ -242,6 +243,39 @@ async def test_a_run_that_is_moved_is_queued_and_ready_for_a_claim(store_backend
     await repartition(store_backend.client(WORKER), own, lambda _: None)
 
 
+class _Killed(Exception):
+    """The process of a move ends here."""
+
+
+async def test_a_move_that_is_killed_on_its_way_is_finished_and_goes_nowhere_else(
+    store_backend: Backend,
+) -> None:
+    own = store_backend.partitions
+    keys = [RunKey("games", f"{i}") for i in range(30)]
+    for key in keys:
+        await store_backend.start(key)
+    client = store_backend.client(WORKER)
+
+    def killed(_: Moved) -> None:
+        raise _Killed
+
+    with pytest.raises(_Killed):
+        await repartition(client, own + 2, killed)
+    assert await stored_layout(client) == str(Layout(own, target=own + 2))
+    with pytest.raises(LayoutMismatch, match=f"being moved from {own} to {own + 2} partitions"):
+        await store_backend.store.status(keys[0])
+    for other in (own, own + 1):
+        with pytest.raises(StartupError, match=f"finish it with .*--to {own + 2}"):
+            await repartition(client, other, lambda _: None)
+    await adopt_empty(client, Layout(own + 1))
+    assert await stored_layout(client) == str(Layout(own, target=own + 2)), "runs are kept"
+    assert await repartition(client, own + 2, lambda _: None) is not None
+    assert await repartition(client, own + 2, lambda _: None) is None, "nothing is left to do"
+    async with Backend.open(store_backend.deployment, own + 2) as moved:
+        assert await moved.kept(keys) == keys
+    await repartition(client, own, lambda _: None)
+
+
 async def test_a_move_counts_what_it_moves_and_what_it_finds_damaged(
     store_backend: Backend,
 ) -> None:
@@ -273,10 +307,6 @@ async def test_a_move_counts_what_it_moves_and_what_it_finds_damaged(
 
 EVERY = int(os.environ.get("TEST_KILL_EVERY", "5"))
 """Of so many commands one: with 1 it takes half a minute."""
-
-
-class _Killed(Exception):
-    """The process of a move ends here."""
 
 
 class _Mortal(Redis):
