@@ -276,6 +276,26 @@ async def test_a_move_that_is_killed_on_its_way_is_finished_and_goes_nowhere_els
     await repartition(client, own, lambda _: None)
 
 
+async def test_what_stands_where_a_run_is_moved_to_gives_way(store_backend: Backend) -> None:
+    own = store_backend.partitions
+    text, stale = [
+        each
+        for each in store_backend.neighbours(60)
+        if partition_of(each, own) != partition_of(each, own + 1)
+    ][:2]
+    for key, command in ((text, ("SET", "x")), (stale, ("HSET", "s:third", "Cold"))):
+        await store_backend.start(key)
+        name, *values = command
+        target = PartitionKeys(partition_of(key, own + 1)).record(key)
+        await store_backend.redis(name, target, *values)
+        await store_backend.redis("PEXPIRE", target, 60_000)
+    await repartition(store_backend.client(WORKER), own + 1, lambda _: None)
+    async with Backend.open(store_backend.deployment, own + 1) as moved:
+        for key in (text, stale):
+            assert set((await moved.store.status(key)).states) == {"first", "second"}
+    await repartition(store_backend.client(WORKER), own, lambda _: None)
+
+
 async def test_a_move_counts_what_it_moves_and_what_it_finds_damaged(
     store_backend: Backend,
 ) -> None:
