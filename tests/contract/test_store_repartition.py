@@ -206,6 +206,9 @@ async def test_the_sums_of_a_partition_that_is_given_up_are_another_ones(
         await wide.redis("DEL", keys.record(lost))
         await wide.redis("ZREM", keys.expiry, f"games:{lost.key}")
         before = {ns: (await wide.store.stats(ns)).ledger for ns in ("", "games", f"only-{own}")}
+        heir, given_up = (PartitionKeys(p).fixed[LEDGER] for p in (0, own))
+        for ledger, pipelines in ((heir, "b d"), (given_up, "a b c")):
+            await wide.redis("HSET", ledger, "* pipelines", pipelines)
     await repartition(store_backend.client(WORKER), own, lambda _: None)
     for namespace, ledger in before.items():
         after = (await store_backend.store.stats(namespace)).ledger
@@ -214,6 +217,7 @@ async def test_the_sums_of_a_partition_that_is_given_up_are_another_ones(
         assert (after.starts, after.since_us) == (ledger.starts, ledger.since_us), namespace
         expired = after.fates[Fate.EXPIRED].runs
         assert expired == (0 if namespace.startswith("only") else 1), "its record had gone"
+    assert await store_backend.redis("HGET", heir, "* pipelines") == b"b d a c"
     for partition in range(own):
         names = set(await store_backend.redis("HKEYS", PartitionKeys(partition).fixed[LEDGER]))
         assert not [name for name in names if name.startswith(b"moved/")]

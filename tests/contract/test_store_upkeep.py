@@ -1108,3 +1108,27 @@ async def test_a_last_try_that_is_set_aside_stands_nowhere_else(store_backend: B
     assert float(await store_backend.redis("ZSCORE", beside(keys, "waiting"), name_of(KEY))) == (
         float("inf")
     )
+
+
+async def test_runs_of_a_status_stand_in_the_order_of_their_names_alone(
+    store_backend: Backend,
+) -> None:
+    """Redis orders by name only among equal scores."""
+    keys = store_backend.neighbours(5)
+    names = store_backend.keys_of(keys[0])
+    for key in keys:
+        await store_backend.start(key)
+    claims = [await store_backend.queue.claim(job, "w1") for job in await store_backend.jobs("w1")]
+    first, second, third, *_ = [claim.lease for claim in claims if claim]
+    await store_backend.queue.release(first)
+    await store_backend.queue.finish(second, [done("first")], Status.COMPLETED, "")
+    await store_backend.store.cancel(third.job.key)
+    await store_backend.start(second.job.key, plan("d2"))
+    for status in Status:
+        found = await store_backend._client.zrange(
+            beside(names, f"status:{status}"), 0, -1, withscores=True
+        )
+        assert {score for _, score in found} <= {0}, status
+        assert [name for name, _ in found] == sorted(name for name, _ in found)
+    listed = await store_backend.store.list("games", list(Status), None, 9)
+    assert [run.key.key for run in listed] == sorted(key.key for key in keys)
