@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -265,6 +266,24 @@ async def test_an_embedded_valkey_keeps_its_data_over_a_restart(tmp_path: Path) 
             assert started.outcome is expected
             if expected is Outcome.STARTED:
                 await backend.complete(KEY)
+                given = await backend._client.config_get("*")
+                wanted = {
+                    "port": "0",
+                    "appendonly": "yes",
+                    "appendfsync": "everysec",
+                    "save": "",
+                    "maxmemory-policy": "noeviction",
+                    "dir": str(tmp_path),
+                    "logfile": str(tmp_path / "valkey.log"),
+                }
+                assert wanted.items() <= given.items()
+                socket = Path(given["unixsocket"])
+                assert stat.S_IMODE(socket.stat().st_mode) == 0o700  # noqa: ASYNC240
+                pid = _process_id(tmp_path)
+                assert pid
+                assert os.getsid(pid) == pid, "Ctrl-C in a terminal reaches its owner alone"
+        assert "embedded Valkey" not in {task.get_name() for task in asyncio.all_tasks()}
+        assert _process_id(tmp_path) is None
 
 
 async def test_an_owner_that_was_killed_leaves_a_directory_that_can_be_used_at_once(

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from headstart_service.domain import Lack, RunKey, WorkerState
+from headstart_service.store.keys import GROUP
 from headstart_service.store.repartition import StoreInUse, repartition
-from tests.contract.backend import OFFER, Backend
+from tests.contract.backend import OFFER, Backend, plan
 from tests.support.clock import HOUR, Clock
 from tests.support.deployments import Deployment
 from tests.support.valkey import Valkey
@@ -71,6 +72,28 @@ async def test_leases_that_are_renewed_hold(backend: Backend, clock: Clock) -> N
         renewed = time.monotonic()
         assert await queue.renew([claim.lease], "w1") == []
         await asyncio.sleep(0.15)
+
+
+async def test_every_lease_begins_anew_however_many_there_are(
+    backend: Backend, clock: Clock
+) -> None:
+    """One XPENDING shows a thousand."""
+    store = backend.new_store(max_records=2000)
+    keys = [RunKey("games", f"game-{number}") for number in range(1010)]
+    await asyncio.gather(*(store.start(key, plan(), 1800, restart=False) for key in keys))
+    entries = [job.entry for job in await backend.jobs("w1", limit=2000)]
+    await backend.queue.sweep()
+    clock.set(-HOUR)
+
+    async def idle(entry: str) -> bool:
+        await backend.queue.sweep()
+        jobs = backend.keys_of(KEY).jobs
+        [found] = await backend._client.xpending_range(jobs, GROUP, entry, entry, 1)
+        return bool(found["time_since_delivered"] > 0)
+
+    for entry in (entries[-1], entries[0]):
+        await wait_until(lambda entry=entry: idle(entry), within=5)
+    await store.aclose()
 
 
 async def test_a_lost_workers_offers_end_as_soon_as_they_would_have(

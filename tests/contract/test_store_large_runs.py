@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
 
-from headstart_service.domain import RunKey, Status
-from headstart_service.store.connect import API, LARGE
+import pytest
+
+from headstart_service.domain import Lack, RunKey, Snapshot, Status
+from headstart_service.errors import RunNotFound
+from headstart_service.store import redis_store
+from headstart_service.store.connect import API, LARGE, Client
+from headstart_service.store.observe import Unwatched
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import Backend, done, running
+from tests.support.virtual_time import Clock
 
 MEGABYTE = 1 << 20
 READERS = 12
@@ -65,3 +74,91 @@ async def test_many_readers_of_large_runs_and_those_of_small_ones_are_all_answer
     assert {len((await reader).body) for reader in readers} == {12 * MEGABYTE}
     assert answered > READERS, "small reads do not wait for large ones"
     assert store.unreachable == 0
+
+
+class Trips(Unwatched):
+    """How many replies each trip of a command brought."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[int]] = {}
+
+    def trip(self, command: str, calls: int, seconds: float) -> None:
+        self.of.setdefault(command, []).append(calls)
+
+
+async def test_a_trip_brings_some_megabyte_and_records_above_a_quarter_come_by_themselves(
+    store_backend: Backend,
+) -> None:
+    trips = Trips()
+    rules = store_backend.rules()
+    store = RedisStore(store_backend.client(API), rules, budget=30, connections=1, observer=trips)
+    key, other = store_backend.neighbours(2)
+    await ended(store_backend, key, b"x" * 200_000)
+    await ended(store_backend, other, b"y" * 270_000)
+    for _ in range(2):
+        found = await asyncio.gather(*(store.read(key) for _ in range(33)))
+        assert {len(each.body) for each in found} == {200_000}
+    assert sum(trips.of["read"]) == 66
+    assert max(trips.of["read"]) == 6, "the sixth goes beyond a megabyte, and is the last"
+    assert "HGETALL" not in trips.of
+    assert len((await store.read(other)).body) == 270_000
+    assert trips.of["HGETALL"] == [1]
+    await store.aclose()
+
+
+class Changing:
+    """A client for large records before whose answer something happens."""
+
+    def __init__(self, client: Client, change: Callable[[], Awaitable[object]]) -> None:
+        self._client = client
+        self._change = change
+
+    async def execute_command(self, *command: Any) -> Any:
+        await self._change()
+        return await self._client.execute_command(*command)
+
+
+async def test_a_large_run_that_changes_while_it_is_read_is_shown_as_it_is_then(
+    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = RunKey("games", "large")
+    claim = await store_backend.begin(key)
+    await store_backend.queue.commit(claim.lease, [done("first", b"x" * MEGABYTE)], [])
+    await store_backend.queue.release(claim.lease)
+    clock = Clock()
+    monkeypatch.setattr(redis_store, "time", SimpleNamespace(monotonic=clock))
+
+    async def read(change: Callable[[], Awaitable[object]]) -> Snapshot:
+        store = RedisStore(
+            store_backend.client(API),
+            store_backend.rules(),
+            budget=10,
+            connections=1,
+            large=Changing(store_backend.client(LARGE), change),  # type: ignore[arg-type]
+        )
+        found = await store.read(key)
+        await store.aclose()
+        return found
+
+    async def slow() -> None:
+        clock.now += 100
+
+    seen = await read(slow)
+    assert (seen.summary.status, seen.ahead, seen.summary.lacks) == (
+        Status.PENDING,
+        0,
+        Lack.WORKER,
+    )
+    assert 1690 < seen.lives_for <= 1700
+    seen = await read(store_backend.claim)
+    assert (seen.summary.status, seen.ahead, seen.summary.lacks) == (
+        Status.IN_PROGRESS,
+        None,
+        None,
+    )
+    seen = await read(lambda: store_backend.store.cancel(key))
+    assert seen.summary.status is Status.CANCELLED
+    assert 50 < seen.lives_for <= 61
+    record = store_backend.keys_of(key).record(key)
+    with pytest.raises(RunNotFound):
+        await read(lambda: store_backend.redis("DEL", record))

@@ -17,7 +17,7 @@ from headstart_service.store.keys import PartitionKeys, memo_partition
 from headstart_service.store.memos import RedisMemos
 from headstart_service.store.observe import Unwatched
 from headstart_service.store.redis_store import StoreRules
-from tests.contract.backend import TTL, Backend, done, plan
+from tests.contract.backend import BUDGET, TTL, Backend, done, plan
 from tests.support.deployments import Deployment
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -39,11 +39,15 @@ class Looks(Unwatched):
 class Memos:
     """A memo store on a backend, with what was told of it."""
 
-    def __init__(self, backend: Backend, *, limit: int = LIMIT, ttl: float = 60.0) -> None:
+    def __init__(
+        self, backend: Backend, *, limit: int = LIMIT, ttl: float = 60.0, budget: float = BUDGET
+    ) -> None:
         self.looks = Looks()
         self.backend = backend
         rules = backend.rules(max_memos=limit)
-        self.store = RedisMemos(backend.client(WORKER), rules, ttl=ttl, observer=self.looks)
+        self.store = RedisMemos(
+            backend.client(WORKER), rules, ttl=ttl, budget=budget, observer=self.looks
+        )
 
     def key(self, namespace: str, digest: str) -> str:
         partition = memo_partition(namespace, digest, self.backend.partitions)
@@ -143,8 +147,8 @@ async def test_many_at_once_never_keep_more_than_the_limit(store_backend: Backen
     few = Memos(store_backend, limit=3 * store_backend.partitions)
     digests = few.neighbours(40)
     await asyncio.gather(*(few.store.keep("games", digest, b"x") for digest in digests))
-    assert len(await few.held(*digests)) == 3
     assert await store_backend.redis("ZCARD", PartitionKeys(0).memos) == 3
+    assert len(await few.held(*digests)) == 3
     await few.store.aclose()
 
 
@@ -199,6 +203,9 @@ async def test_a_damaged_memo_is_a_miss_that_is_counted_and_the_next_one_heals_i
     await DAMAGES[name](memos.backend, memos.key("games", "d"))
     assert await memos.store.recall("games", "d") is None
     assert memos.looks.of == {"damaged": 1}
+    if name == "a list":
+        assert await memos.store.recall("games", "d") is None
+        assert memos.looks.of == {"damaged": 1, "miss": 1}, "it is no memo of ours, and gone"
     await memos.store.keep("games", "d", b"result")
     assert await memos.store.recall("games", "d") == b"result"
 
@@ -222,9 +229,20 @@ async def test_an_index_of_another_type_is_made_anew(memos: Memos) -> None:
     assert await memos.backend.redis("ZCARD", PartitionKeys(0).memos) == 1
 
 
+async def test_a_memo_that_is_used_makes_no_index_that_nothing_ends(memos: Memos) -> None:
+    await memos.store.keep("games", "d", b"result")
+    partition = memo_partition("games", "d", memos.backend.partitions)
+    index = PartitionKeys(partition).memos
+    await memos.backend.redis("DEL", index)
+    assert await memos.store.recall("games", "d") == b"result"
+    assert await memos.backend.redis("EXISTS", index) == 0
+    await memos.store.keep("games", "d", b"result")
+    assert await memos.backend.redis("ZCARD", index) == 1
+
+
 async def test_what_is_away_remembers_nothing_and_says_so_soon(valkey: Valkey) -> None:
     async with Backend.open(Deployment(valkey.url, (valkey.url,)), 1) as backend:
-        memos = Memos(backend)
+        memos = Memos(backend, budget=0.25)
         await memos.store.keep("games", "d", b"result")
         assert valkey.process is not None
         valkey.process.send_signal(signal.SIGSTOP)

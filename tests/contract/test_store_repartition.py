@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.domain import Fate, RunKey, Status, StepState
+from headstart_service.errors import LayoutMismatch, StartupError
 from headstart_service.store.connect import WORKER, open_client
-from headstart_service.store.keys import FIXED, PartitionKeys
+from headstart_service.store.keys import FIXED, PartitionKeys, partition_of
 from headstart_service.store.layout import Layout, stored_layout
-from headstart_service.store.repartition import repartition
+from headstart_service.store.repartition import Moved, adopt_empty, repartition
 from tests.contract.backend import TTL, Backend, done, plan, running
 from tests.support.consistency import inconsistencies
 
 SETS = ("expiry", "unread", "read", *(f"status:{status}" for status in Status), "waiting")
 HASHES = ("unsettled",)
+LEDGER = FIXED.index("ledger")
 ELSEWHERE = ("jobs", "tickets", "ledger", "unserved", "offers", "starters", "layout")
 """What has no entry for each run, or another after a move; other tests compare it."""
 
@@ -161,12 +163,174 @@ async def test_the_queue_keeps_its_order_over_a_move(store_backend: Backend) -> 
     await repartition(store_backend.client(WORKER), own, lambda _: None)
 
 
-EVERY = int(os.environ.get("TEST_KILL_EVERY", "5"))
-"""Of so many commands one: with 1 it takes half a minute."""
+async def test_a_last_try_that_is_set_aside_is_queued_again_by_a_move(
+    store_backend: Backend,
+) -> None:
+    """The worker for which it stood there has gone."""
+    own = store_backend.partitions
+    key, *_ = [
+        each
+        for each in store_backend.neighbours(40)
+        if partition_of(each, own) != partition_of(each, own + 1)
+    ]
+    await store_backend.begin(key)
+    at_once = store_backend.new_queue(lease=0)
+    names = store_backend.keys_of(key)
+    [job] = await at_once.lost_jobs(names.partition, "w1", 1)
+    assert await at_once.claim(job, "w1")
+    words = (await store_backend.redis("HGET", names.record(key), "about")).split(b" ")
+    words[0] = b"pending"
+    await store_backend.redis("HSET", names.record(key), "about", b" ".join(words))
+    member = f"{key.namespace}:{key.key}"
+    await store_backend.redis("ZADD", names.fixed[FIXED.index("waiting")], "inf", member)
+    await repartition(store_backend.client(WORKER), own + 1, lambda _: None)
+    async with Backend.open(store_backend.deployment, own + 1) as moved:
+        claims = [await moved.queue.claim(job, "w2") for job in await moved.jobs("w2")]
+        assert [claim.lease.job.key for claim in claims if claim] == [key]
+    await repartition(store_backend.client(WORKER), own, lambda _: None)
+
+
+async def test_the_sums_of_a_partition_that_is_given_up_are_another_ones(
+    store_backend: Backend,
+) -> None:
+    own = store_backend.partitions
+    await repartition(store_backend.client(WORKER), own + 1, lambda _: None)
+    async with Backend.open(store_backend.deployment, own + 1) as wide:
+        for partition in range(own + 1):
+            for namespace in ("games", "quiz", f"only-{partition}"):
+                [key] = wide.neighbours(1, partition, namespace=namespace)
+                await wide.start(key)
+        [lost] = wide.neighbours(1, own, name="lost")
+        await wide.start(lost)
+        keys = wide.keys_of(lost)
+        await wide.redis("DEL", keys.record(lost))
+        await wide.redis("ZREM", keys.expiry, f"games:{lost.key}")
+        before = {ns: (await wide.store.stats(ns)).ledger for ns in ("", "games", f"only-{own}")}
+        heir, given_up = (PartitionKeys(p).fixed[LEDGER] for p in (0, own))
+        for ledger, pipelines in ((heir, "b d"), (given_up, "a b c")):
+            await wide.redis("HSET", ledger, "* pipelines", pipelines)
+    await repartition(store_backend.client(WORKER), own, lambda _: None)
+    for namespace, ledger in before.items():
+        after = (await store_backend.store.stats(namespace)).ledger
+        assert after is not None
+        assert ledger is not None
+        assert (after.starts, after.since_us) == (ledger.starts, ledger.since_us), namespace
+        expired = after.fates[Fate.EXPIRED].runs
+        assert expired == (0 if namespace.startswith("only") else 1), "its record had gone"
+    assert await store_backend.redis("HGET", heir, "* pipelines") == b"b d a c"
+    for partition in range(own):
+        names = set(await store_backend.redis("HKEYS", PartitionKeys(partition).fixed[LEDGER]))
+        assert not [name for name in names if name.startswith(b"moved/")]
+        books = {name for name in names if name.endswith(b" starts")} - {b"* starts"}
+        counted = await store_backend.redis(
+            "HGET", PartitionKeys(partition).fixed[LEDGER], "namespaces"
+        )
+        assert int(counted) == len(books)
+
+
+async def test_a_run_that_is_moved_is_queued_and_ready_for_a_claim(store_backend: Backend) -> None:
+    own = store_backend.partitions
+    moving = [
+        key
+        for key in store_backend.neighbours(60)
+        if partition_of(key, own) != partition_of(key, own + 1)
+    ]
+    for key in moving[:3]:
+        await store_backend.begin(key)
+    await repartition(store_backend.client(WORKER), own + 1, lambda _: None)
+    async with Backend.open(store_backend.deployment, own + 1) as moved:
+        for key in moving[:3]:
+            assert b"claim" not in await moved.record(key)
+        claims = [await moved.queue.claim(job, "w2") for job in await moved.jobs("w2")]
+        found = {claim.lease.job.key: claim.lease.attempt for claim in claims if claim}
+        assert found == dict.fromkeys(moving[:3], 2)
+    await repartition(store_backend.client(WORKER), own, lambda _: None)
 
 
 class _Killed(Exception):
     """The process of a move ends here."""
+
+
+async def test_a_move_that_is_killed_on_its_way_is_finished_and_goes_nowhere_else(
+    store_backend: Backend,
+) -> None:
+    own = store_backend.partitions
+    keys = [RunKey("games", f"{i}") for i in range(30)]
+    for key in keys:
+        await store_backend.start(key)
+    client = store_backend.client(WORKER)
+
+    def killed(_: Moved) -> None:
+        raise _Killed
+
+    with pytest.raises(_Killed):
+        await repartition(client, own + 2, killed)
+    assert await stored_layout(client) == str(Layout(own, target=own + 2))
+    with pytest.raises(LayoutMismatch, match=f"being moved from {own} to {own + 2} partitions"):
+        await store_backend.store.status(keys[0])
+    for other in (own, own + 1):
+        with pytest.raises(StartupError, match=f"finish it with .*--to {own + 2}"):
+            await repartition(client, other, lambda _: None)
+    await adopt_empty(client, Layout(own + 1))
+    assert await stored_layout(client) == str(Layout(own, target=own + 2)), "runs are kept"
+    assert await repartition(client, own + 2, lambda _: None) is not None
+    assert await repartition(client, own + 2, lambda _: None) is None, "nothing is left to do"
+    async with Backend.open(store_backend.deployment, own + 2) as moved:
+        assert await moved.kept(keys) == keys
+    await repartition(client, own, lambda _: None)
+
+
+async def test_what_stands_where_a_run_is_moved_to_gives_way(store_backend: Backend) -> None:
+    own = store_backend.partitions
+    text, stale = [
+        each
+        for each in store_backend.neighbours(60)
+        if partition_of(each, own) != partition_of(each, own + 1)
+    ][:2]
+    for key, command in ((text, ("SET", "x")), (stale, ("HSET", "s:third", "Cold"))):
+        await store_backend.start(key)
+        name, *values = command
+        target = PartitionKeys(partition_of(key, own + 1)).record(key)
+        await store_backend.redis(name, target, *values)
+        await store_backend.redis("PEXPIRE", target, 60_000)
+    await repartition(store_backend.client(WORKER), own + 1, lambda _: None)
+    async with Backend.open(store_backend.deployment, own + 1) as moved:
+        for key in (text, stale):
+            assert set((await moved.store.status(key)).states) == {"first", "second"}
+    await repartition(store_backend.client(WORKER), own, lambda _: None)
+
+
+async def test_a_move_counts_what_it_moves_and_what_it_finds_damaged(
+    store_backend: Backend,
+) -> None:
+    own = store_backend.partitions
+    keys = store_backend.neighbours(60)
+    for key in keys:
+        await store_backend.start(key)
+    moving = [key for key in keys if partition_of(key, own) != partition_of(key, own + 1)]
+    names = store_backend.keys_of(moving[0])
+    await store_backend.redis("HSET", names.record(moving[0]), "about", "what is this")
+    await store_backend.redis("ZADD", names.expiry, 2**52, b"games:\xff")
+    steps = []
+    result = await repartition(
+        store_backend.client(WORKER),
+        own + 1,
+        lambda moved: steps.append((moved.seen, moved.moved, moved.damaged)),
+    )
+    assert result is not None
+    assert (result.runs, result.moved, result.damaged) == (61, len(moving) - 1, 1)
+    assert steps == sorted(steps)
+    assert steps[-1][1:] == (len(moving) - 1, 1)
+    assert steps[-1][0] >= 61
+    async with Backend.open(store_backend.deployment, own + 1) as moved:
+        assert sorted(key.key for key in await moved.kept(keys)) == sorted(
+            key.key for key in keys if key != moving[0]
+        )
+    await repartition(store_backend.client(WORKER), own, lambda _: None)
+
+
+EVERY = int(os.environ.get("TEST_KILL_EVERY", "5"))
+"""Of so many commands one: with 1 it takes half a minute."""
 
 
 class _Mortal(Redis):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headstart_service import app
-from headstart_service.errors import CapacityExhausted, StoreUnavailable
+from headstart_service.errors import CapacityExhausted, StartupError, StoreUnavailable
 from headstart_service.web.readiness import Readiness
 from headstart_service.web.server import http_server
 from tests.support.waiting import wait_until
@@ -106,3 +106,42 @@ async def test_a_full_store_is_told_though_the_process_serves(watched: Any) -> N
     assert readiness.state.line == "not ready: away"
     store.away = False
     await wait_until(lambda: readiness.state == Readiness(ready=True))
+
+
+@pytest.mark.parametrize(
+    ("problems", "given", "ready", "line"),
+    [
+        ((), True, True, "ready"),
+        (("", ""), True, True, "ready"),
+        (("", "second", "third"), True, False, "not ready: second"),
+        (("",), False, False, "not ready"),
+        (("first",), False, False, "not ready: first"),
+    ],
+)
+def test_the_first_problem_is_the_reason(
+    problems: tuple[str, ...], *, given: bool, ready: bool, line: str
+) -> None:
+    found = Readiness.without(*problems, ready=given)
+    assert (found.ready, found.line) == (ready, line)
+    assert Readiness(ready=True, reason="full").line == "ready, but full"
+
+
+async def test_a_process_that_is_ready_may_have_something_to_report() -> None:
+    def ask(port: int, path: str) -> tuple[int, str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+
+    state = Readiness(ready=True, reason="full")
+    async with http_server("127.0.0.1", 0, lambda: state) as port:
+        assert await asyncio.to_thread(ask, port, "/readyz") == (200, "ready, but full\n")
+        state = Readiness(ready=False)
+        assert await asyncio.to_thread(ask, port, "/livez") == (200, "ok\n")
+        with pytest.raises(StartupError, match="HEADSTART_HTTP_PORT: cannot listen on"):
+            async with http_server("127.0.0.1", port, lambda: state):
+                raise AssertionError("two have one port")
+        async with http_server("127.0.0.1", port, lambda: state, or_any_port=True) as other:
+            assert other != port
+    for host in ("no such host", "x" * 100, "a\0b"):
+        with pytest.raises(StartupError, match="HEADSTART_H"):
+            async with http_server(host, 0, lambda: state):
+                raise AssertionError("it listens nowhere")

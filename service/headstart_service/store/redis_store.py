@@ -219,7 +219,7 @@ class RedisStore:
             ttl_us=round(ttl * 1e6),
             patience_us=round((LIVE_PATIENCE + (needed_in or 0)) * 1e6),
             failure_ttl_us=round(rules.failure_ttl * 1e6),
-            need_us=-1 if needed_in is None else round(needed_in * 1e6) // 2 * 2,
+            need_us=-1 if needed_in is None else round(needed_in * 1e6),
             expected=self.expected(),
             restart=int(restart),
             request_id=request_id,

@@ -96,11 +96,7 @@ class BoundedConnection(H11Protocol):
     def _await_head(self) -> None:
         self._stop_timer()
         self.since = self.loop.time()
-        self._timer = self.loop.call_later(self.room.head_timeout, self._close)
-
-    def _close(self) -> None:
-        self._timer = None
-        self.transport.abort()
+        self._timer = self.loop.call_later(self.room.head_timeout, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

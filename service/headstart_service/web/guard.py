@@ -92,10 +92,6 @@ class View:
     whole: bool
     """Whether what concerns the process and its workers is part of it."""
 
-    def covers(self, namespace: str) -> bool:
-        """Whether runs of this namespace are part of it."""
-        return self.scope is None or namespace in self.scope
-
 
 def viewer_of(request: Request, admit: Admit) -> Viewer:
     """Who asks. Raises Unauthenticated."""

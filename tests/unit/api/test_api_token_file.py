@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart_service.api.access import Grant, Verb, digest_of
+from headstart_service.api.access import Access, Check, Grant, Verb, digest_of
 from headstart_service.api.token_file import TokenFile, line_of, new_token, parsed
-from headstart_service.errors import StartupError, Unauthenticated
+from headstart_service.api.watched import fingerprint
+from headstart_service.cli import main
+from headstart_service.errors import PermissionDenied, StartupError, Unauthenticated
 from tests.support.tokens import Tokens, tokens_of
+from tests.support.virtual_time import run_virtually
 
 DIGEST = f"sha256:{digest_of('t').hex()}"
 PATH = Path("/etc/headstart/tokens")
@@ -165,3 +173,156 @@ def test_each_token_is_compared_in_constant_time_and_none_left_out(
     compared.clear()
     assert accepts(file, tokens, "a")
     assert compared == [], "a header that was accepted is known"
+
+
+def test_a_file_that_changes_is_read_within_a_second_and_what_is_wrong_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first, second = tokens_of(shop=("a", "read")), tokens_of(b=("a", "read"), c=("a", "read"))
+    path = first.written(tmp_path / "tokens")
+
+    async def main() -> None:
+        file = TokenFile(path)
+        watching = asyncio.create_task(file.watch())
+        replace(path, second.text)
+        await asyncio.sleep(0.9)
+        assert accepts(file, first, "shop")
+        await asyncio.sleep(0.2)
+        assert accepts(file, second, "b")
+        assert not accepts(file, first, "shop")
+        for text, refusals in (("nonsense", 1), ("other nonsense", 2), (first.text, 2)):
+            replace(path, text)
+            await asyncio.sleep(3.0)
+            assert file.refusals == refusals
+        watching.cancel()
+
+    run_virtually(main())
+    read = [line for line in caplog.messages if "tokens read" in line]
+    assert read == [f"2 tokens read from {path}", f"1 tokens read from {path}"]
+
+
+@pytest.mark.parametrize("what", ["time", "size", "inode", "link"])
+def test_whatever_shows_that_a_file_is_another_is_seen(what: str, tmp_path: Path) -> None:
+    path, target, other = tmp_path / "link", tmp_path / "a", tmp_path / "b"
+    target.write_text("12345")
+    other.write_text("54321" if what != "size" else "123456")
+    path.symlink_to(target)
+    missing = tmp_path / "missing"
+    assert fingerprint([missing, missing]) == ((0, 0, 0), (0, 0, 0))
+    for each in (target, other):
+        os.utime(each, ns=(0, 1_000_000_007))
+    [seen] = before = fingerprint([path])
+    assert seen == (1_000_000_007, 5, target.stat().st_ino)
+    if what == "time":
+        os.utime(target, ns=(0, 1_000_000_008))
+    elif what == "link":
+        path.unlink()
+        path.symlink_to(other)
+    else:
+        other.replace(target)
+    assert fingerprint([path]) != before
+
+
+def test_metrics_are_for_tokens_that_say_so_and_for_admins() -> None:
+    tokens = tokens_of(
+        reader=("a", "read,write"), scraper=("*", "metrics"), ops=("*", "admin"), both=("a", "read")
+    )
+    access = Access(parsed(tokens.text, PATH))
+
+    def header(name: str) -> str:
+        return f"Bearer {tokens.by_name[name]}"
+
+    for _ in range(2):  # also from memory
+        access.check_metrics(header("scraper"))
+        access.check_metrics(header("ops"))
+        with pytest.raises(PermissionDenied, match="the token 'reader' lacks metrics") as caught:
+            access.check_metrics(header("reader"))
+    assert caught.value.missing == "metrics"
+    with pytest.raises(Unauthenticated, match="Authorization: Bearer"):
+        access.check_metrics(None)
+    for wrong in ("", "Bearer", header("ops")[7:], header("ops") + "x"):
+        with pytest.raises(Unauthenticated, match="not one that this server accepts"):
+            access.check_metrics(wrong)
+    assert access.admit(header("both").encode()).name == "both"
+    with pytest.raises(Unauthenticated, match="metadata `authorization"):
+        access.admit(None)
+
+
+def test_headers_that_spell_a_token_in_many_ways_are_not_all_remembered() -> None:
+    tokens = tokens_of(shop=("a", "read"))
+    access = Access(parsed(tokens.text, PATH))
+    for number in range(64):
+        scheme = "".join(
+            letter.upper() if number >> place & 1 else letter
+            for place, letter in enumerate("bearer")
+        )
+        assert access.admit(f"{scheme} {tokens.by_name['shop']}").name == "shop"
+        assert len(access._accepted) <= 9
+
+
+@pytest.mark.parametrize(
+    ("verb", "namespace", "covered"),
+    [
+        (Verb.READ, "a", True),
+        (Verb.READ, "b", False),
+        (Verb.READ, None, False),
+        (Verb.WRITE, "a", False),
+    ],
+)
+def test_a_grant_covers_its_verbs_in_its_namespaces(
+    verb: Verb, namespace: str | None, *, covered: bool
+) -> None:
+    grant = Grant("t", frozenset({"a"}), frozenset({Verb.READ}))
+    assert grant.covers(verb, namespace) is covered
+    assert (grant.reads("a"), grant.writes("a"), grant.whole) == (True, False, False)
+    assert Grant("t", None, frozenset({Verb.ADMIN})).whole
+
+
+def test_the_token_command_grants_read_and_write_in_the_default_namespace(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["token", "shop"]) == 0
+    told = capsys.readouterr()
+    token = told.err.strip().rpartition(" ")[2]
+    [(digest, grant)] = parsed(told.out, PATH).items()
+    assert digest == digest_of(token)
+    assert grant == Grant("shop", frozenset({"default"}), frozenset({Verb.READ, Verb.WRITE}))
+    assert token not in told.out
+    assert main(["token", "ops", "--namespaces", "*", "--verbs", "admin", "--json"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    [(digest, grant)] = parsed(json.loads(told.out)["line"], PATH).items()
+    assert digest == digest_of(json.loads(told.out)["token"])
+    assert grant == Grant("ops", None, frozenset({Verb.ADMIN}))
+    assert main(["token", "a b"]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err[:11]) == ("", "headstart: ")
+
+
+def test_a_refusal_shows_no_more_of_a_namespace_than_one_may_have_and_names_what_is_missing() -> (
+    None
+):
+    tokens = tokens_of(shop=("a", "read"))
+    access = Access(parsed(tokens.text, PATH))
+    call: Any = Call(tokens.metadata("shop"))
+
+    def refused(check: Check, namespace: str) -> PermissionDenied:
+        with pytest.raises(PermissionDenied) as caught:
+            check(SimpleNamespace(namespace=namespace), call)
+        return caught.value
+
+    access.check_run(Verb.READ)(SimpleNamespace(namespace="a"), call)
+    access.check_many(Verb.READ)(SimpleNamespace(namespace="a"), call)
+    access.check_known(None, call)
+    found = refused(access.check_run(Verb.READ), "x" * 200)
+    assert str(found) == f"namespace: the token 'shop' lacks read in {'x' * 64!r}"
+    found = refused(access.check_run(Verb.WRITE), "a")
+    assert (found.missing, str(found)) == (
+        "write",
+        "namespace: the token 'shop' lacks write in 'a'",
+    )
+    assert "lacks read in 'default'" in str(refused(access.check_run(Verb.READ), ""))
+    found = refused(access.check_many(Verb.READ), "")
+    assert found.missing == "admin"
+    assert "lacks admin, which all namespaces at once need" in str(found)

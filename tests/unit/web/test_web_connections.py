@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
+import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from headstart_service.web.connections import Room
+from headstart_service.web import connections
+from headstart_service.web.connections import Room, most_connections
 from headstart_service.web.server import http_server
 from tests.support.waiting import wait_until
 
@@ -110,3 +113,63 @@ async def test_a_request_that_has_begun_has_its_time() -> None:
         assert await ended(silent)
         assert await ended(other)
         assert not slow.at_eof()
+
+
+async def test_each_head_has_the_whole_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def noted(delay: float, *arguments: Any) -> asyncio.TimerHandle:
+        delays.append(delay)
+        return call_later(delay, *arguments)
+
+    async with served(head_timeout=12345.0) as port, AsyncExitStack() as stack:
+        monkeypatch.setattr(loop, "call_later", noted)
+        reader, writer = await connect(stack, port, PROBE)
+        assert b"200 OK" in await asyncio.wait_for(reader.readline(), 5)
+        assert delays.count(12345.0) == 2, "at its beginning, and behind its answer"
+        writer.write(PROBE)
+        await asyncio.wait_for(reader.readuntil(b"200 OK"), 5)
+        assert delays.count(12345.0) == 3
+        monkeypatch.undo()
+
+
+def test_a_port_holds_512_connections_or_a_quarter_of_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Room(8).head_timeout == 10.0
+    for share, most in ((10_000, 512), (256, 256)):
+        monkeypatch.setattr(connections, "share_of_files", lambda part, share=share: share)
+        assert most_connections() == most
+
+
+async def test_a_full_port_is_logged_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Connection:
+        def __init__(self, since: float, *, idle: bool) -> None:
+            self.since, self.idle = since, idle
+            self.transport = self
+            self.ended = False
+
+        def abort(self) -> None:
+            self.ended = True
+
+    room = Room(3)
+    told = []
+    for at in (0.0, 59.0, 60.0, 119.0, 121.0):
+        busy, old, idle = (
+            Connection(-9.0, idle=False),
+            Connection(-5.0, idle=True),
+            Connection(-1.0, idle=True),
+        )
+        new = Connection(at, idle=True)
+        connections_open = {busy, old, idle, new}
+        room.enter(new, connections_open)  # type: ignore[arg-type]
+        assert (busy.ended, old.ended, idle.ended, new.ended) == (False, True, False, False)
+        assert connections_open == {busy, idle, new}
+        room.enter(new, connections_open)  # type: ignore[arg-type]
+        assert connections_open == {busy, idle, new}, "there is room"
+        told.append(len(caplog.messages))
+    assert told == [1, 1, 2, 2, 3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from headstart_service.api.observe import CallObserver
@@ -48,16 +50,17 @@ def test_starts_and_ends_are_told_of_ones_own_namespaces() -> None:
         ("claimed", "shop"),
         ("ended", "other"),
         ("cancelled", "shop"),
+        ("ended", "shop"),
         ("dropped", "shop"),
     ):
         counters.hear(announced(kind, namespace))
     second = counters.turn()
     assert (second.told(None, whole=True)["starts"], second.told(None, whole=True)["ends"]) == (
         2,
-        2,
+        3,
     )
     told = second.told(frozenset({"shop"}), whole=False)
-    assert (told["starts"], told["ends"]) == (1, 1)
+    assert (told["starts"], told["ends"]) == (1, 2)
     assert not {"outcomes", "queued", "p50", "refused"} & set(told)
 
 
@@ -77,3 +80,55 @@ def test_calls_that_fail_are_counted() -> None:
         counters.ended("GetStatus", code, 0.1)
     assert counters.turn().refused == 2
     assert counters.calls["GetStatus", "INTERNAL"] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "micros"),
+    [(1e-6, 1.09), (2e-6, 2.18), (3e-6, 3.084), (100e-6, 98.7), (1.0, 961_548), (31.9, 3.077e7)],
+)
+def test_a_quantile_is_within_a_tenth_of_the_time_that_was_measured(
+    seconds: float, micros: float
+) -> None:
+    counters = Counters()
+    counters.ready(seconds, True)
+    told = counters.turn().told(None, whole=True)
+    assert told["p50"] == told["p99"] == pytest.approx(micros, rel=0.01)
+    counters.results("ready", seconds)
+    alone = counters.turn().told(None, whole=True)
+    if seconds > 1e-6:
+        assert alone["p50"] == told["p50"]
+
+
+def test_a_quantile_is_the_first_time_below_which_its_share_is() -> None:
+    times = [0] * 100
+    times[40], times[44], times[48] = 50, 49, 1
+    found = [quantile(times, share) for share in (0.5, 0.51, 0.99, 0.995)]
+    assert found == [pytest.approx(2 ** ((bucket + 0.5) / 4)) for bucket in (40, 44, 44, 48)]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 40.0])
+def test_a_time_beyond_all_buckets_counts_in_the_first_or_not_at_all(seconds: float) -> None:
+    counters = Counters()
+    counters.ready(seconds, True)
+    counters.results("ready", seconds)
+    counters.results("waited", 0.5)
+    second = counters.turn()
+    assert (second.times[0], sum(second.times)) == (1, 1)
+
+
+def test_a_second_tells_when_it_ended_and_calls_that_were_cancelled_are_expected() -> None:
+    counters = Counters()
+    counters.ended("WatchResults", "CANCELLED", 0.1)
+    before = time.time()
+    second = counters.turn()
+    assert before <= second.at <= time.time()
+    assert second.told(None, whole=True) == {
+        "at": second.at,
+        "starts": 0,
+        "ends": 0,
+        "outcomes": [0, 0, 0, 0],
+        "refused": 0,
+        "p50": None,
+        "p99": None,
+        "queued": None,
+    }

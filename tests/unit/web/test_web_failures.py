@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from headstart_service.domain import RunKey
 from headstart_service.web.failures import FailureLog, reason_of
 
@@ -12,6 +14,24 @@ def test_what_differs_each_time_is_no_part_of_a_reason() -> None:
     assert reason_of("buggy: internal error 0123456789ab") == "buggy: internal error <id>"
     assert reason_of("429 (req_011CQabcdefgh)") == "429 (<request>)"
     assert reason_of("x" * 1000) == "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("s: internal error 0123456789ab", "s: internal error <id>"),
+        ("s: internal error 0123456789", "s: internal error 0123456789"),
+        ("s: returned 12,345 bytes", "s: returned <size> bytes"),
+        ("s: returned at least 9 bytes", "s: returned <size> bytes"),
+        ("it would have 1,234; at most", "it would have <size>; at most"),
+        ("req_01234567", "<request>"),
+        ("req_0123456", "req_0123456"),
+        ("id 01234567-89ab-cdef-0123-456789abcdef!", "id <uuid>!"),
+        ("id 01234567-89ab-cdef-0123-456789abcde!", "id 01234567-89ab-cdef-0123-456789abcde!"),
+    ],
+)
+def test_ids_and_sizes_make_no_reasons_of_their_own(error: str, reason: str) -> None:
+    assert reason_of(error) == reason
 
 
 def test_failures_are_grouped_with_their_last_keys_and_counted_once() -> None:

@@ -74,12 +74,27 @@ def test_a_view_is_what_the_token_covers() -> None:
     assert view_of(grant("a,b", Verb.READ), "") == View(frozenset({"a", "b"}), whole=False)
     assert view_of(grant("a,b", Verb.READ), "b") == View(frozenset({"b"}), whole=False)
     assert view_of(grant(None, Verb.READ), "b") == View(frozenset({"b"}), whole=False)
-    for refused, namespace in (
-        (grant("a", Verb.READ), "b"),
-        (grant("a", Verb.WRITE), "a"),
-        (grant("a", Verb.WRITE), ""),
-        (grant(None, Verb.READ), ""),
-        (EVERYTHING, "No Such:Name"),
+    for refused, namespace, missing in (
+        (grant("a", Verb.READ), "b", "read"),
+        (grant("a", Verb.WRITE), "a", "read"),
+        (grant("a", Verb.WRITE), "", "read"),
+        (grant(None, Verb.READ), "", "admin"),
+        (EVERYTHING, "No Such:Name", "read"),
     ):
-        with pytest.raises(PermissionDenied):
+        with pytest.raises(PermissionDenied) as caught:
             view_of(refused, namespace)
+        assert caught.value.missing == missing
+
+
+def test_a_refusal_shows_no_more_of_a_namespace_than_one_may_have() -> None:
+    with pytest.raises(PermissionDenied, match=r"lacks read in '(x{64})'$"):
+        view_of(grant("a", Verb.READ), "x" * 200)
+
+
+def test_a_request_without_a_host_or_a_peer_is_refused() -> None:
+    with pytest.raises(PermissionDenied, match="without tokens"):
+        door().check(request())
+    closed = door(tokens=True, open=False)
+    with pytest.raises(PermissionDenied, match="speaks no TLS"):
+        closed.check(Request({"type": "http", "headers": [], "client": None}))
+    door(host="Shop.Example").check(request(host="shop.example.:8080"))

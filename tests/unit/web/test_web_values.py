@@ -65,3 +65,85 @@ def test_whole_numbers_are_shown_exactly() -> None:
 def test_equal_samples_are_one_bin() -> None:
     told = values_of(pb.GetResultsResponse(bridging=pb.BridgingResults(null_samples=[0.5, 0.5])))
     assert told[0]["bins"][0] == 2
+
+
+def test_every_value_of_a_game_names_its_step() -> None:
+    row = [3.0, 4.0]
+    results = pb.GetResultsResponse(
+        bridging=pb.BridgingResults(
+            target_embedding=row,
+            haiku_clues=["a clue", "c" * 100, *["w"] * 60],
+            haiku_embeddings=[pb.Embedding(values=row)] * 14,
+            null_samples=[0.0, 1.0, 2.4],
+        )
+    )
+    told = values_of(results)
+    vector = {"kind": "vector", "length": 2, "norm": 5.0, "points": [3.0, 4.0]}
+    target, words, *rows, samples = told
+    assert target == {"step": "embed_endpoints", "name": "target_embedding"} | vector
+    assert words == {
+        "step": "haiku_bridge",
+        "name": "haiku_clues",
+        "kind": "words",
+        "words": ["a clue", "c" * 80, *["w"] * 48],
+        "count": 62,
+    }
+    assert len(rows) == 12
+    assert rows[0] == {"step": "haiku_embeddings", "name": "a clue"} | vector
+    assert rows[1]["name"] == "c" * 80
+    assert samples == {
+        "step": "null_samples",
+        "kind": "histogram",
+        "name": "null_samples",
+        "length": 3,
+        "low": 0.0,
+        "high": 2.4,
+        "median": 1.0,
+        "bins": [1, *[0] * 9, 1, *[0] * 12, 1],
+    }
+
+
+def test_rows_without_words_are_numbered_and_a_stretch_of_a_vector_is_its_mean() -> None:
+    values = [float(i) for i in range(128)]
+    rows = [pb.Embedding(values=values), pb.Embedding(values=[2.0])]
+    results = pb.GetResultsResponse(bridging=pb.BridgingResults(lexical_embeddings=rows))
+    first, second = values_of(results)
+    assert (first["step"], first["name"], second["name"]) == ("lexical_bridge", "1", "2")
+    assert (first["length"], first["points"][:2], len(first["points"])) == (128, [0.5, 2.5], 64)
+    assert second["points"] == [2.0]
+
+
+def test_every_artifact_names_its_step_and_kind() -> None:
+    text, tensor, data = pb.Artifact(), pb.Artifact(), pb.Artifact(data=bytes(range(40)))
+    text.json.string_value = "a"
+    tensor.tensor.shape.extend([2])
+    tensor.tensor.values.extend([3.0, 4.0])
+    huge, empty = pb.Artifact(), pb.Artifact()
+    huge.tensor.shape.extend([70_000])
+    huge.tensor.values.extend([1.0] * 70_000)
+    empty.tensor.shape.extend([0])
+    assert custom(text=text, tensor=tensor, data=data, huge=huge, empty=empty) == [
+        {
+            "step": "data",
+            "name": "data",
+            "kind": "bytes",
+            "length": 40,
+            "head": bytes(range(32)).hex(" "),
+        },
+        {"step": "empty", "name": "empty", "kind": "large", "length": empty.ByteSize()},
+        {"step": "huge", "name": "huge", "kind": "large", "length": huge.ByteSize()},
+        {
+            "step": "tensor",
+            "name": "tensor",
+            "kind": "vector",
+            "length": 2,
+            "norm": 5.0,
+            "points": [3.0, 4.0],
+            "shape": "2",
+        },
+        {"step": "text", "name": "text", "kind": "json", "text": '"a"', "clipped": False},
+    ]
+    text.json.list_value.values.add().string_value = "é"
+    assert custom(text=text)[0]["text"] == '[\n "é"\n]'
+    many = custom(**{f"a{i:02}": data for i in range(60)})
+    assert [value["name"] for value in many] == [f"a{i:02}" for i in range(50)]

@@ -5,9 +5,9 @@
 -- The run that one job was claimed for is the other's from now on.
 local function hand_on(ticket, old, new)
   redis.call('HSET', tickets, new, ticket)
-  local _, run, member = string.match(ticket, TICKET)
+  local _, _, member = string.match(ticket, TICKET)
   local whole, r = pcall(load, record_prefix .. (member or ''))
-  if whole and r and r.run == run and r.entry == old then
+  if whole and r and r.entry == old then
     r.entry = new
     save(record_prefix .. member, member, r)
   end
