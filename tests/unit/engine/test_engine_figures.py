@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -721,3 +723,84 @@ async def test_an_items_cpu_is_its_share_by_weight_of_all_threads() -> None:
         await hold
     assert three == pytest.approx(3 * one)
     assert 0.15 <= one + three < 0.3
+
+
+def test_a_loop_in_another_thread_is_not_watched_by_signals() -> None:
+    raised: list[BaseException] = []
+
+    def watch() -> None:
+        try:
+            with Watchdog(0.5) as watchdog:
+                assert watchdog.limit == 0.5
+                assert not [t for t in threading.enumerate() if t.name == "loop watchdog"]
+        except BaseException as error:  # noqa: BLE001
+            raised.append(error)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    thread.join(10)
+    assert raised == []
+    before = signal.getsignal(signal.SIGURG)
+    with Watchdog(0.5):
+        assert signal.getsignal(signal.SIGURG) != before
+        assert [t for t in threading.enumerate() if t.name == "loop watchdog"]
+    assert signal.getsignal(signal.SIGURG) == before
+    with Watchdog(0.0):
+        assert not [t for t in threading.enumerate() if t.name == "loop watchdog"]
+
+
+def test_a_step_that_cannot_be_closed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    @step()
+    async def clings() -> int:
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                continue
+            except GeneratorExit:
+                raise RuntimeError("not yet") from None
+
+    async def cancelled() -> None:
+        async with Places() as places:
+            task = asyncio.create_task(places.call(clings, {}, Meter()))
+            await asyncio.sleep(1.0)
+            task.cancel()
+            await asyncio.wait({task})
+
+    run_virtually(cancelled())
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "clings went on after it was cancelled: closed",
+        "clings could not be closed: RuntimeError('not yet')",
+    ]
+
+
+def test_a_step_that_deals_with_its_own_cancellation_has_all_its_time_again() -> None:
+    @step()
+    async def waits() -> int:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await asyncio.sleep(3600)
+        await asyncio.sleep(60.0)
+        return 1
+
+    async def called() -> float:
+        async with Places() as places:
+            assert await places.call(waits, {}, Meter()) == 1
+            return loop_time()
+
+    assert run_virtually(called()) == 61.0
+
+
+async def test_a_step_without_a_file_cannot_run_in_a_process() -> None:
+    module = ModuleType("made_up")
+    exec("def lost() -> int:\n    return 1\n", module.__dict__)
+    sys.modules["made_up"] = module
+    try:
+        lost = step(runs_on="process")(module.lost)
+        async with Places() as places:
+            with pytest.raises(StartupError, match=r"^step lost: module made_up comes from no file"):
+                await places.prepare([pipeline_of(lost)])
+            await places.prepare([])
+    finally:
+        del sys.modules["made_up"]
