@@ -47,16 +47,37 @@ async def test_a_worker_whose_loop_stands_still_ends_itself_with_its_stacks(
             assert results.custom == {"stands_still": 1}
 
 
-async def test_a_worker_of_serve_that_stands_still_is_replaced_and_counted(tmp_path) -> None:
-    settings = SETTINGS | {"HEADSTART_DATA_DIR": str(tmp_path / "data")}
+async def test_a_worker_of_serve_that_stands_still_is_replaced_and_its_neighbours_complete(
+    tmp_path,
+) -> None:
+    """Within two leases and the guard's limit, by the store's own times."""
+    lease, limit = 6.0, 1.0
+    settings = SETTINGS | {
+        "HEADSTART_DATA_DIR": str(tmp_path / "data"),
+        "HEADSTART_LEASE": f"{lease}",
+        "HEADSTART_HANG_LIMIT": f"{limit}",
+    }
+    neighbours = [tmp_path / "neighbour-1", tmp_path / "neighbour-2"]
     async with serving(**settings) as (process, address), PrecomputeClient(address) as client:
+        for each in neighbours:
+            each.mkdir()
+            await client.start(each.name, "held", {"directory": str(each)})
+            await wait_until((each / "held").exists)
         directory = str(tmp_path)
         await client.start("still", "hang", {"directory": directory, "kind": "result", "times": 1})
         await wait_until((tmp_path / "tries-result").exists)
+        for each in neighbours:
+            (each / "go").touch()
         await client.start("beside", "beside", {"directory": directory})
-        for key in ("beside", "still"):
-            results = await client.get_results(key, wait=60)
+        still = await client.get_results("still", wait=60)
+        ended = [still]
+        for key in ("beside", *(each.name for each in neighbours)):
+            ended.append(await client.get_results(key, wait=60))
+        for results in ended:
             assert str(results.status) == "completed"
+            # It has stood still since its first try at the earliest, which came after its start.
+            took = results.completed_at - still.created_at
+            assert took.total_seconds() <= 2 * lease + limit, results.key
         told = await metrics_of(process)
         assert value(told, "headstart_worker_hangs_total") == 1
         assert "because a step blocked it" in process.output

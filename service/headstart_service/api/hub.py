@@ -106,7 +106,7 @@ class Hub:
         topic = self._hold(key)
         try:
             seen: Answer | None = None
-            if topic.looked < 0 and topic.holders == 1 and self.hearing:
+            if topic.holders == 1 and self.hearing:
                 # Most often it is there already, and there is nobody to share this look with.
                 generation = topic.generation
                 seen = await self.read(key, waits=True)

@@ -100,7 +100,6 @@ class NearCache:
         self._open = False
         self._entries.clear()
         self._bytes = 0
-        self._dropped.forget()
 
     def _remove(self, key: RunKey) -> None:
         entry = self._entries.pop(key, None)

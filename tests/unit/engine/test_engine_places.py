@@ -330,7 +330,7 @@ def test_options_for_ray_need_a_step_on_ray_that_takes_its_actor() -> None:
 
 
 async def test_a_process_with_other_code_than_its_worker_runs_none_of_it(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, caplog
 ) -> None:
     package = tmp_path / "shop"
     package.mkdir()
@@ -363,6 +363,7 @@ async def test_a_process_with_other_code_than_its_worker_runs_none_of_it(
             await places.call(shop.price, {}, Meter())
         reason = "its process has other code of shop: the files have changed, restart this worker"
         assert changes == [{"shop": reason}]
+        assert f"price: {reason}" in caplog.text
         ledger = Ledger()
         with pytest.raises(PlaceUnavailable, match="restart this worker"):
             await run(claim_of(pipeline), pipeline, {}, ledger, places=places)

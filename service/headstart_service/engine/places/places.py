@@ -124,8 +124,6 @@ class Places:
         """
         if step.runs_on == "ray":
             await self._cluster([step])
-        if self._reason(step) is None:
-            return
         with suppress(TimeoutError):
             async with asyncio.timeout(min(step.timeout, _WAIT)):
                 while self._reason(step) is not None:

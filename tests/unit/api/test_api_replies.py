@@ -1,0 +1,575 @@
+"""Every field of the API's replies, what its methods ask of the store, and what they log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart_service.api import convert, reported, server
+from headstart_service.api.access import Access, Grant, Verb, digest_of
+from headstart_service.api.estimates import Estimates
+from headstart_service.api.hub import Hub
+from headstart_service.api.near_cache import NearCache
+from headstart_service.api.observe import CallObservers
+from headstart_service.api.servicer import ApiRules, PrecomputeServicer
+from headstart_service.api.token_file import TokenFile, line_of
+from headstart_service.domain import (
+    Announcement,
+    Cancelled,
+    Fate,
+    Hidden,
+    Lack,
+    Ledger,
+    Outcome,
+    Report,
+    RunKey,
+    RunPlan,
+    RunSummary,
+    Started,
+    Stats,
+    Status,
+    StepState,
+    Work,
+)
+from headstart_service.engine.fields import FIELDS
+from headstart_service.engine.registry import Registry
+from headstart_service.errors import (
+    InvalidRequest,
+    PermissionDenied,
+    RunNotFound,
+    Unauthenticated,
+    Violation,
+)
+from tests.support.pipelines import CHAIN
+from tests.support.virtual_time import run_virtually
+from tests.support.waiting import wait_until
+from tests.unit.api.conftest import KEY, PIPELINE, Api, FakeStore, Wire
+from tests.unit.api.test_api_estimates import COMPLETED, PENDING, RUNNING, Crew, run
+
+DAY = 24 * 3600.0
+SUMMARY = RunSummary(
+    KEY, "test", 3, Status.PENDING, 1_000_001, 2_000_002, 3_000_003, 4_000_004, "why"
+)
+
+
+class Store:
+    """Answers as a test says, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.started = Started(Outcome.REPLACED, Status.PENDING, 7)
+        self.cancelled = Cancelled(cancelled=True, status=Status.CANCELLED, revision=5)
+        self.stats_told = Stats(counts={}, queued_jobs=0)
+        self.report_told = Report(accepted=True, state=StepState.COMPLETED)
+        self.summary = SUMMARY
+
+    async def start(self, key: RunKey, plan: RunPlan, ttl: float, **more: Any) -> Started:
+        self.asked.append((str(key), plan.pipeline, ttl, more))
+        return self.started
+
+    async def cancel(self, key: RunKey) -> Cancelled:
+        self.asked.append(str(key))
+        return self.cancelled
+
+    async def stats(self, namespace: str) -> Stats:
+        self.asked.append(namespace)
+        return self.stats_told
+
+    async def status(self, key: RunKey) -> Any:
+        states = {"one": StepState.RUNNING}
+        return SimpleNamespace(summary=self.summary, states=states, run="run-3")
+
+    async def report(self, key: RunKey, run: str, revision: int, *more: Any) -> Report:
+        runs_class, needs, record = more
+        assert runs_class == PIPELINE.runs_class
+        assert needs == ()
+        self.asked.append((str(key), run, revision, record.name))
+        return self.report_told
+
+
+class Reader:
+    """Notes of which runs this process may tell nothing that it knew."""
+
+    def __init__(self) -> None:
+        self.outdated: list[str] = []
+
+    def outdate(self, key: RunKey) -> None:
+        self.outdated.append(str(key))
+
+
+class Seen(CallObservers):
+    """Notes the starts that it is told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.starts: list[Outcome] = []
+
+    def started(self, outcome: Outcome) -> None:
+        self.starts.append(outcome)
+
+
+class Served:
+    """A servicer on such a store."""
+
+    def __init__(self, **rules: Any) -> None:
+        self.store, self.reader, self.seen = Store(), Reader(), Seen()
+        registry = Registry([PIPELINE, CHAIN])
+        given = ApiRules(**{"result_ttl": 600.0, "max_records": 9} | rules)
+        self.servicer = PrecomputeServicer(
+            self.store,  # type: ignore[arg-type]
+            registry,
+            self.reader,  # type: ignore[arg-type]
+            given,
+            self.seen,
+        )
+
+
+NOBODY: Any = None
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Mapping[str, Any]]]:
+    return [
+        (record.getMessage(), record.__dict__[FIELDS])
+        for record in caplog.records
+        if record.levelno == logging.INFO
+    ]
+
+
+# Starting, cancelling, reporting
+
+
+@pytest.mark.parametrize(
+    ("ttl", "need", "asked", "needed_in"),
+    [
+        (None, None, 600.0, None),
+        (None, 30.0, 630.0, 30.0),
+        (60.0, 30.0, 60.0, 30.0),
+        (7 * DAY, 7 * DAY, 7 * DAY, 7 * DAY),
+        (0.001, 0.0, 0.001, 0.0),
+    ],
+)
+@pytest.mark.parametrize("log_inputs", [True, False])
+async def test_a_start_asks_tells_and_logs_all_of_it(
+    ttl: float | None,
+    need: float | None,
+    asked: float,
+    needed_in: float | None,
+    log_inputs: bool,  # noqa: FBT001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "headstart_service")
+    served = Served(log_inputs=log_inputs)
+    request = pb.StartPrecomputeRequest(
+        key="game-1", custom=pb.CustomSpec(pipeline="test"), restart=True
+    )
+    if ttl is not None:
+        request.ttl.FromTimedelta(timedelta(seconds=ttl))
+    if need is not None:
+        request.expected_need_in.FromTimedelta(timedelta(seconds=need))
+    answer = await served.servicer.start_precompute(request, NOBODY)
+    more = {"restart": True, "needed_in": needed_in}
+    assert served.store.asked == [("default/game-1", "test", pytest.approx(asked), more)]
+    assert answer == pb.StartPrecomputeResponse(
+        namespace="default",
+        key="game-1",
+        outcome=pb.START_OUTCOME_REPLACED,
+        status=pb.PRECOMPUTE_STATUS_PENDING,
+        revision=7,
+    )
+    assert (served.reader.outdated, served.seen.starts) == (
+        ["default/game-1"],
+        [Outcome.REPLACED],
+    )
+    [(text, fields)] = told(caplog)
+    assert text == "default/game-1 revision 7 replaced"
+    about = {"namespace": "default", "key": "game-1", "revision": 7, "pipeline": "test"}
+    inputs = {"inputs": "{}"} if log_inputs else {}
+    assert fields == {"event": "run.replaced"} | about | inputs
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds", "rule"),
+    [
+        ("ttl", 0.0009, "must be 0.001 to 604800 seconds, is 0.0009"),
+        ("ttl", 7 * DAY + 1, "must be 0.001 to 604800 seconds, is 604801"),
+        ("expected_need_in", 7 * DAY + 1, "must be 0 to 604800 seconds, is 604801"),
+        ("expected_need_in", -1.0, "must be 0 to 604800 seconds, is -1"),
+    ],
+)
+async def test_a_duration_beyond_its_bounds_names_them(
+    field: str, seconds: float, rule: str
+) -> None:
+    request = pb.StartPrecomputeRequest(key="k", custom=pb.CustomSpec(pipeline="test"))
+    getattr(request, field).FromNanoseconds(round(seconds * 1e9))
+    with pytest.raises(InvalidRequest) as refused:
+        await Served().servicer.start_precompute(request, NOBODY)
+    assert list(refused.value.violations) == [Violation(field, rule)]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_cancel_tells_what_became_of_it_and_logs_what_it_has_done(
+    cancelled: bool,  # noqa: FBT001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "headstart_service")
+    served = Served()
+    served.store.cancelled = Cancelled(cancelled=cancelled, status=Status.FAILED, revision=5)
+    request = pb.CancelPrecomputeRequest(namespace="shop", key="k")
+    answer = await served.servicer.cancel_precompute(request, NOBODY)
+    assert answer == pb.CancelPrecomputeResponse(
+        namespace="shop",
+        key="k",
+        cancelled=cancelled,
+        status=pb.PRECOMPUTE_STATUS_FAILED,
+        revision=5,
+    )
+    assert (served.store.asked, served.reader.outdated) == (["shop/k"], ["shop/k"])
+    fields = {"event": "run.cancelled", "namespace": "shop", "key": "k", "revision": 5}
+    assert told(caplog) == ([("shop/k revision 5 cancelled", fields)] if cancelled else [])
+
+
+def report(created_us: int | None = None, **fields: Any) -> pb.ReportStepRequest:
+    request = pb.ReportStepRequest(
+        **{"key": KEY.key, "revision": 3, "step": "one"} | fields,
+        artifact=pb.Artifact(json={"number_value": 1}),
+    )
+    if created_us is not None:
+        request.created_at.FromMicroseconds(created_us)
+    return request
+
+
+@pytest.mark.parametrize("created_us", [None, SUMMARY.created_us])
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_a_report_is_kept_for_the_run_that_it_is_of(
+    created_us: int | None,
+    accepted: bool,  # noqa: FBT001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "headstart_service")
+    served = Served()
+    served.store.report_told = Report(accepted=accepted, state=StepState.COMPLETED)
+    answer = await served.servicer.report_step(report(created_us), NOBODY)
+    assert answer == pb.ReportStepResponse(accepted=accepted, state=pb.STEP_STATE_COMPLETED)
+    assert served.store.asked == [(str(KEY), "run-3", 3, "one")]
+    assert served.reader.outdated == ([str(KEY)] if accepted else [])
+    fields = {"namespace": "default", "key": KEY.key, "revision": 3, "step": "one"}
+    line = (f"{KEY} one reported by a caller", {"event": "step.reported"} | fields)
+    assert told(caplog) == ([line] if accepted else [])
+
+
+@pytest.mark.parametrize("created_us", [SUMMARY.created_us + 1, SUMMARY.created_us - 1])
+async def test_a_report_of_an_earlier_run_changes_nothing_and_tells_how_the_step_is(
+    created_us: int,
+) -> None:
+    served = Served()
+    answer = await served.servicer.report_step(report(created_us), NOBODY)
+    assert answer == pb.ReportStepResponse(accepted=False, state=pb.STEP_STATE_RUNNING)
+    assert (served.store.asked, served.reader.outdated) == ([], [])
+    other = await served.servicer.report_step(report(created_us, step="two"), NOBODY)
+    assert other.state == pb.STEP_STATE_UNSPECIFIED
+
+
+def test_a_reported_result_has_a_mebibyte_at_most() -> None:
+    def of_size(size: int) -> pb.ReportStepRequest:
+        request = pb.ReportStepRequest(revision=1, step="one")
+        request.artifact.data = bytes(size)
+        request.artifact.data = bytes(2 * size - request.artifact.ByteSize())
+        assert request.artifact.ByteSize() == size
+        return request
+
+    assert reported.violations(of_size(1 << 20)) == []
+    [violation] = reported.violations(of_size((1 << 20) + 1))
+    assert violation == Violation("artifact", "must be at most 1048576 bytes, is 1048577")
+    wrong = reported.violations(pb.ReportStepRequest(revision=0))
+    assert [each.field for each in wrong] == ["revision", "step", "result"]
+
+
+# Counts, lists and pipelines
+
+
+@pytest.mark.parametrize(
+    ("separate", "namespace", "queued"),
+    [(False, "shop", 11), (True, "shop", 4), (True, "", 11), (False, "", 11)],
+)
+async def test_the_counts_have_every_field(
+    separate: bool,  # noqa: FBT001
+    namespace: str,
+    queued: int,
+) -> None:
+    served = Served(separate=separate, max_records=77)
+    work = Work(runs=1, steps=2, compute=3.000004, cpu=4.5, llm_tokens=6)
+    served.store.stats_told = Stats(
+        counts={Status.PENDING: 4, Status.IN_PROGRESS: 2, Status.FAILED: 1},
+        queued_jobs=11,
+        ledger=Ledger(
+            since_us=1_500_000,
+            starts=21,
+            joined=22,
+            reused=23,
+            open=24,
+            hidden=25.5,
+            waited=26.5,
+            fates={Fate.USED_READY: work, Fate.EXPIRED: Work()},
+            pipelines={"test": Hidden(runs=3, seconds=1.25)},
+        ),
+        unserved={"test": 5},
+    )
+    stats = await served.servicer.get_stats(pb.GetStatsRequest(namespace=namespace), NOBODY)
+    assert served.store.asked == [namespace]
+    plain = json_format.MessageToDict(
+        stats, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    assert plain == {
+        "total_cached": "7",
+        "active_tasks": "2",
+        "status_counts": {"pending": "4", "in_progress": "2", "failed": "1"},
+        "queued_jobs": f"{queued}",
+        "max_cached": "77",
+        "unserved": {"test": "5"},
+        "ledger": {
+            "since": "1970-01-01T00:00:01.500Z",
+            "starts": "21",
+            "joined": "22",
+            "reused": "23",
+            "unsettled": "24",
+            "hidden": "25.500s",
+            "waited": "26.500s",
+            "fates": {
+                "used_ready": {
+                    "runs": "1",
+                    "steps": "2",
+                    "compute": "3.000004s",
+                    "cpu": "4.500s",
+                    "llm_tokens": "6",
+                },
+                "expired": {
+                    "runs": "0",
+                    "steps": "0",
+                    "compute": "0s",
+                    "cpu": "0s",
+                    "llm_tokens": "0",
+                },
+            },
+            "pipelines": {"test": {"runs": "3", "hidden": "1.250s"}},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("lacks", "reason"),
+    [
+        (None, ""),
+        (Lack.WORKER, "no worker is running"),
+        (Lack.PIPELINE, "no worker has the pipeline test"),
+        (Lack.VERSION, "no worker has this version of the pipeline test"),
+    ],
+)
+def test_a_summary_has_every_field(lacks: Lack | None, reason: str) -> None:
+    values = {name: getattr(SUMMARY, name) for name in SUMMARY.__slots__} | {"lacks": lacks}
+    message = pb.GetResultsResponse()
+    convert.fill_summary(message, RunSummary(**values))
+    assert (message.namespace, message.key, message.pipeline) == ("default", KEY.key, "test")
+    assert (message.revision, message.error, message.pending_reason) == (3, "why", reason)
+    assert message.status == pb.PRECOMPUTE_STATUS_PENDING
+    times = [message.created_at, message.started_at, message.completed_at, message.expires_at]
+    micros = [1_000_001, 2_000_002, 3_000_003, 4_000_004]
+    assert [time.ToMicroseconds() for time in times] == micros
+
+
+def test_a_page_holds_1000_runs_and_100_unless_asked() -> None:
+    wrong: list[Violation] = []
+    assert [convert.page_size(size, wrong) for size in (0, 1, 1000)] == [100, 1, 1000]
+    assert wrong == []
+    for size in (-1, 1001):
+        convert.page_size(size, wrong)
+    rule = "must be 1 to 1000, or 0 for the default, is "
+    assert wrong == [Violation("page_size", f"{rule}{size}") for size in (-1, 1001)]
+
+
+def test_a_list_in_a_request_has_1000_entries_at_most() -> None:
+    wrong: list[Violation] = []
+    assert convert.statuses([pb.PRECOMPUTE_STATUS_FAILED] * 1000, wrong) == [Status.FAILED]
+    assert wrong == []
+    assert convert.statuses([pb.PRECOMPUTE_STATUS_FAILED] * 1001, wrong) == []
+    assert wrong == [Violation("statuses", "must be at most 1000, are 1001")]
+    assert convert.repeated_violations("x", range(1000)) == []
+
+
+async def test_pipelines_are_listed_in_their_order() -> None:
+    listed = await Served().servicer.list_pipelines(pb.ListPipelinesRequest(), NOBODY)
+    assert [pipeline.name for pipeline in listed.pipelines] == ["test", "chain"]
+
+
+@pytest.mark.parametrize("size", [32 * 1024, 32 * 1024 + 1])
+def test_a_request_of_32_kib_is_answered_at_once_and_a_larger_one_parsed_once(size: int) -> None:
+    asked: list[str] = []
+    servicer: Any = SimpleNamespace(ready_results=lambda request: asked.append(request.key))
+    data = pb.GetResultsRequest(key="k" * (size - 4)).SerializeToString()
+    data = pb.GetResultsRequest(key="k" * (2 * size - 4 - len(data))).SerializeToString()
+    assert len(data) == size
+    server._ready(servicer, None, data, NOBODY)
+    assert len(asked) == (size == 32 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("verbs", "namespaces", "ready"),
+    [
+        ({Verb.READ}, {"default"}, True),
+        ({Verb.WRITE}, {"default"}, False),
+        ({Verb.READ}, {"shop"}, False),
+        (None, None, False),
+    ],
+)
+def test_what_is_ready_is_for_callers_that_may_read_it(
+    verbs: set[Verb] | None,
+    namespaces: set[str] | None,
+    ready: bool,  # noqa: FBT001
+) -> None:
+    asked: list[str] = []
+    servicer: Any = SimpleNamespace(ready_results=lambda request: asked.append(request.key))
+    grants = {}
+    if verbs is not None and namespaces is not None:
+        grants[digest_of("t")] = Grant("ops", frozenset(namespaces), frozenset(verbs))
+    context: Any = SimpleNamespace(invocation_metadata=lambda: (("authorization", "Bearer t"),))
+    data = pb.GetResultsRequest(key="k").SerializeToString()
+    assert server._ready(servicer, Access(grants), data, context) is None
+    assert asked == (["k"] if ready else [])
+    assert server._ready(servicer, None, b"\xff", context) is None
+
+
+# Tokens
+
+
+def test_a_refusal_shows_64_characters_of_a_namespace() -> None:
+    access = Access({digest_of("t"): Grant("shop", frozenset({"shop"}), frozenset({Verb.READ}))})
+    context: Any = SimpleNamespace(invocation_metadata=lambda: (("authorization", "bearer t"),))
+    with pytest.raises(PermissionDenied) as refused:
+        access.check_run(Verb.READ)(SimpleNamespace(namespace="n" * 65), context)
+    assert str(refused.value).endswith(f"lacks read in {'n' * 64!r}")
+    assert (refused.value.field, refused.value.missing) == ("namespace", Verb.READ)
+    with pytest.raises(PermissionDenied, match="lacks admin, which all namespaces") as refused:
+        access.check_many(Verb.READ)(SimpleNamespace(namespace=""), context)
+    assert refused.value.missing == Verb.ADMIN
+    access.check_many(Verb.READ)(SimpleNamespace(namespace="shop"), context)
+    with pytest.raises(PermissionDenied, match="lacks metrics") as refused:
+        access.check_metrics("Bearer t")
+    assert (refused.value.field, refused.value.missing) == ("authorization", Verb.METRICS)
+    with pytest.raises(Unauthenticated, match="send `Authorization: Bearer <token>`"):
+        access.check_metrics(None)
+
+
+def test_ways_to_spell_a_token_are_remembered_eight_for_each_grant() -> None:
+    access = Access({digest_of("t"): Grant("one", None, frozenset({Verb.ADMIN}))})
+    spelt = [
+        "".join(
+            letter.upper() if number >> bit & 1 else letter for bit, letter in enumerate("bear")
+        )
+        for number in range(12)
+    ]
+    for number, each in enumerate(spelt, 1):
+        access.admit(f"{each}er t")
+        assert len(access._accepted) == (number if number <= 9 else number - 9)
+
+
+def test_a_file_of_tokens_is_looked_at_every_second_and_logged_when_it_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "headstart_service")
+    path = tmp_path / "tokens"
+    path.write_text(line_of("one", "t", ["*"], ["admin"]))
+
+    async def watched() -> None:
+        tokens = TokenFile(path)
+        watching = asyncio.create_task(tokens.watch())
+        await asyncio.sleep(0.5)
+        both = [line_of("one", "t", ["*"], ["admin"]), line_of("two", "u", ["shop"], ["read"])]
+        path.write_text("\n".join(both))
+        await asyncio.sleep(0.49)
+        with pytest.raises(Unauthenticated):
+            tokens.access.admit("Bearer u")
+        await asyncio.sleep(0.02)
+        assert tokens.access.admit("Bearer u").name == "two"
+        path.write_text("nonsense")
+        for _ in range(3):
+            await asyncio.sleep(1.0)
+            assert tokens.refusals == 1, "what is wrong is told once"
+        assert tokens.access.admit("Bearer u").name == "two"
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+    run_virtually(watched())
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["2", "the"]
+
+
+# Waiting
+
+
+async def test_an_error_of_a_shared_look_is_given_to_all_and_read_once(api: Api) -> None:
+    api.store.snapshot = None
+    api.store.gate.clear()
+    waiters = [api.get() for _ in range(4)]
+    await api.parked(4)
+    api.store.gate.set()
+    for waiter in waiters:
+        with pytest.raises(RunNotFound):
+            await waiter
+    assert api.store.reads == 2, "the first caller's own look, and one for all others"
+
+
+async def test_all_that_is_announced_is_told_to_a_watch() -> None:
+    heard: list[Announcement] = []
+    wire = Wire()
+    hub = Hub(FakeStore(wire), wire.subscribe, NearCache(1000), watch=heard.append)  # type: ignore[arg-type]
+    running = asyncio.create_task(hub.run())
+    await wait_until(lambda: hub.hearing)
+    for kind in ("started", "step", "ended", "dropped"):
+        wire.say(kind)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [each.kind for each in heard] == ["started", "step", "ended", "dropped"]
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_reader_counts_calls_that_the_near_cache_could_not_answer(api: Api) -> None:
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    for _ in range(3):
+        await api.get()
+    assert (api.cache.misses, api.cache.hits) == (1, 2)
+    with pytest.raises(InvalidRequest) as refused:
+        await api.get("one", "four", "two", "five")
+    rule = "must be one of: one, three, two"
+    assert list(refused.value.violations) == [
+        Violation("required_steps[1]", rule),
+        Violation("required_steps[3]", rule),
+    ]
+
+
+async def test_what_is_known_of_steps_outlives_their_workers() -> None:
+    crew = Crew()
+    estimates = Estimates(crew, Registry([CHAIN]), 1)
+    estimates.refresh()
+    await asyncio.sleep(0.01)
+    running = run(RUNNING, PENDING, PENDING, had=1)
+    known = estimates.of(running)
+    assert known
+
+    async def none(limit: int) -> Sequence[Any]:
+        return []
+
+    crew.workers = none  # type: ignore[method-assign]
+    await estimates._ask()
+    assert estimates.of(running) == known
+    assert estimates.of(run(PENDING, PENDING, PENDING, ahead=0)) == {}
+    assert estimates.expected() == "chain=7000000"
