@@ -177,15 +177,16 @@ def threaded(directory: str) -> float:
     return burn(0.05)
 
 
-@step(runs_on="thread", timeout=0.6)
+@step(runs_on="thread", timeout=1.4)
 def naps() -> int:
-    time.sleep(0.35)
+    """Three, one after the other, take longer than one may."""
+    time.sleep(0.5)
     return 1
 
 
-@step(runs_on="process", timeout=0.6)
+@step(runs_on="process", timeout=1.4)
 def naps_apart() -> int:
-    time.sleep(0.35)
+    time.sleep(0.5)
     return 1
 
 

@@ -11,11 +11,13 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -79,6 +81,23 @@ def test_a_step_that_blocks_the_loop_is_stopped_and_told(factory, tmp_path, capl
     with asyncio.Runner(loop_factory=factory) as runner, caplog.at_level(logging.WARNING):
         runner.run(main())
     assert re.search(r"blocks blocked the event loop at .*support/places\.py:\d+", caplog.text)
+
+
+async def test_a_blocked_event_loop_is_logged_however_long_that_takes(
+    places, tmp_path, monkeypatch, caplog
+) -> None:
+    extract = traceback.extract_tb
+
+    def slow(*arguments: Any) -> Any:
+        end = time.monotonic() + 0.1
+        while time.monotonic() < end:
+            pass
+        return extract(*arguments)
+
+    monkeypatch.setattr(traceback, "extract_tb", slow)
+    with pytest.raises(StepFailed, match=re.escape(BLOCKED)):
+        await call(places, harm.blocks, directory=str(tmp_path))
+    assert "blocks blocked the event loop at" in caplog.text
 
 
 async def test_a_step_that_swallows_its_interruption_fails_all_the_same(places) -> None:

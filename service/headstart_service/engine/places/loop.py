@@ -78,6 +78,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
         try:
             return work.send(None) if error is None else work.throw(error)
         except LoopBlocked as blocked:
+            watchdog.current = None  # else a second interruption would hit the report of this one
             self._tell(blocked)
             raise self._failed() from None
         except (Exception, asyncio.CancelledError):
