@@ -149,7 +149,6 @@ class RunLives(RuleBasedStateMachine):
         self, key: RunKey, digest: str, *, restart: bool, need: int | None, request: str
     ) -> None:
         old = self.runs.get(key)
-        victims = [] if old else victims_for(key, self.runs)
         call = self.store.start(
             key, PLANS[digest], 1000, restart=restart, request_id=request, needed_in=need
         )
@@ -157,7 +156,14 @@ class RunLives(RuleBasedStateMachine):
             answer = self.do(call)
             assert old.request == (request, answer.outcome, answer.revision)
             assert answer.status is old.status
-            return
+        else:
+            self._start(key, digest, call, restart=restart, need=need, request=request)
+
+    def _start(
+        self, key: RunKey, digest: str, call: Any, *, restart: bool, need: int | None, request: str
+    ) -> None:
+        old = self.runs.get(key)
+        victims = [] if old else victims_for(key, self.runs)
         if victims is None:
             with pytest.raises(CapacityExhausted):
                 self.do(call)
