@@ -21,6 +21,7 @@ from headstart._errors import (
     ServiceError,
     ServiceUnavailable,
     Unauthenticated,
+    UnusableProcess,
     Violation,
 )
 from headstart._results import (
@@ -91,6 +92,7 @@ __all__ = [
     "Tensor",
     "Tls",
     "Unauthenticated",
+    "UnusableProcess",
     "Violation",
     "percentile",
     "relevance",

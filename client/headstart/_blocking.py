@@ -14,6 +14,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from headstart import _process
 from headstart._artifacts import Json
 from headstart._client import PrecomputeClient
 from headstart._computed import Computed
@@ -30,9 +31,11 @@ class BlockingClient:
         headstart.start_bridging("game-1", "ocean", "forest", "haiku")
         computed = headstart.get_or_compute("game-1", 10.0, {"null_samples": draw})
 
-    Calls run on one event loop, in a thread that begins with the first call; after a fork the child
-    begins its own. Arguments, values and errors are those of `PrecomputeClient`. In a coroutine use
-    that: these methods block the loop.
+    Calls run on one event loop, in a thread that begins with the first call. Arguments, values and
+    errors are those of `PrecomputeClient`. In a coroutine use that: these methods block the loop.
+
+    A fork (gunicorn's `preload_app`, Celery, `ProcessPoolExecutor`) is safe at any time: each child
+    begins its own thread and connection, and the parent repeats the calls that were under way.
     """
 
     def __init__(
@@ -46,9 +49,11 @@ class BlockingClient:
 
         Raises:
             ValueError: A setting out of range.
+            UnusableProcess: gevent or eventlet has patched this process's threads.
         """
+        _process.check_threads()
         self._new_client = partial(new_client, address, **settings)
-        self._lock = threading.Lock()
+        self._lock = _process.ForkLock()
         self._place: _Place | None = None
         self._closed = False
         self._new_client()  # refuses wrong settings here rather than in the first call
@@ -74,7 +79,7 @@ class BlockingClient:
         with self._lock:
             self._closed = True
             place, self._place = self._place, None
-        if place is not None and place.pid == os.getpid():
+        if place is not None and place.is_ours():
             place.close()
 
     def start_bridging(
@@ -146,7 +151,8 @@ class BlockingClient:
         with self._lock:
             if self._closed:
                 raise RuntimeError(_CLOSED)
-            if self._place is None or self._place.pid != os.getpid():
+            if self._place is None or not self._place.is_ours():
+                _process.check_threads()
                 self._place = _Place(self._new_client)
             place = self._place
         return place.call(make)
@@ -156,13 +162,20 @@ class _Place:
     """A thread with an event loop, and a client on it."""
 
     def __init__(self, new_client: Callable[[], PrecomputeClient]) -> None:
-        self.pid = os.getpid()
+        self._pid = os.getpid()
         self._client = new_client()
-        self._lock = threading.Lock()
+        self._lock = _process.ForkLock()
         self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="headstart", daemon=True)
         self._thread.start()
+
+    def is_ours(self) -> bool:
+        """Return whether this process began it; a parent's is never freed, its loop is shared."""
+        if self._pid == os.getpid():
+            return True
+        _process.keep(self)
+        return False
 
     def call(self, make: Callable[[PrecomputeClient], Coroutine[Any, Any, T]]) -> T:
         """Run what `make` makes on the loop, and wait for it.

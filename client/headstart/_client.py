@@ -15,7 +15,7 @@ import grpc.aio
 from headstart import _convert, _requests
 from headstart._artifacts import Json
 from headstart._channel import ChannelOption, endpoint
-from headstart._connection import Connection
+from headstart._connection import Connection, Method
 from headstart._get_or_compute import GetsOrComputes
 from headstart._results import (
     Cancelled,
@@ -193,7 +193,7 @@ class PrecomputeClient(GetsOrComputes):
             expected_need_in=expected_need_in,
         )
         return _convert.started_from(
-            await self._call(self._connection.stub.StartPrecompute, request, timeout)
+            await self._call(lambda stub: stub.StartPrecompute, request, timeout)
         )
 
     async def start(
@@ -225,7 +225,7 @@ class PrecomputeClient(GetsOrComputes):
             expected_need_in=expected_need_in,
         )
         return _convert.started_from(
-            await self._call(self._connection.stub.StartPrecompute, request, timeout)
+            await self._call(lambda stub: stub.StartPrecompute, request, timeout)
         )
 
     async def get_results(
@@ -263,7 +263,7 @@ class PrecomputeClient(GetsOrComputes):
         # The deadline lies behind the wait, so that the partial answer at its end still arrives.
         allowed = (self._timeout if timeout is None else timeout) + max(0.0, wait_seconds)
         return _convert.results_from(
-            await self._call(self._connection.stub.GetResults, request, allowed)
+            await self._call(lambda stub: stub.GetResults, request, allowed)
         )
 
     def watch_results(
@@ -292,7 +292,7 @@ class PrecomputeClient(GetsOrComputes):
         """
         request = pb.GetStatusRequest(namespace=self._in(namespace), key=key)
         return _convert.run_status_from(
-            await self._call(self._connection.stub.GetStatus, request, timeout)
+            await self._call(lambda stub: stub.GetStatus, request, timeout)
         )
 
     async def cancel(
@@ -305,7 +305,7 @@ class PrecomputeClient(GetsOrComputes):
         """
         request = pb.CancelPrecomputeRequest(namespace=self._in(namespace), key=key)
         return _convert.cancelled_from(
-            await self._call(self._connection.stub.CancelPrecompute, request, timeout)
+            await self._call(lambda stub: stub.CancelPrecompute, request, timeout)
         )
 
     async def list(
@@ -354,7 +354,7 @@ class PrecomputeClient(GetsOrComputes):
             self._in(namespace), page_size=page_size, page_token=page_token, statuses=statuses
         )
         return _convert.page_from(
-            await self._call(self._connection.stub.ListPrecomputes, request, timeout)
+            await self._call(lambda stub: stub.ListPrecomputes, request, timeout)
         )
 
     async def list_pipelines(
@@ -362,7 +362,7 @@ class PrecomputeClient(GetsOrComputes):
     ) -> tuple[PipelineDescription, ...]:
         """Return the pipelines that can be started, with their steps."""
         request = pb.ListPipelinesRequest()
-        answer = await self._call(self._connection.stub.ListPipelines, request, timeout)
+        answer = await self._call(lambda stub: stub.ListPipelines, request, timeout)
         return tuple(_convert.pipeline_from(pipeline) for pipeline in answer.pipelines)
 
     async def get_stats(
@@ -370,16 +370,14 @@ class PrecomputeClient(GetsOrComputes):
     ) -> Stats:
         """Count what is kept and running; an empty namespace counts every one."""
         request = pb.GetStatsRequest(namespace=self._in(namespace))
-        return _convert.stats_from(
-            await self._call(self._connection.stub.GetStats, request, timeout)
-        )
+        return _convert.stats_from(await self._call(lambda stub: stub.GetStats, request, timeout))
 
     def _in(self, namespace: str | None) -> str:
         return self._namespace if namespace is None else namespace
 
     async def _call(
         self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        method: Method[Request, Response],
         request: Request,
         timeout: float | None,
     ) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +22,10 @@ import grpc
 from headstart import _convert
 from headstart._channel import endpoint
 from headstart._client import PrecomputeClient
-from headstart._errors import HeadstartError, InvalidRequest, NotFound, from_rpc_error
+from headstart._connection import BlockingConnection
+from headstart._errors import HeadstartError, InvalidRequest, NotFound
 from headstart._outage import OutageLog
+from headstart._process import ForkLock, keep
 from headstart._results import Embedding, PrecomputeStatus, RecipientType, Results
 from headstart._security import Tls
 from headstart.v1 import precompute_pb2 as pb
@@ -87,7 +89,7 @@ class EagerPrecompute:
     """
 
     _instance: ClassVar[EagerPrecompute | None] = None
-    _instance_lock: ClassVar[threading.Lock] = threading.Lock()
+    _instance_lock: ClassVar[ForkLock] = ForkLock()
 
     def __init__(
         self,
@@ -119,10 +121,11 @@ class EagerPrecompute:
             token=self._endpoint.token,
         )
         self._outage = OutageLog()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         # Weak keys would be of no use here: a client's channel refers to its loop.
         self._clients: dict[asyncio.AbstractEventLoop, PrecomputeClient] = {}
-        self._blocking: tuple[grpc.Channel, PrecomputeServiceStub] | None = None
+        self._pid = os.getpid()
+        self._blocking = BlockingConnection(self._endpoint)
 
     @classmethod
     def get_instance(cls) -> EagerPrecompute:
@@ -242,10 +245,9 @@ class EagerPrecompute:
     def close(self) -> None:
         """Close all connections, as far as that is possible from here; the next call opens anew."""
         with self._lock:
-            clients, self._clients = self._clients, {}
-            blocking, self._blocking = self._blocking, None
-        if blocking is not None:
-            blocking[0].close()
+            clients = self._own_clients()
+            self._clients = {}
+        self._blocking.close()
         for loop, client in clients.items():
             # A channel is closed in its own loop, be it this thread's or another's. That of a
             # loop that no longer runs is closed by its finalizer, now that nobody refers to it.
@@ -294,11 +296,18 @@ class EagerPrecompute:
     def _client(self) -> PrecomputeClient:
         loop = asyncio.get_running_loop()
         with self._lock:
-            for stale in [each for each in self._clients if each.is_closed()]:
-                del self._clients[stale]
-            if loop not in self._clients:
-                self._clients[loop] = self._new_client()
-            return self._clients[loop]
+            clients = self._own_clients()
+            for stale in [each for each in clients if each.is_closed()]:
+                del clients[stale]
+            if loop not in clients:
+                clients[loop] = self._new_client()
+            return clients[loop]
+
+    def _own_clients(self) -> dict[asyncio.AbstractEventLoop, PrecomputeClient]:
+        if self._pid != os.getpid():
+            keep(self._clients)  # a forked child never uses or frees the parent's loops
+            self._clients, self._pid = {}, os.getpid()
+        return self._clients
 
     def _ask_blocking(
         self,
@@ -306,17 +315,7 @@ class EagerPrecompute:
         request: Request,
     ) -> Response:
         """Call from a plain function: inside a running loop, an asyncio call would never end."""
-        with self._lock:
-            if self._blocking is None:
-                channel = self._endpoint.open_blocking()
-                self._blocking = channel, PrecomputeServiceStub(channel)
-            _, stub = self._blocking
-        try:
-            return method(stub)(
-                request, timeout=_BLOCKING_LIMIT, metadata=self._endpoint.metadata()
-            )
-        except grpc.RpcError as exc:
-            raise from_rpc_error(exc) from exc
+        return self._blocking.call(method, request, _BLOCKING_LIMIT)
 
 
 def result_from(results: Results) -> PrecomputeResult:

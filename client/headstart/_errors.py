@@ -5,6 +5,7 @@
     ├── NotFound             nothing is kept under this key
     ├── ResourceExhausted    no room for another run: try again after `retry_after` seconds
     ├── ServiceUnavailable   nobody answers, or the service's store is away: `retry_after` likewise
+    │   └── UnusableProcess  gRPC cannot run in this process: it forked, or gevent patched it
     ├── DeadlineExceeded     no answer came in time
     ├── Incomplete           get_or_compute's deadline came first: it has what there is
     ├── Unauthenticated      the service wants to know who calls
@@ -77,6 +78,13 @@ class ServiceUnavailable(HeadstartError):
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds after which another attempt makes sense; None when the server did not say."""
+
+
+class UnusableProcess(ServiceUnavailable):
+    """gRPC cannot run in this process: the message has the reason and a cure. Nothing was tried.
+
+    The process was forked while gRPC ran in its parent, or gevent or eventlet has patched it.
+    """
 
 
 class DeadlineExceeded(HeadstartError):

@@ -115,8 +115,9 @@ class GetsOrComputes:
                 required_steps=required_steps,
                 min_revision=min_revision,
             )
-            call = self._connection.stub.GetResults
-            return _convert.results_from(await self._connection.call(call, request, timeout + wait))
+            return _convert.results_from(
+                await self._connection.call(lambda stub: stub.GetResults, request, timeout + wait)
+            )
 
         computation = Computation(
             get,
@@ -144,8 +145,9 @@ class GetsOrComputes:
         """Hand a value back; whatever goes wrong is no matter of the caller's any more."""
         try:
             request = report_request(results, step, value, elapsed)
-            call = self._connection.stub.ReportStep
-            answer = await self._connection.call(call, request, _REPORT_LIMIT)
+            answer = await self._connection.call(
+                lambda stub: stub.ReportStep, request, _REPORT_LIMIT
+            )
         except HeadstartError as exc:
             logger.debug("step %s of %s was not handed back: %s", step, results.key, exc)
             return False

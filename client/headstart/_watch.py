@@ -32,21 +32,20 @@ async def watch(
     cuts = 0
     while True:
         opened_at = time.monotonic()
-        stream = connection.stub.WatchResults(request, metadata=connection.endpoint.metadata())
+        stream = await connection.stream(lambda stub: stub.WatchResults, request)
         error = ServiceUnavailable("the stream ended before the run did")
         try:
-            with connection.translated():
-                async for message in stream:
-                    if message.results != last:
-                        last = message.results
-                        cuts = 0
-                        results = _convert.results_from(last)
-                        ended = results.status.ended
-                        yield results
+            while (message := await stream.read()) is not None:
+                if message.results != last:
+                    last = message.results
+                    cuts = 0
+                    results = _convert.results_from(last)
+                    ended = results.status.ended
+                    yield results
         except ServiceUnavailable as exc:
             error = exc
         finally:
-            stream.cancel()
+            stream.end()
         if ended:
             return
         cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1

@@ -54,6 +54,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "Tensor",
         "Tls",
         "Unauthenticated",
+        "UnusableProcess",
         "Violation",
         "percentile",
         "relevance",
