@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeVar
 
 from headstart import _process
 from headstart._artifacts import Json
+from headstart._asking import BUDGET
 from headstart._client import PrecomputeClient
 from headstart._computed import Computed
 from headstart._results import RecipientType, Results, Started
@@ -28,7 +29,7 @@ class BlockingClient:
     """`PrecomputeClient` for plain functions. All methods may be called from any thread.
 
         headstart = BlockingClient()  # one for the process
-        headstart.start_bridging("game-1", "ocean", "forest", "haiku")
+        headstart.start_bridging_or_skip("game-1", "ocean", "forest", "haiku")
         computed = headstart.get_or_compute("game-1", 10.0, {"null_samples": draw})
 
     Calls run on one event loop, in a thread that begins with the first call. Arguments, values and
@@ -99,6 +100,27 @@ class BlockingClient:
         """As `PrecomputeClient.start`."""
         return self._call(lambda client: client.start(key, pipeline, inputs, **options))
 
+    def start_bridging_or_skip(
+        self,
+        key: str,
+        anchor: str,
+        target: str,
+        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        **options: Any,
+    ) -> Started | None:
+        """As `PrecomputeClient.start_bridging_or_skip`."""
+        return self._call(
+            lambda client: client.start_bridging_or_skip(
+                key, anchor, target, recipient_type, **options
+            )
+        )
+
+    def start_or_skip(
+        self, key: str, pipeline: str, inputs: Mapping[str, Json], **options: Any
+    ) -> Started | None:
+        """As `PrecomputeClient.start_or_skip`."""
+        return self._call(lambda client: client.start_or_skip(key, pipeline, inputs, **options))
+
     def get_results(
         self,
         key: str,
@@ -120,7 +142,7 @@ class BlockingClient:
         fallback: Mapping[str, Callable[..., Any]],
         *,
         report: bool = False,
-        budget: float = 0.025,
+        budget: float = BUDGET,
         min_revision: int = 0,
         namespace: str | None = None,
     ) -> Computed:

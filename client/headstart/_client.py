@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -30,6 +31,7 @@ from headstart._results import (
     Status,
 )
 from headstart._security import Tls
+from headstart._start_or_skip import StartsOrSkips
 from headstart._watch import watch
 from headstart.v1 import precompute_pb2 as pb
 
@@ -37,11 +39,11 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class PrecomputeClient(GetsOrComputes):
+class PrecomputeClient(GetsOrComputes, StartsOrSkips):
     """Talks to the Headstart service.
 
         async with PrecomputeClient() as headstart:
-            await headstart.start_bridging("game-1", "ocean", "forest", "haiku")
+            await headstart.start_bridging_or_skip("game-1", "ocean", "forest", "haiku")
             ...
             results = await headstart.get_results("game-1", wait=2.0)
 
@@ -109,7 +111,8 @@ class PrecomputeClient(GetsOrComputes):
             max_attempts=max_attempts,
             options=options,
         )
-        super().__init__()
+        GetsOrComputes.__init__(self)
+        StartsOrSkips.__init__(self)
         self._connection = Connection(settings, interceptors)
         self._namespace = namespace
         self._timeout = timeout
@@ -131,9 +134,9 @@ class PrecomputeClient(GetsOrComputes):
         """Close the connection for good; harmless when done twice.
 
         Calls under way get `grace` seconds to end, then raise ServiceUnavailable. Reports that
-        `get_or_compute` left behind get half a second.
+        `get_or_compute` left behind, and late starts of `start_or_skip`, get half a second.
         """
-        await self._end_reports()
+        await asyncio.gather(self._end_reports(), self._end_late_starts())
         await self._connection.close(grace)
 
     async def connect(self, timeout: float | None = None) -> None:
@@ -192,9 +195,7 @@ class PrecomputeClient(GetsOrComputes):
             restart=restart,
             expected_need_in=expected_need_in,
         )
-        return _convert.started_from(
-            await self._call(lambda stub: stub.StartPrecompute, request, timeout)
-        )
+        return await self._start(request, timeout)
 
     async def start(
         self,
@@ -224,9 +225,7 @@ class PrecomputeClient(GetsOrComputes):
             restart=restart,
             expected_need_in=expected_need_in,
         )
-        return _convert.started_from(
-            await self._call(lambda stub: stub.StartPrecompute, request, timeout)
-        )
+        return await self._start(request, timeout)
 
     async def get_results(
         self,

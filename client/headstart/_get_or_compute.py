@@ -9,11 +9,12 @@ from datetime import timedelta
 from typing import Any, Final
 
 from headstart import _convert, _requests
+from headstart._asking import BUDGET, Experience, check_seconds, end_last
 from headstart._computed import Computed
 from headstart._connection import Connection
 from headstart._errors import HeadstartError
 from headstart._graph import Fallbacks
-from headstart._live import Computation, Experience
+from headstart._live import Computation
 from headstart._results import Results
 from headstart._values import report_request
 
@@ -21,11 +22,8 @@ logger = logging.getLogger("headstart")
 
 # More reports than these at a time are left out: they are a courtesy to others.
 _MOST_REPORTS: Final = 16
-# In seconds: how long the service may take for one, and for all that are left at the end.
+# In seconds: how long the service may take for one.
 _REPORT_LIMIT: Final = 2.0
-_LAST_REPORTS: Final = 0.5
-# A day: more than any wait for a value makes sense.
-_LONGEST: Final = 86_400.0
 
 
 class GetsOrComputes:
@@ -45,7 +43,7 @@ class GetsOrComputes:
         fallback: Mapping[str, Callable[..., Awaitable[Any]]],
         *,
         report: bool = False,
-        budget: float = 0.025,
+        budget: float = BUDGET,
         min_revision: int = 0,
         namespace: str | None = None,
     ) -> Computed:
@@ -101,11 +99,8 @@ class GetsOrComputes:
         fallbacks, order = Fallbacks(fallback), tuple(fallback)
         whose = self._namespace if namespace is None else namespace
         seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
-        # Written so that NaN, which compares false with everything, is refused too.
-        for name, value in (("deadline", seconds), ("budget", budget)):
-            if not 0 < value <= _LONGEST:
-                message = f"{name} must be more than 0 and at most {_LONGEST:g} s, not {value}"
-                raise ValueError(message)
+        check_seconds("deadline", seconds)
+        check_seconds("budget", budget)
 
         async def get(*, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
             request = _requests.get_results(
@@ -163,9 +158,4 @@ class GetsOrComputes:
         return answer.accepted
 
     async def _end_reports(self) -> None:
-        """Let reports end for a moment, and see that none is left."""
-        if self._reports:
-            _, late = await asyncio.wait(set(self._reports), timeout=_LAST_REPORTS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await end_last(self._reports)
