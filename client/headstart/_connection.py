@@ -74,10 +74,10 @@ class Connection:
         """Make one call, raising HeadstartError only. A fork meanwhile makes it anew."""
         ends = time.monotonic() + timeout
         while True:
-            await self._admitted()
+            await self._ready()
             with suppress(_Rested):
                 return await self.translated(
-                    lambda: method(self._opened())(
+                    lambda: method(self._opened[1])(
                         request,
                         timeout=max(0.0, ends - time.monotonic()),
                         metadata=self.endpoint.metadata(),
@@ -88,8 +88,8 @@ class Connection:
         self, method: StreamMethod[Request, Response], request: Request
     ) -> Stream[Response]:
         """Begin one call that a stream answers."""
-        await self._admitted()
-        call = method(self._opened())(request, metadata=self.endpoint.metadata())
+        await self._ready()
+        call = method(self._opened[1])(request, metadata=self.endpoint.metadata())
         stream = Stream(self, call, self._streams.discard)
         self._streams.add(stream)
         return stream
@@ -99,7 +99,7 @@ class Connection:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    await self._admitted()
+                    await self._ready()
                     with suppress(_Rested):
                         return await self.translated(self._connected)
         except TimeoutError:
@@ -171,21 +171,8 @@ class Connection:
             return ServiceUnavailable("the client was closed during this call")
         return ServiceError(str(error))
 
-    async def _admitted(self) -> None:
-        """Return when a channel is or may be open. Raises UnusableProcess where it never may."""
-        if self._channel is not None:
-            return
-        _process.check()
-        while not _process.admits(self):
-            await asyncio.sleep(_process.PAUSE)
-
-    def _opened(self) -> PrecomputeServiceAsyncStub:
-        channel = self._opened_channel()
-        if self._stub is None:
-            self._stub = PrecomputeServiceStub(channel)
-        return self._stub
-
-    def _opened_channel(self) -> grpc.aio.Channel:
+    async def _ready(self) -> None:
+        """Return with an open channel. Raises UnusableProcess where there can be none."""
         loop = asyncio.get_running_loop()
         if self.closed:
             message = "this client was closed"
@@ -197,11 +184,23 @@ class Connection:
             message = "this client belongs to another event loop: make one client per loop"
             raise RuntimeError(message)
         if self._channel is None:
-            self._channel = self.endpoint.open(self._interceptors)
-        return self._channel
+            _process.check()
+        while self._channel is None and not _process.opens(self, self._open):
+            await asyncio.sleep(_process.PAUSE)
+
+    def _open(self) -> None:
+        self._channel = self.endpoint.open(self._interceptors)
+        self._stub = PrecomputeServiceStub(self._channel)
+
+    @property
+    def _opened(self) -> tuple[grpc.aio.Channel, PrecomputeServiceAsyncStub]:
+        """The channel and its stub: nothing but the caller's own call may keep them."""
+        if self._channel is None or self._stub is None:  # closed for a fork this very moment
+            raise _Rested
+        return self._channel, self._stub
 
     async def _connected(self) -> None:
-        channel = self._opened_channel()
+        channel, _ = self._opened
         state = channel.get_state(try_to_connect=True)
         while state is not grpc.ChannelConnectivity.READY:
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
@@ -287,13 +286,18 @@ class BlockingConnection:
         self._channel = None
 
     def _opened(self) -> tuple[PrecomputeServiceStub, int]:
-        _process.check()
-        while not _process.admits(self):
-            time.sleep(_process.PAUSE)
+        while True:
+            with self._lock:
+                if self._channel is not None:
+                    return PrecomputeServiceStub(self._channel), self._rests
+            _process.check()
+            if not _process.opens(self, self._open):
+                time.sleep(_process.PAUSE)
+
+    def _open(self) -> None:
         with self._lock:
             if self._channel is None:
                 self._channel = self._endpoint.open_blocking()
-            return PrecomputeServiceStub(self._channel), self._rests
 
 
 class Stream(Generic[Response]):

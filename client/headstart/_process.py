@@ -17,6 +17,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -111,12 +112,13 @@ def check_threads() -> None:
         raise UnusableProcess(message)
 
 
-def admits(connection: Resting) -> bool:
-    """Return whether a connection may open a channel now; not while a thread forks."""
-    with _lock:
+def opens(connection: Resting, open_channel: Callable[[], None]) -> bool:
+    """Let a connection open its channel; False while a thread forks: it tries again then."""
+    with _lock:  # a fork that begins meanwhile waits, and then finds the channel
         if _forks:
             return False
         _open.add(connection)
+        open_channel()
         return True
 
 
