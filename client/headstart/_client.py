@@ -49,6 +49,7 @@ class PrecomputeClient(GetsOrComputes, StartsOrSkips):
 
     The connection opens with the first call and belongs to that call's event loop: make one client
     per loop, and share it among all tasks there. Without `async with`, call `close()` in the end.
+    A process may fork at any time; a child uses the client in a loop of its own.
 
     Every method raises `HeadstartError`'s subclasses: `ServiceUnavailable` when nobody answers
     (calls are retried a few times first), `DeadlineExceeded` when no answer comes in time,

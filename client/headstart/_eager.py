@@ -85,7 +85,8 @@ class EagerPrecompute:
     back. Arguments that the service refuses are a caller's mistake: each is a WARNING that says
     what is wrong.
 
-    All methods may be called from any thread and any event loop.
+    All methods may be called from any thread and any event loop, and behind a fork in both
+    processes. Where gRPC cannot run (under gevent, for example) they return None, at once.
     """
 
     _instance: ClassVar[EagerPrecompute | None] = None
