@@ -11,7 +11,8 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from headstart._security import Tls, tls_from, token_from_environment
+from headstart._loopback import is_loopback
+from headstart._security import FileStates, Tls, checked_token, tls_from, token_from_environment
 
 ChannelOption = tuple[str, str | int]
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -35,10 +36,15 @@ _RETRIED_METHODS: Final = (
 _COMMON_OPTIONS: Final[tuple[ChannelOption, ...]] = (
     # A result is 18 kB, but clue and sample counts are the caller's choice.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # A server answers more than one ping in five minutes with GOAWAY. Enough for what pings are
-    # for here: a long wait or watch must notice a connection that died without a word.
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    # Balancers and NATs drop flows that were idle for 240 s (the shortest of the large clouds') or
+    # longer, without a word. Pings keep a flow in use, also between calls, and notice within 70 s
+    # that it died. The server accepts one every 10 s.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Otherwise a new channel of this process shares the connection of the one that it replaces.
+    ("grpc.use_local_subchannel_pool", 1),
     # By default gRPC stays away from a server that was down for up to two minutes. When replicas
     # are replaced one by one, each must be in use again before the next one goes.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -54,7 +60,7 @@ class Endpoint:
     address: str
     credentials: grpc.ChannelCredentials | None = None
     tls: Tls | None = None
-    """Read when a channel is opened, unless there are `credentials`."""
+    """Read when a channel is opened, and when the files change, unless there are `credentials`."""
     token: str | Callable[[], str] | None = field(default=None, repr=False)
     max_attempts: int = 1
     options: Sequence[ChannelOption] = ()
@@ -82,8 +88,21 @@ class Endpoint:
         """Return what each call sends along."""
         if self.token is None:
             return ()
-        token = self.token if isinstance(self.token, str) else self.token()
+        token = (
+            self.token
+            if isinstance(self.token, str)
+            else checked_token(self.token(), "the function `token`")
+        )
         return (("authorization", f"Bearer {token}"),)
+
+    def files(self) -> FileStates:
+        """Return by what a change of the TLS files is noticed; empty without files."""
+        return () if self.credentials is not None or self.tls is None else self.tls.files()
+
+    def check_files(self) -> None:
+        """Check that the TLS files can be used; raise ServiceUnavailable if not."""
+        if self.tls is not None:
+            self.tls.check()
 
     def _secured(self) -> grpc.ChannelCredentials | None:
         if self.credentials is not None or self.tls is None:
@@ -96,6 +115,8 @@ class Endpoint:
         merged = {
             **dict(_COMMON_OPTIONS),
             **({"grpc.ssl_target_name_override": name} if name else {}),
+            # gRPC sends loopback calls through `http_proxy` too, and no proxy reaches this machine.
+            **({"grpc.enable_http_proxy": 0} if is_loopback(self.address) else {}),
             "grpc.service_config": service_config(self.max_attempts),
             **dict(self.options),
         }
@@ -124,6 +145,8 @@ def endpoint(
         credentials = grpc.composite_channel_credentials(channel_credentials, call_credentials)
     if channel_credentials is None and tls is None:
         tls = tls_from(os.environ)
+    if isinstance(token, str):
+        token = checked_token(token, "the argument `token`")
     return Endpoint(
         address or default_address(),
         credentials,
@@ -149,7 +172,7 @@ def service_config(max_attempts: int) -> str:
                     {"service": "headstart.v1.PrecomputeService", "method": method}
                     for method in _RETRIED_METHODS
                 ],
-                # Every call is idempotent, so a retry can do no harm.
+                # Every call is idempotent, a restart by its request id: a retry can do no harm.
                 "retryPolicy": {
                     "maxAttempts": max_attempts,
                     "initialBackoff": "0.05s",

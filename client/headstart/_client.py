@@ -85,9 +85,10 @@ class PrecomputeClient(GetsOrComputes, StartsOrSkips):
                 namespace for lists and counts.
             timeout: Seconds that the service may take to answer one call, retries included.
             max_attempts: How often a call is tried while the service is UNAVAILABLE, 1 to 5.
-            tls: The files of TLS. Default: what the environment variables `HEADSTART_CA` ("system"
-                for the authorities that gRPC comes with), `HEADSTART_CLIENT_CERT`,
-                `HEADSTART_CLIENT_KEY` and `HEADSTART_SERVER_NAME` say, else plaintext.
+            tls: The files of TLS, which are read anew when they change. Default: what the
+                environment variables `HEADSTART_CA` ("system" for the authorities that gRPC comes
+                with), `HEADSTART_CLIENT_CERT`, `HEADSTART_CLIENT_KEY` and `HEADSTART_SERVER_NAME`
+                say, else plaintext.
             channel_credentials: Instead of `tls`, gRPC's own credentials.
             call_credentials: gRPC's own per-call credentials; they need `channel_credentials`.
             token: Sent as `authorization: Bearer …` with every call, or a function that is asked
@@ -160,6 +161,7 @@ class PrecomputeClient(GetsOrComputes, StartsOrSkips):
         null_sample_count: int | None = None,
         ttl: float | timedelta | None = None,
         restart: bool = False,
+        request_id: str | None = None,
         expected_need_in: float | timedelta | None = None,
         namespace: str | None = None,
         timeout: float | None = None,
@@ -175,6 +177,11 @@ class PrecomputeClient(GetsOrComputes, StartsOrSkips):
             null_sample_count: Random bridges to score, 1 to 10000. Default: 100.
             ttl: How long results live after the run has ended. Default: the server's, 30 minutes.
             restart: Compute anew even what is computed, or under way, already.
+            request_id: A name for this start: 1 to 64 letters, digits, '.', '_' and '-'. A start
+                with the `request_id` and inputs of the start that made the key's run changes
+                nothing, and returns that start's outcome and revision. Default: a random one for a
+                `restart`, so that the client's own retries start it once. Give one where your
+                code may repeat the call itself.
             expected_need_in: In how long the results are likely to be asked for, at most 7 days.
                 Default: at once. Runs that wait for a worker are taken in that order; one that
                 cannot be ready by then may be left for later, or given up when the queue is full.
@@ -194,6 +201,7 @@ class PrecomputeClient(GetsOrComputes, StartsOrSkips):
             null_sample_count=null_sample_count,
             ttl=ttl,
             restart=restart,
+            request_id=request_id,
             expected_need_in=expected_need_in,
         )
         return await self._start(request, timeout)
@@ -206,6 +214,7 @@ class PrecomputeClient(GetsOrComputes, StartsOrSkips):
         *,
         ttl: float | timedelta | None = None,
         restart: bool = False,
+        request_id: str | None = None,
         expected_need_in: float | timedelta | None = None,
         namespace: str | None = None,
         timeout: float | None = None,
@@ -224,6 +233,7 @@ class PrecomputeClient(GetsOrComputes, StartsOrSkips):
             inputs,
             ttl=ttl,
             restart=restart,
+            request_id=request_id,
             expected_need_in=expected_need_in,
         )
         return await self._start(request, timeout)
@@ -296,14 +306,27 @@ class PrecomputeClient(GetsOrComputes, StartsOrSkips):
         )
 
     async def cancel(
-        self, key: str, *, namespace: str | None = None, timeout: float | None = None
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        namespace: str | None = None,
+        timeout: float | None = None,
     ) -> Cancelled:
         """Cancel a run that has not ended; finished steps stay readable for a minute.
+
+        Args:
+            key: As it was started.
+            revision: Cancel no other revision than this, so that a late cancel spares a run that
+                was started after it; `Started.revision` has it. Default: any. If the key has
+                another one, `cancelled` of the answer is False, and `revision` is the present one.
+            namespace: Instead of the client's.
+            timeout: Seconds to wait for the answer.
 
         Raises:
             NotFound: Nothing is kept under this key.
         """
-        request = pb.CancelPrecomputeRequest(namespace=self._in(namespace), key=key)
+        request = _requests.cancel(self._in(namespace), key, revision=revision)
         return _convert.cancelled_from(
             await self._call(lambda stub: stub.CancelPrecompute, request, timeout)
         )

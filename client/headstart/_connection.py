@@ -9,7 +9,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import grpc
@@ -17,16 +18,16 @@ import grpc.aio
 
 from headstart import _process
 from headstart._channel import Endpoint
+from headstart._channels import Channels, OpenChannel
 from headstart._errors import (
     HeadstartError,
     ServiceError,
     ServiceUnavailable,
     from_rpc_error,
 )
-from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 
 if TYPE_CHECKING:
-    from headstart.v1.precompute_pb2_grpc import PrecomputeServiceAsyncStub
+    from headstart.v1.precompute_pb2_grpc import PrecomputeServiceAsyncStub, PrecomputeServiceStub
 
 T = TypeVar("T")
 Request = TypeVar("Request")
@@ -40,11 +41,8 @@ StreamMethod: TypeAlias = Callable[
 ]
 
 
-class _Rested(ServiceUnavailable):
-    """The channel was closed for a fork during this call, which can be made again."""
-
-    def __init__(self) -> None:
-        super().__init__("the connection was closed for a fork")
+class Rested(HeadstartError):
+    """The channel was closed for a fork during this call, or may not be opened now: call again."""
 
 
 class Connection:
@@ -60,37 +58,45 @@ class Connection:
         self.endpoint = endpoint
         self.closed = False
         self._interceptors = tuple(interceptors)
-        self._channel: grpc.aio.Channel | None = None
-        self._stub: PrecomputeServiceAsyncStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._calls = 0
-        self._streams: set[Stream[Any]] = set()
         self._rests = 0
         self._resting: asyncio.Task[None] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._channels = Channels(self.endpoint, self._new_channel, self._discard)
+        self._discarding: set[asyncio.Task[None]] = set()
+        self._calls = 0
+        self._streams: set[Stream[Any]] = set()
 
     async def call(
         self, method: Method[Request, Response], request: Request, timeout: float
     ) -> Response:
         """Make one call, raising HeadstartError only. A fork meanwhile makes it anew."""
         ends = time.monotonic() + timeout
-        while True:
-            await self._ready()
-            with suppress(_Rested):
-                return await self.translated(
-                    lambda: method(self._opened[1])(
-                        request,
-                        timeout=max(0.0, ends - time.monotonic()),
-                        metadata=self.endpoint.metadata(),
-                    )
+
+        async def answer() -> Response:
+            with self._channels.use(quiet=_quiet(request)) as used:
+                return await method(used.stub)(
+                    request,
+                    timeout=max(0.0, ends - time.monotonic()),
+                    metadata=self.endpoint.metadata(),
                 )
+
+        return await self._between_forks(answer)
 
     async def stream(
         self, method: StreamMethod[Request, Response], request: Request
     ) -> Stream[Response]:
         """Begin one call that a stream answers."""
-        await self._ready()
-        call = method(self._opened[1])(request, metadata=self.endpoint.metadata())
-        stream = Stream(self, call, self._streams.discard)
+
+        async def begin() -> Stream[Response]:
+            with ExitStack() as using:
+                used = using.enter_context(self._channels.use())
+                call = method(used.stub)(request, metadata=self.endpoint.metadata())
+                return Stream(self, using.pop_all(), used, call)
+
+        stream = await self._between_forks(begin)
         self._streams.add(stream)
         return stream
 
@@ -98,10 +104,7 @@ class Connection:
         """Return once connected; raise ServiceUnavailable at the first failure or at the limit."""
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    await self._ready()
-                    with suppress(_Rested):
-                        return await self.translated(self._connected)
+                await self._between_forks(self._connected)
         except TimeoutError:
             message = f"no connection to {self.endpoint.address} within {timeout:g} s"
             raise ServiceUnavailable(message) from None
@@ -109,8 +112,12 @@ class Connection:
     async def close(self, grace: float | None) -> None:
         """Close for good; calls under way get `grace` seconds, then raise ServiceUnavailable."""
         self.closed = True
-        if self._channel is not None:
-            await self._channel.close(grace)
+        closing = [channel.close(grace) for channel in self._channels.close()]
+        await asyncio.gather(*closing, *self._discarding)
+
+    def forget(self, stream: Stream[Any]) -> None:
+        """Take note that a stream is over."""
+        self._streams.discard(stream)
 
     def rest(self) -> threading.Event | None:
         """Close the channel before a fork; any thread may call this.
@@ -122,25 +129,24 @@ class Connection:
             What is set at the end; None if nothing is closed.
         """
         loop = self._loop
-        if self._channel is None or loop is None:
+        if loop is None or not (self._channels.open or self._discarding):
             return None
         rested = threading.Event()
         if loop.is_running() and loop is not asyncio._get_running_loop():  # noqa: SLF001
             with suppress(RuntimeError):  # the loop was closed this very moment
                 loop.call_soon_threadsafe(self._begin_rest, rested)
             return rested
-        if self._calls or self._streams:
+        if self._calls or self._streams or self._discarding:
             return None
-        self._drop()
+        self._channels.close()  # a channel ends when nobody refers to it
         rested.set()
         return rested
 
     def forked(self) -> None:
         """Forget what is the parent's, in the child."""
-        _process.keep(self._channel, self._stub, self._loop, self._resting, *self._streams)
-        self._drop()
+        _process.keep(self._channels, self._loop, self._resting, self._discarding, self._streams)
         self._loop = self._resting = None
-        self._streams, self._calls = set(), 0
+        self._begin()
 
     async def translated(self, make: Callable[[], Awaitable[T]]) -> T:
         """Await what `make` makes of the channel, and turn gRPC's exceptions into ours."""
@@ -163,7 +169,7 @@ class Connection:
             if (self._rests == rests and not self.closed) or (task and task.cancelling()):
                 raise error
         if self._rests != rests:
-            return _Rested()
+            return Rested()
         if isinstance(error, grpc.RpcError):
             return from_rpc_error(error)
         # The channel's own complaints, about being used when closed among them.
@@ -171,63 +177,58 @@ class Connection:
             return ServiceUnavailable("the client was closed during this call")
         return ServiceError(str(error))
 
-    async def _ready(self) -> None:
-        """Return with an open channel. Raises UnusableProcess where there can be none."""
+    async def _between_forks(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Await what `make` makes of the channel; again, should a fork come between."""
         loop = asyncio.get_running_loop()
-        if self.closed:
-            message = "this client was closed"
-            raise RuntimeError(message)
-        if self._loop is None:
+        while True:
+            if self.closed:
+                message = "this client was closed"
+                raise RuntimeError(message)
+            if self._loop not in {None, loop}:
+                # gRPC would fail later, and obscurely.
+                message = "this client belongs to another event loop: make one client per loop"
+                raise RuntimeError(message)
             self._loop = loop
-        elif self._loop is not loop:
-            # gRPC would fail later, and obscurely.
-            message = "this client belongs to another event loop: make one client per loop"
-            raise RuntimeError(message)
-        if self._channel is None:
-            _process.check()
-        while self._channel is None and not _process.opens(self, self._open):
+            with suppress(Rested):
+                return await self.translated(make)
             await asyncio.sleep(_process.PAUSE)
 
-    def _open(self) -> None:
-        self._channel = self.endpoint.open(self._interceptors)
-        self._stub = PrecomputeServiceStub(self._channel)
+    def _new_channel(self) -> grpc.aio.Channel:
+        channel = _process.opened(self, lambda: self.endpoint.open(self._interceptors))
+        if channel is None:
+            raise Rested
+        return channel
 
-    @property
-    def _opened(self) -> tuple[grpc.aio.Channel, PrecomputeServiceAsyncStub]:
-        """The channel and its stub: nothing but the caller's own call may keep them."""
-        if self._channel is None or self._stub is None:  # closed for a fork this very moment
-            raise _Rested
-        return self._channel, self._stub
+    def _discard(self, channel: grpc.aio.Channel) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            closing = self._loop.create_task(channel.close())
+            self._discarding.add(closing)
+            closing.add_done_callback(self._discarding.discard)
 
     async def _connected(self) -> None:
-        channel, _ = self._opened
-        state = channel.get_state(try_to_connect=True)
-        while state is not grpc.ChannelConnectivity.READY:
-            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                message = f"cannot connect to {self.endpoint.address}"
-                raise ServiceUnavailable(message)
-            await channel.wait_for_state_change(state)
+        with self._channels.held() as opened:
+            channel = opened.channel
             state = channel.get_state(try_to_connect=True)
+            while state is not grpc.ChannelConnectivity.READY:
+                if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                    message = f"cannot connect to {self.endpoint.address}"
+                    raise ServiceUnavailable(message)
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
 
     def _begin_rest(self, rested: threading.Event) -> None:
         self._resting = asyncio.ensure_future(self._rest(rested))
 
     async def _rest(self, rested: threading.Event) -> None:
         self._rests += 1
-        channel = self._channel
         for stream in list(self._streams):
             stream.end()
-        self._drop()
-        if channel is not None:
-            await channel.close(None)
-        del channel
-        while self._calls:
+        closing = [channel.close(None) for channel in self._channels.close()]
+        await asyncio.gather(*closing, *self._discarding)
+        del closing
+        while self._calls or self._discarding:
             await asyncio.sleep(0)
         rested.set()
-
-    def _drop(self) -> None:
-        """Let go of the channel, which ends when nobody else has it."""
-        self._channel = self._stub = None
 
 
 class BlockingConnection:
@@ -236,9 +237,11 @@ class BlockingConnection:
     def __init__(self, endpoint: Endpoint) -> None:
         """Remember where to connect to; nothing is opened yet."""
         self._endpoint = endpoint
-        self._lock = _process.ForkLock()
-        self._channel: grpc.Channel | None = None
         self._rests = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._channels = Channels(self._endpoint, self._new_channel, _close)
 
     def call(
         self,
@@ -249,13 +252,16 @@ class BlockingConnection:
         """Make one call, raising HeadstartError only. A fork meanwhile makes it anew."""
         ends = time.monotonic() + timeout
         while True:
-            stub, rests = self._opened()
+            rests = self._rests
             try:
-                return method(stub)(
-                    request,
-                    timeout=max(0.0, ends - time.monotonic()),
-                    metadata=self._endpoint.metadata(),
-                )
+                with self._channels.use() as used:
+                    return method(used.stub)(
+                        request,
+                        timeout=max(0.0, ends - time.monotonic()),
+                        metadata=self._endpoint.metadata(),
+                    )
+            except Rested:
+                time.sleep(_process.PAUSE)
             except grpc.RpcError as exc:
                 if self._rests == rests:
                     raise from_rpc_error(exc) from exc.with_traceback(None)
@@ -264,15 +270,13 @@ class BlockingConnection:
                     raise
 
     def close(self) -> None:
-        """Close the channel; the next call opens another."""
-        with self._lock:
-            channel, self._channel = self._channel, None
-        if channel is not None:
+        """Close the channels; the next call opens another."""
+        for channel in self._channels.close():
             channel.close()
 
     def rest(self) -> threading.Event | None:
         """Close the channel before a fork. Return what is set then; None if nothing is closed."""
-        if self._channel is None:
+        if not self._channels.open:
             return None
         self._rests += 1
         self.close()
@@ -282,51 +286,69 @@ class BlockingConnection:
 
     def forked(self) -> None:
         """Forget what is the parent's, in the child."""
-        _process.keep(self._channel)
-        self._channel = None
+        _process.keep(self._channels)
+        self._begin()
 
-    def _opened(self) -> tuple[PrecomputeServiceStub, int]:
-        while True:
-            with self._lock:
-                if self._channel is not None:
-                    return PrecomputeServiceStub(self._channel), self._rests
-            _process.check()
-            if not _process.opens(self, self._open):
-                time.sleep(_process.PAUSE)
+    def _new_channel(self) -> grpc.Channel:
+        channel = _process.opened(self, self._endpoint.open_blocking)
+        if channel is None:
+            raise Rested
+        return channel
 
-    def _open(self) -> None:
-        with self._lock:
-            if self._channel is None:
-                self._channel = self._endpoint.open_blocking()
+
+def _close(channel: grpc.Channel) -> None:
+    channel.close()
+
+
+def _quiet(request: Any) -> float:
+    """For how many seconds the server may wait before it answers, as the request asks it to."""
+    wait = getattr(request, "wait", None)
+    return 0.0 if wait is None else wait.seconds + wait.nanos / 1e9
 
 
 class Stream(Generic[Response]):
-    """One call that a stream answers. It holds no channel between two messages."""
+    """One call that a stream answers. It lets go of its channel when it ends."""
 
     def __init__(
         self,
         connection: Connection,
+        using: ExitStack,
+        used: OpenChannel[grpc.aio.Channel],
         call: grpc.aio.UnaryStreamCall[Any, Response],
-        ended: Callable[[Stream[Response]], None],
     ) -> None:
-        """Read from `call`; `ended` is called once it is over."""
+        """Read from `call`, which is made on `used` and keeps it open by `using`."""
         self._connection = connection
-        self._call: grpc.aio.UnaryStreamCall[Any, Response] | None = call
-        self._ended = ended
+        self._open: _OpenStream[Response] | None = _OpenStream(using, used, call)
 
     async def read(self) -> Response | None:
         """Return the next message; None behind the last. Raises HeadstartError only."""
         return await self._connection.translated(self._next)
 
-    async def _next(self) -> Response | None:
-        if self._call is None:
-            raise _Rested
-        message = await self._call.read()
-        return None if message is grpc.aio.EOF else cast("Response", message)
+    def end(self, error: BaseException | None = None) -> None:
+        """Cancel the call, if it has not ended; `error` is what it has ended with."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.call.cancel()
+            opened.using.__exit__(type(error) if error else None, error, None)
+        self._connection.forget(self)
 
-    def end(self) -> None:
-        """Cancel the call, if it has not ended."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        self._ended(self)
+    async def _next(self) -> Response | None:
+        if self._open is None:
+            raise Rested
+        try:
+            message = await self._open.call.read()
+        except BaseException as error:
+            self.end(error)
+            raise
+        if message is grpc.aio.EOF:
+            return None
+        if self._open is not None:
+            self._open.used.note_answer()
+        return cast("Response", message)
+
+
+@dataclass(slots=True)
+class _OpenStream(Generic[Response]):
+    using: ExitStack
+    used: OpenChannel[grpc.aio.Channel]
+    call: grpc.aio.UnaryStreamCall[Any, Response]

@@ -22,6 +22,7 @@ _MAX_KEY_BYTES: Final = 256
 _MAX_PAGE: Final = 1000
 _MAX_REPEATED: Final = 1000
 _NAMESPACE: Final = re.compile(r"[a-z0-9._-]{1,64}")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUSES: Final = frozenset(pb.PrecomputeStatus.values()) - {0}
 
 
@@ -87,6 +88,23 @@ def times_of_start(
     """The `ttl` that was asked for, if any, and `expected_need_in`, 0 if absent."""
     ttl = checks.seconds(request, "ttl", _MIN_TTL, _WEEK)
     return ttl, checks.seconds(request, "expected_need_in", 0, _WEEK) or 0.0
+
+
+def request_id_of_start(request: pb.StartPrecomputeRequest, checks: Checks) -> str:
+    """The id of a start; empty if it has none."""
+    if request.request_id and not _REQUEST_ID.fullmatch(request.request_id):
+        checks.add("request_id", "must be 1 to 64 letters, digits, '.', '_' and '-', or empty")
+    return request.request_id
+
+
+def cancelled_run(request: pb.CancelPrecomputeRequest) -> tuple[str, str, int]:
+    """The namespace and key of a cancel, and the revision that it means. Raises InvalidRequest."""
+    checks = Checks()
+    namespace, key = checks.run_key(request)
+    if request.revision < 0:
+        checks.add("revision", f"must be 1 or more, or 0 for any, is {request.revision}")
+    checks.refuse()
+    return namespace, key, request.revision
 
 
 def custom_inputs(request: pb.StartPrecomputeRequest, checks: Checks) -> dict[str, Any] | None:

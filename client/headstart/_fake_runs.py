@@ -69,6 +69,10 @@ class FakeRun:
     spec: Any
     """What is computed: equal specs are the same inputs."""
     revision: int
+    outcome: pb.StartOutcome.ValueType = pb.START_OUTCOME_STARTED
+    """What the start that made it answered."""
+    request_id: str = ""
+    """Of that start."""
     steps: Mapping[str, ScriptedStep]
     needs: Mapping[str, tuple[str, ...]]
     """By step, those without which it has no result."""

@@ -77,6 +77,7 @@ class FakeService:
         check = checks.Checks()
         namespace, key = check.run_key(request)
         ttl, needed_in = checks.times_of_start(request, check)
+        request_id = checks.request_id_of_start(request, check)
         pipeline, inputs = self._inputs(request, check)
         check.refuse()
         lives = _RESULT_TTL + needed_in if ttl is None else ttl
@@ -85,6 +86,8 @@ class FakeService:
         except NotFound:
             old = None
         now, spec = time.monotonic(), (pipeline, inputs)
+        if old is not None and old.spec == spec and request_id and old.request_id == request_id:
+            return _started(old.outcome, old, now)
         if old is not None and old.spec == spec and not request.restart:
             status = old.status(now)
             if not status.ended:
@@ -98,14 +101,15 @@ class FakeService:
         run = self._new_run(namespace, key, pipeline, inputs)
         run.ttl = lives
         run.revision = 1 if old is None else old.revision + 1
+        replaced = old is not None and old.spec != spec
+        run.outcome = pb.START_OUTCOME_REPLACED if replaced else pb.START_OUTCOME_STARTED
+        run.request_id = request_id
         if old is not None:
             self._ledger.gone(old, "replaced", now)
         self._runs[namespace, key] = run
         self._ledger.started(run)
         self._changed()
-        replaced = old is not None and old.spec != spec
-        outcome = pb.START_OUTCOME_REPLACED if replaced else pb.START_OUTCOME_STARTED
-        response = _started(outcome, run, now)
+        response = _started(run.outcome, run, now)
         response.status = pb.PRECOMPUTE_STATUS_PENDING  # no worker is so fast
         return response
 
@@ -212,8 +216,9 @@ class FakeService:
         self, request: pb.CancelPrecomputeRequest, _: Context
     ) -> pb.CancelPrecomputeResponse:
         """End a run that has not ended."""
-        run, now = self._find(*checks.checked_key(request)), time.monotonic()
-        cancelled = not run.status(now).ended
+        namespace, key, revision = checks.cancelled_run(request)
+        run, now = self._find(namespace, key), time.monotonic()
+        cancelled = not run.status(now).ended and revision in {0, run.revision}
         if cancelled:
             run.cancelled_at = now
             self._ledger.gone(run, "cancelled", now)

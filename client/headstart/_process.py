@@ -19,9 +19,11 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from headstart._errors import UnusableProcess
+
+T = TypeVar("T")
 
 # All in seconds: how long connections, and then gRPC's threads, may take to end before a fork,
 _REST_LIMIT: Final = 1.0
@@ -112,14 +114,18 @@ def check_threads() -> None:
         raise UnusableProcess(message)
 
 
-def opens(connection: Resting, open_channel: Callable[[], None]) -> bool:
-    """Let a connection open its channel; False while a thread forks: it tries again then."""
+def opened(connection: Resting, open_channel: Callable[[], T]) -> T | None:
+    """Open a connection's channel; return None while a thread forks: try again then.
+
+    Raises:
+        UnusableProcess: gRPC cannot run in this process.
+    """
+    check()
     with _lock:  # a fork that begins meanwhile waits, and then finds the channel
         if _forks:
-            return False
+            return None
         _open.add(connection)
-        open_channel()
-        return True
+        return open_channel()
 
 
 def keep(*inherited: object) -> None:

@@ -6,6 +6,7 @@ same way, is only what cannot be put on the wire at all.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
@@ -20,6 +21,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 # What google.protobuf.Duration can hold: about 10,000 years either way.
 _LONGEST_SECONDS: Final = 315_576_000_000
+_REQUEST_ID_BYTES: Final = 12
 
 _RECIPIENTS: Final = {
     RecipientType.HUMAN: pb.RECIPIENT_TYPE_HUMAN,
@@ -46,6 +48,7 @@ def start_bridging(
     null_sample_count: int | None,
     ttl: float | timedelta | None,
     restart: bool,
+    request_id: str | None,
     expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of a bridging game."""
@@ -68,6 +71,7 @@ def start_bridging(
         ),
         ttl=_duration("ttl", ttl),
         restart=restart,
+        request_id=_request_id(request_id, restart=restart),
         expected_need_in=_duration("expected_need_in", expected_need_in),
     )
 
@@ -80,6 +84,7 @@ def start(
     *,
     ttl: float | timedelta | None,
     restart: bool,
+    request_id: str | None,
     expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of any pipeline."""
@@ -94,8 +99,14 @@ def start(
         custom=spec,
         ttl=_duration("ttl", ttl),
         restart=restart,
+        request_id=_request_id(request_id, restart=restart),
         expected_need_in=_duration("expected_need_in", expected_need_in),
     )
+
+
+def cancel(namespace: str, key: str, *, revision: int) -> pb.CancelPrecomputeRequest:
+    """Build a cancel; with revision 0 of whatever run the key has."""
+    return pb.CancelPrecomputeRequest(namespace=namespace, key=key, revision=revision)
 
 
 def get_results(
@@ -146,6 +157,16 @@ def _duration(field: str, value: float | timedelta | None) -> Duration | None:
     duration = Duration()
     duration.FromNanoseconds(round(seconds(field, value) * 1e9))
     return duration
+
+
+def _request_id(given: str | None, *, restart: bool) -> str:
+    """Return the id of a start. A restart gets a random one: gRPC may send it several times.
+
+    Every other start can be repeated without harm.
+    """
+    if given is None and restart:
+        return secrets.token_urlsafe(_REQUEST_ID_BYTES)
+    return given or ""
 
 
 def _invalid(field: str, description: str) -> InvalidRequest:

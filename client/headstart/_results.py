@@ -243,7 +243,10 @@ class Cancelled:
     namespace: str
     key: str
     cancelled: bool
-    """Whether this call ended the run; False when it had ended before."""
+    """Whether this call ended the run.
+
+    False when it had ended before, or when the key has another revision than the one asked for.
+    """
     status: PrecomputeStatus
     """After the call."""
     revision: int

@@ -1,12 +1,13 @@
 """Who the server must be and who this client is: TLS files and tokens, given or from variables.
 
 Files are read when a connection opens, not before: a facade that promises never to raise must not
-do so because a certificate is missing at the time it is made.
+do so because a certificate is missing at the time it is made. They are read again when they change.
 """
 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ import grpc
 from headstart._errors import ServiceUnavailable
 
 _SYSTEM: Final = "system"
+
+FileStates = tuple[tuple[int, int, int, int] | None, ...]
+"""By which each file is known to have changed; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,30 @@ class Tls:
         if (self.cert is None) != (self.key is None):
             message = "a client certificate and its key go together: give both or neither"
             raise ValueError(message)
+
+    def files(self) -> FileStates:
+        """Return by what a change of the files is noticed."""
+        return tuple(_state(path) for path in (self.ca, self.cert, self.key) if path is not None)
+
+    def check(self) -> None:
+        """Check that the files hold certificates, and that the key is the certificate's.
+
+        gRPC would find out with the first connection only.
+
+        Raises:
+            ServiceUnavailable: They do not, or cannot be read.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+            if self.cert is not None:
+                # gRPC knows no passwords; without one given here, ssl would ask the terminal.
+                context.load_cert_chain(self.cert, self.key, password="")
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            told = ", ".join(os.fspath(each) for each in (self.ca, self.cert, self.key) if each)
+            message = f"cannot use the TLS files {told}: {error}"
+            raise ServiceUnavailable(message) from error
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Read the files.
@@ -74,12 +102,30 @@ def tls_from(variables: Mapping[str, str]) -> Tls | None:
 
 
 def token_from_environment() -> str | Callable[[], str] | None:
-    """Return HEADSTART_TOKEN, else what reads HEADSTART_TOKEN_FILE, else None."""
-    if token := os.environ.get("HEADSTART_TOKEN"):
+    """Return HEADSTART_TOKEN, else what reads HEADSTART_TOKEN_FILE, else None.
+
+    Raises:
+        ValueError: The token has characters that no header carries.
+    """
+    if token := checked_token(os.environ.get("HEADSTART_TOKEN", ""), "HEADSTART_TOKEN"):
         return token
     if path := os.environ.get("HEADSTART_TOKEN_FILE"):
         return TokenFile(Path(path))
     return None
+
+
+def checked_token(token: str, where: str) -> str:
+    """Return the token without spaces around it, if a header can carry it.
+
+    Raises:
+        ValueError: It has other characters than printable ASCII; the message names `where`, and
+            never the token.
+    """
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        message = f"the token of {where} must be one line of printable ASCII characters"
+        raise ValueError(message)
+    return token
 
 
 class TokenFile:
@@ -88,24 +134,46 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         """Remember where it is."""
         self._path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int, int, int] | None = None
         self._token = ""
 
     def __call__(self) -> str:
         """Return the token.
 
         Raises:
-            ServiceUnavailable: The file cannot be read.
+            ServiceUnavailable: The file cannot be read, or holds no token.
         """
+        seen = _state(self._path)
+        if seen is None or seen != self._seen:
+            self._token = self._read()
+            self._seen = seen
+        return self._token
+
+    def _read(self) -> str:
         try:
-            now = self._path.stat()
-            seen = (now.st_mtime_ns, now.st_size, now.st_ino)
-            if seen != self._seen:
-                self._token = self._path.read_text().strip()
-                self._seen = seen
+            text = self._path.read_text(encoding="utf-8")
         except OSError as exc:
             raise ServiceUnavailable(_unreadable(self._path, exc)) from exc
-        return self._token
+        except UnicodeDecodeError as exc:
+            message = f"the token file {self._path} is no UTF-8 text: {exc.reason}"
+            raise ServiceUnavailable(message) from None
+        try:
+            token = checked_token(text, f"the file {self._path}")
+        except ValueError as exc:
+            raise ServiceUnavailable(str(exc)) from None
+        if not token:
+            message = f"the token file {self._path} is empty"
+            raise ServiceUnavailable(message)
+        return token
+
+
+def _state(path: str | os.PathLike[str]) -> tuple[int, int, int, int] | None:
+    try:
+        now = Path(path).stat()
+    except OSError:
+        return None
+    # The last of them changes with the rights to read it, too.
+    return now.st_mtime_ns, now.st_size, now.st_ino, now.st_ctime_ns
 
 
 def _read(path: str | os.PathLike[str] | None) -> bytes | None:

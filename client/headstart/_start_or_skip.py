@@ -42,6 +42,7 @@ class StartsOrSkips:
         budget: float = BUDGET,
         ttl: float | timedelta | None = None,
         restart: bool = False,
+        request_id: str | None = None,
         expected_need_in: float | timedelta | None = None,
         namespace: str | None = None,
     ) -> Started | None:
@@ -63,6 +64,7 @@ class StartsOrSkips:
             budget: Seconds that the caller waits for the service's answer.
             ttl: As in `start`.
             restart: As in `start`.
+            request_id: As in `start`.
             expected_need_in: As in `start`.
             namespace: Instead of the client's.
 
@@ -82,6 +84,7 @@ class StartsOrSkips:
             inputs,
             ttl=ttl,
             restart=restart,
+            request_id=request_id,
             expected_need_in=expected_need_in,
         )
         return await self._start_or_skip(request, budget)
@@ -98,6 +101,7 @@ class StartsOrSkips:
         null_sample_count: int | None = None,
         ttl: float | timedelta | None = None,
         restart: bool = False,
+        request_id: str | None = None,
         expected_need_in: float | timedelta | None = None,
         namespace: str | None = None,
     ) -> Started | None:
@@ -115,6 +119,7 @@ class StartsOrSkips:
             null_sample_count=null_sample_count,
             ttl=ttl,
             restart=restart,
+            request_id=request_id,
             expected_need_in=expected_need_in,
         )
         return await self._start_or_skip(request, budget)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from headstart import _convert
-from headstart._connection import Connection
+from headstart._connection import Connection, Rested
 from headstart._errors import ServiceUnavailable
 from headstart._results import Results
 from headstart.v1 import precompute_pb2 as pb
@@ -42,6 +42,8 @@ async def watch(
                     results = _convert.results_from(last)
                     ended = results.status.ended
                     yield results
+        except Rested:  # for a fork, which is over soon
+            continue
         except ServiceUnavailable as exc:
             error = exc
         finally:

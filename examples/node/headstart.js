@@ -95,8 +95,9 @@ class Headstart {
     this.stub = new PrecomputeService(address, credentials, {
       'grpc.service_config': fs.readFileSync(SERVICE_CONFIG, 'utf8'),
       'grpc.max_receive_message_length': 64 * 1024 * 1024,
-      'grpc.keepalive_time_ms': 330_000,
-      'grpc.keepalive_timeout_ms': 20_000,
+      'grpc.keepalive_time_ms': 60_000,
+      'grpc.keepalive_timeout_ms': 10_000,
+      'grpc.keepalive_permit_without_calls': 1,
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 1_000,
     });

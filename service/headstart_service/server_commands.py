@@ -232,7 +232,9 @@ def _healthcheck(options: argparse.Namespace) -> int:
     address = f"{host}:{settings.grpc_port}"
     try:
         tls = client_options.tls_of(options, **own)
-        channel = endpoint(address, tls=tls).open_blocking()
+        # It is this machine, whatever its address: a proxy would be a detour at best.
+        own_options = [("grpc.enable_http_proxy", 0)]
+        channel = endpoint(address, tls=tls, options=own_options).open_blocking()
     except (ServiceUnavailable, ValueError) as error:
         print(f"{address}: {error}", file=sys.stderr)
         return exit_codes.FAILED

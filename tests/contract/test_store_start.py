@@ -5,7 +5,15 @@ from collections import Counter
 
 import pytest
 
-from headstart_service.domain import Outcome, RunKey, Started, Status, StepRecord, StepState
+from headstart_service.domain import (
+    Cancelled,
+    Outcome,
+    RunKey,
+    Started,
+    Status,
+    StepRecord,
+    StepState,
+)
 from headstart_service.errors import RunNotFound
 from tests.contract.backend import RESULT, Backend, done, plan, running
 
@@ -217,6 +225,62 @@ async def test_a_restart_fences_off_a_run_that_has_not_ended(store_backend: Back
     again = await store_backend.store.start(KEY, plan(), 60, restart=True)
     assert again == Started(Outcome.STARTED, Status.PENDING, 2)
     assert await store_backend.queue.renew([claim.lease], "w1") == [claim.lease]
+
+
+async def _repeat(backend: Backend, digest: str = "d1", request_id: str = "r1") -> Started:
+    wanted = plan(digest)
+    return await backend.store.start(KEY, wanted, 60, restart=True, request_id=request_id)
+
+
+async def test_a_repeated_restart_answers_as_the_first_whatever_has_become_of_the_run(
+    store_backend: Backend,
+) -> None:
+    await store_backend.complete(KEY)
+    assert await _repeat(store_backend) == Started(Outcome.STARTED, Status.PENDING, 2)
+    assert await _repeat(store_backend) == Started(Outcome.STARTED, Status.PENDING, 2)
+    claim = await store_backend.claim()
+    assert await _repeat(store_backend) == Started(Outcome.STARTED, Status.IN_PROGRESS, 2)
+    await store_backend.queue.finish(claim.lease, [done("first")], Status.COMPLETED, "")
+    before = await store_backend.store.read(KEY)
+    assert await _repeat(store_backend) == Started(Outcome.STARTED, Status.COMPLETED, 2)
+    after = await store_backend.store.read(KEY)
+    assert (after.run, after.body) == (before.run, before.body)
+    assert await _repeat(store_backend, request_id="r2") == Started(
+        Outcome.STARTED, Status.PENDING, 3
+    )
+    await store_backend.store.cancel(KEY)
+    again = await store_backend.store.start(KEY, plan(), 60, restart=False, request_id="r2")
+    assert again == Started(Outcome.STARTED, Status.CANCELLED, 3), "an ended run is no new start"
+
+
+async def test_a_repetition_is_of_one_request_id_one_run_and_the_same_inputs(
+    store_backend: Backend,
+) -> None:
+    await store_backend.start(KEY)
+    assert await _repeat(store_backend, "d2") == Started(Outcome.REPLACED, Status.PENDING, 2)
+    assert await _repeat(store_backend, "d2") == Started(Outcome.REPLACED, Status.PENDING, 2)
+    joined = await store_backend.store.start(KEY, plan("d2"), 60, restart=False, request_id="r9")
+    assert joined == Started(Outcome.JOINED, Status.PENDING, 2)
+    assert (await _repeat(store_backend, "d2")).revision == 2, "a start that joins is no new run"
+    assert await _repeat(store_backend, "d1") == Started(Outcome.REPLACED, Status.PENDING, 3)
+    assert await _repeat(store_backend, "d2") == Started(Outcome.REPLACED, Status.PENDING, 4)
+    assert (await store_backend.store.start(KEY, plan("d2"), 60, restart=True)).revision == 5
+    assert (await _repeat(store_backend, "d2")).revision == 6, "the last run's alone is known"
+
+
+async def test_restarts_that_arrive_together_begin_one_run(store_backend: Backend) -> None:
+    answers = await asyncio.gather(*(_repeat(store_backend) for _ in range(20)))
+    assert set(answers) == {Started(Outcome.STARTED, Status.PENDING, 1)}
+
+
+async def test_a_late_cancel_spares_a_newer_revision(store_backend: Backend) -> None:
+    await store_backend.start(KEY)
+    await store_backend.store.start(KEY, plan(), 60, restart=True)
+    assert await store_backend.store.cancel(KEY, 1) == Cancelled(False, Status.PENDING, 2)
+    assert await store_backend.store.cancel(KEY, 3) == Cancelled(False, Status.PENDING, 2)
+    assert await store_backend.store.cancel(KEY, 2**63 - 1) == Cancelled(False, Status.PENDING, 2)
+    assert await store_backend.store.cancel(KEY, 2) == Cancelled(True, Status.CANCELLED, 2)
+    assert await store_backend.store.cancel(KEY, 2) == Cancelled(False, Status.CANCELLED, 2)
 
 
 async def test_the_same_key_in_two_namespaces_is_two_runs(store_backend: Backend) -> None:

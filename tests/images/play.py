@@ -101,6 +101,10 @@ async def play(api: Image, worker: Image, directory: Path) -> None:
             with running(worker, **of_worker) as worker_process:
                 await started(worker_process, WORKER_HTTP, 180)
                 assert healthcheck(worker, **of_worker) == 0
+                # A language model may be behind a proxy; here nobody is.
+                proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+                assert healthcheck(worker, **of_worker, **proxies) == 0
+                assert healthcheck(api, **settings, **proxies) == 0
                 print("    health checks: fail before, pass now")
                 await _games()
                 for container in (worker_process, api_process):

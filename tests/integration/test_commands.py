@@ -263,6 +263,19 @@ def test_every_exit_code_is_in_the_page_and_none_else():
     assert told == {value for name, value in vars(exit_codes).items() if name.isupper()}
 
 
+def test_cancel_spares_a_run_of_another_revision(light_server: str, tmp_path: Path):
+    started(light_server, "spared", tmp_path)
+    here = ("spared", "--address", light_server)
+    found = run("cancel", *here, "--revision", "7")
+    assert (found.code, found.err) == (0, "")
+    assert re.fullmatch(r"spared: the key has revision 1, (pending|in_progress)\n", found.out)
+    wrong = run("cancel", *here, "--revision", "-1")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "revision: must be 1 or more, or 0 for any, is -1" in wrong.err
+    assert run("cancel", *here, "--revision", "1").out == "cancelled: cancelled\n"
+    assert run("cancel", *here, "--revision", "1").out == "had ended before: cancelled\n"
+
+
 def test_the_fields_of_json_are_those_of_the_page(light_server: str):
     assert run("start", "shapes", "--pipeline", "noop", "--address", light_server).code == 0
     cases = {

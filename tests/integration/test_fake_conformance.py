@@ -316,6 +316,34 @@ async def test_get_or_compute_hands_back_what_it_computed(waiting: Side, tmp_pat
     await wait_until(kept)
 
 
+# Repeating
+
+
+async def test_a_repeated_restart_and_a_late_cancel_change_nothing(waiting: Side, tmp_path: Path):
+    client, inputs = waiting.client, _inputs(tmp_path)
+
+    async def restart(request_id: str | None = None, value: int = 1) -> tuple[str, str, int]:
+        started = await client.start(
+            "k", "probe", inputs | {"value": value}, restart=True, request_id=request_id
+        )
+        return started.outcome, started.status, started.revision
+
+    assert await restart("a") == ("started", "pending", 1)
+    assert await restart("a") == ("started", "pending", 1)
+    assert await restart("b", 2) == ("replaced", "pending", 2)
+    assert await restart("b", 2) == ("replaced", "pending", 2)
+    assert await restart("b", 1) == ("replaced", "pending", 3)
+    assert [await restart(), await restart()] == [
+        ("started", "pending", 4),
+        ("started", "pending", 5),
+    ]
+    assert await restart("c") == ("started", "pending", 6)
+    stale = await client.cancel("k", revision=5)
+    assert (stale.cancelled, stale.status, stale.revision) == (False, "pending", 6)
+    assert (await client.cancel("k", revision=6)).cancelled
+    assert await restart("c") == ("started", "cancelled", 6)
+
+
 # Reading
 
 
@@ -487,6 +515,9 @@ MISTAKES: dict[str, list[Any]] = {
         pb.StartPrecomputeRequest(),
         pb.StartPrecomputeRequest(namespace="No", key="k" * 257),
         _start(key="a\nb"),
+        _start(request_id="x" * 65),
+        _start(key="", request_id="a b"),
+        _start(request_id="é"),
         _start(custom={"pipeline": "unheard of"}),
         _seconds(_start(), "ttl", 0),
         _seconds(_seconds(_start(), "ttl", 7 * DAY + 1), "expected_need_in", -1),
@@ -525,6 +556,8 @@ MISTAKES: dict[str, list[Any]] = {
     "CancelPrecompute": [
         pb.CancelPrecomputeRequest(namespace="A", key="\0"),
         pb.CancelPrecomputeRequest(key="nobody"),
+        pb.CancelPrecomputeRequest(key="nobody", revision=-1),
+        pb.CancelPrecomputeRequest(namespace="A", key="run", revision=-(2**63)),
     ],
     "ListPrecomputes": [
         pb.ListPrecomputesRequest(namespace="A", page_size=-1, page_token="!"),

@@ -155,12 +155,21 @@ async def test_no_other_site_can_look_or_cancel(open_port: tuple[Port, str]):
         {**JSON, "Sec-Fetch-Site": "same-site"},
     ):
         assert (await port.ask("/api/cancel", None, run, **refused))[0] in (400, 403)
-    for wrong in ([], {"key": 1}, {"namespace": "default", "key": "\ud800"}, {"key": "x" * 5000}):
+    for wrong in (
+        [],
+        {"key": 1},
+        {"namespace": "default", "key": "\ud800"},
+        {"key": "x" * 5000},
+        {**run, "revision": "1"},
+        {**run, "revision": -1},
+    ):
         assert (await port.ask("/api/cancel", None, wrong, **JSON))[0] == 400
     assert json.loads((await port.ask("/api/run?namespace=default&key=k"))[2])["run"]["status"] == (
         "pending"
     )
-    assert (await port.ask("/api/cancel", None, run, **JSON))[0] == 200
+    stale = await port.ask("/api/cancel", None, {**run, "revision": 9}, **JSON)
+    assert json.loads(stale[2]) == {"cancelled": False, "status": "pending"}
+    assert (await port.ask("/api/cancel", None, {**run, "revision": 1}, **JSON))[0] == 200
     assert (await port.ask("/api/cancel", None, {**run, "key": "none"}, **JSON))[0] == 404
 
 

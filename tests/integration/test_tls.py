@@ -21,7 +21,9 @@ from tests.support.certificates import Certificate, authority, signed
 from tests.support.commands import run_here
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Process, api, headstart, run_headstart
+from tests.support.proxy import proxy
 from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
 
 LIGHT = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": REFERENCES}
 
@@ -124,18 +126,12 @@ async def test_a_new_certificate_serves_new_connections_and_the_old_ones_go_on(
     valkey: Valkey, ours: Authority, foreign: Authority, tmp_path: Path
 ):
     files = Certificate(tmp_path / "server.pem", tmp_path / "server.key")
-
-    def install(new: Certificate) -> None:
-        for source, place in ((new.cert, files.cert), (new.key, files.key)):
-            shutil.copy(source, place.with_suffix(".new"))
-            place.with_suffix(".new").rename(place)
-
-    install(ours.signs("first"))
+    install(ours.signs("first"), files)
     async with tls_api(valkey, files) as (process, address):
         before = await asyncio.to_thread(shown_by, address)
         async with PrecomputeClient(address, tls=Tls(ca=ours.root.cert)) as old:
             await old.get_stats()
-            install(foreign.signs("second"))
+            install(foreign.signs("second"), files)
             assert await asyncio.to_thread(shown_by, address) != before
             assert await connects(address, Tls(ca=foreign.root.cert))
             assert not await connects(address, Tls(ca=ours.root.cert))
@@ -145,9 +141,70 @@ async def test_a_new_certificate_serves_new_connections_and_the_old_ones_go_on(
         assert await connects(address, Tls(ca=foreign.root.cert))
         assert await connects(address, Tls(ca=foreign.root.cert))
         assert process.output.count("the certificate that was read before stays in force") == 1
-        install(ours.signs("fourth"))
+        install(ours.signs("fourth"), files)
         assert await connects(address, Tls(ca=ours.root.cert))
         assert "BEGIN" not in process.output
+
+
+def install(new: Certificate, place: Certificate) -> None:
+    """Put a certificate and its key in place, each at once, the certificate first."""
+    for source, target in ((new.cert, place.cert), (new.key, place.key)):
+        shutil.copy(source, target.with_suffix(".new"))
+        target.with_suffix(".new").rename(target)
+
+
+async def test_a_client_reads_its_renewed_files_again_and_its_calls_under_way_go_on(
+    valkey: Valkey,
+    ours: Authority,
+    foreign: Authority,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    mine, server = (Certificate(tmp_path / f"{n}.pem", tmp_path / f"{n}.key") for n in ("me", "it"))
+    ca = tmp_path / "ca.pem"
+
+    def renew(authority: Authority) -> None:
+        shutil.copy(authority.root.cert, ca)
+        install(authority.signs("it"), server)
+        install(authority.signs("me"), mine)
+
+    renew(ours)
+    settings = {"HEADSTART_TLS_CLIENT_CA": str(ca)}
+    async with (
+        tls_api(valkey, server, **settings) as (_, address),
+        proxy(int(address.rpartition(":")[2])) as between,
+    ):
+        seen_as = f"localhost:{between.port}"
+        tls = Tls(ca=ca, cert=mine.cert, key=mine.key)
+        facade = EagerPrecompute(seen_as, tls=tls)
+
+        async def facade_works() -> bool:
+            return await asyncio.to_thread(facade.get_status, "held") == "pending"
+
+        async with PrecomputeClient(seen_as, tls=tls, timeout=30) as client:
+            await client.start("held", "probe", {"directory": str(tmp_path)})
+            waiting = asyncio.create_task(client.get_results("held", wait=30))
+            await asyncio.sleep(0)
+            await client.get_stats()  # behind the wait, on the same connection
+            await wait_until(facade_works)
+            assert len(between.links) == 2
+            renew(foreign)
+            assert not await connects(address, Tls(ca=ours.root.cert))
+            await client.get_stats()
+            await wait_until(facade_works)
+            assert len(between.links) == 3, "the wait goes on on the old connection"
+            # Half a renewal: what was read before goes on.
+            shutil.copy(ours.signs("half").cert, mine.cert)
+            await client.get_stats()
+            await wait_until(facade_works)
+            assert not waiting.done()
+            await client.cancel("held")
+            assert (await waiting).status == "cancelled"
+            await wait_until(lambda: len(between.links) == 2)
+        facade.close()
+    told = [r.getMessage() for r in caplog.records if "keeps its TLS files" in r.getMessage()]
+    assert len(told) == 2, "one for each of the two connections"
+    assert all(str(mine.cert) in each and "KEY_VALUES_MISMATCH" in each for each in told)
 
 
 async def test_the_commands_and_the_facade_find_their_files_in_the_environment(

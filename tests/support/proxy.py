@@ -1,4 +1,4 @@
-"""A TCP proxy between a service and its Redis that tests cut, stall or put TLS in front of."""
+"""A TCP proxy that tests cut, stall or put TLS in front of: before a Redis, or before an API."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ class _Link:
     subscribed: bool = False
     doomed: bool = False
     """Whether it is cut in the middle of the next reply."""
+    lost: bool = False
+    """Whether all that it carries is swallowed, while both ends think that it is there."""
+    carried: int = 0
+    """How many pieces its client has sent."""
 
     def cut(self) -> None:
         for end in (self.client, self.server):
@@ -38,6 +42,8 @@ class Proxy:
     doomed: bytes | None = None
     """What a request has in it in the middle of which, or of its reply, its link is cut."""
     in_reply: bool = False
+    unanswered: bytes | None = None
+    """What a request has in it after which its link is lost."""
     cuts: int = 0
 
     def cut(self) -> int:
@@ -52,11 +58,26 @@ class Proxy:
         """Cut the connection of the next such request: half of it has gone, or half its reply."""
         self.doomed, self.in_reply = of, in_reply
 
+    def lose(self) -> int:
+        """Lose every connection without a word, as a NAT that has forgotten it; gives their number."""
+        for link in self.links:
+            link.lost = True
+        return len(self.links)
+
+    def lose_after(self, of: bytes) -> None:
+        """Lose the connection of the next such request, once the request has been passed on."""
+        self.unanswered = of
+
     async def _pump(
         self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, reply: bool
     ) -> None:
         try:
             while data := await source.read(_CHUNK):
+                link.carried += not reply
+                if link.lost:
+                    continue
+                if not reply and self.unanswered and self.unanswered in data:
+                    self.unanswered, link.lost = None, True
                 if not reply and b"SUBSCRIBE" in data:
                     link.subscribed = True
                 if reply and link.subscribed and self.silent:

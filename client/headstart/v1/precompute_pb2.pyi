@@ -53,8 +53,8 @@ INTERNAL; further codes are named at each method.
 
 Every method can be repeated without harm; each says what a repetition does. Retry UNAVAILABLE
 and CANCELLED up to four times with growing pauses, 0.05 to 0.5 seconds; a RetryInfo is the least
-pause to make. When a start's answer was lost, the repetition answers JOINED or REUSED; with
-`restart` it starts once more.
+pause to make. When a start's answer was lost, the repetition answers JOINED or REUSED. With
+`restart` send a `request_id`: otherwise the repetition starts once more.
 
 # Tokens
 
@@ -383,6 +383,7 @@ class StartPrecomputeRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
     EXPECTED_NEED_IN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Separates callers' keys: 1 to 64 of a-z, 0-9, '.', '_' and '-'. Empty means "default"."""
     key: _builtins.str
@@ -390,8 +391,15 @@ class StartPrecomputeRequest(_message.Message):
     characters. Required.
     """
     restart: _builtins.bool
-    """Compute anew even when the same inputs are computed, or under way. Not idempotent: each such
-    start is a new revision.
+    """Compute anew even when the same inputs are computed, or under way. Each such start is a new
+    revision, unless it repeats a `request_id`.
+    """
+    request_id: _builtins.str
+    """A name for this start, the same in each of its repetitions: 1 to 64 of letters, digits, '.', '_'
+    and '-'. A random one for each start is best. The run that a start has made keeps its
+    `request_id`. As long as the key has that run, a start with the same `request_id` and inputs
+    changes nothing, whatever has become of the run. It answers with the first answer's `outcome` and
+    `revision`. Empty means that no start is a repetition.
     """
     @_builtins.property
     def bridging(self) -> Global___BridgingSpec:
@@ -427,10 +435,11 @@ class StartPrecomputeRequest(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         restart: _builtins.bool = ...,
         expected_need_in: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "custom", b"custom", "expected_need_in", b"expected_need_in", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "custom", b"custom", "expected_need_in", b"expected_need_in", "key", b"key", "namespace", b"namespace", "restart", b"restart", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "custom", b"custom", "expected_need_in", b"expected_need_in", "key", b"key", "namespace", b"namespace", "request_id", b"request_id", "restart", b"restart", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["bridging", "custom"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
@@ -454,7 +463,7 @@ class StartPrecomputeResponse(_message.Message):
     outcome: Global___StartOutcome.ValueType
     """What the start did."""
     status: Global___PrecomputeStatus.ValueType
-    """The run's status right after the start."""
+    """The run's status right after the start; its present status in the answer to a repetition."""
     revision: _builtins.int
     """The run's revision: 1 for a key that was not kept; grows by one each time it is started anew, and
     when a worker of another model, or of another version, takes it over and computes steps anew.
@@ -1188,19 +1197,25 @@ class CancelPrecomputeRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace; empty means "default"."""
     key: _builtins.str
     """The run's key, as it was started. Required."""
+    revision: _builtins.int
+    """Cancel only this revision (from StartPrecompute's response): a late cancel then spares a run that
+    was started after it. 0, the default, takes any; negative is refused.
+    """
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         key: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1222,7 +1237,9 @@ class CancelPrecomputeResponse(_message.Message):
     key: _builtins.str
     """The run's key."""
     cancelled: _builtins.bool
-    """Whether this call ended the run. False when it had ended before."""
+    """Whether this call ended the run. False when it had ended before, or has another revision than
+    the one that was sent: `revision` has which.
+    """
     status: Global___PrecomputeStatus.ValueType
     """The status after this call."""
     revision: _builtins.int

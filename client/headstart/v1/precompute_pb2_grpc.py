@@ -92,7 +92,8 @@ class PrecomputeServiceServicer:
         """Starts computing and returns at once, or joins what is already computed or under way for the
         same key and inputs.
 
-        Idempotent: the same request again answers JOINED or REUSED, unless `restart` is set. Other
+        Idempotent: the same request again answers JOINED or REUSED. With `restart` only a request that
+        has a `request_id` is idempotent. Other
         inputs for the same key replace its run; steps whose own inputs did not change are kept.
         RESOURCE_EXHAUSTED when every place, or every place of the namespace, is held by a run that has
         not ended, or the queue is full; its RetryInfo grows with the backlog. DATA_LOSS unless
@@ -145,9 +146,9 @@ class PrecomputeServiceServicer:
         """Cancels a run that has not ended. Steps that were finished stay readable for the server's
         HEADSTART_FAILURE_TTL, a minute by default.
 
-        Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
-        with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
-        write.
+        Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
+        and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
+        that is not kept; DATA_LOSS. Verb: write.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,8 +53,8 @@ INTERNAL; further codes are named at each method.
 
 Every method can be repeated without harm; each says what a repetition does. Retry UNAVAILABLE
 and CANCELLED up to four times with growing pauses, 0.05 to 0.5 seconds; a RetryInfo is the least
-pause to make. When a start's answer was lost, the repetition answers JOINED or REUSED; with
-`restart` it starts once more.
+pause to make. When a start's answer was lost, the repetition answers JOINED or REUSED. With
+`restart` send a `request_id`: otherwise the repetition starts once more.
 
 # Tokens
 
@@ -112,7 +112,8 @@ class PrecomputeServiceStub:
     """Starts computing and returns at once, or joins what is already computed or under way for the
     same key and inputs.
 
-    Idempotent: the same request again answers JOINED or REUSED, unless `restart` is set. Other
+    Idempotent: the same request again answers JOINED or REUSED. With `restart` only a request that
+    has a `request_id` is idempotent. Other
     inputs for the same key replace its run; steps whose own inputs did not change are kept.
     RESOURCE_EXHAUSTED when every place, or every place of the namespace, is held by a run that has
     not ended, or the queue is full; its RetryInfo grows with the backlog. DATA_LOSS unless
@@ -149,9 +150,9 @@ class PrecomputeServiceStub:
     """Cancels a run that has not ended. Steps that were finished stay readable for the server's
     HEADSTART_FAILURE_TTL, a minute by default.
 
-    Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
-    with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
-    write.
+    Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
+    and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
+    that is not kept; DATA_LOSS. Verb: write.
     """
     ReportStep: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]
     """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
@@ -191,7 +192,8 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     """Starts computing and returns at once, or joins what is already computed or under way for the
     same key and inputs.
 
-    Idempotent: the same request again answers JOINED or REUSED, unless `restart` is set. Other
+    Idempotent: the same request again answers JOINED or REUSED. With `restart` only a request that
+    has a `request_id` is idempotent. Other
     inputs for the same key replace its run; steps whose own inputs did not change are kept.
     RESOURCE_EXHAUSTED when every place, or every place of the namespace, is held by a run that has
     not ended, or the queue is full; its RetryInfo grows with the backlog. DATA_LOSS unless
@@ -228,9 +230,9 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     """Cancels a run that has not ended. Steps that were finished stay readable for the server's
     HEADSTART_FAILURE_TTL, a minute by default.
 
-    Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
-    with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
-    write.
+    Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
+    and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
+    that is not kept; DATA_LOSS. Verb: write.
     """
     ReportStep: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]  # type: ignore[assignment]
     """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
@@ -273,7 +275,8 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Starts computing and returns at once, or joins what is already computed or under way for the
         same key and inputs.
 
-        Idempotent: the same request again answers JOINED or REUSED, unless `restart` is set. Other
+        Idempotent: the same request again answers JOINED or REUSED. With `restart` only a request that
+        has a `request_id` is idempotent. Other
         inputs for the same key replace its run; steps whose own inputs did not change are kept.
         RESOURCE_EXHAUSTED when every place, or every place of the namespace, is held by a run that has
         not ended, or the queue is full; its RetryInfo grows with the backlog. DATA_LOSS unless
@@ -334,9 +337,9 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Cancels a run that has not ended. Steps that were finished stay readable for the server's
         HEADSTART_FAILURE_TTL, a minute by default.
 
-        Idempotent: for a run that has ended it changes nothing and answers `cancelled` false. A start
-        with the same inputs computes anew. NOT_FOUND for a key that is not kept; DATA_LOSS. Verb:
-        write.
+        Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
+        and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
+        that is not kept; DATA_LOSS. Verb: write.
         """
 
     @_abc_1.abstractmethod

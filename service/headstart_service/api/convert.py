@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -62,6 +63,7 @@ _LACKS: Final = {
     Lack.VERSION: "no worker has this version of the pipeline {pipeline}",
 }
 _RECIPIENT: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: "haiku"}
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
 
 
@@ -89,6 +91,14 @@ def checked_key(namespace: str, key: str) -> RunKey:
 def listed_namespace_violations(namespace: str) -> list[Violation]:
     """The rules that the namespace of a list or a count breaks; empty means all."""
     return namespace_violations(namespace) if namespace else []
+
+
+def request_id_violations(request_id: str) -> list[Violation]:
+    """The rule that the id of a start breaks; empty means that it has none."""
+    if not request_id or _REQUEST_ID.fullmatch(request_id):
+        return []
+    rule = "must be 1 to 64 letters, digits, '.', '_' and '-', or empty"
+    return [Violation("request_id", rule)]
 
 
 def repeated_violations(field: str, values: Sequence[object]) -> list[Violation]:

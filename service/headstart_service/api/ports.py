@@ -29,11 +29,13 @@ class RunStore(Protocol):
         ttl: float,
         *,
         restart: bool,
+        request_id: str = "",
         needed_in: float | None = None,
     ) -> Started:
         """Start, join or reuse a run whose results live `ttl` seconds.
 
-        They are needed so many seconds from now, or at once.
+        They are needed so many seconds from now, or at once. A repetition of the `request_id` that
+        made the run changes nothing.
         """
         ...
 
@@ -48,8 +50,8 @@ class RunStore(Protocol):
         """A run without its results. Raises RunNotFound."""
         ...
 
-    async def cancel(self, key: RunKey) -> Cancelled:
-        """End a run. Raises RunNotFound."""
+    async def cancel(self, key: RunKey, revision: int = 0) -> Cancelled:
+        """End a run, if it has this revision; 0 is any. Raises RunNotFound."""
         ...
 
     async def report(

@@ -86,6 +86,7 @@ class PrecomputeServicer:
             )
             if not request.HasField("ttl"):
                 ttl += needed_in  # or it might be gone by then
+        violations += convert.request_id_violations(request.request_id)
         if request.ByteSize() > _LARGE:
             plan = await asyncio.to_thread(self._plan, request, violations)
         else:
@@ -93,7 +94,12 @@ class PrecomputeServicer:
         if plan is None or violations:
             raise InvalidRequest(violations)
         started = await self._store.start(
-            key, plan, ttl, restart=request.restart, needed_in=needed_in
+            key,
+            plan,
+            ttl,
+            restart=request.restart,
+            request_id=request.request_id,
+            needed_in=needed_in,
         )
         # Before the caller knows of the start, nobody here may be given what was before it.
         self._reader.outdate(key)
@@ -150,8 +156,13 @@ class PrecomputeServicer:
         self, request: pb.CancelPrecomputeRequest, _: Context
     ) -> pb.CancelPrecomputeResponse:
         """End a live run."""
-        key = convert.checked_key(request.namespace, request.key)
-        cancelled = await self._store.cancel(key)
+        key = convert.run_key(request.namespace, request.key)
+        violations = key.violations()
+        if request.revision < 0:
+            rule = f"must be 1 or more, or 0 for any, is {request.revision}"
+            violations.append(Violation("revision", rule))
+        convert.refuse(violations)
+        cancelled = await self._store.cancel(key, request.revision)
         self._reader.outdate(key)
         if cancelled.cancelled:
             told = fields("run.cancelled", key, revision=cancelled.revision)

@@ -55,6 +55,13 @@ def add(commands: Any) -> None:
 
     cancel = command(commands, "cancel", _cancel, "end a run")
     cancel.add_argument("key")
+    cancel.add_argument(
+        "--revision",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only this revision, so that a newer run is spared (default: any)",
+    )
 
 
 async def _start(client: Any, options: argparse.Namespace) -> int:
@@ -104,7 +111,12 @@ async def _get(client: Any, options: argparse.Namespace) -> int:
 
 
 async def _cancel(client: Any, options: argparse.Namespace) -> int:
-    done = await client.cancel(options.key)
-    text = f"{'cancelled' if done.cancelled else 'had ended before'}: {done.status}"
+    done = await client.cancel(options.key, revision=options.revision)
+    if done.cancelled:
+        text = f"cancelled: {done.status}"
+    elif options.revision not in {0, done.revision}:
+        text = f"spared: the key has revision {done.revision}, {done.status}"
+    else:
+        text = f"had ended before: {done.status}"
     show(done, text, as_json=options.json)
     return exit_codes.DONE

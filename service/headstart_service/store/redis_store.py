@@ -192,11 +192,14 @@ class RedisStore:
         ttl: float,
         *,
         restart: bool,
+        request_id: str = "",
         trace: str = "",
         needed_in: float | None = None,
     ) -> Started:
         """Start, join or reuse the run, which is needed so many seconds from now, or at once.
 
+        If the start that made the run had this `request_id`, this is a repetition of it: it changes
+        nothing, and returns the outcome and the revision that the start had.
         Raises CapacityExhausted when nothing can make room.
         """
         keys, rules = self._keys(key), self._rules
@@ -218,6 +221,7 @@ class RedisStore:
             need_us=-1 if needed_in is None else round(needed_in * 1e6) // 2 * 2,
             expected=self.expected(),
             restart=int(restart),
+            request_id=request_id,
             max_records=rules.share(rules.max_records, keys.partition),
             max_live=rules.share(rules.max_live, keys.partition),
             namespace_max=rules.share(rules.namespace_max, keys.partition),
@@ -280,11 +284,11 @@ class RedisStore:
         """The run without its results: `body` is empty. Raises RunNotFound."""
         return self._snapshot(key, await self._scripts.status(self._keys(key), key))
 
-    async def cancel(self, key: RunKey) -> Cancelled:
-        """End the run if it has not ended. Raises RunNotFound."""
+    async def cancel(self, key: RunKey, revision: int = 0) -> Cancelled:
+        """End the run if it has not ended, and has this revision; 0 is any. Raises RunNotFound."""
         ttl_us = round(self._rules.failure_ttl * 1e6)
         keys = self._keys(key)
-        reply = await self._scripts.cancel(keys, key, failure_ttl_us=ttl_us)
+        reply = await self._scripts.cancel(keys, key, revision=revision, failure_ttl_us=ttl_us)
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))

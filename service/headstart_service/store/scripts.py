@@ -143,6 +143,7 @@ class Scripts:
         need_us: int,
         expected: str,
         restart: int,
+        request_id: str,
         max_records: int,
         max_live: int,
         namespace_max: int,
@@ -291,9 +292,9 @@ class Scripts:
 
     @_lua
     async def cancel(
-        self, keys: PartitionKeys, run: RunKey | None, *, failure_ttl_us: int
+        self, keys: PartitionKeys, run: RunKey | None, *, revision: int, failure_ttl_us: int
     ) -> Reply:
-        """End a live run as cancelled."""
+        """End a live run as cancelled, if it has this revision; 0 is any."""
         return _in_lua()
 
     @_lua

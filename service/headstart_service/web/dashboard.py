@@ -190,11 +190,12 @@ class Dashboard:
             rule = f"must be JSON, with the header {ASKED_FOR}, which no other site's page can send"
             raise InvalidRequest([Violation("request", rule)])
         viewer = viewer_of(request, self._admit)
-        key = _key(await _body(request))
+        body = await _body(request)
+        key, revision = _key(body), _revision(body)
         if not viewer.writes(key.namespace):
             rule = f"the token {viewer.name!r} lacks write in {key.namespace[:64]!r}"
             raise PermissionDenied("namespace", rule, "write")
-        cancelled = await self._runs.cancel(key)
+        cancelled = await self._runs.cancel(key, revision)
         self.outdate(key)
         if cancelled.cancelled:
             # As the API's own line, and who did it: nobody else knows.
@@ -255,6 +256,14 @@ def _key(told: Any) -> RunKey:
     if violations:
         raise InvalidRequest(violations)
     return found
+
+
+def _revision(body: dict[str, Any]) -> int:
+    """The revision that a request names, 0 if it names none. Raises InvalidRequest."""
+    revision = body.get("revision", 0)
+    if not isinstance(revision, int) or isinstance(revision, bool) or revision < 0:
+        raise InvalidRequest([Violation("revision", "must be a whole number, 0 or more")])
+    return revision
 
 
 def _json(told: dict[str, Any], code: int = 200) -> Response:

@@ -18,8 +18,8 @@ class Runs(Protocol):
         """
         ...
 
-    async def cancel(self, key: RunKey) -> Cancelled:
-        """End a run. Raises RunNotFound."""
+    async def cancel(self, key: RunKey, revision: int = 0) -> Cancelled:
+        """End a run, if it has this revision; 0 is any. Raises RunNotFound."""
         ...
 
     async def list(

@@ -1,6 +1,7 @@
 """What PrecomputeClient sends."""
 
 import math
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ async def test_start_bridging_sends_its_arguments_and_tells_the_outcome(service:
             null_sample_count=50,
             ttl=timedelta(minutes=2),
             restart=True,
+            request_id="once",
             expected_need_in=45,
         )
 
@@ -42,10 +44,29 @@ async def test_start_bridging_sends_its_arguments_and_tells_the_outcome(service:
             null_sample_count=50,
         ),
         restart=True,
+        request_id="once",
     )
     expected.ttl.FromSeconds(120)
     expected.expected_need_in.FromSeconds(45)
     assert service.calls[0].request == expected
+
+
+async def test_a_restart_has_one_random_request_id_in_all_its_attempts(service: Any) -> None:
+    away = Fault(grpc.StatusCode.UNAVAILABLE)
+    service.on("StartPrecompute", away, away, STARTED)
+
+    async with PrecomputeClient(service.address) as client:
+        await client.start("game-1", "words", {}, restart=True)
+        await client.start_bridging("game-1", "ocean", "forest", restart=True)
+        await client.start("game-1", "words", {})
+
+    *attempts, other, plain = [call.request.request_id for call in service.calls]
+    assert len(attempts) == 3
+    assert len(set(attempts)) == 1
+    assert re.fullmatch(r"[A-Za-z0-9._-]{16}", attempts[0])
+    assert re.fullmatch(r"[A-Za-z0-9._-]{16}", other)
+    assert other != attempts[0]
+    assert plain == "", "only a restart needs one"
 
 
 async def test_start_bridging_leaves_defaults_to_the_server(service: Any) -> None:

@@ -73,3 +73,58 @@ async def test_a_certificate_that_is_missing_is_a_service_that_cannot_be_reached
     async with PrecomputeClient(service.address, tls=Tls(ca="/no/such/ca.pem")) as client:
         with pytest.raises(ServiceUnavailable, match=r"cannot read /no/such/ca\.pem"):
             await client.get_stats()
+
+
+@pytest.mark.parametrize("value", [" padded\n", "padded"])
+async def test_a_token_of_the_environment_is_sent_without_the_spaces_around_it(
+    service: Any, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    service.on("GetStats", pb.GetStatsResponse())
+    monkeypatch.setenv("HEADSTART_TOKEN", value)
+    for given in (None, value, lambda: value):
+        async with PrecomputeClient(service.address, token=given) as client:
+            await client.get_stats()
+    assert {call.metadata["authorization"] for call in service.calls} == {"Bearer padded"}
+
+
+def test_an_empty_token_variable_is_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEADSTART_TOKEN", " \n")
+    assert PrecomputeClient()._connection.endpoint.token is None
+    (tmp_path / "token").write_text("from-file\n")
+    monkeypatch.setenv("HEADSTART_TOKEN_FILE", str(tmp_path / "token"))
+    found = PrecomputeClient()._connection.endpoint.metadata()
+    assert found == (("authorization", "Bearer from-file"),)
+
+
+def test_a_token_that_no_header_carries_is_refused_by_name_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match="the argument `token` must be one line") as refused:
+        PrecomputeClient(token="s3cret\nX-Evil: 1")
+    assert "s3cret" not in str(refused.value)
+    monkeypatch.setenv("HEADSTART_TOKEN", "s3crét")
+    with pytest.raises(ValueError, match="token of HEADSTART_TOKEN must be one line of printable"):
+        PrecomputeClient()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xff\xfes\x00", "the token file {file} is no UTF-8 text: invalid start byte"),
+        (b"\n \n", "the token file {file} is empty"),
+        (b"one\ntwo\n", "the token of the file {file} must be one line of printable ASCII"),
+    ],
+)
+async def test_a_token_file_without_a_token_is_told_by_its_name(
+    service: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, told: str
+) -> None:
+    service.on("GetStats", pb.GetStatsResponse())
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    monkeypatch.setenv("HEADSTART_TOKEN_FILE", str(file))
+    async with PrecomputeClient(service.address) as client:
+        with pytest.raises(ServiceUnavailable, match=told.format(file=file)):
+            await client.get_stats()
+        file.write_text("mended")
+        await client.get_stats()
+    assert service.calls[0].metadata["authorization"] == "Bearer mended"

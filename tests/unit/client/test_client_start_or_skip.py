@@ -143,7 +143,8 @@ async def test_a_start_in_time_is_what_start_returns(client: PrecomputeClient) -
 async def test_arguments_arrive_as_those_of_start(
     server: FakeServer, client: PrecomputeClient
 ) -> None:
-    shared: dict[str, Any] = {"ttl": 60, "restart": True, "expected_need_in": 5.0, "namespace": "n"}
+    shared: dict[str, Any] = {"ttl": 60, "restart": True, "request_id": "once", "namespace": "n"}
+    shared["expected_need_in"] = 5.0
     game: dict[str, Any] = {"clue_count": 3, "null_sample_count": 7}
     await client.start("k", "text", INPUTS, **shared)
     await client.start_or_skip("k", "text", INPUTS, budget=PATIENT, **shared)

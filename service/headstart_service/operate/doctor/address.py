@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 import time
@@ -14,6 +15,9 @@ from ...output import spoken
 from .report import Check, fail, ok, skip, warn
 
 _NAME: Final = "address"
+_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+"""In the order in which gRPC looks for one; all in lower case."""
+_EXEMPT: Final = ("no_grpc_proxy", "no_proxy")
 _DEFAULT_PORT: Final = 443  # gRPC's, for an address without one
 _SCHEME: Final = re.compile(r"(dns|ipv4|ipv6|unix|[a-z][a-z0-9+.-]*(?=://)):(.*)", re.DOTALL)
 
@@ -104,7 +108,31 @@ def check_address(address: str, timeout: float) -> Iterator[Check | Place]:
     if silent:
         yield _silence("; ".join(silent), answering)
     if answering:
+        if variable := _proxy_before(answering[0]):
+            yield warn(
+                _NAME,
+                f"calls do not go there but to the proxy of the variable {variable}",
+                f"add {answering[0].host} to no_proxy, in lower case: gRPC ignores NO_PROXY",
+            )
         yield answering[0]
+
+
+def _proxy_before(place: Place) -> str | None:
+    """The variable that names a proxy which gRPC puts before this place."""
+    if place.local:
+        return None
+    exempt = next(filter(None, map(os.environ.get, _EXEMPT)), "")
+    if any(_covers(entry.strip(), place.host) for entry in exempt.split(",")):
+        return None
+    return next((name for name in _PROXIES if os.environ.get(name)), None)
+
+
+def _covers(entry: str, host: str) -> bool:
+    """Whether an entry of no_proxy names a host: the end of its name, or its network."""
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return bool(entry) and host.lower().endswith(entry.lower())
 
 
 def _tried(place: Place, timeout: float) -> Check | str:

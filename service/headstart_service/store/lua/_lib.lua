@@ -34,7 +34,8 @@ end
 -- each field of its own; beside it are `inputs` until the run has ended, the trace context of its start
 -- (`trace`) as long, if that was traced, `fresh` as long, if it was a restart, the token of the last
 -- `claim` until its first commit, and a field for each step that runs or has ended: "s:<name>", the letter of
--- its state and its piece of the response.
+-- its state and its piece of the response. `request` is "outcome revision request-id" of the start that made
+-- the run, if that start had a request id.
 --
 -- The fields of `about`: numbers are 0, and texts are '-', where there is nothing. Times are in
 -- microseconds. `run` is the run's id, which its start made and no other start repeats, whatever the

@@ -1,12 +1,13 @@
 -- Decides what a start means, makes room, writes the record, indexes it and queues the job: a run
 -- that is kept is queued, and a run that is queued is kept.
 -- `run_id` becomes the id of the run: no other start has it, and repeating a start with it changes nothing.
+-- Repeating a `request_id`, which is '' where the caller gave none, changes nothing either, with the same inputs.
 -- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
 -- The rest, if there is any, is the trace context that the run shall carry while it is live.
 -- Returns {outcome, status, revision, …} with how many runs went for it: read ones, unread ones, those
 -- of its own namespace, and expired ones; then how many were shed: ended, because they waited and
 -- could not be ready by the time by which they were declared to be needed. Behind them a start that was
--- joined has the context that its run carries, if the call gave one itself. Or, having changed nothing, {'full', why, runs that have not
+-- joined or repeated has the context that its run carries, if the call gave one itself. Or, having changed nothing, {'full', why, runs that have not
 -- ended}: why is 'queue' when these are too many, 'worker' when no worker has come for them in a while,
 -- 'namespace' when the run's namespace has no place that can be had, and 'records' when nobody has.
 
@@ -123,6 +124,13 @@ end
 if old and old.run == run_id then
   -- The reply to the same call was lost, and this is its repetition.
   return {'started', old.status, old.revision, 0, 0, 0, expired, 0}
+end
+if old and request_id ~= '' and old.digest == digest then
+  local outcome, revision, known = string.match(redis.call('HGET', record, 'request') or '', '^(%a+) (%d+) (.*)$')
+  if known == request_id then
+    local carried = trace and redis.call('HGET', record, 'trace') or nil
+    return {outcome, old.status, tonumber(revision), 0, 0, 0, expired, 0, carried}
+  end
 end
 
 -- What workers of today would not make is not given to anybody who starts it today.
@@ -294,9 +302,13 @@ end
 if restart == '1' then
   redis.call('HSET', record, 'fresh', 1)
 end
+local outcome = old and old.digest ~= digest and 'replaced' or 'started'
+if request_id ~= '' then
+  redis.call('HSET', record, 'request', outcome .. ' ' .. integer(r.revision) .. ' ' .. request_id)
+end
 save(record, member, r)
 open_line(member, carried)
 redis.call('ZADD', with_status.pending, 0, member)
 announce('started', r.run, old and old.run or '-', member)
-return {old and old.digest ~= digest and 'replaced' or 'started', r.status, r.revision,
+return {outcome, r.status, r.revision,
   gone[read], gone[unread], gone.own, expired, shed and 1 or 0}

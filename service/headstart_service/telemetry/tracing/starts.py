@@ -37,6 +37,7 @@ class Store(Protocol):
         ttl: float,
         *,
         restart: bool,
+        request_id: str = "",
         trace: str = "",
         needed_in: float | None = None,
     ) -> Started:
@@ -51,8 +52,8 @@ class Store(Protocol):
         """A run without its results."""
         ...
 
-    async def cancel(self, key: RunKey) -> Cancelled:
-        """End a run."""
+    async def cancel(self, key: RunKey, revision: int = 0) -> Cancelled:
+        """End a run, if it has this revision; 0 is any."""
         ...
 
     async def report(
@@ -93,6 +94,7 @@ class TracedStore:
         ttl: float,
         *,
         restart: bool,
+        request_id: str = "",
         needed_in: float | None = None,
     ) -> Started:
         """Start, join or reuse a run. Who joins or reuses one links to the start that made it."""
@@ -107,9 +109,16 @@ class TracedStore:
         with working(self._tracer, name, SpanKind.PRODUCER, attributes) as span:
             own = span.get_span_context()
             started = await self._store.start(
-                key, plan, ttl, restart=restart, trace=as_text(own), needed_in=needed_in
+                key,
+                plan,
+                ttl,
+                restart=restart,
+                request_id=request_id,
+                trace=as_text(own),
+                needed_in=needed_in,
             )
-            made_by = own if started.outcome in _MADE else from_text(started.trace)
+            made = started.outcome in _MADE and not started.trace
+            made_by = own if made else from_text(started.trace)
             if made_by.is_valid:
                 self._recent.note(key, made_by)
             if made_by != own:
@@ -126,9 +135,9 @@ class TracedStore:
         """As the store's."""
         return await self._store.status(key)
 
-    async def cancel(self, key: RunKey) -> Cancelled:
+    async def cancel(self, key: RunKey, revision: int = 0) -> Cancelled:
         """As the store's."""
-        return await self._store.cancel(key)
+        return await self._store.cancel(key, revision)
 
     async def report(
         self,

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from opentelemetry.context import Context
@@ -23,6 +24,8 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState, get_current_span
 from opentelemetry.util.types import Attributes
 
+from headstart._loopback import is_loopback
+
 from ...engine.fields import FIELDS
 from ...engine.ports import RunLedger
 from ...errors import StartupError
@@ -32,6 +35,8 @@ from .recent import RecentStarts
 from .starts import Store, TracedStore
 from .work import TracedLedger, TracedWork
 
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_DEFAULT_ENDPOINT: Final = "http://localhost:4317"
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _LAST_WORDS: Final = 2.0
 """Seconds that a process which stops gives its last spans to get out."""
@@ -147,6 +152,14 @@ async def opened(role: str) -> AsyncIterator[Tracing]:
             handler.removeFilter(ids)
 
 
+def _channel_options() -> tuple[tuple[str, int], ...]:
+    """For a collector on this machine: no proxy. gRPC would use that of the language model."""
+    endpoints = (os.environ.get(name) for name in _ENDPOINTS)
+    endpoint = next(filter(None, endpoints), _DEFAULT_ENDPOINT)
+    target = urlsplit(endpoint).netloc or endpoint
+    return (("grpc.enable_http_proxy", 0),) if is_loopback(target) else ()
+
+
 def _provider(role: str) -> tuple[TracerProvider, OTLPSpanExporter]:
     for name in _PROTOCOLS:
         if (protocol := os.environ.get(name) or "grpc") != "grpc":
@@ -157,7 +170,9 @@ def _provider(role: str) -> tuple[TracerProvider, OTLPSpanExporter]:
     try:
         provider = TracerProvider(resource=resource)
         provider.sampler = FollowStart(provider.sampler)
-        exporter = OTLPSpanExporter()
+        # Its types allow one option, and only text.
+        options: Any = _channel_options()
+        exporter = OTLPSpanExporter(channel_options=options)
         # What cannot be sent waits in a queue of bounded length; behind that it is dropped.
         provider.add_span_processor(BatchSpanProcessor(exporter))
     except Exception as error:

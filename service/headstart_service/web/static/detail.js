@@ -140,7 +140,7 @@ export class Detail {
     const answer = await this.ask("/api/cancel", {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-Headstart": "1" },
-      body: JSON.stringify(this.open),
+      body: JSON.stringify({ ...this.open, revision: this.seen.run.revision }),
     }).catch(() => null);
     if (!answer?.ok) this.cancel.textContent = "Could not cancel";
     this.refresh();
