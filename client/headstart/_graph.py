@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from headstart._suggestions import with_suggestion
+
 
 class Fallbacks:
     """Functions by step, in an order in which each comes after what it needs.
@@ -57,6 +59,7 @@ def _needs(
             needs.append(name)
         elif parameter.default is parameter.empty:
             known = ", ".join(functions)
-            message = f"fallback[{step!r}]: parameter {name!r} must be one of its steps: {known}"
+            rule = f"parameter {name!r} must be one of its steps: {known}"
+            message = f"fallback[{step!r}]: {with_suggestion(rule, name, functions)}"
             raise ValueError(message)
     return tuple(needs)

@@ -516,6 +516,7 @@ MISTAKES: dict[str, list[Any]] = {
         _seconds(pb.GetResultsRequest(key=""), "wait", 601),
         pb.GetResultsRequest(key="run", required_steps=["first"] * 1001),
         pb.GetResultsRequest(key="run", required_steps=["first", "x", "y"]),
+        pb.GetResultsRequest(key="run", required_steps=["frist", "Gated", "é" * 50]),
         pb.GetResultsRequest(key="run", required_steps=["x"], min_revision=2),
         _seconds(pb.GetResultsRequest(key="run", required_steps=["x", "first"]), "wait", 600),
         pb.GetResultsRequest(key="game", required_steps=["null_samples", "x"]),
