@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -14,6 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from headstart import _arguments
 from headstart._artifacts import Json
 from headstart._client import PrecomputeClient
 from headstart._computed import Computed
@@ -66,6 +69,16 @@ class BlockingClient:
         """Close."""
         self.close()
 
+    def __del__(self) -> None:
+        place: _Place | None = getattr(self, "_place", None)  # absent where the settings are wrong
+        if place is not None and not sys.is_finalizing() and place.pid == os.getpid():
+            warnings.warn(
+                "unclosed BlockingClient: use `with`, or call its close()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
     def close(self) -> None:
         """Close for good; harmless when done twice. Reports under way get half a second.
 
@@ -103,7 +116,7 @@ class BlockingClient:
         **options: Any,
     ) -> Results:
         """As `PrecomputeClient.get_results`."""
-        steps = tuple(required_steps)
+        steps = _arguments.texts("required_steps", required_steps)
         return self._call(
             lambda client: client.get_results(key, wait=wait, required_steps=steps, **options)
         )
@@ -115,7 +128,7 @@ class BlockingClient:
         fallback: Mapping[str, Callable[..., Any]],
         *,
         report: bool = False,
-        budget: float = 0.025,
+        budget: float | timedelta = 0.025,
         min_revision: int = 0,
         namespace: str | None = None,
     ) -> Computed:
@@ -126,6 +139,7 @@ class BlockingClient:
         cannot be stopped: a function that the service has beaten, or the deadline, goes on to its
         end, and what it returns is forgotten.
         """
+        _arguments.mapping("fallback", fallback, "steps to functions")
         context = copy_context()
         functions = {
             step: _InThread(function, context.copy()) for step, function in fallback.items()

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +16,7 @@ import grpc
 import grpc.aio
 
 from headstart._channel import Endpoint
-from headstart._errors import ServiceError, ServiceUnavailable, from_rpc_error
+from headstart._errors import ServiceError, ServiceUnavailable, cause_of, from_rpc_error
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 
 if TYPE_CHECKING:
@@ -36,6 +39,23 @@ class Connection:
         self._channel: grpc.aio.Channel | None = None
         self._stub: PrecomputeServiceAsyncStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    def __del__(self) -> None:
+        # A client that lives as long as its process has nothing to close; neither has a fork.
+        forgotten = self._channel is not None and not self.closed
+        if forgotten and not sys.is_finalizing() and os.getpid() == self._pid:
+            warnings.warn(
+                f"unclosed PrecomputeClient of {self.endpoint.address}: "
+                "use `async with`, or await its close()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def abandon(self) -> None:
+        """Give it up unclosed: its loop has ended, and only there it could be closed."""
+        self.closed = True
 
     @property
     def stub(self) -> PrecomputeServiceAsyncStub:
@@ -84,7 +104,8 @@ class Connection:
         try:
             yield
         except grpc.RpcError as exc:
-            raise from_rpc_error(exc) from exc
+            error = from_rpc_error(exc)
+            raise error from cause_of(error, exc)
         except grpc.aio.BaseError as exc:
             # The channel's own complaints, about being used when closed among them.
             raise self._closed_meanwhile() if self.closed else ServiceError(str(exc)) from exc
@@ -104,6 +125,7 @@ class Connection:
         if self._channel is None:
             self._channel = self.endpoint.open(self._interceptors)
             self._loop = loop
+            self._pid = os.getpid()
         elif self._loop is not loop:
             # gRPC would fail later, and obscurely.
             message = "this client belongs to another event loop: make one client per loop"

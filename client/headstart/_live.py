@@ -11,7 +11,14 @@ from typing import Any, Final, Protocol
 from headstart._breaker import Breaker
 from headstart._computed import Computed, Source
 from headstart._durations import Durations
-from headstart._errors import DeadlineExceeded, HeadstartError, Incomplete, InvalidRequest, NotFound
+from headstart._errors import (
+    DeadlineExceeded,
+    HeadstartError,
+    Incomplete,
+    InvalidRequest,
+    NotFound,
+    Violation,
+)
 from headstart._graph import Fallbacks
 from headstart._outage import OutageLog
 from headstart._results import Results, StepState
@@ -47,6 +54,8 @@ class Experience:
     breaker: Breaker = field(default_factory=Breaker)
     durations: Durations = field(default_factory=Durations)
     outage: OutageLog = field(default_factory=OutageLog)
+    left_out: set[tuple[str, str]] = field(default_factory=set)
+    """Pipelines and steps of theirs that some run was seen to leave out."""
 
 
 class Computation:
@@ -87,6 +96,7 @@ class Computation:
         self._reports: dict[str, asyncio.Task[bool] | None] = {}
         self._why = ""
         self._late = False
+        self._refusal: InvalidRequest | None = None
 
     async def run(self, order: Sequence[str]) -> Computed:
         """The values, told in this order. Raises Incomplete, and what a fallback raised."""
@@ -94,6 +104,8 @@ class Computation:
         try:
             if first := await self._ask_first():
                 tasks.append(first)
+            if self._refusal is not None:
+                raise self._refusal
             missing = [step for step, found in self._found.items() if not found.done()]
             tasks += [asyncio.create_task(self._obtain(s), name=f"{_CALL} {s}") for s in missing]
             if missing:
@@ -106,6 +118,8 @@ class Computation:
             await _stop(tasks)
         failed = {s: e for s, f in self._found.items() if f.done() and (e := f.exception())}
         for step, error in failed.items():
+            if error is self._refusal:
+                raise error
             error.add_note(f"in the fallback of step {step} of {self._key}")
             raise error
         computed = Computed(
@@ -132,20 +146,58 @@ class Computation:
             self._why = "the service was not asked: it lately did not answer in time"
             return None
         asking = asyncio.create_task(self._first(), name=_CALL)
-        limit = min(self._budget, self._left())
-        try:
-            done, _ = await asyncio.wait({asking}, timeout=max(0.0, limit))
-        except asyncio.CancelledError:
-            await _stop([asking])
-            raise
-        if done:
+        if await self._within_budget(asking):
             asking.result()  # what is no trouble of the service is a mistake of its caller
-            return None
+            if not self._unsure():
+                return None
+            checking = asyncio.create_task(self._check_steps(), name=_CALL)
+            return None if await self._within_budget(checking) else checking
         self._late = True
         self._known.breaker.failed()
         self._why = f"the service did not answer within {self._budget * 1000:g} ms"
         self._known.outage.failed(_CALL, DeadlineExceeded(self._why))
         return asking
+
+    async def _within_budget(self, asking: asyncio.Task[None]) -> bool:
+        """Whether the service answers while there is something left of the budget."""
+        limit = min(self._began + self._budget - time.perf_counter(), self._left())
+        try:
+            done, _ = await asyncio.wait({asking}, timeout=max(0.0, limit))
+        except asyncio.CancelledError:
+            await _stop([asking])
+            raise
+        return bool(done)
+
+    def _unsure(self) -> list[str]:
+        """Steps that the run does not have: it leaves them out, or their names are misspelt."""
+        if (results := self._results) is None:
+            return []
+        seen = self._known.left_out
+        absent = [step for step in self._fallbacks.order if step not in results.steps]
+        return [step for step in absent if (results.pipeline, step) not in seen]
+
+    async def _check_steps(self) -> None:
+        """Fail steps that the run's pipeline does not have; the service knows its names."""
+        results, steps = self._results, self._unsure()
+        if results is None or not steps:
+            return
+        try:
+            await self._get(wait=0.0, required_steps=steps, timeout=_BEHIND)
+        except InvalidRequest as exc:
+            places = {f"required_steps[{place}]": step for place, step in enumerate(steps)}
+            wrong = {places[v.field]: v.description for v in exc.violations if v.field in places}
+            violations = [Violation(f"fallback[{s!r}]", rule) for s, rule in wrong.items()]
+            refusal = InvalidRequest("", violations)
+            for step in wrong:
+                found = self._found[step]
+                if not found.done():
+                    self._refusal = refusal
+                    found.set_exception(refusal)
+                    found.exception()  # else asyncio would log that nobody saw it
+        except HeadstartError:
+            return  # the next call may know
+        else:
+            self._known.left_out.update((results.pipeline, step) for step in steps)
 
     async def _first(self) -> None:
         breaker, outage = self._known.breaker, self._known.outage
@@ -172,6 +224,8 @@ class Computation:
             # One that is late, and yet sooner than computing, is worth asking again.
             if took or not self._late:
                 breaker.answered()
+            if self._late:
+                await self._check_steps()
 
     async def _wait_for(self, step: str) -> None:
         """Take the step from the service, should it end there before the deadline."""

@@ -27,7 +27,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return ""
     by_lower = {each.lower(): each for each in names}
     close = get_close_matches(name.lower(), by_lower, n=1)
-    return f"did you mean {by_lower[close[0]]!r}?" if close else ""
+    return f"did you mean {str(by_lower[close[0]])!r}?" if close else ""
 
 
 def with_suggestion(rule: str, name: str, known: Iterable[str]) -> str:

@@ -118,9 +118,7 @@ class ResultReader:
             return []
         pipeline = self._registry.find(answer.pipeline)
         known = set(answer.states) | set(pipeline.by_name if pipeline else ())
-        return [
-            Violation(f"required_steps[{i}]", rule) for i, rule in unknown_among(steps, known)
-        ]
+        return [Violation(f"required_steps[{i}]", rule) for i, rule in unknown_among(steps, known)]
 
 
 def _grace(wait: float) -> float:

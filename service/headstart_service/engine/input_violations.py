@@ -15,9 +15,7 @@ _MOST: Final = 8
 """Violations of a request that get a suggestion: an answer has no room for more."""
 
 
-def input_violations(
-    error: ValidationError, model: type[BaseModel], path: str
-) -> list[Violation]:
+def input_violations(error: ValidationError, model: type[BaseModel], path: str) -> list[Violation]:
     """Return a violation for each error of pydantic's; every path starts with `path`.
 
     An unknown or missing name is told with the name that was probably meant.

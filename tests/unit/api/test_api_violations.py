@@ -126,8 +126,7 @@ async def test_a_custom_pipelines_inputs_are_told_under_their_path() -> None:
         "custom.inputs.target": "must be text, is 5.0",
         "custom.inputs.recipient_type": "must be human or haiku",
         "custom.inputs.colour": "is not an input of this pipeline",
-        "custom.inputs.clue_cuont": "is not an input of this pipeline; "
-        "did you mean 'clue_count'?",
+        "custom.inputs.clue_cuont": "is not an input of this pipeline; did you mean 'clue_count'?",
     }
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from headstart._addresses import DEFAULT_PORT
+
 from ...output import spoken
 from .report import Check, fail, ok, skip, warn
 
 _NAME: Final = "address"
-_DEFAULT_PORT: Final = 443  # gRPC's, for an address without one
 _SCHEME: Final = re.compile(r"(dns|ipv4|ipv6|unix|[a-z][a-z0-9+.-]*(?=://)):(.*)", re.DOTALL)
 
 
@@ -71,7 +72,7 @@ def places(address: str) -> list[Place] | None:
 def _place(text: str) -> Place:
     host, colon, port = text.rpartition(":")
     if not colon or port.endswith("]"):
-        host, port = text, str(_DEFAULT_PORT)
+        host, port = text, str(DEFAULT_PORT)
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004  # all ports
         raise ValueError(f"{text!r} is not host:port")
