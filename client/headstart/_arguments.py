@@ -78,10 +78,11 @@ def seconds(name: str, value: Any, allowed: str = _SECONDS) -> float:
         return value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, Real):
         wrong_type(name, value, allowed)
+    number: Any = value
     try:
-        return float(value)
+        return float(number)
     except OverflowError:
-        return inf if value > 0 else -inf
+        return inf if number > 0 else -inf
 
 
 def optional_seconds(name: str, value: Any) -> float | None:

@@ -137,7 +137,7 @@ def endpoint(
     if channel_credentials is None and tls is None:
         tls = tls_from(os.environ)
     return Endpoint(
-        target_of(address, "address") if address else default_address(),
+        target_of(address, "address") if address and address.strip() else default_address(),
         credentials,
         tls,
         token_from_environment() if token is None else token,

@@ -46,15 +46,15 @@ class Connection:
         forgotten = self._channel is not None and not self.closed
         if forgotten and not sys.is_finalizing() and os.getpid() == self._pid:
             warnings.warn(
-                f"unclosed PrecomputeClient of {self.endpoint.address}: "
-                "use `async with`, or await its close()",
+                f"unclosed connection to {self.endpoint.address}: "
+                "use `async with`, or close the client",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,
             )
 
     def abandon(self) -> None:
-        """Give it up unclosed: its loop has ended, and only there it could be closed."""
+        """Give it up, perhaps unclosed: only its loop could do that, and that may have ended."""
         self.closed = True
 
     @property

@@ -23,7 +23,7 @@ def input_violations(error: ValidationError, model: type[BaseModel], path: str) 
     details = error.errors(include_url=False, include_context=False)
     # Where a model forbids unknown names, each has an error of its own, with its suggestion.
     strict = {detail["loc"][:-1] for detail in details if detail["type"] == "extra_forbidden"}
-    found = []
+    found: list[Violation] = []
     for detail in details:
         # pydantic puts this in front of the text of a ValueError that a validator raised.
         rule = detail["msg"].removeprefix("Value error, ")
