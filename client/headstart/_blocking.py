@@ -142,7 +142,9 @@ class BlockingClient:
         _arguments.mapping("fallback", fallback, "steps to functions")
         context = copy_context()
         functions = {
-            step: _InThread(function, context.copy()) for step, function in fallback.items()
+            # What is no function is refused by its step's name.
+            step: _InThread(function, context.copy()) if callable(function) else function
+            for step, function in fallback.items()
         }
         return self._call(
             lambda client: client.get_or_compute(
@@ -224,11 +226,7 @@ class _InThread:
     """A plain function as one that can be awaited. Its signature is the function's."""
 
     def __init__(self, function: Callable[..., Any], context: Context) -> None:
-        if callable(function):
-            self.__wrapped__ = function  # what inspect.signature looks at
-        else:
-            message = f"a fallback must be a function, not {type(function).__name__}"
-            raise TypeError(message)
+        self.__wrapped__ = function  # what inspect.signature looks at
         self._context = context
 
     def __call__(self, **needed: Any) -> Awaitable[Any]:

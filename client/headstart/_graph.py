@@ -53,7 +53,11 @@ def _needs(
         message = f"fallback[{step!r}] must be a function, not {type(function).__name__}"
         raise TypeError(message)
     needs = []
-    for name, parameter in inspect.signature(function).parameters.items():
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some of Python's own, such as int
+        return ()
+    for name, parameter in parameters.items():
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and name in functions:
             needs.append(name)
