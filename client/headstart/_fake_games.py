@@ -71,7 +71,7 @@ def game_inputs(given: Mapping[str, Any], path: str, checks: Checks) -> dict[str
             checks.add(f"{path}.{name}", f"must be 1 to {most}, is {_brief(int(value))}")
     unknown = [name for name in given if name not in _INPUTS]
     for name, rule in zip(unknown, suggested(_UNKNOWN, unknown, _INPUTS), strict=True):
-        checks.add(f"{path}.{name}", rule)
+        checks.add(f"{path}.{_short(name)}", rule)
     return inputs
 
 
@@ -90,8 +90,12 @@ def _brief(value: Any) -> str:
         return f"about 2^{value.bit_length()}"
     if isinstance(value, int | float):
         return repr(value)
-    text = str(value)
-    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…")
+    return repr(_short(str(value)))
+
+
+def _short(text: str) -> str:
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
 
 
 def _broken(word: Any) -> str | None:

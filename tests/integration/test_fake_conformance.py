@@ -489,7 +489,7 @@ MISTAKES: dict[str, list[Any]] = {
         _start(key="a\nb"),
         _start(custom={"pipeline": "unheard of"}),
         _start(custom={"pipeline": "Prob"}),
-        _start_with(anchr="a", targett="b", recipient_type="human", **{"é" * 70: 1}),
+        _start_with(anchr="a", targett="b", recipient_type="human", **{"é" * 70: 1, "a\n": 2}),
         _seconds(_start(), "ttl", 0),
         _seconds(_seconds(_start(), "ttl", 7 * DAY + 1), "expected_need_in", -1),
         _seconds(_start(), "expected_need_in", 7 * DAY + 0.5),

@@ -186,7 +186,7 @@ def test_tls_of_wrong_types_is_refused() -> None:
     for name in ("ca", "cert", "key"):
         with pytest.raises(TypeError, match=f"^{name} must be a str, a path or None, not bytes$"):
             Tls(**{name: b"pem"})  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="^server_name must be a str or None, not int$"):
+    with pytest.raises(TypeError, match=r"^server_name must be a str or None, not int$"):
         Tls(server_name=7)  # type: ignore[arg-type]
 
 
