@@ -473,6 +473,7 @@ ODD_GAME %= 10**30
 ODDER_GAME = '{"anchor": [1], "target": {}, "clue_count": true, "null_sample_count": -1%s}' % (
     "0" * 50
 )
+MISSPELT = '{"anchr": 1, "targett": 2, "recipient_type": "human", "a\\n": 3, "%s": 4}' % ("é" * 70)
 BAD_TEXTS = (
     "[]",
     "{",
@@ -489,7 +490,7 @@ MISTAKES: dict[str, list[Any]] = {
         _start(key="a\nb"),
         _start(custom={"pipeline": "unheard of"}),
         _start(custom={"pipeline": "Prob"}),
-        _start_with(anchr="a", targett="b", recipient_type="human", **{"é" * 70: 1, "a\n": 2}),
+        _start(custom={"pipeline": "bridging", "inputs_json": MISSPELT}),
         _seconds(_start(), "ttl", 0),
         _seconds(_seconds(_start(), "ttl", 7 * DAY + 1), "expected_need_in", -1),
         _seconds(_start(), "expected_need_in", 7 * DAY + 0.5),
