@@ -76,9 +76,10 @@ class PrecomputeClient(GetsOrComputes):
         """Remember the settings; nothing is opened yet.
 
         Args:
-            address: Any gRPC target, such as `localhost:50051` or `dns:///headstart:50051`; calls
-                are spread over all addresses it resolves to. Default: the environment variable
-                `HEADSTART_ADDRESS`, else `localhost:50051`.
+            address: Any gRPC target, such as `localhost:50051`, `[::1]:50051`,
+                `dns:///headstart:50051` or `unix:/run/headstart.sock`; a host without a port gets
+                50051. Calls are spread over all addresses it resolves to. Default: the environment
+                variable `HEADSTART_ADDRESS`, else `localhost:50051`.
             namespace: Separates callers' keys. Empty means "default" for a run, and every
                 namespace for lists and counts.
             timeout: How long the service may take to answer one call, retries included.

@@ -316,6 +316,31 @@ async def test_get_or_compute_hands_back_what_it_computed(waiting: Side, tmp_pat
     await wait_until(kept)
 
 
+async def test_get_or_compute_refuses_a_misspelt_step_and_computes_one_that_is_left_out(
+    waiting: Side, tmp_path: Path
+):
+    async def compute() -> int:
+        return 8
+
+    async def got(key: str, *steps: str) -> Any:
+        fallback = dict.fromkeys(steps, compute)
+        return await waiting.client.get_or_compute(key, LONG, fallback, budget=20.0)
+
+    await waiting.client.start("k", "probe", _inputs(tmp_path))
+    known = "must be one of: first, gated"
+    with pytest.raises(InvalidRequest) as caught:
+        await got("k", "first", "gatde", "other")
+    assert str(caught.value) == (
+        f"fallback['gatde']: did you mean 'gated'? {known}; is 'gatde'; "
+        f"fallback['other']: {known}; is 'other'"
+    )
+    await waiting.client.start_bridging("game", "ocean", "forest", "human")
+    assert (await got("game", "haiku_bridge")).values == {"haiku_bridge": 8}
+    with pytest.raises(InvalidRequest, match="did you mean 'haiku_bridge'"):
+        await got("game", "haiku_brige")
+    assert (await got("nobody", "haiku_brige")).values == {"haiku_brige": 8}  # nobody can know
+
+
 # Reading
 
 

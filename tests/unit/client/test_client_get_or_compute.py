@@ -400,6 +400,10 @@ async def needs_a(a: int) -> int:
     return a
 
 
+async def takes_wrods(wrods: int) -> int:
+    return wrods
+
+
 async def takes_any(*more: int) -> int:
     return len(more)
 
@@ -411,6 +415,7 @@ async def takes_any(*more: int) -> int:
         ({"a": needs_b}, "'a'.*parameter 'b' must be one of its steps: a"),
         ({"a": needs_b, "b": needs_a}, "in a circle: (a -> b -> a|b -> a -> b)"),
         ({"a": takes_any}, "parameter 'more'"),
+        ({"words": one, "first": takes_wrods}, "'wrods'.* words, first; did you mean 'words'"),
     ],
 )
 async def test_fallbacks_that_cannot_work_are_refused(
