@@ -376,18 +376,17 @@ def test_a_health_check_tells_serving_by_its_exit_code(
     assert main([*check, "--timeout", "0.5"]) == 1
 
 
-@pytest.mark.parametrize("from_environment", [False, True])
+@pytest.mark.parametrize("name", ["address", "HEADSTART_ADDRESS"])
 def test_an_address_that_is_none_is_one_line_with_the_right_spelling(
-    from_environment: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--address", "http://games:8080"]
-    if from_environment:
-        monkeypatch.setenv("HEADSTART_ADDRESS", given.pop())
+    if name == "HEADSTART_ADDRESS":
+        monkeypatch.setenv(name, given.pop())
         given = []
     assert main(["stats", *given]) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
-    name = "HEADSTART_ADDRESS" if from_environment else "address"
     url = f"{name} 'http://games:8080' is a URL, not a gRPC target: write games:8080"
     assert said.err.startswith(f"headstart: {url}, with the port of gRPC")
     assert main(["doctor", *given]) == 1
