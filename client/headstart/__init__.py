@@ -50,6 +50,8 @@ from headstart._results import (
 from headstart._scoring import percentile, relevance
 from headstart._security import Tls
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Artifact",
     "BlockingClient",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
+from headstart import _arguments
 from headstart._breaker import Breaker
 from headstart._durations import Durations
 from headstart._errors import DeadlineExceeded, HeadstartError, InvalidRequest, NotFound
@@ -27,6 +29,8 @@ class Experience:
     breaker: Breaker = field(default_factory=Breaker)
     durations: Durations = field(default_factory=Durations)
     outage: OutageLog = field(default_factory=OutageLog)
+    left_out: set[tuple[str, str]] = field(default_factory=set)
+    """Pipelines and steps of theirs that some run was seen to leave out."""
 
 
 class Ask:
@@ -75,12 +79,7 @@ class Ask:
             self.why = "the service was not asked: it lately did not answer in time"
             return None
         asking = asyncio.create_task(self._settled(call), name=self._name)
-        try:
-            done, _ = await asyncio.wait({asking}, timeout=max(0.0, budget))
-        except asyncio.CancelledError:
-            await stop([asking])
-            raise
-        if done:
+        if await ends_within(budget, asking):
             asking.result()  # what is no trouble of the service is a mistake of its caller
             return None
         self.late = True
@@ -114,12 +113,27 @@ class Ask:
                 breaker.answered()
 
 
-def check_seconds(name: str, seconds: float) -> None:
-    """Raise ValueError unless it is a time that a caller may wait: more than 0 s, a day at most."""
+def check_seconds(name: str, value: float | timedelta) -> float:
+    """Return a time that a caller may wait, in seconds: more than 0, a day at most.
+
+    Raises ValueError for another one, TypeError for what is no time.
+    """
+    seconds = _arguments.seconds(name, value)
     # Written so that NaN, which compares false with everything, is refused too.
     if not 0 < seconds <= _LONGEST:
         message = f"{name} must be more than 0 and at most {_LONGEST:g} s, not {seconds}"
         raise ValueError(message)
+    return seconds
+
+
+async def ends_within(seconds: float, task: asyncio.Task[Any]) -> bool:
+    """Return whether a task ends in time. A caller that is cancelled meanwhile cancels it."""
+    try:
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, seconds))
+    except asyncio.CancelledError:
+        await stop([task])
+        raise
+    return bool(done)
 
 
 async def stop(tasks: Iterable[asyncio.Task[Any]]) -> None:

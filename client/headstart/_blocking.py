@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import timedelta
+from enum import Enum
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from headstart import _process
+from headstart import _arguments, _process
 from headstart._artifacts import Json
 from headstart._asking import BUDGET
 from headstart._client import PrecomputeClient
@@ -72,6 +75,16 @@ class BlockingClient:
         """Close."""
         self.close()
 
+    def __del__(self) -> None:
+        place: _Place | None = getattr(self, "_place", None)  # absent where the settings are wrong
+        if place is not None and place.is_ours() and not sys.is_finalizing():
+            warnings.warn(
+                "unclosed BlockingClient: use `with`, or call its close()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
     def close(self) -> None:
         """Close for good; harmless when done twice. Reports under way get half a second.
 
@@ -88,7 +101,7 @@ class BlockingClient:
         key: str,
         anchor: str,
         target: str,
-        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
         **options: Any,
     ) -> Started:
         """As `PrecomputeClient.start_bridging`."""
@@ -105,7 +118,7 @@ class BlockingClient:
         key: str,
         anchor: str,
         target: str,
-        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
         **options: Any,
     ) -> Started | None:
         """As `PrecomputeClient.start_bridging_or_skip`."""
@@ -130,7 +143,7 @@ class BlockingClient:
         **options: Any,
     ) -> Results:
         """As `PrecomputeClient.get_results`."""
-        steps = tuple(required_steps)
+        steps = _arguments.texts("required_steps", required_steps)
         return self._call(
             lambda client: client.get_results(key, wait=wait, required_steps=steps, **options)
         )
@@ -142,7 +155,7 @@ class BlockingClient:
         fallback: Mapping[str, Callable[..., Any]],
         *,
         report: bool = False,
-        budget: float = BUDGET,
+        budget: float | timedelta = BUDGET,
         min_revision: int = 0,
         namespace: str | None = None,
     ) -> Computed:
@@ -153,9 +166,11 @@ class BlockingClient:
         cannot be stopped: a function that the service has beaten, or the deadline, goes on to its
         end, and what it returns is forgotten.
         """
+        _arguments.mapping("fallback", fallback, "steps to functions")
         context = copy_context()
         functions = {
-            step: _InThread(function, context.copy()) for step, function in fallback.items()
+            step: _InThread(_arguments.function(f"fallback[{step!r}]", function), context.copy())
+            for step, function in fallback.items()
         }
         return self._call(
             lambda client: client.get_or_compute(
@@ -245,11 +260,7 @@ class _InThread:
     """A plain function as one that can be awaited. Its signature is the function's."""
 
     def __init__(self, function: Callable[..., Any], context: Context) -> None:
-        if callable(function):
-            self.__wrapped__ = function  # what inspect.signature looks at
-        else:
-            message = f"a fallback must be a function, not {type(function).__name__}"
-            raise TypeError(message)
+        self.__wrapped__ = function  # what inspect.signature looks at
         self._context = context
 
     def __call__(self, **needed: Any) -> Awaitable[Any]:

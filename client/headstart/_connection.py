@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from headstart._errors import (
     HeadstartError,
     ServiceError,
     ServiceUnavailable,
+    cause_of,
     from_rpc_error,
 )
 
@@ -62,6 +65,21 @@ class Connection:
         self._rests = 0
         self._resting: asyncio.Task[None] | None = None
         self._begin()
+
+    def __del__(self) -> None:
+        # A client that lives as long as its process has nothing to close; neither has a fork.
+        if self._channels.open and not self.closed and not sys.is_finalizing():
+            warnings.warn(
+                f"unclosed connection to {self.endpoint.address}: "
+                "use `async with`, or close the client",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def abandon(self) -> None:
+        """Give it up, perhaps unclosed: only its loop could do that, and that may have ended."""
+        self.closed = True
 
     def _begin(self) -> None:
         self._channels = Channels(self.endpoint, self._new_channel, self._discard)
@@ -156,7 +174,7 @@ class Connection:
             return await make()
         except (grpc.RpcError, grpc.aio.BaseError, asyncio.CancelledError) as exc:
             # Without gRPC's frames, which hold the channel: it must end before a fork.
-            raise self._translation(exc, rests) from exc.with_traceback(None)
+            raise self._translation(exc.with_traceback(None), rests)  # noqa: B904  (it has one)
         finally:
             self._calls -= 1
 
@@ -171,7 +189,7 @@ class Connection:
         if self._rests != rests:
             return Rested()
         if isinstance(error, grpc.RpcError):
-            return from_rpc_error(error)
+            return _translated(error)
         # The channel's own complaints, about being used when closed among them.
         if self.closed:
             return ServiceUnavailable("the client was closed during this call")
@@ -264,7 +282,7 @@ class BlockingConnection:
                 time.sleep(_process.PAUSE)
             except grpc.RpcError as exc:
                 if self._rests == rests:
-                    raise from_rpc_error(exc) from exc.with_traceback(None)
+                    raise _translated(exc.with_traceback(None))  # noqa: B904  (it has a cause)
             except ValueError:  # by which gRPC refuses to use a channel that was closed
                 if self._rests == rests:
                     raise
@@ -294,6 +312,14 @@ class BlockingConnection:
         if channel is None:
             raise Rested
         return channel
+
+
+def _translated(error: grpc.RpcError) -> HeadstartError:
+    """Return our error for gRPC's, with its cause."""
+    ours = from_rpc_error(error)
+    ours.__cause__ = cause_of(ours, error)
+    ours.__suppress_context__ = True
+    return ours
 
 
 def _close(channel: grpc.Channel) -> None:

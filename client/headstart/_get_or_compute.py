@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from headstart import _convert, _requests
+from headstart import _arguments, _convert, _requests
 from headstart._asking import BUDGET, Experience, check_seconds, end_last
 from headstart._computed import Computed
 from headstart._connection import Connection
@@ -17,6 +17,7 @@ from headstart._graph import Fallbacks
 from headstart._live import Computation
 from headstart._results import Results
 from headstart._values import report_request
+from headstart.v1 import precompute_pb2 as pb
 
 logger = logging.getLogger("headstart")
 
@@ -43,7 +44,7 @@ class GetsOrComputes:
         fallback: Mapping[str, Callable[..., Awaitable[Any]]],
         *,
         report: bool = False,
-        budget: float = BUDGET,
+        budget: float | timedelta = BUDGET,
         min_revision: int = 0,
         namespace: str | None = None,
     ) -> Computed:
@@ -84,7 +85,7 @@ class GetsOrComputes:
                 caller's cost, if the run has not ended: it need not compute it too, and others who
                 read this key get it. The values must be what the run's inputs give, made by the
                 same models.
-            budget: Seconds that the service may take for its first answer.
+            budget: How long the service may take for its first answer.
             min_revision: Take nothing of an earlier run of this key; `Started.revision` has it.
                 Without it a value may be of inputs that the key had before.
             namespace: Instead of the client's.
@@ -92,26 +93,30 @@ class GetsOrComputes:
         Raises:
             ValueError: `fallback` is empty, a parameter names no step, or steps need each other in
                 a circle; `deadline` or `budget` is out of range. Nothing was asked or computed.
+            InvalidRequest: The run's pipeline has no such step: the service says so when it
+                answers. Without an answer a misspelt step is computed here.
             Incomplete: The deadline came first. It has what there is, and names what is missing.
             Exception: What a fallback raised, if the service does not give that step either: the
                 first such error, with a note that names the step. What still runs is cancelled.
         """
+        _arguments.mapping("fallback", fallback, "steps to functions")
         fallbacks, order = Fallbacks(fallback), tuple(fallback)
-        whose = self._namespace if namespace is None else namespace
-        seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
-        check_seconds("deadline", seconds)
-        check_seconds("budget", budget)
+        own = _arguments.optional_text("namespace", namespace)
+        whose = self._namespace if own is None else own
+        _arguments.flag("report", report)
+        limits = [check_seconds("deadline", deadline), check_seconds("budget", budget)]
+
+        def request(wait: float, steps: Sequence[str]) -> pb.GetResultsRequest:
+            return _requests.get_results(
+                whose, key, wait=wait, required_steps=steps, min_revision=min_revision
+            )
+
+        request(0.0, ())  # a wrong argument is an error also while the service is not asked
 
         async def get(*, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
-            request = _requests.get_results(
-                whose,
-                key,
-                wait=wait,
-                required_steps=required_steps,
-                min_revision=min_revision,
-            )
+            sent = request(wait, required_steps)
             return _convert.results_from(
-                await self._connection.call(lambda stub: stub.GetResults, request, timeout + wait)
+                await self._connection.call(lambda stub: stub.GetResults, sent, timeout + wait)
             )
 
         computation = Computation(
@@ -119,8 +124,8 @@ class GetsOrComputes:
             fallbacks,
             self._experience,
             key=key,
-            deadline=seconds,
-            budget=budget,
+            deadline=limits[0],
+            budget=limits[1],
             min_revision=min_revision,
             hand_back=self._report if report else None,
             spawn=self._spawn,

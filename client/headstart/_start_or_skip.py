@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import Enum
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from headstart import _convert, _requests
 from headstart._artifacts import Json
@@ -27,8 +28,11 @@ class StartsOrSkips:
 
     _connection: Connection
     _experience: Experience
-    _namespace: str
     _timeout: float
+
+    if TYPE_CHECKING:
+
+        def _in(self, namespace: str | None) -> str: ...
 
     def __init__(self) -> None:
         self._late_starts: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -39,7 +43,7 @@ class StartsOrSkips:
         pipeline: str,
         inputs: Mapping[str, Json],
         *,
-        budget: float = BUDGET,
+        budget: float | timedelta = BUDGET,
         ttl: float | timedelta | None = None,
         restart: bool = False,
         request_id: str | None = None,
@@ -61,7 +65,7 @@ class StartsOrSkips:
             key: As in `start`.
             pipeline: As in `start`.
             inputs: As in `start`.
-            budget: Seconds that the caller waits for the service's answer.
+            budget: How long the caller waits for the service's answer.
             ttl: As in `start`.
             restart: As in `start`.
             request_id: As in `start`.
@@ -76,9 +80,10 @@ class StartsOrSkips:
         Raises:
             InvalidRequest: The request breaks rules, and the answer came within the budget.
             ValueError: `budget` is out of range.
+            TypeError: An argument of a wrong type.
         """
         request = _requests.start(
-            self._namespace if namespace is None else namespace,
+            self._in(namespace),
             key,
             pipeline,
             inputs,
@@ -94,9 +99,9 @@ class StartsOrSkips:
         key: str,
         anchor: str,
         target: str,
-        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
         *,
-        budget: float = BUDGET,
+        budget: float | timedelta = BUDGET,
         clue_count: int | None = None,
         null_sample_count: int | None = None,
         ttl: float | timedelta | None = None,
@@ -110,7 +115,7 @@ class StartsOrSkips:
         The other arguments are those of `start_bridging`.
         """
         request = _requests.start_bridging(
-            self._namespace if namespace is None else namespace,
+            self._in(namespace),
             key,
             anchor,
             target,
@@ -124,27 +129,26 @@ class StartsOrSkips:
         )
         return await self._start_or_skip(request, budget)
 
-    async def _start(self, request: pb.StartPrecomputeRequest, timeout: float | None) -> Started:  # noqa: ASYNC109
+    async def _start(self, request: pb.StartPrecomputeRequest, limit: float) -> Started:
         self._cancel_late(request)
-        limit = self._timeout if timeout is None else timeout
         return _convert.started_from(
             await self._connection.call(lambda stub: stub.StartPrecompute, request, limit)
         )
 
     async def _start_or_skip(
-        self, request: pb.StartPrecomputeRequest, budget: float
+        self, request: pb.StartPrecomputeRequest, budget: float | timedelta
     ) -> Started | None:
-        check_seconds("budget", budget)
+        seconds = check_seconds("budget", budget)
         self._cancel_late(request)
         started: Started | None = None
 
         async def call() -> bool:
             nonlocal started
-            started = await self._start(request, None)
+            started = await self._start(request, self._timeout)
             return True
 
         ask = Ask(self._experience, "start_or_skip", of_this_call=_REFUSALS)
-        late = await ask.within(budget, call)
+        late = await ask.within(seconds, call)
         if late is not None:
             self._leave(request, late)
             return None
