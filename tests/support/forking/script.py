@@ -25,7 +25,7 @@ def child(use: Callable[[], str]) -> int:
     """Fork a process that calls `use`, and ends as a script does."""
     if pid := os.fork():
         return pid
-    print(use(), flush=True)
+    os.write(1, f"{use()}\n".encode())  # at once: lines of several children do not mix
     sys.exit()
 
 
