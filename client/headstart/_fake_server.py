@@ -202,8 +202,15 @@ class FakeServer:
 
     async def _start(self) -> None:
         if self._server is None:
-            # Two servers must not share a port unnoticed.
-            server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+            server = grpc.aio.server(
+                options=[
+                    # Two servers must not share a port unnoticed.
+                    ("grpc.so_reuseport", 0),
+                    # As the service: clients ping idle connections once a minute.
+                    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                    ("grpc.keepalive_permit_without_calls", 1),
+                ]
+            )
             service = self._service
             handlers = {
                 "StartPrecompute": self._unary(pb.StartPrecomputeRequest, service.start_precompute),

@@ -55,7 +55,7 @@ def start_bridging(
     null_sample_count: int | None,
     ttl: float | timedelta | None,
     restart: bool,
-    request_id: str | None,
+    request_id: str | None = None,
     expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of a bridging game."""
@@ -84,7 +84,7 @@ def start(
     *,
     ttl: float | timedelta | None,
     restart: bool,
-    request_id: str | None,
+    request_id: str | None = None,
     expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of any pipeline."""

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from headstart_service.domain import Lease, RunKey, Status, StepState
+from headstart_service.domain import Lease, Outcome, RunKey, Status, StepState
 from headstart_service.store.keys import partition_of
 from tests.contract.backend import plan
 
@@ -97,6 +97,8 @@ class Run:
     """When it ended or was reused."""
     read: bool = False
     place: Place = FIRST
+    request: tuple[str, Outcome, int] | None = None
+    """The request id of the start that made it, if it had one, and what that start answered."""
     aside: bool = False
     """Whether it is set aside for the one job that was refused its last try."""
 

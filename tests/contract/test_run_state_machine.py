@@ -143,11 +143,21 @@ class RunLives(RuleBasedStateMachine):
         digest=st.sampled_from(list(PLANS)),
         restart=st.booleans(),
         need=st.sampled_from([None, TOOK - 500, LATEST]),
+        request=st.sampled_from(["", "r1"]),
     )
-    def start(self, key: RunKey, digest: str, *, restart: bool, need: int | None) -> None:
+    def start(
+        self, key: RunKey, digest: str, *, restart: bool, need: int | None, request: str
+    ) -> None:
         old = self.runs.get(key)
         victims = [] if old else victims_for(key, self.runs)
-        call = self.store.start(key, PLANS[digest], 1000, restart=restart, needed_in=need)
+        call = self.store.start(
+            key, PLANS[digest], 1000, restart=restart, request_id=request, needed_in=need
+        )
+        if old and old.digest == digest and request and old.request and old.request[0] == request:
+            answer = self.do(call)
+            assert (answer.outcome, answer.revision) == old.request[1:]
+            assert answer.status is old.status
+            return
         if victims is None:
             with pytest.raises(CapacityExhausted):
                 self.do(call)
@@ -172,6 +182,7 @@ class RunLives(RuleBasedStateMachine):
         assert answer.outcome is (Outcome.REPLACED if replaced else Outcome.STARTED)
         new = Run(digest, old.revision + 1 if old else 1, self._run_id(key), place=place)
         assert (answer.status, answer.revision) == (Status.PENDING, new.revision)
+        new.request = (request, answer.outcome, new.revision) if request else None
         if old:
             if old.status is Status.IN_PROGRESS:
                 self._drop((self.partition(key), old.entry))

@@ -78,3 +78,16 @@ async def test_an_api_process_that_knows_no_traces_reads_a_run_that_has_one(
     await _start(store_backend, TRACE)
     assert (await store_backend.store.read(KEY)).body == b""
     assert (await store_backend.store.status(KEY)).summary.status is Status.PENDING
+
+
+async def test_a_repeated_start_returns_the_trace_of_the_one_that_made_the_run(
+    store_backend: Backend,
+) -> None:
+    async def restart(trace: str) -> Started:
+        return await store_backend.store.start(
+            KEY, plan(), TTL, restart=True, request_id="r1", trace=trace
+        )
+
+    assert await restart("first") == Started(Outcome.STARTED, Status.PENDING, 1)
+    assert await restart("second") == Started(Outcome.STARTED, Status.PENDING, 1, "first")
+    assert await restart("") == Started(Outcome.STARTED, Status.PENDING, 1), "it asked for none"

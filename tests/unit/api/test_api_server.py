@@ -16,13 +16,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
+from headstart._channel import endpoint
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.api.health import SERVICE, Health
 from headstart_service.api.hub import Hub
 from headstart_service.api.near_cache import NearCache
 from headstart_service.api.reader import ResultReader
-from headstart_service.api.server import build_server
+from headstart_service.api.server import _OPTIONS, build_server
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.step import step
@@ -305,3 +306,13 @@ async def test_unknown_keys_are_not_found_by_every_method(served: Served) -> Non
 async def test_a_wrong_request_is_an_invalid_argument(served: Served) -> None:
     assert await code_of(served.get("")) is grpc.StatusCode.INVALID_ARGUMENT
     assert await code_of(served.start("")) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_server_accepts_pings_as_often_as_clients_send_them() -> None:
+    sent = dict(endpoint("headstart:50051")._options())
+    accepted = dict(_OPTIONS)
+    assert accepted["grpc.http2.min_ping_interval_without_data_ms"] < sent["grpc.keepalive_time_ms"]
+    assert accepted["grpc.keepalive_permit_without_calls"] == 1
+    assert sent["grpc.keepalive_permit_without_calls"] == 1
+    assert sent["grpc.http2.max_pings_without_data"] == 0, "no limit"
+    assert sent["grpc.keepalive_time_ms"] < 240_000, "the idle limit of large clouds' balancers"

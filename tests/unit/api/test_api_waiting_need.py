@@ -72,6 +72,7 @@ class Starts:
         ttl: float,
         *,
         restart: bool,
+        request_id: str = "",
         needed_in: float | None = None,
     ) -> Started:
         self.told.append((ttl, needed_in))
