@@ -79,7 +79,12 @@ class Ask:
             self.why = "the service was not asked: it lately did not answer in time"
             return None
         asking = asyncio.create_task(self._settled(call), name=self._name)
-        if await ends_within(budget, asking):
+        try:
+            done, _ = await asyncio.wait({asking}, timeout=max(0.0, budget))
+        except asyncio.CancelledError:
+            await stop([asking])
+            raise
+        if done:
             asking.result()  # what is no trouble of the service is a mistake of its caller
             return None
         self.late = True
@@ -124,16 +129,6 @@ def check_seconds(name: str, value: float | timedelta) -> float:
         message = f"{name} must be more than 0 and at most {_LONGEST:g} s, not {seconds}"
         raise ValueError(message)
     return seconds
-
-
-async def ends_within(seconds: float, task: asyncio.Task[Any]) -> bool:
-    """Return whether a task ends in time. A caller that is cancelled meanwhile cancels it."""
-    try:
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, seconds))
-    except asyncio.CancelledError:
-        await stop([task])
-        raise
-    return bool(done)
 
 
 async def stop(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from headstart._asking import Ask, Experience, ends_within, stop
+from headstart._asking import Ask, Experience, stop
 from headstart._computed import Computed, Source
 from headstart._errors import HeadstartError, Incomplete, InvalidRequest, Violation
 from headstart._graph import Fallbacks
@@ -82,6 +82,10 @@ class Computation:
         try:
             if first := await self._ask_first():
                 tasks.append(first)
+            if self._unsure():
+                tasks.append(asyncio.create_task(self._check_steps(), name=_CALL))
+                left = min(self._began + self._budget - time.perf_counter(), self._left())
+                await asyncio.wait(tasks[-1:], timeout=max(0.0, left))
             if self._refusal is not None:
                 raise self._refusal
             missing = [step for step, found in self._found.items() if not found.done()]
@@ -120,43 +124,7 @@ class Computation:
 
     async def _ask_first(self) -> asyncio.Task[None] | None:
         """Ask what is there, for at most the budget; gives what is still under way then."""
-        asking = await self._ask.within(min(self._budget, self._left()), self._first)
-        if asking is not None or not self._unsure():
-            return asking
-        checking = asyncio.create_task(self._check_steps(), name=_CALL)
-        left = min(self._began + self._budget - time.perf_counter(), self._left())
-        return None if await ends_within(left, checking) else checking
-
-    def _unsure(self) -> list[str]:
-        """Steps that the run does not have: it leaves them out, or their names are misspelt."""
-        if (results := self._results) is None:
-            return []
-        seen = self._known.left_out
-        absent = [step for step in self._fallbacks.order if step not in results.steps]
-        return [step for step in absent if (results.pipeline, step) not in seen]
-
-    async def _check_steps(self) -> None:
-        """Fail steps that the run's pipeline does not have; the service knows its names."""
-        results, steps = self._results, self._unsure()
-        if results is None or not steps:
-            return
-        try:
-            await self._get(wait=0.0, required_steps=steps, timeout=_BEHIND)
-        except InvalidRequest as exc:
-            places = {f"required_steps[{place}]": step for place, step in enumerate(steps)}
-            wrong = {places[v.field]: v.description for v in exc.violations if v.field in places}
-            violations = [Violation(f"fallback[{s!r}]", rule) for s, rule in wrong.items()]
-            refusal = InvalidRequest("", violations)
-            for step in wrong:
-                found = self._found[step]
-                if not found.done():
-                    self._refusal = refusal
-                    found.set_exception(refusal)
-                    found.exception()  # else asyncio would log that nobody saw it
-        except HeadstartError:
-            return  # the next call may know
-        else:
-            self._known.left_out.update((results.pipeline, step) for step in steps)
+        return await self._ask.within(min(self._budget, self._left()), self._first)
 
     async def _first(self) -> bool:
         results = await self._get(wait=0.0, required_steps=(), timeout=max(self._left(), _BEHIND))
@@ -207,6 +175,39 @@ class Computation:
             and not results.status.ended
             and report.state in {StepState.PENDING, StepState.RUNNING}
         )
+
+    # Misspelt steps
+
+    def _unsure(self) -> list[str]:
+        """Steps that the run does not have: it leaves them out, or their names are misspelt."""
+        if (results := self._results) is None:
+            return []
+        seen = self._known.left_out
+        absent = [step for step in self._fallbacks.order if step not in results.steps]
+        return [step for step in absent if (results.pipeline, step) not in seen]
+
+    async def _check_steps(self) -> None:
+        """Fail steps that the run's pipeline does not have; the service knows its names."""
+        results, steps = self._results, self._unsure()
+        if results is None or not steps:
+            return
+        try:
+            await self._get(wait=0.0, required_steps=steps, timeout=_BEHIND)
+        except InvalidRequest as exc:
+            places = {f"required_steps[{place}]": step for place, step in enumerate(steps)}
+            wrong = {places[v.field]: v.description for v in exc.violations if v.field in places}
+            violations = [Violation(f"fallback[{s!r}]", rule) for s, rule in wrong.items()]
+            refusal = InvalidRequest("", violations)
+            for step in wrong:
+                found = self._found[step]
+                if not found.done():
+                    self._refusal = refusal
+                    found.set_exception(refusal)
+                    found.exception()  # else asyncio would log that nobody saw it
+        except HeadstartError:
+            return  # the next call may know
+        else:
+            self._known.left_out.update((results.pipeline, step) for step in steps)
 
     # Obtaining one step
 
