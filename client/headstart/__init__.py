@@ -21,6 +21,7 @@ from headstart._errors import (
     ServiceError,
     ServiceUnavailable,
     Unauthenticated,
+    UnusableProcess,
     Violation,
 )
 from headstart._results import (
@@ -48,6 +49,8 @@ from headstart._results import (
 )
 from headstart._scoring import percentile, relevance
 from headstart._security import Tls
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Artifact",
@@ -91,6 +94,7 @@ __all__ = [
     "Tensor",
     "Tls",
     "Unauthenticated",
+    "UnusableProcess",
     "Violation",
     "percentile",
     "relevance",

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import timedelta
+from enum import Enum
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from headstart import _arguments, _process
 from headstart._artifacts import Json
+from headstart._asking import BUDGET
 from headstart._client import PrecomputeClient
 from headstart._computed import Computed
 from headstart._results import RecipientType, Results, Started
@@ -27,12 +32,14 @@ class BlockingClient:
     """`PrecomputeClient` for plain functions. All methods may be called from any thread.
 
         headstart = BlockingClient()  # one for the process
-        headstart.start_bridging("game-1", "ocean", "forest", "haiku")
+        headstart.start_bridging_or_skip("game-1", "ocean", "forest", "haiku")
         computed = headstart.get_or_compute("game-1", 10.0, {"null_samples": draw})
 
-    Calls run on one event loop, in a thread that begins with the first call; after a fork the child
-    begins its own. Arguments, values and errors are those of `PrecomputeClient`. In a coroutine use
-    that: these methods block the loop.
+    Calls run on one event loop, in a thread that begins with the first call. Arguments, values and
+    errors are those of `PrecomputeClient`. In a coroutine use that: these methods block the loop.
+
+    A fork (gunicorn's `preload_app`, Celery, `ProcessPoolExecutor`) is safe at any time: each child
+    begins its own thread and connection, and the parent repeats the calls that were under way.
     """
 
     def __init__(
@@ -46,9 +53,11 @@ class BlockingClient:
 
         Raises:
             ValueError: A setting out of range.
+            UnusableProcess: gevent or eventlet has patched this process's threads.
         """
+        _process.check_threads()
         self._new_client = partial(new_client, address, **settings)
-        self._lock = threading.Lock()
+        self._lock = _process.ForkLock()
         self._place: _Place | None = None
         self._closed = False
         self._new_client()  # refuses wrong settings here rather than in the first call
@@ -66,6 +75,16 @@ class BlockingClient:
         """Close."""
         self.close()
 
+    def __del__(self) -> None:
+        place: _Place | None = getattr(self, "_place", None)  # absent where the settings are wrong
+        if place is not None and place.is_ours() and not sys.is_finalizing():
+            warnings.warn(
+                "unclosed BlockingClient: use `with`, or call its close()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
     def close(self) -> None:
         """Close for good; harmless when done twice. Reports under way get half a second.
 
@@ -74,7 +93,7 @@ class BlockingClient:
         with self._lock:
             self._closed = True
             place, self._place = self._place, None
-        if place is not None and place.pid == os.getpid():
+        if place is not None and place.is_ours():
             place.close()
 
     def start_bridging(
@@ -82,7 +101,7 @@ class BlockingClient:
         key: str,
         anchor: str,
         target: str,
-        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
         **options: Any,
     ) -> Started:
         """As `PrecomputeClient.start_bridging`."""
@@ -94,6 +113,27 @@ class BlockingClient:
         """As `PrecomputeClient.start`."""
         return self._call(lambda client: client.start(key, pipeline, inputs, **options))
 
+    def start_bridging_or_skip(
+        self,
+        key: str,
+        anchor: str,
+        target: str,
+        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
+        **options: Any,
+    ) -> Started | None:
+        """As `PrecomputeClient.start_bridging_or_skip`."""
+        return self._call(
+            lambda client: client.start_bridging_or_skip(
+                key, anchor, target, recipient_type, **options
+            )
+        )
+
+    def start_or_skip(
+        self, key: str, pipeline: str, inputs: Mapping[str, Json], **options: Any
+    ) -> Started | None:
+        """As `PrecomputeClient.start_or_skip`."""
+        return self._call(lambda client: client.start_or_skip(key, pipeline, inputs, **options))
+
     def get_results(
         self,
         key: str,
@@ -103,7 +143,7 @@ class BlockingClient:
         **options: Any,
     ) -> Results:
         """As `PrecomputeClient.get_results`."""
-        steps = tuple(required_steps)
+        steps = _arguments.texts("required_steps", required_steps)
         return self._call(
             lambda client: client.get_results(key, wait=wait, required_steps=steps, **options)
         )
@@ -115,7 +155,7 @@ class BlockingClient:
         fallback: Mapping[str, Callable[..., Any]],
         *,
         report: bool = False,
-        budget: float = 0.025,
+        budget: float | timedelta = BUDGET,
         min_revision: int = 0,
         namespace: str | None = None,
     ) -> Computed:
@@ -126,9 +166,11 @@ class BlockingClient:
         cannot be stopped: a function that the service has beaten, or the deadline, goes on to its
         end, and what it returns is forgotten.
         """
+        _arguments.mapping("fallback", fallback, "steps to functions")
         context = copy_context()
         functions = {
-            step: _InThread(function, context.copy()) for step, function in fallback.items()
+            step: _InThread(_arguments.function(f"fallback[{step!r}]", function), context.copy())
+            for step, function in fallback.items()
         }
         return self._call(
             lambda client: client.get_or_compute(
@@ -146,7 +188,8 @@ class BlockingClient:
         with self._lock:
             if self._closed:
                 raise RuntimeError(_CLOSED)
-            if self._place is None or self._place.pid != os.getpid():
+            if self._place is None or not self._place.is_ours():
+                _process.check_threads()
                 self._place = _Place(self._new_client)
             place = self._place
         return place.call(make)
@@ -156,13 +199,20 @@ class _Place:
     """A thread with an event loop, and a client on it."""
 
     def __init__(self, new_client: Callable[[], PrecomputeClient]) -> None:
-        self.pid = os.getpid()
+        self._pid = os.getpid()
         self._client = new_client()
-        self._lock = threading.Lock()
+        self._lock = _process.ForkLock()
         self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="headstart", daemon=True)
         self._thread.start()
+
+    def is_ours(self) -> bool:
+        """Return whether this process began it; a parent's is never freed, its loop is shared."""
+        if self._pid == os.getpid():
+            return True
+        _process.keep(self)
+        return False
 
     def call(self, make: Callable[[PrecomputeClient], Coroutine[Any, Any, T]]) -> T:
         """Run what `make` makes on the loop, and wait for it.
@@ -210,11 +260,7 @@ class _InThread:
     """A plain function as one that can be awaited. Its signature is the function's."""
 
     def __init__(self, function: Callable[..., Any], context: Context) -> None:
-        if callable(function):
-            self.__wrapped__ = function  # what inspect.signature looks at
-        else:
-            message = f"a fallback must be a function, not {type(function).__name__}"
-            raise TypeError(message)
+        self.__wrapped__ = function  # what inspect.signature looks at
         self._context = context
 
     def __call__(self, **needed: Any) -> Awaitable[Any]:

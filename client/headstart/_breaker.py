@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
+
+from headstart._process import ForkLock
 
 # So many answers in a row that failed, or came too late to be of use, and nobody asks any more.
 _FAILURES: Final = 3
@@ -24,7 +25,7 @@ class Breaker:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._failures = 0
         self._pause = 0.0
         self._until = 0.0

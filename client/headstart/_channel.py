@@ -11,6 +11,8 @@ from typing import Final
 import grpc
 import grpc.aio
 
+from headstart import _arguments
+from headstart._addresses import DEFAULT_PORT, target_of
 from headstart._loopback import is_loopback
 from headstart._security import FileStates, Tls, checked_token, tls_from, token_from_environment
 
@@ -133,7 +135,17 @@ def endpoint(
     max_attempts: int = 1,
     options: Sequence[ChannelOption] = (),
 ) -> Endpoint:
-    """Check the settings that a caller gave, and fill in the defaults and the environment's."""
+    """Check the settings that a caller gave, and fill in the defaults and the environment's.
+
+    Raises ValueError for one that is out of range, and TypeError.
+    """
+    _arguments.optional_text("address", address)
+    _arguments.instance("tls", tls, Tls)
+    _arguments.instance("channel_credentials", channel_credentials, grpc.ChannelCredentials)
+    _arguments.instance("call_credentials", call_credentials, grpc.CallCredentials)
+    _arguments.text_or_function("token", token)
+    _arguments.whole("max_attempts", max_attempts)
+    pairs = _arguments.items("options", options, tuple, "(name, value) pairs")
     if not 1 <= max_attempts <= MOST_ATTEMPTS:
         message = f"max_attempts must be 1 to {MOST_ATTEMPTS}, not {max_attempts}"
         raise ValueError(message)
@@ -148,18 +160,22 @@ def endpoint(
     if isinstance(token, str):
         token = checked_token(token, "the argument `token`")
     return Endpoint(
-        address or default_address(),
+        target_of(address, "address") if address and address.strip() else default_address(),
         credentials,
         tls,
         token_from_environment() if token is None else token,
         max_attempts,
-        tuple(options),
+        pairs,
     )
 
 
 def default_address() -> str:
-    """Return `HEADSTART_ADDRESS`, else the port that a server of this machine listens on."""
-    return os.environ.get("HEADSTART_ADDRESS") or "localhost:50051"
+    """Return `HEADSTART_ADDRESS`, else the port that a server of this machine listens on.
+
+    Raises ValueError for an address that names no server.
+    """
+    given = os.environ.get("HEADSTART_ADDRESS", "").strip()
+    return target_of(given, "HEADSTART_ADDRESS") if given else f"localhost:{DEFAULT_PORT}"
 
 
 def service_config(max_attempts: int) -> str:

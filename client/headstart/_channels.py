@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import grpc
 
 from headstart._channel import Endpoint
 from headstart._errors import ServiceUnavailable
+from headstart._process import ForkLock
 from headstart._security import FileStates
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 
@@ -80,7 +80,7 @@ class Channels(Generic[C]):
         self._endpoint = endpoint
         self._open = open_channel
         self._close = close
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._current: OpenChannel[C] | None = None
         self._replaced: set[OpenChannel[C]] = set()
         self._refused: FileStates = ()
@@ -93,6 +93,11 @@ class Channels(Generic[C]):
         """
         with self._lock:
             return self._checked()
+
+    @property
+    def open(self) -> bool:
+        """Whether a channel is open."""
+        return self._current is not None or bool(self._replaced)
 
     @contextmanager
     def use(
@@ -187,8 +192,3 @@ class Channels(Generic[C]):
     def _discard(self, opened: OpenChannel[C]) -> None:
         self._replaced.discard(opened)
         self._close(opened.channel)
-
-
-def blocking_channels(endpoint: Endpoint) -> Channels[grpc.Channel]:
-    """Return channels whose calls block their thread."""
-    return Channels(endpoint, endpoint.open_blocking, lambda channel: channel.close())

@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from enum import Enum
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from headstart import _convert, _requests
+from headstart import _arguments, _convert, _requests
 from headstart._artifacts import Json
 from headstart._channel import ChannelOption, endpoint
-from headstart._connection import Connection
+from headstart._connection import Connection, Method
 from headstart._get_or_compute import GetsOrComputes
 from headstart._results import (
     Cancelled,
@@ -30,6 +32,7 @@ from headstart._results import (
     Status,
 )
 from headstart._security import Tls
+from headstart._start_or_skip import StartsOrSkips
 from headstart._watch import watch
 from headstart.v1 import precompute_pb2 as pb
 
@@ -37,16 +40,17 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class PrecomputeClient(GetsOrComputes):
+class PrecomputeClient(GetsOrComputes, StartsOrSkips):
     """Talks to the Headstart service.
 
         async with PrecomputeClient() as headstart:
-            await headstart.start_bridging("game-1", "ocean", "forest", "haiku")
+            await headstart.start_bridging_or_skip("game-1", "ocean", "forest", "haiku")
             ...
             results = await headstart.get_results("game-1", wait=2.0)
 
     The connection opens with the first call and belongs to that call's event loop: make one client
     per loop, and share it among all tasks there. Without `async with`, call `close()` in the end.
+    A process may fork at any time; a child uses the client in a loop of its own.
 
     Every method raises `HeadstartError`'s subclasses: `ServiceUnavailable` when nobody answers
     (calls are retried a few times first), `DeadlineExceeded` when no answer comes in time,
@@ -54,8 +58,9 @@ class PrecomputeClient(GetsOrComputes):
     `PermissionDenied`, and `ServiceError` for anything else. Further ones are named where they
     occur. Arguments of a wrong type raise TypeError.
 
-    Durations are float seconds or `timedelta`. `timeout` is how long the service may take to
-    answer one call; None means the client's own. A method's `namespace` overrides the client's.
+    Durations are seconds, as int or float, or a `timedelta`. `timeout` is how long the service may
+    take to answer one call; None means the client's own. A method's `namespace` overrides the
+    client's.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class PrecomputeClient(GetsOrComputes):
         address: str | None = None,
         *,
         namespace: str = "",
-        timeout: float = 5.0,
+        timeout: float | timedelta = 5.0,
         max_attempts: int = 4,
         tls: Tls | None = None,
         channel_credentials: grpc.ChannelCredentials | None = None,
@@ -75,12 +80,13 @@ class PrecomputeClient(GetsOrComputes):
         """Remember the settings; nothing is opened yet.
 
         Args:
-            address: Any gRPC target, such as `localhost:50051` or `dns:///headstart:50051`; calls
-                are spread over all addresses it resolves to. Default: the environment variable
-                `HEADSTART_ADDRESS`, else `localhost:50051`.
+            address: Any gRPC target, such as `localhost:50051`, `[::1]:50051`,
+                `dns:///headstart:50051` or `unix:/run/headstart.sock`; a host without a port gets
+                50051. Calls are spread over all addresses it resolves to. Default: the environment
+                variable `HEADSTART_ADDRESS`, else `localhost:50051`.
             namespace: Separates callers' keys. Empty means "default" for a run, and every
                 namespace for lists and counts.
-            timeout: Seconds that the service may take to answer one call, retries included.
+            timeout: How long the service may take to answer one call, retries included.
             max_attempts: How often a call is tried while the service is UNAVAILABLE, 1 to 5.
             tls: The files of TLS, which are read anew when they change. Default: what the
                 environment variables `HEADSTART_CA` ("system" for the authorities that gRPC comes
@@ -96,11 +102,13 @@ class PrecomputeClient(GetsOrComputes):
             options: Further gRPC channel arguments. Each replaces the client's own of its name.
 
         Raises:
-            ValueError: A setting out of range.
+            ValueError: A setting out of range, or an address that names no server.
+            TypeError: A setting of a wrong type.
         """
-        if not timeout > 0:
-            message = f"timeout must be more than 0 seconds, not {timeout}"
-            raise ValueError(message)
+        seconds = _arguments.timeout("timeout", timeout)
+        interceptors = _arguments.items(
+            "interceptors", interceptors, grpc.aio.ClientInterceptor, "grpc.aio.ClientInterceptor"
+        )
         settings = endpoint(
             address,
             tls=tls,
@@ -110,10 +118,11 @@ class PrecomputeClient(GetsOrComputes):
             max_attempts=max_attempts,
             options=options,
         )
-        super().__init__()
+        GetsOrComputes.__init__(self)
+        StartsOrSkips.__init__(self)
         self._connection = Connection(settings, interceptors)
-        self._namespace = namespace
-        self._timeout = timeout
+        self._namespace = _requests.text("namespace", namespace)
+        self._timeout = seconds
 
     async def __aenter__(self) -> Self:
         """Return the client itself, still unconnected."""
@@ -128,30 +137,31 @@ class PrecomputeClient(GetsOrComputes):
         """Close."""
         await self.close()
 
-    async def close(self, grace: float | None = None) -> None:
+    async def close(self, grace: float | timedelta | None = None) -> None:
         """Close the connection for good; harmless when done twice.
 
         Calls under way get `grace` seconds to end, then raise ServiceUnavailable. Reports that
-        `get_or_compute` left behind get half a second.
+        `get_or_compute` left behind, and late starts of `start_or_skip`, get half a second.
         """
-        await self._end_reports()
-        await self._connection.close(grace)
+        limit = _arguments.optional_seconds("grace", grace)
+        await asyncio.gather(self._end_reports(), self._end_late_starts())
+        await self._connection.close(limit)
 
-    async def connect(self, timeout: float | None = None) -> None:
+    async def connect(self, timeout: float | timedelta | None = None) -> None:
         """Open the connection now rather than with the first call.
 
         Raises:
-            ServiceUnavailable: As soon as an attempt to connect has failed, or after `timeout`
-                seconds. The client goes on trying in the background.
+            ServiceUnavailable: As soon as an attempt to connect has failed, or after `timeout`.
+                The client goes on trying in the background.
         """
-        await self._connection.connect(self._timeout if timeout is None else timeout)
+        await self._connection.connect(self._within(timeout))
 
     async def start_bridging(
         self,
         key: str,
         anchor: str,
         target: str,
-        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
         *,
         clue_count: int | None = None,
         null_sample_count: int | None = None,
@@ -160,7 +170,7 @@ class PrecomputeClient(GetsOrComputes):
         request_id: str | None = None,
         expected_need_in: float | timedelta | None = None,
         namespace: str | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Started:
         """Start computing what a bridging game will need, or join what is there already.
 
@@ -168,7 +178,8 @@ class PrecomputeClient(GetsOrComputes):
             key: The caller's name for the run, for example a game's id; 1 to 256 bytes.
             anchor: A word of 1 to 64 characters.
             target: Another word.
-            recipient_type: Who answers: "human" or "haiku".
+            recipient_type: Who answers: "human" or "haiku", or an enumeration's member of that
+                value.
             clue_count: Words in a bridge, 1 to 50. Default: 5.
             null_sample_count: Random bridges to score, 1 to 10000. Default: 100.
             ttl: How long results live after the run has ended. Default: the server's, 30 minutes.
@@ -182,7 +193,7 @@ class PrecomputeClient(GetsOrComputes):
                 Default: at once. Runs that wait for a worker are taken in that order; one that
                 cannot be ready by then may be left for later, or given up when the queue is full.
             namespace: Instead of the client's.
-            timeout: Seconds to wait for the answer, which does not wait for the run.
+            timeout: How long to wait for the answer, which does not wait for the run.
 
         Raises:
             ResourceExhausted: Every place is held by a run that has not ended.
@@ -200,9 +211,7 @@ class PrecomputeClient(GetsOrComputes):
             request_id=request_id,
             expected_need_in=expected_need_in,
         )
-        return _convert.started_from(
-            await self._call(self._connection.stub.StartPrecompute, request, timeout)
-        )
+        return await self._start(request, self._within(timeout))
 
     async def start(
         self,
@@ -215,7 +224,7 @@ class PrecomputeClient(GetsOrComputes):
         request_id: str | None = None,
         expected_need_in: float | timedelta | None = None,
         namespace: str | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Started:
         """Start any pipeline that `list_pipelines()` shows; else as `start_bridging()`.
 
@@ -234,9 +243,7 @@ class PrecomputeClient(GetsOrComputes):
             request_id=request_id,
             expected_need_in=expected_need_in,
         )
-        return _convert.started_from(
-            await self._call(self._connection.stub.StartPrecompute, request, timeout)
-        )
+        return await self._start(request, self._within(timeout))
 
     async def get_results(
         self,
@@ -246,7 +253,7 @@ class PrecomputeClient(GetsOrComputes):
         required_steps: Iterable[str] = (),
         min_revision: int = 0,
         namespace: str | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Results:
         """Return whatever exists of a run's results, after waiting at most `wait`.
 
@@ -257,7 +264,7 @@ class PrecomputeClient(GetsOrComputes):
             required_steps: What to wait for. Default: all steps.
             min_revision: Answer with no earlier run of this key; `Started.revision` has it.
             namespace: Instead of the client's.
-            timeout: Seconds that the answer may take beyond `wait`.
+            timeout: How long the answer may take beyond `wait`.
 
         Raises:
             NotFound: Nothing is kept under this key.
@@ -271,9 +278,9 @@ class PrecomputeClient(GetsOrComputes):
             min_revision=min_revision,
         )
         # The deadline lies behind the wait, so that the partial answer at its end still arrives.
-        allowed = (self._timeout if timeout is None else timeout) + max(0.0, wait_seconds)
+        allowed = self._within(timeout) + max(0.0, wait_seconds)
         return _convert.results_from(
-            await self._call(self._connection.stub.GetResults, request, allowed)
+            await self._connection.call(lambda stub: stub.GetResults, request, allowed)
         )
 
     def watch_results(
@@ -289,20 +296,22 @@ class PrecomputeClient(GetsOrComputes):
             NotFound: Nothing is kept under this key (any more).
             ServiceUnavailable: Resuming failed several times in a row.
         """
-        request = pb.WatchResultsRequest(namespace=self._in(namespace), key=key)
+        place = self._in(namespace)
+        request = pb.WatchResultsRequest(namespace=place, key=_requests.text("key", key))
         return watch(self._connection, request)
 
     async def get_status(
-        self, key: str, *, namespace: str | None = None, timeout: float | None = None
+        self, key: str, *, namespace: str | None = None, timeout: float | timedelta | None = None
     ) -> Status:
         """Tell a run's status without its results; this does not count as reading them.
 
         Raises:
             NotFound: Nothing is kept under this key.
         """
-        request = pb.GetStatusRequest(namespace=self._in(namespace), key=key)
+        place = self._in(namespace)
+        request = pb.GetStatusRequest(namespace=place, key=_requests.text("key", key))
         return _convert.run_status_from(
-            await self._call(self._connection.stub.GetStatus, request, timeout)
+            await self._call(lambda stub: stub.GetStatus, request, timeout)
         )
 
     async def cancel(
@@ -311,7 +320,7 @@ class PrecomputeClient(GetsOrComputes):
         *,
         revision: int = 0,
         namespace: str | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Cancelled:
         """Cancel a run that has not ended; finished steps stay readable for a minute.
 
@@ -328,7 +337,7 @@ class PrecomputeClient(GetsOrComputes):
         """
         request = _requests.cancel(self._in(namespace), key, revision=revision)
         return _convert.cancelled_from(
-            await self._call(self._connection.stub.CancelPrecompute, request, timeout)
+            await self._call(lambda stub: stub.CancelPrecompute, request, timeout)
         )
 
     async def list(
@@ -337,7 +346,7 @@ class PrecomputeClient(GetsOrComputes):
         statuses: Iterable[PrecomputeStatus | str] = (),
         page_size: int = 0,
         namespace: str | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> AsyncGenerator[RunSummary, None]:
         """Yield every run that is kept, in a stable order, asking for pages as needed.
 
@@ -345,9 +354,9 @@ class PrecomputeClient(GetsOrComputes):
             statuses: Only these. Default: all.
             page_size: Runs per call, 1 to 1000. Default: the server's, 100.
             namespace: Instead of the client's; empty lists every namespace.
-            timeout: Seconds that each page may take.
+            timeout: How long each page may take.
         """
-        wanted = tuple(statuses)
+        wanted = _arguments.texts("statuses", statuses)
         token = ""
         while True:
             page = await self.list_page(
@@ -370,41 +379,43 @@ class PrecomputeClient(GetsOrComputes):
         page_size: int = 0,
         page_token: str = "",
         namespace: str | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Page:
         """Return one page of `list()`; `page_token` is the previous page's `next_page_token`."""
         request = _requests.list_precomputes(
             self._in(namespace), page_size=page_size, page_token=page_token, statuses=statuses
         )
         return _convert.page_from(
-            await self._call(self._connection.stub.ListPrecomputes, request, timeout)
+            await self._call(lambda stub: stub.ListPrecomputes, request, timeout)
         )
 
     async def list_pipelines(
-        self, *, timeout: float | None = None
+        self, *, timeout: float | timedelta | None = None
     ) -> tuple[PipelineDescription, ...]:
         """Return the pipelines that can be started, with their steps."""
         request = pb.ListPipelinesRequest()
-        answer = await self._call(self._connection.stub.ListPipelines, request, timeout)
+        answer = await self._call(lambda stub: stub.ListPipelines, request, timeout)
         return tuple(_convert.pipeline_from(pipeline) for pipeline in answer.pipelines)
 
     async def get_stats(
-        self, *, namespace: str | None = None, timeout: float | None = None
+        self, *, namespace: str | None = None, timeout: float | timedelta | None = None
     ) -> Stats:
         """Count what is kept and running; an empty namespace counts every one."""
         request = pb.GetStatsRequest(namespace=self._in(namespace))
-        return _convert.stats_from(
-            await self._call(self._connection.stub.GetStats, request, timeout)
-        )
+        return _convert.stats_from(await self._call(lambda stub: stub.GetStats, request, timeout))
 
     def _in(self, namespace: str | None) -> str:
-        return self._namespace if namespace is None else namespace
+        own = _arguments.optional_text("namespace", namespace)
+        return self._namespace if own is None else _requests.text("namespace", own)
+
+    def _within(self, timeout: float | timedelta | None) -> float:
+        """A call's timeout in seconds: its own, else the client's."""
+        return _arguments.optional_timeout("timeout", timeout) or self._timeout
 
     async def _call(
         self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        method: Method[Request, Response],
         request: Request,
-        timeout: float | None,
+        timeout: float | timedelta | None,
     ) -> Response:
-        limit = self._timeout if timeout is None else timeout
-        return await self._connection.call(method, request, limit)
+        return await self._connection.call(method, request, self._within(timeout))

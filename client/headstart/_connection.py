@@ -1,30 +1,58 @@
 """One event loop's connection to the service: opened when first needed, closed once."""
 
 # ruff: noqa: ASYNC109  (a timeout here becomes gRPC's deadline, which the server sees too)
+# ruff: noqa: ASYNC110  (what these pauses wait for happens in other threads, or within a turn or two)
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
 
+from headstart import _process
 from headstart._channel import Endpoint
 from headstart._channels import Channels, OpenChannel
-from headstart._errors import ServiceError, ServiceUnavailable, from_rpc_error
+from headstart._errors import (
+    HeadstartError,
+    ServiceError,
+    ServiceUnavailable,
+    cause_of,
+    from_rpc_error,
+)
 
 if TYPE_CHECKING:
-    from headstart.v1.precompute_pb2_grpc import PrecomputeServiceAsyncStub
+    from headstart.v1.precompute_pb2_grpc import PrecomputeServiceAsyncStub, PrecomputeServiceStub
 
+T = TypeVar("T")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Method: TypeAlias = Callable[
+    ["PrecomputeServiceAsyncStub"], "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"
+]
+"""Takes one method of the service's: `lambda stub: stub.GetResults`."""
+StreamMethod: TypeAlias = Callable[
+    ["PrecomputeServiceAsyncStub"], "grpc.aio.UnaryStreamMultiCallable[Request, Response]"
+]
+
+
+class Rested(HeadstartError):
+    """The channel was closed for a fork during this call, or may not be opened now: call again."""
 
 
 class Connection:
-    """Opens the channel with the first use, in that use's loop, and translates what it raises."""
+    """Opens the channel with the first use, in that use's loop, and translates what it raises.
+
+    It rests before a fork, as `headstart._process` describes, and opens a new channel afterwards.
+    """
 
     def __init__(
         self, endpoint: Endpoint, interceptors: Sequence[grpc.aio.ClientInterceptor]
@@ -33,57 +61,71 @@ class Connection:
         self.endpoint = endpoint
         self.closed = False
         self._interceptors = tuple(interceptors)
-        self._channels = Channels(endpoint, self._new_channel, self._discard)
-        self._used: OpenChannel[grpc.aio.Channel] | None = None
-        self._discarding: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._rests = 0
+        self._resting: asyncio.Task[None] | None = None
+        self._begin()
 
-    @property
-    def stub(self) -> PrecomputeServiceAsyncStub:
-        """The service's methods; what they raise is still gRPC's: see `call` and `translated`.
+    def __del__(self) -> None:
+        # A client that lives as long as its process has nothing to close; neither has a fork.
+        if self._channels.open and not self.closed and not sys.is_finalizing():
+            warnings.warn(
+                f"unclosed connection to {self.endpoint.address}: "
+                "use `async with`, or close the client",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
 
-        Ask for it for each call: the channel behind it may be another one each time.
-        """
-        self._used = self._open()
-        stub: PrecomputeServiceAsyncStub = self._used.stub
-        return stub
+    def abandon(self) -> None:
+        """Give it up, perhaps unclosed: only its loop could do that, and that may have ended."""
+        self.closed = True
+
+    def _begin(self) -> None:
+        self._channels = Channels(self.endpoint, self._new_channel, self._discard)
+        self._discarding: set[asyncio.Task[None]] = set()
+        self._calls = 0
+        self._streams: set[Stream[Any]] = set()
 
     async def call(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
-        request: Request,
-        timeout: float,
+        self, method: Method[Request, Response], request: Request, timeout: float
     ) -> Response:
-        """Make one call of `stub`, raising HeadstartError only."""
-        with self.translated(), self.in_use(quiet=_quiet(request)):
-            return await method(request, timeout=timeout, metadata=self.endpoint.metadata())
+        """Make one call, raising HeadstartError only. A fork meanwhile makes it anew."""
+        ends = time.monotonic() + timeout
 
-    def in_use(
-        self, *, quiet: float = 0.0
-    ) -> AbstractContextManager[OpenChannel[grpc.aio.Channel]]:
-        """Keep the channel of the `stub` that was asked for last open during a call.
+        async def answer() -> Response:
+            with self._channels.use(quiet=_quiet(request)) as used:
+                return await method(used.stub)(
+                    request,
+                    timeout=max(0.0, ends - time.monotonic()),
+                    metadata=self.endpoint.metadata(),
+                )
 
-        The server may rightly send nothing for `quiet` seconds.
-        """
-        return self._channels.use(self._used, quiet=quiet)
+        return await self._between_forks(answer)
+
+    async def stream(
+        self, method: StreamMethod[Request, Response], request: Request
+    ) -> Stream[Response]:
+        """Begin one call that a stream answers."""
+
+        async def begin() -> Stream[Response]:
+            with ExitStack() as using:
+                used = using.enter_context(self._channels.use())
+                call = method(used.stub)(request, metadata=self.endpoint.metadata())
+                return Stream(self, using.pop_all(), used, call)
+
+        stream = await self._between_forks(begin)
+        self._streams.add(stream)
+        return stream
 
     async def connect(self, timeout: float) -> None:
         """Return once connected; raise ServiceUnavailable at the first failure or at the limit."""
-        opened = self._used = self._open()
-        channel = opened.channel
-        with self.translated(), self._channels.held(opened):
-            try:
-                async with asyncio.timeout(timeout):
-                    state = channel.get_state(try_to_connect=True)
-                    while state is not grpc.ChannelConnectivity.READY:
-                        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                            message = f"cannot connect to {self.endpoint.address}"
-                            raise ServiceUnavailable(message)
-                        await channel.wait_for_state_change(state)
-                        state = channel.get_state(try_to_connect=True)
-            except TimeoutError:
-                message = f"no connection to {self.endpoint.address} within {timeout:g} s"
-                raise ServiceUnavailable(message) from None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._between_forks(self._connected)
+        except TimeoutError:
+            message = f"no connection to {self.endpoint.address} within {timeout:g} s"
+            raise ServiceUnavailable(message) from None
 
     async def close(self, grace: float | None) -> None:
         """Close for good; calls under way get `grace` seconds, then raise ServiceUnavailable."""
@@ -91,39 +133,89 @@ class Connection:
         closing = [channel.close(grace) for channel in self._channels.close()]
         await asyncio.gather(*closing, *self._discarding)
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Turn gRPC's exceptions into ours."""
-        try:
-            yield
-        except grpc.RpcError as exc:
-            raise from_rpc_error(exc) from exc
-        except grpc.aio.BaseError as exc:
-            # The channel's own complaints, about being used when closed among them.
-            raise self._closed_meanwhile() if self.closed else ServiceError(str(exc)) from exc
-        except asyncio.CancelledError:
-            # close() cancels the calls under way. Only a task that was itself cancelled may see a
-            # CancelledError: elsewhere it would pass every `except Exception`.
-            task = asyncio.current_task()
-            if self.closed and (task is None or not task.cancelling()):
-                raise self._closed_meanwhile() from None
-            raise
+    def forget(self, stream: Stream[Any]) -> None:
+        """Take note that a stream is over."""
+        self._streams.discard(stream)
 
-    def _open(self) -> OpenChannel[grpc.aio.Channel]:
-        loop = asyncio.get_running_loop()
+    def rest(self) -> threading.Event | None:
+        """Close the channel before a fork; any thread may call this.
+
+        Calls under way are made anew behind the fork. The thread of a running loop cannot wait for
+        them: when it forks during calls, the channel stays open.
+
+        Returns:
+            What is set at the end; None if nothing is closed.
+        """
+        loop = self._loop
+        if loop is None or not (self._channels.open or self._discarding):
+            return None
+        rested = threading.Event()
+        if loop.is_running() and loop is not asyncio._get_running_loop():  # noqa: SLF001
+            with suppress(RuntimeError):  # the loop was closed this very moment
+                loop.call_soon_threadsafe(self._begin_rest, rested)
+            return rested
+        if self._calls or self._streams or self._discarding:
+            return None
+        self._channels.close()  # a channel ends when nobody refers to it
+        rested.set()
+        return rested
+
+    def forked(self) -> None:
+        """Forget what is the parent's, in the child."""
+        _process.keep(self._channels, self._loop, self._resting, self._discarding, self._streams)
+        self._loop = self._resting = None
+        self._begin()
+
+    async def translated(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Await what `make` makes of the channel, and turn gRPC's exceptions into ours."""
+        rests = self._rests
+        self._calls += 1
+        try:
+            return await make()
+        except (grpc.RpcError, grpc.aio.BaseError, asyncio.CancelledError) as exc:
+            # Without gRPC's frames, which hold the channel: it must end before a fork.
+            raise self._translation(exc.with_traceback(None), rests)  # noqa: B904  (it has one)
+        finally:
+            self._calls -= 1
+
+    def _translation(self, error: BaseException, rests: int) -> HeadstartError:
+        """Return what to raise instead; raise the cancellation of the caller's own task."""
+        if isinstance(error, asyncio.CancelledError):
+            # close() and rest() cancel the calls under way. Only a task that was itself cancelled
+            # may see a CancelledError: elsewhere it would pass every `except Exception`.
+            task = asyncio.current_task()
+            if (self._rests == rests and not self.closed) or (task and task.cancelling()):
+                raise error
+        if self._rests != rests:
+            return Rested()
+        if isinstance(error, grpc.RpcError):
+            return _translated(error)
+        # The channel's own complaints, about being used when closed among them.
         if self.closed:
-            message = "this client was closed"
-            raise RuntimeError(message)
-        if self._loop not in (None, loop):
-            # gRPC would fail later, and obscurely.
-            message = "this client belongs to another event loop: make one client per loop"
-            raise RuntimeError(message)
-        opened = self._channels.current()
-        self._loop = loop
-        return opened
+            return ServiceUnavailable("the client was closed during this call")
+        return ServiceError(str(error))
+
+    async def _between_forks(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Await what `make` makes of the channel; again, should a fork come between."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if self.closed:
+                message = "this client was closed"
+                raise RuntimeError(message)
+            if self._loop not in {None, loop}:
+                # gRPC would fail later, and obscurely.
+                message = "this client belongs to another event loop: make one client per loop"
+                raise RuntimeError(message)
+            self._loop = loop
+            with suppress(Rested):
+                return await self.translated(make)
+            await asyncio.sleep(_process.PAUSE)
 
     def _new_channel(self) -> grpc.aio.Channel:
-        return self.endpoint.open(self._interceptors)
+        channel = _process.opened(self, lambda: self.endpoint.open(self._interceptors))
+        if channel is None:
+            raise Rested
+        return channel
 
     def _discard(self, channel: grpc.aio.Channel) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -131,12 +223,158 @@ class Connection:
             self._discarding.add(closing)
             closing.add_done_callback(self._discarding.discard)
 
-    @staticmethod
-    def _closed_meanwhile() -> ServiceUnavailable:
-        return ServiceUnavailable("the client was closed during this call")
+    async def _connected(self) -> None:
+        with self._channels.held() as opened:
+            channel = opened.channel
+            state = channel.get_state(try_to_connect=True)
+            while state is not grpc.ChannelConnectivity.READY:
+                if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                    message = f"cannot connect to {self.endpoint.address}"
+                    raise ServiceUnavailable(message)
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+
+    def _begin_rest(self, rested: threading.Event) -> None:
+        self._resting = asyncio.ensure_future(self._rest(rested))
+
+    async def _rest(self, rested: threading.Event) -> None:
+        self._rests += 1
+        for stream in list(self._streams):
+            stream.end()
+        closing = [channel.close(None) for channel in self._channels.close()]
+        await asyncio.gather(*closing, *self._discarding)
+        del closing
+        while self._calls or self._discarding:
+            await asyncio.sleep(0)
+        rested.set()
+
+
+class BlockingConnection:
+    """A connection for threads, whose calls block; as `Connection` otherwise."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Remember where to connect to; nothing is opened yet."""
+        self._endpoint = endpoint
+        self._rests = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._channels = Channels(self._endpoint, self._new_channel, _close)
+
+    def call(
+        self,
+        method: Callable[[PrecomputeServiceStub], grpc.UnaryUnaryMultiCallable[Request, Response]],
+        request: Request,
+        timeout: float,
+    ) -> Response:
+        """Make one call, raising HeadstartError only. A fork meanwhile makes it anew."""
+        ends = time.monotonic() + timeout
+        while True:
+            rests = self._rests
+            try:
+                with self._channels.use() as used:
+                    return method(used.stub)(
+                        request,
+                        timeout=max(0.0, ends - time.monotonic()),
+                        metadata=self._endpoint.metadata(),
+                    )
+            except Rested:
+                time.sleep(_process.PAUSE)
+            except grpc.RpcError as exc:
+                if self._rests == rests:
+                    raise _translated(exc.with_traceback(None))  # noqa: B904  (it has a cause)
+            except ValueError:  # by which gRPC refuses to use a channel that was closed
+                if self._rests == rests:
+                    raise
+
+    def close(self) -> None:
+        """Close the channels; the next call opens another."""
+        for channel in self._channels.close():
+            channel.close()
+
+    def rest(self) -> threading.Event | None:
+        """Close the channel before a fork. Return what is set then; None if nothing is closed."""
+        if not self._channels.open:
+            return None
+        self._rests += 1
+        self.close()
+        rested = threading.Event()
+        rested.set()
+        return rested
+
+    def forked(self) -> None:
+        """Forget what is the parent's, in the child."""
+        _process.keep(self._channels)
+        self._begin()
+
+    def _new_channel(self) -> grpc.Channel:
+        channel = _process.opened(self, self._endpoint.open_blocking)
+        if channel is None:
+            raise Rested
+        return channel
+
+
+def _translated(error: grpc.RpcError) -> HeadstartError:
+    """Return our error for gRPC's, with its cause."""
+    ours = from_rpc_error(error)
+    ours.__cause__ = cause_of(ours, error)
+    ours.__suppress_context__ = True
+    return ours
+
+
+def _close(channel: grpc.Channel) -> None:
+    channel.close()
 
 
 def _quiet(request: Any) -> float:
     """For how many seconds the server may wait before it answers, as the request asks it to."""
     wait = getattr(request, "wait", None)
     return 0.0 if wait is None else wait.seconds + wait.nanos / 1e9
+
+
+class Stream(Generic[Response]):
+    """One call that a stream answers. It lets go of its channel when it ends."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        using: ExitStack,
+        used: OpenChannel[grpc.aio.Channel],
+        call: grpc.aio.UnaryStreamCall[Any, Response],
+    ) -> None:
+        """Read from `call`, which is made on `used` and keeps it open by `using`."""
+        self._connection = connection
+        self._open: _OpenStream[Response] | None = _OpenStream(using, used, call)
+
+    async def read(self) -> Response | None:
+        """Return the next message; None behind the last. Raises HeadstartError only."""
+        return await self._connection.translated(self._next)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Cancel the call, if it has not ended; `error` is what it has ended with."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.call.cancel()
+            opened.using.__exit__(type(error) if error else None, error, None)
+        self._connection.forget(self)
+
+    async def _next(self) -> Response | None:
+        if self._open is None:
+            raise Rested
+        try:
+            message = await self._open.call.read()
+        except BaseException as error:
+            self.end(error)
+            raise
+        if message is grpc.aio.EOF:
+            return None
+        if self._open is not None:
+            self._open.used.note_answer()
+        return cast("Response", message)
+
+
+@dataclass(slots=True)
+class _OpenStream(Generic[Response]):
+    using: ExitStack
+    used: OpenChannel[grpc.aio.Channel]
+    call: grpc.aio.UnaryStreamCall[Any, Response]

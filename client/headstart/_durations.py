@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict, deque
 from statistics import median
 from typing import Final
+
+from headstart._process import ForkLock
 
 # Durations change with the machine's load: what counts is the recent past.
 _REMEMBERED: Final = 31
@@ -17,7 +18,7 @@ class Durations:
     """Rolling medians by pipeline and step, for all threads and tasks."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._seconds: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
     def note(self, pipeline: str, step: str, seconds: float) -> None:

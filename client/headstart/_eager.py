@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import Enum
 from functools import partial
-from typing import Any, ClassVar, Final, TypeVar
+from math import isnan
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from uuid import UUID
 
 import grpc
 
-from headstart import _convert
-from headstart._channel import endpoint
-from headstart._channels import Channels, blocking_channels
+from headstart import _arguments, _convert, _requests
+from headstart._channel import Endpoint, endpoint
 from headstart._client import PrecomputeClient
-from headstart._errors import HeadstartError, InvalidRequest, NotFound, from_rpc_error
+from headstart._connection import BlockingConnection
+from headstart._errors import HeadstartError, InvalidRequest, NotFound, ServiceUnavailable
 from headstart._outage import OutageLog
+from headstart._process import ForkLock, keep
 from headstart._results import Embedding, PrecomputeStatus, RecipientType, Results
 from headstart._security import Tls
 from headstart.v1 import precompute_pb2 as pb
@@ -32,6 +36,7 @@ from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 
 logger = logging.getLogger("headstart")
 
+GameId: TypeAlias = str | int | UUID
 T = TypeVar("T")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -44,6 +49,8 @@ _ANSWER_LIMIT: Final = 0.5
 _BLOCKING_LIMIT: Final = 0.4
 # more for a start, because losing one costs the user the whole head start;
 _START_LIMIT: Final = 1.0
+# what a call gets at least where connecting took all of it;
+_LEAST: Final = 0.001
 # and the longest wait that the service accepts.
 _LONGEST_WAIT: Final = 600.0
 
@@ -56,7 +63,8 @@ class PrecomputeResult:
     """
 
     game_id: str
-    status: PrecomputeStatus
+    """As text, whatever type the game was started with."""
+    status: PrecomputeStatus = PrecomputeStatus.PENDING
     started_at: datetime | None = None
     completed_at: datetime | None = None
     error: str | None = None
@@ -73,6 +81,16 @@ class PrecomputeResult:
     """One per word of `lexical_bridge`, in its order."""
     null_samples: list[float] | None = None
     """Relevances (-1 to 1) of random bridges, ascending."""
+    embedding_model: str | None = None
+    """The model that made every embedding here. Scores need embeddings of the same model."""
+
+
+class _LoopClient(PrecomputeClient):
+    """One event loop's client."""
+
+    def abandon(self) -> None:
+        """Give it up, unclosed if its loop has ended."""
+        self._connection.abandon()
 
 
 class EagerPrecompute:
@@ -81,14 +99,18 @@ class EagerPrecompute:
     No method raises, and none takes long: 0.5 s (a start 1 s) beyond the caller's own timeout,
     0.3 s when the host does not answer, and a few milliseconds when nothing listens at the address.
     One WARNING of the logger `headstart` tells when the service goes away, one INFO when it is
-    back. Arguments that the service refuses are a caller's mistake: each is a WARNING that says
-    what is wrong.
+    back. Wrong arguments, and those that the service refuses, are a caller's mistake: each is a
+    WARNING that names the argument and what it may be. So are settings in the environment that
+    cannot be right.
 
-    All methods may be called from any thread and any event loop.
+    A game's id is text, an int or a UUID; 7 and "7" are the same game.
+
+    All methods may be called from any thread and any event loop, and behind a fork in both
+    processes. Where gRPC cannot run (under gevent, for example) they return None, at once.
     """
 
     _instance: ClassVar[EagerPrecompute | None] = None
-    _instance_lock: ClassVar[threading.Lock] = threading.Lock()
+    _instance_lock: ClassVar[ForkLock] = ForkLock()
 
     def __init__(
         self,
@@ -102,16 +124,28 @@ class EagerPrecompute:
         """Make an instance of one's own; most callers want `get_instance()`.
 
         The arguments are those of `PrecomputeClient`. Nothing is opened yet.
+
+        Raises:
+            ValueError: An argument out of range, or an address that names no server. Without
+                arguments nothing is raised: see the class.
+            TypeError: An argument of a wrong type.
         """
-        self._namespace = namespace
-        self._endpoint = endpoint(
-            address,
-            tls=tls,
-            channel_credentials=channel_credentials,
-            token=token,
-        )
+        self._namespace = _requests.text("namespace", namespace)
+        self._mistake: ValueError | None = None
+        try:
+            self._endpoint = endpoint(
+                address,
+                tls=tls,
+                channel_credentials=channel_credentials,
+                token=token,
+            )
+        except ValueError as exc:
+            if any(each is not None for each in (address, tls, channel_credentials, token)):
+                raise
+            # The environment's, found out where a request is served: that must go on.
+            self._mistake, self._endpoint = exc, Endpoint("")
         self._new_client = partial(
-            PrecomputeClient,
+            _LoopClient,
             self._endpoint.address,
             namespace=namespace,
             max_attempts=1,  # a retry would make its caller wait for a service that is away
@@ -120,10 +154,11 @@ class EagerPrecompute:
             token=self._endpoint.token,
         )
         self._outage = OutageLog()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         # Weak keys would be of no use here: a client's channel refers to its loop.
-        self._clients: dict[asyncio.AbstractEventLoop, PrecomputeClient] = {}
-        self._blocking: Channels[grpc.Channel] | None = None
+        self._clients: dict[asyncio.AbstractEventLoop, _LoopClient] = {}
+        self._pid = os.getpid()
+        self._blocking = BlockingConnection(self._endpoint)
 
     @classmethod
     def get_instance(cls) -> EagerPrecompute:
@@ -164,19 +199,20 @@ class EagerPrecompute:
 
     async def start_bridging_precompute(
         self,
-        game_id: str,
+        game_id: GameId,
         anchor: str,
         target: str,
-        recipient_type: RecipientType | str,
+        recipient_type: RecipientType | str | Enum,
         supabase: object = None,
     ) -> PrecomputeStatus | None:
         """Start computing what a game will need, or join what is there already.
 
         Args:
-            game_id: 1 to 256 bytes.
+            game_id: Text of 1 to 256 bytes, an int or a UUID.
             anchor: A word of 1 to 64 characters.
             target: Another word.
-            recipient_type: Who answers: "human" or "haiku".
+            recipient_type: Who answers: "human" or "haiku", or an enumeration's member of that
+                value.
             supabase: Ignored; accepted because callers pass it.
 
         Returns:
@@ -185,40 +221,42 @@ class EagerPrecompute:
         """
         del supabase
         with self._harmless("start_bridging_precompute"):
+            key = _key(game_id)
             client, remaining = await self._connected(_START_LIMIT)
             started = await client.start_bridging(
-                game_id, anchor, target, recipient_type, timeout=remaining
+                key, anchor, target, recipient_type, timeout=remaining
             )
             return started.status
         return None
 
     async def get_precomputed_results(
-        self, game_id: str, timeout_seconds: float = 0.0
+        self, game_id: GameId, timeout_seconds: float | timedelta | None = 5.0
     ) -> PrecomputeResult | None:
-        """Return whatever exists of a game's results.
+        """Return whatever exists of a game's results, at once if the run has ended.
 
         Args:
             game_id: As it was started.
-            timeout_seconds: How long to wait for results that are still being computed.
+            timeout_seconds: How long to wait for results that are still being computed: seconds or
+                a timedelta, 0 for not at all, None for as long as it takes, at most 10 minutes.
 
         Returns:
             The results, whole or in part; None if there are none: unknown, expired, or the
             service is away.
         """
         with self._harmless("get_precomputed_results"):
-            wait = max(0.0, min(timeout_seconds, _LONGEST_WAIT))
-            client, remaining = await self._connected(wait + _ANSWER_LIMIT)
-            results = await client.get_results(game_id, wait=wait, timeout=remaining - wait)
+            key, wait = _key(game_id), _wait(timeout_seconds)
+            client, remaining = await self._connected(_ANSWER_LIMIT)
+            results = await client.get_results(key, wait=wait, timeout=remaining)
             return result_from(results)
         return None
 
-    def get_status(self, game_id: str) -> PrecomputeStatus | None:
+    def get_status(self, game_id: GameId) -> PrecomputeStatus | None:
         """Tell where a game's run stands; None if it is unknown or the service is away.
 
         Blocks its thread, the event loop's included, for 0.4 s at most.
         """
         with self._harmless("get_status"):
-            request = pb.GetStatusRequest(namespace=self._namespace, key=game_id)
+            request = pb.GetStatusRequest(namespace=self._namespace, key=_key(game_id))
             answer = self._ask_blocking(lambda stub: stub.GetStatus, request)
             return _convert.status_from(answer.status)
         return None
@@ -243,13 +281,13 @@ class EagerPrecompute:
     def close(self) -> None:
         """Close all connections, as far as that is possible from here; the next call opens anew."""
         with self._lock:
-            clients, self._clients = self._clients, {}
-            blocking, self._blocking = self._blocking, None
-        for channel in blocking.close() if blocking else ():
-            channel.close()
+            clients = self._own_clients()
+            self._clients = {}
+        self._blocking.close()
         for loop, client in clients.items():
             # A channel is closed in its own loop, be it this thread's or another's. That of a
             # loop that no longer runs is closed by its finalizer, now that nobody refers to it.
+            client.abandon()
             if loop.is_running():
                 closing = client.close()
                 try:
@@ -277,29 +315,41 @@ class EagerPrecompute:
             logger.warning("%s was refused: %s", call, exc)
         except HeadstartError as exc:
             self._outage.failed(call, exc)
+        except TypeError as exc:
+            # Of an argument; should it be a mistake in this client, its place helps.
+            debugging = logger.isEnabledFor(logging.DEBUG)
+            logger.warning("%s was refused: %s", call, exc, exc_info=debugging)
         except Exception:  # a head start must never cost its caller the request
-            logger.warning(
-                "%s failed, which is a mistake in its arguments or in this client",
-                call,
-                exc_info=True,
-            )
+            logger.warning("%s failed, which is a mistake in this client", call, exc_info=True)
 
     async def _connected(self, limit: float) -> tuple[PrecomputeClient, float]:
         """Return this loop's client, connected, and what is left of `limit` seconds."""
         began = time.monotonic()
+        self._refuse_settings()
         client = self._client()
         # Otherwise a call to a host that accepts no connection would take all of its timeout.
         await client.connect(timeout=_CONNECT_LIMIT)
-        return client, limit - (time.monotonic() - began)
+        return client, max(_LEAST, limit - (time.monotonic() - began))
+
+    def _refuse_settings(self) -> None:
+        if self._mistake is not None:
+            raise ServiceUnavailable(str(self._mistake))
 
     def _client(self) -> PrecomputeClient:
         loop = asyncio.get_running_loop()
         with self._lock:
-            for stale in [each for each in self._clients if each.is_closed()]:
-                del self._clients[stale]
-            if loop not in self._clients:
-                self._clients[loop] = self._new_client()
-            return self._clients[loop]
+            clients = self._own_clients()
+            for stale in [each for each in clients if each.is_closed()]:
+                clients.pop(stale).abandon()
+            if loop not in clients:
+                clients[loop] = self._new_client()
+            return clients[loop]
+
+    def _own_clients(self) -> dict[asyncio.AbstractEventLoop, _LoopClient]:
+        if self._pid != os.getpid():
+            keep(self._clients)  # a forked child never uses or frees the parent's loops
+            self._clients, self._pid = {}, os.getpid()
+        return self._clients
 
     def _ask_blocking(
         self,
@@ -307,17 +357,8 @@ class EagerPrecompute:
         request: Request,
     ) -> Response:
         """Call from a plain function: inside a running loop, an asyncio call would never end."""
-        with self._lock:
-            if self._blocking is None:
-                self._blocking = blocking_channels(self._endpoint)
-            channels = self._blocking
-        try:
-            with channels.use() as used:
-                return method(used.stub)(
-                    request, timeout=_BLOCKING_LIMIT, metadata=self._endpoint.metadata()
-                )
-        except grpc.RpcError as exc:
-            raise from_rpc_error(exc) from exc
+        self._refuse_settings()
+        return self._blocking.call(method, request, _BLOCKING_LIMIT)
 
 
 def result_from(results: Results) -> PrecomputeResult:
@@ -337,7 +378,23 @@ def result_from(results: Results) -> PrecomputeResult:
         result.lexical_bridge = _listed(parts.lexical_bridge)
         result.lexical_embeddings = _vectors(parts.lexical_embeddings)
         result.null_samples = _listed(parts.null_samples)
+        result.embedding_model = parts.embedding_model
     return result
+
+
+def _key(game_id: GameId) -> str:
+    """A game's id as the service's key."""
+    if isinstance(game_id, bool) or not isinstance(game_id, str | int | UUID):
+        _arguments.wrong_type("game_id", game_id, "a str, an int or a UUID")
+    return _requests.text("game_id", game_id if isinstance(game_id, str) else str(game_id))
+
+
+def _wait(timeout_seconds: float | timedelta | None) -> float:
+    """How long to wait, 0 to `_LONGEST_WAIT` seconds."""
+    seconds = _arguments.optional_seconds("timeout_seconds", timeout_seconds)
+    if seconds is None:
+        return _LONGEST_WAIT
+    return 0.0 if isnan(seconds) else max(0.0, min(seconds, _LONGEST_WAIT))
 
 
 def _listed(values: tuple[T, ...] | None) -> list[T] | None:

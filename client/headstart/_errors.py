@@ -5,13 +5,15 @@
     ├── NotFound             nothing is kept under this key
     ├── ResourceExhausted    no room for another run: try again after `retry_after` seconds
     ├── ServiceUnavailable   nobody answers, or the service's store is away: `retry_after` likewise
+    │   └── UnusableProcess  gRPC cannot run in this process: it forked, or gevent patched it
     ├── DeadlineExceeded     no answer came in time
     ├── Incomplete           get_or_compute's deadline came first: it has what there is
     ├── Unauthenticated      the service wants to know who calls
     ├── PermissionDenied     the service knows, and says no
     └── ServiceError         everything else: `error_id` finds it in the service's log
 
-gRPC's own exceptions are translated here and nowhere else; the original is the `__cause__`.
+gRPC's own exceptions are translated here and nowhere else. Where the failure is the service's or
+the network's, the original is the `__cause__`; where it is the caller's, it would add nothing.
 """
 
 from __future__ import annotations
@@ -51,9 +53,13 @@ class InvalidRequest(HeadstartError):
     """The request breaks rules, and nothing was done. Sending it again will not help."""
 
     def __init__(self, message: str = "", violations: Iterable[Violation] = ()) -> None:
-        self.violations = tuple(violations)
+        self.violations = tuple(dict.fromkeys(violations))
         """Every rule that was broken, at once. Empty when the server named none."""
-        listed = "; ".join(f"{each.field}: {each.description}" for each in self.violations)
+        listed = "; ".join(
+            # "and 3 more" has no field.
+            ": ".join(filter(None, (each.field, each.description)))
+            for each in self.violations
+        )
         super().__init__(": ".join(filter(None, (message, listed))))
 
 
@@ -77,6 +83,13 @@ class ServiceUnavailable(HeadstartError):
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds after which another attempt makes sense; None when the server did not say."""
+
+
+class UnusableProcess(ServiceUnavailable):
+    """gRPC cannot run in this process: the message has the reason and a cure. Nothing was tried.
+
+    The process was forked while gRPC ran in its parent, or gevent or eventlet has patched it.
+    """
 
 
 class DeadlineExceeded(HeadstartError):
@@ -127,7 +140,9 @@ def from_rpc_error(error: grpc.RpcError) -> HeadstartError:
     details = _details.read(error.trailing_metadata())
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT:
-            return InvalidRequest(message, [Violation(*pair) for pair in details.violations])
+            # The server's message lists the violations, too.
+            violations = [Violation(*pair) for pair in details.violations]
+            return InvalidRequest("" if violations else message, violations)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return ResourceExhausted(message, details.retry_after)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
@@ -136,6 +151,12 @@ def from_rpc_error(error: grpc.RpcError) -> HeadstartError:
     if code in _PLAIN:
         return _PLAIN[code](message)
     return ServiceError(f"{code.name}: {message}", details.metadata.get("error_id"), code)
+
+
+def cause_of(error: HeadstartError, original: Exception) -> Exception | None:
+    """Return what is shown as the cause of a translated error; None where it would be noise."""
+    theirs = isinstance(error, ServiceUnavailable | DeadlineExceeded | ServiceError)
+    return original if theirs else None
 
 
 _PLAIN: Final = {

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from headstart._errors import InvalidRequest, Violation
 from headstart._inputs import InputsError, inputs_of
+from headstart._suggestions import unknown_among
 from headstart.v1 import precompute_pb2 as pb
 
 MAX_WAIT: Final = 600.0
@@ -133,10 +134,8 @@ def check_required_steps(steps: Sequence[str], has: set[str], known: set[str]) -
     checks = Checks()
     if not has.issuperset(steps):
         known = known | has
-        for place, step in enumerate(steps):
-            if step not in known:
-                rule = f"must be one of: {', '.join(sorted(known))}"
-                checks.add(f"required_steps[{place}]", rule)
+        for place, rule in unknown_among(steps, known):
+            checks.add(f"required_steps[{place}]", rule)
     checks.refuse()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from headstart._fake_checks import Checks, has_control_characters
+from headstart._suggestions import suggested
 from headstart.v1 import precompute_pb2 as pb
 
 NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -18,6 +19,7 @@ NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The pipeline's steps, each with those whose results it takes."""
 
+_UNKNOWN: Final = "is not an input of this pipeline"
 _LONGEST_WORD: Final = 64
 _LONGEST_RAW: Final = 1024
 _LONGEST_SHOWN: Final = 40
@@ -25,6 +27,7 @@ _COUNTS: Final = {"clue_count": (5, 50), "null_sample_count": (100, 10_000)}
 """Default and greatest value."""
 _RECIPIENTS: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: "haiku"}
 _WORDS: Final = ("anchor", "target")
+_INPUTS: Final = (*_WORDS, "recipient_type", *_COUNTS)
 
 
 def inputs_of(spec: pb.BridgingSpec) -> dict[str, Any]:
@@ -66,9 +69,9 @@ def game_inputs(given: Mapping[str, Any], path: str, checks: Checks) -> dict[str
         inputs[name] = int(value)
         if not 1 <= value <= most:
             checks.add(f"{path}.{name}", f"must be 1 to {most}, is {_brief(int(value))}")
-    for name in given:
-        if name not in {*_WORDS, "recipient_type", *_COUNTS}:
-            checks.add(f"{path}.{name}", "is not an input of this pipeline")
+    unknown = [name for name in given if name not in _INPUTS]
+    for name, rule in zip(unknown, suggested(_UNKNOWN, unknown, _INPUTS), strict=True):
+        checks.add(f"{path}.{_short(name)}", rule)
     return inputs
 
 
@@ -87,8 +90,12 @@ def _brief(value: Any) -> str:
         return f"about 2^{value.bit_length()}"
     if isinstance(value, int | float):
         return repr(value)
-    text = str(value)
-    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…")
+    return repr(_short(str(value)))
+
+
+def _short(text: str) -> str:
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
 
 
 def _broken(word: Any) -> str | None:

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from headstart._artifacts import has_wrong_integers
 from headstart._convert import BRIDGING_PIPELINE, results_from
 from headstart._fake_checks import Checks, all_finite
+from headstart._suggestions import not_one_of
 from headstart._values import value_of
 from headstart.v1 import precompute_pb2 as pb
 
@@ -61,7 +62,7 @@ def check_result(request: pb.ReportStepRequest, pipeline: str, steps: set[str]) 
     """Raise InvalidRequest if it is no step of the pipeline, or no result of that step."""
     checks = Checks()
     if request.step not in steps:
-        checks.add("step", f"must be one of: {', '.join(sorted(steps))}")
+        checks.add("step", not_one_of(request.step, steps))
     expected = BRIDGING_PIPELINE if pipeline == BRIDGING_PIPELINE else "artifact"
     kind = request.WhichOneof("result")
     if kind != expected:

@@ -21,6 +21,7 @@ from headstart._fake_runs import FakeRun, status_number
 from headstart._fake_script import Script, ScriptedStep
 from headstart._inputs import INPUTS
 from headstart._results import BridgingResults, PrecomputeStatus, Results
+from headstart._suggestions import not_one_of
 from headstart.v1 import precompute_pb2 as pb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -130,8 +131,8 @@ class FakeService:
                 script = self._script_for(request.key, name)
                 game = isinstance(script.results, Results) and script.results.custom is None
                 if game or (script.results is None and not script.failed):
-                    known = sorted({name for _, name in self.scripts if name} | {BRIDGING_PIPELINE})
-                    check.add("custom.pipeline", f"must be one of: {', '.join(known)}")
+                    known = {name for _, name in self.scripts if name} | {BRIDGING_PIPELINE}
+                    check.add("custom.pipeline", not_one_of(name, known))
                     return name, {}
                 return name, checks.custom_inputs(request, check) or {}
         check.add("spec", "must be set: bridging or custom")

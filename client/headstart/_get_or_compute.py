@@ -8,24 +8,23 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from headstart import _convert, _requests
+from headstart import _arguments, _convert, _requests
+from headstart._asking import BUDGET, Experience, check_seconds, end_last
 from headstart._computed import Computed
 from headstart._connection import Connection
 from headstart._errors import HeadstartError
 from headstart._graph import Fallbacks
-from headstart._live import Computation, Experience
+from headstart._live import Computation
 from headstart._results import Results
 from headstart._values import report_request
+from headstart.v1 import precompute_pb2 as pb
 
 logger = logging.getLogger("headstart")
 
 # More reports than these at a time are left out: they are a courtesy to others.
 _MOST_REPORTS: Final = 16
-# In seconds: how long the service may take for one, and for all that are left at the end.
+# In seconds: how long the service may take for one.
 _REPORT_LIMIT: Final = 2.0
-_LAST_REPORTS: Final = 0.5
-# A day: more than any wait for a value makes sense.
-_LONGEST: Final = 86_400.0
 
 
 class GetsOrComputes:
@@ -45,7 +44,7 @@ class GetsOrComputes:
         fallback: Mapping[str, Callable[..., Awaitable[Any]]],
         *,
         report: bool = False,
-        budget: float = 0.025,
+        budget: float | timedelta = BUDGET,
         min_revision: int = 0,
         namespace: str | None = None,
     ) -> Computed:
@@ -86,7 +85,7 @@ class GetsOrComputes:
                 caller's cost, if the run has not ended: it need not compute it too, and others who
                 read this key get it. The values must be what the run's inputs give, made by the
                 same models.
-            budget: Seconds that the service may take for its first answer.
+            budget: How long the service may take for its first answer.
             min_revision: Take nothing of an earlier run of this key; `Started.revision` has it.
                 Without it a value may be of inputs that the key had before.
             namespace: Instead of the client's.
@@ -94,37 +93,39 @@ class GetsOrComputes:
         Raises:
             ValueError: `fallback` is empty, a parameter names no step, or steps need each other in
                 a circle; `deadline` or `budget` is out of range. Nothing was asked or computed.
+            InvalidRequest: The run's pipeline has no such step: the service says so when it
+                answers. Without an answer a misspelt step is computed here.
             Incomplete: The deadline came first. It has what there is, and names what is missing.
             Exception: What a fallback raised, if the service does not give that step either: the
                 first such error, with a note that names the step. What still runs is cancelled.
         """
+        _arguments.mapping("fallback", fallback, "steps to functions")
         fallbacks, order = Fallbacks(fallback), tuple(fallback)
-        whose = self._namespace if namespace is None else namespace
-        seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
-        # Written so that NaN, which compares false with everything, is refused too.
-        for name, value in (("deadline", seconds), ("budget", budget)):
-            if not 0 < value <= _LONGEST:
-                message = f"{name} must be more than 0 and at most {_LONGEST:g} s, not {value}"
-                raise ValueError(message)
+        own = _arguments.optional_text("namespace", namespace)
+        whose = self._namespace if own is None else own
+        _arguments.flag("report", report)
+        limits = [check_seconds("deadline", deadline), check_seconds("budget", budget)]
+
+        def request(wait: float, steps: Sequence[str]) -> pb.GetResultsRequest:
+            return _requests.get_results(
+                whose, key, wait=wait, required_steps=steps, min_revision=min_revision
+            )
+
+        request(0.0, ())  # a wrong argument is an error also while the service is not asked
 
         async def get(*, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
-            request = _requests.get_results(
-                whose,
-                key,
-                wait=wait,
-                required_steps=required_steps,
-                min_revision=min_revision,
+            sent = request(wait, required_steps)
+            return _convert.results_from(
+                await self._connection.call(lambda stub: stub.GetResults, sent, timeout + wait)
             )
-            call = self._connection.stub.GetResults
-            return _convert.results_from(await self._connection.call(call, request, timeout + wait))
 
         computation = Computation(
             get,
             fallbacks,
             self._experience,
             key=key,
-            deadline=seconds,
-            budget=budget,
+            deadline=limits[0],
+            budget=limits[1],
             min_revision=min_revision,
             hand_back=self._report if report else None,
             spawn=self._spawn,
@@ -144,8 +145,9 @@ class GetsOrComputes:
         """Hand a value back; whatever goes wrong is no matter of the caller's any more."""
         try:
             request = report_request(results, step, value, elapsed)
-            call = self._connection.stub.ReportStep
-            answer = await self._connection.call(call, request, _REPORT_LIMIT)
+            answer = await self._connection.call(
+                lambda stub: stub.ReportStep, request, _REPORT_LIMIT
+            )
         except HeadstartError as exc:
             logger.debug("step %s of %s was not handed back: %s", step, results.key, exc)
             return False
@@ -161,9 +163,4 @@ class GetsOrComputes:
         return answer.accepted
 
     async def _end_reports(self) -> None:
-        """Let reports end for a moment, and see that none is left."""
-        if self._reports:
-            _, late = await asyncio.wait(set(self._reports), timeout=_LAST_REPORTS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await end_last(self._reports)

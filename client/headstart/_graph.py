@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from headstart import _arguments
+from headstart._suggestions import with_suggestion
+
 
 class Fallbacks:
     """Functions by step, in an order in which each comes after what it needs.
@@ -47,16 +50,19 @@ class Fallbacks:
 def _needs(
     step: str, function: Callable[..., Any], functions: Mapping[str, object]
 ) -> tuple[str, ...]:
-    if not callable(function):
-        message = f"fallback[{step!r}] must be a function, not {type(function).__name__}"
-        raise TypeError(message)
+    _arguments.function(f"fallback[{step!r}]", function)
     needs = []
-    for name, parameter in inspect.signature(function).parameters.items():
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some of Python's own, such as int
+        return ()
+    for name, parameter in parameters.items():
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and name in functions:
             needs.append(name)
         elif parameter.default is parameter.empty:
             known = ", ".join(functions)
-            message = f"fallback[{step!r}]: parameter {name!r} must be one of its steps: {known}"
+            rule = f"parameter {name!r} must be one of its steps: {known}"
+            message = f"fallback[{step!r}]: {with_suggestion(rule, name, functions)}"
             raise ValueError(message)
     return tuple(needs)

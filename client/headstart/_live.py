@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from headstart._breaker import Breaker
+from headstart._asking import Ask, Experience, stop
 from headstart._computed import Computed, Source
-from headstart._durations import Durations
-from headstart._errors import DeadlineExceeded, HeadstartError, Incomplete, InvalidRequest, NotFound
+from headstart._errors import HeadstartError, Incomplete, InvalidRequest, Violation
 from headstart._graph import Fallbacks
-from headstart._outage import OutageLog
 from headstart._results import Results, StepState
 from headstart._values import ABSENT, value_of
 
@@ -38,15 +35,6 @@ class Get(Protocol):
 
 HandBack = Callable[[Results, str, Any, float], Coroutine[Any, Any, bool]]
 """Reports a step's value, computed in so many seconds; tells whether it was accepted."""
-
-
-@dataclass(slots=True)
-class Experience:
-    """What a client has learnt from earlier calls, shared by all of them."""
-
-    breaker: Breaker = field(default_factory=Breaker)
-    durations: Durations = field(default_factory=Durations)
-    outage: OutageLog = field(default_factory=OutageLog)
 
 
 class Computation:
@@ -85,8 +73,8 @@ class Computation:
         self._seconds: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
         self._reports: dict[str, asyncio.Task[bool] | None] = {}
-        self._why = ""
-        self._late = False
+        self._ask = Ask(experience, _CALL)
+        self._refusal: InvalidRequest | None = None
 
     async def run(self, order: Sequence[str]) -> Computed:
         """The values, told in this order. Raises Incomplete, and what a fallback raised."""
@@ -94,6 +82,12 @@ class Computation:
         try:
             if first := await self._ask_first():
                 tasks.append(first)
+            if self._unsure():
+                tasks.append(asyncio.create_task(self._check_steps(), name=_CALL))
+                left = min(self._began + self._budget - time.perf_counter(), self._left())
+                await asyncio.wait(tasks[-1:], timeout=max(0.0, left))
+            if self._refusal is not None:
+                raise self._refusal
             missing = [step for step, found in self._found.items() if not found.done()]
             tasks += [asyncio.create_task(self._obtain(s), name=f"{_CALL} {s}") for s in missing]
             if missing:
@@ -103,9 +97,11 @@ class Computation:
                     return_when=asyncio.FIRST_EXCEPTION,
                 )
         finally:
-            await _stop(tasks)
+            await stop(tasks)
         failed = {s: e for s, f in self._found.items() if f.done() and (e := f.exception())}
         for step, error in failed.items():
+            if error is self._refusal:
+                raise error
             error.add_note(f"in the fallback of step {step} of {self._key}")
             raise error
         computed = Computed(
@@ -128,50 +124,14 @@ class Computation:
 
     async def _ask_first(self) -> asyncio.Task[None] | None:
         """Ask what is there, for at most the budget; gives what is still under way then."""
-        if not self._known.breaker.admits():
-            self._why = "the service was not asked: it lately did not answer in time"
-            return None
-        asking = asyncio.create_task(self._first(), name=_CALL)
-        limit = min(self._budget, self._left())
-        try:
-            done, _ = await asyncio.wait({asking}, timeout=max(0.0, limit))
-        except asyncio.CancelledError:
-            await _stop([asking])
-            raise
-        if done:
-            asking.result()  # what is no trouble of the service is a mistake of its caller
-            return None
-        self._late = True
-        self._known.breaker.failed()
-        self._why = f"the service did not answer within {self._budget * 1000:g} ms"
-        self._known.outage.failed(_CALL, DeadlineExceeded(self._why))
-        return asking
+        return await self._ask.within(min(self._budget, self._left()), self._first)
 
-    async def _first(self) -> None:
-        breaker, outage = self._known.breaker, self._known.outage
-        try:
-            results = await self._get(
-                wait=0.0, required_steps=(), timeout=max(self._left(), _BEHIND)
-            )
-        except NotFound:
-            self._why = "nothing was started under this key"
-            breaker.answered()
-            outage.answered(_CALL)
-        except InvalidRequest as exc:
-            self._why = f"the service refused the request: {exc}"
-            breaker.answered()
-            outage.failed(_CALL, exc)
-        except HeadstartError as exc:
-            self._why = f"the service failed: {type(exc).__name__}: {exc}"
-            if not self._late:
-                breaker.failed()
-            outage.failed(_CALL, exc)
-        else:
-            outage.answered(_CALL)
-            took = self._take(results, Source.WAITED if self._late else Source.READY)
-            # One that is late, and yet sooner than computing, is worth asking again.
-            if took or not self._late:
-                breaker.answered()
+    async def _first(self) -> bool:
+        results = await self._get(wait=0.0, required_steps=(), timeout=max(self._left(), _BEHIND))
+        took = self._take(results, Source.WAITED if self._ask.late else Source.READY)
+        if self._ask.late:
+            await self._check_steps()
+        return took
 
     async def _wait_for(self, step: str) -> None:
         """Take the step from the service, should it end there before the deadline."""
@@ -216,6 +176,39 @@ class Computation:
             and report.state in {StepState.PENDING, StepState.RUNNING}
         )
 
+    # Misspelt steps
+
+    def _unsure(self) -> list[str]:
+        """Steps that the run does not have: it leaves them out, or their names are misspelt."""
+        if (results := self._results) is None:
+            return []
+        seen = self._known.left_out
+        absent = [step for step in self._fallbacks.order if step not in results.steps]
+        return [step for step in absent if (results.pipeline, step) not in seen]
+
+    async def _check_steps(self) -> None:
+        """Fail steps that the run's pipeline does not have; the service knows its names."""
+        results, steps = self._results, self._unsure()
+        if results is None or not steps:
+            return
+        try:
+            await self._get(wait=0.0, required_steps=steps, timeout=_BEHIND)
+        except InvalidRequest as exc:
+            places = {f"required_steps[{place}]": step for place, step in enumerate(steps)}
+            wrong = {places[v.field]: v.description for v in exc.violations if v.field in places}
+            violations = [Violation(f"fallback[{s!r}]", rule) for s, rule in wrong.items()]
+            refusal = InvalidRequest("", violations)
+            for step in wrong:
+                found = self._found[step]
+                if not found.done():
+                    self._refusal = refusal
+                    found.set_exception(refusal)
+                    found.exception()  # else asyncio would log that nobody saw it
+        except HeadstartError:
+            return  # the next call may know
+        else:
+            self._known.left_out.update((results.pipeline, step) for step in steps)
+
     # Obtaining one step
 
     async def _obtain(self, step: str) -> None:
@@ -245,7 +238,7 @@ class Computation:
             if not found.done():
                 found.set_exception(error)
         finally:
-            await _stop([task for task in (waiting, live) if task is not None])
+            await stop([task for task in (waiting, live) if task is not None])
 
     def _patience(self, step: str) -> tuple[float, str]:
         """For how long to wait before computing begins here, in seconds, and why."""
@@ -267,7 +260,7 @@ class Computation:
 
     def _absence(self, step: str) -> str:
         if self._results is None:
-            return self._why
+            return self._ask.why
         report = self._results.steps.get(step)
         if report is None:
             return f"the run has no step {step}"
@@ -338,11 +331,3 @@ async def _seen(found: asyncio.Future[Any]) -> Any:
 
 def _in_order(told: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
     return {step: told[step] for step in order if step in told}
-
-
-async def _stop(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and see them end, whatever they raise then."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import Final
 
 from headstart._errors import HeadstartError, ServiceUnavailable
+from headstart._process import ForkLock
 
 logger = logging.getLogger("headstart")
 
@@ -25,7 +25,7 @@ class OutageLog:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._unreachable = False
         self._failing: dict[str, float] = {}
 

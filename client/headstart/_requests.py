@@ -1,7 +1,8 @@
 """Builds requests from plain arguments.
 
 Rules about values are the server's, which names every violation at once. Refused here, and in the
-same way, is only what cannot be put on the wire at all.
+same way, is only what cannot be put on the wire at all; an argument of a wrong type is a TypeError
+that names it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from enum import Enum
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
+from headstart import _arguments
 from headstart._artifacts import Json
 from headstart._errors import InvalidRequest, Violation
 from headstart._inputs import InputsError, write_inputs
 from headstart._results import PrecomputeStatus, RecipientType
+from headstart._suggestions import not_one_of, with_suggestion
 from headstart.v1 import precompute_pb2 as pb
 
 # What google.protobuf.Duration can hold: about 10,000 years either way.
 _LONGEST_SECONDS: Final = 315_576_000_000
 _REQUEST_ID_BYTES: Final = 12
+_BITS_32: Final = 32
+_BITS_64: Final = 64
+_UNSENT: Final = "refused before sending"
 
 _RECIPIENTS: Final = {
     RecipientType.HUMAN: pb.RECIPIENT_TYPE_HUMAN,
@@ -42,7 +49,7 @@ def start_bridging(
     key: str,
     anchor: str,
     target: str,
-    recipient_type: RecipientType | str,
+    recipient_type: RecipientType | str | Enum,
     *,
     clue_count: int | None,
     null_sample_count: int | None,
@@ -52,25 +59,18 @@ def start_bridging(
     expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of a bridging game."""
-    try:
-        recipient = RecipientType(recipient_type)
-    except ValueError:
-        expected = " or ".join(repr(each.value) for each in RecipientType)
-        raise _invalid(
-            "bridging.recipient_type", f"must be {expected}, not {recipient_type!r}"
-        ) from None
     return pb.StartPrecomputeRequest(
         namespace=namespace,
-        key=key,
+        key=text("key", key),
         bridging=pb.BridgingSpec(
-            anchor=anchor,
-            target=target,
-            recipient_type=_RECIPIENTS[recipient],
-            clue_count=clue_count,
-            null_sample_count=null_sample_count,
+            anchor=text("anchor", anchor, "bridging.anchor"),
+            target=text("target", target, "bridging.target"),
+            recipient_type=_recipient(recipient_type),
+            clue_count=_count("clue_count", clue_count),
+            null_sample_count=_count("null_sample_count", null_sample_count),
         ),
         ttl=_duration("ttl", ttl),
-        restart=restart,
+        restart=_arguments.flag("restart", restart),
         request_id=_request_id(request_id, restart=restart),
         expected_need_in=_duration("expected_need_in", expected_need_in),
     )
@@ -88,17 +88,19 @@ def start(
     expected_need_in: float | timedelta | None,
 ) -> pb.StartPrecomputeRequest:
     """Build the start of any pipeline."""
+    name = text("pipeline", pipeline, "custom.pipeline")
+    _arguments.mapping("inputs", inputs, "names to JSON values")
     try:
-        spec = pb.CustomSpec(pipeline=pipeline, inputs_json=write_inputs(inputs))
+        spec = pb.CustomSpec(pipeline=name, inputs_json=write_inputs(inputs))
     except InputsError as error:
         violations = [Violation(*rule) for rule in error.rules]
-        raise InvalidRequest("refused before sending", violations) from error
+        raise InvalidRequest(_UNSENT, violations) from None
     return pb.StartPrecomputeRequest(
         namespace=namespace,
-        key=key,
+        key=text("key", key),
         custom=spec,
         ttl=_duration("ttl", ttl),
-        restart=restart,
+        restart=_arguments.flag("restart", restart),
         request_id=_request_id(request_id, restart=restart),
         expected_need_in=_duration("expected_need_in", expected_need_in),
     )
@@ -106,7 +108,9 @@ def start(
 
 def cancel(namespace: str, key: str, *, revision: int) -> pb.CancelPrecomputeRequest:
     """Build a cancel; with revision 0 of whatever run the key has."""
-    return pb.CancelPrecomputeRequest(namespace=namespace, key=key, revision=revision)
+    return pb.CancelPrecomputeRequest(
+        namespace=namespace, key=text("key", key), revision=whole("revision", revision, _BITS_64)
+    )
 
 
 def get_results(
@@ -114,11 +118,11 @@ def get_results(
 ) -> pb.GetResultsRequest:
     """Build a read; `wait` in seconds, as `seconds()` gives it."""
     return pb.GetResultsRequest(
-        namespace=namespace,
-        key=key,
+        namespace=text("namespace", namespace),
+        key=text("key", key),
         wait=_duration("wait", wait) if wait else None,
-        required_steps=required_steps,
-        min_revision=min_revision,
+        required_steps=texts("required_steps", required_steps),
+        min_revision=whole("min_revision", min_revision, _BITS_64),
     )
 
 
@@ -131,20 +135,53 @@ def list_precomputes(
 ) -> pb.ListPrecomputesRequest:
     """Build the request for one page of a listing."""
     numbers = []
-    for status in statuses:
-        try:
+    violations = []
+    for place, status in enumerate(_arguments.texts("statuses", statuses)):
+        if status in _STATUSES:
             numbers.append(_STATUSES[PrecomputeStatus(status)])
-        except ValueError:
-            expected = ", ".join(PrecomputeStatus)
-            raise _invalid("statuses", f"must be of {expected}, not {status!r}") from None
+        else:
+            rule = not_one_of(status, list(PrecomputeStatus))
+            violations.append(Violation(f"statuses[{place}]", rule))
+    if violations:
+        raise InvalidRequest(_UNSENT, violations)
     return pb.ListPrecomputesRequest(
-        namespace=namespace, page_size=page_size, page_token=page_token, statuses=numbers
+        namespace=namespace,
+        page_size=whole("page_size", page_size, _BITS_32),
+        page_token=text("page_token", page_token),
+        statuses=numbers,
     )
+
+
+def text(name: str, value: str, field: str | None = None) -> str:
+    """Return a text that can be sent as `field`, by default the field `name`.
+
+    Raises TypeError for what is none, and InvalidRequest for one that UTF-8 does not have.
+    """
+    checked = _arguments.text(name, value)
+    try:
+        checked.encode()
+    except UnicodeEncodeError:
+        raise _invalid(field or name, "must be Unicode text, has a lone surrogate") from None
+    return checked
+
+
+def texts(name: str, values: Iterable[str]) -> list[str]:
+    """Return texts that can be sent; raises as `text`."""
+    found = enumerate(_arguments.texts(name, values))
+    return [text(f"{name}[{place}]", each) for place, each in found]
+
+
+def whole(name: str, value: int, bits: int, field: str | None = None) -> int:
+    """Return an int that fits. Raises TypeError for what is none, and InvalidRequest."""
+    number = _arguments.whole(name, value)
+    if not -(1 << bits - 1) <= number < 1 << bits - 1:
+        raise _invalid(field or name, f"must fit into {bits} bits, is {_shown(number)}")
+    return number
 
 
 def seconds(field: str, value: float | timedelta) -> float:
     """Return a duration in seconds, refusing what protobuf's Duration cannot hold."""
-    number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    number = _arguments.seconds(field, value)
     # Written so that NaN, which compares false with everything, is refused too.
     if not -_LONGEST_SECONDS <= number <= _LONGEST_SECONDS:
         raise _invalid(field, f"must be a number of seconds, not {number}")
@@ -152,10 +189,11 @@ def seconds(field: str, value: float | timedelta) -> float:
 
 
 def _duration(field: str, value: float | timedelta | None) -> Duration | None:
-    if value is None:
+    number = _arguments.optional_seconds(field, value)
+    if number is None:
         return None
     duration = Duration()
-    duration.FromNanoseconds(round(seconds(field, value) * 1e9))
+    duration.FromNanoseconds(round(seconds(field, number) * 1e9))
     return duration
 
 
@@ -164,10 +202,33 @@ def _request_id(given: str | None, *, restart: bool) -> str:
 
     Every other start can be repeated without harm.
     """
-    if given is None and restart:
+    if _arguments.optional_text("request_id", given) is None and restart:
         return secrets.token_urlsafe(_REQUEST_ID_BYTES)
-    return given or ""
+    return "" if given is None else text("request_id", given)
+
+
+def _count(name: str, value: int | None) -> int | None:
+    number = _arguments.optional_whole(name, value)
+    return None if number is None else whole(name, number, _BITS_32, f"bridging.{name}")
+
+
+def _recipient(value: RecipientType | str | Enum) -> pb.RecipientType.ValueType:
+    """The number of a recipient, also of one that another enumeration has as its value."""
+    name = value.value if isinstance(value, Enum) else value
+    if not isinstance(name, str):
+        allowed = "'human', 'haiku', or an enumeration's member with such a value"
+        _arguments.wrong_type("recipient_type", value, allowed)
+    if name in _RECIPIENTS:
+        return _RECIPIENTS[RecipientType(name)]
+    expected = " or ".join(repr(each.value) for each in RecipientType)
+    rule = with_suggestion(f"must be {expected}, not {name!r}", name, list(RecipientType))
+    raise _invalid("bridging.recipient_type", rule)
 
 
 def _invalid(field: str, description: str) -> InvalidRequest:
-    return InvalidRequest("refused before sending", [Violation(field, description)])
+    return InvalidRequest(_UNSENT, [Violation(field, description)])
+
+
+def _shown(number: int) -> str:
+    # Python refuses to spell integers of thousands of digits.
+    return str(number) if number.bit_length() < _BITS_64 * 2 else f"about 2^{number.bit_length()}"

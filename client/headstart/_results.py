@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar, overload
 
 from headstart._artifacts import Artifact, Json, as_type_of
+from headstart._suggestions import with_suggestion
 
 Embedding: TypeAlias = tuple[float, ...]
 T = TypeVar("T")
@@ -184,7 +185,8 @@ class Results:
         """
         if self.custom is None or step not in self.custom:
             report = self.steps.get(step)
-            state = f"is {report.state}" if report else f"is no step of {self.pipeline}"
+            unknown = with_suggestion(f"is no step of {self.pipeline}", step, self.steps)
+            state = f"is {report.state}" if report else unknown
             raise KeyError(f"{step} has no artifact: it {state}")
         return as_type_of(self.custom[step], as_type)
 

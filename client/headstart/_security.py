@@ -15,6 +15,7 @@ from typing import Final
 
 import grpc
 
+from headstart import _arguments
 from headstart._errors import ServiceUnavailable
 
 _SYSTEM: Final = "system"
@@ -44,7 +45,13 @@ class Tls:
 
         Raises:
             ValueError: A certificate without its key, or the other way round.
+            TypeError: A value of a wrong type.
         """
+        for name in ("ca", "cert", "key"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str | os.PathLike):
+                _arguments.wrong_type(name, value, "a str, a path or None")
+        _arguments.optional_text("server_name", self.server_name)
         if (self.cert is None) != (self.key is None):
             message = "a client certificate and its key go together: give both or neither"
             raise ValueError(message)

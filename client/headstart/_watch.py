@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from headstart import _convert
-from headstart._connection import Connection
+from headstart._connection import Connection, Rested
 from headstart._errors import ServiceUnavailable
 from headstart._results import Results
 from headstart.v1 import precompute_pb2 as pb
@@ -32,22 +32,22 @@ async def watch(
     cuts = 0
     while True:
         opened_at = time.monotonic()
-        stream = connection.stub.WatchResults(request, metadata=connection.endpoint.metadata())
+        stream = await connection.stream(lambda stub: stub.WatchResults, request)
         error = ServiceUnavailable("the stream ended before the run did")
         try:
-            with connection.translated(), connection.in_use() as used:
-                async for message in stream:
-                    used.note_answer()
-                    if message.results != last:
-                        last = message.results
-                        cuts = 0
-                        results = _convert.results_from(last)
-                        ended = results.status.ended
-                        yield results
+            while (message := await stream.read()) is not None:
+                if message.results != last:
+                    last = message.results
+                    cuts = 0
+                    results = _convert.results_from(last)
+                    ended = results.status.ended
+                    yield results
+        except Rested:  # for a fork, which is over soon
+            continue
         except ServiceUnavailable as exc:
             error = exc
         finally:
-            stream.cancel()
+            stream.end()
         if ended:
             return
         cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1

@@ -136,10 +136,10 @@ def _plan(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
         return pipeline.plan(custom_inputs(spec), INPUTS)
     except InputsError as error:
         broken = [Violation(*rule) for rule in error.rules]
-        raise InvalidInputs("no run was started", broken) from error
+        raise InvalidInputs("no run was started", broken) from None
     except InvalidRequest as error:
         told = [Violation(each.field, each.description) for each in error.violations]
-        raise InvalidInputs("no run was started", told) from error
+        raise InvalidInputs("no run was started", told) from None
 
 
 def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException]) -> Step:

@@ -316,6 +316,31 @@ async def test_get_or_compute_hands_back_what_it_computed(waiting: Side, tmp_pat
     await wait_until(kept)
 
 
+async def test_get_or_compute_refuses_a_misspelt_step_and_computes_one_that_is_left_out(
+    waiting: Side, tmp_path: Path
+):
+    async def compute() -> int:
+        return 8
+
+    async def got(key: str, *steps: str) -> Any:
+        fallback = dict.fromkeys(steps, compute)
+        return await waiting.client.get_or_compute(key, LONG, fallback, budget=20.0)
+
+    await waiting.client.start("k", "probe", _inputs(tmp_path))
+    known = "must be one of: first, gated"
+    with pytest.raises(InvalidRequest) as caught:
+        await got("k", "first", "gatde", "other")
+    assert str(caught.value) == (
+        f"fallback['gatde']: did you mean 'gated'? {known}; is 'gatde'; "
+        f"fallback['other']: {known}; is 'other'"
+    )
+    await waiting.client.start_bridging("game", "ocean", "forest", "human")
+    assert (await got("game", "haiku_bridge")).values == {"haiku_bridge": 8}
+    with pytest.raises(InvalidRequest, match="did you mean 'haiku_bridge'"):
+        await got("game", "haiku_brige")
+    assert (await got("nobody", "haiku_brige")).values == {"haiku_brige": 8}  # nobody can know
+
+
 # Repeating
 
 
@@ -501,6 +526,7 @@ ODD_GAME %= 10**30
 ODDER_GAME = '{"anchor": [1], "target": {}, "clue_count": true, "null_sample_count": -1%s}' % (
     "0" * 50
 )
+MISSPELT = '{"anchr": 1, "targett": 2, "recipient_type": "human", "a\\n": 3, "%s": 4}' % ("é" * 70)
 BAD_TEXTS = (
     "[]",
     "{",
@@ -519,6 +545,8 @@ MISTAKES: dict[str, list[Any]] = {
         _start(key="", request_id="a b"),
         _start(request_id="é"),
         _start(custom={"pipeline": "unheard of"}),
+        _start(custom={"pipeline": "Prob"}),
+        _start(custom={"pipeline": "bridging", "inputs_json": MISSPELT}),
         _seconds(_start(), "ttl", 0),
         _seconds(_seconds(_start(), "ttl", 7 * DAY + 1), "expected_need_in", -1),
         _seconds(_start(), "expected_need_in", 7 * DAY + 0.5),
@@ -547,6 +575,7 @@ MISTAKES: dict[str, list[Any]] = {
         _seconds(pb.GetResultsRequest(key=""), "wait", 601),
         pb.GetResultsRequest(key="run", required_steps=["first"] * 1001),
         pb.GetResultsRequest(key="run", required_steps=["first", "x", "y"]),
+        pb.GetResultsRequest(key="run", required_steps=["frist", "Gated", "é" * 50]),
         pb.GetResultsRequest(key="run", required_steps=["x"], min_revision=2),
         _seconds(pb.GetResultsRequest(key="run", required_steps=["x", "first"]), "wait", 600),
         pb.GetResultsRequest(key="game", required_steps=["null_samples", "x"]),
@@ -574,6 +603,7 @@ MISTAKES: dict[str, list[Any]] = {
         _report(artifact={"data": b"x" * (1 << 20)}),
         _report(key="nobody", artifact=_json(1)),
         _report(step="x", artifact=_json(1)),
+        _report(step="frist", artifact=_json(1)),
         _report(step="x", bridging={"haiku_clues": ["a"]}),
         _report(artifact={}),
         _report(artifact=_json(math.inf)),

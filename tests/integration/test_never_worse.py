@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from headstart import BlockingClient, PrecomputeClient, StepOrigin
+from headstart import (
+    BlockingClient,
+    InvalidRequest,
+    PrecomputeClient,
+    StartOutcome,
+    StepOrigin,
+)
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.pipelines import REFERENCES, began
 from tests.support.processes import Process, Service, api, stub, worker
@@ -164,6 +170,30 @@ async def test_a_store_that_hangs_makes_calls_live(place: Place, valkey: Valkey)
             assert got.sources == {"nothing": "live"}
     finally:
         valkey.process.send_signal(signal.SIGCONT)
+
+
+async def test_a_server_that_is_overloaded_hangs_or_is_gone_skips_starts(valkey: Valkey):
+    async with api(valkey.url, **LIGHT, HEADSTART_MAX_QUEUED="1") as (process, address):
+        async with PrecomputeClient(address) as client:
+            first = await client.start_or_skip("first", "noop", {"value": 1}, budget=PATIENT)
+            assert first is not None
+            for _ in range(5):  # there is no worker, so its place stays taken
+                assert await client.start_or_skip("k", "noop", {"value": 1}, budget=PATIENT) is None
+            with pytest.raises(InvalidRequest, match=r"custom\.pipeline"):
+                await client.start_or_skip("k", "nowhere", {}, budget=PATIENT)
+            process.send(signal.SIGSTOP)
+            for _ in range(5):
+                assert await client.start_or_skip("first", "noop", {"value": 1}) is None
+            process.send(signal.SIGCONT)
+
+            async def starts() -> bool:
+                started = await client.start_or_skip("first", "noop", {"value": 1})
+                return started is not None and started.outcome is StartOutcome.JOINED
+
+            await wait_until(starts)
+            process.kill()
+            for _ in range(5):
+                assert await client.start_or_skip("first", "noop", {"value": 1}) is None
 
 
 async def test_threads_without_a_loop_get_the_same(place: Place, valkey: Valkey, tmp_path: Path):

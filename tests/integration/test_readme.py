@@ -40,11 +40,11 @@ async def run(*command: str, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1])
 async def test_the_python_examples_run(game_server: GameServer, number: int):
     code = blocks(README, "python")[number]
     output = await run(sys.executable, "-c", code, HEADSTART_ADDRESS=game_server.address)
-    assert ["a good bridge:", "lexical_bridge", "better than"][number] in output
+    assert ["lexical_bridge", "a good bridge:"][number] in output
 
 
 async def test_the_commands_run_in_their_order(game_server: GameServer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import traceback
 from datetime import timedelta
 from typing import Any
 
@@ -130,6 +131,9 @@ async def test_inputs_that_break_rules_are_named_as_the_service_names_them():
         await run_pipeline(TEXT, {"text": "", "limit": "many"})
     fields = [violation.field for violation in caught.value.violations]
     assert fields == ["custom.inputs.text", "custom.inputs.limit"]
+    assert "".join(traceback.format_exception(caught.value)).count("Traceback") == 1
+    with pytest.raises(InvalidRequest, match="there is 'txet': did you mean 'text'"):
+        await run_pipeline(TEXT, {"txet": "a"})
 
 
 async def test_inputs_that_are_not_json_are_refused():

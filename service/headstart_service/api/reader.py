@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from headstart._suggestions import unknown_among
+
 from ..domain import RunKey
 from ..engine.registry import Registry
 from ..errors import InvalidRequest, RunNotFound, Violation
@@ -117,11 +119,7 @@ class ResultReader:
             return []
         pipeline = self._registry.find(answer.pipeline)
         known = set(answer.states) | set(pipeline.by_name if pipeline else ())
-        return [
-            Violation(f"required_steps[{i}]", f"must be one of: {', '.join(sorted(known))}")
-            for i, step in enumerate(steps)
-            if step not in known
-        ]
+        return [Violation(f"required_steps[{i}]", rule) for i, rule in unknown_among(steps, known)]
 
 
 def _grace(wait: float) -> float:

@@ -13,6 +13,7 @@ from typing import Final
 from google.protobuf import json_format
 
 from headstart._artifacts import has_wrong_integers
+from headstart._suggestions import not_one_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import RunSummary, StepRecord, StepState
@@ -66,8 +67,7 @@ def record(request: pb.ReportStepRequest, pipeline: Pipeline, elapsed: float) ->
     """
     found = []
     if request.step not in pipeline.by_name:
-        known = ", ".join(sorted(pipeline.by_name))
-        found.append(Violation("step", f"must be one of: {known}"))
+        found.append(Violation("step", not_one_of(request.step, pipeline.by_name)))
     expected = _BRIDGING if pipeline.name == _BRIDGING else "artifact"
     kind = request.WhichOneof("result")
     if kind != expected:

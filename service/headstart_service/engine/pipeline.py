@@ -18,6 +18,7 @@ from ..domain import RunPlan, digest, runs_class
 from ..errors import InvalidRequest, Violation
 from . import signatures
 from .artifacts import ArtifactCodec
+from .input_violations import input_violations
 from .inputs import unkept, written
 from .mistakes import Mistake, caller, line_of, refuse
 from .step import DIGEST_PARAMETER, Step
@@ -156,7 +157,7 @@ class Pipeline:
         try:
             values = self.inputs.model_validate(raw)
         except ValidationError as error:
-            raise InvalidRequest(_violations(error, path)) from error
+            raise InvalidRequest(input_violations(error, self.inputs, path)) from error
         wire = written(values)
         if wire is None:
             rule = f"is not the same when kept as JSON and read again: {self.name} needs others"
@@ -201,12 +202,3 @@ class Pipeline:
         seed = (own,) if DIGEST_PARAMETER in step.parameters else ()
         about = [self.name, self.version, step.name, step.version, maker]
         return digest([*about, plain, contents, *seed])
-
-
-def _violations(error: ValidationError, path: str) -> list[Violation]:
-    found = []
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
-        location = ".".join(str(part) for part in (path, *detail["loc"]))
-        # pydantic puts this in front of the text of a ValueError that a validator raised.
-        found.append(Violation(location, detail["msg"].removeprefix("Value error, ")))
-    return found

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from typing import Final
 
+from headstart._suggestions import not_one_of
+
 from ..errors import InvalidRequest, StartupError, Violation
 from .pipeline import Pipeline
 from .places.rules import refuse_unreachable
@@ -47,9 +49,7 @@ class Registry:
         """The pipeline of this name; InvalidRequest about `field` if there is none."""
         pipeline = self._by_name.get(name)
         if pipeline is None:
-            known = ", ".join(sorted(self._by_name))
-            rule = f"must be one of: {known}"
-            raise InvalidRequest([Violation(field, rule)])
+            raise InvalidRequest([Violation(field, not_one_of(name, self._by_name))])
         return pipeline
 
 

@@ -75,6 +75,7 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
 
 
 def _remote(options: argparse.Namespace, timeout: float) -> Iterator[Check]:
+    from headstart._addresses import target_of
     from headstart._channel import default_address, endpoint
 
     from .doctor.address import Place, check_address
@@ -84,7 +85,12 @@ def _remote(options: argparse.Namespace, timeout: float) -> Iterator[Check]:
     from .doctor.service import Server
     from .doctor.tls import check_tls
 
-    address = options.address or default_address()
+    try:
+        given = options.address
+        address = target_of(given, "--address") if given else default_address()
+    except ValueError as error:
+        yield fail("address", str(error), "give --address or HEADSTART_ADDRESS as host:port")
+        return
     place = None
     silent = False
     for found in check_address(address, timeout):

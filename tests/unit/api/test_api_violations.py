@@ -106,20 +106,27 @@ async def test_a_missing_spec_is_told() -> None:
     assert await started(key="k") == {"spec": "must be set: bridging or custom"}
 
 
-@pytest.mark.parametrize("name", ["", "nope", LONG])
-async def test_an_unknown_pipeline_is_told_with_the_known_ones(name: str) -> None:
-    assert await started(key="k", custom=pb.CustomSpec(pipeline=name)) == {
-        "custom.pipeline": "must be one of: bridging, test"
-    }
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("", "must be one of: bridging, test; is ''"),
+        ("nope", "must be one of: bridging, test; is 'nope'"),
+        ("Briding", "did you mean 'bridging'? must be one of: bridging, test; is 'Briding'"),
+        (LONG, f"must be one of: bridging, test; is '{LONG[:40]}…'"),
+    ],
+)
+async def test_an_unknown_pipeline_is_told_with_the_known_ones(name: str, rule: str) -> None:
+    assert await started(key="k", custom=pb.CustomSpec(pipeline=name)) == {"custom.pipeline": rule}
 
 
 async def test_a_custom_pipelines_inputs_are_told_under_their_path() -> None:
     spec = pb.CustomSpec(pipeline="bridging")
-    spec.inputs.update({"anchor": "sea", "target": 5, "colour": "red"})
+    spec.inputs.update({"anchor": "sea", "target": 5, "colour": "red", "clue_cuont": 3})
     assert await started(key="k", custom=spec) == {
         "custom.inputs.target": "must be text, is 5.0",
         "custom.inputs.recipient_type": "must be human or haiku",
         "custom.inputs.colour": "is not an input of this pipeline",
+        "custom.inputs.clue_cuont": "is not an input of this pipeline; did you mean 'clue_count'?",
     }
 
 

@@ -351,9 +351,11 @@ async def test_a_step_that_the_pipeline_does_not_have_is_told(
         api.store.end(*ended)
         await soon(api.get())
     with pytest.raises(InvalidRequest) as caught:
-        await soon(api.get("one", "nope", wait=wait))
+        await soon(api.get("one", "nope", "thre", wait=wait))
+    known = "must be one of: one, three, two"
     assert [(v.field, v.description) for v in caught.value.violations] == [
-        ("required_steps[1]", "must be one of: one, three, two")
+        ("required_steps[1]", f"{known}; is 'nope'"),
+        ("required_steps[2]", f"did you mean 'three'? {known}; is 'thre'"),
     ]
 
 

@@ -146,6 +146,8 @@ def test_a_step_without_an_artifact_is_told_with_its_state() -> None:
         given.artifact("slow")
     with pytest.raises(KeyError, match="it is no step of p"):
         given.artifact("other")
+    with pytest.raises(KeyError, match=r"it is no step of p\w*; did you mean 'slow'\?"):
+        given.artifact("slwo")
 
 
 def test_reading_a_tensor_loads_no_numpy() -> None:

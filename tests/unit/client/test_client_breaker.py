@@ -100,7 +100,8 @@ class Late:
     def __init__(self, clock: Clock) -> None:
         self.experience = Experience(breaker=Breaker(clock))
         self.asked = 0
-        self.answer: Results | Exception = _convert.results_from(values(other="x"))
+        failed = {"a": pb.StepReport(state=pb.STEP_STATE_FAILED)}
+        self.answer: Results | Exception = _convert.results_from(values(failed, other="x"))
 
     async def call(self) -> Computed:
         over, answered = asyncio.Event(), asyncio.Event()

@@ -3,14 +3,17 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from headstart import EagerPrecompute, PrecomputeResult, PrecomputeStatus
+from headstart import EagerPrecompute, PrecomputeResult, PrecomputeStatus, RecipientType
 from headstart.v1 import precompute_pb2 as pb
 from tests.unit.client.fake_service import hang
+from tests.unit.client.messages import STARTED
 
 STARTED_AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
@@ -28,6 +31,7 @@ def completed() -> pb.GetResultsResponse:
             lexical_bridge=["shore"],
             lexical_embeddings=[pb.Embedding(values=[0.5, 0.5])],
             null_samples=[0.1, 0.2],
+            embedding_model="model-7",
         ),
     )
     message.started_at.FromDatetime(STARTED_AT)
@@ -99,6 +103,7 @@ async def test_results_are_lists_and_utc_times_and_none_for_what_is_absent(servi
         lexical_bridge=["shore"],
         lexical_embeddings=[[0.5, 0.5]],
         null_samples=[0.1, 0.2],
+        embedding_model="model-7",
     )
 
 
@@ -116,6 +121,8 @@ async def test_results_of_another_pipeline_have_no_parts(service: Any) -> None:
 @pytest.mark.parametrize(
     ("timeout_seconds", "wait", "deadline"),
     [
+        (None, 600.0, 600.5),
+        (timedelta(milliseconds=1500), 1.5, 2.0),
         (0.0, 0.0, 0.5),
         (2.0, 2.0, 2.5),
         (-5.0, 0.0, 0.5),
@@ -124,7 +131,7 @@ async def test_results_of_another_pipeline_have_no_parts(service: Any) -> None:
     ],
 )
 async def test_the_wait_is_the_callers_timeout_and_the_deadline_a_little_later(
-    service: Any, timeout_seconds: float, wait: float, deadline: float
+    service: Any, timeout_seconds: float | timedelta | None, wait: float, deadline: float
 ) -> None:
     service.on("GetResults", completed())
     precompute = EagerPrecompute.get_instance()
@@ -135,6 +142,48 @@ async def test_the_wait_is_the_callers_timeout_and_the_deadline_a_little_later(
     assert call.request.wait.ToTimedelta().total_seconds() == wait
     # gRPC rounds a deadline to three digits on the wire.
     assert deadline - 0.4 < call.time_remaining < deadline * 1.01
+
+
+async def test_the_default_wait_is_the_originals(service: Any) -> None:
+    service.on("GetResults", completed())
+
+    assert await EagerPrecompute.get_instance().get_precomputed_results("abc123")
+
+    assert service.calls[0].request.wait.ToTimedelta() == timedelta(seconds=5)
+
+
+class Players(Enum):
+    PERSON = "human"
+    MODEL = "haiku"
+
+
+class TextPlayers(str, Enum):  # noqa: UP042  (what callers of older Pythons have)
+    MODEL = "haiku"
+
+
+@pytest.mark.parametrize(
+    ("game_id", "key"),
+    [
+        (UUID("0b9d0e4a-6a4c-4c1c-9a54-3f3f5d6f8f10"), "0b9d0e4a-6a4c-4c1c-9a54-3f3f5d6f8f10"),
+        (7, "7"),
+        ("7", "7"),
+    ],
+)
+@pytest.mark.parametrize("recipient", [Players.MODEL, TextPlayers.MODEL, RecipientType.HAIKU])
+async def test_ids_and_recipients_are_what_backends_have(
+    service: Any, game_id: Any, key: str, recipient: Any
+) -> None:
+    service.on("StartPrecompute", STARTED)
+    service.on("GetResults", completed())
+    service.on("GetStatus", status())
+    precompute = EagerPrecompute.get_instance()
+
+    assert await precompute.start_bridging_precompute(game_id, "ocean", "forest", recipient)
+    assert await precompute.get_precomputed_results(game_id)
+    assert precompute.get_status(game_id)
+
+    assert [call.request.key for call in service.calls] == [key] * 3
+    assert service.calls[0].request.bridging.recipient_type == pb.RECIPIENT_TYPE_HAIKU
 
 
 async def test_an_unknown_game_is_none_and_nothing_to_log_about(

@@ -15,6 +15,7 @@ from headstart import (
     HeadstartError,
     ServiceError,
     ServiceUnavailable,
+    _eager,
     _outage,
 )
 from headstart.v1 import precompute_pb2 as pb
@@ -206,14 +207,63 @@ async def test_arguments_of_a_wrong_type_are_a_warning_too(
     service: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     precompute: Any = EagerPrecompute.configure(service.address)
+    start = precompute.start_bridging_precompute
+    names = "'human', 'haiku', or an enumeration's member with such a value"
 
-    assert await precompute.start_bridging_precompute(7, None, [], "human") is None
-    assert await precompute.get_precomputed_results("abc123", timeout_seconds="2") is None
-    assert await precompute.get_precomputed_results("\ud800") is None
-    assert precompute.get_status(7) is None
+    for call, message in (
+        (start(7.5, "a", "b", "human"), "game_id must be a str, an int or a UUID, not float"),
+        (start(True, "a", "b", "human"), "game_id must be a str, an int or a UUID, not bool"),
+        (start("k", None, "b", "human"), "anchor must be a str, not None"),
+        (start("k", "a", [], "human"), "target must be a str, not list"),
+        (start("k", "a", "b", 1), f"recipient_type must be {names}, not int"),
+        (
+            precompute.get_precomputed_results("abc123", timeout_seconds="2"),
+            "timeout_seconds must be seconds (int or float) or a timedelta, or None, not str",
+        ),
+        (
+            precompute.get_precomputed_results("\ud800"),
+            "game_id: must be Unicode text, has a lone surrogate",
+        ),
+        (asyncio.to_thread(precompute.get_status, None), "game_id must be a str, an int"),
+    ):
+        caplog.clear()
+        assert await call is None
+        assert levels(caplog) == ["WARNING"]
+        assert message in caplog.text
+        assert "Traceback" not in caplog.text
+    assert service.calls == []
 
-    assert levels(caplog) == ["WARNING"] * 4
-    assert "TypeError" in caplog.text
+
+async def test_a_connection_that_took_all_of_the_time_is_an_outage(
+    service: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_START_LIMIT", "_ANSWER_LIMIT"):
+        monkeypatch.setattr(_eager, limit, 0.0)
+    service.on("StartPrecompute", hang)
+    service.on("GetResults", hang)
+    precompute = EagerPrecompute.configure(service.address)
+
+    assert await precompute.start_bridging_precompute("k", "ocean", "forest", "human") is None
+    assert await precompute.get_precomputed_results("k", 0) is None
+
+    assert levels(caplog) == ["WARNING"]
+    assert "DeadlineExceeded" in caplog.text
+
+
+async def test_a_wrong_environment_is_one_warning_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HEADSTART_ADDRESS", "http://headstart:50051")
+    precompute = EagerPrecompute.get_instance()
+
+    for _ in range(2):
+        await assert_all_four_are_none(precompute)
+
+    assert levels(caplog) == ["WARNING"]
+    assert "HEADSTART_ADDRESS 'http://headstart:50051' is a URL" in caplog.text
+    with pytest.raises(ValueError, match="address 'https://h' is a URL, not a gRPC target"):
+        EagerPrecompute.configure("https://h")
+    assert EagerPrecompute.get_instance() is precompute
 
 
 async def test_a_status_from_the_future_is_none(service: Any) -> None:

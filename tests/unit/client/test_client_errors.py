@@ -1,6 +1,7 @@
 """gRPC errors become ours, once, with all that they carry."""
 
 import pickle
+import traceback
 from typing import Any
 
 import grpc
@@ -42,15 +43,29 @@ async def test_every_code_has_its_exception(service: Any, code: Any) -> None:
         with pytest.raises(HeadstartError, match="the reason") as caught:
             await client.get_status("game-1")
 
-    assert type(caught.value) is PLAIN.get(code, ServiceError)
-    assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
+    error = caught.value
+    assert type(error) is PLAIN.get(code, ServiceError)
+    theirs = isinstance(error, ServiceUnavailable | headstart.DeadlineExceeded | ServiceError)
+    assert isinstance(error.__cause__, grpc.aio.AioRpcError) is theirs
+    # One traceback, that of the call; gRPC's error is named where it is more than a mistake.
+    told = "".join(traceback.format_exception(error))
+    assert told.count("Traceback") == 1
+    assert ("AioRpcError" in told) is theirs
+    assert "During handling" not in told
 
 
-async def test_invalid_request_names_every_violation(service: Any) -> None:
-    violations = [("key", "must not be empty"), ("bridging.anchor", "must have a letter")]
+async def test_invalid_request_names_every_violation_once(service: Any) -> None:
+    violations = [
+        ("key", "must not be empty"),
+        ("bridging.anchor", "must have a letter"),
+        ("key", "must not be empty"),
+        ("", "and 3 more"),
+    ]
+    # As the service does: its message has the violations, too.
+    message = "; ".join(f"{field}: {rule}" for field, rule in violations)
     service.on(
         "StartPrecompute",
-        Fault(grpc.StatusCode.INVALID_ARGUMENT, "2 violations", violations=violations),
+        Fault(grpc.StatusCode.INVALID_ARGUMENT, message, violations=violations),
     )
 
     async with PrecomputeClient(service.address) as client:
@@ -60,9 +75,10 @@ async def test_invalid_request_names_every_violation(service: Any) -> None:
     assert caught.value.violations == (
         Violation("key", "must not be empty"),
         Violation("bridging.anchor", "must have a letter"),
+        Violation("", "and 3 more"),
     )
     assert str(caught.value) == (
-        "2 violations: key: must not be empty; bridging.anchor: must have a letter"
+        "key: must not be empty; bridging.anchor: must have a letter; and 3 more"
     )
 
 

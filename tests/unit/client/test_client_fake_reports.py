@@ -175,7 +175,7 @@ async def test_a_game_is_reported_as_fallbacks_return_it_and_a_step_once() -> No
             await wait_until(lambda: len(server.reported("g")) == 2)
             again = pb.ReportStepRequest(key="g", revision=1, step="null_samples")
             again.bridging.null_samples.append(0.75)
-            await client._connection.call(client._connection.stub.ReportStep, again, LONG)
+            await client._connection.call(lambda stub: stub.ReportStep, again, LONG)
         told = [(each.step, each.value, each.accepted) for each in server.reported("g")]
     assert told == [
         ("embed_endpoints", ends, True),
@@ -266,6 +266,5 @@ async def test_a_watcher_hears_of_a_report_at_once() -> None:
                     if missing is not None:
                         request = pb.ReportStepRequest(key="k", revision=1, step=missing)
                         request.artifact.json.number_value = 5
-                        call = client._connection.stub.ReportStep
-                        await client._connection.call(call, request, LONG)
+                        await client._connection.call(lambda s: s.ReportStep, request, LONG)
     assert seen == [[], ["a"], ["a", "b"]]

@@ -210,7 +210,9 @@ async def test_a_pipeline_that_nobody_scripted_is_unknown():
             with pytest.raises(InvalidRequest) as caught:
                 await client.start("k", "txt", {})
     assert caught.value.violations == (
-        Violation("custom.pipeline", "must be one of: bridging, text"),
+        Violation(
+            "custom.pipeline", "did you mean 'text'? must be one of: bridging, text; is 'txt'"
+        ),
     )
 
 

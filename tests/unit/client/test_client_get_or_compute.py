@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from headstart import BlockingClient, Incomplete, PrecomputeClient
+from headstart import BlockingClient, Incomplete, InvalidRequest, PrecomputeClient
+from headstart._suggestions import unknown_among
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.waiting import wait_until
 from tests.unit.client.fake_service import FakeService, Fault, hang
@@ -111,6 +112,76 @@ async def test_only_what_is_missing_is_computed_from_values_of_both_kinds(
     assert got.sources == {"both": "live", "longest": "live", "words": "ready"}
     assert "the run has no step" in got.reasons["both"]
     assert got.seconds["words"] <= got.seconds["longest"] <= got.seconds["both"]
+
+
+def _knows(*steps: str, **ready: Any) -> Any:
+    """A service whose pipeline has more steps than the run, and knows its names."""
+    known = {*steps, *ready}
+
+    async def answer(request: pb.GetResultsRequest, context: Any) -> pb.GetResultsResponse:
+        wrong = list(unknown_among(request.required_steps, known))
+        if wrong:
+            violations = [(f"required_steps[{place}]", rule) for place, rule in wrong]
+            await Fault(grpc.StatusCode.INVALID_ARGUMENT, "no", violations=violations).raise_in(
+                context
+            )
+        return values(**ready)
+
+    return answer
+
+
+async def test_a_step_that_the_pipeline_does_not_have_is_an_error(
+    service: FakeService, client: PrecomputeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.on("GetResults", _knows("bonus", card="A"))
+    steps = Steps()
+    fallback = {name: steps.quick(name) for name in ("crad", "card", "bonus", "zzz")}
+    with pytest.raises(InvalidRequest) as caught:
+        await client.get_or_compute("k", LONG, fallback, budget=PATIENT)
+    known = "must be one of: bonus, card"
+    assert str(caught.value) == (
+        f"fallback['crad']: did you mean 'card'? {known}; is 'crad'; "
+        f"fallback['zzz']: {known}; is 'zzz'"
+    )
+    assert steps.begun == []
+    assert caplog.records == []
+
+
+async def test_a_step_that_a_run_leaves_out_is_asked_about_once_and_computed(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    service.on("GetResults", _knows("bonus", card="A"))
+    steps = Steps()
+    fallback = {name: steps.quick(name) for name in ("card", "bonus")}
+    for _ in range(3):
+        got = await client.get_or_compute("k", LONG, fallback, budget=PATIENT)
+        assert got.sources == {"card": "ready", "bonus": "live"}
+    required = [list(call.request.required_steps) for call in service.seen("GetResults")]
+    assert required == [[], ["bonus"], [], []]
+
+
+async def test_a_misspelt_step_is_an_error_also_when_the_answer_is_late(
+    service: FakeService, client: PrecomputeClient
+) -> None:
+    knows = _knows(card="A")
+    go = threading.Event()
+
+    async def slow(request: Any, context: Any) -> Any:
+        await asyncio.to_thread(go.wait, LONG)
+        return await knows(request, context)
+
+    service.on("GetResults", slow)
+    steps = Steps()
+
+    async def begun() -> None:
+        await wait_until(lambda: steps.begun == ["crad"])
+        go.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(begun())
+        with pytest.raises(InvalidRequest, match="did you mean 'card'"):
+            await client.get_or_compute("k", LONG, {"crad": steps.held("crad")}, budget=0.001)
+    assert steps.cancelled == ["crad"]
 
 
 async def test_independent_steps_are_computed_at_the_same_time(client: PrecomputeClient) -> None:
@@ -329,6 +400,10 @@ async def needs_a(a: int) -> int:
     return a
 
 
+async def takes_wrods(wrods: int) -> int:
+    return wrods
+
+
 async def takes_any(*more: int) -> int:
     return len(more)
 
@@ -340,6 +415,7 @@ async def takes_any(*more: int) -> int:
         ({"a": needs_b}, "'a'.*parameter 'b' must be one of its steps: a"),
         ({"a": needs_b, "b": needs_a}, "in a circle: (a -> b -> a|b -> a -> b)"),
         ({"a": takes_any}, "parameter 'more'"),
+        ({"words": one, "first": takes_wrods}, "'wrods'.* words, first; did you mean 'words'"),
     ],
 )
 async def test_fallbacks_that_cannot_work_are_refused(

@@ -134,7 +134,6 @@ async def test_inputs_that_json_cannot_express_are_refused_each_by_its_path(serv
             "custom.inputs.d": "must be Unicode text, has a lone surrogate",
             "custom.inputs.e": "must have at most 640 digits",
         }
-        assert await refused([1]) == {"custom.inputs": "must be a mapping, is list"}
         deepest: Any = 1
         for _ in range(99):
             deepest = [deepest]
@@ -192,8 +191,10 @@ async def test_list_page_returns_one_page_and_where_to_go_on(service: Any) -> No
 
     async with PrecomputeClient(service.address) as client:
         page = await client.list_page(page_token="t1")
-        with pytest.raises(InvalidRequest, match="statuses: must be of pending"):
-            await client.list_page(statuses=["gone"])
+        with pytest.raises(
+            InvalidRequest, match=r"statuses\[1\]: did you mean 'completed'\? must be one of"
+        ):
+            await client.list_page(statuses=["failed", "complete"])
 
     assert page == Page(
         runs=(

@@ -1,5 +1,6 @@
 """What callers may import, and what importing it costs them."""
 
+import importlib.metadata
 import inspect
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "Tensor",
         "Tls",
         "Unauthenticated",
+        "UnusableProcess",
         "Violation",
         "percentile",
         "relevance",
@@ -122,7 +124,14 @@ def test_the_facades_result_has_exactly_the_promised_fields() -> None:
         ("lexical_bridge", "list[str] | None"),
         ("lexical_embeddings", "list[list[float]] | None"),
         ("null_samples", "list[float] | None"),
+        ("embedding_model", "str | None"),
     ]
+    # Callers' tests make one of an id alone, as of the original's.
+    assert _eager.PrecomputeResult("abc123").status is headstart.PrecomputeStatus.PENDING
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert headstart.__version__ == importlib.metadata.version("headstart")
 
 
 def test_builders_for_tests_show_whole_results_in_the_right_shapes() -> None:

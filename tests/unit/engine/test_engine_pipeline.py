@@ -232,7 +232,7 @@ def test_the_registry_finds_pipelines_by_name_and_names_all_when_asked_for_anoth
     with pytest.raises(InvalidRequest) as caught:
         registry.require("third", "custom.pipeline")
     assert caught.value.violations[0].field == "custom.pipeline"
-    assert caught.value.violations[0].description == "must be one of: second, test"
+    assert caught.value.violations[0].description == "must be one of: second, test; is 'third'"
 
 
 def test_two_pipelines_of_one_name_stop_the_process() -> None:

@@ -9,7 +9,7 @@ from headstart_service.operate.doctor.address import Place, places
     ("address", "expected"),
     [
         ("localhost:50051", [Place("localhost", 50051)]),
-        ("headstart", [Place("headstart", 443)]),
+        ("headstart", [Place("headstart", 50051)]),
         ("[::1]:1", [Place("::1", 1)]),
         ("dns:///headstart.prod.svc:50051", [Place("headstart.prod.svc", 50051)]),
         ("dns://1.1.1.1/headstart:2", [Place("headstart", 2)]),

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from headstart._addresses import DEFAULT_PORT
+
 from ...output import spoken
 from .report import Check, fail, ok, skip, warn
 
@@ -18,7 +20,6 @@ _NAME: Final = "address"
 _PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 """In the order in which gRPC looks for one; all in lower case."""
 _EXEMPT: Final = ("no_grpc_proxy", "no_proxy")
-_DEFAULT_PORT: Final = 443  # gRPC's, for an address without one
 _SCHEME: Final = re.compile(r"(dns|ipv4|ipv6|unix|[a-z][a-z0-9+.-]*(?=://)):(.*)", re.DOTALL)
 
 
@@ -75,7 +76,7 @@ def places(address: str) -> list[Place] | None:
 def _place(text: str) -> Place:
     host, colon, port = text.rpartition(":")
     if not colon or port.endswith("]"):
-        host, port = text, str(_DEFAULT_PORT)
+        host, port = text, str(DEFAULT_PORT)
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004  # all ports
         raise ValueError(f"{text!r} is not host:port")

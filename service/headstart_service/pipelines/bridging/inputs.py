@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import (
@@ -17,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from headstart._suggestions import suggested
+
 from ...domain import has_control_characters
 
 MAX_WORD_LENGTH = 64
@@ -25,6 +28,7 @@ MAX_NULL_SAMPLES = 10_000
 _MAX_RAW = 1024
 """Characters of a word before it is normalised. Python takes time by their square to do that: a
 request of 4 MB, all combining marks, would hold up everybody for hours."""
+_UNKNOWN = "is not an input of this pipeline"
 _MAX_ECHO = 40
 """How much of a wrong input a message may repeat."""
 
@@ -99,17 +103,21 @@ class BridgingInputs(BaseModel):
         try:
             return handler(value)
         except ValidationError as error:
-            details = [_reworded(detail) for detail in error.errors(include_url=False)]
+            found = error.errors(include_url=False)
+            unknown = [d["loc"][0] for d in found if d["type"] == "extra_forbidden"]
+            rules = suggested(_UNKNOWN, map(str, unknown), BridgingInputs.model_fields)
+            details = [_reworded(detail, rules) for detail in found]
             raise ValidationError.from_exception_data(error.title, details) from None
 
 
-def _reworded(detail: Any) -> InitErrorDetails:
+def _reworded(detail: Any, unknown: Iterator[str]) -> InitErrorDetails:
+    """The error in our own words; `unknown` has the rule of each unknown input, in their order."""
     location = tuple(_brief(part, quoted=False) for part in detail["loc"])
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "missing":
         message = "must be human or haiku" if location == ("recipient_type",) else "is required"
     elif detail["type"] == "extra_forbidden":
-        message = "is not an input of this pipeline"
+        message = next(unknown)
     # As an argument, so that braces in the message are not taken for placeholders.
     said = PydanticCustomError("bridging_input", "{message}", {"message": message})
     return InitErrorDetails(type=said, loc=location, input=None)
