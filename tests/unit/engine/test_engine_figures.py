@@ -799,7 +799,9 @@ async def test_a_step_without_a_file_cannot_run_in_a_process() -> None:
     try:
         lost = step(runs_on="process")(module.lost)
         async with Places() as places:
-            with pytest.raises(StartupError, match=r"^step lost: module made_up comes from no file"):
+            with pytest.raises(
+                StartupError, match=r"^step lost: module made_up comes from no file"
+            ):
                 await places.prepare([pipeline_of(lost)])
             await places.prepare([])
     finally:
