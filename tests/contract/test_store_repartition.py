@@ -300,6 +300,21 @@ async def test_what_stands_where_a_run_is_moved_to_gives_way(store_backend: Back
     await repartition(store_backend.client(WORKER), own, lambda _: None)
 
 
+async def test_an_empty_store_that_is_being_moved_is_left_to_that_move(
+    store_backend: Backend,
+) -> None:
+    own = store_backend.partitions
+    client, moving = store_backend.client(WORKER), str(Layout(own, target=own + 2))
+    for partition in range(own):
+        await store_backend.redis("SET", PartitionKeys(partition).layout, moving)
+    await adopt_empty(client, Layout(own + 1))
+    assert await stored_layout(client) == moving
+    await adopt_empty(client, Layout(own + 2))
+    assert await stored_layout(client) == str(Layout(own + 2))
+    await adopt_empty(client, Layout(own))
+    assert await stored_layout(client) == str(Layout(own))
+
+
 async def test_a_move_counts_what_it_moves_and_what_it_finds_damaged(
     store_backend: Backend,
 ) -> None:
