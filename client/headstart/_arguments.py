@@ -6,7 +6,7 @@ cannot be put on the wire, because the error of gRPC or protobuf would not name 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from math import inf
 from numbers import Real
@@ -121,6 +121,14 @@ def text_or_function(name: str, value: Any) -> None:
     """Raise TypeError for what is neither a text, nor a function, nor None."""
     if value is not None and not isinstance(value, str) and not callable(value):
         wrong_type(name, value, "a str, a function that returns one, or None")
+
+
+def function(name: str, value: Any) -> Callable[..., Any]:
+    """Return a function. Raises TypeError for what cannot be called."""
+    if not callable(value):
+        wrong_type(name, value, "a function")
+    found: Callable[..., Any] = value
+    return found
 
 
 def items(name: str, value: Any, kind: type[Any], shown: str) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import timedelta
+from enum import Enum
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -95,7 +96,7 @@ class BlockingClient:
         key: str,
         anchor: str,
         target: str,
-        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
         **options: Any,
     ) -> Started:
         """As `PrecomputeClient.start_bridging`."""
@@ -142,8 +143,7 @@ class BlockingClient:
         _arguments.mapping("fallback", fallback, "steps to functions")
         context = copy_context()
         functions = {
-            # What is no function is refused by its step's name.
-            step: _InThread(function, context.copy()) if callable(function) else function
+            step: _InThread(_arguments.function(f"fallback[{step!r}]", function), context.copy())
             for step, function in fallback.items()
         }
         return self._call(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from enum import Enum
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -155,7 +156,7 @@ class PrecomputeClient(GetsOrComputes):
         key: str,
         anchor: str,
         target: str,
-        recipient_type: RecipientType | str = RecipientType.HUMAN,
+        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
         *,
         clue_count: int | None = None,
         null_sample_count: int | None = None,
@@ -171,7 +172,8 @@ class PrecomputeClient(GetsOrComputes):
             key: The caller's name for the run, for example a game's id; 1 to 256 bytes.
             anchor: A word of 1 to 64 characters.
             target: Another word.
-            recipient_type: Who answers: "human" or "haiku".
+            recipient_type: Who answers: "human" or "haiku", or an enumeration's member of that
+                value.
             clue_count: Words in a bridge, 1 to 50. Default: 5.
             null_sample_count: Random bridges to score, 1 to 10000. Default: 100.
             ttl: How long results live after the run has ended. Default: the server's, 30 minutes.

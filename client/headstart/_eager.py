@@ -141,7 +141,7 @@ class EagerPrecompute:
                 token=token,
             )
         except ValueError as exc:
-            if not (address is tls is channel_credentials is token is None):
+            if any(each is not None for each in (address, tls, channel_credentials, token)):
                 raise
             # The environment's, found out where a request is served: that must go on.
             self._mistake, self._endpoint = exc, Endpoint("")

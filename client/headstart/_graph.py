@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from headstart import _arguments
 from headstart._suggestions import with_suggestion
 
 
@@ -49,9 +50,7 @@ class Fallbacks:
 def _needs(
     step: str, function: Callable[..., Any], functions: Mapping[str, object]
 ) -> tuple[str, ...]:
-    if not callable(function):
-        message = f"fallback[{step!r}] must be a function, not {type(function).__name__}"
-        raise TypeError(message)
+    _arguments.function(f"fallback[{step!r}]", function)
     needs = []
     try:
         parameters = inspect.signature(function).parameters

@@ -165,7 +165,7 @@ def test_help_of_every_command_works(
     assert capsys.readouterr().out.startswith(f"usage: {' '.join(['headstart', *command])}")
 
 
-def test_help_names_each_setting_with_its_variable_and_default(
+def test_help_names_each_setting_with_its_from_environmentand_default(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
@@ -376,6 +376,23 @@ def test_a_health_check_tells_serving_by_its_exit_code(
     assert main([*check, "--timeout", "0.5"]) == 1
 
 
+@pytest.mark.parametrize("name", ["address", "HEADSTART_ADDRESS"])
+def test_an_address_that_is_none_is_one_line_with_the_right_spelling(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--address", "http://games:8080"]
+    if name == "HEADSTART_ADDRESS":
+        monkeypatch.setenv(name, given.pop())
+        given = []
+    assert main(["stats", *given]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    url = f"{name} 'http://games:8080' is a URL, not a gRPC target: write games:8080"
+    assert said.err.startswith(f"headstart: {url}, with the port of gRPC")
+    assert main(["doctor", *given]) == 1
+    assert url.removeprefix("address") in capsys.readouterr().out
+
+
 def test_check_config_prints_every_setting_its_source_and_no_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -410,7 +427,7 @@ def test_check_config_prints_every_setting_its_source_and_no_secret(
     assert SECRET not in json.dumps(told)
 
 
-def test_a_variable_that_nobody_reads_is_warned_of_with_the_nearest_that_somebody_does(
+def test_a_from_environmentthat_nobody_reads_is_warned_of_with_the_nearest_that_somebody_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HEADSTART_REDIS_URI", SECRET)
