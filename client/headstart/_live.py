@@ -104,6 +104,10 @@ class Computation:
         try:
             if first := await self._ask_first():
                 tasks.append(first)
+            if self._unsure():
+                tasks.append(asyncio.create_task(self._check_steps(), name=_CALL))
+                left = min(self._began + self._budget - time.perf_counter(), self._left())
+                await asyncio.wait(tasks[-1:], timeout=max(0.0, left))
             if self._refusal is not None:
                 raise self._refusal
             missing = [step for step, found in self._found.items() if not found.done()]
@@ -146,58 +150,20 @@ class Computation:
             self._why = "the service was not asked: it lately did not answer in time"
             return None
         asking = asyncio.create_task(self._first(), name=_CALL)
-        if await self._within_budget(asking):
-            asking.result()  # what is no trouble of the service is a mistake of its caller
-            if not self._unsure():
-                return None
-            checking = asyncio.create_task(self._check_steps(), name=_CALL)
-            return None if await self._within_budget(checking) else checking
-        self._late = True
-        self._known.breaker.failed()
-        self._why = f"the service did not answer within {self._budget * 1000:g} ms"
-        self._known.outage.failed(_CALL, DeadlineExceeded(self._why))
-        return asking
-
-    async def _within_budget(self, asking: asyncio.Task[None]) -> bool:
-        """Whether the service answers while there is something left of the budget."""
-        limit = min(self._began + self._budget - time.perf_counter(), self._left())
+        limit = min(self._budget, self._left())
         try:
             done, _ = await asyncio.wait({asking}, timeout=max(0.0, limit))
         except asyncio.CancelledError:
             await _stop([asking])
             raise
-        return bool(done)
-
-    def _unsure(self) -> list[str]:
-        """Steps that the run does not have: it leaves them out, or their names are misspelt."""
-        if (results := self._results) is None:
-            return []
-        seen = self._known.left_out
-        absent = [step for step in self._fallbacks.order if step not in results.steps]
-        return [step for step in absent if (results.pipeline, step) not in seen]
-
-    async def _check_steps(self) -> None:
-        """Fail steps that the run's pipeline does not have; the service knows its names."""
-        results, steps = self._results, self._unsure()
-        if results is None or not steps:
-            return
-        try:
-            await self._get(wait=0.0, required_steps=steps, timeout=_BEHIND)
-        except InvalidRequest as exc:
-            places = {f"required_steps[{place}]": step for place, step in enumerate(steps)}
-            wrong = {places[v.field]: v.description for v in exc.violations if v.field in places}
-            violations = [Violation(f"fallback[{s!r}]", rule) for s, rule in wrong.items()]
-            refusal = InvalidRequest("", violations)
-            for step in wrong:
-                found = self._found[step]
-                if not found.done():
-                    self._refusal = refusal
-                    found.set_exception(refusal)
-                    found.exception()  # else asyncio would log that nobody saw it
-        except HeadstartError:
-            return  # the next call may know
-        else:
-            self._known.left_out.update((results.pipeline, step) for step in steps)
+        if done:
+            asking.result()  # what is no trouble of the service is a mistake of its caller
+            return None
+        self._late = True
+        self._known.breaker.failed()
+        self._why = f"the service did not answer within {self._budget * 1000:g} ms"
+        self._known.outage.failed(_CALL, DeadlineExceeded(self._why))
+        return asking
 
     async def _first(self) -> None:
         breaker, outage = self._known.breaker, self._known.outage
@@ -269,6 +235,39 @@ class Computation:
             and not results.status.ended
             and report.state in {StepState.PENDING, StepState.RUNNING}
         )
+
+    # Misspelt steps
+
+    def _unsure(self) -> list[str]:
+        """Steps that the run does not have: it leaves them out, or their names are misspelt."""
+        if (results := self._results) is None:
+            return []
+        seen = self._known.left_out
+        absent = [step for step in self._fallbacks.order if step not in results.steps]
+        return [step for step in absent if (results.pipeline, step) not in seen]
+
+    async def _check_steps(self) -> None:
+        """Fail steps that the run's pipeline does not have; the service knows its names."""
+        results, steps = self._results, self._unsure()
+        if results is None or not steps:
+            return
+        try:
+            await self._get(wait=0.0, required_steps=steps, timeout=_BEHIND)
+        except InvalidRequest as exc:
+            places = {f"required_steps[{place}]": step for place, step in enumerate(steps)}
+            wrong = {places[v.field]: v.description for v in exc.violations if v.field in places}
+            violations = [Violation(f"fallback[{s!r}]", rule) for s, rule in wrong.items()]
+            refusal = InvalidRequest("", violations)
+            for step in wrong:
+                found = self._found[step]
+                if not found.done():
+                    self._refusal = refusal
+                    found.set_exception(refusal)
+                    found.exception()  # else asyncio would log that nobody saw it
+        except HeadstartError:
+            return  # the next call may know
+        else:
+            self._known.left_out.update((results.pipeline, step) for step in steps)
 
     # Obtaining one step
 
