@@ -53,6 +53,8 @@ _ANSWER_LIMIT: Final = 0.5
 _BLOCKING_LIMIT: Final = 0.4
 # more for a start, because losing one costs the user the whole head start;
 _START_LIMIT: Final = 1.0
+# what a call gets at least where connecting took all of it;
+_LEAST: Final = 0.001
 # and the longest wait that the service accepts.
 _LONGEST_WAIT: Final = 600.0
 
@@ -245,8 +247,8 @@ class EagerPrecompute:
         """
         with self._harmless("get_precomputed_results"):
             key, wait = _key(game_id), _wait(timeout_seconds)
-            client, remaining = await self._connected(wait + _ANSWER_LIMIT)
-            results = await client.get_results(key, wait=wait, timeout=remaining - wait)
+            client, remaining = await self._connected(_ANSWER_LIMIT)
+            results = await client.get_results(key, wait=wait, timeout=remaining)
             return result_from(results)
         return None
 
@@ -330,7 +332,7 @@ class EagerPrecompute:
         client = self._client()
         # Otherwise a call to a host that accepts no connection would take all of its timeout.
         await client.connect(timeout=_CONNECT_LIMIT)
-        return client, limit - (time.monotonic() - began)
+        return client, max(_LEAST, limit - (time.monotonic() - began))
 
     def _refuse_settings(self) -> None:
         if self._mistake is not None:

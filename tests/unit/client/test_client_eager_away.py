@@ -15,6 +15,7 @@ from headstart import (
     HeadstartError,
     ServiceError,
     ServiceUnavailable,
+    _eager,
     _outage,
 )
 from headstart.v1 import precompute_pb2 as pb
@@ -231,6 +232,22 @@ async def test_arguments_of_a_wrong_type_are_a_warning_too(
         assert message in caplog.text
         assert "Traceback" not in caplog.text
     assert service.calls == []
+
+
+async def test_a_connection_that_took_all_of_the_time_is_an_outage(
+    service: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_START_LIMIT", "_ANSWER_LIMIT"):
+        monkeypatch.setattr(_eager, limit, 0.0)
+    service.on("StartPrecompute", hang)
+    service.on("GetResults", hang)
+    precompute = EagerPrecompute.configure(service.address)
+
+    assert await precompute.start_bridging_precompute("k", "ocean", "forest", "human") is None
+    assert await precompute.get_precomputed_results("k", 0) is None
+
+    assert levels(caplog) == ["WARNING"]
+    assert "DeadlineExceeded" in caplog.text
 
 
 async def test_a_wrong_environment_is_one_warning_that_names_the_variable(
