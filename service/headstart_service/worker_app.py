@@ -1,6 +1,6 @@
 """The composition root of `headstart worker` and of the vocabulary build.
 
-Apart from `app`, because it brings numpy and torch, which no API process may load.
+Apart from `app`, because its providers bring numpy and torch, which no API process may load.
 """
 
 from __future__ import annotations
