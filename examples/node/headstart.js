@@ -80,6 +80,9 @@ function plain(message) {
   }
 }
 
+// gRPC would send calls to this machine to the proxy of `http_proxy`, which cannot reach it.
+const LOOPBACK = /^(dns:(\/\/\/)?|ipv[46]:)?(localhost|127\.[\d.]+|\[::1\])(:\d+)?$/i;
+
 class Headstart {
   /**
    * `address` is any target of gRPC: `localhost:50051`, `dns:///headstart:50051`,
@@ -98,6 +101,7 @@ class Headstart {
       'grpc.keepalive_time_ms': 60_000,
       'grpc.keepalive_timeout_ms': 10_000,
       'grpc.keepalive_permit_without_calls': 1,
+      ...(LOOPBACK.test(address) ? { 'grpc.enable_http_proxy': 0 } : {}),
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 1_000,
     });

@@ -149,15 +149,21 @@ class RunLives(RuleBasedStateMachine):
         self, key: RunKey, digest: str, *, restart: bool, need: int | None, request: str
     ) -> None:
         old = self.runs.get(key)
-        victims = [] if old else victims_for(key, self.runs)
         call = self.store.start(
             key, PLANS[digest], 1000, restart=restart, request_id=request, needed_in=need
         )
-        if old and old.digest == digest and request and old.request and old.request[0] == request:
+        if old and old.request and (old.digest, old.request[0]) == (digest, request):
             answer = self.do(call)
             assert (answer.outcome, answer.revision) == old.request[1:]
             assert answer.status is old.status
-            return
+        else:
+            self._start(key, digest, call, restart=restart, need=need, request=request)
+
+    def _start(
+        self, key: RunKey, digest: str, call: Any, *, restart: bool, need: int | None, request: str
+    ) -> None:
+        old = self.runs.get(key)
+        victims = [] if old else victims_for(key, self.runs)
         if victims is None:
             with pytest.raises(CapacityExhausted):
                 self.do(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -64,6 +65,18 @@ async def test_the_same_start_reuses_what_is_there(replicas: Replicas):
         _, said = await client("again", "noop", '{"value": 5}', HEADSTART_ADDRESS=one.address)
         assert said[0] == {"started": outcome, "revision": 1}
         assert said[-1]["values"] == {"nothing": 5}
+
+
+async def test_calls_to_this_machine_use_no_proxy(replicas: Replicas):
+    one, _ = await replicas.two()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), url)
+        where = {"HEADSTART_ADDRESS": one.address, "no_proxy": ""}
+        code, said = await client("proxied", "noop", '{"value": 5}', **where, **proxies)
+    assert (code, said[-1]["values"]) == (0, {"nothing": 5})
 
 
 async def test_neighbours_beyond_doubles_are_two_runs(replicas: Replicas):
