@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -372,6 +373,10 @@ async def test_it_serves_until_its_worker_closes_the_socket(
     writer.close()
     async with asyncio.timeout(10):
         await serving
+    for end in (writer, driver._writer):  # its process would end now
+        end.close()
+        with suppress(ConnectionError):
+            await end.wait_closed()
     assert ray.cancelled == [True, True], "what was under way is ended"
     assert [actor.number for actor in ray.killed] == [1]
 
