@@ -429,3 +429,12 @@ async def test_a_process_may_leave_before_it_is_killed_with_its_group(
     await end.driver.kill(after=5.0)
     assert end.process.waits == [5.0, None]
     assert killed == [(end.process.pid, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_cpus": 1.5}, {"num_cpus": 0.0001}, {"num_gpus": 0.5}, {"num_gpus": 2}, {"num_cpus": 1}],
+    ids=str,
+)
+def test_amounts_that_ray_takes_are_asked_of_it(options: dict[str, Any]) -> None:
+    assert RayOptions(**options).wanted() == options
