@@ -348,6 +348,19 @@ def test_computing_begins_after_the_budget_and_no_later_than_the_deadline(
 
 
 @pytest.mark.usefixtures("_virtual_live")
+def test_a_deadline_that_the_first_answer_has_used_up_is_over() -> None:
+    async def forever() -> None:
+        await asyncio.sleep(DAY)
+
+    async def asked() -> float:
+        with pytest.raises(Incomplete, match="no value within 2 s of k: a"):
+            await Asked(hangs=True).compute(forever, 2.0, 5.0)
+        return loop_time()
+
+    assert run_virtually(asked()) == 2.0
+
+
+@pytest.mark.usefixtures("_virtual_live")
 def test_the_first_error_of_a_fallback_ends_the_call_and_what_still_runs() -> None:
     stopped: list[float] = []
 
