@@ -70,8 +70,8 @@ async def test_a_worker_of_serve_that_stands_still_is_replaced_and_its_neighbour
             (each / "go").touch()
         await client.start("beside", "beside", {"directory": directory})
         still = await client.get_results("still", wait=60)
-        keys = ("beside", *(each.name for each in neighbours))
-        for results in [still, *[await client.get_results(key, wait=60) for key in keys]]:
+        others = ("beside", *(each.name for each in neighbours))
+        for results in (still, *[await client.get_results(key, wait=60) for key in others]):
             assert str(results.status) == "completed"
             # It has stood still since its first try at the earliest, which came after its start.
             took = results.completed_at - still.created_at

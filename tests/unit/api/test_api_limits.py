@@ -78,7 +78,11 @@ class Orphans:
         return self.kept
 
 
-def test_a_process_looks_for_orphans_every_two_seconds_whether_the_store_answers_or_not() -> None:
+def test_a_process_looks_for_orphans_every_two_seconds_whether_the_store_answers_or_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "headstart_service")
+
     async def look() -> Orphans:
         store = Orphans()
         adopting = asyncio.create_task(Adoption(store, Registry([WORDS])).run())
@@ -93,6 +97,7 @@ def test_a_process_looks_for_orphans_every_two_seconds_whether_the_store_answers
     asked = run_virtually(look()).asked
     every = [(2.0 * number, [WORDS.runs_class], 10.0, 1000) for number in range(5)]
     assert asked[:-1] == every
+    assert [record.getMessage() for record in caplog.records] == ["no orphans: away"] * 2
     assert asked[-1][1:3] == ([], 0), "others adopt at once what this process has started"
 
 
@@ -150,6 +155,15 @@ def test_workers_are_asked_for_their_durations_every_five_seconds_at_most() -> N
         return [round(when, 3) for when in asked]
 
     assert run_virtually(ask()) == [0.0, 5.0, 10.0]
+
+
+async def test_workers_that_cannot_be_asked_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "headstart_service")
+    crew = Crew()
+    crew.away = True
+    estimates = Estimates(crew, Registry([CHAIN]), 1)
+    await estimates._ask()
+    assert [record.getMessage() for record in caplog.records] == ["no durations: away"]
 
 
 def test_an_overdue_step_is_given_a_tenth_of_what_it_takes() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +15,18 @@ import pytest
 
 from headstart import (
     EagerPrecompute,
+    PrecomputeClient,
     ServiceError,
     ServiceUnavailable,
     _convert,
     _eager,
     _outage,
     _watch,
+    testing,
 )
 from headstart._durations import Durations
 from headstart._errors import Incomplete
+from headstart._fake_service import FakeService
 from headstart._get_or_compute import GetsOrComputes
 from headstart._graph import Fallbacks
 from headstart._live import Computation, Experience
@@ -343,6 +347,54 @@ def test_computing_begins_after_the_budget_and_no_later_than_the_deadline(
     assert service.experience.breaker._failures == 1
 
 
+@pytest.mark.usefixtures("_virtual_live")
+def test_a_deadline_that_the_first_answer_has_used_up_is_over() -> None:
+    async def forever() -> None:
+        await asyncio.sleep(DAY)
+
+    async def asked() -> float:
+        with pytest.raises(Incomplete, match="no value within 2 s of k: a"):
+            await Asked(hangs=True).compute(forever, 2.0, 5.0)
+        return loop_time()
+
+    assert run_virtually(asked()) == 2.0
+
+
+@pytest.mark.usefixtures("_virtual_live")
+def test_the_first_error_of_a_fallback_ends_the_call_and_what_still_runs() -> None:
+    stopped: list[float] = []
+
+    async def fails() -> str:
+        await asyncio.sleep(1.0)
+        raise KeyError("a")
+
+    async def forever() -> None:
+        try:
+            await asyncio.sleep(DAY)
+        finally:
+            stopped.append(loop_time())
+
+    async def asked() -> None:
+        computation = Computation(
+            Asked(hangs=True).get,
+            Fallbacks({"a": fails, "b": forever}),
+            Experience(),
+            key="k",
+            deadline=1000.0,
+            budget=0.25,
+            min_revision=0,
+            hand_back=None,
+            spawn=lambda _: None,
+        )
+        with pytest.raises(KeyError) as failed:
+            await computation.run(("a", "b"))
+        assert failed.value.__notes__ == ["in the fallback of step a of k"]
+        assert loop_time() == 1.25
+
+    run_virtually(asked())
+    assert stopped == [1.25]
+
+
 # What is remembered
 
 
@@ -455,3 +507,81 @@ def test_the_facades_blocking_calls_take_four_tenths_of_a_second_at_most(
     precompute.close()
     precompute.close()
     assert closed == [True]
+
+
+# Every call's own time
+
+
+class Timed:
+    """A connection that notes how long each call may take, and answers none."""
+
+    def __init__(self) -> None:
+        self.limits: list[tuple[str, float]] = []
+        self.closed = False
+
+        class Stub:
+            def __getattr__(self, name: str) -> str:
+                return name
+
+        self.stub = Stub()
+
+    async def call(self, method: str, request: Any, limit: float) -> Any:
+        self.limits.append((method, limit))
+        raise ServiceError("noted")
+
+
+CALLS: dict[str, Callable[[PrecomputeClient, Any], Awaitable[Any]]] = {
+    "StartPrecompute": lambda client, more: client.start("k", "p", {}, **more),
+    "StartPrecompute of a game": lambda client, more: client.start_bridging("k", "a", "b", **more),
+    "GetResults": lambda client, more: client.get_results("k", **more),
+    "GetStatus": lambda client, more: client.get_status("k", **more),
+    "CancelPrecompute": lambda client, more: client.cancel("k", **more),
+    "ListPrecomputes": lambda client, more: client.list_page(**more),
+    "ListPipelines": lambda client, more: client.list_pipelines(**more),
+    "GetStats": lambda client, more: client.get_stats(**more),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_each_call_takes_its_own_time_or_the_clients(name: str) -> None:
+    client = PrecomputeClient("localhost:1", timeout=7.0)
+    connection = Timed()
+    client._connection = connection  # type: ignore[assignment]
+    for more in ({}, {"timeout": 3.0}):
+        with pytest.raises(ServiceError, match="noted"):
+            await CALLS[name](client, more)
+    method = name.partition(" ")[0]
+    assert connection.limits == [(method, 7.0), (method, 3.0)]
+
+
+def test_made_up_results_have_the_times_of_a_run_of_two_seconds() -> None:
+    made = testing.completed_results("k")
+    began = made.created_at
+    assert began is not None
+    assert made.started_at == began
+    assert made.completed_at == began + timedelta(seconds=2)
+    assert made.expires_at == began + timedelta(minutes=30, seconds=2)
+    assert {report.elapsed for report in made.steps.values()} == {timedelta(seconds=1)}
+    assert {report.attempts for report in made.steps.values()} == {1}
+
+
+def test_the_fake_service_wakes_who_waits_at_each_change_and_no_more() -> None:
+    async def wait() -> list[float]:
+        fake = FakeService(lambda *_: RESULTS, None)  # type: ignore[arg-type]
+        woken: list[float] = []
+
+        async def watch() -> None:
+            while True:
+                await fake._until_change(None, float("inf"))
+                woken.append(loop_time())
+
+        watching = asyncio.create_task(watch())
+        for _ in range(3):
+            await asyncio.sleep(1.0)
+            fake._changed()
+        await asyncio.sleep(1.0)
+        watching.cancel()
+        await asyncio.wait({watching})
+        return woken
+
+    assert run_virtually(wait()) == [1.0, 2.0, 3.0]

@@ -109,7 +109,8 @@ async def test_a_step_has_its_times_tries_and_costs(clock: Clock) -> None:
         "second": 3,
         "third": 2,
     }
-    assert told["third"].error == "never"
+    errors = {name: report.error for name, report in told.items()}
+    assert errors == {"first": "", "second": "", "third": "never"}
     work = {name: ledger.records[name].work for name in told}
     assert all(work.values())
     assert {n: w.elapsed for n, w in work.items() if w} == {
@@ -463,6 +464,40 @@ def test_a_process_that_cannot_be_replaced_is_tried_again_ever_more_seldom(
     assert tried == [0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 30.5, 45.5, 60.5]
     assert "no memory; next try in 0.5 s" in caplog.text
     assert "no memory; next try in 15 s" in caplog.text
+
+
+def test_processes_end_though_one_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Child:
+        pid = 1
+
+        async def call(self, *_: Any) -> Any:
+            raise processes._Lost
+
+        async def kill(self) -> tuple[int, float]:
+            return -9, 1.5
+
+    async def lost() -> float:
+        steps = Processes(1, 300.0)
+        steps._prepared = True
+        steps._free.put_nowait(Child())  # type: ignore[arg-type]
+        meter = Meter()
+        with pytest.raises(StepFailed, match="its process was killed by SIGKILL: out of memory"):
+            await steps.call(short, {}, meter)
+        assert meter.cpu_seconds == 1.5
+        with pytest.raises(StepFailed, match=r"^waited 300 s for a free process$"):
+            await steps.call(short, {}, meter)
+        began = loop_time()
+        async with asyncio.timeout(60.0):
+            await steps.aclose()
+        return loop_time() - began
+
+    class Starting:
+        @classmethod
+        async def start(cls, _: Sequence[str]) -> Any:
+            raise OSError("no memory")
+
+    monkeypatch.setattr(processes, "_Child", Starting)
+    assert run_virtually(lost()) == 0.0
 
 
 async def test_what_a_process_has_used_is_paid_when_it_is_killed(tmp_path: Any) -> None:

@@ -252,13 +252,13 @@ def test_what_a_worker_shows_lives_for_a_lease_and_tells_all_of_it() -> None:
 def test_a_worker_offers_nothing_of_a_partition_that_gives_it_no_jobs() -> None:
     async def test() -> None:
         queue, gates = Queue(2), Gates()
-        queue.refusing = {1}
+        queue.refusing = {0}
         async with working(queue, gates, concurrency=3) as worker:
             await asyncio.sleep(1.0)
-            assert worker.problem == "partition 1 refused"
+            assert worker.problem == "partition 0 refused"
             queue.offered.clear()
             await asyncio.sleep(LEASE)
-            assert {partition for partition, _ in queue.offered} == {0}
+            assert {partition for partition, _ in queue.offered} == {1}
             # One that has enough to do asks for no jobs: so that is no problem.
             queue.jobs["next_jobs"] += [job_of(name) for name in ("a", "b", "c")]
             await asyncio.sleep(LEASE)
@@ -269,7 +269,7 @@ def test_a_worker_offers_nothing_of_a_partition_that_gives_it_no_jobs() -> None:
             for name in ("a", "b", "c"):
                 gates.open[name].set()
             await asyncio.sleep(2.0)
-            assert worker.problem == "partition 1 refused"
+            assert worker.problem == "partition 0 refused"
             queue.refusing = set()
             await asyncio.sleep(2.0)
             assert worker.problem == ""
