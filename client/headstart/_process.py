@@ -12,7 +12,9 @@ of such a child raise UnusableProcess before they touch gRPC.
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  (see the end of this module)
 import gc
+import logging  # noqa: F401
 import os
 import threading
 import time
@@ -137,12 +139,13 @@ def _before() -> None:
     global _forks, _grpc_ran  # noqa: PLW0603
     with _lock:
         _forks += 1
+        beside = _forks > 1
         connections = list(_open)
     ends = time.monotonic() + _REST_LIMIT
     resting = [rested for each in connections if (rested := each.rest()) is not None]
     for rested in resting:
         rested.wait(max(0.0, ends - time.monotonic()))
-    if resting:
+    if resting or beside:  # connections may be resting for another thread's fork
         _await_end(ends)
     _grpc_ran = _grpc_runs()
 
@@ -198,6 +201,8 @@ def _after_in_child() -> None:
         _unusable = _FORKED
 
 
+# Of two modules, the one that registers later acts first. These two take a lock before a fork. Loops
+# that shall close their channels may wait for it, so they are imported above: they act after this.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child

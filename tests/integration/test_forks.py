@@ -84,7 +84,13 @@ async def test_each_child_of_a_celery_worker_works(
 
 @pytest.mark.parametrize(
     ("way", "what"),
-    [("pool", "works"), ("busy", "works"), ("loop", "works"), ("foreign", "refused")],
+    [
+        ("pool", "works"),
+        ("busy", "works"),
+        ("loop", "works"),
+        ("beside", "works"),
+        ("foreign", "refused"),
+    ],
 )
 async def test_children_work_or_refuse_by_name_and_the_parent_lives_on(
     server: FakeServer, tmp_path: Path, way: str, what: str

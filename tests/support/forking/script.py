@@ -21,17 +21,22 @@ from tests.support.forking.calls import client, meet, use_all, use_none
 MEETING = Path(os.environ["MEETING"])
 
 
-def child(use: Callable[[], str]) -> int:
+def child(use: Callable[[], str], leave: Callable[[], object] = sys.exit) -> int:
     """Fork a process that calls `use`, and ends as a script does."""
     if pid := os.fork():
         return pid
     os.write(1, f"{use()}\n".encode())  # at once: lines of several children do not mix
-    sys.exit()
+    leave()
+    raise AssertionError("it has left")
 
 
 def children(use: Callable[[], str]) -> None:
     """Fork all children, then await them. Raises if one crashed or hangs."""
-    pids = [child(use) for _ in range(CHILDREN)]
+    awaited([child(use) for _ in range(CHILDREN)])
+
+
+def awaited(pids: list[int]) -> None:
+    """Await children. Raises if one crashed or hangs."""
     ends = time.monotonic() + 3 * PATIENT
     for pid in pids:
         while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
@@ -108,6 +113,15 @@ async def loop() -> None:
         assert (await own.get_results("slow")).missing == ()
 
 
+async def beside() -> None:
+    """Threads that a loop begins, and that fork beside each other while its client is open."""
+    async with PrecomputeClient() as own:
+        await own.start("page", "text", {})
+        forks = (asyncio.to_thread(child, use_all, lambda: os._exit(0)) for _ in range(CHILDREN))
+        awaited(await asyncio.gather(*forks))
+        assert await own.get_status("page")
+
+
 async def watch(own: PrecomputeClient) -> tuple[str, ...]:
     async for results in own.watch_results("slow"):
         missing = results.missing
@@ -134,7 +148,13 @@ def foreign() -> None:
 
 
 if __name__ == "__main__":
-    ways = {"pool": pool, "busy": busy, "foreign": foreign, "loop": lambda: asyncio.run(loop())}
+    ways = {
+        "pool": pool,
+        "busy": busy,
+        "foreign": foreign,
+        "loop": lambda: asyncio.run(loop()),
+        "beside": lambda: asyncio.run(beside()),
+    }
     ways[sys.argv[1]]()
     client.close()
     print("the parent lives on")
