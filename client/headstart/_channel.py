@@ -90,11 +90,10 @@ class Endpoint:
         """Return what each call sends along."""
         if self.token is None:
             return ()
-        token = (
-            self.token
-            if isinstance(self.token, str)
-            else checked_token(self.token(), "the function `token`")
-        )
+        token = self.token
+        if not isinstance(token, str):
+            given = _arguments.text("what the function `token` returns", token())
+            token = checked_token(given, "the function `token`")
         return (("authorization", f"Bearer {token}"),)
 
     def files(self) -> FileStates:
@@ -144,7 +143,7 @@ def endpoint(
     _arguments.instance("channel_credentials", channel_credentials, grpc.ChannelCredentials)
     _arguments.instance("call_credentials", call_credentials, grpc.CallCredentials)
     _arguments.text_or_function("token", token)
-    _arguments.whole("max_attempts", max_attempts)
+    max_attempts = _arguments.whole("max_attempts", max_attempts)
     pairs = _arguments.items("options", options, tuple, "(name, value) pairs")
     if not 1 <= max_attempts <= MOST_ATTEMPTS:
         message = f"max_attempts must be 1 to {MOST_ATTEMPTS}, not {max_attempts}"

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import grpc
@@ -22,6 +23,7 @@ from headstart import _process
 from headstart._channel import Endpoint
 from headstart._channels import Channels, OpenChannel
 from headstart._errors import (
+    DeadlineExceeded,
     HeadstartError,
     ServiceError,
     ServiceUnavailable,
@@ -101,7 +103,7 @@ class Connection:
                     metadata=self.endpoint.metadata(),
                 )
 
-        return await self._between_forks(answer)
+        return await self._between_forks(answer, ends)
 
     async def stream(
         self, method: StreamMethod[Request, Response], request: Request
@@ -195,8 +197,11 @@ class Connection:
             return ServiceUnavailable("the client was closed during this call")
         return ServiceError(str(error))
 
-    async def _between_forks(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Await what `make` makes of the channel; again, should a fork come between."""
+    async def _between_forks(self, make: Callable[[], Awaitable[T]], ends: float = inf) -> T:
+        """Await what `make` makes of the channel; again, should a fork come between, until `ends`.
+
+        Raises DeadlineExceeded when forks took all the time.
+        """
         loop = asyncio.get_running_loop()
         while True:
             if self.closed:
@@ -209,6 +214,7 @@ class Connection:
             self._loop = loop
             with suppress(Rested):
                 return await self.translated(make)
+            _check_time(ends)
             await asyncio.sleep(_process.PAUSE)
 
     def _new_channel(self) -> grpc.aio.Channel:
@@ -279,6 +285,7 @@ class BlockingConnection:
                         metadata=self._endpoint.metadata(),
                     )
             except Rested:
+                _check_time(ends)
                 time.sleep(_process.PAUSE)
             except grpc.RpcError as exc:
                 if self._rests == rests:
@@ -312,6 +319,11 @@ class BlockingConnection:
         if channel is None:
             raise Rested
         return channel
+
+
+def _check_time(ends: float) -> None:
+    if time.monotonic() >= ends:
+        raise DeadlineExceeded("this process forked, and no time was left to call again")
 
 
 def _translated(error: grpc.RpcError) -> HeadstartError:

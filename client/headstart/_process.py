@@ -27,8 +27,9 @@ from headstart._errors import UnusableProcess
 
 T = TypeVar("T")
 
-# All in seconds: how long connections, and then gRPC's threads, may take to end before a fork,
-_REST_LIMIT: Final = 1.0
+# All in seconds: how long connections, and then gRPC's threads, may take to end before a fork: a
+# connection to a server that hangs is given up after one second, and its threads end then,
+_REST_LIMIT: Final = 2.0
 # how long gRPC's threads may take before garbage that holds a channel is searched for,
 _GARBAGE_AFTER: Final = 0.05
 # and the pause between two checks.
@@ -153,10 +154,13 @@ def _before() -> None:
 def _await_end(ends: float) -> None:
     """Wait until gRPC has no threads; an error in a reference cycle may hold its channel."""
     collect_at = time.monotonic() + _GARBAGE_AFTER
-    while _grpc_runs() and (now := time.monotonic()) < ends:
+    absent = 0
+    # Twice, because a thread that has just begun has no name yet: gRPC ends by another thread.
+    while absent < 2 and (now := time.monotonic()) < ends:  # noqa: PLR2004
         if now >= collect_at:
             gc.collect()
             collect_at = ends
+        absent = 0 if _grpc_runs() else absent + 1
         time.sleep(PAUSE)
 
 

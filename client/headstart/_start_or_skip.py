@@ -157,6 +157,7 @@ class StartsOrSkips:
         return started
 
     def _leave(self, request: pb.StartPrecomputeRequest, late: asyncio.Task[None]) -> None:
+        self._cancel_late(request)  # of a call that went on beside this one
         if len(self._late_starts) >= _MOST_LATE or self._connection.closed:
             late.cancel()
             return

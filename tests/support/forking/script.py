@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import socket
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from headstart import PrecomputeClient
+from headstart import BlockingClient, PrecomputeClient
 from tests.support.forking import CHILDREN, PATIENT
 from tests.support.forking.calls import client, meet, use_all, use_none
 
@@ -114,7 +115,15 @@ async def loop() -> None:
 
 
 async def beside() -> None:
-    """Threads that a loop begins, and that fork beside each other while its client is open."""
+    """Threads that a loop begins, and that fork beside each other; a server hangs meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hanging = BlockingClient(f"127.0.0.1:{silent.getsockname()[1]}")
+        await asyncio.to_thread(hanging.start_or_skip, "page", "text", {})
+        await fork_beside()
+        await asyncio.to_thread(hanging.close)
+
+
+async def fork_beside() -> None:
     async with PrecomputeClient() as own:
         await own.start("page", "text", {})
         forks = (asyncio.to_thread(child, use_all, lambda: os._exit(0)) for _ in range(CHILDREN))

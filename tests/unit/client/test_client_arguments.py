@@ -235,7 +235,8 @@ async def test_what_the_wire_cannot_carry_is_an_invalid_request(
 async def test_numbers_of_other_libraries_and_timedeltas_are_taken(service: Any) -> None:
     second = timedelta(seconds=1)
     service.on("ListPrecomputes", pb.ListPrecomputesResponse())
-    async with PrecomputeClient(service.address, timeout=5 * second) as client:
+    settings = {"timeout": 5 * second, "max_attempts": np.int64(2)}
+    async with PrecomputeClient(service.address, **settings) as client:
         await client.start_bridging("k", "a", "b", clue_count=np.int64(3), ttl=np.float32(1.5))
         await client.get_results("k", wait=np.int64(1), required_steps=iter(["a"]), timeout=second)
         await client.list_page(page_size=np.int8(7), statuses={"failed"}, timeout=second)

@@ -280,3 +280,16 @@ async def test_a_cancelled_caller_leaves_no_start_behind(
     await asyncio.wait([calling])
     assert calling.cancelled()
     assert not client._late_starts
+
+
+async def test_of_calls_beside_each_other_one_late_start_of_a_key_goes_on(
+    server: FakeServer,
+) -> None:
+    server.slow(300.0, method="StartPrecompute")
+    async with PrecomputeClient(server.address, timeout=300.0) as client:
+        calls = [client.start_or_skip("k", "text", INPUTS, budget=AT_ONCE) for _ in range(50)]
+        assert await asyncio.gather(*calls) == [None] * 50
+        for _ in range(5):  # a task needs a few turns to be cancelled
+            await asyncio.sleep(0)
+        late = [task for task in asyncio.all_tasks() if task.get_name() == "start_or_skip"]
+        assert late == [*client._late_starts.values()]
