@@ -205,8 +205,8 @@ def _after_in_child() -> None:
         _unusable = _FORKED
 
 
-# Of two modules, the one that registers later acts first. These two take a lock before a fork. Loops
-# that shall close their channels may wait for it, so they are imported above: they act after this.
+# Of two modules, the one that registers later acts first. Those imported above without a use take
+# locks before a fork. A loop that shall close its channel may wait for one, so they act after this.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child

@@ -91,7 +91,9 @@ async def test_a_token_of_the_environment_is_sent_without_the_spaces_around_it(
 async def test_a_token_function_that_returns_no_text_is_named(service: Any, returned: Any) -> None:
     kind = "None" if returned is None else type(returned).__name__
     async with PrecomputeClient(service.address, token=lambda: returned) as client:
-        with pytest.raises(TypeError, match=f"the function `token` returns must be a str, not {kind}"):
+        with pytest.raises(
+            TypeError, match=f"the function `token` returns must be a str, not {kind}"
+        ):
             await client.get_stats()
 
 
