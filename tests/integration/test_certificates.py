@@ -129,6 +129,20 @@ def test_a_certificate_out_of_its_time_is_refused_with_its_date(
         ServerCertificate(TlsFiles(cert=good.cert, key=good.key, client_ca=made.cert))
 
 
+def test_of_a_chain_the_first_authority_must_be_valid_and_no_other(tmp_path: Path):
+    ended = self_signed(tmp_path, *P256, names="basicConstraints=CA:TRUE", days=(-9, -2))
+    between = signed(ended, tmp_path, "between", further="basicConstraints=CA:TRUE")
+    chains = {"long": [between, ended], "short": [ended]}
+    files = {}
+    for name, above in chains.items():
+        made = signed(above[0], tmp_path, name)
+        made.cert.write_text("".join(each.cert.read_text() for each in [made, *above]))
+        files[name] = TlsFiles(cert=made.cert, key=made.key)
+    ServerCertificate(files["long"])  # clients that trust `between` connect
+    with pytest.raises(StartupError, match=r"ended on .*of the authority that signed"):
+        ServerCertificate(files["short"])
+
+
 @pytest.mark.parametrize(
     "text", ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n", "{cert}{bad}"]
 )

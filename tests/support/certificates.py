@@ -27,12 +27,17 @@ def authority(directory: Path, name: str) -> Certificate:
     return made
 
 
-def signed(by: Certificate, directory: Path, name: str, hosts: str = "localhost") -> Certificate:
-    """A certificate that an authority has signed, good for these hosts and 127.0.0.1."""
+def signed(
+    by: Certificate, directory: Path, name: str, hosts: str = "localhost", *, further: str = ""
+) -> Certificate:
+    """A certificate that an authority has signed, good for these hosts and 127.0.0.1.
+
+    `further` are lines of other extensions.
+    """
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
     request, extensions = directory / f"{name}.csr", directory / f"{name}.ext"
     names = [f"DNS:{host}" for host in hosts.split(",")]
-    extensions.write_text(f"subjectAltName={','.join([*names, 'IP:127.0.0.1'])}\n")
+    extensions.write_text(f"subjectAltName={','.join([*names, 'IP:127.0.0.1'])}\n{further}")
     _openssl("req", *_KEY, "-subj", f"/CN={name}", "-keyout", made.key, "-out", request)
     _openssl(
         *("x509", "-req", "-in", request, "-CA", by.cert, "-CAkey", by.key, "-days", "2"),

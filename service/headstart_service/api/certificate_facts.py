@@ -54,6 +54,15 @@ def facts_of(pem: bytes) -> list[Facts]:
         raise ValueError("a certificate cannot be read") from error
 
 
+def without_ended(pem: bytes, now: float) -> bytes:
+    """Remove the certificates of a PEM file that have ended. Raises ValueError, as `facts_of`."""
+    kept = _PEM.sub(
+        lambda block: block[0] if facts_of(block[0].encode())[0].ends > now else "",
+        pem.decode("latin-1"),
+    )
+    return kept.encode("latin-1")
+
+
 def _facts(certificate: bytes) -> Facts:
     """Walk through an X.509 certificate (RFC 5280, 4.1)."""
     [(_, whole)] = _elements(certificate)

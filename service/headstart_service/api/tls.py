@@ -22,13 +22,16 @@ from typing import Any, Final
 import grpc
 
 from ..errors import StartupError
-from .certificate_facts import Facts, facts_of
+from .certificate_facts import Facts, facts_of, without_ended
 from .watched import fingerprint
 
 log = logging.getLogger(__name__)
 
 ALLOWED_KEYS: Final = "an RSA key, or an ECDSA key on P-256 or P-384"
 """The keys that gRPC clients accept."""
+_RENEW_AUTHORITY: Final = (
+    "it is the second one there, of the authority that signed the server's: put in the present one"
+)
 _LOOK_EVERY: Final = 1.0
 _HANDSHAKE: Final = 20.0
 """Seconds for a handshake with this machine itself: it takes milliseconds, but under load more."""
@@ -125,17 +128,20 @@ def _tried(files: TlsFiles) -> tuple[grpc.ServerCertificateConfiguration, float]
     try:
         # With a password at hand nobody is asked for one on the terminal.
         context.load_cert_chain(files.cert, files.key, password="")
-        own = facts_of(cert)[0]
+        own, *authorities = facts_of(cert)
     except (ssl.SSLError, OSError, ValueError, IndexError) as error:
         raise StartupError(
             f"HEADSTART_TLS_CERT, HEADSTART_TLS_KEY: {files.cert} and {files.key} are no "
             f"certificate and its unencrypted key in PEM: {_reason(error)}"
         ) from None
     _check_dates("HEADSTART_TLS_CERT", files.cert, [own], "renew it")
+    if authorities:
+        _check_dates("HEADSTART_TLS_CERT", files.cert, authorities[:1], _RENEW_AUTHORITY)
     roots = None
     if files.client_ca is not None:
         roots = _client_authorities(context, files.client_ca)
-    _serve_once(files, (key, cert), roots, own)
+    # Of a longer chain, clients leave out what has ended if they trust what stands before it.
+    _serve_once(files, (key, without_ended(cert, time.time())), roots, own)
     made: grpc.ServerCertificateConfiguration = grpc.ssl_server_certificate_configuration(
         [(key, cert)], root_certificates=roots
     )
