@@ -76,5 +76,7 @@ def _headstart() -> str:
     on_path = shutil.which("headstart")
     if not beside.exists() or (on_path and Path(on_path).samefile(beside)):
         return "headstart"
-    here = Path.cwd()
-    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
+    try:
+        return str(beside.relative_to(Path.cwd()))
+    except (OSError, ValueError):  # the working directory was deleted, or is elsewhere
+        return str(beside)

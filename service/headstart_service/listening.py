@@ -56,15 +56,21 @@ def reachable(host: str) -> str:
 
 
 def _addresses_of(host: str) -> list[str]:
-    if host == "localhost":
+    if host.lower() == "localhost":
         return [*_LOOPBACK]
     # In IDNA's encoding, some hosts that are none raise an error of their own, or none at all.
     found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM)
-    named = [str(address[0]) for *_, address in found]
+    named = [_unmapped(str(address[0])) for *_, address in found]
     if any(map(_is_every_address, named)):
         # gRPC takes 0.0.0.0, too, for the addresses of both families.
         return [_ALL_IPV6 if socket.has_dualstack_ipv6() else _ALL_IPV4]
     return list(dict.fromkeys(named))
+
+
+def _unmapped(address: str) -> str:
+    """Write ::ffff:127.0.0.1 as 127.0.0.1: no socket of IPv6 alone listens on it."""
+    mapped = ipaddress.IPv6Address(address).ipv4_mapped if ":" in address else None
+    return str(mapped or address)
 
 
 def _is_every_address(host: str) -> bool:

@@ -54,7 +54,7 @@ def exposure(settings: Settings) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`. A name other than localhost might be anywhere."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         address = ipaddress.ip_address(host)

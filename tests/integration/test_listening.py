@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import grpc
 import pytest
 
 from headstart_service.listening import addresses, listen, reachable, url_host
+from headstart_service.security import is_loopback
 from headstart_service.settings import load_settings
 from headstart_service.store.redis_url import parsed_redis_url
 from tests.support.commands import run_here
@@ -108,6 +109,22 @@ def test_every_address_without_tls_is_refused_in_each_spelling(host: str):
     code, said = run_here("check-config", HEADSTART_HOST=host)
     assert code == 2
     assert "can be read on the network" in said
+
+
+@needs_ipv6
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("LocalHost", ["127.0.0.1", "[::1]"]),
+        ("::ffff:127.0.0.1", ["127.0.0.1"]),
+        ("::ffff:0.0.0.0", ["[::]"]),
+    ],
+)
+def test_other_spellings_of_an_address_are_that_address(host: str, expected: list[str]):
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(closing(each)) for each in listen(host, 0)]
+        assert [each.rpartition(":")[0] for each in addresses(sockets)] == expected
+    assert is_loopback(host) == ("0.0.0.0" not in host)
 
 
 def test_a_machine_without_ipv6_listens_on_ipv4_alone(monkeypatch: pytest.MonkeyPatch):

@@ -80,6 +80,11 @@ def test_the_command_is_the_one_beside_this_python_unless_it_is_on_the_path(
     assert command()[0] == str(beside)
     monkeypatch.chdir(tmp_path)
     assert command()[0] == ".venv/bin/headstart"
+    deleted = tmp_path / "deleted"
+    deleted.mkdir()
+    monkeypatch.chdir(deleted)
+    deleted.rmdir()
+    assert command()[0] == str(beside)
     monkeypatch.setenv("PATH", str(beside.parent))
     assert command()[0] == "headstart"
 
