@@ -100,11 +100,6 @@ class Endpoint:
         """Return by what a change of the TLS files is noticed; empty without files."""
         return () if self.credentials is not None or self.tls is None else self.tls.files()
 
-    def check_files(self) -> None:
-        """Check that the TLS files can be used; raise ServiceUnavailable if not."""
-        if self.tls is not None:
-            self.tls.check()
-
     def _secured(self) -> grpc.ChannelCredentials | None:
         if self.credentials is not None or self.tls is None:
             return self.credentials

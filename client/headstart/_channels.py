@@ -146,7 +146,6 @@ class Channels(Generic[C]):
             self._current = self._opened(files)
         elif files not in (self._current.files, self._refused):
             try:
-                self._endpoint.check_files()
                 replacement = self._opened(files)
             except ServiceUnavailable as error:
                 self._refused = files

@@ -81,15 +81,15 @@ class Tls:
             raise ServiceUnavailable(message) from error
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files.
+        """Read the files, which gRPC itself must not check: it ends the process at an empty key.
 
         Raises:
-            ServiceUnavailable: One cannot be read, so nobody can be reached.
+            ServiceUnavailable: One cannot be read or used, so nobody can be reached.
         """
+        ca, key, cert = _read(self.ca), _read(self.key), _read(self.cert)
+        self.check()
         return grpc.ssl_channel_credentials(
-            root_certificates=_read(self.ca),
-            private_key=_read(self.key),
-            certificate_chain=_read(self.cert),
+            root_certificates=ca, private_key=key, certificate_chain=cert
         )
 
 
@@ -187,9 +187,12 @@ def _read(path: str | os.PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
     except OSError as exc:
         raise ServiceUnavailable(_unreadable(path, exc)) from exc
+    if not content:
+        raise ServiceUnavailable(f"{os.fspath(path)} is empty")
+    return content
 
 
 def _unreadable(path: str | os.PathLike[str], error: OSError) -> str:

@@ -138,3 +138,15 @@ async def test_a_token_file_without_a_token_is_told_by_its_name(
         file.write_text("mended")
         await client.get_stats()
     assert service.calls[0].metadata["authorization"] == "Bearer mended"
+
+
+async def test_empty_tls_files_are_named_and_grpc_does_not_end_the_process(
+    refused: str, tmp_path: Path
+) -> None:
+    for name in ("cert", "key", "ca"):
+        (tmp_path / name).touch()
+    tls = Tls(cert=tmp_path / "cert", key=tmp_path / "key")
+    for used in (tls, Tls(ca=tmp_path / "ca")):
+        async with PrecomputeClient(refused, tls=used) as client:
+            with pytest.raises(ServiceUnavailable, match=f"{tmp_path}/.* is empty"):
+                await client.get_stats()
