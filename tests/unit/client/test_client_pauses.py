@@ -54,7 +54,11 @@ class Channel:
         """Each call's method, request and timeout."""
         self.connects_in = 0.0
         self.answer: Callable[[str, Any], Awaitable[Any]] = self.refuse
-        self.closed = 0
+        self.opened = 0
+
+    def open(self, *_: Any, **__: Any) -> Channel:
+        self.opened += 1
+        return self
 
     @property
     def limits(self) -> list[tuple[str, float]]:
@@ -84,12 +88,12 @@ class Channel:
         self.connects_in = 0.0
 
     async def close(self, grace: float | None = None) -> None:
-        self.closed += 1
+        pass
 
 
 def use(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clients open this channel, and let their clock be the loop's."""
-    monkeypatch.setattr(grpc.aio, "insecure_channel", lambda *_, **__: channel)
+    monkeypatch.setattr(grpc.aio, "insecure_channel", channel.open)
     for module in (_channels, _connection, _eager, _live, _watch):
         clock = SimpleNamespace(monotonic=loop_time, perf_counter=loop_time)
         monkeypatch.setattr(module, "time", clock)
@@ -105,25 +109,30 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
 # Watching
 
 
+CUT = ServiceUnavailable("cut")
+
+
 class Watched(Channel):
     """A channel whose every stream lives for so many seconds and brings nothing."""
 
-    def __init__(self, lives: float = 0.0, retry_after: float | None = None) -> None:
+    def __init__(self, lives: float = 0.0, error: Exception | None = CUT) -> None:
         super().__init__()
-        self.opened: list[float] = []
+        self.watches: list[float] = []
         self.lives = lives
-        self.error = ServiceUnavailable("cut", retry_after)
+        self.error = error
         self.left = 0
 
     def unary_stream(self, path: str, **_: Any) -> Any:
         def call(request: Any, *, metadata: Any) -> Watched:
-            self.opened.append(loop_time())
+            self.watches.append(loop_time())
             return self
 
         return call
 
     async def read(self) -> Any:
         await asyncio.sleep(self.lives)
+        if self.error is None:
+            return grpc.aio.EOF
         raise self.error
 
     def cancel(self) -> None:
@@ -131,12 +140,12 @@ class Watched(Channel):
 
     @property
     def pauses(self) -> list[float]:
-        return [round(b - a - self.lives, 6) for a, b in pairwise(self.opened)]
+        return [round(b - a - self.lives, 6) for a, b in pairwise(self.watches)]
 
 
 async def watched_to_its_end(client: PrecomputeClient) -> None:
     async with asyncio.timeout(DAY):
-        with pytest.raises(ServiceUnavailable, match="cut"):
+        with pytest.raises(ServiceUnavailable, match=r"^cut$|ended before the run did"):
             async for _ in client.watch_results("k"):
                 pass
 
@@ -147,20 +156,21 @@ async def watched_by_a_client() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "pauses"),
+    ("error", "pauses"),
     [
         (None, [0.2, 0.4, 0.8, 1.6, 3.0]),
-        (1.0, [1.0, 1.0, 1.0, 1.6, 3.0]),
-        (60.0, [3.0] * 5),
+        (CUT, [0.2, 0.4, 0.8, 1.6, 3.0]),
+        (ServiceUnavailable("cut", 1.0), [1.0, 1.0, 1.0, 1.6, 3.0]),
+        (ServiceUnavailable("cut", 60.0), [3.0] * 5),
     ],
 )
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_watch_that_brings_nothing_ends_after_six_tries_and_growing_pauses(
-    monkeypatch: pytest.MonkeyPatch, which: int, retry_after: float | None, pauses: list[float]
+    monkeypatch: pytest.MonkeyPatch, which: int, error: Exception | None, pauses: list[float]
 ) -> None:
     # Every random number is the least, 0, or the largest, 1, that it may be.
     monkeypatch.setattr(_watch.random, "uniform", lambda *ends: ends[which])
-    channel = Watched(retry_after=retry_after)
+    channel = Watched(error=error)
     use(channel, monkeypatch)
     run_virtually(watched_by_a_client())
     share = (0.5, 1.0)[which]
@@ -186,7 +196,30 @@ def test_streams_that_lived_for_more_than_five_seconds_were_healthy(
     assert set(healthy.pauses) == {0.2}
     use(short, monkeypatch)
     run_virtually(watched_by_a_client())
-    assert len(short.opened) == 6
+    assert len(short.watches) == 6
+
+
+@pytest.mark.parametrize(("silent", "channels"), [(0.9, 1), (1.1, 2)])
+def test_a_watch_that_got_nothing_for_a_second_leaves_its_channel(
+    monkeypatch: pytest.MonkeyPatch, silent: float, channels: int
+) -> None:
+    async def answer(name: str, request: Any) -> Any:
+        return pb.GetStatsResponse()
+
+    async def watch() -> None:
+        async with PrecomputeClient("localhost:1") as client:
+            await client.get_stats()
+            await asyncio.sleep(1.0)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(silent):
+                    await anext(client.watch_results("k"))
+            await client.get_stats()
+
+    channel = Watched(lives=DAY)
+    channel.answer = answer
+    use(channel, monkeypatch)
+    run_virtually(watch())
+    assert channel.opened == channels
 
 
 # Reports that outlast their call
@@ -198,7 +231,7 @@ class Reported(Channel):
     def __init__(self) -> None:
         super().__init__()
         self.answer = self.play
-        self.open = asyncio.Event()
+        self.go = asyncio.Event()
         self.ended: list[bool] = []
         """For each report that has ended, whether it was answered."""
         self.error: Exception | None = None
@@ -207,7 +240,7 @@ class Reported(Channel):
         if name == "GetResults":
             return values({step: pb.StepReport(state=pb.STEP_STATE_PENDING) for step in STEPS})
         try:
-            await self.open.wait()
+            await self.go.wait()
         except asyncio.CancelledError:
             self.ended.append(False)
             raise
@@ -249,7 +282,7 @@ def test_sixteen_reports_at_most_are_under_way_each_for_two_seconds(reported: Re
         async with PrecomputeClient("localhost:1") as client:
             await hand_back(client, STEPS)
             assert reported.reports == [2.0] * 16
-            reported.open.set()
+            reported.go.set()
             await asyncio.sleep(0.001)
             assert reported.ended == [True] * 16
             await hand_back(client)
@@ -280,7 +313,7 @@ def test_reports_have_half_a_second_when_their_client_ends(
     async def report() -> float:
         async with PrecomputeClient("localhost:1") as client:
             await hand_back(client)
-            asyncio.get_running_loop().call_later(after, reported.open.set)
+            asyncio.get_running_loop().call_later(after, reported.go.set)
             began = loop_time()
         return round(loop_time() - began, 6)
 
@@ -303,7 +336,7 @@ def test_a_report_that_fails_is_logged_and_nothing_else(
         async with PrecomputeClient("localhost:1") as client:
             await hand_back(client, value=value)
 
-    reported.open.set()
+    reported.go.set()
     reported.error = error
     with caplog.at_level(logging.DEBUG, "headstart"):
         run_virtually(report())
