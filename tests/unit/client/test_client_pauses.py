@@ -120,6 +120,7 @@ class Watched(Channel):
         self.watches: list[float] = []
         self.lives = lives
         self.error = error
+        self.messages: list[pb.WatchResultsResponse] = []
         self.left = 0
 
     def unary_stream(self, path: str, **_: Any) -> Any:
@@ -130,6 +131,8 @@ class Watched(Channel):
         return call
 
     async def read(self) -> Any:
+        if self.messages:
+            return self.messages.pop()
         await asyncio.sleep(self.lives)
         if self.error is None:
             return grpc.aio.EOF
@@ -199,9 +202,11 @@ def test_streams_that_lived_for_more_than_five_seconds_were_healthy(
     assert len(short.watches) == 6
 
 
-@pytest.mark.parametrize(("silent", "channels"), [(0.9, 1), (1.1, 2)])
+@pytest.mark.parametrize(
+    ("silent", "messages", "channels"), [(0.9, 0, 1), (1.1, 0, 2), (1.1, 1, 1)]
+)
 def test_a_watch_that_got_nothing_for_a_second_leaves_its_channel(
-    monkeypatch: pytest.MonkeyPatch, silent: float, channels: int
+    monkeypatch: pytest.MonkeyPatch, silent: float, messages: int, channels: int
 ) -> None:
     async def answer(name: str, request: Any) -> Any:
         return pb.GetStatsResponse()
@@ -212,11 +217,14 @@ def test_a_watch_that_got_nothing_for_a_second_leaves_its_channel(
             await asyncio.sleep(1.0)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(silent):
-                    await anext(client.watch_results("k"))
+                    async for _ in client.watch_results("k"):
+                        pass
             await client.get_stats()
 
     channel = Watched(lives=DAY)
     channel.answer = answer
+    under_way = run(pb.PRECOMPUTE_STATUS_PENDING)
+    channel.messages = [pb.WatchResultsResponse(results=under_way)] * messages
     use(channel, monkeypatch)
     run_virtually(watch())
     assert channel.opened == channels
