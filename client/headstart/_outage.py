@@ -42,7 +42,7 @@ class OutageLog:
                 self._failing[call] = time.monotonic()
         if news:
             logger.warning(
-                "Headstart does not serve, so results are computed live until it does: %s: %s: %s",
+                "a call of Headstart failed, so results are computed live for now: %s: %s: %s",
                 call,
                 type(error).__name__,
                 error,

@@ -24,6 +24,8 @@ def main() -> None:
     # Read once, when gRPC is loaded. Each child here is a new program, which needs none of gRPC's
     # handlers for forks; they would log that they cannot run while an exporter's thread is in gRPC.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    # gRPC's own notes, as of each failed handshake, are no lines of the log, least of all JSON.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from .cli import main as run
 

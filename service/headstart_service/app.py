@@ -340,7 +340,7 @@ def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> 
     except (OSError, RuntimeError) as error:
         raise StartupError(
             f"HEADSTART_GRPC_PORT: cannot listen on {settings.host} port {settings.grpc_port}: "
-            "is another server there?"
+            "is another server there? Stop that, or give another port (0: any free one)"
         ) from error
     except (ValueError, TypeError) as error:
         raise StartupError(f"HEADSTART_HOST: {settings.host!r:.100} is no host: {error}") from error

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from . import completion_command, exit_codes, operate, pipelines_command, token_command
 from .extras import install
@@ -33,12 +34,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    """Prints the version. Imports the client only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print and exit with 0."""
+        from headstart import __version__
+
+        print(f"{parser.prog} {__version__}")
+        parser.exit()
+
+
 def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.ArgumentParser:
     """What parses these arguments; `whole`: what parses any."""
     parser = argparse.ArgumentParser(
         prog="headstart", description="Compute what a request will need while the user is busy."
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    first = given[0].partition("=")[0] if given else ""
+    if first.startswith("--") and first not in ("--help", "--version"):
+        parser.error(f"{first} stands before COMMAND: options stand behind it")
     wanted = next((word for word in given if not word.startswith("-")), "")
     serve = commands.add_parser("serve", help="serve the gRPC API, with a worker beside it")
     worker = commands.add_parser("worker", help="compute what API processes have queued")

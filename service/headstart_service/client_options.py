@@ -39,3 +39,17 @@ def tls_of(options: argparse.Namespace, **defaults: str) -> Tls | None:
     given = {name: value for name, _ in _OPTIONS if (value := getattr(options, name))}
     set_ones = {name: value for name, value in os.environ.items() if value}
     return tls_from({**defaults, **set_ones, **given})
+
+
+def check_files(tls: Tls | None) -> None:
+    """Read the client's files before a call: gRPC reports a wrong one as a server that is away.
+
+    Raises ServiceUnavailable and ValueError that name the file.
+    """
+    from headstart._security import token_from_environment
+
+    if tls is not None:
+        tls.check()
+    token = token_from_environment()
+    if callable(token):
+        token()

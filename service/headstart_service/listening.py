@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -101,6 +102,15 @@ def _listen(addresses: list[str], port: int) -> list[socket.socket]:
 
 
 def _socket(address: str, port: int) -> socket.socket:
+    try:
+        return _created(address, port)
+    except OSError as error:
+        # Python's text repeats the address behind the reason.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, reason) from None
+
+
+def _created(address: str, port: int) -> socket.socket:
     if ":" not in address:
         return socket.create_server((address, port))
     every = address == _ALL_IPV6

@@ -36,7 +36,7 @@ async def move(settings: Settings) -> int:
         store = f"the store of HEADSTART_PREFIX={settings.prefix}"
         print(f"nothing to move: {store} has {count} partitions, or is empty")
         return exit_codes.DONE
-    print(f"{done.moved} of {done.runs} runs moved to {count} partitions")
+    print(f"partitions: {count} now; runs: {done.runs} kept, {done.moved} of them moved")
     print(f"start processes with HEADSTART_PARTITIONS={count}")
     if done.damaged:
         print(f"{done.damaged} runs were forgotten: their records were damaged")

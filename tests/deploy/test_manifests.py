@@ -349,7 +349,7 @@ def test_pods_work_in_a_cluster_of_ipv6_alone_as_in_one_of_ipv4(name: str):
 def test_the_image_listens_on_both_families_and_asks_itself_by_name():
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     assert "HEADSTART_HOST=::" in dockerfile
-    assert re.findall(r"http://[^:']+", dockerfile) == ["http://localhost"]
+    assert re.findall(r"HTTPConnection\('([^']+)'", dockerfile) == ["localhost"]
 
 
 def test_no_component_but_networkpolicy_makes_policies():

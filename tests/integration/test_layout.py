@@ -112,6 +112,7 @@ async def test_a_store_moves_by_command_and_an_empty_one_by_itself(valkey: Valke
         page = await service.ListPrecomputes(pb.ListPrecomputesRequest(page_size=9), timeout=20)
     moved = await asyncio.to_thread(run, "repartition", "--to", "3", HEADSTART_REDIS_URL=valkey.url)
     assert (moved.code, moved.err) == (0, "")
+    assert "partitions: 3 now; runs: 20 kept, " in moved.out
     async with served(valkey.url, 3) as service:
         assert await answers(service, keys) == before
         assert sorted(await listed(service)) == sorted(keys)

@@ -185,6 +185,9 @@ async def test_a_client_reads_its_renewed_files_again_and_its_calls_under_way_go
         async def facade_works() -> bool:
             return await asyncio.to_thread(facade.get_status, "held") == "pending"
 
+        async def shows_another() -> bool:
+            return await asyncio.to_thread(shown_by, address) != before
+
         async with PrecomputeClient(seen_as, tls=tls, timeout=30) as client:
             await client.start("held", "probe", {"directory": str(tmp_path)})
             waiting = asyncio.create_task(client.get_results("held", wait=30))
@@ -192,8 +195,9 @@ async def test_a_client_reads_its_renewed_files_again_and_its_calls_under_way_go
             await client.get_stats()  # behind the wait, on the same connection
             await wait_until(facade_works)
             assert len(between.links) == 2
+            before = await asyncio.to_thread(shown_by, address)
             renew(foreign)
-            assert not await connects(address, Tls(ca=ours.root.cert))
+            await wait_until(shows_another)
             await client.get_stats()
             await wait_until(facade_works)
             assert len(between.links) == 3, "the wait goes on on the old connection"

@@ -24,6 +24,7 @@ from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+import headstart
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.cli import SERVER_COMMANDS, main
@@ -183,6 +184,16 @@ def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None
     assert "key" in wrong_arguments(capsys, "get")
     assert "--nope" in wrong_arguments(capsys, "stats", "--nope")
     assert "--nope" in wrong_arguments(capsys, "serve", "--nope")
+    for misplaced in (["--address", "localhost:1", "stats"], ["--address=localhost:1", "stats"]):
+        message = wrong_arguments(capsys, *misplaced)
+        assert "--address stands before COMMAND: options stand behind it" in message
+
+
+def test_the_version_is_the_clients(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"headstart {headstart.__version__}\n"
 
 
 def test_a_game_is_started_with_what_was_given(run: Any, served: Served) -> None:
@@ -358,7 +369,36 @@ def test_a_server_that_is_away_exits_with_4(capsys: pytest.CaptureFixture[str]) 
         reserved.bind(("127.0.0.1", 0))  # bound and not listening: refused
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
         assert main(["get", "known", "--address", address]) == 4
-    assert capsys.readouterr().err.startswith("headstart: ")
+    message = capsys.readouterr().err
+    assert message.startswith(f"headstart: cannot reach {address}: ")
+    assert "`headstart doctor`" in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "content", "problem"),
+    [
+        ("HEADSTART_CA", None, "cannot use the TLS files"),
+        ("HEADSTART_CA", "no certificate", "cannot use the TLS files"),
+        ("HEADSTART_TOKEN_FILE", None, "cannot read"),
+    ],
+)
+def test_a_file_of_the_client_that_is_wrong_is_one_line_and_exits_with_2(
+    variable: str,
+    content: str | None,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv(variable, str(path))
+    assert main(["stats", "--address", "127.0.0.1:1"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"headstart: {problem} {path}: ")
+    assert message.count("\n") == 1
 
 
 def test_a_health_check_tells_serving_by_its_exit_code(

@@ -136,7 +136,10 @@ async def test_a_process_that_is_ready_may_have_something_to_report() -> None:
         assert await asyncio.to_thread(ask, port, "/readyz") == (200, "ready, but full\n")
         state = Readiness(ready=False)
         assert await asyncio.to_thread(ask, port, "/livez") == (200, "ok\n")
-        with pytest.raises(StartupError, match="HEADSTART_HTTP_PORT: cannot listen on"):
+        with pytest.raises(
+            StartupError,
+            match=r"HEADSTART_HTTP_PORT: cannot listen on .*: another process has it; stop",
+        ):
             async with http_server("127.0.0.1", port, lambda: state):
                 raise AssertionError("two have one port")
         async with http_server("127.0.0.1", port, lambda: state, or_any_port=True) as other:

@@ -119,12 +119,18 @@ asyncio.run(main())
         (
             "httpx2",
             "http",
-            "StartupError: a step takes http, which needs httpx2: pip install '.[language-model]'",
+            (
+                "PackageMissing: a step takes http, which needs httpx2, which is not installed: "
+                "pip install '.[language-model]'"
+            ),
         ),
         (
             "anthropic",
             "language_model",
-            "StartupError: a step takes language_model, which needs anthropic: pip install '.[lang",
+            (
+                "PackageMissing: a step takes language_model, which needs anthropic, which is not "
+                "installed: pip install '.[language-model]'"
+            ),
         ),
     ],
 )

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 TOKEN_PREFIX: Final = "hst_"  # noqa: S105  # what makes a leaked token easy to find, no token itself
 EVERY: Final = "*"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NAME_RULE: Final = "the name must be 1 to 64 letters, digits, '.', '_' and '-'"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _COLUMNS: Final = 4
 _LOOK_EVERY: Final = 1.0
@@ -40,6 +41,8 @@ def new_token() -> str:
 
 def line_of(name: str, token: str, namespaces: Sequence[str], verbs: Sequence[str]) -> str:
     """The line that grants a token these. Raises ValueError for what `parsed` would refuse."""
+    if not _NAME.fullmatch(name):  # before a space in it looks like another column
+        raise ValueError(_NAME_RULE)
     line = f"{name} sha256:{digest_of(token).hex()} {','.join(namespaces)} {','.join(verbs)}"
     _parsed_line(line)
     return line
@@ -57,7 +60,9 @@ def parsed(text: str, path: Path) -> dict[bytes, Grant]:
             if digest in grants:
                 raise ValueError(f"is the same token as line {lines[grants[digest].name]}")
             if grant.name in lines:
-                raise ValueError(f"has the same name as line {lines[grant.name]}")
+                raise ValueError(
+                    f"has the same name as line {lines[grant.name]}: delete one of the two"
+                )
         except ValueError as error:
             raise StartupError(f"HEADSTART_TOKENS: {path} line {number}: {error}") from None
         grants[digest] = grant
@@ -75,7 +80,7 @@ def _parsed_line(line: str) -> tuple[bytes, Grant]:
         raise ValueError(f"must be: name, digest, namespaces, verbs; has {len(columns)} of these")
     name, digest, namespaces, verbs = columns
     if not _NAME.fullmatch(name):
-        raise ValueError("the name must be 1 to 64 letters, digits, '.', '_' and '-'")
+        raise ValueError(_NAME_RULE)
     if not (found := _DIGEST.fullmatch(digest)):
         raise ValueError("the digest must be sha256: and 64 hexadecimal digits in lower case")
     granted = _verbs(verbs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import sys
 from collections.abc import Awaitable, Callable
@@ -91,12 +92,19 @@ def code_of(error: Exception) -> int:
 def _execute(run: Command, options: argparse.Namespace) -> int:
     import headstart
 
+    try:
+        tls = client_options.tls_of(options)
+        client_options.check_files(tls)
+    except (headstart.ServiceUnavailable, ValueError) as error:
+        complain(error)
+        return exit_codes.WRONG_ARGUMENTS
+
     async def execute() -> int:
         timeout = {} if options.timeout is None else {"timeout": options.timeout}
         async with headstart.PrecomputeClient(
             options.address,
             namespace=options.namespace,
-            tls=client_options.tls_of(options),
+            tls=tls,
             **timeout,
         ) as client:
             return await run(client, options)
@@ -104,13 +112,18 @@ def _execute(run: Command, options: argparse.Namespace) -> int:
     try:
         return asyncio.run(execute())
     except (headstart.HeadstartError, ValueError, TimeoutError) as error:
-        complain(_with_advice(error))
+        complain(_with_advice(error, options.address))
         return code_of(error)
 
 
-def _with_advice(error: Exception) -> str:
-    """What happened, and when to come back if the server said so."""
+def _with_advice(error: Exception, address: str | None) -> str:
+    """What happened, and what to do: when to come back, or how to find out why."""
+    import headstart
+
     retry_after = getattr(error, "retry_after", None)
-    if retry_after is None:
-        return str(error)
-    return f"{error} (try again in {retry_after:.3g} s)"
+    if retry_after is not None:
+        return f"{error} (try again in {retry_after:.3g} s)"
+    if isinstance(error, headstart.ServiceUnavailable):
+        called = address or os.environ.get("HEADSTART_ADDRESS") or "localhost:50051"
+        return f"cannot reach {called}: {error} (`headstart doctor` finds out why)"
+    return str(error)

@@ -107,8 +107,10 @@ def _listen(host: str, port: int, *, or_any_port: bool) -> list[socket.socket]:
     except OSError as error:
         if or_any_port and error.errno == errno.EADDRINUSE:
             return listen(host, 0)
+        taken = "another process has it; stop that, or give another port (0: any free one)"
+        why = taken if error.errno == errno.EADDRINUSE else error.strerror
         raise StartupError(
-            f"HEADSTART_HTTP_PORT: cannot listen on {host} port {port}: {error.strerror}"
+            f"HEADSTART_HTTP_PORT: cannot listen on {host} port {port}: {why}"
         ) from error
     except (ValueError, TypeError) as error:
         raise StartupError(f"HEADSTART_HOST: {host!r:.100} is no host: {error}") from error

@@ -77,8 +77,8 @@ class Store:
         self.asked.append((str(key), plan.pipeline, ttl, more))
         return self.started
 
-    async def cancel(self, key: RunKey) -> Cancelled:
-        self.asked.append(str(key))
+    async def cancel(self, key: RunKey, revision: int) -> Cancelled:
+        self.asked.append((str(key), revision))
         return self.cancelled
 
     async def stats(self, namespace: str) -> Stats:
@@ -170,14 +170,17 @@ async def test_a_start_asks_tells_and_logs_all_of_it(
     caplog.set_level(logging.INFO, "headstart_service")
     served = Served(log_inputs=log_inputs)
     request = pb.StartPrecomputeRequest(
-        key="game-1", custom=pb.CustomSpec(pipeline="test"), restart=True
+        key="game-1",
+        custom=pb.CustomSpec(pipeline="test"),
+        restart=True,
+        request_id="start-1",
     )
     if ttl is not None:
         request.ttl.FromTimedelta(timedelta(seconds=ttl))
     if need is not None:
         request.expected_need_in.FromTimedelta(timedelta(seconds=need))
     answer = await served.servicer.start_precompute(request, NOBODY)
-    more = {"restart": True, "needed_in": needed_in}
+    more = {"restart": True, "request_id": "start-1", "needed_in": needed_in}
     assert served.store.asked == [("default/game-1", "test", pytest.approx(asked), more)]
     assert answer == pb.StartPrecomputeResponse(
         namespace="default",
@@ -224,7 +227,7 @@ async def test_a_cancel_tells_what_became_of_it_and_logs_what_it_has_done(
     caplog.set_level(logging.INFO, "headstart_service")
     served = Served()
     served.store.cancelled = Cancelled(cancelled=cancelled, status=Status.FAILED, revision=5)
-    request = pb.CancelPrecomputeRequest(namespace="shop", key="k")
+    request = pb.CancelPrecomputeRequest(namespace="shop", key="k", revision=5)
     answer = await served.servicer.cancel_precompute(request, NOBODY)
     assert answer == pb.CancelPrecomputeResponse(
         namespace="shop",
@@ -233,7 +236,7 @@ async def test_a_cancel_tells_what_became_of_it_and_logs_what_it_has_done(
         status=pb.PRECOMPUTE_STATUS_FAILED,
         revision=5,
     )
-    assert (served.store.asked, served.reader.outdated) == (["shop/k"], ["shop/k"])
+    assert (served.store.asked, served.reader.outdated) == ([("shop/k", 5)], ["shop/k"])
     fields = {"event": "run.cancelled", "namespace": "shop", "key": "k", "revision": 5}
     assert told(caplog) == ([("shop/k revision 5 cancelled", fields)] if cancelled else [])
 
@@ -549,10 +552,10 @@ async def test_a_reader_counts_calls_that_the_near_cache_could_not_answer(api: A
     assert (api.cache.misses, api.cache.hits) == (1, 2)
     with pytest.raises(InvalidRequest) as refused:
         await api.get("one", "four", "two", "five")
-    rule = "must be one of: one, three, two"
+    rule = "must be one of: one, three, two; is '{}'"
     assert list(refused.value.violations) == [
-        Violation("required_steps[1]", rule),
-        Violation("required_steps[3]", rule),
+        Violation("required_steps[1]", rule.format("four")),
+        Violation("required_steps[3]", rule.format("five")),
     ]
 
 

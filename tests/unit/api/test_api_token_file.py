@@ -59,7 +59,7 @@ def test_every_namespace_is_not_all_of_them_at_once() -> None:
         (f"shop {DIGEST} a admin", "admin is for every namespace"),
         (f"shop {DIGEST} a read,metrics", "metrics is for every namespace"),
         (f"first {DIGEST.replace('sha256:', 'sha256:')} a read", "is the same token as line 1"),
-        (f"ok {DIGEST[:-1]}0 a read", "has the same name as line 1"),
+        (f"ok {DIGEST[:-1]}0 a read", "has the same name as line 1: delete one of the two"),
     ],
 )
 def test_a_wrong_line_is_told_by_its_number_and_never_quoted(line: str, told: str) -> None:
@@ -81,6 +81,11 @@ def test_any_text_is_read_or_told_in_one_line_that_quotes_none_of_it(text: str) 
         assert "s3cret" not in message
     else:
         assert grants
+
+
+def test_a_name_with_a_space_is_told_as_a_wrong_name() -> None:
+    with pytest.raises(ValueError, match="the name must be 1 to 64 letters"):
+        line_of("sh op", "t", ["a"], ["read"])
 
 
 def test_a_made_token_is_long_and_its_line_is_right() -> None:

@@ -41,8 +41,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, An
 
 COMMON = {
     "grpc.max_receive_message_length": 64 * 1024 * 1024,
-    "grpc.keepalive_time_ms": 330_000,
-    "grpc.keepalive_timeout_ms": 20_000,
+    "grpc.keepalive_time_ms": 60_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.http2.max_pings_without_data": 0,
+    "grpc.use_local_subchannel_pool": 1,
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.min_reconnect_backoff_ms": 1_000,
     "grpc.max_reconnect_backoff_ms": 1_000,
@@ -72,6 +75,7 @@ def test_a_server_name_and_a_callers_options_are_options(opened: Any) -> None:
     assert (name, address) == ("secure_channel", "localhost:50051")
     assert options == COMMON | {
         "grpc.keepalive_time_ms": 5,
+        "grpc.enable_http_proxy": 0,
         "grpc.ssl_target_name_override": "shop.example",
         "grpc.service_config": service_config(3),
     }

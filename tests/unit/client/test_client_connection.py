@@ -192,10 +192,3 @@ def test_blocking_channels_take_a_callers_option_too(service: Any) -> None:
     with endpoint(service.address, options=SMALL_LIMIT).open_blocking() as channel:
         with pytest.raises(grpc.RpcError, match="larger than max"):
             PrecomputeServiceStub(channel).GetStats(pb.GetStatsRequest(), timeout=5)
-
-
-def test_each_channel_option_is_given_once() -> None:
-    options = endpoint("localhost:1", options=[("grpc.keepalive_time_ms", 7)])._options()
-
-    assert len(options) == len(dict(options))
-    assert dict(options)["grpc.keepalive_time_ms"] == 7

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from headstart import (
@@ -18,8 +19,11 @@ from headstart import (
     PrecomputeClient,
     ServiceError,
     ServiceUnavailable,
+    _channels,
+    _connection,
     _convert,
     _eager,
+    _live,
     _outage,
     _watch,
     testing,
@@ -27,7 +31,6 @@ from headstart import (
 from headstart._durations import Durations
 from headstart._errors import Incomplete
 from headstart._fake_service import FakeService
-from headstart._get_or_compute import GetsOrComputes
 from headstart._graph import Fallbacks
 from headstart._live import Computation, Experience
 from headstart._results import Results
@@ -43,183 +46,287 @@ def loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-# Watching
+class Channel:
+    """A channel to nobody, for either kind of client: a test plays how each call ends."""
 
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any, float]] = []
+        """Each call's method, request and timeout."""
+        self.connects_in = 0.0
+        self.answer: Callable[[str, Any], Awaitable[Any]] = self.refuse
+        self.opened = 0
 
-class Watched:
-    """A connection whose every stream lives for so many seconds and brings nothing."""
-
-    def __init__(self, lives: float = 0.0, retry_after: float | None = None) -> None:
-        self.opened: list[float] = []
-        self.closed = False
-        self.stub = self
-        self.endpoint = SimpleNamespace(metadata=lambda: None)
-        self.lives = lives
-        self._error = ServiceUnavailable("cut", retry_after)
-        self.left = 0
-
-    def WatchResults(self, request: Any, metadata: Any) -> Any:  # noqa: N802  # gRPC's name
-        self.opened.append(loop_time())
-
-        async def messages() -> AsyncIterator[Any]:
-            await asyncio.sleep(self.lives)
-            raise self._error
-            yield
-
-        return _Stream(self, messages())
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        yield
+    def open(self, *_: Any, **__: Any) -> Channel:
+        self.opened += 1
+        return self
 
     @property
-    def pauses(self) -> list[float]:
-        return [round(b - a - self.lives, 6) for a, b in pairwise(self.opened)]
+    def limits(self) -> list[tuple[str, float]]:
+        return [(name, round(limit, 6)) for name, _, limit in self.calls]
+
+    async def refuse(self, name: str, request: Any) -> Any:
+        raise ServiceError("noted")
+
+    def unary_unary(self, path: str, **_: Any) -> Any:
+        name = path.rpartition("/")[2]
+
+        async def call(request: Any, *, timeout: float, metadata: Any) -> Any:  # noqa: ASYNC109
+            self.calls.append((name, request, timeout))
+            return await self.answer(name, request)
+
+        return call
+
+    def unary_stream(self, path: str, **_: Any) -> Any:
+        return lambda request, metadata: None
+
+    def get_state(self, *, try_to_connect: bool) -> grpc.ChannelConnectivity:
+        connected = self.connects_in <= 0.0
+        return grpc.ChannelConnectivity.READY if connected else grpc.ChannelConnectivity.CONNECTING
+
+    async def wait_for_state_change(self, state: grpc.ChannelConnectivity) -> None:
+        await asyncio.sleep(self.connects_in)
+        self.connects_in = 0.0
+
+    async def close(self, grace: float | None = None) -> None:
+        pass
 
 
-class _Stream:
-    """What gRPC's call is to a watch: messages, and a way to end it."""
-
-    def __init__(self, watched: Watched, messages: AsyncIterator[Any]) -> None:
-        self._watched, self._messages = watched, messages
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self._messages
-
-    def cancel(self) -> None:
-        self._watched.left += 1
-
-
-async def watched_to_its_end(connection: Watched, most: float = DAY) -> None:
-    async with asyncio.timeout(most):
-        with pytest.raises(ServiceUnavailable, match="cut"):
-            async for _ in _watch.watch(connection, pb.WatchResultsRequest()):  # type: ignore[arg-type]
-                pass
+def use(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients open this channel, and let their clock be the loop's."""
+    monkeypatch.setattr(grpc.aio, "insecure_channel", channel.open)
+    for module in (_channels, _connection, _eager, _live, _watch):
+        clock = SimpleNamespace(monotonic=loop_time, perf_counter=loop_time)
+        monkeypatch.setattr(module, "time", clock)
 
 
 @pytest.fixture
-def jitter(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Make every random number the least, 0, or the largest, 1, that it may be."""
+def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
+    made = Channel()
+    use(made, monkeypatch)
+    return made
 
-    def choose(which: int) -> None:
-        monkeypatch.setattr(_watch.random, "uniform", lambda *ends: ends[which])
 
-    monkeypatch.setattr(_watch, "time", SimpleNamespace(monotonic=loop_time))
-    choose(1)
-    return choose
+# Watching
+
+
+CUT = ServiceUnavailable("cut")
+
+
+class Watched(Channel):
+    """A channel whose every stream lives for so many seconds and brings nothing."""
+
+    def __init__(self, lives: float = 0.0, error: Exception | None = CUT) -> None:
+        super().__init__()
+        self.watches: list[float] = []
+        self.lives = lives
+        self.error = error
+        self.messages: list[pb.WatchResultsResponse] = []
+        self.left = 0
+
+    def unary_stream(self, path: str, **_: Any) -> Any:
+        def call(request: Any, *, metadata: Any) -> Watched:
+            self.watches.append(loop_time())
+            return self
+
+        return call
+
+    async def read(self) -> Any:
+        if self.messages:
+            return self.messages.pop()
+        await asyncio.sleep(self.lives)
+        if self.error is None:
+            return grpc.aio.EOF
+        raise self.error
+
+    def cancel(self) -> None:
+        self.left += 1
+
+    @property
+    def pauses(self) -> list[float]:
+        return [round(b - a - self.lives, 6) for a, b in pairwise(self.watches)]
+
+
+async def watched_to_its_end(client: PrecomputeClient) -> None:
+    async with asyncio.timeout(DAY):
+        with pytest.raises(ServiceUnavailable, match=r"^cut$|ended before the run did"):
+            async for _ in client.watch_results("k"):
+                pass
+
+
+async def watched_by_a_client() -> None:
+    async with PrecomputeClient("localhost:1") as client:
+        await watched_to_its_end(client)
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "pauses"),
+    ("error", "pauses"),
     [
         (None, [0.2, 0.4, 0.8, 1.6, 3.0]),
-        (1.0, [1.0, 1.0, 1.0, 1.6, 3.0]),
-        (60.0, [3.0] * 5),
+        (CUT, [0.2, 0.4, 0.8, 1.6, 3.0]),
+        (ServiceUnavailable("cut", 1.0), [1.0, 1.0, 1.0, 1.6, 3.0]),
+        (ServiceUnavailable("cut", 60.0), [3.0] * 5),
     ],
 )
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_watch_that_brings_nothing_ends_after_six_tries_and_growing_pauses(
-    jitter: Any, which: int, retry_after: float | None, pauses: list[float]
+    monkeypatch: pytest.MonkeyPatch, which: int, error: Exception | None, pauses: list[float]
 ) -> None:
-    jitter(which)
-    connection = Watched(retry_after=retry_after)
-    run_virtually(watched_to_its_end(connection))
+    # Every random number is the least, 0, or the largest, 1, that it may be.
+    monkeypatch.setattr(_watch.random, "uniform", lambda *ends: ends[which])
+    channel = Watched(error=error)
+    use(channel, monkeypatch)
+    run_virtually(watched_by_a_client())
     share = (0.5, 1.0)[which]
-    assert connection.pauses == [pytest.approx(pause * share) for pause in pauses]
-    assert connection.left == 6
+    assert channel.pauses == [pytest.approx(pause * share) for pause in pauses]
+    assert channel.left == 6
 
 
-def test_streams_that_lived_for_more_than_five_seconds_were_healthy(jitter: Any) -> None:
-    async def watch() -> list[float]:
-        connection = Watched(lives=5.01)
-        watching = asyncio.create_task(watched_to_its_end(connection))
+def test_streams_that_lived_for_more_than_five_seconds_were_healthy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def watch() -> None:
+        client = PrecomputeClient("localhost:1")
+        watching = asyncio.create_task(watched_to_its_end(client))
         await asyncio.sleep(100.0)
         assert not watching.done()
-        connection.closed = True
+        await client.close()
         await watching
-        return connection.pauses
 
-    assert set(run_virtually(watch())) == {0.2}
-    short = Watched(lives=4.99)
-    run_virtually(watched_to_its_end(short))
-    assert len(short.opened) == 6
+    monkeypatch.setattr(_watch.random, "uniform", lambda *ends: ends[1])
+    healthy, short = Watched(lives=5.01), Watched(lives=4.99)
+    use(healthy, monkeypatch)
+    run_virtually(watch())
+    assert set(healthy.pauses) == {0.2}
+    use(short, monkeypatch)
+    run_virtually(watched_by_a_client())
+    assert len(short.watches) == 6
 
 
-def test_a_closed_client_is_not_connected_again(jitter: Any) -> None:
-    connection = Watched()
-    connection.closed = True
-    run_virtually(watched_to_its_end(connection))
-    assert len(connection.opened) == 1
+@pytest.mark.parametrize(
+    ("silent", "messages", "channels"), [(0.9, 0, 1), (1.1, 0, 2), (1.1, 1, 1)]
+)
+def test_a_watch_that_got_nothing_for_a_second_leaves_its_channel(
+    monkeypatch: pytest.MonkeyPatch, silent: float, messages: int, channels: int
+) -> None:
+    async def answer(name: str, request: Any) -> Any:
+        return pb.GetStatsResponse()
+
+    async def watch() -> None:
+        async with PrecomputeClient("localhost:1") as client:
+            await client.get_stats()
+            await asyncio.sleep(1.0)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(silent):
+                    async for _ in client.watch_results("k"):
+                        pass
+            await client.get_stats()
+
+    channel = Watched(lives=DAY)
+    channel.answer = answer
+    under_way = run(pb.PRECOMPUTE_STATUS_PENDING)
+    channel.messages = [pb.WatchResultsResponse(results=under_way)] * messages
+    use(channel, monkeypatch)
+    run_virtually(watch())
+    assert channel.opened == channels
 
 
 # Reports that outlast their call
 
 
-class Reporting(GetsOrComputes):
-    """The part of a client that hands values back, with a connection that tests let go."""
+class Reported(Channel):
+    """A channel to a run whose steps are all pending, and to reports that a test lets end."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits: list[float] = []
-        self.open = asyncio.Event()
-        self.ended = 0
+        self.answer = self.play
+        self.go = asyncio.Event()
+        self.ended: list[bool] = []
+        """For each report that has ended, whether it was answered."""
         self.error: Exception | None = None
-        self._namespace = ""
-        self._connection: Any = self
-        self.closed = False
-        self.stub = SimpleNamespace(ReportStep="ReportStep", GetResults="GetResults")
 
-    async def call(self, method: Any, request: Any, limit: float) -> Any:
-        self.limits.append(limit)
+    async def play(self, name: str, request: Any) -> Any:
+        if name == "GetResults":
+            return values({step: pb.StepReport(state=pb.STEP_STATE_PENDING) for step in STEPS})
         try:
-            if method == "ReportStep":
-                await self.open.wait()
-            if self.error is not None:
-                raise self.error
-        finally:
-            self.ended += 1
-        return pb.ReportStepResponse(accepted=True) if method == "ReportStep" else values()
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.ended.append(False)
+            raise
+        self.ended.append(True)
+        if self.error is not None:
+            raise self.error
+        return pb.ReportStepResponse(accepted=True)
 
-    def spawn(self, results: Results) -> asyncio.Task[bool] | None:
-        return self._spawn(self._report(results, "a", "x", 1.0))
+    @property
+    def reports(self) -> list[float]:
+        return [limit for name, limit in self.limits if name == "ReportStep"]
 
 
-RESULTS = _convert.results_from(values({"a": expected(1.0, 1.0)}))
+STEPS = [f"step-{number}" for number in range(17)]
 
 
-def test_sixteen_reports_at_most_are_under_way_each_for_two_seconds() -> None:
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> Reported:
+    made = Reported()
+    use(made, monkeypatch)
+    return made
+
+
+async def hand_back(
+    client: PrecomputeClient, steps: Sequence[str] = STEPS[:1], value: Any = "x", took: float = 0.0
+) -> None:
+    """Compute steps, and begin to report them."""
+
+    async def compute() -> Any:
+        await asyncio.sleep(took)
+        return value
+
+    await client.get_or_compute("k", 10.0, dict.fromkeys(steps, compute), report=True)
+    await asyncio.sleep(0)
+
+
+def test_sixteen_reports_at_most_are_under_way_each_for_two_seconds(reported: Reported) -> None:
     async def report() -> None:
-        client = Reporting()
-        made = [client.spawn(RESULTS) for _ in range(17)]
-        assert [task is None for task in made] == [False] * 16 + [True]
-        await asyncio.sleep(0)
-        assert client.limits == [2.0] * 16
-        client.open.set()
-        assert await asyncio.gather(*(task for task in made if task)) == [True] * 16
-        await asyncio.sleep(0)
-        assert client.spawn(RESULTS) is not None, "there is room again"
-        client.closed = True
-        assert client.spawn(RESULTS) is None
-        await client._end_reports()
+        async with PrecomputeClient("localhost:1") as client:
+            await hand_back(client, STEPS)
+            assert reported.reports == [2.0] * 16
+            reported.go.set()
+            await asyncio.sleep(0.001)
+            assert reported.ended == [True] * 16
+            await hand_back(client)
+            assert len(reported.reports) == 17, "there is room again"
 
     run_virtually(report())
 
 
-def test_reports_have_half_a_second_when_their_client_ends() -> None:
-    async def report(after: float) -> tuple[int, float]:
-        client = Reporting()
-        task = client.spawn(RESULTS)
-        assert task is not None
-        await asyncio.sleep(0)
-        asyncio.get_running_loop().call_later(after, client.open.set)
-        began = loop_time()
-        await client._end_reports()
-        assert task.done()
-        assert task.cancelled() is (after > 0.5)
-        return client.ended, round(loop_time() - began, 6)
+def test_a_closed_client_begins_no_report(
+    reported: Reported, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def report() -> None:
+        client = PrecomputeClient("localhost:1")
+        computing = asyncio.create_task(hand_back(client, took=1.0))
+        await asyncio.sleep(0.5)
+        await client.close()
+        await computing
 
-    assert run_virtually(report(0.49)) == (1, 0.49)
-    assert run_virtually(report(0.51)) == (1, 0.5)
+    run_virtually(report())
+    assert reported.reports == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("after", "takes"), [(0.49, 0.49), (0.51, 0.5)])
+def test_reports_have_half_a_second_when_their_client_ends(
+    reported: Reported, after: float, takes: float
+) -> None:
+    async def report() -> float:
+        async with PrecomputeClient("localhost:1") as client:
+            await hand_back(client)
+            asyncio.get_running_loop().call_later(after, reported.go.set)
+            began = loop_time()
+        return round(loop_time() - began, 6)
+
+    assert run_virtually(report()) == takes
+    assert reported.ended == [after == takes]
 
 
 @pytest.mark.parametrize(
@@ -227,28 +334,33 @@ def test_reports_have_half_a_second_when_their_client_ends() -> None:
     [(ServiceError("no"), "x", "DEBUG"), (None, object(), "WARNING")],
 )
 def test_a_report_that_fails_is_logged_and_nothing_else(
-    error: Exception | None, value: Any, level: str, caplog: pytest.LogCaptureFixture
+    reported: Reported,
+    error: Exception | None,
+    value: Any,
+    level: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def report() -> bool:
-        client = Reporting()
-        client.open.set()
-        client.error = error
-        return await client._report(RESULTS, "a", value, 1.0)
+    async def report() -> None:
+        async with PrecomputeClient("localhost:1") as client:
+            await hand_back(client, value=value)
 
+    reported.go.set()
+    reported.error = error
     with caplog.at_level(logging.DEBUG, "headstart"):
-        assert run_virtually(report()) is False
+        run_virtually(report())
     [record] = caplog.records
     assert record.levelname == level
-    assert f"step a of {RESULTS.key}" in record.getMessage()
+    assert f"step {STEPS[0]} of {run().key}" in record.getMessage()
 
 
 @pytest.mark.parametrize("field", ["deadline", "budget"])
 @pytest.mark.parametrize("value", [0.0, -1.0, DAY * 1.001, float("nan")])
 def test_a_deadline_and_a_budget_are_more_than_nothing_and_at_most_a_day(
-    field: str, value: float
+    reported: Reported, field: str, value: float
 ) -> None:
     async def compute(**times: Any) -> Any:
-        return await Reporting().get_or_compute("k", fallback={"a": now}, **times)
+        async with PrecomputeClient("localhost:1") as client:
+            return await client.get_or_compute("k", fallback={STEPS[0]: now}, **times)
 
     async def now() -> str:
         return "live"
@@ -256,10 +368,12 @@ def test_a_deadline_and_a_budget_are_more_than_nothing_and_at_most_a_day(
     times = {"deadline": 1.0, "budget": 0.1}
     with pytest.raises(ValueError, match=f"^{field} must be more than 0 and at most 86400 s"):
         run_virtually(compute(**times | {field: value}))
-    assert run_virtually(compute(**times | {field: DAY})).values == {"a": "live"}
+    assert run_virtually(compute(**times | {field: DAY})).values == {STEPS[0]: "live"}
 
 
 # What get_or_compute asks
+
+RESULTS = _convert.results_from(values({"a": expected(1.0, 1.0)}))
 
 
 class Asked:
@@ -443,61 +557,57 @@ def test_a_call_that_failed_a_minute_ago_silences_the_log_no_more(
 # The facade
 
 
-class Facade:
-    """Stands for the client of `EagerPrecompute`: connecting takes a while, calls are noted."""
-
-    def __init__(self) -> None:
-        self.connects: list[float] = []
-        self.calls: list[dict[str, Any]] = []
-
-    async def connect(self, timeout: float) -> None:  # noqa: ASYNC109
-        self.connects.append(timeout)
-        await asyncio.sleep(0.125)
-
-    async def start_bridging(self, *words: Any, timeout: float) -> Any:  # noqa: ASYNC109
-        self.calls.append({"timeout": timeout})
-        return SimpleNamespace(status="pending")
-
-    async def get_results(self, key: str, **times: float) -> Results:
-        self.calls.append(times)
-        return _convert.results_from(run())
-
-
 @pytest.mark.parametrize(("asked", "wait"), [(-1.0, 0.0), (0.0, 0.0), (2.5, 2.5), (700.0, 600.0)])
 def test_the_facade_gives_each_call_its_time_less_that_of_connecting(
-    monkeypatch: pytest.MonkeyPatch, asked: float, wait: float
+    channel: Channel, asked: float, wait: float
 ) -> None:
-    monkeypatch.setattr(_eager, "time", SimpleNamespace(monotonic=loop_time))
-    client = Facade()
-
     async def call() -> None:
         precompute = EagerPrecompute("localhost:1")
-        precompute._new_client = lambda: client  # type: ignore[assignment,return-value]
-        assert await precompute.start_bridging_precompute("k", "a", "b", "human") == "pending"
-        assert await precompute.get_precomputed_results("k", asked) is not None
+        for calls in (
+            lambda: precompute.start_bridging_precompute("k", "a", "b", "human"),
+            lambda: precompute.get_precomputed_results("k", asked),
+        ):
+            channel.connects_in = 0.125
+            assert await calls() is None
+        precompute.close()
 
     run_virtually(call())
-    assert client.connects == [0.3, 0.3]
-    assert client.calls == [
-        {"timeout": pytest.approx(0.875)},
-        {"wait": wait, "timeout": pytest.approx(0.375)},
-    ]
+    assert channel.limits == [("StartPrecompute", 0.875), ("GetResults", 0.375 + wait)]
+    assert channel.calls[1][1].wait.ToTimedelta() == timedelta(seconds=wait)
+
+
+def test_the_facade_gives_up_after_three_tenths_of_a_second_of_connecting(channel: Channel) -> None:
+    async def call() -> float:
+        precompute = EagerPrecompute("localhost:1")
+        channel.connects_in = DAY
+        assert await precompute.get_precomputed_results("k", DAY) is None
+        precompute.close()
+        return loop_time()
+
+    assert run_virtually(call()) == pytest.approx(0.3)
+    assert channel.calls == []
 
 
 def test_the_facades_blocking_calls_take_four_tenths_of_a_second_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits: list[float] = []
-
-    def method(request: Any, *, timeout: float, metadata: Any) -> Any:
-        limits.append(timeout)
-        return pb.GetStatsResponse(total_cached=2, active_tasks=1, status_counts={"pending": 1})
-
-    precompute = EagerPrecompute("localhost:1")
     closed: list[bool] = []
-    channel = SimpleNamespace(close=lambda: closed.append(True))
-    stub = SimpleNamespace(GetStats=method)
-    precompute._blocking = channel, stub  # type: ignore[assignment]
+
+    def opened(*_: Any, **__: Any) -> Any:
+        def call(request: Any, *, timeout: float, metadata: Any) -> Any:
+            limits.append(timeout)
+            return pb.GetStatsResponse(total_cached=2, active_tasks=1, status_counts={"pending": 1})
+
+        return SimpleNamespace(
+            unary_unary=lambda *_, **__: call,
+            unary_stream=lambda *_, **__: call,
+            close=lambda: closed.append(True),
+        )
+
+    monkeypatch.setattr(grpc, "insecure_channel", opened)
+    monkeypatch.setattr(_connection, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    precompute = EagerPrecompute("localhost:1")
     assert precompute.get_stats() == {
         "total_cached": 2,
         "active_tasks": 1,
@@ -512,24 +622,6 @@ def test_the_facades_blocking_calls_take_four_tenths_of_a_second_at_most(
 # Every call's own time
 
 
-class Timed:
-    """A connection that notes how long each call may take, and answers none."""
-
-    def __init__(self) -> None:
-        self.limits: list[tuple[str, float]] = []
-        self.closed = False
-
-        class Stub:
-            def __getattr__(self, name: str) -> str:
-                return name
-
-        self.stub = Stub()
-
-    async def call(self, method: str, request: Any, limit: float) -> Any:
-        self.limits.append((method, limit))
-        raise ServiceError("noted")
-
-
 CALLS: dict[str, Callable[[PrecomputeClient, Any], Awaitable[Any]]] = {
     "StartPrecompute": lambda client, more: client.start("k", "p", {}, **more),
     "StartPrecompute of a game": lambda client, more: client.start_bridging("k", "a", "b", **more),
@@ -537,21 +629,37 @@ CALLS: dict[str, Callable[[PrecomputeClient, Any], Awaitable[Any]]] = {
     "GetStatus": lambda client, more: client.get_status("k", **more),
     "CancelPrecompute": lambda client, more: client.cancel("k", **more),
     "ListPrecomputes": lambda client, more: client.list_page(**more),
+    "ListPrecomputes of all pages": lambda client, more: anext(client.list(**more)),
     "ListPipelines": lambda client, more: client.list_pipelines(**more),
     "GetStats": lambda client, more: client.get_stats(**more),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_each_call_takes_its_own_time_or_the_clients(name: str) -> None:
-    client = PrecomputeClient("localhost:1", timeout=7.0)
-    connection = Timed()
-    client._connection = connection  # type: ignore[assignment]
-    for more in ({}, {"timeout": 3.0}):
-        with pytest.raises(ServiceError, match="noted"):
-            await CALLS[name](client, more)
+def test_each_call_takes_its_own_time_or_the_clients(channel: Channel, name: str) -> None:
+    async def call() -> None:
+        async with PrecomputeClient("localhost:1", timeout=7.0) as client:
+            for more in ({}, {"timeout": 3.0}):
+                with pytest.raises(ServiceError, match="noted"):
+                    await CALLS[name](client, more)
+
+    run_virtually(call())
     method = name.partition(" ")[0]
-    assert connection.limits == [(method, 7.0), (method, 3.0)]
+    assert channel.limits == [(method, 7.0), (method, 3.0)]
+
+
+@pytest.mark.parametrize(("more", "limit"), [({}, 7.0), ({"timeout": 3.0}, 3.0)])
+def test_connecting_takes_its_own_time_or_the_clients(
+    channel: Channel, more: dict[str, float], limit: float
+) -> None:
+    async def connect() -> float:
+        async with PrecomputeClient("localhost:1", timeout=7.0) as client:
+            channel.connects_in = DAY
+            with pytest.raises(ServiceUnavailable, match=f"within {limit:g} s"):
+                await client.connect(**more)
+            return loop_time()
+
+    assert run_virtually(connect()) == pytest.approx(limit)
 
 
 def test_made_up_results_have_the_times_of_a_run_of_two_seconds() -> None:

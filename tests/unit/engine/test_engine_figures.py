@@ -23,7 +23,7 @@ from headstart_service.engine.deadline import seconds_left
 from headstart_service.engine.identity import identity_of
 from headstart_service.engine.limits import Limits
 from headstart_service.engine.meter import Meter, spend
-from headstart_service.engine.observe import Outcome, WorkObservers
+from headstart_service.engine.observe import StepOutcome, WorkObservers
 from headstart_service.engine.offers import makers_of
 from headstart_service.engine.places import processes, threads
 from headstart_service.engine.places.places import PlaceRules, Places
@@ -62,10 +62,10 @@ class Outcomes(WorkObservers):
 
     def __init__(self) -> None:
         super().__init__()
-        self.steps: dict[str, Outcome] = {}
+        self.steps: dict[str, StepOutcome] = {}
 
     @contextmanager
-    def step(self, claim: Claim, name: str, outcome: Outcome) -> Iterator[None]:
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
         yield
         self.steps[name] = outcome
 

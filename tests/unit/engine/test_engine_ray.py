@@ -235,7 +235,7 @@ def test_without_ray_the_start_is_refused(ray: Ray, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
     async def test(cluster: RayCluster, __: list[float]) -> None:
-        with pytest.raises(StartupError, match=r"pip install 'headstart\[ray\]'"):
+        with pytest.raises(StartupError, match=r"pip install '\.\[ray\]'"):
             await cluster.start()
 
     virtually(test, start=False)

@@ -17,7 +17,7 @@ from headstart_service.domain import Claim, Job, Lease, Offer, RunKey, Spread, W
 from headstart_service.engine.durations import Durations, usual_run
 from headstart_service.engine.fields import FIELDS
 from headstart_service.engine.flights import HOLD, Flights
-from headstart_service.engine.observe import Outcome, WorkObservers
+from headstart_service.engine.observe import RunEnd, RunOutcome, StepOutcome, WorkObservers
 from headstart_service.engine.registry import Registry
 from headstart_service.engine.worker import Worker, WorkerRules, _end
 from headstart_service.errors import LastTry, LeaseLost, PlaceUnavailable, StoreUnavailable
@@ -98,10 +98,10 @@ class Outcomes(WorkObservers):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runs: dict[str, Outcome] = {}
+        self.runs: dict[str, RunOutcome] = {}
 
     @contextmanager
-    def run(self, claim: Claim, outcome: Outcome) -> Iterator[None]:
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
         try:
             yield
         finally:
@@ -508,8 +508,8 @@ def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
         flights, ended = Flights(), {}
         keys = [RunKey("default", name) for name in ("a", "b")]
 
-        def work(name: str) -> Callable[[Outcome], Coroutine[Any, Any, None]]:
-            async def wait(_: Outcome) -> None:
+        def work(name: str) -> Callable[[StepOutcome], Coroutine[Any, Any, None]]:
+            async def wait(_: StepOutcome) -> None:
                 try:
                     await asyncio.sleep(3600)
                 finally:
@@ -519,7 +519,7 @@ def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
 
         async def shared(key: RunKey) -> None:
             with flights.expecting(key, ["digest"]):
-                await flights.share((key,), key, "digest", Outcome(), work(key.key))
+                await flights.share((key,), key, "digest", StepOutcome(), work(key.key))
 
         runs = [asyncio.create_task(shared(key)) for key in keys]
         await asyncio.sleep(0.1)
@@ -549,7 +549,7 @@ def test_a_run_that_was_taken_over_says_nothing_of_how_long_runs_take() -> None:
     durations = Durations()
     claim = claim_for(PIPELINE, "a", name="a")
     for ended, state in (({}, "completed"), ({"held": None}, "completed"), ({}, "failed")):
-        outcome = Outcome()
+        outcome = RunOutcome()
         with durations.run(replace(claim, ended=ended), outcome):
-            outcome.state = state
+            outcome.state = RunEnd(state)
     assert durations.table()["test"][""].samples == 1

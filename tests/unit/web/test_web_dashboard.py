@@ -17,6 +17,7 @@ from headstart_service.api.access import EVERYTHING, Grant, Verb
 from headstart_service.domain import (
     Announcement,
     Cancelled,
+    EventKind,
     Look,
     RunKey,
     RunSummary,
@@ -71,7 +72,7 @@ class Runs:
         summary = RunSummary(key, "probe", 1, self.status, 1, 2, 0, 99, "")
         return Look(Snapshot(summary, "r", {"first": StepState.COMPLETED}, body, 12.5), 1, "w1")
 
-    async def cancel(self, key: RunKey) -> Cancelled:
+    async def cancel(self, key: RunKey, revision: int) -> Cancelled:
         if self.error:
             raise self.error
         first = key not in self.cancelled
@@ -293,7 +294,7 @@ def test_who_looks_is_fed_at_once_and_then_once_a_second(monkeypatch: pytest.Mon
         await asyncio.sleep(3.5)
         counters = page.dashboard.counters
         assert (len(counters.past), page.runs.stats_asked) == (3, 0), "nobody looks"
-        page.dashboard.hear(Announcement("started", KEY, "r"))
+        page.dashboard.hear(Announcement(EventKind.STARTED, KEY, "r"))
         stream = page.dashboard.streams.open(View(None, whole=True), lambda: None)
         events = stream.events()
         told = []
@@ -323,6 +324,6 @@ async def _fed(page: Page, events: Any) -> bytes:
 
 
 async def test_what_is_heard_reaches_counts_and_runs(page: Page) -> None:
-    page.dashboard.hear(Announcement("ended", KEY, "r"))
+    page.dashboard.hear(Announcement(EventKind.ENDED, KEY, "r"))
     assert page.dashboard.counters.turn().ends == 1
     assert page.dashboard._book.latest(None, 9) == [KEY]

@@ -13,6 +13,7 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import (
     Announcement,
+    EventKind,
     Look,
     RunKey,
     RunSummary,
@@ -112,7 +113,7 @@ def snapshots_of(store: Any, about: dict[str, Any] | None = None) -> tuple[Snaps
 
 
 def said(kind: str, key: RunKey) -> Announcement:
-    return Announcement(kind, key, "run-1")
+    return Announcement(EventKind(kind), key, "run-1")
 
 
 def many(number: int, namespace: str = "shop") -> list[RunKey]:

@@ -46,4 +46,4 @@ def judged(name: str, ahead: float, whose: str, error: float) -> Check:
             f"{whose} is {abs(ahead):.1f} s {where} this machine's",
             "set both by NTP: ages are shown wrong, and certificates may be refused",
         )
-    return ok(name, f"{whose} agrees with this machine's to {max(abs(ahead), error):.2g} s")
+    return ok(name, f"{whose} agrees with this machine's to {max(abs(ahead), error, 0.001):.2g} s")

@@ -149,8 +149,8 @@ def _judged(facts: StoreFacts) -> Iterator[Check]:
         yield ok("durability", "append-only file")
     yield judged("store clock", facts.clock_ahead, "the store's", facts.clock_error)
     if facts.workers:
-        count = f"{facts.workers} worker{'s' if facts.workers > 1 else ''}"
-        yield ok("workers", f"{count} ask for jobs, {facts.queued} queued")
+        count = "1 worker asks" if facts.workers == 1 else f"{facts.workers} workers ask"
+        yield ok("workers", f"{count} for jobs, {facts.queued} queued")
     else:
         yield warn(
             "workers",
