@@ -412,6 +412,20 @@ def test_a_process_has_no_providers_and_imports_by_name() -> None:
         refuse_unreachable([pipeline_of(_kept)])
 
 
+class Grouped:
+    """Holds a step that other processes import by a name with a dot."""
+
+    @step(runs_on="process")
+    @staticmethod
+    def nested() -> int:
+        return 2
+
+
+async def test_a_process_imports_a_step_that_a_class_holds(places) -> None:
+    refuse_unreachable([pipeline_of(Grouped.nested)])
+    assert await call(places, Grouped.nested) == 2
+
+
 def test_harm_is_declared_well(tmp_path: Path) -> None:
     refuse_unreachable([harm.HARM, harm.BESIDE, harm.HELD])
 
