@@ -426,6 +426,11 @@ async def test_a_process_imports_a_step_that_a_class_holds(places) -> None:
     assert await call(places, Grouped.nested) == 2
 
 
+def test_an_error_names_the_line_of_a_step_that_a_class_holds() -> None:
+    with pytest.raises(ValueError, match=r"test_engine_places\.py:\d+: step nested: runs_on must"):
+        step(runs_on="nowhere")(Grouped.nested.function)
+
+
 def test_harm_is_declared_well(tmp_path: Path) -> None:
     refuse_unreachable([harm.HARM, harm.BESIDE, harm.HELD])
 
