@@ -184,7 +184,9 @@ async def test_an_absent_service_is_none_and_then_not_asked(
         for _ in range(5):
             assert await client.start_bridging_or_skip("g", "ocean", "forest") is None
         assert client._experience.breaker.open
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    # gRPC may log, too: its thread reports to the closed loop of a test before.
+    logged = [record.levelname for record in caplog.records if record.name == "headstart"]
+    assert logged == ["WARNING"]
 
 
 def test_threads_have_the_same(server: FakeServer, refused: str, black_hole: str) -> None:

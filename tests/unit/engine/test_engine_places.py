@@ -412,6 +412,25 @@ def test_a_process_has_no_providers_and_imports_by_name() -> None:
         refuse_unreachable([pipeline_of(_kept)])
 
 
+class Grouped:
+    """Holds a step that other processes import by a name with a dot."""
+
+    @step(runs_on="process")
+    @staticmethod
+    def nested() -> int:
+        return 2
+
+
+async def test_a_process_imports_a_step_that_a_class_holds(places) -> None:
+    refuse_unreachable([pipeline_of(Grouped.nested)])
+    assert await call(places, Grouped.nested) == 2
+
+
+def test_an_error_names_the_line_of_a_step_that_a_class_holds() -> None:
+    with pytest.raises(ValueError, match=r"test_engine_places\.py:\d+: step nested: runs_on must"):
+        step(runs_on="nowhere")(Grouped.nested.function)
+
+
 def test_harm_is_declared_well(tmp_path: Path) -> None:
     refuse_unreachable([harm.HARM, harm.BESIDE, harm.HELD])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from pydantic import BaseModel
 
@@ -44,6 +45,38 @@ async def test_values_flow_from_inputs_providers_and_steps_to_steps() -> None:
     assert ledger.value("scaled") == [15.0, digest]
     assert ledger.end is not None
     assert (ledger.end.status, ledger.end.error) == (Status.COMPLETED, "")
+
+
+async def test_a_value_is_decoded_once_for_all_steps_that_take_it() -> None:
+    decoded: list[str] = []
+
+    class Counting:
+        plain = ArtifactCodec()
+
+        def encode(self, step: str, value: object) -> bytes:
+            return self.plain.encode(step, value)
+
+        def decode(self, step: str, fragment: bytes) -> object:
+            decoded.append(step)
+            return self.plain.decode(step, fragment)
+
+    @step()
+    async def made() -> list[int]:
+        return [1, 2]
+
+    @step()
+    async def first(made: list[int]) -> int:
+        return made[0]
+
+    @step()
+    async def last(made: list[int], first: int) -> int:
+        return made[1] + first
+
+    pipeline = replace(pipeline_of(made, first, last), codec=Counting())
+    ledger = Ledger()
+    assert await run(claim_of(pipeline), pipeline, {}, ledger) is Status.COMPLETED
+    assert ledger.value("last") == 3
+    assert decoded == ["made", "first"]
 
 
 async def test_independent_steps_run_at_the_same_time() -> None:

@@ -189,6 +189,58 @@ def test_a_valkey_that_ends_is_started_again_with_pauses_that_grow_and_begin_ane
     assert "embedded Valkey does not start: no memory" in caplog.text
 
 
+class _Stopping(_Process):
+    """A child that needs so many seconds to write its data when it is asked to end."""
+
+    returncode = None
+
+    def __init__(self, needs: float) -> None:
+        super().__init__(float("inf"))
+        self.needs = needs
+        self.killed_at: float | None = None
+
+    def terminate(self) -> None:
+        self.ends = asyncio.get_running_loop().time() + self.needs
+
+    def kill(self) -> None:
+        self.killed_at = self.ends = asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize(("needs", "killed_at"), [(9.9, None), (10.1, 10.0)])
+def test_a_valkey_has_ten_seconds_to_end_before_it_is_killed(
+    needs: float, killed_at: float | None
+) -> None:
+    async def main() -> float | None:
+        began = asyncio.get_running_loop().time()
+        process = _Stopping(needs)
+        await embedded._stop(process)  # type: ignore[arg-type]
+        return process.killed_at and round(process.killed_at - began, 3)
+
+    assert run_virtually(main()) == killed_at
+
+
+@pytest.mark.parametrize(("held", "taken"), [(9.5, True), (10.5, False)])
+def test_a_dead_owners_lock_is_awaited_for_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: float, *, taken: bool
+) -> None:
+    def now() -> float:
+        return asyncio.get_running_loop().time()
+
+    async def main() -> None:
+        free_at = now() + held
+        monkeypatch.setattr(embedded, "time", SimpleNamespace(monotonic=now))
+        monkeypatch.setattr(embedded, "_try_lock", lambda _: now() >= free_at)
+        monkeypatch.setattr(embedded, "_is_alive", lambda _: False)
+        async with embedded._locked(tmp_path):
+            pass
+
+    if taken:
+        run_virtually(main())
+    else:
+        with pytest.raises(StartupError, match=r"another server .* uses"):
+            run_virtually(main())
+
+
 # The embedded Valkey's program.
 
 

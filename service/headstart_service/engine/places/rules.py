@@ -22,7 +22,7 @@ ACTOR_PARAMETER: Final = "actor"
 
 def where(function: Callable[..., Any]) -> str:
     """The file and line that declare `function`."""
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 
 
