@@ -36,6 +36,8 @@ class StartsOrSkips:
 
     def __init__(self) -> None:
         self._late_starts: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._newest: dict[tuple[str, str], object] = {}
+        """Of each key with starts that are not late yet, the one that began last."""
 
     async def start_or_skip(
         self,
@@ -130,7 +132,10 @@ class StartsOrSkips:
         return await self._start_or_skip(request, budget)
 
     async def _start(self, request: pb.StartPrecomputeRequest, limit: float) -> Started:
-        self._cancel_late(request)
+        self._outdate(request)
+        return await self._send(request, limit)
+
+    async def _send(self, request: pb.StartPrecomputeRequest, limit: float) -> Started:
         return _convert.started_from(
             await self._connection.call(lambda stub: stub.StartPrecompute, request, limit)
         )
@@ -139,29 +144,33 @@ class StartsOrSkips:
         self, request: pb.StartPrecomputeRequest, budget: float | timedelta
     ) -> Started | None:
         seconds = check_seconds("budget", budget)
-        self._cancel_late(request)
+        self._outdate(request)
+        whose, own = (request.namespace, request.key), object()
+        self._newest[whose] = own
         started: Started | None = None
 
         async def call() -> bool:
             nonlocal started
-            started = await self._start(request, self._timeout)
+            started = await self._send(request, self._timeout)
             return True
 
         ask = Ask(self._experience, "start_or_skip", of_this_call=_REFUSALS)
-        late = await ask.within(seconds, call)
-        if late is not None:
-            self._leave(request, late)
-            return None
+        try:
+            late = await ask.within(seconds, call)
+            if late is not None:
+                self._leave(whose, late, newest=self._newest.get(whose) is own)
+                return None
+        finally:
+            if self._newest.get(whose) is own:
+                del self._newest[whose]
         if ask.refused is not None:
             raise ask.refused
         return started
 
-    def _leave(self, request: pb.StartPrecomputeRequest, late: asyncio.Task[None]) -> None:
-        self._cancel_late(request)  # of a call that went on beside this one
-        if len(self._late_starts) >= _MOST_LATE or self._connection.closed:
+    def _leave(self, whose: tuple[str, str], late: asyncio.Task[None], *, newest: bool) -> None:
+        if not newest or len(self._late_starts) >= _MOST_LATE or self._connection.closed:
             late.cancel()
             return
-        whose = (request.namespace, request.key)
         self._late_starts[whose] = late
         late.add_done_callback(partial(self._forget, whose))
 
@@ -169,9 +178,11 @@ class StartsOrSkips:
         if self._late_starts.get(whose) is late:
             del self._late_starts[whose]
 
-    def _cancel_late(self, request: pb.StartPrecomputeRequest) -> None:
-        """Cancel a late start of this key: its older inputs must not replace newer ones."""
-        if late := self._late_starts.pop((request.namespace, request.key), None):
+    def _outdate(self, request: pb.StartPrecomputeRequest) -> None:
+        """Give up starts of this key once they are late: their inputs are older than these."""
+        whose = (request.namespace, request.key)
+        self._newest.pop(whose, None)
+        if late := self._late_starts.pop(whose, None):
             late.cancel()
 
     async def _end_late_starts(self) -> None:

@@ -295,3 +295,26 @@ async def test_of_calls_beside_each_other_one_late_start_of_a_key_goes_on(
             await asyncio.sleep(0)
         late = [task for task in asyncio.all_tasks() if task.get_name() == "start_or_skip"]
         assert late == [*client._late_starts.values()]
+
+
+@pytest.mark.parametrize("how", ["late", "in time", "plain"])
+async def test_a_start_that_becomes_late_behind_a_newer_one_is_given_up(
+    server: FakeServer, how: str
+) -> None:
+    async with PrecomputeClient(server.address, timeout=300.0) as client:
+        server.slow(300.0, method="StartPrecompute")
+        older = asyncio.create_task(client.start_or_skip("k", "text", INPUTS, budget=1.0))
+        await wait_until(lambda: server.seen("StartPrecompute"))
+        if how != "late":
+            server.slow(0.0, method="StartPrecompute")
+        newer = {"text": "b"}
+        if how == "plain":
+            await client.start("k", "text", newer)
+        else:
+            budget = AT_ONCE if how == "late" else PATIENT
+            await client.start_or_skip("k", "text", newer, budget=budget)
+        kept = [*client._late_starts.values()]
+        assert await older is None
+        assert [*client._late_starts.values()] == kept
+        assert len(kept) == (how == "late")
+        assert not client._newest
