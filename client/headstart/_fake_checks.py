@@ -74,6 +74,11 @@ class Checks:
             self.add(field, f"must be at most {_MAX_REPEATED}, are {len(values)}")
         return len(values) <= _MAX_REPEATED
 
+    def revision(self, field: str, value: int) -> None:
+        """Refuse a negative revision; 0 means any."""
+        if value < 0:
+            self.add(field, f"must be 1 or more, or 0 for any, is {value}")
+
 
 def checked_key(request: Any) -> tuple[str, str]:
     """The namespace and key of a request that has nothing else. Raises InvalidRequest."""
@@ -102,8 +107,7 @@ def cancelled_run(request: pb.CancelPrecomputeRequest) -> tuple[str, str, int]:
     """The namespace and key of a cancel, and the revision that it means. Raises InvalidRequest."""
     checks = Checks()
     namespace, key = checks.run_key(request)
-    if request.revision < 0:
-        checks.add("revision", f"must be 1 or more, or 0 for any, is {request.revision}")
+    checks.revision("revision", request.revision)
     checks.refuse()
     return namespace, key, request.revision
 
@@ -126,6 +130,7 @@ def elapsed_of_report(request: pb.ReportStepRequest, checks: Checks) -> float:
 def wait_of(request: pb.GetResultsRequest, checks: Checks) -> float:
     """How long a reader wants to wait, in seconds."""
     checks.repeated("required_steps", request.required_steps)
+    checks.revision("min_revision", request.min_revision)
     return checks.seconds(request, "wait", 0, MAX_WAIT) or 0.0
 
 

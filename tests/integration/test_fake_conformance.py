@@ -577,6 +577,8 @@ MISTAKES: dict[str, list[Any]] = {
         pb.GetResultsRequest(key="run", required_steps=["first", "x", "y"]),
         pb.GetResultsRequest(key="run", required_steps=["frist", "Gated", "é" * 50]),
         pb.GetResultsRequest(key="run", required_steps=["x"], min_revision=2),
+        pb.GetResultsRequest(key="run", min_revision=-5),
+        pb.GetResultsRequest(namespace="A", key="run", min_revision=-(2**63)),
         _seconds(pb.GetResultsRequest(key="run", required_steps=["x", "first"]), "wait", 600),
         pb.GetResultsRequest(key="game", required_steps=["null_samples", "x"]),
     ],

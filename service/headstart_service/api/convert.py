@@ -108,6 +108,13 @@ def repeated_violations(field: str, values: Sequence[object]) -> list[Violation]
     return [Violation(field, f"must be at most {MAX_REPEATED}, are {len(values)}")]
 
 
+def revision_violations(field: str, revision: int) -> list[Violation]:
+    """Return the rule that a revision of which 0 means any breaks."""
+    if revision >= 0:
+        return []
+    return [Violation(field, f"must be 1 or more, or 0 for any, is {revision}")]
+
+
 def refuse(violations: Sequence[Violation]) -> None:
     """Raise InvalidRequest if there are violations."""
     if violations:

@@ -132,6 +132,7 @@ class PrecomputeServicer:
         key = convert.run_key(request.namespace, request.key)
         violations += key.violations()
         violations += convert.repeated_violations("required_steps", request.required_steps)
+        violations += convert.revision_violations("min_revision", request.min_revision)
         wait = convert.seconds(request, "wait", 0, convert.MAX_WAIT, 0.0, violations)
         convert.refuse(violations)
         if wait and (left := context.time_remaining()) is not None:
@@ -158,9 +159,7 @@ class PrecomputeServicer:
         """End a live run."""
         key = convert.run_key(request.namespace, request.key)
         violations = key.violations()
-        if request.revision < 0:
-            rule = f"must be 1 or more, or 0 for any, is {request.revision}"
-            violations.append(Violation("revision", rule))
+        violations += convert.revision_violations("revision", request.revision)
         convert.refuse(violations)
         cancelled = await self._store.cancel(key, request.revision)
         self._reader.outdate(key)
