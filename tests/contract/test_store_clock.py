@@ -92,7 +92,7 @@ async def test_every_lease_begins_anew_however_many_there_are(
         return bool(found["time_since_delivered"] > 0)
 
     for entry in (entries[-1], entries[0]):
-        await wait_until(lambda entry=entry: idle(entry), within=5)
+        await wait_until(lambda entry=entry: idle(entry), within=20)
     await store.aclose()
 
 
