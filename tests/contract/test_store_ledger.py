@@ -107,6 +107,22 @@ async def test_what_was_there_when_the_first_reader_came_is_ready_and_the_rest_i
     assert told.waited == (found.summary.completed_us - first // 2) / 1e6
 
 
+async def test_of_several_reads_before_the_end_the_first_begins_the_wait(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    await store_backend.store.read(KEY)
+    line = await store_backend.redis("HGET", store_backend.keys_of(KEY).fixed[12], "games:game-1")
+    [first] = numbers_of(line)
+    await store_backend.queue.commit(claim.lease, ENDED[:1], [])
+    await store_backend.store.read(KEY)
+    await store_backend.queue.finish(claim.lease, ENDED[1:], Status.COMPLETED, "")
+    found = await store_backend.store.read(KEY)
+    told = await ledger(store_backend)
+    assert told.hidden == (first // 2 - found.summary.started_us) / 1e6
+    assert told.waited == (found.summary.completed_us - first // 2) / 1e6
+
+
 async def test_a_reader_who_came_before_the_work_began_was_spared_nothing(
     store_backend: Backend,
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -129,6 +130,14 @@ def hangs(directory: str) -> int:
     while not gone(directory):
         time.sleep(0.01)
     return 1
+
+
+@step(runs_on="process", timeout=60)
+def starts(directory: str) -> int:
+    """Waits for a process that it has started."""
+    child = subprocess.Popen(["sleep", "60"])
+    (Path(directory) / "starts").write_text(f"{child.pid}")
+    return child.wait()
 
 
 @step(runs_on="process", timeout=60)

@@ -83,6 +83,23 @@ async def test_an_answer_that_gets_no_turn_is_refused_within_its_callers_time() 
     assert await outgoing.admit(DATA, short) == DATA
 
 
+async def test_an_answer_that_gives_up_lets_in_those_that_waited_behind_it() -> None:
+    outgoing = Outgoing(3 * len(DATA), patience=600)
+    for name in ("a", "b"):
+        held: Any = Call(name)
+        await outgoing.admit(DATA, held)
+    large: Any = Call("large")
+    first = asyncio.create_task(outgoing.admit(2 * DATA, large))
+    await asyncio.sleep(0)
+    small: Any = Call("small")
+    behind = asyncio.create_task(outgoing.admit(DATA, small))
+    await asyncio.sleep(0)
+    assert not behind.done()
+    first.cancel()
+    await wait_until(behind.done)
+    assert await behind == DATA
+
+
 async def test_one_connection_has_half_of_the_room_and_keeps_nobody_waiting() -> None:
     outgoing = Outgoing(4 * len(DATA))
     unread: list[Any] = [Call("unread") for _ in range(3)]

@@ -128,6 +128,7 @@ def test_artifacts_become_models() -> None:
     [
         (1, str, "is int, not str"),
         (True, int, "is bool, not int"),
+        (True, float, "is bool, not float"),
         ([1], dict, "is list, not dict"),
     ],
 )

@@ -33,6 +33,7 @@ from headstart_service.engine.runner import run
 from headstart_service.engine.step import Step, step
 from headstart_service.errors import PlaceUnavailable, StartupError, StepFailed
 from tests.support import places as harm
+from tests.support import processes
 from tests.support.ledger import Ledger, claim_of, pipeline_of
 from tests.support.waiting import wait_until
 
@@ -244,6 +245,17 @@ async def test_a_step_that_takes_too_long_is_killed_with_its_process_alone(tmp_p
         other = int((tmp_path / "held").read_text())
         assert alive(other)
     assert not alive(other)
+
+
+async def test_what_a_killed_step_has_started_ends_with_it(tmp_path) -> None:
+    async with Places(PlaceRules(processes=1)) as places:
+        waiting = asyncio.create_task(call(places, harm.starts, directory=str(tmp_path)))
+        file = tmp_path / "starts"
+        await wait_until(lambda: file.exists() and file.read_text(), within=30)
+        started = int(file.read_text())
+        assert processes.alive(started)
+        waiting.cancel()
+        await wait_until(lambda: not processes.alive(started))
 
 
 async def test_what_a_process_raises_stays_there_but_for_its_text(places) -> None:
