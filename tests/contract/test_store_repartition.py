@@ -354,7 +354,7 @@ async def test_a_move_counts_what_it_moves_and_what_it_finds_damaged(
     assert (result.runs, result.moved, result.damaged) == (61, len(moving) - 1, 1)
     assert steps == sorted(steps)
     assert steps[-1][1:] == (len(moving) - 1, 1)
-    assert steps[-1][0] >= 61
+    assert 60 <= steps[-1][0] <= 61, "the damaged one may have been met"
     async with Backend.open(store_backend.deployment, own + 1) as moved:
         assert sorted(key.key for key in await moved.kept(keys)) == sorted(
             key.key for key in keys if key != moving[0]

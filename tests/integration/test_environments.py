@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -161,6 +161,15 @@ def test_empty_variables_are_unset_for_clients(monkeypatch: pytest.MonkeyPatch):
     assert (found.address, found.tls, found.token) == ("localhost:50051", None, None)
 
 
+@pytest.fixture
+def hang_ups() -> Iterator[None]:
+    """Let children begin with the default action: under nohup, tests ignore hang-ups themselves."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_ups")
 @pytest.mark.parametrize("command", ["serve", "worker"])
 async def test_a_server_drains_on_a_hang_up_as_on_sigterm(valkey: Valkey, command: str):
     settings = {**LIGHT, **SHORT_DRAIN, "HEADSTART_REDIS_URL": valkey.url}

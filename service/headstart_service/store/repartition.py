@@ -151,7 +151,9 @@ class Repartition:
             await self._move(keys, away)
             # Those that have gone are in the set no more: the next ones stand in their places.
             staying += len(members) - len(away)
-            self._done.seen += len(members)
+            # Runs that moved to a later partition are met again there.
+            later = sum(self._home(run) > keys.partition for run in away)
+            self._done.seen += len(members) - later
             self._progress(self._done)
 
     def _elsewhere(self, member: bytes, keys: PartitionKeys) -> RunKey | None:
