@@ -21,7 +21,14 @@ _ENTER = """
 set -e
 root=$1; shift
 mount --bind "$root" "$root"
+# Every engine gives a container this file.
+hosts=$(mktemp)
+printf '127.0.0.1 localhost\n::1 localhost\n' > "$hosts"
+chmod 644 "$hosts"
+touch "$root/etc/hosts"
 mount -o remount,bind,ro "$root"
+mount --bind "$hosts" "$root/etc/hosts"
+rm "$hosts"
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs -o nosuid,nodev,mode=1777,size=64m tmpfs "$root/tmp"
