@@ -56,6 +56,19 @@ def reachable(host: str) -> str:
     return "localhost" if _is_every_address(host) else host
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`. A name other than localhost might be anywhere."""
+    return host.lower() == "localhost" or is_loopback_address(host)
+
+
+def is_loopback_address(text: str) -> bool:
+    """Whether this is an address of the loopback interface; no name is one."""
+    try:
+        return ipaddress.ip_address(_unmapped(text)).is_loopback
+    except ValueError:
+        return False
+
+
 def _addresses_of(host: str) -> list[str]:
     if host.lower() == "localhost":
         return [*_LOOPBACK]

@@ -9,7 +9,7 @@ import time
 from .api.access import EVERYTHING, Grant
 from .api.token_file import TokenFile
 from .engine.registry import Registry
-from .security import is_loopback
+from .listening import is_loopback
 from .settings import Settings
 from .store.redis_store import RedisStore
 from .web.dashboard import Dashboard, Rules

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 
 from .api.tls import ServerCertificate, TlsFiles
 from .api.token_file import TokenFile
 from .errors import StartupError
+from .listening import is_loopback
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,18 +50,6 @@ def exposure(settings: Settings) -> str | None:
     if settings.tokens is not None:
         exposed += ", and the tokens of HEADSTART_TOKENS,"
     return f"without TLS {exposed} can be read on the network of HEADSTART_HOST={settings.host}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. A name other than localhost might be anywhere."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 def _tls_files(settings: Settings) -> TlsFiles | None:

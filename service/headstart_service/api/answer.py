@@ -42,7 +42,7 @@ class Answer:
     lives_for: float
     """Seconds until the run expired, when it was read."""
     news: bytes = b""
-    """What tells two answers apart of which one has no news: `data` without its estimates, or, of a
+    """Equal in two answers if the later one has no news: `data` without its estimates, or, of a
     large answer, its digest."""
     complete: bool = field(init=False)
     """Whether every step of the run has its result."""

@@ -73,8 +73,9 @@ class Ledger:
 
     Of a run that completed and was read, max(0, min(first read, completed) - started): what of its
     computation was over before the first read came, so its whole duration for one that was ready.
-    That is the duration minus the wait of a reader who stays until the end. One who does not has
-    waited for less, so more was hidden. Time in the queue hides nothing, and takes nothing away.
+    For a reader that stays until the end, that is the duration minus its wait. A reader that leaves
+    earlier waited for less, so more was hidden. Time in the queue hides nothing, and takes nothing
+    away.
     """
     waited: float
     """Seconds from the first read to the end, of runs that were first read before their end."""

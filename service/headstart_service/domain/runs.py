@@ -225,7 +225,7 @@ class Look:
     attempt: int
     """How often a worker has taken it."""
     worker: str
-    """Who has it now; empty when nobody does."""
+    """The worker that has it now; empty if none has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ _MOST: Final = 8
 def input_violations(error: ValidationError, model: type[BaseModel], path: str) -> list[Violation]:
     """Return a violation for each error of pydantic's; every path starts with `path`.
 
-    An unknown or missing name is told with the name that was probably meant.
+    For an unknown or missing name, the violation suggests the name that was probably meant.
     """
     details = error.errors(include_url=False, include_context=False)
     # Where a model forbids unknown names, each has an error of its own, with its suggestion.

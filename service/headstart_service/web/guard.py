@@ -18,6 +18,7 @@ from starlette.requests import Request
 
 from ..domain import namespace_violations
 from ..errors import PermissionDenied
+from ..listening import is_loopback_address
 from .ports import Admit, Viewer
 
 HEADERS: Final[Mapping[str, str]] = {
@@ -52,7 +53,7 @@ class Door:
     def check(self, request: Request) -> None:
         """Refuse what no token makes right. Raises PermissionDenied."""
         peer = request.client.host if request.client else ""
-        if not self.open and not _is_loopback(peer):
+        if not self.open and not is_loopback_address(peer):
             raise PermissionDenied(
                 "peer",
                 "this port speaks no TLS, so the live page is for this machine alone: come "
@@ -115,15 +116,6 @@ def view_of(viewer: Viewer, namespace: str) -> View:
     if not seen:
         raise PermissionDenied("namespace", f"the token {viewer.name!r} lacks read", "read")
     return View(seen, whole=False)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
 
 
 def _without_port(header: str) -> str:

@@ -1,4 +1,4 @@
-"""A misspelt input is told with the name that was probably meant, however deep it stands."""
+"""The violation of a misspelt input suggests the right name, however deep it stands."""
 
 from __future__ import annotations
 

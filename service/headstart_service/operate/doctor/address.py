@@ -13,6 +13,7 @@ from typing import Final
 
 from headstart._addresses import DEFAULT_PORT
 
+from ...listening import is_loopback
 from ...output import spoken
 from .report import Check, fail, ok, skip, warn
 
@@ -35,12 +36,7 @@ class Place:
     @property
     def local(self) -> bool:
         """Whether it is on this machine."""
-        if not self.port or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return not self.port or is_loopback(self.host)
 
     def connect(self, timeout: float) -> socket.socket:
         """A connection. Raises OSError; UnicodeError for what is no name."""
