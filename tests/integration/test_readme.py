@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.settings import describe, variable
+from headstart_service.config.settings import describe, variable
 from tests.integration.conftest import GameServer
 from tests.support.processes import ROOT, api, clean_environment, stub, worker
 from tests.support.requests import results
