@@ -88,7 +88,7 @@ async def test_every_lease_begins_anew_however_many_there_are(
     async def idle(entry: str) -> bool:
         await backend.queue.sweep()
         jobs = backend.keys_of(KEY).jobs
-        [found] = await backend._client.xpending_range(jobs, GROUP, entry, entry, 1)
+        [found] = await backend.raw.xpending_range(jobs, GROUP, entry, entry, 1)
         return bool(found["time_since_delivered"] > 0)
 
     for entry in (entries[-1], entries[0]):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from headstart_service.domain import Lack, RunKey, Snapshot, Status
 from headstart_service.domain.errors import RunNotFound
-from headstart_service.store import redis_store
 from headstart_service.store.connect import API, LARGE, Client
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_observer import Unwatched
@@ -119,14 +117,13 @@ class Changing:
 
 
 async def test_a_large_run_that_changes_while_it_is_read_is_shown_as_it_is_then(
-    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    store_backend: Backend,
 ) -> None:
     key = RunKey("games", "large")
     claim = await store_backend.begin(key)
     await store_backend.queue.commit(claim.lease, [done("first", b"x" * MEGABYTE)], [])
     await store_backend.queue.release(claim.lease)
     clock = Clock()
-    monkeypatch.setattr(redis_store, "time", SimpleNamespace(monotonic=clock))
 
     async def read(change: Callable[[], Awaitable[object]]) -> Snapshot:
         store = RedisStore(
@@ -135,6 +132,7 @@ async def test_a_large_run_that_changes_while_it_is_read_is_shown_as_it_is_then(
             budget=10,
             connections=1,
             large=Changing(store_backend.client(LARGE), change),  # type: ignore[arg-type]
+            clock=clock,
         )
         found = await store.read(key)
         await store.aclose()

@@ -120,7 +120,7 @@ async def test_a_run_that_ended_keeps_nothing_that_only_a_worker_needs(
     store_backend: Backend,
 ) -> None:
     async def fields() -> set[bytes]:
-        found = await store_backend._client.hkeys(store_backend.keys_of(KEY).record(KEY))
+        found = await store_backend.raw.hkeys(store_backend.keys_of(KEY).record(KEY))
         return {field for field in found if not field.startswith(b"s:")}
 
     await store_backend.store.start(KEY, plan(), TTL, restart=True, trace="00-trace")
@@ -146,7 +146,7 @@ async def test_a_status_has_no_inputs_and_of_each_step_its_state_alone(
     assert seen.body == b"<first><second runs>"
     assert (await store_backend.store.status(KEY)).running == {"second": b""}
     keys = store_backend.keys_of(KEY)
-    left, *reply = await store_backend.store._scripts.status(keys, KEY)
+    left, *reply = await store_backend.scripts.status(keys, KEY)
     fields = dict(zip(reply[::2], reply[1::2], strict=True))
     assert set(fields) == {b"about", b"claim", b"s:first", b"s:second", b"lacks"} - {b"claim"}
     assert (fields[b"s:first"], fields[b"s:second"], fields[b"lacks"]) == (b"C", b"R", b"")
@@ -435,7 +435,7 @@ async def test_a_run_whose_record_is_damaged_while_it_runs_is_given_up_by_its_wo
         await store_backend.queue.commit(claim.lease, [done("first")], [])
     await store_backend.queue.release(claim.lease)
     assert caplog.text.count("a run is given up: ") == 3
-    assert b"s:first" not in await store_backend._client.hkeys(keys.record(KEY))
+    assert b"s:first" not in await store_backend.raw.hkeys(keys.record(KEY))
 
 
 async def test_a_run_whose_inputs_are_gone_fails_and_says_so(

@@ -39,13 +39,13 @@ class Status(StrEnum):
 
 
 class StepState(StrEnum):
-    """A step's state; each value is the letter that the record keeps in front of its fragment."""
+    """A step's state."""
 
-    PENDING = "P"
-    RUNNING = "R"
-    COMPLETED = "C"
-    FAILED = "F"
-    SKIPPED = "S"
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
     @property
     def ended(self) -> bool:

@@ -1,9 +1,8 @@
--- Notes what a worker says of itself, for `ttl_us` from now; with 0, forgets it. Forgets, too, those
--- that have been silent for longer than they said they would. The whole list has a TTL of its own, so
--- that nothing of it outlives the last worker.
+-- Registers a worker's description for `ttl_us` from now; with 0, removes it. Removes overdue workers, too. The list
+-- has a TTL, so that it ends with the last worker.
 -- Returns how many workers are known.
 
--- Ten minutes. What ends later was written before the clock was set back; a worker that lives comes again.
+-- Ten minutes. Later ends were written before the clock was set back; a live worker registers again.
 local LONGEST = 600000000
 local now, ttl = clock(), tonumber(ttl_us)
 local known = redis.call('HGETALL', roster)

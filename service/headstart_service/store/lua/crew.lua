@@ -1,4 +1,4 @@
--- What the workers that are not overdue say of themselves, `limit` of them at most.
+-- Reads the descriptions of up to `limit` workers that are not overdue.
 -- Returns {about, about, …}.
 
 local now = clock()
