@@ -291,7 +291,7 @@ async def test_leaving_puts_back_what_was_delivered_and_not_claimed(
     for key in keys:
         await store_backend.start(key)
     jobs = await store_backend.jobs("w1")
-    await store_backend.queue.leave("w1")
+    await store_backend.queue.deregister("w1")
     again = await store_backend.jobs("w2")
     assert {(job.key, job.run) for job in again} == {(job.key, job.run) for job in jobs}
     assert await store_backend.queue.claim(jobs[0], "w1") is None
@@ -305,7 +305,7 @@ async def test_a_job_that_was_handed_on_twice_still_names_its_run(store_backend:
     for worker in ("w2", "w3"):
         [job] = await store_backend.jobs(worker)
         assert job.run == claim.lease.job.run
-        await store_backend.queue.leave(worker)
+        await store_backend.queue.deregister(worker)
     again = await store_backend.claim("w4")
     assert again.lease.job.run == claim.lease.job.run
 
@@ -315,14 +315,14 @@ async def test_leaving_takes_nothing_from_others_and_may_be_repeated(
 ) -> None:
     claim = await store_backend.begin(KEY)
     for _ in range(2):
-        await store_backend.queue.leave("w2")
+        await store_backend.queue.deregister("w2")
     assert await store_backend.jobs("w3") == []
     await store_backend.queue.finish(claim.lease, [], Status.COMPLETED, "")
 
 
 async def test_a_worker_that_left_is_no_consumer_any_more(store_backend: Backend) -> None:
     await store_backend.begin(KEY, "w1")
-    await store_backend.queue.leave("w1")
+    await store_backend.queue.deregister("w1")
     names = store_backend.keys_of(KEY)
     consumers = await store_backend.raw.xinfo_consumers(names.jobs, "workers")
     assert b"w1" not in [consumer["name"] for consumer in consumers]

@@ -48,7 +48,7 @@ async def test_a_worker_that_leaves_hands_on_no_run_that_was_started_anew_meanwh
         await store_backend.queue.claim(job, "w8", alone=False)
     await store_backend.store.cancel(KEY)
     claim = await store_backend.begin(KEY, "w9")
-    await store_backend.queue.leave("w8")
+    await store_backend.queue.deregister("w8")
     assert (await store_backend.record(KEY))[b"entry"].decode() == claim.lease.job.entry
     await store_backend.queue.finish(claim.lease, [done("first")], Status.COMPLETED, "")
 

@@ -415,8 +415,8 @@ class RunLives(RuleBasedStateMachine):
             self.queued[lease.job.partition] += 1
 
     @rule(worker=workers)
-    def leave(self, worker: str) -> None:
-        self.do(self.queue.leave(worker))
+    def deregister(self, worker: str) -> None:
+        self.do(self.queue.deregister(worker))
         for place in [place for place, owner in self.owner.items() if owner == worker]:
             del self.owner[place]
             self.queued[place[0]] += 1

@@ -31,7 +31,7 @@ async def test_a_large_run_is_read_whole_and_counts_as_read(store_backend: Backe
     result = b"x" * MEGABYTE
     await store_backend.queue.commit(claim.lease, [done("first", result)], [running("second")])
     seen = await store_backend.store.read(key)
-    look = (await store_backend.store.peek(key)).snapshot
+    look = (await store_backend.store.inspect(key)).snapshot
     assert (seen.summary, seen.states, seen.running) == (look.summary, look.states, look.running)
     assert seen.body.count(b"x") == MEGABYTE
     assert 0 < seen.lives_for <= look.lives_for + 60

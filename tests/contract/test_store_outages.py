@@ -196,7 +196,7 @@ async def test_a_worker_is_told_when_its_budget_is_over(valkey: Valkey, backend:
             queue.commit(claim.lease, [], []),
             queue.renew([claim.lease], "w1"),
             queue.sweep(),
-            queue.leave("w1"),
+            queue.deregister("w1"),
         ):
             with pytest.raises(StoreUnavailable):
                 await call
@@ -235,7 +235,7 @@ async def test_leases_are_lost_and_leaving_works_after_everything_was_flushed(
     backend.deployment.wipe()
     assert await backend.queue.renew([claim.lease], "w1") == [claim.lease]
     await backend.queue.release(claim.lease)
-    await backend.queue.leave("w1")
+    await backend.queue.deregister("w1")
     assert (await backend.store.stats("")).counts == {}
     assert backend.deployment.ttls() == {"headstart:{0}:layout": -1}
 

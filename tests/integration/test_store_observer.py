@@ -163,7 +163,7 @@ async def test_looking_counts_and_logs_no_damage(
     await client.hset(PartitionKeys(0).record(key), *damage)
     await client.aclose()
     with pytest.raises(RecordDamaged):
-        await watched.store.peek(key)
+        await watched.store.inspect(key)
     await watched.store.list("", list(Status), None, 9, quiet=True)
     assert caplog.text == ""
     counted = "headstart_damaged_records_total"

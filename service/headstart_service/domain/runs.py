@@ -218,7 +218,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Inspection:
     """A run as an onlooker sees it: looking does not count as reading its results."""
 
     snapshot: Snapshot

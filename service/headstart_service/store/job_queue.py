@@ -265,21 +265,21 @@ class RedisJobQueue:
         """Forget expired runs, which frees memory without a start; mend broken indexes."""
         await self._upkeep.sweep(self._keys)
 
-    async def beat(self, state: WorkerState, ttl: float) -> None:
+    async def heartbeat(self, state: WorkerState, ttl: float) -> None:
         """Register this worker for `ttl` seconds, for operators; tried once, the next follows."""
         await self._beat(state.name, about_of(state), ttl)
 
     async def _beat(self, worker: str, about: str, ttl: float) -> None:
         first = self._keys[0]
         ttl_us = round(ttl * 1e6)
-        await self._scripts.beat(
-            first, None, roster=first.workers, worker=worker, about=about, ttl_us=ttl_us
+        await self._scripts.heartbeat(
+            first, None, registry=first.workers, worker=worker, about=about, ttl_us=ttl_us
         )
 
-    async def leave(self, worker: str) -> None:
+    async def deregister(self, worker: str) -> None:
         """Requeue this worker's jobs, end its consumers, and remove it from the list of workers."""
         for keys in self._keys:
-            await self._retries.run(partial(self._scripts.leave, keys, None, worker=worker))
+            await self._retries.run(partial(self._scripts.deregister, keys, None, worker=worker))
         # Last: handing over jobs is more urgent than the list of workers.
         await self._retries.run(partial(self._beat, worker, "", 0))
 

@@ -54,11 +54,11 @@ class RedisMemos:
         """End what is under way for callers that have gone; the client is its opener's to close."""
         await self._batches.aclose()
 
-    async def recall(self, namespace: str, digest: str) -> bytes | None:
+    async def memo_get(self, namespace: str, digest: str) -> bytes | None:
         """Return the result if it exists and is whole; count misses and damaged ones."""
         keys, name = self._place(namespace, digest)
         try:
-            found = await self._scripts.recall(
+            found = await self._scripts.memo_get(
                 keys, None, entry=keys.memo_prefix + name, index=keys.memos, name=name
             )
         except StoreUnavailable:
@@ -76,12 +76,12 @@ class RedisMemos:
         self._observer.looked(MemoLookup.HIT)
         return result
 
-    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
         """Keep the result, in place of what was used longest ago if there are too many."""
         keys, name = self._place(namespace, digest)
         limit = self._rules.share(self._rules.max_memos, keys.partition)
         try:
-            await self._scripts.memorise(
+            await self._scripts.memo_put(
                 keys,
                 None,
                 entry=keys.memo_prefix + name,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..base.metric_labels import Eviction
 from ..domain import (
     Cancelled,
-    Look,
+    Inspection,
     Orphan,
     Outcome,
     Report,
@@ -50,7 +50,7 @@ from .worker_registry import worker_from
 _SIZE = b"size"
 """The first field of read.lua's reply for a large record."""
 _UNREADABLE = 0
-"""The reply of peek.lua for a damaged record."""
+"""The reply of inspect.lua for a damaged record."""
 _RUN_ID_BYTES = 9
 """Random bytes of a run's id, which takes 12 characters in its record."""
 
@@ -197,12 +197,12 @@ class RedisStore:
         record = await self._large.read(keys.record(key), reply[2])
         return self._snapshot(key, reply, record, self._clock() - began)
 
-    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+    async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         """Return the run without counting a read or a damage. Raises RunNotFound.
 
         With `largest` at most so many bytes of fragments are read: the largest are left out.
         """
-        reply = await self._scripts.peek(self._keys(key), key, largest=largest)
+        reply = await self._scripts.inspect(self._keys(key), key, largest=largest)
         if reply == _UNREADABLE:
             raise RecordDamaged(str(key))
         if not reply:
@@ -212,12 +212,12 @@ class RedisStore:
             snapshot = decode_snapshot(key, left, fields)
         except (ValueError, LookupError) as error:
             raise RecordDamaged(str(key)) from error
-        return Look(snapshot, attempt, worker.decode(errors="replace"))
+        return Inspection(snapshot, attempt, worker.decode(errors="replace"))
 
     async def workers(self, limit: int) -> list[WorkerState]:
         """Return the last reported state of up to `limit` workers, by name."""
         keys = self._partitions[0]
-        rows = await self._scripts.crew(keys, None, roster=keys.workers, limit=limit)
+        rows = await self._scripts.workers(keys, None, registry=keys.workers, limit=limit)
         found = [state for row in rows if (state := worker_from(row)) is not None]
         return sorted(found, key=lambda state: state.name)
 

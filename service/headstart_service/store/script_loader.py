@@ -22,7 +22,7 @@ P = ParamSpec("P")
 _LUA = files(__package__) / "lua"
 # With its memory full, Redis refuses these before they do anything; all others may go on. A ping
 # reports a full memory so.
-_REFUSED_WHEN_FULL: Final = {"start", "memorise", "ping"}
+_REFUSED_WHEN_FULL: Final = {"start", "memo_put", "ping"}
 _FUNCTION = """
 local function transition({parameters})
 {body}

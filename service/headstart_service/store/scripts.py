@@ -184,7 +184,7 @@ class Scripts:
         return in_lua()
 
     @script
-    async def leave(self, keys: PartitionKeys, run: RunKey | None, *, worker: str) -> Reply:
+    async def deregister(self, keys: PartitionKeys, run: RunKey | None, *, worker: str) -> Reply:
         """Put a worker's jobs back into the queue and take it off the group."""
         return in_lua()
 
@@ -221,7 +221,7 @@ class Scripts:
         return in_lua()
 
     @script
-    async def peek(self, keys: PartitionKeys, run: RunKey | None, *, largest: int) -> Reply:
+    async def inspect(self, keys: PartitionKeys, run: RunKey | None, *, largest: int) -> Reply:
         """Read a run at one moment; nothing changes. At most `largest` bytes, 0 for no limit."""
         return in_lua()
 
@@ -257,12 +257,12 @@ class Scripts:
         return in_lua()
 
     @script
-    async def beat(
+    async def heartbeat(
         self,
         keys: PartitionKeys,
         run: RunKey | None,
         *,
-        roster: str,
+        registry: str,
         worker: str,
         about: str,
         ttl_us: int,
@@ -271,21 +271,21 @@ class Scripts:
         return in_lua()
 
     @script
-    async def crew(
-        self, keys: PartitionKeys, run: RunKey | None, *, roster: str, limit: int
+    async def workers(
+        self, keys: PartitionKeys, run: RunKey | None, *, registry: str, limit: int
     ) -> Reply:
         """Read the descriptions of workers that are not overdue."""
         return in_lua()
 
     @script
-    async def recall(
+    async def memo_get(
         self, keys: PartitionKeys, run: RunKey | None, *, entry: str, index: str, name: str
     ) -> Reply:
         """Read a memo, and note that it was used."""
         return in_lua()
 
     @script
-    async def memorise(
+    async def memo_put(
         self,
         keys: PartitionKeys,
         run: RunKey | None,

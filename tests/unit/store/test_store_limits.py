@@ -525,9 +525,9 @@ def test_a_step_waits_a_quarter_of_a_second_for_its_memo_and_no_longer() -> None
         server, observer = Server(), Counted()
         server.takes = 60.0
         memos = RedisMemos(server, RULES, ttl=60.0, observer=observer)
-        assert await memos.recall("games", "d") is None
+        assert await memos.memo_get("games", "d") is None
         assert now() == pytest.approx(0.25 + 0.02, abs=0.001)
-        await memos.keep("games", "d", b"result")
+        await memos.memo_put("games", "d", b"result")
         assert now() == pytest.approx(2 * 0.27, abs=0.001)
         assert observer.looks == ["away"]
         await memos.aclose()

@@ -2,12 +2,12 @@
 -- Returns {about, about, …}.
 
 local now = clock()
-local crew = {}
-local known = redis.call('HVALS', roster)
+local workers = {}
+local known = redis.call('HVALS', registry)
 for i = 1, #known do
   local until_us, about = string.match(known[i], '^(%d+) (.*)$')
-  if until_us and tonumber(until_us) > now and #crew < tonumber(limit) then
-    crew[#crew + 1] = about
+  if until_us and tonumber(until_us) > now and #workers < tonumber(limit) then
+    workers[#workers + 1] = about
   end
 end
-return crew
+return workers
