@@ -96,7 +96,7 @@ async def open_live(settings: Settings) -> AsyncIterator[Live]:
     # Some 5 s of imports, which no other module of this package needs.
     from headstart_service.pipelines.bridging.scan import VocabularyScan
     from headstart_service.providers.anthropic import HaikuModel
-    from headstart_service.providers.embedding_cache import RememberingEmbedder
+    from headstart_service.providers.embedding_cache import CachedEmbedder
     from headstart_service.providers.embeddings import SentenceEmbedder
     from headstart_service.providers.vocabulary import open_vocabulary
 
@@ -120,7 +120,7 @@ async def open_live(settings: Settings) -> AsyncIterator[Live]:
                 base_url=settings.anthropic_base_url,
             )
         )
-        remembering = RememberingEmbedder(embedder, vocabulary, remembered=settings.word_cache)
+        remembering = CachedEmbedder(embedder, vocabulary, remembered=settings.word_cache)
         yield Live(embedder=remembering, vocabulary=vocabulary, scan=scan, language_model=haiku)
 
 

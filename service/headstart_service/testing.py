@@ -63,7 +63,7 @@ async def run_pipeline(
     watched = dataclasses.replace(
         pipeline, steps=tuple(_watched(s, pipeline, exceptions) for s in pipeline.steps)
     )
-    ledger = _MemorySink()
+    sink = _MemorySink()
     now_us = time.time_ns() // 1000
     job = Job(partition=0, entry="0-1", key=_KEY, run="0-1")
     claim = Claim(
@@ -77,14 +77,14 @@ async def run_pipeline(
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            status = await run(claim, watched, providers, ledger)
+            status = await run(claim, watched, providers, sink)
     except TimeoutError as error:
         if not limit.expired():
             raise
-        left = [name for name in plan.steps if name not in ledger.ended]
+        left = [name for name in plan.steps if name not in sink.ended]
         message = f"after {timeout:g} s these steps had not ended: {', '.join(left)}"
         raise TimeoutError(message) from error
-    return _told(pipeline, plan, ledger, status, now_us, exceptions)
+    return _told(pipeline, plan, sink, status, now_us, exceptions)
 
 
 class _MemorySink:
@@ -186,14 +186,14 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
 def _told(
     pipeline: Pipeline,
     plan: RunPlan,
-    ledger: _MemorySink,
+    sink: _MemorySink,
     status: Status,
     began_us: int,
     exceptions: Mapping[str, BaseException],
 ) -> PipelineRun:
     """The run as its caller sees it, read from the fragments that a store would keep."""
     message = pb.GetResultsResponse.FromString(
-        b"".join(record.fragment for record in ledger.ended.values())
+        b"".join(record.fragment for record in sink.ended.values())
     )
     ended_us = time.time_ns() // 1000
     summary = RunSummary(
@@ -205,15 +205,15 @@ def _told(
         started_us=began_us,
         completed_us=ended_us,
         expires_us=ended_us,
-        error=ledger.error,
+        error=sink.error,
     )
     fill_summary(message, summary)
     results = results_from(message)
     steps = {name: results.steps[name] for name in plan.steps}
     values = {
-        name: pipeline.codec.decode(name, ledger.ended[name].fragment)
+        name: pipeline.codec.decode(name, sink.ended[name].fragment)
         for name in plan.steps
-        if ledger.ended[name].state is StepState.COMPLETED
+        if sink.ended[name].state is StepState.COMPLETED
     }
     return PipelineRun(
         status=results.status,

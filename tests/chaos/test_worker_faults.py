@@ -169,7 +169,7 @@ async def test_a_step_that_always_blocks_its_worker_fails_and_harms_no_other_run
     runs = FAULTS // 3 + 1  # each blocks three workers
     settings = SETTINGS | {
         "HEADSTART_FAILURE_TTL": "600",
-        "HEADSTART_PIPELINES": f"{SETTINGS['HEADSTART_PIPELINES']},tests.support.places:HANG",
+        "HEADSTART_PIPELINES": f"{SETTINGS['HEADSTART_PIPELINES']},tests.support.executors:HANG",
         "HEADSTART_BLOCK_LIMIT": "0.3",
         "HEADSTART_HANG_LIMIT": "1",
     }
@@ -198,7 +198,7 @@ async def test_a_step_that_always_blocks_its_worker_fails_and_harms_no_other_run
 
 
 async def test_a_worker_whose_thread_never_ends_ends_all_the_same(valkey: Valkey, tmp_path: Path):
-    settings = SETTINGS | {"HEADSTART_PIPELINES": "tests.support.places:HANG"}
+    settings = SETTINGS | {"HEADSTART_PIPELINES": "tests.support.executors:HANG"}
     settings |= {"HEADSTART_DRAIN": "0.5"}
     async with rig(valkey.url, 1, **settings) as made:
         inputs = {"directory": str(tmp_path), "kind": "thread", "times": 99}

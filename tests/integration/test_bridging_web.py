@@ -20,7 +20,7 @@ from headstart_service.config.settings import load_settings
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.scan import VocabularyScan
 from headstart_service.providers.anthropic import HaikuModel
-from headstart_service.providers.embedding_cache import RememberingEmbedder
+from headstart_service.providers.embedding_cache import CachedEmbedder
 from headstart_service.providers.embeddings import SentenceEmbedder
 from headstart_service.providers.encoder import SentenceEncoder
 from headstart_service.providers.model_files import identify
@@ -63,7 +63,7 @@ async def live(
             opened.append(model)
             await model.__aenter__()
             return Live(
-                embedder=RememberingEmbedder(embedder, vocabulary, remembered=100),
+                embedder=CachedEmbedder(embedder, vocabulary, remembered=100),
                 vocabulary=vocabulary,
                 scan=scan,
                 language_model=model,

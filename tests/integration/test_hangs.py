@@ -8,7 +8,7 @@ import pytest
 
 from headstart import PrecomputeClient
 from headstart_service.base import exit_codes
-from tests.support.places import REFERENCES
+from tests.support.executors import REFERENCES
 from tests.support.processes import alive, api, children, serving, worker
 from tests.support.scrape import metrics_of, value
 from tests.support.waiting import wait_until
@@ -38,7 +38,7 @@ async def test_a_worker_whose_loop_stands_still_ends_itself_with_its_stacks(
         await client.start("still", "hang", inputs)
         assert await working.ended() == exit_codes.BLOCKED
         assert f"in {culprit}" in working.output
-        assert "places.py" in working.output
+        assert "executors.py" in working.output
         if kind != "lock":  # where no line of Python runs any more
             assert "has stood still for 1 s" in working.output
             assert "under way: default/still" in working.output

@@ -18,7 +18,7 @@ from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_rules import StoreRules
 from headstart_service.telemetry.metrics.exposition import Exposition
-from headstart_service.telemetry.metrics.store import WorkerStoreFigures
+from headstart_service.telemetry.metrics.store import WorkerStoreMetrics
 from tests.support.scrape import parsed, value
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -31,7 +31,7 @@ OFFERS = (Offer("probe", "v1", {}),)
 class Watched:
     store: RedisStore
     queue: RedisJobQueue
-    figures: WorkerStoreFigures
+    figures: WorkerStoreMetrics
 
     async def told(self) -> dict[str, Metric]:
         return parsed(await Exposition([self.figures]).text())
@@ -47,7 +47,7 @@ async def watched(valkey: Valkey) -> AsyncIterator[Watched]:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(redis_client(valkey.url, WORKER))
         blocking = await stack.enter_async_context(redis_client(valkey.url, BLOCKING))
-        figures = WorkerStoreFigures("worker")
+        figures = WorkerStoreMetrics("worker")
         rules = StoreRules(partitions=1, max_records=2, namespace_max=0, failure_ttl=60)
         store = RedisStore(client, rules, budget=5, connections=2, observer=figures)
         queue = RedisJobQueue(client, blocking, rules, lease=9, budget=5, observer=figures)

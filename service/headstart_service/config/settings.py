@@ -340,7 +340,7 @@ def load_settings(flags: Mapping[str, str]) -> Settings:
     """
     settings, wrong = try_settings(flags)
     if wrong:
-        raise StartupError(told_together(list(wrong.values())))
+        raise StartupError(joined(list(wrong.values())))
     return settings
 
 
@@ -359,7 +359,7 @@ def try_settings(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]
     return Settings(**(values | defaults)), wrong
 
 
-def told_together(complaints: Sequence[str]) -> str:
+def joined(complaints: Sequence[str]) -> str:
     """One message of several complaints."""
     return "wrong settings:\n" + "\n".join(f"  {each}" for each in complaints)
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..domain import Fate, Ledger
 
 
-def told_ledger(ledgers: Sequence[Ledger]) -> dict[str, Any] | None:
+def accounting_view(ledgers: Sequence[Ledger]) -> dict[str, Any] | None:
     """Their sums; None without any. Times are seconds, but for `since_us`.
 
     `unread` is the share of the settled work's duration that nobody has read. It and `hidden` are

@@ -19,7 +19,7 @@ from ..domain.errors import RecordDamaged, RunNotFound
 from ..pipeline.registry import Registry
 from .failures import FailureLog
 from .ports import Runs
-from .run_view import ToldRun, told_run
+from .run_view import RunView, run_view
 
 _MAX_ENDED: Final = 400
 _MAX_SEEN: Final = 500
@@ -40,14 +40,14 @@ class _Duration:
     failed: bool
 
 
-class RunBook:
+class RecentRuns:
     """The runs that were heard of or seen."""
 
     def __init__(self, runs: Runs, registry: Registry) -> None:
         self._runs = runs
         self._registry = registry
         self._ended: OrderedDict[RunKey, None] = OrderedDict()
-        self._seen: OrderedDict[RunKey, ToldRun] = OrderedDict()
+        self._seen: OrderedDict[RunKey, RunView] = OrderedDict()
         self._stale: set[RunKey] = set()
         self._looking: set[RunKey] = set()
         self._unreadable: OrderedDict[RunKey, None] = OrderedDict()
@@ -108,7 +108,7 @@ class RunBook:
                 *(self._see(key) for key in wanted), return_exceptions=True
             )
             for key, told in zip(wanted, found, strict=True):
-                if isinstance(told, ToldRun):
+                if isinstance(told, RunView):
                     self._keep(told)
                 elif isinstance(told, BaseException):
                     self._stale.add(key)
@@ -128,7 +128,7 @@ class RunBook:
             return True
         return key in self._ended and not seen.status.ended
 
-    def seen(self, key: RunKey) -> ToldRun | None:
+    def seen(self, key: RunKey) -> RunView | None:
         """What was last seen of a run."""
         return self._seen.get(key)
 
@@ -158,10 +158,10 @@ class RunBook:
         order = list(pipeline.order) if pipeline else []
         return order.index(told["step"]) if told["step"] in order else len(order)
 
-    async def _see(self, key: RunKey) -> ToldRun | None:
+    async def _see(self, key: RunKey) -> RunView | None:
         try:
             look = await self._runs.inspect(key, largest=_LARGEST)
-            return told_run(look, self._registry)
+            return run_view(look, self._registry)
         except RunNotFound:
             pass
         except (RecordDamaged, DecodeError):
@@ -176,7 +176,7 @@ class RunBook:
             self._ended.pop(key, None)
         return None
 
-    def _keep(self, told: ToldRun) -> None:
+    def _keep(self, told: RunView) -> None:
         before = self._seen.get(told.key)
         self._seen[told.key] = told
         self._seen.move_to_end(told.key)
@@ -187,7 +187,7 @@ class RunBook:
             return
         self._note(told)
 
-    def _note(self, told: ToldRun) -> None:
+    def _note(self, told: RunView) -> None:
         """A run is seen at its end for the first time."""
         for step in told.steps:
             elapsed = step["elapsed"]

@@ -41,8 +41,8 @@ from .access import (
 from .call_counters import Counters
 from .event_streams import EventResponse, Streams
 from .ports import Admit, Runs
-from .recent_runs import RunBook
-from .run_view import results_of, told_run
+from .recent_runs import RecentRuns
+from .run_view import results_of, run_view
 from .snapshots import Snapshots
 from .value_view import values_of
 
@@ -98,7 +98,7 @@ class Dashboard:
         self.outdate: Callable[[RunKey], None] = lambda _: None
         """Told of a run that was cancelled here, before its caller is; who needs it sets it."""
         self.counters = Counters()
-        self._book = RunBook(runs, registry)
+        self._book = RecentRuns(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
         self._snapshots = Snapshots(runs, self._book, self.counters, about)
         self.streams = Streams(self._snapshots)
@@ -178,7 +178,7 @@ class Dashboard:
         async with self._looks:
             look = await self._runs.inspect(key)
             told, values = await asyncio.to_thread(
-                lambda: (told_run(look, self._registry), values_of(results_of(look)))
+                lambda: (run_view(look, self._registry), values_of(results_of(look)))
             )
         return _json(
             {

@@ -15,7 +15,7 @@ _SECOND_US: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToldRun:
+class RunView:
     """A run as it was when it was looked at."""
 
     key: RunKey
@@ -31,7 +31,7 @@ class ToldRun:
     error: str
     steps: list[dict[str, Any]]
 
-    def same_end(self, other: ToldRun) -> bool:
+    def same_end(self, other: RunView) -> bool:
         """Whether both have seen the same run's end."""
         return (self.status, self.created_us, self.completed_us) == (
             other.status,
@@ -63,7 +63,7 @@ def results_of(look: Inspection) -> pb.GetResultsResponse:
     return pb.GetResultsResponse.FromString(look.snapshot.body)
 
 
-def told_run(look: Inspection, registry: Registry) -> ToldRun:
+def run_view(look: Inspection, registry: Registry) -> RunView:
     """A run without its values. A step whose fragment was not read has its state alone."""
     summary = look.snapshot.summary
     reports = results_of(look).steps
@@ -87,7 +87,7 @@ def told_run(look: Inspection, registry: Registry) -> ToldRun:
                 "error": report.error[:_MAX_ERROR],
             }
         )
-    return ToldRun(
+    return RunView(
         key=summary.key,
         pipeline=summary.pipeline,
         revision=summary.revision,

@@ -10,10 +10,10 @@ from typing import Any, Final
 from ..domain import Ledger, RunSummary, Stats, Status
 from ..domain.errors import StoreUnavailable
 from .access import View
-from .accounting_view import told_ledger
+from .accounting_view import accounting_view
 from .call_counters import Counters
 from .ports import Runs
-from .recent_runs import RunBook
+from .recent_runs import RecentRuns
 
 _LIVE: Final = 60
 """Runs that have not ended, of each status, of which a list is shown: the first by name."""
@@ -34,7 +34,7 @@ class Snapshots:
     """Makes them, from what was counted and heard and a bounded look into the store."""
 
     def __init__(
-        self, runs: Runs, book: RunBook, counters: Counters, about: dict[str, Any]
+        self, runs: Runs, book: RecentRuns, counters: Counters, about: dict[str, Any]
     ) -> None:
         """`about` is what the page says of the process: host, version, pipelines, limits."""
         self._runs = runs
@@ -104,7 +104,7 @@ class Snapshots:
         await self._book.look([run.key for run in live])
         await self._book.look(self._book.latest(view.scope, _RECENT))
         told["counts"] = counts
-        told["ledger"] = told_ledger(ledgers)
+        told["ledger"] = accounting_view(ledgers)
         # The queue's length is everybody's: who may not know of the others gets their own part.
         told["queued"] = stats.queued_jobs if view.scope is None else counts.get("pending", 0)
         if view.scope is None and self._counters.past:

@@ -12,7 +12,7 @@
     ├── LeaseLost            a worker wrote for a run that is no longer its own
     ├── StepsReported        a worker wrote steps that callers have reported meanwhile
     ├── LastTry              a worker may take the run only with nothing beside it
-    ├── PlaceUnavailable     a step cannot run now where it is to run: another worker, or later
+    ├── ExecutorUnavailable     a step cannot run now where it is to run: another worker, or later
     ├── StepFailed           a step ended without a result, for a reason that callers may read
     └── StartupError         the operator must mend something before this process can serve
         └── PackageMissing   a package is not installed
@@ -121,7 +121,7 @@ class LastTry(HeadstartError):
     """The run has lost all workers but one that it may lose: run it with nothing beside it."""
 
 
-class PlaceUnavailable(HeadstartError):
+class ExecutorUnavailable(HeadstartError):
     """A step's place, such as a Ray cluster, cannot run it now; its run is handed on."""
 
     def __init__(self, reason: str, *, began: bool = False) -> None:

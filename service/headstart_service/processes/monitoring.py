@@ -14,14 +14,14 @@ from ..auth.token_file import TokenFile
 from ..http.metrics import metrics_route
 from ..pipeline.registry import Registry
 from ..store.redis_store import RedisStore
-from ..telemetry.metrics.backlog import BacklogFigures
-from ..telemetry.metrics.calls import CallFigures
-from ..telemetry.metrics.child_pipe import ChildFigures, answer_parent
+from ..telemetry.metrics.backlog import BacklogMetrics
+from ..telemetry.metrics.calls import CallMetrics
+from ..telemetry.metrics.child_pipe import ChildMetrics, answer_parent
 from ..telemetry.metrics.exposition import Exposition
-from ..telemetry.metrics.instruments import Figures
-from ..telemetry.metrics.process import API, WORKER, ProcessFigures
-from ..telemetry.metrics.store import StoreFigures, WorkerStoreFigures
-from ..telemetry.metrics.work import ModelFigures, WorkFigures
+from ..telemetry.metrics.instruments import Instruments
+from ..telemetry.metrics.process import API, WORKER, ProcessMetrics
+from ..telemetry.metrics.store import StoreMetrics, WorkerStoreMetrics
+from ..telemetry.metrics.work import ModelMetrics, WorkerMetrics
 from .worker_supervisor import WorkerProcess
 
 
@@ -29,12 +29,12 @@ class ApiMonitoring:
     """The figures of `headstart serve`, those of its worker among them."""
 
     def __init__(self) -> None:
-        self.process = ProcessFigures(API)
-        self.store = StoreFigures(API)
-        self.calls = CallFigures(self.store.damaged)
-        self.child = ChildFigures()
-        self._readings = Figures()
-        self._backlog: BacklogFigures | None = None
+        self.process = ProcessMetrics(API)
+        self.store = StoreMetrics(API)
+        self.calls = CallMetrics(self.store.damaged)
+        self.child = ChildMetrics()
+        self._readings = Instruments()
+        self._backlog: BacklogMetrics | None = None
 
     def watch_calls(self, gates: Gates, cache: NearCache, serving: Callable[[], bool]) -> None:
         """Show how many calls are under way, and what the near-cache does for them."""
@@ -65,7 +65,7 @@ class ApiMonitoring:
     def watch_store(self, store: RedisStore, limit: int) -> None:
         """Show what it holds, at most `limit` runs, and whether it is known to be away."""
         self.store.watch_breaker(lambda: store.unreachable)
-        self._backlog = BacklogFigures(lambda: store.stats(""), limit)
+        self._backlog = BacklogMetrics(lambda: store.stats(""), limit)
 
     def watch_others(
         self, tokens: TokenFile | None, tls: ServerCertificate | None, worker: WorkerProcess | None
@@ -111,10 +111,10 @@ class WorkerMonitoring:
     """The figures of `headstart worker`."""
 
     def __init__(self, registry: Registry) -> None:
-        self.process = ProcessFigures(WORKER)
-        self.store = WorkerStoreFigures(WORKER)
-        self.work = WorkFigures(registry)
-        self.models = ModelFigures()
+        self.process = ProcessMetrics(WORKER)
+        self.store = WorkerStoreMetrics(WORKER)
+        self.work = WorkerMetrics(registry)
+        self.models = ModelMetrics()
         self._exposition = Exposition([self.work, self.models, self.store, self.process])
 
     def route(self, access: Access | None) -> Route:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ..config.allowed_values import unknown_variables
 from ..config.settings import (
     Settings,
-    told_together,
+    joined,
     try_settings,
     variable,
 )
@@ -44,7 +44,7 @@ def load_checked(flags: Mapping[str, str], *, listens: bool = True) -> Settings:
     if not wrong and len(more) == 1:
         raise StartupError(more[0])
     if wrong or more:
-        raise StartupError(told_together([*wrong.values(), *more]))
+        raise StartupError(joined([*wrong.values(), *more]))
     return settings
 
 

@@ -25,7 +25,7 @@ from ..domain.log_fields import fields
 from ..http.readiness import Readiness
 from ..http.server import http_server
 from ..providers.anthropic import HaikuModel
-from ..providers.embedding_cache import RememberingEmbedder
+from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
 from ..providers.encoder import SentenceEncoder
 from ..providers.http import http_client
@@ -39,11 +39,11 @@ from ..store.layout import StoreLayout
 from ..store.memos import RedisMemos
 from ..telemetry.logging.formatter import wants_json
 from ..telemetry.logging.work_log import WorkLog
-from ..telemetry.metrics.work import ModelFigures
+from ..telemetry.metrics.work import ModelMetrics
 from ..telemetry.tracing import tracing
 from ..values.limits import Limits
 from ..worker.durations import Durations
-from ..worker.executors.executors import PlaceRules, Places
+from ..worker.executors.executors import ExecutorRules, Executors
 from ..worker.ports import ProgressSink
 from ..worker.worker import Worker, WorkerRules
 from ..worker.worker_observer import WorkObserver, WorkObservers
@@ -92,8 +92,8 @@ async def work(
     url = _url_of(settings)
     known = registry(settings)
     layout = _OwnLayout()
-    places = Places(_place_rules(settings))
-    readiness = _Readiness(layout, places)
+    executors = Executors(_executor_rules(settings))
+    readiness = _Readiness(layout, executors)
     monitoring = WorkerMonitoring(known)
     # They are asked for on /metrics alone.
     tokens = None if child or not settings.metrics else token_file(settings)
@@ -116,8 +116,8 @@ async def work(
         providers = await stack.enter_async_context(
             _providers(settings, _wanted(known), monitoring.models, traced)
         )
-        await stack.enter_async_context(places)
-        await places.prepare(known)
+        await stack.enter_async_context(executors)
+        await executors.prepare(known)
         queue = RedisJobQueue(
             client,
             blocking,
@@ -143,11 +143,11 @@ async def work(
             durations,
             WorkLog(rules.name, inputs=settings.log_inputs),
         ]
-        ledger: ProgressSink = queue
+        sink: ProgressSink = queue
         if traced:
             # Outside the log, whose lines tell the ids of the spans that they are written in.
             observers.insert(0, traced.work(rules.name))
-            ledger = traced.ledger(queue)
+            sink = traced.sink(queue)
         memos = _memos(client, settings, monitoring.store)
         if memos is not None:
             stack.push_async_callback(memos.aclose)
@@ -157,16 +157,16 @@ async def work(
             providers,
             rules,
             WorkObservers(observers),
-            ledger,
+            sink,
             memos,
             durations,
-            places,
+            executors,
         )
         monitoring.work.watch_pool(
             rules.concurrency,
             lambda: worker.busy,
-            lambda: len(places.unavailable),
-            lambda: places.hung_threads,
+            lambda: len(executors.unavailable),
+            lambda: executors.hung_threads,
         )
         if guard is not None:
             stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))
@@ -264,9 +264,9 @@ def _tell_ready(name: str, *, plainly: bool) -> None:
 class _Readiness:
     """Whether a worker takes jobs."""
 
-    def __init__(self, layout: _OwnLayout, places: Places) -> None:
+    def __init__(self, layout: _OwnLayout, executors: Executors) -> None:
         self._layout = layout
-        self._places = places
+        self._executors = executors
         self.worker: Worker | None = None
         """Set once it is warm."""
         self._waits = "it starts"
@@ -276,15 +276,17 @@ class _Readiness:
         """What `GET /readyz` answers."""
         problem = self.worker.problem if self.worker else self._waits or "it starts"
         ready = self._layout.ready.is_set()
-        return Readiness.without(self._layout.problem, problem, _lacks(self._places), ready=ready)
+        return Readiness.without(
+            self._layout.problem, problem, _lacks(self._executors), ready=ready
+        )
 
     def waits(self, reason: str) -> None:
         """Note what keeps it from starting."""
         self._waits = reason
 
 
-def _place_rules(settings: Settings) -> PlaceRules:
-    return PlaceRules(
+def _executor_rules(settings: Settings) -> ExecutorRules:
+    return ExecutorRules(
         threads=settings.step_threads,
         processes=settings.step_processes,
         wait=settings.step_wait,
@@ -293,11 +295,11 @@ def _place_rules(settings: Settings) -> PlaceRules:
     )
 
 
-def _lacks(places: Places) -> str:
+def _lacks(executors: Executors) -> str:
     """What keeps the worker from being ready. Anybody may read it: the log has the reasons."""
-    if not places.unavailable:
+    if not executors.unavailable:
         return ""
-    return f"cannot run {', '.join(places.unavailable)} now, see the log"
+    return f"cannot run {', '.join(executors.unavailable)} now, see the log"
 
 
 def _memos(client: Client, settings: Settings, observer: StoreObserver) -> RedisMemos | None:
@@ -319,7 +321,7 @@ async def _until_cancelled(worker: Worker) -> None:
 
 @asynccontextmanager
 async def _providers(
-    settings: Settings, wanted: AbstractSet[str], figures: ModelFigures, traced: Tracing | None
+    settings: Settings, wanted: AbstractSet[str], figures: ModelMetrics, traced: Tracing | None
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Opens the wanted providers of `pipeline.providers.PROVIDERS`, by parameter name."""
     providers: dict[str, Any] = {}
@@ -349,7 +351,7 @@ async def _providers(
             # The first product reads the whole matrix from disk: not while a user waits.
             await scan.relevance(*vocabulary.matrix[:2])
         if "embedder" in wanted:
-            providers["embedder"] = RememberingEmbedder(
+            providers["embedder"] = CachedEmbedder(
                 traced.embedder(embedder) if traced else embedder,
                 known,
                 remembered=settings.word_cache,

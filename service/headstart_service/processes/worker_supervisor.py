@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 from ..base.exit_codes import BLOCKED
 from ..domain.errors import PackageMissing
-from ..telemetry.metrics.child_pipe import ChildFigures
+from ..telemetry.metrics.child_pipe import ChildMetrics
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class WorkerProcess:
     """A `headstart worker` that is started again, with growing pauses, whenever it ends."""
 
     def __init__(
-        self, environment: Mapping[str, str], drain: float, figures: ChildFigures | None = None
+        self, environment: Mapping[str, str], drain: float, figures: ChildMetrics | None = None
     ) -> None:
         """Give the child this environment, and `drain` seconds to stop when told to.
 

@@ -35,7 +35,7 @@ class _Vocabulary(Protocol):
     def index(self) -> Mapping[str, int]: ...
 
 
-class RememberingEmbedder:
+class CachedEmbedder:
     """An embedder that knows a vocabulary's words, and the texts that it embedded last."""
 
     def __init__(

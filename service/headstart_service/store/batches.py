@@ -24,7 +24,7 @@ from ..domain.errors import (
     RecordDamaged,
     StoreUnavailable,
 )
-from .circuit_breaker import Reach
+from .circuit_breaker import CircuitBreaker
 from .connect import AWAY
 from .keys import GROUP, PartitionKeys, from_member
 from .refusals import report
@@ -113,7 +113,7 @@ class _Lane:
     name: str
     script: _Script
     keys: PartitionKeys
-    reach: Reach
+    breaker: CircuitBreaker
     waiting: deque[_Call] = field(default_factory=deque)
     sender: asyncio.Task[None] | None = None
     landed: float = -1.0
@@ -140,7 +140,7 @@ class ScriptBatches:
         self._budget = budget
         self._turn = asyncio.Semaphore(connections)
         self._lanes: dict[tuple[str, int], _Lane] = {}
-        self._reach: dict[int, Reach] = {}
+        self._breakers: dict[int, CircuitBreaker] = {}
 
     async def call(
         self, name: str, keys: PartitionKeys, record: str | None, arguments: Sequence[Value]
@@ -154,9 +154,9 @@ class ScriptBatches:
         if lane is None:
             lane = self._lanes[name, keys.partition] = self._new_lane(name, keys)
         loop = asyncio.get_running_loop()
-        if lane.reach.away and not lane.reach.admits(loop.time()):
+        if lane.breaker.away and not lane.breaker.admits(loop.time()):
             self.observer.failed(name, 1, SKIPPED)
-            raise StoreUnavailable(f"{lane.reach.reason}, as others found out before", _SOON)
+            raise StoreUnavailable(f"{lane.breaker.reason}, as others found out before", _SOON)
         call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
@@ -167,13 +167,13 @@ class ScriptBatches:
         return await call.reply
 
     def _new_lane(self, name: str, keys: PartitionKeys) -> _Lane:
-        reach = self._reach.setdefault(keys.partition, Reach(self._budget + _GRACE))
-        return _Lane(name, self._scripts[name], keys, reach)
+        breaker = self._breakers.setdefault(keys.partition, CircuitBreaker(self._budget + _GRACE))
+        return _Lane(name, self._scripts[name], keys, breaker)
 
     @property
     def unreachable(self) -> int:
         """The number of partitions whose server is known to be away: no call is sent there."""
-        return sum(reach.open for reach in self._reach.values())
+        return sum(breaker.open for breaker in self._breakers.values())
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone."""
@@ -223,12 +223,12 @@ class ScriptBatches:
                 keys.append(call.record)
             arguments.append(len(call.arguments))
             arguments += call.arguments
-        reach = lane.reach
-        lost = reach.lost
+        breaker = lane.breaker
+        lost = breaker.lost
         async with self._turn:
-            if reach.away and reach.lost > lost:
+            if breaker.away and breaker.lost > lost:
                 # A server that is away would delay each call by all those before it.
-                raise StoreUnavailable(f"{reach.reason}, as others found out meanwhile")
+                raise StoreUnavailable(f"{breaker.reason}, as others found out meanwhile")
             began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
                 budget = self._budget + _size(batch) / SLOWEST
@@ -238,12 +238,12 @@ class ScriptBatches:
                 lane.landed = loop.time()
                 self.observer.trip(lane.name, len(replies), time.perf_counter() - began)
             except (LayoutMismatch, CapacityExhausted):
-                reach.answered()
+                breaker.answered()
                 raise
             except StoreUnavailable as error:
-                reach.failed(loop.time(), str(error))
+                breaker.failed(loop.time(), str(error))
                 raise
-        reach.answered()
+        breaker.answered()
         return replies
 
     async def _agreed(

@@ -16,7 +16,7 @@ _PAUSE = 0.2
 
 
 @dataclass(slots=True)
-class Reach:
+class CircuitBreaker:
     """The state of the breaker for one server. Times are of the event loop."""
 
     patience: float

@@ -12,7 +12,7 @@ from typing import Final
 
 
 @dataclass(slots=True)
-class Meter:
+class CostMeter:
     """The cost of one step, all its tries together."""
 
     cpu_seconds: float = 0.0
@@ -20,7 +20,7 @@ class Meter:
     """Read and written, of every request that was answered."""
 
 
-METER: Final[ContextVar[Meter | None]] = ContextVar("headstart_meter", default=None)
+METER: Final[ContextVar[CostMeter | None]] = ContextVar("headstart_meter", default=None)
 """The meter of the step that runs in this context."""
 
 

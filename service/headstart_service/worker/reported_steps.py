@@ -15,7 +15,7 @@ class Reports:
         self._hearer: Hearer | None = None
 
     @contextmanager
-    def told_to(self, hearer: Hearer) -> Iterator[None]:
+    def receiving(self, hearer: Hearer) -> Iterator[None]:
         """Tell `hearer` the names of reported steps, until this is left."""
         self._hearer = hearer
         try:

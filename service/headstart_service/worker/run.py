@@ -16,8 +16,8 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, Status, StepRecord, StepState, StepWork
 from ..domain.errors import (
+    ExecutorUnavailable,
     HeadstartError,
-    PlaceUnavailable,
     StepFailed,
     StepsReported,
 )
@@ -27,7 +27,7 @@ from ..values.fragments import report_fragment, result_of
 from ..values.limits import Limits, encoded
 from .arguments import Arguments
 from .cost_meter import METER
-from .executors.executors import Places
+from .executors.executors import Executors
 from .offers import makers_of
 from .ports import ProgressSink
 from .reasons import failure_of, readable
@@ -54,34 +54,34 @@ async def run(
     claim: Claim,
     pipeline: Pipeline,
     providers: Mapping[str, Any],
-    ledger: ProgressSink,
+    sink: ProgressSink,
     observer: WorkObserver | None = None,
     limits: Limits | None = None,
     reuse: Reuse | None = None,
     reports: Reports | None = None,
-    places: Places | None = None,
+    executors: Executors | None = None,
     makers: Mapping[str, str] | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
     A step that returns more than `limits` allow fails. What is under way or remembered in `reuse`
     is not computed again, and steps of which `reports` tells are taken from their callers.
-    Its steps run in `places`; without them in some of this run's own, where they may block.
+    Its steps run in `executors`; without them in some of this run's own, where they may block.
     `makers` are those of the pipeline with these providers, for a caller that has them.
 
     Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
-    progress cannot be kept, PlaceUnavailable when it must be handed on, because a step cannot run
-    here; no step of it is then left running.
+    progress cannot be kept, ExecutorUnavailable when a step cannot run here and the run must be
+    handed on; no step of it is then left running.
     """
     reuse = reuse or Reuse()
     watching = observer or WorkObservers()
     async with AsyncExitStack() as stack:
-        if places is None:
-            places = await stack.enter_async_context(Places())
+        if executors is None:
+            executors = await stack.enter_async_context(Executors())
         if makers is None:
             makers = makers_of(pipeline, providers)
         work = _Run(
-            claim, pipeline, providers, makers, ledger, watching, limits or Limits(), reuse, places
+            claim, pipeline, providers, makers, sink, watching, limits or Limits(), reuse, executors
         )
         stack.enter_context(reuse.flights.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or Reports())
@@ -101,21 +101,21 @@ class _Run:
         pipeline: Pipeline,
         providers: Mapping[str, Any],
         makers: Mapping[str, str],
-        ledger: ProgressSink,
+        sink: ProgressSink,
         observer: WorkObserver,
         limits: Limits,
         reuse: Reuse,
-        places: Places,
+        executors: Executors,
     ) -> None:
         self._claim = claim
         self._limits = limits
         self._lease = claim.lease
         self._observer = observer
         self._reuse = reuse
-        self._places = places
+        self._executors = executors
         self._pipeline = pipeline
         self._makers = makers
-        self._ledger = ledger
+        self._sink = sink
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self._digests = pipeline.step_digests(self._inputs)
         self._kept = dict(claim.ended)
@@ -148,7 +148,7 @@ class _Run:
 
     async def to_end(self, reports: Reports) -> Status:
         try:
-            with reports.told_to(self._hear):
+            with reports.receiving(self._hear):
                 async with asyncio.TaskGroup() as self._group:
                     self._advance(self._group)
                     if self._running:
@@ -221,14 +221,14 @@ class _Run:
                 _record(name, StepState.RUNNING, started_us=self._starts.get(name, 0))
                 for name in shown
             ]
-            await self._ledger.commit(self._lease, ended, running)
+            await self._sink.commit(self._lease, ended, running)
 
     async def _finish(self, ended: list[StepRecord]) -> None:
         if self._failure:
             ended = [*ended, *self._abandoned()]
-            await self._ledger.finish(self._lease, ended, Status.FAILED, self._failure)
+            await self._sink.finish(self._lease, ended, Status.FAILED, self._failure)
         else:
-            await self._ledger.finish(self._lease, ended, Status.COMPLETED, "")
+            await self._sink.finish(self._lease, ended, Status.COMPLETED, "")
 
     def _hear(self, steps: Sequence[str]) -> None:
         """Callers have reported these steps: take them as soon as the write under way is over."""
@@ -386,8 +386,8 @@ class _Run:
     async def _attempt(self, step: Step, outcome: StepOutcome) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again; never raises what it raised.
 
-        Gives its record, and its value if other steps take it. Raises PlaceUnavailable, with no try
-        charged.
+        Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, with
+        no try charged.
         """
         METER.set(outcome.meter)  # its task is the flight's alone: nothing to put back
         began, started = time.monotonic(), self._starts[step.name]
@@ -397,17 +397,17 @@ class _Run:
             outcome.attempts = attempt
             limit = asyncio.timeout(None)
             try:
-                await self._places.ready(step)
+                await self._executors.ready(step)
                 async with limit:
                     arguments = await self._arguments.of(step, self._kept)
                     begin = partial(_begin, step.timeout, limit)
-                    value = await self._places.call(step, arguments, outcome.meter, begin)
+                    value = await self._executors.call(step, arguments, outcome.meter, begin)
                 codec = self._pipeline.codec
                 needed = self._arguments.needs(step.name)
                 value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed: a step's own comes as an error, see `StepRaised`
-            except PlaceUnavailable as failure:
+            except ExecutorUnavailable as failure:
                 # A step that brings its place down must not do so for ever.
                 if not failure.began or self._lease.attempt < _LAST_CLAIM:
                     raise

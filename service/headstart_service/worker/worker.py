@@ -24,16 +24,16 @@ from ..domain import (
     WorkerState,
 )
 from ..domain.errors import (
+    ExecutorUnavailable,
     LastTry,
     LeaseLost,
-    PlaceUnavailable,
     StoreUnavailable,
 )
 from ..domain.log_fields import fields
 from ..pipeline.registry import Registry
 from ..values.limits import Limits
 from .durations import Durations
-from .executors.executors import Places
+from .executors.executors import Executors
 from .offers import offers_of
 from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import Reports
@@ -85,26 +85,26 @@ class Worker:
         providers: Mapping[str, Any],
         rules: WorkerRules,
         observer: WorkObserver | None = None,
-        ledger: ProgressSink | None = None,
+        sink: ProgressSink | None = None,
         memos: MemoStore | None = None,
         durations: Durations | None = None,
-        places: Places | None = None,
+        executors: Executors | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
-        What a run writes goes to the queue by way of `ledger`, if there is one; results of memoised
+        What a run writes goes to the queue by way of `sink`, if there is one; results of memoised
         steps are kept in `memos`. What the worker says of itself tells of `durations`, too.
         """
         self._reuse = Reuse(memos)
         self._observer = observer or WorkObservers()
         self._queue = queue
-        self._ledger = ledger or queue
+        self._sink = sink or queue
         self._registry = registry
         self._all_offers = offers_of(registry, providers)
         self._makers = {offer.pipeline: offer.makers for offer in self._all_offers}
         self._durations = durations or Durations()
         self._providers = providers
-        self._places = places
+        self._executors = executors
         self._rules = rules
         self._slots = asyncio.Semaphore(rules.concurrency)
         self._solitude = asyncio.Lock()
@@ -118,8 +118,8 @@ class Worker:
         """Partitions in which runs were left for workers like this one."""
         self._left = asyncio.Event()
         self._changed = asyncio.Event()
-        if places is not None:
-            places.changed = self._changed.set
+        if executors is not None:
+            executors.changed = self._changed.set
         self._handing_on = False
         self._refused: dict[int, str] = {}
         """By partition, why the last call for jobs failed."""
@@ -178,7 +178,7 @@ class Worker:
             await self._queue.deregister(self._rules.name)
         except StoreUnavailable as error:
             # What this worker still has is reclaimed when its lease has run out.
-            log.warning("cannot take leave of the queue: %s", error)
+            log.warning("cannot deregister from the queue: %s", error)
 
     async def prepare(self) -> bool:
         """Make sure that jobs are delivered, and show what this worker offers.
@@ -254,7 +254,7 @@ class Worker:
     @property
     def _offers(self) -> Sequence[Offer]:
         """The pipelines that it can run now."""
-        away = self._places.unavailable if self._places else {}
+        away = self._executors.unavailable if self._executors else {}
         return [offer for offer in self._all_offers if offer.pipeline not in away]
 
     async def _keep_showing(self, every: float) -> None:
@@ -387,7 +387,7 @@ class Worker:
             task.result()
         except StoreUnavailable:
             pass  # the lease runs out, and whoever reclaims the job keeps the committed steps
-        except PlaceUnavailable as error:
+        except ExecutorUnavailable as error:
             log.warning("%s handed on: %s", lease.job.key, error)
             await self._queue.release(lease)
 
@@ -401,7 +401,7 @@ class Worker:
             except StoreUnavailable as error:
                 outcome.error = str(error)
                 raise
-            except PlaceUnavailable as error:
+            except ExecutorUnavailable as error:
                 outcome.state, outcome.error = RunEnd.HANDED_ON, str(error)
                 raise
             outcome.state = RunEnd(status)
@@ -415,16 +415,16 @@ class Worker:
                     claim,
                     self._registry.require(claim.pipeline, "pipeline"),
                     self._providers,
-                    self._ledger,
+                    self._sink,
                     self._observer,
                     self._rules.limits,
                     self._reuse,
                     reports,
-                    self._places,
+                    self._executors,
                     self._makers[claim.pipeline],
                 )
             except (
-                *(LeaseLost, PlaceUnavailable, StoreUnavailable),
+                *(LeaseLost, ExecutorUnavailable, StoreUnavailable),
                 *(asyncio.CancelledError, GeneratorExit),
             ):
                 raise
@@ -432,7 +432,7 @@ class Worker:
                 reason = f"internal error {uuid.uuid4().hex[:12]}"
                 log.exception("%s: %s", lease.job.key, reason)
             outcome.error = reason
-            await self._ledger.finish(lease, (), Status.FAILED, reason)
+            await self._sink.finish(lease, (), Status.FAILED, reason)
         except LeaseLost:
             outcome.error = _LOST
             raise asyncio.CancelledError from None

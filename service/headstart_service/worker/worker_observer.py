@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from ..domain import Claim
-from .cost_meter import Meter
+from .cost_meter import CostMeter
 
 UNWANTED: Final = "it was cancelled or replaced"
 """Why a run was stopped that nobody wants any more; other reasons are somebody's trouble."""
@@ -71,7 +71,7 @@ class StepOutcome:
     unwanted: bool = False
     """Whether it was cancelled because no run waits for it. A task's own count of its
     cancellations does not show that: Python 3.11's TaskGroup leaves it raised."""
-    meter: Meter = field(default_factory=Meter)
+    meter: CostMeter = field(default_factory=CostMeter)
     """What it has cost so far, all its tries together."""
 
 

@@ -20,7 +20,7 @@ from headstart_service.store.connect import BLOCKING, WORKER, open_client
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_rules import StoreRules
-from headstart_service.worker.executors.executors import Places
+from headstart_service.worker.executors.executors import Executors
 from headstart_service.worker.worker import Worker, WorkerRules
 from headstart_service.worker.worker_observer import WorkObserver
 from tests.support.ledger import pipeline_of
@@ -127,14 +127,16 @@ class Backend:
         queue: RedisJobQueue | None = None,
         observer: WorkObserver | None = None,
         pipelines: Sequence[Pipeline] = (GAME,),
-        places: Places | None = None,
+        executors: Executors | None = None,
         **rules,
     ) -> Worker:
         merged = {"name": name, "concurrency": 4, "lease": 30.0, "drain": 5.0} | rules
         registry = Registry(pipelines)
         providers = {"control": self.control}
         rules = WorkerRules(**merged)
-        return Worker(queue or self.queue, registry, providers, rules, observer, places=places)
+        return Worker(
+            queue or self.queue, registry, providers, rules, observer, executors=executors
+        )
 
     @asynccontextmanager
     async def working(self, name: str = "w1", **rules) -> AsyncIterator[asyncio.Task[None]]:

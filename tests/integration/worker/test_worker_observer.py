@@ -6,8 +6,8 @@ import asyncio
 from contextlib import contextmanager
 
 from headstart_service.domain import RunKey, Status
-from headstart_service.domain.errors import PlaceUnavailable
-from headstart_service.worker.executors.executors import Places
+from headstart_service.domain.errors import ExecutorUnavailable
+from headstart_service.worker.executors.executors import Executors
 from headstart_service.worker.worker_observer import WorkObservers
 from tests.integration.worker.conftest import Backend
 from tests.support.waiting import wait_until
@@ -67,17 +67,17 @@ async def test_a_run_that_is_cancelled_or_handed_on_says_so(backend: Backend) ->
 async def test_a_run_whose_place_is_away_is_reported_as_handed_on(backend: Backend) -> None:
     diary = Diary()
 
-    class Away(Places):
+    class Away(Executors):
         away = True
 
         async def ready(self, each) -> None:
             if each.name == "second" and self.away:
                 self.away = False
-                raise PlaceUnavailable("Ray is away")
+                raise ExecutorUnavailable("Ray is away")
 
     backend.control.gates["g"].set()
     await backend.start("g")
-    async with Away() as places, backend.working(observer=diary, places=places):
+    async with Away() as executors, backend.working(observer=diary, executors=executors):
         await wait_until(lambda: "run completed" in diary.diary)
     assert [line for line in diary.diary if line.startswith("run ")] == [
         "run handed_on Ray is away",

@@ -9,9 +9,9 @@ from typing import ClassVar
 import pytest
 
 from headstart_service.domain import Lack, RunKey, Status, StepState
-from headstart_service.domain.errors import LeaseLost, PlaceUnavailable, StoreUnavailable
+from headstart_service.domain.errors import ExecutorUnavailable, LeaseLost, StoreUnavailable
 from headstart_service.store.job_queue import RedisJobQueue
-from headstart_service.worker.executors.executors import Places
+from headstart_service.worker.executors.executors import Executors
 from tests.integration.worker.conftest import GAME, UNKNOWN, Backend, backend_on
 from tests.support.ledger import tasks_left
 from tests.support.valkey import Valkey
@@ -410,9 +410,9 @@ async def test_a_cancellation_that_a_library_swallows_does_not_keep_a_worker(
 async def test_a_run_whose_place_is_away_is_handed_on_and_not_failed(
     backend: Backend, caplog
 ) -> None:
-    away, asked = PlaceUnavailable("Ray is away"), 0
+    away, asked = ExecutorUnavailable("Ray is away"), 0
 
-    class Away(Places):
+    class Away(Executors):
         async def ready(self, each) -> None:
             nonlocal asked
             if each.name == "second":
@@ -423,7 +423,7 @@ async def test_a_run_whose_place_is_away_is_handed_on_and_not_failed(
 
     await backend.start("g")
     backend.control.gates["g"].set()
-    async with Away() as places, backend.working(places=places):
+    async with Away() as executors, backend.working(executors=executors):
         await backend.until("g", Status.COMPLETED)
     assert "default/g handed on: Ray is away" in caplog.text
     assert asked == 2
@@ -433,15 +433,15 @@ async def test_a_run_whose_place_is_away_is_handed_on_and_not_failed(
 async def test_a_worker_takes_no_run_that_it_cannot_compute_at_the_moment(
     backend: Backend,
 ) -> None:
-    class Broken(Places):
+    class Broken(Executors):
         unavailable: ClassVar = {"game": "Ray is away"}
 
     backend.control.gates["g"].set()
-    async with Broken() as places, backend.working(places=places):
+    async with Broken() as executors, backend.working(executors=executors):
         await backend.start("g")
         await wait_until(lambda: _lacks(backend, "g", Lack.PIPELINE))
-        places.unavailable = {}
-        places.changed()
+        executors.unavailable = {}
+        executors.changed()
         await backend.until("g", Status.COMPLETED)
 
 

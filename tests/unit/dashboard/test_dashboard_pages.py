@@ -15,8 +15,8 @@ from headstart_service.dashboard.access import View
 from headstart_service.dashboard.call_counters import Counters
 from headstart_service.dashboard.event_streams import EventResponse, Streams
 from headstart_service.dashboard.failures import FailureLog
-from headstart_service.dashboard.recent_runs import RunBook
-from headstart_service.dashboard.run_view import ToldRun, told_run
+from headstart_service.dashboard.recent_runs import RecentRuns
+from headstart_service.dashboard.run_view import RunView, run_view
 from headstart_service.dashboard.snapshots import Snapshots
 from headstart_service.domain import (
     Announcement,
@@ -103,8 +103,8 @@ class Store:
         return Inspection(Snapshot(self.runs[key], "run-1", states, body, 60.0), 2, "w1")
 
 
-def book_of(store: Any) -> RunBook:
-    return RunBook(store, REGISTRY)
+def book_of(store: Any) -> RecentRuns:
+    return RecentRuns(store, REGISTRY)
 
 
 def snapshots_of(store: Any, about: dict[str, Any] | None = None) -> tuple[Snapshots, Counters]:
@@ -137,7 +137,7 @@ async def test_a_run_is_told_with_every_field_of_its_own_and_of_its_steps() -> N
         "first": report(1.5, started_us=50, attempts=1),
         "gated": report(0.25, attempts=2, error="x" * 600),
     }
-    told = told_run(await store.inspect(failed.key), REGISTRY).as_json()
+    told = run_view(await store.inspect(failed.key), REGISTRY).as_json()
     first, gated = PROBE.by_name["first"], PROBE.by_name["gated"]
     assert told == {
         "namespace": "shop",
@@ -209,10 +209,10 @@ async def test_a_run_is_told_with_every_field_of_its_own_and_of_its_steps() -> N
 async def test_two_looks_saw_the_same_end_if_status_and_times_are_the_same(
     changed: dict[str, Any], *, same: bool
 ) -> None:
-    async def seen(**told: Any) -> ToldRun:
+    async def seen(**told: Any) -> RunView:
         status = told.pop("status", Status.COMPLETED)
         run = summary("k", status, **told)
-        return told_run(await Store(run).inspect(run.key), REGISTRY)
+        return run_view(await Store(run).inspect(run.key), REGISTRY)
 
     assert (await seen()).same_end(await seen(**changed)) is same
 

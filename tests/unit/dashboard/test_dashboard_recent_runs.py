@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.dashboard.recent_runs import RunBook
+from headstart_service.dashboard.recent_runs import RecentRuns
 from headstart_service.domain import (
     Announcement,
     EventKind,
@@ -58,20 +58,22 @@ def runs() -> Runs:
 
 
 @pytest.fixture
-def book(runs: Runs) -> RunBook:
-    return RunBook(runs, Registry([]))  # type: ignore[arg-type]
+def book(runs: Runs) -> RecentRuns:
+    return RecentRuns(runs, Registry([]))  # type: ignore[arg-type]
 
 
 def said(kind: str, key: RunKey = KEY) -> Announcement:
     return Announcement(EventKind(kind), key, "run-1")
 
 
-def status_of(book: RunBook, key: RunKey = KEY) -> Status | None:
+def status_of(book: RecentRuns, key: RunKey = KEY) -> Status | None:
     seen = book.seen(key)
     return seen.status if seen else None
 
 
-async def test_a_run_that_cannot_be_decoded_hides_itself_alone(book: RunBook, runs: Runs) -> None:
+async def test_a_run_that_cannot_be_decoded_hides_itself_alone(
+    book: RecentRuns, runs: Runs
+) -> None:
     runs.body[KEY] = b"\xff\xff\xff"
     await book.look([KEY, OTHER])
     assert (status_of(book), status_of(book, OTHER)) == (None, LIVE)
@@ -79,7 +81,7 @@ async def test_a_run_that_cannot_be_decoded_hides_itself_alone(book: RunBook, ru
 
 @pytest.mark.parametrize("damage", ["body", "record"])
 async def test_an_unreadable_run_is_read_again_when_something_is_said_of_it(
-    book: RunBook, runs: Runs, damage: str
+    book: RecentRuns, runs: Runs, damage: str
 ) -> None:
     if damage == "body":
         runs.body[KEY] = b"\xff\xff\xff"
@@ -95,7 +97,7 @@ async def test_an_unreadable_run_is_read_again_when_something_is_said_of_it(
     assert status_of(book) is LIVE
 
 
-async def test_a_look_that_fails_is_made_up_for(book: RunBook, runs: Runs) -> None:
+async def test_a_look_that_fails_is_made_up_for(book: RecentRuns, runs: Runs) -> None:
     await book.look([KEY, OTHER])
     runs.status |= {KEY: DONE, OTHER: DONE}
     book.hear(said("step"))
@@ -109,7 +111,9 @@ async def test_a_look_that_fails_is_made_up_for(book: RunBook, runs: Runs) -> No
     assert status_of(book, OTHER) is DONE
 
 
-async def test_an_end_during_the_first_look_is_seen_by_the_next(book: RunBook, runs: Runs) -> None:
+async def test_an_end_during_the_first_look_is_seen_by_the_next(
+    book: RecentRuns, runs: Runs
+) -> None:
     runs.meanwhile = lambda: book.hear(said("step"))
     await book.look([KEY])
     runs.meanwhile = lambda: None
@@ -119,7 +123,7 @@ async def test_an_end_during_the_first_look_is_seen_by_the_next(book: RunBook, r
 
 
 async def test_what_has_ended_is_looked_at_until_it_is_seen_ended(
-    book: RunBook, runs: Runs
+    book: RecentRuns, runs: Runs
 ) -> None:
     book.remember([RunSummary(KEY, "noop", 1, DONE, 1, 2, 9, 99, "")])
     await book.look([KEY])
@@ -131,7 +135,7 @@ async def test_what_has_ended_is_looked_at_until_it_is_seen_ended(
     assert len(runs.peeked) == before, "nothing is new"
 
 
-async def test_what_is_gone_is_not_shown_as_running_for_ever(book: RunBook, runs: Runs) -> None:
+async def test_what_is_gone_is_not_shown_as_running_for_ever(book: RecentRuns, runs: Runs) -> None:
     await book.look([KEY])
     book.hear(said("ended"))
     del runs.status[KEY]
@@ -140,7 +144,9 @@ async def test_what_is_gone_is_not_shown_as_running_for_ever(book: RunBook, runs
     assert book.latest(None, 10) == []
 
 
-async def test_what_was_seen_ended_stays_shown_when_it_is_gone(book: RunBook, runs: Runs) -> None:
+async def test_what_was_seen_ended_stays_shown_when_it_is_gone(
+    book: RecentRuns, runs: Runs
+) -> None:
     runs.status[KEY] = DONE
     book.hear(said("ended"))
     await book.look([KEY])
@@ -151,7 +157,7 @@ async def test_what_was_seen_ended_stays_shown_when_it_is_gone(book: RunBook, ru
 
 
 async def test_a_step_whose_report_was_too_large_to_read_has_no_times(
-    book: RunBook, runs: Runs
+    book: RecentRuns, runs: Runs
 ) -> None:
     runs.status[KEY] = DONE
     runs.body[KEY] = b""
@@ -167,7 +173,7 @@ async def test_a_step_whose_report_was_too_large_to_read_has_no_times(
     ("origin", "seconds"), [(pb.STEP_ORIGIN_UNSPECIFIED, [1.0]), (pb.STEP_ORIGIN_MEMOISED, [])]
 )
 async def test_a_memoised_step_says_so_and_its_time_is_nobodys_duration(
-    book: RunBook, runs: Runs, origin: pb.StepOrigin.ValueType, seconds: list[float]
+    book: RecentRuns, runs: Runs, origin: pb.StepOrigin.ValueType, seconds: list[float]
 ) -> None:
     runs.status[KEY] = DONE
     report = pb.StepReport(started_us=2, origin=origin)
@@ -181,7 +187,7 @@ async def test_a_memoised_step_says_so_and_its_time_is_nobodys_duration(
 
 
 async def test_what_was_seen_is_looked_at_again_after_announcements_were_lost(
-    book: RunBook, runs: Runs
+    book: RecentRuns, runs: Runs
 ) -> None:
     await book.look([KEY])
     runs.status[KEY] = DONE

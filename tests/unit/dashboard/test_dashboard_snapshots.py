@@ -9,7 +9,7 @@ import pytest
 
 from headstart_service.dashboard.access import View
 from headstart_service.dashboard.call_counters import Counters
-from headstart_service.dashboard.recent_runs import RunBook
+from headstart_service.dashboard.recent_runs import RecentRuns
 from headstart_service.dashboard.snapshots import Snapshots
 from headstart_service.domain import Fate, Ledger, RunKey, RunSummary, Stats, Status, Work
 from headstart_service.domain.errors import StoreUnavailable
@@ -64,7 +64,7 @@ def store() -> Store:
 
 
 async def taken(store: Store, view: View) -> dict[str, Any]:
-    book = RunBook(store, Registry([]))  # type: ignore[arg-type]
+    book = RecentRuns(store, Registry([]))  # type: ignore[arg-type]
     return await Snapshots(store, book, Counters(), {}).take(view)  # type: ignore[arg-type]
 
 

@@ -102,7 +102,7 @@ from headstart_service.pipeline.registry import Registry
 from headstart_service.config.settings import load_settings
 missing, *wanted = sys.argv[1:]
 sys.modules |= dict.fromkeys(missing.split(","))
-from headstart_service import worker_app
+from headstart_service.processes import worker as worker_app
 async def main():
     settings = load_settings({"anthropic_api_key": "k"})
     figures = WorkerMonitoring(Registry([])).models

@@ -16,8 +16,8 @@ from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
 from headstart_service.providers.anthropic import HaikuModel
 from headstart_service.telemetry.metrics.exposition import Exposition
-from headstart_service.telemetry.metrics.work import ModelFigures
-from headstart_service.worker.cost_meter import METER, Meter
+from headstart_service.telemetry.metrics.work import ModelMetrics
+from headstart_service.worker.cost_meter import METER, CostMeter
 from headstart_service.worker.step_deadline import end_in
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.scrape import parsed, value
@@ -56,7 +56,7 @@ async def test_an_answer_is_parsed(api: MessagesApi) -> None:
 
 
 async def test_requests_are_told_by_their_end_with_repetitions_and_tokens(api: MessagesApi) -> None:
-    figures = ModelFigures()
+    figures = ModelMetrics()
     api.script(Reply.status(529), Reply.status(500))
     await ask(api, observer=figures)
     api.script(Reply.status(401))
@@ -124,7 +124,7 @@ async def test_a_status_is_told_without_the_body(
     assert failed.retry == retry
 
 
-async def ends(figures: ModelFigures) -> dict[str, float]:
+async def ends(figures: ModelMetrics) -> dict[str, float]:
     told = parsed(await Exposition([figures]).text())
     count = "headstart_llm_request_duration_seconds_count"
     samples = told[count[:-6]].samples
@@ -132,7 +132,7 @@ async def ends(figures: ModelFigures) -> dict[str, float]:
 
 
 async def test_a_pause_that_the_step_has_no_time_for_is_not_begun(api: MessagesApi) -> None:
-    figures = ModelFigures()
+    figures = ModelMetrics()
     later = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
     for wanted in ("40", later):
         end_in(20)
@@ -153,7 +153,7 @@ async def test_a_pause_that_the_step_has_time_for_is_made(api: MessagesApi) -> N
 
 
 async def test_a_request_ends_before_its_step_with_what_is_known_of_it(api: MessagesApi) -> None:
-    figures = ModelFigures()
+    figures = ModelMetrics()
     end_in(1)
     api.script(Reply.clues(["late"], delay=60))
     late = r"did not answer within 0\.\d+ s"
@@ -170,7 +170,7 @@ async def test_a_request_ends_before_its_step_with_what_is_known_of_it(api: Mess
 
 
 async def test_a_request_whose_step_is_stopped_is_counted(api: MessagesApi) -> None:
-    figures = ModelFigures()
+    figures = ModelMetrics()
     api.script(Reply.clues(["late"], delay=60), Reply.stream(["a", "b"], pause=60))
     for request in (ask(api, observer=figures), heard(api, observer=figures)):
         sent = len(api.requests)
@@ -242,7 +242,7 @@ UNFINISHED = [
 async def test_an_answer_that_is_not_whole_fails_with_its_reason(
     *, api: MessagesApi, stop_reason: str | None, said: str, retry: bool, end: str
 ) -> None:
-    figures = ModelFigures()
+    figures = ModelMetrics()
     # In the form asked for: nothing but the stop reason shows that there should be more.
     api.script(Reply.text('{"clues": ["river"]}', stop_reason=stop_reason))
     failed = await failure(api, observer=figures)
@@ -323,7 +323,7 @@ async def heard(api: MessagesApi, *, enough: int = 1000, **changes: Any) -> tupl
 
 async def test_an_answer_is_heard_piece_by_piece(api: MessagesApi) -> None:
     api.script(Reply.stream(["Be", "cause", "."]))
-    figures, token = ModelFigures(), METER.set(meter := Meter())
+    figures, token = ModelMetrics(), METER.set(meter := CostMeter())
     pieces, spoken = await heard(api, observer=figures)
     METER.reset(token)
     assert pieces == ["Be", "cause", "."]
@@ -363,7 +363,7 @@ async def test_a_stream_that_fails_says_why(api: MessagesApi, reply: Reply, said
 async def test_a_stream_that_is_not_whole_fails_at_its_end(
     *, api: MessagesApi, stop_reason: str | None, said: str, retry: bool, end: str
 ) -> None:
-    figures, given = ModelFigures(), ""
+    figures, given = ModelMetrics(), ""
     api.script(Reply.stream(["Half ", "a sen"], stop_reason=stop_reason))
     async with HaikuModel(api_key=KEY, model="m", base_url=api.url, observer=figures) as model:
         with pytest.raises(StepFailed) as caught:
@@ -387,7 +387,7 @@ async def test_an_answer_that_is_whole_succeeds(api: MessagesApi, stop_reason: s
 
 
 async def test_a_step_may_keep_what_a_cut_off_stream_gave(api: MessagesApi) -> None:
-    figures, kept = ModelFigures(), ""
+    figures, kept = ModelMetrics(), ""
     api.script(Reply.stream(["Half ", "a sen"], stop_reason="max_tokens"))
     async with HaikuModel(api_key=KEY, model="m", base_url=api.url, observer=figures) as model:
         async with model.stream(system="s", prompt="p", max_tokens=2) as spoken:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headstart_service.domain.errors import StepFailed
-from headstart_service.providers.embedding_cache import RememberingEmbedder
+from headstart_service.providers.embedding_cache import CachedEmbedder
 
 
 class Counting:
@@ -35,7 +35,7 @@ class Vocabulary:
 
 async def test_what_is_known_is_not_embedded_again() -> None:
     counting = Counting()
-    embedder = RememberingEmbedder(counting, Vocabulary(), remembered=10)
+    embedder = CachedEmbedder(counting, Vocabulary(), remembered=10)
     vectors = await embedder.embed(["ocean", "sea", "forest", "lagoon", "sea"])
     assert vectors.tolist() == [[7, 7], [3, 0], [8, 8], [6, 0], [3, 0]]
     assert vectors.dtype == np.float32
@@ -51,13 +51,13 @@ def test_its_identity_is_that_of_the_embedder() -> None:
     class Identified(Counting):
         identity = "counting@1"
 
-    assert RememberingEmbedder(Identified(), Vocabulary(), remembered=1).identity == "counting@1"
-    assert RememberingEmbedder(Counting(), Vocabulary(), remembered=1).identity == ""
+    assert CachedEmbedder(Identified(), Vocabulary(), remembered=1).identity == "counting@1"
+    assert CachedEmbedder(Counting(), Vocabulary(), remembered=1).identity == ""
 
 
 async def test_what_was_used_longest_ago_is_forgotten_first() -> None:
     counting = Counting()
-    embedder = RememberingEmbedder(counting, None, remembered=2)
+    embedder = CachedEmbedder(counting, None, remembered=2)
     for text in ("a", "b", "a", "c", "a", "b"):
         await embedder.embed([text])
     assert counting.asked == ["a", "b", "c", "b"]
@@ -65,21 +65,21 @@ async def test_what_was_used_longest_ago_is_forgotten_first() -> None:
 
 async def test_nothing_is_remembered_when_there_is_no_room_for_it() -> None:
     counting = Counting()
-    embedder = RememberingEmbedder(counting, None, remembered=0)
+    embedder = CachedEmbedder(counting, None, remembered=0)
     for _ in range(2):
         assert (await embedder.embed(["a"])).shape == (1, 2)
     assert counting.asked == ["a", "a"]
 
 
 async def test_no_texts_have_no_vectors() -> None:
-    embedder = RememberingEmbedder(Counting(), Vocabulary(), remembered=2)
+    embedder = CachedEmbedder(Counting(), Vocabulary(), remembered=2)
     assert (await embedder.embed([])).shape == (0, 2)
 
 
 async def test_what_could_not_be_embedded_is_tried_again() -> None:
     counting = Counting()
     counting.broken = True
-    embedder = RememberingEmbedder(counting, None, remembered=2)
+    embedder = CachedEmbedder(counting, None, remembered=2)
     with pytest.raises(StepFailed):
         await embedder.embed(["a"])
     counting.broken = False
@@ -87,7 +87,7 @@ async def test_what_could_not_be_embedded_is_tried_again() -> None:
 
 
 async def test_no_caller_can_change_what_is_remembered() -> None:
-    embedder = RememberingEmbedder(Counting(), Vocabulary(), remembered=2)
+    embedder = CachedEmbedder(Counting(), Vocabulary(), remembered=2)
     for text in ("sea", "ocean"):
         first = await embedder.embed([text])
         before = first.copy()

@@ -16,7 +16,7 @@ import pytest
 from headstart_service.domain.errors import StepFailed
 from headstart_service.providers import anthropic
 from headstart_service.providers.anthropic import HaikuModel, _Asked
-from headstart_service.providers.embedding_cache import RememberingEmbedder
+from headstart_service.providers.embedding_cache import CachedEmbedder
 from headstart_service.providers.http import http_client
 from headstart_service.providers.progress import build_progress
 from headstart_service.worker import step_deadline
@@ -260,7 +260,7 @@ class Embedder:
 async def test_the_texts_that_were_used_last_are_remembered_and_each_is_counted() -> None:
     words = SimpleNamespace(matrix=np.array([[9.0]], np.float32), index={"sea": 0})
     embedder, noted = Embedder(), Noted()
-    made = RememberingEmbedder(embedder, words, remembered=2, observer=noted)  # type: ignore[arg-type]
+    made = CachedEmbedder(embedder, words, remembered=2, observer=noted)  # type: ignore[arg-type]
     assert (await made.embed(["a", "bb", "sea", "a"])).tolist() == [[1], [2], [9], [1]]
     assert embedder.asked == [["a", "bb"]]
     assert sorted(noted.texts) == [("model", 2), ("vocabulary", 1)]
@@ -272,7 +272,7 @@ async def test_the_texts_that_were_used_last_are_remembered_and_each_is_counted(
     assert noted.texts == [("remembered", 1), ("model", 1), ("remembered", 1), ("model", 1)]
     assert (await made.embed([])).shape == (0, 1)
     assert (made.model, made.identity) == ("lengths", "lengths")
-    forgetful = RememberingEmbedder(embedder, None, remembered=0)  # type: ignore[arg-type]
+    forgetful = CachedEmbedder(embedder, None, remembered=0)  # type: ignore[arg-type]
     for _ in range(2):
         await forgetful.embed(["sea"])
     assert embedder.asked[-2:] == [["sea"], ["sea"]]

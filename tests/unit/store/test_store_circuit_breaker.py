@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from headstart_service.store.circuit_breaker import Reach
+from headstart_service.store.circuit_breaker import CircuitBreaker
 
 
-def away(now: float = 100.0) -> Reach:
-    reach = Reach(patience=0.25)
+def away(now: float = 100.0) -> CircuitBreaker:
+    reach = CircuitBreaker(patience=0.25)
     for _ in range(3):
         assert reach.admits(now)
         reach.failed(now)
@@ -14,7 +14,7 @@ def away(now: float = 100.0) -> Reach:
 
 
 def test_two_failures_are_no_outage() -> None:
-    reach = Reach(patience=0.25)
+    reach = CircuitBreaker(patience=0.25)
     reach.failed(100)
     reach.failed(100)
     assert reach.away
@@ -22,7 +22,7 @@ def test_two_failures_are_no_outage() -> None:
 
 
 def test_failures_count_in_a_row_only() -> None:
-    reach = Reach(patience=0.25)
+    reach = CircuitBreaker(patience=0.25)
     for _ in range(5):
         reach.failed(100)
         reach.failed(100)

@@ -104,7 +104,7 @@ async def test_a_write_that_fails_tells_its_kind_and_not_its_text(traced: Traced
         async def finish(self, lease, ended, status, error):
             raise AssertionError
 
-    ledger = traced.tracing.ledger(Ledger())
+    ledger = traced.tracing.sink(Ledger())
     with pytest.raises(LeaseLost):
         await ledger.commit(claim().lease, [StepRecord("a", StepState.COMPLETED, b"xy")], ())
     [span] = traced.spans

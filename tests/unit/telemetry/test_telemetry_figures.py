@@ -13,12 +13,12 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Claim, Job, Lease, RunKey, Stats, Status
 from headstart_service.domain.errors import StoreUnavailable
 from headstart_service.pipeline.registry import Registry
-from headstart_service.telemetry.metrics.backlog import BacklogFigures
-from headstart_service.telemetry.metrics.calls import CallFigures
-from headstart_service.telemetry.metrics.child_pipe import ChildFigures, answer_parent
+from headstart_service.telemetry.metrics.backlog import BacklogMetrics
+from headstart_service.telemetry.metrics.calls import CallMetrics
+from headstart_service.telemetry.metrics.child_pipe import ChildMetrics, answer_parent
 from headstart_service.telemetry.metrics.exposition import Exposition, merged
-from headstart_service.telemetry.metrics.instruments import SECONDS, Figures
-from headstart_service.telemetry.metrics.work import WorkFigures
+from headstart_service.telemetry.metrics.instruments import SECONDS, Instruments
+from headstart_service.telemetry.metrics.work import WorkerMetrics
 from headstart_service.worker.worker_observer import RunEnd, RunOutcome
 from tests.support.pipelines import NOOP
 from tests.support.processes import ROOT
@@ -33,7 +33,7 @@ async def told(*collectors: object) -> dict[str, Metric]:
 
 
 async def test_a_histogram_counts_a_value_on_a_bound_below_it_and_every_bucket_those_before():
-    figures = Figures()
+    figures = Instruments()
     sizes = figures.histogram("sizes", "Sizes.", bounds=(1.0, 2.0, 4.0)).of()
     for size in (0.5, 1, 2, 3, 4, 5):
         sizes.note(size)
@@ -45,7 +45,7 @@ async def test_a_histogram_counts_a_value_on_a_bound_below_it_and_every_bucket_t
 
 
 async def test_a_ready_result_counts_as_a_call_and_as_a_result():
-    figures = CallFigures(lambda: None)
+    figures = CallMetrics(lambda: None)
     figures.ready(0.00005, True)
     figures.ready(0.2, False)
     figures.ended("GetResults", "OK", 3.0)
@@ -63,7 +63,7 @@ async def test_a_ready_result_counts_as_a_call_and_as_a_result():
 
 
 async def test_a_pipeline_that_is_not_known_is_told_as_other():
-    figures = WorkFigures(Registry([NOOP]))
+    figures = WorkerMetrics(Registry([NOOP]))
     for pipeline in ("noop", "somebody's text"):
         job = Job(0, "1-1", RunKey("default", "k"), "1-1")
         with figures.run(
@@ -80,7 +80,7 @@ async def test_a_pipeline_that_is_not_known_is_told_as_other():
 
 
 async def test_what_alerts_look_at_is_told_before_it_happens_so_that_the_first_time_counts():
-    now = await told(CallFigures(lambda: None), WorkFigures(Registry([NOOP])))
+    now = await told(CallMetrics(lambda: None), WorkerMetrics(Registry([NOOP])))
     requests = now["headstart_requests_total"].samples
     rules = (RULES / "recording.yaml").read_text() + (RULES / "alerts.yaml").read_text()
     found = re.findall(r'\bcode=~?"([A-Z_|]+)"', rules)
@@ -120,7 +120,7 @@ async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_aw
             await asyncio.sleep(60)
         return Stats({Status.PENDING: 2}, 1, 4.5)
 
-    backlog = BacklogFigures(stats, 1000)
+    backlog = BacklogMetrics(stats, 1000)
     await backlog.refresh()
     await backlog.refresh()
     assert asked == 1
@@ -139,7 +139,7 @@ async def test_a_store_that_refuses_leaves_its_figures_out():
     async def away() -> Stats:
         raise StoreUnavailable("away")
 
-    backlog = BacklogFigures(away, 1)
+    backlog = BacklogMetrics(away, 1)
     await backlog.refresh()
     assert (await told(backlog))["headstart_runs"].samples == []
 
@@ -148,7 +148,7 @@ async def test_a_child_answers_its_parent_each_time_and_is_not_waited_for_when_i
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("headstart_service.telemetry.metrics.child_pipe._PATIENCE", 0.05)
-    parent = ChildFigures()
+    parent = ChildMetrics()
     assert await parent.text() == ""
     texts = iter(["one", "", "x" * 300_000])
     hangs = asyncio.Event()
@@ -174,7 +174,7 @@ async def test_a_child_answers_its_parent_each_time_and_is_not_waited_for_when_i
 
 
 async def test_what_goes_wrong_with_a_childs_figures_does_not_end_it():
-    parent = ChildFigures()
+    parent = ChildMetrics()
 
     async def broken() -> str:
         raise ValueError("a bug")

@@ -17,15 +17,15 @@ import pytest
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Claim, Status, StepState
-from headstart_service.domain.errors import PlaceUnavailable, StartupError, StepFailed
+from headstart_service.domain.errors import ExecutorUnavailable, StartupError, StepFailed
 from headstart_service.pipeline.identity import identity_of
 from headstart_service.pipeline.step import Step, step
 from headstart_service.values.limits import Limits
 from headstart_service.worker import run as run_module
 from headstart_service.worker.batching import Batcher
-from headstart_service.worker.cost_meter import Meter, spend
+from headstart_service.worker.cost_meter import CostMeter, spend
 from headstart_service.worker.executors import processes, threads
-from headstart_service.worker.executors.executors import PlaceRules, Places
+from headstart_service.worker.executors.executors import ExecutorRules, Executors
 from headstart_service.worker.executors.processes import Processes
 from headstart_service.worker.executors.queueing import queueing
 from headstart_service.worker.executors.watchdog import LoopBlocked, Piece, Watchdog
@@ -35,7 +35,7 @@ from headstart_service.worker.reuse import Reuse
 from headstart_service.worker.run import run
 from headstart_service.worker.step_deadline import seconds_left
 from headstart_service.worker.worker_observer import StepOutcome, WorkObservers
-from tests.support import places as harm
+from tests.support import executors as harm
 from tests.support.ledger import CLAIMED_US, Dictionary, Ledger, claim_for, claim_of, pipeline_of
 from tests.support.virtual_time import Clock, run_virtually
 from tests.support.waiting import wait_until
@@ -311,20 +311,20 @@ def test_a_step_waits_for_a_place_that_is_away_for_ten_seconds_or_its_own_time(
     each: Step, seconds: float
 ) -> None:
     async def wait(mended: float | None) -> float:
-        async with Places() as places:
-            places._broken[each.function.__module__] = "its files have changed"
+        async with Executors() as executors:
+            executors._broken[each.function.__module__] = "its files have changed"
 
             def mend() -> None:
-                places._broken.clear()
-                places._notify()
+                executors._broken.clear()
+                executors._notify()
 
             loop = asyncio.get_running_loop()
-            loop.call_later(1.0, places._notify)  # a change that does not help
+            loop.call_later(1.0, executors._notify)  # a change that does not help
             if mended is not None:
                 loop.call_later(mended, mend)
             began = loop_time()
-            with suppress(PlaceUnavailable):
-                await places.ready(each)
+            with suppress(ExecutorUnavailable):
+                await executors.ready(each)
                 return loop_time() - began
             assert mended is None
             return -(loop_time() - began)
@@ -334,7 +334,7 @@ def test_a_step_waits_for_a_place_that_is_away_for_ten_seconds_or_its_own_time(
 
 
 def test_the_rules_of_places_leave_no_step_waiting_for_ever() -> None:
-    rules = PlaceRules()
+    rules = ExecutorRules()
     assert (rules.threads, rules.processes, rules.wait, rules.block_limit) == (4, 2, 300.0, 0.0)
 
 
@@ -353,8 +353,8 @@ def test_a_step_that_goes_on_after_its_cancellation_has_five_seconds() -> None:
                 raise
             return 1
 
-        async with Places() as places:
-            task = asyncio.create_task(places.call(lingers, {}, Meter()))
+        async with Executors() as executors:
+            task = asyncio.create_task(executors.call(lingers, {}, CostMeter()))
             await asyncio.sleep(1.0)
             task.cancel()
             began = loop_time()
@@ -387,10 +387,10 @@ async def test_threads_are_used_again_and_each_step_pays_its_own(
         names.append(threading.current_thread().name)
         return burn(0.05)
 
-    async with Places(PlaceRules(threads=3)) as places:
+    async with Executors(ExecutorRules(threads=3)) as executors:
         for _ in range(3):
-            meter = Meter()
-            assert await places.call(burns, {}, meter) == 0.05
+            meter = CostMeter()
+            assert await executors.call(burns, {}, meter) == 0.05
             # The process burned 0.05 s, of which other threads may have taken a part.
             assert 0.01 <= meter.cpu_seconds < 0.1
     assert names == ["step 1"] * 3
@@ -410,10 +410,10 @@ async def test_a_thread_that_is_left_counts_as_hung_after_a_minute(
         go.wait(30)
         return 1
 
-    meter = Meter()
-    async with Places(PlaceRules(threads=1)) as places:
-        assert places.hung_threads == 0
-        task = asyncio.create_task(places.call(waits, {}, meter))
+    meter = CostMeter()
+    async with Executors(ExecutorRules(threads=1)) as executors:
+        assert executors.hung_threads == 0
+        task = asyncio.create_task(executors.call(waits, {}, meter))
         await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait({task})
@@ -423,12 +423,12 @@ async def test_a_thread_that_is_left_counts_as_hung_after_a_minute(
         )
         for later, hung in ((59.9, 0), (0.1, 1)):
             clock.now += later
-            assert places.hung_threads == hung
+            assert executors.hung_threads == hung
         go.set()
         await wait_until(
             lambda: "waits has ended in its thread, which is free again" in caplog.text
         )
-        assert places.hung_threads == 0
+        assert executors.hung_threads == 0
 
 
 def test_a_process_that_cannot_be_replaced_is_tried_again_ever_more_seldom(
@@ -481,7 +481,7 @@ def test_processes_end_though_one_cannot_be_replaced(monkeypatch: pytest.MonkeyP
         steps = Processes(1, 300.0)
         steps._prepared = True
         steps._free.put_nowait(Child())  # type: ignore[arg-type]
-        meter = Meter()
+        meter = CostMeter()
         with pytest.raises(StepFailed, match="its process was killed by SIGKILL: out of memory"):
             await steps.call(short, {}, meter)
         assert meter.cpu_seconds == 1.5
@@ -502,18 +502,18 @@ def test_processes_end_though_one_cannot_be_replaced(monkeypatch: pytest.MonkeyP
 
 
 async def test_what_a_process_has_used_is_paid_when_it_is_killed(tmp_path: Any) -> None:
-    meter = Meter()
-    async with Places(PlaceRules(processes=1)) as places:
+    meter = CostMeter()
+    async with Executors(ExecutorRules(processes=1)) as executors:
         task = asyncio.create_task(
-            places.call(burns_and_waits, {"directory": str(tmp_path)}, meter)
+            executors.call(burns_and_waits, {"directory": str(tmp_path)}, meter)
         )
         await wait_until((tmp_path / "burnt").exists)
         task.cancel()
         await asyncio.wait({task})
         assert 0.15 <= meter.cpu_seconds < 5.0
-        dead = Meter()
+        dead = CostMeter()
         with pytest.raises(StepFailed, match="exit code 5"):
-            await places.call(burns_and_dies, {}, dead)
+            await executors.call(burns_and_dies, {}, dead)
         assert 0.15 <= dead.cpu_seconds < 5.0
 
 
@@ -745,7 +745,7 @@ async def test_an_items_cpu_is_its_share_by_weight_of_all_threads() -> None:
         return items
 
     async def submit(batcher: Batcher[int, int], item: int) -> float:
-        meter = Meter()
+        meter = CostMeter()
         run_module.METER.set(meter)
         await batcher.submit(item)
         return meter.cpu_seconds
@@ -797,8 +797,8 @@ def test_a_step_that_cannot_be_closed_is_logged(caplog: pytest.LogCaptureFixture
                 raise RuntimeError("not yet") from None
 
     async def cancelled() -> None:
-        async with Places() as places:
-            task = asyncio.create_task(places.call(clings, {}, Meter()))
+        async with Executors() as executors:
+            task = asyncio.create_task(executors.call(clings, {}, CostMeter()))
             await asyncio.sleep(1.0)
             task.cancel()
             await asyncio.wait({task})
@@ -821,8 +821,8 @@ def test_a_step_that_deals_with_its_own_cancellation_has_all_its_time_again() ->
         return 1
 
     async def called() -> float:
-        async with Places() as places:
-            assert await places.call(waits, {}, Meter()) == 1
+        async with Executors() as executors:
+            assert await executors.call(waits, {}, CostMeter()) == 1
             return loop_time()
 
     assert run_virtually(called()) == 61.0
@@ -834,11 +834,11 @@ async def test_a_step_without_a_file_cannot_run_in_a_process() -> None:
     sys.modules["made_up"] = module
     try:
         lost = step(runs_on="process")(module.lost)
-        async with Places() as places:
+        async with Executors() as executors:
             with pytest.raises(
                 StartupError, match=r"^step lost: module made_up comes from no file"
             ):
-                await places.prepare([pipeline_of(lost)])
-            await places.prepare([])
+                await executors.prepare([pipeline_of(lost)])
+            await executors.prepare([])
     finally:
         del sys.modules["made_up"]

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from headstart_service.domain.errors import PlaceUnavailable, StartupError, StepFailed
+from headstart_service.domain.errors import ExecutorUnavailable, StartupError, StepFailed
 from headstart_service.pipeline.ray_options import RayOptions
 from headstart_service.pipeline.step import step
-from headstart_service.worker.cost_meter import Meter
+from headstart_service.worker.cost_meter import CostMeter
 from headstart_service.worker.executors import ray_cluster
 from headstart_service.worker.executors.child import LENGTH
 from headstart_service.worker.executors.ray_cluster import (
@@ -140,8 +140,8 @@ def test_a_cluster_that_is_away_is_tried_ever_more_seldom_and_logged_twice_a_min
 
     async def test(cluster: RayCluster, changes: list[float]) -> None:
         assert cluster.unavailable(plain) == "Ray is away: refused"
-        with pytest.raises(PlaceUnavailable, match=r"^Ray is away: refused$") as failed:
-            await cluster.call(plain, {}, Meter())
+        with pytest.raises(ExecutorUnavailable, match=r"^Ray is away: refused$") as failed:
+            await cluster.call(plain, {}, CostMeter())
         assert not failed.value.began
         await asyncio.sleep(MINUTE - 0.1)
         assert changes == [0.0], "it is told when the reason changes"
@@ -248,7 +248,7 @@ def test_without_ray_the_start_is_refused(ray: Ray, monkeypatch: pytest.MonkeyPa
 
 def test_a_call_asks_with_all_options_and_pays_its_cpu(ray: Ray) -> None:
     async def test(cluster: RayCluster, _: list[float]) -> None:
-        meter = Meter(cpu_seconds=1.0)
+        meter = CostMeter(cpu_seconds=1.0)
         assert await cluster.call(held, {"word": "sea"}, meter) == "x"
         assert meter.cpu_seconds == 3.0
         [asked] = ray.asked
@@ -284,8 +284,8 @@ def test_a_call_that_ray_does_not_finish_says_why(ray: Ray, how: str) -> None:
     ray.answer = answer
 
     async def test(cluster: RayCluster, changes: list[float]) -> None:
-        with pytest.raises((StepFailed, PlaceUnavailable)) as failed:
-            await cluster.call(plain, {}, Meter())
+        with pytest.raises((StepFailed, ExecutorUnavailable)) as failed:
+            await cluster.call(plain, {}, CostMeter())
         error = failed.value
         told = {
             "lost": "its node has died",
@@ -294,7 +294,7 @@ def test_a_call_that_ray_does_not_finish_says_why(ray: Ray, how: str) -> None:
             "failed": "no such word",
         }
         assert str(error) == told[how]
-        if isinstance(error, PlaceUnavailable):
+        if isinstance(error, ExecutorUnavailable):
             assert error.began is (how == "away")
         else:
             assert error.retry is (how == "lost")
@@ -317,7 +317,7 @@ def test_a_cancelled_call_is_logged(ray: Ray, caplog: pytest.LogCaptureFixture) 
     ray.answer = forever
 
     async def test(cluster: RayCluster, _: list[float]) -> None:
-        calling = asyncio.create_task(cluster.call(plain, {}, Meter()))
+        calling = asyncio.create_task(cluster.call(plain, {}, CostMeter()))
         await asyncio.sleep(1.0)
         calling.cancel()
         with suppress(asyncio.CancelledError):

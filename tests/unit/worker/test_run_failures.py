@@ -12,8 +12,8 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Status, StepState
 from headstart_service.domain.errors import (
+    ExecutorUnavailable,
     LeaseLost,
-    PlaceUnavailable,
     StepFailed,
     StoreUnavailable,
 )
@@ -214,7 +214,7 @@ async def test_a_step_fails_with_its_last_reason_when_its_tries_are_used_up() ->
 async def test_a_step_that_is_lost_with_its_place_is_charged_from_the_fifth_claim_on() -> None:
     @step(max_attempts=2, backoff=0)
     async def heavy() -> str:
-        raise PlaceUnavailable("Ray was lost while it ran", began=True)
+        raise ExecutorUnavailable("Ray was lost while it ran", began=True)
 
     pipeline = pipeline_of(heavy)
     claim = claim_of(pipeline)
@@ -226,7 +226,7 @@ async def test_a_step_that_is_lost_with_its_place_is_charged_from_the_fifth_clai
             assert ledger.report("heavy").error == "Ray was lost while it ran"
             assert ledger.report("heavy").attempts == 2
         else:
-            with pytest.raises(PlaceUnavailable):
+            with pytest.raises(ExecutorUnavailable):
                 await run(again, pipeline, {}, ledger)
             assert ledger.end is None
 

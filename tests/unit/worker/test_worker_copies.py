@@ -19,7 +19,7 @@ from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.step import Step, step
 from headstart_service.values.limits import ON_LOOP
 from headstart_service.worker.copies import copied
-from headstart_service.worker.executors.executors import PlaceRules, Places
+from headstart_service.worker.executors.executors import ExecutorRules, Executors
 from headstart_service.worker.reuse import Reuse
 from headstart_service.worker.run import run
 from tests.support.ledger import Dictionary, Ledger, claim_for, claim_of, pipeline_of
@@ -384,10 +384,10 @@ def test_a_copy_of_a_read_only_array_can_be_changed() -> None:
 
 
 async def test_a_process_gets_values_of_its_own() -> None:
-    async with Places(PlaceRules(processes=1)) as places:
+    async with Executors(ExecutorRules(processes=1)) as executors:
         pipeline = pipeline_of(listed, pops, inputs=Inputs)
         ledger = Ledger()
-        await run(claim_of(pipeline), pipeline, {}, ledger, places=places)
+        await run(claim_of(pipeline), pipeline, {}, ledger, executors=executors)
     assert ledger.value("pops") == 3
 
 

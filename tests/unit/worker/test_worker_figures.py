@@ -15,9 +15,9 @@ import pytest
 
 from headstart_service.domain import Claim, Job, Lease, Offer, RunKey, Spread, Withdrawal
 from headstart_service.domain.errors import (
+    ExecutorUnavailable,
     LastTry,
     LeaseLost,
-    PlaceUnavailable,
     StoreUnavailable,
 )
 from headstart_service.domain.log_fields import FIELDS
@@ -220,12 +220,12 @@ def test_lost_jobs_of_every_partition_are_taken_over_and_logged(
 def test_a_change_of_places_is_shown_once_and_at_once() -> None:
     async def test() -> None:
         queue = Queue()
-        places = SimpleNamespace(unavailable={}, changed=None)
-        async with working(queue, Gates(), places=places):
+        executors = SimpleNamespace(unavailable={}, changed=None)
+        async with working(queue, Gates(), executors=executors):
             await asyncio.sleep(1.0)
             before = len(queue.offered)
-            places.unavailable = {"test": "its Ray is away"}
-            places.changed()
+            executors.unavailable = {"test": "its Ray is away"}
+            executors.changed()
             await asyncio.sleep(0.1)
             assert queue.offered[before:] == [(0, [])]
             await asyncio.sleep(LEASE / 3 - 0.2)
@@ -384,7 +384,7 @@ def test_a_drain_lets_runs_go_on_for_its_time_and_logs_how_many(
 
     virtually(test)
     assert "draining 2 runs for at most 5 s" in caplog.text
-    assert "cannot take leave of the queue: leave failed" in caplog.text
+    assert "cannot deregister from the queue: deregister failed" in caplog.text
 
 
 class Refusing(Queue):
@@ -430,7 +430,7 @@ def test_a_job_that_cannot_be_claimed_is_left_and_costs_no_slot(
 @pytest.mark.parametrize(
     ("error", "released", "state"),
     [
-        (PlaceUnavailable("its Ray is away"), ["a"], "handed_on"),
+        (ExecutorUnavailable("its Ray is away"), ["a"], "handed_on"),
         (StoreUnavailable("no room"), [], "stopped"),
         (LeaseLost("a"), [], "stopped"),
         (RuntimeError("a bug"), [], "failed"),
@@ -454,7 +454,7 @@ def test_what_ends_a_run_decides_who_has_it_next(
                     raise error
                 queue.finished.append(f"{status} {reason}")
 
-        async with working(queue, gates, observer=outcomes, ledger=Broken()) as worker:
+        async with working(queue, gates, observer=outcomes, sink=Broken()) as worker:
             gates.open["a"].set()
             queue.jobs["next_jobs"].append(job_of("a"))
             await asyncio.sleep(2.0)

@@ -16,7 +16,7 @@ from ...domain import (
     Work,
 )
 from ...domain.errors import HeadstartError
-from .instruments import Figures
+from .instruments import Instruments
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _PATIENCE = 0.5
 """Seconds after which a look goes without it."""
 
 
-class BacklogFigures(Collector):
+class BacklogMetrics(Collector):
     """What the store holds; nothing while it does not answer."""
 
     def __init__(self, ask: Callable[[], Awaitable[Stats]], limit: int) -> None:
@@ -34,7 +34,7 @@ class BacklogFigures(Collector):
         self._ask = ask
         self._stats: Stats | None = None
         self._until = 0.0
-        figures = Figures()
+        figures = Instruments()
         figures.reading(
             "runs", "Runs that are kept, in the whole store.", self._counts, ("status",)
         )
@@ -58,7 +58,7 @@ class BacklogFigures(Collector):
         self._show_ledger(figures)
         self._figures = figures
 
-    def _show_ledger(self, figures: Figures) -> None:
+    def _show_ledger(self, figures: Instruments) -> None:
         """What became of work. Every replica tells the store's sums, so not to be added up."""
         reading, per_fate = figures.reading, self._per_fate
         reading(

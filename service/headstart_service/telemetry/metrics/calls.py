@@ -29,7 +29,7 @@ _CODES = ("OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "RESOURCE_EXH
 """Told from the beginning, as 0: those that alerts look at. The others are callers' doing."""
 
 
-class CallFigures(Collector):
+class CallMetrics(Collector):
     """Counts calls."""
 
     def __init__(self, damaged: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ _PATIENCE = 1.0
 _MOST = 16 * 1024 * 1024
 
 
-class ChildFigures:
+class ChildMetrics:
     """The parent's end; one child at a time."""
 
     def __init__(self) -> None:

@@ -155,7 +155,7 @@ class Labelled(Collector):
             yield metric
 
 
-class Figures(Collector):
+class Instruments(Collector):
     """Metrics, in their order."""
 
     def __init__(self) -> None:

@@ -12,18 +12,18 @@ from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .instruments import Figures, Labelled
+from .instruments import Instruments, Labelled
 
 API, WORKER = "api", "worker"
 _TICK = 0.25
 """Seconds between two looks at how late the loop is."""
 
 
-class ProcessFigures(Collector):
+class ProcessMetrics(Collector):
     """Of the process of this name, of which a pod may have two."""
 
     def __init__(self, process: str) -> None:
-        own = Figures()
+        own = Instruments()
         build = (process, version("headstart"), platform.python_version())
         own.reading(
             "build_info",

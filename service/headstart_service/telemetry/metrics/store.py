@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...base.metric_labels import Eviction, MemoLookup
-from .instruments import SIZES, Figures
+from .instruments import SIZES, Instruments
 
 
-class StoreFigures(Figures):
+class StoreMetrics(Instruments):
     """Counts round trips and what their replies tell."""
 
     def __init__(self, process: str) -> None:
@@ -90,7 +90,7 @@ class StoreFigures(Figures):
         """Nothing, as above."""
 
 
-class WorkerStoreFigures(StoreFigures):
+class WorkerStoreMetrics(StoreMetrics):
     """Counts what becomes of the jobs that are taken, too."""
 
     def __init__(self, process: str) -> None:

@@ -13,7 +13,7 @@ from ...base.metric_labels import TextSource
 from ...domain import Claim
 from ...pipeline.registry import Registry
 from ...worker.worker_observer import RunOutcome, StepOutcome
-from .instruments import SIZES, Figures
+from .instruments import SIZES, Instruments
 
 OTHER = "other"
 """The label of a pipeline that this worker does not have: its name is somebody else's text."""
@@ -23,7 +23,7 @@ needs a sample before the first."""
 ENCODER, SCAN = "encoder", "scan"
 
 
-class WorkFigures(Figures):
+class WorkerMetrics(Instruments):
     """Counts and times what a worker does."""
 
     def __init__(self, registry: Registry) -> None:
@@ -106,7 +106,7 @@ class WorkFigures(Figures):
                 self._retries.add(claim.pipeline, name, by=outcome.attempts - 1)
 
 
-class ModelFigures(Figures):
+class ModelMetrics(Instruments):
     """Counts and times what a worker's models do."""
 
     def __init__(self) -> None:

@@ -66,9 +66,9 @@ class Tracing:
         """Watches the runs and steps of the worker of this name."""
         return TracedWork(self._tracer, worker)
 
-    def ledger(self, ledger: ProgressSink) -> TracedProgress:
+    def sink(self, sink: ProgressSink) -> TracedProgress:
         """A worker's writes."""
-        return TracedProgress(ledger, self._tracer)
+        return TracedProgress(sink, self._tracer)
 
     def embedder(self, embedder: Embedder) -> TracedEmbedder:
         """The embedding model."""

@@ -109,8 +109,8 @@ def _queued_ms(entry: str) -> int:
 class TracedProgress:
     """A ledger whose writes are spans. Satisfies `worker.ports.ProgressSink`."""
 
-    def __init__(self, ledger: ProgressSink, tracer: Tracer) -> None:
-        self._ledger = ledger
+    def __init__(self, sink: ProgressSink, tracer: Tracer) -> None:
+        self._sink = sink
         self._tracer = tracer
 
     async def commit(
@@ -118,14 +118,14 @@ class TracedProgress:
     ) -> None:
         """As the ledger's."""
         with self._writing("commit", ended):
-            await self._ledger.commit(lease, ended, running)
+            await self._sink.commit(lease, ended, running)
 
     async def finish(
         self, lease: Lease, ended: Sequence[StepRecord], status: RunStatus, error: str
     ) -> None:
         """As the ledger's."""
         with self._writing("finish", ended):
-            await self._ledger.finish(lease, ended, status, error)
+            await self._sink.finish(lease, ended, status, error)
 
     @contextmanager
     def _writing(self, operation: str, ended: Sequence[StepRecord]) -> Iterator[None]:

@@ -11,7 +11,7 @@ from types import CoroutineType
 from typing import Any, Final
 
 from ...domain.errors import StepFailed
-from ..cost_meter import Meter
+from ..cost_meter import CostMeter
 from .remote_call import StepRaised
 from .watchdog import LoopBlocked, Piece, Watchdog
 
@@ -31,7 +31,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
     __slots__ = ("_meter", "_name", "_watchdog", "_work")
 
     def __init__(
-        self, work: CoroutineType[Any, Any, Any], name: str, meter: Meter, watchdog: Watchdog
+        self, work: CoroutineType[Any, Any, Any], name: str, meter: CostMeter, watchdog: Watchdog
     ) -> None:
         self._work = work
         self._name = name

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from ...domain.errors import PlaceUnavailable, StartupError
+from ...domain.errors import ExecutorUnavailable, StartupError
 from ...pipeline.runs_on import ELSEWHERE
 from .code_identity import OtherCode, identity
 from .event_loop import drive
@@ -22,7 +22,7 @@ from .watchdog import Watchdog
 if TYPE_CHECKING:
     from ...pipeline.pipeline import Pipeline
     from ...pipeline.step import Step
-    from ..cost_meter import Meter
+    from ..cost_meter import CostMeter
     from .ray_cluster import RayCluster
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _WAIT: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceRules:
+class ExecutorRules:
     """How much room there is for steps. Durations in seconds."""
 
     threads: int = 4
@@ -49,11 +49,11 @@ _LOOSE_THREADS: Final = 512
 """Threads that loop steps may keep, most of them for good, before others wait for one."""
 
 
-class Places:
+class Executors:
     """Runs a step's function where it says. Use it as an asynchronous context."""
 
-    def __init__(self, rules: PlaceRules | None = None) -> None:
-        self._rules = rules or PlaceRules()
+    def __init__(self, rules: ExecutorRules | None = None) -> None:
+        self._rules = rules or ExecutorRules()
         self._watchdog = Watchdog(self._rules.block_limit)
         self._stack = AsyncExitStack()
         self._threads: Threads | None = None
@@ -120,7 +120,7 @@ class Places:
     async def ready(self, step: Step) -> None:
         """Wait until the step's place can run it, at most its timeout or 10 s.
 
-        Raises PlaceUnavailable when it still cannot.
+        Raises ExecutorUnavailable when it still cannot.
         """
         if step.runs_on == "ray":
             await self._cluster([step])
@@ -130,18 +130,18 @@ class Places:
                     self._change.clear()
                     await self._change.wait()
         if (reason := self._reason(step)) is not None:
-            raise PlaceUnavailable(reason)
+            raise ExecutorUnavailable(reason)
 
     async def call(
         self,
         step: Step,
         arguments: Mapping[str, Any],
-        meter: Meter,
+        meter: CostMeter,
         begin: Callable[[], None] = lambda: None,
     ) -> Any:
         """Try the step once, with its CPU seconds told to `meter`; call `begin` when it begins.
 
-        Raises what the function raises, StepFailed when its place failed it, or PlaceUnavailable
+        Raises what the function raises, StepFailed when its place failed it, or ExecutorUnavailable
         when the place cannot run it now, or was lost while it ran.
         """
         match step.runs_on:
@@ -155,7 +155,7 @@ class Places:
                     log.error("%s: %s", step.name, reason)  # noqa: TRY400  # no news in the trace
                     self._broken[step.function.__module__] = reason
                     self._notify()
-                    raise PlaceUnavailable(reason) from error
+                    raise ExecutorUnavailable(reason) from error
             case "ray":
                 begin()
                 return await (await self._cluster([step])).call(step, arguments, meter)

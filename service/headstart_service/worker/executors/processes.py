@@ -23,7 +23,7 @@ from .remote_call import Call, Performed
 
 if TYPE_CHECKING:
     from ...pipeline.step import Step
-    from ..cost_meter import Meter
+    from ..cost_meter import CostMeter
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class _Child:
             raise StartupError(f"a process for steps cannot import its pipelines: {last}")
         return child
 
-    async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
+    async def call(self, step: Step, arguments: Mapping[str, Any], meter: CostMeter) -> Any:
         function = step.function
         try:
             body = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
@@ -176,7 +176,7 @@ class Processes:
         self,
         step: Step,
         arguments: Mapping[str, Any],
-        meter: Meter,
+        meter: CostMeter,
         begin: Callable[[], None] = lambda: None,
     ) -> Any:
         """Run the step in a process, as soon as one is free; call `begin` then.

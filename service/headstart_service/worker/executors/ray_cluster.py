@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...base.extras import install
 from ...base.own_threads import in_own_thread
-from ...domain.errors import PlaceUnavailable, StartupError, StepFailed
+from ...domain.errors import ExecutorUnavailable, StartupError, StepFailed
 from ...pipeline.ray_options import RayOptions
 from .child import LENGTH
 from .code_identity import identities
@@ -26,7 +26,7 @@ from .remote_call import Call, Performed
 
 if TYPE_CHECKING:
     from ...pipeline.step import Step
-    from ..cost_meter import Meter
+    from ..cost_meter import CostMeter
 
 log = logging.getLogger(__name__)
 
@@ -210,15 +210,15 @@ class RayCluster:
             return None
         return f"no node of Ray has the code of step {step.name}: {answer.refused}"
 
-    async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
+    async def call(self, step: Step, arguments: Mapping[str, Any], meter: CostMeter) -> Any:
         """Run the step on Ray. Cancelled, it ends its task or actor there by force.
 
-        Raises StepFailed when Ray loses it, PlaceUnavailable when Ray is away or lost with it, or
-        its nodes have other code.
+        Raises StepFailed when Ray loses it; ExecutorUnavailable when Ray is away or lost with it,
+        or its nodes have other code.
         """
         reason, driver = self.unavailable(step), self._driver
         if reason is not None or driver is None:
-            raise PlaceUnavailable(reason or "")
+            raise ExecutorUnavailable(reason or "")
         try:
             body = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
         except Exception as error:
@@ -226,7 +226,7 @@ class RayCluster:
         try:
             answer = await driver.ask(_request(step, driver.number(), body))
         except _Away as error:
-            raise PlaceUnavailable(f"Ray was lost while it ran: {error}", began=True) from error
+            raise ExecutorUnavailable(f"Ray was lost while it ran: {error}", began=True) from error
         except asyncio.CancelledError:
             log.warning("%s is cancelled on Ray", step.name)
             raise
@@ -234,7 +234,7 @@ class RayCluster:
             self._refusals[step.function] = answer
             self._refused.set()
             self._changed()
-            raise PlaceUnavailable(self.unavailable(step) or answer.refused)
+            raise ExecutorUnavailable(self.unavailable(step) or answer.refused)
         if answer.lost:
             raise StepFailed(answer.lost)
         load = pickle.loads  # from nodes that run the same code as this process

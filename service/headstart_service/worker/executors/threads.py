@@ -16,7 +16,7 @@ from .remote_call import StepRaised
 
 if TYPE_CHECKING:
     from ...pipeline.step import Step
-    from ..cost_meter import Meter
+    from ..cost_meter import CostMeter
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Threads:
         self,
         step: Step,
         arguments: Mapping[str, Any],
-        meter: Meter,
+        meter: CostMeter,
         begin: Callable[[], None] = _nothing,
     ) -> Any:
         """Run the step's function in a thread, as soon as one is free; call `begin` then.
@@ -136,7 +136,7 @@ class Threads:
         value: Any,
         error: BaseException | None,
         cpu: float,
-        meter: Meter,
+        meter: CostMeter,
     ) -> None:
         meter.cpu_seconds += cpu
         self._idle += 1

@@ -114,4 +114,4 @@ def _is_driver(frame: FrameType) -> bool:
     return frame.f_globals.get("__name__") == _DRIVER
 
 
-_DRIVER: Final = __name__.rpartition(".")[0] + ".loop"
+_DRIVER: Final = __name__.rpartition(".")[0] + ".event_loop"

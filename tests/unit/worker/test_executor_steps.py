@@ -23,16 +23,16 @@ import pytest
 import uvloop
 
 from headstart_service.domain import Status, StepState
-from headstart_service.domain.errors import PlaceUnavailable, StartupError, StepFailed
+from headstart_service.domain.errors import ExecutorUnavailable, StartupError, StepFailed
 from headstart_service.pipeline.ray_options import RayOptions
 from headstart_service.pipeline.runs_on import refuse_unreachable
 from headstart_service.pipeline.step import Step, step
-from headstart_service.worker.cost_meter import Meter
+from headstart_service.worker.cost_meter import CostMeter
 from headstart_service.worker.executors import threads
-from headstart_service.worker.executors.executors import PlaceRules, Places
+from headstart_service.worker.executors.executors import ExecutorRules, Executors
 from headstart_service.worker.executors.processes import Processes
 from headstart_service.worker.run import run
-from tests.support import places as harm
+from tests.support import executors as harm
 from tests.support import processes
 from tests.support.ledger import Ledger, claim_of, pipeline_of
 from tests.support.waiting import wait_until
@@ -41,14 +41,14 @@ BLOCKED = "blocked the event loop for more than 0.5 s: use runs_on='thread'"
 
 
 @pytest.fixture
-async def places() -> AsyncIterator[Places]:
-    async with Places(PlaceRules(threads=2, processes=1, block_limit=0.5)) as made:
+async def executors() -> AsyncIterator[Executors]:
+    async with Executors(ExecutorRules(threads=2, processes=1, block_limit=0.5)) as made:
         yield made
 
 
-async def call(places: Places, each: Step, meter: Meter | None = None, **arguments):
+async def call(executors: Executors, each: Step, meter: CostMeter | None = None, **arguments):
     async with asyncio.timeout(each.timeout):
-        return await places.call(each, arguments, meter or Meter())
+        return await executors.call(each, arguments, meter or CostMeter())
 
 
 def alive(pid: int) -> bool:
@@ -60,9 +60,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("each", [harm.looped, harm.threaded, harm.tells], ids=lambda s: s.runs_on)
-async def test_cpu_seconds_are_measured_wherever_a_step_runs(places, each, tmp_path) -> None:
-    meter = Meter()
-    result = await call(places, each, meter, directory=str(tmp_path))
+async def test_cpu_seconds_are_measured_wherever_a_step_runs(executors, each, tmp_path) -> None:
+    meter = CostMeter()
+    result = await call(executors, each, meter, directory=str(tmp_path))
     assert result not in (0, os.getpid())
     assert meter.cpu_seconds > 0.04
 
@@ -70,22 +70,22 @@ async def test_cpu_seconds_are_measured_wherever_a_step_runs(places, each, tmp_p
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_step_that_blocks_the_loop_is_stopped_and_told(factory, tmp_path, caplog) -> None:
     async def main() -> None:
-        async with Places(PlaceRules(block_limit=0.5)) as places:
-            meter = Meter()
+        async with Executors(ExecutorRules(block_limit=0.5)) as executors:
+            meter = CostMeter()
             beside = asyncio.create_task(asyncio.sleep(0.01, "well"))
             with pytest.raises(StepFailed, match=re.escape(BLOCKED)) as failed:
-                await places.call(harm.blocks, {"directory": str(tmp_path)}, meter)
+                await executors.call(harm.blocks, {"directory": str(tmp_path)}, meter)
             assert not failed.value.retry
             assert await beside == "well"
             assert meter.cpu_seconds > 0.05
 
     with asyncio.Runner(loop_factory=factory) as runner, caplog.at_level(logging.WARNING):
         runner.run(main())
-    assert re.search(r"blocks blocked the event loop at .*support/places\.py:\d+", caplog.text)
+    assert re.search(r"blocks blocked the event loop at .*support/executors\.py:\d+", caplog.text)
 
 
 async def test_a_blocked_event_loop_is_logged_however_long_that_takes(
-    places, tmp_path, monkeypatch, caplog
+    executors, tmp_path, monkeypatch, caplog
 ) -> None:
     extract = traceback.extract_tb
 
@@ -97,11 +97,11 @@ async def test_a_blocked_event_loop_is_logged_however_long_that_takes(
 
     monkeypatch.setattr(traceback, "extract_tb", slow)
     with pytest.raises(StepFailed, match=re.escape(BLOCKED)):
-        await call(places, harm.blocks, directory=str(tmp_path))
+        await call(executors, harm.blocks, directory=str(tmp_path))
     assert "blocks blocked the event loop at" in caplog.text
 
 
-async def test_a_step_that_swallows_its_interruption_fails_all_the_same(places) -> None:
+async def test_a_step_that_swallows_its_interruption_fails_all_the_same(executors) -> None:
     @step()
     async def stubborn() -> int:
         try:
@@ -111,10 +111,10 @@ async def test_a_step_that_swallows_its_interruption_fails_all_the_same(places) 
             return 1
 
     with pytest.raises(StepFailed, match=re.escape(BLOCKED)):
-        await call(places, stubborn)
+        await call(executors, stubborn)
 
 
-async def test_pieces_shorter_than_the_limit_are_left_alone(places) -> None:
+async def test_pieces_shorter_than_the_limit_are_left_alone(executors) -> None:
     @step()
     async def patient() -> int:
         for _ in range(7):
@@ -122,10 +122,10 @@ async def test_pieces_shorter_than_the_limit_are_left_alone(places) -> None:
             await asyncio.sleep(0)
         return 1
 
-    assert await call(places, patient) == 1
+    assert await call(executors, patient) == 1
 
 
-async def test_an_import_under_way_is_not_broken_off(places, tmp_path, monkeypatch) -> None:
+async def test_an_import_under_way_is_not_broken_off(executors, tmp_path, monkeypatch) -> None:
     (tmp_path / "slow_to_import.py").write_text(
         "import time\nend = time.monotonic() + 1.2\nwhile time.monotonic() < end: pass\nvalue = 5\n"
     )
@@ -137,12 +137,12 @@ async def test_an_import_under_way_is_not_broken_off(places, tmp_path, monkeypat
 
         return slow_to_import.value
 
-    assert await call(places, importing) == 5
+    assert await call(executors, importing) == 5
     del sys.modules["slow_to_import"]
 
 
 async def test_what_cannot_be_stopped_is_told(caplog) -> None:
-    async with Places(PlaceRules(block_limit=0.05)) as places:
+    async with Executors(ExecutorRules(block_limit=0.05)) as executors:
 
         @step()
         async def stuck() -> int:
@@ -151,13 +151,13 @@ async def test_what_cannot_be_stopped_is_told(caplog) -> None:
             return 1
 
         try:
-            assert await call(places, stuck) == 1
+            assert await call(executors, stuck) == 1
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
     assert "stuck blocked the event loop for" in caplog.text
 
 
-async def test_a_step_that_ignores_its_cancellation_is_closed(places, monkeypatch) -> None:
+async def test_a_step_that_ignores_its_cancellation_is_closed(executors, monkeypatch) -> None:
     monkeypatch.setattr("headstart_service.worker.executors.event_loop._GRACE", 0.05)
 
     @step(timeout=0.05)
@@ -167,7 +167,7 @@ async def test_a_step_that_ignores_its_cancellation_is_closed(places, monkeypatc
                 await asyncio.sleep(3600)
 
     with pytest.raises(TimeoutError):
-        await call(places, endless)
+        await call(executors, endless)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -177,21 +177,21 @@ async def test_a_thread_that_never_ends_is_replaced_as_far_as_there_is_room(
     tmp_path, caplog, monkeypatch
 ) -> None:
     monkeypatch.setattr(threads, "_HUNG", 0.0)
-    async with Places(PlaceRules(threads=2, wait=0.3)) as places:
+    async with Executors(ExecutorRules(threads=2, wait=0.3)) as executors:
         for left in range(1, 4):
             with pytest.raises(TimeoutError):
-                await call(places, harm.never_ends, directory=str(tmp_path))
-            assert await call(places, harm.threaded, directory=str(tmp_path)) == 0.05
-            assert places.hung_threads == left
+                await call(executors, harm.never_ends, directory=str(tmp_path))
+            assert await call(executors, harm.threaded, directory=str(tmp_path)) == 0.05
+            assert executors.hung_threads == left
         assert "3 threads do; it is not replaced" in caplog.text
         with pytest.raises(TimeoutError):
-            await call(places, harm.never_ends, directory=str(tmp_path))
+            await call(executors, harm.never_ends, directory=str(tmp_path))
         with pytest.raises(StepFailed, match=r"^waited 0\.3 s for a free thread$") as failed:
-            await call(places, harm.threaded, directory="")
+            await call(executors, harm.threaded, directory="")
         assert not failed.value.retry
         (tmp_path / "go").touch()
-        await wait_until(lambda: places.hung_threads == 0)
-        both = [call(places, harm.threaded, directory="") for _ in range(2)]
+        await wait_until(lambda: executors.hung_threads == 0)
+        both = [call(executors, harm.threaded, directory="") for _ in range(2)]
         assert await asyncio.gather(*both) == [0.05] * 2
 
 
@@ -199,45 +199,45 @@ async def test_a_thread_that_never_ends_is_replaced_as_far_as_there_is_room(
 async def test_a_steps_time_begins_when_it_has_its_place(each: Step) -> None:
     twin = replace(each, name="twin")
     pipeline, ledger = pipeline_of(each, twin, replace(each, name="third")), Ledger()
-    async with Places(PlaceRules(threads=1, processes=1)) as places:
-        status = await run(claim_of(pipeline), pipeline, {}, ledger, places=places)
+    async with Executors(ExecutorRules(threads=1, processes=1)) as executors:
+        status = await run(claim_of(pipeline), pipeline, {}, ledger, executors=executors)
     assert status is Status.COMPLETED
     assert {str(state) for state in ledger.states.values()} == {str(StepState.COMPLETED)}
 
 
 async def test_a_step_waits_for_a_process_as_long_as_it_may(tmp_path) -> None:
-    async with Places(PlaceRules(processes=1, wait=0.3)) as places:
-        held = asyncio.create_task(call(places, harm.held, directory=str(tmp_path)))
+    async with Executors(ExecutorRules(processes=1, wait=0.3)) as executors:
+        held = asyncio.create_task(call(executors, harm.held, directory=str(tmp_path)))
         await wait_until((tmp_path / "held").exists, within=30)
         with pytest.raises(StepFailed, match=r"^waited 0\.3 s for a free process$"):
-            await call(places, harm.tells, directory="")
+            await call(executors, harm.tells, directory="")
         (tmp_path / "go").touch()
         assert await held == 1
-        assert await call(places, harm.tells, directory="") != os.getpid()
+        assert await call(executors, harm.tells, directory="") != os.getpid()
 
 
 async def test_threads_are_ended_with_their_places() -> None:
-    async with Places() as places:
-        await call(places, harm.threaded, directory="")
+    async with Executors() as executors:
+        await call(executors, harm.threaded, directory="")
     await wait_until(lambda: not any(t.name.startswith("step ") for t in threading.enumerate()))
 
 
-async def test_a_process_that_dies_fails_its_step_and_is_replaced(places, tmp_path) -> None:
+async def test_a_process_that_dies_fails_its_step_and_is_replaced(executors, tmp_path) -> None:
     with pytest.raises(StepFailed, match="its process was killed by SIGKILL: out of memory"):
-        await call(places, harm.dies, directory=str(tmp_path))
+        await call(executors, harm.dies, directory=str(tmp_path))
     with pytest.raises(StepFailed, match="its process ended with exit code 3"):
-        await call(places, harm.leaves)
+        await call(executors, harm.leaves)
     dead = int((tmp_path / "deaths").read_text())
-    assert await call(places, harm.tells, directory=str(tmp_path)) != dead
+    assert await call(executors, harm.tells, directory=str(tmp_path)) != dead
     assert not alive(dead)
 
 
 async def test_a_step_that_takes_too_long_is_killed_with_its_process_alone(tmp_path) -> None:
-    async with Places(PlaceRules(processes=2)) as places:
-        beside = asyncio.create_task(call(places, harm.held, directory=str(tmp_path)))
+    async with Executors(ExecutorRules(processes=2)) as executors:
+        beside = asyncio.create_task(call(executors, harm.held, directory=str(tmp_path)))
         await wait_until((tmp_path / "held").exists)
         with pytest.raises(TimeoutError):
-            await call(places, harm.hangs, directory=str(tmp_path))
+            await call(executors, harm.hangs, directory=str(tmp_path))
         killed = int((tmp_path / "hangs").read_text())
         await wait_until(lambda: not alive(killed))
         (tmp_path / "go").touch()
@@ -248,8 +248,8 @@ async def test_a_step_that_takes_too_long_is_killed_with_its_process_alone(tmp_p
 
 
 async def test_what_a_killed_step_has_started_ends_with_it(tmp_path) -> None:
-    async with Places(PlaceRules(processes=1)) as places:
-        waiting = asyncio.create_task(call(places, harm.starts, directory=str(tmp_path)))
+    async with Executors(ExecutorRules(processes=1)) as executors:
+        waiting = asyncio.create_task(call(executors, harm.starts, directory=str(tmp_path)))
         file = tmp_path / "starts"
         await wait_until(lambda: file.exists() and file.read_text(), within=30)
         started = int(file.read_text())
@@ -258,15 +258,15 @@ async def test_what_a_killed_step_has_started_ends_with_it(tmp_path) -> None:
         await wait_until(lambda: not processes.alive(started))
 
 
-async def test_what_a_process_raises_stays_there_but_for_its_text(places) -> None:
+async def test_what_a_process_raises_stays_there_but_for_its_text(executors) -> None:
     with pytest.raises(Exception, match="ValueError: password=hunter2") as raised:
-        await call(places, harm.raises)
+        await call(executors, harm.raises)
     assert type(raised.value).__name__ == "StepRaised"
     with pytest.raises(StepFailed, match="no such word") as failed:
-        await call(places, harm.refuses)
+        await call(executors, harm.refuses)
     assert not failed.value.retry
     with pytest.raises(StepFailed, match="returned a function, which cannot leave its process"):
-        await call(places, harm.unsendable)
+        await call(executors, harm.unsendable)
 
 
 async def test_a_process_that_cannot_import_its_pipeline_refuses_the_start() -> None:
@@ -379,25 +379,27 @@ async def test_a_process_with_other_code_than_its_worker_runs_none_of_it(
     monkeypatch.syspath_prepend(str(tmp_path))
     shop = importlib.import_module("shop.steps")
     pipeline = pipeline_of(shop.price, shop.leaves, name="shop")
-    async with Places(PlaceRules(processes=1)) as places:
-        await places.prepare([pipeline])
-        assert await places.call(shop.price, {}, Meter()) == 1
+    async with Executors(ExecutorRules(processes=1)) as executors:
+        await executors.prepare([pipeline])
+        assert await executors.call(shop.price, {}, CostMeter()) == 1
         (package / "prices.py").write_text("PRICE = 22\n")
-        assert await places.call(shop.price, {}, Meter()) == 1
+        assert await executors.call(shop.price, {}, CostMeter()) == 1
         with pytest.raises(StepFailed):
-            await places.call(shop.leaves, {}, Meter())  # its successor imports what is there now
+            await executors.call(
+                shop.leaves, {}, CostMeter()
+            )  # its successor imports what is there now
         changes: list[object] = []
-        places.changed = lambda: changes.append(dict(places.unavailable))
+        executors.changed = lambda: changes.append(dict(executors.unavailable))
         with pytest.raises(
-            PlaceUnavailable, match="has other code of shop: the files have changed"
+            ExecutorUnavailable, match="has other code of shop: the files have changed"
         ):
-            await places.call(shop.price, {}, Meter())
+            await executors.call(shop.price, {}, CostMeter())
         reason = "its process has other code of shop: the files have changed, restart this worker"
         assert changes == [{"shop": reason}]
         assert f"price: {reason}" in caplog.text
         ledger = Ledger()
-        with pytest.raises(PlaceUnavailable, match="restart this worker"):
-            await run(claim_of(pipeline), pipeline, {}, ledger, places=places)
+        with pytest.raises(ExecutorUnavailable, match="restart this worker"):
+            await run(claim_of(pipeline), pipeline, {}, ledger, executors=executors)
         assert ledger.end is None
     for name in ("shop", "shop.steps", "shop.prices"):
         del sys.modules[name]
@@ -433,9 +435,9 @@ class Grouped:
         return 2
 
 
-async def test_a_process_imports_a_step_that_a_class_holds(places) -> None:
+async def test_a_process_imports_a_step_that_a_class_holds(executors) -> None:
     refuse_unreachable([pipeline_of(Grouped.nested)])
-    assert await call(places, Grouped.nested) == 2
+    assert await call(executors, Grouped.nested) == 2
 
 
 def test_an_error_names_the_line_of_a_step_that_a_class_holds() -> None:
@@ -460,8 +462,8 @@ async def test_a_step_that_times_out_something_of_its_own_goes_on(
         await asyncio.sleep(0.2)  # longer than a cancelled step is given
         return "done"
 
-    async with Places() as places:
-        assert await places.call(patient, {}, Meter()) == "done"
+    async with Executors() as executors:
+        assert await executors.call(patient, {}, CostMeter()) == "done"
 
 
 async def test_threads_that_steps_keep_are_not_the_engines(tmp_path) -> None:

@@ -18,11 +18,11 @@ import pytest_asyncio
 
 from headstart import PrecomputeClient
 from headstart_service.domain import Status
-from headstart_service.domain.errors import PlaceUnavailable, StepFailed
-from headstart_service.worker.cost_meter import Meter
-from headstart_service.worker.executors.executors import PlaceRules, Places
+from headstart_service.domain.errors import ExecutorUnavailable, StepFailed
+from headstart_service.worker.cost_meter import CostMeter
+from headstart_service.worker.executors.executors import ExecutorRules, Executors
 from headstart_service.worker.run import run
-from tests.support import places_ray as steps
+from tests.support import executors_ray as steps
 from tests.support.ledger import Ledger, claim_of
 from tests.support.processes import Process, alive, api, headstart, worker
 from tests.support.ray_nodes import RayNodes
@@ -82,8 +82,8 @@ async def nodes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RayNo
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def places(nodes: RayNodes) -> AsyncIterator[Places]:
-    async with Places(PlaceRules(ray_address=nodes.address)) as made:
+async def executors(nodes: RayNodes) -> AsyncIterator[Executors]:
+    async with Executors(ExecutorRules(ray_address=nodes.address)) as made:
         await made.prepare([steps.RAY, steps.HARM, steps.OPTIONS])
         yield made
 
@@ -127,17 +127,17 @@ async def readiness(process: Process) -> tuple[int, str]:
     return await asyncio.to_thread(ask)
 
 
-async def test_a_step_runs_on_ray_and_tells_its_cpu_seconds(places) -> None:
-    meter = Meter()
-    pid = await places.call(steps.tells, {}, meter)
+async def test_a_step_runs_on_ray_and_tells_its_cpu_seconds(executors) -> None:
+    meter = CostMeter()
+    pid = await executors.call(steps.tells, {}, meter)
     assert pid != os.getpid()
     assert meter.cpu_seconds > 0.04
-    assert not places.unavailable
+    assert not executors.unavailable
 
 
-async def test_a_step_that_takes_too_long_is_ended_on_ray(places, tmp_path) -> None:
+async def test_a_step_that_takes_too_long_is_ended_on_ray(executors, tmp_path) -> None:
     ledger, claim = Ledger(), claim_of(steps.HARM, {"directory": str(tmp_path)})
-    assert await run(claim, steps.HARM, {}, ledger, places=places) is Status.COMPLETED
+    assert await run(claim, steps.HARM, {}, ledger, executors=executors) is Status.COMPLETED
     assert ledger.report("hangs").error == "took longer than 3 s"
     assert ledger.report("hangs").attempts == 1
     hung = int((tmp_path / "hangs").read_text())
@@ -148,45 +148,45 @@ async def test_a_step_that_takes_too_long_is_ended_on_ray(places, tmp_path) -> N
     assert (tmp_path / "deaths").read_text() == "xx"
 
 
-async def test_what_a_step_raises_on_ray_is_told_as_elsewhere(places) -> None:
+async def test_what_a_step_raises_on_ray_is_told_as_elsewhere(executors) -> None:
     with pytest.raises(Exception, match="ValueError: password=hunter2"):
-        await places.call(steps.raises, {}, Meter())
+        await executors.call(steps.raises, {}, CostMeter())
     with pytest.raises(StepFailed, match="no such word") as failed:
-        await places.call(steps.refuses, {}, Meter())
+        await executors.call(steps.refuses, {}, CostMeter())
     assert not failed.value.retry
 
 
-async def test_a_step_has_what_its_options_ask_of_ray(places) -> None:
-    had = await places.call(steps.environment, {}, Meter())
+async def test_a_step_has_what_its_options_ask_of_ray(executors) -> None:
+    had = await executors.call(steps.environment, {}, CostMeter())
     assert had == {"colour": "green", "CPU": "0.5", "shelf": "2"}
 
 
-async def test_an_actor_keeps_its_state_until_it_dies(places) -> None:
-    process, first = await places.call(steps.counts, {}, Meter())
-    assert await places.call(steps.counts, {}, Meter()) == [process, first + 1]
+async def test_an_actor_keeps_its_state_until_it_dies(executors) -> None:
+    process, first = await executors.call(steps.counts, {}, CostMeter())
+    assert await executors.call(steps.counts, {}, CostMeter()) == [process, first + 1]
     with pytest.raises(StepFailed, match="Ray lost it: ActorDiedError") as failed:
-        await places.call(steps.breaks, {}, Meter())
+        await executors.call(steps.breaks, {}, CostMeter())
     assert failed.value.retry
-    after, calls = await places.call(steps.counts, {}, Meter())
+    after, calls = await executors.call(steps.counts, {}, CostMeter())
     assert after != process
     assert calls == 1
 
 
 async def test_actors_end_with_their_places(nodes) -> None:
-    async with Places(PlaceRules(ray_address=nodes.address)) as own:
-        process, _ = await own.call(steps.counts, {}, Meter())
+    async with Executors(ExecutorRules(ray_address=nodes.address)) as own:
+        process, _ = await own.call(steps.counts, {}, CostMeter())
         assert alive(process)
     await wait_until(lambda: not alive(process))
 
 
 async def test_ray_that_is_away_is_waited_for_and_charges_no_try() -> None:
-    async with Places(PlaceRules(ray_address=f"127.0.0.1:{free_port()}")) as away:
+    async with Executors(ExecutorRules(ray_address=f"127.0.0.1:{free_port()}")) as away:
         await away.prepare([steps.HARM, steps.BESIDE])
         assert list(away.unavailable) == ["harm"]
         assert "does not accept connections" in away.unavailable["harm"]
         ledger, claim = Ledger(), claim_of(steps.HARM, {"directory": ""})
-        with pytest.raises(PlaceUnavailable, match="Ray is away"):
-            await run(claim, steps.HARM, {}, ledger, places=away)
+        with pytest.raises(ExecutorUnavailable, match="Ray is away"):
+            await run(claim, steps.HARM, {}, ledger, executors=away)
         assert ledger.end is None
 
 

@@ -292,4 +292,4 @@ HANG = Pipeline(
     codec=ArtifactCodec(),
 )
 _NAMES = ("HARM", "LOOSE", "BESIDE", "HELD", "HANG")
-REFERENCES = ",".join(f"tests.support.places:{name}" for name in _NAMES)
+REFERENCES = ",".join(f"tests.support.executors:{name}" for name in _NAMES)

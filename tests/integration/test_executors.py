@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from headstart import PrecomputeClient
-from tests.support.places import REFERENCES
+from tests.support.executors import REFERENCES
 from tests.support.processes import api, serving, worker
 from tests.support.waiting import wait_until
 
