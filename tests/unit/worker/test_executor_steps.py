@@ -278,7 +278,7 @@ async def test_a_process_that_cannot_import_its_pipeline_refuses_the_start() -> 
 
 @pytest.mark.parametrize("runs_on", ["thread", "process", "ray"])
 def test_an_async_function_runs_on_the_loop_alone(runs_on) -> None:
-    with pytest.raises(TypeError, match=r"test_engine_places\.py:\d+: step each must be a plain"):
+    with pytest.raises(TypeError, match=r"test_executor_steps\.py:\d+: step each must be a plain"):
 
         @step(runs_on=runs_on)
         async def each() -> int:
@@ -286,7 +286,7 @@ def test_an_async_function_runs_on_the_loop_alone(runs_on) -> None:
 
 
 def test_a_plain_function_does_not_run_on_the_loop() -> None:
-    with pytest.raises(TypeError, match=r"test_engine_places\.py:\d+: step each must be an async"):
+    with pytest.raises(TypeError, match=r"test_executor_steps\.py:\d+: step each must be an async"):
 
         @step()
         def each() -> int:
@@ -420,7 +420,7 @@ hidden = 5  # type: ignore[assignment]
 
 
 def test_a_process_has_no_providers_and_imports_by_name() -> None:
-    with pytest.raises(StartupError, match=r"test_engine_places\.py:\d+: .*parameter embedder"):
+    with pytest.raises(StartupError, match=r"test_executor_steps\.py:\d+: .*parameter embedder"):
         refuse_unreachable([pipeline_of(embeds)])
     with pytest.raises(StartupError, match="which is something else"):
         refuse_unreachable([pipeline_of(_kept)])
@@ -441,7 +441,7 @@ async def test_a_process_imports_a_step_that_a_class_holds(executors) -> None:
 
 
 def test_an_error_names_the_line_of_a_step_that_a_class_holds() -> None:
-    with pytest.raises(ValueError, match=r"test_engine_places\.py:\d+: step nested: runs_on must"):
+    with pytest.raises(ValueError, match=r"test_executor_steps\.py:\d+: step nested: runs_on must"):
         step(runs_on="nowhere")(Grouped.nested.function)
 
 
