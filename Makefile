@@ -68,7 +68,7 @@ audit: setup  ## Check offline that what is installed and locked is pinned, hash
 lock: setup  ## Write the images' requirement files anew, with hashes, from constraints.txt
 	@$(BIN)/python -m deploy.lock
 
-licences: setup  ## Write docs/licences.md anew
+licences: setup  ## Print the licence of every dependency
 	@$(BIN)/python -m deploy.licences
 
 prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL stands before their pages
