@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.engine.copies import copied
+from headstart_service.values.artifacts import ArtifactCodec
+from headstart_service.worker.copies import copied
 
 
 class Item(BaseModel):

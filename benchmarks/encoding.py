@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
 
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.engine.limits import Limits, encoded
 from headstart_service.sdk import Pipeline, step
+from headstart_service.values.artifacts import ArtifactCodec
+from headstart_service.values.limits import Limits, encoded
 
 NUMBERS = [index + 0.5 for index in range(700_000)]
 

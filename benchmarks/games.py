@@ -13,9 +13,9 @@ import grpc
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
+from headstart_service.config.settings import load_settings
 from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import is_current
-from headstart_service.settings import load_settings
 
 from .harness import Bench, Unavailable
 from .processes import start_server

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from headstart_service.domain import Claim, RunKey
-from headstart_service.engine.limits import Limits
-from headstart_service.engine.offers import offers_of
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.registry import Registry
-from headstart_service.engine.runner import run
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.registry import Registry
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.pipelines.bridging.scan import VocabularyScan
-from headstart_service.process import redis_client
+from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import BLOCKING, WORKER
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.values.limits import Limits
+from headstart_service.worker.offers import offers_of
+from headstart_service.worker.run import run
 
 from .harness import OURS
 from .pipelines import BLOB, NOOP

@@ -11,7 +11,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from headstart_service.errors import StartupError
+from headstart_service.domain.errors import StartupError
 from headstart_service.store.embedded import embedded_valkey
 
 from .results import Line

@@ -242,8 +242,8 @@ def _number_bytes(answer: pb.GetResultsResponse) -> int:
 def _modules() -> frozenset[str]:
     """What `headstart serve` imports, counted in an interpreter of its own."""
     program = (
-        "import sys, headstart_service.cli, headstart_service.server_commands, "
-        "headstart_service.app; print(*sys.modules)"
+        "import sys, headstart_service.commands.cli, headstart_service.commands.server, "
+        "headstart_service.processes.api; print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     return frozenset(done.stdout.decode().split())

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.step import step
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.step import step
+from headstart_service.values.artifacts import ArtifactCodec
 
 _LONG_ENOUGH_TO_WAIT = 0.015
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from headstart_service.config_command import Row, rows
-from headstart_service.settings import Settings
+from headstart_service.commands.check_config import Row, rows
+from headstart_service.config.settings import Settings
 
 from .pins import ROOT
 

@@ -28,7 +28,7 @@ for pool in POOLS:  # more threads would spin on cores that other tests need
 
 TOGETHER = {
     "the game's server": r"integration/test_(bridging_|commands|grpcurl|readme|seed_|service)",
-    "the model": r"unit/(bridging/|providers/|test_worker_providers)",
+    "the model": r"unit/(bridging/|providers/|processes/test_worker_providers)",
 }
 """Files whose tests share what a process starts or loads once, in seconds."""
 

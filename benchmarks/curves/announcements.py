@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from headstart_service.process import redis_client
+from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import API
 from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.redis_store import RedisStore, StoreRules

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 
 from headstart_service.domain import Job, RunKey
-from headstart_service.process import redis_client
+from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import BLOCKING, WORKER, Client
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.redis_store import RedisStore, StoreRules

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import RunKey
-from headstart_service.process import redis_client
+from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import WORKER
 from headstart_service.store.redis_store import RedisStore, StoreRules
 

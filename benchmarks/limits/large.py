@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.engine.limits import Limits
+from headstart_service.values.limits import Limits
 
 from ..hand import hand_worker
 from ..harness import Bench, Figure

@@ -10,9 +10,9 @@ import asyncio
 
 from pydantic import BaseModel
 
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.step import step
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.step import step
+from headstart_service.values.artifacts import ArtifactCodec
 
 FACTS, STYLE, ANSWER = 0.15, 0.2, 0.1
 """Seconds that each step takes."""

@@ -16,8 +16,8 @@ from contextlib import suppress
 import uvicorn
 
 from headstart import PrecomputeClient
-from headstart_service.errors import HeadstartError
-from headstart_service.settings import load_settings
+from headstart_service.config.settings import load_settings
+from headstart_service.domain.errors import HeadstartError
 
 from .app import create_app
 from .live import open_live

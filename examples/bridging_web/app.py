@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from headstart import HeadstartError, PrecomputeClient
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
 
 from .games import TTL, Game, Games
 from .inputs import MAX_CLUE, NewClues, NewGame, refused

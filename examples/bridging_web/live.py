@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from headstart_service.config.settings import Settings
 from headstart_service.pipelines.bridging import BRIDGING, steps
 from headstart_service.pipelines.bridging.inputs import BridgingInputs
 from headstart_service.pipelines.bridging.values import Endpoints
 from headstart_service.sdk import Embedder, LanguageModel, RelevanceScan, Vocabulary
-from headstart_service.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,8 +96,8 @@ async def open_live(settings: Settings) -> AsyncIterator[Live]:
     # Some 5 s of imports, which no other module of this package needs.
     from headstart_service.pipelines.bridging.scan import VocabularyScan
     from headstart_service.providers.anthropic import HaikuModel
+    from headstart_service.providers.embedding_cache import RememberingEmbedder
     from headstart_service.providers.embeddings import SentenceEmbedder
-    from headstart_service.providers.remembering import RememberingEmbedder
     from headstart_service.providers.vocabulary import open_vocabulary
 
     async with AsyncExitStack() as stack:

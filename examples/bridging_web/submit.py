@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from headstart import Incomplete, PrecomputeClient
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
 
 from .live import Fallbacks
 

@@ -27,7 +27,7 @@ def main() -> None:
     # gRPC's own notes, as of each failed handshake, are no lines of the log, least of all JSON.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        from .cli import main as run
+        from .commands.cli import main as run
 
         code = run()
     except KeyboardInterrupt:  # before there was anything to interrupt

@@ -6,14 +6,21 @@ plan pipelines without them.
 
 from __future__ import annotations
 
-from .engine import packing
-from .engine.artifacts import ArtifactCodec
-from .engine.batching import Batcher
-from .engine.pipeline import Pipeline, ResultCodec
-from .engine.places.ray_options import RayOptions
-from .engine.provided import Embedder, LanguageModel, RelevanceScan, SpokenText, Vocabulary
-from .engine.step import Step, step
-from .errors import StepFailed
+from .domain.errors import StepFailed
+from .pipeline.pipeline import Pipeline
+from .pipeline.providers import (
+    Embedder,
+    LanguageModel,
+    RelevanceScan,
+    SpokenText,
+    Vocabulary,
+)
+from .pipeline.ray_options import RayOptions
+from .pipeline.step import Step, step
+from .values import wire_format
+from .values.artifacts import ArtifactCodec
+from .values.codec import ResultCodec
+from .worker.batching import Batcher
 
 __all__ = [
     "ArtifactCodec",
@@ -28,6 +35,6 @@ __all__ = [
     "Step",
     "StepFailed",
     "Vocabulary",
-    "packing",
     "step",
+    "wire_format",
 ]

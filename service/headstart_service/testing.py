@@ -34,10 +34,10 @@ from .domain import (
     StepRecord,
     StepState,
 )
-from .engine.pipeline import Pipeline
-from .engine.runner import run
-from .engine.step import Step
-from .errors import InvalidRequest
+from .domain.errors import InvalidRequest
+from .pipeline.pipeline import Pipeline
+from .pipeline.step import Step
+from .worker.run import run
 
 _KEY = RunKey("default", "test")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headstart import PrecomputeClient, PrecomputeStatus, Status
-from headstart_service import exit_codes
+from headstart_service.base import exit_codes
 from tests.support.consistency import inconsistencies
 from tests.support.load import Load
 from tests.support.pipelines import began

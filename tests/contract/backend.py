@@ -20,8 +20,8 @@ from headstart_service.domain import (
     StepRecord,
     StepState,
 )
-from headstart_service.engine.pace import Pace
-from headstart_service.errors import RunNotFound
+from headstart_service.domain.errors import RunNotFound
+from headstart_service.domain.retry_after import Pace
 from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, open_client
 from headstart_service.store.events import subscription
 from headstart_service.store.job_queue import RedisJobQueue

@@ -18,7 +18,7 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 
 from headstart_service.domain import Claim, Outcome, RunKey, Status
-from headstart_service.errors import StartupError, StoreUnavailable
+from headstart_service.domain.errors import StartupError, StoreUnavailable
 from headstart_service.store.connect import API, BLOCKING, WORKER, check_version, open_client
 from headstart_service.store.embedded import embedded_valkey
 from headstart_service.store.redis_store import RedisStore

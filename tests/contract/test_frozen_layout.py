@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api.answer import answer_from
+from headstart_service.api.results.answer import answer_from
 from headstart_service.domain import Outcome, RunKey, Status, StepState
-from headstart_service.engine.registry import Registry
-from headstart_service.engine.worker import Worker, WorkerRules
+from headstart_service.pipeline.registry import Registry
+from headstart_service.worker.worker import Worker, WorkerRules
 from tests.contract.backend import Backend
 from tests.support.deployments import Deployment
 from tests.support.pipelines import CHAIN

@@ -34,7 +34,7 @@ from headstart_service.domain import (
     RunPlan,
     Status,
 )
-from headstart_service.errors import LeaseLost, RunNotFound, StepsReported
+from headstart_service.domain.errors import LeaseLost, RunNotFound, StepsReported
 from headstart_service.store.keys import member
 from tests.contract.backend import Backend, done, plan, spread
 from tests.support import deployments

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headstart_service.domain import Claim, RunKey, Status, StepState
-from headstart_service.errors import LastTry, LeaseLost
+from headstart_service.domain.errors import LastTry, LeaseLost
 from headstart_service.store.job_queue import MAX_TRIES, RedisJobQueue
 from headstart_service.store.keys import GROUP
 from tests.contract.backend import Backend, done, plan, running

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from headstart_service.domain import Claim, RunKey, Status, StepRecord, StepState
-from headstart_service.errors import LeaseLost
+from headstart_service.domain.errors import LeaseLost
 from tests.contract.backend import RESULT, Backend, done, plan, running
 
 KEY = RunKey("games", "game-1")

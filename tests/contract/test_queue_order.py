@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from headstart_service.domain import Claim, Outcome, RunKey, Status
-from headstart_service.errors import CapacityExhausted, LastTry
+from headstart_service.domain.errors import CapacityExhausted, LastTry
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import Backend, plan

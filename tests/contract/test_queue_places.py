@@ -13,10 +13,7 @@ from headstart_service.domain import (
     RunKey,
     Status,
 )
-from headstart_service.errors import (
-    CapacityExhausted,
-    LastTry,
-)
+from headstart_service.domain.errors import CapacityExhausted, LastTry
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.keys import GROUP
 from tests.contract.backend import OFFER, TTL, Backend, done, plan

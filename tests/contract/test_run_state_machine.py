@@ -38,7 +38,7 @@ from headstart_service.domain import (
     StepState,
     StepWork,
 )
-from headstart_service.errors import (
+from headstart_service.domain.errors import (
     CapacityExhausted,
     LastTry,
     LeaseLost,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from headstart_service.domain import Claim, Outcome, RunKey, Status
-from headstart_service.errors import CapacityExhausted, StartupError
+from headstart_service.domain.errors import CapacityExhausted, StartupError
 from headstart_service.store.redis_store import StoreRules
 from tests.contract.backend import OFFER, Backend, plan
 

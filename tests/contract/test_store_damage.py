@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from headstart_service.domain import Outcome, RunKey, Status
-from headstart_service.errors import LeaseLost, RecordDamaged
+from headstart_service.domain.errors import LeaseLost, RecordDamaged
 from tests.contract.backend import FAILURE_TTL, TTL, Backend, done, plan
 
 KEY = RunKey("games", "game-1")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from headstart_service.domain import Outcome, RunKey, Started, Status, StepState
-from headstart_service.errors import RunNotFound
+from headstart_service.domain.errors import RunNotFound
 from tests.contract.backend import FAILURE_TTL, Backend, done, plan, running
 from tests.support.waiting import wait_until
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from headstart_service.domain import Announcement, EventKind, RunKey, Status, Withdrawal
-from headstart_service.store.checkup import examine
 from headstart_service.store.connect import WORKER
+from headstart_service.store.diagnostics import examine
 from tests.contract.backend import RESULT, Backend, done, plan
 from tests.support.deployments import Deployment
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from headstart_service.domain import Lack, RunKey, Snapshot, Status
-from headstart_service.errors import RunNotFound
+from headstart_service.domain.errors import RunNotFound
 from headstart_service.store import redis_store
 from headstart_service.store.connect import API, LARGE, Client
-from headstart_service.store.observe import Unwatched
 from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_observer import Unwatched
 from tests.contract.backend import Backend, done, running
 from tests.support.virtual_time import Clock
 

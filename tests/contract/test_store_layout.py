@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from headstart_service.domain import RunKey
-from headstart_service.errors import LayoutMismatch
+from headstart_service.domain.errors import LayoutMismatch
 from headstart_service.store.connect import WORKER
 from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.layout import Layout, LayoutWatch, StoreLayout, stored_layout

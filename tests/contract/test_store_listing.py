@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from headstart_service.domain import RunKey, RunSummary, Status
-from headstart_service.errors import RunNotFound
+from headstart_service.domain.errors import RunNotFound
 from tests.contract.backend import Backend, plan
 
 ALL = list(Status)

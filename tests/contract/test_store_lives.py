@@ -13,14 +13,14 @@ from headstart_service.domain import (
     Status,
     StepState,
 )
-from headstart_service.engine.fields import FIELDS
-from headstart_service.engine.pace import Pace
-from headstart_service.errors import (
+from headstart_service.domain.errors import (
     CapacityExhausted,
     LeaseLost,
     RecordDamaged,
     RunNotFound,
 )
+from headstart_service.domain.log_fields import FIELDS
+from headstart_service.domain.retry_after import Pace
 from headstart_service.store.job_queue import MAX_TRIES
 from tests.contract.backend import OFFER, RESULT, TTL, Backend, done, plan, running
 from tests.contract.beside import (

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from headstart_service.domain import RunKey, Status, StepState, WorkerState
-from headstart_service.errors import RecordDamaged, RunNotFound
+from headstart_service.domain.errors import RecordDamaged, RunNotFound
 from headstart_service.store.keys import PartitionKeys
 from tests.contract.backend import RESULT, Backend, done, plan, running
 from tests.support.waiting import wait_until

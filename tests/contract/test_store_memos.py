@@ -11,12 +11,12 @@ from contextlib import AsyncExitStack
 import pytest
 
 from headstart_service.domain import RunKey, Status
-from headstart_service.errors import StartupError
+from headstart_service.domain.errors import StartupError
 from headstart_service.store.connect import WORKER
 from headstart_service.store.keys import PartitionKeys, memo_partition
 from headstart_service.store.memos import RedisMemos
-from headstart_service.store.observe import Unwatched
 from headstart_service.store.redis_store import StoreRules
+from headstart_service.store.store_observer import Unwatched
 from tests.contract.backend import BUDGET, TTL, Backend, done, plan
 from tests.support.deployments import Deployment
 from tests.support.valkey import Valkey

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from headstart_service.domain import RunKey, Status
-from headstart_service.errors import CapacityExhausted, StoreUnavailable
+from headstart_service.domain.errors import CapacityExhausted, StoreUnavailable
 from headstart_service.store.batches import answered
 from headstart_service.store.connect import API, BLOCKING, check_version, open_client
 from headstart_service.store.redis_store import RedisStore

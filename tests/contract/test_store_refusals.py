@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from headstart_service.domain import RunKey, Status
-from headstart_service.errors import CapacityExhausted, StoreUnavailable
-from headstart_service.process import wait_for_store
+from headstart_service.domain.errors import CapacityExhausted, StoreUnavailable
+from headstart_service.processes.lifecycle import wait_for_store
 from headstart_service.store import refusals
 from headstart_service.store.connect import WORKER, check_version, open_client
 from headstart_service.store.refusals import LEAST_RIGHTS

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from headstart_service.domain import Fate, RunKey, Status, StepState
-from headstart_service.errors import LayoutMismatch, StartupError
+from headstart_service.domain.errors import LayoutMismatch, StartupError
 from headstart_service.store.connect import WORKER, open_client
 from headstart_service.store.keys import FIXED, PartitionKeys, partition_of
 from headstart_service.store.layout import Layout, stored_layout

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from headstart_service.domain import Report, RunKey, Status, StepRecord, StepState
-from headstart_service.errors import RunNotFound, StepsReported
+from headstart_service.domain.errors import RunNotFound, StepsReported
 from tests.contract.backend import Backend, done, plan, running
 
 KEY = RunKey("games", "game-1")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from headstart_service.domain import Outcome, RunKey, Status
-from headstart_service.engine.pace import Pace
-from headstart_service.errors import CapacityExhausted
+from headstart_service.domain.errors import CapacityExhausted
+from headstart_service.domain.retry_after import Pace
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import Backend, plan
 

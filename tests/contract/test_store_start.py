@@ -14,7 +14,7 @@ from headstart_service.domain import (
     StepRecord,
     StepState,
 )
-from headstart_service.errors import RunNotFound
+from headstart_service.domain.errors import RunNotFound
 from tests.contract.backend import RESULT, Backend, done, plan, running
 
 KEY = RunKey("games", "game-1")

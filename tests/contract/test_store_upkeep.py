@@ -13,17 +13,14 @@ from headstart_service.domain import (
     Status,
     WorkerState,
 )
-from headstart_service.errors import (
-    CapacityExhausted,
-    LayoutMismatch,
-)
+from headstart_service.domain.errors import CapacityExhausted, LayoutMismatch
 from headstart_service.store.connect import WORKER
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.keys import GROUP, PartitionKeys
 from headstart_service.store.layout import StoreLayout
-from headstart_service.store.observe import Unwatched
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.repartition import StoreInUse, repartition
+from headstart_service.store.store_observer import Unwatched
 from tests.contract.backend import BUDGET, OFFER, TTL, Backend, done, plan
 from tests.contract.beside import (
     HOUR,

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from deploy.manifests import kustomized, render
-from headstart_service.cli import main
-from headstart_service.settings import Settings, variable
+from headstart_service.commands.cli import main
+from headstart_service.config.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "kubernetes.md"

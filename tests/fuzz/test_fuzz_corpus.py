@@ -13,9 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from headstart_service.cli import main
+from headstart_service.commands.cli import main
+from headstart_service.config.settings import variable
 from headstart_service.providers.vocabulary import VocabularyDamaged, open_vocabulary
-from headstart_service.settings import variable
 from tests.fuzz import budget
 from tests.fuzz.test_fuzz_vocabulary import MODEL, whole
 from tests.fuzz.victim import Victim

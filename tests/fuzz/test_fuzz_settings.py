@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from headstart_service.cli import main
-from headstart_service.errors import StartupError
-from headstart_service.process import registry, store_rules
-from headstart_service.settings import Settings, load_settings, variable
+from headstart_service.commands.cli import main
+from headstart_service.config.settings import Settings, load_settings, variable
+from headstart_service.domain.errors import StartupError
+from headstart_service.http.readiness import Readiness
+from headstart_service.http.server import http_server
+from headstart_service.processes.lifecycle import registry, store_rules
 from headstart_service.store.connect import API, open_client
-from headstart_service.web.readiness import Readiness
-from headstart_service.web.server import http_server
 from tests.fuzz import budget
 
 _VALUES = (

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.config.settings import Settings
 from headstart_service.pipelines.bridging.morphology import is_variant
 from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
-from headstart_service.settings import Settings
 from tests.integration.conftest import _address
 from tests.support.processes import Service, run_headstart, stub
 from tests.support.requests import haiku_game, human_game, results

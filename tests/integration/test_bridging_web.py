@@ -16,15 +16,15 @@ from examples.bridging_web.app import create_app
 from examples.bridging_web.games import Games
 from examples.bridging_web.live import Live
 from headstart import NotFound, PrecomputeClient, percentile, relevance
-from headstart_service.errors import StepFailed
+from headstart_service.config.settings import load_settings
+from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.scan import VocabularyScan
 from headstart_service.providers.anthropic import HaikuModel
+from headstart_service.providers.embedding_cache import RememberingEmbedder
 from headstart_service.providers.embeddings import SentenceEmbedder
 from headstart_service.providers.encoder import SentenceEncoder
 from headstart_service.providers.model_files import identify
-from headstart_service.providers.remembering import RememberingEmbedder
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
-from headstart_service.settings import load_settings
 from tests.integration.conftest import GameServer
 from tests.support.messages_api import CLUES, MessagesApi, Reply
 from tests.support.real_model import encoder  # noqa: F401 - a fixture

@@ -13,9 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from headstart_service.api.certificate_facts import facts_of
-from headstart_service.api.tls import ServerCertificate, TlsFiles
-from headstart_service.errors import StartupError
+from headstart_service.auth.certificate_facts import facts_of
+from headstart_service.auth.server_certificate import ServerCertificate, TlsFiles
+from headstart_service.domain.errors import StartupError
 from tests.support.certificates import Certificate, authority, signed
 from tests.support.commands import run_here
 from tests.support.waiting import wait_until

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from headstart_service.operate.ledger import duration
+from headstart_service.commands.operator.accounting_view import duration
 from tests.integration.conftest import GameServer, _address
 from tests.support.commands import OnTerminal, run
 from tests.support.pipelines import REFERENCES
@@ -271,7 +271,7 @@ async def test_stats_account_for_every_start(light_server: str, tmp_path: Path):
 
 
 def test_every_exit_code_is_in_the_page_and_none_else():
-    from headstart_service import exit_codes
+    from headstart_service.base import exit_codes
 
     table = PAGE.split("## Exit codes")[1].split("\n\n")[1]
     told = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from headstart._channel import endpoint
-from headstart_service.setting_rules import OF_CLIENTS
-from headstart_service.settings import Settings, load_settings, variable
+from headstart_service.config.allowed_values import OF_CLIENTS
+from headstart_service.config.settings import Settings, load_settings, variable
 from tests.support.commands import run_here
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import (

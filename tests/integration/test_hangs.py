@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from headstart import PrecomputeClient
-from headstart_service import exit_codes
+from headstart_service.base import exit_codes
 from tests.support.places import REFERENCES
 from tests.support.processes import alive, api, children, serving, worker
 from tests.support.scrape import metrics_of, value

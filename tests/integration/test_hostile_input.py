@@ -18,7 +18,7 @@ from tests.support.processes import api, worker
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
-FORGED = "2026-01-01 00:00:00,000 ERROR   headstart_service.app: forged"
+FORGED = "2026-01-01 00:00:00,000 ERROR   headstart_service.processes.api: forged"
 PARTS = ("\n", "\r", "\0", "\x1b[31m", "\u2028", "\u0085", "{0}", "{", "}", "%s", "%(name)s", "*")
 PARTS += ("?", "[", ":", ";", "..", "/", "default", "x", "é", "🌊", f"\n{FORGED}", "x" * 300)
 TEXT = st.one_of(

@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.errors import StoreUnavailable
-from headstart_service.process import redis_client
+from headstart_service.domain.errors import StoreUnavailable
+from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import API
 from headstart_service.store.redis_store import RedisStore, StoreRules
 from tests.support import deployments

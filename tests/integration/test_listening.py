@@ -9,8 +9,14 @@ from contextlib import ExitStack, closing
 import grpc
 import pytest
 
-from headstart_service.listening import addresses, is_loopback, listen, reachable, url_host
-from headstart_service.settings import load_settings
+from headstart_service.base.listening import (
+    addresses,
+    is_loopback,
+    listen,
+    reachable,
+    url_host,
+)
+from headstart_service.config.settings import load_settings
 from headstart_service.store.redis_url import parsed_redis_url
 from tests.support.commands import run_here
 from tests.support.pipelines import REFERENCES

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 
 from headstart import PrecomputeClient
-from headstart_service.web.streams import MAX_STREAMS
+from headstart_service.dashboard.event_streams import MAX_STREAMS
 from tests.support.pipelines import REFERENCES
 from tests.support.prefix_proxy import prefix_proxy
 from tests.support.processes import Process, api, serving

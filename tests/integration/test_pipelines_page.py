@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart_service.engine.provided import PROVIDERS
-from headstart_service.engine.step import step
+from headstart_service.pipeline.providers import PROVIDERS
+from headstart_service.pipeline.step import step
 from headstart_service.sdk import LanguageModel, SpokenText
 from tests.support.processes import ROOT, Process, address_of, clean_environment
 

@@ -18,10 +18,10 @@ import pytest_asyncio
 
 from headstart import PrecomputeClient
 from headstart_service.domain import Status
-from headstart_service.engine.meter import Meter
-from headstart_service.engine.places.places import PlaceRules, Places
-from headstart_service.engine.runner import run
-from headstart_service.errors import PlaceUnavailable, StepFailed
+from headstart_service.domain.errors import PlaceUnavailable, StepFailed
+from headstart_service.worker.cost_meter import Meter
+from headstart_service.worker.executors.executors import PlaceRules, Places
+from headstart_service.worker.run import run
 from tests.support import places_ray as steps
 from tests.support.ledger import Ledger, claim_of
 from tests.support.processes import Process, alive, api, headstart, worker

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from headstart_service.operate.doctor.address import Place, _proxy_before
+from headstart_service.commands.doctor.address import Place, _proxy_before
 from tests.integration.conftest import _address
 from tests.support.commands import Done, run
 from tests.support.otlp import Collector, collecting

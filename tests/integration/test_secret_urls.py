@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from headstart_service.errors import StartupError
-from headstart_service.settings import load_settings
+from headstart_service.base.urls import redacted
+from headstart_service.config.settings import load_settings
+from headstart_service.domain.errors import StartupError
 from headstart_service.store.connect import API, open_client
 from headstart_service.store.redis_url import holds_secret, parsed_redis_url
-from headstart_service.urls import redacted
 from tests.support.commands import run_here
 from tests.support.processes import SHORT_DRAIN, headstart
 

@@ -303,7 +303,8 @@ async def test_without_tls_nothing_listens_off_this_machine_unless_it_is_said(va
         _,
     ):
         assert (
-            "WARNING headstart_service.security: HEADSTART_INSECURE: without TLS" in process.output
+            "WARNING headstart_service.processes.exposure: HEADSTART_INSECURE: without TLS"
+            in process.output
         )
 
 

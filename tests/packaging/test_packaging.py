@@ -170,8 +170,8 @@ def test_the_wheel_holds_both_packages_their_scripts_and_types(wheel: Path):
         "headstart/py.typed",
         "headstart/v1/precompute_pb2.pyi",
         "headstart_service/store/lua/start.lua",
-        "headstart_service/web/static/index.html",
-        "headstart_service/web/static/main.js",
-        "headstart_service/web/static/style.css",
+        "headstart_service/dashboard/static/index.html",
+        "headstart_service/dashboard/static/main.js",
+        "headstart_service/dashboard/static/style.css",
     } <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]

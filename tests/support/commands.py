@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 from unittest.mock import patch
 
-from headstart_service.cli import main
+from headstart_service.commands.cli import main
 from tests.support.processes import ROOT, clean_environment
 
 _UP, _CLEAR = re.compile(r"\x1b\[(\d+)F"), "\x1b[J"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.step import step
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.step import step
+from headstart_service.values.artifacts import ArtifactCodec
 
 
 class EchoInputs(BaseModel):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.step import Step, step
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.step import Step, step
+from headstart_service.values.artifacts import ArtifactCodec
 
 
 class Edited(BaseModel):

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Claim, Job, Lease, RunKey, Status, StepRecord, StepState
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.step import Step
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.step import Step
+from headstart_service.values.artifacts import ArtifactCodec
 
 CLAIMED_US = 1_700_000_000_000_000
 """When every claim here was made."""

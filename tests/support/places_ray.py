@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.places.ray_options import RayOptions
-from headstart_service.engine.step import step
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.ray_options import RayOptions
+from headstart_service.pipeline.step import step
 from tests.support.ledger import pipeline_of
 
 

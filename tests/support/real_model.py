@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart_service.errors import StartupError
+from headstart_service.config.settings import load_settings
+from headstart_service.domain.errors import StartupError
 from headstart_service.providers.building import build
 from headstart_service.providers.encoder import SentenceEncoder
 from headstart_service.providers.model_files import DEFAULT_MODEL, identify
 from headstart_service.providers.vocabulary import Vocabulary, VocabularyUnusable, open_vocabulary
 from headstart_service.providers.words import default_words
-from headstart_service.settings import load_settings
 
 WORDS = 3000
 

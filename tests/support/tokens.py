@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart_service.api.token_file import line_of, new_token
+from headstart_service.auth.token_file import line_of, new_token
 
 
 @dataclass(frozen=True)

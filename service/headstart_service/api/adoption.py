@@ -15,9 +15,9 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from ..domain import Orphan, RunPlan
-from ..engine.fields import fields
-from ..engine.registry import Registry
-from ..errors import InvalidRequest, RecordDamaged, StoreUnavailable
+from ..domain.errors import InvalidRequest, RecordDamaged, StoreUnavailable
+from ..domain.log_fields import fields
+from ..pipeline.registry import Registry
 
 log = logging.getLogger(__name__)
 

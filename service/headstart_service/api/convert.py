@@ -27,10 +27,10 @@ from ..domain import (
     StepState,
     namespace_violations,
 )
-from ..engine.fragments import PROTO_STATE, report_fragment, started_of
-from ..engine.pipeline import Pipeline
-from ..engine.signatures import output_type
-from ..errors import InvalidRequest, Violation
+from ..domain.errors import InvalidRequest, Violation
+from ..pipeline.pipeline import Pipeline
+from ..pipeline.signatures import output_type
+from ..values.fragments import PROTO_STATE, report_fragment, started_of
 
 M = TypeVar("M", bound=Message)
 

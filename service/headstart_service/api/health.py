@@ -14,9 +14,9 @@ from grpc_health.v1.health import SERVICE_NAME
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..errors import CapacityExhausted, InvalidRequest, Violation
+from ..domain.errors import CapacityExhausted, InvalidRequest, Violation
+from .call_limits import Gate
 from .convert import request_from
-from .gate import Gate
 from .servicer import Context
 from .status import guarded, guarded_stream
 

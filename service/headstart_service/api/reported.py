@@ -17,10 +17,10 @@ from headstart._suggestions import not_one_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import RunSummary, StepRecord, StepState
-from ..engine.artifacts import ArtifactCodec
-from ..engine.fragments import report_fragment
-from ..engine.pipeline import Pipeline
-from ..errors import InvalidRequest, Violation
+from ..domain.errors import InvalidRequest, Violation
+from ..pipeline.pipeline import Pipeline
+from ..values.artifacts import ArtifactCodec
+from ..values.fragments import report_fragment
 
 MAX_RESULT_BYTES: Final = 1 << 20
 """More than any bridging step gives, and what the inputs of a run may have."""

@@ -15,15 +15,15 @@ from headstart._inputs import INPUTS
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import DEFAULT_NAMESPACE, Report, RunKey, RunPlan, Started, Status
-from ..engine.fields import fields
-from ..engine.registry import Registry
-from ..errors import InvalidRequest, Violation
+from ..domain.errors import InvalidRequest, Violation
+from ..domain.log_fields import fields
+from ..pipeline.registry import Registry
 from . import convert, reported
-from .answer import Answer, Message
-from .ledger import ledger_message
-from .observe import CallObserver, CallObservers
+from .accounting_message import ledger_message
+from .call_observer import CallObserver, CallObservers
 from .ports import RunStore
-from .reader import ResultReader
+from .results.answer import Answer, Message
+from .results.reader import ResultReader
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc.aio import ServicerContext
 from grpc_status import rpc_status
 
-from ..engine.fields import fields
-from ..errors import (
+from ..domain.errors import (
     CapacityExhausted,
     HeadstartError,
     InvalidRequest,
@@ -29,7 +28,8 @@ from ..errors import (
     Unauthenticated,
     Violation,
 )
-from .observe import Ended, unheard
+from ..domain.log_fields import fields
+from .call_observer import Ended, unheard
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from ..errors import Violation
+from .errors import Violation
 
 DEFAULT_NAMESPACE = "default"
 MAX_KEY_BYTES = 256

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..engine.deadline import seconds_left
-from ..engine.identity import printable
-from ..engine.meter import spend
-from ..errors import StepFailed
-from .observe import (
+from ..domain.errors import StepFailed
+from ..pipeline.identity import printable
+from ..worker.cost_meter import spend
+from ..worker.step_deadline import seconds_left
+from .provider_observer import (
     ANSWERED,
     CANCELLED,
     CUT_OFF,

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import StartupError
+from ..domain.errors import StartupError
 from .model_files import ModelIdentity
 from .vocabulary import EMBEDDINGS, FORMAT, MANIFEST, WORDS, Manifest, Progress, ignore_progress
 

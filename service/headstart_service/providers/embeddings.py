@@ -10,11 +10,11 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..engine.batching import Batcher
-from ..errors import StepFailed
+from ..domain.errors import StepFailed
+from ..worker.batching import Batcher
 from .encoder import SentenceEncoder
 from .model_files import DEFAULT_MODEL, ModelIdentity
-from .observe import EmbeddingObserver, Unwatched
+from .provider_observer import EmbeddingObserver, Unwatched
 
 if TYPE_CHECKING:
     import numpy as np

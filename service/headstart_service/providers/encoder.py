@@ -7,8 +7,8 @@ import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Self
 
-from ..errors import PackageMissing, StartupError
-from ..extras import install
+from ..base.extras import install
+from ..domain.errors import PackageMissing, StartupError
 from .model_files import DEFAULT_MODEL, ModelIdentity, identify, short, source_of, stamps
 
 if TYPE_CHECKING:

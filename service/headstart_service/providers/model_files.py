@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..engine.identity import printable
-from ..errors import PackageMissing, StartupError
-from ..extras import install
+from ..base.extras import install
+from ..domain.errors import PackageMissing, StartupError
+from ..pipeline.identity import printable
 
 DEFAULT_MODEL: Final = "all-MiniLM-L6-v2"
 _ORGANIZATION: Final = "sentence-transformers"

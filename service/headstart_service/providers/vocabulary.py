@@ -22,7 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..errors import HeadstartError, StartupError
+from ..domain.errors import HeadstartError, StartupError
 from .model_files import ModelIdentity, short
 from .words import Source
 

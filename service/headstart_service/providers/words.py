@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ..errors import PackageMissing, StartupError
-from ..extras import install
+from ..base.extras import install
+from ..domain.errors import PackageMissing, StartupError
 
 DEFAULT_COUNT = 30_000
 MIN_LETTERS, MAX_LETTERS = 3, 25

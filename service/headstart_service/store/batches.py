@@ -18,12 +18,25 @@ from typing import Any, Protocol, TypeVar
 import redis.exceptions
 from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseError
 
-from ..errors import CapacityExhausted, LayoutMismatch, RecordDamaged, StoreUnavailable
+from ..domain.errors import (
+    CapacityExhausted,
+    LayoutMismatch,
+    RecordDamaged,
+    StoreUnavailable,
+)
+from .circuit_breaker import Reach
 from .connect import AWAY
 from .keys import GROUP, PartitionKeys, from_member
-from .observe import FULL, LOST, REFUSED, SKIPPED, TIMEOUT, StoreObserver, Unwatched
-from .reach import Reach
 from .refusals import report
+from .store_observer import (
+    FULL,
+    LOST,
+    REFUSED,
+    SKIPPED,
+    TIMEOUT,
+    StoreObserver,
+    Unwatched,
+)
 
 Reply = Any
 Value = str | bytes | int

@@ -19,8 +19,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ..errors import StartupError, StoreUnavailable
-from ..urls import ENCODING
+from ..base.urls import ENCODING
+from ..domain.errors import StartupError, StoreUnavailable
 from .redis_url import CLUSTER, FORMS, SENTINEL, RedisUrl, parsed_redis_url
 from .refusals import reason_of
 

@@ -27,8 +27,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from ..errors import PackageMissing, StartupError
-from ..extras import install
+from ..base.extras import install
+from ..domain.errors import PackageMissing, StartupError
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import RedisCluster
 
 from ..domain import Announcement, EventKind
-from ..errors import StoreUnavailable
+from ..domain.errors import StoreUnavailable
 from .connect import AWAY, Client
 from .keys import from_member
 from .refusals import report

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+from ..base.metric_labels import Eviction
 from ..domain import (
     Announcement,
     Claim,
@@ -26,21 +27,26 @@ from ..domain import (
     Withdrawal,
     WorkerState,
 )
-from ..engine.fields import fields
-from ..errors import LastTry, LeaseLost, RecordDamaged, StepsReported, StoreUnavailable
-from ..metric_labels import Eviction
+from ..domain.errors import (
+    LastTry,
+    LeaseLost,
+    RecordDamaged,
+    StepsReported,
+    StoreUnavailable,
+)
+from ..domain.log_fields import fields
+from .accounting import work_text
 from .batches import Reply, ScriptBatches, kind_of, unavailable
 from .connect import AWAY, WORKER, Client
 from .events import subscription
 from .keys import GROUP, PartitionKeys, from_member, partition_of
 from .layout import StoreLayout
-from .ledger import work_text
-from .observe import StoreObserver, Unwatched
 from .offers import text_of
 from .redis_store import GONE_MS, LIVE_PATIENCE, StoreRules
 from .refusals import passes
-from .roster import about_of
 from .scripts import SOURCES, Scripts
+from .store_observer import StoreObserver, Unwatched
+from .worker_registry import about_of
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +60,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
 class RedisJobQueue:
-    """Redis Streams consumer groups, one stream a partition. Satisfies `engine.ports.JobQueue`."""
+    """Redis Streams consumer groups, one stream a partition. Satisfies `worker.ports.JobQueue`."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from typing import Final
 
 from .batches import SLOWEST, answered, kind_of
 from .connect import Client
-from .observe import StoreObserver
+from .store_observer import StoreObserver
 
 LARGE: Final = 256 * 1024
 """Bytes of memory from which on a record is large; read.lua is passed it."""

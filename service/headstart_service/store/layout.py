@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Final, Self
 
-from ..errors import LayoutMismatch, StoreUnavailable
+from ..domain.errors import LayoutMismatch, StoreUnavailable
 from .batches import answered
 from .connect import Client
 from .keys import DEFAULT_PREFIX, Installation, PartitionKeys

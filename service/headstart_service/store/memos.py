@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 
-from ..errors import CapacityExhausted, StoreUnavailable
-from ..metric_labels import MemoLookup
+from ..base.metric_labels import MemoLookup
+from ..domain.errors import CapacityExhausted, StoreUnavailable
 from .batches import ScriptBatches
 from .connect import WORKER, Client
 from .keys import PartitionKeys, memo_partition
 from .layout import StoreLayout
-from .observe import StoreObserver, Unwatched
 from .redis_store import StoreRules
 from .scripts import SOURCES, Scripts
+from .store_observer import StoreObserver, Unwatched
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _SEAL = 16
 
 
 class RedisMemos:
-    """Satisfies `engine.ports.MemoStore`: a Redis that is away, or full, remembers nothing."""
+    """Satisfies `worker.ports.MemoStore`: a Redis that is away, or full, remembers nothing."""
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+from ..base.metric_labels import Eviction
 from ..domain import (
     Cancelled,
     Lack,
@@ -29,9 +30,14 @@ from ..domain import (
     StepState,
     WorkerState,
 )
-from ..engine.pace import Pace
-from ..errors import CapacityExhausted, RecordDamaged, RunNotFound, StartupError
-from ..metric_labels import Eviction
+from ..domain.errors import (
+    CapacityExhausted,
+    RecordDamaged,
+    RunNotFound,
+    StartupError,
+)
+from ..domain.retry_after import Pace
+from .accounting import ALL, book_from, ledger_from
 from .batches import Reply, ScriptBatches
 from .connect import Client, database_of
 from .keys import (
@@ -44,11 +50,10 @@ from .keys import (
 )
 from .large_reads import LARGE, LargeReads
 from .layout import StoreLayout
-from .ledger import ALL, book_from, ledger_from
-from .observe import StoreObserver, Unwatched
 from .offers import pipeline_of
-from .roster import worker_from
 from .scripts import SOURCES, Scripts
+from .store_observer import StoreObserver, Unwatched
+from .worker_registry import worker_from
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS
 
-from ..urls import host_and_port, parsed_url
+from ..base.urls import host_and_port, parsed_url
 
 FORMS: Final = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
 SENTINEL, CLUSTER = "redis+sentinel", "redis+cluster"

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..domain import RunKey
-from ..errors import LayoutMismatch, StartupError, StoreUnavailable
+from ..domain.errors import LayoutMismatch, StartupError, StoreUnavailable
 from .batches import Reply, ScriptBatches, answered
 from .connect import Client, database_of
 from .keys import DEFAULT_PREFIX, Installation, PartitionKeys, from_member, partition_of

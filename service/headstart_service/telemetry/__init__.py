@@ -1,1 +1,1 @@
-"""What a process tells those who run it: figures when asked, and traces, if they are on."""
+"""Reports how a process fares: metrics, traces and log lines."""

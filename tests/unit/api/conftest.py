@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from headstart_service.api.hub import Hub
-from headstart_service.api.near_cache import NearCache
-from headstart_service.api.reader import ResultReader
+from headstart_service.api.results.near_cache import NearCache
+from headstart_service.api.results.reader import ResultReader
+from headstart_service.api.results.waiting import Hub
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
 from headstart_service.domain import (
     Announcement,
@@ -23,11 +23,11 @@ from headstart_service.domain import (
     Status,
     StepState,
 )
-from headstart_service.engine.fragments import report_fragment
-from headstart_service.engine.registry import Registry
-from headstart_service.engine.step import step
-from headstart_service.errors import RunNotFound, StoreUnavailable
+from headstart_service.domain.errors import RunNotFound, StoreUnavailable
+from headstart_service.pipeline.registry import Registry
+from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
+from headstart_service.values.fragments import report_fragment
 from tests.support.ledger import pipeline_of
 from tests.support.waiting import wait_until
 

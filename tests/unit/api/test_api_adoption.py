@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 from headstart_service.api.adoption import Adoption
 from headstart_service.domain import Orphan, RunKey, RunPlan
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.registry import Registry
-from headstart_service.engine.step import step
-from headstart_service.errors import RecordDamaged
+from headstart_service.domain.errors import RecordDamaged
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.registry import Registry
+from headstart_service.pipeline.step import step
 from tests.support.waiting import wait_until
 
 

@@ -20,11 +20,11 @@ from headstart_service.domain import (
     Status,
     StepState,
 )
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.engine.fragments import report_fragment
-from headstart_service.errors import InvalidRequest, Violation
+from headstart_service.domain.errors import InvalidRequest, Violation
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.sdk import Pipeline, step
+from headstart_service.values.artifacts import ArtifactCodec
+from headstart_service.values.fragments import report_fragment
 from tests.unit.api.conftest import PIPELINE, FakeContext, FakeReader, servicer_of
 
 SUMMARY = RunSummary(

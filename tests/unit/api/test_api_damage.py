@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from headstart_service.api import hub
-from headstart_service.api.answer import answer_from
+from headstart_service.api.results import waiting
+from headstart_service.api.results.answer import answer_from
 from headstart_service.domain import StepState
-from headstart_service.errors import RecordDamaged
+from headstart_service.domain.errors import RecordDamaged
 from tests.unit.api.conftest import Api, snapshot_of
 
 WHOLE = snapshot_of({"one": StepState.COMPLETED, "two": StepState.RUNNING})
@@ -25,7 +25,7 @@ def test_fragments_that_cannot_be_read_are_damage(body: bytes):
 async def test_who_waits_for_a_record_that_gets_damaged_is_told(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(hub, "POLL", 0.1)  # the damage is found when the waiter looks again
+    monkeypatch.setattr(waiting, "POLL", 0.1)  # the damage is found when the waiter looks again
     waiter = api.get()
     await api.parked()
     assert api.store.snapshot is not None

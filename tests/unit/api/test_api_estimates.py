@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api.answer import answer_from
-from headstart_service.api.estimates import FRESH, Estimate, Estimates
+from headstart_service.api.results.answer import answer_from
+from headstart_service.api.results.estimates import FRESH, Estimate, Estimates
 from headstart_service.domain import Lack, Snapshot, Spread, Status, StepState, WorkerState
-from headstart_service.engine.fragments import report_fragment
-from headstart_service.engine.registry import Registry
-from headstart_service.errors import StoreUnavailable
+from headstart_service.domain.errors import StoreUnavailable
+from headstart_service.pipeline.registry import Registry
+from headstart_service.values.fragments import report_fragment
 from tests.support.pipelines import CHAIN
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import summary_of

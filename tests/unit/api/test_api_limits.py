@@ -16,28 +16,28 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api import gate, server, status
+from headstart_service.api import call_limits, grpc_server, status
 from headstart_service.api.adoption import Adoption
-from headstart_service.api.answer import Answer
-from headstart_service.api.estimates import Estimates
-from headstart_service.api.gate import CallLimits, Gate, Gates
+from headstart_service.api.call_limits import CallLimits, Gate, Gates
+from headstart_service.api.grpc_server import build_server
 from headstart_service.api.health import SERVICE, Health
-from headstart_service.api.near_cache import NearCache
-from headstart_service.api.outgoing import Outgoing
-from headstart_service.api.reader import _grace
-from headstart_service.api.recent import Recent
-from headstart_service.api.server import build_server
+from headstart_service.api.results.answer import Answer
+from headstart_service.api.results.estimates import Estimates
+from headstart_service.api.results.near_cache import NearCache
+from headstart_service.api.results.outgoing import Outgoing
+from headstart_service.api.results.reader import _grace
+from headstart_service.api.results.recent_changes import Recent
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
+from headstart_service.config.settings import Settings
 from headstart_service.domain import Orphan, RunKey, RunPlan, RunSummary, Status
-from headstart_service.engine.registry import Registry
-from headstart_service.errors import (
+from headstart_service.domain.errors import (
     CapacityExhausted,
     InvalidRequest,
     RunNotFound,
     StoreUnavailable,
     Violation,
 )
-from headstart_service.settings import Settings
+from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import CHAIN
 from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
@@ -185,7 +185,7 @@ def test_a_refused_call_may_come_back_after_half_a_second_to_one_and_a_half(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for which, delay in ((0, 0.5), (1, 1.5)):
-        monkeypatch.setattr(gate.random, "uniform", lambda *ends, which=which: ends[which])
+        monkeypatch.setattr(call_limits.random, "uniform", lambda *ends, which=which: ends[which])
         with pytest.raises(CapacityExhausted, match=r"^0 calls are under way here$") as refused:
             Gate("calls", 0).__enter__()
         assert refused.value.retry_after == delay
@@ -451,7 +451,7 @@ def test_the_server_is_made_with_its_options(monkeypatch: pytest.MonkeyPatch) ->
         return Made()
 
     monkeypatch.setattr(grpc.aio, "server", build)
-    monkeypatch.setattr(server, "share_of_files", lambda share: 700 // share)
+    monkeypatch.setattr(grpc_server, "share_of_files", lambda share: 700 // share)
     build_server(servicer_of(), Health(), CallLimits(waiters=5, watches=3, calls=2), reflects=False)
     assert Counter(made["options"]) == Counter(
         {
@@ -470,7 +470,7 @@ def test_the_server_is_made_with_its_options(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_one_stream_of_reflection_too_many_is_refused() -> None:
-    reflection = server._Reflection((SERVICE,), None)
+    reflection = grpc_server._Reflection((SERVICE,), None)
     inside = 0
 
     async def forever() -> Any:

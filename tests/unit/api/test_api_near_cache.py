@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from headstart_service.api.answer import Answer
-from headstart_service.api.near_cache import _OVERHEAD, NearCache
+from headstart_service.api.results.answer import Answer
+from headstart_service.api.results.near_cache import _OVERHEAD, NearCache
 from headstart_service.domain import RunKey
 
 A, B, C = (RunKey("default", name) for name in "abc")

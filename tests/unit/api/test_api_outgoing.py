@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
-from headstart_service.api.outgoing import SMALL, Outgoing
+from headstart_service.api.results.outgoing import SMALL, Outgoing
 from headstart_service.api.status import guarded_stream
-from headstart_service.errors import CapacityExhausted
+from headstart_service.domain.errors import CapacityExhausted
 from tests.support.waiting import wait_until
 
 DATA = bytes(2 * SMALL)

@@ -16,14 +16,14 @@ from grpc_status import rpc_status
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
-from headstart_service.api.answer import answer_from
-from headstart_service.api.gate import CallLimits, Gate
+from headstart_service.api.call_limits import CallLimits, Gate
+from headstart_service.api.grpc_server import build_server
 from headstart_service.api.health import Health
-from headstart_service.api.server import build_server
+from headstart_service.api.results.answer import answer_from
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
 from headstart_service.domain import RunKey, Snapshot, Status
-from headstart_service.engine.registry import Registry
-from headstart_service.errors import CapacityExhausted
+from headstart_service.domain.errors import CapacityExhausted
+from headstart_service.pipeline.registry import Registry
 from tests.support.requests import results
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, Api, snapshot_of

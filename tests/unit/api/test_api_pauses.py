@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
-from headstart_service.api.hub import POLL, Hub
-from headstart_service.api.near_cache import NearCache
-from headstart_service.api.reader import ResultReader
-from headstart_service.engine.registry import Registry
+from headstart_service.api.results.near_cache import NearCache
+from headstart_service.api.results.reader import ResultReader
+from headstart_service.api.results.waiting import POLL, Hub
+from headstart_service.pipeline.registry import Registry
 from tests.support.virtual_time import run_virtually
 from tests.unit.api.conftest import KEY, PIPELINE, FakeStore, Wire
 

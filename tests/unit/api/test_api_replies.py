@@ -15,14 +15,19 @@ import pytest
 from google.protobuf import json_format
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api import convert, reported, server
-from headstart_service.api.access import Access, Grant, Verb, digest_of
-from headstart_service.api.estimates import Estimates
-from headstart_service.api.hub import Hub
-from headstart_service.api.near_cache import NearCache
-from headstart_service.api.observe import CallObservers
+from headstart_service.api import convert, grpc_server, reported
+from headstart_service.api.call_observer import CallObservers
+from headstart_service.api.results.estimates import Estimates
+from headstart_service.api.results.near_cache import NearCache
+from headstart_service.api.results.waiting import Hub
 from headstart_service.api.servicer import ApiRules, PrecomputeServicer
-from headstart_service.api.token_file import TokenFile, line_of
+from headstart_service.auth.grants import (
+    Access,
+    Grant,
+    Verb,
+    digest_of,
+)
+from headstart_service.auth.token_file import TokenFile, line_of
 from headstart_service.domain import (
     Announcement,
     Cancelled,
@@ -41,15 +46,15 @@ from headstart_service.domain import (
     StepState,
     Work,
 )
-from headstart_service.engine.fields import FIELDS
-from headstart_service.engine.registry import Registry
-from headstart_service.errors import (
+from headstart_service.domain.errors import (
     InvalidRequest,
     PermissionDenied,
     RunNotFound,
     Unauthenticated,
     Violation,
 )
+from headstart_service.domain.log_fields import FIELDS
+from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import CHAIN
 from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
@@ -420,7 +425,7 @@ def test_a_request_of_32_kib_is_answered_at_once_and_a_larger_one_parsed_once(si
     data = pb.GetResultsRequest(key="k" * (size - 4)).SerializeToString()
     data = pb.GetResultsRequest(key="k" * (2 * size - 4 - len(data))).SerializeToString()
     assert len(data) == size
-    server._ready(servicer, None, data, NOBODY)
+    grpc_server._ready(servicer, None, data, NOBODY)
     assert len(asked) == (size == 32 * 1024)
 
 
@@ -445,9 +450,9 @@ def test_what_is_ready_is_for_callers_that_may_read_it(
         grants[digest_of("t")] = Grant("ops", frozenset(namespaces), frozenset(verbs))
     context: Any = SimpleNamespace(invocation_metadata=lambda: (("authorization", "Bearer t"),))
     data = pb.GetResultsRequest(key="k").SerializeToString()
-    assert server._ready(servicer, Access(grants), data, context) is None
+    assert grpc_server._ready(servicer, Access(grants), data, context) is None
     assert asked == (["k"] if ready else [])
-    assert server._ready(servicer, None, b"\xff", context) is None
+    assert grpc_server._ready(servicer, None, b"\xff", context) is None
 
 
 # Tokens

@@ -10,11 +10,11 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import reported
 from headstart_service.domain import StepState
-from headstart_service.engine.fragments import merged
-from headstart_service.engine.pipeline import Pipeline
-from headstart_service.engine.step import step
-from headstart_service.errors import InvalidRequest
+from headstart_service.domain.errors import InvalidRequest
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
+from headstart_service.values.fragments import merged
 from tests.support.ledger import pipeline_of
 
 ROW = pb.Embedding(values=[1.0, 0.0])

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from headstart_service.api.status import guarded, guarded_stream, status_of
-from headstart_service.errors import (
+from headstart_service.domain.errors import (
     CapacityExhausted,
     HeadstartError,
     InvalidRequest,

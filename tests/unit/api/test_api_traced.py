@@ -15,8 +15,13 @@ from opentelemetry.trace import StatusCode
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.status import guarded, guarded_stream
-from headstart_service.engine.fields import FIELDS
-from headstart_service.errors import InvalidRequest, RunNotFound, StoreUnavailable, Violation
+from headstart_service.domain.errors import (
+    InvalidRequest,
+    RunNotFound,
+    StoreUnavailable,
+    Violation,
+)
+from headstart_service.domain.log_fields import FIELDS
 from headstart_service.telemetry.tracing.tracing import Tracing, _Ids
 from tests.support.waiting import wait_until
 

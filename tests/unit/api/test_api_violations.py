@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.errors import InvalidRequest
+from headstart_service.domain.errors import InvalidRequest
 from tests.unit.api.conftest import FakeContext, servicer_of
 
 LONG = "x" * 10_000

@@ -7,16 +7,16 @@ import asyncio
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api import hub as hub_module
-from headstart_service.api import reader as reader_module
-from headstart_service.api.answer import answer_from
-from headstart_service.api.observe import CallObservers
-from headstart_service.api.reader import ResultReader
-from headstart_service.api.topic import Topic
+from headstart_service.api.call_observer import CallObservers
+from headstart_service.api.results import reader as reader_module
+from headstart_service.api.results import waiting as hub_module
+from headstart_service.api.results.answer import answer_from
+from headstart_service.api.results.reader import ResultReader
+from headstart_service.api.results.subscription import Topic
+from headstart_service.base.metric_labels import ResultsOutcome
 from headstart_service.domain import RunKey, Status, StepState
-from headstart_service.engine.registry import Registry
-from headstart_service.errors import InvalidRequest, RunNotFound, StoreUnavailable
-from headstart_service.metric_labels import ResultsOutcome
+from headstart_service.domain.errors import InvalidRequest, RunNotFound, StoreUnavailable
+from headstart_service.pipeline.registry import Registry
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, Api, snapshot_of
 

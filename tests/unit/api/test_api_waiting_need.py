@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Outcome, RunKey, RunPlan, Started, Status, StepState
-from headstart_service.errors import InvalidRequest
+from headstart_service.domain.errors import InvalidRequest
 from tests.unit.api.conftest import KEY, Api, FakeContext, servicer_of
 
 

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api.reader import _grace
+from headstart_service.api.results.reader import _grace
 from headstart_service.api.servicer import _margin
 from headstart_service.domain import Status, StepState
-from headstart_service.errors import RunNotFound
+from headstart_service.domain.errors import RunNotFound
 from tests.support.ledger import tasks_left
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import COMPLETED, KEY, Api

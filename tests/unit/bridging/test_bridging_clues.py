@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.clues import ask_for_clues, valid_clues
 from headstart_service.pipelines.bridging.prompt import SYSTEM, user_prompt
 

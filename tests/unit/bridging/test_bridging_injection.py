@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.clues import ask_for_clues, check_clues
 from headstart_service.pipelines.bridging.inputs import BridgingInputs
 from headstart_service.pipelines.bridging.prompt import SYSTEM, user_prompt

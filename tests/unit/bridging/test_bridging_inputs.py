@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from headstart_service.errors import InvalidRequest
+from headstart_service.domain.errors import InvalidRequest
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.pipelines.bridging.inputs import BridgingInputs, normalise
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.null import draw_distinct, null_samples
 
 SCORES = np.random.Generator(np.random.PCG64(7)).normal(0.2, 0.1, 3000).astype(np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging import scan as scan_module
 from headstart_service.pipelines.bridging.relevance import Game, relevance, relevances
 from headstart_service.pipelines.bridging.scan import VocabularyScan

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart_service.engine.step import Step
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
+from headstart_service.pipeline.step import Step
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.pipelines.bridging.morphology import is_variant
 from headstart_service.pipelines.bridging.neighbours import neighbours

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from headstart import PrecomputeClient, PrecomputeStatus, Results, Tensor
 from headstart._convert import results_from
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.engine.artifacts import ArtifactCodec
-from headstart_service.settings import Settings
+from headstart_service.config.settings import Settings
+from headstart_service.values.artifacts import ArtifactCodec
 from tests.unit.client.fake_service import FakeService
 from tests.unit.client.messages import run
 

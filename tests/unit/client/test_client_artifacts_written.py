@@ -9,7 +9,7 @@ import pytest
 
 from headstart._artifacts import artifact_from, artifact_to
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.engine.artifacts import ArtifactCodec
+from headstart_service.values.artifacts import ArtifactCodec
 
 ARRAYS = [
     np.arange(6).astype(dtype).reshape(2, 3)

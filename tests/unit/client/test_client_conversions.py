@@ -21,7 +21,7 @@ from headstart import (
     Tensor,
 )
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.operate.describing import described
+from headstart_service.commands.operator.describing import described
 from tests.unit.client.messages import CREATED, report, run
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from headstart_service.engine.deadline import end_in
-from headstart_service.engine.meter import METER, Meter
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
 from headstart_service.providers.anthropic import HaikuModel
-from headstart_service.telemetry.exposition import Exposition
-from headstart_service.telemetry.work import ModelFigures
+from headstart_service.telemetry.metrics.exposition import Exposition
+from headstart_service.telemetry.metrics.work import ModelFigures
+from headstart_service.worker.cost_meter import METER, Meter
+from headstart_service.worker.step_deadline import end_in
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.scrape import parsed, value
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart_service.errors import StartupError, StepFailed
+from headstart_service.domain.errors import StartupError, StepFailed
 from headstart_service.providers.embeddings import SentenceEmbedder
 from headstart_service.providers.encoder import SentenceEncoder
 from headstart_service.providers.model_files import DEFAULT_MODEL, identify

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart_service.engine import deadline
-from headstart_service.errors import StepFailed
+from headstart_service.domain.errors import StepFailed
 from headstart_service.providers import anthropic
 from headstart_service.providers.anthropic import HaikuModel, _Asked
+from headstart_service.providers.embedding_cache import RememberingEmbedder
 from headstart_service.providers.http import http_client
 from headstart_service.providers.progress import build_progress
-from headstart_service.providers.remembering import RememberingEmbedder
+from headstart_service.worker import step_deadline
 from tests.support.virtual_time import Clock, run_virtually
 
 
@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     module = SimpleNamespace(perf_counter=made, monotonic=made, time=made)
     monkeypatch.setattr(anthropic, "time", module)
-    monkeypatch.setattr(deadline, "time", module)
+    monkeypatch.setattr(step_deadline, "time", module)
     return made
 
 
@@ -65,7 +65,7 @@ async def test_a_request_ends_a_tenth_or_a_second_before_its_step(
     noted = Noted()
     model = HaikuModel(api_key=None, model="m", observer=noted)
     if left is not None:
-        deadline.end_in(left)
+        step_deadline.end_in(left)
     with model._observed() as asked:
         assert asked.budget == (None if budget is None else pytest.approx(budget))
         clock.now += 0.5

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart_service.errors import StartupError
+from headstart_service.domain.errors import StartupError
 from headstart_service.providers.model_files import (
     DEFAULT_MODEL,
     ModelIdentity,
@@ -147,7 +147,7 @@ def test_the_default_models_digest_is_that_of_its_files() -> None:
 def test_identifying_a_model_imports_nothing_heavy(name: str) -> None:
     code = (
         "import sys\n"
-        "from headstart_service.errors import StartupError\n"
+        "from headstart_service.domain.errors import StartupError\n"
         "from headstart_service.providers.model_files import identify\n"
         "try: identify(sys.argv[1])\n"
         "except StartupError: pass\n"

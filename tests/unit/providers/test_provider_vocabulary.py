@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart_service.engine.identity import identity_of
-from headstart_service.errors import StartupError
+from headstart_service.config.settings import Settings
+from headstart_service.domain.errors import StartupError
+from headstart_service.pipeline.identity import identity_of
 from headstart_service.providers import vocabulary as vocabulary_module
 from headstart_service.providers.building import build
 from headstart_service.providers.encoder import SentenceEncoder
@@ -33,7 +34,6 @@ from headstart_service.providers.vocabulary import (
     open_vocabulary,
 )
 from headstart_service.providers.words import Source
-from headstart_service.settings import Settings
 
 WORDS = [f"{a}{b}{c}" for a in "abcdefgh" for b in "aeiou" for c in "lmnprst" * 4]
 WORDS = list(dict.fromkeys(f"{word}{'x' * (at % 3)}{at // 280}" for at, word in enumerate(WORDS)))

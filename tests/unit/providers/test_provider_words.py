@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart_service.errors import StartupError
+from headstart_service.domain.errors import StartupError
 from headstart_service.providers.words import Source, default_words, read_words
 
 TEN = ["ocean", "forest", "river", "mist", "rain", "moss", "coast", "valley", "storm", "harvest"]

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from headstart_service.errors import CapacityExhausted, StoreUnavailable
+from headstart_service.domain.errors import CapacityExhausted, StoreUnavailable
 from headstart_service.store.batches import ScriptBatches
 from headstart_service.store.keys import FIXED, PartitionKeys
 from headstart_service.store.layout import StoreLayout

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from headstart_service.errors import StoreUnavailable
+from headstart_service.domain.errors import StoreUnavailable
 from headstart_service.store.large_reads import LargeReads
-from headstart_service.store.observe import Unwatched
+from headstart_service.store.store_observer import Unwatched
 from tests.support.waiting import wait_until
 
 

@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseErro
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from headstart_service.errors import CapacityExhausted, LayoutMismatch, StoreUnavailable
+from headstart_service.domain.errors import CapacityExhausted, LayoutMismatch, StoreUnavailable
 from headstart_service.store import layout as store_layout
 from headstart_service.store import refusals
 from headstart_service.store import repartition as store_repartition
@@ -28,9 +28,9 @@ from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.large_reads import LargeReads
 from headstart_service.store.layout import Layout, LayoutWatch, StoreLayout
 from headstart_service.store.memos import RedisMemos
-from headstart_service.store.observe import Unwatched
 from headstart_service.store.redis_store import RedisStore, StoreRules
 from headstart_service.store.repartition import repartition
+from headstart_service.store.store_observer import Unwatched
 from tests.support.virtual_time import run_virtually
 
 RULES = StoreRules(partitions=1, max_records=1000, failure_ttl=60.0, max_memos=10)

@@ -20,10 +20,10 @@ from headstart_service.domain import (
     Work,
     WorkerState,
 )
+from headstart_service.store.accounting import book_from, ledger_from, work_text
 from headstart_service.store.events import _parse
-from headstart_service.store.ledger import book_from, ledger_from, work_text
 from headstart_service.store.offers import pipeline_of, text_of
-from headstart_service.store.roster import about_of, worker_from
+from headstart_service.store.worker_registry import about_of, worker_from
 
 
 def test_the_work_of_ended_steps_is_written_in_whole_microseconds_and_never_below_none() -> None:

@@ -11,15 +11,15 @@ from prometheus_client.metrics_core import Metric
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import Claim, Job, Lease, RunKey, Stats, Status
-from headstart_service.engine.observe import RunEnd, RunOutcome
-from headstart_service.engine.registry import Registry
-from headstart_service.errors import StoreUnavailable
-from headstart_service.telemetry.backlog import BacklogFigures
-from headstart_service.telemetry.calls import CallFigures
-from headstart_service.telemetry.channel import ChildFigures, answer_parent
-from headstart_service.telemetry.exposition import Exposition, merged
-from headstart_service.telemetry.figures import SECONDS, Figures
-from headstart_service.telemetry.work import WorkFigures
+from headstart_service.domain.errors import StoreUnavailable
+from headstart_service.pipeline.registry import Registry
+from headstart_service.telemetry.metrics.backlog import BacklogFigures
+from headstart_service.telemetry.metrics.calls import CallFigures
+from headstart_service.telemetry.metrics.child_pipe import ChildFigures, answer_parent
+from headstart_service.telemetry.metrics.exposition import Exposition, merged
+from headstart_service.telemetry.metrics.instruments import SECONDS, Figures
+from headstart_service.telemetry.metrics.work import WorkFigures
+from headstart_service.worker.worker_observer import RunEnd, RunOutcome
 from tests.support.pipelines import NOOP
 from tests.support.processes import ROOT
 from tests.support.scrape import parsed, value
@@ -109,7 +109,7 @@ def test_texts_of_two_processes_become_one_with_each_metric_once():
 async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("headstart_service.telemetry.backlog._FRESH", 60)
+    monkeypatch.setattr("headstart_service.telemetry.metrics.backlog._FRESH", 60)
     asked = 0
     answers = True
 
@@ -128,7 +128,7 @@ async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_aw
     assert value(now, "headstart_queue_oldest_wait_seconds") == 4.5
     assert value(now, "headstart_runs", status="completed") == 0
     answers, backlog._until = False, 0
-    monkeypatch.setattr("headstart_service.telemetry.backlog._PATIENCE", 0.01)
+    monkeypatch.setattr("headstart_service.telemetry.metrics.backlog._PATIENCE", 0.01)
     await backlog.refresh()
     now = await told(backlog)
     assert now["headstart_queue_depth"].samples == now["headstart_runs"].samples == []
@@ -147,7 +147,7 @@ async def test_a_store_that_refuses_leaves_its_figures_out():
 async def test_a_child_answers_its_parent_each_time_and_is_not_waited_for_when_it_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("headstart_service.telemetry.channel._PATIENCE", 0.05)
+    monkeypatch.setattr("headstart_service.telemetry.metrics.child_pipe._PATIENCE", 0.05)
     parent = ChildFigures()
     assert await parent.text() == ""
     texts = iter(["one", "", "x" * 300_000])
@@ -161,12 +161,12 @@ async def test_a_child_answers_its_parent_each_time_and_is_not_waited_for_when_i
     async with parent.life() as descriptor:
         own = os.dup(descriptor)  # as a child inherits it
         child = asyncio.create_task(answer_parent(own, text))
-        monkeypatch.setattr("headstart_service.telemetry.channel._PATIENCE", 10)
+        monkeypatch.setattr("headstart_service.telemetry.metrics.child_pipe._PATIENCE", 10)
         assert await parent.text() == "one"
         assert await parent.text() == ""
         assert len(await parent.text()) == 300_000
         hangs.set()
-        monkeypatch.setattr("headstart_service.telemetry.channel._PATIENCE", 0.05)
+        monkeypatch.setattr("headstart_service.telemetry.metrics.child_pipe._PATIENCE", 0.05)
         assert await parent.text() == ""
         child.cancel()
         await asyncio.gather(child, return_exceptions=True)

@@ -1,6 +1,6 @@
 """How the steps' values become fragments of GetResultsResponse, and back.
 
-Vectors are written as packed fields straight from the arrays' own bytes: see `packing`.
+Vectors are written as packed fields straight from the arrays' own bytes: see `wire_format`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ...sdk import packing
+from ...sdk import wire_format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,9 @@ class BridgingCodec:
 
         Raises KeyError for a step that the pipeline does not have.
         """
-        return packing.field(pb.GetResultsResponse.BRIDGING_FIELD_NUMBER, _ENCODERS[step](value))
+        return wire_format.field(
+            pb.GetResultsResponse.BRIDGING_FIELD_NUMBER, _ENCODERS[step](value)
+        )
 
     def decode(self, step: str, fragment: bytes) -> Any:
         """The value that `encode` was given; other fields of `fragment` are passed over.
@@ -40,24 +42,28 @@ class BridgingCodec:
 def _endpoints_bytes(value: Any) -> bytes:
     return b"".join(
         (
-            packing.field(_R.ANCHOR_EMBEDDING_FIELD_NUMBER, packing.packed(value.anchor, "<f4")),
-            packing.field(_R.TARGET_EMBEDDING_FIELD_NUMBER, packing.packed(value.target, "<f4")),
-            packing.field(_R.EMBEDDING_MODEL_FIELD_NUMBER, value.model.encode()),
+            wire_format.field(
+                _R.ANCHOR_EMBEDDING_FIELD_NUMBER, wire_format.packed(value.anchor, "<f4")
+            ),
+            wire_format.field(
+                _R.TARGET_EMBEDDING_FIELD_NUMBER, wire_format.packed(value.target, "<f4")
+            ),
+            wire_format.field(_R.EMBEDDING_MODEL_FIELD_NUMBER, value.model.encode()),
         )
     )
 
 
 def _lexical_bytes(value: Any) -> bytes:
-    words = packing.strings(_R.LEXICAL_BRIDGE_FIELD_NUMBER, value.words)
+    words = wire_format.strings(_R.LEXICAL_BRIDGE_FIELD_NUMBER, value.words)
     return words + _embeddings(_R.LEXICAL_EMBEDDINGS_FIELD_NUMBER, value.embeddings)
 
 
 def _null_bytes(value: Any) -> bytes:
-    return packing.field(_R.NULL_SAMPLES_FIELD_NUMBER, packing.packed(value, "<f8"))
+    return wire_format.field(_R.NULL_SAMPLES_FIELD_NUMBER, wire_format.packed(value, "<f8"))
 
 
 def _clues_bytes(value: Any) -> bytes:
-    return packing.strings(_R.HAIKU_CLUES_FIELD_NUMBER, value)
+    return wire_format.strings(_R.HAIKU_CLUES_FIELD_NUMBER, value)
 
 
 def _clue_embeddings_bytes(value: Any) -> bytes:
@@ -121,6 +127,8 @@ def _matrix(embeddings: Iterable[pb.Embedding]) -> NDArray[np.float32]:
 def _embeddings(number: int, rows: NDArray[np.float32]) -> bytes:
     values = pb.Embedding.VALUES_FIELD_NUMBER
     return b"".join(
-        packing.field(number, packing.field(values, packing.packed(row, "<f4")), always=True)
+        wire_format.field(
+            number, wire_format.field(values, wire_format.packed(row, "<f4")), always=True
+        )
         for row in rows
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from ...errors import PackageMissing
-from ...extras import install
+from ...base.extras import install
+from ...domain.errors import PackageMissing
 
 if TYPE_CHECKING:
     from .tracing import Tracing

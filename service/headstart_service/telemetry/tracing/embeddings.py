@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind, Tracer
 
-from ...engine.identity import identity_of
+from ...pipeline.identity import identity_of
 from .spans import working
 
 

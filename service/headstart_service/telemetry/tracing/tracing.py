@@ -27,9 +27,9 @@ from opentelemetry.util.types import Attributes
 
 from headstart._loopback import is_loopback
 
-from ...engine.fields import FIELDS
-from ...engine.ports import RunLedger
-from ...errors import StartupError
+from ...domain.errors import StartupError
+from ...domain.log_fields import FIELDS
+from ...worker.ports import RunLedger
 from .calls import TracedCalls
 from .embeddings import Embedder, TracedEmbedder
 from .recent import RecentStarts

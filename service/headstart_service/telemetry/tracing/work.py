@@ -13,8 +13,13 @@ from opentelemetry.util.types import AttributeValue
 
 from ...domain import Claim, Lease, StepRecord
 from ...domain import Status as RunStatus
-from ...engine.observe import UNWANTED, RunEnd, RunOutcome, StepOutcome
-from ...engine.ports import RunLedger
+from ...worker.ports import RunLedger
+from ...worker.worker_observer import (
+    UNWANTED,
+    RunEnd,
+    RunOutcome,
+    StepOutcome,
+)
 from .context import from_text
 from .spans import working
 
@@ -24,8 +29,8 @@ _WENT_WELL: Final = (RunEnd.COMPLETED, RunEnd.HANDED_ON)
 class TracedWork:
     """An observer that makes spans, each current where its work is done.
 
-    Satisfies `engine.observe.WorkObserver`. A run is the root of a trace of its own, which links to
-    the start that queued it: it may serve several starts, and be tried by several workers.
+    Satisfies `worker.worker_observer.WorkObserver`. A run is the root of its own trace,
+    which links to the start that queued it: it may serve several starts and take several tries.
     """
 
     def __init__(self, tracer: Tracer, worker: str) -> None:
@@ -102,7 +107,7 @@ def _queued_ms(entry: str) -> int:
 
 
 class TracedLedger:
-    """A ledger whose writes are spans. Satisfies `engine.ports.RunLedger`."""
+    """A ledger whose writes are spans. Satisfies `worker.ports.RunLedger`."""
 
     def __init__(self, ledger: RunLedger, tracer: Tracer) -> None:
         self._ledger = ledger

@@ -1,0 +1,1 @@
+"""Answers reads: the near-cache, shared waits, the subscription and estimates."""

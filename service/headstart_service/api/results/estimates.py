@@ -1,0 +1,132 @@
+"""Tells of a run that has not ended when each of its steps will have."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from ...domain import Snapshot, StepState, WorkerState
+from ...domain.errors import StoreUnavailable
+from ...pipeline.registry import Registry
+from ...values.fragments import started_of
+from ...worker.durations import (
+    Table,
+    expected_runs,
+    joined,
+    usual_run,
+)
+
+log = logging.getLogger(__name__)
+
+FRESH = 5.0
+"""Seconds for which what workers say of themselves is taken as it was."""
+_WORKERS = 1000
+"""Of how many workers at most."""
+_OVERDUE = 0.1
+"""Of what a step takes as a rule: how much longer one is given that has had all of that."""
+
+
+class Estimate(NamedTuple):
+    """In how long a step ends, in microseconds."""
+
+    p50: int
+    p90: int
+
+
+class Roster(Protocol):
+    """Who knows the workers: the store."""
+
+    async def workers(self, limit: int) -> Sequence[WorkerState]:
+        """What they have lately said of themselves. Raises StoreUnavailable."""
+        ...
+
+
+class Estimates:
+    """Knows how long steps take, from what workers tell; asks for it when somebody needs it.
+
+    Nobody waits for that: an answer has no estimate while nothing is known.
+    """
+
+    def __init__(self, roster: Roster, registry: Registry, partitions: int) -> None:
+        self._roster = roster
+        self._registry = registry
+        self._partitions = partitions
+        self._table: Table = {}
+        self._slots = self._busy = 0
+        self._asked = -FRESH
+        self._asking: asyncio.Task[None] | None = None
+
+    def refresh(self) -> None:
+        """Ask the workers, unless that was done lately."""
+        now = asyncio.get_running_loop().time()
+        if self._asking is None and now - self._asked >= FRESH:
+            self._asked = now
+            self._asking = asyncio.create_task(self._ask(), name="durations")
+
+    async def _ask(self) -> None:
+        try:
+            workers = await self._roster.workers(_WORKERS)
+            # Without a worker what was known is still the best guess.
+            self._table = joined(worker.durations for worker in workers) or self._table
+            self._slots = sum(worker.slots for worker in workers)
+            self._busy = sum(worker.busy for worker in workers)
+        except StoreUnavailable as error:
+            log.debug("no durations: %s", error)
+        finally:
+            self._asking = None
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def expected(self) -> str:
+        """How long a run of each pipeline takes, as start.lua takes it."""
+        self.refresh()
+        return expected_runs(self._table)
+
+    def of(self, snapshot: Snapshot) -> Mapping[str, Estimate]:
+        """In how long each step that has not ended ends; without those of which it is not known."""
+        self.refresh()
+        took = self._table.get(snapshot.summary.pipeline)
+        pipeline = self._registry.find(snapshot.summary.pipeline)
+        if snapshot.summary.status.ended or not took or pipeline is None:
+            return {}
+        begins = self._turn(snapshot)
+        now_us = snapshot.summary.expires_us - round(snapshot.lives_for * 1e6)
+        found: dict[str, Estimate] = {}
+        for name in pipeline.order:
+            state = snapshot.states.get(name)
+            if state is None or state.ended or name not in took:
+                continue
+            spread = took[name]
+            if state is StepState.RUNNING:
+                had = max(now_us - started_of(name, snapshot.running[name]), 0)
+                found[name] = Estimate(_left(spread.p50, had), _left(spread.p90, had))
+                continue
+            needs = pipeline.needs(pipeline.by_name[name])
+            missing = [n for n in needs if n in snapshot.states and not snapshot.states[n].ended]
+            if begins is not None and all(need in found for need in missing):
+                first = [begins, *(found[need] for need in missing)]
+                p50, p90 = (max(each[i] for each in first) + spread[i] for i in (0, 1))
+                found[name] = Estimate(p50, p90)
+        return found
+
+    def _turn(self, snapshot: Snapshot) -> Estimate | None:
+        """In how long a worker takes the run; None when there is none for it."""
+        if snapshot.ahead is None:
+            return Estimate(0, 0)
+        if not self._slots or snapshot.summary.lacks is not None:
+            return None
+        # Partitions fill and drain alike: the others have about as many before it.
+        ahead = snapshot.ahead * self._partitions + (self._busy >= self._slots)
+        run = usual_run(self._table)
+        p50, p90 = (round(ahead * each / self._slots) for each in run[:2])
+        return Estimate(p50, p90)
+
+
+def _left(takes: int, had: int) -> int:
+    return max(takes - had, round(takes * _OVERDUE))

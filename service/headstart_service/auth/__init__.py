@@ -1,0 +1,1 @@
+"""Decides which callers may connect, and what their tokens and certificates allow."""

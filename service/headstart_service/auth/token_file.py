@@ -1,0 +1,157 @@
+"""The file of tokens: one line each, read at the start and again whenever it changes.
+
+    # name   digest of the token      namespaces     verbs
+    shop     sha256:<64 hex digits>   shop,default   read,write
+    ops      sha256:<64 hex digits>   *              admin
+    scraper  sha256:<64 hex digits>   *              metrics
+
+No message quotes a line: somebody may have put the token itself there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from ..domain import namespace_violations
+from ..domain.errors import StartupError
+from .file_changes import fingerprint
+from .grants import (
+    Access,
+    Grant,
+    Verb,
+    digest_of,
+)
+
+log = logging.getLogger(__name__)
+
+TOKEN_PREFIX: Final = "hst_"  # noqa: S105  # what makes a leaked token easy to find, no token itself
+EVERY: Final = "*"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NAME_RULE: Final = "the name must be 1 to 64 letters, digits, '.', '_' and '-'"
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_COLUMNS: Final = 4
+_LOOK_EVERY: Final = 1.0
+
+
+def new_token() -> str:
+    """A token that nobody can guess: 256 random bits behind a prefix that scanners can find."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def line_of(name: str, token: str, namespaces: Sequence[str], verbs: Sequence[str]) -> str:
+    """The line that grants a token these. Raises ValueError for what `parsed` would refuse."""
+    if not _NAME.fullmatch(name):  # before a space in it looks like another column
+        raise ValueError(_NAME_RULE)
+    line = f"{name} sha256:{digest_of(token).hex()} {','.join(namespaces)} {','.join(verbs)}"
+    _parsed_line(line)
+    return line
+
+
+def parsed(text: str, path: Path) -> dict[bytes, Grant]:
+    """The grants by their tokens' digests. Raises StartupError that names the line."""
+    grants: dict[bytes, Grant] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            digest, grant = _parsed_line(line)
+            if digest in grants:
+                raise ValueError(f"is the same token as line {lines[grants[digest].name]}")
+            if grant.name in lines:
+                raise ValueError(
+                    f"has the same name as line {lines[grant.name]}: delete one of the two"
+                )
+        except ValueError as error:
+            raise StartupError(f"HEADSTART_TOKENS: {path} line {number}: {error}") from None
+        grants[digest] = grant
+        lines[grant.name] = number
+    if not grants:
+        raise StartupError(
+            f"HEADSTART_TOKENS: {path} holds no token: `headstart token NAME` makes one"
+        )
+    return grants
+
+
+def _parsed_line(line: str) -> tuple[bytes, Grant]:
+    columns = line.split()
+    if len(columns) != _COLUMNS:
+        raise ValueError(f"must be: name, digest, namespaces, verbs; has {len(columns)} of these")
+    name, digest, namespaces, verbs = columns
+    if not _NAME.fullmatch(name):
+        raise ValueError(_NAME_RULE)
+    if not (found := _DIGEST.fullmatch(digest)):
+        raise ValueError("the digest must be sha256: and 64 hexadecimal digits in lower case")
+    granted = _verbs(verbs)
+    places = _namespaces(namespaces)
+    for verb in (Verb.ADMIN, Verb.METRICS):
+        if verb in granted and places is not None:
+            raise ValueError(f"{verb} is for every namespace, so its namespaces must be {EVERY}")
+    return bytes.fromhex(found[1]), Grant(name, places, granted)
+
+
+def _verbs(text: str) -> frozenset[Verb]:
+    try:
+        return frozenset(Verb(verb) for verb in text.split(","))
+    except ValueError:
+        rule = f"the verbs must be of {', '.join(Verb)}, separated by commas"
+        raise ValueError(rule) from None
+
+
+def _namespaces(text: str) -> frozenset[str] | None:
+    if text == EVERY:
+        return None
+    names = text.split(",")
+    for name in names:
+        for violation in namespace_violations(name):
+            raise ValueError(f"a namespace {violation.description}; {EVERY} alone is every one")
+    return frozenset(names)
+
+
+class TokenFile:
+    """The file, and what it held when it was last right."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it. Raises StartupError."""
+        self._path = path
+        self.refusals = 0
+        """How often what was new could not be read."""
+        self._seen = fingerprint([path])
+        self.access = Access(self._read())
+
+    async def watch(self) -> None:
+        """Read it again whenever it changes, for ever; what is wrong leaves the old tokens."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            self.look()
+
+    def look(self) -> None:
+        """Read it again if it has changed."""
+        seen = fingerprint([self._path])
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            grants = self._read()
+        except StartupError as error:
+            self.refusals += 1
+            log.error("the tokens that were read before stay in force: %s", error)  # noqa: TRY400  # no news in the trace
+        else:
+            self.access.replace(grants)
+            log.info("%d tokens read from %s", len(grants), self._path)
+
+    def _read(self) -> Mapping[bytes, Grant]:
+        try:
+            return parsed(self._path.read_text(encoding="utf-8"), self._path)
+        except OSError as error:
+            raise StartupError(
+                f"HEADSTART_TOKENS: cannot read {self._path}: {error.strerror}"
+            ) from None
+        except UnicodeDecodeError:
+            raise StartupError(f"HEADSTART_TOKENS: {self._path} is not UTF-8 text") from None

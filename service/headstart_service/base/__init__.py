@@ -1,0 +1,1 @@
+"""Small rules that any room may use: text, addresses, files, exit codes. Imports no room."""

@@ -1,0 +1,126 @@
+"""`headstart check-config`: every setting, its value and where that came from."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import SecretStr
+from redis.exceptions import NoPermissionError
+
+from ..base import exit_codes
+from ..base.escaping import escaped
+from ..base.output import shortened, show, table
+from ..base.urls import redacted
+from ..config.allowed_values import allowed
+from ..config.settings import Settings, variable
+from ..domain.errors import StartupError, StoreUnavailable
+from ..processes.exposure import exposure
+from ..processes.lifecycle import layout_problem, redis_client
+from ..processes.preflight import flag, load_checked, strangers
+from ..store.connect import API
+
+_PATIENCE = 1.0
+"""Seconds for the store's layout; a store that cannot be reached here is not checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting as it is in force. Of a secret, `value` only tells that there is one."""
+
+    variable: str
+    flag: str | None
+    """None for what must not stand among arguments."""
+    value: Any
+    source: str
+    """The flag's name, `environment` or `default`."""
+    default: Any
+    allowed: str
+    meaning: str
+
+
+def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
+    """Print every setting. Raises StartupError for wrong ones and a store of another layout."""
+    settings = load_checked(flags)
+    found = rows(settings, flags)
+    if problem := asyncio.run(_of_the_store(settings)):
+        raise StartupError(problem)
+    warnings = [*_warnings(settings), *strangers(os.environ)]
+    as_text = table(
+        [
+            ("SETTING", "VALUE", "SOURCE"),
+            *((row.variable, _text(row.value), row.source) for row in found),
+        ]
+    )
+    as_data = {"settings": [asdict(row) for row in found], "warnings": warnings}
+    show(as_data, as_text, as_json=as_json)
+    for warning in warnings:
+        print(f"headstart: warning: {escaped(warning)}", file=sys.stderr)
+    return exit_codes.DONE
+
+
+async def _of_the_store(settings: Settings) -> str:
+    """Return how the store contradicts these settings; empty where it cannot be asked."""
+    if settings.redis_url is None:
+        return ""
+    url = settings.redis_url.get_secret_value()
+    try:
+        async with asyncio.timeout(_PATIENCE), redis_client(url, API) as client:
+            if problem := await layout_problem(client, settings):
+                return f"HEADSTART_PARTITIONS: {problem}"
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return f"HEADSTART_REDIS_URL: {error}"
+    except (TimeoutError, ValueError, TypeError):
+        pass  # The last two are of addresses and options that redis-py refuses when it connects.
+    return ""
+
+
+def rows(settings: Settings, flags: Mapping[str, str]) -> list[Row]:
+    """Every setting, in the order in which they are declared."""
+    return [
+        Row(
+            variable=variable(name),
+            flag=None if name == "anthropic_api_key" else flag(name),
+            value=_plain(getattr(settings, name)),
+            source=_source(name, settings, flags),
+            default=_plain(field.default),
+            allowed=allowed(name, field),
+            meaning=field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _source(name: str, settings: Settings, flags: Mapping[str, str]) -> str:
+    if name in flags:
+        return flag(name)
+    return "environment" if name in settings.model_fields_set else "default"
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    risk = exposure(settings)
+    if risk is not None:
+        yield f"HEADSTART_INSECURE: {risk}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, str) and "://" in value:
+        return redacted(value)
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(shortened(value))

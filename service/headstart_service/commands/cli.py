@@ -1,0 +1,86 @@
+"""The command line: arguments in, exit codes out; `exit_codes` has these."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..base import exit_codes
+from ..base.extras import install
+from . import (
+    completion,
+    operator,
+    pipelines,
+    token,
+)
+
+SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck", "repartition")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            options = parser_of(given).parse_args(given)
+            code: int = options.run(options)
+        finally:
+            # Here, where it can be handled, rather than when Python ends.
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` does. Python must not complain about
+        # it once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.DONE
+    return code
+
+
+class _Version(argparse.Action):
+    """Prints the version. Imports the client only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print and exit with 0."""
+        from headstart import __version__
+
+        print(f"{parser.prog} {__version__}")
+        parser.exit()
+
+
+def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.ArgumentParser:
+    """What parses these arguments; `whole`: what parses any."""
+    parser = argparse.ArgumentParser(
+        prog="headstart", description="Compute what a request will need while the user is busy."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    first = given[0].partition("=")[0] if given else ""
+    if first.startswith("--") and first not in ("--help", "--version"):
+        parser.error(f"{first} stands before COMMAND: options stand behind it")
+    wanted = next((word for word in given if not word.startswith("-")), "")
+    serve = commands.add_parser("serve", help="serve the gRPC API, with a worker beside it")
+    worker = commands.add_parser("worker", help="compute what API processes have queued")
+    vocabulary = commands.add_parser("vocabulary", help="make the vocabulary of bridging games")
+    check = commands.add_parser("check-config", help="check the settings without starting")
+    health = commands.add_parser("healthcheck", help="exit 0 if a server serves, else 1")
+    move = commands.add_parser("repartition", help="move a store to another number of partitions")
+    if whole or wanted in SERVER_COMMANDS:
+        # What only a server has installed, and what makes a command slow to start, stays out of
+        # the operator's commands.
+        try:
+            from . import server
+        except ImportError as error:
+            parser.error(
+                f"{wanted} needs {error.name}, which is not installed: "
+                f"{install('server')}, [worker] for a worker, or [all]"
+            )
+        server.add(serve, worker, vocabulary, check, health, move)
+    operator.add(commands)
+    pipelines.add(commands)
+    token.add(commands)
+    completion.add(commands, lambda: parser_of(given, whole=True))
+    return parser

@@ -1,0 +1,1 @@
+"""`headstart doctor`: checks everything between this machine and a server."""

@@ -1,0 +1,207 @@
+"""What the server says: its health, what this client's token may do, how fast it answers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from statistics import quantiles
+from typing import Any, Final
+
+import grpc
+
+from headstart._channel import Endpoint
+from headstart._errors import (
+    HeadstartError,
+    NotFound,
+    PermissionDenied,
+    ServiceUnavailable,
+    Unauthenticated,
+    from_rpc_error,
+)
+from headstart.v1 import precompute_pb2 as pb
+from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
+
+from ...base.output import spoken
+from .report import Check, fail, ok, warn
+
+_SERVICE: Final = "headstart.v1.PrecomputeService"
+_SERVING: Final = b"\x08\x01"
+"""HealthCheckResponse{status: SERVING}. The light client has no stubs of gRPC health."""
+_CALLS: Final = 20
+_SLOW: Final = 0.05
+
+
+def knows_service(channel: grpc.Channel, timeout: float) -> bool:
+    """Whether a Headstart server answers, serving or not."""
+    try:
+        _asked(channel, timeout)
+    except grpc.RpcError:
+        return False
+    return True
+
+
+def _asked(channel: grpc.Channel, timeout: float) -> bytes:
+    """What gRPC health says of the service. Raises grpc.RpcError."""
+    name = _SERVICE.encode()
+    check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+    answer: bytes = check(b"\x0a" + bytes([len(name)]) + name, timeout=timeout)
+    return answer
+
+
+class Server:
+    """One connection, over which everything is asked."""
+
+    def __init__(self, endpoint: Endpoint, namespace: str, timeout: float) -> None:
+        """Open nothing yet."""
+        self._endpoint = endpoint
+        self._namespace = namespace
+        self._timeout = timeout
+        # Nobody has started it, so asking for it reads nothing and cancelling it ends nothing.
+        self._key = f"doctor-{uuid.uuid4().hex}"
+
+    def checks(self) -> Iterator[Check]:
+        """Ask; stops where further answers would say the same."""
+        try:
+            channel = self._endpoint.open_blocking()
+        except HeadstartError as error:
+            yield fail("health", str(error), "see the TLS files")
+            return
+        with channel:
+            healthy = self._health(channel)
+            yield healthy
+            self._stub: Any = PrecomputeServiceStub(channel)
+            token, accepted = self._token()
+            yield token
+            if not accepted:
+                return
+            yield self._verbs()
+            yield from self._work()
+            yield self._latency()
+
+    def _health(self, channel: grpc.Channel) -> Check:
+        try:
+            answer = _asked(channel, self._timeout)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
+                return fail("health", f"there is no {_SERVICE}", "is this a Headstart server?")
+            told = from_rpc_error(error)
+            return fail("health", f"no answer: {told}", "see the checks above")
+        if answer == _SERVING:
+            return ok("health", f"{_SERVICE} is SERVING")
+        return fail(
+            "health",
+            f"{_SERVICE} is NOT_SERVING",
+            "its store is away or has other partitions, its worker is not warm yet, or it stops: "
+            "see its /readyz and its log, and run `headstart doctor --local` there",
+        )
+
+    def _ask(self, method: str, request: Any, *, known: bool = True) -> HeadstartError | Any:
+        """The answer, or the error instead of raising it; without `known` no token is sent."""
+        try:
+            metadata = self._endpoint.metadata() if known else ()
+            return getattr(self._stub, method)(request, timeout=self._timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            return from_rpc_error(error)
+        except HeadstartError as error:
+            return error
+
+    def _token(self) -> tuple[Check, bool]:
+        """Whether the token is accepted, or none needed."""
+        told = self._ask("ListPipelines", pb.ListPipelinesRequest())
+        brings = self._endpoint.token is not None
+        if isinstance(told, Unauthenticated):
+            if brings:
+                return fail(
+                    "token",
+                    "it is not accepted",
+                    "its digest must stand in the file of the server's HEADSTART_TOKENS",
+                ), False
+            advice = "set HEADSTART_TOKEN, or HEADSTART_TOKEN_FILE to the file that holds it"
+            return fail("token", "the server wants one, and there is none", advice), False
+        if isinstance(told, HeadstartError):
+            return fail("token", f"not checked: {told}", "mend what is above first"), False
+        bare = self._ask("ListPipelines", pb.ListPipelinesRequest(), known=False)
+        if isinstance(bare, Unauthenticated):
+            return ok("token", "accepted"), True
+        said = "none is asked for" + (", so this client's makes no difference" if brings else "")
+        return ok("token", said), True
+
+    def _verbs(self) -> Check:
+        tries: dict[str, Callable[[], Any]] = {
+            "read": lambda: self._ask("GetStatus", self._about(pb.GetStatusRequest)),
+            "write": lambda: self._ask("CancelPrecompute", self._about(pb.CancelPrecomputeRequest)),
+            "admin": lambda: self._ask("GetStats", pb.GetStatsRequest()),
+        }
+        may = []
+        for verb, attempt in tries.items():
+            told = attempt()
+            if isinstance(told, ServiceUnavailable):
+                return fail(
+                    "store",
+                    f"the server cannot use it: {told}",
+                    "run `headstart doctor --local` where the server runs",
+                )
+            if isinstance(told, NotFound) or not isinstance(told, HeadstartError):
+                may.append(verb)
+            elif not isinstance(told, PermissionDenied):
+                return fail("verbs", f"{verb}: {told}", "see the server's log")
+        where = self._namespace or "default"
+        if "read" in may or "write" in may:
+            return ok("verbs", f"may {', '.join(may)} in namespace {where}")
+        return warn(
+            "verbs",
+            f"may neither read nor write in namespace {where}",
+            "use --namespace with one of the token's, or a token that grants more",
+        )
+
+    def _about(self, request: Any) -> Any:
+        return request(namespace=self._namespace, key=self._key)
+
+    def _work(self) -> Iterator[Check]:
+        pipelines = self._ask("ListPipelines", pb.ListPipelinesRequest())
+        if not isinstance(pipelines, HeadstartError):
+            names = [each.name for each in pipelines.pipelines]
+            if names:
+                yield ok("pipelines", ", ".join(names))
+            else:
+                yield warn("pipelines", "none", "set HEADSTART_BRIDGING or HEADSTART_PIPELINES")
+        stats = self._ask("GetStats", pb.GetStatsRequest(namespace=self._namespace))
+        if isinstance(stats, HeadstartError):
+            return
+        if stats.unserved:
+            told = ", ".join(f"{runs} of {name}" for name, runs in sorted(stats.unserved.items()))
+            yield warn(
+                "unserved",
+                f"no worker can compute {told}",
+                "deploy workers with that pipeline in the version that the API has, or start these "
+                "runs again through an API whose pipelines the workers have",
+            )
+        live = sum(stats.status_counts[name] for name in ("pending", "in_progress"))
+        said = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
+        # Runs that no worker can compute have their own line.
+        if stats.queued_jobs > sum(stats.unserved.values()) and not stats.active_tasks:
+            yield warn(
+                "work",
+                f"{said}: nobody takes them",
+                "is a worker up? See its log, and GET /readyz on its HTTP port",
+            )
+        elif live >= stats.max_cached:
+            advice = "more workers, or a larger HEADSTART_MAX_CACHED_RESULTS"
+            yield warn("work", f"{said}: every place is held, starts are refused", advice)
+        else:
+            yield ok("work", f"{said}, {stats.total_cached} of {stats.max_cached} kept")
+
+    def _latency(self) -> Check:
+        trips = []
+        for _ in range(_CALLS):
+            began = time.perf_counter()
+            self._ask("GetStatus", self._about(pb.GetStatusRequest))
+            trips.append(time.perf_counter() - began)
+        cuts = quantiles(trips, n=20, method="inclusive")
+        said = f"p50 {spoken(cuts[9])}, p95 {spoken(cuts[18])} of {_CALLS} calls"
+        if cuts[9] > _SLOW:
+            advice = "is the server far away, its machine busy, or its Redis slow?"
+            return warn("latency", said, advice)
+        return ok("latency", said)

@@ -1,0 +1,118 @@
+"""The commands about all that a server has: list, stats, pipelines."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ...base import exit_codes
+from ...base.escaping import escaped
+from ...base.output import (
+    ago,
+    graph,
+    show,
+    table,
+)
+from .accounting_view import told
+from .execution import command, complain
+
+STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
+_LARGEST_PAGE: Final = 1000
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser's subcommands."""
+    listing = command(commands, "list", _list, "list what is kept")
+    listing.add_argument(
+        "--status",
+        action="append",
+        default=[],
+        choices=STATUSES,
+        help="only runs of this status; may be said several times",
+    )
+    listing.add_argument("--pipeline", metavar="NAME", help="only runs of this pipeline")
+    listing.add_argument(
+        "--limit",
+        type=_limit,
+        default=100,
+        metavar="N",
+        help="at most so many; 0: all (default: 100)",
+    )
+    command(commands, "stats", _stats, "count what is kept and running")
+    command(commands, "pipelines", _pipelines, "list what can be started, with its steps")
+
+
+def _limit(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 0 or more")
+    return number
+
+
+async def _list(client: Any, options: argparse.Namespace) -> int:
+    runs: list[Any] = []
+    more = False
+    size = min(options.limit + 1, _LARGEST_PAGE) if options.limit else _LARGEST_PAGE
+    async with aclosing(client.list(statuses=options.status, page_size=size)) as found:
+        async for run in found:
+            if options.pipeline and run.pipeline != options.pipeline:
+                continue
+            if options.limit and len(runs) == options.limit:
+                more = True
+                break
+            runs.append(run)
+    now = datetime.now(UTC)
+    rows = [("NAMESPACE", "KEY", "PIPELINE", "STATUS", "REVISION", "CREATED", "EXPIRES")]
+    rows += [
+        (
+            *(run.namespace, run.key, run.pipeline, str(run.status), f"{run.revision}"),
+            ago(run.created_at, now),
+            ago(run.expires_at, now) if run.status.ended else "",
+        )
+        for run in runs
+    ]
+    show(runs, table(rows), as_json=options.json)
+    if more:
+        complain(f"these are the first {options.limit}; --limit 0 lists all")
+    return exit_codes.DONE
+
+
+async def _stats(client: Any, options: argparse.Namespace) -> int:
+    stats = await client.get_stats()
+    rows = [
+        ("COUNT", "RUNS"),
+        ("kept", f"{stats.total_cached} of {stats.max_cached}"),
+        ("running", f"{stats.active_tasks}"),
+        ("queued", f"{stats.queued_jobs}"),
+        *((str(status), f"{count}") for status, count in sorted(stats.status_counts.items())),
+    ]
+    text = table(rows)
+    if stats.ledger is not None:
+        text += f"\n\n{told(stats.ledger)}"
+    show(stats, text, as_json=options.json)
+    return exit_codes.DONE
+
+
+async def _pipelines(client: Any, options: argparse.Namespace) -> int:
+    pipelines = await client.list_pipelines()
+    columns = ("NEEDS", "RETURNS", "KIND", "TIMEOUT", "ATTEMPTS", "RUNS ON", "VERSION", "MEMO")
+    rows = [("PIPELINE", "STEP", *columns)]
+    graphs = []
+    for pipeline in pipelines:
+        needed = {step.name: step.needs for step in pipeline.steps}
+        graphs.append(f"{pipeline.name}: {graph(needed)}")
+        for step in pipeline.steps:
+            kind = "required" if step.required else "optional"
+            timeout = f"{step.timeout.total_seconds():g} s" if step.timeout else ""
+            needs = ", ".join(step.needs)
+            rules = kind, timeout, f"{step.max_attempts}", step.runs_on
+            more = step.version, "memo" if step.memo else ""
+            rows.append((pipeline.name, step.name, needs, step.output_type, *rules, *more))
+    shown = "\n".join([table(rows), *map(escaped, graphs)])
+    show(pipelines, shown, as_json=options.json)
+    return exit_codes.DONE

@@ -1,0 +1,122 @@
+"""The commands about one run: start, get, cancel."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ...base import exit_codes
+from ...base.output import show
+from .describing import described
+from .execution import command, complain, duration
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser's subcommands."""
+    start = command(commands, "start", _start, "start a bridging game, or any other pipeline")
+    start.add_argument("key", help="your name for the run")
+    start.add_argument("anchor", nargs="?", help="the word to start from")
+    start.add_argument("target", nargs="?", help="the word to get to")
+    start.add_argument(
+        "--recipient", choices=("human", "haiku"), default="human", help="who answers"
+    )
+    start.add_argument("--clues", type=int, metavar="N", help="how many clues make a bridge")
+    start.add_argument("--pipeline", metavar="NAME", help="another pipeline than bridging")
+    start.add_argument(
+        "--inputs", default="{}", metavar="JSON", help="its inputs, an object; - reads them"
+    )
+    start.add_argument("--ttl", type=duration, metavar="TIME", help="how long results live")
+    start.add_argument(
+        "--needed-in",
+        type=duration,
+        metavar="TIME",
+        help="in how long they are likely to be asked for; default: at once",
+    )
+    start.add_argument("--restart", action="store_true", help="compute anew")
+
+    get = command(commands, "get", _get, "show the results that exist")
+    get.add_argument("key")
+    get.add_argument(
+        "--wait", type=duration, default=0.0, metavar="TIME", help="how long to wait for them"
+    )
+    get.add_argument(
+        "--step",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="wait for this step alone; may be said several times",
+    )
+    get.add_argument(
+        "--complete",
+        action="store_true",
+        help=f"exit with {exit_codes.INCOMPLETE} unless every step has its result, or each --step",
+    )
+
+    cancel = command(commands, "cancel", _cancel, "end a run")
+    cancel.add_argument("key")
+    cancel.add_argument(
+        "--revision",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only this revision, so that a newer run is spared (default: any)",
+    )
+
+
+async def _start(client: Any, options: argparse.Namespace) -> int:
+    rules = {
+        "ttl": options.ttl,
+        "restart": options.restart,
+        "expected_need_in": options.needed_in,
+    }
+    if options.pipeline:
+        inputs = _inputs(options.inputs)
+        started = await client.start(options.key, options.pipeline, inputs, **rules)
+    elif options.anchor is None or options.target is None:
+        raise ValueError("give an anchor and a target, or --pipeline and --inputs")
+    else:
+        started = await client.start_bridging(
+            options.key,
+            options.anchor,
+            options.target,
+            options.recipient,
+            clue_count=options.clues,
+            **rules,
+        )
+    text = f"{started.outcome}: revision {started.revision}, {started.status}"
+    show(started, text, as_json=options.json)
+    return exit_codes.DONE
+
+
+def _inputs(text: str) -> dict[str, Any]:
+    from headstart._inputs import InputsError, read_inputs
+
+    try:
+        return read_inputs(sys.stdin.read() if text == "-" else text)
+    except InputsError as error:
+        rules = "; ".join(rule for _, rule in error.rules)
+        raise ValueError(f"--inputs {rules}") from None
+
+
+async def _get(client: Any, options: argparse.Namespace) -> int:
+    results = await client.get_results(options.key, wait=options.wait, required_steps=options.step)
+    show(results, described(results), as_json=options.json)
+    wanted = set(options.step) or set(results.steps)
+    missing = [name for name in results.missing if name in wanted]
+    if options.complete and (missing or not results.steps):
+        complain(f"no result of {', '.join(missing) or 'any step'}")
+        return exit_codes.INCOMPLETE
+    return exit_codes.DONE
+
+
+async def _cancel(client: Any, options: argparse.Namespace) -> int:
+    done = await client.cancel(options.key, revision=options.revision)
+    if done.cancelled:
+        text = f"cancelled: {done.status}"
+    elif options.revision not in {0, done.revision}:
+        text = f"spared: the key has revision {done.revision}, {done.status}"
+    else:
+        text = f"had ended before: {done.status}"
+    show(done, text, as_json=options.json)
+    return exit_codes.DONE

@@ -1,0 +1,126 @@
+"""The command watch: a run as it goes, live on a terminal, a line a change anywhere else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final
+
+from ...base import exit_codes
+from ...base.escaping import escaped
+from ...base.output import is_terminal, plain
+from .describing import described, expected, step_cells
+from .execution import command, complain
+from .live_bars import LiveView
+
+_FRAME: Final = 0.1
+"""Seconds between two pictures of what runs."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's subcommands."""
+    watch = command(commands, "watch", _watch, "follow a run, step by step, to its end")
+    watch.add_argument("key")
+    watch.add_argument(
+        "--complete",
+        action="store_true",
+        help=f"exit with {exit_codes.INCOMPLETE} unless every step has its result",
+    )
+    for action in watch._actions:  # noqa: SLF001  # argparse gives no other way to it
+        if action.dest == "timeout":
+            action.help = "how long to watch (default: to its end)"
+
+
+async def _watch(client: Any, options: argparse.Namespace) -> int:
+    try:
+        async with (
+            asyncio.timeout(options.timeout),
+            aclosing(client.watch_results(options.key)) as stream,
+        ):
+            last = await _follow(stream, options)
+    except TimeoutError:
+        raise TimeoutError(f"the run has not ended within {options.timeout:g} s") from None
+    if options.complete and last.missing:
+        complain(f"no result of {', '.join(last.missing)}")
+        return exit_codes.INCOMPLETE
+    return exit_codes.DONE if str(last.status) == "completed" else exit_codes.FAILED
+
+
+async def _follow(stream: AsyncGenerator[Any, None], options: argparse.Namespace) -> Any:
+    """Show each state; gives the last."""
+    if options.json:
+        return await _lines_of_json(stream)
+    if is_terminal(sys.stdout):
+        return await _live(stream)
+    return await _lines(stream)
+
+
+async def _lines_of_json(stream: AsyncGenerator[Any, None]) -> Any:
+    results = None
+    async for results in stream:  # the last one is the answer
+        print(json.dumps(plain(results)), flush=True)
+    return results
+
+
+async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
+    """One line for each change."""
+    results, status = None, ""
+    said: dict[str, str] = {}
+    async for results in stream:
+        head = f"revision {results.revision}: {results.status}"
+        if reason := results.error or results.pending_reason:
+            head += f" ({reason})"
+        lines = []
+        for name, report in results.steps.items():
+            line = _line(name, report)
+            if said.get(name, "pending") != line and str(report.state) != "pending":
+                said[name] = line
+                soon = expected(report)
+                lines.append(f"{line} ({soon})" if soon else line)
+        # An end is told after what led to it, a beginning before.
+        lines = [*lines, head] if results.status.ended else [head, *lines]
+        for line in lines:
+            if line != head or head != status:
+                print(escaped(f"{results.key} {line}"), flush=True)
+        status = head
+    return results
+
+
+def _line(name: str, report: Any) -> str:
+    elapsed, attempts, error = step_cells(report)
+    told = [f"{name}: {report.state}"]
+    if elapsed:
+        told.append(elapsed if elapsed == report.origin else f"in {elapsed}")
+    if report.attempts > 1:
+        told.append(f"at attempt {attempts}")
+    line = " ".join(told)
+    return f"{line} ({error})" if error else line
+
+
+async def _live(stream: AsyncGenerator[Any, None]) -> Any:
+    """A picture that is drawn anew while anything runs, and the results under the last one."""
+    with LiveView(sys.stdout) as view:
+        showing = asyncio.create_task(_draw(view))
+        results = None
+        try:
+            async for results in stream:
+                view.update(results)
+        finally:
+            showing.cancel()
+            await asyncio.wait({showing})
+        view.draw()
+    if results is not None:
+        # What the picture has shown is not said twice.
+        values = described(results).split("\n")[2 + len(results.steps) :]
+        print("\n".join(values), flush=True)
+    return results
+
+
+async def _draw(view: LiveView) -> None:
+    while True:
+        view.draw()
+        await asyncio.sleep(_FRAME)

@@ -1,0 +1,49 @@
+"""`headstart token`: makes a token, and the line that lets it in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ..base import exit_codes
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's subcommands."""
+    text = "make a token: its line for the file HEADSTART_TOKENS goes to standard output"
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "token",
+        help="make a token that lets a caller in",
+        description=f"{text}, the token itself, this once, to standard error.",
+    )
+    parser.add_argument("name", help="what to call it: it is told in refusals, unlike the token")
+    parser.add_argument(
+        "--namespaces", default="default", help="where it is good, or * (default: default)"
+    )
+    parser.add_argument(
+        "--verbs",
+        default="read,write",
+        help="of read, write, metrics (with --namespaces '*': /metrics alone) and admin, which is "
+        "all of everything (default: read,write)",
+    )
+    parser.add_argument("--json", action="store_true", help="print both as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ..auth.token_file import line_of, new_token
+
+    token = new_token()
+    try:
+        line = line_of(options.name, token, options.namespaces.split(","), options.verbs.split(","))
+    except ValueError as error:
+        print(f"headstart: {error}", file=sys.stderr)
+        return exit_codes.WRONG_ARGUMENTS
+    if options.json:
+        print(json.dumps({"token": token, "line": line}))
+        return exit_codes.DONE
+    print(line, flush=True)
+    print(f"The token, which is shown this once: {token}", file=sys.stderr)
+    return exit_codes.DONE

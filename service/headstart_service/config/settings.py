@@ -1,0 +1,431 @@
+"""Every setting: its name, default, range and reason. Read once, at the door."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ..base.output import shortened
+from ..base.urls import ENCODING, check_web_url
+from ..domain.errors import StartupError
+from .allowed_values import PREFIX, allowed
+
+_DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
+_SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
+"""The settings whose values no message may quote; some may take `tokens` for the token itself."""
+_STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
+"""What is often read from a file with a line end."""
+
+
+class Settings(BaseSettings):
+    """The settings of `headstart serve` and `headstart worker`. Durations are in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    host: str = Field(
+        "127.0.0.1",
+        description="Address of the gRPC and HTTP ports. `::` or `0.0.0.0` is every address, "
+        "`localhost` both loopback addresses.",
+    )
+    grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
+    http_port: int = Field(
+        8080,
+        ge=0,
+        le=65535,
+        description="HTTP port; 0 picks a free one. So does a worker when the default port is "
+        "taken.",
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the gRPC port's certificate chain. Certificate and key are read "
+        "again when they change.",
+    )
+    tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of authorities (mTLS): only clients with a certificate of theirs "
+        "may connect.",
+    )
+    insecure: bool = Field(
+        False,
+        description="Whether the gRPC port may serve other machines without TLS, as in a "
+        "container.",
+    )
+    tokens: Path | None = Field(
+        None,
+        description="File of the tokens that callers need, read again when it changes; "
+        "`headstart token` makes its lines. Without a file no caller needs a token.",
+    )
+    reflection: bool = Field(True, description="Whether the gRPC port serves reflection.")
+    dashboard: bool = Field(True, description="Whether the HTTP port serves the live page.")
+    data_dir: Path = Field(
+        Path(_DIRS.user_data_dir),
+        description="Directory of the embedded Valkey's data and socket.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis 7+ or Valkey 8+. Without it `serve` runs an embedded Valkey.",
+    )
+    prefix: str = Field(
+        "headstart",
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+        description="Prefix of all keys and channels in Redis. Installations that share a Redis "
+        "need different prefixes or databases.",
+    )
+    partitions: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Slots that runs are spread over: more than 1 for a cluster, equal in all "
+        "processes of a store. `headstart repartition` changes it.",
+    )
+    result_ttl: float = Field(
+        1800.0,
+        ge=0.001,
+        le=7 * 86400,
+        description="Lifetime of results, unless a start sets `ttl`.",
+    )
+    failure_ttl: float = Field(
+        60.0, ge=0.001, le=86400, description="Lifetime of failed and cancelled runs."
+    )
+    max_cached_results: int = Field(
+        1000,
+        ge=1,
+        le=10_000_000,
+        description="Most runs that are kept, over all replicas.",
+    )
+    namespace_max_results: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="Most runs that one namespace may keep; 0: no limit of its own.",
+    )
+    max_queued: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="Most runs that have not ended, over all replicas; 0: as many as are kept.",
+    )
+    max_memos: int = Field(
+        1024,
+        ge=0,
+        le=10_000_000,
+        description="Most results of memoised steps, beside the runs; 0: none.",
+    )
+    memo_ttl: float = Field(
+        3600.0, ge=0.001, le=30 * 86400, description="Lifetime of memoised results."
+    )
+    queue_order: str = Field(
+        "need",
+        pattern="^(need|arrival)$",
+        description="Order of the queue: by the time of need, or of arrival.",
+    )
+    max_waiters: int = Field(
+        20_000,
+        ge=1,
+        le=1_000_000,
+        description="Most GetResults calls that one API process holds.",
+    )
+    max_watches: int = Field(
+        5000,
+        ge=1,
+        le=1_000_000,
+        description="Most WatchResults streams that one API process holds.",
+    )
+    max_calls: int = Field(
+        2000,
+        ge=1,
+        le=1_000_000,
+        description="Most other calls that one API process holds.",
+    )
+    near_cache_mb: int = Field(
+        32,
+        ge=0,
+        le=4096,
+        description="MiB of an API process for answers that it need not read again.",
+    )
+    worker: bool = Field(True, description="Whether `serve` runs a worker in a child process.")
+    worker_concurrency: int = Field(
+        64, ge=1, le=1024, description="Most runs that one worker computes at once."
+    )
+    word_cache: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="Most texts whose embeddings a worker keeps, beside its vocabulary.",
+    )
+    lease: float = Field(
+        10.0,
+        ge=0.5,
+        le=600,
+        description="How long a silent worker keeps its runs; it renews the lease every third.",
+    )
+    drain: float = Field(
+        5.0, ge=0, le=600, description="How long runs and calls may go on after SIGTERM."
+    )
+    compute_threads: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Threads of a worker's model. For more throughput run more workers with one "
+        "thread each.",
+    )
+    step_threads: int = Field(
+        4, ge=1, le=256, description='Threads of a worker for steps with `runs_on="thread"`.'
+    )
+    step_processes: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description='Processes of a worker for steps with `runs_on="process"`.',
+    )
+    step_wait: float = Field(
+        300.0,
+        ge=0.001,
+        le=86_400,
+        description="How long a step may wait for a free thread or process, beside its own "
+        "timeout.",
+    )
+    block_limit: float = Field(
+        1.0,
+        ge=0,
+        le=600,
+        description="How long a step may block a worker's event loop before it is stopped; 0: "
+        "any time.",
+    )
+    hang_limit: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="How long a worker's event loop may stand still before the worker ends "
+        "itself; 0: any time. Twice as long where code in C holds the interpreter.",
+    )
+    ray_address: str | None = Field(
+        None,
+        description='Ray cluster of steps with `runs_on="ray"`. Without it Ray finds one, or the '
+        "worker starts its own.",
+    )
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        min_length=1,
+        description="Sentence-transformers model: a name or a path.",
+    )
+    vocabulary: Path = Field(
+        # By its format: of two versions on a machine, neither builds in place of the other's.
+        Path(_DIRS.user_cache_dir) / "vocabulary-2",
+        description="Directory of the embedded vocabulary. A worker builds it if it is missing "
+        "or of another model.",
+    )
+    haiku_model: str = Field(
+        "claude-haiku-5-5", min_length=1, description="Anthropic model of the step `haiku_bridge`."
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("anthropic_api_key", "ANTHROPIC_API_KEY"),
+        description="Key of the Anthropic API, without which `haiku_bridge` fails.",
+    )
+    anthropic_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("anthropic_base_url", "ANTHROPIC_BASE_URL"),
+        description="Another address of the Anthropic API.",
+    )
+    bridging: bool = Field(
+        True, description="Whether bridging games are offered; without them no model is loaded."
+    )
+    pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="More pipelines, beside those that installed packages offer.",
+    )
+    max_artifact_bytes: int = Field(
+        8 * 1024 * 1024,
+        ge=1024,
+        le=60 * 1024 * 1024,
+        description="Most bytes that one step may return; a larger result fails the step.",
+    )
+    max_run_bytes: int = Field(
+        32 * 1024 * 1024,
+        ge=1024,
+        le=60 * 1024 * 1024,
+        description="Most bytes that all steps of a run may return; the step beyond it fails. "
+        "Clients receive 64 MiB.",
+    )
+    metrics: bool = Field(
+        True, description="Whether the HTTP port serves Prometheus metrics at `/metrics`."
+    )
+    log_level: str = Field(
+        "info",
+        pattern="^(debug|info|warning|error)$",
+        description="Least level of the lines that are logged.",
+    )
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|text|json)$",
+        description="Format of log lines; `auto` is JSON in a pod, else text.",
+    )
+    log_inputs: bool = Field(
+        False, description="Whether log lines show what runs are about, which may be personal."
+    )
+    tracing: bool = Field(
+        False,
+        description="Whether OpenTelemetry spans are exported, to OTEL_EXPORTER_OTLP_ENDPOINT.",
+    )
+
+    @field_validator("pipelines", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _without_brackets(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+            return value[1:-1]
+        return value
+
+    @field_validator("anthropic_api_key", mode="before")
+    @classmethod
+    def _is_key(cls, value: Any) -> Any:
+        # Headers take nothing else, and the error of the library would quote it.
+        if isinstance(value, str) and not re.fullmatch(r"[!-~]*", value):
+            raise ValueError("must be printable ASCII without spaces")
+        return value
+
+    @field_validator("anthropic_base_url", mode="before")
+    @classmethod
+    def _is_url(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                check_web_url(value)
+            except ValueError as error:
+                raise ValueError(f"must be a URL: {error}; {ENCODING}") from None
+        return value
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _is_no_token(cls, value: Any) -> Any:
+        if "hst_" in str(value):
+            raise ValueError(
+                "must be the file of tokens, not a token: clients take HEADSTART_TOKEN"
+            )
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and info.field_name in _STRIPPED:
+            value = value.strip()
+        if value == "" and (name := str(info.field_name)) != "pipelines":
+            if cls.model_fields[name].default is None:
+                return None
+            raise ValueError(f"must be {allowed(name, cls.model_fields[name])}")
+        # Python keeps what is no UTF-8 in an environment as code points that nothing can print.
+        if isinstance(value, str) and not value.isprintable():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("must be UTF-8") from None
+        return value
+
+
+def load_settings(flags: Mapping[str, str]) -> Settings:
+    """The settings from flags, else the environment, else the defaults.
+
+    Raises StartupError that names every wrong setting, where its value came from and its range.
+    """
+    settings, wrong = try_settings(flags)
+    if wrong:
+        raise StartupError(told_together(list(wrong.values())))
+    return settings
+
+
+def try_settings(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
+    """The settings, the wrong ones with their defaults, and a complaint about each of these."""
+    values: dict[str, Any] = dict(flags)
+    try:
+        return Settings(**values), {}
+    except ValidationError as error:
+        wrong = {
+            _field_of(detail): _complaint(detail, flags)
+            for detail in error.errors(include_url=False)
+        }
+    # What is given beats what the environment says.
+    defaults = {name: Settings.model_fields[name].default for name in wrong}
+    return Settings(**(values | defaults)), wrong
+
+
+def told_together(complaints: Sequence[str]) -> str:
+    """One message of several complaints."""
+    return "wrong settings:\n" + "\n".join(f"  {each}" for each in complaints)
+
+
+def variable(name: str) -> str:
+    """The environment variable that sets the field of this name."""
+    if name.startswith("anthropic_"):
+        return name.upper()
+    return f"{PREFIX}{name.upper()}"
+
+
+def child_environment(settings: Settings, **changes: str) -> dict[str, str]:
+    """The environment that gives a child process these settings, with some changed by name.
+
+    Settings travel in the environment because a secret must never stand in a process's arguments.
+    """
+    environment = dict(os.environ)
+    for name in settings.model_fields_set:
+        environment[variable(name)] = _text(getattr(settings, name))
+    for name, value in changes.items():
+        environment[variable(name)] = value
+    return environment
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(shortened(value))
+
+
+def _field_of(detail: Any) -> str:
+    return str(detail["loc"][0]).lower()
+
+
+def _complaint(detail: Any, flags: Mapping[str, str]) -> str:
+    name = _field_of(detail)
+    source = f"--{name.replace('_', '-')}" if name in flags else variable(name)
+    value = str(detail["input"])
+    given = "" if name in _SECRET else f" = {value[:60]!r}"
+    own = (detail.get("ctx") or {}).get("error")
+    rule = str(own) if own else f"must be {allowed(name, Settings.model_fields[name])}"
+    if value.startswith("tcp://") and name not in flags:
+        rule += (
+            "; Kubernetes sets this for a Service of that name, unless the pod has "
+            "enableServiceLinks: false"
+        )
+    return f"{source}{given}: {rule}"
+
+
+def describe() -> Sequence[tuple[str, str, str]]:
+    """Every field's name, default as text, and description."""
+    return [
+        (name, _text(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]

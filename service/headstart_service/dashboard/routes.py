@@ -1,0 +1,276 @@
+"""The live page of an API process: its routes, and the task that feeds it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from time import monotonic
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ..domain import Announcement, RunKey
+from ..domain.errors import (
+    CapacityExhausted,
+    HeadstartError,
+    InvalidRequest,
+    PermissionDenied,
+    RecordDamaged,
+    RunNotFound,
+    StoreUnavailable,
+    Unauthenticated,
+    Violation,
+)
+from ..domain.log_fields import fields
+from ..pipeline.registry import Registry
+from .access import (
+    ASKED_FOR,
+    HEADERS,
+    Door,
+    view_of,
+    viewer_of,
+)
+from .call_counters import Counters
+from .event_streams import EventResponse, Streams
+from .ports import Admit, Runs
+from .recent_runs import RunBook
+from .run_view import results_of, told_run
+from .snapshots import Snapshots
+from .value_view import values_of
+
+log = logging.getLogger(__name__)
+
+_STATIC = files(__package__) / "static"
+_KINDS: Final = {
+    "html": "text/html",
+    "css": "text/css",
+    "js": "text/javascript",
+    "svg": "image/svg+xml",
+}
+_SECOND: Final = 1.0
+_LARGEST_BODY: Final = 4096
+_LOOKS: Final = 4
+"""Runs whose values are summarised at once: one may be megabytes."""
+_CODES: Final[tuple[tuple[type[HeadstartError], int], ...]] = (
+    (InvalidRequest, 400),
+    (Unauthenticated, 401),
+    (PermissionDenied, 403),
+    (RunNotFound, 404),
+    (RecordDamaged, 500),
+    (CapacityExhausted, 503),
+    (StoreUnavailable, 503),
+)
+
+Endpoint = Callable[[Request], Awaitable[Response | EventResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the page may do and says of its process."""
+
+    door: Door
+    about: dict[str, Any]
+    """Shown as it is: host, version and so on."""
+
+
+class Dashboard:
+    """Hears and counts always; reads the store while somebody looks."""
+
+    def __init__(
+        self,
+        runs: Runs,
+        registry: Registry,
+        admit: Admit,
+        rules: Rules,
+    ) -> None:
+        self._runs = runs
+        self._registry = registry
+        self._admit = admit
+        self._rules = rules
+        self.outdate: Callable[[RunKey], None] = lambda _: None
+        """Told of a run that was cancelled here, before its caller is; who needs it sets it."""
+        self.counters = Counters()
+        self._book = RunBook(runs, registry)
+        about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
+        self._snapshots = Snapshots(runs, self._book, self.counters, about)
+        self.streams = Streams(self._snapshots)
+        self._looks = asyncio.Semaphore(_LOOKS)
+        self._files = {
+            entry.name: (entry.read_bytes(), _KINDS[entry.name.rpartition(".")[2]])
+            for entry in _STATIC.iterdir()
+            if entry.name.rpartition(".")[2] in _KINDS
+        }
+
+    def hear(self, announcement: Announcement) -> None:
+        """Something was announced."""
+        self.counters.hear(announcement)
+        self._book.hear(announcement)
+
+    def regained(self) -> None:
+        """Announcements arrive again, and some were lost."""
+        self._book.regained()
+        self._snapshots.regained()
+
+    async def run(self) -> None:
+        """Count seconds, and send them to whoever looks, for ever."""
+        turn = monotonic() + _SECOND
+        try:
+            while True:
+                await self.streams.joined(max(0.0, turn - monotonic()))
+                due = monotonic() >= turn
+                if due:
+                    self.counters.turn()
+                    turn = max(turn + _SECOND, monotonic())
+                if self.streams.watched:
+                    try:
+                        await self.streams.publish(fresh_only=not due)
+                    except Exception:
+                        log.exception("the live page could not be fed")
+        finally:
+            self.streams.end()
+
+    def routes(self) -> list[BaseRoute]:
+        """What the HTTP port serves of it."""
+        return [
+            Route("/", _answered(self._page)),
+            Route("/static/{name}", _answered(self._static)),
+            Route("/api/events", _answered(self._events)),
+            Route("/api/run", _answered(self._run)),
+            Route("/api/cancel", _answered(self._cancel), methods=["POST"]),
+        ]
+
+    async def _page(self, _: Request) -> Response:
+        return self._file("index.html")
+
+    async def _static(self, request: Request) -> Response:
+        return self._file(request.path_params["name"])
+
+    def _file(self, name: str) -> Response:
+        if name not in self._files:
+            return Response("no such file\n", 404, HEADERS, "text/plain")
+        data, kind = self._files[name]
+        return Response(data, 200, HEADERS, kind)
+
+    async def _events(self, request: Request) -> EventResponse:
+        self._rules.door.check(request)
+        authorization = request.headers.get("authorization")
+        namespace = request.query_params.get("namespace", "")
+
+        def allowed() -> object:
+            return view_of(self._admit(authorization), namespace)
+
+        view = view_of(self._admit(authorization), namespace)
+        return EventResponse(self.streams, self.streams.open(view, allowed))
+
+    async def _run(self, request: Request) -> Response:
+        self._rules.door.check(request)
+        viewer = viewer_of(request, self._admit)
+        key = _key(request.query_params)
+        view_of(viewer, key.namespace)
+        async with self._looks:
+            look = await self._runs.peek(key)
+            told, values = await asyncio.to_thread(
+                lambda: (told_run(look, self._registry), values_of(results_of(look)))
+            )
+        return _json(
+            {
+                "run": told.as_json(),
+                "values": values,
+                "lives_for": look.snapshot.lives_for,
+                "may_cancel": viewer.writes(key.namespace) and not told.status.ended,
+            }
+        )
+
+    async def _cancel(self, request: Request) -> Response:
+        self._rules.door.check(request)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if kind != "application/json" or not request.headers.get(ASKED_FOR):
+            rule = f"must be JSON, with the header {ASKED_FOR}, which no other site's page can send"
+            raise InvalidRequest([Violation("request", rule)])
+        viewer = viewer_of(request, self._admit)
+        body = await _body(request)
+        key, revision = _key(body), _revision(body)
+        if not viewer.writes(key.namespace):
+            rule = f"the token {viewer.name!r} lacks write in {key.namespace[:64]!r}"
+            raise PermissionDenied("namespace", rule, "write")
+        cancelled = await self._runs.cancel(key, revision)
+        self.outdate(key)
+        if cancelled.cancelled:
+            # As the API's own line, and who did it: nobody else knows.
+            told = fields("run.cancelled", key, revision=cancelled.revision, token=viewer.name)
+            by = f" by the token {viewer.name!r}" if viewer.name else ""
+            text = "%s revision %d cancelled on the live page%s"
+            log.info(text, key, cancelled.revision, by, extra=told)
+        return _json({"cancelled": cancelled.cancelled, "status": cancelled.status.value})
+
+
+def _answered(endpoint: Endpoint) -> Endpoint:
+    """Turn what it raises into an answer, without the text of what was raised by mistake."""
+
+    async def answer(request: Request) -> Response | EventResponse:
+        try:
+            return await endpoint(request)
+        except HeadstartError as error:
+            code = next((code for kind, code in _CODES if isinstance(error, kind)), 500)
+            text = str(error)
+            if isinstance(error, StoreUnavailable):
+                text = "the store is unavailable"
+            return _json({"error": text}, code)
+        except DecodeError:
+            return _json({"error": "what is kept under this key cannot be read"}, 500)
+        except Exception:
+            error_id = uuid.uuid4().hex[:12]
+            log.exception("internal error %s", error_id)
+            return _json({"error": f"internal error {error_id}"}, 500)
+
+    return answer
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > _LARGEST_BODY:
+            raise InvalidRequest([Violation("body", f"must be at most {_LARGEST_BODY} bytes")])
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest([Violation("body", "must be JSON")]) from error
+    if not isinstance(told, dict):
+        raise InvalidRequest([Violation("body", "must be an object")])
+    return told
+
+
+def _key(told: Any) -> RunKey:
+    """The run that a request names. Raises InvalidRequest."""
+    namespace, key = told.get("namespace", ""), told.get("key", "")
+    if not isinstance(namespace, str) or not isinstance(key, str):
+        raise InvalidRequest([Violation("key", "must be a text")])
+    found = RunKey(namespace, key)
+    try:
+        violations = found.violations()
+    except UnicodeEncodeError:
+        violations = [Violation("key", "must be text that UTF-8 has")]
+    if violations:
+        raise InvalidRequest(violations)
+    return found
+
+
+def _revision(body: dict[str, Any]) -> int:
+    """The revision that a request names, 0 if it names none. Raises InvalidRequest."""
+    revision = body.get("revision", 0)
+    if not isinstance(revision, int) or isinstance(revision, bool) or revision < 0:
+        raise InvalidRequest([Violation("revision", "must be a whole number, 0 or more")])
+    return revision
+
+
+def _json(told: dict[str, Any], code: int = 200) -> Response:
+    return JSONResponse(told, code, HEADERS)

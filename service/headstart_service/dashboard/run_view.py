@@ -1,0 +1,109 @@
+"""A run as the page is told of it: status, times, and how each step fares. No values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from headstart.v1 import precompute_pb2 as pb
+
+from ..domain import Look, RunKey, Status
+from ..pipeline.registry import Registry
+
+_MAX_ERROR: Final = 500
+_SECOND_US: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldRun:
+    """A run as it was when it was looked at."""
+
+    key: RunKey
+    pipeline: str
+    revision: int
+    status: Status
+    attempt: int
+    worker: str
+    created_us: int
+    started_us: int
+    completed_us: int
+    expires_us: int
+    error: str
+    steps: list[dict[str, Any]]
+
+    def same_end(self, other: ToldRun) -> bool:
+        """Whether both have seen the same run's end."""
+        return (self.status, self.created_us, self.completed_us) == (
+            other.status,
+            other.created_us,
+            other.completed_us,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, with times in microseconds since the epoch, 0 where there is none."""
+        return {
+            "namespace": self.key.namespace,
+            "key": self.key.key,
+            "pipeline": self.pipeline,
+            "revision": self.revision,
+            "status": self.status.value,
+            "attempt": self.attempt,
+            "worker": self.worker,
+            "created_us": self.created_us,
+            "started_us": self.started_us,
+            "completed_us": self.completed_us,
+            "expires_us": self.expires_us,
+            "error": self.error[:_MAX_ERROR],
+            "steps": self.steps,
+        }
+
+
+def results_of(look: Look) -> pb.GetResultsResponse:
+    """What the record's fragments say; as much as can be read of it."""
+    return pb.GetResultsResponse.FromString(look.snapshot.body)
+
+
+def told_run(look: Look, registry: Registry) -> ToldRun:
+    """A run without its values. A step whose fragment was not read has its state alone."""
+    summary = look.snapshot.summary
+    reports = results_of(look).steps
+    pipeline = registry.find(summary.pipeline)
+    steps = []
+    for name, state in look.snapshot.states.items():
+        report = reports[name] if name in reports else pb.StepReport()  # no dict
+        step = pipeline.by_name.get(name) if pipeline else None
+        steps.append(
+            {
+                "name": name,
+                "state": state.name.lower(),
+                "needs": list(pipeline.needs(step)) if pipeline and step else [],
+                "required": bool(step and step.required),
+                "started_us": report.started_us,
+                "elapsed": _seconds(report),
+                "attempts": report.attempts,
+                "max_attempts": step.max_attempts if step else 0,
+                "kept": 0 < report.started_us < summary.created_us,
+                "memoised": report.origin == pb.STEP_ORIGIN_MEMOISED,
+                "error": report.error[:_MAX_ERROR],
+            }
+        )
+    return ToldRun(
+        key=summary.key,
+        pipeline=summary.pipeline,
+        revision=summary.revision,
+        status=summary.status,
+        attempt=look.attempt,
+        worker=look.worker,
+        created_us=summary.created_us,
+        started_us=summary.started_us,
+        completed_us=summary.completed_us,
+        expires_us=summary.expires_us,
+        error=summary.error,
+        steps=steps,
+    )
+
+
+def _seconds(report: pb.StepReport) -> float | None:
+    if not report.HasField("elapsed"):
+        return None
+    return report.elapsed.ToMicroseconds() / _SECOND_US

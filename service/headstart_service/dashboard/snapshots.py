@@ -1,0 +1,140 @@
+"""What the live page shows, once a second, for everybody who sees the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from ..domain import Ledger, RunSummary, Stats, Status
+from ..domain.errors import StoreUnavailable
+from .access import View
+from .accounting_view import told_ledger
+from .call_counters import Counters
+from .ports import Runs
+from .recent_runs import RunBook
+
+_LIVE: Final = 60
+"""Runs that have not ended, of each status, of which a list is shown: the first by name."""
+_RECENT: Final = 40
+_FAILED: Final = 100
+_GROUPS: Final = 20
+_WORKERS: Final = 200
+_NAMESPACES: Final = 8
+"""Namespaces that a viewer's snapshot is read for: each is a question of its own to the store."""
+_ENDED: Final = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+_LIVE_STATUSES: Final = (Status.IN_PROGRESS, Status.PENDING)
+_SEED: Final = 100
+"""Ended runs that are taken over from the store: the first by name, for it lists none by time."""
+_MAX_SEEDED: Final = 64
+
+
+class Snapshots:
+    """Makes them, from what was counted and heard and a bounded look into the store."""
+
+    def __init__(
+        self, runs: Runs, book: RunBook, counters: Counters, about: dict[str, Any]
+    ) -> None:
+        """`about` is what the page says of the process: host, version, pipelines, limits."""
+        self._runs = runs
+        self._book = book
+        self._counters = counters
+        self._about = about
+        self._seeded: set[frozenset[str] | None] = set()
+
+    def regained(self) -> None:
+        """Announcements were lost: take over what has ended meanwhile."""
+        self._seeded.clear()
+
+    def history(self, view: View) -> list[dict[str, Any]]:
+        """The seconds that are remembered, the oldest first."""
+        return [past.told(view.scope, whole=view.whole) for past in self._counters.past]
+
+    async def take(self, view: View) -> dict[str, Any]:
+        """The present state; `store` says "away" when that could not be read, and what was."""
+        told: dict[str, Any] = {
+            "now_us": time.time_ns() // 1000,
+            "whole": view.whole,
+            "namespaces": None if view.scope is None else sorted(view.scope)[:_NAMESPACES],
+            "store": "there",
+        }
+        if view.whole:
+            told["process"] = self._about
+            told["calls"] = [
+                [method, code, count] for (method, code), count in self._counters.calls.items()
+            ]
+        try:
+            await self._read(view, told)
+        except StoreUnavailable:
+            told["store"] = "away"
+        told["recent"] = [
+            seen.as_json()
+            for key in self._book.latest(view.scope, _RECENT)
+            if (seen := self._book.seen(key)) is not None
+        ]
+        told["steps"] = self._book.steps(view.scope)
+        told["failures"] = self._book.failures.told(view.scope, _GROUPS)
+        if self._counters.past:
+            told["second"] = self._counters.past[-1].told(view.scope, whole=view.whole)
+        return told
+
+    async def _read(self, view: View, told: dict[str, Any]) -> None:
+        names = [""] if view.scope is None else sorted(view.scope)[:_NAMESPACES]
+        counts: dict[str, int] = {}
+        live: list[RunSummary] = []
+        ledgers: list[Ledger] = []
+        stats = Stats({}, 0)
+        for name in names:
+            stats = await self._runs.stats(name)
+            ledgers += [stats.ledger] if stats.ledger else []
+            for status, count in stats.counts.items():
+                counts[status.value] = counts.get(status.value, 0) + count
+            for status in _LIVE_STATUSES:
+                live += await self._list(name, [status], _LIVE)
+            failed = await self._list(name, [Status.FAILED], _FAILED)
+            self._book.note_failed(failed)
+        if view.scope not in self._seeded and len(self._seeded) < _MAX_SEEDED:
+            for name in names:
+                self._book.remember(await self._list(name, _ENDED, _SEED))
+            self._seeded.add(view.scope)
+        # What runs, then what waits, of those that were listed the longest first.
+        live.sort(key=lambda run: (run.status is Status.PENDING, run.created_us))
+        live = live[:_LIVE]
+        await self._book.look([run.key for run in live])
+        await self._book.look(self._book.latest(view.scope, _RECENT))
+        told["counts"] = counts
+        told["ledger"] = told_ledger(ledgers)
+        # The queue's length is everybody's: who may not know of the others gets their own part.
+        told["queued"] = stats.queued_jobs if view.scope is None else counts.get("pending", 0)
+        if view.scope is None and self._counters.past:
+            self._counters.past[-1].queued = stats.queued_jobs
+        told["live"] = [self._live(run) for run in live]
+        if view.whole:
+            told["workers"] = [asdict(each) for each in await self._runs.workers(_WORKERS)]
+
+    async def _list(
+        self, name: str, statuses: Sequence[Status], limit: int
+    ) -> Sequence[RunSummary]:
+        # Quiet: looking each second must not count and log the same damage each second.
+        return await self._runs.list(name, statuses, None, limit, quiet=True)
+
+    def _live(self, run: RunSummary) -> dict[str, Any]:
+        seen = self._book.seen(run.key)
+        if seen is not None and (seen.revision, seen.created_us) == (run.revision, run.created_us):
+            return seen.as_json()
+        return {
+            "namespace": run.key.namespace,
+            "key": run.key.key,
+            "pipeline": run.pipeline,
+            "revision": run.revision,
+            "status": run.status.value,
+            "attempt": 0,
+            "worker": "",
+            "created_us": run.created_us,
+            "started_us": run.started_us,
+            "completed_us": run.completed_us,
+            "expires_us": run.expires_us,
+            "error": run.error,
+            "steps": [],
+        }

@@ -1,1 +1,0 @@
-"""Runs pipelines: DAGs of typed async steps. Knows neither gRPC nor Redis."""

@@ -1,0 +1,1 @@
+"""The HTTP port: probes and metrics, and the live page's routes."""

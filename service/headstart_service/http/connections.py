@@ -1,0 +1,109 @@
+"""Bounds the connections of the HTTP port: how many there are, and how long one may send nothing.
+
+One connection more than the limit ends the oldest idle one, so a probe always gets in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final, cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..base.open_files import share_of_files
+
+log = logging.getLogger(__name__)
+
+HEAD_TIMEOUT: Final = 10.0
+"""Seconds within which a connection sends the next request's whole head."""
+BACKLOG: Final = 64
+"""Connections that the kernel holds ready, which the loop may accept in one turn."""
+_MOST: Final = 512
+_WARN_EVERY: Final = 60.0
+"""Seconds between two log lines about connections that were closed."""
+
+
+def most_connections() -> int:
+    """Return how many connections the HTTP port holds at once."""
+    return min(_MOST, share_of_files(4))
+
+
+class Room:
+    """The connections of one port."""
+
+    def __init__(self, limit: int, head_timeout: float = HEAD_TIMEOUT) -> None:
+        """Hold at most `limit` connections; close each that is idle for `head_timeout` seconds."""
+        self.limit = limit
+        self.head_timeout = head_timeout
+        self._warned = -_WARN_EVERY
+
+    def enter(self, new: BoundedConnection, connections: set[Any]) -> None:
+        """Close another connection if there are too many: the oldest idle one, else the oldest."""
+        if len(connections) <= self.limit:
+            return
+        now = new.since
+        oldest = min(connections - {new}, key=lambda each: (not each.idle, each.since))
+        connections.discard(oldest)
+        oldest.transport.abort()
+        if now - self._warned >= _WARN_EVERY:
+            self._warned = now
+            log.warning(
+                "the HTTP port has its most connections, %d: each new one ends the oldest idle one",
+                self.limit,
+            )
+
+
+class BoundedConnection(H11Protocol):
+    """One connection of a port that has a Room."""
+
+    room: Room
+    """The port's; set by a subclass."""
+    since = 0.0
+    """When it became idle or its request began, in loop time."""
+    _timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has no request that waits for its answer."""
+        # uvicorn has no cycle before the first request, against its annotation.
+        cycle = cast("Any", self.cycle)
+        return cycle is None or cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer, and make room if there are too many connections."""
+        super().connection_made(transport)
+        self._await_head()
+        self.room.enter(self, self.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Stop the timer when a request has begun."""
+        super().handle_events()
+        if self._timer is not None and not self.idle:
+            self._stop_timer()
+            self.since = self.loop.time()
+
+    def on_response_complete(self) -> None:
+        """Start the timer for the next request's head."""
+        self._await_head()
+        super().on_response_complete()
+
+    def _await_head(self) -> None:
+        self._stop_timer()
+        self.since = self.loop.time()
+        self._timer = self.loop.call_later(self.room.head_timeout, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def connections_of(room: Room) -> type[BoundedConnection]:
+    """Return the protocol of a port that has this room."""
+    return type("Connection", (BoundedConnection,), {"room": room})

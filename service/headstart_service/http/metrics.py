@@ -1,0 +1,35 @@
+"""`GET /metrics`: what Prometheus scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ..domain.errors import PermissionDenied, Unauthenticated
+
+_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def metrics_route(
+    text: Callable[[], Awaitable[str]], check: Callable[[str | None], None] | None
+) -> Route:
+    """Answer with `text`, once `check` has let the Authorization header pass.
+
+    What it raises is told: Unauthenticated as 401, PermissionDenied as 403.
+    """
+
+    async def metrics(request: Request) -> Response:
+        if check is not None:
+            try:
+                check(request.headers.get("authorization"))
+            except Unauthenticated as error:
+                asks = {"WWW-Authenticate": "Bearer"}
+                return PlainTextResponse(f"{error}\n", status_code=401, headers=asks)
+            except PermissionDenied as error:
+                return PlainTextResponse(f"{error}\n", status_code=403)
+        return PlainTextResponse(await text(), headers={"Content-Type": _TYPE})
+
+    return Route("/metrics", metrics)

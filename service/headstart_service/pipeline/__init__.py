@@ -1,0 +1,1 @@
+"""What pipeline authors declare, and what is checked about it."""

@@ -1,0 +1,193 @@
+"""A pipeline: named steps, the model of their inputs, and how their values become wire fragments.
+
+Declaring one imports nothing heavy, so that the API process can validate and plan without numpy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from hashlib import sha256
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from ..domain import RunPlan, digest, runs_class
+from ..domain.errors import InvalidRequest, Violation
+from ..values.artifacts import ArtifactCodec
+from ..values.codec import ResultCodec
+from . import signatures
+from .input_violations import input_violations
+from .inputs import unkept, written
+from .mistakes import Mistake, caller, line_of, refuse
+from .step import DIGEST_PARAMETER, Step
+
+NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What a pipeline may be called: records and lists of the store have names between blanks."""
+
+
+_SHORT: Final = 8
+"""Characters of a definition's digest, 48 bits: it is compared with those of one pipeline alone."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A DAG of steps over validated inputs.
+
+    Raises DeclarationError, with the line of each mistake, when two steps share a name, a step is
+    named like an input, steps need each other in a circle, a step's return type is missing or
+    cannot be kept, or a parameter's type is not that of the step or input that it names.
+    """
+
+    name: str
+    version: str
+    """Raise it when the same inputs would give other results: old results are then replaced."""
+    description: str
+    inputs: type[BaseModel]
+    steps: Sequence[Step]
+    codec: ResultCodec = field(default_factory=ArtifactCodec)
+    """How steps' values are kept: by their annotations, unless the pipeline has its own message."""
+    by_name: Mapping[str, Step] = field(init=False)
+    order: Sequence[str] = field(init=False)
+    """The steps' names, each after what it needs."""
+    definition: str = field(init=False)
+    """A digest of the name, the version, the inputs' names and each step's name, version and needs.
+
+    Processes whose definitions differ do not compute each other's runs."""
+    where: str = field(init=False, repr=False, compare=False)
+    """The line that declares it, as file:line."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", caller())
+        by_name: dict[str, Step] = {}
+        mistakes = [Mistake(self.where, text) for text in self._misnamed()]
+        mistakes += [Mistake(self.where, text) for text in unkept(self.name, self.inputs)]
+        for step in self.steps:
+            name = step.name
+            if name in by_name:
+                first = line_of(by_name[name].function)
+                text = f"pipeline {self.name}: two steps are named {name}, the first at {first}"
+                mistakes.append(Mistake(line_of(step.function), text))
+            elif name in self.inputs.model_fields:
+                text = f"pipeline {self.name}: {name} is both an input and a step"
+                mistakes.append(Mistake(line_of(step.function), text))
+            by_name[name] = step
+        object.__setattr__(self, "by_name", by_name)
+        object.__setattr__(self, "order", self._ordered(mistakes))
+        object.__setattr__(self, "definition", self._defined())
+        self._read_types(mistakes)
+        refuse(mistakes)
+
+    def _defined(self) -> str:
+        in_order = (self.by_name[name] for name in self.order)
+        steps = [(step.name, step.version, self.needs(step)) for step in in_order]
+        return digest([self.name, self.version, sorted(self.inputs.model_fields), steps])[:_SHORT]
+
+    @property
+    def runs_class(self) -> str:
+        """What a worker must offer to compute its runs."""
+        return runs_class(self.name, self.definition)
+
+    def _misnamed(self) -> list[str]:
+        if NAME.fullmatch(self.name):
+            return []
+        return [f"pipeline {self.name!r}: a name is 1 to 64 of letters, digits, '.', '_' and '-'"]
+
+    def _ordered(self, mistakes: list[Mistake]) -> tuple[str, ...]:
+        graph = {step.name: self.needs(step) for step in self.steps}
+        try:
+            return tuple(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            circle = error.args[1]
+            lines = ", ".join(f"{n} at {line_of(self.by_name[n].function)}" for n in circle[1:])
+            mistakes.append(
+                Mistake(
+                    line_of(self.by_name[circle[0]].function, circle[-2]),
+                    f"pipeline {self.name}: steps need each other in a circle: "
+                    f"{' -> '.join(circle)} ({lines})",
+                )
+            )
+            return tuple(self.by_name)
+
+    def _read_types(self, mistakes: list[Mistake]) -> None:
+        """Find what each step returns; a pipeline's own codec knows that by itself."""
+        if isinstance(self.codec, ArtifactCodec) and not self.codec.kinds:
+            found, wrong = signatures.kinds(self.steps)
+            mistakes += wrong
+            object.__setattr__(self, "codec", ArtifactCodec(found))
+        given = {name: field.annotation for name, field in self.inputs.model_fields.items()}
+        mistakes += signatures.misfits(self.by_name, given)
+
+    def needs(self, step: Step) -> tuple[str, ...]:
+        """The steps whose values `step` takes."""
+        return tuple(p for p in step.parameters if p in self.by_name)
+
+    def dependants(self, names: Iterable[str]) -> set[str]:
+        """The steps that take what these give, directly or through others."""
+        found: set[str] = set()
+        sources = set(names)
+        for name in self.order:
+            if not found.union(sources).isdisjoint(self.needs(self.by_name[name])):
+                found.add(name)
+        return found
+
+    def providers(self) -> set[str]:
+        """The names of everything that a worker must provide for this pipeline."""
+        known = {*self.by_name, *self.inputs.model_fields, DIGEST_PARAMETER}
+        return {p for step in self.steps for p in step.parameters} - known
+
+    def plan(self, raw: Mapping[str, Any], path: str) -> RunPlan:
+        """Validate `raw` inputs and plan the run.
+
+        Raises InvalidRequest with every violation; each field's path starts with `path`.
+        """
+        try:
+            values = self.inputs.model_validate(raw)
+        except ValidationError as error:
+            raise InvalidRequest(input_violations(error, self.inputs, path)) from error
+        wire = written(values)
+        if wire is None:
+            rule = f"is not the same when kept as JSON and read again: {self.name} needs others"
+            raise InvalidRequest([Violation(path, rule)])
+        steps = self.step_digests(values)
+        if not steps:
+            raise InvalidRequest([Violation(path, "leaves this pipeline no step to run")])
+        plain = values.model_dump(mode="json", round_trip=True)
+        return RunPlan(
+            pipeline=self.name,
+            inputs=wire,
+            definition=self.definition,
+            digest=digest([self.name, self.version, plain, steps]),
+            steps=steps,
+        )
+
+    def step_digests(self, values: BaseModel) -> dict[str, str]:
+        """The steps of a run with these inputs, in order, each with its own digest."""
+        plain = values.model_dump(mode="json", round_trip=True)
+        digests: dict[str, str] = {}
+        for name in self.order:
+            step = self.by_name[name]
+            needs = self.needs(step)
+            wanted = step.when is None or step.when(values)
+            if wanted and all(need in digests for need in needs):
+                own = {p: plain[p] for p in step.parameters if p in plain}
+                needed = {need: digests[need] for need in needs}
+                digests[name] = digest([self.name, self.version, name, step.version, own, needed])
+        return digests
+
+    def memo_digest(
+        self, step: Step, values: BaseModel, own: str, maker: str, needed: Mapping[str, bytes]
+    ) -> str:
+        """The fingerprint of all that `step` is given: equal ones in two runs, equal results.
+
+        `own` is its digest in this run, `maker` that of its providers, and `needed` the results of
+        the steps that it needs, as fragments. These and not their digests: a step that is not pure
+        may give one run another result than the next, and what is made of it must fit it.
+        """
+        plain = values.model_dump(mode="json", round_trip=True, include=set(step.parameters))
+        contents = {name: sha256(result).hexdigest() for name, result in needed.items()}
+        seed = (own,) if DIGEST_PARAMETER in step.parameters else ()
+        about = [self.name, self.version, step.name, step.version, maker]
+        return digest([*about, plain, contents, *seed])

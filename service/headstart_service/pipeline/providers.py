@@ -1,0 +1,141 @@
+"""What a worker provides: a step has what it names as a parameter, and need not import it.
+
+Providers satisfy these protocols without knowing them; so does what a test puts in their place.
+`identity` is all that a provider's answers depend on beside the question: printable ASCII without
+spaces, the same on all machines and after every restart, another one as soon as answers change. An
+absent or empty one means: the same everywhere, as for `http`. See `pipeline.identity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+M = TypeVar("M", bound=BaseModel)
+
+PROVIDERS: Final = frozenset({"embedder", "vocabulary", "scan", "language_model", "http"})
+"""The names that a step's parameter may have, beside the pipeline's inputs and steps. The type of
+`http` is httpx2.AsyncClient; the protocols below are those of the others."""
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors: the parameter `embedder`."""
+
+    @property
+    def model(self) -> str:
+        """The model's name, which callers see beside the vectors."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The model's name and the digest of its files."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed each text as a row of unit length, in their order: shape (n, d).
+
+        A row's last bits depend on the processor and on other texts of the batch, by at most 1e-6.
+        """
+        ...
+
+
+class Vocabulary(Protocol):
+    """The words that bridges are made of: the parameter `vocabulary`."""
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The n words, each once, in lower case."""
+        ...
+
+    @property
+    def matrix(self) -> NDArray[np.float32]:
+        """Their vectors of unit length, by the embedder's model: shape (n, d)."""
+        ...
+
+    @property
+    def index(self) -> Mapping[str, int]:
+        """Each word's place in `words`."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The digests of the words and of the model's files."""
+        ...
+
+
+class RelevanceScan(Protocol):
+    """Rates the whole vocabulary for a game: the parameter `scan`."""
+
+    @property
+    def identity(self) -> str:
+        """The vocabulary's."""
+        ...
+
+    async def relevance(
+        self, anchor: NDArray[np.float32], target: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Compute min(w·anchor, w·target) for each vocabulary word w, shape (n,), read-only.
+
+        Values are within 1e-5 of the exact ones; their last bits differ from call to call.
+        """
+        ...
+
+
+class SpokenText(Protocol):
+    """An answer while it is given. What it knows grows as its text is iterated over."""
+
+    @property
+    def input_tokens(self) -> int:
+        """What the question cost."""
+        ...
+
+    @property
+    def output_tokens(self) -> int:
+        """What the answer has cost; of one that was left early, as much of it as was told."""
+        ...
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the model stopped, such as "end_turn" or "max_tokens"; empty until it has."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """Yield the answer's text, piece by piece.
+
+        Raises StepFailed, with a reason fit for callers, when it breaks off. So does an answer
+        that ends with any `stop_reason` but "end_turn" and "stop_sequence", after its last piece.
+        """
+        ...
+
+
+class LanguageModel(Protocol):
+    """Answers a prompt, in a given form or word by word: the parameter `language_model`."""
+
+    @property
+    def identity(self) -> str:
+        """The language model's name."""
+        ...
+
+    async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
+        """Return the model's answer as an `output`.
+
+        Raises StepFailed, with a reason fit for callers, when there is none or it is not whole.
+        """
+        ...
+
+    def stream(
+        self, *, system: str, prompt: str, max_tokens: int
+    ) -> AbstractAsyncContextManager[SpokenText]:
+        """Stream the model's answer; leaving the context stops it.
+
+        Entering raises StepFailed as `parse` does. To keep an answer that was cut off, catch the
+        StepFailed of the iteration and read `stop_reason`.
+        """
+        ...

@@ -1,0 +1,106 @@
+"""What a step must be like to run where it says. Told where it is declared, or at start."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from ..domain.errors import StartupError
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+    from .ray_options import RayOptions
+
+PLACES: Final = ("loop", "thread", "process", "ray")
+ELSEWHERE: Final = ("process", "ray")
+"""The places that share no memory with the worker."""
+ACTOR_PARAMETER: Final = "actor"
+"""The parameter that gets the instance of `RayOptions.actor`."""
+
+
+def where(function: Callable[..., Any]) -> str:
+    """The file and line that declare `function`."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+
+
+def check_function(
+    function: Callable[..., Any], runs_on: str, ray: RayOptions | None = None
+) -> None:
+    """Refuse a function that `runs_on` cannot run, or with these options.
+
+    Raises ValueError about the place or the options, TypeError about the function.
+    """
+    name = getattr(function, "__name__", repr(function))
+    at = f"{where(function)}: step {name}"
+    if runs_on not in PLACES:
+        raise ValueError(f"{at}: runs_on must be one of {', '.join(PLACES)}, is {runs_on!r}")
+    if ray is not None and runs_on != "ray":
+        raise ValueError(f"{at}: ray=RayOptions(…) needs runs_on='ray', is {runs_on!r}")
+    takes_actor = ACTOR_PARAMETER in inspect.signature(function).parameters
+    if ray is not None and ray.actor is not None and not takes_actor:
+        raise TypeError(
+            f"{at} needs a parameter {ACTOR_PARAMETER}, which gets the {ray.actor.__name__}"
+        )
+    if runs_on == "loop":
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{at} must be an async function, or say runs_on='thread'")
+        return
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or inspect.isgeneratorfunction(function)
+    ):
+        raise TypeError(f"{at} must be a plain function to have runs_on={runs_on!r}")
+    if runs_on in ELSEWHERE and "<" in function.__qualname__:
+        raise TypeError(
+            f"{at}: runs_on={runs_on!r} needs a function at the top of its module, which another "
+            "process can import"
+        )
+
+
+def refuse_unreachable(pipelines: Iterable[Pipeline]) -> None:
+    """Raise StartupError about a step that its place cannot import, or not give what it takes."""
+    for pipeline in pipelines:
+        providers = pipeline.providers()
+        for step in pipeline.steps:
+            if step.runs_on not in ELSEWHERE:
+                continue
+            at = f"{where(step.function)}: pipeline {pipeline.name}, step {step.name}"
+            foreign = [name for name in step.parameters if name in providers]
+            if foreign:
+                raise StartupError(
+                    f"{at}: parameter {foreign[0]} lives in the worker, and no step with "
+                    f"runs_on={step.runs_on!r} can have it"
+                )
+            if not _importable(step.function):
+                function = step.function
+                raise StartupError(
+                    f"{at}: runs_on={step.runs_on!r} needs to import it as "
+                    f"{function.__module__}:{function.__qualname__}, which is something else"
+                )
+            actor = step.ray.actor if step.ray is not None else None
+            if actor is not None and not _importable(actor):
+                raise StartupError(
+                    f"{at}: its actor must be importable as {actor.__module__}:"
+                    f"{actor.__qualname__}, which is something else"
+                )
+
+
+def _importable(found: Callable[..., Any]) -> bool:
+    if found.__module__ == "__main__":
+        return False
+    try:
+        return find(found.__module__, found.__qualname__) is found
+    except (ImportError, AttributeError):
+        return False
+
+
+def find(module: str, name: str) -> Callable[..., Any]:
+    """The function of the step that this module has under this name."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return getattr(found, "function", found)  # type: ignore[no-any-return]  # anything has a name

@@ -1,0 +1,114 @@
+"""A step: one function of a pipeline, with how it may be run.
+
+What a step needs is read off its parameters' names. Each is an input of the pipeline, another
+step (it then gets that step's value), a provider of the worker (`embedder`, `vocabulary`, …) or
+`step_digest`, the fingerprint of the inputs and versions that the step depends on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .mistakes import line_of
+from .ray_options import RayOptions
+from .runs_on import ACTOR_PARAMETER, check_function
+
+DIGEST_PARAMETER = "step_digest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step's function and rules. Make one with the `step` decorator."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: tuple[str, ...]
+    required: bool
+    """Whether the run fails when this step fails."""
+    timeout: float
+    """Seconds that one attempt may take."""
+    max_attempts: int
+    backoff: float
+    """Seconds before the second attempt; doubled before each later one."""
+    when: Callable[[Any], bool] | None
+    """Whether a run with these inputs has this step at all; None means always."""
+    version: str = ""
+    """Part of its digest: a change invalidates it and what needs it, and no other step."""
+    memo: bool = False
+    """Whether its result serves other runs of the namespace that give it the same to work on."""
+    nearby: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What annotations may name beside the module's own: names of the function it stands in."""
+    runs_on: str = "loop"
+    """Where the function runs: on the worker's "loop", in a "thread" or "process", or on "ray"."""
+    ray: RayOptions | None = None
+    """What it needs of Ray, of a step that runs there."""
+
+
+def step(
+    *,
+    required: bool = False,
+    timeout: float = 30.0,
+    max_attempts: int = 1,
+    backoff: float = 0.2,
+    when: Callable[[Any], bool] | None = None,
+    version: str = "",
+    memo: bool = False,
+    runs_on: str = "loop",
+    ray: RayOptions | None = None,
+) -> Callable[[Callable[..., Any]], Step]:
+    """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
+
+    `runs_on` is "loop", "thread", "process" or "ray"; `ray` is for the last alone. Raises TypeError
+    when the function cannot run there or takes *args, **kwargs or positional-only parameters,
+    ValueError when a rule is out of its range.
+    """
+    if timeout <= 0:
+        raise ValueError(f"timeout must be more than 0 seconds, is {timeout}")
+    if max_attempts < 1:
+        raise ValueError(f"max_attempts must be 1 or more, is {max_attempts}")
+    if backoff < 0:
+        raise ValueError(f"backoff must be 0 seconds or more, is {backoff}")
+
+    def make(function: Callable[..., Any]) -> Step:
+        check_function(function, runs_on, ray)
+        parameters = inspect.signature(function).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters:
+            if parameter.kind not in named:
+                raise TypeError(
+                    f"{line_of(function, parameter.name)}: step {function.__name__}: "
+                    f"parameter {parameter.name} must have a plain name"
+                )
+        return Step(
+            name=function.__name__,
+            function=function,
+            parameters=tuple(
+                p.name
+                for p in parameters
+                if p.name != ACTOR_PARAMETER or ray is None or ray.actor is None
+            ),
+            required=required,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            when=when,
+            runs_on=runs_on,
+            ray=ray,
+            version=version,
+            memo=memo,
+            nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
+        )
+
+    return make
+
+
+def _nearby(function: Callable[..., Any], around: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the names around a function those that its annotations use."""
+    texts = [text for text in function.__annotations__.values() if isinstance(text, str)]
+    words = {word for text in texts for word in re.findall(r"\w+", text)}
+    return {word: around[word] for word in words if word in around}

@@ -1,0 +1,352 @@
+"""The composition root of `headstart serve`: builds the API, starts it, drains it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from grpc.aio import Server
+
+from ..api.adoption import Adoption
+from ..api.call_limits import CallLimits, Gates
+from ..api.call_observer import CallObservers
+from ..api.grpc_server import build_server
+from ..api.health import Health
+from ..api.results.estimates import Estimates
+from ..api.results.near_cache import NearCache
+from ..api.results.reader import ResultReader
+from ..api.results.waiting import Hub
+from ..api.servicer import ApiRules, PrecomputeServicer
+from ..auth.server_certificate import ServerCertificate
+from ..base.listening import (
+    addresses,
+    listen,
+    reachable,
+    url_host,
+)
+from ..config.settings import Settings, child_environment
+from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
+from ..domain.retry_after import Pace
+from ..http.readiness import Readiness
+from ..http.server import http_server
+from ..pipeline.registry import Registry
+from ..store.connect import API, BLOCKING, LARGE
+from ..store.events import subscription
+from ..store.layout import LayoutWatch
+from ..store.redis_store import RedisStore
+from ..telemetry.logging.formatter import wants_json
+from ..telemetry.tracing import tracing
+from .exposure import certificate, refuse_exposure, token_file
+from .first_call import first_call
+from .lifecycle import (
+    layout_watch,
+    process_name,
+    redis_client,
+    redis_url,
+    registry,
+    store_rules,
+    wait_for_store,
+)
+from .live_page import live_page
+from .monitoring import ApiMonitoring
+from .worker_supervisor import WorkerProcess
+
+log = logging.getLogger(__name__)
+
+_STORE_BUDGET = 0.25
+"""Seconds for one answer of the store: a caller is told within 300 ms that there is none."""
+_CHECK_EVERY = 0.5
+_FAILURES_TO_UNREADY = 2
+_PREPARE_EVERY = 60
+"""Checks between two looks after the consumer groups, which a flush or a failover can lose."""
+
+_TRY = """
+Headstart serves on {address}. Try:
+
+  {command}
+"""
+
+
+class _Readiness:
+    """Whether a request could be served: the store answers and, at first, the worker is warm."""
+
+    def __init__(
+        self,
+        store: RedisStore,
+        health: Health,
+        worker: WorkerProcess | None,
+        *,
+        quiet: bool,
+        problem: Callable[[], str] = str,
+    ) -> None:
+        """Serve nothing while there is a `problem`."""
+        self._store = store
+        self._health = health
+        self._worker = worker
+        self._quiet = quiet
+        self._problem = problem
+        self.serving = False
+        self.reason = "it starts"
+        """What is wrong, in one line; empty when all is well."""
+
+    @property
+    def state(self) -> Readiness:
+        """What `GET /readyz` answers."""
+        problem = self._problem()
+        return Readiness(self.serving and not problem, problem or self.reason)
+
+    def waits(self, reason: str) -> None:
+        """Note what keeps it from starting."""
+        self.reason = reason
+
+    async def watch(self, address: str, command: str) -> None:
+        """Keep health up to date for ever; print `command` once, as a first call to try."""
+        if self._worker is not None:
+            self.reason = "its worker starts"
+            await self._worker.ready.wait()
+        failures = checks = 0
+        said = False
+        while True:
+            prepares = not self.serving or checks % _PREPARE_EVERY == 0
+            failures = 0 if await self._answers(prepares=prepares) else failures + 1
+            # One slow answer on a busy machine is no outage.
+            serving = failures == 0 if not self.serving else failures < _FAILURES_TO_UNREADY
+            problem = self._problem()
+            serving = serving and not problem
+            if serving != self.serving:
+                self.serving = serving
+                await self._health.set_serving(serving=serving)
+                log.info("serving" if serving else f"not serving: {problem or self.reason}")
+            if serving and not said:
+                said = True
+                # Among JSON lines, a hint for people would be a line that nobody can read.
+                if not self._quiet:
+                    print(_TRY.format(address=address, command=command), flush=True)
+            checks += 1
+            await asyncio.sleep(_CHECK_EVERY)
+
+    async def _answers(self, *, prepares: bool) -> bool:
+        """Whether the store answers; notes what is wrong."""
+        try:
+            if prepares:
+                await self._store.prepare()
+            await self._store.ping()
+        except StoreUnavailable as error:
+            self.reason = str(error)
+            if self.serving:
+                log.warning("readiness: %s", error)
+            return False
+        except CapacityExhausted as error:
+            # Starts are refused, but what is kept is served and what runs ends.
+            self._report(f"starts are refused: {error}")
+        else:
+            self._report("")
+        return True
+
+    def _report(self, reason: str) -> None:
+        """Note what is wrong though it serves; log it when it changes."""
+        if self.serving and reason != self.reason:
+            log.warning("%s", reason or f"no longer: {self.reason}")
+        self.reason = reason
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until cancelled, then drain: each resource is closed after all that use it.
+
+    Raises StartupError, maybe inside an exception group, when it cannot start.
+    """
+    refuse_exposure(settings)
+    tls = await asyncio.to_thread(certificate, settings)
+    tokens = token_file(settings)
+    known = registry(settings)
+    async with AsyncExitStack() as stack:
+        traced = await stack.enter_async_context(tracing("api", on=settings.tracing))
+        url = await stack.enter_async_context(redis_url(settings))
+        client = await stack.enter_async_context(redis_client(url, API))
+        events = await stack.enter_async_context(redis_client(url, BLOCKING))
+        pace = Pace()
+        figures = ApiMonitoring()
+        rules = store_rules(settings)
+        store = RedisStore(
+            client,
+            rules,
+            budget=_STORE_BUDGET,
+            connections=API.connections,
+            pace=pace,
+            observer=figures.store,
+            large=await stack.enter_async_context(redis_client(url, LARGE)),
+        )
+        stack.push_async_callback(store.aclose)
+        cache = NearCache(settings.near_cache_mb * 1024 * 1024)
+        page = live_page(settings, store, known, tokens)
+        calls = CallObservers([figures.calls, page.counters]) if page else figures.calls
+        hub = Hub(
+            store,
+            lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
+            cache,
+            pace,
+            calls,
+            page.hear if page else None,
+            _estimates(store, known, settings, stack).of,
+        )
+        if page is not None:
+            page.outdate = hub.outdate
+            hub.regained = page.regained
+        servicer = PrecomputeServicer(
+            traced.store(store) if traced else store,
+            known,
+            ResultReader(hub, cache, known, calls),
+            ApiRules(
+                result_ttl=settings.result_ttl,
+                max_records=settings.max_cached_results,
+                partitions=settings.partitions,
+                separate=tokens is not None,
+                log_inputs=settings.log_inputs,
+            ),
+            calls,
+        )
+        health = Health()
+        await health.set_serving(serving=False)
+        worker = _worker(settings, url, figures) if settings.worker else None
+        layout = await stack.enter_async_context(_layout(store, hub, cache))
+        readiness = _Readiness(
+            store,
+            health,
+            worker,
+            quiet=wants_json(settings.log_format),
+            problem=lambda: layout.problem,
+        )
+
+        listening = await stack.enter_async_context(asyncio.TaskGroup())
+        access = tokens.access if tokens else None
+        gates = Gates(_limits(settings))
+        figures.watch_calls(gates, cache, lambda: readiness.serving)
+        figures.watch_store(store, settings.max_cached_results)
+        figures.watch_others(tokens, tls, worker)
+        listening.create_task(figures.process.watch_loop(), name="loop lag")
+        http_port = await stack.enter_async_context(
+            http_server(
+                settings.host,
+                settings.http_port,
+                lambda: readiness.state,
+                [
+                    *([figures.route(access)] if settings.metrics else []),
+                    *(page.routes() if page else []),
+                ],
+            )
+        )
+        server = build_server(
+            servicer,
+            health,
+            access=access,
+            gates=gates,
+            reflects=settings.reflection,
+            wrap=traced.calls() if traced else None,
+        )
+        grpc_port = _bind(server, settings, tls)
+        stack.push_async_callback(server.stop, settings.drain)
+        stack.callback(hub.release)
+        working = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.push_async_callback(health.shut_down)
+
+        await server.start()
+        _tell_access(settings, grpc_port, http_port)
+        _start(
+            listening,
+            hub=hub.run(),
+            tokens=tokens.watch() if tokens else None,
+            certificate=tls.watch() if tls else None,
+        )
+        _start(
+            working,
+            live_page=page.run() if page else None,
+            adoption=Adoption(store, known).run(),
+            worker_process=worker.run() if worker else None,
+        )
+        await wait_for_store(client, readiness.waits)
+        address = f"{url_host(reachable(settings.host))}:{grpc_port}"
+        await readiness.watch(address, first_call(settings, known, address))
+
+
+@asynccontextmanager
+async def _layout(store: RedisStore, hub: Hub, cache: NearCache) -> AsyncIterator[LayoutWatch]:
+    """Keep this process from a store of another layout, and from its own old answers."""
+    watch = layout_watch(
+        store.layout,
+        process_name("api"),
+        every=_CHECK_EVERY,
+        differs=cache.close,
+        agrees=lambda: cache.open() if hub.hearing else None,
+    )
+    async with watch.running():
+        yield watch
+
+
+def _estimates(
+    store: RedisStore, known: Registry, settings: Settings, stack: AsyncExitStack
+) -> Estimates:
+    """What is known of how long runs take, which the store needs, too."""
+    estimates = Estimates(store, known, settings.partitions)
+    store.expected = estimates.expected
+    estimates.refresh()
+    stack.push_async_callback(estimates.aclose)
+    return estimates
+
+
+def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProcess:
+    return WorkerProcess(
+        child_environment(settings, redis_url=url),
+        settings.drain,
+        figures.child if settings.metrics else None,
+    )
+
+
+def _tell_access(settings: Settings, grpc_port: int, http_port: int) -> None:
+    host = url_host(settings.host)
+    log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
+    log.info(
+        "TLS %s, client certificates %s, tokens %s",
+        "on" if settings.tls_cert else "off",
+        "required" if settings.tls_client_ca else "not asked for",
+        "required" if settings.tokens else "not asked for",
+    )
+    if settings.dashboard:
+        log.info("live page on http://%s:%d/", url_host(reachable(settings.host)), http_port)
+
+
+def _start(group: asyncio.TaskGroup, **tasks: Coroutine[Any, Any, None] | None) -> None:
+    """Start those tasks that there are, by name."""
+    for name, task in tasks.items():
+        if task is not None:
+            group.create_task(task, name=name)
+
+
+def _limits(settings: Settings) -> CallLimits:
+    return CallLimits(
+        waiters=settings.max_waiters, watches=settings.max_watches, calls=settings.max_calls
+    )
+
+
+def _bind(server: Server, settings: Settings, tls: ServerCertificate | None) -> int:
+    """Bind the addresses that the HTTP port has, too; gRPC opens its sockets by itself."""
+    try:
+        free = listen(settings.host, settings.grpc_port)
+        places = list(addresses(free))
+        for each in free:
+            each.close()
+        for place in places:
+            if tls is None:
+                port = server.add_insecure_port(place)
+            else:
+                port = server.add_secure_port(place, tls.credentials())
+    except (OSError, RuntimeError) as error:
+        raise StartupError(
+            f"HEADSTART_GRPC_PORT: cannot listen on {settings.host} port {settings.grpc_port}: "
+            "is another server there? Stop that, or give another port (0: any free one)"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise StartupError(f"HEADSTART_HOST: {settings.host!r:.100} is no host: {error}") from error
+    return port

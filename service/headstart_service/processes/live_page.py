@@ -1,0 +1,43 @@
+"""Composes the live page, with the API's own rules of who may see and do what."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import socket
+import time
+
+from ..auth.grants import EVERYTHING, Grant
+from ..auth.token_file import TokenFile
+from ..base.listening import is_loopback
+from ..config.settings import Settings
+from ..dashboard.access import Door
+from ..dashboard.routes import Dashboard, Rules
+from ..pipeline.registry import Registry
+from ..store.redis_store import RedisStore
+
+
+def live_page(
+    settings: Settings,
+    store: RedisStore,
+    known: Registry,
+    tokens: TokenFile | None,
+) -> Dashboard | None:
+    """The page of an API process; None when it shall have none."""
+    if not settings.dashboard:
+        return None
+
+    def admit(authorization: str | None) -> Grant:
+        return EVERYTHING if tokens is None else tokens.access.admit(authorization)
+
+    door = Door(
+        host=settings.host,
+        tokens=tokens is not None,
+        open=settings.insecure or is_loopback(settings.host),
+    )
+    about = {
+        "host": socket.gethostname(),
+        "version": importlib.metadata.version("headstart"),
+        "started_us": time.time_ns() // 1000,
+        "max_cached": settings.max_cached_results,
+    }
+    return Dashboard(store, known, admit, Rules(door=door, about=about))

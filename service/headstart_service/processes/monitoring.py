@@ -1,0 +1,126 @@
+"""Composes the figures of each kind of process, and the route that tells them to Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.routing import Route
+
+from ..api.call_limits import Gates
+from ..api.results.near_cache import NearCache
+from ..auth.grants import Access
+from ..auth.server_certificate import ServerCertificate
+from ..auth.token_file import TokenFile
+from ..http.metrics import metrics_route
+from ..pipeline.registry import Registry
+from ..store.redis_store import RedisStore
+from ..telemetry.metrics.backlog import BacklogFigures
+from ..telemetry.metrics.calls import CallFigures
+from ..telemetry.metrics.child_pipe import ChildFigures, answer_parent
+from ..telemetry.metrics.exposition import Exposition
+from ..telemetry.metrics.instruments import Figures
+from ..telemetry.metrics.process import API, WORKER, ProcessFigures
+from ..telemetry.metrics.store import StoreFigures, WorkerStoreFigures
+from ..telemetry.metrics.work import ModelFigures, WorkFigures
+from .worker_supervisor import WorkerProcess
+
+
+class ApiMonitoring:
+    """The figures of `headstart serve`, those of its worker among them."""
+
+    def __init__(self) -> None:
+        self.process = ProcessFigures(API)
+        self.store = StoreFigures(API)
+        self.calls = CallFigures(self.store.damaged)
+        self.child = ChildFigures()
+        self._readings = Figures()
+        self._backlog: BacklogFigures | None = None
+
+    def watch_calls(self, gates: Gates, cache: NearCache, serving: Callable[[], bool]) -> None:
+        """Show how many calls are under way, and what the near-cache does for them."""
+        inside = {"GetResults": gates.waiters, "WatchResults": gates.watches, "other": gates.calls}
+        reading = self._readings.reading
+        reading(
+            "calls_in_progress",
+            "Calls that are under way; of GetResults those that memory alone could not answer.",
+            lambda: {(kind,): gate.inside for kind, gate in inside.items()},
+            ("kind",),
+        )
+        reading(
+            "calls_limit",
+            "How many of these this process holds at once.",
+            lambda: {(kind,): gate.limit for kind, gate in inside.items()},
+            ("kind",),
+        )
+        reading(
+            "near_cache_lookups_total",
+            "Looks for a result in this process's memory.",
+            lambda: {("hit",): cache.hits, ("miss",): cache.misses},
+            ("result",),
+        )
+        reading("near_cache_bytes", "Memory of the results kept there.", lambda: cache.size)
+        reading("near_cache_entries", "Results kept there.", lambda: len(cache))
+        reading("ready", "1 while this process says that it can serve.", lambda: int(serving()))
+
+    def watch_store(self, store: RedisStore, limit: int) -> None:
+        """Show what it holds, at most `limit` runs, and whether it is known to be away."""
+        self.store.watch_breaker(lambda: store.unreachable)
+        self._backlog = BacklogFigures(lambda: store.stats(""), limit)
+
+    def watch_others(
+        self, tokens: TokenFile | None, tls: ServerCertificate | None, worker: WorkerProcess | None
+    ) -> None:
+        """Show what becomes of the files that are read again, and of the child."""
+        self._readings.reading(
+            "reload_failures_total",
+            "Times that a changed file could not be read, so that the old one stays in force.",
+            lambda: {
+                ("tokens",): tokens.refusals if tokens else 0,
+                ("certificate",): tls.refusals if tls else 0,
+            },
+            ("file",),
+        )
+        self._readings.reading(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate that is served ends, as Unix time; nothing without TLS.",
+            lambda: tls.expires if tls else None,
+        )
+        self._readings.reading(
+            "worker_restarts_total",
+            "Times that the worker of `serve` ended by itself; nothing without one.",
+            lambda: worker.restarts if worker else None,
+        )
+        self._readings.reading(
+            "worker_hangs_total",
+            "Times that it was because its event loop stood still; nothing without one.",
+            lambda: worker.hangs if worker else None,
+        )
+
+    def route(self, access: Access | None) -> Route:
+        """`GET /metrics`; with tokens, for those that may see every namespace."""
+        backlog = [self._backlog] if self._backlog else []
+        exposition = Exposition(
+            [self.calls, self._readings, *backlog, self.store, self.process],
+            refresh=self._backlog.refresh if self._backlog else None,
+            child=self.child.text,
+        )
+        return metrics_route(exposition.text, access.check_metrics if access else None)
+
+
+class WorkerMonitoring:
+    """The figures of `headstart worker`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.process = ProcessFigures(WORKER)
+        self.store = WorkerStoreFigures(WORKER)
+        self.work = WorkFigures(registry)
+        self.models = ModelFigures()
+        self._exposition = Exposition([self.work, self.models, self.store, self.process])
+
+    def route(self, access: Access | None) -> Route:
+        """As `ApiMonitoring.route`."""
+        return metrics_route(self._exposition.text, access.check_metrics if access else None)
+
+    async def answer_parent(self, descriptor: int) -> None:
+        """Tell the figures to the `serve` that is at the other end of this file descriptor."""
+        await answer_parent(descriptor, self._exposition.text)

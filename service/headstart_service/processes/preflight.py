@@ -1,0 +1,126 @@
+"""Looks at all settings together before anything starts: what is wrong is told in one message.
+
+Beyond each setting's own range, which `settings` checks, there are rules over several, and files
+and URLs that a process would only find unusable when it comes to them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+from ..config.allowed_values import unknown_variables
+from ..config.settings import (
+    Settings,
+    told_together,
+    try_settings,
+    variable,
+)
+from ..domain.errors import StartupError
+from ..store.connect import API, open_client
+from .exposure import certificate, check_exposure, token_file
+from .lifecycle import registry, store_rules
+
+log = logging.getLogger(__name__)
+
+_Check = Callable[[Settings], object]
+
+
+def load_checked(flags: Mapping[str, str], *, listens: bool = True) -> Settings:
+    """The settings of a process, from flags, else the environment, else the defaults.
+
+    `listens` is whether it is to have a gRPC port, whose security is looked at too. Raises
+    StartupError that names every wrong setting, where its value came from and what is allowed.
+    """
+    settings, wrong = try_settings(flags)
+    names = [name for field in wrong for name in (variable(field), flag(field))]
+    # A rule over several settings says nothing while one of them is wrong by itself.
+    more = [
+        _with_flag(problem, flags)
+        for problem in problems(settings, listens=listens)
+        if not any(name in problem for name in names)
+    ]
+    if not wrong and len(more) == 1:
+        raise StartupError(more[0])
+    if wrong or more:
+        raise StartupError(told_together([*wrong.values(), *more]))
+    return settings
+
+
+def _with_flag(problem: str, flags: Mapping[str, str]) -> str:
+    """The problem, named by the flag too where one was given."""
+    name, colon, rest = problem.partition(":")
+    given = [flag(field) for field in flags if variable(field) == name]
+    return f"{given[0]} ({name}){colon}{rest}" if given else problem
+
+
+def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
+    """What is wrong with them, one text each, beginning with the variable to mend."""
+    checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.limits, registry]
+    if listens:
+        checks += [_Rules.ports, check_exposure, certificate, token_file]
+    else:
+        checks.append(_Rules.shared_store)
+    seen = set()
+    for check in checks:
+        try:
+            check(settings)
+        except StartupError as error:
+            if str(error) not in seen:  # the one about half a TLS pair is found twice
+                seen.add(str(error))
+                yield str(error)
+
+
+def warn_of_unknown() -> None:
+    """Log a warning for each variable that looks like a setting and is none."""
+    for line in strangers(os.environ):
+        log.warning("%s", line)
+
+
+def strangers(environment: Mapping[str, str]) -> Iterator[str]:
+    """What to say about each variable that looks like a setting and is none."""
+    for name, near in unknown_variables(environment, map(variable, Settings.model_fields)):
+        advice = f": did you mean {near}?" if near else ""
+        yield f"{name} is no setting of Headstart{advice}"
+
+
+def flag(name: str) -> str:
+    """The flag of the field of this name."""
+    return f"--{name.replace('_', '-')}"
+
+
+class _Rules:
+    """Checks that are nobody else's."""
+
+    @staticmethod
+    def shared_store(settings: Settings) -> None:
+        if settings.redis_url is None:
+            raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
+
+    @staticmethod
+    def store(settings: Settings) -> None:
+        store_rules(settings)
+
+    @staticmethod
+    def limits(settings: Settings) -> None:
+        if settings.hang_limit and settings.hang_limit <= settings.block_limit:
+            raise StartupError(
+                f"HEADSTART_HANG_LIMIT: {settings.hang_limit:g} s are not more than "
+                f"HEADSTART_BLOCK_LIMIT, {settings.block_limit:g} s: a step must be stopped before "
+                "its worker is; set more, or 0 for no limit"
+            )
+
+    @staticmethod
+    def ports(settings: Settings) -> None:
+        if settings.grpc_port and settings.grpc_port == settings.http_port:
+            raise StartupError(
+                f"HEADSTART_GRPC_PORT: {settings.grpc_port} is HEADSTART_HTTP_PORT too: "
+                "they must differ"
+            )
+
+    @staticmethod
+    def url(settings: Settings) -> None:
+        if settings.redis_url is not None:
+            # Nothing is connected before its first use.
+            open_client(settings.redis_url.get_secret_value(), API)

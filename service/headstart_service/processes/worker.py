@@ -1,0 +1,413 @@
+"""The composition root of `headstart worker` and of the vocabulary build.
+
+Apart from `app`, because its providers bring numpy and torch, which no API process may load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..base.extras import install
+from ..base.listening import url_host
+from ..config.settings import Settings
+from ..domain.errors import PackageMissing, StartupError
+from ..domain.log_fields import fields
+from ..http.readiness import Readiness
+from ..http.server import http_server
+from ..providers.anthropic import HaikuModel
+from ..providers.embedding_cache import RememberingEmbedder
+from ..providers.embeddings import SentenceEmbedder
+from ..providers.encoder import SentenceEncoder
+from ..providers.http import http_client
+from ..providers.model_files import identify
+from ..providers.progress import build_progress
+from ..providers.vocabulary import Vocabulary, ensure_vocabulary, is_current
+from ..providers.words import Source
+from ..store.connect import BLOCKING, WORKER
+from ..store.job_queue import RedisJobQueue
+from ..store.layout import StoreLayout
+from ..store.memos import RedisMemos
+from ..telemetry.logging.formatter import wants_json
+from ..telemetry.logging.work_log import WorkLog
+from ..telemetry.metrics.work import ModelFigures
+from ..telemetry.tracing import tracing
+from ..values.limits import Limits
+from ..worker.durations import Durations
+from ..worker.executors.executors import PlaceRules, Places
+from ..worker.ports import RunLedger
+from ..worker.worker import Worker, WorkerRules
+from ..worker.worker_observer import WorkObserver, WorkObservers
+from .exposure import token_file
+from .hang_guard import HangGuard
+from .lifecycle import (
+    layout_watch,
+    process_name,
+    redis_client,
+    registry,
+    store_rules,
+    wait_for_store,
+)
+from .monitoring import WorkerMonitoring
+from .worker_supervisor import READY_LINE
+
+if TYPE_CHECKING:
+    from ..auth.token_file import TokenFile
+    from ..pipeline.registry import Registry
+    from ..store.connect import Client
+    from ..store.layout import LayoutWatch
+    from ..store.store_observer import StoreObserver
+    from ..telemetry.tracing.tracing import Tracing
+
+log = logging.getLogger(__name__)
+
+_CHECK_EVERY = 1.0
+"""Seconds between two comparisons of the store's layout."""
+_STORE_BUDGET = 10.0
+"""Seconds for one answer of the store, its retries included: outlast a short outage."""
+
+
+async def work(
+    settings: Settings,
+    *,
+    child: bool,
+    figures: int | None = None,
+    guard: HangGuard | None = None,
+) -> None:
+    """Work until cancelled, then drain; as a child of `serve` without an HTTP port.
+
+    As such it tells its figures on the file descriptor `figures`, if it is given one. With a
+    `guard`, the process ends when its event loop stands still, and soon after its work has. Raises
+    StartupError, maybe inside an exception group, when it cannot start.
+    """
+    url = _url_of(settings)
+    known = registry(settings)
+    layout = _OwnLayout()
+    places = Places(_place_rules(settings))
+    readiness = _Readiness(layout, places)
+    monitoring = WorkerMonitoring(known)
+    # They are asked for on /metrics alone.
+    tokens = None if child or not settings.metrics else token_file(settings)
+    async with AsyncExitStack() as stack:
+        traced = await stack.enter_async_context(tracing("worker", on=settings.tracing))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        if settings.metrics:
+            tasks.create_task(monitoring.process.watch_loop(), name="loop lag")
+            if figures is not None:
+                answering = monitoring.answer_parent(figures)
+                tasks.create_task(answering, name="figures for the parent")
+        if tokens is not None:
+            tasks.create_task(tokens.watch(), name="tokens")
+        if not child:
+            await stack.enter_async_context(_http(settings, readiness, monitoring, tokens))
+        client = await stack.enter_async_context(redis_client(url, WORKER))
+        blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
+        await wait_for_store(client, readiness.waits)
+        await layout.agree(client, settings, stack)
+        providers = await stack.enter_async_context(
+            _providers(settings, _wanted(known), monitoring.models, traced)
+        )
+        await stack.enter_async_context(places)
+        await places.prepare(known)
+        queue = RedisJobQueue(
+            client,
+            blocking,
+            store_rules(settings),
+            lease=settings.lease,
+            budget=_STORE_BUDGET,
+            observer=monitoring.store,
+        )
+        stack.push_async_callback(queue.aclose)
+        rules = WorkerRules(
+            name=layout.process.removeprefix("worker "),
+            concurrency=settings.worker_concurrency,
+            lease=settings.lease,
+            drain=settings.drain,
+            host=socket.gethostname(),
+            version=importlib.metadata.version("headstart"),
+            limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
+        )
+        durations = Durations()
+        queue.expected = durations.expected
+        observers: list[WorkObserver] = [
+            monitoring.work,
+            durations,
+            WorkLog(rules.name, inputs=settings.log_inputs),
+        ]
+        ledger: RunLedger = queue
+        if traced:
+            # Outside the log, whose lines tell the ids of the spans that they are written in.
+            observers.insert(0, traced.work(rules.name))
+            ledger = traced.ledger(queue)
+        memos = _memos(client, settings, monitoring.store)
+        if memos is not None:
+            stack.push_async_callback(memos.aclose)
+        worker = Worker(
+            queue,
+            known,
+            providers,
+            rules,
+            WorkObservers(observers),
+            ledger,
+            memos,
+            durations,
+            places,
+        )
+        monitoring.work.watch_pool(
+            rules.concurrency,
+            lambda: worker.busy,
+            lambda: len(places.unavailable),
+            lambda: places.hung_threads,
+        )
+        if guard is not None:
+            stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))
+        readiness.worker = worker
+        await worker.prepare()  # a start right after must know what this worker offers
+        layout.ready.set()
+        _tell_ready(rules.name, plainly=child or not wants_json(settings.log_format))
+        await layout.work(worker)
+
+
+def _url_of(settings: Settings) -> str:
+    if settings.redis_url is None:
+        raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
+    return settings.redis_url.get_secret_value()
+
+
+def _wanted(known: Registry) -> set[str]:
+    """The names of the providers that the pipelines' steps take."""
+    return {name for pipeline in known for name in pipeline.providers()}
+
+
+class _OwnLayout:
+    """Keeps a worker from a store that has another layout."""
+
+    def __init__(self) -> None:
+        self.process = process_name("worker")
+        self.ready = asyncio.Event()
+        """Set while the worker takes jobs."""
+        self._different = asyncio.Event()
+        self._watch: LayoutWatch | None = None
+
+    @property
+    def problem(self) -> str:
+        """How the store's layout differs; empty when it does not."""
+        return self._watch.problem if self._watch else ""
+
+    async def agree(self, client: Client, settings: Settings, stack: AsyncExitStack) -> None:
+        """Return once the store's layout is this worker's; compare them until `stack` closes."""
+        self._watch = layout_watch(
+            StoreLayout(client, settings.partitions, settings.prefix),
+            self.process,
+            every=_CHECK_EVERY,
+            differs=self._different.set,
+        )
+        await stack.enter_async_context(self._watch.running())
+        await self._watch.agreed()
+
+    async def work(self, worker: Worker) -> None:
+        """Work until cancelled. Raises StartupError when the store has got another layout.
+
+        A worker that is started again then waits until the layouts are the same.
+        """
+        stopping = asyncio.create_task(self._stop(worker), name="layout differs")
+        try:
+            await _until_cancelled(worker)
+        finally:
+            stopping.cancel()
+        raise StartupError(self.problem or "the store had another layout for a moment")
+
+    async def _stop(self, worker: Worker) -> None:
+        while not self.problem:
+            self._different.clear()
+            await self._different.wait()
+        self.ready.clear()
+        worker.stop()
+
+
+@asynccontextmanager
+async def _http(
+    settings: Settings,
+    readiness: _Readiness,
+    monitoring: WorkerMonitoring,
+    tokens: TokenFile | None,
+) -> AsyncIterator[None]:
+    """Serve the worker's HTTP port while the context is open."""
+    access = tokens.access if tokens else None
+    async with http_server(
+        settings.host,
+        settings.http_port,
+        lambda: readiness.state,
+        [monitoring.route(access)] if settings.metrics else [],
+        # Several workers on one machine must not need a port each by hand.
+        or_any_port="http_port" not in settings.model_fields_set,
+    ) as port:
+        log.info("HTTP on %s:%d", url_host(settings.host), port)
+        yield
+
+
+def _tell_ready(name: str, *, plainly: bool) -> None:
+    log.info("worker %s takes jobs", name, extra=fields(worker=name))
+    if plainly:
+        print(READY_LINE, flush=True)
+
+
+class _Readiness:
+    """Whether a worker takes jobs."""
+
+    def __init__(self, layout: _OwnLayout, places: Places) -> None:
+        self._layout = layout
+        self._places = places
+        self.worker: Worker | None = None
+        """Set once it is warm."""
+        self._waits = "it starts"
+
+    @property
+    def state(self) -> Readiness:
+        """What `GET /readyz` answers."""
+        problem = self.worker.problem if self.worker else self._waits or "it starts"
+        ready = self._layout.ready.is_set()
+        return Readiness.without(self._layout.problem, problem, _lacks(self._places), ready=ready)
+
+    def waits(self, reason: str) -> None:
+        """Note what keeps it from starting."""
+        self._waits = reason
+
+
+def _place_rules(settings: Settings) -> PlaceRules:
+    return PlaceRules(
+        threads=settings.step_threads,
+        processes=settings.step_processes,
+        wait=settings.step_wait,
+        block_limit=settings.block_limit,
+        ray_address=settings.ray_address,
+    )
+
+
+def _lacks(places: Places) -> str:
+    """What keeps the worker from being ready. Anybody may read it: the log has the reasons."""
+    if not places.unavailable:
+        return ""
+    return f"cannot run {', '.join(places.unavailable)} now, see the log"
+
+
+def _memos(client: Client, settings: Settings, observer: StoreObserver) -> RedisMemos | None:
+    if not settings.max_memos:
+        return None
+    return RedisMemos(client, store_rules(settings), ttl=settings.memo_ttl, observer=observer)
+
+
+async def _until_cancelled(worker: Worker) -> None:
+    """Let the worker drain when this is cancelled; raise what broke it."""
+    serving = asyncio.create_task(worker.serve(), name="worker")
+    try:
+        await asyncio.wait({serving})
+    finally:
+        worker.stop()
+        await asyncio.wait({serving})
+        serving.result()
+
+
+@asynccontextmanager
+async def _providers(
+    settings: Settings, wanted: AbstractSet[str], figures: ModelFigures, traced: Tracing | None
+) -> AsyncIterator[Mapping[str, Any]]:
+    """Opens the wanted providers of `pipeline.providers.PROVIDERS`, by parameter name."""
+    providers: dict[str, Any] = {}
+    known: Vocabulary | None = None
+    async with AsyncExitStack() as stack:
+        if wanted & {"embedder", "vocabulary", "scan"}:
+            embedder = await stack.enter_async_context(
+                SentenceEmbedder(settings.model, threads=settings.compute_threads, observer=figures)
+            )
+        if wanted & {"vocabulary", "scan"}:
+            with build_progress() as progress:
+                vocabulary = await asyncio.to_thread(
+                    ensure_vocabulary,
+                    settings.vocabulary,
+                    embedder.model_identity,
+                    None,
+                    embedder.encode,
+                    progress,
+                )
+            providers["vocabulary"] = known = vocabulary
+            from ..pipelines.bridging.scan import VocabularyScan  # brings numpy
+
+            scan = await stack.enter_async_context(
+                VocabularyScan(vocabulary.matrix, figures.scanned, identity=vocabulary.identity)
+            )
+            providers["scan"] = scan
+            # The first product reads the whole matrix from disk: not while a user waits.
+            await scan.relevance(*vocabulary.matrix[:2])
+        if "embedder" in wanted:
+            providers["embedder"] = RememberingEmbedder(
+                traced.embedder(embedder) if traced else embedder,
+                known,
+                remembered=settings.word_cache,
+                observer=figures,
+            )
+        if "http" in wanted:
+            with _needing("http", "language-model"):
+                providers["http"] = await stack.enter_async_context(http_client())
+        if "language_model" in wanted:
+            key = settings.anthropic_api_key
+            model = HaikuModel(
+                api_key=key.get_secret_value() if key else None,
+                model=settings.haiku_model,
+                base_url=settings.anthropic_base_url,
+                open_telemetry=traced.language_model() if traced else None,
+                observer=figures,
+            )
+            with _needing("language_model", "language-model"):
+                if find_spec("anthropic") is None:  # not imported: that takes a second
+                    raise ModuleNotFoundError("no module anthropic", name="anthropic")
+                providers["language_model"] = await stack.enter_async_context(model)
+        yield providers
+
+
+@contextmanager
+def _needing(provider: str, extra: str) -> Iterator[None]:
+    """Turn an ImportError into a PackageMissing that names the extra."""
+    try:
+        yield
+    except ImportError as error:
+        raise PackageMissing(
+            f"a step takes {provider}, which needs {error.name}, which is not installed: "
+            f"{install(extra)}"
+        ) from error
+
+
+def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:
+    """Make sure that the vocabulary is there; with `force`, make it anew."""
+    source = Source.file(words) if words else None
+    if not force and _up_to_date(settings, source.name if source else None):
+        print(f"vocabulary: {settings.vocabulary} is up to date")
+        return
+    if force:
+        (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
+    print("vocabulary: embedding its words, once: 1 to 3 minutes", file=sys.stderr, flush=True)
+    # Loaded before anything is compared: only what was loaded is known to be what embeds.
+    encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
+    with build_progress() as progress:
+        made = ensure_vocabulary(
+            settings.vocabulary, encoder.model_identity, source, encoder.encode, progress
+        )
+    print(f"vocabulary: {len(made.words)} words in {settings.vocabulary}")
+
+
+def _up_to_date(settings: Settings, source: str | None) -> bool:
+    """Whether there is nothing to build, by the model's files; loads nothing."""
+    try:
+        model = identify(settings.model)
+    except StartupError:  # loading may download them, and else names what is wrong
+        return False
+    return is_current(settings.vocabulary, model, source)

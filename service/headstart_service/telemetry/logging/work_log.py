@@ -1,0 +1,92 @@
+"""The log of a worker's runs: one line for each thing that happens to one, with its fields."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ...domain import Claim
+from ...domain.log_fields import fields, of_claim
+from ...worker.worker_observer import (
+    UNWANTED,
+    RunEnd,
+    RunOutcome,
+    StepEnd,
+    StepOutcome,
+)
+from .formatter import inside
+
+log = logging.getLogger(__name__)
+
+_ENDS: Final = {
+    RunEnd.COMPLETED: (logging.INFO, "completed"),
+    RunEnd.FAILED: (logging.WARNING, "failed"),
+    RunEnd.HANDED_ON: (logging.INFO, "handed on"),
+    RunEnd.STOPPED: (logging.INFO, "stopped"),
+}
+"""How loud each end of a run is, and what a person reads of it."""
+
+
+class WorkLog:
+    """An observer that writes a line when a run is claimed, when it ends and when a step ends.
+
+    Satisfies `worker.worker_observer.WorkObserver`. Lines that are written meanwhile have the
+    run's and the step's fields.
+    """
+
+    def __init__(self, worker: str, *, inputs: bool = False) -> None:
+        """Write for the worker of this name; with `inputs` also what its runs are about."""
+        self._worker = worker
+        self._inputs = inputs
+
+    @contextmanager
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
+        """Tell of a run."""
+        name = f"{claim.lease.job.key} revision {claim.revision} attempt {claim.lease.attempt}"
+        with inside(of_claim(claim, self._worker)):
+            more: dict[str, Any] = {}
+            if self._inputs:
+                more["inputs"] = claim.inputs.decode(errors="replace")
+            log.info("%s claimed", name, extra=fields("run.claimed", **more))
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                level, said = _ENDS[outcome.state]
+                if outcome.state is RunEnd.STOPPED and outcome.error != UNWANTED:
+                    level = logging.WARNING
+                told = _told(outcome, began)
+                why = f": {outcome.error}" if outcome.error else ""
+                extra = fields(f"run.{outcome.state}", **told)
+                log.log(level, "%s %s%s", name, said, why, extra=extra)
+
+    @contextmanager
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
+        """Tell of a step, unless it was stopped with its run."""
+        with inside({"step": name}):
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                if outcome.state is not StepEnd.STOPPED:
+                    self._tell(claim, name, outcome, began)
+
+    def _tell(self, claim: Claim, name: str, outcome: StepOutcome, began: float) -> None:
+        key = claim.lease.job.key
+        told = _told(outcome, began) | {"attempts": outcome.attempts}
+        extra = fields(f"step.{outcome.state}", **told)
+        if outcome.error:
+            tries = outcome.attempts
+            log.warning(
+                "%s %s failed after %d tries: %s", key, name, tries, outcome.error, extra=extra
+            )
+        else:
+            log.debug("%s %s %s", key, name, outcome.state, extra=extra)
+
+
+def _told(outcome: RunOutcome | StepOutcome, began: float) -> dict[str, Any]:
+    told: dict[str, Any] = {"duration_ms": round((time.monotonic() - began) * 1000, 3)}
+    return told | {"error": outcome.error} if outcome.error else told

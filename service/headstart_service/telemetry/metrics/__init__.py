@@ -1,0 +1,1 @@
+"""Counts and measures; renders Prometheus's text when it is scraped."""

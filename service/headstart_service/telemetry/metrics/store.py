@@ -1,0 +1,120 @@
+"""Figures of a process's dealings with Redis. Satisfies `store.store_observer.StoreObserver`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...base.metric_labels import Eviction, MemoLookup
+from .instruments import SIZES, Figures
+
+
+class StoreFigures(Figures):
+    """Counts round trips and what their replies tell."""
+
+    def __init__(self, process: str) -> None:
+        """Of the process of this name, of which a pod may have two."""
+        super().__init__()
+        self._process = process
+        self._trips = self.histogram(
+            "store_trip_duration_seconds",
+            "Time of a round trip to Redis.",
+            ("process", "command"),
+        )
+        self._batches = self.histogram(
+            "store_batch_size",
+            "Calls that shared a round trip to Redis.",
+            ("process", "command"),
+            SIZES,
+        )
+        self._errors = self.counter(
+            "store_errors_total",
+            "Calls of the store that got no reply.",
+            ("process", "command", "error"),
+        )
+        # From the first refusal on, an alert must see the figure rise.
+        self._errors.begin([(process, "start", "full")])
+        self._damaged = self.counter(
+            "damaged_records_total",
+            "Records and jobs in Redis that are not as they were written.",
+            ("process",),
+        )
+        self._damaged.begin([(process,)])
+        self._evicted = self.counter(
+            "evictions_total", "Runs that are kept no longer.", ("process", "kind")
+        )
+        self._evicted.begin((process, kind) for kind in Eviction)
+        self._shed = self.counter(
+            "runs_shed_total",
+            "Queued runs that were ended for others: they could not be ready when needed.",
+            ("process",),
+        )
+        self._shed.begin([(process,)])
+
+    def watch_breaker(self, unreachable: Callable[[], int]) -> None:
+        """Show, too, of how many partitions the server is known to be away."""
+        self.reading(
+            "store_unreachable_partitions",
+            "Partitions whose Redis is known to be away, so that calls fail at once.",
+            lambda: {(self._process,): unreachable()},
+            ("process",),
+        )
+
+    def trip(self, command: str, calls: int, seconds: float) -> None:
+        """Count a round trip."""
+        self._trips.of(self._process, command).note(seconds)
+        self._batches.of(self._process, command).note(calls)
+
+    def failed(self, command: str, calls: int, error: str) -> None:
+        """Count calls that got no reply."""
+        self._errors.add(self._process, command, error, by=calls)
+
+    def damaged(self) -> None:
+        """Count a damaged record."""
+        self._damaged.add(self._process)
+
+    def evicted(self, kind: Eviction, runs: int) -> None:
+        """Count runs that are kept no longer."""
+        self._evicted.add(self._process, kind, by=runs)
+
+    def looked(self, result: MemoLookup) -> None:
+        """Nothing, as below."""
+
+    def shed(self, runs: int) -> None:
+        """Count runs that were ended in the queue."""
+        self._shed.add(self._process, by=runs)
+
+    def given_up(self) -> None:
+        """Of an API process nothing: it takes no jobs."""
+
+    def reclaimed(self, jobs: int) -> None:
+        """Nothing, as above."""
+
+
+class WorkerStoreFigures(StoreFigures):
+    """Counts what becomes of the jobs that are taken, too."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__(process)
+        self._given_up = self.counter(
+            "runs_given_up_total", "Runs that failed because their workers were lost too often."
+        )
+        self._reclaimed = self.counter(
+            "runs_reclaimed_total", "Runs taken over from a worker that let its lease run out."
+        )
+
+        self._looks = self.counter(
+            "memo_lookups_total", "Looks for the result of a memoised step.", ("result",)
+        )
+        self._looks.begin((result,) for result in MemoLookup)
+
+    def looked(self, result: MemoLookup) -> None:
+        """Count a look for a memo."""
+        self._looks.add(result)
+
+    def given_up(self) -> None:
+        """Count a run that failed for its lost workers."""
+        self._given_up.add()
+
+    def reclaimed(self, jobs: int) -> None:
+        """Count jobs taken over."""
+        self._reclaimed.add(by=jobs)

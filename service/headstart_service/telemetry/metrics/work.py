@@ -1,0 +1,166 @@
+"""Figures of a worker: its runs and their steps, its batches, its models.
+
+Satisfies `worker.worker_observer.WorkObserver` and both Protocols of `providers.provider_observer`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ...base.metric_labels import TextSource
+from ...domain import Claim
+from ...pipeline.registry import Registry
+from ...worker.worker_observer import RunOutcome, StepOutcome
+from .instruments import SIZES, Figures
+
+OTHER = "other"
+"""The label of a pipeline that this worker does not have: its name is somebody else's text."""
+ENDS = ("completed", "failed")
+"""States that are told from the beginning, as 0: alerts look at the rate of the failed ones, which
+needs a sample before the first."""
+ENCODER, SCAN = "encoder", "scan"
+
+
+class WorkFigures(Figures):
+    """Counts and times what a worker does."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Name the pipelines and steps of this registry, and no others."""
+        super().__init__()
+        self._registry = registry
+        self._runs = self.histogram(
+            "run_duration_seconds",
+            "Time of a run on a worker, from its claim to its end there.",
+            ("pipeline", "state"),
+        )
+        self._steps = self.histogram(
+            "step_duration_seconds",
+            "Time of a step, all its tries and the pauses between them.",
+            ("pipeline", "step", "state"),
+        )
+        self._retries = self.counter(
+            "step_retries_total", "Tries of a step after its first.", ("pipeline", "step")
+        )
+        self._redelivered = self.counter(
+            "run_redeliveries_total",
+            "Claims of a run that a worker had before: it was lost, or handed the run on.",
+            ("pipeline",),
+        )
+        self._runs.of(OTHER, "failed")
+        for pipeline in registry:
+            for state in ENDS:
+                self._runs.of(pipeline.name, state)
+            self._redelivered.begin([(pipeline.name,)])
+            for name in pipeline.by_name:
+                for state in ENDS:
+                    self._steps.of(pipeline.name, name, state)
+                self._retries.begin([(pipeline.name, name)])
+
+    def watch_pool(
+        self,
+        slots: int,
+        busy: Callable[[], int],
+        unavailable: Callable[[], int],
+        hung: Callable[[], int],
+    ) -> None:
+        """Show the worker's pool, and what of it cannot be used now."""
+        self.reading(
+            "worker_slots", "Runs that this worker computes at once, at most.", lambda: slots
+        )
+        self.reading("worker_slots_busy", "Runs that this worker computes now.", busy)
+        self.reading(
+            "worker_pipelines_unavailable",
+            "Pipelines that this worker cannot run now, as their Ray or process is not there.",
+            unavailable,
+        )
+        self.reading(
+            "step_threads_hung",
+            "Threads that run a step which nobody has waited for since a minute or more.",
+            hung,
+        )
+
+    @contextmanager
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
+        """Time a run."""
+        pipeline = claim.pipeline if self._registry.find(claim.pipeline) else OTHER
+        if claim.lease.attempt > 1:
+            self._redelivered.add(pipeline)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._runs.of(pipeline, outcome.state).note(time.perf_counter() - began)
+
+    @contextmanager
+    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
+        """Time a step; only what a registered pipeline declares is ever run."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spread = self._steps.of(claim.pipeline, name, outcome.state)
+            spread.note(time.perf_counter() - began)
+            if outcome.attempts > 1:
+                self._retries.add(claim.pipeline, name, by=outcome.attempts - 1)
+
+
+class ModelFigures(Figures):
+    """Counts and times what a worker's models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes = self.histogram(
+            "batch_size",
+            "What is computed at once: texts by the embedding model, games by a scan.",
+            ("kind",),
+            SIZES,
+        )
+        self._durations = self.histogram(
+            "batch_duration_seconds", "Time of such a batch.", ("kind",)
+        )
+        # Made here, so that each is written by one thread and no dictionary grows on another.
+        self._encoder = self._sizes.of(ENCODER), self._durations.of(ENCODER)
+        self._scan = self._sizes.of(SCAN), self._durations.of(SCAN)
+        self._texts = self.counter(
+            "embedded_texts_total", "Texts that got their embedding, by where from.", ("source",)
+        )
+        self._texts.begin((source,) for source in TextSource)
+        self._requests = self.histogram(
+            "llm_request_duration_seconds",
+            "Time of a request to the language model, repetitions included.",
+            ("end",),
+        )
+        self._requests.of("answered")
+        self._retries = self.counter("llm_retries_total", "Repetitions of such requests.")
+        self._tokens = self.counter(
+            "llm_tokens_total", "Tokens of the language model's questions and answers.", ("kind",)
+        )
+        self._tokens.begin([("input",), ("output",)])
+
+    def asked(self, end: str, seconds: float, retries: int) -> None:
+        """Count a request to the language model."""
+        self._requests.of(end).note(seconds)
+        self._retries.add(by=retries)
+
+    def spent(self, input_tokens: int, output_tokens: int) -> None:
+        """Count tokens."""
+        self._tokens.add("input", by=input_tokens)
+        self._tokens.add("output", by=output_tokens)
+
+    def embedded(self, source: TextSource, texts: int) -> None:
+        """Count texts that got their embedding."""
+        self._texts.add(source, by=texts)
+
+    def encoded(self, texts: int, seconds: float) -> None:
+        """Count a batch of the embedding model."""
+        sizes, durations = self._encoder
+        sizes.note(texts)
+        durations.note(seconds)
+
+    def scanned(self, games: int, seconds: float) -> None:
+        """Count a product of the vocabulary with the games that waited for it."""
+        sizes, durations = self._scan
+        sizes.note(games)
+        durations.note(seconds)

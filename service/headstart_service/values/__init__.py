@@ -1,0 +1,1 @@
+"""How a step's value is typed, encoded and limited."""

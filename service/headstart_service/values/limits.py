@@ -1,0 +1,113 @@
+"""How much a step may return: one that returns more fails alone, before anything is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..base.own_threads import in_own_thread
+from ..domain.errors import StepFailed
+from .artifacts import ArtifactCodec
+from .codec import ResultCodec
+
+ON_LOOP: Final = 64 * 1024
+"""Bytes that are encoded or copied on the event loop, a millisecond's work; more in a thread."""
+_NUMBER: Final = 9
+"""Bytes of a number in protobuf's JSON."""
+_LEAST: Final = 2
+"""Bytes of anything else, and of whatever stands in something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most bytes of results that may be kept."""
+
+    artifact: int = 8 * 1024 * 1024
+    """Of one step."""
+    run: int = 32 * 1024 * 1024
+    """Of all steps of a run. Clients receive 64 MiB in one message."""
+
+    def admit(self, held: int, more: int) -> None:
+        """Raise StepFailed when so many bytes more than a run holds are too much."""
+        if held + more > self.run:
+            raise StepFailed(
+                f"returned {more:,} bytes, with which the run would have {held + more:,}; "
+                f"HEADSTART_MAX_RUN_BYTES is {self.run:,}",
+                retry=False,
+            )
+
+
+async def encoded(
+    codec: ResultCodec, step: str, value: Any, limits: Limits, *, needed: bool = True
+) -> tuple[Any, bytes]:
+    """Encode what a step returned: what other steps get, if it is `needed`, and the fragment.
+
+    Other steps get what the fragment holds, here as on a worker that takes over and from a memo: a
+    dict's order, a tuple in `Any` or a subclass's fields may be lost in it. Nothing that the step
+    changes afterwards changes either. Raises StepFailed when the value is of another type than the
+    step's, or more than one step may return.
+    """
+    if not isinstance(codec, ArtifactCodec):
+        fragment = codec.encode(step, value)
+        value = codec.decode(step, fragment) if needed else None
+    elif weight(value, ON_LOOP) <= ON_LOOP:
+        value, fragment = _written(codec, step, value, needed=needed)
+    else:
+        value, fragment = await in_own_thread(_heavy, codec, step, value, limits, needed=needed)
+    if len(fragment) > limits.artifact:
+        raise _too_much(f"{len(fragment):,}", limits)
+    return value, fragment
+
+
+def _heavy(
+    codec: ArtifactCodec, step: str, value: Any, limits: Limits, *, needed: bool
+) -> tuple[Any, bytes]:
+    least = weight(value, limits.artifact)
+    if least > limits.artifact:
+        # Writing it down to learn its exact size could take all memory.
+        raise _too_much(f"at least {least:,}", limits)
+    return _written(codec, step, value, needed=needed)
+
+
+def _written(codec: ArtifactCodec, step: str, value: Any, *, needed: bool) -> tuple[Any, bytes]:
+    fragment = codec.encode(step, value)
+    try:
+        return codec.decode(step, fragment) if needed else None, fragment
+    except ValueError as error:
+        # Such as a model whose required field is excluded: no other worker could go on with it.
+        reason = f"returned {type(value).__name__} that cannot be read again as it is kept"
+        raise StepFailed(reason, retry=False) from error
+
+
+def _too_much(size: str, limits: Limits) -> StepFailed:
+    reason = f"returned {size} bytes; HEADSTART_MAX_ARTIFACT_BYTES is {limits.artifact:,}"
+    return StepFailed(reason, retry=False)
+
+
+def weight(value: Any, enough: int) -> int:
+    """No more than the bytes that this takes when encoded; not counted on beyond `enough`."""
+    total = 0
+    waiting = [value]
+    while waiting and total <= enough:
+        one = waiting.pop()
+        if isinstance(one, str | bytes):
+            total += len(one)
+        elif isinstance(one, int | float):
+            total += _LEAST if isinstance(one, bool) else _NUMBER
+        elif isinstance(getattr(one, "nbytes", None), int):
+            total += one.nbytes
+        elif isinstance(one, Mapping):
+            total += _LEAST * len(one)
+            if total <= enough:
+                waiting.extend(one.keys())
+                waiting.extend(one.values())
+        elif isinstance(one, list | tuple | set | frozenset):
+            total += _LEAST * len(one)
+            if total <= enough:
+                waiting.extend(one)
+        else:
+            total += _LEAST
+            # A model's fields or a dataclass's.
+            waiting.extend(getattr(one, "__dict__", {}).values())
+    return total

@@ -1,1 +1,0 @@
-"""The HTTP port: for probes and people, never for callers."""

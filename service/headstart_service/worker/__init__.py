@@ -1,0 +1,1 @@
+"""What executes runs: intake, one run's steps, their executors."""

@@ -1,0 +1,198 @@
+"""The places that a worker's steps run in. Each is set up when the first step wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from ...domain.errors import PlaceUnavailable, StartupError
+from ...pipeline.runs_on import ELSEWHERE
+from .code_identity import OtherCode, identity
+from .event_loop import drive
+from .processes import Processes
+from .threads import Threads
+from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from ...pipeline.pipeline import Pipeline
+    from ...pipeline.step import Step
+    from ..cost_meter import Meter
+    from .ray_cluster import RayCluster
+
+log = logging.getLogger(__name__)
+
+_WAIT: Final = 10.0
+"""Seconds that a step waits for its place, at most; its run is then handed on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceRules:
+    """How much room there is for steps. Durations in seconds."""
+
+    threads: int = 4
+    processes: int = 2
+    wait: float = 300.0
+    """How long a step waits for a free thread or process, at most."""
+    block_limit: float = 0.0
+    """How long a step may keep the event loop for itself; 0 for no limit."""
+    ray_address: str | None = None
+    """None for what Ray finds, or one of this process's own."""
+
+
+_LOOSE_THREADS: Final = 512
+"""Threads that loop steps may keep, most of them for good, before others wait for one."""
+
+
+class Places:
+    """Runs a step's function where it says. Use it as an asynchronous context."""
+
+    def __init__(self, rules: PlaceRules | None = None) -> None:
+        self._rules = rules or PlaceRules()
+        self._watchdog = Watchdog(self._rules.block_limit)
+        self._stack = AsyncExitStack()
+        self._threads: Threads | None = None
+        self._processes: Processes | None = None
+        self._ray: RayCluster | None = None
+        self._pipelines: tuple[Pipeline, ...] = ()
+        self._broken: dict[str, str] = {}
+        self._connecting = asyncio.Lock()
+        self._change = asyncio.Event()
+        self.changed: Callable[[], None] = lambda: None
+        """Called in the event loop whenever `unavailable` may have changed."""
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """The pipelines that this worker cannot run now, each with the reason."""
+        return {
+            pipeline.name: reason
+            for pipeline in self._pipelines
+            for step in reversed(pipeline.steps)
+            if (reason := self._reason(step)) is not None
+        }
+
+    @property
+    def hung_threads(self) -> int:
+        """How many threads run a step that nobody has waited for since a minute or more."""
+        return 0 if self._threads is None else self._threads.hung
+
+    async def __aenter__(self) -> Self:
+        # Steps on the loop use it through `asyncio.to_thread`, and asyncio itself to resolve names.
+        # Threads that never return would soon keep all of asyncio's own: it has 5 on one core.
+        loose = ThreadPoolExecutor(_LOOSE_THREADS, thread_name_prefix="to_thread")
+        asyncio.get_running_loop().set_default_executor(loose)
+        self._stack.enter_context(self._watchdog)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def prepare(self, pipelines: Iterable[Pipeline]) -> None:
+        """Set up what these pipelines' steps need, before any of them runs.
+
+        A Ray that is away is waited for in the background, see `unavailable`. Raises StartupError
+        when a process, or every node of Ray, cannot import a step's module.
+        """
+        self._pipelines = tuple(pipelines)
+        steps = [step for pipeline in self._pipelines for step in pipeline.steps]
+        for step in steps:
+            if step.runs_on in ELSEWHERE:
+                try:
+                    identity(step.function.__module__)  # before its files can change
+                except ValueError as error:
+                    raise StartupError(f"step {step.name}: {error}") from error
+        local = {step.function.__module__ for step in steps if step.runs_on == "process"}
+        if local:
+            await self._local().prepare(sorted(local))
+        if any(step.runs_on == "ray" for step in steps):
+            await self._cluster([step for step in steps if step.runs_on == "ray"])
+
+    async def ready(self, step: Step) -> None:
+        """Wait until the step's place can run it, at most its timeout or 10 s.
+
+        Raises PlaceUnavailable when it still cannot.
+        """
+        if step.runs_on == "ray":
+            await self._cluster([step])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(step.timeout, _WAIT)):
+                while self._reason(step) is not None:
+                    self._change.clear()
+                    await self._change.wait()
+        if (reason := self._reason(step)) is not None:
+            raise PlaceUnavailable(reason)
+
+    async def call(
+        self,
+        step: Step,
+        arguments: Mapping[str, Any],
+        meter: Meter,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Try the step once, with its CPU seconds told to `meter`; call `begin` when it begins.
+
+        Raises what the function raises, StepFailed when its place failed it, or PlaceUnavailable
+        when the place cannot run it now, or was lost while it ran.
+        """
+        match step.runs_on:
+            case "thread":
+                return await self._pool().call(step, arguments, meter, begin)
+            case "process":
+                try:
+                    return await self._local().call(step, arguments, meter, begin)
+                except OtherCode as error:
+                    reason = f"its process {error}: the files have changed, restart this worker"
+                    log.error("%s: %s", step.name, reason)  # noqa: TRY400  # no news in the trace
+                    self._broken[step.function.__module__] = reason
+                    self._notify()
+                    raise PlaceUnavailable(reason) from error
+            case "ray":
+                begin()
+                return await (await self._cluster([step])).call(step, arguments, meter)
+            case _:
+                begin()
+                work = step.function(**arguments)
+                return await drive(work, step.name, meter, self._watchdog)
+
+    def _pool(self) -> Threads:
+        if self._threads is None:
+            self._threads = Threads(self._rules.threads, self._rules.wait)
+            self._stack.callback(self._threads.close)
+        return self._threads
+
+    def _local(self) -> Processes:
+        if self._processes is None:
+            self._processes = Processes(self._rules.processes, self._rules.wait)
+            self._stack.push_async_callback(self._processes.aclose)
+        return self._processes
+
+    async def _cluster(self, steps: Sequence[Step]) -> RayCluster:
+        async with self._connecting:
+            if self._ray is None:
+                from .ray_cluster import RayCluster
+
+                ray = RayCluster(self._rules.ray_address, steps, self._notify)
+                self._stack.push_async_callback(ray.aclose)
+                await ray.start()
+                self._ray = ray
+            return self._ray
+
+    def _reason(self, step: Step) -> str | None:
+        """Why the step cannot run now; None when it can."""
+        if step.runs_on == "ray":
+            return None if self._ray is None else self._ray.unavailable(step)
+        return self._broken.get(step.function.__module__) if step.runs_on == "process" else None
+
+    def _notify(self) -> None:
+        self._change.set()
+        self.changed()

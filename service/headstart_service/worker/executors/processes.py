@@ -1,0 +1,273 @@
+"""Processes for steps: each runs one at a time, and is killed with it when nobody wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from ...base.own_threads import in_own_thread
+from ...domain.errors import StartupError, StepFailed
+from .child import LENGTH, command, message
+from .code_identity import OtherCode, identities
+from .queueing import queueing
+from .remote_call import Call, Performed
+
+if TYPE_CHECKING:
+    from ...pipeline.step import Step
+    from ..cost_meter import Meter
+
+log = logging.getLogger(__name__)
+
+_START: Final = 60.0
+"""Seconds that a process may take to import its pipelines."""
+_FIRST_PAUSE: Final = 0.5
+_LAST_PAUSE: Final = 15.0
+_BIG: Final = 1 << 20
+"""Bytes of an answer that are read in a thread, so that the event loop is not kept."""
+
+
+class _Lost(Exception):
+    """The process ended by itself."""
+
+
+class _Child:
+    """One process, with the worker's end of its socket."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        end: socket.socket,
+    ) -> None:
+        """`end` is this process's end of the socket, or a copy of it."""
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._watching = _on_death(process.pid, end)
+        self._told = 0.0
+        """CPU seconds that are on somebody's meter."""
+
+    @classmethod
+    async def start(cls, modules: Sequence[str]) -> _Child:
+        """A process that has imported these modules. Raises StartupError when it cannot."""
+        ours, theirs = socket.socketpair()
+        end = ours.dup()
+        with theirs:
+            process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once it is forked
+                command(theirs.fileno(), modules),
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a step prints must not look like the worker's own words
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        child = cls(process, *await asyncio.open_connection(sock=ours), end)
+        try:
+            async with asyncio.timeout(_START):
+                ready = await child._answer()
+        except (TimeoutError, _Lost) as error:
+            raise StartupError(f"a process for steps did not start: {error!r}") from error
+        finally:
+            if not child._told:
+                await child.kill()
+        if ready.trace is not None:
+            last = ready.trace.strip().splitlines()[-1]
+            raise StartupError(f"a process for steps cannot import its pipelines: {last}")
+        return child
+
+    async def call(self, step: Step, arguments: Mapping[str, Any], meter: Meter) -> Any:
+        function = step.function
+        try:
+            body = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            raise StepFailed(
+                f"its inputs cannot be sent to a process: {error}", retry=False
+            ) from error
+        module = function.__module__
+        asked = message(Call(module, function.__qualname__, identities([module]), body))
+        before = self._told
+        self._writer.write(asked)
+        done = await self._answer()
+        meter.cpu_seconds += max(0.0, self._told - before)
+        if done.other_code is not None:
+            raise OtherCode(done.other_code, missing=done.missing)
+        return done.result()
+
+    async def _answer(self) -> Performed:
+        try:
+            (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+            body = await self._reader.readexactly(size)
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise _Lost from error
+        load = pickle.loads  # from a process that runs the same code as this one
+        done: Performed = load(body) if size < _BIG else await in_own_thread(load, body)
+        self._told = done.cpu_seconds
+        return done
+
+    def unpaid(self) -> float:
+        """CPU seconds that it has used since it last told; 0 when it is gone."""
+        # What clock_getcpuclockid gives for a process: Linux's encoding of its id.
+        with suppress(OSError):
+            return max(0.0, time.clock_gettime((~self._process.pid << 3) | 2) - self._told)
+        return 0.0
+
+    async def kill(self) -> tuple[int, float]:
+        """End it and all that it has started. Gives its exit code and its unpaid CPU seconds."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._watching()
+        self._writer.close()
+        spent = await in_own_thread(self._reap)
+        return self._process.returncode or 0, max(0.0, spent - self._told)
+
+    def _reap(self) -> float:
+        try:
+            _, status, usage = os.wait4(self._process.pid, 0)
+        except ChildProcessError:
+            return 0.0
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return usage.ru_utime + usage.ru_stime
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+
+class Processes:
+    """At most so many processes, each replaced when it is killed or ends by itself."""
+
+    def __init__(self, limit: int, wait: float = 300.0) -> None:
+        """Let a step wait for one of `limit` processes for `wait` seconds at most."""
+        self._limit = limit
+        self._wait = wait
+        self._modules: Sequence[str] = ()
+        self._free: asyncio.Queue[_Child] = asyncio.Queue()
+        self._all: set[_Child] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._prepared = False
+
+    async def prepare(self, modules: Sequence[str]) -> None:
+        """Start them all, with these modules imported. Raises StartupError when one cannot."""
+        self._prepared = True
+        self._modules = modules
+        started = await asyncio.gather(
+            *(_Child.start(modules) for _ in range(self._limit)), return_exceptions=True
+        )
+        for each in started:
+            if isinstance(each, _Child):
+                self._all.add(each)
+                self._free.put_nowait(each)
+        for each in started:
+            if isinstance(each, BaseException):
+                raise each
+        log.info("%d processes for steps", self._limit)
+
+    async def call(
+        self,
+        step: Step,
+        arguments: Mapping[str, Any],
+        meter: Meter,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Run the step in a process, as soon as one is free; call `begin` then.
+
+        Cancelled, it kills that process. Raises StepFailed when no process becomes free, or it ends
+        before the step does, OtherCode when it has imported
+        other code than this one, which has changed on disk.
+        """
+        if not self._prepared:
+            await self.prepare([step.function.__module__])
+        async with queueing(self._wait, "process"):
+            child = await self._free.get()
+        begin()
+        kept = False
+        try:
+            try:
+                value = await child.call(step, arguments, meter)
+            except (_Lost, asyncio.CancelledError):
+                raise
+            except Exception:
+                kept = True
+                raise
+            kept = True
+        except _Lost:
+            code, spent = await child.kill()
+            meter.cpu_seconds += spent
+            raise StepFailed(f"its process {_ended(code)}") from None
+        except asyncio.CancelledError:
+            meter.cpu_seconds += child.unpaid()
+            log.warning("%s is killed with its process %d", step.name, child.pid)
+            raise
+        else:
+            return value
+        finally:
+            if kept:
+                self._free.put_nowait(child)
+            else:
+                self._all.discard(child)
+                task = asyncio.create_task(self._replace(child), name="replace a step's process")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """End all processes."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(child.kill() for child in self._all))
+        self._all.clear()
+
+    async def _replace(self, child: _Child) -> None:
+        await child.kill()
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                started = await _Child.start(self._modules)
+            except (StartupError, OSError) as error:
+                log.error("%s; next try in %g s", error, pause)  # noqa: TRY400  # no news in the trace
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LAST_PAUSE)
+            else:
+                self._all.add(started)
+                self._free.put_nowait(started)
+                return
+
+
+def _on_death(pid: int, end: socket.socket) -> Callable[[], None]:
+    """Close `end` for reading as soon as the process ends; returns what ends the watch.
+
+    What it has started may keep the other end open. What it has sent is still received.
+    """
+    loop = asyncio.get_running_loop()
+    descriptor = os.pidfd_open(pid)
+
+    def close() -> None:
+        if end.fileno() >= 0:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            end.close()
+
+    def died() -> None:
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RD)
+        close()
+
+    loop.add_reader(descriptor, died)
+    return close
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    return f"was killed by {name}" + (": out of memory?" if name == "SIGKILL" else "")

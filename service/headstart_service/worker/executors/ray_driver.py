@@ -1,0 +1,404 @@
+"""The process that is connected to Ray for a worker. It ends when its worker or its Ray does.
+
+Ray takes a process's signals, and ends the process when its cluster stays away: it must not be the
+worker's. Messages are pickles behind their length; those from the worker are `Request`s, answers
+are `Answer`s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, TypeAlias
+
+from .child import LENGTH
+from .remote_call import Call, Performed, packed
+
+_PR_SET_PDEATHSIG: Final = 1
+_LOOK_EVERY: Final = 2.0
+_LOOK_LIMIT: Final = 10.0
+_PROBE_LIMIT: Final = 30.0
+"""Seconds that nodes have to compare their code; those that do not answer are not judged."""
+_BAR: Final = 30.0
+"""Seconds for which a node with other code is passed over."""
+_NODE_LABEL: Final = "ray.io/node-id"
+_LOST: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call of a step, or with `probe` a comparison of its code on every node."""
+
+    number: int
+    label: str = ""
+    """What Ray's own tools show it as."""
+    call: Call | None = None
+    """None to cancel the request of this number."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    actors: int = 1
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of a request. Number 0 is the connection itself: `refused` says why it is not."""
+
+    number: int
+    done: bytes = b""
+    """A pickled Performed."""
+    lost: str = ""
+    """Why Ray has lost it, if it has."""
+    refused: str = ""
+    """Why no node takes it: each that could has other code, or none."""
+    missing: bool = False
+    """Whether those nodes cannot import it at all."""
+
+
+def main(descriptor: int, parent: int, address: str | None) -> None:
+    """Connect to Ray at `address`, and serve the worker `parent` at this socket's other end."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    connection = socket.socket(fileno=descriptor)
+    try:
+        import ray  # type: ignore[import-not-found,unused-ignore]  # an extra
+
+        own: dict[str, Any] = {} if address else {"include_dashboard": False}
+        ray.init(address=address, configure_logging=False, log_to_driver=False, **own)
+        driver = _Driver(ray)
+    except BaseException as error:  # noqa: BLE001  # Ray raises SystemExit, too
+        text = f"{type(error).__name__}: {error}".strip()[:500]
+        with suppress(OSError):
+            connection.sendall(_framed(Answer(number=0, refused=text)))
+        os._exit(1)
+    # Ray has put its own handlers there. The worker decides when this process ends.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(driver.serve(connection))
+    ray.shutdown()
+
+
+def command(descriptor: int, address: str | None) -> list[str]:
+    """Return how the worker starts such a process, with what it can import itself."""
+    start = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from {__name__} import main; main({descriptor}, {os.getpid()}, {address!r})"
+    )
+    return [sys.executable, "-c", start]
+
+
+def _framed(answer: Answer) -> bytes:
+    body = pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL)
+    return LENGTH.pack(len(body)) + body
+
+
+_Reply: TypeAlias = tuple[str, str, str, bool, bytes]
+"""A node's id and its host, why it refused, whether for want of the code, and its Performed."""
+
+
+def _on_node() -> Callable[[bytes, dict[Any, Any]], _Reply]:
+    """Return the function that runs on nodes.
+
+    Ray sends it by value, as no module has its name: so it can report that a node lacks Headstart.
+    """
+
+    def run(request: bytes, instances: dict[Any, Any]) -> tuple[str, str, str, bool, bytes]:
+        import pickle
+        import platform
+
+        import ray
+
+        node, host = ray.get_runtime_context().get_node_id(), platform.node()
+        try:
+            from headstart_service.worker.executors.remote_call import packed, perform_call
+        except ImportError as error:
+            return node, host, f"cannot import headstart_service: {error}", True, b""
+        done = perform_call(pickle.loads(request), instances)  # noqa: S301  # our own worker's
+        if done.other_code is not None:
+            return node, host, done.other_code, done.missing, b""
+        return node, host, "", False, packed(done)
+
+    return run
+
+
+@dataclass(slots=True)
+class _Bar:
+    """A node that does not have some code."""
+
+    text: str
+    missing: bool
+    until: float
+
+
+@dataclass(slots=True)
+class _Actors:
+    """The actors of one class and one set of options."""
+
+    free: asyncio.Semaphore
+    idle: list[Any] = field(default_factory=list)
+
+
+class _Driver:
+    """Serves one worker's requests by tasks and actors of Ray."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        run = _on_node()
+
+        def on_task(request: bytes) -> _Reply:
+            return run(request, {})
+
+        class StepActor:
+            def __init__(self) -> None:
+                self._instances: dict[Any, Any] = {}
+
+            def run(self, request: bytes) -> _Reply:
+                return run(request, self._instances)
+
+        self._task = ray.remote(max_retries=0)(on_task)
+        self._actor = ray.remote(max_restarts=0, max_task_retries=0)(StepActor)
+        self._noop = ray.remote(num_cpus=0, max_retries=0)(lambda: None)
+        self._noop.remote()  # Ray has stored it then, and need not when it is about to go
+        self._client: bool = ray.util.client.ray.is_connected()
+        context = ray.get_runtime_context()
+        self._node = "" if self._client else context.get_node_id()
+        self._gcs = "" if self._client else context.gcs_address
+        self._bars: dict[tuple[Any, ...], dict[str, _Bar]] = {}
+        self._actors: dict[tuple[Any, ...], _Actors] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._writer: asyncio.StreamWriter
+
+    async def serve(self, connection: socket.socket) -> None:
+        """Serve until the worker closes the socket."""
+        reader, self._writer = await asyncio.open_connection(sock=connection)
+        self._answer(Answer(number=0))
+        threading.Thread(target=self._watch, name="watch Ray", daemon=True).start()
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+                request: Request = pickle.loads(await reader.readexactly(size))  # noqa: S301  # our worker's
+                if request.call is None:
+                    if (task := self._tasks.get(request.number)) is not None:
+                        task.cancel()
+                    continue
+                task = asyncio.create_task(self._serve(request), name=request.label)
+                self._tasks[request.number] = task
+                task.add_done_callback(functools.partial(self._forget, request.number))
+        left = list(self._tasks.values())
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for pool in self._actors.values():
+            for actor in pool.idle:
+                self._ray.kill(actor)
+
+    def _answer(self, answer: Answer) -> None:
+        self._writer.write(_framed(answer))
+
+    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
+        self._tasks.pop(number, None)
+
+    async def _serve(self, request: Request) -> None:
+        assert request.call is not None
+        try:
+            if request.probe:
+                answer = await self._probe(request, request.call)
+            else:
+                answer = await self._run(request, request.call)
+        except self._ray.exceptions.LocalRayletDiedError as error:
+            self._give_up(f"{type(error).__name__}")
+        except self._ray.exceptions.RuntimeEnvSetupError as error:
+            text = f"Ray cannot set up its runtime_env: {_last_line(error)}"
+            answer = Answer(number=request.number, lost=text)
+        except self._ray.exceptions.RayTaskError as error:
+            answer = Answer(number=request.number, done=packed(Performed(trace=str(error))))
+        except self._ray.exceptions.RayError as error:
+            if not await self._answers():
+                self._give_up(f"{type(error).__name__}")
+            answer = Answer(number=request.number, lost=f"Ray lost it: {type(error).__name__}")
+        except ConnectionError as error:
+            self._give_up(f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001  # for the worker's log
+            trace = f"{type(error).__name__}: {error}"
+            answer = Answer(number=request.number, done=packed(Performed(trace=trace)))
+        self._answer(answer)
+
+    async def _run(self, request: Request, call: Call) -> Answer:
+        body = pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL)
+        bars = self._bars.setdefault(_code_key(request, call), {})
+        while True:
+            now = time.monotonic()
+            for node in [node for node, bar in bars.items() if bar.until < now]:
+                del bars[node]
+            if bars and not set(await self._with_room(request)) - bars.keys():
+                return _refusal(request.number, bars.values())
+            options = dict(request.options)
+            if bars:
+                options["label_selector"] = {_NODE_LABEL: f"!in({','.join(bars)})"}
+            if call.actor is None:
+                reply = await self._on_task(request, options, body)
+            else:
+                reply = await self._on_actor(request, call, options, body)
+            bar = _judged(reply)
+            if bar is None:
+                return Answer(number=request.number, done=reply[-1])
+            bars[reply[0]] = bar
+
+    async def _on_task(self, request: Request, options: Mapping[str, Any], body: bytes) -> _Reply:
+        ref = self._task.options(name=request.label, **options).remote(body)
+        try:
+            reply: _Reply = await _result(ref)
+        except asyncio.CancelledError:
+            self._ray.cancel(ref, force=True)
+            raise
+        return reply
+
+    async def _on_actor(
+        self, request: Request, call: Call, options: Mapping[str, Any], body: bytes
+    ) -> _Reply:
+        key = (call.actor, *_code_key(request, call), repr(request.options), request.actors)
+        pool = self._actors.get(key)
+        if pool is None:
+            pool = self._actors[key] = _Actors(asyncio.Semaphore(request.actors))
+        async with pool.free:
+            actor = pool.idle.pop() if pool.idle else self._actor.options(**options).remote()
+            kept = False
+            try:
+                ref = actor.run.remote(body)
+                reply: _Reply = await _result(ref)
+                kept = _judged(reply) is None
+                return reply
+            finally:
+                if kept:
+                    pool.idle.append(actor)
+                else:  # a call of an actor cannot be cancelled by force
+                    self._ray.kill(actor)
+
+    async def _probe(self, request: Request, call: Call) -> Answer:
+        """Compare the code on every node that could run it; refused if none has it."""
+        from ray.util.scheduling_strategies import (  # type: ignore[import-not-found,unused-ignore]
+            NodeAffinitySchedulingStrategy,
+        )
+
+        body = pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL)
+        key = _code_key(request, call)
+        nodes = await self._with_room(request)
+        environment = {k: v for k, v in request.options.items() if k == "runtime_env"}
+
+        async def ask(node: str) -> _Bar | None:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            options = {"num_cpus": 0, "scheduling_strategy": there, **environment}
+            try:
+                return _judged(await self._on_task(request, options, body))
+            except self._ray.exceptions.RuntimeEnvSetupError as error:
+                text = f"node {node[:8]} cannot set up its runtime_env: {_last_line(error)}"
+                return _Bar(text, True, time.monotonic() + _BAR)
+
+        asked = {asyncio.create_task(ask(node)): node for node in nodes}
+        done, late = await asyncio.wait(asked, timeout=_PROBE_LIMIT)
+        for task in late:
+            task.cancel()
+        bars = {}
+        for task in done:
+            try:
+                bar = task.result()
+            except self._ray.exceptions.LocalRayletDiedError:
+                raise
+            except self._ray.exceptions.RayError:
+                continue  # that node has gone
+            if bar is not None:
+                bars[asked[task]] = bar
+        self._bars[key] = bars
+        if bars and len(bars) == len(nodes):
+            return _refusal(request.number, bars.values())
+        return Answer(number=request.number)
+
+    async def _with_room(self, request: Request) -> list[str]:
+        """Return the ids of the nodes that could ever have room for it."""
+        options = request.options
+        needed = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
+        needed |= options.get("resources", {})
+        return [
+            node["NodeID"]
+            for node in await self._nodes()
+            if all(node["Resources"].get(name, 0) >= amount for name, amount in needed.items())
+        ]
+
+    async def _nodes(self) -> list[dict[str, Any]]:
+        nodes = await asyncio.to_thread(self._ray.nodes)
+        return [node for node in nodes if node["Alive"]]
+
+    async def _answers(self) -> bool:
+        """Whether Ray still runs tasks."""
+        try:
+            async with asyncio.timeout(_LOOK_LIMIT):
+                await _result(self._noop.remote())
+        except (self._ray.exceptions.RayError, ConnectionError, TimeoutError):
+            return False
+        return True
+
+    def _watch(self) -> None:
+        """End this process when Ray has gone, or is another Ray now.
+
+        In a thread: what is asked of a Ray that has gone may hold up the event loop for a minute.
+        """
+        pool = ThreadPoolExecutor(1, "nodes of Ray")
+        while True:
+            time.sleep(_LOOK_EVERY)
+            try:
+                if self._gcs:
+                    host, _, port = self._gcs.rpartition(":")
+                    socket.create_connection((host.strip("[]"), int(port)), _LOOK_LIMIT).close()
+                nodes = pool.submit(self._ray.nodes).result(_LOOK_LIMIT)
+            except Exception as error:  # noqa: BLE001  # whatever Ray raises
+                self._give_up(f"it does not answer: {type(error).__name__} {error}".strip())
+            if self._node and not any(n["Alive"] and n["NodeID"] == self._node for n in nodes):
+                self._give_up("its node on this machine has ended")
+
+    def _give_up(self, reason: str) -> NoReturn:
+        """End at once: a process whose Ray has gone cannot connect to the next one."""
+        answer = _framed(Answer(number=0, refused=reason[:300]))
+        with suppress(OSError):
+            os.write(self._writer.get_extra_info("socket").fileno(), answer)
+        os._exit(_LOST)
+
+
+async def _result(ref: Any) -> Any:
+    """Return what a task of Ray's gives. A cancellation leaves its future alone, as Ray sets it."""
+    future = asyncio.wrap_future(ref.future())
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(future)
+
+
+def _code_key(request: Request, call: Call) -> tuple[Any, ...]:
+    return (*sorted(call.code.items()), repr(request.options.get("runtime_env")))
+
+
+def _judged(reply: _Reply) -> _Bar | None:
+    """Return why that node must be passed over; None when it has made the call."""
+    node, host, refused, missing, _ = reply
+    if not refused:
+        return None
+    return _Bar(f"node {host} ({node[:8]}) {refused}", missing, time.monotonic() + _BAR)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2][:200]
+
+
+def _refusal(number: int, bars: Collection[_Bar]) -> Answer:
+    text = "; ".join(sorted({bar.text for bar in bars}))
+    missing = all(bar.missing for bar in bars)
+    return Answer(number=number, refused=text[:1000], missing=missing)

@@ -1,0 +1,40 @@
+"""What a worker need not compute again: steps under way in it, and results that were memoised."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..domain import RunKey, StepRecord
+from .ports import MemoStore
+from .shared_steps import Flights
+
+
+class Landed(NamedTuple):
+    """What became of a step, for all who waited for it."""
+
+    run: RunKey
+    """Whose it was."""
+    record: StepRecord | None
+    """As the run that computed it would keep it; None if it was remembered."""
+    remembered: bytes = b""
+    """The result that was remembered, as a fragment."""
+    value: Any = None
+    """What the step returned, for the run that computed it."""
+
+
+class _NoMemos:
+    """A MemoStore that remembers nothing."""
+
+    async def recall(self, namespace: str, digest: str) -> bytes | None:
+        """Nothing."""
+
+    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+        """Nothing."""
+
+
+class Reuse:
+    """What the runs of one worker share."""
+
+    def __init__(self, memos: MemoStore | None = None) -> None:
+        self.flights = Flights()
+        self.memos: MemoStore = memos or _NoMemos()

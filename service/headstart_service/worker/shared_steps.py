@@ -1,0 +1,153 @@
+"""Work that several runs of one worker wait for, each piece of it done once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from ..domain import RunKey
+from .worker_observer import StepOutcome
+
+HOLD: Final = 1.0
+"""Seconds that the steps of a replaced run go on, at most, until its next revision asks for them.
+
+It was queued when the run was replaced: a worker with a free slot claims it within milliseconds."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One piece of work under way."""
+
+    key: Hashable
+    run: RunKey
+    """Whose it was at first."""
+    digest: str
+    """The digest of its step there."""
+    outcome: StepOutcome
+    task: asyncio.Task[Any] = field(init=False)
+    waiting: int = 0
+    told: bool = False
+    """Whether somebody has been told all of its outcome, costs among it: these count once."""
+
+
+class Flights:
+    """The steps that this worker runs now. Work for which nobody waits any more is cancelled.
+
+    Except that of a run which was replaced: it may be just what the next revision needs.
+    """
+
+    def __init__(self) -> None:
+        self.hold_for = HOLD
+        self._flying: dict[Hashable, Flight] = {}
+        self._expected: dict[RunKey, Collection[str]] = {}
+        self._held: dict[RunKey, asyncio.TimerHandle] = {}
+
+    @property
+    def waiting(self) -> Mapping[Hashable, int]:
+        """What is under way, and how many wait for each."""
+        return {key: flight.waiting for key, flight in self._flying.items()}
+
+    async def share(
+        self,
+        key: Hashable,
+        run: RunKey,
+        digest: str,
+        outcome: StepOutcome,
+        work: Callable[[StepOutcome], Coroutine[Any, Any, Any]],
+        *,
+        fresh: bool = False,
+    ) -> Any:
+        """What `work` gives, or the work of this key that is under way, unless it must be `fresh`.
+
+        Fills `outcome`; of those who share only the first to come back is told costs and tries. A
+        caller that is cancelled as the last one leaves when the work has ended.
+        """
+        while True:
+            flight = None if fresh else self._flying.get(key)
+            if flight is None:
+                flight = self._begin(Flight(key, run, digest, StepOutcome()), work)
+            flight.waiting += 1
+            try:
+                await asyncio.wait({flight.task})
+            finally:
+                flight.waiting -= 1
+                if not flight.waiting and not flight.task.done() and not self._is_held(flight):
+                    self._drop(flight)
+                    await asyncio.wait({flight.task})
+                    _tell(flight, outcome)
+            # Dropped by its time just before it was joined: nobody is to be cancelled by that.
+            if not flight.task.cancelled():
+                _tell(flight, outcome)
+                return flight.task.result()
+
+    @contextmanager
+    def expecting(self, run: RunKey, digests: Collection[str]) -> Iterator[None]:
+        """While a run needs steps of these digests, those of its key that it does not need go."""
+        self._expected[run] = digests
+        for flight in self._idle(run):
+            if flight.digest not in digests:
+                self._drop(flight)
+        try:
+            yield
+        finally:
+            if self._expected.get(run) is digests:
+                del self._expected[run]
+
+    def hold(self, run: RunKey) -> None:
+        """Let this run's steps go on for a while though it will be cancelled: it was replaced."""
+        if run in self._held:
+            self._held[run].cancel()
+        loop = asyncio.get_running_loop()
+        self._held[run] = loop.call_later(self.hold_for, self._release, run)
+
+    async def aclose(self) -> None:
+        """Cancel what is left, and return when it has ended."""
+        for timer in self._held.values():
+            timer.cancel()
+        left = list(self._flying.values())
+        for flight in left:
+            self._drop(flight)
+        if left:
+            await asyncio.wait({flight.task for flight in left})
+
+    def _begin(
+        self, flight: Flight, work: Callable[[StepOutcome], Coroutine[Any, Any, Any]]
+    ) -> Flight:
+        current = asyncio.current_task()
+        name = current.get_name() if current else None
+        flight.task = asyncio.create_task(work(flight.outcome), name=name)
+        flight.task.add_done_callback(lambda _: self._forget(flight))
+        self._flying[flight.key] = flight
+        return flight
+
+    def _is_held(self, flight: Flight) -> bool:
+        run = flight.run
+        return run in self._held and flight.digest in self._expected.get(run, ())
+
+    def _idle(self, run: RunKey) -> list[Flight]:
+        """What goes on though nobody waits for it."""
+        return [f for f in self._flying.values() if f.run == run and not f.waiting]
+
+    def _release(self, run: RunKey) -> None:
+        del self._held[run]
+        for flight in self._idle(run):
+            self._drop(flight)
+
+    def _drop(self, flight: Flight) -> None:
+        flight.outcome.unwanted = True
+        self._forget(flight)  # who asks from now on must not get the cancelled one
+        flight.task.cancel()
+
+    def _forget(self, flight: Flight) -> None:
+        if self._flying.get(flight.key) is flight:
+            del self._flying[flight.key]
+
+
+def _tell(flight: Flight, outcome: StepOutcome) -> None:
+    names = [each.name for each in fields(StepOutcome)] if not flight.told else ["state", "error"]
+    for name in names:
+        setattr(outcome, name, getattr(flight.outcome, name))
+    flight.told = True

@@ -1,0 +1,176 @@
+"""`headstart pipelines check`: what it prints and how it ends, on modules and distributions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headstart_service.base import exit_codes
+from headstart_service.base.output import graph
+from headstart_service.commands.cli import main
+
+GOOD = """\
+from pydantic import BaseModel
+from headstart_service.sdk import Pipeline, step
+class Text(BaseModel):
+    text: str
+@step(required=True)
+async def words(text: str) -> list[str]:
+    return text.split()
+@step()
+async def count(words: list[str], embedder: object) -> int:
+    return len(words)
+TEXT = Pipeline("text", "1", "Counts words", Text, (words, count))
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes a module of this name, which can be imported until the test ends."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+
+    def write(text: str, name: str = "authors") -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def distribution(folder: Path, name: str, *points: str) -> None:
+    info = folder / f"{name.replace('-', '_')}-2.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.1\n")
+    lines = "".join(f"{point}\n" for point in points)
+    (info / "entry_points.txt").write_text(f"[headstart.pipelines]\n{lines}")
+
+
+def check(capsys: Any, *arguments: str) -> tuple[int, str, str]:
+    code = main(["pipelines", "check", *arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_good_pipeline_is_shown_with_its_steps_and_graph(module, capsys) -> None:
+    module(GOOD)
+    code, out, err = check(capsys, "authors:TEXT")
+    assert (code, err) == (exit_codes.DONE, "")
+    assert [line.split() for line in out.splitlines()] == [
+        ["PIPELINE", "STEP", "NEEDS", "INPUTS", "PROVIDERS", "RETURNS", "KIND"],
+        ["text", "words", "text", "list[str]", "required"],
+        ["text", "count", "words", "embedder", "int", "optional"],
+        ["text:", "words", "->", "count"],
+    ]
+
+
+def test_every_mistake_is_told_with_its_file_and_line(module, capsys) -> None:
+    broken = GOOD.replace("words: list[str], embedder", "words: list[int], embeder")
+    module(broken.replace("-> int:", "-> type:"))
+    code, out, err = check(capsys, "authors:TEXT")
+    assert code == exit_codes.FAILED
+    assert "count" in out
+    lines = err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["authors.py:9"] * 3
+    for line, text in zip(
+        lines, ("type cannot be kept", "step words returns list[str]", "did you mean embedder"),
+        strict=True,
+    ):  # fmt: skip
+        assert text in line
+
+
+def test_json_has_steps_and_mistakes(module, capsys) -> None:
+    module(GOOD.replace("embedder", "zzz"))
+    code, out, err = check(capsys, "authors:TEXT", "--json")
+    assert (code, err) == (exit_codes.FAILED, "")
+    told = json.loads(out)
+    assert told["mistakes"][0]["where"] == "authors.py:9"
+    [pipeline] = told["pipelines"]
+    assert pipeline["declared"] == "authors.py:11"
+    assert pipeline["steps"][1] == {
+        "name": "count",
+        "needs": ["words"],
+        "inputs": [],
+        "providers": ["zzz"],
+        "output_type": "int",
+        "required": False,
+        "timeout": 30.0,
+        "max_attempts": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "told"),
+    [
+        ("import no_such_module\n", "authors.py:1", "No module named 'no_such_module'"),
+        ("x = 1\nif x\n", "authors.py:2", "expected ':'"),
+        ("x = 1\n1 / 0\n", "authors.py:2", "ZeroDivisionError: division by zero"),
+        ("TEXT = 3\n", "authors:TEXT", "authors:TEXT is not a Pipeline"),
+        (GOOD.replace("text: str)", "*text: str)"), "authors.py:6", "must have a plain name"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_at_its_line(
+    module, capsys, text: str, where: str, told: str
+) -> None:
+    module(text)
+    code, out, err = check(capsys, "authors:TEXT")
+    assert (code, out) == (exit_codes.FAILED, "no pipelines\n")
+    assert f"{where}: " in err
+    assert told in err
+
+
+def test_a_module_that_is_not_there_gets_a_hint(module, capsys) -> None:
+    code, _, err = check(capsys, "nowhere:X")
+    assert code == exit_codes.FAILED
+    assert err == (
+        "nowhere:X: cannot load nowhere:X: No module named 'nowhere' (is its directory on "
+        "PYTHONPATH?)\n"
+    )
+
+
+def test_distributions_are_checked_by_name_or_all_together(module, tmp_path, capsys) -> None:
+    module(GOOD)
+    module(GOOD.replace('"text"', '"other"'), "others")
+    module(GOOD, "again")
+    distribution(tmp_path, "shop-texts", "one = authors:TEXT")
+    distribution(tmp_path, "shop-others", "two = others:TEXT")
+    code, out, err = check(capsys, "Shop_Texts", "--json")
+    assert (code, err) == (exit_codes.DONE, "")
+    assert [each["name"] for each in json.loads(out)["pipelines"]] == ["text"]
+    code, out, _ = check(capsys, "--json")
+    assert code == exit_codes.DONE
+    assert [each["name"] for each in json.loads(out)["pipelines"]] == ["text", "other"]
+    distribution(tmp_path, "third", "zzz = again:TEXT", "zzzz = gone:X")
+    code, out, err = check(capsys)
+    assert code == exit_codes.FAILED
+    assert (
+        "again.py:11: two pipelines are named text: the first is declared at authors.py:11" in err
+    )
+    assert "distribution third 2.1, entry point zzzz of headstart.pipelines" in err
+
+
+def test_a_distribution_that_offers_none_is_a_wrong_argument(capsys) -> None:
+    code, out, err = check(capsys, "pytest")
+    assert (code, out) == (exit_codes.WRONG_ARGUMENTS, "")
+    assert (
+        err
+        == "headstart: pytest is no MODULE:NAME, and no installed distribution that offers any\n"
+    )
+
+
+def test_bridging_itself_passes(capsys) -> None:
+    code, out, err = check(capsys, "headstart_service.pipelines.bridging:BRIDGING")
+    assert (code, err) == (exit_codes.DONE, "")
+    assert out.splitlines()[-1] == (
+        "bridging: embed_endpoints -> lexical_bridge, null_samples; haiku_bridge -> haiku_embeddings"
+    )
+
+
+def test_a_graph_names_every_step() -> None:
+    needs = {"a": (), "e": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
+    assert graph(needs) == "a -> b, c; b, c -> d; e"

@@ -1,0 +1,642 @@
+"""What the live page shows, to the last field: pictures, step durations, runs and event streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart_service.dashboard.access import View
+from headstart_service.dashboard.call_counters import Counters
+from headstart_service.dashboard.event_streams import EventResponse, Streams
+from headstart_service.dashboard.failures import FailureLog
+from headstart_service.dashboard.recent_runs import RunBook
+from headstart_service.dashboard.run_view import ToldRun, told_run
+from headstart_service.dashboard.snapshots import Snapshots
+from headstart_service.domain import (
+    Announcement,
+    EventKind,
+    Look,
+    RunKey,
+    RunSummary,
+    Snapshot,
+    Stats,
+    Status,
+    StepState,
+    WorkerState,
+)
+from headstart_service.domain.errors import RecordDamaged, RunNotFound, StoreUnavailable
+from headstart_service.pipeline.registry import Registry
+from tests.support.pipelines import PROBE
+from tests.support.virtual_time import run_virtually
+
+ALL = View(None, whole=True)
+REGISTRY = Registry([PROBE])
+
+
+def summary(name: str, status: Status, *, namespace: str = "shop", **told: Any) -> RunSummary:
+    times = {"created_us": 100, "started_us": 0, "completed_us": 900 if status.ended else 0}
+    fields = times | {"revision": 1, "expires_us": 999, "error": ""} | told
+    return RunSummary(key=RunKey(namespace, name), pipeline="probe", status=status, **fields)
+
+
+def report(seconds: float | None, started_us: int = 150, **told: Any) -> pb.StepReport:
+    made = pb.StepReport(started_us=started_us, **told)
+    if seconds is not None:
+        made.elapsed.FromMicroseconds(round(seconds * 1e6))
+    return made
+
+
+class Store:
+    """Runs that a test sets, and a count of what was asked of it."""
+
+    def __init__(self, *runs: RunSummary) -> None:
+        self.runs = {run.key: run for run in runs}
+        self.reports: dict[RunKey, Mapping[str, pb.StepReport]] = {}
+        self.states: dict[RunKey, Mapping[str, StepState]] = {}
+        self.counts: dict[str, Mapping[Status, int]] = {}
+        self.queued = 0
+        self.states_of_workers: list[WorkerState] = []
+        self.damaged: set[RunKey] = set()
+        self.peeked: list[RunKey] = []
+        self.listed: list[tuple[str, tuple[Status, ...], int]] = []
+        self.asked: list[str] = []
+
+    async def stats(self, namespace: str) -> Stats:
+        self.asked.append(namespace)
+        return Stats(self.counts.get(namespace, {}), self.queued)
+
+    async def list(
+        self,
+        namespace: str,
+        statuses: Sequence[Status],
+        after: RunKey | None,
+        limit: int,
+        *,
+        quiet: bool = False,
+    ) -> list[RunSummary]:
+        assert quiet, "each second's look must not be logged"
+        self.listed.append((namespace, tuple(statuses), limit))
+        found = [
+            run
+            for key, run in sorted(self.runs.items(), key=lambda item: item[0].key)
+            if run.status in statuses and namespace in ("", key.namespace)
+        ]
+        return found[:limit]
+
+    async def workers(self, limit: int) -> list[WorkerState]:
+        return self.states_of_workers[:limit]
+
+    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+        self.peeked.append(key)
+        if key in self.damaged:
+            raise RecordDamaged(str(key))
+        if key not in self.runs:
+            raise RunNotFound(key.namespace, key.key)
+        body = pb.GetResultsResponse(steps=self.reports.get(key, {})).SerializeToString()
+        states = self.states.get(key, {"first": StepState.COMPLETED})
+        return Look(Snapshot(self.runs[key], "run-1", states, body, 60.0), 2, "w1")
+
+
+def book_of(store: Any) -> RunBook:
+    return RunBook(store, REGISTRY)
+
+
+def snapshots_of(store: Any, about: dict[str, Any] | None = None) -> tuple[Snapshots, Counters]:
+    counters = Counters()
+    return Snapshots(store, book_of(store), counters, about or {}), counters
+
+
+def said(kind: str, key: RunKey) -> Announcement:
+    return Announcement(EventKind(kind), key, "run-1")
+
+
+def many(number: int, namespace: str = "shop") -> list[RunKey]:
+    return [RunKey(namespace, f"k{i:04}") for i in range(number)]
+
+
+# What is told of one run.
+
+
+async def test_a_run_is_told_with_every_field_of_its_own_and_of_its_steps() -> None:
+    failed = summary(
+        "k", Status.FAILED, revision=3, started_us=120, completed_us=900, error="e" * 600
+    )
+    store = Store(failed)
+    store.states[failed.key] = {
+        "first": StepState.COMPLETED,
+        "gated": StepState.FAILED,
+        "unknown": StepState.PENDING,
+    }
+    store.reports[failed.key] = {
+        "first": report(1.5, started_us=50, attempts=1),
+        "gated": report(0.25, attempts=2, error="x" * 600),
+    }
+    told = told_run(await store.peek(failed.key), REGISTRY).as_json()
+    first, gated = PROBE.by_name["first"], PROBE.by_name["gated"]
+    assert told == {
+        "namespace": "shop",
+        "key": "k",
+        "pipeline": "probe",
+        "revision": 3,
+        "status": "failed",
+        "attempt": 2,
+        "worker": "w1",
+        "created_us": 100,
+        "started_us": 120,
+        "completed_us": 900,
+        "expires_us": 999,
+        "error": "e" * 500,
+        "steps": [
+            {
+                "name": "first",
+                "state": "completed",
+                "needs": [],
+                "required": True,
+                "started_us": 50,
+                "elapsed": 1.5,
+                "attempts": 1,
+                "max_attempts": first.max_attempts,
+                "kept": True,  # begun before this run was started
+                "memoised": False,
+                "error": "",
+            },
+            {
+                "name": "gated",
+                "state": "failed",
+                "needs": ["first"],
+                "required": False,
+                "started_us": 150,
+                "elapsed": 0.25,
+                "attempts": 2,
+                "max_attempts": gated.max_attempts,
+                "kept": False,
+                "memoised": False,
+                "error": "x" * 500,
+            },
+            {
+                "name": "unknown",
+                "state": "pending",
+                "needs": [],
+                "required": False,
+                "started_us": 0,
+                "elapsed": None,
+                "attempts": 0,
+                "max_attempts": 0,
+                "kept": False,
+                "memoised": False,
+                "error": "",
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({}, True),
+        ({"expires_us": 5}, True),
+        ({"status": Status.FAILED}, False),
+        ({"created_us": 5}, False),
+        ({"completed_us": 5}, False),
+    ],
+)
+async def test_two_looks_saw_the_same_end_if_status_and_times_are_the_same(
+    changed: dict[str, Any], *, same: bool
+) -> None:
+    async def seen(**told: Any) -> ToldRun:
+        status = told.pop("status", Status.COMPLETED)
+        run = summary("k", status, **told)
+        return told_run(await Store(run).peek(run.key), REGISTRY)
+
+    assert (await seen()).same_end(await seen(**changed)) is same
+
+
+# What the book remembers, and how much.
+
+
+async def test_durations_are_told_by_step_in_the_pipelines_order() -> None:
+    runs = [summary(f"k{i}", Status.COMPLETED) for i in range(20)]
+    other = summary("theirs", Status.COMPLETED, namespace="other")
+    store = Store(*runs, other)
+    for number, run in enumerate((*runs, other)):
+        failed = number in (3, 4)
+        store.states[run.key] = {
+            "first": StepState.COMPLETED,
+            "former": StepState.COMPLETED,
+            "gated": StepState.FAILED if failed else StepState.COMPLETED,
+        }
+        kept = report(9.0, started_us=50)  # begun before this run: another's work
+        store.reports[run.key] = {
+            "gated": report(number + 1.0, error="broken" if failed else ""),
+            "first": report(0.5) if number < 2 else kept,
+            "former": report(3.0) if number == 0 else report(None),
+        }
+    book = book_of(store)
+    await book.look(list(store.runs))
+    assert book.steps(frozenset({"shop"})) == [
+        {
+            "pipeline": "probe",
+            "step": "first",
+            "count": 2,
+            "failed": 0,
+            "p50": 0.5,
+            "p95": 0.5,
+            "max": 0.5,
+        },
+        {
+            "pipeline": "probe",
+            "step": "gated",
+            "count": 20,
+            "failed": 2,
+            "p50": 11.0,
+            "p95": 20.0,
+            "max": 20.0,
+        },
+        {
+            "pipeline": "probe",
+            "step": "former",
+            "count": 1,
+            "failed": 0,
+            "p50": 3.0,
+            "p95": 3.0,
+            "max": 3.0,
+        },
+    ]
+    assert [row["count"] for row in book.steps(None)] == [2, 21, 1]
+    assert [row["max"] for row in book.steps(frozenset({"other"}))] == [21.0]
+    await book.look(list(store.runs))
+    book.regained()
+    await book.look(list(store.runs))
+    assert [row["count"] for row in book.steps(None)] == [2, 21, 1], "each end counts once"
+    [group] = book.failures.told(None, 9)
+    assert (group["reason"], group["count"]) == ("gated: broken", 2)
+
+
+async def test_a_failed_runs_reason_is_its_own_and_not_its_steps() -> None:
+    run = summary("k", Status.FAILED, error="first: no such word")
+    store = Store(run)
+    store.states[run.key] = {"first": StepState.FAILED, "gated": StepState.FAILED}
+    store.reports[run.key] = {"first": report(1, error="a"), "gated": report(1, error="b")}
+    book = book_of(store)
+    book.note_failed([run])
+    await book.look([run.key])
+    [group] = book.failures.told(None, 9)
+    assert (group["reason"], group["count"], group["last_us"]) == ("first: no such word", 1, 900)
+
+
+async def test_of_many_durations_the_last_256_count_and_of_many_steps_200_are_kept() -> None:
+    runs = [summary(f"k{i:03}", Status.COMPLETED) for i in range(300)]
+    store = Store(*runs)
+    for number, run in enumerate(runs):
+        store.states[run.key] = {"first": StepState.COMPLETED, f"s{number}": StepState.COMPLETED}
+        store.reports[run.key] = {"first": report(number), f"s{number}": report(1.0)}
+    book = book_of(store)
+    for run in runs:
+        await book.look([run.key])
+    rows = {row["step"]: row for row in book.steps(None)}
+    assert len(rows) <= 200
+    assert "s299" in rows
+    assert "s0" not in rows
+    alone = Store(*runs)
+    alone.reports = {run.key: {"first": report(number)} for number, run in enumerate(runs)}
+    book = book_of(alone)
+    for run in runs:
+        await book.look([run.key])
+    [row] = book.steps(None)
+    assert (row["count"], row["max"], row["p50"]) == (256, 299.0, 300 - 128)
+
+
+async def test_one_look_reads_32_runs_and_the_next_look_the_others() -> None:
+    runs = [summary(f"k{i:03}", Status.IN_PROGRESS) for i in range(50)]
+    store = Store(*runs)
+    book = book_of(store)
+    keys = [run.key for run in runs]
+    await book.look(keys)
+    assert store.peeked == keys[:32]
+    await book.look(keys)
+    assert store.peeked == keys
+
+
+def test_the_last_400_ended_runs_are_known_the_latest_first() -> None:
+    book = book_of(Store())
+    keys = many(500)
+    for key in keys:
+        book.hear(said("ended" if int(key.key[1:]) % 2 else "cancelled", key))
+    assert book.latest(None, 1000) == keys[:99:-1]
+    book.hear(said("ended", keys[200]))
+    book.hear(said("started", keys[499]))
+    book.hear(said("step", keys[0]))
+    assert book.latest(None, 2) == [keys[200], keys[498]]
+    assert book.latest(frozenset({"other"}), 5) == []
+    book.hear(said("ended", RunKey("other", "k")))
+    assert book.latest(frozenset({"shop"}), 1) == [keys[200]]
+
+
+def test_runs_that_ended_before_stand_behind_those_that_were_heard_of() -> None:
+    book = book_of(Store())
+    heard = RunKey("shop", "heard")
+    book.hear(said("ended", heard))
+    ended = [
+        summary(name, Status.COMPLETED, completed_us=at)
+        for name, at in (("b", 20), ("a", 10), ("c", 30), ("heard", 1))
+    ]
+    book.remember(ended)
+    assert [key.key for key in book.latest(None, 9)] == ["heard", "c", "b", "a"]
+    book.remember(summary(f"m{i:04}", Status.COMPLETED, completed_us=i) for i in range(500))
+    assert len(book.latest(None, 1000)) == 400
+
+
+async def test_the_last_500_runs_that_were_seen_are_kept() -> None:
+    runs = [summary(f"k{i:04}", Status.IN_PROGRESS) for i in range(520)]
+    book = book_of(Store(*runs))
+    for first in range(0, len(runs), 32):
+        await book.look([run.key for run in runs[first : first + 32]])
+    seen = [run.key for run in runs if book.seen(run.key)]
+    assert seen == [run.key for run in runs[20:]]
+
+
+async def test_no_more_than_500_unreadable_runs_are_remembered() -> None:
+    store = Store()
+    keys = many(510)
+    store.damaged = set(keys)
+    book = book_of(store)
+    for first in range(0, len(keys), 32):
+        await book.look(keys[first : first + 32])
+    store.peeked.clear()
+    await book.look(keys[10:42])
+    assert store.peeked == []
+    await book.look(keys[:10])
+    assert store.peeked == keys[:10]
+    book.regained()
+    store.peeked.clear()
+    await book.look(keys[100:102])
+    assert store.peeked == keys[100:102], "what is said of it may have been missed"
+
+
+def test_failures_are_counted_for_the_last_4096_runs_and_the_latest_group_comes_first() -> None:
+    log = FailureLog()
+    for number in range(4097):
+        log.add(RunKey("shop", f"k{number}"), 1, 1, "probe", number, "first: broken")
+    log.add(RunKey("shop", "k4096"), 1, 1, "probe", 1, "first: broken")  # counted before
+    [group] = log.told(None, 9)
+    assert (group["count"], group["last_us"]) == (4097, 4096)
+    log.add(RunKey("shop", "k0"), 1, 1, "probe", 7, "first: broken")  # forgotten meanwhile
+    log.add(RunKey("shop", "k1"), 2, 1, "probe", 8, "other", "other")
+    log.add(RunKey("shop", "k1"), 2, 2, "probe", 5000, "other")
+    log.add(RunKey("shop", "k1"), 2, 3, "another", 9, "other")
+    told = log.told(None, 9)
+    assert [(each["pipeline"], each["reason"], each["count"]) for each in told] == [
+        ("probe", "other", 3),
+        ("probe", "first: broken", 4098),
+        ("another", "other", 1),
+    ]
+    assert log.told(None, 1) == told[:1]
+
+
+# Pictures.
+
+
+async def test_a_picture_of_all_shows_runs_counts_workers_and_calls() -> None:
+    running = [summary(f"r{i}", Status.IN_PROGRESS, created_us=50 - i) for i in range(2)]
+    waiting = [summary(f"w{i:02}", Status.PENDING, created_us=90 - i) for i in range(70)]
+    failed = summary("f", Status.FAILED, error="first: broken")
+    done = summary("d", Status.COMPLETED, completed_us=901)
+    store = Store(*running, *waiting, failed, done)
+    store.counts[""] = {Status.PENDING: 70, Status.FAILED: 1}
+    store.queued = 71
+    worker = WorkerState(
+        name="w1", host="h", version="1", pipelines=("probe",), slots=4, busy=1, started_us=1
+    )
+    store.states_of_workers = [worker]
+    snapshots, counters = snapshots_of(store, {"host": "h"})
+    counters.ended("GetStatus", "OK", 0.1)
+    counters.hear(said("started", failed.key))
+    counters.turn()
+    told = await snapshots.take(ALL)
+    assert (told["store"], told["whole"], told["namespaces"]) == ("there", True, None)
+    assert told["process"] == {"host": "h"}
+    assert told["calls"] == [["GetStatus", "OK", 1]]
+    assert (told["counts"], told["queued"]) == ({"pending": 70, "failed": 1}, 71)
+    assert [run["key"] for run in told["live"]] == [
+        *("r1", "r0"),  # what runs, and of that the oldest, is first
+        *(f"w{i:02}" for i in range(59, 1, -1)),
+    ]
+    assert [run["key"] for run in told["recent"]] == ["d", "f"]
+    assert [each["name"] for each in told["workers"]] == ["w1"]
+    assert [group["reason"] for group in told["failures"]] == ["first: broken"]
+    assert (told["second"]["starts"], told["second"]["queued"]) == (1, 71)
+    assert snapshots.history(ALL) == [told["second"]]
+    statuses = [(Status.IN_PROGRESS,), (Status.PENDING,), (Status.FAILED,)]
+    ended = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+    assert store.listed == [
+        *(("", each, limit) for each, limit in zip(statuses, (60, 60, 100), strict=True)),
+        ("", ended, 100),
+    ]
+    store.listed.clear()
+    await snapshots.take(ALL)
+    assert len(store.listed) == 3, "ended runs are taken over once"
+    snapshots.regained()
+    await snapshots.take(ALL)
+    assert len(store.listed) == 7
+
+
+async def test_a_picture_of_some_namespaces_sums_their_counts_and_shows_nobody_elses() -> None:
+    mine = summary("mine", Status.PENDING)
+    theirs = summary("theirs", Status.PENDING, namespace="other")
+    store = Store(mine, theirs)
+    store.counts = {"shop": {Status.PENDING: 1}, "quiz": {Status.PENDING: 2, Status.FAILED: 1}}
+    store.queued = 99
+    snapshots, counters = snapshots_of(store)
+    counters.turn()
+    told = await snapshots.take(View(frozenset({"shop", "quiz"}), whole=False))
+    assert told["namespaces"] == ["quiz", "shop"]
+    assert (told["counts"], told["queued"]) == ({"pending": 3, "failed": 1}, 3)
+    assert [run["key"] for run in told["live"]] == ["mine"]
+    assert not {"workers", "process", "calls"} & set(told)
+    assert counters.past[-1].queued is None
+    names = frozenset(f"n{i:02}" for i in range(12))
+    store.asked.clear()
+    told = await snapshots.take(View(names, whole=False))
+    assert store.asked == told["namespaces"] == sorted(names)[:8]
+
+
+async def test_a_run_that_was_seen_before_it_was_started_anew_is_shown_as_it_is_listed() -> None:
+    run = summary("k", Status.IN_PROGRESS, started_us=120)
+    store = Store(run)
+    snapshots, _ = snapshots_of(store)
+    [seen] = (await snapshots.take(ALL))["live"]
+    assert (seen["attempt"], seen["worker"], len(seen["steps"])) == (2, "w1", 1)
+    anew = summary("k", Status.IN_PROGRESS, revision=2, created_us=500, started_us=600)
+    store.runs[run.key] = anew  # and the announcement is still on its way
+    [shown] = (await snapshots.take(ALL))["live"]
+    assert shown == {
+        "namespace": "shop",
+        "key": "k",
+        "pipeline": "probe",
+        "revision": 2,
+        "status": "in_progress",
+        "attempt": 0,
+        "worker": "",
+        "created_us": 500,
+        "started_us": 600,
+        "completed_us": 0,
+        "expires_us": 999,
+        "error": "",
+        "steps": [],
+    }
+
+
+async def test_no_more_than_64_views_are_seeded() -> None:
+    store = Store()
+    snapshots, _ = snapshots_of(store)
+    for number in range(70):
+        await snapshots.take(View(frozenset({f"n{number}"}), whole=False))
+    assert sum(len(statuses) == 3 for _, statuses, _ in store.listed) == 64
+
+
+async def test_while_the_store_is_away_what_was_seen_is_still_shown() -> None:
+    done = summary("d", Status.COMPLETED)
+    store = Store(done)
+    snapshots, _ = snapshots_of(store)
+    assert [run["key"] for run in (await snapshots.take(ALL))["recent"]] == ["d"]
+
+    async def away(namespace: str) -> Stats:
+        raise StoreUnavailable("away")
+
+    store.stats = away  # type: ignore[method-assign]
+    told = await snapshots.take(ALL)
+    assert (told["store"], [run["key"] for run in told["recent"]]) == ("away", ["d"])
+    assert "counts" not in told
+
+
+# Streams.
+
+
+class Reader:
+    """One client of an event stream, by ASGI; it takes an event once `takes` is set."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.takes = asyncio.Event()
+        self.takes.set()
+        self.leaves = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        await self.takes.wait()
+        self.sent.append(message)
+
+    def serve(self, streams: Streams) -> asyncio.Task[None]:
+        stream = streams.open(ALL, lambda: None)
+        return asyncio.create_task(EventResponse(streams, stream)({}, self.receive, self.send))  # type: ignore[arg-type]
+
+
+def new_streams() -> Streams:
+    return Streams(snapshots_of(Store())[0])
+
+
+def test_a_stream_is_sent_as_events_until_it_ends() -> None:
+    async def main() -> None:
+        streams, reader = new_streams(), Reader()
+        task = reader.serve(streams)
+        await streams.publish(fresh_only=True)
+        await asyncio.sleep(0.1)
+        streams.end()
+        await task
+        start, tick, bye, last = reader.sent
+        assert (start["type"], start["status"]) == ("http.response.start", 200)
+        headers = dict(start["headers"])
+        assert headers[b"content-type"] == b"text/event-stream"
+        assert headers[b"cache-control"] == b"no-store"
+        assert headers[b"x-accel-buffering"] == b"no"
+        name, _, data = tick["body"].decode().partition("\n")
+        assert (name, json.loads(data.removeprefix("data: "))["store"]) == ("event: tick", "there")
+        assert bye["body"] == b"event: bye\ndata: {}\n\n"
+        assert [message["more_body"] for message in (tick, bye, last)] == [True, True, False]
+        assert not streams.watched
+
+    run_virtually(main())
+
+
+def test_a_reader_that_leaves_or_takes_nothing_for_ten_seconds_frees_its_place() -> None:
+    async def main() -> None:
+        streams, leaves, stuck = new_streams(), Reader(), Reader()
+        tasks = [leaves.serve(streams), stuck.serve(streams)]
+        await asyncio.sleep(0.1)
+        leaves.leaves.set()
+        await tasks[0]
+        assert streams.watched
+        stuck.takes.clear()
+        await streams.publish(fresh_only=False)
+        await asyncio.sleep(9.5)
+        assert not tasks[1].done()
+        await asyncio.sleep(1.0)
+        assert tasks[1].done()
+        assert not streams.watched
+
+    run_virtually(main())
+
+
+def test_a_reader_that_does_not_take_the_end_is_left_after_ten_seconds() -> None:
+    class Stuck(Reader):
+        async def send(self, message: Any) -> None:
+            if message.get("more_body") is False:
+                await asyncio.Event().wait()
+
+    async def main() -> None:
+        streams = new_streams()
+        task = Stuck().serve(streams)
+        await asyncio.sleep(0.1)
+        streams.end()
+        await asyncio.sleep(9.5)
+        assert not task.done()
+        await asyncio.sleep(1.0)
+        assert task.done()
+
+    run_virtually(main())
+
+
+async def test_what_is_stopped_is_watched_by_nobody() -> None:
+    streams = new_streams()
+    for _ in range(3):
+        streams.open(ALL, lambda: None)
+    streams.end()
+    assert not streams.watched
+
+
+def test_a_page_waits_for_its_first_viewer_no_longer_than_it_is_told() -> None:
+    async def main() -> None:
+        streams = new_streams()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await streams.joined(1.0)
+        assert loop.time() - began == pytest.approx(1.0)
+        waiting = asyncio.create_task(streams.joined(1.0))
+        await asyncio.sleep(0.2)
+        streams.open(ALL, lambda: None)
+        await waiting
+        assert loop.time() - began == pytest.approx(1.2)
+        await streams.joined(1.0)
+        assert loop.time() - began == pytest.approx(2.2), "only a new one counts"
+
+    run_virtually(main())
+
+
+async def test_an_end_drops_the_events_that_nobody_has_taken() -> None:
+    streams = new_streams()
+    stream = streams.open(ALL, lambda: None)
+    for number in range(4):
+        assert stream.put(f"{number}".encode())
+    assert not stream.put(b"one more than may wait")
+    stream.end(b"last")
+    async with aclosing(stream.events()) as events:
+        assert [event async for event in events] == [b"last"]

@@ -1,0 +1,110 @@
+"""Dashboard, rules, pages and code name the same things."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headstart_service.pipeline.registry import Registry
+from headstart_service.processes.monitoring import ApiMonitoring, WorkerMonitoring
+from tests.support.scrape import documented
+
+ROOT = Path(__file__).parents[3]
+DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())
+ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
+RECORDED = yaml.safe_load((ROOT / "deploy/prometheus/recording.yaml").read_text())["groups"][0]
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+
+
+def named(text: str) -> set[str]:
+    """The metrics that an expression names, without the endings of histograms."""
+    found = re.findall(r"\b(?:headstart_|process_)[a-z_]+|\bheadstart:[a-z0-9_:]+", text)
+    return {re.sub("_(bucket|count|sum)$", "", name) for name in found}
+
+
+def test_all_that_is_asked_for_exists() -> None:
+    exists = set(documented()) | {rule["record"] for rule in RECORDED["rules"]}
+    texts = [rule["expr"] for rule in (*ALERTS, *RECORDED["rules"])]
+    texts += [t["expr"] for panel in DASHBOARD["panels"] for t in panel.get("targets", ())]
+    assert len(texts) > 80
+    for text in texts:
+        assert named(text)
+        assert named(text) <= exists, text
+
+
+def test_every_metric_of_ours_is_looked_at_somewhere() -> None:
+    texts = [rule["expr"] for rule in (*ALERTS, *RECORDED["rules"])]
+    texts += [t["expr"] for panel in DASHBOARD["panels"] for t in panel.get("targets", ())]
+    looked_at = {name for text in texts for name in named(text)}
+    unseen = {name for name in documented() if name.startswith("headstart_")} - looked_at
+    assert unseen == {"headstart_near_cache_entries"}
+
+
+def test_every_alert_has_its_runbook_and_says_all_that_it_must() -> None:
+    assert len(ALERTS) > 20
+    headings = re.findall(r"^### (\w+)$", PAGE, re.MULTILINE)
+    names = [alert["alert"] for alert in ALERTS]
+    assert [h for h in headings if h.startswith("Headstart")] == names
+    for alert in ALERTS:
+        name, told = alert["alert"], alert["annotations"]
+        assert alert["labels"]["severity"] in ("critical", "warning")
+        assert told["summary"]
+        assert told["description"].endswith(".")
+        assert told["runbook_url"] == f"docs/operations.md#{name.lower()}"
+        part = PAGE.split(f"### {name}\n")[1].split("\n### ")[0]
+        assert all(f"- **{word}.** " in part for word in ("Cause", "See it", "Cure")), name
+        assert f"| [{name}](#{name.lower()}) | {alert['labels']['severity']} |" in PAGE
+
+
+def test_every_alert_is_tested_firing_and_quiet() -> None:
+    tests = yaml.safe_load((ROOT / "deploy/prometheus/alerts_test.yaml").read_text())["tests"]
+    fires, quiet = set(), set()
+    for test in tests:
+        [case] = test["alert_rule_test"]
+        (fires if case["exp_alerts"] else quiet).add(case["alertname"])
+    assert fires == quiet == {alert["alert"] for alert in ALERTS}
+
+
+def test_the_dashboard_can_be_imported_anywhere() -> None:
+    assert DASHBOARD["schemaVersion"] >= 39
+    [source, *_] = DASHBOARD["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == (
+        "datasource",
+        "datasource",
+        "prometheus",
+    )
+    panels: list[dict[str, Any]] = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+        if panel["type"] != "row":
+            assert panel["description"]
+            assert {t["datasource"]["uid"] for t in panel["targets"]} == {"${datasource}"}
+    rows = [panel["title"] for panel in panels if panel["type"] == "row"]
+    assert rows == [
+        *("What users see", "Runs", "Steps", "Queue and workers", "Store"),
+        *("Language model and embeddings", "Processes"),
+    ]
+
+
+def test_the_page_names_the_labels_that_the_code_declares() -> None:
+    api, worker = ApiMonitoring(), WorkerMonitoring(Registry([]))
+    declared: dict[str, frozenset[str]] = {}
+    for figures in (api.store, worker.store, worker.work, worker.models):
+        declared |= {metric.name: frozenset(metric.labels) for metric in figures.metrics}
+    assert len(declared) > 15
+    page = documented()
+    assert {name: page[name].labels for name in declared} == declared

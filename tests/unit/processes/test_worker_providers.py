@@ -1,0 +1,160 @@
+"""What a worker gives to steps is of one model, with the weights that it has loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from headstart_service.config.settings import Settings, load_settings
+from headstart_service.pipeline.identity import identity_of
+from headstart_service.pipeline.providers import PROVIDERS
+from headstart_service.pipeline.registry import Registry
+from headstart_service.processes import worker
+from headstart_service.processes.monitoring import WorkerMonitoring
+from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.model_files import identify
+from headstart_service.providers.vocabulary import Manifest
+from headstart_service.telemetry.tracing.tracing import Tracing
+from tests.support.tiny_model import write_model
+
+WORDS = [
+    *("ocean", "forest", "river", "stone", "winter"),
+    *("music", "bread", "train", "king", "ice"),
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "words").write_text("\n".join(WORDS))
+    write_model(tmp_path / "model", seed=1)
+    return load_settings(
+        {
+            "model": str(tmp_path / "model"),
+            "vocabulary": str(tmp_path / "vocabulary"),
+            "haiku_model": "claude-haiku-5-5",
+        }
+    )
+
+
+def providers(
+    settings: Settings, *, traced: bool = False
+) -> AbstractAsyncContextManager[Mapping[str, Any]]:
+    figures = WorkerMonitoring(Registry([])).models
+    tracing = Tracing(TracerProvider()) if traced else None
+    return worker._providers(settings, PROVIDERS, figures, tracing)
+
+
+@pytest.fixture(autouse=True)
+def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words that a vocabulary is built of when it has to be built anew."""
+    monkeypatch.setattr("headstart_service.providers.words.default_words", lambda _: WORDS)
+
+
+async def test_replaced_weights_are_never_mixed_with_vectors_of_those_before(
+    settings: Settings,
+) -> None:
+    async with providers(settings) as before:
+        first = await before["embedder"].embed(WORDS)
+        identities = {name: identity_of(provider) for name, provider in before.items()}
+    write_model(Path(settings.model), seed=2)
+    expected = SentenceEncoder.load(settings.model).encode(WORDS)
+    async with providers(settings) as after:
+        looked_up = await after["embedder"].embed(WORDS)
+        assert np.allclose(looked_up, expected, atol=1e-6)
+        assert np.allclose(after["vocabulary"].matrix, expected, atol=1e-6)
+        assert not np.allclose(looked_up, first, atol=1e-2)
+        others = {name: identity_of(provider) for name, provider in after.items()}
+    changed = {name for name in PROVIDERS if identities[name] != others[name]}
+    assert changed == {"embedder", "vocabulary", "scan"}
+
+
+@pytest.mark.parametrize("traced", [False, True])
+async def test_each_provider_has_the_identity_of_what_its_answers_depend_on(
+    settings: Settings, *, traced: bool
+) -> None:
+    async with providers(settings, traced=traced) as given:
+        identities = {name: identity_of(provider) for name, provider in given.items()}
+        vocabulary = given["vocabulary"].identity
+    model = identify(settings.model)
+    words = Manifest.read(settings.vocabulary).words_sha256
+    assert vocabulary == f"words-sha256:{words},model-sha256:{model.sha256}"
+    assert identities == {
+        "embedder": str(model),
+        "vocabulary": vocabulary,
+        "scan": vocabulary,
+        "language_model": "claude-haiku-5-5",
+        "http": "",
+    }
+
+
+PROVIDERS_WITHOUT = """
+import asyncio, sys
+from headstart_service.processes.monitoring import WorkerMonitoring
+from headstart_service.pipeline.registry import Registry
+from headstart_service.config.settings import load_settings
+missing, *wanted = sys.argv[1:]
+sys.modules |= dict.fromkeys(missing.split(","))
+from headstart_service import worker_app
+async def main():
+    settings = load_settings({"anthropic_api_key": "k"})
+    figures = WorkerMonitoring(Registry([])).models
+    async with worker_app._providers(settings, set(wanted), figures, None) as given:
+        print(*sorted(given))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "wanted", "said"),
+    [
+        ("numpy,torch,snowballstemmer,wordfreq,tqdm", "http language_model", "http language_model"),
+        (
+            "httpx2",
+            "http",
+            (
+                "PackageMissing: a step takes http, which needs httpx2, which is not installed: "
+                "pip install '.[language-model]'"
+            ),
+        ),
+        (
+            "anthropic",
+            "language_model",
+            (
+                "PackageMissing: a step takes language_model, which needs anthropic, which is not "
+                "installed: pip install '.[language-model]'"
+            ),
+        ),
+    ],
+)
+def test_a_provider_needs_its_own_extra_and_names_it(missing: str, wanted: str, said: str) -> None:
+    command = [sys.executable, "-c", PROVIDERS_WITHOUT, missing, *wanted.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said in done.stdout + done.stderr
+
+
+def test_building_a_vocabulary_loads_a_model_only_for_another_one(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(*, force: bool = False) -> str:
+        worker.build_vocabulary(settings, words=tmp_path / "words", force=force)
+        printed = capsys.readouterr()
+        said = "vocabulary: embedding its words, once: 1 to 3 minutes\n"
+        assert printed.err.startswith(said) is not printed.out.endswith(" is up to date\n")
+        return printed.out.split(": ")[1]
+
+    assert build().startswith("10 words in ")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SentenceEncoder, "load", None)
+        assert build().endswith(" is up to date\n")
+    assert build(force=True).startswith("10 words in ")
+    write_model(Path(settings.model), seed=2)
+    assert build().startswith("10 words in ")
+    assert Manifest.read(settings.vocabulary).model_sha256 == identify(settings.model).sha256

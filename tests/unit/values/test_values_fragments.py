@@ -1,0 +1,69 @@
+"""An answer has one `results` field: of several, protobuf.js keeps the last alone."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart.v1 import precompute_pb2 as pb
+from headstart_service.domain import StepState
+from headstart_service.values.artifacts import ArtifactCodec
+from headstart_service.values.fragments import merged, report_fragment
+
+CODEC = ArtifactCodec()
+REPORT = report_fragment("x", StepState.COMPLETED, elapsed=0.5, attempts=1)
+
+
+def message(data: bytes | None) -> pb.GetResultsResponse:
+    assert data is not None
+    return pb.GetResultsResponse.FromString(data)
+
+
+@given(st.lists(st.binary(max_size=300)))
+def test_many_steps_results_become_one_field_with_the_same_meaning(values: list[bytes]):
+    pieces = [REPORT + CODEC.encode(f"s{i}", value) for i, value in enumerate(values)]
+    joined = b"".join(pieces)
+    assert message(merged(joined)) == message(joined)
+    assert len(message(merged(joined)).custom.artifacts) == len(values)
+
+
+def test_there_is_one_field_where_there_were_three():
+    pieces = b"".join(CODEC.encode(name, b"") for name in ("a", "b", "c"))
+    custom = 13 << 3 | 2
+    length = len(pieces) - 3 * 2
+    assert merged(pieces) in {
+        bytes((custom, length)) + b"".join(pieces_of(names))
+        for names in itertools.permutations("abc")
+    }
+
+
+def pieces_of(names: tuple[str, ...]) -> list[bytes]:
+    """The inside of each step's `results` field."""
+    return [CODEC.encode(name, b"")[2:] for name in names]
+
+
+def test_what_cannot_be_read_is_told():
+    assert merged(CODEC.encode("a", b"1")[:-1]) is None
+
+
+def test_large_values_keep_their_meaning_and_are_checked_too():
+    values = {"blob": b"x" * 200_000, "small": b"y", "text": ["z" * 1000] * 100, "none": None}
+    steps = [
+        report_fragment(name, StepState.COMPLETED, started_us=5) + CODEC.encode(name, value)
+        for name, value in values.items()
+    ]
+    joined = b"".join(steps)
+    expected = message(joined)
+    for report in expected.steps.values():
+        report.origin = pb.STEP_ORIGIN_KEPT
+    whole = merged(joined, created_us=10)
+    assert message(whole) == expected
+    for damaged in (
+        joined[:-1],
+        joined[1:],
+        joined + b"\xff",
+        joined.replace(b"blob", b"\xff\xff\xff\xff"),
+    ):
+        assert merged(damaged) is None

@@ -1,0 +1,566 @@
+"""Figures of a worker: how much it asks for, what it shows, logs and reports. Time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from headstart_service.domain import Claim, Job, Lease, Offer, RunKey, Spread, Withdrawal
+from headstart_service.domain.errors import (
+    LastTry,
+    LeaseLost,
+    PlaceUnavailable,
+    StoreUnavailable,
+)
+from headstart_service.domain.log_fields import FIELDS
+from headstart_service.pipeline.registry import Registry
+from headstart_service.worker.durations import Durations, usual_run
+from headstart_service.worker.shared_steps import HOLD, Flights
+from headstart_service.worker.worker import Worker, WorkerRules, _end
+from headstart_service.worker.worker_observer import (
+    RunEnd,
+    RunOutcome,
+    StepOutcome,
+    WorkObservers,
+)
+from tests.support.ledger import claim_for
+from tests.support.virtual_time import run_virtually
+from tests.unit.worker.test_worker_pauses import (
+    LEASE,
+    MINUTE,
+    PIPELINE,
+    FakeQueue,
+    Gates,
+    job_of,
+)
+
+
+def loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Queue(FakeQueue):
+    """Notes with what its methods were called; each may be made to fail."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        super().__init__()
+        self.partitions = partitions  # type: ignore[misc]
+        self.asked: list[tuple[str, int, int]] = []
+        self.times: list[tuple[str, float]] = []
+        self.released: list[str] = []
+        self.shown_for: list[float] = []
+        self.offered: list[tuple[int, list[str]]] = []
+        self.left = 0
+        self.failing: set[str] = set()
+        self.refusing: set[int] = set()
+
+    def _called(self, name: str) -> None:
+        super()._called(name)
+        self.times.append((name, loop_time()))
+        if name in self.failing:
+            raise StoreUnavailable(f"{name} failed")
+
+    async def next_jobs(
+        self, partition: int, worker: str, limit: int, wait: float
+    ) -> Sequence[Job]:
+        self.asked.append(("next_jobs", partition, limit))
+        if partition in self.refusing:
+            raise StoreUnavailable(f"partition {partition} refused")
+        return await super().next_jobs(partition, worker, limit, wait)
+
+    async def lost_jobs(self, partition: int, worker: str, limit: int) -> Sequence[Job]:
+        self.asked.append(("lost_jobs", partition, limit))
+        return await super().lost_jobs(partition, worker, limit)
+
+    async def unserved_jobs(
+        self, partition: int, worker: str, offers: Sequence[Offer], limit: int
+    ) -> Sequence[Job]:
+        self.asked.append(("unserved_jobs", partition, limit))
+        return await super().unserved_jobs(partition, worker, offers, limit)
+
+    async def offer(self, partition: int, worker: str, offers: Sequence[Offer]) -> int:
+        self.offered.append((partition, [offer.pipeline for offer in offers]))
+        return await super().offer(partition, worker, offers)
+
+    async def release(self, lease: Lease) -> None:
+        await super().release(lease)
+        self.released.append(lease.job.key.key)
+
+    async def beat(self, state: Any, ttl: float) -> None:
+        await super().beat(state, ttl)
+        self.shown_for.append(ttl)
+
+    async def leave(self, worker: str) -> None:
+        self.left += 1
+        await super().leave(worker)
+
+
+class Outcomes(WorkObservers):
+    """Keeps how each run ended, by its key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: dict[str, RunOutcome] = {}
+
+    @contextmanager
+    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.runs[claim.lease.job.key.key] = outcome
+
+
+@asynccontextmanager
+async def working(
+    queue: FakeQueue, gates: Gates, concurrency: int = 4, **more: Any
+) -> AsyncIterator[Worker]:
+    rules = WorkerRules(
+        name="w1", concurrency=concurrency, lease=LEASE, drain=5.0, host="box", version="1.2"
+    )
+    worker = Worker(queue, Registry([PIPELINE]), {"gates": gates}, rules, **more)
+    serving = asyncio.create_task(worker.serve())
+    try:
+        yield worker
+    finally:
+        queue.away = False
+        worker.stop()
+        await serving
+
+
+def virtually(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    run_virtually(test())
+
+
+# How much it asks for, and how often
+
+
+@pytest.mark.parametrize(("partitions", "least", "most"), [(1, 50, 61), (3, 3000, 3700)])
+def test_short_slots_are_offered_to_every_partition_in_turn(
+    partitions: int, least: int, most: int
+) -> None:
+    async def test() -> None:
+        queue = Queue(partitions)
+        async with working(queue, Gates(), concurrency=1):
+            await asyncio.sleep(MINUTE)
+            asked = [partition for name, partition, _ in queue.asked if name == "next_jobs"]
+        assert least <= len(asked) <= most
+        assert set(asked) == set(range(partitions))
+
+    virtually(test)
+
+
+@pytest.mark.parametrize("by", ["next_jobs", "lost_jobs", "unserved_jobs"])
+def test_64_jobs_beyond_the_first_are_taken_at_once(by: str) -> None:
+    async def test() -> None:
+        queue, gates = Queue(), Gates()
+        names = [f"run-{number}" for number in range(150)]
+        async with working(queue, gates, concurrency=200) as worker:
+            await asyncio.sleep(1.0)
+            queue.jobs[by] += [job_of(name) for name in names]
+            await asyncio.sleep(2 * LEASE)
+            assert worker.busy == 150
+            limits = [limit for name, _, limit in queue.asked if name == by]
+            for name in names:
+                gates.open[name].set()
+        assert max(limits) == (64 if by == "next_jobs" else 65)
+
+    virtually(test)
+
+
+def test_no_more_is_asked_for_than_there_are_slots() -> None:
+    async def test() -> None:
+        queue, gates = Queue(), Gates()
+        async with working(queue, gates, concurrency=3):
+            queue.jobs["next_jobs"] += [job_of(f"run-{number}") for number in range(9)]
+            await asyncio.sleep(3 * LEASE)
+            assert len(gates.begun) == 3
+            assert max(limit for _, _, limit in queue.asked) <= 3
+            for number in range(9):
+                gates.open[f"run-{number}"].set()
+            await asyncio.sleep(1.0)
+            assert len(gates.begun) == 9
+
+    virtually(test)
+
+
+def test_lost_jobs_of_every_partition_are_taken_over_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        queue, gates = Queue(2), Gates()
+        async with working(queue, gates):
+            await asyncio.sleep(LEASE / 3 - 0.1)
+            assert not [name for name, _, _ in queue.asked if name == "lost_jobs"]
+            queue.jobs["lost_jobs"].append(job_of("lost"))
+            await asyncio.sleep(0.2)
+            assert [p for name, p, _ in queue.asked if name == "lost_jobs"] == [0, 1]
+            assert gates.begun == ["lost"]
+            gates.open["lost"].set()
+
+    virtually(test)
+    [record] = [r for r in caplog.records if "reclaimed" in r.getMessage()]
+    assert record.getMessage() == "default/lost reclaimed: its worker was lost"
+    assert record.__dict__[FIELDS] == {
+        "event": "run.reclaimed",
+        "namespace": "default",
+        "key": "lost",
+        "run": "lost",
+        "worker": "w1",
+    }
+
+
+def test_a_change_of_places_is_shown_once_and_at_once() -> None:
+    async def test() -> None:
+        queue = Queue()
+        places = SimpleNamespace(unavailable={}, changed=None)
+        async with working(queue, Gates(), places=places):
+            await asyncio.sleep(1.0)
+            before = len(queue.offered)
+            places.unavailable = {"test": "its Ray is away"}
+            places.changed()
+            await asyncio.sleep(0.1)
+            assert queue.offered[before:] == [(0, [])]
+            await asyncio.sleep(LEASE / 3 - 0.2)
+            assert len(queue.offered) == before + 1
+            await asyncio.sleep(0.2)
+            assert len(queue.offered) == before + 2
+
+    virtually(test)
+
+
+# What it shows of itself
+
+
+def test_what_a_worker_shows_lives_for_a_lease_and_tells_all_of_it() -> None:
+    async def test() -> None:
+        queue, gates = Queue(), Gates()
+        before = time.time_ns() // 1000
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("a"))
+            await asyncio.sleep(LEASE)
+            assert queue.shown is not None
+            shown = queue.shown
+            assert (shown.name, shown.host, shown.version) == ("w1", "box", "1.2")
+            assert (shown.pipelines, shown.slots, shown.busy) == (("test",), 4, 1)
+            assert before <= shown.started_us <= time.time_ns() // 1000
+            assert set(queue.shown_for) == {LEASE}
+            assert (worker.busy, worker.underway) == (1, ["default/a"])
+            gates.open["a"].set()
+        assert queue.left == 1
+
+    virtually(test)
+
+
+def test_a_worker_offers_nothing_of_a_partition_that_gives_it_no_jobs() -> None:
+    async def test() -> None:
+        queue, gates = Queue(2), Gates()
+        queue.refusing = {0}
+        async with working(queue, gates, concurrency=3) as worker:
+            await asyncio.sleep(1.0)
+            assert worker.problem == "partition 0 refused"
+            queue.offered.clear()
+            await asyncio.sleep(LEASE)
+            assert {partition for partition, _ in queue.offered} == {1}
+            # One that has enough to do asks for no jobs: so that is no problem.
+            queue.jobs["next_jobs"] += [job_of(name) for name in ("a", "b", "c")]
+            await asyncio.sleep(LEASE)
+            assert (worker.busy, worker.problem) == (3, "")
+            queue.offered.clear()
+            await asyncio.sleep(LEASE)
+            assert {partition for partition, _ in queue.offered} == {0, 1}
+            for name in ("a", "b", "c"):
+                gates.open[name].set()
+            await asyncio.sleep(2.0)
+            assert worker.problem == "partition 0 refused"
+            queue.refusing = set()
+            await asyncio.sleep(2.0)
+            assert worker.problem == ""
+
+    virtually(test)
+
+
+def test_a_worker_that_waits_for_a_last_try_has_no_problem() -> None:
+    async def test() -> None:
+        queue, gates = Queue(), Gates()
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(2.0)
+            # Twice, as when it is reclaimed again while it waits for the others.
+            queue.jobs["lost_jobs"] += [job_of("last")] * 2
+            queue.refusing = {0}
+            await asyncio.sleep(LEASE)
+            assert worker.problem == ""
+            gates.open["other"].set()
+            await asyncio.sleep(LEASE)
+            assert worker.problem == ""
+            gates.open["last"].set()
+            await asyncio.sleep(LEASE)
+            assert queue.alone[1:] == [("last", False), ("last", False), ("last", True)]
+            assert queue.finished == ["other", "last"]
+            assert worker.problem == "partition 0 refused", "it asks for jobs again"
+            queue.refusing = set()
+
+    virtually(test)
+
+
+def test_a_refusal_is_logged_when_it_changes_and_again_after_a_success(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        queue = Queue()
+        async with working(queue, Gates()):
+            for refused in (True, True, False, True):
+                queue.refusing = {0} if refused else set()
+                await asyncio.sleep(3.0)
+            queue.refusing = set()
+
+    virtually(test)
+    told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("no jobs")]
+    assert told == ["no jobs: partition 0 refused"] * 2
+
+
+# Runs that are stopped, handed on or left
+
+
+@pytest.mark.parametrize(
+    ("how", "state", "error"),
+    [
+        ("lost", "stopped", "its lease was lost"),
+        ("cancelled", "stopped", "it was cancelled or replaced"),
+        ("both", "stopped", "it was cancelled or replaced"),
+        ("drained", "handed_on", ""),
+        ("completed", "completed", ""),
+    ],
+)
+def test_the_end_of_a_run_is_told_with_its_reason(how: str, state: str, error: str) -> None:
+    outcomes = Outcomes()
+
+    async def test() -> None:
+        queue, gates = Queue(), Gates()
+        async with working(queue, gates, observer=outcomes):
+            queue.jobs["next_jobs"].append(job_of("a"))
+            await asyncio.sleep(2.0)
+            if how in ("cancelled", "both"):
+                queue.heard.append(Withdrawal(job_of("a").key, "1-1", replaced=False))
+                await asyncio.sleep(0.2)
+            if how in ("lost", "both"):
+                queue.lost.add(job_of("a").key)
+                await asyncio.sleep(LEASE)
+            if how == "completed":
+                gates.open["a"].set()
+                await asyncio.sleep(1.0)
+        assert queue.released == (["a"] if how == "drained" else [])
+
+    virtually(test)
+    assert (outcomes.runs["a"].state, outcomes.runs["a"].error) == (state, error)
+
+
+def test_a_drain_lets_runs_go_on_for_its_time_and_logs_how_many(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "headstart_service")
+
+    async def test() -> None:
+        queue, gates = Queue(), Gates()
+        queue.failing = {"leave"}
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"] += [job_of("short"), job_of("long")]
+            await asyncio.sleep(2.0)
+            loop = asyncio.get_running_loop()
+            loop.call_later(4.9, gates.open["short"].set)
+            worker.stop()
+            began = loop_time()
+        assert loop_time() - began == pytest.approx(5.0)
+        assert (queue.finished, queue.released) == (["short"], ["long"])
+        assert "short" not in gates.stopped
+
+    virtually(test)
+    assert "draining 2 runs for at most 5 s" in caplog.text
+    assert "cannot take leave of the queue: leave failed" in caplog.text
+
+
+class Refusing(Queue):
+    """Refuses the claim of one job; says of another that it may not run beside others."""
+
+    async def claim(
+        self, job: Job, worker: str, offers: Sequence[Offer], *, alone: bool = True
+    ) -> Claim:
+        if job.run.startswith(("away", "alone")):
+            if job.run.startswith("alone") and not alone:
+                raise LastTry(str(job.key))
+            raise StoreUnavailable("claim failed")
+        return await super().claim(job, worker, offers, alone=alone)
+
+
+@pytest.mark.parametrize("run", ["away", "alone"])
+def test_a_job_that_cannot_be_claimed_is_left_and_costs_no_slot(
+    run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        queue, gates = Refusing(), Gates()
+        async with working(queue, gates, concurrency=2):
+            queue.jobs["next_jobs"] += [job_of(f"{run}-{number}") for number in range(5)]
+            await asyncio.sleep(LEASE)
+            queue.jobs["next_jobs"] += [job_of("a"), job_of("b")]
+            await asyncio.sleep(LEASE)
+            assert sorted(gates.begun) == ["a", "b"]
+            for name in ("a", "b"):
+                gates.open[name].set()
+
+    virtually(test)
+    told = [r for r in caplog.records if "left alone" in r.getMessage()]
+    assert len(told) == 5
+    assert told[0].getMessage() == f"default/{run}-0 left alone: claim failed"
+    assert told[0].__dict__[FIELDS] == {
+        "event": "run.left",
+        "namespace": "default",
+        "key": f"{run}-0",
+        "run": f"{run}-0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "released", "state"),
+    [
+        (PlaceUnavailable("its Ray is away"), ["a"], "handed_on"),
+        (StoreUnavailable("no room"), [], "stopped"),
+        (LeaseLost("a"), [], "stopped"),
+        (RuntimeError("a bug"), [], "failed"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_ends_a_run_decides_who_has_it_next(
+    error: Exception, released: list[str], state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes = Outcomes()
+
+    async def test() -> None:
+        queue, gates = Queue(), Gates()
+
+        class Broken:
+            async def commit(self, *_: Any) -> None:
+                raise error
+
+            async def finish(self, lease: Lease, ended: Any, status: Any, reason: str) -> None:
+                if not isinstance(error, RuntimeError) or ended:
+                    raise error
+                queue.finished.append(f"{status} {reason}")
+
+        async with working(queue, gates, observer=outcomes, ledger=Broken()) as worker:
+            gates.open["a"].set()
+            queue.jobs["next_jobs"].append(job_of("a"))
+            await asyncio.sleep(2.0)
+            assert worker.busy == 0
+            assert queue.released == released
+            if isinstance(error, RuntimeError):
+                [told] = queue.finished
+                assert told.startswith("failed internal error ")
+                assert told.removeprefix("failed ") == outcomes.runs["a"].error
+                assert told.removeprefix("failed ") in caplog.text
+            elif not isinstance(error, LeaseLost):
+                assert outcomes.runs["a"].error == str(error)
+            else:
+                assert outcomes.runs["a"].error == "its lease was lost"
+
+    virtually(test)
+    assert outcomes.runs["a"].state == state
+    assert ("default/a handed on: its Ray is away" in caplog.text) is bool(released)
+
+
+def test_a_run_that_comes_while_others_are_handed_on_is_given_back() -> None:
+    class Slow(Queue):
+        async def claim(self, job: Job, *args: Any, **named: Any) -> Claim:
+            await asyncio.sleep(6.0)
+            return await super().claim(job, *args, **named)
+
+    async def test() -> None:
+        queue, gates = Slow(), Gates()
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("late"))
+            await asyncio.sleep(0.5)
+            worker.stop()
+        assert (queue.released, gates.begun) == (["late"], [])
+
+    virtually(test)
+
+
+def test_a_task_that_swallows_its_cancellation_is_cancelled_again_after_a_second() -> None:
+    async def test() -> None:
+        swallowed: list[float] = []
+
+        async def stubborn() -> None:
+            while len(swallowed) < 4:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    swallowed.append(loop_time())
+
+        task = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        await _end([task])
+        assert swallowed == [0.0, 1.0, 2.0, 3.0]
+
+    virtually(test)
+
+
+# What is held of replaced runs, and what is known of runs
+
+
+def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
+    async def test() -> None:
+        flights, ended = Flights(), {}
+        keys = [RunKey("default", name) for name in ("a", "b")]
+
+        def work(name: str) -> Callable[[StepOutcome], Coroutine[Any, Any, None]]:
+            async def wait(_: StepOutcome) -> None:
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    ended[name] = round(loop_time(), 3)
+
+            return wait
+
+        async def shared(key: RunKey) -> None:
+            with flights.expecting(key, ["digest"]):
+                await flights.share((key,), key, "digest", StepOutcome(), work(key.key))
+
+        runs = [asyncio.create_task(shared(key)) for key in keys]
+        await asyncio.sleep(0.1)
+        for key, task in zip(keys, runs, strict=True):
+            flights.hold(key)
+            task.cancel()
+            await asyncio.wait({task})
+            await asyncio.sleep(0.25)
+        await asyncio.sleep(0.1)
+        assert flights.waiting == {(key,): 0 for key in keys}
+        flights.hold(keys[0])  # replaced once more: its second begins anew
+        await asyncio.sleep(2.0)
+        assert flights.waiting == {}
+        assert ended == {"a": 0.7 + HOLD, "b": 0.35 + HOLD}
+        await flights.aclose()
+
+    virtually(test)
+
+
+def test_pipelines_of_which_no_run_has_ended_say_nothing_of_the_usual_run() -> None:
+    table = {"a": {"": Spread(4, 8, 1), "x": Spread(1, 1, 9)}, "b": {"x": Spread(9, 9, 9)}}
+    assert usual_run(table) == Spread(4, 8, 1)
+    assert usual_run({}) == Spread(0, 0, 0)
+
+
+def test_a_run_that_was_taken_over_says_nothing_of_how_long_runs_take() -> None:
+    durations = Durations()
+    claim = claim_for(PIPELINE, "a", name="a")
+    for ended, state in (({}, "completed"), ({"held": None}, "completed"), ({}, "failed")):
+        outcome = RunOutcome()
+        with durations.run(replace(claim, ended=ended), outcome):
+            outcome.state = RunEnd(state)
+    assert durations.table()["test"][""].samples == 1

@@ -1,0 +1,362 @@
+"""How often a worker asks a store that refuses, what it takes beside a last try, what stops runs.
+
+Time is virtual: a minute of pauses passes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from headstart_service.domain import (
+    Claim,
+    Job,
+    Lease,
+    Offer,
+    Reported,
+    RunKey,
+    Status,
+    StepRecord,
+    StepState,
+    Withdrawal,
+    WorkerState,
+)
+from headstart_service.domain.errors import LastTry, StepsReported, StoreUnavailable
+from headstart_service.pipeline.registry import Registry
+from headstart_service.pipeline.step import step
+from headstart_service.values.artifacts import ArtifactCodec
+from headstart_service.values.fragments import report_fragment
+from headstart_service.worker.durations import Durations
+from headstart_service.worker.shared_steps import HOLD
+from headstart_service.worker.worker import Worker, WorkerRules
+from tests.support.ledger import Ledger, claim_for, pipeline_of
+from tests.support.virtual_time import run_virtually
+
+LEASE = 15.0
+MINUTE = 60.0
+
+
+class Named(BaseModel):
+    name: str
+
+
+class Gates:
+    """Holds runs until they may end; keeps which have begun, and which were stopped."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.stopped: list[str] = []
+        self.open: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+
+@step(required=True, timeout=3600)
+async def held(name: str, gates: Gates) -> str:
+    gates.begun.append(name)
+    try:
+        await gates.open[name].wait()
+    except asyncio.CancelledError:
+        gates.stopped.append(name)
+        raise
+    return name
+
+
+PIPELINE = pipeline_of(held, inputs=Named)
+
+
+def job_of(name: str) -> Job:
+    return Job(0, f"{name}-1", RunKey("default", name), name)
+
+
+class FakeQueue(Ledger):
+    """Delivers each job by the method that it is given for; refuses all while `away`."""
+
+    partitions = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.calls: Counter[str] = Counter()
+        self.jobs: dict[str, list[Job]] = {"next_jobs": [], "lost_jobs": [], "unserved_jobs": []}
+        self.alone: list[tuple[str, bool]] = []
+        self.heard: list[Withdrawal | Reported] = []
+        self.lost: set[RunKey] = set()
+        self.shown: WorkerState | None = None
+        self.reported: dict[str, StepRecord] = {}
+        self.finished: list[str] = []
+
+    def _called(self, name: str) -> None:
+        self.calls[name] += 1
+        if self.away:
+            raise StoreUnavailable("refused")
+
+    def _delivered(self, name: str, limit: int) -> Sequence[Job]:
+        self._called(name)
+        found, self.jobs[name] = self.jobs[name][:limit], self.jobs[name][limit:]
+        return found
+
+    async def prepare_queue(self) -> None:
+        self._called("prepare_queue")
+
+    async def next_jobs(
+        self, partition: int, worker: str, limit: int, wait: float
+    ) -> Sequence[Job]:
+        if not self.away and not self.jobs["next_jobs"]:
+            await asyncio.sleep(wait)
+        return self._delivered("next_jobs", limit)
+
+    async def lost_jobs(self, partition: int, worker: str, limit: int) -> Sequence[Job]:
+        return self._delivered("lost_jobs", limit)
+
+    async def unserved_jobs(
+        self, partition: int, worker: str, offers: Sequence[Offer], limit: int
+    ) -> Sequence[Job]:
+        return self._delivered("unserved_jobs", limit)
+
+    async def offer(self, partition: int, worker: str, offers: Sequence[Offer]) -> int:
+        self._called("offer")
+        return len(self.jobs["unserved_jobs"])
+
+    async def claim(
+        self, job: Job, worker: str, offers: Sequence[Offer], *, alone: bool = True
+    ) -> Claim:
+        self._called("claim")
+        self.alone.append((job.run, alone))
+        if job.run == "last" and not alone:
+            raise LastTry(str(job.key))
+        return claim_for(PIPELINE, job.run, name=job.run)
+
+    async def renew(self, leases: Sequence[Lease], worker: str) -> Sequence[Lease]:
+        self._called("renew")
+        return [lease for lease in leases if lease.job.key in self.lost]
+
+    async def release(self, lease: Lease) -> None:
+        self._called("release")
+
+    async def sweep(self) -> None:
+        self._called("sweep")
+
+    async def beat(self, state: WorkerState, ttl: float) -> None:
+        self._called("beat")
+        self.shown = state
+
+    async def leave(self, worker: str) -> None:
+        self._called("leave")
+
+    @asynccontextmanager
+    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Any]]:
+        self._called("withdrawals")
+
+        async def hear() -> AsyncIterator[Withdrawal | Reported]:
+            while not self.away:
+                while self.heard:
+                    yield self.heard.pop(0)
+                await asyncio.sleep(0.1)
+            self._called("withdrawals")
+
+        yield hear()
+
+    async def commit(
+        self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
+    ) -> None:
+        taken = [self.reported[r.name] for r in (*ended, *running) if r.name in self.reported]
+        if taken:
+            raise StepsReported(taken)
+
+    async def finish(
+        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+    ) -> None:
+        await self.commit(lease, ended, ())
+        self.finished.append(lease.job.key.key)
+
+
+@asynccontextmanager
+async def working(
+    queue: FakeQueue, gates: Gates, concurrency: int = 4, durations: Durations | None = None
+) -> AsyncIterator[Worker]:
+    rules = WorkerRules(name="w1", concurrency=concurrency, lease=LEASE, drain=5.0)
+    providers = {"gates": gates}
+    worker = Worker(queue, Registry([PIPELINE]), providers, rules, durations=durations)
+    serving = asyncio.create_task(worker.serve())
+    try:
+        yield worker
+    finally:
+        queue.away = False
+        worker.stop()
+        await serving
+
+
+def test_a_store_that_refuses_is_asked_a_bounded_number_of_times_a_second() -> None:
+    async def refused() -> tuple[Counter[str], Counter[str]]:
+        queue = FakeQueue()
+        async with working(queue, Gates()):
+            await asyncio.sleep(2.0)
+            queue.away = True
+            queue.calls.clear()
+            await asyncio.sleep(MINUTE)
+            away = queue.calls.copy()
+            queue.away = False
+            queue.calls.clear()
+            await asyncio.sleep(MINUTE)
+            return away, queue.calls.copy()
+
+    away, back = run_virtually(refused())
+    assert MINUTE * 2 <= away["next_jobs"] <= MINUTE * 4 + 1
+    assert MINUTE / 2 <= away["withdrawals"] <= MINUTE + 2
+    # Upkeep goes on, thrice a lease or every five seconds, and no more often.
+    for name in ("renew", "sweep", "beat", "lost_jobs"):
+        assert MINUTE / 10 <= away[name] <= MINUTE / 5 + 1, name
+        assert MINUTE / 10 <= back[name] <= MINUTE / 5 + 1, name
+    assert sum(away.values()) <= MINUTE * 7
+    assert back["next_jobs"] <= MINUTE + 1, "an empty queue is asked once a second"
+
+
+def test_a_store_that_refuses_from_the_beginning_is_asked_once_a_second() -> None:
+    async def refused() -> Counter[str]:
+        queue = FakeQueue()
+        queue.away = True
+        async with working(queue, Gates()):
+            await asyncio.sleep(MINUTE)
+            return queue.calls.copy()
+
+    calls = run_virtually(refused())
+    assert MINUTE / 2 <= calls.total() <= MINUTE + 1
+
+
+@pytest.mark.parametrize("by", ["next_jobs", "lost_jobs", "unserved_jobs"])
+def test_a_last_try_has_nothing_beside_it_even_if_its_neighbour_comes_later(by: str) -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates, concurrency=3):
+            queue.jobs["next_jobs"].append(job_of("last"))
+            await asyncio.sleep(2 * LEASE)
+            assert gates.begun == ["last"]
+            queue.jobs[by].append(job_of("other"))
+            await asyncio.sleep(4 * LEASE)
+            assert gates.begun == ["last"]
+            assert queue.alone == [("last", False), ("last", True)]
+            gates.open["last"].set()
+            await asyncio.sleep(4 * LEASE)
+            assert gates.begun == ["last", "other"]
+            gates.open["other"].set()
+
+    run_virtually(serve())
+
+
+def test_a_last_try_waits_for_its_neighbours_and_takes_no_new_ones_meanwhile() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates, concurrency=3):
+            queue.jobs["next_jobs"] += [job_of("other"), job_of("last")]
+            await asyncio.sleep(2 * LEASE)
+            assert gates.begun == ["other"]
+            assert ("last", True) not in queue.alone
+            queue.calls.clear()
+            await asyncio.sleep(MINUTE)
+            assert queue.calls["next_jobs"] <= 1, "it waits for every slot"
+            gates.open["other"].set()
+            await asyncio.sleep(LEASE)
+            assert gates.begun == ["other", "last"]
+            gates.open["last"].set()
+
+    run_virtually(serve())
+
+
+RUN = "1-1"
+"""The id of every run here."""
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_replaced_runs_steps_are_held_for_the_next_revision_and_a_cancelled_ones_stop(
+    *, replaced: bool
+) -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(2.0)
+            queue.heard.append(Withdrawal(job_of("other").key, RUN, replaced=replaced))
+            await asyncio.sleep(0.11)
+            assert worker.busy == 0
+            assert gates.stopped == ([] if replaced else ["other"])
+            await asyncio.sleep(HOLD)
+            assert gates.stopped == ["other"]
+
+    run_virtually(serve())
+
+
+def test_a_step_that_a_caller_has_reported_is_stopped_and_the_run_goes_on() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(2.0)
+            completed = StepState.COMPLETED
+            fragment = ArtifactCodec().encode("held", "theirs") + report_fragment("held", completed)
+            queue.reported["held"] = StepRecord("held", completed, fragment)
+            queue.heard.append(Reported(job_of("other").key, "another run", ("held",)))
+            await asyncio.sleep(1.0)
+            assert gates.stopped == []
+            queue.heard.append(Reported(job_of("other").key, RUN, ("held",)))
+            await asyncio.sleep(1.0)
+            assert (gates.stopped, queue.finished) == (["other"], ["other"])
+            assert worker.busy == 0
+
+    run_virtually(serve())
+
+
+def test_a_run_whose_lease_was_lost_is_stopped_at_the_next_renewal() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates) as worker:
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(LEASE)
+            assert worker.busy == 1
+            queue.lost.add(job_of("other").key)
+            await asyncio.sleep(LEASE / 3 + 0.1)
+            assert worker.busy == 0
+            assert gates.stopped == ["other"]
+            assert queue.finished == []
+
+    run_virtually(serve())
+
+
+def test_all_runs_that_were_left_for_a_worker_are_taken_as_soon_as_it_has_slots() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        names = [f"run-{number}" for number in range(7)]
+        async with working(queue, gates, concurrency=3):
+            await asyncio.sleep(1.0)
+            queue.jobs["unserved_jobs"] += [job_of(name) for name in names]
+            await asyncio.sleep(LEASE)
+            assert len(gates.begun) == 3
+            for name in names:
+                gates.open[name].set()
+            await asyncio.sleep(0.1)
+            assert gates.begun == names
+
+    run_virtually(serve())
+
+
+def test_a_worker_shows_its_slots_and_how_long_its_steps_took() -> None:
+    durations = Durations()
+
+    async def serve() -> WorkerState | None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates, durations=durations):
+            queue.jobs["next_jobs"].append(job_of("other"))
+            await asyncio.sleep(2.0)
+            durations.note("test", "held", 1.5)
+            await asyncio.sleep(LEASE)
+            gates.open["other"].set()
+            return queue.shown
+
+    shown = run_virtually(serve())
+    assert shown is not None
+    assert (shown.slots, shown.busy) == (4, 1)
+    assert shown.durations == durations.table() != {}

@@ -1,0 +1,208 @@
+"""A run that takes steps from callers: what stops, what goes on, and with which value."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from headstart_service.domain import Lease, Status, StepRecord, StepState
+from headstart_service.domain.errors import StepFailed, StepsReported
+from headstart_service.pipeline.step import step
+from headstart_service.values.artifacts import ArtifactCodec
+from headstart_service.values.fragments import report_fragment
+from headstart_service.worker.reported_steps import Reports
+from headstart_service.worker.run import run
+from tests.support.ledger import Ledger, claim_of, pipeline_of, tasks_left
+from tests.support.waiting import wait_until
+
+COMPLETED, FAILED, SKIPPED = StepState.COMPLETED, StepState.FAILED, StepState.SKIPPED
+
+
+class SharedLedger(Ledger):
+    """A ledger that callers report to as well: as the store does, it refuses to overwrite them."""
+
+    def __init__(self, reports: Reports) -> None:
+        super().__init__()
+        self.reported: dict[str, StepRecord] = {}
+        self._reports = reports
+
+    def report(self, name: str, value: object, *, tell: bool = True) -> None:
+        fragment = ArtifactCodec().encode(name, value) + report_fragment(name, COMPLETED)
+        self.reported[name] = StepRecord(name, COMPLETED, fragment)
+        if tell:
+            self._reports.tell((name,))
+
+    def _refuse(self, records: Sequence[StepRecord]) -> None:
+        taken = [self.reported[r.name] for r in records if r.name in self.reported]
+        if taken:
+            raise StepsReported(taken)
+
+    async def commit(
+        self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
+    ) -> None:
+        await self.gate.wait()
+        self._refuse([*ended, *running])
+        await super().commit(lease, ended, running)
+
+    async def finish(
+        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+    ) -> None:
+        await self.gate.wait()
+        self._refuse(ended)
+        await super().finish(lease, ended, status, error)
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def ledger(reports: Reports) -> SharedLedger:
+    return SharedLedger(reports)
+
+
+async def test_a_running_step_is_stopped_and_the_run_goes_on_with_the_reported_value(
+    reports: Reports, ledger: SharedLedger
+) -> None:
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    @step(required=True)
+    async def bridge() -> str:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return "never"
+
+    @step()
+    async def scored(bridge: str) -> str:
+        return f"scored {bridge}"
+
+    pipeline = pipeline_of(bridge, scored)
+    before = tasks_left()
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
+    await begun.wait()
+    ledger.report("bridge", "theirs")
+    assert await running is Status.COMPLETED
+    assert stopped.is_set()
+    assert ledger.value("scored") == "scored theirs"
+    assert "bridge" not in ledger.states or ledger.states["bridge"] is StepState.RUNNING
+    assert tasks_left() == before
+
+
+async def test_what_was_made_of_our_own_value_is_made_again(
+    reports: Reports, ledger: SharedLedger
+) -> None:
+    """The report came between the end of our step and its write."""
+    made: list[str] = []
+    go = asyncio.Event()
+
+    @step()
+    async def bridge() -> str:
+        return "ours"
+
+    @step()
+    async def scored(bridge: str) -> str:
+        made.append(bridge)
+        return f"scored {bridge}"
+
+    @step()
+    async def told(scored: str) -> str:
+        return f"told {scored}"
+
+    @step()
+    async def other() -> str:
+        await go.wait()
+        return "other"
+
+    pipeline = pipeline_of(bridge, scored, told, other)
+    ledger.gate.clear()
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
+    await wait_until(lambda: made == ["ours"])
+    ledger.report("bridge", "theirs", tell=False)
+    ledger.gate.set()
+    go.set()
+    assert await running is Status.COMPLETED
+    assert made == ["ours", "theirs"]
+    assert ledger.value("told") == "told scored theirs"
+    assert ledger.states == {"scored": COMPLETED, "told": COMPLETED, "other": COMPLETED}
+
+
+async def test_a_failure_is_forgotten_when_a_caller_has_the_result(
+    reports: Reports, ledger: SharedLedger
+) -> None:
+    @step(required=True)
+    async def bridge() -> str:
+        raise StepFailed("no model")
+
+    @step(required=True)
+    async def scored(bridge: str) -> str:
+        return f"scored {bridge}"
+
+    pipeline = pipeline_of(bridge, scored)
+    ledger.report("bridge", "theirs", tell=False)
+    assert await run(claim_of(pipeline), pipeline, {}, ledger, reports=reports) is Status.COMPLETED
+    assert ledger.value("scored") == "scored theirs"
+    assert ledger.end is not None
+    assert ledger.end.error == ""
+
+
+async def test_the_last_step_of_a_run_may_be_reported(
+    reports: Reports, ledger: SharedLedger
+) -> None:
+    begun = asyncio.Event()
+
+    @step(required=True)
+    async def bridge() -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    pipeline = pipeline_of(bridge)
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
+    await begun.wait()
+    ledger.report("bridge", "theirs")
+    assert await running is Status.COMPLETED
+
+
+async def test_reports_that_come_too_late_or_are_of_no_step_change_nothing(
+    reports: Reports, ledger: SharedLedger
+) -> None:
+    @step()
+    async def bridge() -> str:
+        return "ours"
+
+    pipeline = pipeline_of(bridge)
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
+    await asyncio.sleep(0)
+    reports.tell(("unknown",))
+    assert await running is Status.COMPLETED
+    reports.tell(("bridge",))
+    assert ledger.value("bridge") == "ours"
+
+
+async def test_running_steps_are_shown_after_a_write_that_was_refused(
+    reports: Reports, ledger: SharedLedger
+) -> None:
+    go = asyncio.Event()
+
+    @step()
+    async def bridge() -> str:
+        return "ours"
+
+    @step(timeout=60)
+    async def slow() -> str:
+        await go.wait()
+        return "slow"
+
+    pipeline = pipeline_of(bridge, slow)
+    ledger.report("bridge", "theirs", tell=False)
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
+    await wait_until(lambda: ledger.states.get("slow") is StepState.RUNNING)
+    go.set()
+    assert await running is Status.COMPLETED
+    assert [[record.name for record in write.running] for write in ledger.writes] == [["slow"], []]
