@@ -38,7 +38,7 @@ def _allowed(row: Row) -> str:
     """Return the allowed values, as short as the page's introduction lets them be."""
     if numbers := re.fullmatch(r"a (?:whole )?number from (\S+) to (\S+)", row.allowed):
         unit = " s" if isinstance(row.default, float) else ""
-        return f"{numbers[1]}–{numbers[2]}{unit}"
+        return f"{numbers[1]}…{numbers[2]}{unit}"
     return {"true or false": "switch", "text that is not empty": "text"}.get(
         row.allowed, row.allowed
     )

@@ -35,7 +35,7 @@ def test_the_table_of_licences_has_every_dependency_with_its_pin():
     assert {(name, version) for name, version, _ in rows} == {
         (name, pins(CONSTRAINTS)[name]) for name in needed("worker,embedded,tracing")
     }
-    assert dict((name, licence) for name, _, licence in rows)["grpcio"] == "Apache-2.0"
+    assert {name: licence for name, _, licence in rows}["grpcio"] == "Apache-2.0"
     assert [name for name, _, licence in rows if licence == "?"] == []
 
 
