@@ -26,7 +26,8 @@ from headstart_service.pipelines.bridging.scan import VocabularyScan
 from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import BLOCKING, WORKER
 from headstart_service.store.job_queue import RedisJobQueue
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 from headstart_service.values.limits import Limits
 from headstart_service.worker.offers import offers_of
 from headstart_service.worker.run import run

@@ -17,7 +17,8 @@ from redis.asyncio.client import PubSub
 from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import API
 from headstart_service.store.keys import PartitionKeys
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 
 from ..hand import hand_worker
 from ..harness import OURS, Bench, Figure

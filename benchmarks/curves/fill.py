@@ -21,7 +21,8 @@ from headstart_service.domain import Job, RunKey
 from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import BLOCKING, WORKER, Client
 from headstart_service.store.job_queue import RedisJobQueue
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 
 from ..hand import HandWorker
 from ..harness import OURS

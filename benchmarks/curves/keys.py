@@ -21,7 +21,8 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import RunKey
 from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import WORKER
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 
 from ..harness import OURS, Bench, Figure
 from ..pipelines import LIGHT, NOOP

@@ -58,7 +58,7 @@ async def run_pipeline(
     watched = dataclasses.replace(
         pipeline, steps=tuple(_watched(s, pipeline, exceptions) for s in pipeline.steps)
     )
-    ledger = _MemoryLedger()
+    ledger = _MemorySink()
     now_us = time.time_ns() // 1000
     job = Job(partition=0, entry="0-1", key=_KEY, run="0-1")
     claim = Claim(
@@ -82,7 +82,7 @@ async def run_pipeline(
     return _told(pipeline, plan, ledger, status, now_us, exceptions)
 
 
-class _MemoryLedger:
+class _MemorySink:
     """Keeps one run's progress, as the store would."""
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
 def _told(
     pipeline: Pipeline,
     plan: RunPlan,
-    ledger: _MemoryLedger,
+    ledger: _MemorySink,
     status: Status,
     began_us: int,
     exceptions: Mapping[str, BaseException],

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 from redis.asyncio import Redis
 
-from headstart_service.store.redis_store import ABOUT
+from headstart_service.store.records import NAMES
 from tests.support.consistency import inconsistencies
 from tests.support.deployments import least_rights
 from tests.support.load import Load, serves
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.chaos
 
 SECONDS = 2.0
 """How long Redis refuses: shorter than a lease and than a worker's patience."""
-TRIES = ABOUT.index("tries")
+TRIES = NAMES.index("tries")
 LANES = 2
 """So many services are refused side by side. More would not fit: a busy Redis takes a whole core."""
 CALLERS = 6

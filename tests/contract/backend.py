@@ -22,11 +22,17 @@ from headstart_service.domain import (
 )
 from headstart_service.domain.errors import RunNotFound
 from headstart_service.domain.retry_after import Pace
+from headstart_service.store.batches import ScriptBatches
 from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, open_client
-from headstart_service.store.events import subscription
+from headstart_service.store.events import SILENCE, subscription
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.keys import DEFAULT_PREFIX, PartitionKeys, partition_of
-from headstart_service.store.redis_store import ABOUT, RedisStore, StoreRules
+from headstart_service.store.layout import StoreLayout
+from headstart_service.store.records import NAMES
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.scripts import SOURCES, Scripts
+from headstart_service.store.store_observer import StoreObserver
+from headstart_service.store.store_rules import GONE_AFTER, StoreRules
 from tests.support.deployments import Deployment
 
 FAILURE_TTL = 60.0
@@ -78,10 +84,19 @@ class Backend:
         self.partitions = partitions
         self.prefix = prefix
         self._stack = stack
-        self._client = self.client(replace(WORKER, connect=BUDGET))
-        self._blocking = self.client(replace(BLOCKING, connect=BUDGET))
-        self._keys = self.rules().keys(self._client)
-        self.channels = [keys.events for keys in self._keys]
+        self.raw = self.client(replace(WORKER, connect=BUDGET))
+        self.blocking = self.client(replace(BLOCKING, connect=BUDGET))
+        self.all_keys = self.rules().keys(self.raw)
+        self.channels = [keys.events for keys in self.all_keys]
+        batches = ScriptBatches(
+            self.raw,
+            SOURCES,
+            budget=BUDGET,
+            connections=3,
+            layout=StoreLayout(self.raw, partitions, prefix),
+        )
+        stack.push_async_callback(batches.aclose)
+        self.scripts = Scripts(batches)
         self.store = self.new_store()
         self.queue = self.new_queue()
 
@@ -112,27 +127,44 @@ class Backend:
         self, max_records: int = 1000, pace: Pace | None = None, **limits: int
     ) -> RedisStore:
         rules = self.rules(max_records, **limits)
-        return RedisStore(self._client, rules, budget=BUDGET, connections=3, pace=pace)
+        return RedisStore(self.raw, rules, budget=BUDGET, connections=3, pace=pace)
 
-    def new_queue(self, lease: float = 60.0) -> Queue:
-        return Queue(self._client, self._blocking, self.rules(), lease=lease, budget=BUDGET)
+    def new_queue(
+        self,
+        lease: float = 60.0,
+        *,
+        budget: float = BUDGET,
+        idle: float = GONE_AFTER,
+        client: Client | None = None,
+        observer: StoreObserver | None = None,
+    ) -> Queue:
+        """A queue on the backend's client, or on another."""
+        return Queue(
+            client or self.raw,
+            self.blocking,
+            self.rules(),
+            lease=lease,
+            budget=budget,
+            idle=idle,
+            observer=observer,
+        )
 
     # What a test may look at behind the store's back.
 
     def keys_of(self, key: RunKey) -> PartitionKeys:
-        return self._keys[partition_of(key, self.partitions)]
+        return self.all_keys[partition_of(key, self.partitions)]
 
     async def redis(self, *command: Any) -> Any:
         """Run a command by its name; its first argument is its key."""
-        return await self._client.execute_command(*command)
+        return await self.raw.execute_command(*command)
 
     async def record(self, key: RunKey) -> dict[bytes, bytes]:
         """The record's fields, with those of its line `about` among them."""
-        return spread(await self._client.hgetall(self.keys_of(key).record(key)))
+        return spread(await self.raw.hgetall(self.keys_of(key).record(key)))
 
     async def pttl(self, key: RunKey) -> float:
         """Seconds until the record expires."""
-        left: int = await self._client.pttl(self.keys_of(key).record(key))
+        left: int = await self.raw.pttl(self.keys_of(key).record(key))
         return left / 1000
 
     def neighbours(
@@ -193,8 +225,10 @@ class Backend:
         return [key for key in keys if await self.find(key)]
 
     @asynccontextmanager
-    async def announcements(self) -> AsyncIterator[AsyncIterator[Announcement]]:
-        async with subscription(self._blocking, self.channels) as heard:
+    async def announcements(
+        self, silence: float = SILENCE
+    ) -> AsyncIterator[AsyncIterator[Announcement]]:
+        async with subscription(self.blocking, self.channels, silence=silence) as heard:
             yield heard
 
 
@@ -202,5 +236,29 @@ def spread(record: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """A record with the fields of its line `about` as fields of their own."""
     if b"about" not in record:
         return record
-    values = record.pop(b"about").split(b" ", len(ABOUT) - 1)
-    return record | {name.encode(): value for name, value in zip(ABOUT, values, strict=True)}
+    values = record.pop(b"about").split(b" ", len(NAMES) - 1)
+    return record | {name.encode(): value for name, value in zip(NAMES, values, strict=True)}
+
+
+class Repeating:
+    """A client that runs each script several times and returns the last reply.
+
+    So does a Redis that hung, and got a call again before it had answered the first.
+    """
+
+    def __init__(self, client: Client, times: int) -> None:
+        self._client = client
+        self._times = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def register_script(self, text: str) -> Any:
+        script = self._client.register_script(text)
+
+        async def repeated(keys: Sequence[str], args: Sequence[Any]) -> Any:
+            for _ in range(self._times):
+                reply = await script(keys, args)
+            return reply
+
+        return repeated

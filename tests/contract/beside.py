@@ -34,7 +34,7 @@ def beside(keys: PartitionKeys, name: str) -> str:
 
 async def sweep(backend: Backend, keys: PartitionKeys) -> list[int]:
     """What sweep.lua returns: expired, more, broken."""
-    reply: list[int] = await backend.queue._scripts.sweep(keys, None)
+    reply: list[int] = await backend.scripts.sweep(keys, None)
     return reply
 
 

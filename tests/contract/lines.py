@@ -1,4 +1,4 @@
-"""The lines of `unsettled`, read once more so that a slip in _lib.lua shows."""
+"""The lines of `unsettled`, read once more so that a slip in _accounting.lua shows."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ async def test_a_slot_that_moves_is_followed_and_cuts_nobody_who_waits_on_anothe
     store_backend: Backend,
 ) -> None:
     queue, deployment = store_backend.queue, store_backend.deployment
-    client = store_backend._blocking
+    client = store_backend.blocking
     assert isinstance(client, RedisCluster)
     await queue.prepare_queue()
     waiting = asyncio.create_task(

@@ -191,11 +191,11 @@ async def test_a_cluster_that_loses_a_node_is_unavailable_and_not_broken(
         async with backend.announcements():
             with Redis.from_url(fragile_cluster.masters[0], protocol=2) as node:
                 node.shutdown(nosave=True)
-            backend.queue._budget = 0.5
+            queue = backend.new_queue(budget=0.5)
             with pytest.raises(StoreUnavailable):
                 await api.ping()
             with pytest.raises(StoreUnavailable):
-                await backend.queue.sweep()
+                await queue.sweep()
 
 
 async def test_a_cluster_subscription_moves_away_from_a_node_that_has_gone(
@@ -204,8 +204,8 @@ async def test_a_cluster_subscription_moves_away_from_a_node_that_has_gone(
     async with Backend.open(fragile_cluster, 4) as backend:
         async with backend.announcements():
             pass
-        subscribed_to = backend._blocking.keyslot(backend.channels[0])
-        node = backend._blocking.nodes_manager.get_node_from_slot(subscribed_to)
+        subscribed_to = backend.blocking.keyslot(backend.channels[0])
+        node = backend.blocking.nodes_manager.get_node_from_slot(subscribed_to)
         url = f"redis://{node.host}:{node.port}"
         others = [master for master in fragile_cluster.masters if master != url]
         with Redis.from_url(url, protocol=2) as gone:
@@ -266,7 +266,7 @@ async def test_an_embedded_valkey_keeps_its_data_over_a_restart(tmp_path: Path) 
             assert started.outcome is expected
             if expected is Outcome.STARTED:
                 await backend.complete(KEY)
-                given = await backend._client.config_get("*")
+                given = await backend.raw.config_get("*")
                 wanted = {
                     "port": "0",
                     "appendonly": "yes",

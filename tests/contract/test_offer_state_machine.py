@@ -173,7 +173,7 @@ class OfferLives(RuleBasedStateMachine):
     @rule(worker=workers)
     def go(self, worker: str) -> None:
         """Its leases are of 0 s, so what it holds is lost at once, or handed on."""
-        self.do(self.queue.leave(worker))
+        self.do(self.queue.deregister(worker))
         self.offering.discard(worker)
         self.last = set(self.offering) or self.last
 

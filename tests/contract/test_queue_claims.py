@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import cast
 
 import pytest
 
 from headstart_service.domain import Claim, RunKey, Status, StepState
 from headstart_service.domain.errors import LastTry, LeaseLost
+from headstart_service.store.connect import Client
 from headstart_service.store.job_queue import MAX_TRIES, RedisJobQueue
 from headstart_service.store.keys import GROUP
-from tests.contract.backend import Backend, done, plan, running
+from tests.contract.backend import Backend, Repeating, done, plan, running
 from tests.support.waiting import wait_until
 
 KEY = RunKey("games", "game-1")
@@ -290,7 +291,7 @@ async def test_leaving_puts_back_what_was_delivered_and_not_claimed(
     for key in keys:
         await store_backend.start(key)
     jobs = await store_backend.jobs("w1")
-    await store_backend.queue.leave("w1")
+    await store_backend.queue.deregister("w1")
     again = await store_backend.jobs("w2")
     assert {(job.key, job.run) for job in again} == {(job.key, job.run) for job in jobs}
     assert await store_backend.queue.claim(jobs[0], "w1") is None
@@ -304,7 +305,7 @@ async def test_a_job_that_was_handed_on_twice_still_names_its_run(store_backend:
     for worker in ("w2", "w3"):
         [job] = await store_backend.jobs(worker)
         assert job.run == claim.lease.job.run
-        await store_backend.queue.leave(worker)
+        await store_backend.queue.deregister(worker)
     again = await store_backend.claim("w4")
     assert again.lease.job.run == claim.lease.job.run
 
@@ -314,30 +315,30 @@ async def test_leaving_takes_nothing_from_others_and_may_be_repeated(
 ) -> None:
     claim = await store_backend.begin(KEY)
     for _ in range(2):
-        await store_backend.queue.leave("w2")
+        await store_backend.queue.deregister("w2")
     assert await store_backend.jobs("w3") == []
     await store_backend.queue.finish(claim.lease, [], Status.COMPLETED, "")
 
 
 async def test_a_worker_that_left_is_no_consumer_any_more(store_backend: Backend) -> None:
     await store_backend.begin(KEY, "w1")
-    await store_backend.queue.leave("w1")
+    await store_backend.queue.deregister("w1")
     names = store_backend.keys_of(KEY)
-    consumers = await store_backend._client.xinfo_consumers(names.jobs, "workers")
+    consumers = await store_backend.raw.xinfo_consumers(names.jobs, "workers")
     assert b"w1" not in [consumer["name"] for consumer in consumers]
 
 
 async def test_preparing_forgets_workers_that_went_without_a_word_and_hold_nothing(
-    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    store_backend: Backend,
 ) -> None:
     await store_backend.begin(KEY, "holds a job")
     await store_backend.jobs("has gone")
     names = store_backend.keys_of(KEY)
-    monkeypatch.setattr("headstart_service.store.job_queue.GONE_MS", 0)
+    queue = store_backend.new_queue(idle=0)
 
     async def left() -> list[bytes]:
-        await store_backend.queue.prepare_queue()
-        consumers = await store_backend._client.xinfo_consumers(names.jobs, "workers")
+        await queue.prepare_queue()
+        consumers = await store_backend.raw.xinfo_consumers(names.jobs, "workers")
         return [consumer["name"] for consumer in consumers]
 
     async def only_the_busy() -> bool:
@@ -347,20 +348,13 @@ async def test_preparing_forgets_workers_that_went_without_a_word_and_hold_nothi
 
 
 async def test_a_claim_that_is_repeated_is_one_try(
-    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    store_backend: Backend,
 ) -> None:
     """A Redis that hung gets all that was sent to it meanwhile, several times."""
     await store_backend.start(KEY)
     [job] = await store_backend.jobs()
-    queue = store_backend.queue
-    call = queue._scripts.claim
-
-    async def repeated(*arguments: Any, **named: Any) -> Any:
-        for _ in range(MAX_TRIES + 1):
-            reply = await call(*arguments, **named)
-        return reply
-
-    monkeypatch.setattr(queue._scripts, "claim", repeated)
+    client = cast("Client", Repeating(store_backend.raw, MAX_TRIES + 1))
+    queue = store_backend.new_queue(client=client)
     claim = await queue.claim(job, "w1")
     assert claim is not None
     assert claim.lease.attempt == 1
@@ -392,7 +386,7 @@ async def test_a_lease_begins_with_the_claim_however_late_that_comes(
     jobs = store_backend.keys_of(KEY).jobs
 
     async def idle() -> int:
-        [entry] = await store_backend._client.xpending_range(jobs, GROUP, "-", "+", 10)
+        [entry] = await store_backend.raw.xpending_range(jobs, GROUP, "-", "+", 10)
         return int(entry["time_since_delivered"])
 
     async def is_late() -> bool:

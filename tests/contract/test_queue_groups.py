@@ -13,7 +13,7 @@ KEY = RunKey("games", "game-1")
 
 async def _counted(backend: Backend) -> tuple[int, int]:
     """The lag and the pending entries of the group, as an autoscaler reads them."""
-    client: Any = backend._client
+    client: Any = backend.raw
     [group] = await client.xinfo_groups(backend.keys_of(KEY).jobs)
     assert group["name"] == GROUP.encode()
     return group["lag"], group["pending"]

@@ -54,7 +54,7 @@ async def test_those_that_said_nothing_are_served_in_their_order(store_backend: 
 async def test_in_the_order_of_arrival_no_need_counts(store_backend: Backend) -> None:
     rules = store_backend.rules()
     store = RedisStore(
-        store_backend._client,
+        store_backend.raw,
         type(rules)(partitions=rules.partitions, max_records=100, failure_ttl=60, by_need=False),
         budget=10,
         connections=3,
@@ -237,7 +237,7 @@ async def _forget_claims(backend: Backend, keys: Sequence[RunKey]) -> None:
     for key in keys:
         names = backend.keys_of(key)
         [job] = await backend.new_queue(lease=0).lost_jobs(names.partition, "w7", 1)
-        await backend.queue._scripts.drop(names, None, entry=job.entry)
+        await backend.scripts.drop(names, None, entry=job.entry)
         words = (await backend.redis("HGET", names.record(key), "about")).split(b" ")
         await backend.redis("HSET", names.record(key), "about", b" ".join([b"pending", *words[1:]]))
         member = f"{key.namespace}:{key.key}"
@@ -256,7 +256,7 @@ async def test_a_run_whose_ticket_is_gone_gets_another(
     await start(store_backend.store, first)
     await start(store_backend.store, second)
     for job in await store_backend.jobs():
-        await store_backend.queue._scripts.drop(names, None, entry=job.entry)
+        await store_backend.scripts.drop(names, None, entry=job.entry)
     assert await store_backend.jobs() == []
     for _ in range(3):
         await store_backend.queue.sweep()  # once is enough, and more brings no more

@@ -48,7 +48,7 @@ async def test_a_worker_that_leaves_hands_on_no_run_that_was_started_anew_meanwh
         await store_backend.queue.claim(job, "w8", alone=False)
     await store_backend.store.cancel(KEY)
     claim = await store_backend.begin(KEY, "w9")
-    await store_backend.queue.leave("w8")
+    await store_backend.queue.deregister("w8")
     assert (await store_backend.record(KEY))[b"entry"].decode() == claim.lease.job.entry
     await store_backend.queue.finish(claim.lease, [done("first")], Status.COMPLETED, "")
 
@@ -209,7 +209,7 @@ async def test_a_run_without_a_ticket_gets_one_though_others_wait_to_be_delivere
     await store_backend.start(first)
     await store_backend.start(second)
     [job] = await store_backend.jobs("w1", limit=1)
-    await store_backend.queue._scripts.drop(keys, None, entry=job.entry)
+    await store_backend.scripts.drop(keys, None, entry=job.entry)
     for _ in range(2):
         await sweep(store_backend, keys)
         assert await store_backend.redis("XLEN", keys.jobs) == 2
@@ -252,7 +252,7 @@ async def test_a_run_in_progress_that_is_replaced_leaves_no_job(store_backend: B
     await store_backend.start(KEY, plan("d2"))
     assert await store_backend.redis("XLEN", keys.jobs) == 1
     assert await store_backend.redis("EXISTS", keys.tickets) == 0
-    pending: Any = await store_backend._client.xpending(keys.jobs, GROUP)
+    pending: Any = await store_backend.raw.xpending(keys.jobs, GROUP)
     assert pending["pending"] == 0
 
 

@@ -47,6 +47,7 @@ from headstart_service.domain.errors import (
 )
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.keys import member
+from headstart_service.store.records import step_state
 from tests.contract.backend import Backend, spread
 from tests.contract.conftest import fixed_keys
 from tests.contract.lines import open_steps
@@ -414,8 +415,8 @@ class RunLives(RuleBasedStateMachine):
             self.queued[lease.job.partition] += 1
 
     @rule(worker=workers)
-    def leave(self, worker: str) -> None:
-        self.do(self.queue.leave(worker))
+    def deregister(self, worker: str) -> None:
+        self.do(self.queue.deregister(worker))
         for place in [place for place, owner in self.owner.items() if owner == worker]:
             del self.owner[place]
             self.queued[place[0]] += 1
@@ -460,7 +461,7 @@ class RunLives(RuleBasedStateMachine):
                 continue
             fields = {name.decode(): value for name, value in record.items()}
             kept = {
-                name[2:]: (StepState(value[:1].decode()), value[1:])
+                name[2:]: (step_state(value), value[1:])
                 for name, value in fields.items()
                 if name.startswith("s:")
             }

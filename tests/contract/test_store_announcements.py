@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
-
-import pytest
+from typing import cast
 
 from headstart_service.domain import (
     Announcement,
@@ -16,7 +14,9 @@ from headstart_service.domain import (
     StepState,
     Withdrawal,
 )
-from tests.contract.backend import Backend, done, plan, running
+from headstart_service.store.connect import Client
+from headstart_service.store.redis_store import RedisStore
+from tests.contract.backend import Backend, Repeating, done, plan, running
 from tests.support.waiting import wait_until
 
 
@@ -159,21 +159,15 @@ async def test_no_two_starts_of_a_key_have_one_id_whatever_the_store_has_lost(
 
 
 async def test_a_start_that_is_repeated_is_one_start(
-    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    store_backend: Backend,
 ) -> None:
     """The client sends it again when the connection breaks before the reply."""
     key, marker = store_backend.neighbours(2)
     await store_backend.begin(key)
-    call = store_backend.store._scripts.start
-
-    async def repeated(*arguments: Any, **named: Any) -> Any:
-        await call(*arguments, **named)
-        return await call(*arguments, **named)
-
+    client = cast("Client", Repeating(store_backend.raw, 2))
+    store = RedisStore(client, store_backend.rules(), budget=10, connections=1)
     async with store_backend.announcements() as heard:
-        with monkeypatch.context() as patch:
-            patch.setattr(store_backend.store._scripts, "start", repeated)
-            started = await store_backend.store.start(key, plan(), 60, restart=True)
+        started = await store.start(key, plan(), 60, restart=True)
         assert (started.outcome, started.revision) == (Outcome.STARTED, 2)
         [announcement] = await _heard_before(store_backend, heard, marker)
     assert announcement.run == (await store_backend.store.status(key)).run

@@ -6,7 +6,7 @@ import pytest
 
 from headstart_service.domain import Claim, Outcome, RunKey, Status
 from headstart_service.domain.errors import CapacityExhausted, StartupError
-from headstart_service.store.redis_store import StoreRules
+from headstart_service.store.store_rules import StoreRules
 from tests.contract.backend import OFFER, Backend, plan
 
 

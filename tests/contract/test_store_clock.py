@@ -88,7 +88,7 @@ async def test_every_lease_begins_anew_however_many_there_are(
     async def idle(entry: str) -> bool:
         await backend.queue.sweep()
         jobs = backend.keys_of(KEY).jobs
-        [found] = await backend._client.xpending_range(jobs, GROUP, entry, entry, 1)
+        [found] = await backend.raw.xpending_range(jobs, GROUP, entry, entry, 1)
         return bool(found["time_since_delivered"] > 0)
 
     for entry in (entries[-1], entries[0]):
@@ -119,8 +119,8 @@ async def test_a_lost_worker_is_shown_no_longer_than_to_the_next_ones_beat(
             name=name, host="h", version="1", pipelines=(), slots=1, busy=0, started_us=1
         )
 
-    await store_backend.queue.beat(state("lost"), HOUR)  # as one that was written ahead
-    await store_backend.queue.beat(state("new"), 10)
+    await store_backend.queue.heartbeat(state("lost"), HOUR)  # as one that was written ahead
+    await store_backend.queue.heartbeat(state("new"), 10)
     assert [worker.name for worker in await store_backend.store.workers(10)] == ["new"]
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from headstart_service.domain import Lack, RunKey, Snapshot, Status
 from headstart_service.domain.errors import RunNotFound
-from headstart_service.store import redis_store
 from headstart_service.store.connect import API, LARGE, Client
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_observer import Unwatched
@@ -33,7 +31,7 @@ async def test_a_large_run_is_read_whole_and_counts_as_read(store_backend: Backe
     result = b"x" * MEGABYTE
     await store_backend.queue.commit(claim.lease, [done("first", result)], [running("second")])
     seen = await store_backend.store.read(key)
-    look = (await store_backend.store.peek(key)).snapshot
+    look = (await store_backend.store.inspect(key)).snapshot
     assert (seen.summary, seen.states, seen.running) == (look.summary, look.states, look.running)
     assert seen.body.count(b"x") == MEGABYTE
     assert 0 < seen.lives_for <= look.lives_for + 60
@@ -119,14 +117,13 @@ class Changing:
 
 
 async def test_a_large_run_that_changes_while_it_is_read_is_shown_as_it_is_then(
-    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    store_backend: Backend,
 ) -> None:
     key = RunKey("games", "large")
     claim = await store_backend.begin(key)
     await store_backend.queue.commit(claim.lease, [done("first", b"x" * MEGABYTE)], [])
     await store_backend.queue.release(claim.lease)
     clock = Clock()
-    monkeypatch.setattr(redis_store, "time", SimpleNamespace(monotonic=clock))
 
     async def read(change: Callable[[], Awaitable[object]]) -> Snapshot:
         store = RedisStore(
@@ -135,6 +132,7 @@ async def test_a_large_run_that_changes_while_it_is_read_is_shown_as_it_is_then(
             budget=10,
             connections=1,
             large=Changing(store_backend.client(LARGE), change),  # type: ignore[arg-type]
+            clock=clock,
         )
         found = await store.read(key)
         await store.aclose()

@@ -11,8 +11,9 @@ from headstart_service.domain.errors import LayoutMismatch
 from headstart_service.store.connect import WORKER
 from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.layout import Layout, LayoutWatch, StoreLayout, stored_layout
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.repartition import StoreInUse, adopt_empty, repartition
+from headstart_service.store.store_rules import StoreRules
 from tests.contract.backend import BUDGET, FAILURE_TTL, TTL, Backend, plan
 from tests.support.waiting import wait_until
 

@@ -67,7 +67,7 @@ async def test_a_result_that_is_there_is_used_ready_and_counts_once(store_backen
     began = time.time_ns() // 1000
     await complete(store_backend)
     assert (await ledger(store_backend)).open == 1
-    await store_backend.store.peek(KEY)
+    await store_backend.store.inspect(KEY)
     await store_backend.store.status(KEY)
     assert (await ledger(store_backend)).open == 1, "who only looks on does not use it"
     for _ in range(3):

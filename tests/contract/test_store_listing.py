@@ -139,7 +139,7 @@ async def test_the_queues_lag_stays_known_whatever_becomes_of_runs(store_backend
     lag = 0
     for partition in range(store_backend.partitions):
         jobs = f"headstart:{{{partition}}}:jobs"
-        for group in await store_backend._client.xinfo_groups(jobs):
+        for group in await store_backend.raw.xinfo_groups(jobs):
             assert group["lag"] is not None
             lag += group["lag"]
     assert lag == 6

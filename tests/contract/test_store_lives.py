@@ -54,9 +54,9 @@ async def test_a_worker_that_can_run_nothing_at_the_moment_is_a_worker(
     assert await lacks() is Lack.VERSION
     await store_backend.queue.offer(partition, "w3", [OFFER])
     assert await lacks() is None
-    await store_backend.queue.leave("w3")
+    await store_backend.queue.deregister("w3")
     assert await lacks() is Lack.VERSION
-    await store_backend.queue.leave("w2")
+    await store_backend.queue.deregister("w2")
     assert await lacks() is Lack.PIPELINE
     await store_backend.new_queue(lease=0.001).offer(partition, "w1", [])
 
@@ -120,7 +120,7 @@ async def test_a_run_that_ended_keeps_nothing_that_only_a_worker_needs(
     store_backend: Backend,
 ) -> None:
     async def fields() -> set[bytes]:
-        found = await store_backend._client.hkeys(store_backend.keys_of(KEY).record(KEY))
+        found = await store_backend.raw.hkeys(store_backend.keys_of(KEY).record(KEY))
         return {field for field in found if not field.startswith(b"s:")}
 
     await store_backend.store.start(KEY, plan(), TTL, restart=True, trace="00-trace")
@@ -146,7 +146,7 @@ async def test_a_status_has_no_inputs_and_of_each_step_its_state_alone(
     assert seen.body == b"<first><second runs>"
     assert (await store_backend.store.status(KEY)).running == {"second": b""}
     keys = store_backend.keys_of(KEY)
-    left, *reply = await store_backend.store._scripts.status(keys, KEY)
+    left, *reply = await store_backend.scripts.status(keys, KEY)
     fields = dict(zip(reply[::2], reply[1::2], strict=True))
     assert set(fields) == {b"about", b"claim", b"s:first", b"s:second", b"lacks"} - {b"claim"}
     assert (fields[b"s:first"], fields[b"s:second"], fields[b"lacks"]) == (b"C", b"R", b"")
@@ -165,7 +165,7 @@ async def test_a_number_that_a_double_does_not_hold_is_damage(
     with pytest.raises(RecordDamaged):
         await store_backend.store.read(KEY)
     with pytest.raises(RecordDamaged):
-        await store_backend.store.peek(KEY)
+        await store_backend.store.inspect(KEY)
 
 
 async def test_a_run_that_has_just_expired_is_gone_for_every_call(store_backend: Backend) -> None:
@@ -178,7 +178,7 @@ async def test_a_run_that_has_just_expired_is_gone_for_every_call(store_backend:
     store = store_backend.store
     for call in (
         store.read(KEY),
-        store.peek(KEY),
+        store.inspect(KEY),
         store.status(KEY),
         store.cancel(KEY),
         store.report(KEY, "run", 1, "probe@v1", [], done("first")),
@@ -260,7 +260,7 @@ async def test_no_orphan_is_adopted_for_workers_that_have_gone(store_backend: Ba
     [job] = await store_backend.jobs("w1")
     assert await store_backend.queue.claim(job, "w1", [new]) is None
     await store_backend.queue.offer(partition, "w1", [new])
-    await store_backend.queue.leave("w1")
+    await store_backend.queue.deregister("w1")
     assert await store_backend.store.orphans(["probe@v2"], 60, 9) == [], "none computes it today"
     await store_backend.queue.offer(partition, "w2", [new])
     assert len(await store_backend.store.orphans(["probe@v2"], 60, 9)) == 1
@@ -354,8 +354,8 @@ async def test_an_offer_lasts_as_long_as_the_last_worker_that_makes_it(
     await asyncio.sleep(0.02)
     await store_backend.queue.offer(keys.partition, "w3", [Offer("other", "v1", {})])
     assert (await store_backend.store.status(KEY)).summary.lacks is None
-    await store_backend.queue.leave("w1")
-    await store_backend.queue.leave("w3")
+    await store_backend.queue.deregister("w1")
+    await store_backend.queue.deregister("w3")
     every = await store_backend.redis("HGET", beside(keys, "offers"), "=")
     classes = sorted(line.split(b" ")[1] for line in every.split(b"\n"))
     assert classes == [b"other@v1", b"probe@v1"], "of each pipeline its last offers are known"
@@ -435,7 +435,7 @@ async def test_a_run_whose_record_is_damaged_while_it_runs_is_given_up_by_its_wo
         await store_backend.queue.commit(claim.lease, [done("first")], [])
     await store_backend.queue.release(claim.lease)
     assert caplog.text.count("a run is given up: ") == 3
-    assert b"s:first" not in await store_backend._client.hkeys(keys.record(KEY))
+    assert b"s:first" not in await store_backend.raw.hkeys(keys.record(KEY))
 
 
 async def test_a_run_whose_inputs_are_gone_fails_and_says_so(

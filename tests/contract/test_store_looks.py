@@ -29,17 +29,17 @@ def state(name: str, busy: int = 1) -> WorkerState:
 
 async def test_a_look_shows_all_of_a_run_and_who_has_it(store_backend: Backend) -> None:
     with pytest.raises(RunNotFound):
-        await store_backend.store.peek(KEY)
+        await store_backend.store.inspect(KEY)
     await store_backend.store.start(KEY, plan(), 60, restart=False)
-    look = await store_backend.store.peek(KEY)
+    look = await store_backend.store.inspect(KEY)
     assert (look.worker, look.attempt, look.snapshot.body) == ("", 0, b"")
     claim = await store_backend.claim("w1")
     await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
-    look = await store_backend.store.peek(KEY)
+    look = await store_backend.store.inspect(KEY)
     assert (look.worker, look.attempt) == ("w1", 1)
     assert look.snapshot.states == {"first": StepState.COMPLETED, "second": StepState.RUNNING}
     await store_backend.queue.finish(claim.lease, [done("second")], Status.COMPLETED, "")
-    look = await store_backend.store.peek(KEY)
+    look = await store_backend.store.inspect(KEY)
     assert (look.worker, look.snapshot.body) == ("", RESULT)
     assert look.snapshot.summary.status is Status.COMPLETED
 
@@ -49,7 +49,7 @@ async def test_a_look_is_no_read(store_backend: Backend) -> None:
     await store_backend.queue.finish(claim.lease, [done("first")], Status.COMPLETED, "")
     keys = store_backend.keys_of(KEY)
     record = await store_backend.record(KEY)
-    await store_backend.store.peek(KEY)
+    await store_backend.store.inspect(KEY)
     assert await store_backend.record(KEY) == record
     assert await store_backend.redis("ZCARD", keys.fixed[2]) == 1, "it is still unread"
     await store_backend.store.read(KEY)
@@ -60,7 +60,7 @@ async def test_a_look_at_a_damaged_record_says_so(store_backend: Backend) -> Non
     await store_backend.begin(KEY)
     await store_backend.redis("HSET", store_backend.keys_of(KEY).record(KEY), "about", "nonsense")
     with pytest.raises(RecordDamaged):
-        await store_backend.store.peek(KEY)
+        await store_backend.store.inspect(KEY)
 
 
 async def test_a_look_that_is_limited_leaves_the_largest_fragments_out(
@@ -86,7 +86,7 @@ async def test_a_look_that_is_limited_leaves_the_largest_fragments_out(
         (50_000, {small, b"<runs runs>"}),
         (1, set()),
     ):
-        look = await store_backend.store.peek(KEY, largest=limit)
+        look = await store_backend.store.inspect(KEY, largest=limit)
         assert look.snapshot.states == states, "of each its state is known"
         left = look.snapshot.body
         for body in bodies:
@@ -103,13 +103,13 @@ async def test_a_claim_tells_the_stores_time(store_backend: Backend) -> None:
 
 async def test_workers_are_shown_until_they_are_silent_or_leave(store_backend: Backend) -> None:
     queue, store = store_backend.queue, store_backend.store
-    await queue.beat(state("w2"), 60)
-    await queue.beat(state("w1"), 60)
-    await queue.beat(state("w1", busy=3), 60)
-    await queue.beat(state("brief"), 0.2)
+    await queue.heartbeat(state("w2"), 60)
+    await queue.heartbeat(state("w1"), 60)
+    await queue.heartbeat(state("w1", busy=3), 60)
+    await queue.heartbeat(state("brief"), 0.2)
     assert await store.workers(100) == [state("brief"), state("w1", busy=3), state("w2")]
     assert len(await store.workers(2)) == 2
-    await asyncio.gather(queue.leave("w2"))
+    await asyncio.gather(queue.deregister("w2"))
 
     async def left() -> bool:
         return await store.workers(100) == [state("w1", busy=3)]
@@ -117,19 +117,19 @@ async def test_workers_are_shown_until_they_are_silent_or_leave(store_backend: B
     await wait_until(left)
     roster = PartitionKeys(0).workers
     assert await store_backend.redis("HLEN", roster) == 2
-    await queue.beat(state("w1"), 60)
+    await queue.heartbeat(state("w1"), 60)
     assert await store_backend.redis("HLEN", roster) == 1, "the silent one is forgotten"
 
 
 async def test_nothing_of_a_worker_outlives_it(store_backend: Backend) -> None:
-    await store_backend.queue.beat(state("w1"), 60)
-    await store_backend.queue.beat(state("w2"), 0.2)
+    await store_backend.queue.heartbeat(state("w1"), 60)
+    await store_backend.queue.heartbeat(state("w2"), 0.2)
     ttl = await store_backend.redis("PTTL", PartitionKeys(0).workers)
     assert 50_000 < ttl <= 60_000, "a beat shortens nobody else's"
 
 
 async def test_what_is_no_worker_of_ours_is_not_shown(store_backend: Backend) -> None:
-    await store_backend.queue.beat(state("w1"), 60)
+    await store_backend.queue.heartbeat(state("w1"), 60)
     roster = PartitionKeys(0).workers
     for number, text in enumerate(("", "x", "99999999999999999 {", '99999999999999999 {"name":1}')):
         await store_backend.redis("HSET", roster, f"odd{number}", text)

@@ -55,7 +55,7 @@ class Workers:
 
     async def go(self, *names: str) -> None:
         for name in names:
-            await self.backend.queue.leave(name)
+            await self.backend.queue.deregister(name)
 
     async def start(self, wanted: RunPlan | None = None) -> Started:
         return await self.backend.store.start(self.key, wanted or plan(), 1000, restart=False)

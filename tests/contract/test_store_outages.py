@@ -15,6 +15,7 @@ from headstart_service.domain.errors import CapacityExhausted, StoreUnavailable
 from headstart_service.store.batches import answered
 from headstart_service.store.connect import API, BLOCKING, check_version, open_client
 from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_observer import SKIPPED, Unwatched
 from tests.contract.backend import Backend, done, plan
 from tests.support.deployments import Deployment
 from tests.support.valkey import Valkey
@@ -104,14 +105,27 @@ async def test_many_callers_of_a_redis_that_hangs_need_not_wait_for_one_another(
 
 
 async def test_a_redis_that_stays_away_is_asked_by_one_at_a_time_and_found_when_it_is_back(
-    valkey: Valkey, api: RedisStore
+    valkey: Valkey, backend: Backend
 ) -> None:
+    lost = 0
+
+    class Trips(Unwatched):
+        def failed(self, command: str, calls: int, error: str) -> None:
+            nonlocal lost
+            lost += error != SKIPPED
+
+    api = RedisStore(
+        backend.client(API),
+        backend.rules(),
+        budget=BUDGET,
+        connections=API.connections,
+        observer=Trips(),
+    )
     await api.ping()
-    reach = api._batches._reach[0]
     with frozen(valkey):
         for _ in range(3):
             assert not await _answers(api)
-        began, lost = time.monotonic(), reach.lost
+        began, before = time.monotonic(), lost
         with pytest.raises(StoreUnavailable, match="others found out before"):
             while True:
                 await api.read(KEY)
@@ -125,7 +139,7 @@ async def test_a_redis_that_stays_away_is_asked_by_one_at_a_time_and_found_when_
             await asyncio.sleep(0.01)
         seconds = time.monotonic() - began
         # One each budget and pause; 20 at once, 4 times a second, without the breaker.
-        assert reach.lost - lost <= seconds / 0.2 + 1 < asked
+        assert lost - before <= seconds / 0.2 + 1 < asked
     await wait_until(lambda: _answers(api))
 
 
@@ -174,15 +188,15 @@ async def test_a_worker_outlasts_a_restart_of_redis(valkey: Valkey, backend: Bac
 async def test_a_worker_is_told_when_its_budget_is_over(valkey: Valkey, backend: Backend) -> None:
     claim = await backend.begin(KEY)
     await valkey.kill()
-    backend.queue._budget = 0.3
+    queue = backend.new_queue(budget=0.3)
     with within(QUICKLY):
         for call in (
-            backend.queue.prepare_queue(),
-            backend.queue.lost_jobs(0, "w1", 1),
-            backend.queue.commit(claim.lease, [], []),
-            backend.queue.renew([claim.lease], "w1"),
-            backend.queue.sweep(),
-            backend.queue.leave("w1"),
+            queue.prepare_queue(),
+            queue.lost_jobs(0, "w1", 1),
+            queue.commit(claim.lease, [], []),
+            queue.renew([claim.lease], "w1"),
+            queue.sweep(),
+            queue.deregister("w1"),
         ):
             with pytest.raises(StoreUnavailable):
                 await call
@@ -221,7 +235,7 @@ async def test_leases_are_lost_and_leaving_works_after_everything_was_flushed(
     backend.deployment.wipe()
     assert await backend.queue.renew([claim.lease], "w1") == [claim.lease]
     await backend.queue.release(claim.lease)
-    await backend.queue.leave("w1")
+    await backend.queue.deregister("w1")
     assert (await backend.store.stats("")).counts == {}
     assert backend.deployment.ttls() == {"headstart:{0}:layout": -1}
 
@@ -299,11 +313,10 @@ async def test_nobody_can_subscribe_to_a_redis_that_is_away(
 
 
 async def test_a_silent_subscription_is_kept_while_redis_lives_and_lost_when_it_hangs(
-    valkey: Valkey, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, backend: Backend
 ) -> None:
     # A proof of life must come within as long, on a busy machine as well.
-    monkeypatch.setattr("headstart_service.store.events._SILENCE", 0.3)
-    async with backend.announcements() as heard:
+    async with backend.announcements(silence=0.3) as heard:
         listening = asyncio.ensure_future(anext(heard))
 
         async def pings() -> int:

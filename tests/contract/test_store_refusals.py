@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -15,8 +16,9 @@ from headstart_service.domain import RunKey, Status
 from headstart_service.domain.errors import CapacityExhausted, StoreUnavailable
 from headstart_service.processes.lifecycle import wait_for_store
 from headstart_service.store import refusals
-from headstart_service.store.connect import WORKER, check_version, open_client
+from headstart_service.store.connect import WORKER, Client, check_version, open_client
 from headstart_service.store.refusals import LEAST_RIGHTS
+from headstart_service.store.retries import Retries
 from tests.contract.backend import Backend, done, plan
 from tests.support.deployments import Deployment, least_rights
 from tests.support.redis_faults import another_password, busy
@@ -29,8 +31,8 @@ Fault = Callable[[Redis], AbstractAsyncContextManager[None]]
 
 
 @pytest.fixture(autouse=True)
-def _forget_what_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "_logged", {})
+def _forget_what_was_logged() -> None:
+    refusals.PROCESS_LOG.clear()
 
 
 @pytest.fixture
@@ -93,21 +95,28 @@ async def test_a_worker_outlasts_a_refusal_and_no_try_is_counted(
 
 
 async def test_jobs_taken_over_during_a_refusal_are_not_left_for_another_lease(
-    backend: Backend, admin: Redis, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, admin: Redis
 ) -> None:
+    class Refusing:
+        """A client that is refused the tickets twice."""
+
+        left = 2
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(backend.raw, name)
+
+        async def hmget(self, *arguments: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                raise ResponseError("BUSY Valkey is busy")
+            return await backend.raw.hmget(*arguments)
+
     await backend.begin(KEY, "lost")
-    queue = backend.new_queue(lease=0.001)
-    taking = queue._client.hmget
-    refusing = [ResponseError("BUSY Valkey is busy"), ResponseError("BUSY Valkey is busy")]
-
-    async def hmget(*arguments: object) -> object:
-        if refusing:
-            raise refusing.pop()
-        return await taking(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(queue._client, "hmget", hmget)
+    client = Refusing()
+    queue = backend.new_queue(lease=0.001, client=cast("Client", client))
     await asyncio.sleep(0.005)
     assert [job.key for job in await queue.lost_jobs(0, "w2", 1)] == [KEY]
+    assert client.left == 0
 
 
 def _denied(what: str) -> str:
@@ -177,7 +186,7 @@ async def test_a_start_for_which_redis_has_no_memory_is_told_what_is_full(
     assert caplog.messages == [refusals.FULL]
 
 
-async def test_a_command_that_is_wrong_is_not_repeated(backend: Backend) -> None:
+async def test_a_command_that_is_wrong_is_not_repeated() -> None:
     calls = 0
 
     async def call() -> None:
@@ -186,7 +195,7 @@ async def test_a_command_that_is_wrong_is_not_repeated(backend: Backend) -> None
         raise StoreUnavailable("wrong") from ResponseError("WRONGTYPE Operation against a key")
 
     with pytest.raises(StoreUnavailable):
-        await backend.queue._call(call)
+        await Retries(10).run(call)
     assert calls == 1
 
 

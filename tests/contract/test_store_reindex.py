@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from headstart_service.domain import RunKey, Status
+from headstart_service.store.retries import Retries
+from headstart_service.store.store_observer import Unwatched
+from headstart_service.store.upkeep import Upkeep
 from tests.contract.backend import Backend, done
 
 COMPARED = ("expiry", "read", "unread", *(f"status:{status}" for status in Status))
@@ -33,19 +36,19 @@ async def populate(backend: Backend) -> list[RunKey]:
 async def indexes(backend: Backend) -> dict[str, dict[bytes, float]]:
     """What stands in the sorted sets of all partitions."""
     found = {}
-    for keys in backend._keys:
+    for keys in backend.all_keys:
         prefix = keys.jobs.removesuffix("jobs")
         for name in COMPARED:
-            members = await backend._client.zrange(prefix + name, 0, -1, withscores=True)
+            members = await backend.raw.zrange(prefix + name, 0, -1, withscores=True)
             found[prefix + name] = dict(members)
     return found
 
 
 async def delete(backend: Backend, *names: str) -> None:
-    for keys in backend._keys:
+    for keys in backend.all_keys:
         prefix = keys.jobs.removesuffix("jobs")
         for name in names:
-            await backend._client.delete(prefix + name)
+            await backend.raw.delete(prefix + name)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +104,12 @@ async def test_runs_whose_jobs_vanish_are_computed(store_backend: Backend) -> No
 
 async def test_a_run_whose_record_vanishes_is_forgotten(store_backend: Backend) -> None:
     for run in await populate(store_backend):
-        await store_backend._client.delete(store_backend.keys_of(run).record(run))
+        await store_backend.raw.delete(store_backend.keys_of(run).record(run))
     await delete(store_backend, "status:failed")  # so that something disagrees
     await delete(store_backend, "waiting")
-    for keys in store_backend._keys:
-        await store_backend.queue._reindex(keys)
+    upkeep = Upkeep(store_backend.scripts, Retries(10), Unwatched())
+    for keys in store_backend.all_keys:
+        await upkeep.reindex(keys)
     assert not any((await indexes(store_backend)).values())
     assert (await store_backend.store.stats("")).counts == {}
 
@@ -114,18 +118,20 @@ async def test_indexes_that_agree_cost_no_scan_and_those_that_cannot_be_mended_o
     store_backend: Backend,
 ) -> None:
     runs = await populate(store_backend)
-    mended = 0
+    scans = []
 
-    async def reindex(keys: object) -> None:
-        nonlocal mended
-        mended += 1
+    class Scans(Unwatched):
+        def trip(self, command: str, calls: int, seconds: float) -> None:
+            if command == "reindex":
+                scans.append(calls)
 
-    store_backend.queue._reindex = reindex  # type: ignore[method-assign]
+    queue = store_backend.new_queue(observer=Scans())
     for _ in range(3):
-        await store_backend.queue.sweep()
-    assert mended == 0
-    keys = store_backend.keys_of(runs[0])
-    await store_backend.redis("ZADD", keys.jobs.replace("jobs", "status:failed"), 0, "games:ghost")
+        await queue.sweep()
+    assert scans == []
+    failed = store_backend.keys_of(runs[0]).jobs.replace("jobs", "status:failed")
     for _ in range(3):
-        await store_backend.queue.sweep()
-    assert mended == 1
+        await store_backend.redis("ZADD", failed, 0, "games:ghost")
+        await queue.sweep()
+    assert len(scans) == len(("records", *Status, "expiry")), "one scan of each"
+    assert await store_backend.redis("ZSCORE", failed, "games:ghost") is not None

@@ -151,15 +151,14 @@ async def test_everything_is_there_after_a_move_and_back(store_backend: Backend)
 
 
 async def test_a_move_in_many_pieces_leaves_no_run_where_it_was(
-    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    store_backend: Backend,
 ) -> None:
-    monkeypatch.setattr("headstart_service.store.repartition._CHUNK", 3)
     own = store_backend.partitions
     keys = {RunKey("games", f"{i}") for i in range(40)}
     for key in keys:
         await store_backend.start(key)
     for count in (own + 1, own):
-        result = await repartition(store_backend.client(WORKER), count, lambda _: None)
+        result = await repartition(store_backend.client(WORKER), count, lambda _: None, chunk=3)
         assert result is not None
         assert result.runs == len(keys)
         async with Backend.open(store_backend.deployment, count) as moved:

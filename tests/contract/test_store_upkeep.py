@@ -108,14 +108,14 @@ async def test_a_consumer_goes_when_it_holds_nothing_and_has_been_silent_for_lon
     keys = store_backend.keys_of(KEY)
 
     async def silent() -> bool:
-        found: Any = await store_backend._client.xinfo_consumers(keys.jobs, GROUP)
+        found: Any = await store_backend.raw.xinfo_consumers(keys.jobs, GROUP)
         return all(each["idle"] > 1 for each in found)
 
     await wait_until(silent)
-    prepare = store_backend.queue._scripts.prepare
+    prepare = store_backend.scripts.prepare
     assert await prepare(keys, None, idle_ms=60_000) == 0
     assert await prepare(keys, None, idle_ms=1) == 1
-    [left] = await store_backend._client.xinfo_consumers(keys.jobs, GROUP)
+    [left] = await store_backend.raw.xinfo_consumers(keys.jobs, GROUP)
     assert left["name"] == b"holds a job"
 
 
@@ -127,8 +127,8 @@ async def test_a_worker_that_leaves_offers_nothing_any_more_and_hands_on_all_it_
     await start_all(store_backend, keys)
     await store_backend.queue.offer(names.partition, "w1", [OFFER])
     assert len(await store_backend.jobs("w1", limit=10_000)) == 1010
-    leave = store_backend.queue._scripts.leave
-    assert await leave(names, None, worker="w1") == 1010
+    deregister = store_backend.scripts.deregister
+    assert await deregister(names, None, worker="w1") == 1010
     assert (await store_backend.store.read(keys[0])).summary.lacks is Lack.WORKER
     jobs = await store_backend.jobs("w2", limit=10_000)
     assert sorted(job.key.key for job in jobs) == sorted(key.key for key in keys)
@@ -146,10 +146,10 @@ async def test_what_is_left_of_workers_that_are_silent_ends_with_the_last_ones_l
     for name, minutes in (("soon", 9), ("ahead", 11)):
         text = f"{now_us() + minutes * 60 * SECOND} {{}}"
         await store_backend.redis("HSET", roster, name, text)
-    await store_backend.queue.beat(state("w1"), 60)
+    await store_backend.queue.heartbeat(state("w1"), 60)
     assert set(await store_backend.redis("HKEYS", roster)) == {b"soon", b"w1"}
     await store_backend.redis("PEXPIRE", roster, 30_000)
-    await store_backend.queue.beat(state("w1"), 60)
+    await store_backend.queue.heartbeat(state("w1"), 60)
     assert 50_000 < await store_backend.redis("PTTL", roster) <= 60_000
 
 
@@ -346,7 +346,7 @@ async def test_runs_of_a_status_stand_in_the_order_of_their_names_alone(
     await store_backend.store.cancel(third.job.key)
     await store_backend.start(second.job.key, plan("d2"))
     for status in Status:
-        found = await store_backend._client.zrange(
+        found = await store_backend.raw.zrange(
             beside(names, f"status:{status}"), 0, -1, withscores=True
         )
         assert {score for _, score in found} <= {0}, status

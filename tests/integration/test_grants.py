@@ -30,7 +30,8 @@ from headstart_service.pipeline.registry import Registry
 from headstart_service.store.connect import BLOCKING, WORKER, open_client
 from headstart_service.store.events import subscription
 from headstart_service.store.keys import PartitionKeys
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 from tests.support.reflection import services
 from tests.support.tokens import Tokens, tokens_of
 from tests.support.valkey import Valkey

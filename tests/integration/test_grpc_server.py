@@ -32,7 +32,8 @@ from headstart_service.store.connect import BLOCKING, WORKER, open_client
 from headstart_service.store.events import subscription
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.keys import PartitionKeys
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 from headstart_service.worker.worker import Worker, WorkerRules
 from tests.support.ledger import pipeline_of
 from tests.support.valkey import Valkey

@@ -14,7 +14,8 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain.errors import StoreUnavailable
 from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import API
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 from tests.support import deployments
 from tests.support.commands import run
 from tests.support.pipelines import began

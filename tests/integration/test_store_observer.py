@@ -15,7 +15,8 @@ from headstart_service.processes.lifecycle import redis_client
 from headstart_service.store.connect import BLOCKING, WORKER
 from headstart_service.store.job_queue import MAX_TRIES, RedisJobQueue
 from headstart_service.store.keys import PartitionKeys
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 from headstart_service.telemetry.metrics.exposition import Exposition
 from headstart_service.telemetry.metrics.store import WorkerStoreFigures
 from tests.support.scrape import parsed, value
@@ -162,7 +163,7 @@ async def test_looking_counts_and_logs_no_damage(
     await client.hset(PartitionKeys(0).record(key), *damage)
     await client.aclose()
     with pytest.raises(RecordDamaged):
-        await watched.store.peek(key)
+        await watched.store.inspect(key)
     await watched.store.list("", list(Status), None, 9, quiet=True)
     assert caplog.text == ""
     counted = "headstart_damaged_records_total"

@@ -127,11 +127,11 @@ class Dictionary:
         self.kept: dict[tuple[str, str], bytes] = {}
         self.looks = 0
 
-    async def recall(self, namespace: str, digest: str) -> bytes | None:
+    async def memo_get(self, namespace: str, digest: str) -> bytes | None:
         self.looks += 1
         return self.kept.get((namespace, digest))
 
-    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
         self.kept[namespace, digest] = result
 
 

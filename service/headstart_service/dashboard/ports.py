@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..domain import Cancelled, Look, RunKey, RunSummary, Stats, Status, WorkerState
+from ..domain import Cancelled, Inspection, RunKey, RunSummary, Stats, Status, WorkerState
 
 
 class Runs(Protocol):
     """The runs that are kept. Every method raises StoreUnavailable when the store is away."""
 
-    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+    async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         """A run with its results, which does not count as reading them. Raises RunNotFound.
 
         With `largest`, of no more than so many bytes: the largest steps' are left out.

@@ -160,7 +160,7 @@ class RunBook:
 
     async def _see(self, key: RunKey) -> ToldRun | None:
         try:
-            look = await self._runs.peek(key, largest=_LARGEST)
+            look = await self._runs.inspect(key, largest=_LARGEST)
             return told_run(look, self._registry)
         except RunNotFound:
             pass

@@ -176,7 +176,7 @@ class Dashboard:
         key = _key(request.query_params)
         view_of(viewer, key.namespace)
         async with self._looks:
-            look = await self._runs.peek(key)
+            look = await self._runs.inspect(key)
             told, values = await asyncio.to_thread(
                 lambda: (told_run(look, self._registry), values_of(results_of(look)))
             )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Look, RunKey, Status
+from ..domain import Inspection, RunKey, Status
 from ..pipeline.registry import Registry
 
 _MAX_ERROR: Final = 500
@@ -58,12 +58,12 @@ class ToldRun:
         }
 
 
-def results_of(look: Look) -> pb.GetResultsResponse:
+def results_of(look: Inspection) -> pb.GetResultsResponse:
     """What the record's fragments say; as much as can be read of it."""
     return pb.GetResultsResponse.FromString(look.snapshot.body)
 
 
-def told_run(look: Look, registry: Registry) -> ToldRun:
+def told_run(look: Inspection, registry: Registry) -> ToldRun:
     """A run without its values. A step whose fragment was not read has its state alone."""
     summary = look.snapshot.summary
     reports = results_of(look).steps

@@ -39,13 +39,13 @@ class Status(StrEnum):
 
 
 class StepState(StrEnum):
-    """A step's state; each value is the letter that the record keeps in front of its fragment."""
+    """A step's state."""
 
-    PENDING = "P"
-    RUNNING = "R"
-    COMPLETED = "C"
-    FAILED = "F"
-    SKIPPED = "S"
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
     @property
     def ended(self) -> bool:
@@ -218,7 +218,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Inspection:
     """A run as an onlooker sees it: looking does not count as reading its results."""
 
     snapshot: Snapshot

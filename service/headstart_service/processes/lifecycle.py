@@ -36,8 +36,8 @@ from ..store.layout import (
     difference,
     stored_layout,
 )
-from ..store.redis_store import StoreRules
 from ..store.repartition import adopt_empty
+from ..store.store_rules import StoreRules
 
 log = logging.getLogger(__name__)
 

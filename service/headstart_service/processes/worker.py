@@ -44,7 +44,7 @@ from ..telemetry.tracing import tracing
 from ..values.limits import Limits
 from ..worker.durations import Durations
 from ..worker.executors.executors import PlaceRules, Places
-from ..worker.ports import RunLedger
+from ..worker.ports import ProgressSink
 from ..worker.worker import Worker, WorkerRules
 from ..worker.worker_observer import WorkObserver, WorkObservers
 from .exposure import token_file
@@ -143,7 +143,7 @@ async def work(
             durations,
             WorkLog(rules.name, inputs=settings.log_inputs),
         ]
-        ledger: RunLedger = queue
+        ledger: ProgressSink = queue
         if traced:
             # Outside the log, whose lines tell the ids of the spans that they are written in.
             observers.insert(0, traced.work(rules.name))

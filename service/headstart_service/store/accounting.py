@@ -1,4 +1,4 @@
-"""The ledger between Redis and the domain: what steps cost on the way in, sums on the way out."""
+"""Encode the cost of steps for the ledger in Redis, and decode its sums."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from ..domain import Fate, Hidden, Ledger, StepRecord, Work
 from .batches import Reply
+from .records import step_letter
 
 ALL = "*"
 """The book of all namespaces; none is called so."""
@@ -16,9 +17,9 @@ _HIDDEN_RUNS, _HIDDEN_US = "hidden_runs/", "hidden_us/"
 
 
 def work_text(ended: Sequence[StepRecord]) -> str:
-    """What these steps cost, as note_work in _lib.lua takes it."""
+    """Return the cost of these steps as note_work in _accounting.lua takes it."""
     return ",".join(
-        f"{record.name} {record.state.value} {_us(record.work.elapsed)}"
+        f"{record.name} {step_letter(record.state)} {_us(record.work.elapsed)}"
         f" {_us(record.work.cpu_seconds)} {max(0, record.work.llm_tokens)}"
         for record in ended
         if record.work is not None
@@ -30,10 +31,10 @@ def _us(seconds: float) -> int:
 
 
 def book_from(sums: Reply, unsettled: int | None) -> Counter[str]:
-    """One partition's sums as stats.lua gives them, with the runs whose fate is open.
+    """Return one partition's sums of stats.lua, with the number of runs whose fate is open.
 
-    Of these it counts those of all namespaces, `unsettled`; of one alone they are what is left.
-    What a damaged record has brought in is passed over.
+    That number is `unsettled` for all namespaces; for one alone it is what its fates leave over.
+    Damaged sums are left out.
     """
     book: Counter[str] = Counter()
     for name, value in zip(sums[::2], sums[1::2], strict=True):
@@ -45,7 +46,7 @@ def book_from(sums: Reply, unsettled: int | None) -> Counter[str]:
 
 
 def ledger_from(books: Iterable[Counter[str]]) -> Ledger | None:
-    """The partitions' books as one; None if none has begun."""
+    """Return the ledger of all partitions' books; None if none has begun."""
     begun = [book for book in books if book["since"]]
     if not begun:
         return None

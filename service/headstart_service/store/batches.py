@@ -1,8 +1,8 @@
-"""Sends script calls in batches: what is asked while one is under way forms the next.
+"""Send script calls in batches: calls that come while one is under way form the next.
 
-A round trip to Redis costs a Python process several times what the call itself does. So calls of
-one script for one partition travel together: the first goes at once, nobody waits for a timer, and
-the busier the process the more share a trip.
+A round trip costs a Python process several times as much as the call itself. So calls of one script
+for one partition travel together. The first goes at once, and no call waits for a timer. The busier
+the process, the more calls share a trip.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _TURNS = 60
 _ENOUGH = 16
 """Calls with which a trip need not wait for more."""
 _SOON = 1.0
-"""Seconds after which it is worth asking again for what a server that is away could not answer."""
+"""Delay in seconds before a caller may retry while a server is away."""
 _MAX_CALLS = 32
-"""Calls in a batch at most: Redis serves nobody else while it runs them."""
+"""Calls in a batch at most: Redis serves no other client while it runs them."""
 _MAX_BYTES = 1 << 20
 """About how much a batch of several calls sends at most."""
 MAX_REPLY = 1 << 20
@@ -61,9 +61,9 @@ MAX_REPLY = 1 << 20
 SLOWEST = 10e6
 """Bytes a second at which commands and replies are still waited for."""
 _DAMAGED = "DAMAGED"
-"""How the error begins with which _lib.lua refuses a record; the first argument names its run."""
+"""How the error for a damaged record begins; the call's first argument names its run."""
 _LAYOUT = "LAYOUT "
-"""How the error begins with which a script refuses a caller of another layout than it finds."""
+"""How the error begins with which a script refuses a caller of another layout."""
 
 
 class _Script(Protocol):
@@ -74,12 +74,12 @@ class ScriptClient(Protocol):
     """A client that can run scripts; redis-py's, of a server or of a cluster."""
 
     def register_script(self, script: str) -> _Script:
-        """Make a script known; it is loaded at its first use, and again when Redis forgot it."""
+        """Register a script; it is loaded at its first use, and again when Redis has lost it."""
         ...
 
 
 class Agreement(Protocol):
-    """Which layout the callers of scripts expect; `layout.StoreLayout` satisfies it."""
+    """The layout that callers of scripts expect; `layout.StoreLayout` satisfies it."""
 
     @property
     def token(self) -> str:
@@ -91,7 +91,7 @@ class Agreement(Protocol):
         ...
 
     def mismatch(self, found: str) -> LayoutMismatch:
-        """The error for a store that has the layout `found`."""
+        """Return the error for a store that has the layout `found`."""
         ...
 
 
@@ -145,7 +145,7 @@ class ScriptBatches:
     async def call(
         self, name: str, keys: PartitionKeys, record: str | None, arguments: Sequence[Value]
     ) -> Reply:
-        """The script's reply.
+        """Return the script's reply.
 
         Raises StoreUnavailable, LayoutMismatch, RecordDamaged, and CapacityExhausted when Redis is
         full.
@@ -160,7 +160,7 @@ class ScriptBatches:
         call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
-            # It works for others too, so it takes no log fields nor trace of this caller along.
+            # It works for other callers too: it takes no log fields and no trace of this one along.
             lane.sender = asyncio.create_task(
                 self._send(lane), name=f"{name} {keys.partition}", context=Context()
             )
@@ -172,7 +172,7 @@ class ScriptBatches:
 
     @property
     def unreachable(self) -> int:
-        """Of how many partitions the server is known to be away, so that calls are not sent."""
+        """The number of partitions whose server is known to be away: no call is sent there."""
         return sum(reach.open for reach in self._reach.values())
 
     async def aclose(self) -> None:
@@ -183,7 +183,7 @@ class ScriptBatches:
         await asyncio.gather(*senders, return_exceptions=True)
 
     async def _send(self, lane: _Lane) -> None:
-        """Send batches until nobody waits any more."""
+        """Send batches until no caller waits."""
         batch: Sequence[_Call] = ()
         try:
             while batch := await _gathered(lane):
@@ -193,7 +193,7 @@ class ScriptBatches:
                     self.observer.failed(lane.name, len(batch), _kind(error))
                     if lane.waiting:
                         self.observer.failed(lane.name, len(lane.waiting), SKIPPED)
-                    # Those behind them would only find out the same, later.
+                    # The calls behind them would fail in the same way, later.
                     batch = [*batch, *lane.waiting]
                     lane.waiting.clear()
                     _refuse(batch, error)
@@ -213,7 +213,7 @@ class ScriptBatches:
             lane.waiting.clear()
 
     async def _fly(self, lane: _Lane, batch: Sequence[_Call]) -> Sequence[Reply]:
-        """One round trip."""
+        """Send one batch and return its replies."""
         loop = asyncio.get_running_loop()
         keys = list(lane.keys.fixed)
         arguments: list[Value] = [lane.keys.events, lane.keys.record_prefix, GROUP]
@@ -227,7 +227,7 @@ class ScriptBatches:
         lost = reach.lost
         async with self._turn:
             if reach.away and reach.lost > lost:
-                # Each in a queue asking a server that is away would wait for all before it.
+                # A server that is away would delay each call by all those before it.
                 raise StoreUnavailable(f"{reach.reason}, as others found out meanwhile")
             began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
             try:
@@ -279,7 +279,7 @@ class ScriptBatches:
 
 
 async def _gathered(lane: _Lane) -> Sequence[_Call]:
-    """The next batch; empty when nobody waits."""
+    """Return the next batch; empty when no caller waits."""
     if asyncio.get_running_loop().time() - lane.landed < _BUSY:
         for _ in range(_TURNS):
             if len(lane.waiting) >= _ENOUGH:
@@ -300,7 +300,7 @@ async def _gathered(lane: _Lane) -> Sequence[_Call]:
 
 
 def _size(batch: Sequence[_Call]) -> int:
-    """Bytes of a batch's arguments."""
+    """Return the bytes of a batch's arguments."""
     return sum(call.size for call in batch)
 
 
@@ -311,7 +311,7 @@ def _refuse(batch: Sequence[_Call], error: Exception) -> None:
 
 
 async def answered(call: Awaitable[T], budget: float) -> T:
-    """The reply to `call`, or StoreUnavailable when there is none within `budget` seconds."""
+    """Return the reply to `call`. Raises StoreUnavailable after `budget` seconds without one."""
     loop = asyncio.get_running_loop()
 
     def late() -> None:
@@ -331,7 +331,7 @@ async def answered(call: Awaitable[T], budget: float) -> T:
 
 
 def _kind(error: StoreUnavailable) -> str:
-    """Which of `observe.ERRORS` it is."""
+    """Return which of `observe.ERRORS` it is."""
     cause = error.__cause__
     if cause is None:
         return SKIPPED
@@ -339,7 +339,7 @@ def _kind(error: StoreUnavailable) -> str:
 
 
 def kind_of(cause: BaseException) -> str:
-    """Which of `observe.ERRORS` an error of `connect.AWAY` is."""
+    """Return which of `observe.ERRORS` an error of `connect.AWAY` is."""
     if isinstance(cause, OutOfMemoryError):
         return FULL
     if isinstance(cause, (ResponseError, AuthenticationError)):
@@ -348,7 +348,7 @@ def kind_of(cause: BaseException) -> str:
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
-    """The error for callers, with the reason of an error of `connect.AWAY`, which is its cause."""
+    """Return the error for callers, whose cause and reason is an error of `connect.AWAY`."""
     raised = StoreUnavailable(report(error))
     raised.__cause__ = error
     return raised

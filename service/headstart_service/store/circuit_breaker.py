@@ -1,8 +1,8 @@
-"""Whether a partition's server answers and, while it does not, who may ask it: a circuit breaker.
+"""Circuit breaker for a partition's server.
 
-A server that is away costs every caller the whole budget to find out, and one that comes back is
-met by all of them at once. So after some failures in a row calls fail without a trip, but for one
-at a time that finds out whether it is back.
+Without it, a server that is away costs every caller its whole budget, and all callers meet a server
+that comes back at once. So after some failures in a row calls fail without a trip. One call at a
+time probes whether the server is back.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 _OPENS_AT = 3
 """Trips that fail in a row: one slow answer on a busy machine is no outage."""
 _PAUSE = 0.2
-"""Seconds between two trips that find out: so soon is it noticed that the server is back."""
+"""Seconds between two probes: a server that is back is noticed within this time."""
 
 
 @dataclass(slots=True)
 class Reach:
-    """What the trips to one server told. Times are of the event loop."""
+    """The state of the breaker for one server. Times are of the event loop."""
 
     patience: float
     """Seconds that a trip takes at most."""
@@ -36,25 +36,25 @@ class Reach:
 
     @property
     def open(self) -> bool:
-        """Whether calls fail without a trip now, but for the one that finds out."""
+        """Whether calls fail without a trip now, except a probe."""
         return self.failures >= _OPENS_AT
 
     def admits(self, now: float) -> bool:
-        """Whether a call may be sent; of a server that is away, only to find out."""
+        """Return whether a call may be sent; to a server that is away, only as a probe."""
         if not self.open:
             return True
         if now < self.next_probe:
             return False
-        # Until it is known what came of this one. Its caller may go, so that nothing ever does.
+        # The next probe waits for this one, but not for ever: its caller may go.
         self.next_probe = now + self.patience + _PAUSE
         return True
 
     def answered(self) -> None:
-        """A trip came back."""
+        """Note that a trip succeeded."""
         self.failures = 0
 
     def failed(self, now: float, reason: str = reason) -> None:
-        """A trip did not come back, for this reason."""
+        """Note that a trip failed, for this reason."""
         self.reason = reason
         self.failures += 1
         self.lost += 1

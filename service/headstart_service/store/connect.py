@@ -1,4 +1,4 @@
-"""Opens Redis clients from a URL, with time-outs and retries that are stated, not inherited.
+"""Open Redis clients from a URL, with explicit time-outs and retries.
 
 redis-py's defaults differ by how a client is made (0 or 10 retries, a second apart), and its
 maintenance notifications hand out closed connections (redis-py #4252); so all of it is explicit.
@@ -36,7 +36,7 @@ or redis-py's writer None.
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a client waits for Redis, in seconds, and how often it tries again."""
+    """How long a client waits for Redis, in seconds, and how often it retries."""
 
     connect: float
     answer: float | None
@@ -45,18 +45,18 @@ class Patience:
 
 
 API = Patience(connect=1.0, answer=1.0, retries=1, connections=3)
-"""A caller waits: the store gives up on each answer sooner than this, by its own budget."""
+"""For callers that wait: the store's own budget ends sooner than these time-outs."""
 LARGE = Patience(connect=1.0, answer=None, retries=0, connections=1)
 """For records of megabytes: `store/large_reads` gives up by a budget that grows with their size."""
 WORKER = Patience(connect=1.0, answer=2.0, retries=1, connections=16)
-"""Minutes of work may hang on a commit, so the job queue tries again for longer than this."""
+"""For workers: minutes of work may depend on a commit, so the job queue retries for longer."""
 BLOCKING = Patience(connect=1.0, answer=None, retries=0, connections=1100)
 """For commands that wait on purpose, one for each partition, and a subscription. Their callers
 bound them and heal what breaks."""
 
 
 def open_client(url: str, patience: Patience) -> Client:
-    """A client for redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.
+    """Open a client for redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.
 
     redis+sentinel://[user:password@]host:port[,host:port…]/service[/db] asks the sentinels for the
     master; redis+cluster://[user:password@]host:port[,host:port…] finds the cluster's nodes. In
@@ -94,16 +94,15 @@ def _open_pool(found: RedisUrl, patience: Patience) -> BlockingConnectionPool:
 
 
 def database_of(client: Client) -> int:
-    """The number of the database that a client uses; a cluster has the first alone."""
-    if isinstance(client, RedisCluster):
-        return 0
-    return int(client.connection_pool.connection_kwargs.get("db") or 0)
+    """Return the number of the database that a client uses; a cluster has the first alone."""
+    pool: Any = getattr(client, "connection_pool", None)  # a cluster's client has several
+    return 0 if pool is None else int(pool.connection_kwargs.get("db") or 0)
 
 
 class _Cluster(RedisCluster):
-    """Asks the right node from the first command on, and of no other where that is.
+    """Sends each command to its node from the first one on, and asks no other node for it.
 
-    It closes its connections even when the last that it heard of the cluster was an error.
+    It closes its connections even after an error of the cluster.
     """
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
@@ -113,7 +112,7 @@ class _Cluster(RedisCluster):
 
     async def _determine_slot(self, command: str, *args: Any) -> int:
         if command == "XREADGROUP":
-            # redis-py asks some node, which may be away, for the keys: here they stand behind it.
+            # redis-py would ask some node, which may be away, for the keys behind STREAMS.
             return self.keyslot(args[args.index(b"STREAMS") + 1])
         return await super()._determine_slot(command, *args)
 
@@ -153,7 +152,7 @@ def _open_sentinel(found: RedisUrl, patience: Patience) -> Redis:
     }
     tls = {name: value for name, value in options.items() if name.startswith("ssl")}
     common = _common(patience)
-    # A sentinel that is away must not use up what a caller will wait: there are others.
+    # A sentinel that is away must not use up a caller's budget: there are others.
     quick = {"socket_timeout": patience.connect, "retry": Retry(_backoff(), 0)}
     sentinel: Any = Sentinel(found.nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
     options = _pool(patience) | common | options
@@ -179,7 +178,7 @@ def _backoff() -> ExponentialWithJitterBackoff:
 
 
 async def eviction_policy(client: Client) -> str:
-    """Redis' `maxmemory-policy`; of a cluster one node's; empty when it is not shown."""
+    """Return Redis' `maxmemory-policy`; of a cluster one node's; empty if it is hidden."""
     try:
         info = await client.info("memory")
     except AWAY:
@@ -190,7 +189,7 @@ async def eviction_policy(client: Client) -> str:
 
 
 async def check_version(client: Client) -> str:
-    """The server's name and version. Raises StoreUnavailable, or StartupError if it is too old."""
+    """Return the server's name and version. Raises StoreUnavailable, StartupError if too old."""
     try:
         info = await client.info("server")
     except AWAY as error:

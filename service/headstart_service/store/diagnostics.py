@@ -1,9 +1,9 @@
-"""What an operator asks of a store: version, speed, clock, memory rules, who works."""
+"""Examine a store for its operator: version, latency, clock, memory rules, workers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -15,15 +15,15 @@ from ..domain.errors import StoreUnavailable
 from .connect import AWAY, Client, check_version
 from .keys import GROUP, PartitionKeys
 from .layout import stored_layout
-from .redis_store import StoreRules
 from .refusals import reason_of
+from .store_rules import StoreRules
 
 _TRIPS: Final = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFacts:
-    """One look at the store. Durations in seconds."""
+    """The facts of one examination. Durations in seconds."""
 
     version: str
     latency: float
@@ -33,23 +33,25 @@ class StoreFacts:
     clock_error: float
     """The most by which that may be wrong."""
     eviction: str
-    """`maxmemory_policy`, empty if the store does not say."""
+    """`maxmemory_policy`, empty if the store does not report it."""
     memory_limit: int
     """Bytes; 0 means none."""
     memory_used: int
     """Bytes."""
     append_only: bool | None
-    """None if the store does not say."""
+    """None if the store does not report it."""
     workers: int
-    """How many have asked for jobs within the time that was given."""
+    """Workers that have asked for jobs recently."""
     queued: int
     """Jobs that no worker has taken."""
     layout: str
     """How the store is laid out, as `layout.Layout` reads it; empty before its first process."""
 
 
-async def examine(client: Client, rules: StoreRules, *, recent: float) -> StoreFacts:
-    """Look at the store; workers count that were heard of within `recent` seconds.
+async def examine(
+    client: Client, rules: StoreRules, *, recent: float, clock: Callable[[], float] = time.time
+) -> StoreFacts:
+    """Return a store's facts; workers count if they asked for jobs within `recent` seconds.
 
     Raises StoreUnavailable when it does not answer, StartupError when it is too old.
     """
@@ -57,9 +59,9 @@ async def examine(client: Client, rules: StoreRules, *, recent: float) -> StoreF
     try:
         trips, aheads = [], []
         for _ in range(_TRIPS):
-            sent = time.time()
+            sent = clock()
             seconds, micros = await _clock(client)
-            received = time.time()
+            received = clock()
             trips.append(received - sent)
             aheads.append(seconds + micros / 1e6 - (sent + received) / 2)
         best = min(range(_TRIPS), key=trips.__getitem__)
@@ -100,7 +102,7 @@ async def _clock(client: Client) -> tuple[int, int]:
 
 
 async def _info(client: Client) -> Mapping[str, Any]:
-    """The sections that are needed; of a cluster those of one node."""
+    """Return the needed sections of INFO; of a cluster those of one node."""
     merged: dict[str, Any] = {}
     for section in ("memory", "persistence"):
         info: Any = await client.info(section)
@@ -111,7 +113,7 @@ async def _info(client: Client) -> Mapping[str, Any]:
 
 
 async def _queue(client: Client, keys: PartitionKeys, recent: float) -> tuple[set[bytes], int]:
-    """The names of the workers that ask for jobs, and how many jobs wait for them."""
+    """Return the names of the workers that ask for jobs, and how many jobs wait."""
     try:
         consumers = await client.xinfo_consumers(keys.jobs, GROUP)
         groups = await client.xinfo_groups(keys.jobs)

@@ -1,4 +1,4 @@
-"""What the store announces, as it happens: one subscription for each process that listens."""
+"""Receive what the store announces: one subscription for each process."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from .refusals import report
 
 log = logging.getLogger(__name__)
 
-_SILENCE = 5.0
-"""Seconds of silence after which a subscription must prove, within as long, that it lives."""
+SILENCE = 5.0
+"""Seconds of silence after which a subscription must prove that it lives."""
 
 
 @asynccontextmanager
 async def subscription(
-    client: Client, channels: Sequence[str]
+    client: Client, channels: Sequence[str], *, silence: float = SILENCE
 ) -> AsyncIterator[AsyncIterator[Announcement]]:
-    """Subscribe, and give what is announced from then on.
+    """Subscribe, and yield an iterator of what is announced from then on.
 
-    Raises StoreUnavailable, on entry or from the iterator, when the connection is lost: what was
-    announced meanwhile is lost too, so whoever subscribes again must look again.
+    After `silence` seconds without a message the subscription must prove, within as long, that it
+    lives. Raises StoreUnavailable, on entry or from the iterator, when the connection is lost. What
+    was announced meanwhile is lost too: a caller that subscribes again must read again.
     """
     pubsub: Any = client.pubsub()
     try:
         try:
             if isinstance(client, RedisCluster):
-                # Every announcement reaches every node, so any one's connection hears all. redis-py
-                # picks one from what it knows: at first nothing, later maybe one that has gone.
+                # Every announcement reaches every node, so a connection to any node gets all.
+                # redis-py picks one from the nodes that it knows: none at first, later maybe a
+                # node that has gone.
                 await client.initialize()
                 await client.nodes_manager.initialize()
             await pubsub.subscribe(*channels)
@@ -44,16 +46,16 @@ async def subscription(
                     raise StoreUnavailable("cannot subscribe: no answer")
         except AWAY as error:
             raise StoreUnavailable(f"cannot subscribe: {report(error)}") from error
-        yield _announcements(pubsub)
+        yield _announcements(pubsub, silence)
     finally:
         await pubsub.aclose()
 
 
-async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
+async def _announcements(pubsub: Any, silence: float) -> AsyncIterator[Announcement]:
     asked = False
     try:
         while True:
-            message = await pubsub.get_message(timeout=_SILENCE)
+            message = await pubsub.get_message(timeout=silence)
             if message is None:
                 if asked:
                     raise StoreUnavailable("subscription lost: silence")
@@ -64,9 +66,9 @@ async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
             if message["type"] != "message":
                 continue
             try:
-                announcement = _parse(message["data"])
+                announcement = parse_announcement(message["data"])
             except ValueError:
-                # Anybody who reaches this Redis can publish anything.
+                # Any client of this Redis can publish any text.
                 log.warning("not an announcement of ours: %r", message["data"][:100])
             else:
                 yield announcement
@@ -74,8 +76,8 @@ async def _announcements(pubsub: Any) -> AsyncIterator[Announcement]:
         raise StoreUnavailable(f"subscription lost: {report(error)}") from error
 
 
-def _parse(data: bytes) -> Announcement:
-    """An announcement as _lib.lua publishes it. Raises ValueError for anything else."""
+def parse_announcement(data: bytes) -> Announcement:
+    """Return the announcement that a script published. Raises ValueError for any other text."""
     name, run, what, member = data.decode().split(" ", 3)
     kind, key, run, what = EventKind(name), from_member(member), _given(run), _given(what)
     if kind is EventKind.STARTED:

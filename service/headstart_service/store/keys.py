@@ -1,4 +1,4 @@
-"""The only place that spells a Redis key or channel.
+"""Spell Redis keys and channels; no other module does.
 
 Every key of a partition carries the hash tag `{P}`, so that in a cluster all of a transition's
 keys are in one slot. A run's record has a TTL. The other keys of a partition live as long as
@@ -28,7 +28,7 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
     headstart:{P}:memos                   zset    memo -> when it was last used, in microseconds;
                                                   with a TTL, that of its last memo
 
-    headstart:{0}:workers                 hash    worker -> until when, and what it says of itself;
+    headstart:{0}:workers                 hash    worker -> until when, and its description;
                                                   with a TTL, in the first partition alone
     headstart:{0}:processes               zset    process -> until when it counts as live;
                                                   with a TTL, in the first partition alone
@@ -55,32 +55,32 @@ FIXED = (
 
 
 def member(key: RunKey) -> str:
-    """How a run is named inside its partition's sets and announcements."""
+    """Return a run's name in its partition's sets and announcements."""
     return f"{key.namespace}:{key.key}"
 
 
 def from_member(text: str) -> RunKey:
-    """The run that `member` named so."""
+    """Return the run that `member` named so."""
     namespace, _, key = text.partition(":")
     return RunKey(namespace, key)
 
 
 def memo_partition(namespace: str, digest: str, partitions: int) -> int:
-    """The partition that keeps this memo: it is no run's, so memos are spread by themselves."""
+    """Return the partition that keeps this memo; memos are spread without regard to runs."""
     return zlib.crc32(f"{namespace}:{digest}".encode()) % partitions
 
 
 def partition_of(key: RunKey, partitions: int) -> int:
-    """The partition that keeps this run: the CRC-32 of its member name, modulo their number."""
+    """Return the partition of this run: the CRC-32 of its member name, modulo their number."""
     return zlib.crc32(member(key).encode()) % partitions
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One of the installations that share a Redis: its runs are nobody else's."""
+    """One of the installations that share a Redis; none sees the runs of another."""
 
     prefix: str = DEFAULT_PREFIX
-    """What all its keys and channels begin with."""
+    """The prefix of all its keys and channels."""
     database: int = 0
     """The number of the database that holds its keys."""
 
@@ -108,12 +108,12 @@ class PartitionKeys:
 
     @cached_property
     def expiry(self) -> str:
-        """Every run by when it expires."""
+        """All runs, by the time of their expiry."""
         return self.fixed[FIXED.index("expiry")]
 
     @cached_property
     def tickets(self) -> str:
-        """Which run each claimed job is for."""
+        """The run of each claimed job."""
         return self.fixed[FIXED.index("tickets")]
 
     @cached_property
@@ -123,12 +123,12 @@ class PartitionKeys:
 
     @cached_property
     def workers(self) -> str:
-        """What workers say of themselves."""
+        """The descriptions of the workers."""
         return self._prefix + "workers"
 
     @cached_property
     def layout(self) -> str:
-        """How the store is laid out, as this partition has it."""
+        """The layout of the store."""
         return self.fixed[FIXED.index("layout")]
 
     @cached_property
@@ -138,19 +138,19 @@ class PartitionKeys:
 
     @cached_property
     def memos(self) -> str:
-        """The memos by when they were last used."""
+        """All memos, by the time of their last use."""
         return self._prefix + "memos"
 
     @cached_property
     def memo_prefix(self) -> str:
-        """What stands in front of a memo's namespace and digest in its key."""
+        """The prefix of a memo's key, before its namespace and digest."""
         return self._prefix + "memo:"
 
     @cached_property
     def record_prefix(self) -> str:
-        """What stands in front of a member's name in its record's key."""
+        """The prefix of a record's key, before its member name."""
         return self._prefix + "run:"
 
     def record(self, key: RunKey) -> str:
-        """The record of one run."""
+        """Return the key of one run's record."""
         return self.record_prefix + member(key)

@@ -1,8 +1,8 @@
-"""Reads records of megabytes: one at a time, on a connection of their own.
+"""Read records of megabytes one at a time, on a separate connection.
 
-Inside a script Redis copies a record three times and serves nobody meanwhile; a plain HGETALL it
-copies once, and sends between other clients' commands. And what is slow because it is large tells
-nothing of whether Redis is away, so it does not count for the circuit breaker.
+Inside a script Redis copies a record three times and serves no other client meanwhile. For a plain
+HGETALL it copies once, and sends between other clients' commands. A read that is slow because it is
+large does not prove that Redis is away, so it does not count for the circuit breaker.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How a store is laid out: its number of partitions, and the format of what it keeps.
+"""Compare a store's layout, its partitions and its format, with a process's own.
 
 A run's partition follows from the number of partitions, so two processes with different numbers
 would each see a part of the runs. The store remembers its layout in a key of every partition, and
 every script that finds another there than its caller's changes nothing. The first partition, which
 every layout has, decides; the others are written after it.
 
-A process compares the layout at its start and again and again (`LayoutWatch`). Where it differs
+A process compares the layout at its start and every few seconds (`LayoutWatch`). Where it differs
 the process is not ready: it serves no call, takes no job, and its log and /readyz give both layouts
 and the cure. The first partition notes which processes are live, so that no store is moved under
 them.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -42,7 +41,7 @@ _LUA = files(__package__) / "lua"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A store's layout. Its text is what the layout's key holds."""
+    """A store's layout. Its text is the value of the layout's key."""
 
     partitions: int
     format: int = FORMAT
@@ -55,7 +54,7 @@ class Layout:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The layout of this text. Raises ValueError."""
+        """Return the layout of this text. Raises ValueError."""
         fields = dict(field.split("=", 1) for field in text.split())
         numbers = {name: int(number) for name, number in fields.items()}
         try:
@@ -71,7 +70,7 @@ class Layout:
 
 
 def difference(found: str, own: Layout) -> str:
-    """How the layout `found` differs from a process's own, and what to do."""
+    """Return how the layout `found` differs from a process's own, and what to do."""
     try:
         theirs = Layout.parse(found)
     except ValueError:
@@ -97,7 +96,7 @@ def difference(found: str, own: Layout) -> str:
 
 
 async def stored_layout(client: Client, prefix: str = DEFAULT_PREFIX) -> str | None:
-    """The text of the layout that the store has; None for none. Raises StoreUnavailable."""
+    """Return the text of the store's layout; None if it has none. Raises StoreUnavailable."""
     try:
         found: Any = await answered(
             _get(client, PartitionKeys(0, Installation(prefix)).layout), _BUDGET
@@ -114,7 +113,7 @@ async def _get(client: Client, key: str) -> Any:
 
 
 def script(client: Client, name: str) -> Any:
-    """A script that runs whatever the layout is."""
+    """Return a script that runs with any layout."""
     return client.register_script((_LUA / f"{name}.lua").read_text(encoding="utf-8"))
 
 
@@ -139,7 +138,7 @@ class StoreLayout:
         return self._client
 
     def mismatch(self, found: str) -> LayoutMismatch:
-        """The error for a store that has the layout `found`."""
+        """Return the error for a store that has the layout `found`."""
         self._differs = True
         return LayoutMismatch(difference(found, self.own))
 
@@ -164,11 +163,11 @@ class StoreLayout:
         return was_live
 
     async def live(self) -> list[str]:
-        """The names of up to 100 processes that are live. Raises StoreUnavailable."""
+        """Return the names of up to 100 live processes. Raises StoreUnavailable."""
         return (await self._look(self._first, create=False))[2]
 
     async def withdraw(self, process: str) -> None:
-        """Note that the process is live no more. Raises StoreUnavailable."""
+        """Remove the process from the live ones. Raises StoreUnavailable."""
         await self._look(self._first, create=False, process=process)
 
     async def _agree(self, keys: PartitionKeys, process: str = "", ttl: float = 0.0) -> bool:
@@ -181,7 +180,7 @@ class StoreLayout:
         if found:
             self._empty_since = None
             raise self.mismatch(found)
-        self._empty_since = self._empty_since or time.monotonic()
+        self._empty_since = self._empty_since or asyncio.get_running_loop().time()
         raise LayoutMismatch("the store was emptied: its other processes come first")
 
     def _may_write(self) -> bool:
@@ -189,7 +188,7 @@ class StoreLayout:
 
         After a flush the processes that have served go first: one that differed waits for them.
         """
-        waited = time.monotonic() - self._empty_since if self._empty_since else 0.0
+        waited = asyncio.get_running_loop().time() - self._empty_since if self._empty_since else 0.0
         return not self._differs or waited > _UNCLAIMED
 
     async def _look(

@@ -1,4 +1,4 @@
-"""Results of memoised steps in Redis: bounded, with a TTL, each namespace's its own."""
+"""Keep results of memoised steps in Redis: bounded, with a TTL, separate for each namespace."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .batches import ScriptBatches
 from .connect import WORKER, Client
 from .keys import PartitionKeys, memo_partition
 from .layout import StoreLayout
-from .redis_store import StoreRules
 from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
+from .store_rules import StoreRules
 
 log = logging.getLogger(__name__)
 
 BUDGET = 0.25
-"""Seconds for one answer: a step waits for no memory that is slower than that."""
+"""Seconds for one reply: a step does not wait longer for a memo."""
 _SEAL = 16
-"""Bytes in front of a result that tell whether it is whole, and its own digest's."""
+"""Bytes in front of a result: a checksum of its name and content."""
 
 
 class RedisMemos:
@@ -54,11 +54,11 @@ class RedisMemos:
         """End what is under way for callers that have gone; the client is its opener's to close."""
         await self._batches.aclose()
 
-    async def recall(self, namespace: str, digest: str) -> bytes | None:
-        """The result, if it is there and whole; whatever else is there is counted."""
+    async def memo_get(self, namespace: str, digest: str) -> bytes | None:
+        """Return the result if it exists and is whole; count misses and damaged ones."""
         keys, name = self._place(namespace, digest)
         try:
-            found = await self._scripts.recall(
+            found = await self._scripts.memo_get(
                 keys, None, entry=keys.memo_prefix + name, index=keys.memos, name=name
             )
         except StoreUnavailable:
@@ -70,18 +70,18 @@ class RedisMemos:
         seal, result = bytes(found[:_SEAL]), bytes(found[_SEAL:])
         if seal != _seal(name, result):
             self._observer.looked(MemoLookup.DAMAGED)
-            # Namespaces and digests are no secrets; what stands there may be anything.
+            # Namespaces and digests are no secrets; the value may be one.
             log.warning("a memo is damaged and will be computed anew: %s", name)
             return None
         self._observer.looked(MemoLookup.HIT)
         return result
 
-    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
         """Keep the result, in place of what was used longest ago if there are too many."""
         keys, name = self._place(namespace, digest)
         limit = self._rules.share(self._rules.max_memos, keys.partition)
         try:
-            await self._scripts.memorise(
+            await self._scripts.memo_put(
                 keys,
                 None,
                 entry=keys.memo_prefix + name,

@@ -1,4 +1,4 @@
-"""Spells what a worker offers as the scripts read it."""
+"""Encode a worker's offers as the scripts read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..domain import Offer
 
 
 def pipeline_of(name: str) -> str:
-    """The pipeline of a class."""
+    """Return the pipeline of a class."""
     return name.partition("@")[0]
 
 

@@ -1,4 +1,4 @@
-"""Parses HEADSTART_REDIS_URL, strictly: what redis-py would ignore may be a part of a password."""
+"""Parse HEADSTART_REDIS_URL strictly: parts that redis-py ignores may belong to a password."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SECRET_OPTIONS: Final = ("password", "ssl_password", "sentinel_password")
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """Where Redis is, and how to connect. Options have redis-py's names and types."""
+    """The address of Redis and the options of its clients, with redis-py's names and types."""
 
     scheme: str
     nodes: list[tuple[str, int]]
@@ -49,7 +49,7 @@ class RedisUrl:
 
 
 def parsed_redis_url(text: str) -> RedisUrl:
-    """Parse it. Raises ValueError, whose text has no part of the URL."""
+    """Return the parsed URL. Raises ValueError, whose text has no part of the URL."""
     url = parsed_url(text)
     if url.scheme not in _SCHEMES:
         raise ValueError("it begins with none of these schemes")

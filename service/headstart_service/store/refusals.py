@@ -1,10 +1,11 @@
-"""Explains why Redis refuses a command, and what its operator does about it."""
+"""Explain why Redis refuses a command, and how its operator corrects that."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
+from collections.abc import Callable
 from typing import Final
 
 from redis.exceptions import (
@@ -27,23 +28,22 @@ FULL: Final = (
 _BUSY: Final = "BUSY"
 _SCRIPT_DENIED: Final = "ACL failure in script: "
 _PASSING: Final = (_BUSY, _SCRIPT_DENIED, "TRYAGAIN", "CLUSTERDOWN", "MISCONF", "NOREPLICAS")
-"""How those plain errors begin that pass, or that an operator ends, while callers try again."""
+"""How plain errors begin that pass, or that an operator ends, while callers retry."""
 _WHERE: Final = re.compile(r" script: [^:]*@user_script:\d+\.?$")
 _ARGUMENTS: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
-"""What a server that does not know AUTH repeats: the password."""
+"""A server without AUTH repeats these: the password."""
 _QUIET: Final = 10.0
 """Seconds for which the same reason is logged once."""
-_logged: dict[str, float] = {}
 
 
 def passes(error: BaseException | None) -> bool:
-    """Whether the same command may be accepted later: false for a command that is itself wrong."""
+    """Return whether the same command may succeed later: false if the command is wrong."""
     # redis-py has a class of its own for each of the others that pass.
     return type(error) is not ResponseError or _text(error).startswith(_PASSING)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why there is no reply, in one line with the cure, for the log, readiness and the doctor.
+    """Return one line with the reason for a missing reply, and its cure.
 
     `error` is one of `connect.AWAY`. The line holds no address, password or key of a caller.
     """
@@ -72,19 +72,40 @@ def reason_of(error: BaseException) -> str:
     return reason
 
 
+class RefusalLog:
+    """Logs why Redis refuses commands, each reason at most once in ten seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Measure seconds by `clock`."""
+        self._clock = clock
+        self._logged: dict[str, float] = {}
+
+    def report(self, error: BaseException) -> str:
+        """Log the reason of a refusal, unless it was logged lately; return it."""
+        reason = reason_of(error)
+        if isinstance(error, (ResponseError, AuthenticationError)):
+            now = self._clock()
+            if now - self._logged.get(reason, -_QUIET) >= _QUIET:
+                self._logged[reason] = now
+                log.warning("%s", reason)
+        return reason
+
+    def clear(self) -> None:
+        """Log each reason anew."""
+        self._logged.clear()
+
+
+PROCESS_LOG: Final = RefusalLog()
+"""The process's log of refusals."""
+
+
 def report(error: BaseException) -> str:
-    """Log the reason of a refusal, at most once in ten seconds; return it."""
-    reason = reason_of(error)
-    if isinstance(error, (ResponseError, AuthenticationError)):
-        now = time.monotonic()
-        if now - _logged.get(reason, -_QUIET) >= _QUIET:
-            _logged[reason] = now
-            log.warning("%s", reason)
-    return reason
+    """Log the reason of a refusal in the process's log; return it."""
+    return PROCESS_LOG.report(error)
 
 
 def _text(error: BaseException) -> str:
-    """The server's words, without a command's arguments, the place in a script and the code."""
+    """Return the server's message without arguments, place in a script and code."""
     return _WHERE.sub("", _ARGUMENTS.sub("", str(error))).removeprefix("ERR ")
 
 

@@ -1,4 +1,4 @@
-"""Moves a store to another number of partitions, while none of its processes is live.
+"""Move a store to another number of partitions, while none of its processes is live.
 
 Every partition is marked first; from then on its scripts refuse all processes of the old layout.
 Each run that belongs elsewhere is written there, then removed where it was. Each of these is one
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 _BUDGET: Final = 10.0
 _PATIENCE: Final = 60.0
-"""Seconds for which a store that is away is asked again."""
+"""Seconds for which calls to a store that is away are repeated."""
 _PAUSE: Final = 0.2
-_CHUNK: Final = 256
+CHUNK: Final = 256
 """Runs that are moved at once, and fields of a ledger."""
 _LARGEST_CHUNK: Final = 16 << 20
 """About how many bytes of runs are moved at once."""
@@ -42,7 +42,7 @@ Progress = Callable[["Moved"], None]
 
 @dataclass(slots=True)
 class Moved:
-    """How far a move is."""
+    """The progress of a move."""
 
     runs: int = 0
     """How many the store has."""
@@ -58,18 +58,18 @@ class StoreInUse(StartupError):
 
 
 class _Moving:
-    """The layout that the move's own scripts expect. Satisfies `batches.Agreement`."""
+    """Expects the layout of the move itself. Satisfies `batches.Agreement`."""
 
     def __init__(self, layout: Layout) -> None:
         self.token = str(layout)
         self._layout = layout
 
     async def agree(self, keys: PartitionKeys) -> None:
-        """Write nothing: a store that was emptied meanwhile is not this move's any more."""
+        """Refuse: a store that was emptied meanwhile no longer belongs to this move."""
         raise LayoutMismatch(f"partition {keys.partition} was emptied while it was moved")
 
     def mismatch(self, found: str) -> LayoutMismatch:
-        """The error for a store that another move has finished, or that others use."""
+        """Return the error for a store that another move has finished, or that processes use."""
         return LayoutMismatch(difference(found, self._layout))
 
 
@@ -77,9 +77,19 @@ class Repartition:
     """One move of a store."""
 
     def __init__(
-        self, client: Client, old: Layout, target: int, progress: Progress, prefix: str
+        self,
+        client: Client,
+        old: Layout,
+        target: int,
+        progress: Progress,
+        prefix: str,
+        *,
+        chunk: int = CHUNK,
     ) -> None:
-        """Move the store of this prefix from the layout `old` to `target` partitions."""
+        """Move the store of this prefix from the layout `old` to `target` partitions.
+
+        Moves up to `chunk` runs, or fields of a ledger, at once.
+        """
         installation = Installation(prefix, database_of(client))
         self._client = client
         self._old = Layout(old.partitions, old.format)
@@ -92,7 +102,8 @@ class Repartition:
         self._scripts = Scripts(self._batches)
         self._progress = progress
         self._done = Moved()
-        self._chunk = _CHUNK
+        self._most = chunk
+        self._chunk = chunk
 
     async def run(self) -> Moved:
         """Move everything, or finish what another has begun.
@@ -138,7 +149,7 @@ class Repartition:
             _, more, _ = await _patient(partial(self._scripts.sweep, keys, None))
 
     async def _move_from(self, keys: PartitionKeys) -> None:
-        """Move what belongs elsewhere out of one partition."""
+        """Move runs that belong to other partitions out of this one."""
         staying = 0
         while True:
             last = staying + self._chunk - 1
@@ -157,7 +168,7 @@ class Repartition:
             self._progress(self._done)
 
     def _elsewhere(self, member: bytes, keys: PartitionKeys) -> RunKey | None:
-        """The run of this name, unless it stays where it is."""
+        """Return the run of this name; None if it stays in its partition."""
         try:
             run = from_member(member.decode())
         except ValueError:
@@ -175,7 +186,7 @@ class Repartition:
         self._done.damaged += sum(len(reply) == 1 for reply in found)
         sizes = [sum(map(len, reply)) for reply in whole.values()]
         if sizes:
-            self._chunk = max(1, min(_CHUNK, _LARGEST_CHUNK // max(sizes)))
+            self._chunk = max(1, min(self._most, _LARGEST_CHUNK // max(sizes)))
         await _all(partial(self._move_in, run, reply) for run, reply in whole.items())
         # Only now: until then each of them is where it was.
         await _all(partial(scripts.move_off, keys, run) for run in whole)
@@ -198,13 +209,13 @@ class Repartition:
         heir = self._all[keys.partition % self._target.partitions]
         reply: Sequence[bytes] = await _patient(partial(self._scripts.move_sums, keys, None))
         sums = sorted(zip(reply[::2], reply[1::2], strict=True))
-        for first in range(0, len(sums), _CHUNK):
-            given = [text for pair in sums[first : first + _CHUNK] for text in pair]
+        for first in range(0, len(sums), self._most):
+            given = [text for pair in sums[first : first + self._most] for text in pair]
             mark = f"{keys.partition}/{first}"
             await _patient(partial(self._scripts.move_sums_in, heir, None, *given, mark=mark))
 
     async def _end(self) -> None:
-        """Give up what is beyond, then let processes of the new layout in, the first one last."""
+        """Remove abandoned partitions, then admit processes of the new layout, partition 0 last."""
         count, final = self._target.partitions, str(self._target)
         for keys in (*self._all[count:], *reversed(self._all[:count])):
             kept = int(keys.partition < count)
@@ -218,7 +229,7 @@ class Repartition:
 
 
 async def _ask(call: Callable[[], Any]) -> Any:
-    """The reply to a command or a script that runs whatever the layout is."""
+    """Return the reply to a command, or to a script that runs with any layout."""
     return await _patient(lambda: answered(call(), _BUDGET))
 
 
@@ -227,21 +238,27 @@ async def _all(calls: Iterable[Callable[[], Awaitable[Reply]]]) -> list[Reply]:
 
 
 async def _patient(call: Callable[[], Awaitable[Any]]) -> Any:
-    """The reply, after as many tries as needed: repeating any of these scripts does no harm."""
-    deadline = time.monotonic() + _PATIENCE
+    """Return the reply after up to a minute of tries; repeating these scripts does no harm."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _PATIENCE
     while True:
         try:
             return await call()
         except LayoutMismatch:
             raise
         except StoreUnavailable:
-            if time.monotonic() > deadline:
+            if clock() > deadline:
                 raise
         await asyncio.sleep(_PAUSE)
 
 
 async def repartition(
-    client: Client, target: int, progress: Progress, prefix: str = DEFAULT_PREFIX
+    client: Client,
+    target: int,
+    progress: Progress,
+    prefix: str = DEFAULT_PREFIX,
+    *,
+    chunk: int = CHUNK,
 ) -> Moved | None:
     """Move the store of this prefix to `target` partitions; None when there is nothing to move.
 
@@ -258,7 +275,7 @@ async def repartition(
         raise StartupError(difference(found, Layout(target)))
     if old == Layout(target):
         return None
-    return await Repartition(client, old, target, progress, prefix).run()
+    return await Repartition(client, old, target, progress, prefix, chunk=chunk).run()
 
 
 async def adopt_empty(client: Client, own: Layout, prefix: str = DEFAULT_PREFIX) -> None:
@@ -286,6 +303,6 @@ async def adopt_empty(client: Client, own: Layout, prefix: str = DEFAULT_PREFIX)
 
 
 async def _count(client: Client, expiry: str) -> int:
-    """How many runs the set has that have not expired."""
+    """Return how many runs of the set have not expired."""
     kept: int = await client.zcount(expiry, f"({time.time() * 1e6:.0f}", "+inf")
     return kept

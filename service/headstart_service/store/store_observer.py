@@ -1,4 +1,4 @@
-"""What the store tells those who watch it: metrics. They change nothing and return at once."""
+"""The port through which the store reports to metrics. Observers return at once."""
 
 from __future__ import annotations
 
@@ -15,69 +15,69 @@ REFUSED: Final = "refused"
 FULL: Final = "full"
 """Redis has no memory left."""
 SKIPPED: Final = "skipped"
-"""Nothing was sent, because others have found out that Redis is away."""
+"""Nothing was sent, because earlier calls have found Redis away."""
 ERRORS: Final = (TIMEOUT, LOST, REFUSED, FULL, SKIPPED)
 
 
 class StoreObserver(Protocol):
-    """Watches round trips, and what their replies tell."""
+    """Receives the store's round trips and events."""
 
     def trip(self, command: str, calls: int, seconds: float) -> None:
-        """A round trip of this script, or command, brought back the replies to so many calls."""
+        """Count a round trip of this script or command with the replies to `calls` calls."""
         ...
 
     def failed(self, command: str, calls: int, error: str) -> None:
-        """So many calls got one of `ERRORS` instead."""
+        """Count `calls` calls that got one of `ERRORS` instead."""
         ...
 
     def damaged(self) -> None:
-        """A record, or a job, was not as it was written."""
+        """Count a damaged record or job."""
         ...
 
     def evicted(self, kind: Eviction, runs: int) -> None:
-        """So many runs are kept no longer, for this reason."""
+        """Count runs that are kept no longer, for this reason."""
         ...
 
     def shed(self, runs: int) -> None:
-        """So many queued runs were ended, because they could not be ready when needed."""
+        """Count queued runs that were ended because they could not be ready when needed."""
         ...
 
     def given_up(self) -> None:
-        """A run has failed because its workers were lost too often."""
+        """Count a run that failed because its workers were lost too often."""
         ...
 
     def reclaimed(self, jobs: int) -> None:
-        """So many jobs were taken over from workers that had let their leases run out."""
+        """Count jobs that were taken over from workers whose leases had expired."""
         ...
 
     def looked(self, result: MemoLookup) -> None:
-        """A memo was looked up, with this result."""
+        """Count a lookup of a memo, with this result."""
         ...
 
 
 class Unwatched:
-    """A StoreObserver for nobody."""
+    """A StoreObserver that ignores all."""
 
     def trip(self, command: str, calls: int, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def failed(self, command: str, calls: int, error: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def damaged(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def evicted(self, kind: Eviction, runs: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def shed(self, runs: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def given_up(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def reclaimed(self, jobs: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def looked(self, result: MemoLookup) -> None:
-        """Nothing."""
+        """Do nothing."""

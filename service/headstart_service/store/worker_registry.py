@@ -1,4 +1,4 @@
-"""What a worker says of itself, as text, and back."""
+"""Encode and decode a worker's state."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ log = logging.getLogger(__name__)
 
 
 def about_of(state: WorkerState) -> str:
-    """One worker as the roster keeps it."""
+    """Return a worker's state as text."""
     return json.dumps(asdict(state), separators=(",", ":"), ensure_ascii=False)
 
 
 def worker_from(text: bytes) -> WorkerState | None:
-    """The worker that `about_of` wrote; None, and a line in the log, for anything else."""
+    """Return the state that `about_of` wrote; for any other text log it and return None."""
     try:
-        told = json.loads(text)
+        found = json.loads(text)
         return WorkerState(
-            name=str(told["name"]),
-            host=str(told["host"]),
-            version=str(told["version"]),
-            pipelines=tuple(str(name) for name in told["pipelines"]),
-            slots=int(told["slots"]),
-            busy=int(told["busy"]),
-            started_us=int(told["started_us"]),
-            durations=_durations(told.get("durations", {})),
+            name=str(found["name"]),
+            host=str(found["host"]),
+            version=str(found["version"]),
+            pipelines=tuple(str(name) for name in found["pipelines"]),
+            slots=int(found["slots"]),
+            busy=int(found["busy"]),
+            started_us=int(found["started_us"]),
+            durations=_durations(found.get("durations", {})),
         )
     except (ValueError, LookupError, TypeError, AttributeError):
         log.warning("not a worker of ours: %.200r", text)
         return None
 
 
-def _durations(told: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Spread]]:
-    """A worker of an older version tells none. Raises as its caller expects."""
+def _durations(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Spread]]:
+    """Return the durations by pipeline and step; raises as its caller expects."""
     return {
         pipeline: {step: Spread(*map(int, spread)) for step, spread in steps.items()}
-        for pipeline, steps in told.items()
+        for pipeline, steps in found.items()
     }

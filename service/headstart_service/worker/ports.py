@@ -20,7 +20,7 @@ from ..domain import (
 )
 
 
-class RunLedger(Protocol):
+class ProgressSink(Protocol):
     """Where one run's progress is written, fenced by its lease.
 
     Both raise LeaseLost when the lease no longer holds, and StepsReported, having written nothing,
@@ -43,16 +43,16 @@ class RunLedger(Protocol):
 class MemoStore(Protocol):
     """Where the results of memoised steps are kept. It never raises: what is away has nothing."""
 
-    async def recall(self, namespace: str, digest: str) -> bytes | None:
+    async def memo_get(self, namespace: str, digest: str) -> bytes | None:
         """The result of this digest, as a fragment, if this namespace has one that is whole."""
         ...
 
-    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
         """Keep a result, if there is a place for it."""
         ...
 
 
-class JobQueue(RunLedger, Protocol):
+class JobQueue(ProgressSink, Protocol):
     """Where a worker gets its runs. Partitions are numbered from 0."""
 
     partitions: int
@@ -105,11 +105,11 @@ class JobQueue(RunLedger, Protocol):
         """Forget what has expired."""
         ...
 
-    async def beat(self, state: WorkerState, ttl: float) -> None:
+    async def heartbeat(self, state: WorkerState, ttl: float) -> None:
         """Let operators see this worker for `ttl` seconds from now."""
         ...
 
-    async def leave(self, worker: str) -> None:
+    async def deregister(self, worker: str) -> None:
         """Take this worker off the queue, and put back what was delivered but not claimed."""
         ...
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..domain import RunKey, StepRecord
 from .ports import MemoStore
-from .shared_steps import Flights
+from .shared_steps import SharedSteps
 
 
 class Landed(NamedTuple):
@@ -25,10 +25,10 @@ class Landed(NamedTuple):
 class _NoMemos:
     """A MemoStore that remembers nothing."""
 
-    async def recall(self, namespace: str, digest: str) -> bytes | None:
+    async def memo_get(self, namespace: str, digest: str) -> bytes | None:
         """Nothing."""
 
-    async def keep(self, namespace: str, digest: str, result: bytes) -> None:
+    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
         """Nothing."""
 
 
@@ -36,5 +36,5 @@ class Reuse:
     """What the runs of one worker share."""
 
     def __init__(self, memos: MemoStore | None = None) -> None:
-        self.flights = Flights()
+        self.flights = SharedSteps()
         self.memos: MemoStore = memos or _NoMemos()

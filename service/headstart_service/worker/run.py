@@ -29,7 +29,7 @@ from .arguments import Arguments
 from .cost_meter import METER
 from .executors.executors import Places
 from .offers import makers_of
-from .ports import RunLedger
+from .ports import ProgressSink
 from .reasons import failure_of, readable
 from .reported_steps import Reports
 from .reuse import Landed, Reuse
@@ -54,7 +54,7 @@ async def run(
     claim: Claim,
     pipeline: Pipeline,
     providers: Mapping[str, Any],
-    ledger: RunLedger,
+    ledger: ProgressSink,
     observer: WorkObserver | None = None,
     limits: Limits | None = None,
     reuse: Reuse | None = None,
@@ -101,7 +101,7 @@ class _Run:
         pipeline: Pipeline,
         providers: Mapping[str, Any],
         makers: Mapping[str, str],
-        ledger: RunLedger,
+        ledger: ProgressSink,
         observer: WorkObserver,
         limits: Limits,
         reuse: Reuse,
@@ -316,7 +316,7 @@ class _Run:
             record, value = await self._attempt(step, outcome)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
-                await self._reuse.memos.keep(run.namespace, memo, result)
+                await self._reuse.memos.memo_put(run.namespace, memo, result)
             return Landed(run, record, value=value)
 
         # What was begun with another result of a step that is not pure is other work.
@@ -354,7 +354,7 @@ class _Run:
 
     async def _remembered(self, step: Step, memo: str) -> bytes | None:
         """The result that is remembered, if there is one that this worker can read."""
-        result = await self._reuse.memos.recall(self._lease.job.key.namespace, memo)
+        result = await self._reuse.memos.memo_get(self._lease.job.key.namespace, memo)
         if result is not None:
             try:
                 self._pipeline.codec.decode(step.name, result)

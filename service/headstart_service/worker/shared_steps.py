@@ -18,7 +18,7 @@ It was queued when the run was replaced: a worker with a free slot claims it wit
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class SharedStep:
     """One piece of work under way."""
 
     key: Hashable
@@ -33,7 +33,7 @@ class Flight:
     """Whether somebody has been told all of its outcome, costs among it: these count once."""
 
 
-class Flights:
+class SharedSteps:
     """The steps that this worker runs now. Work for which nobody waits any more is cancelled.
 
     Except that of a run which was replaced: it may be just what the next revision needs.
@@ -41,7 +41,7 @@ class Flights:
 
     def __init__(self) -> None:
         self.hold_for = HOLD
-        self._flying: dict[Hashable, Flight] = {}
+        self._flying: dict[Hashable, SharedStep] = {}
         self._expected: dict[RunKey, Collection[str]] = {}
         self._held: dict[RunKey, asyncio.TimerHandle] = {}
 
@@ -68,7 +68,7 @@ class Flights:
         while True:
             flight = None if fresh else self._flying.get(key)
             if flight is None:
-                flight = self._begin(Flight(key, run, digest, StepOutcome()), work)
+                flight = self._begin(SharedStep(key, run, digest, StepOutcome()), work)
             flight.waiting += 1
             try:
                 await asyncio.wait({flight.task})
@@ -114,8 +114,8 @@ class Flights:
             await asyncio.wait({flight.task for flight in left})
 
     def _begin(
-        self, flight: Flight, work: Callable[[StepOutcome], Coroutine[Any, Any, Any]]
-    ) -> Flight:
+        self, flight: SharedStep, work: Callable[[StepOutcome], Coroutine[Any, Any, Any]]
+    ) -> SharedStep:
         current = asyncio.current_task()
         name = current.get_name() if current else None
         flight.task = asyncio.create_task(work(flight.outcome), name=name)
@@ -123,11 +123,11 @@ class Flights:
         self._flying[flight.key] = flight
         return flight
 
-    def _is_held(self, flight: Flight) -> bool:
+    def _is_held(self, flight: SharedStep) -> bool:
         run = flight.run
         return run in self._held and flight.digest in self._expected.get(run, ())
 
-    def _idle(self, run: RunKey) -> list[Flight]:
+    def _idle(self, run: RunKey) -> list[SharedStep]:
         """What goes on though nobody waits for it."""
         return [f for f in self._flying.values() if f.run == run and not f.waiting]
 
@@ -136,17 +136,17 @@ class Flights:
         for flight in self._idle(run):
             self._drop(flight)
 
-    def _drop(self, flight: Flight) -> None:
+    def _drop(self, flight: SharedStep) -> None:
         flight.outcome.unwanted = True
         self._forget(flight)  # who asks from now on must not get the cancelled one
         flight.task.cancel()
 
-    def _forget(self, flight: Flight) -> None:
+    def _forget(self, flight: SharedStep) -> None:
         if self._flying.get(flight.key) is flight:
             del self._flying[flight.key]
 
 
-def _tell(flight: Flight, outcome: StepOutcome) -> None:
+def _tell(flight: SharedStep, outcome: StepOutcome) -> None:
     names = [each.name for each in fields(StepOutcome)] if not flight.told else ["state", "error"]
     for name in names:
         setattr(outcome, name, getattr(flight.outcome, name))

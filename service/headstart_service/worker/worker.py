@@ -35,7 +35,7 @@ from ..values.limits import Limits
 from .durations import Durations
 from .executors.executors import Places
 from .offers import offers_of
-from .ports import JobQueue, MemoStore, RunLedger
+from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import Reports
 from .reuse import Reuse
 from .run import run
@@ -85,7 +85,7 @@ class Worker:
         providers: Mapping[str, Any],
         rules: WorkerRules,
         observer: WorkObserver | None = None,
-        ledger: RunLedger | None = None,
+        ledger: ProgressSink | None = None,
         memos: MemoStore | None = None,
         durations: Durations | None = None,
         places: Places | None = None,
@@ -175,7 +175,7 @@ class Worker:
             finally:
                 await _end([*taking, *upkeep])
         try:
-            await self._queue.leave(self._rules.name)
+            await self._queue.deregister(self._rules.name)
         except StoreUnavailable as error:
             # What this worker still has is reclaimed when its lease has run out.
             log.warning("cannot take leave of the queue: %s", error)
@@ -455,7 +455,7 @@ class Worker:
             started_us=self._started_us,
             durations=self._durations.table(),
         )
-        await self._queue.beat(state, self._rules.lease)
+        await self._queue.heartbeat(state, self._rules.lease)
 
     async def _withdraw(self) -> None:
         """Stop runs at once when they are cancelled or replaced, not at their next commit."""

@@ -18,7 +18,8 @@ from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.store.connect import BLOCKING, WORKER, open_client
 from headstart_service.store.job_queue import RedisJobQueue
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
+from headstart_service.store.store_rules import StoreRules
 from headstart_service.worker.executors.executors import Places
 from headstart_service.worker.worker import Worker, WorkerRules
 from headstart_service.worker.worker_observer import WorkObserver

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import ClassVar
 
 import pytest
@@ -281,9 +282,17 @@ async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: B
     await wait_until(lambda: not tasks_left())
 
 
+@pytest.fixture
+async def short_leases(valkey: Valkey) -> AsyncIterator[Backend]:
+    async with backend_on(valkey, lease=1.2) as made:
+        yield made
+
+
 async def test_a_worker_that_gets_no_jobs_offers_nothing_but_while_it_has_enough_to_do(
-    backend: Backend,
+    short_leases: Backend,
 ) -> None:
+    backend = short_leases
+
     class Refusing(RedisJobQueue):
         offered = 0
         refuses = True
@@ -301,7 +310,6 @@ async def test_a_worker_that_gets_no_jobs_offers_nothing_but_while_it_has_enough
     await backend.queue.prepare_queue()
     assert await backend.queue.next_jobs(0, "dead", 1, 0)
     backend.queue.__class__ = Refusing
-    backend.queue._lease_ms = 1200
     worker = backend.worker(concurrency=1, lease=0.3)
     serving = asyncio.create_task(worker.serve())
     await wait_until(lambda: worker.problem)

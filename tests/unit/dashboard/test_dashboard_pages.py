@@ -21,7 +21,7 @@ from headstart_service.dashboard.snapshots import Snapshots
 from headstart_service.domain import (
     Announcement,
     EventKind,
-    Look,
+    Inspection,
     RunKey,
     RunSummary,
     Snapshot,
@@ -92,7 +92,7 @@ class Store:
     async def workers(self, limit: int) -> list[WorkerState]:
         return self.states_of_workers[:limit]
 
-    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+    async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         self.peeked.append(key)
         if key in self.damaged:
             raise RecordDamaged(str(key))
@@ -100,7 +100,7 @@ class Store:
             raise RunNotFound(key.namespace, key.key)
         body = pb.GetResultsResponse(steps=self.reports.get(key, {})).SerializeToString()
         states = self.states.get(key, {"first": StepState.COMPLETED})
-        return Look(Snapshot(self.runs[key], "run-1", states, body, 60.0), 2, "w1")
+        return Inspection(Snapshot(self.runs[key], "run-1", states, body, 60.0), 2, "w1")
 
 
 def book_of(store: Any) -> RunBook:
@@ -137,7 +137,7 @@ async def test_a_run_is_told_with_every_field_of_its_own_and_of_its_steps() -> N
         "first": report(1.5, started_us=50, attempts=1),
         "gated": report(0.25, attempts=2, error="x" * 600),
     }
-    told = told_run(await store.peek(failed.key), REGISTRY).as_json()
+    told = told_run(await store.inspect(failed.key), REGISTRY).as_json()
     first, gated = PROBE.by_name["first"], PROBE.by_name["gated"]
     assert told == {
         "namespace": "shop",
@@ -212,7 +212,7 @@ async def test_two_looks_saw_the_same_end_if_status_and_times_are_the_same(
     async def seen(**told: Any) -> ToldRun:
         status = told.pop("status", Status.COMPLETED)
         run = summary("k", status, **told)
-        return told_run(await Store(run).peek(run.key), REGISTRY)
+        return told_run(await Store(run).inspect(run.key), REGISTRY)
 
     assert (await seen()).same_end(await seen(**changed)) is same
 

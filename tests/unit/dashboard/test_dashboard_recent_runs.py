@@ -11,7 +11,7 @@ from headstart_service.dashboard.recent_runs import RunBook
 from headstart_service.domain import (
     Announcement,
     EventKind,
-    Look,
+    Inspection,
     RunKey,
     RunSummary,
     Snapshot,
@@ -35,7 +35,7 @@ class Runs:
         self.meanwhile: Callable[[], None] = lambda: None
         self.peeked: list[RunKey] = []
 
-    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+    async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         assert 0 < largest <= 2**16
         self.peeked.append(key)
         if key in self.fails:
@@ -49,7 +49,7 @@ class Runs:
         whole = pb.GetResultsResponse(steps={"a": pb.StepReport(started_us=2)})
         body = self.body.get(key, whole.SerializeToString())
         states = {"a": StepState.COMPLETED}
-        return Look(Snapshot(summary, "run-1", states, body, 60.0), 1, "w1")
+        return Inspection(Snapshot(summary, "run-1", states, body, 60.0), 1, "w1")
 
 
 @pytest.fixture

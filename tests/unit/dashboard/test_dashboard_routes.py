@@ -21,7 +21,7 @@ from headstart_service.domain import (
     Announcement,
     Cancelled,
     EventKind,
-    Look,
+    Inspection,
     RunKey,
     RunSummary,
     Snapshot,
@@ -60,7 +60,7 @@ class Runs:
         self.gate.set()
         self.stats_asked = 0
 
-    async def peek(self, key: RunKey, *, largest: int = 0) -> Look:
+    async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         self.peeking += 1
         self.most = max(self.most, self.peeking)
         await self.gate.wait()
@@ -70,7 +70,9 @@ class Runs:
         results = pb.CustomResults(artifacts={"first": pb.Artifact(data=b"\x01")})
         body = pb.GetResultsResponse(custom=results).SerializeToString()
         summary = RunSummary(key, "probe", 1, self.status, 1, 2, 0, 99, "")
-        return Look(Snapshot(summary, "r", {"first": StepState.COMPLETED}, body, 12.5), 1, "w1")
+        return Inspection(
+            Snapshot(summary, "r", {"first": StepState.COMPLETED}, body, 12.5), 1, "w1"
+        )
 
     async def cancel(self, key: RunKey, revision: int) -> Cancelled:
         if self.error:

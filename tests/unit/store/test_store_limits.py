@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from headstart_service.domain.errors import CapacityExhausted, LayoutMismatch, StoreUnavailable
-from headstart_service.store import layout as store_layout
 from headstart_service.store import refusals
-from headstart_service.store import repartition as store_repartition
 from headstart_service.store.batches import ScriptBatches, answered
 from headstart_service.store.connect import API, BLOCKING, LARGE, WORKER, open_client
 from headstart_service.store.events import subscription
@@ -28,10 +26,11 @@ from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.large_reads import LargeReads
 from headstart_service.store.layout import Layout, LayoutWatch, StoreLayout
 from headstart_service.store.memos import RedisMemos
-from headstart_service.store.redis_store import RedisStore, StoreRules
+from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.repartition import repartition
 from headstart_service.store.store_observer import Unwatched
-from tests.support.virtual_time import run_virtually
+from headstart_service.store.store_rules import StoreRules
+from tests.support.virtual_time import Clock, run_virtually
 
 RULES = StoreRules(partitions=1, max_records=1000, failure_ttl=60.0, max_memos=10)
 WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
@@ -526,9 +525,9 @@ def test_a_step_waits_a_quarter_of_a_second_for_its_memo_and_no_longer() -> None
         server, observer = Server(), Counted()
         server.takes = 60.0
         memos = RedisMemos(server, RULES, ttl=60.0, observer=observer)
-        assert await memos.recall("games", "d") is None
+        assert await memos.memo_get("games", "d") is None
         assert now() == pytest.approx(0.25 + 0.02, abs=0.001)
-        await memos.keep("games", "d", b"result")
+        await memos.memo_put("games", "d", b"result")
         assert now() == pytest.approx(2 * 0.27, abs=0.001)
         assert observer.looks == ["away"]
         await memos.aclose()
@@ -647,10 +646,7 @@ def test_a_watch_ends_though_a_cancellation_is_swallowed() -> None:
     run_virtually(main())
 
 
-def test_a_process_that_differed_leaves_an_emptied_store_to_others_for_two_seconds(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(store_layout, "time", SimpleNamespace(monotonic=now))
+def test_a_process_that_differed_leaves_an_emptied_store_to_others_for_two_seconds() -> None:
     created: list[int] = []
 
     class Empty(Server):
@@ -678,8 +674,7 @@ def test_a_process_that_differed_leaves_an_emptied_store_to_others_for_two_secon
     run_virtually(main())
 
 
-def test_a_move_asks_a_store_that_is_away_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_repartition, "time", SimpleNamespace(monotonic=now))
+def test_a_move_asks_a_store_that_is_away_for_a_minute() -> None:
 
     class Leaving(Server):
         async def get(self, key: str) -> Any:
@@ -726,8 +721,6 @@ async def test_a_client_waits_and_tries_again_as_its_patience_says(
     assert (options["socket_connect_timeout"], options["socket_timeout"]) == (connect, answer)
     assert (options["db"], options["protocol"]) == (2, 2)
     assert options["retry"].get_retries() == retries
-    assert options["retry"]._backoff._cap <= 0.5
-    assert options["retry"]._backoff._base <= 0.01
     if "sentinel" in url:
         for sentinel in pool.sentinel_manager.sentinels:
             asked = sentinel.connection_pool.connection_kwargs
@@ -735,22 +728,45 @@ async def test_a_client_waits_and_tries_again_as_its_patience_says(
     await client.aclose()
 
 
+def test_a_client_pauses_for_half_a_second_at_most_between_its_tries() -> None:
+    async def main() -> list[float]:
+        tried: list[float] = []
+
+        async def fails() -> None:
+            tried.append(now())
+            raise RedisConnectionError("gone")
+
+        async def noted(_: Exception) -> None: ...
+
+        client: Any = open_client("redis://h:1/2", WORKER)
+        retry = client.connection_pool.connection_kwargs["retry"]
+        retry.update_retries(12)
+        with pytest.raises(RedisConnectionError):
+            await retry.call_with_retry(fails, noted)
+        await client.aclose()
+        return [after - before for before, after in itertools.pairwise(tried)]
+
+    pauses = run_virtually(main())
+    assert len(pauses) == 12
+    assert pauses[0] <= 0.02
+    assert 0.1 < max(pauses) <= 0.501
+
+
 # Refusals.
 
 
 def test_a_refusal_is_logged_again_after_ten_seconds_and_each_reason_by_itself(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(refusals, "_logged", {})
-    monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    clock = Clock()
+    refused = refusals.RefusalLog(clock)
     full, other = OutOfMemoryError("oom"), ResponseError("ERR other")
     logged = []
     for at, error in ((0, full), (9, full), (9, other), (10, full), (12, full), (18, other)):
-        clock[0] = at
-        refusals.report(error)
+        clock.now = at
+        refused.report(error)
         logged.append(len(caplog.messages))
     assert logged == [1, 1, 2, 3, 3, 3]
-    refusals.report(RedisConnectionError("gone"))
+    refused.report(RedisConnectionError("gone"))
     assert len(caplog.messages) == 3, "a server that is away is no refusal"
     assert refusals.reason_of(other) == "Redis refuses: other"

@@ -14,8 +14,8 @@ from redis.exceptions import ResponseError
 
 from headstart_service.domain.errors import StoreUnavailable
 from headstart_service.store.job_queue import RedisJobQueue
-from headstart_service.store.redis_store import StoreRules
 from headstart_service.store.store_observer import SKIPPED, Unwatched
+from headstart_service.store.store_rules import StoreRules
 from tests.support.virtual_time import run_virtually
 
 BUDGET = 30.0

@@ -21,7 +21,7 @@ from headstart_service.domain import (
     WorkerState,
 )
 from headstart_service.store.accounting import book_from, ledger_from, work_text
-from headstart_service.store.events import _parse
+from headstart_service.store.events import parse_announcement
 from headstart_service.store.offers import pipeline_of, text_of
 from headstart_service.store.worker_registry import about_of, worker_from
 
@@ -128,10 +128,10 @@ def test_what_is_no_worker_is_logged_and_left_out(
     ],
 )
 def test_an_announcement_is_what_its_text_says(data: str, announcement: Announcement) -> None:
-    assert _parse(data.encode()) == announcement
+    assert parse_announcement(data.encode()) == announcement
 
 
 @pytest.mark.parametrize("wrong", [b"", b"step", b"step r1 a", b"\xff - - games:k"])
 def test_any_other_text_is_no_announcement(wrong: bytes) -> None:
     with pytest.raises(ValueError, match=r"unpack|decode"):
-        _parse(wrong)
+        parse_announcement(wrong)

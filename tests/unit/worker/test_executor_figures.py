@@ -176,9 +176,9 @@ async def test_a_remembered_step_has_its_own_times_and_costs_nothing(clock: Cloc
     memos = Dictionary()
 
     class Slow(Dictionary):
-        async def recall(self, namespace: str, digest: str) -> bytes | None:
+        async def memo_get(self, namespace: str, digest: str) -> bytes | None:
             clock.now += 1.5
-            return await memos.recall(namespace, digest)
+            return await memos.memo_get(namespace, digest)
 
     await run(claim_for(pipeline, "one"), pipeline, {}, Ledger(), reuse=Reuse(memos))
     ledger, outcomes = Ledger(), Outcomes()

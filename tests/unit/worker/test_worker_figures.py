@@ -23,7 +23,7 @@ from headstart_service.domain.errors import (
 from headstart_service.domain.log_fields import FIELDS
 from headstart_service.pipeline.registry import Registry
 from headstart_service.worker.durations import Durations, usual_run
-from headstart_service.worker.shared_steps import HOLD, Flights
+from headstart_service.worker.shared_steps import HOLD, SharedSteps
 from headstart_service.worker.worker import Worker, WorkerRules, _end
 from headstart_service.worker.worker_observer import (
     RunEnd,
@@ -94,13 +94,13 @@ class Queue(FakeQueue):
         await super().release(lease)
         self.released.append(lease.job.key.key)
 
-    async def beat(self, state: Any, ttl: float) -> None:
-        await super().beat(state, ttl)
+    async def heartbeat(self, state: Any, ttl: float) -> None:
+        await super().heartbeat(state, ttl)
         self.shown_for.append(ttl)
 
-    async def leave(self, worker: str) -> None:
+    async def deregister(self, worker: str) -> None:
         self.left += 1
-        await super().leave(worker)
+        await super().deregister(worker)
 
 
 class Outcomes(WorkObservers):
@@ -370,7 +370,7 @@ def test_a_drain_lets_runs_go_on_for_its_time_and_logs_how_many(
 
     async def test() -> None:
         queue, gates = Queue(), Gates()
-        queue.failing = {"leave"}
+        queue.failing = {"deregister"}
         async with working(queue, gates) as worker:
             queue.jobs["next_jobs"] += [job_of("short"), job_of("long")]
             await asyncio.sleep(2.0)
@@ -516,7 +516,7 @@ def test_a_task_that_swallows_its_cancellation_is_cancelled_again_after_a_second
 
 def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
     async def test() -> None:
-        flights, ended = Flights(), {}
+        flights, ended = SharedSteps(), {}
         keys = [RunKey("default", name) for name in ("a", "b")]
 
         def work(name: str) -> Callable[[StepOutcome], Coroutine[Any, Any, None]]:

@@ -141,12 +141,12 @@ class FakeQueue(Ledger):
     async def sweep(self) -> None:
         self._called("sweep")
 
-    async def beat(self, state: WorkerState, ttl: float) -> None:
-        self._called("beat")
+    async def heartbeat(self, state: WorkerState, ttl: float) -> None:
+        self._called("heartbeat")
         self.shown = state
 
-    async def leave(self, worker: str) -> None:
-        self._called("leave")
+    async def deregister(self, worker: str) -> None:
+        self._called("deregister")
 
     @asynccontextmanager
     async def withdrawals(self) -> AsyncIterator[AsyncIterator[Any]]:
@@ -209,7 +209,7 @@ def test_a_store_that_refuses_is_asked_a_bounded_number_of_times_a_second() -> N
     assert MINUTE * 2 <= away["next_jobs"] <= MINUTE * 4 + 1
     assert MINUTE / 2 <= away["withdrawals"] <= MINUTE + 2
     # Upkeep goes on, thrice a lease or every five seconds, and no more often.
-    for name in ("renew", "sweep", "beat", "lost_jobs"):
+    for name in ("renew", "sweep", "heartbeat", "lost_jobs"):
         assert MINUTE / 10 <= away[name] <= MINUTE / 5 + 1, name
         assert MINUTE / 10 <= back[name] <= MINUTE / 5 + 1, name
     assert sum(away.values()) <= MINUTE * 7

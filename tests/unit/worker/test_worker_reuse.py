@@ -21,7 +21,7 @@ from headstart_service.values.limits import Limits
 from headstart_service.worker.cost_meter import spend
 from headstart_service.worker.reuse import Reuse
 from headstart_service.worker.run import run
-from headstart_service.worker.shared_steps import HOLD, Flights
+from headstart_service.worker.shared_steps import HOLD, SharedSteps
 from headstart_service.worker.worker_observer import StepOutcome, WorkObservers
 from tests.support.ledger import (
     Dictionary,
@@ -432,7 +432,7 @@ def test_a_second_edit_within_the_time_that_steps_are_held_holds_them_anew() -> 
     key = RunKey("default", "one")
 
     async def edited() -> None:
-        flights, ended = Flights(), asyncio.Event()
+        flights, ended = SharedSteps(), asyncio.Event()
         began = asyncio.get_running_loop().time()
 
         async def work(_: StepOutcome) -> str:
@@ -471,7 +471,7 @@ def test_only_steps_that_the_present_revision_expects_are_held() -> None:
         await asyncio.Event().wait()
 
     async def replaced() -> None:
-        flights = Flights()
+        flights = SharedSteps()
 
         async def step_of(digest: str) -> asyncio.Task[None]:
             task = asyncio.create_task(flights.share(digest, key, digest, StepOutcome(), work))
@@ -582,7 +582,7 @@ async def test_a_shared_result_counts_to_each_runs_own_limit() -> None:
 
 
 async def test_flights_that_are_closed_leave_no_timer_behind() -> None:
-    flights = Flights()
+    flights = SharedSteps()
     flights.hold_for = 600.0
     flights.hold(RunKey("default", "one"))
     await flights.aclose()

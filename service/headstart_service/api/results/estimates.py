@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
     p90: int
 
 
-class Roster(Protocol):
+class WorkerDirectory(Protocol):
     """Who knows the workers: the store."""
 
     async def workers(self, limit: int) -> Sequence[WorkerState]:
@@ -49,8 +49,8 @@ class Estimates:
     Nobody waits for that: an answer has no estimate while nothing is known.
     """
 
-    def __init__(self, roster: Roster, registry: Registry, partitions: int) -> None:
-        self._roster = roster
+    def __init__(self, workers: WorkerDirectory, registry: Registry, partitions: int) -> None:
+        self._workers = workers
         self._registry = registry
         self._partitions = partitions
         self._table: Table = {}
@@ -67,7 +67,7 @@ class Estimates:
 
     async def _ask(self) -> None:
         try:
-            workers = await self._roster.workers(_WORKERS)
+            workers = await self._workers.workers(_WORKERS)
             # Without a worker what was known is still the best guess.
             self._table = joined(worker.durations for worker in workers) or self._table
             self._slots = sum(worker.slots for worker in workers)

@@ -1,6 +1,6 @@
--- Queues a pending run that nobody serves by another plan of its inputs: it is the same run, in its place in
--- the queue, of another definition. What other definitions have made of it goes.
--- Returns 1, or 0 when it is not such a run any more.
+-- Queues an unserved pending run by another plan of its inputs. It stays the same run in the same place of the queue,
+-- with another definition; results of other definitions are removed.
+-- Returns 1, or 0 when it is no unserved pending run any more.
 
 local r = load(record)
 if not r or r.run ~= run_id or r.status ~= 'pending' then

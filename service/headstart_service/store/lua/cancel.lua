@@ -1,5 +1,5 @@
 -- Ends a run that has not ended, as cancelled; its worker's late writes are refused.
--- With a `revision` other than 0 it ends no other one.
+-- With a `revision` other than 0 it ends that revision alone.
 -- Returns {1 or 0 (it had ended before, or is another revision), status, revision}, or {} for an unknown key.
 
 local r = load(record)

@@ -1,15 +1,14 @@
--- Takes a delivered job's run for a worker: raises the attempt, which fences off every earlier
--- holder, and shows the run as in progress. Which run it is was settled by the job's first claim:
--- the one that is needed first of those that wait, leaving for later what cannot be ready in time, and
--- for others what this worker does not offer. Steps that another maker has made are computed anew.
--- A job for which there is none is dropped; a run whose workers were lost too often ends here. A
--- run's last try is refused unless `alone` is 1, and is set aside for this job.
--- Returns {} when there is nothing to do, else {attempt, member, run, …}: behind attempt 0 'last',
--- 'lost' or 'damaged', which says why the run was not taken, and behind others {revision, pipeline,
--- inputs, now, field, value, …} with the fields of the steps that have ended, `trace` if the start
--- was traced, and `fresh` if it was a restart. Repeating it with the same token changes nothing.
+-- Gives a delivered job's run to a worker: raises the attempt, which fences off every earlier holder, and shows the run
+-- as in progress. The job's first claim binds it to a run: of the waiting runs the one that is needed first. It passes
+-- over runs that cannot be ready in time, and leaves to others those that this worker does not offer.
+-- Steps that another maker has made are computed anew. A job without a run is dropped. A run whose workers were lost too
+-- often ends here. A run's last try is refused unless `alone` is 1, and is set aside for this job.
+-- Returns {} when there is nothing to do, else {attempt, member, run, …}. With attempt 0 there follows why the run was
+-- not taken: 'last', 'lost' or 'damaged'. Otherwise there follow {revision, pipeline, inputs, now, field, value, …} with
+-- the fields of ended steps, `trace` if the start was traced, and `fresh` if it was a restart. Repeating a claim with
+-- the same token changes nothing.
 
--- How many runs that are late one call passes over, at most.
+-- Late runs that one call passes over, at most.
 local PASSED = 100
 
 local owner = redis.call('XPENDING', jobs, group, entry, entry, 1)
@@ -28,7 +27,7 @@ for class, makers in string.gmatch(offering, '(%S+) (%S+)') do
   own[class] = makers
 end
 
--- What this job was claimed for before; nothing, when that is done with or somebody else's.
+-- Finds the run of an earlier claim of this job; none when that run has ended or has another job.
 local function held(ticket)
   local need, run, name = string.match(ticket, TICKET)
   if not name then
@@ -42,7 +41,7 @@ local function held(ticket)
   end
 end
 
--- Where runs stand that this worker may take.
+-- The sets of runs that this worker may take.
 local sets = {waiting}
 for _, class in ipairs(redis.call('HKEYS', unserved)) do
   if own[class] then
@@ -50,7 +49,7 @@ for _, class in ipairs(redis.call('HKEYS', unserved)) do
   end
 end
 
--- The first of all sets, and the set that it stands in.
+-- Returns the first run of all sets, its score and its set.
 local function first_of_all()
   local name, place_of, from
   for _, set in ipairs(sets) do
@@ -62,7 +61,7 @@ local function first_of_all()
   return name, place_of, from
 end
 
--- The run that is needed first.
+-- Finds the run that is needed first.
 local function first_needed()
   local passed, left = 0, 0
   while true do
@@ -110,7 +109,7 @@ if not r then
 end
 
 if not own[class_of(r)] then
-  -- Another worker was lost with it, or was refused its last try: this one leaves it for its like.
+  -- Another worker was lost with it, or was refused its last try. This worker leaves it for those that offer it.
   drop_job(entry)
   if r.status == 'in_progress' then
     stop_steps(record)
@@ -123,7 +122,7 @@ if not own[class_of(r)] then
   return {}
 end
 
--- The answer to the same call was lost, or came too late, and this is its repetition: no worker was.
+-- The reply to the same call was lost or late, and this is its repetition: no worker was lost.
 local repeated = r.status == 'in_progress' and redis.call('HGET', record, 'claim') == token
 
 if r.tries >= tonumber(max_tries) and not repeated then
@@ -173,7 +172,7 @@ end
 local reply = {r.attempt, member, r.run, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), now}
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
-  if string.sub(fields[i], 1, 2) == 's:' or fields[i] == 'trace' or fields[i] == 'fresh' then
+  if is_step(fields[i]) or fields[i] == 'trace' or fields[i] == 'fresh' then
     reply[#reply + 1] = fields[i]
     reply[#reply + 1] = fields[i + 1]
   end

@@ -1,10 +1,9 @@
--- Keeps the steps that ended, shows the steps that now run and, with an `end_status`, ends the run,
--- takes its job off the queue and starts its TTL. All of it or, when the lease no longer holds, none.
+-- Keeps the ended steps and shows the running ones. With an `end_status` it ends the run, takes its job off the queue
+-- and starts its TTL. When the lease no longer holds, it does nothing.
 -- `work` is what the ended steps cost, as note_work takes it.
 -- Arguments after the named ones: field, value, field, value, …
--- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing. A step that a caller
--- has reported meanwhile is never overwritten: then nothing is kept, and the reply is the fields of
--- those steps as they are, {field, value, …}.
+-- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing. It never overwrites a step that a
+-- caller has reported: then it keeps nothing and returns these steps' fields, {field, value, …}.
 
 local r = load(record)
 if not r or r.run ~= run_id or r.attempt ~= tonumber(attempt) then
@@ -19,7 +18,7 @@ local reported = {}
 local given = {...}
 for i = 1, #given, 2 do
   local old = redis.call('HGET', record, given[i])
-  if old and old ~= given[i + 1] and string.find(old, '^[CFS]') then
+  if old and old ~= given[i + 1] and STEP_ENDED[letter_of(old)] then
     reported[#reported + 1] = given[i]
     reported[#reported + 1] = old
   end
@@ -28,7 +27,7 @@ if #reported > 0 then
   return reported
 end
 
--- Who commits has had the answer to its claim. One field less, and the hash stays a size smaller.
+-- A worker that commits has received its claim. Without this field the hash stays a size smaller.
 redis.call('HDEL', record, 'claim')
 note_work(record, member, r, work)
 if select('#', ...) > 0 then

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Compares a partition's layout with a process's own, or writes that where there is none and `create`
--- is 1; notes for `ttl_us` that the process is live, if they are the same. With 0 it is no more.
--- No part of a batch: it runs whatever the layout is. KEYS: layout, processes.
+-- Compares a partition's layout with a process's own. Writes its own where there is none and `create` is 1. If both
+-- are the same, registers the process as live for `ttl_us`; with 0 removes it.
+-- It is no part of a batch: it runs with any layout. KEYS: layout, processes.
 -- ARGV: the process's layout, create, the process's name or '', ttl_us.
 -- Returns {the layout or '', was_live, name, name, …}: was_live is 1 if the process was live until now, and
 -- the names are those of the processes that are.
@@ -18,7 +18,7 @@ if type(found) ~= 'string' then
   end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
--- Ten minutes ahead: written before the clock was set back. A process that lives comes again.
+-- Ten minutes ahead: written before the clock was set back. A live process registers again.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], string.format('%.0f', now + 600000000), '+inf')
 local was_live = redis.call('ZSCORE', KEYS[2], process) and 1 or 0
 if process ~= '' and ttl == 0 then

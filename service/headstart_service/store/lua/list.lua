@@ -1,10 +1,10 @@
 -- One page of the runs whose member name lies in a range, in the order of their names.
 -- Arguments after the named ones: the statuses wanted.
 -- Returns {member, status, revision, pipeline, created, started, completed, expires, error, lacks} per run, and
--- {member} alone where the record is damaged or gone, so that no page but the last is short; or 0 when
--- more has expired than one call may sweep: ask again.
+-- {member} alone where the record is damaged or gone, so that no page but the last is short. Returns 0 when
+-- more has expired than one call may sweep: call again.
 
--- By bytes, as ZRANGEBYLEX orders; Lua's own `<` follows the server's locale.
+-- Compares by bytes, in ZRANGEBYLEX's order; Lua's own `<` follows the server's locale.
 local function before(a, b)
   for i = 1, math.min(#a, #b) do
     local x, y = string.byte(a, i), string.byte(b, i)

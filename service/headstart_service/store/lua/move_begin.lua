@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Begins, or resumes, a move to another number of partitions in one of them: refuses every process of
--- the old layout from now on. No part of a batch, as layout.lua. KEYS: layout, processes.
+-- Begins or resumes a move to another number of partitions, in one partition. From now on it refuses every process of
+-- the old layout. As layout.lua, it is no part of a batch. KEYS: layout, processes.
 -- ARGV: the old layout, that of the move, the new one.
 -- Returns {'moving'}, {'final'} when this partition has the new layout, {'other', its layout}, or
 -- {'live', name, name, …} with the processes that use the store, having changed nothing.
@@ -17,7 +17,7 @@ elseif found ~= old and found ~= moving then
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
--- Ten minutes ahead: written before the clock was set back, by a process that does not live any more.
+-- Ten minutes ahead: written before the clock was set back, by a process that is no longer live.
 local first, last = string.format('(%.0f', now), string.format('%.0f', now + 600000000)
 local live = redis.call('ZRANGEBYSCORE', KEYS[2], first, last, 'LIMIT', 0, 100)
 if #live > 0 then

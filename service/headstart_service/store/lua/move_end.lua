@@ -1,4 +1,4 @@
--- Ends a move in this partition: with `kept` 1 it has the `final` layout from now on, else all of it goes.
+-- Ends a move in this partition: with `kept` 1 it gets the `final` layout, else all of it is removed.
 -- Returns 1.
 
 if kept == '0' then

@@ -1,6 +1,6 @@
--- Writes a run that move_out.lua has read in another partition: its record with the same bytes, its place
--- in every set and its line. A run that has not ended is queued in the place that it had; its worker is
--- gone, as no process of the old layout may write any more.
+-- Writes a run that move_out.lua has read in another partition: the same bytes of its record, its place in every set
+-- and its line. A run that has not ended is queued in its old place, without a worker: no process of the old layout
+-- may write any more.
 -- Arguments after the named ones: field, value, field, value, …
 -- Returns 1. Repeating it brings another ticket, which does no harm.
 

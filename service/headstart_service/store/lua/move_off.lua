@@ -1,4 +1,4 @@
--- Removes a run that another partition has now; its work is settled there, so its start counts there.
+-- Removes a run that another partition has now. Its work is settled there, so its start counts there.
 -- Returns 1.
 
 local whole, r = pcall(load, record)

@@ -1,7 +1,6 @@
--- Reads all that this partition holds of a run, for a move to another. What has expired, or is damaged,
--- is forgotten instead.
--- Returns {score, when it became unread, read, its line of `unsettled`, field, value, …}: the score is the
--- run's place in the queue, and each is '' where there is none. {1} for a damaged record, {} for none.
+-- Reads all that this partition holds of a run, for a move to another. Forgets an expired or damaged run instead.
+-- Returns {score, unread since, read since, its line of `unsettled`, field, value, …}, with '' for a missing value. The
+-- score is the run's place in the queue. Returns {1} for a damaged record, and {} for a missing one.
 
 local whole, r = pcall(load, record)
 if not whole or not r then

@@ -1,4 +1,5 @@
--- Reads the ledger of a partition that is given up, after every run has left it: {name, number, …}.
+-- Reads the ledger of an abandoned partition, after every run has left it.
+-- Returns {name, number, …}.
 
 for _, name in ipairs(redis.call('HKEYS', unsettled)) do
   settle(name, 'expired') -- a line whose run is gone

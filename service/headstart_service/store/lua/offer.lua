@@ -1,5 +1,5 @@
--- Notes what a worker offers, for `ttl_us` from now: "class makers" for each of its pipelines.
--- Returns how many runs were left for workers that offer what it does.
+-- Notes a worker's offers for `ttl_us` from now: "class makers" for each of its pipelines.
+-- Returns how many runs were left for workers with such offers.
 
 note_offers(worker, offering, tonumber(ttl_us), clock())
 local left = 0

@@ -1,6 +1,6 @@
 -- Notes which classes of runs an API process starts (`classes`, between blanks), for `ttl_us` from now, and
--- finds pending runs that are nobody's any more: no worker offers their class, no API process starts it, and
--- workers offer their pipeline as this process starts it. That is what a rolling update leaves behind.
+-- finds orphans, which a rolling update leaves behind. They are pending runs of a class that no worker offers and no API
+-- process starts, while workers offer their pipeline with the definition that this process starts.
 -- Returns {member, run, pipeline, inputs} of up to `limit` runs of each class.
 
 local now = clock()

@@ -1,7 +1,7 @@
--- Creates the consumer group, from the first job on, and removes the consumers of workers that went
--- without leaving: nothing is delivered to them, and they have not asked for `idle_ms`.
--- Returns how many it removed. Raises an error for a user who may not announce: other scripts would
--- write first and fail at their announcement.
+-- Creates the consumer group from the first job on. Removes consumers that hold no job and have not asked for one for
+-- `idle_ms`: their workers ended without leaving.
+-- Returns how many it removed. Raises an error for a Redis user without the right to publish: other scripts would
+-- write first and then fail to publish.
 
 redis.call('PUBLISH', channel .. ':check', '') -- the same right, and no subscriber
 

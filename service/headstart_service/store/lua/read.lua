@@ -1,9 +1,9 @@
--- Reads a run with every fragment that exists, in one atomic look, and notes that its result was
--- read once it has ended: read results are evicted first. What a caller reads is used: see the ledger.
--- With `waits` 1 its caller waits for it: a run that is pending goes before all for which nobody does.
+-- Reads a run with every existing fragment, at one moment. Notes that the result of an ended run was read: read results
+-- are evicted first. Steps that a caller reads count as used: see _accounting.lua.
+-- With `waits` 1 the caller waits for it: a pending run goes before all runs without a waiting caller.
 -- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
--- with the record's fields as they are and, of a pending run, `ahead`: how many are before it, and what it `lacks`.
--- Of a record that takes `large` bytes or more its `size` and `about` stand for all fields: its caller reads them by itself.
+-- with the record's fields; for a pending run also `ahead`, the number of runs before it, and what it `lacks`.
+-- For a record of `large` bytes or more, its `size` and `about` stand for all fields: the caller reads them separately.
 
 local r = load(record)
 local left = r and r.expires - clock() or 0

@@ -1,7 +1,7 @@
--- Mends a part of what is kept beside the records: with `index` '-' that of some records, found by their keys, so
--- that each stands where its status belongs; with a status or 'expiry' that of some members of this set, so
--- that it has none whose record is gone. A call is bounded; the next goes on at the cursor that this one returns.
--- A pending run that is in no queue is queued. One in progress whose job is gone is, too, and no try is counted.
+-- Mends a part of the indexes. With `index` '-' it scans some records by their keys, and puts each into the sets of its
+-- status. With a status or 'expiry' it scans some members of this set, and removes those without a record. Each call
+-- is bounded; the next continues at the returned cursor.
+-- A pending run that is in no queue is queued. So is a run in progress without a job; no try is counted.
 -- Returns {cursor, how much was mended}; the cursor is '0' behind the last.
 
 local COUNT = 500

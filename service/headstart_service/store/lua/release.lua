@@ -1,5 +1,5 @@
--- Hands an unfinished run on: it is pending again under a new job, in the place that it had in the
--- queue, keeps the steps that have ended, and this try does not count, because nothing went wrong.
+-- Puts an unfinished run back into its place in the queue under a new job. It keeps the steps that have ended. This
+-- try does not count, because nothing failed.
 -- Returns 1, or 0 when the lease no longer holds.
 
 local r = load(record)

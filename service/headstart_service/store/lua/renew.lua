@@ -1,5 +1,5 @@
--- Proves that a worker still works on a run: resets the idle time of its job, after which others
--- may reclaim it, and keeps the record from expiring meanwhile.
+-- Renews a worker's lease of a run: resets the idle time of its job, after which others may reclaim it, and extends
+-- the record's expiry.
 -- Returns 1, or 0 when the lease no longer holds.
 
 local r = load(record)

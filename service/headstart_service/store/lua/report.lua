@@ -1,7 +1,6 @@
--- Keeps the result of a step that a caller has computed itself, unless that is no longer wanted: the
--- run has ended, is another by now than `run_id`, or of another class than `runs_class`; the step has ended;
--- or what it needs (`...`, step names) has no
--- result yet, so that this one was made of something that is not kept.
+-- Keeps the result of a step that a caller has computed, unless the run no longer wants it. That is so when the run has
+-- ended, is another than `run_id`, or is of another class than `runs_class`; when the step has ended; or when a step
+-- that it needs (`...`, step names) has no result: then it was made of something that is not kept.
 -- Returns {1 or 0 (not kept), the step's letter, '' where the run has no such step}, or {} for an
 -- unknown key. A repetition finds the step ended, and changes nothing.
 
@@ -11,8 +10,7 @@ if not r or r.expires <= clock() then
 end
 
 local function letter(name)
-  local field = redis.call('HGET', record, 's:' .. name)
-  return field and string.sub(field, 1, 1) or 'P'
+  return letter_of(redis.call('HGET', record, step_field(name)))
 end
 
 if not string.find(',' .. r.steps, ',' .. step .. '=', 1, true) then
@@ -20,20 +18,20 @@ if not string.find(',' .. r.steps, ',' .. step .. '=', 1, true) then
 end
 local state = letter(step)
 if r.run ~= run_id or r.revision ~= tonumber(revision) or class_of(r) ~= runs_class or not is_live(r.status)
-    or (state ~= 'P' and state ~= 'R') then
+    or (state ~= LETTER.pending and state ~= LETTER.running) then
   return {0, state}
 end
 local maker = REPORTED
 for _, need in ipairs({...}) do
-  if letter(need) ~= 'C' then
+  if letter(need) ~= LETTER.completed then
     return {0, state}
   end
   maker = maker .. REPORTED .. need
 end
-redis.call('HSET', record, 's:' .. step, value)
+redis.call('HSET', record, step_field(step), value)
 local made, names = made_of(r)
 made[step] = maker
 r.made = made_text(made, names)
 save(record, member, r)
 announce('reported', r.run, step, member)
-return {1, 'C'}
+return {1, LETTER.completed}

@@ -1,18 +1,19 @@
--- Decides what a start means, makes room, writes the record, indexes it and queues the job: a run
--- that is kept is queued, and a run that is queued is kept.
+-- Decides the outcome of a start, makes room, writes the record, indexes it and queues the job, all in one step.
 -- `run_id` becomes the id of the run: no other start has it, and repeating a start with it changes nothing.
--- Repeating a `request_id`, which is '' where the caller gave none, changes nothing either, with the same inputs.
+-- Repeating a `request_id` with the same inputs changes nothing either; it is '' where the caller gave none.
 -- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
--- The rest, if there is any, is the trace context that the run shall carry while it is live.
--- Returns {outcome, status, revision, …} with how many runs went for it: read ones, unread ones, those
--- of its own namespace, and expired ones; then how many were shed: ended, because they waited and
--- could not be ready by the time by which they were declared to be needed. Behind them a start that was
--- joined or repeated has the context that its run carries, if the call gave one itself. Or, having changed nothing, {'full', why, runs that have not
--- ended}: why is 'queue' when these are too many, 'worker' when no worker has come for them in a while,
--- 'namespace' when the run's namespace has no place that can be had, and 'records' when nobody has.
+-- The rest, if there is any, is the trace context that the run carries while it is live.
+-- Returns {outcome, status, revision, read, unread, own, expired, shed}. The numbers are runs that it has removed: read
+-- ones, unread ones, those of its own namespace and expired ones; then those that it has shed, because they waited and
+-- could not be ready by their declared time. A joined or repeated start with a trace context also returns that of
+-- its run. If nothing makes room, it changes nothing and returns {'full', why, live runs, expired}:
+--   'queue'      too many runs have not ended
+--   'worker'     no worker has come for them in a while
+--   'namespace'  the run's namespace has no place that can be freed
+--   'records'    no namespace has one
 
--- How many neighbours by name are looked at to find those of a namespace that go first: all of
--- them are found among so many; of more, the first among a part of them (docs/decisions/0016).
+-- Neighbours by name that one call compares to find the first runs of a namespace to remove. In a larger namespace it
+-- compares a part of them (docs/decisions/0016).
 local WINDOW = 100
 local ENDED = {'completed', 'failed', 'cancelled'}
 -- More than any time in microseconds, and their sum is still exact in a double.
@@ -24,7 +25,7 @@ local function namespace_range(member)
   return '[' .. namespace .. ':', '(' .. namespace .. ';'
 end
 
--- How many runs of the member's namespace are kept, and how many of these have ended.
+-- Returns how many runs of the member's namespace are kept, and how many of these have ended.
 local function count_namespace(member)
   local low, high = namespace_range(member)
   local ended = 0
@@ -36,7 +37,7 @@ local function count_namespace(member)
   return kept, ended
 end
 
--- So many ended runs of the member's namespace: read ones first, then by when they ended.
+-- Returns `number` ended runs of the member's namespace: read ones first, then by the time of their end.
 local function first_to_go(member, number, now)
   local low, high = namespace_range(member)
   local found = {}
@@ -66,9 +67,8 @@ local function first_to_go(member, number, now)
   return names
 end
 
--- A run of the member's namespace that waits in vain: one that was passed over because it could not be
--- ready in time, or else one that would be now. Few are looked at: who is late stands in front, until a
--- claim passes it over.
+-- Returns a run of the member's namespace that waits in vain: one that a claim has passed over because it could not be
+-- ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
 local function waits_in_vain(member, now)
   local own = string.match(member, '^[^:]*') .. ':'
   local passed = redis.call('ZREVRANGEBYSCORE', waiting, '(inf', integer(AFTER_ALL), 'LIMIT', 0, WINDOW)
@@ -88,8 +88,8 @@ local function waits_in_vain(member, now)
   end
 end
 
--- Settles the line of a run that is replaced, but for the work of the steps that its successor keeps:
--- returns that, as the successor's line has it.
+-- Settles the line of a replaced run, except the work of steps that its successor keeps. Returns that work as numbers of
+-- the successor's line.
 local function hand_over(member, old_steps, new_steps, names)
   local from, to, moved, work = places(old_steps), places(new_steps), {}, {}
   for name in pairs(names) do
@@ -114,7 +114,7 @@ if not whole then
   if restart == '0' then
     damaged()
   end
-  forget(record, member, 'replaced') -- who starts anew wants nothing of what was there
+  forget(record, member, 'replaced') -- a restart keeps nothing of the damaged record
   old = nil
 end
 if old and old.expires <= now then
@@ -133,7 +133,7 @@ if old and request_id ~= '' and old.digest == digest then
   end
 end
 
--- What workers of today would not make is not given to anybody who starts it today.
+-- A start returns only values that live workers would make in the same way.
 local found = offers_of(pipeline, pipeline .. '@' .. definition, now)
 local today = old and makes_run(found, old)
 
@@ -161,7 +161,7 @@ if old and old.digest == digest and restart == '0' then
       end
       old.definition = definition
     end
-    -- Its result lives as long as the most patient of those who asked wants.
+    -- The longest TTL of all starts counts.
     old.ttl = math.max(old.ttl, ttl)
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
@@ -170,8 +170,8 @@ if old and old.digest == digest and restart == '0' then
       stand_unserved(set, member, old, score)
     end
     if score >= 0 and score < math.huge then
-      -- By when the most hurried of those who asked needs it. What it was too late for counts no more,
-      -- and only what all have declared can come too late.
+      -- The earliest declared time counts, except one that has become too late. A run can be too late only if
+      -- all its starts declared a time.
       local wanted = place(now, tonumber(need_us))
       local late = score >= AFTER_ALL or is_late(old, score, expected_of(expected, old.pipeline), now)
       local sooner = late and wanted or math.min(score, wanted)
@@ -182,7 +182,7 @@ if old and old.digest == digest and restart == '0' then
     return {'joined', old.status, old.revision, 0, 0, 0, expired, 0, carried}
   end
   if old.status == 'completed' and today then
-    -- Wanted again: it must outlive this wait as a new one would, and not be the first to go.
+    -- Started again: it must live as long as a new run, and not be the first to be evicted.
     old.ttl, old.seen, old.expires = ttl, 0, math.max(old.expires, now + ttl)
     save(record, member, old)
     announce('dropped', old.run, '-', member)
@@ -202,8 +202,8 @@ if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_liv
   end
 end
 
--- Microseconds that the first of the queue may wait for a worker of any pipeline to come: what starts workers by
--- the queue has had its time. More starts would wait behind it until they expire.
+-- Microseconds that the first run of the queue may wait for any worker: by then an autoscaler has had its time. More
+-- starts would wait behind it until they expire.
 local WORKERLESS = 300000000
 
 local function nobody_works()
@@ -272,10 +272,10 @@ if old and restart == '0' then
   local digests, old_made = pairs_of(old.steps), made_of(old)
   for _, name in ipairs(names) do
     if digests[name] == wanted[name] and makes_step(found, name, old_made) then
-      local field = redis.call('HGET', record, 's:' .. name)
-      if field and string.sub(field, 1, 1) == 'C' then
-        kept[#kept + 1] = 's:' .. name
-        kept[#kept + 1] = field
+      local value = redis.call('HGET', record, step_field(name))
+      if letter_of(value) == LETTER.completed then
+        kept[#kept + 1] = step_field(name)
+        kept[#kept + 1] = value
         kept_names[name] = true
         made[name] = old_made[name]
       end

@@ -1,8 +1,10 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
--- Returns {status, count, status, count, …, expired, waits, queued, {class, count, …}, {sum, number, …}, open}:
--- how many have expired since somebody looked, how many milliseconds the oldest of these jobs has waited, how
--- many of them were left for workers of which class, the ledger's sums in `book`, and of how many runs it is not known yet what becomes of them; or {expired} alone
--- when more has expired than one call may sweep: ask again.
+-- Returns {status, count, …, expired, waits, queued, {class, count, …}, {sum, number, …}, open}:
+--   expired   runs that this call has forgotten
+--   waits     milliseconds that the oldest of these jobs has waited
+--   queued    jobs; then how many runs were left for workers of each class, and the ledger's sums of `book`
+--   open      runs whose work has no fate yet
+-- Returns {expired} alone when more has expired than one call may sweep: call again.
 
 local now = clock()
 local expired = sweep(now)

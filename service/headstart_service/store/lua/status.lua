@@ -1,6 +1,6 @@
 -- Reads a run without its fragments.
 -- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
--- with the record's field `about`, each step's with the letter of its state alone, and what it `lacks`.
+-- with the record's field `about`, for each step the letter of its state alone, and what the run `lacks`.
 
 local r = load(record)
 local left = r and r.expires - clock() or 0
@@ -12,7 +12,7 @@ local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
   if fields[i] ~= 'inputs' then
     reply[#reply + 1] = fields[i]
-    reply[#reply + 1] = fields[i] == 'about' and fields[i + 1] or string.sub(fields[i + 1], 1, 1)
+    reply[#reply + 1] = fields[i] == 'about' and fields[i + 1] or letter_of(fields[i + 1])
   end
 end
 reply[#reply + 1] = 'lacks'

@@ -1,6 +1,5 @@
--- Forgets runs that have expired, mends what a clock that was set back has left, and brings tickets for runs
--- that wait without one. Returns how many runs it forgot, 1 when there may be more, else 0, and 1 when the
--- indexes are to be mended (reindex.lua), else 0.
+-- Forgets expired runs, corrects times after the clock was set back, and adds tickets for waiting runs without one.
+-- Returns {forgotten runs, 1 when there may be more, 1 when the indexes need mending by reindex.lua}, else 0 for each.
 local now = clock()
 note_clock(now)
 local expired = sweep(now)
@@ -14,7 +13,7 @@ if info and info.lag then
     end
   end
 end
--- Lines of runs that are gone without a script of ours: deleted or evicted by others.
+-- Lines of runs that no script has removed: another client or an eviction has.
 local some = redis.call('HRANDFIELD', unsettled, 10)
 for _, name in ipairs(some) do
   if not redis.call('ZSCORE', expiry, name) then
@@ -25,7 +24,7 @@ if expired == SWEEP then
   return {expired, 1, 0}
 end
 
--- Whether the indexes disagree: somebody, or a server that evicts keys, has deleted one.
+-- Whether the indexes disagree: another client, or an eviction, has deleted one.
 local function disagree()
   local counts, kept = {}, 0
   for status, set in pairs(with_status) do
@@ -43,7 +42,7 @@ local function disagree()
     or (info and info.pending or 0) < counts.in_progress
 end
 
--- Mending looks at every record: what it cannot mend, such as a damaged one, is looked at once a minute.
+-- Mending reads every record. A damage that it cannot mend, such as a damaged record, costs this once a minute.
 local MENDED = 'mended'
 local EVERY_US = 60000000
 if disagree() and math.abs(now - (tonumber(redis.call('HGET', ledger, MENDED)) or 0)) > EVERY_US then

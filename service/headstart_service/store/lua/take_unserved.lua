@@ -1,6 +1,5 @@
--- Delivers to a worker up to `limit` jobs for runs that were left for workers that offer their class.
--- Tickets are alike: each such run brings a new one, and is bound to whichever is delivered next, so that
--- no worker which does not offer the class can get hold of it.
+-- Delivers to a worker up to `limit` jobs for runs that were left for workers that offer their class. Each such run
+-- brings a new ticket and is bound to the ticket that is delivered next, so that no worker without the class gets it.
 -- Returns {entry, member, run, …}.
 
 local reply = {}

@@ -29,12 +29,12 @@ from headstart._loopback import is_loopback
 
 from ...domain.errors import StartupError
 from ...domain.log_fields import FIELDS
-from ...worker.ports import RunLedger
+from ...worker.ports import ProgressSink
 from .calls import TracedCalls
 from .embeddings import Embedder, TracedEmbedder
 from .recent import RecentStarts
 from .starts import Store, TracedStore
-from .work import TracedLedger, TracedWork
+from .work import TracedProgress, TracedWork
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _DEFAULT_ENDPOINT: Final = "http://localhost:4317"
@@ -66,9 +66,9 @@ class Tracing:
         """Watches the runs and steps of the worker of this name."""
         return TracedWork(self._tracer, worker)
 
-    def ledger(self, ledger: RunLedger) -> TracedLedger:
+    def ledger(self, ledger: ProgressSink) -> TracedProgress:
         """A worker's writes."""
-        return TracedLedger(ledger, self._tracer)
+        return TracedProgress(ledger, self._tracer)
 
     def embedder(self, embedder: Embedder) -> TracedEmbedder:
         """The embedding model."""

@@ -13,7 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from ...domain import Claim, Lease, StepRecord
 from ...domain import Status as RunStatus
-from ...worker.ports import RunLedger
+from ...worker.ports import ProgressSink
 from ...worker.worker_observer import (
     UNWANTED,
     RunEnd,
@@ -106,10 +106,10 @@ def _queued_ms(entry: str) -> int:
     return max(0, time.time_ns() // 1_000_000 - int(queued)) if queued.isdigit() else 0
 
 
-class TracedLedger:
-    """A ledger whose writes are spans. Satisfies `worker.ports.RunLedger`."""
+class TracedProgress:
+    """A ledger whose writes are spans. Satisfies `worker.ports.ProgressSink`."""
 
-    def __init__(self, ledger: RunLedger, tracer: Tracer) -> None:
+    def __init__(self, ledger: ProgressSink, tracer: Tracer) -> None:
         self._ledger = ledger
         self._tracer = tracer
 

@@ -1,9 +1,9 @@
--- Reads a run as read.lua does, but for somebody who only looks on: it does not count as read, and
--- nothing changes; so a damaged record is no error here, which would be counted at every look.
--- With `largest`, the values of the steps' fields have no more than so many bytes in all: the smallest
--- are sent, and of the others the letter of the state alone.
--- Returns 0 for a damaged record, {} for an unknown key, else {microseconds until it expires, the worker that has it or '',
--- attempt, field, value, field, value, …} with the record's line and its steps' fields.
+-- Reads a run without a change: the read does not count as one. A damaged record is no error here, because errors are
+-- counted, and this script runs again and again.
+-- With `largest`, the values of the steps' fields take at most so many bytes: the smallest ones are returned whole, of
+-- the others the letter of the state alone.
+-- Returns 0 for a damaged record, {} for an unknown key, else {microseconds until it expires, its worker or '', attempt,
+-- field, value, …} with the record's line and its steps' fields.
 
 local whole, r = pcall(load, record)
 if not whole then
@@ -23,7 +23,7 @@ local steps, by_size = {}, {}
 for _, field in ipairs(redis.call('HKEYS', record)) do
   if field == 'about' then
     reply[4], reply[5] = field, redis.call('HGET', record, field)
-  elseif string.sub(field, 1, 2) == 's:' then
+  elseif is_step(field) then
     steps[#steps + 1] = {field = field, size = redis.call('HSTRLEN', record, field)}
     by_size[#steps] = steps[#steps]
   end
@@ -39,6 +39,6 @@ end
 for _, step in ipairs(steps) do
   local value = redis.call('HGET', record, step.field)
   reply[#reply + 1] = step.field
-  reply[#reply + 1] = step.cut and string.sub(value, 1, 1) or value
+  reply[#reply + 1] = step.cut and letter_of(value) or value
 end
 return reply

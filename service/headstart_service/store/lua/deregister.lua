@@ -1,8 +1,8 @@
--- Ends a worker's offers, puts every job that was delivered to it back into the queue and takes it off its
--- group. In one step: removing a consumer also forgets what was delivered to it meanwhile.
+-- Ends a worker's offers, requeues every job that was delivered to it, and removes it from its group. All in one step:
+-- removing a consumer also forgets jobs that were delivered to it meanwhile.
 -- Returns how many jobs it put back.
 
--- The run that one job was claimed for is the other's from now on.
+-- Binds the run of one job to the other job.
 local function hand_on(ticket, old, new)
   redis.call('HSET', tickets, new, ticket)
   local _, _, member = string.match(ticket, TICKET)

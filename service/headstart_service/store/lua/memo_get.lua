@@ -1,5 +1,5 @@
--- Reads a memo and notes that it was used now, so that others go first.
--- Returns it, or nil when there is none, or it has expired, and '' for what is no memo at all.
+-- Reads a memo and notes its use, so that others are removed first.
+-- Returns the memo; nil when it is missing or expired; '' for a key of another type.
 
 local found = redis.pcall('GET', entry)
 if type(found) == 'table' then -- a key of another type

@@ -1,6 +1,6 @@
--- Keeps a memo for `ttl_ms`; those that were used longest ago go, as many as there are above `limit`.
--- The index lives as long as the last of its memos, whatever TTLs others keep theirs for.
--- Returns how many went, at most SWEEP: after the limit was lowered, the next calls take more.
+-- Keeps a memo for `ttl_ms`, and removes the least recently used memos above `limit`. The index lives as long as the
+-- last of its memos.
+-- Returns how many it removed, at most SWEEP; after the limit was lowered, the next calls remove more.
 
 local ttl = tonumber(ttl_ms)
 redis.call('SET', entry, value, 'PX', ttl_ms)

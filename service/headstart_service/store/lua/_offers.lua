@@ -1,0 +1,189 @@
+-- Offers: the pipelines that workers can run, and the makers of their steps' values. A *class* of runs is
+-- "pipeline@definition": a worker computes a run only if it offers its class. A *maker* is a digest of the
+-- identities of all providers that a step depends on; a step without providers has the maker '-'.
+--
+-- The hash `offers` has a field for each worker: the time when its offers end, then "class makers" for each of
+-- its pipelines. Makers are "step=maker" joined by commas, or '-'. The field EVERY has the offers of all
+-- workers, each once, as "until class makers". For a pipeline without offers now it keeps the last ones.
+local EVERY = '='
+-- The maker of a step that a caller has reported: this sign, then the sign and a name for each step that it was
+-- made of. Any worker that would make these steps in the same way may continue the run.
+local REPORTED = '*'
+
+local function is_reported(maker)
+  return string.sub(maker or '', 1, 1) == REPORTED
+end
+
+local function class_of(r)
+  return r.pipeline .. '@' .. r.definition
+end
+
+-- Parses "step=value" joined by commas. Returns each step's value, and the steps in their order.
+local function pairs_of(text)
+  local values, names = {}, {}
+  for name, value in string.gmatch(text, '([^=,]+)=([^,]+)') do
+    values[name] = value
+    names[#names + 1] = name
+  end
+  return values, names
+end
+
+-- Returns the maker of each step of a record, and the steps in their order.
+local function made_of(r)
+  local _, names = pairs_of(r.steps)
+  local made, i = {}, 0
+  for maker in string.gmatch(r.made, '[^.]+') do
+    i = i + 1
+    if names[i] then
+      made[names[i]] = maker
+    end
+  end
+  return made, names
+end
+
+-- Encodes makers as a record keeps them: '-' where no step has a maker.
+local function made_text(made, names)
+  local parts, any = {}, false
+  for i, name in ipairs(names) do
+    parts[i] = made[name] or '-'
+    any = any or parts[i] ~= '-'
+  end
+  return any and table.concat(parts, '.') or '-'
+end
+
+-- Returns the makers in each offer of this class, of live workers. If none of them offers the pipeline, returns
+-- those that were offered last; nil when no worker has ever offered it.
+local function offers_of(pipeline, class, now)
+  local today, last, offered, known = {}, {}, false, false
+  local own = pipeline .. '@'
+  local every = redis.call('HGET', offers, EVERY) or ''
+  for till, other, makers in string.gmatch(every, '(%d+) (%S+) (%S+)') do
+    if string.sub(other, 1, #own) == own then
+      known = true
+      local live = tonumber(till) > now
+      offered = offered or live
+      if other == class then
+        local found = live and today or last
+        found[#found + 1] = pairs_of(makers)
+      end
+    end
+  end
+  return known and (offered and today or last) or nil
+end
+
+-- Whether one of these offers makes the step's value as it was `made`. A reported step needs the same of the steps
+-- that it was made of.
+local function makes_step(found, name, made)
+  if not found then
+    return true
+  end
+  if is_reported(made[name]) then
+    for need in string.gmatch(made[name], '[^*]+') do
+      if not makes_step(found, need, made) then
+        return false
+      end
+    end
+    return true
+  end
+  for _, makers in ipairs(found) do
+    if (makers[name] or '-') == (made[name] or '-') then
+      return true
+    end
+  end
+  return false
+end
+
+-- Removes the results of these steps. A caller may have read them, and may report a step that it made of them.
+-- An ended step never changes within its revision, so the record becomes a new revision.
+local function drop_steps(record, r, names)
+  local dropped = 0
+  for _, name in ipairs(names) do
+    dropped = dropped + redis.call('HDEL', record, step_field(name))
+  end
+  if dropped > 0 then
+    r.revision = r.revision + 1
+  end
+end
+
+-- Whether one of these offers makes all of this run's values as they were made.
+local function makes_run(found, r)
+  local made, names = made_of(r)
+  for _, makers in ipairs(found or {}) do
+    local same = true
+    for _, name in ipairs(names) do
+      same = same and makes_step({makers}, name, made)
+    end
+    if same then
+      return true
+    end
+  end
+  return not found
+end
+
+-- Why no worker can take a pending run: 'worker' when there is none, 'pipeline' when none of them offers it,
+-- 'version' when they offer another definition of it; nil when a worker can take it.
+local function lacks(r, now)
+  if r.status ~= 'pending' then
+    return nil
+  end
+  local any, pipeline = false, false
+  local own = r.pipeline .. '@'
+  for till, class in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) (%S+) %S+') do
+    if tonumber(till) > now then
+      any = true
+      if class == class_of(r) then
+        return nil
+      end
+      pipeline = pipeline or string.sub(class, 1, #own) == own
+    end
+  end
+  if not any then -- a worker may be there and be able to run nothing at the moment
+    for _, text in ipairs(redis.call('HVALS', offers)) do
+      any = any or tonumber(string.match(text, '^%d+') or 0) > now
+    end
+  end
+  return any and (pipeline and 'version' or 'pipeline') or 'worker'
+end
+
+-- Notes a worker's offers for `ttl` microseconds from now; with 0 it removes them.
+local function note_offers(worker, offering, ttl, now)
+  local till_of, live = {}, {}
+  local function add(text, till)
+    for class, makers in string.gmatch(text, '(%S+) (%S+)') do
+      local offer = class .. ' ' .. makers
+      till_of[offer] = math.max(till_of[offer] or 0, till)
+      if till > now then
+        live[string.match(class, '^[^@]*')] = true
+      end
+    end
+  end
+  local known = redis.call('HGETALL', offers)
+  for i = 1, #known, 2 do
+    local name = known[i]
+    if name ~= EVERY then
+      local till, text = string.match(known[i + 1], '^(%d+) (.*)$')
+      till = tonumber(till) or 0
+      if name == worker or till <= now then
+        redis.call('HDEL', offers, name)
+        till = math.min(till, now)
+      end
+      add(text or '', till)
+    end
+  end
+  if ttl > 0 then
+    redis.call('HSET', offers, worker, integer(now + ttl) .. ' ' .. offering)
+    add(offering, now + ttl)
+  end
+  for till, offer in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) (%S+ %S+)') do
+    till_of[offer] = till_of[offer] or math.min(tonumber(till), now)
+  end
+  local lines = {}
+  for offer, till in pairs(till_of) do
+    if till > now or not live[string.match(offer, '^[^@]*')] then
+      lines[#lines + 1] = integer(till) .. ' ' .. offer
+    end
+  end
+  if #lines > 0 then
+    redis.call('HSET', offers, EVERY, table.concat(lines, '\n'))
+  end
+end

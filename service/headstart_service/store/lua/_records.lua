@@ -1,0 +1,73 @@
+-- Records: a hash for each run. Redis needs 50 bytes for each field of a hash, so the small fields are one line
+-- of text, `about`. Beside it a record has these fields:
+--   inputs    until the run has ended
+--   trace     the trace context of its start, if that was traced, until the run has ended
+--   fresh     1 after a restart, until the run has ended
+--   claim     the token of the last claim, until its first commit
+--   request   "outcome revision request-id" of the start that made the run, if it had a request id
+--   s:<name>  for each step that runs or has ended: the letter of its state, then its fragment
+--
+-- records.py declares the order of the fields of `about`, and generates `decode_about`, `encode_about` and the
+-- constants of step fields. In `about`, numbers without a value are 0 and texts are '-'. Times are in microseconds.
+-- `run` is the run's id, which no other start repeats, even after a loss of data. `seen` is 1 once the run was
+-- read after its end. `definition` is the pipeline's. `made` has the maker of each step, in the order of `steps`.
+
+-- Ends the whole transition before it has written anything: another program may have changed the record.
+local function damaged()
+  error({err = 'DAMAGED the record is not one of ours'})
+end
+
+-- Reads a record's line; nil where there is no record. Refuses a damaged one.
+local function load(record)
+  local text = redis.pcall('HGET', record, 'about')
+  if not text then
+    if redis.call('EXISTS', record) == 1 then
+      damaged()
+    end
+    return nil
+  elseif type(text) == 'table' then -- the key is of another type
+    damaged()
+  end
+  local r = decode_about(text)
+  if not (r and with_status[r.status]) then
+    damaged()
+  end
+  return r
+end
+
+-- Writes `about`, and makes the record and its place in `expiry` expire together.
+local function save(record, member, r)
+  redis.call('HSET', record, 'about', encode_about(r))
+  redis.call('PEXPIREAT', record, integer(math.ceil(r.expires / 1000)))
+  redis.call('ZADD', expiry, integer(r.expires), member)
+end
+
+-- Changes the status and the index of it.
+local function become(member, r, status)
+  redis.call('ZREM', with_status[r.status], member)
+  redis.call('ZADD', with_status[status], 0, member)
+  r.status = status
+end
+
+local function step_field(name)
+  return STEP_FIELD .. name
+end
+
+local function is_step(field)
+  return string.sub(field, 1, #STEP_FIELD) == STEP_FIELD
+end
+
+-- The letter of a step's state, by the value of its field; a missing field is a pending step.
+local function letter_of(value)
+  return value and string.sub(value, 1, 1) or LETTER.pending
+end
+
+-- Removes the fields of steps that were running, so that they read as pending again.
+local function stop_steps(record)
+  local fields = redis.call('HGETALL', record)
+  for i = 1, #fields, 2 do
+    if is_step(fields[i]) and letter_of(fields[i + 1]) == LETTER.running then
+      redis.call('HDEL', record, fields[i])
+    end
+  end
+end

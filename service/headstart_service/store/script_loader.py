@@ -1,0 +1,140 @@
+"""Compose the scripts' texts, and bind each script to the Python method that declares it.
+
+A script's text is the shared files `lua/_*.lua`, the script as a function, and a loop that runs the
+function for each call of a batch. The record's codec among them is generated from `records.ABOUT`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.resources import files
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
+
+from ..domain import RunKey
+from .batches import MAX_REPLY, Reply, Value
+from .keys import FIXED, PartitionKeys, member
+from .records import lua_codec
+
+P = ParamSpec("P")
+_LUA = files(__package__) / "lua"
+# With its memory full, Redis refuses these before they do anything; all others may go on. A ping
+# reports a full memory so.
+_REFUSED_WHEN_FULL: Final = {"start", "memo_put", "ping"}
+_FUNCTION = """
+local function transition({parameters})
+{body}
+end
+"""
+# A caller of another layout is refused before anything happens: see `layout`. Each call's arguments
+# are its keyword arguments, then the rest. An error is the reply to its own call alone. Calls
+# behind large replies are left for the next batch, so that none waits for the megabytes of others.
+_LOOP = f"""
+local function bytes_of(reply)
+  if type(reply) ~= 'table' then
+    return type(reply) == 'string' and #reply or 0
+  end
+  local sum = 0
+  for _, value in ipairs(reply) do
+    sum = sum + (type(value) == 'string' and #value or 0)
+  end
+  return sum
+end
+local found = redis.pcall('GET', layout)
+if found ~= ARGV[4] then
+  return redis.error_reply('LAYOUT ' .. (type(found) == 'string' and found or ''))
+end
+local replies, at, sent = {{}}, 5, 0
+for i = 1, tonumber(ARGV[5]) do
+  if sent > {MAX_REPLY} then
+    break
+  end
+  local count = tonumber(ARGV[at + 1])
+  local ok, reply = pcall(transition, KEYS[{len(FIXED)} + i], unpack(ARGV, at + 2, at + 1 + count))
+  if not ok and type(reply) == 'string' then
+    reply = {{err = 'ERR ' .. reply}}
+  end
+  replies[i] = reply ~= nil and reply or false -- a hole would end the array
+  sent = sent + bytes_of(reply)
+  at = at + 1 + count
+end
+return replies
+"""
+
+
+class Batches(Protocol):
+    """Runs scripts; `batches.ScriptBatches` satisfies it."""
+
+    async def call(
+        self, name: str, keys: PartitionKeys, record: str | None, arguments: Sequence[Value]
+    ) -> Reply:
+        """Return the reply of the script of that name."""
+        ...
+
+
+class _Runner(Protocol):
+    """The class whose methods are scripts."""
+
+    batches: Batches
+
+
+S = TypeVar("S", bound=_Runner)
+_Method = Callable[
+    Concatenate[S, PartitionKeys, RunKey | None, P],
+    Coroutine[Any, Any, Reply],
+]
+
+
+def _text(name: str) -> str:
+    return (_LUA / f"{name}.lua").read_text(encoding="utf-8")
+
+
+_LIBRARY: Final = "\n".join(
+    (
+        _text("_partition"),
+        lua_codec(),
+        *map(_text, ("_records", "_offers", "_queue", "_accounting", "_transitions", "_clock")),
+    )
+)
+SOURCES: Final[dict[str, str]] = {}
+"""The text of every script by its name, as far as `script` has bound them."""
+
+
+def _source(name: str, arguments: tuple[str, ...]) -> str:
+    """Return a script's text. Raises TypeError for an argument that the script does not use."""
+    body = _text(name)
+    unused = [a for a in arguments if not re.search(rf"\b{a}\b", body)]
+    if unused:
+        raise TypeError(f"{name}.lua does not use {', '.join(unused)}")
+    header = "#!lua\n" if name in _REFUSED_WHEN_FULL else "#!lua flags=allow-oom\n"
+    parameters = ", ".join(("record", "member", *arguments, "..."))
+    return header + _LIBRARY + _FUNCTION.format(parameters=parameters, body=body) + _LOOP
+
+
+def script(method: _Method[S, P]) -> _Method[S, P]:
+    """Replace a method's body, which only documents, by a call of the script of its name.
+
+    Raises TypeError if the script does not use one of the method's keyword arguments.
+    """
+    name = method.__name__
+    parameters = inspect.signature(method).parameters.values()
+    arguments = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    SOURCES[name] = _source(name, arguments)
+
+    @functools.wraps(method)
+    async def call(
+        self: S, keys: PartitionKeys, run: RunKey | None, *extra: P.args, **named: P.kwargs
+    ) -> Reply:
+        values = cast("list[Value]", [*(named[argument] for argument in arguments), *extra])
+        record = None if run is None else keys.record(run)
+        about = "" if run is None else member(run)
+        return await self.batches.call(name, keys, record, [about, *values])
+
+    return cast("_Method[S, P]", call)
+
+
+def in_lua() -> Reply:
+    """Stand for the body of a script's method, which `script` replaces."""
+    raise AssertionError("a script's method was called without its decorator")
