@@ -8,10 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -40,38 +37,14 @@ async def run(*command: str, **environment: str) -> str:
     return done.stdout
 
 
-@contextmanager
-def package_index() -> Iterator[str]:
-    """Serve one package's summary, as PyPI does, and give the URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps({"info": {"summary": f"summary of {self.path}"}}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+FACTORS = {"HEADSTART_PIPELINES": "examples.factors:FACTORS", "HEADSTART_BRIDGING": "false"}
+"""What `make run` serves beside the word game."""
+NUMBER, SMALLER = "9007195909437503", "1000036000099"
+"""The page's number takes seconds; its like has the factors 1000003 and 1000033."""
 
 
-def write_files(directory: Path) -> None:
-    """Write the Python files of the page, each under the name that stands above it."""
-    files = dict(re.findall(r"`(\w+\.py)`[^`]*:\n\n```python\n(.*?)```", README, re.DOTALL))
-    assert len(files) == len(blocks(README, "python"))
-    for name, code in files.items():
-        (directory / name).write_text(code)
+def part(heading: str) -> str:
+    return README.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
 async def typed(line: str, **environment: str) -> str:
@@ -82,63 +55,59 @@ async def typed(line: str, **environment: str) -> str:
     return await run(command, *arguments, **environment)
 
 
-async def test_the_pipeline_is_served_started_and_read(tmp_path: Path):
-    write_files(tmp_path)
-    own = README.partition("## A pipeline of your own")[2].partition("\n## ")[0]
-    [(variable, pipeline)] = re.findall(r"`(\w+)=(\S+) make run`", own)
-    [commands] = blocks(own, "sh")
-    activation, *lines = commands.splitlines()
+@pytest.mark.parametrize(
+    ("heading", "file"), [("A pipeline", "factors"), ("An application", "factors_app")]
+)
+def test_the_code_of_the_page_is_the_example(heading: str, file: str):
+    path = f"examples/{file}.py"
+    assert f"({path})" in part(heading)
+    [code] = blocks(part(heading), "python")
+    assert (ROOT / path).read_text().endswith(code)
+
+
+def test_make_run_serves_the_pipeline():
+    assert FACTORS["HEADSTART_PIPELINES"] in (ROOT / "Makefile").read_text()
+
+
+async def test_the_pipeline_is_started_and_read(tmp_path: Path):
+    activation, *lines = "".join(blocks(part("A pipeline"), "sh")).splitlines()
     assert activation == ". .venv/bin/activate"
-    with package_index() as index:
-        settings = {
-            "PYTHONPATH": str(tmp_path),
-            "HEADSTART_BRIDGING": "false",
-            "HEADSTART_DATA_DIR": str(tmp_path / "data"),
-            "INDEX": index,
-            variable: pipeline,
-        }
-        async with serving(**settings) as (_, address):
-            printed = [await typed(line, HEADSTART_ADDRESS=address) for line in lines]
+    async with serving(HEADSTART_DATA_DIR=str(tmp_path / "data"), **FACTORS) as (_, address):
+        here = [line.replace(NUMBER, SMALLER) for line in lines]
+        printed = [await typed(line, HEADSTART_ADDRESS=address) for line in here]
     assert printed[0].startswith("started: revision 1")
-    assert 'summary: "summary of /pydantic/json"' in printed[1]
+    assert "factors: [1000003, 1000033]" in printed[1]
+    assert "of user waiting" in printed[2]
 
 
 @pytest.mark.parametrize("served", [True, False])
 async def test_the_application_answers_with_and_without_the_service(
     tmp_path: Path, *, served: bool
 ):
-    write_files(tmp_path)
-    call = README.partition("## Call it from an application")[2].partition("\n## ")[0]
-    [commands] = blocks(call, "sh")
-    serve, *curls = commands.splitlines()
+    serve, *curls = "".join(blocks(part("An application"), "sh")).splitlines()
     command = shlex.split(serve.replace("--port 8000", "--port 0"), comments=True)
-    with package_index() as index:
-        settings = {"PYTHONPATH": str(tmp_path), "INDEX": index}
-        async with AsyncExitStack() as stack:
-            address = "127.0.0.1:1"
-            if served:
-                server = serving(
-                    HEADSTART_PIPELINES="package:PACKAGE",
-                    HEADSTART_BRIDGING="false",
-                    HEADSTART_DATA_DIR=str(tmp_path / "data"),
-                    **settings,
-                )
-                _, address = await stack.enter_async_context(server)
-            environment = clean_environment() | settings | {"HEADSTART_ADDRESS": address}
-            application = Process([sys.executable, "-m", *command], environment, tmp_path)
-            stack.callback(application.stop)
-            found = await application.says(r"running on http://127\.0\.0\.1:(\d+)")
-            here = [line.replace("localhost:8000", f"127.0.0.1:{found[1]}") for line in curls]
-            chosen, shown = [json.loads(await typed(f"{line} -sS")) for line in here]
+    async with AsyncExitStack() as stack:
+        address = "127.0.0.1:1"
+        if served:
+            server = serving(HEADSTART_DATA_DIR=str(tmp_path / "data"), **FACTORS)
+            _, address = await stack.enter_async_context(server)
+        environment = clean_environment() | {"HEADSTART_ADDRESS": address}
+        application = Process([sys.executable, "-m", *command], environment)
+        stack.callback(application.stop)
+        found = await application.says(r"running on http://127\.0\.0\.1:(\d+)")
+        here = [
+            line.replace("localhost:8000", f"127.0.0.1:{found[1]}").replace(NUMBER, SMALLER)
+            for line in curls
+        ]
+        chosen, shown = [json.loads(await typed(f"{line} -sS")) for line in here]
     assert chosen is None
-    assert shown["summary"] == "summary of /fastapi/json"
+    assert shown["factors"] == [1000003, 1000033]
     assert shown["source"] in (("ready", "waited", "live") if served else ("live",))
 
 
 async def test_the_commands_run_in_their_order(game_server: GameServer):
-    other = README.partition("## Call it from anywhere")[2].partition("\n## ")[0]
-    commands = "".join(blocks(other, "sh")).splitlines()
-    assert len(commands) == 4
+    commands = "".join(blocks(part("Call it from anywhere"), "sh")).splitlines()
+    assert len(commands) == 3
     for line in commands:
         here = line.replace("localhost:50051", game_server.address)
         assert (await typed(here, HEADSTART_ADDRESS=game_server.address)).strip()
