@@ -5,11 +5,10 @@ the same service behind the interface of an in-process singleton that never rais
 `percentile` score a caller's own words as the service scores its null samples.
 """
 
-from headstart._artifacts import Artifact, Json, Tensor
-from headstart._blocking import BlockingClient
-from headstart._client import PrecomputeClient
-from headstart._computed import Computed, Source
-from headstart._eager import EagerPrecompute, PrecomputeResult
+from headstart._clients.blocking_client import BlockingClient
+from headstart._clients.client import PrecomputeClient
+from headstart._clients.eager_precompute import EagerPrecompute
+from headstart._clients.precompute_result import PrecomputeResult
 from headstart._errors import (
     DeadlineExceeded,
     HeadstartError,
@@ -24,7 +23,9 @@ from headstart._errors import (
     UnusableProcess,
     Violation,
 )
-from headstart._results import (
+from headstart._get_or_compute.computed import Computed, Source
+from headstart._messages.artifacts import Artifact, Json, Tensor
+from headstart._messages.results import (
     BridgingResults,
     Cancelled,
     Embedding,
@@ -48,7 +49,7 @@ from headstart._results import (
     StepState,
 )
 from headstart._scoring import percentile, relevance
-from headstart._security import Tls
+from headstart._transport.security import Tls
 
 __version__ = "0.1.0"
 

@@ -17,7 +17,7 @@ def relevance(
     anchor: Sequence[float],
     target: Sequence[float],
 ) -> float:
-    """Tell how near words are to both ends of a bridge.
+    """Return how near words are to both ends of a bridge.
 
     One word's relevance is its similarity to the farther end, `min(cos(word, anchor),
     cos(word, target))`; a set's relevance is the mean of its words.
@@ -57,7 +57,7 @@ def relevance(
 
 
 def percentile(score: float, null_samples: Sequence[float]) -> float:
-    """Tell which share of the null samples a score beats; a sample that equals it counts half.
+    """Return the share of null samples that a score beats; an equal sample counts half.
 
     The same as `scipy.stats.percentileofscore(null_samples, score, kind="mean")`.
 

@@ -1,4 +1,4 @@
-"""What tests need: results, a server that is told what to answer, and a way to run a pipeline.
+"""Offers tests results, a server with scripted answers, and a way to run a pipeline.
 
 Results, whole or with the gaps that a caller must cope with:
 
@@ -22,12 +22,12 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from headstart._eager import PrecomputeResult, result_from
-from headstart._fake_reports import ReportedStep
-from headstart._fake_script import Estimated, Scripted, script_of
-from headstart._fake_server import FakeServer, RecordedRequest
-from headstart._pipeline_run import PipelineRun
-from headstart._results import (
+from headstart._clients.precompute_result import PrecomputeResult, result_from
+from headstart._fake.reported_steps import ReportedStep
+from headstart._fake.script import Estimated, Scripted, script_of
+from headstart._fake.server import FakeServer, RecordedRequest
+from headstart._messages.pipeline_run import PipelineRun
+from headstart._messages.results import (
     BridgingResults,
     Embedding,
     PrecomputeStatus,
@@ -179,8 +179,8 @@ def fake_server(
     not, runs are cancelled, listed, counted and expire. What breaks a rule of the contract is
     refused with the same violations, but for inputs of custom pipelines, which it does not know. It
     computes nothing: what it gives is scripted, and games for which nothing is scripted get
-    `completed_results`. The arguments are the script of all runs; `FakeServer.script` says more of
-    single keys and pipelines, and `FakeServer.reported` tells what callers have handed in.
+    `completed_results`. The arguments are the script of all runs; `FakeServer.script` scripts
+    single keys and pipelines, and `FakeServer.reported` returns what callers have handed in.
 
     Args:
         results: What runs give: a `Results` such as `completed_results(...)`; or the values of a
@@ -191,15 +191,15 @@ def fake_server(
         error: Why the run fails in the end. Default: it is completed, with or without failed steps.
         queued: Seconds that each run is PENDING first.
         estimates: By step, when the service believes that it ends: seconds from when the run is
-            taken, or a pair of them, p50 and p90. Answers tell what is left of it, and not less
-            than a tenth. Default: it cannot tell. A `Results` may have estimates, too.
+            taken, or a pair of them, p50 and p90. Answers have what is left of it, and not less
+            than a tenth. Default: no estimate. A `Results` may have estimates, too.
         origins: By step, where its result comes from, such as "kept" or "memoised". Default: the
             run computes it. A step that a caller has reported is "reported" by itself.
         needs: By step of a custom pipeline, those that it needs: without their results it is
-            PENDING, and reports of it are not accepted. Times are as the script says all the same.
+            PENDING, and reports of it are not accepted. Times are as scripted all the same.
 
     Raises:
-        ValueError: Something is said of a step that the results do not have; an origin that is
+        ValueError: A script for a step that the results do not have; an origin that is
             none; an estimate whose p90 is less than its p50.
         TypeError: A value is not bytes, an array or JSON.
     """

@@ -15,11 +15,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from headstart import _convert
-from headstart._errors import InvalidRequest as InvalidInputs
-from headstart._errors import Violation
-from headstart._inputs import INPUTS, InputsError, write_inputs
-from headstart._pipeline_run import PipelineRun, StepValues
+from headstart import InvalidRequest as InvalidInputs
+from headstart import Violation
+from headstart._for_service import (
+    INPUTS,
+    InputsError,
+    PipelineRun,
+    StepValues,
+    results_from,
+    write_inputs,
+)
 from headstart.v1 import precompute_pb2 as pb
 
 from .api.convert import custom_inputs, fill_summary
@@ -203,7 +208,7 @@ def _told(
         error=ledger.error,
     )
     fill_summary(message, summary)
-    results = _convert.results_from(message)
+    results = results_from(message)
     steps = {name: results.steps[name] for name in plan.steps}
     values = {
         name: pipeline.codec.decode(name, ledger.ended[name].fragment)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headstart import DeadlineExceeded, EagerPrecompute, NotFound, PrecomputeClient
-from headstart._blocking import BlockingClient
+from headstart._clients.blocking_client import BlockingClient
 from tests.integration.conftest import _address
 from tests.support.processes import run_headstart
 from tests.support.proxy import Proxy, proxy

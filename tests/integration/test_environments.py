@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart._channel import endpoint
+from headstart._transport.endpoint import endpoint
 from headstart_service.config.allowed_values import OF_CLIENTS
 from headstart_service.config.settings import Settings, load_settings, variable
 from tests.support.commands import run_here

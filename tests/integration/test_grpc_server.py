@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
-from headstart._channel import endpoint
+from headstart._transport.endpoint import endpoint
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.api.grpc_server import _OPTIONS, build_server
@@ -310,7 +310,7 @@ async def test_a_wrong_request_is_an_invalid_argument(served: Served) -> None:
 
 
 def test_the_server_accepts_pings_as_often_as_clients_send_them() -> None:
-    sent = dict(endpoint("headstart:50051")._options())
+    sent = dict(endpoint("headstart:50051").channel_options())
     accepted = dict(_OPTIONS)
     assert accepted["grpc.http2.min_ping_interval_without_data_ms"] < sent["grpc.keepalive_time_ms"]
     assert accepted["grpc.keepalive_permit_without_calls"] == 1

@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 CLIENTS = """
 import asyncio, sys
 from headstart import EagerPrecompute, PrecomputeClient
-from headstart._blocking import BlockingClient
+from headstart._clients.blocking_client import BlockingClient
 
 async def play(address):
     async with PrecomputeClient(address, timeout=20) as client:

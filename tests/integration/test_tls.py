@@ -196,15 +196,26 @@ async def test_a_client_reads_its_renewed_files_again_and_its_calls_under_way_go
             await wait_until(facade_works)
             assert len(between.links) == 2
             before = await asyncio.to_thread(shown_by, address)
+            old = set(between.links)
             renew(foreign)
             await wait_until(shows_another)
-            await client.get_stats()
-            await wait_until(facade_works)
-            assert len(between.links) == 3, "the wait goes on on the old connection"
+
+            async def both_have_connected_again() -> bool:
+                await client.get_stats()
+                works = await facade_works()
+                return works and len(set(between.links) - old) == 2  # files are read once a second
+
+            await wait_until(both_have_connected_again)
+            await wait_until(lambda: len(between.links) == 3)  # the wait goes on on the old one
             # Half a renewal: what was read before goes on.
             shutil.copy(ours.signs("half").cert, mine.cert)
-            await client.get_stats()
-            await wait_until(facade_works)
+
+            async def both_have_noticed() -> bool:
+                await client.get_stats()
+                works = await facade_works()
+                return works and caplog.text.count("keeps its TLS files") == 2
+
+            await wait_until(both_have_noticed)
             assert not waiting.done()
             await client.cancel("held")
             assert (await waiting).status == "cancelled"

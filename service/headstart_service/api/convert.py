@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headstart._inputs import InputsError, inputs_of
+from headstart._for_service import InputsError, inputs_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import (

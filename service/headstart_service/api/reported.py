@@ -12,8 +12,7 @@ from typing import Final
 
 from google.protobuf import json_format
 
-from headstart._artifacts import has_wrong_integers
-from headstart._suggestions import not_one_of
+from headstart._for_service import has_wrong_integers, not_one_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import RunSummary, StepRecord, StepState

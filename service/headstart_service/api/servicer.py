@@ -11,7 +11,7 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
-from headstart._inputs import INPUTS
+from headstart._for_service import INPUTS
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import DEFAULT_NAMESPACE, Report, RunKey, RunPlan, Started, Status

@@ -34,7 +34,7 @@ def tls_of(options: argparse.Namespace, **defaults: str) -> Tls | None:
 
     Raises ValueError for a certificate without its key.
     """
-    from headstart._security import tls_from
+    from headstart._for_service import tls_from
 
     given = {name: value for name, _ in _OPTIONS if (value := getattr(options, name))}
     set_ones = {name: value for name, value in os.environ.items() if value}
@@ -46,7 +46,7 @@ def check_files(tls: Tls | None) -> None:
 
     Raises ServiceUnavailable and ValueError that name the file.
     """
-    from headstart._security import token_from_environment
+    from headstart._for_service import token_from_environment
 
     if tls is not None:
         tls.check()

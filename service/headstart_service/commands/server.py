@@ -244,7 +244,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     from headstart import ServiceUnavailable
-    from headstart._channel import endpoint
+    from headstart._for_service import endpoint
 
     from ..api.health import SERVICE
 

@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from headstart._suggestions import did_you_mean, with_suggestion
+from headstart._for_service import did_you_mean, with_suggestion
 
 from ..domain.errors import Violation
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from typing import Final
 
-from headstart._suggestions import not_one_of
+from headstart._for_service import not_one_of
 
 from ..domain.errors import InvalidRequest, StartupError, Violation
 from .pipeline import Pipeline

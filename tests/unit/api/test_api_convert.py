@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from headstart import _requests as requests
+from headstart._messages import requests
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import convert
 from headstart_service.api.servicer import _margin

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.unit.client.fake_service import FakeService
+from tests.unit.client.scripted_service import ScriptedService
 
 
 @pytest.fixture
-def service() -> Iterator[FakeService]:
-    fake = FakeService()
+def service() -> Iterator[ScriptedService]:
+    fake = ScriptedService()
     fake.start()
     yield fake
     fake.shut_down()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
+PENDING, RUNNING = pb.STEP_STATE_PENDING, pb.STEP_STATE_RUNNING
 CREATED = datetime(2026, 11, 23, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
@@ -37,3 +38,23 @@ STARTED = pb.StartPrecomputeResponse(
     status=pb.PRECOMPUTE_STATUS_PENDING,
     revision=4,
 )
+
+
+def values(pending: dict[str, pb.StepReport] | None = None, **ready: Any) -> pb.GetResultsResponse:
+    """A run under way: what is ready, as JSON text, and what is not."""
+    message = run(
+        status=pb.PRECOMPUTE_STATUS_IN_PROGRESS if pending else pb.PRECOMPUTE_STATUS_COMPLETED,
+        steps={name: report() for name in ready} | (pending or {}),
+        custom=pb.CustomResults(),
+    )
+    message.pipeline = "text"
+    for name, value in ready.items():
+        message.custom.artifacts[name].json.string_value = value
+    return message
+
+
+def expected(p50: float, p90: float, state: pb.StepState.ValueType = RUNNING) -> pb.StepReport:
+    expected_step = pb.StepReport(state=state)
+    expected_step.estimate.p50.FromTimedelta(timedelta(seconds=p50))
+    expected_step.estimate.p90.FromTimedelta(timedelta(seconds=p90))
+    return expected_step

@@ -3,7 +3,8 @@
 import pytest
 
 from headstart import BlockingClient, PrecomputeClient
-from headstart._addresses import target_of
+from headstart._transport.addresses import target_of
+from headstart._transport.endpoint import endpoint
 
 URL = "is a URL, not a gRPC target: write"
 PORT = "with the port of gRPC (by default 50051), not that of HTTP"
@@ -35,7 +36,7 @@ TLS = "turn TLS on with tls=Tls() or HEADSTART_CA=system"
 def test_addresses_that_name_a_server(address: str, target: str) -> None:
     assert target_of(address, "address") == target
     assert target_of(target, "address") == target
-    assert PrecomputeClient(address)._connection.endpoint.address == target
+    assert endpoint(address).address == target
 
 
 @pytest.mark.parametrize(
@@ -91,5 +92,5 @@ def test_a_password_in_a_url_is_not_repeated() -> None:
 def test_an_empty_address_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for empty in ("", " ", "\n"):
         monkeypatch.setenv("HEADSTART_ADDRESS", empty)
-        for client in (PrecomputeClient(), PrecomputeClient(empty)):
-            assert client._connection.endpoint.address == "localhost:50051"
+        for made in (endpoint(None), endpoint(empty)):
+            assert made.address == "localhost:50051"

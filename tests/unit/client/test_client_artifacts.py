@@ -12,12 +12,12 @@ from annotated_types import Le
 from pydantic import BaseModel, ValidationError
 
 from headstart import PrecomputeClient, PrecomputeStatus, Results, Tensor
-from headstart._convert import results_from
+from headstart._messages.convert import results_from
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.config.settings import Settings
 from headstart_service.values.artifacts import ArtifactCodec
-from tests.unit.client.fake_service import FakeService
 from tests.unit.client.messages import run
+from tests.unit.client.scripted_service import ScriptedService
 
 
 class Score(BaseModel):
@@ -153,7 +153,7 @@ def test_a_step_without_an_artifact_is_told_with_its_state() -> None:
 
 def test_reading_a_tensor_loads_no_numpy() -> None:
     code = (
-        "import sys; from headstart._convert import results_from; "
+        "import sys; from headstart._messages.convert import results_from; "
         "from headstart.v1 import precompute_pb2 as pb; "
         "a = pb.Artifact(tensor=pb.Tensor(shape=[1], doubles=[1.0], dtype='float64')); "
         "m = pb.GetResultsResponse(status=3, custom=pb.CustomResults(artifacts={'s': a})); "
@@ -163,7 +163,7 @@ def test_reading_a_tensor_loads_no_numpy() -> None:
     assert done.stdout.split() == ["(1.0,)", "False"]
 
 
-async def test_a_run_of_the_largest_size_reaches_a_client(service: FakeService) -> None:
+async def test_a_run_of_the_largest_size_reaches_a_client(service: ScriptedService) -> None:
     [most] = [m.le for m in Settings.model_fields["max_run_bytes"].metadata if isinstance(m, Le)]
     message = run(custom=pb.CustomResults())
     message.custom.artifacts["large"].json.string_value = "x" * int(most)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart._artifacts import artifact_from, artifact_to
+from headstart._messages.artifacts import artifact_from, artifact_to
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.values.artifacts import ArtifactCodec
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
-from headstart import _convert
-from headstart._breaker import Breaker
-from headstart._computed import Computed
 from headstart._errors import Incomplete, NotFound, ServiceError
-from headstart._graph import Fallbacks
-from headstart._live import Computation, Experience
-from headstart._results import Results
+from headstart._get_or_compute.circuit_breaker import Breaker
+from headstart._get_or_compute.computation import Experience
+from headstart._get_or_compute.computed import Computed
+from headstart._messages import convert
+from headstart._messages.results import Results
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.virtual_time import Clock
 from tests.support.waiting import wait_until
-from tests.unit.client.test_client_get_or_compute import expected, values
+from tests.unit.client.messages import values
+from tests.unit.client.played_computation import PlayedService
 
 SHORTEST, LONGEST = 0.75, 1.0
 """The share of a pause that a breaker rests: it differs, so that processes do not ask together."""
@@ -98,16 +96,19 @@ class Late:
     """A service that answers after the budget and before the fallback ends."""
 
     def __init__(self, clock: Clock) -> None:
-        self.experience = Experience(breaker=Breaker(clock))
-        self.asked = 0
+        self.service = PlayedService()
+        self.service.experience = self.experience = Experience(breaker=Breaker(clock))
         failed = {"a": pb.StepReport(state=pb.STEP_STATE_FAILED)}
-        self.answer: Results | Exception = _convert.results_from(values(failed, other="x"))
+        self.answer: Results | Exception = convert.results_from(values(failed, other="x"))
+
+    @property
+    def asked(self) -> int:
+        return len(self.service.calls)
 
     async def call(self) -> Computed:
         over, answered = asyncio.Event(), asyncio.Event()
 
-        async def get(**_: Any) -> Results:
-            self.asked += 1
+        async def answer() -> Results:
             await over.wait()
             answered.set()
             if isinstance(self.answer, Exception):
@@ -122,18 +123,8 @@ class Late:
             return "live"
 
         asked = self.asked
-        computation = Computation(
-            get,
-            Fallbacks({"a": compute}),
-            self.experience,
-            key="k",
-            deadline=30.0,
-            budget=0.001,
-            min_revision=0,
-            hand_back=None,
-            spawn=lambda _: None,
-        )
-        return await computation.run(("a",))
+        self.service.answer = answer
+        return await self.service.compute(budget=0.001, a=compute)
 
 
 async def test_late_answers_that_are_of_no_use_open_the_breaker(clock: Clock) -> None:
@@ -167,52 +158,14 @@ async def test_late_answers_that_are_sooner_than_computing_keep_the_breaker_clos
     clock: Clock,
 ) -> None:
     service = Late(clock)
-    service.answer = _convert.results_from(values(a="theirs"))
+    service.answer = convert.results_from(values(a="theirs"))
     for _ in range(5):
         assert (await service.call()).sources == {"a": "waited"}
     assert service.asked == 5
 
 
-class Asked:
-    """A service whose answers a test chooses; counts what it is asked."""
-
-    def __init__(self, *, status: Any = pb.PRECOMPUTE_STATUS_IN_PROGRESS, **p90: float) -> None:
-        self.waits: list[tuple[str, ...]] = []
-        self.experience = Experience()
-        self.ready: dict[str, Any] = {}
-        self.held: dict[str, asyncio.Event] = {}
-        self._status, self._p90 = status, p90
-
-    async def get(self, *, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
-        self.waits.append(tuple(required_steps))
-        await asyncio.sleep(0)
-        for step in required_steps:
-            if step in self.held:
-                await self.held[step].wait()
-        pending = {step: expected(p90, p90) for step, p90 in self._p90.items()}
-        message = values(
-            {s: told for s, told in pending.items() if s not in self.ready}, **self.ready
-        )
-        message.status = self._status
-        return _convert.results_from(message)
-
-    async def compute(self, deadline: float = 30.0, **fallback: Any) -> Computed:
-        computation = Computation(
-            self.get,
-            Fallbacks(fallback),
-            self.experience,
-            key="k",
-            deadline=deadline,
-            budget=20.0,
-            min_revision=0,
-            hand_back=None,
-            spawn=lambda _: None,
-        )
-        return await computation.run(tuple(fallback))
-
-
 async def test_a_service_that_ends_waits_at_once_is_not_asked_in_a_circle() -> None:
-    service = Asked(a=9.0)
+    service = PlayedService(a=9.0)
 
     async def a() -> str:
         for _ in range(100):
@@ -224,7 +177,7 @@ async def test_a_service_that_ends_waits_at_once_is_not_asked_in_a_circle() -> N
 
 
 async def test_a_step_that_an_ended_run_has_not_is_not_waited_for() -> None:
-    service = Asked(status=pb.PRECOMPUTE_STATUS_CANCELLED, a=0.001)
+    service = PlayedService(status=pb.PRECOMPUTE_STATUS_CANCELLED, a=0.001)
 
     async def a() -> str:
         for _ in range(10):
@@ -237,7 +190,7 @@ async def test_a_step_that_an_ended_run_has_not_is_not_waited_for() -> None:
 
 
 async def test_what_a_step_needs_counts_to_how_long_computing_it_takes() -> None:
-    service = Asked(a=4.0, b=5.0)
+    service = PlayedService(a=4.0, b=5.0)
     service.held = {"a": asyncio.Event(), "b": asyncio.Event()}
     begun: list[str] = []
     for step, seconds in (("a", 10.0), ("b", 1.0)):
@@ -266,35 +219,28 @@ async def test_what_a_step_needs_counts_to_how_long_computing_it_takes() -> None
 
 
 async def test_the_deadline_ends_a_call_that_would_still_wait_for_the_first_answer() -> None:
-    service = Asked(a=1.0)
-
-    async def hang(**_: Any) -> Results:
-        await asyncio.Event().wait()
-        raise AssertionError
+    service = PlayedService(a=1.0)
 
     async def forever() -> None:
         await asyncio.Event().wait()
 
-    service.get = hang  # type: ignore[method-assign]
+    service.answer = service.hang
     async with asyncio.timeout(10):
         with pytest.raises(Incomplete):
             await service.compute(deadline=0.05, a=forever)
 
 
 async def test_an_unknown_key_is_an_answer() -> None:
-    service = Asked()
-    asked = 0
+    service = PlayedService()
 
-    async def unknown(**_: Any) -> Results:
-        nonlocal asked
-        asked += 1
+    async def unknown() -> Results:
         raise NotFound("nothing")
 
     async def a() -> str:
         return "live"
 
-    service.get = unknown  # type: ignore[method-assign]
+    service.answer = unknown
     for _ in range(5):
         computed = await service.compute(a=a)
         assert computed.reasons == {"a": "nothing was started under this key"}
-    assert asked == 5
+    assert len(service.calls) == 5

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from headstart import Tls
-from headstart._channel import endpoint, service_config
+from headstart._transport.endpoint import endpoint, service_config
 from headstart.v1.precompute_pb2 import DESCRIPTOR
 
 METHODS = [

@@ -11,10 +11,12 @@ import grpc
 import pytest
 
 from headstart import Tls
-from headstart._channel import endpoint
-from headstart._channels import Channels
-from headstart._loopback import is_loopback
+from headstart._transport.channels import Channels
+from headstart._transport.endpoint import endpoint
+from headstart._transport.file_changes import PAUSE
+from headstart._transport.loopback import is_loopback
 from tests.support.certificates import authority, signed
+from tests.support.virtual_time import Clock
 
 
 class Failed(grpc.RpcError):
@@ -37,21 +39,21 @@ class Made:
     def __init__(self, **settings: Any) -> None:
         self.where = endpoint("localhost:1", **settings)
         self.closed: list[grpc.Channel] = []
-        self.channels = Channels(self.where, self.where.open_blocking, self.closed.append)
-        self.seconds = 0.0
+        self.clock = Clock()
+        self.channels = Channels(
+            self.where, self.where.open_blocking, self.closed.append, self.clock
+        )
 
     def call(self, error: BaseException | None = None, *, took: float = 0.01, **how: Any) -> Any:
         """Make a call; gives its channel."""
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("headstart._channels.time.monotonic", lambda: self.seconds)
-            self.seconds += 0.01
-            try:
-                with self.channels.use(**how) as used:
-                    self.seconds += took
-                    if error is not None:
-                        raise error
-            except (grpc.RpcError, asyncio.CancelledError):
-                pass
+        self.clock.now += 0.01
+        try:
+            with self.channels.use(**how) as used:
+                self.clock.now += took
+                if error is not None:
+                    raise error
+        except (grpc.RpcError, asyncio.CancelledError):
+            pass
         return used.channel
 
 
@@ -127,15 +129,19 @@ def test_changed_tls_files_open_another_channel_once_they_fit(
     mine, renewed = signed(root, tmp_path, "mine"), signed(root, tmp_path, "renewed")
     made = Made(tls=Tls(ca=root.cert, cert=mine.cert, key=mine.key))
     first = made.call()
-    assert made.call() is first
     mine.cert.write_bytes(renewed.cert.read_bytes())
+    assert made.call() is first
+    assert caplog.text == "", "files are read once a second"
+    made.clock.now += PAUSE
     assert made.call() is first, "the key is not that of the certificate yet"
     assert made.call() is first
     assert caplog.text.count("keeps its TLS files: cannot use the TLS files") == 1
     mine.key.write_bytes(renewed.key.read_bytes())
+    made.clock.now += PAUSE
     second = made.call()
     assert second is not first
     root.cert.unlink()
+    made.clock.now += PAUSE
     assert made.call() is second
     assert "BEGIN" not in caplog.text
     made.channels.close()
@@ -170,7 +176,7 @@ def test_changed_tls_files_open_another_channel_once_they_fit(
 )
 def test_loopback_targets_use_no_proxy(target: str, *, expected: bool) -> None:
     assert is_loopback(target) is expected
-    options = dict(endpoint(target)._options())
+    options = dict(endpoint(target).channel_options())
     assert options.get("grpc.enable_http_proxy") == (0 if expected else None)
     forced = endpoint(target, options=[("grpc.enable_http_proxy", 1)])
-    assert dict(forced._options())["grpc.enable_http_proxy"] == 1
+    assert dict(forced.channel_options())["grpc.enable_http_proxy"] == 1

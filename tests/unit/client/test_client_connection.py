@@ -8,12 +8,12 @@ import grpc
 import pytest
 
 from headstart import HeadstartError, PrecomputeClient, ServiceUnavailable
-from headstart._blocking import BlockingClient
-from headstart._channel import endpoint
+from headstart._clients.blocking_client import BlockingClient
+from headstart._transport.endpoint import endpoint
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
-from tests.unit.client.fake_service import hang
 from tests.unit.client.messages import run
+from tests.unit.client.scripted_service import hang
 
 
 async def test_a_token_goes_along_with_every_call_and_may_change(service: Any) -> None:
@@ -35,9 +35,7 @@ async def test_a_token_goes_along_with_every_call_and_may_change(service: Any) -
 
 
 def test_a_token_is_not_shown_by_repr() -> None:
-    client = PrecomputeClient(token="s3cret")
-
-    assert "s3cret" not in repr(client._connection.endpoint)
+    assert "s3cret" not in repr(endpoint(None, token="s3cret"))
 
 
 async def test_the_address_comes_from_the_environment(
@@ -55,7 +53,7 @@ def test_without_an_environment_the_address_is_this_machines(
 ) -> None:
     monkeypatch.delenv("HEADSTART_ADDRESS", raising=False)
 
-    assert PrecomputeClient()._connection.endpoint.address == "localhost:50051"
+    assert endpoint(None).address == "localhost:50051"
 
 
 @pytest.mark.parametrize(
@@ -77,13 +75,14 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], complaint: 
 
 
 async def test_call_credentials_are_taken_with_channel_credentials() -> None:
-    client = PrecomputeClient(
-        "localhost:1",
-        channel_credentials=grpc.local_channel_credentials(),
-        call_credentials=grpc.access_token_call_credentials("t"),
-    )
+    settings: dict[str, Any] = {
+        "channel_credentials": grpc.local_channel_credentials(),
+        "call_credentials": grpc.access_token_call_credentials("t"),
+    }
+    PrecomputeClient("localhost:1", **settings)
 
-    assert isinstance(client._connection.endpoint.credentials, grpc.ChannelCredentials)
+    found = endpoint("localhost:1", **settings)
+    assert isinstance(found.credentials, grpc.ChannelCredentials)
 
 
 async def test_a_client_may_be_made_before_there_is_a_loop_and_belongs_to_its_first(

@@ -1,19 +1,24 @@
 """The facade while the service serves."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import grpc
+import grpc.aio
 import pytest
 
 from headstart import EagerPrecompute, PrecomputeResult, PrecomputeStatus, RecipientType
 from headstart.v1 import precompute_pb2 as pb
-from tests.unit.client.fake_service import hang
+from tests.support.waiting import wait_until
 from tests.unit.client.messages import STARTED
+from tests.unit.client.scripted_service import hang
 
 STARTED_AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
@@ -218,19 +223,35 @@ def test_status_and_stats_answer_without_a_loop(service: Any) -> None:
     assert precompute.get_stats() == {"total_cached": 0, "active_tasks": 0, "status_counts": {}}
 
 
-def test_one_instance_serves_several_loops_and_forgets_those_that_ended(service: Any) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[grpc.aio.Channel]]:
+    """The channels that clients open, as long as anybody refers to them."""
+    open_channel = grpc.aio.insecure_channel
+    channels: list[weakref.ref[grpc.aio.Channel]] = []
+
+    def opens(*settings: Any, **more: Any) -> grpc.aio.Channel:
+        channel = open_channel(*settings, **more)
+        channels.append(weakref.ref(channel))
+        return channel
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", opens)
+    return channels
+
+
+def test_one_instance_serves_several_loops_and_forgets_those_that_ended(
+    service: Any, opened: list[weakref.ref[grpc.aio.Channel]]
+) -> None:
     service.on("GetResults", completed())
     precompute = EagerPrecompute.get_instance()
 
-    async def ask() -> asyncio.AbstractEventLoop:
+    async def ask() -> None:
         assert await precompute.get_precomputed_results("abc123") is not None
-        return asyncio.get_running_loop()
 
-    first = asyncio.run(ask())
-    second = asyncio.run(ask())
+    asyncio.run(ask())
+    asyncio.run(ask())
+    gc.collect()
 
-    assert first is not second
-    assert list(precompute._clients) == [second]
+    assert [channel() is None for channel in opened] == [True, False]
     assert len(service.calls) == 2
 
 
@@ -276,18 +297,19 @@ def test_every_thread_gets_the_same_instance() -> None:
     assert len(set(found)) == 1
 
 
-async def test_resetting_inside_a_loop_closes_and_makes_the_next_one_new(service: Any) -> None:
+async def test_resetting_inside_a_loop_closes_and_makes_the_next_one_new(
+    service: Any, opened: list[weakref.ref[grpc.aio.Channel]]
+) -> None:
     service.on("GetResults", completed())
     service.on("GetStats", STATS)
     first = EagerPrecompute.get_instance()
     await first.get_precomputed_results("abc123")
     first.get_stats()
-    (client,) = first._clients.values()
 
     EagerPrecompute.reset_instance()
-    async with asyncio.timeout(5):
-        while not client._connection.closed:  # noqa: ASYNC110  (closing tells no one)
-            await asyncio.sleep(0)
+    channel = opened[0]()
+    assert channel is not None
+    await wait_until(lambda: channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN)
 
     second = EagerPrecompute.get_instance()
     assert second is not first

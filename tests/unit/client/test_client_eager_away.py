@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -15,11 +15,12 @@ from headstart import (
     HeadstartError,
     ServiceError,
     ServiceUnavailable,
-    _eager,
-    _outage,
 )
+from headstart._get_or_compute.outage_log import OutageLog
 from headstart.v1 import precompute_pb2 as pb
-from tests.unit.client.fake_service import Fault, hang
+from tests.support.virtual_time import Clock, run_virtually
+from tests.unit.client.scripted_service import Fault, hang
+from tests.unit.client.virtual_channel import Channel, loop_time, use
 
 NO_STATS = {"total_cached": 0, "active_tasks": 0, "status_counts": {}}
 FOUND = pb.GetResultsResponse(key="abc123", status=pb.PRECOMPUTE_STATUS_COMPLETED)
@@ -234,18 +235,33 @@ async def test_arguments_of_a_wrong_type_are_a_warning_too(
     assert service.calls == []
 
 
-async def test_a_connection_that_took_all_of_the_time_is_an_outage(
-    service: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_connection_that_took_all_of_the_time_is_an_outage(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("_START_LIMIT", "_ANSWER_LIMIT"):
-        monkeypatch.setattr(_eager, limit, 0.0)
-    service.on("StartPrecompute", hang)
-    service.on("GetResults", hang)
-    precompute = EagerPrecompute.configure(service.address)
+    class Late(Channel):
+        """The loop is busy elsewhere while this channel connects."""
 
-    assert await precompute.start_bridging_precompute("k", "ocean", "forest", "human") is None
-    assert await precompute.get_precomputed_results("k", 0) is None
+        def get_state(self, *, try_to_connect: bool) -> grpc.ChannelConnectivity:
+            monkeypatch.setattr(time, "monotonic", lambda: loop_time() + 60.0)
+            return grpc.ChannelConnectivity.READY
 
+        async def refuse(self, name: str, request: Any) -> Any:
+            raise DeadlineExceeded("late")
+
+    async def call() -> None:
+        for ask in (
+            lambda: precompute.start_bridging_precompute("k", "ocean", "forest", "human"),
+            lambda: precompute.get_precomputed_results("k", 0),
+        ):
+            monkeypatch.setattr(time, "monotonic", loop_time)
+            assert await ask() is None
+        precompute.close()
+
+    channel = Late()
+    use(channel, monkeypatch)
+    precompute = EagerPrecompute("localhost:1")
+    run_virtually(call())
+    assert channel.limits == [("StartPrecompute", 0.001), ("GetResults", 0.001)]
     assert levels(caplog) == ["WARNING"]
     assert "DeadlineExceeded" in caplog.text
 
@@ -279,15 +295,13 @@ class TestOutageLog:
     """What is news, when several calls fare differently."""
 
     @pytest.fixture
-    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-        now = [1000.0]
-        monkeypatch.setattr(_outage, "time", SimpleNamespace(monotonic=lambda: now[0]))
-        return now
+    def clock(self) -> Clock:
+        return Clock()
 
     def test_any_answer_ends_the_outage_of_an_unreachable_service(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        log = _outage.OutageLog()
+        log = OutageLog()
 
         log.failed("start", ServiceUnavailable("refused"))
         log.failed("get", ServiceUnavailable("refused"))
@@ -308,7 +322,7 @@ class TestOutageLog:
     def test_one_failing_call_among_good_ones_does_not_fill_the_log(
         self, error: HeadstartError, caplog: pytest.LogCaptureFixture
     ) -> None:
-        log = _outage.OutageLog()
+        log = OutageLog()
 
         for _ in range(5):
             log.failed("start", error)
@@ -319,24 +333,24 @@ class TestOutageLog:
         assert levels(caplog) == ["WARNING", "INFO"]
 
     def test_a_call_that_failed_long_ago_no_longer_counts(
-        self, caplog: pytest.LogCaptureFixture, clock: list[float]
+        self, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
-        log = _outage.OutageLog()
+        log = OutageLog(clock)
 
         log.failed("stats", DeadlineExceeded("hung"))
-        clock[0] += 61
+        clock.now += 61
         log.answered("get")
         log.failed("get", ServiceUnavailable("refused"))
 
         assert levels(caplog) == ["WARNING", "INFO", "WARNING"]
 
     def test_an_unreachable_service_stays_unreachable_however_long_nobody_asks(
-        self, caplog: pytest.LogCaptureFixture, clock: list[float]
+        self, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
-        log = _outage.OutageLog()
+        log = OutageLog(clock)
 
         log.failed("get", ServiceUnavailable("refused"))
-        clock[0] += 3600
+        clock.now += 3600
         log.failed("get", ServiceUnavailable("refused"))
 
         assert levels(caplog) == ["WARNING"]

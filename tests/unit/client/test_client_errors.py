@@ -18,10 +18,9 @@ from headstart import (
     ServiceError,
     ServiceUnavailable,
     Violation,
-    _details,
 )
-from headstart._errors import from_rpc_error
-from tests.unit.client.fake_service import Fault
+from headstart._errors import from_rpc_error, rpc_details
+from tests.unit.client.scripted_service import Fault
 
 PLAIN = {
     grpc.StatusCode.NOT_FOUND: headstart.NotFound,
@@ -159,7 +158,7 @@ def test_what_is_well_formed_survives_malformed_neighbours() -> None:
     good = error_details_pb2.ErrorInfo(metadata={"error_id": "e-1"}).SerializeToString()
     raw = _status(("BadRequest", b"\xff"), ("ErrorInfo", good))
 
-    details = _details.read([("other", "text"), (_details.METADATA_KEY, raw)])
+    details = rpc_details.read([("other", "text"), (rpc_details.METADATA_KEY, raw)])
 
     assert (details.violations, details.metadata) == ((), {"error_id": "e-1"})
 
@@ -168,8 +167,8 @@ def test_a_negative_retry_delay_means_now() -> None:
     info = error_details_pb2.RetryInfo()
     info.retry_delay.FromNanoseconds(-5)
 
-    details = _details.read(
-        [(_details.METADATA_KEY, _status(("RetryInfo", info.SerializeToString())))]
+    details = rpc_details.read(
+        [(rpc_details.METADATA_KEY, _status(("RetryInfo", info.SerializeToString())))]
     )
 
     assert details.retry_after == 0.0

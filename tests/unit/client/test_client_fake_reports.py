@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import grpc.aio
 import numpy as np
 import pytest
 
@@ -26,7 +27,15 @@ from headstart import (
 )
 from headstart.testing import completed_results, fake_server
 from headstart.v1 import precompute_pb2 as pb
+from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 from tests.support.waiting import wait_until
+
+
+async def report(address: str, request: pb.ReportStepRequest) -> None:
+    """Report a step as another caller does."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        await PrecomputeServiceStub(channel).ReportStep(request, timeout=LONG)
+
 
 NEVER = 3600.0
 LONG = 30.0
@@ -175,7 +184,7 @@ async def test_a_game_is_reported_as_fallbacks_return_it_and_a_step_once() -> No
             await wait_until(lambda: len(server.reported("g")) == 2)
             again = pb.ReportStepRequest(key="g", revision=1, step="null_samples")
             again.bridging.null_samples.append(0.75)
-            await client._connection.call(lambda stub: stub.ReportStep, again, LONG)
+            await report(server.address, again)
         told = [(each.step, each.value, each.accepted) for each in server.reported("g")]
     assert told == [
         ("embed_endpoints", ends, True),
@@ -266,5 +275,5 @@ async def test_a_watcher_hears_of_a_report_at_once() -> None:
                     if missing is not None:
                         request = pb.ReportStepRequest(key="k", revision=1, step=missing)
                         request.artifact.json.number_value = 5
-                        await client._connection.call(lambda s: s.ReportStep, request, LONG)
+                        await report(server.address, request)
     assert seen == [[], ["a"], ["a", "b"]]

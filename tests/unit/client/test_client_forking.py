@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from headstart import DeadlineExceeded, PrecomputeClient, _process
-from headstart._channel import endpoint
-from headstart._connection import BlockingConnection, Connection, Rested
+from headstart import DeadlineExceeded, PrecomputeClient
+from headstart._transport import forks
+from headstart._transport.blocking_connection import BlockingConnection
+from headstart._transport.call_errors import Rested
+from headstart._transport.connection import Connection
+from headstart._transport.endpoint import endpoint
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.virtual_time import run_virtually
 
 
 @pytest.fixture
 def forking() -> Iterator[None]:
     """A thread that forks and forks, so that no channel may be opened."""
-    _process._before()
+    forks.before_fork()
     yield
-    _process._after_in_parent()
+    forks.after_fork_in_parent()
 
 
 @pytest.mark.usefixtures("forking")
@@ -32,12 +36,11 @@ async def test_forks_without_a_pause_do_not_prolong_a_call(refused: str) -> None
         connection.call(lambda stub: stub.GetStats, pb.GetStatsRequest(), timeout=0.01)
 
 
-async def test_a_call_that_a_fork_makes_anew_has_only_the_rest_of_its_time(
+def test_a_call_that_a_fork_makes_anew_has_only_the_rest_of_its_time(
     refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    clock = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)
-    monkeypatch.setattr("headstart._connection.time", clock)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     given: list[float] = []
 
     def blocking(_: Any, **options: Any) -> pb.GetStatsResponse:
@@ -51,9 +54,12 @@ async def test_a_call_that_a_fork_makes_anew_has_only_the_rest_of_its_time(
     async def asynchronous(request: Any, **options: Any) -> pb.GetStatsResponse:
         return blocking(request, **options)
 
-    connection: Any = Connection(endpoint(refused), ())
-    await connection.call(lambda _: asynchronous, pb.GetStatsRequest(), 5.0)
-    await connection.close(None)
+    async def call() -> None:
+        connection: Any = Connection(endpoint(refused), ())
+        await connection.call(lambda _: asynchronous, pb.GetStatsRequest(), 5.0)
+        await connection.close(None)
+
+    run_virtually(call())
     others: Any = BlockingConnection(endpoint(refused))
     others.call(lambda _: blocking, pb.GetStatsRequest(), 5.0)
     others.close()

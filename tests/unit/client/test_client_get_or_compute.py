@@ -5,43 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
 
-from headstart import BlockingClient, Incomplete, InvalidRequest, PrecomputeClient
-from headstart._suggestions import unknown_among
+from headstart import Incomplete, InvalidRequest, PrecomputeClient
+from headstart._errors.suggestions import unknown_among
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.waiting import wait_until
-from tests.unit.client.fake_service import FakeService, Fault, hang
-from tests.unit.client.messages import report, run
+from tests.unit.client.messages import PENDING, RUNNING, expected, values
+from tests.unit.client.scripted_service import Fault, ScriptedService, hang
 
 LONG = 30.0
 PATIENT = 20.0
 """A budget that a busy machine keeps."""
-PENDING, RUNNING = pb.STEP_STATE_PENDING, pb.STEP_STATE_RUNNING
-
-
-def values(pending: dict[str, pb.StepReport] | None = None, **ready: Any) -> pb.GetResultsResponse:
-    """A run under way: what is ready, as JSON text, and what is not."""
-    message = run(
-        status=pb.PRECOMPUTE_STATUS_IN_PROGRESS if pending else pb.PRECOMPUTE_STATUS_COMPLETED,
-        steps={name: report() for name in ready} | (pending or {}),
-        custom=pb.CustomResults(),
-    )
-    message.pipeline = "text"
-    for name, value in ready.items():
-        message.custom.artifacts[name].json.string_value = value
-    return message
-
-
-def expected(p50: float, p90: float, state: pb.StepState.ValueType = RUNNING) -> pb.StepReport:
-    told = pb.StepReport(state=state)
-    told.estimate.p50.FromTimedelta(timedelta(seconds=p50))
-    told.estimate.p90.FromTimedelta(timedelta(seconds=p90))
-    return told
 
 
 class Steps:
@@ -73,13 +51,13 @@ class Steps:
 
 
 @pytest.fixture
-async def client(service: FakeService) -> AsyncIterator[PrecomputeClient]:
+async def client(service: ScriptedService) -> AsyncIterator[PrecomputeClient]:
     async with PrecomputeClient(service.address) as client:
         yield client
 
 
 async def test_what_is_ready_is_taken_in_one_call(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     service.on("GetResults", values(words="a b", longest="a"))
     steps = Steps()
@@ -95,7 +73,7 @@ async def test_what_is_ready_is_taken_in_one_call(
 
 
 async def test_only_what_is_missing_is_computed_from_values_of_both_kinds(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     service.on("GetResults", values(words="there"))
 
@@ -131,7 +109,7 @@ def _knows(*steps: str, **ready: Any) -> Any:
 
 
 async def test_a_step_that_the_pipeline_does_not_have_is_an_error(
-    service: FakeService, client: PrecomputeClient, caplog: pytest.LogCaptureFixture
+    service: ScriptedService, client: PrecomputeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     service.on("GetResults", _knows("bonus", card="A"))
     steps = Steps()
@@ -148,7 +126,7 @@ async def test_a_step_that_the_pipeline_does_not_have_is_an_error(
 
 
 async def test_a_step_that_a_run_leaves_out_is_asked_about_once_and_computed(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     service.on("GetResults", _knows("bonus", card="A"))
     steps = Steps()
@@ -161,7 +139,7 @@ async def test_a_step_that_a_run_leaves_out_is_asked_about_once_and_computed(
 
 
 async def test_a_misspelt_step_is_an_error_also_when_the_answer_is_late(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     knows = _knows(card="A")
     go = threading.Event()
@@ -208,7 +186,7 @@ async def test_a_service_that_is_away_makes_everything_live(
 
 
 async def test_a_service_that_hangs_is_not_asked_again_at_once(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     service.on("GetResults", hang)
     reasons = [
@@ -220,7 +198,7 @@ async def test_a_service_that_hangs_is_not_asked_again_at_once(
 
 
 async def test_an_answer_over_budget_is_still_taken_before_a_slow_computation(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     steps = Steps()
 
@@ -237,7 +215,7 @@ async def test_an_answer_over_budget_is_still_taken_before_a_slow_computation(
 
 
 async def test_a_step_that_is_nearly_there_is_waited_for(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     service.on("GetResults", values({"a": expected(0.5, 10.0)}), values(a="there"))
     steps = Steps()
@@ -249,7 +227,7 @@ async def test_a_step_that_is_nearly_there_is_waited_for(
 
 
 async def test_a_step_is_waited_for_where_that_is_faster_than_what_computing_took(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     async def slow() -> str:
         await asyncio.sleep(0.3)
@@ -268,7 +246,7 @@ async def test_a_step_is_waited_for_where_that_is_faster_than_what_computing_too
 
 
 async def test_a_step_that_does_not_come_as_expected_is_computed(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     service.on("GetResults", values({"a": expected(0.01, 0.02)}), hang)
     got = await client.get_or_compute("k", LONG, {"a": Steps().quick("a")}, budget=PATIENT)
@@ -277,7 +255,7 @@ async def test_a_step_that_does_not_come_as_expected_is_computed(
 
 
 async def test_without_an_estimate_both_are_tried_and_the_loser_is_stopped(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     asked, gone = threading.Event(), threading.Event()
     steps = Steps()
@@ -308,7 +286,7 @@ async def test_without_an_estimate_both_are_tried_and_the_loser_is_stopped(
 
 @pytest.mark.parametrize("reset", [False, True])
 async def test_an_answer_of_another_run_is_not_mixed_in(
-    service: FakeService, client: PrecomputeClient, *, reset: bool
+    service: ScriptedService, client: PrecomputeClient, *, reset: bool
 ) -> None:
     other = values(a="of other inputs")
     if reset:  # revisions have begun anew: it is another run of the same one
@@ -329,7 +307,7 @@ async def test_an_answer_of_another_run_is_not_mixed_in(
 
 
 async def test_nothing_older_than_min_revision_is_taken(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     service.on("GetResults", values(a="old"))
     got = await client.get_or_compute(
@@ -340,7 +318,7 @@ async def test_nothing_older_than_min_revision_is_taken(
 
 
 async def test_the_deadline_leaves_what_there_is_and_names_the_rest(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     service.on("GetResults", values({"b": pb.StepReport(state=PENDING)}, a="there"), hang)
     steps = Steps()
@@ -371,7 +349,7 @@ async def test_an_error_of_a_fallback_is_raised_as_it_is(client: PrecomputeClien
 
 
 async def test_an_error_is_forgiven_if_the_service_gives_the_step_after_all(
-    service: FakeService, client: PrecomputeClient
+    service: ScriptedService, client: PrecomputeClient
 ) -> None:
     failed = asyncio.Event()
 
@@ -386,224 +364,3 @@ async def test_an_error_is_forgiven_if_the_service_gives_the_step_after_all(
     service.on("GetResults", values({"a": pb.StepReport(state=RUNNING)}), after_that)
     got = await client.get_or_compute("k", LONG, {"a": broken}, budget=PATIENT)
     assert got.values == {"a": "there"}
-
-
-async def one() -> int:
-    return 1
-
-
-async def needs_b(b: int) -> int:
-    return b
-
-
-async def needs_a(a: int) -> int:
-    return a
-
-
-async def takes_wrods(wrods: int) -> int:
-    return wrods
-
-
-async def takes_any(*more: int) -> int:
-    return len(more)
-
-
-@pytest.mark.parametrize(
-    ("fallback", "told"),
-    [
-        ({}, "at least one step"),
-        ({"a": needs_b}, "'a'.*parameter 'b' must be one of its steps: a"),
-        ({"a": needs_b, "b": needs_a}, "in a circle: (a -> b -> a|b -> a -> b)"),
-        ({"a": takes_any}, "parameter 'more'"),
-        ({"words": one, "first": takes_wrods}, "'wrods'.* words, first; did you mean 'words'"),
-    ],
-)
-async def test_fallbacks_that_cannot_work_are_refused(
-    fallback: Any, told: str, service: FakeService, client: PrecomputeClient
-) -> None:
-    with pytest.raises(ValueError, match=told):
-        await client.get_or_compute("k", LONG, fallback)
-    assert service.calls == []
-
-
-async def test_what_is_no_async_function_is_refused(client: PrecomputeClient) -> None:
-    with pytest.raises(TypeError, match=r"fallback\['a'\] must be a function"):
-        await client.get_or_compute("k", LONG, {"a": 3})
-    with pytest.raises(TypeError, match=r"fallback\['a'\] must be an async function"):
-        await client.get_or_compute("k", LONG, {"a": lambda: 3}, budget=PATIENT)
-
-
-@pytest.mark.parametrize("wrong", [{"deadline": 0}, {"deadline": float("nan")}, {"budget": -1}])
-async def test_times_out_of_range_are_refused(wrong: Any, client: PrecomputeClient) -> None:
-    [name] = wrong
-    with pytest.raises(ValueError, match=f"{name} must be more than 0"):
-        await client.get_or_compute("k", **{"deadline": 1.0, "fallback": {"a": one}} | wrong)
-
-
-# Reports
-
-
-async def test_live_values_are_handed_back_in_order_and_only_if_what_they_need_was_kept(
-    service: FakeService, client: PrecomputeClient
-) -> None:
-    waiting = {name: pb.StepReport(state=PENDING) for name in ("a", "b", "c", "d")}
-    service.on("GetResults", values(waiting), hang)
-
-    async def answer(request: pb.ReportStepRequest, _: Any) -> Any:
-        return pb.ReportStepResponse(accepted=request.step != "c")
-
-    async def b(a: int) -> list[int]:
-        return [a]
-
-    async def d(c: int) -> int:
-        return c
-
-    service.on("ReportStep", answer)
-    fallback = {"a": one, "b": b, "c": one, "d": d}
-    await client.get_or_compute("k", LONG, fallback, report=True, budget=PATIENT)
-    await wait_until(lambda: len(service.seen("ReportStep")) == 3)
-    await client.close()
-    requests = [call.request for call in service.seen("ReportStep")]
-    assert sorted(request.step for request in requests) == ["a", "b", "c"]
-    [of_b] = [request for request in requests if request.step == "b"]
-    assert (of_b.revision, of_b.namespace, of_b.key) == (3, "default", "game-1")
-    assert of_b.created_at == values().created_at
-    assert of_b.artifact.json.list_value.values[0].number_value == 1
-
-
-async def test_nothing_is_handed_back_unasked_or_to_a_run_that_has_ended(
-    service: FakeService, client: PrecomputeClient
-) -> None:
-    service.on("GetResults", values({"a": pb.StepReport(state=PENDING)}), hang)
-    await client.get_or_compute("k", LONG, {"a": one}, budget=PATIENT)
-    service.on("GetResults", values(other="x"))
-    await client.get_or_compute("k", LONG, {"a": one}, report=True, budget=PATIENT)
-    await client.close()
-    assert service.seen("ReportStep") == []
-
-
-async def test_a_report_neither_delays_nor_fails_the_call_and_ends_with_the_client(
-    service: FakeService,
-) -> None:
-    before = asyncio.all_tasks()
-
-    async def under_way(request: pb.GetResultsRequest, context: Any) -> Any:
-        if request.required_steps:
-            await hang(request, context)
-        return values({"a": pb.StepReport(state=PENDING)})
-
-    service.on("GetResults", under_way)
-    service.on("ReportStep", hang)
-    async with PrecomputeClient(service.address) as client:
-        for _ in range(40):
-            got = await client.get_or_compute("k", LONG, {"a": one}, report=True, budget=PATIENT)
-            assert got.values == {"a": 1}
-        await wait_until(lambda: len(service.seen("ReportStep")) > 0)
-    assert len(service.seen("ReportStep")) <= 16
-    assert {task for task in asyncio.all_tasks() - before if task.get_name() == "report step"} == (
-        set()
-    )
-
-
-# Threads
-
-
-def test_plain_functions_run_in_threads_at_the_same_time(service: FakeService) -> None:
-    meeting = threading.Barrier(2, timeout=30)
-
-    def meet() -> str:
-        meeting.wait()
-        return threading.current_thread().name
-
-    def after(a: str, b: str) -> list[str]:
-        return [a, b]
-
-    with BlockingClient(service.address) as client:
-        got = client.get_or_compute(
-            "k", LONG, {"a": meet, "b": meet, "after": after}, budget=PATIENT
-        )
-        assert got.values["after"] == ["headstart fallback"] * 2
-        service.on("GetResults", values(a="there"))
-        assert client.get_or_compute("k", LONG, {"a": meet}, budget=PATIENT).sources == {
-            "a": "ready"
-        }
-        assert client.get_results("k").revision == 3
-        with pytest.raises(ValueError, match="'words'"):
-            client.get_or_compute("k", LONG, {"a": lambda words: words})
-    with pytest.raises(RuntimeError, match="closed"):
-        client.get_or_compute("k", LONG, {"a": meet})
-
-
-def test_an_error_in_a_thread_is_raised_and_a_deadline_is_kept(service: FakeService) -> None:
-    go = threading.Event()
-
-    def broken() -> None:
-        raise LookupError("no such word")
-
-    def stop() -> None:
-        raise StopIteration
-
-    with BlockingClient(service.address) as client:
-        with pytest.raises(LookupError, match="no such word"):
-            client.get_or_compute("k", LONG, {"a": broken}, budget=PATIENT)
-        with pytest.raises(RuntimeError, match="StopIteration"):
-            client.get_or_compute("k", LONG, {"a": stop}, budget=PATIENT)
-        with pytest.raises(Incomplete) as caught:
-            client.get_or_compute("k", 0.3, {"a": lambda: go.wait(30)})
-        assert caught.value.missing == ("a",)
-        go.set()
-
-
-def test_many_threads_share_a_client(service: FakeService) -> None:
-    service.on("GetResults", values(a="there"))
-    found: list[Any] = []
-    with BlockingClient(service.address) as client:
-
-        def ask() -> None:
-            found.extend(
-                client.get_or_compute("k", LONG, {"a": lambda: "live"}, budget=PATIENT).values["a"]
-                for _ in range(10)
-            )
-
-        threads = [threading.Thread(target=ask) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    assert found == ["there"] * 80
-
-
-async def test_a_refusal_is_no_reason_to_fail(
-    service: FakeService, client: PrecomputeClient
-) -> None:
-    service.on("GetResults", Fault(grpc.StatusCode.INVALID_ARGUMENT, violations=[("key", "no")]))
-    for _ in range(5):
-        got = await client.get_or_compute("k", LONG, {"a": one}, budget=PATIENT)
-        assert got.reasons["a"].startswith("the service refused the request")
-    assert len(service.seen("GetResults")) == 5
-
-
-def test_closing_ends_the_calls_of_other_threads(service: FakeService) -> None:
-    begun, go = threading.Event(), threading.Event()
-    raised: list[BaseException] = []
-    client = BlockingClient(service.address)
-
-    def slow() -> bool:
-        begun.set()
-        return go.wait(30)
-
-    def ask() -> None:
-        try:
-            client.get_or_compute("k", LONG, {"a": slow}, budget=PATIENT)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, it is not to be lost with the thread
-            raised.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    assert begun.wait(30)
-    client.close()
-    thread.join(30)
-    go.set()
-    assert not thread.is_alive()
-    assert [type(error) for error in raised] == [RuntimeError]
-    assert "closed" in str(raised[0])

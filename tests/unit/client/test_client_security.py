@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 
 from headstart import PrecomputeClient, ServiceUnavailable, Tls
+from headstart._transport.endpoint import endpoint
+from headstart._transport.file_changes import PAUSE
+from headstart._transport.security import TokenFile
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.virtual_time import Clock
 
 
 @pytest.fixture(autouse=True)
@@ -39,30 +43,47 @@ async def test_a_tokens_file_is_read_again_when_it_changes(
     async with PrecomputeClient(service.address) as client:
         with pytest.raises(ServiceUnavailable, match=f"cannot read {file}: No such file"):
             await client.get_stats()
-        for token in ("first", "second one", "third"):
-            file.write_text(f"{token}\n")
-            await client.get_stats()
+        file.write_text("first\n")
+        await client.get_stats()
 
-    sent = [call.metadata["authorization"] for call in service.calls]
-    assert sent == ["Bearer first", "Bearer second one", "Bearer third"]
+    assert [call.metadata["authorization"] for call in service.calls] == ["Bearer first"]
+
+
+def test_a_tokens_file_is_read_once_a_second(tmp_path: Path) -> None:
+    file, clock = tmp_path / "token", Clock()
+    file.write_text("first\n")
+    token = TokenFile(file, clock=clock)
+    assert token() == "first"
+    file.write_text("second one\n")
+    clock.now += PAUSE * 0.99
+    assert token() == "first"
+    clock.now += PAUSE * 0.01
+    assert token() == "second one"
+    file.unlink()
+    assert token() == "second one"
+    clock.now += PAUSE
+    with pytest.raises(ServiceUnavailable, match=f"cannot read {file}"):
+        token()
+    file.write_text("third\n")
+    assert token() == "third", "a file that was missing is tried with each call"
 
 
 def test_tls_comes_from_the_environment_unless_it_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HEADSTART_SERVER_NAME", "headstart.example")
-    assert PrecomputeClient()._connection.endpoint.tls is None, "a name alone is no TLS"
+    assert endpoint(None).tls is None, "a name alone is no TLS"
     monkeypatch.setenv("HEADSTART_CA", "ca.pem")
     monkeypatch.setenv("HEADSTART_CLIENT_CERT", "me.pem")
     monkeypatch.setenv("HEADSTART_CLIENT_KEY", "me.key")
 
-    found = PrecomputeClient()._connection.endpoint.tls
-    given = PrecomputeClient(tls=Tls(ca="mine.pem"))._connection.endpoint.tls
+    found = endpoint(None).tls
+    given = endpoint(None, tls=Tls(ca="mine.pem")).tls
 
     assert found == Tls(ca="ca.pem", cert="me.pem", key="me.key", server_name="headstart.example")
     assert given == Tls(ca="mine.pem")
     monkeypatch.setenv("HEADSTART_CA", "system")
-    system = PrecomputeClient()._connection.endpoint.tls
+    system = endpoint(None).tls
     assert system is not None
     assert system.ca is None
 
@@ -99,10 +120,10 @@ async def test_a_token_function_that_returns_no_text_is_named(service: Any, retu
 
 def test_an_empty_token_variable_is_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HEADSTART_TOKEN", " \n")
-    assert PrecomputeClient()._connection.endpoint.token is None
+    assert endpoint(None).token is None
     (tmp_path / "token").write_text("from-file\n")
     monkeypatch.setenv("HEADSTART_TOKEN_FILE", str(tmp_path / "token"))
-    found = PrecomputeClient()._connection.endpoint.metadata()
+    found = endpoint(None).metadata()
     assert found == (("authorization", "Bearer from-file"),)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -21,9 +22,10 @@ from headstart import (
     Unauthenticated,
     Violation,
 )
-from headstart._asking import BUDGET, Ask, Experience
-from headstart._breaker import Breaker
+from headstart._clients.late_starts import LateStarts
 from headstart._errors import NotFound
+from headstart._get_or_compute.budgeted_call import BUDGET, BudgetedCall, Experience
+from headstart._get_or_compute.circuit_breaker import Breaker
 from headstart.testing import FakeServer, fake_server
 from tests.support.virtual_time import Clock, run_virtually
 from tests.support.waiting import wait_until
@@ -58,14 +60,14 @@ class Service:
         self.experience = Experience(breaker=Breaker(self.clock))
         self.calls = 0
 
-    async def ask(self, call: Callable[[], Any], **settings: Any) -> tuple[Ask, float]:
+    async def ask(self, call: Callable[[], Any], **settings: Any) -> tuple[BudgetedCall, float]:
         """Ask, with the real budget; gives the seconds that its caller waited, too."""
 
         async def counted() -> Any:
             self.calls += 1
             return await call()
 
-        ask = Ask(self.experience, "start_or_skip", **settings)
+        ask = BudgetedCall(self.experience, "start_or_skip", **settings)
         loop = asyncio.get_running_loop()
         began = loop.time()
         late = await ask.within(BUDGET, counted)
@@ -77,6 +79,17 @@ class Service:
 
 async def hang() -> bool:
     return await asyncio.Event().wait()
+
+
+def under_way() -> list[asyncio.Task[Any]]:
+    """The calls of starts that may be skipped, late ones among them."""
+    return [task for task in asyncio.all_tasks() if task.get_name() == "start_or_skip"]
+
+
+async def settled() -> None:
+    """A task needs a few turns to be cancelled."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def test_a_service_that_hangs_costs_the_budget_three_times_and_then_nothing() -> None:
@@ -100,7 +113,7 @@ def test_late_answers_that_are_of_use_keep_the_service_asked() -> None:
     async def main() -> None:
         experience = Experience()
         for _ in range(6):
-            late = await Ask(experience, "start_or_skip").within(BUDGET, slow)
+            late = await BudgetedCall(experience, "start_or_skip").within(BUDGET, slow)
             assert late is not None
             await late
         assert not experience.breaker.open
@@ -178,12 +191,20 @@ async def test_whatever_is_wrong_with_the_service_is_none(
 
 @pytest.mark.parametrize("where", ["refused", "black_hole"])
 async def test_an_absent_service_is_none_and_then_not_asked(
-    where: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+    where: str,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def live() -> str:
+        return "live"
+
+    monkeypatch.setattr(random, "uniform", lambda *_: 1000.0)  # the share of a breaker's pause
     async with PrecomputeClient(request.getfixturevalue(where)) as client:
         for _ in range(5):
             assert await client.start_bridging_or_skip("g", "ocean", "forest") is None
-        assert client._experience.breaker.open
+        got = await client.get_or_compute("g", 30.0, {"a": live})
+    assert got.reasons == {"a": "the service was not asked: it lately did not answer in time"}
     # gRPC may log, too: its thread reports to the closed loop of a test before.
     logged = [record.levelname for record in caplog.records if record.name == "headstart"]
     assert logged == ["WARNING"]
@@ -252,7 +273,7 @@ async def test_a_newer_start_of_the_key_cancels_a_late_one(
 ) -> None:
     server.slow(PATIENT, method="StartPrecompute")
     assert await client.start_or_skip("k", "text", {"text": "old"}, budget=AT_ONCE) is None
-    [late] = client._late_starts.values()
+    [late] = under_way()
     await wait_until(lambda: server.seen("StartPrecompute"))
     server.recover()
     if newer == "start":
@@ -260,9 +281,11 @@ async def test_a_newer_start_of_the_key_cancels_a_late_one(
     elif newer == "start_or_skip":
         assert await client.start_or_skip("k", "text", {"text": "new"}, budget=PATIENT)
     else:
+        server.fail(ServiceUnavailable("away"), method="StartPrecompute")
         for _ in range(3):
-            client._experience.breaker.failed()
+            assert await client.start_or_skip("other", "text", INPUTS, budget=PATIENT) is None
         assert await client.start_or_skip("k", "text", {"text": "new"}) is None
+        server.recover()
     await asyncio.wait([late])
     assert late.cancelled()
     if newer == "skipped":
@@ -281,7 +304,8 @@ async def test_a_cancelled_caller_leaves_no_start_behind(
     calling.cancel()
     await asyncio.wait([calling])
     assert calling.cancelled()
-    assert not client._late_starts
+    await settled()
+    assert under_way() == []
 
 
 async def test_of_calls_beside_each_other_one_late_start_of_a_key_goes_on(
@@ -291,10 +315,8 @@ async def test_of_calls_beside_each_other_one_late_start_of_a_key_goes_on(
     async with PrecomputeClient(server.address, timeout=300.0) as client:
         calls = [client.start_or_skip("k", "text", INPUTS, budget=AT_ONCE) for _ in range(50)]
         assert await asyncio.gather(*calls) == [None] * 50
-        for _ in range(5):  # a task needs a few turns to be cancelled
-            await asyncio.sleep(0)
-        late = [task for task in asyncio.all_tasks() if task.get_name() == "start_or_skip"]
-        assert late == [*client._late_starts.values()]
+        await settled()
+        assert len(under_way()) == 1
 
 
 @pytest.mark.parametrize("how", ["late", "in time", "plain"])
@@ -305,6 +327,7 @@ async def test_a_start_that_becomes_late_behind_a_newer_one_is_given_up(
         server.slow(300.0, method="StartPrecompute")
         older = asyncio.create_task(client.start_or_skip("k", "text", INPUTS, budget=1.0))
         await wait_until(lambda: server.seen("StartPrecompute"))
+        first = under_way()
         if how != "late":
             server.slow(0.0, method="StartPrecompute")
         newer = {"text": "b"}
@@ -313,8 +336,45 @@ async def test_a_start_that_becomes_late_behind_a_newer_one_is_given_up(
         else:
             budget = AT_ONCE if how == "late" else PATIENT
             await client.start_or_skip("k", "text", newer, budget=budget)
-        kept = [*client._late_starts.values()]
+        kept = [task for task in under_way() if how == "late" and task not in first]
         assert await older is None
-        assert [*client._late_starts.values()] == kept
+        await settled()
+        assert under_way() == kept
         assert len(kept) == (how == "late")
-        assert not client._newest
+
+
+async def test_a_start_is_forgotten_when_its_call_has_ended() -> None:
+    starts = LateStarts()
+    go = asyncio.Event()
+
+    async def call() -> None:
+        await go.wait()
+
+    in_time, late, outdated = (starts.begin(("n", key)) for key in "abc")
+    starts.end(in_time)
+    late_call, old_call = asyncio.create_task(call()), asyncio.create_task(call())
+    for start, task in ((late, late_call), (outdated, old_call)):
+        starts.leave(start, task, closed=False)
+        starts.end(start)
+    assert len(starts) == 2
+    newer = starts.begin(("n", "c"))
+    starts.end(newer)
+    await asyncio.wait([old_call])
+    assert old_call.cancelled()
+    assert len(starts) == 1
+    go.set()
+    await late_call
+    await settled()
+    assert len(starts) == 0
+
+
+async def test_of_late_starts_128_go_on_at_a_time() -> None:
+    starts = LateStarts()
+    calls = [asyncio.create_task(asyncio.Event().wait()) for _ in range(130)]
+    for number, task in enumerate(calls):
+        starts.leave(starts.begin(("n", f"{number}")), task, closed=False)  # type: ignore[arg-type]
+    await settled()
+    assert [task.cancelled() for task in calls] == [False] * 128 + [True] * 2
+    for task in calls:
+        task.cancel()
+    await settled()

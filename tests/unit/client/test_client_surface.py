@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import headstart
-from headstart import _eager, testing
+from headstart import testing
+from headstart._clients import eager_precompute
 
 
 def test_public_names_are_these_and_no_others() -> None:
@@ -111,7 +112,7 @@ def test_importing_the_client_loads_no_googleapis_and_lives_beside_it() -> None:
 
 
 def test_the_facades_result_has_exactly_the_promised_fields() -> None:
-    assert list(inspect.get_annotations(_eager.PrecomputeResult).items()) == [
+    assert list(inspect.get_annotations(eager_precompute.PrecomputeResult).items()) == [
         ("game_id", "str"),
         ("status", "PrecomputeStatus"),
         ("started_at", "datetime | None"),
@@ -127,7 +128,7 @@ def test_the_facades_result_has_exactly_the_promised_fields() -> None:
         ("embedding_model", "str | None"),
     ]
     # Callers' tests make one of an id alone, as of the original's.
-    assert _eager.PrecomputeResult("abc123").status is headstart.PrecomputeStatus.PENDING
+    assert eager_precompute.PrecomputeResult("abc123").status is headstart.PrecomputeStatus.PENDING
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -44,15 +44,22 @@ def test_an_unclosed_client_is_warned_about(service: Any) -> None:
 
 
 def test_an_unclosed_blocking_client_is_warned_about(service: Any) -> None:
-    threads = []
+    made: list[Closing] = []
+
+    class Closing(PrecomputeClient):
+        """Lets the test close the client that nobody refers to any more."""
+
+        async def get_results(self, *key: Any, **options: Any) -> Any:
+            made.append(self)
+            self.loop = asyncio.get_running_loop()
+            return await super().get_results(*key, **options)
 
     def forget() -> None:
-        client = BlockingClient(service.address)
-        client.get_results("k")
-        threads.append(client._place)
+        BlockingClient(service.address, new_client=Closing).get_results("k")
 
     told = warned(forget)
-    threads[0].close()
+    asyncio.run_coroutine_threadsafe(made[0].close(), made[0].loop).result(30)
+    made[0].loop.call_soon_threadsafe(made[0].loop.stop)
     assert told == ["unclosed BlockingClient: use `with`, or call its close()"]
 
 

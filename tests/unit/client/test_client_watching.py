@@ -2,21 +2,21 @@
 
 import asyncio
 import gc
+import random
 from typing import Any
 
 import grpc
 import pytest
 
-from headstart import NotFound, PrecomputeClient, ServiceUnavailable, _watch
+from headstart import NotFound, PrecomputeClient, ServiceUnavailable
 from headstart.v1 import precompute_pb2 as pb
-from tests.unit.client.fake_service import Fault
 from tests.unit.client.messages import run
+from tests.unit.client.scripted_service import Fault
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_watch, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(_watch, "_LONGEST_PAUSE", 0.002)
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.001)  # the share of each pause
 
 
 async def test_yields_each_change_and_ends_with_the_run(service: Any) -> None:
@@ -74,8 +74,7 @@ async def test_resumes_when_the_server_itself_goes_and_comes_back(
     service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Six attempts that span the 0.1 s after which gRPC connects again.
-    monkeypatch.setattr(_watch, "_FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(_watch, "_LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(random, "uniform", lambda least, most: least)
     in_progress = run(pb.PRECOMPUTE_STATUS_IN_PROGRESS)
 
     async def wait_for_the_end(request: Any, context: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import descriptor_pb2 as descriptors
 from grpc_tools import protoc
 
-from headstart._channel import service_config
+from headstart._transport.endpoint import service_config
 
 ROOT = Path(__file__).parents[3]
 PROTO = "headstart/v1/precompute.proto"

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from headstart._suggestions import unknown_among
+from headstart._for_service import unknown_among
 
 from ...base.metric_labels import ResultsOutcome
 from ...domain import RunKey

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headstart._addresses import DEFAULT_PORT
+from headstart._for_service import DEFAULT_PORT
 
 from ...base.listening import is_loopback
 from ...base.output import spoken

@@ -76,8 +76,7 @@ def _checks(options: argparse.Namespace) -> Iterator[Check]:
 
 
 def _remote(options: argparse.Namespace, timeout: float) -> Iterator[Check]:
-    from headstart._addresses import target_of
-    from headstart._channel import default_address, endpoint
+    from headstart._for_service import default_address, endpoint, target_of
 
     from .address import Place, check_address
     from .clock import check_clock

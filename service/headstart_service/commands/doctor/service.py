@@ -10,15 +10,14 @@ from typing import Any, Final
 
 import grpc
 
-from headstart._channel import Endpoint
-from headstart._errors import (
+from headstart import (
     HeadstartError,
     NotFound,
     PermissionDenied,
     ServiceUnavailable,
     Unauthenticated,
-    from_rpc_error,
 )
+from headstart._for_service import Endpoint, from_rpc_error
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 

@@ -90,7 +90,7 @@ async def _start(client: Any, options: argparse.Namespace) -> int:
 
 
 def _inputs(text: str) -> dict[str, Any]:
-    from headstart._inputs import InputsError, read_inputs
+    from headstart._for_service import InputsError, read_inputs
 
     try:
         return read_inputs(sys.stdin.read() if text == "-" else text)

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from headstart._suggestions import suggested
+from headstart._for_service import suggested
 
 from ...domain import has_control_characters
 

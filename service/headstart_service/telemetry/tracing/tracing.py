@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState, get_current_span
 from opentelemetry.util.types import Attributes
 
-from headstart._loopback import is_loopback
+from headstart._for_service import is_loopback
 
 from ...domain.errors import StartupError
 from ...domain.log_fields import FIELDS

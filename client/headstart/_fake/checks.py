@@ -1,0 +1,191 @@
+"""What `headstart.testing.fake_server` refuses: the service's rules, with the service's words."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, Final
+
+from headstart._errors import InvalidRequest, Violation
+from headstart._errors.suggestions import unknown_among
+from headstart._messages.inputs import InputsError, inputs_of
+from headstart.v1 import precompute_pb2 as pb
+
+MAX_WAIT: Final = 600.0
+DEFAULT_PAGE: Final = 100
+_MIN_TTL: Final = 0.001
+_WEEK: Final = 7 * 24 * 3600.0
+_MAX_KEY_BYTES: Final = 256
+_MAX_PAGE: Final = 1000
+_MAX_REPEATED: Final = 1000
+_NAMESPACE: Final = re.compile(r"[a-z0-9._-]{1,64}")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_STATUSES: Final = frozenset(pb.PrecomputeStatus.values()) - {0}
+
+
+class Checks:
+    """Collects the rules that one request breaks, because the service reports all at once."""
+
+    def __init__(self) -> None:
+        self.violations: list[Violation] = []
+
+    def add(self, field: str, rule: str) -> None:
+        """Note a rule that a field breaks."""
+        self.violations.append(Violation(field, rule))
+
+    def refuse(self) -> None:
+        """Raise InvalidRequest if a rule was broken."""
+        if self.violations:
+            raise InvalidRequest("", self.violations)
+
+    def run_key(self, request: Any) -> tuple[str, str]:
+        """Return the namespace and key that a request is about."""
+        namespace = request.namespace or "default"
+        self.namespace(namespace)
+        size = len(request.key.encode())
+        if not 1 <= size <= _MAX_KEY_BYTES:
+            self.add("key", f"must be 1 to {_MAX_KEY_BYTES} bytes, is {size}")
+        elif has_control_characters(request.key):
+            self.add("key", "must not contain control characters")
+        return namespace, request.key
+
+    def namespace(self, namespace: str) -> None:
+        """Return a namespace that was named."""
+        if not _NAMESPACE.fullmatch(namespace):
+            self.add("namespace", "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-'")
+
+    def seconds(self, message: Any, field: str, low: float, high: float) -> float | None:
+        """Return a duration in seconds; None if it is absent."""
+        if not message.HasField(field):
+            return None
+        duration = getattr(message, field)
+        value: float = duration.seconds + duration.nanos / 1e9
+        if not low <= value <= high:
+            self.add(field, f"must be {low:g} to {high:g} seconds, is {value:g}")
+        return value
+
+    def repeated(self, field: str, values: Sequence[object]) -> bool:
+        """Return whether a list is not too long."""
+        if len(values) > _MAX_REPEATED:
+            self.add(field, f"must be at most {_MAX_REPEATED}, are {len(values)}")
+        return len(values) <= _MAX_REPEATED
+
+    def revision(self, field: str, value: int) -> None:
+        """Refuse a negative revision; 0 means any."""
+        if value < 0:
+            self.add(field, f"must be 1 or more, or 0 for any, is {value}")
+
+
+def checked_key(request: Any) -> tuple[str, str]:
+    """Return the namespace and key of a plain request. Raises InvalidRequest."""
+    checks = Checks()
+    place = checks.run_key(request)
+    checks.refuse()
+    return place
+
+
+def times_of_start(
+    request: pb.StartPrecomputeRequest, checks: Checks
+) -> tuple[float | None, float]:
+    """Return the `ttl` that was asked for, if any, and `expected_need_in`, 0 if absent."""
+    ttl = checks.seconds(request, "ttl", _MIN_TTL, _WEEK)
+    return ttl, checks.seconds(request, "expected_need_in", 0, _WEEK) or 0.0
+
+
+def request_id_of_start(request: pb.StartPrecomputeRequest, checks: Checks) -> str:
+    """Return the id of a start; empty if it has none."""
+    if request.request_id and not _REQUEST_ID.fullmatch(request.request_id):
+        checks.add("request_id", "must be 1 to 64 letters, digits, '.', '_' and '-', or empty")
+    return request.request_id
+
+
+def cancelled_run(request: pb.CancelPrecomputeRequest) -> tuple[str, str, int]:
+    """Return a cancel's namespace, key and revision. Raises InvalidRequest."""
+    checks = Checks()
+    namespace, key = checks.run_key(request)
+    checks.revision("revision", request.revision)
+    checks.refuse()
+    return namespace, key, request.revision
+
+
+def custom_inputs(request: pb.StartPrecomputeRequest, checks: Checks) -> dict[str, Any] | None:
+    """Return the inputs of a pipeline that is called by its name; None if they are unusable."""
+    try:
+        return inputs_of(request.custom)
+    except InputsError as error:
+        for rule in error.rules:
+            checks.add(*rule)
+        return None
+
+
+def elapsed_of_report(request: pb.ReportStepRequest, checks: Checks) -> float:
+    """Return how long a step took its caller, in seconds."""
+    return checks.seconds(request, "elapsed", 0, _WEEK) or 0.0
+
+
+def wait_of(request: pb.GetResultsRequest, checks: Checks) -> float:
+    """Return how long a reader wants to wait, in seconds."""
+    checks.repeated("required_steps", request.required_steps)
+    checks.revision("min_revision", request.min_revision)
+    return checks.seconds(request, "wait", 0, MAX_WAIT) or 0.0
+
+
+def check_required_steps(steps: Sequence[str], has: set[str], known: set[str]) -> None:
+    """Raise InvalidRequest for steps that neither the run nor its pipeline has."""
+    checks = Checks()
+    if not has.issuperset(steps):
+        known = known | has
+        for place, rule in unknown_among(steps, known):
+            checks.add(f"required_steps[{place}]", rule)
+    checks.refuse()
+
+
+def page_of(request: pb.ListPrecomputesRequest) -> tuple[int, tuple[str, str] | None]:
+    """Return a page's size, and the run behind which it begins. Raises InvalidRequest."""
+    checks = Checks()
+    if request.namespace:
+        checks.namespace(request.namespace)
+    size = request.page_size
+    if not 0 <= size <= _MAX_PAGE:
+        checks.add("page_size", f"must be 1 to {_MAX_PAGE}, or 0 for the default, is {size}")
+    after = None
+    if request.page_token:
+        after = _from_page_token(request.page_token)
+        if after is None:
+            checks.add("page_token", "is not a next_page_token of this method")
+    if checks.repeated("statuses", request.statuses):
+        for place, number in enumerate(request.statuses):
+            if number not in _STATUSES:
+                checks.add(f"statuses[{place}]", f"is no status: {number}")
+    checks.refuse()
+    return size or DEFAULT_PAGE, after
+
+
+def page_token(namespace: str, key: str) -> str:
+    """Return the token of the page behind this run."""
+    return base64.urlsafe_b64encode(f"{namespace}:{key}".encode()).decode()
+
+
+def _from_page_token(token: str) -> tuple[str, str] | None:
+    try:
+        text = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    namespace, _, key = text.partition(":")
+    checks = Checks()
+    checks.run_key(pb.GetStatusRequest(namespace=namespace, key=key))
+    return None if checks.violations or not namespace else (namespace, key)
+
+
+def has_control_characters(text: str) -> bool:
+    """Return whether `text` has a control, format, surrogate or line-separating character."""
+    return any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text)
+
+
+def all_finite(values: Sequence[float]) -> bool:
+    """Return whether none of them is NaN or infinite."""
+    return all(map(math.isfinite, values))

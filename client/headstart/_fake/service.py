@@ -1,0 +1,323 @@
+"""The methods of the contract as `headstart.testing.fake_server` answers them, from timetables."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import grpc.aio
+
+from headstart._errors import NotFound
+from headstart._errors.suggestions import not_one_of
+from headstart._fake import checks
+from headstart._fake.accounting import FakeAccounting
+from headstart._fake.games import NEEDS, game_inputs, inputs_of
+from headstart._fake.reported_steps import ReportedStep, check_form, check_result, reported_step
+from headstart._fake.runs import FakeRun, status_number
+from headstart._fake.script import Script, ScriptedStep
+from headstart._messages.convert import BRIDGING_PIPELINE
+from headstart._messages.inputs import INPUTS
+from headstart._messages.results import BridgingResults, PrecomputeStatus, Results
+from headstart.v1 import precompute_pb2 as pb
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_RESULT_TTL: Final = 1800.0
+_MAX_CACHED: Final = 10_000
+
+
+class FakeService:
+    """Keeps runs as the service does. Everything but `scripts` belongs to one event loop."""
+
+    def __init__(self, made_up: Callable[..., Results], default: Script) -> None:
+        """Keep the script; `made_up` makes the results of a game for which none are scripted."""
+        self.scripts: dict[tuple[str | None, str | None], Script] = {(None, None): default}
+        """By key and pipeline; None is any."""
+        self._made_up = made_up
+        self.reported: list[ReportedStep] = []
+        """In the order in which they came."""
+        self._runs: dict[tuple[str, str], FakeRun] = {}
+        self._accounting = FakeAccounting()
+        self._change = asyncio.Event()
+
+    def note_change(self) -> None:
+        change, self._change = self._change, asyncio.Event()
+        change.set()
+
+    async def until_change(self, run: FakeRun | None, deadline: float) -> None:
+        """Wait for a start, a cancel, a change of this run, or the deadline."""
+        now = time.monotonic()
+        until = min(deadline, math.inf if run is None else run.next_change(now))
+        # A little more than until then: timers may be early by their resolution.
+        limit = None if until == math.inf else until - now + 0.001
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._change.wait(), limit)
+
+    def _sweep(self) -> None:
+        """Forget what has expired."""
+        now = time.monotonic()
+        for run in [run for run in self._runs.values() if now >= run.expires_at()]:
+            self._accounting.gone(run, "expired", now)
+            del self._runs[run.namespace, run.key]
+
+    def _find(self, namespace: str, key: str) -> FakeRun:
+        self._sweep()
+        run = self._runs.get((namespace, key))
+        if run is None:
+            raise NotFound(f"nothing is precomputed under {namespace}/{key}")
+        return run
+
+    async def start_precompute(
+        self, request: pb.StartPrecomputeRequest, _: Context
+    ) -> pb.StartPrecomputeResponse:
+        """Set a new timetable, unless there is one of the same inputs."""
+        check = checks.Checks()
+        namespace, key = check.run_key(request)
+        ttl, needed_in = checks.times_of_start(request, check)
+        request_id = checks.request_id_of_start(request, check)
+        pipeline, inputs = self._inputs(request, check)
+        check.refuse()
+        lives = _RESULT_TTL + needed_in if ttl is None else ttl
+        try:
+            old: FakeRun | None = self._find(namespace, key)
+        except NotFound:
+            old = None
+        now, spec = time.monotonic(), (pipeline, inputs)
+        if old is not None and old.spec == spec and request_id and old.request_id == request_id:
+            return _started(old.outcome, old, now)
+        if old is not None and old.spec == spec and not request.restart:
+            status = old.status(now)
+            if not status.ended:
+                old.ttl = max(old.ttl, lives)
+                self._accounting.joined(old)
+                return _started(pb.START_OUTCOME_JOINED, old, now)
+            if status is PrecomputeStatus.COMPLETED:
+                old.kept_until = max(old.kept_until, now + lives)
+                self._accounting.reused(old)
+                return _started(pb.START_OUTCOME_REUSED, old, now)
+        run = self._new_run(namespace, key, pipeline, inputs)
+        run.ttl = lives
+        run.revision = 1 if old is None else old.revision + 1
+        replaced = old is not None and old.spec != spec
+        run.outcome = pb.START_OUTCOME_REPLACED if replaced else pb.START_OUTCOME_STARTED
+        run.request_id = request_id
+        if old is not None:
+            self._accounting.gone(old, "replaced", now)
+        self._runs[namespace, key] = run
+        self._accounting.started(run)
+        self.note_change()
+        response = _started(run.outcome, run, now)
+        response.status = pb.PRECOMPUTE_STATUS_PENDING  # no worker is so fast
+        return response
+
+    def _inputs(
+        self, request: pb.StartPrecomputeRequest, check: checks.Checks
+    ) -> tuple[str, dict[str, Any]]:
+        """Return what is to be computed: a pipeline, and its inputs as they were checked."""
+        match request.WhichOneof("spec"):
+            case "bridging":
+                given = inputs_of(request.bridging)
+                return BRIDGING_PIPELINE, game_inputs(given, "bridging", check)
+            case "custom" if request.custom.pipeline == BRIDGING_PIPELINE:
+                named = checks.custom_inputs(request, check)
+                inputs = {} if named is None else game_inputs(named, INPUTS, check)
+                return BRIDGING_PIPELINE, inputs
+            case "custom":
+                name = request.custom.pipeline
+                script = self._script_for(request.key, name)
+                game = isinstance(script.results, Results) and script.results.custom is None
+                if game or (script.results is None and not script.failed):
+                    known = {name for _, name in self.scripts if name} | {BRIDGING_PIPELINE}
+                    check.add("custom.pipeline", not_one_of(name, known))
+                    return name, {}
+                return name, checks.custom_inputs(request, check) or {}
+        check.add("spec", "must be set: bridging or custom")
+        return "", {}
+
+    def _new_run(self, namespace: str, key: str, pipeline: str, inputs: dict[str, Any]) -> FakeRun:
+        script = self._script_for(key, pipeline)
+        bridging: BridgingResults | None = None
+        steps: dict[str, ScriptedStep]
+        if pipeline == BRIDGING_PIPELINE:
+            results = script.results
+            if not isinstance(results, Results) or results.bridging is None:
+                about = {n: each for n, each in inputs.items() if n not in {"anchor", "target"}}
+                results = self._made_up(key, **about)
+            steps, bridging = script.steps(results, {}), results.bridging
+        else:
+            steps = script.steps(script.results, inputs)
+        return FakeRun(
+            namespace=namespace,
+            key=key,
+            pipeline=pipeline,
+            spec=(pipeline, inputs),
+            revision=1,
+            steps=steps,
+            needs=NEEDS if pipeline == BRIDGING_PIPELINE else script.needs,
+            bridging=bridging,
+            error=script.error,
+            queued=script.queued,
+            ttl=_RESULT_TTL,
+            at=time.monotonic(),
+        )
+
+    def _script_for(self, key: str, pipeline: str) -> Script:
+        for place in ((key, pipeline), (key, None), (None, pipeline), (None, None)):
+            if place in self.scripts:
+                return self.scripts[place]
+        raise AssertionError("there is always the one of all")
+
+    async def get_results(
+        self, request: pb.GetResultsRequest, context: Context
+    ) -> pb.GetResultsResponse:
+        """Answer with what has ended, before the wait and the caller's deadline are over."""
+        check = checks.Checks()
+        namespace, key = check.run_key(request)
+        wait = checks.wait_of(request, check)
+        check.refuse()
+        left = context.time_remaining()
+        if wait and left is not None:
+            # As the service does, so that a partial answer still arrives.
+            wait = min(wait, left - min(max(left * 0.1, 0.02), 0.25))
+        deadline = time.monotonic() + wait
+        required = frozenset(request.required_steps)
+        while True:
+            run, now = self._find(namespace, key), time.monotonic()
+            self._accounting.read(run, now)
+            if run.revision < request.min_revision:
+                missing = f"{namespace}/{key} revision {request.min_revision}"
+                raise NotFound(f"nothing is precomputed under {missing}")
+            checks.check_required_steps(request.required_steps, set(run.steps), _steps_of(run))
+            if now >= deadline or run.settles(now, required):
+                return run.response(now)
+            await self.until_change(run, deadline)
+
+    async def watch_results(
+        self, request: pb.WatchResultsRequest
+    ) -> AsyncGenerator[pb.WatchResultsResponse, None]:
+        """Stream the run as it grows, until it has ended."""
+        namespace, key = checks.checked_key(request)
+        while True:
+            run, now = self._find(namespace, key), time.monotonic()
+            self._accounting.read(run, now)
+            yield pb.WatchResultsResponse(results=run.response(now))
+            if run.status(now).ended:
+                return
+            await self.until_change(run, math.inf)
+
+    async def get_status(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
+        """Return the status without the results."""
+        return self._find(*checks.checked_key(request)).status_response(time.monotonic())
+
+    async def cancel(
+        self, request: pb.CancelPrecomputeRequest, _: Context
+    ) -> pb.CancelPrecomputeResponse:
+        """End a run that has not ended."""
+        namespace, key, revision = checks.cancelled_run(request)
+        run, now = self._find(namespace, key), time.monotonic()
+        cancelled = not run.status(now).ended and revision in {0, run.revision}
+        if cancelled:
+            run.cancelled_at = now
+            self._accounting.gone(run, "cancelled", now)
+            self.note_change()
+        return pb.CancelPrecomputeResponse(
+            namespace=run.namespace,
+            key=run.key,
+            cancelled=cancelled,
+            status=status_number(run.status(now)),
+            revision=run.revision,
+        )
+
+    async def report_step(self, request: pb.ReportStepRequest, _: Context) -> pb.ReportStepResponse:
+        """Keep a result that the caller has computed."""
+        check = checks.Checks()
+        namespace, key = check.run_key(request)
+        checks.elapsed_of_report(request, check)
+        check_form(request, check)
+        check.refuse()
+        run, now = self._find(namespace, key), time.monotonic()
+        check_result(request, run.pipeline, _steps_of(run))
+        accepted = run.report(request, now)
+        self.reported.append(reported_step(request, run.pipeline, accepted=accepted))
+        if accepted:
+            self.note_change()
+        return pb.ReportStepResponse(accepted=accepted, state=run.step_number(request.step, now))
+
+    def _kept(self, namespace: str) -> list[FakeRun]:
+        self._sweep()
+        return [run for _, run in sorted(self._runs.items()) if namespace in {"", run.namespace}]
+
+    async def list_precomputes(
+        self, request: pb.ListPrecomputesRequest, _: Context
+    ) -> pb.ListPrecomputesResponse:
+        """One page of what is kept."""
+        size, after = checks.page_of(request)
+        now, answer = time.monotonic(), pb.ListPrecomputesResponse()
+        for run in self._kept(request.namespace):
+            status = status_number(run.status(now))
+            behind = after is None or (run.namespace, run.key) > after
+            if not behind or (request.statuses and status not in request.statuses):
+                continue
+            if len(answer.precomputes) == size:
+                last = answer.precomputes[-1]
+                answer.next_page_token = checks.page_token(last.namespace, last.key)
+                break
+            run.fill(answer.precomputes.add(), now)
+        return answer
+
+    async def list_pipelines(
+        self, _: pb.ListPipelinesRequest, __: Context
+    ) -> pb.ListPipelinesResponse:
+        """Return the pipelines that were scripted by name."""
+        answer = pb.ListPipelinesResponse()
+        for (_key, name), script in self.scripts.items():
+            if name is not None:
+                # A function's steps are not known before it has inputs.
+                description = answer.pipelines.add(name=name, version="fake")
+                if callable(script.results):
+                    continue
+                for step in script.steps(script.results, {}):
+                    description.steps.add(
+                        name=step, needs=script.needs.get(step, ()), max_attempts=1
+                    )
+        return answer
+
+    async def get_stats(self, request: pb.GetStatsRequest, _: Context) -> pb.GetStatsResponse:
+        """Count what is kept."""
+        check = checks.Checks()
+        if request.namespace:
+            check.namespace(request.namespace)
+        check.refuse()
+        now = time.monotonic()
+        statuses = [run.status(now) for run in self._kept(request.namespace)]
+        everywhere = [run.status(now) for run in self._kept("")]
+        queued = everywhere.count(PrecomputeStatus.PENDING)
+        return pb.GetStatsResponse(
+            total_cached=len(statuses),
+            active_tasks=statuses.count(PrecomputeStatus.IN_PROGRESS),
+            status_counts={str(each): statuses.count(each) for each in set(statuses)},
+            queued_jobs=queued,
+            max_cached=_MAX_CACHED,
+            ledger=self._accounting.message(request.namespace, now),
+        )
+
+
+def _started(
+    outcome: pb.StartOutcome.ValueType, run: FakeRun, now: float
+) -> pb.StartPrecomputeResponse:
+    return pb.StartPrecomputeResponse(
+        namespace=run.namespace,
+        key=run.key,
+        outcome=outcome,
+        status=status_number(run.status(now)),
+        revision=run.revision,
+    )
+
+
+def _steps_of(run: FakeRun) -> set[str]:
+    """All that its pipeline has: a game may leave out haiku's."""
+    return set(NEEDS) if run.pipeline == BRIDGING_PIPELINE else set(run.steps)

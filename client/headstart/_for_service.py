@@ -1,0 +1,48 @@
+"""Re-exports what the service takes from the client: rules that both must apply in the same way.
+
+`headstart_service` imports `headstart.v1`, the public names of `headstart`, and this module. An
+import-linter contract refuses every other private module, so those may change freely.
+"""
+
+from headstart._errors import from_rpc_error
+from headstart._errors.suggestions import (
+    did_you_mean,
+    not_one_of,
+    suggested,
+    unknown_among,
+    with_suggestion,
+)
+from headstart._messages.artifacts import has_wrong_integers
+from headstart._messages.convert import results_from
+from headstart._messages.inputs import INPUTS, InputsError, inputs_of, read_inputs, write_inputs
+from headstart._messages.pipeline_run import PipelineRun, StepValues
+from headstart._transport.addresses import DEFAULT_PORT, target_of
+from headstart._transport.endpoint import Endpoint, default_address, endpoint
+from headstart._transport.loopback import is_loopback
+from headstart._transport.security import tls_from, token_from_environment
+
+__all__ = [
+    "DEFAULT_PORT",
+    "INPUTS",
+    "Endpoint",
+    "InputsError",
+    "PipelineRun",
+    "StepValues",
+    "default_address",
+    "did_you_mean",
+    "endpoint",
+    "from_rpc_error",
+    "has_wrong_integers",
+    "inputs_of",
+    "is_loopback",
+    "not_one_of",
+    "read_inputs",
+    "results_from",
+    "suggested",
+    "target_of",
+    "tls_from",
+    "token_from_environment",
+    "unknown_among",
+    "with_suggestion",
+    "write_inputs",
+]

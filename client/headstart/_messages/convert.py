@@ -1,0 +1,299 @@
+"""Turns the service's messages into the plain values of `_results`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypedDict, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from headstart._errors import ServiceError
+from headstart._messages.artifacts import artifact_from, object_from
+from headstart._messages.results import (
+    BridgingResults,
+    Cancelled,
+    Embedding,
+    Ledger,
+    LedgerHidden,
+    LedgerWork,
+    Page,
+    PipelineDescription,
+    PrecomputeStatus,
+    Results,
+    RunSummary,
+    Started,
+    StartOutcome,
+    Stats,
+    Status,
+    StepDescription,
+    StepEstimate,
+    StepOrigin,
+    StepReport,
+    StepState,
+)
+from headstart.v1 import precompute_pb2 as pb
+
+T = TypeVar("T")
+
+BRIDGING_PIPELINE: Final = "bridging"
+
+_STATUSES: Final[Mapping[int, PrecomputeStatus]] = {
+    pb.PRECOMPUTE_STATUS_PENDING: PrecomputeStatus.PENDING,
+    pb.PRECOMPUTE_STATUS_IN_PROGRESS: PrecomputeStatus.IN_PROGRESS,
+    pb.PRECOMPUTE_STATUS_COMPLETED: PrecomputeStatus.COMPLETED,
+    pb.PRECOMPUTE_STATUS_FAILED: PrecomputeStatus.FAILED,
+    pb.PRECOMPUTE_STATUS_CANCELLED: PrecomputeStatus.CANCELLED,
+}
+
+_OUTCOMES: Final[Mapping[int, StartOutcome]] = {
+    pb.START_OUTCOME_STARTED: StartOutcome.STARTED,
+    pb.START_OUTCOME_JOINED: StartOutcome.JOINED,
+    pb.START_OUTCOME_REUSED: StartOutcome.REUSED,
+    pb.START_OUTCOME_REPLACED: StartOutcome.REPLACED,
+}
+
+_STEP_STATES: Final[Mapping[int, StepState]] = {
+    pb.STEP_STATE_PENDING: StepState.PENDING,
+    pb.STEP_STATE_RUNNING: StepState.RUNNING,
+    pb.STEP_STATE_COMPLETED: StepState.COMPLETED,
+    pb.STEP_STATE_FAILED: StepState.FAILED,
+    pb.STEP_STATE_SKIPPED: StepState.SKIPPED,
+}
+
+_STEP_ORIGINS: Final[Mapping[int, StepOrigin]] = {
+    pb.STEP_ORIGIN_UNSPECIFIED: StepOrigin.COMPUTED,
+    pb.STEP_ORIGIN_KEPT: StepOrigin.KEPT,
+    pb.STEP_ORIGIN_MEMOISED: StepOrigin.MEMOISED,
+    pb.STEP_ORIGIN_REPORTED: StepOrigin.REPORTED,
+}
+
+
+def status_from(number: int) -> PrecomputeStatus:
+    """Convert a run's status."""
+    return _known(_STATUSES, number, "run status")
+
+
+def started_from(message: pb.StartPrecomputeResponse) -> Started:
+    """Convert the answer to a start."""
+    return Started(
+        namespace=message.namespace,
+        key=message.key,
+        outcome=_known(_OUTCOMES, message.outcome, "start outcome"),
+        status=status_from(message.status),
+        revision=message.revision,
+    )
+
+
+def results_from(message: pb.GetResultsResponse) -> Results:
+    """Convert a run's results."""
+    # A run without results yet has no `results` on the wire: its pipeline determines the kind.
+    is_bridging = message.HasField("bridging") or (
+        message.pipeline == BRIDGING_PIPELINE and not message.HasField("custom")
+    )
+    steps = {
+        name: StepReport(
+            state=_known(_STEP_STATES, report.state, "step state"),
+            error=report.error or None,
+            elapsed=_elapsed(report, "elapsed", report.elapsed),
+            attempts=report.attempts,
+            estimate=_estimate(report),
+            origin=_known(_STEP_ORIGINS, report.origin, "step origin"),
+        )
+        for name, report in sorted(message.steps.items())
+    }
+    return Results(
+        **_run_from(message),
+        steps=steps,
+        bridging=_bridging_from(message.bridging, steps) if is_bridging else None,
+        custom=None
+        if is_bridging
+        else {
+            name: artifact_from(artifact)
+            for name, artifact in sorted(message.custom.artifacts.items())
+        },
+    )
+
+
+def run_status_from(message: pb.GetStatusResponse) -> Status:
+    """Convert a run's status with its steps."""
+    return Status(
+        **_run_from(message),
+        steps={
+            name: _known(_STEP_STATES, state, "step state")
+            for name, state in sorted(message.steps.items())
+        },
+    )
+
+
+def cancelled_from(message: pb.CancelPrecomputeResponse) -> Cancelled:
+    """Convert the answer to a cancel."""
+    return Cancelled(
+        namespace=message.namespace,
+        key=message.key,
+        cancelled=message.cancelled,
+        status=status_from(message.status),
+        revision=message.revision,
+    )
+
+
+def page_from(message: pb.ListPrecomputesResponse) -> Page:
+    """Convert one page of a listing."""
+    return Page(
+        runs=tuple(RunSummary(**_run_from(run)) for run in message.precomputes),
+        next_page_token=message.next_page_token,
+    )
+
+
+def pipeline_from(message: pb.PipelineDescription) -> PipelineDescription:
+    """Convert a pipeline's description."""
+    return PipelineDescription(
+        name=message.name,
+        version=message.version,
+        description=message.description,
+        steps=tuple(
+            StepDescription(
+                name=step.name,
+                needs=tuple(step.needs),
+                required=step.required,
+                timeout=_elapsed(step, "timeout", step.timeout),
+                max_attempts=step.max_attempts,
+                version=step.version,
+                memo=step.memo,
+                output_type=step.output_type,
+                runs_on=step.runs_on,
+            )
+            for step in message.steps
+        ),
+        input_schema=object_from(message.input_schema),
+    )
+
+
+def stats_from(message: pb.GetStatsResponse) -> Stats:
+    """Convert the counts."""
+    return Stats(
+        total_cached=message.total_cached,
+        active_tasks=message.active_tasks,
+        status_counts=dict(sorted(message.status_counts.items())),
+        queued_jobs=message.queued_jobs,
+        max_cached=message.max_cached,
+        ledger=_ledger_from(message.ledger) if message.HasField("ledger") else None,
+    )
+
+
+def _ledger_from(message: pb.Ledger) -> Ledger:
+    return Ledger(
+        since=message.since.ToDatetime(UTC),
+        starts=message.starts,
+        joined=message.joined,
+        reused=message.reused,
+        unsettled=message.unsettled,
+        hidden=message.hidden.ToTimedelta(),
+        waited=message.waited.ToTimedelta(),
+        fates={
+            fate: LedgerWork(
+                runs=work.runs,
+                steps=work.steps,
+                compute=work.compute.ToTimedelta(),
+                cpu=work.cpu.ToTimedelta(),
+                llm_tokens=work.llm_tokens,
+            )
+            for fate, work in sorted(message.fates.items())
+        },
+        pipelines={
+            name: LedgerHidden(runs=sent.runs, hidden=sent.hidden.ToTimedelta())
+            for name, sent in sorted(message.pipelines.items())
+        },
+    )
+
+
+class _Run(TypedDict):
+    """The fields that every message about a run has, in the shape of our dataclasses."""
+
+    namespace: str
+    key: str
+    pipeline: str
+    revision: int
+    status: PrecomputeStatus
+    created_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    error: str | None
+    pending_reason: str | None
+
+
+def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.PrecomputeSummary) -> _Run:
+    return _Run(
+        namespace=message.namespace,
+        key=message.key,
+        pipeline=message.pipeline,
+        revision=message.revision,
+        status=status_from(message.status),
+        created_at=_time(message, "created_at"),
+        started_at=_time(message, "started_at"),
+        completed_at=_time(message, "completed_at"),
+        expires_at=_time(message, "expires_at"),
+        error=message.error or None,
+        pending_reason=message.pending_reason or None,
+    )
+
+
+def _bridging_from(message: pb.BridgingResults, steps: Mapping[str, StepReport]) -> BridgingResults:
+    def completed(step: str) -> bool:
+        return step in steps and steps[step].state is StepState.COMPLETED
+
+    # On the wire an empty list and an absent one are the same: a completed step makes it a list.
+    endpoints = completed("embed_endpoints")
+    clues = completed("haiku_bridge")
+    clue_embeddings = completed("haiku_embeddings")
+    lexical = completed("lexical_bridge")
+    samples = completed("null_samples")
+    return BridgingResults(
+        anchor_embedding=_part(tuple(message.anchor_embedding), completed=endpoints),
+        target_embedding=_part(tuple(message.target_embedding), completed=endpoints),
+        haiku_clues=_part(tuple(message.haiku_clues), completed=clues),
+        haiku_embeddings=_part(_embeddings(message.haiku_embeddings), completed=clue_embeddings),
+        lexical_bridge=_part(tuple(message.lexical_bridge), completed=lexical),
+        lexical_embeddings=_part(_embeddings(message.lexical_embeddings), completed=lexical),
+        null_samples=_part(tuple(message.null_samples), completed=samples),
+        embedding_model=message.embedding_model or None,
+    )
+
+
+def _part(values: tuple[T, ...], *, completed: bool) -> tuple[T, ...] | None:
+    return values if completed or values else None
+
+
+def _embeddings(messages: Iterable[pb.Embedding]) -> tuple[Embedding, ...]:
+    return tuple(tuple(message.values) for message in messages)
+
+
+def _time(
+    message: pb.GetResultsResponse | pb.GetStatusResponse | pb.PrecomputeSummary, field: str
+) -> datetime | None:
+    if not message.HasField(field):  # type: ignore[arg-type]  # the stubs want literals
+        return None
+    value: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    return value
+
+
+def _estimate(report: pb.StepReport) -> StepEstimate | None:
+    p50 = _elapsed(report.estimate, "p50", report.estimate.p50)
+    p90 = _elapsed(report.estimate, "p90", report.estimate.p90)
+    return None if p50 is None or p90 is None else StepEstimate(p50=p50, p90=p90)
+
+
+def _elapsed(message: Message, field: str, duration: Duration) -> timedelta | None:
+    if not message.HasField(field):
+        return None
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1000)
+
+
+def _known(table: Mapping[int, T], number: int, what: str) -> T:
+    try:
+        return table[number]
+    except KeyError:
+        message = f"the service sent {what} {number}, which this client is too old to know"
+        raise ServiceError(message) from None
