@@ -218,10 +218,6 @@ async def test_the_examples_of_the_page_print_what_it_shows(game_server: GameSer
         )
         assert done.code == 0, done.err
         said = done.out.replace("default-of-docs", "default")
-        # The shared server has a pipeline more than one that just runs.
-        said = "".join(
-            line for line in said.splitlines(True) if not line.startswith(("text ", "text:"))
-        )
         assert _matches(said, shown), f"{command}\nprints:\n{said}"
 
 
