@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
 	@$(BIN)/headstart vocabulary build
-	@PYTHONPATH=".:$$PYTHONPATH" HEADSTART_PIPELINES="$${HEADSTART_PIPELINES-examples.text:TEXT}" $(BIN)/headstart serve
+	@PYTHONPATH=".:$$PYTHONPATH" HEADSTART_PIPELINES="$${HEADSTART_PIPELINES-examples.factors:FACTORS,examples.text:TEXT}" $(BIN)/headstart serve
 
 # Tests wait for nearly half of their time: three processes keep two cores busy.
 PARALLEL := -n 3 --no-loadscope-reorder
@@ -68,7 +68,7 @@ audit: setup  ## Check offline that what is installed and locked is pinned, hash
 lock: setup  ## Write the images' requirement files anew, with hashes, from constraints.txt
 	@$(BIN)/python -m deploy.lock
 
-licences: setup  ## Write docs/licences.md anew
+licences: setup  ## Print the licence of every dependency
 	@$(BIN)/python -m deploy.licences
 
 prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL stands before their pages

@@ -1,4 +1,4 @@
-"""The licence of everything that runs in production, by its own metadata; docs/licences.md."""
+"""Find the licence of everything that runs in production, in its own metadata: `make licences`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import re
 from importlib.metadata import distribution
 from typing import NamedTuple
 
-from .pins import CONSTRAINTS, ROOT, needed, pins
+from .pins import CONSTRAINTS, needed, pins
 
-TABLE = ROOT / "docs" / "licences.md"
 ALLOWED = frozenset(
     {
         *("0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"),
@@ -18,16 +17,6 @@ ALLOWED = frozenset(
 )
 """Licences under which a service may use a library unchanged, at no duty but to name it."""
 _EXTRAS = "worker,embedded,tracing"
-_HEADING = f"""\
-# Licences
-
-Of all that `headstart[{_EXTRAS}]` needs, as its own metadata say. `make audit` refuses what
-`deploy/licences.py` does not list, and `make licences` writes this table. Versions are those of
-`constraints.txt`.
-
-| distribution | version | licence |
-|---|---|---|
-"""
 _SAYS = {
     "3-clause bsd license": "BSD-3-Clause",
     "apache 2.0": "Apache-2.0",
@@ -75,9 +64,9 @@ def licences() -> list[Licence]:
 
 
 def table() -> str:
-    """What docs/licences.md must be."""
+    """Return a Markdown table of every distribution with its version and licence."""
     rows = (f"| {name} | {version} | {said or '?'} |\n" for name, version, said in licences())
-    return _HEADING + "".join(rows)
+    return "| distribution | version | licence |\n|---|---|---|\n" + "".join(rows)
 
 
 def _expression(name: str) -> str:
@@ -99,7 +88,7 @@ def _expression(name: str) -> str:
 
 
 def _by_its_file(name: str) -> str:
-    """What the first line of its licence's text says, for who says it nowhere else."""
+    """Return the licence that the first line of its licence file names; empty if it names none."""
     found = distribution(name)
     for file in found.files or []:
         if file.name.upper().startswith("LICENSE"):
@@ -109,5 +98,4 @@ def _by_its_file(name: str) -> str:
 
 
 if __name__ == "__main__":
-    TABLE.write_text(table())
-    print(f"wrote {TABLE.relative_to(ROOT)}")
+    print(table(), end="")

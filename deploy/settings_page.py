@@ -17,7 +17,7 @@ _DEFAULTS: Final = {
 }
 """Defaults that depend on who asks."""
 _TABLE: Final = re.compile(r"(?<=<!-- written by make docs -->\n).*?(?=\n\n)", re.DOTALL)
-_HEADING: Final = "| variable | flag | default | allowed | meaning |\n|---|---|---|---|---|"
+_HEADING: Final = "| variable | default | allowed | meaning |\n|---|---|---|---|"
 
 
 def page(text: str) -> str:
@@ -30,11 +30,18 @@ def page(text: str) -> str:
 
 def _line(row: Row) -> str:
     default = _DEFAULTS.get(row.variable) or _shown(row.default)
-    flag = f"`{row.flag}`" if row.flag else "none"
-    if row.default is True or row.default is False:
-        flag = f"`{row.flag}`, `--no-{str(row.flag).removeprefix('--')}`"
     meaning = row.meaning.replace("|", "\\|")
-    return f"| `{row.variable}` | {flag} | {default} | {row.allowed} | {meaning} |"
+    return f"| `{row.variable}` | {default} | {_allowed(row)} | {meaning} |"
+
+
+def _allowed(row: Row) -> str:
+    """Return the allowed values, as short as the page's introduction lets them be."""
+    if numbers := re.fullmatch(r"a (?:whole )?number from (\S+) to (\S+)", row.allowed):
+        unit = " s" if isinstance(row.default, float) else ""
+        return f"{numbers[1]}…{numbers[2]}{unit}"
+    return {"true or false": "switch", "text that is not empty": "text"}.get(
+        row.allowed, row.allowed
+    )
 
 
 def _shown(value: object) -> str:

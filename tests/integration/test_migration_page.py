@@ -42,4 +42,4 @@ async def test_the_code_of_the_migration_page_runs_as_it_stands(tmp_path: Path):
 def test_the_default_timeout_of_the_page_is_the_facades():
     signature = inspect.signature(EagerPrecompute.get_precomputed_results)
     default = signature.parameters["timeout_seconds"].default
-    assert f"| `timeout_seconds` | {default:g} s; `None` waits for ever | {default:g} s" in PAGE
+    assert f"- **`timeout_seconds`**: {default:g} s, " in PAGE

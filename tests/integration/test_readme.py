@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from headstart.v1 import precompute_pb2 as pb
-from headstart_service.config.settings import describe, variable
 from tests.integration.conftest import GameServer
-from tests.support.processes import ROOT, api, clean_environment, stub, worker
-from tests.support.requests import results
-from tests.support.valkey import Valkey
+from tests.support.processes import ROOT, Process, clean_environment, serving
 
 README = (ROOT / "README.md").read_text()
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -40,24 +37,81 @@ async def run(*command: str, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("number", [0, 1])
-async def test_the_python_examples_run(game_server: GameServer, number: int):
-    code = blocks(README, "python")[number]
-    output = await run(sys.executable, "-c", code, HEADSTART_ADDRESS=game_server.address)
-    assert ["lexical_bridge", "a good bridge:"][number] in output
+FACTORS = {"HEADSTART_PIPELINES": "examples.factors:FACTORS", "HEADSTART_BRIDGING": "false"}
+"""What `make run` serves beside the word game."""
+SMALLER = "1000036000099"
+"""A number in place of the page's, which take seconds: 1000003 times 1000033."""
+
+
+def quick(line: str) -> str:
+    """Return the command without the seconds that a user is busy and that a number takes."""
+    return re.sub(r"\b\d{16}\b", SMALLER, line.removeprefix("sleep 8; "))
+
+
+def part(heading: str) -> str:
+    return README.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+async def typed(line: str, **environment: str) -> str:
+    """Run a command of the page as a reader does who has activated the environment."""
+    name, *arguments = shlex.split(line, comments=True)
+    beside = Path(sys.executable).with_name(name)
+    command = str(beside) if beside.exists() else name
+    return await run(command, *arguments, **environment)
+
+
+@pytest.mark.parametrize(
+    ("heading", "file"), [("A pipeline", "factors"), ("An application", "factors_app")]
+)
+def test_the_code_of_the_page_is_the_example(heading: str, file: str):
+    path = f"examples/{file}.py"
+    assert f"({path})" in part(heading)
+    [code] = blocks(part(heading), "python")
+    assert (ROOT / path).read_text().endswith(code)
+
+
+def test_make_run_serves_the_pipeline():
+    assert FACTORS["HEADSTART_PIPELINES"] in (ROOT / "Makefile").read_text()
+
+
+async def test_the_pipeline_is_started_and_read(tmp_path: Path):
+    activation, *lines = "".join(blocks(part("A pipeline"), "sh")).splitlines()
+    assert activation == ". .venv/bin/activate"
+    async with serving(HEADSTART_DATA_DIR=str(tmp_path / "data"), **FACTORS) as (_, address):
+        printed = [await typed(quick(line), HEADSTART_ADDRESS=address) for line in lines]
+    assert printed[0].startswith("started: revision 1")
+    assert "factors: [1000003, 1000033]" in printed[1]
+    assert "of user waiting" in printed[2]
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_the_application_answers_with_and_without_the_service(
+    tmp_path: Path, *, served: bool
+):
+    serve, *curls = "".join(blocks(part("An application"), "sh")).splitlines()
+    command = shlex.split(serve.replace("--port 8000", "--port 0"), comments=True)
+    async with AsyncExitStack() as stack:
+        address = "127.0.0.1:1"
+        if served:
+            server = serving(HEADSTART_DATA_DIR=str(tmp_path / "data"), **FACTORS)
+            _, address = await stack.enter_async_context(server)
+        environment = clean_environment() | {"HEADSTART_ADDRESS": address}
+        application = Process([sys.executable, "-m", *command], environment)
+        stack.callback(application.stop)
+        found = await application.says(r"running on http://127\.0\.0\.1:(\d+)")
+        here = [quick(line).replace("localhost:8000", f"127.0.0.1:{found[1]}") for line in curls]
+        chosen, shown = [json.loads(await typed(f"{line} -sS")) for line in here]
+    assert chosen is None
+    assert shown["factors"] == [1000003, 1000033]
+    assert shown["source"] in (("ready", "waited", "live") if served else ("live",))
 
 
 async def test_the_commands_run_in_their_order(game_server: GameServer):
-    anywhere = README.partition("## Use it from anywhere")[2].partition("\n## ")[0]
-    activation, *commands = "".join(blocks(anywhere, "sh")).splitlines()
-    assert activation == ". .venv/bin/activate"
-    assert len(commands) == 11
+    commands = "".join(blocks(part("Call it from anywhere"), "sh")).splitlines()
+    assert len(commands) == 3
     for line in commands:
-        name, *arguments = shlex.split(line.replace("localhost:50051", game_server.address))
-        # What the activation finds.
-        command = str(Path(sys.executable).with_name(name))
-        output = await run(command, *arguments, HEADSTART_ADDRESS=game_server.address)
-        assert output.strip()
+        here = line.replace("localhost:50051", game_server.address)
+        assert (await typed(here, HEADSTART_ADDRESS=game_server.address)).strip()
 
 
 def test_the_pages_call_the_commands_in_one_way_and_name_no_package_that_no_index_has():
@@ -65,28 +119,6 @@ def test_the_pages_call_the_commands_in_one_way_and_name_no_package_that_no_inde
         text = page.read_text()
         assert not re.findall(r"\.venv/bin/(?!activate)\S+", text), page
         assert not re.findall(r"pip install '?headstart\b.*", text), page
-
-
-def test_every_setting_is_in_the_readme():
-    for name, _, _ in describe():
-        assert f"`{variable(name)}`" in README, name
-
-
-async def test_the_pipeline_of_the_architecture_page_runs(valkey: Valkey, tmp_path: Path):
-    (code,) = blocks(ARCHITECTURE, "python")
-    (tmp_path / "my_package.py").write_text(code)
-    settings = {
-        "PYTHONPATH": str(tmp_path),
-        "HEADSTART_PIPELINES": "my_package:TEXT",
-        "HEADSTART_BRIDGING": "false",
-    }
-    async with api(valkey.url, **settings) as (_, address), worker(valkey.url, **settings):
-        async with stub(address) as service:
-            request = pb.StartPrecomputeRequest(key="k", custom=pb.CustomSpec(pipeline="text"))
-            request.custom.inputs.update({"text": "the longest word wins"})
-            await service.StartPrecompute(request)
-            answer = await service.GetResults(results("k", 20))
-    assert answer.custom.artifacts["longest"].json.string_value == "longest"
 
 
 def test_every_decision_is_in_the_index():

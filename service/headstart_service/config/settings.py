@@ -40,129 +40,141 @@ class Settings(BaseSettings):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address that the gRPC and HTTP ports listen on; :: or 0.0.0.0 for every one, "
-        "IPv6 and IPv4, localhost for both loopback addresses.",
+        description="Address of the gRPC and HTTP ports. `::` or `0.0.0.0` is every address, "
+        "`localhost` both loopback addresses.",
     )
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
-    http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one.")
+    http_port: int = Field(
+        8080,
+        ge=0,
+        le=65535,
+        description="HTTP port; 0 picks a free one. So does a worker when the default port is "
+        "taken.",
+    )
     tls_cert: Path | None = Field(
-        None, description="PEM file of the gRPC port's certificate chain; read again on change."
+        None,
+        description="PEM file of the gRPC port's certificate chain. Certificate and key are read "
+        "again when they change.",
     )
     tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
     tls_client_ca: Path | None = Field(
-        None, description="PEM file of the authorities whose clients alone may connect."
+        None,
+        description="PEM file of authorities (mTLS): only clients with a certificate of theirs "
+        "may connect.",
     )
     insecure: bool = Field(
-        False, description="Whether the gRPC port may do without TLS off this machine."
+        False,
+        description="Whether the gRPC port may serve other machines without TLS, as in a "
+        "container.",
     )
     tokens: Path | None = Field(
         None,
-        description="File of the tokens that calls need, read again on change; `headstart token` "
-        "makes its lines. Without it none is needed.",
+        description="File of the tokens that callers need, read again when it changes; "
+        "`headstart token` makes its lines. Without a file no caller needs a token.",
     )
-    reflection: bool = Field(True, description="Whether the gRPC port describes its services.")
-    dashboard: bool = Field(True, description="Whether the HTTP port has the live page.")
+    reflection: bool = Field(True, description="Whether the gRPC port serves reflection.")
+    dashboard: bool = Field(True, description="Whether the HTTP port serves the live page.")
     data_dir: Path = Field(
         Path(_DIRS.user_data_dir),
-        description="Where the embedded Valkey keeps its data and its socket.",
+        description="Directory of the embedded Valkey's data and socket.",
     )
     redis_url: SecretStr | None = Field(
         None,
-        description="An existing Redis 7+ or Valkey 8+: redis://, rediss://, unix://, "
-        "redis+sentinel:// or redis+cluster://. Without it an embedded Valkey is started.",
+        description="Redis 7+ or Valkey 8+. Without it `serve` runs an embedded Valkey.",
     )
     prefix: str = Field(
         "headstart",
         pattern="^[A-Za-z0-9._-]{1,64}$",
-        description="What the keys and channels in Redis begin with: installations that share one "
-        "differ in it, or in the database.",
+        description="Prefix of all keys and channels in Redis. Installations that share a Redis "
+        "need different prefixes or databases.",
     )
     partitions: int = Field(
         1,
         ge=1,
         le=1024,
-        description="Slots that runs are spread over; more than 1 for a cluster. The same in all "
-        "processes of a store; `headstart repartition` changes it.",
+        description="Slots that runs are spread over: more than 1 for a cluster, equal in all "
+        "processes of a store. `headstart repartition` changes it.",
     )
     result_ttl: float = Field(
-        1800.0, ge=0.001, le=7 * 86400, description="How long results live, unless a start says."
+        1800.0,
+        ge=0.001,
+        le=7 * 86400,
+        description="Lifetime of results, unless a start sets `ttl`.",
     )
     failure_ttl: float = Field(
-        60.0, ge=0.001, le=86400, description="How long failed and cancelled runs can be seen."
+        60.0, ge=0.001, le=86400, description="Lifetime of failed and cancelled runs."
     )
     max_cached_results: int = Field(
         1000,
         ge=1,
         le=10_000_000,
-        description="How many runs are kept at most, all replicas together.",
+        description="Most runs that are kept, over all replicas.",
     )
     namespace_max_results: int = Field(
         0,
         ge=0,
         le=10_000_000,
-        description="How many of them one namespace may have; 0 for no other limit.",
+        description="Most runs that one namespace may keep; 0: no limit of its own.",
     )
     max_queued: int = Field(
         0,
         ge=0,
         le=10_000_000,
-        description="How many runs may wait or run at once, all replicas together; 0 for as many "
-        "as are kept.",
+        description="Most runs that have not ended, over all replicas; 0: as many as are kept.",
     )
     max_memos: int = Field(
         1024,
         ge=0,
         le=10_000_000,
-        description="How many results of memoised steps are kept at most, beside the runs; 0 for "
-        "none.",
+        description="Most results of memoised steps, beside the runs; 0: none.",
     )
     memo_ttl: float = Field(
-        3600.0, ge=0.001, le=30 * 86400, description="How long results of memoised steps live."
+        3600.0, ge=0.001, le=30 * 86400, description="Lifetime of memoised results."
     )
     queue_order: str = Field(
         "need",
         pattern="^(need|arrival)$",
-        description="Which run is computed next: need, by when it is needed, or arrival.",
+        description="Order of the queue: by the time of need, or of arrival.",
     )
     max_waiters: int = Field(
         20_000,
         ge=1,
         le=1_000_000,
-        description="How many GetResults calls each API process holds at once.",
+        description="Most GetResults calls that one API process holds.",
     )
     max_watches: int = Field(
         5000,
         ge=1,
         le=1_000_000,
-        description="How many WatchResults streams each API process holds at once.",
+        description="Most WatchResults streams that one API process holds.",
     )
     max_calls: int = Field(
         2000,
         ge=1,
         le=1_000_000,
-        description="How many other calls each API process holds at once.",
+        description="Most other calls that one API process holds.",
     )
     near_cache_mb: int = Field(
         32,
         ge=0,
         le=4096,
-        description="Memory of each API process for answers it need not read again.",
+        description="MiB of an API process for answers that it need not read again.",
     )
     worker: bool = Field(True, description="Whether `serve` runs a worker in a child process.")
     worker_concurrency: int = Field(
-        64, ge=1, le=1024, description="How many runs one worker computes at once."
+        64, ge=1, le=1024, description="Most runs that one worker computes at once."
     )
     word_cache: int = Field(
         10_000,
         ge=0,
         le=1_000_000,
-        description="Texts whose embeddings a worker remembers, beside its vocabulary.",
+        description="Most texts whose embeddings a worker keeps, beside its vocabulary.",
     )
     lease: float = Field(
         10.0,
         ge=0.5,
         le=600,
-        description="How long a silent worker keeps its runs; renewed every third.",
+        description="How long a silent worker keeps its runs; it renews the lease every third.",
     )
     drain: float = Field(
         5.0, ge=0, le=600, description="How long runs and calls may go on after SIGTERM."
@@ -171,43 +183,43 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=256,
-        description="Threads of each worker's model. For more throughput run more workers: one "
-        "thread each wastes the least.",
+        description="Threads of a worker's model. For more throughput run more workers with one "
+        "thread each.",
     )
     step_threads: int = Field(
-        4, ge=1, le=256, description="Threads of each worker for steps that run in one."
+        4, ge=1, le=256, description='Threads of a worker for steps with `runs_on="thread"`.'
     )
     step_processes: int = Field(
         2,
         ge=1,
         le=256,
-        description="Processes of each worker for steps that run in one; started if there are any.",
+        description='Processes of a worker for steps with `runs_on="process"`.',
     )
     step_wait: float = Field(
-        300,
-        gt=0,
+        300.0,
+        ge=0.001,
         le=86_400,
-        description="Seconds that a step waits for a free thread or process, at most; that is "
-        "beside its own timeout.",
+        description="How long a step may wait for a free thread or process, beside its own "
+        "timeout.",
     )
     block_limit: float = Field(
         1.0,
         ge=0,
         le=600,
-        description="How long a step may keep a worker's event loop before it is stopped; 0 for "
+        description="How long a step may block a worker's event loop before it is stopped; 0: "
         "any time.",
     )
     hang_limit: float = Field(
         10.0,
         ge=0,
         le=3600,
-        description="How long a worker's event loop may stand still before the worker ends itself, "
-        "twice as long where code in C keeps the interpreter; 0 for any time.",
+        description="How long a worker's event loop may stand still before the worker ends "
+        "itself; 0: any time. Twice as long where code in C holds the interpreter.",
     )
     ray_address: str | None = Field(
         None,
-        description="The Ray cluster of steps that run on one; without it what Ray finds, or one "
-        "of the worker's own.",
+        description='Ray cluster of steps with `runs_on="ray"`. Without it Ray finds one, or the '
+        "worker starts its own.",
     )
     model: str = Field(
         "all-MiniLM-L6-v2",
@@ -217,61 +229,61 @@ class Settings(BaseSettings):
     vocabulary: Path = Field(
         # By its format: of two versions on a machine, neither builds in place of the other's.
         Path(_DIRS.user_cache_dir) / "vocabulary-2",
-        description="Directory of the embedded vocabulary; built there when it is missing "
+        description="Directory of the embedded vocabulary. A worker builds it if it is missing "
         "or of another model.",
     )
     haiku_model: str = Field(
-        "claude-haiku-5-5", min_length=1, description="The Anthropic model that writes bridges."
+        "claude-haiku-5-5", min_length=1, description="Anthropic model of the step `haiku_bridge`."
     )
     anthropic_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("anthropic_api_key", "ANTHROPIC_API_KEY"),
-        description="Key of the Anthropic API; without it haiku_bridge fails. No prefix.",
+        description="Key of the Anthropic API, without which `haiku_bridge` fails.",
     )
     anthropic_base_url: str | None = Field(
         None,
         validation_alias=AliasChoices("anthropic_base_url", "ANTHROPIC_BASE_URL"),
-        description="Another address of the Anthropic API. No prefix.",
+        description="Another address of the Anthropic API.",
     )
     bridging: bool = Field(
         True, description="Whether bridging games are offered; without them no model is loaded."
     )
     pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="More pipelines, as module:name, separated by commas, beside those that "
-        "installed packages offer.",
+        description="More pipelines, beside those that installed packages offer.",
     )
     max_artifact_bytes: int = Field(
         8 * 1024 * 1024,
         ge=1024,
         le=60 * 1024 * 1024,
-        description="How many bytes one step may return; a step that returns more fails.",
+        description="Most bytes that one step may return; a larger result fails the step.",
     )
     max_run_bytes: int = Field(
         32 * 1024 * 1024,
         ge=1024,
         le=60 * 1024 * 1024,
-        description="How many bytes all steps of a run may return together; a step beyond it "
-        "fails. Clients receive 64 MiB.",
+        description="Most bytes that all steps of a run may return; the step beyond it fails. "
+        "Clients receive 64 MiB.",
     )
     metrics: bool = Field(
-        True, description="Whether the HTTP port tells figures to Prometheus, on /metrics."
+        True, description="Whether the HTTP port serves Prometheus metrics at `/metrics`."
     )
     log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
+        "info",
+        pattern="^(debug|info|warning|error)$",
+        description="Least level of the lines that are logged.",
     )
     log_format: str = Field(
         "auto",
         pattern="^(auto|text|json)$",
-        description="How log lines look: text, json, or auto: json in a pod, else text.",
+        description="Format of log lines; `auto` is JSON in a pod, else text.",
     )
     log_inputs: bool = Field(
-        False, description="Whether the log shows what runs are about; they may be personal."
+        False, description="Whether log lines show what runs are about, which may be personal."
     )
     tracing: bool = Field(
         False,
-        description="Whether OpenTelemetry spans are exported; OTEL_EXPORTER_OTLP_ENDPOINT says "
-        "where to.",
+        description="Whether OpenTelemetry spans are exported, to OTEL_EXPORTER_OTLP_ENDPOINT.",
     )
 
     @field_validator("pipelines", mode="before")
