@@ -118,6 +118,7 @@ async def work(
         )
         await stack.enter_async_context(executors)
         await executors.prepare(known)
+        durations = Durations()
         queue = RedisJobQueue(
             client,
             blocking,
@@ -125,6 +126,7 @@ async def work(
             lease=settings.lease,
             budget=_STORE_BUDGET,
             observer=monitoring.store,
+            expected=durations.expected,
         )
         stack.push_async_callback(queue.aclose)
         rules = WorkerRules(
@@ -136,8 +138,6 @@ async def work(
             version=importlib.metadata.version("headstart"),
             limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
         )
-        durations = Durations()
-        queue.expected = durations.expected
         observers: list[WorkObserver] = [
             monitoring.work,
             durations,
