@@ -27,7 +27,8 @@ from ..base.listening import (
     reachable,
     url_host,
 )
-from ..config.settings import Settings, child_environment
+from ..config.loading import child_environment
+from ..config.settings import Settings
 from ..domain import RunKey, WorkerState
 from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
 from ..domain.retry_after import Pace
