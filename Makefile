@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
 	@$(BIN)/headstart vocabulary build
-	@PYTHONPATH=".:$$PYTHONPATH" HEADSTART_PIPELINES="$${HEADSTART_PIPELINES-examples.text:TEXT}" $(BIN)/headstart serve
+	@PYTHONPATH=".:$$PYTHONPATH" HEADSTART_PIPELINES="$${HEADSTART_PIPELINES-examples.factors:FACTORS,examples.text:TEXT}" $(BIN)/headstart serve
 
 # Tests wait for nearly half of their time: three processes keep two cores busy.
 PARALLEL := -n 3 --no-loadscope-reorder
