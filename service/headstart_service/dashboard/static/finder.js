@@ -24,8 +24,8 @@ export class Finder {
 
   /** Offer the pipelines of `runs`, and the chosen one for as long as it is chosen. */
   offer(runs) {
-    const names = [...new Set([...runs.map((run) => run.pipeline), this.pipeline.value])].filter(Boolean).sort();
-    sync(this.pipeline, names, (name) => name, (name) => h("option", { value: name, text: name }), () => {});
+    const names = [...new Set(["", ...runs.map((run) => run.pipeline), this.pipeline.value])].sort();
+    sync(this.pipeline, names, (name) => name, (name) => h("option", { value: name, text: name || "all" }), () => {});
     show(byId("find"), runs.length > 0 || this.active);
   }
 

@@ -15,8 +15,7 @@ export function showFirst(told, visible) {
   show(byId("first"), visible);
   if (!visible) return;
   show(byId("first-copy"), window.isSecureContext);
-  const offered = (told.workers ?? []).flatMap((worker) => worker.pipelines);
-  const has = (name) => offered.some((pipeline) => pipeline.split(" ")[0] === name);
+  const has = (name) => (told.process?.pipelines ?? []).includes(name);
   if (has("factors")) {
     say(byId("first-note"), "This pipeline computes for some five seconds. Started ahead, its result is ready when it is asked for, and the last line shows the time that was saved:");
     say(byId("first-command"), [". .venv/bin/activate", FACTORS, "sleep 8  # the user is busy", ...AFTER].join("\n"));
