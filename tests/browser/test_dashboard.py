@@ -406,7 +406,7 @@ def test_runs_are_found_by_text_pipeline_and_status(page: Any, site: Site) -> No
         site.get(key)
     for key in (mine, other, failed):
         expect(row(page, "recent", key)).to_have_count(1)
-    found = page.get_by_role("search").get_by_role("status")
+    found = page.locator("#find-found")
     page.get_by_label("Search").fill(mine.upper())
     expect(page.locator("#recent li")).to_have_count(1)
     expect(row(page, "recent", mine)).to_have_count(1)

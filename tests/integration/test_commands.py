@@ -253,6 +253,7 @@ async def test_stats_account_for_every_start(light_server: str, tmp_path: Path):
     assert f"{told['joined']} more starts joined a run, 0 found its result" in text
     for name, count in (("unused, expired", 1), ("not known yet", 1), ("all starts", 5)):
         assert re.search(rf"^{name} +{count}\b", text, re.MULTILINE), text
+    assert not re.search(r"^(failed|unused, evicted) ", text, re.MULTILINE), "no run met these"
     (tmp_path / "go").touch()
 
 

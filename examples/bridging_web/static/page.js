@@ -150,8 +150,8 @@ function drawWaits() {
   if (waits.without === null || waits.with === null) return;
   const less = waits.without - waits.with;
   $('waits-note').textContent = less > 0
-    ? `With a head start, this player waited ${duration(less)} less.`
-    : 'This time the head start did not help: both waits were short.';
+    ? `With the head start you waited ${duration(less)} less.`
+    : 'The head start did not help this time: you submitted before the parts were computed. Take some seconds for the clues.';
 }
 
 async function submit() {
