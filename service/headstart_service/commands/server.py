@@ -242,7 +242,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from headstart import ServiceUnavailable
     from headstart._for_service import endpoint
 
-    from ..api.health import SERVICE
+    from ..base.service_methods import SERVICE
 
     try:
         settings = _settings(options)

@@ -227,12 +227,12 @@ async def _http(
     tokens: TokenFile | None,
 ) -> AsyncIterator[None]:
     """Serve the worker's HTTP port while the context is open."""
-    access = tokens.access if tokens else None
+    grants = tokens.grants if tokens else None
     async with http_server(
         settings.host,
         settings.http_port,
         lambda: readiness.state,
-        [monitoring.route(access)] if settings.metrics else [],
+        [monitoring.route(grants)] if settings.metrics else [],
         # Several workers on one machine must not need a port each by hand.
         or_any_port="http_port" not in settings.model_fields_set,
     ) as port:
