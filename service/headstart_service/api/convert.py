@@ -256,7 +256,7 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             max_attempts=step.max_attempts,
             version=step.version,
             memo=step.memo,
-            output_type=output_type(pipeline, step),
+            output_type=output_type(pipeline.codec, step),
             runs_on=step.runs_on,
         )
         message.timeout.FromNanoseconds(round(step.timeout * 1e9))

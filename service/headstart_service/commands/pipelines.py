@@ -84,10 +84,10 @@ def _complain(text: str, code: int) -> int:
 def _looked_at(references: dict[str, str]) -> tuple[list[Pipeline], list[Mistake]]:
     """The pipelines that could be loaded, and all that is wrong, by source and `module:name`."""
     from ..domain.errors import StartupError
+    from ..pipeline.checks import unknown_parameters
     from ..pipeline.mistakes import gathered
     from ..pipeline.providers import PROVIDERS
     from ..pipeline.registry import load
-    from ..pipeline.signatures import unknown_parameters
 
     found: dict[str, Pipeline] = {}
     with gathered() as mistakes:
@@ -166,7 +166,7 @@ def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
                 "needs": list(needs),
                 "inputs": inputs,
                 "providers": [p for p in step.parameters if p not in rest],
-                "output_type": output_type(pipeline, step),
+                "output_type": output_type(pipeline.codec, step),
                 "required": step.required,
                 "timeout": step.timeout,
                 "max_attempts": step.max_attempts,

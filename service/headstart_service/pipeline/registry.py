@@ -12,10 +12,9 @@ from typing import Final
 from headstart._for_service import not_one_of
 
 from ..domain.errors import InvalidRequest, StartupError, Violation
+from .checks import refuse_unreachable, unknown_parameters
 from .pipeline import Pipeline
 from .providers import PROVIDERS
-from .runs_on import refuse_unreachable
-from .signatures import unknown_parameters
 
 GROUP: Final = "headstart.pipelines"
 """The group of entry points by which an installed distribution offers pipelines."""

@@ -25,13 +25,14 @@ from ..domain.log_fields import fields
 from ..http.readiness import Readiness
 from ..http.server import http_server
 from ..providers.anthropic import HaikuModel
+from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
 from ..providers.encoder import SentenceEncoder
 from ..providers.http import http_client
 from ..providers.model_files import identify
 from ..providers.progress import build_progress
-from ..providers.vocabulary import Vocabulary, ensure_vocabulary, is_current
+from ..providers.vocabulary import Vocabulary, is_current
 from ..providers.words import Source
 from ..store.connect import BLOCKING, WORKER
 from ..store.job_queue import RedisJobQueue

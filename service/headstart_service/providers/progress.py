@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
-from .vocabulary import Progress
+from .building import Progress
 
 _STEPS = 5
 """Log lines between the first and the last."""
