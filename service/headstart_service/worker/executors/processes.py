@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...base.own_threads import in_own_thread
 from ...domain.errors import StartupError, StepFailed
-from .child import LENGTH, command, message
+from . import child as child_process
+from .child_socket import command, message, receive
 from .code_identity import OtherCode, identities
 from .queueing import queueing
 from .remote_call import Call, Performed
@@ -64,7 +65,7 @@ class _Child:
         end = ours.dup()
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once it is forked
-                command(theirs.fileno(), modules),
+                command(child_process.__name__, theirs.fileno(), os.getpid(), list(modules)),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a step prints must not look like the worker's own words
                 pass_fds=(theirs.fileno(),),
@@ -104,12 +105,11 @@ class _Child:
 
     async def _answer(self) -> Performed:
         try:
-            (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
-            body = await self._reader.readexactly(size)
+            body = await receive(self._reader)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise _Lost from error
         load = pickle.loads  # from a process that runs the same code as this one
-        done: Performed = load(body) if size < _BIG else await in_own_thread(load, body)
+        done: Performed = load(body) if len(body) < _BIG else await in_own_thread(load, body)
         self._told = done.cpu_seconds
         return done
 
