@@ -12,7 +12,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint format types imports check clean
+.PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint words format types imports check clean
 
 help:  ## List these targets
 	@bold=; plain=; if [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ]; then bold=$$(printf '\033[1m'); plain=$$(printf '\033[0m'); fi; \
@@ -142,6 +142,9 @@ proto-check: proto  ## Lint the proto file, compare it with the last release, ch
 lint: setup  ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+words: setup  ## Check the language of pages; WORDS=--python that of code, WORDS=--count by file
+	@$(BIN)/python -m deploy.words $(WORDS)
 
 format: setup  ## Mend style and formatting where a tool can
 	$(BIN)/ruff check --fix .

@@ -13,7 +13,7 @@ import grpc
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
-from headstart_service.config.settings import load_settings
+from headstart_service.config.loading import load_settings
 from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import is_current
 

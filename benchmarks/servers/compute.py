@@ -25,7 +25,7 @@ class Computation:
         # As `headstart worker` does, before numpy or torch is loaded.
         for pool in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ[pool] = str(threads)
-        from headstart_service.config.settings import load_settings
+        from headstart_service.config.loading import load_settings
         from headstart_service.providers.encoder import SentenceEncoder
         from headstart_service.providers.vocabulary import open_vocabulary
 

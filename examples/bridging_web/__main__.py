@@ -16,7 +16,7 @@ from contextlib import suppress
 import uvicorn
 
 from headstart import PrecomputeClient
-from headstart_service.config.settings import load_settings
+from headstart_service.config.loading import load_settings
 from headstart_service.domain.errors import HeadstartError
 
 from .app import create_app

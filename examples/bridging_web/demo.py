@@ -28,7 +28,7 @@ from headstart_service.providers.words import default_words
 from .beside import ROOT, STAND_IN_MEDIAN, STAND_IN_SPREAD, everything
 from .people import CLUES, Player, players
 from .plot import plot
-from .submits import Submit, table
+from .submits import Submit, headline, table
 
 _TIMEOUT = 90.0
 """Seconds that a player waits for an answer: more than Haiku's step may take."""
@@ -146,8 +146,8 @@ async def main() -> None:
 
 
 def told(submits: Sequence[Submit], haiku: str, plan: Plan) -> str:
-    """The table, and what must be known to read it."""
-    lines = [table(submits, haiku)]
+    """Return the headline, the table, and the notes that a reader needs."""
+    lines = [headline(submits, haiku), table(submits, haiku)]
     if plan.typing != 1:
         lines.append(f"Typing times are those of people; here they were {plan.typing:g} of that.")
     if haiku != "Haiku":

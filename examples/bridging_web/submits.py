@@ -49,6 +49,21 @@ def table(submits: Sequence[Submit], haiku: str) -> str:
     return "\n".join(lines)
 
 
+def headline(submits: Sequence[Submit], haiku: str) -> str:
+    """Return the medians of the games against the language model, else of all, as a sentence."""
+    own = [each for each in submits if each.recipient == "haiku"] or list(submits)
+    medians = [
+        quantile(waits, 0.5)
+        for head_start in (False, True)
+        if (waits := [each.waited for each in own if each.head_start is head_start])
+    ]
+    if len(medians) < 2:
+        return "Only one kind of game was played, so there is nothing to compare."
+    opponent = f"against {haiku} " if own[0].recipient == "haiku" else ""
+    without, ahead = map(seconds, medians)
+    return f"People who played {opponent}waited {without} without a head start, {ahead} with one."
+
+
 def parts(submits: Sequence[Submit]) -> str:
     """Where the parts of the games with a head start came from."""
     sources: Counter[str] = Counter()

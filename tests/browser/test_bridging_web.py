@@ -44,12 +44,17 @@ def opened(page: Any, url: str) -> Any:
 
 
 def played(page: Any, clues: tuple[str, ...] = CLUES) -> None:
+    """Begin with what the form says, type clues, submit, and wait for the answer."""
+    submitting(page, clues)
+    page.locator("#result").wait_for()
+
+
+def submitting(page: Any, clues: tuple[str, ...] = CLUES) -> None:
     """Begin with what the form says, type clues and submit."""
     page.get_by_role("button", name="Begin").click()
     for number, clue in enumerate(clues, 1):
         page.get_by_label(f"Clue {number}").fill(clue)
     page.get_by_role("button", name="Submit").click()
-    page.locator("#result").wait_for()
 
 
 def test_a_game_is_played_with_the_keyboard_alone(game: Any, picture: Any) -> None:
@@ -104,10 +109,17 @@ def _heights(chart: Any) -> list[float]:
     return heights
 
 
-def test_with_head_start_off_the_player_waits_for_what_is_computed_then(game: Any) -> None:
+def test_with_head_start_off_the_player_waits_for_what_is_computed_then(
+    game: Any, picture: Any
+) -> None:
     game.get_by_role("switch").uncheck()
     expect(game.locator("#head-start-note")).to_have_text("Compute when I submit.")
-    played(game)
+    waits = game.locator("#waits")
+    expect(waits.locator(".took")).to_have_text(["not played yet"] * 2)
+    submitting(game)
+    expect(game.get_by_role("timer")).to_have_text(re.compile(r"waiting for \d+\.\d s"))
+    game.locator("#result").wait_for()
+    expect(game.locator("#clock")).to_be_hidden()
     expect(game.locator("#how")).to_have_text(
         "Head start off: all 5 parts were computed after you had submitted."
     )
@@ -120,6 +132,13 @@ def test_with_head_start_off_the_player_waits_for_what_is_computed_then(game: An
     expect(game.locator("#submits li")).to_have_count(2, timeout=30_000)
     expect(game.locator("#submits")).to_contain_text("with head start off")
     expect(game.locator("#submits")).to_contain_text("with head start on")
+    expect(waits.locator(".took")).to_have_text([re.compile(r"\d m?s$")] * 2)
+    expect(game.locator("#waits-note")).not_to_contain_text("Play once")
+    fills = waits.locator(".fill").evaluate_all("all => all.map(f => f.offsetWidth)")
+    track = waits.locator(".track").first.evaluate("t => t.clientWidth")
+    assert max(fills) == track, "the longer wait fills its bar"
+    assert min(fills) > 0
+    picture(game, "bridging-web-compared")
     assert game.locator("#bridges tbody tr").first.inner_text() == first
 
 
@@ -166,7 +185,8 @@ def test_nobody_is_kept_from_playing(new_page: Any, game_url: str, picture: Any)
     page.get_by_label("a person").check()
     played(page)
     expect(page.locator("#bridges tbody tr")).to_have_count(2)
-    page.locator("details summary").click()
+    for summary in page.locator("details summary").all():
+        summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     ground = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
     assert sum(page.evaluate(ground)) < 150

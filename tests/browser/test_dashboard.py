@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +17,7 @@ from headstart.v1 import precompute_pb2 as pb
 from tests.browser.conftest import Site, open_site
 from tests.support.pipelines import NOOP
 from tests.support.prefix_proxy import prefix_proxy
+from tests.support.processes import clean_environment
 from tests.support.tokens import tokens_of
 
 expect = pytest.importorskip("playwright.sync_api", reason="make test-browser").expect
@@ -392,3 +396,73 @@ def test_a_restart_of_the_server_is_told_and_outlived(new_page: Any, tmp_path: P
         expect(row(page, "live", "after")).to_have_count(1)
     finally:
         second.process.stop()
+
+
+def test_runs_are_found_by_text_pipeline_and_status(page: Any, site: Site) -> None:
+    mine, other, failed = unique("find-mine"), unique("find-other"), unique("find-failed")
+    for key, pipeline in ((mine, "echo"), (other, "chain"), (failed, "refused")):
+        inputs = {"value": 1} if pipeline == "chain" else {"text": "x"}
+        site.start(key, pipeline, **inputs)
+        site.get(key)
+    for key in (mine, other, failed):
+        expect(row(page, "recent", key)).to_have_count(1)
+    found = page.locator("#find-found")
+    page.get_by_label("Search").fill(mine.upper())
+    expect(page.locator("#recent li")).to_have_count(1)
+    expect(row(page, "recent", mine)).to_have_count(1)
+    expect(found).to_have_text(re.compile(r"^1 of \d+ listed runs match\.$"))
+    page.get_by_label("Search").fill("find- warehouse")  # a key's words and a reason's
+    expect(page.locator("#recent li")).to_have_count(1)
+    expect(row(page, "recent", failed)).to_have_count(1)
+    page.get_by_label("Search").fill("find-")
+    page.get_by_label("Pipeline").select_option("chain")
+    expect(page.locator("#recent li")).to_have_count(1)
+    expect(row(page, "recent", other)).to_have_count(1)
+    page.get_by_label("Status").select_option("failed")
+    expect(page.locator("#recent-none")).to_have_text("No ended run matches.")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.get_by_label("Search")).to_be_focused()
+    for key in (mine, other, failed):
+        expect(row(page, "recent", key)).to_have_count(1)
+    expect(found).to_be_empty()
+
+
+def test_an_empty_page_shows_a_first_run_and_a_phone_shows_runs_before_charts(
+    new_page: Any, tmp_path: Path, picture: Any
+) -> None:
+    fresh = open_site(
+        HEADSTART_DATA_DIR=str(tmp_path),
+        HEADSTART_BRIDGING="false",
+        HEADSTART_PIPELINES="examples.factors:FACTORS",
+    )
+    try:
+        page = new_page(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+        page.goto(fresh.url)
+        commands = page.get_by_role("region", name="Commands to paste")
+        expect(commands).to_contain_text("headstart start first --pipeline factors")
+        expect(page.get_by_role("search")).to_be_hidden()
+        picture(page, "dashboard-empty")
+        _paste(commands.inner_text(), fresh.address)
+        expect(row(page, "recent", "first")).to_contain_text("completed")
+        expect(commands).to_be_hidden()
+        runs, charts = (page.locator(each).bounding_box() for each in ("#now", "#history"))
+        assert runs["y"] < charts["y"]
+        expect(page.locator("#saved-hidden")).to_have_text(re.compile(r"^\d.*s$"))
+        wide = new_page()
+        wide.goto(fresh.url)
+        expect(row(wide, "recent", "first")).to_have_count(1)
+        runs, charts = (wide.locator(each).bounding_box() for each in ("#now", "#history"))
+        assert runs["y"] > charts["y"]
+    finally:
+        fresh.process.stop()
+
+
+def _paste(commands: str, address: str) -> None:
+    """Run the page's commands as they stand, but for a number that has its factors at once."""
+    lines = [line for line in commands.splitlines() if line.startswith("headstart ")]
+    assert len(lines) == 3
+    for line in lines:
+        name, *arguments = shlex.split(line.replace("7400840699802997", "91"))
+        command = [str(Path(sys.executable).with_name(name)), *arguments]
+        environment = clean_environment() | {"HEADSTART_ADDRESS": address}
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)

@@ -97,6 +97,8 @@ class Backend:
         )
         stack.push_async_callback(batches.aclose)
         self.scripts = Scripts(batches)
+        self.expected: dict[str, int] = {}
+        """How long runs take, in microseconds by pipeline, as all stores and queues are given it."""
         self.store = self.new_store()
         self.queue = self.new_queue()
 
@@ -127,7 +129,9 @@ class Backend:
         self, max_records: int = 1000, pace: Pace | None = None, **limits: int
     ) -> RedisStore:
         rules = self.rules(max_records, **limits)
-        return RedisStore(self.raw, rules, budget=BUDGET, connections=3, pace=pace)
+        return RedisStore(
+            self.raw, rules, budget=BUDGET, connections=3, pace=pace, expected=lambda: self.expected
+        )
 
     def new_queue(
         self,
@@ -147,6 +151,7 @@ class Backend:
             budget=budget,
             idle=idle,
             observer=observer,
+            expected=lambda: self.expected,
         )
 
     # What a test may look at behind the store's back.

@@ -33,8 +33,7 @@ async def order(backend: Backend) -> list[RunKey]:
 
 def takes(backend: Backend, seconds: float) -> None:
     """Let it be known that runs take so long."""
-    told = f"other=1,probe={round(seconds * 1e6)}"
-    backend.queue.expected = backend.store.expected = lambda: told
+    backend.expected = {"other": 1, "probe": round(seconds * 1e6)}
 
 
 async def test_what_is_needed_first_is_claimed_first(store_backend: Backend) -> None:
@@ -138,7 +137,7 @@ async def test_what_is_too_late_is_left_for_later_unless_somebody_waits(
 
 async def test_when_the_queue_is_full_what_is_too_late_is_shed(store_backend: Backend) -> None:
     store = store_backend.new_store(max_live=3 * store_backend.partitions)
-    store.expected = lambda: f"probe={90_000_000}"
+    takes(store_backend, 90)
     in_time, late, undeclared, newcomer, one_more = store_backend.neighbours(5)
     for key, need in ((in_time, 9 * MINUTE), (late, MINUTE), (undeclared, None)):
         await start(store, key, need)
@@ -160,7 +159,6 @@ async def test_what_was_passed_over_is_shed_first_and_what_is_waited_for_never(
 ) -> None:
     takes(store_backend, 90)
     store = store_backend.new_store(max_live=3 * store_backend.partitions)
-    store.expected = store_backend.queue.expected
     passed, awaited, taken, newcomer, refused = store_backend.neighbours(5)
     for key, need in ((passed, 50.0), (awaited, 40.0), (taken, None)):
         await start(store, key, need)
@@ -176,7 +174,7 @@ async def test_what_was_passed_over_is_shed_first_and_what_is_waited_for_never(
 
 async def test_nobody_sheds_the_run_of_another_namespace(store_backend: Backend) -> None:
     store = store_backend.new_store(max_live=2 * store_backend.partitions)
-    store.expected = lambda: f"probe={90_000_000}"
+    takes(store_backend, 90)
     (late,) = store_backend.neighbours(1, namespace="game")  # a beginning of the other's name
     first, own, refused = store_backend.neighbours(3)
     await start(store, late, MINUTE)
@@ -190,7 +188,7 @@ async def test_nobody_sheds_the_run_of_another_namespace(store_backend: Backend)
 
 async def test_a_shed_run_can_be_started_again(store_backend: Backend) -> None:
     store = store_backend.new_store(max_live=1 * store_backend.partitions)
-    store.expected = lambda: "probe=90000000"
+    takes(store_backend, 90)
     late, newcomer = store_backend.neighbours(2)
     await start(store, late, 1.0)
     await start(store, newcomer)

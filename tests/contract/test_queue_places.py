@@ -75,7 +75,7 @@ async def test_one_claim_passes_over_a_hundred_late_runs_and_takes_thenext_of(
     keys = store_backend.neighbours(103)
     names = store_backend.keys_of(keys[0])
     queue = store_backend.new_queue()
-    queue.expected = lambda: f"probe={90 * SECOND}"
+    store_backend.expected = {"probe": 90 * SECOND}
     for key in keys:
         await store_backend.store.start(key, plan(), TTL, restart=False, needed_in=60)
     first, *_ = await store_backend.jobs()
@@ -97,7 +97,7 @@ async def test_a_share_of_a_declared_need_is_left_for_what_takes_longer(
     await store_backend.store.start(other, plan(), TTL, restart=False, needed_in=5000)
     queue = store_backend.new_queue()
     for seconds, first in ((62, other), (58, key)):
-        queue.expected = lambda seconds=seconds: f"probe={seconds * SECOND}"
+        store_backend.expected = {"probe": seconds * SECOND}
         member = name_of(key)
         score = int(await store_backend.redis("ZSCORE", beside(names, "waiting"), member))
         [job] = await store_backend.jobs("w1", limit=1)
@@ -114,7 +114,7 @@ async def test_a_run_of_a_busy_namespace_that_waits_in_vain_is_found_among_a_hun
 ) -> None:
     """As far as one start looks at those in front."""
     store = store_backend.new_store(max_live=100 * store_backend.partitions)
-    store.expected = store_backend.queue.expected = lambda: f"probe={90 * SECOND}"
+    store_backend.expected = {"probe": 90 * SECOND}
     others = store_backend.neighbours(99, namespace="others")
     [late, newcomer] = store_backend.neighbours(2)
     for key in (*others, late):
@@ -273,7 +273,7 @@ async def test_a_join_counts_by_when_the_most_hurried_needs_it_in_time(
     store, keys = store_backend.new_store(), store_backend.keys_of(KEY)
     await store.start(KEY, plan(), TTL, restart=False, needed_in=first)
     at = now_us()
-    store.expected = lambda: f"probe={10 * SECOND}"
+    store_backend.expected = {"probe": 10 * SECOND}
     await store.start(KEY, plan(), TTL, restart=False, needed_in=then)
     score = int(await store_backend.redis("ZSCORE", beside(keys, "waiting"), name_of(KEY)))
     assert score % 2 == odd

@@ -317,9 +317,15 @@ async def test_runs_that_were_shed_and_jobs_that_were_taken_over_are_counted(
         store_backend.client(WORKER),
         store_backend.rules(max_live=store_backend.partitions),
     )
-    store = RedisStore(client, rules, budget=BUDGET, connections=1, observer=counts)
+    store = RedisStore(
+        client,
+        rules,
+        budget=BUDGET,
+        connections=1,
+        observer=counts,
+        expected=lambda: {"probe": 90 * SECOND},
+    )
     queue = RedisJobQueue(client, client, rules, lease=0, budget=BUDGET, observer=counts)
-    store.expected = lambda: f"probe={90 * SECOND}"
     await store.start(late, plan(), TTL, restart=False, needed_in=1.0)
     await store.start(newcomer, plan(), TTL, restart=False)
     assert counts.of == {"shed": 1}

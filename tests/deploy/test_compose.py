@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from deploy.manifests import COMPOSE, compose
-from headstart_service.config.settings import Settings, load_settings, variable
+from headstart_service.config.loading import load_settings
+from headstart_service.config.settings import Settings, variable
 
 VARIABLES = {variable(name) for name in Settings.model_fields}
 PLAIN, SECURE = (compose(path) for path in COMPOSE)

@@ -14,7 +14,8 @@ import yaml
 from opentelemetry.sdk import environment_variables
 
 from deploy.manifests import COMBINATIONS, KUBERNETES, render
-from headstart_service.config.settings import Settings, load_settings, variable
+from headstart_service.config.loading import load_settings
+from headstart_service.config.settings import Settings, variable
 from headstart_service.store.keys import GROUP, Installation, PartitionKeys
 from tests.support.processes import ROOT
 

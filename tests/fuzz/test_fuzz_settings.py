@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from headstart_service.commands.cli import main
-from headstart_service.config.settings import Settings, load_settings, variable
+from headstart_service.config.loading import load_settings
+from headstart_service.config.settings import Settings, variable
 from headstart_service.domain.errors import StartupError
 from headstart_service.http.readiness import Readiness
 from headstart_service.http.server import http_server

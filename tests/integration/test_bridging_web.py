@@ -16,7 +16,7 @@ from examples.bridging_web.app import create_app
 from examples.bridging_web.games import Games
 from examples.bridging_web.live import Live
 from headstart import NotFound, PrecomputeClient, percentile, relevance
-from headstart_service.config.settings import load_settings
+from headstart_service.config.loading import load_settings
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.scan import VocabularyScan
 from headstart_service.providers.anthropic import HaikuModel

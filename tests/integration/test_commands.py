@@ -218,6 +218,12 @@ async def test_the_examples_of_the_page_print_what_it_shows(game_server: GameSer
         )
         assert done.code == 0, done.err
         said = done.out.replace("default-of-docs", "default")
+        # The page shows the word game alone, not the examples that `make run` serves beside it.
+        said = "".join(
+            line
+            for line in said.splitlines(True)
+            if not line.startswith(("text ", "text:", "factors ", "factors:"))
+        )
         assert _matches(said, shown), f"{command}\nprints:\n{said}"
 
 
@@ -263,6 +269,7 @@ async def test_stats_account_for_every_start(light_server: str, tmp_path: Path):
     assert f"{told['joined']} more starts joined a run, 0 found its result" in text
     for name, count in (("unused, expired", 1), ("not known yet", 1), ("all starts", 5)):
         assert re.search(rf"^{name} +{count}\b", text, re.MULTILINE), text
+    assert not re.search(r"^(failed|unused, evicted) ", text, re.MULTILINE), "no run met these"
     (tmp_path / "go").touch()
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from headstart._transport.endpoint import endpoint
 from headstart_service.config.allowed_values import OF_CLIENTS
-from headstart_service.config.settings import Settings, load_settings, variable
+from headstart_service.config.loading import load_settings
+from headstart_service.config.settings import Settings, variable
 from tests.support.commands import run_here
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import (

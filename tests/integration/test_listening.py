@@ -16,7 +16,7 @@ from headstart_service.base.listening import (
     reachable,
     url_host,
 )
-from headstart_service.config.settings import load_settings
+from headstart_service.config.loading import load_settings
 from headstart_service.store.redis_url import parsed_redis_url
 from tests.support.commands import run_here
 from tests.support.pipelines import REFERENCES

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from headstart_service.base.urls import redacted
-from headstart_service.config.settings import load_settings
+from headstart_service.config.loading import load_settings
 from headstart_service.domain.errors import StartupError
 from headstart_service.store.connect import API, open_client
 from headstart_service.store.redis_url import holds_secret, parsed_redis_url

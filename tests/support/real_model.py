@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart_service.config.settings import load_settings
+from headstart_service.config.loading import load_settings
 from headstart_service.domain.errors import StartupError
 from headstart_service.providers.building import build
 from headstart_service.providers.encoder import SentenceEncoder

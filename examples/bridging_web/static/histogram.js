@@ -3,6 +3,7 @@
 const SVG = 'http://www.w3.org/2000/svg';
 const TOP = 66, HEIGHT = 130, FOOT = 24, BINS = 24;
 const NARROW = 280;
+const CHARACTER = 8; // pixels that a character of a label takes at most
 const DASHES = { you: '', lexical: '8 4', haiku: '2 4' };
 
 function node(tag, attributes = {}, text = '') {
@@ -10,6 +11,27 @@ function node(tag, attributes = {}, text = '') {
   for (const [name, value] of Object.entries(attributes)) if (value !== '') made.setAttribute(name, value);
   if (text) made.textContent = text;
   return made;
+}
+
+const permutations = (all) => (all.length < 2 ? [all] : all.flatMap((one, at) => permutations(all.filter((_, other) => other !== at)).map((rest) => [one, ...rest])));
+
+// Returns the marks by row, each with its label's side, so that no line crosses a label if that can be.
+function arranged(marks, width) {
+  let best = null, least = Infinity;
+  for (const order of permutations(marks)) {
+    for (let sides = 0; sides < 2 ** order.length; sides += 1) {
+      const rows = order.map((mark, at) => ({ ...mark, left: Boolean(sides & (1 << at)) }));
+      let cost = 0;
+      rows.forEach(({ place, wide, left }, at) => {
+        const [from, to] = left ? [place - wide, place] : [place, place + wide];
+        if (from < 0 || to > width) cost += 10;
+        // A line of a row above passes every row below it.
+        for (const above of rows.slice(0, at)) if (from <= above.place && above.place <= to) cost += 1;
+      });
+      if (cost < least) [best, least] = [rows, cost];
+    }
+  }
+  return best ?? [];
 }
 
 // `width` is that of the place it gets, in pixels, so that its text is as large as any other.
@@ -39,10 +61,9 @@ export function histogram(samples, marks, width) {
   }
   // All lines first, so that none crosses a label.
   const lines = [], labels = [];
-  marks.forEach((mark, at) => {
-    const place = x(mark.value), row = 16 + at * 18;
-    // A label stands on the side of its mark that has room.
-    const left = place > WIDTH * 0.6;
+  const placed = arranged(marks.map((mark) => ({ mark, place: x(mark.value), wide: 8 + CHARACTER * (mark.name.length + 6) })), WIDTH);
+  placed.forEach(({ mark, place, left }, at) => {
+    const row = 16 + at * 18;
     const line = node('line', { x1: place, x2: place, y1: row - 10, y2: TOP + HEIGHT, 'stroke-dasharray': DASHES[mark.kind] });
     const label = node('text', { x: place + (left ? -8 : 8), y: row, 'text-anchor': left ? 'end' : 'start' }, `${mark.name} ${mark.value.toFixed(3)}`);
     for (const [part, kept] of [[line, lines], [label, labels]]) {

@@ -83,6 +83,13 @@ async function begin(clues = []) {
       recipient_type: form.elements.recipient_type.value,
       head_start: $('head-start').checked,
     });
+    const words = [game.anchor, game.target, game.recipient_type].join(' ');
+    if (words !== compared) {
+      compared = words; // waits of other games would compare nothing
+      Object.assign(waits, { without: null, with: null });
+      $('waits-note').textContent = WAITS;
+    }
+    drawWaits();
     if (game.not_started) trouble(`No head start: ${game.not_started}. The game goes on without.`);
     $('play-title').textContent = `2. From ${game.anchor} to ${game.target}`;
     $('clue-fields').replaceChildren(...Array.from({ length: game.clue_count }, (_, at) => {
@@ -103,7 +110,56 @@ async function begin(clues = []) {
 
 const typed = () => [...$('clue-fields').querySelectorAll('input')].map((field) => field.value);
 
+// Shows how long the player has been waiting, ten times a second, until the returned function is called.
+function startClock(kind) {
+  const began = performance.now();
+  const { took } = bar(kind);
+  const tick = () => {
+    const waited = performance.now() - began;
+    $('clock').textContent = `waiting for ${(waited / 1000).toFixed(1)} s`;
+    took.textContent = `${(waited / 1000).toFixed(1)} s …`;
+    $('clock').hidden = false;
+    drawBars({ ...waits, [kind]: waited });
+  };
+  const timer = setInterval(tick, 100);
+  return () => {
+    clearInterval(timer);
+    $('clock').hidden = true;
+    drawWaits();
+  };
+}
+
+const waits = { without: null, with: null }; // milliseconds of the last submit of each kind
+
+const WAITS = $('waits-note').textContent;
+let compared = '';
+
+function bar(kind) {
+  const row = $('waits').querySelector(`[data-kind=${kind}]`);
+  return { fill: row.querySelector('.fill'), took: row.querySelector('.took') };
+}
+
+function drawBars(shown) {
+  const longest = Math.max(1, ...Object.values(shown));
+  for (const [kind, ms] of Object.entries(shown)) bar(kind).fill.style.width = ms === null ? '0' : `${Math.max(0.5, (100 * ms) / longest)}%`;
+}
+
+function drawWaits() {
+  drawBars(waits);
+  for (const [kind, ms] of Object.entries(waits)) bar(kind).took.textContent = ms === null ? 'not played yet' : duration(ms);
+  if (waits.without === null || waits.with === null) return;
+  const less = waits.without - waits.with;
+  $('waits-note').textContent = less > 0
+    ? `With the head start you waited ${duration(less)} less.`
+    : 'The head start did not help this time: you submitted before the parts were computed. Take some seconds for the clues.';
+}
+
 async function submit() {
+  const stop = startClock(game.head_start ? 'with' : 'without');
+  try { await sendClues(); } finally { stop(); }
+}
+
+async function sendClues() {
   await busily($('clues'), async () => {
     const clues = typed();
     while (clues.length > 1 && !clues.at(-1).trim()) clues.pop();
@@ -119,6 +175,7 @@ const duration = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : ms < 1000 ? `${ms.to
 const percent = (value) => `${value.toFixed(value === Math.round(value) ? 0 : 1)} %`;
 
 function show(answer, took) {
+  waits[answer.head_start ? 'with' : 'without'] = took;
   $('took').textContent = duration(took);
   $('score').textContent = answer.you.score.toFixed(3);
   $('percentile').textContent = percent(answer.you.percentile);

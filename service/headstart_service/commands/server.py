@@ -14,12 +14,8 @@ from typing import Any
 from ..base import exit_codes
 from ..base.extras import install
 from ..base.listening import reachable, url_host
-from ..config.settings import (
-    Settings,
-    describe,
-    load_settings,
-    variable,
-)
+from ..config.loading import describe, load_settings
+from ..config.settings import Settings, variable
 from ..domain.errors import PackageMissing, StartupError, StoreUnavailable
 from ..processes.hang_guard import HangGuard
 from ..processes.lifecycle import exit_with_parent, run_loop, store_rules

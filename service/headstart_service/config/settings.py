@@ -1,10 +1,8 @@
-"""Every setting: its name, default, range and reason. Read once, at the door."""
+"""Declares every setting: its name, default, range and reason."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,19 +11,16 @@ from pydantic import (
     AliasChoices,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ..base.output import shortened
 from ..base.urls import ENCODING, check_web_url
-from ..domain.errors import StartupError
 from .allowed_values import PREFIX, allowed
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
-_SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
+SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 _STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
 """What is often read from a file with a line end."""
@@ -345,87 +340,8 @@ class Settings(BaseSettings):
         return value
 
 
-def load_settings(flags: Mapping[str, str]) -> Settings:
-    """The settings from flags, else the environment, else the defaults.
-
-    Raises StartupError that names every wrong setting, where its value came from and its range.
-    """
-    settings, wrong = try_settings(flags)
-    if wrong:
-        raise StartupError(joined(list(wrong.values())))
-    return settings
-
-
-def try_settings(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
-    """The settings, the wrong ones with their defaults, and a complaint about each of these."""
-    values: dict[str, Any] = dict(flags)
-    try:
-        return Settings(**values), {}
-    except ValidationError as error:
-        wrong = {
-            _field_of(detail): _complaint(detail, flags)
-            for detail in error.errors(include_url=False)
-        }
-    # What is given beats what the environment says.
-    defaults = {name: Settings.model_fields[name].default for name in wrong}
-    return Settings(**(values | defaults)), wrong
-
-
-def joined(complaints: Sequence[str]) -> str:
-    """One message of several complaints."""
-    return "wrong settings:\n" + "\n".join(f"  {each}" for each in complaints)
-
-
 def variable(name: str) -> str:
     """The environment variable that sets the field of this name."""
     if name.startswith("anthropic_"):
         return name.upper()
     return f"{PREFIX}{name.upper()}"
-
-
-def child_environment(settings: Settings, **changes: str) -> dict[str, str]:
-    """The environment that gives a child process these settings, with some changed by name.
-
-    Settings travel in the environment because a secret must never stand in a process's arguments.
-    """
-    environment = dict(os.environ)
-    for name in settings.model_fields_set:
-        environment[variable(name)] = _text(getattr(settings, name))
-    for name, value in changes.items():
-        environment[variable(name)] = value
-    return environment
-
-
-def _text(value: object) -> str:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "" if value is None else str(shortened(value))
-
-
-def _field_of(detail: Any) -> str:
-    return str(detail["loc"][0]).lower()
-
-
-def _complaint(detail: Any, flags: Mapping[str, str]) -> str:
-    name = _field_of(detail)
-    source = f"--{name.replace('_', '-')}" if name in flags else variable(name)
-    value = str(detail["input"])
-    given = "" if name in _SECRET else f" = {value[:60]!r}"
-    own = (detail.get("ctx") or {}).get("error")
-    rule = str(own) if own else f"must be {allowed(name, Settings.model_fields[name])}"
-    if value.startswith("tcp://") and name not in flags:
-        rule += (
-            "; Kubernetes sets this for a Service of that name, unless the pod has "
-            "enableServiceLinks: false"
-        )
-    return f"{source}{given}: {rule}"
-
-
-def describe() -> Sequence[tuple[str, str, str]]:
-    """Every field's name, default as text, and description."""
-    return [
-        (name, _text(field.default), field.description or "")
-        for name, field in Settings.model_fields.items()
-    ]

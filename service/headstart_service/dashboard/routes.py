@@ -90,13 +90,14 @@ class Dashboard:
         registry: Registry,
         admit: Admit,
         rules: Rules,
+        outdate: Callable[[RunKey], None] = lambda _: None,
     ) -> None:
+        """Serve `runs`; pass a run that is cancelled here to `outdate` before the answer."""
         self._runs = runs
         self._registry = registry
         self._admit = admit
         self._rules = rules
-        self.outdate: Callable[[RunKey], None] = lambda _: None
-        """Told of a run that was cancelled here, before its caller is; who needs it sets it."""
+        self._outdate = outdate
         self.counters = Counters()
         self._book = RecentRuns(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
@@ -202,7 +203,7 @@ class Dashboard:
             rule = f"the token {viewer.name!r} lacks write in {key.namespace[:64]!r}"
             raise PermissionDenied("namespace", rule, "write")
         cancelled = await self._runs.cancel(key, revision)
-        self.outdate(key)
+        self._outdate(key)
         if cancelled.cancelled:
             # As the API's own line, and who did it: nobody else knows.
             told = fields("run.cancelled", key, revision=cancelled.revision, token=viewer.name)

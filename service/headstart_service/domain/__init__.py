@@ -21,6 +21,7 @@ from .events import (
 )
 from .queue import (
     Claim,
+    ExpectedRuns,
     Job,
     Lease,
     Offer,
@@ -58,6 +59,7 @@ __all__ = [
     "Cancelled",
     "Claim",
     "EventKind",
+    "ExpectedRuns",
     "Fate",
     "Hidden",
     "Inspection",

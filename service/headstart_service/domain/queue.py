@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -75,6 +75,10 @@ class Claim:
     """The W3C trace context of the start that queued it, if that was traced."""
     fresh: bool = False
     """Whether it was started to compute everything anew, whatever is remembered."""
+
+
+ExpectedRuns = Callable[[], Mapping[str, int]]
+"""Returns how long a run of each pipeline takes, in microseconds; without those not known yet."""
 
 
 class Spread(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -27,16 +27,19 @@ from ..base.listening import (
     reachable,
     url_host,
 )
-from ..config.settings import Settings, child_environment
+from ..config.loading import child_environment
+from ..config.settings import Settings
+from ..domain import RunKey, WorkerState
 from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
 from ..domain.retry_after import Pace
 from ..http.readiness import Readiness
 from ..http.server import http_server
 from ..pipeline.registry import Registry
-from ..store.connect import API, BLOCKING, LARGE
+from ..store.connect import API, BLOCKING, LARGE, Client
 from ..store.events import subscription
 from ..store.layout import LayoutWatch
 from ..store.redis_store import RedisStore
+from ..store.store_rules import StoreRules
 from ..telemetry.logging.formatter import wants_json
 from ..telemetry.tracing import tracing
 from .exposure import certificate, refuse_exposure, token_file
@@ -170,18 +173,13 @@ async def serve(settings: Settings) -> None:
         pace = Pace()
         figures = ApiMonitoring()
         rules = store_rules(settings)
-        store = RedisStore(
-            client,
-            rules,
-            budget=_STORE_BUDGET,
-            connections=API.connections,
-            pace=pace,
-            observer=figures.store,
-            large=await stack.enter_async_context(redis_client(url, LARGE)),
-        )
-        stack.push_async_callback(store.aclose)
+        store, estimates = await _stored(stack, settings, url, client, rules, pace, figures, known)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
-        page = live_page(settings, store, known, tokens)
+
+        def outdate(key: RunKey) -> None:
+            hub.outdate(key)
+
+        page = live_page(settings, store, known, tokens, outdate)
         calls = CallObservers([figures.calls, page.counters]) if page else figures.calls
         hub = Hub(
             store,
@@ -190,10 +188,9 @@ async def serve(settings: Settings) -> None:
             pace,
             calls,
             page.hear if page else None,
-            _estimates(store, known, settings, stack).of,
+            estimates.of,
         )
         if page is not None:
-            page.outdate = hub.outdate
             hub.regained = page.regained
         servicer = PrecomputeServicer(
             traced.store(store) if traced else store,
@@ -271,6 +268,38 @@ async def serve(settings: Settings) -> None:
         await readiness.watch(address, first_call(settings, known, address))
 
 
+async def _stored(
+    stack: AsyncExitStack,
+    settings: Settings,
+    url: str,
+    client: Client,
+    rules: StoreRules,
+    pace: Pace,
+    figures: ApiMonitoring,
+    known: Registry,
+) -> tuple[RedisStore, Estimates]:
+    """Open the store, and the estimates that it uses and that are read from it."""
+
+    async def workers(limit: int) -> Sequence[WorkerState]:
+        return await store.workers(limit)
+
+    estimates = Estimates(workers, known, settings.partitions)
+    store = RedisStore(
+        client,
+        rules,
+        budget=_STORE_BUDGET,
+        connections=API.connections,
+        pace=pace,
+        observer=figures.store,
+        large=await stack.enter_async_context(redis_client(url, LARGE)),
+        expected=estimates.expected,
+    )
+    stack.push_async_callback(store.aclose)
+    estimates.refresh()
+    stack.push_async_callback(estimates.aclose)
+    return store, estimates
+
+
 @asynccontextmanager
 async def _layout(store: RedisStore, hub: Hub, cache: NearCache) -> AsyncIterator[LayoutWatch]:
     """Keep this process from a store of another layout, and from its own old answers."""
@@ -283,17 +312,6 @@ async def _layout(store: RedisStore, hub: Hub, cache: NearCache) -> AsyncIterato
     )
     async with watch.running():
         yield watch
-
-
-def _estimates(
-    store: RedisStore, known: Registry, settings: Settings, stack: AsyncExitStack
-) -> Estimates:
-    """What is known of how long runs take, which the store needs, too."""
-    estimates = Estimates(store, known, settings.partitions)
-    store.expected = estimates.expected
-    estimates.refresh()
-    stack.push_async_callback(estimates.aclose)
-    return estimates
 
 
 def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProcess:

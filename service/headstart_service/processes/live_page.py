@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import socket
 import time
+from collections.abc import Callable
 
 from ..auth.grants import EVERYTHING, Grant
 from ..auth.token_file import TokenFile
@@ -12,6 +13,7 @@ from ..base.listening import is_loopback
 from ..config.settings import Settings
 from ..dashboard.access import Door
 from ..dashboard.routes import Dashboard, Rules
+from ..domain import RunKey
 from ..pipeline.registry import Registry
 from ..store.redis_store import RedisStore
 
@@ -21,8 +23,12 @@ def live_page(
     store: RedisStore,
     known: Registry,
     tokens: TokenFile | None,
+    outdate: Callable[[RunKey], None],
 ) -> Dashboard | None:
-    """The page of an API process; None when it shall have none."""
+    """Build the page of an API process, or return None where it has none.
+
+    A run that is cancelled on the page is passed to `outdate` before the viewer gets the answer.
+    """
     if not settings.dashboard:
         return None
 
@@ -40,4 +46,4 @@ def live_page(
         "started_us": time.time_ns() // 1000,
         "max_cached": settings.max_cached_results,
     }
-    return Dashboard(store, known, admit, Rules(door=door, about=about))
+    return Dashboard(store, known, admit, Rules(door=door, about=about), outdate)

@@ -11,12 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from ..config.allowed_values import unknown_variables
-from ..config.settings import (
-    Settings,
-    joined,
-    try_settings,
-    variable,
-)
+from ..config.loading import joined, try_settings
+from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
 from ..store.connect import API, open_client
 from .exposure import certificate, check_exposure, token_file

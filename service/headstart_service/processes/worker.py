@@ -119,6 +119,7 @@ async def work(
         )
         await stack.enter_async_context(executors)
         await executors.prepare(known)
+        durations = Durations()
         queue = RedisJobQueue(
             client,
             blocking,
@@ -126,6 +127,7 @@ async def work(
             lease=settings.lease,
             budget=_STORE_BUDGET,
             observer=monitoring.store,
+            expected=durations.expected,
         )
         stack.push_async_callback(queue.aclose)
         rules = WorkerRules(
@@ -137,8 +139,6 @@ async def work(
             version=importlib.metadata.version("headstart"),
             limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
         )
-        durations = Durations()
-        queue.expected = durations.expected
         observers: list[WorkObserver] = [
             monitoring.work,
             durations,

@@ -14,6 +14,7 @@ from ..domain import (
     Announcement,
     Claim,
     EventKind,
+    ExpectedRuns,
     Job,
     Lease,
     Offer,
@@ -45,7 +46,7 @@ from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
 from .store_rules import GONE_AFTER, LIVE_PATIENCE, StoreRules
 from .upkeep import Upkeep
-from .worker_registry import about_of
+from .worker_registry import about_of, encode_expected
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,13 @@ class RedisJobQueue:
         budget: float,
         idle: float = GONE_AFTER,
         observer: StoreObserver | None = None,
+        expected: ExpectedRuns = dict,
     ) -> None:
         """Wait for jobs on `blocking`, do all else on `client`; leases last `lease` seconds.
 
         Everything but waiting for jobs is tried for `budget` seconds, to outlast a short outage.
-        Consumers without jobs are removed when they were silent for `idle` seconds.
+        Consumers without jobs are removed when they were silent for `idle` seconds. Claims use
+        `expected` to find runs that cannot be ready in time.
         """
         self.partitions = rules.partitions
         self._blocking = blocking
@@ -100,8 +103,7 @@ class RedisJobQueue:
             observer=self._observer,
         )
         self._upkeep = Upkeep(self._scripts, self._retries, self._observer)
-        self.expected: Callable[[], str] = str
-        """How long runs take, by pipeline, as claim.lua takes it; who knows sets it."""
+        self._expected = expected
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the clients are their opener's."""
@@ -151,7 +153,7 @@ class RedisJobQueue:
             lost=_LOST,
             patience_us=_PATIENCE_US,
             failure_ttl_us=self._failure_ttl_us,
-            expected=self.expected(),
+            expected=encode_expected(self._expected()),
         )
         reply = await self._retries.run(call)
         if not reply:

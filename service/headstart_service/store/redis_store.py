@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..base.metric_labels import Eviction
 from ..domain import (
     Cancelled,
+    ExpectedRuns,
     Inspection,
     Orphan,
     Outcome,
@@ -45,7 +46,7 @@ from .run_listing import RunListing
 from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
 from .store_rules import GONE_AFTER, LIVE_PATIENCE, StoreRules
-from .worker_registry import worker_from
+from .worker_registry import encode_expected, worker_from
 
 _SIZE = b"size"
 """The first field of read.lua's reply for a large record."""
@@ -73,12 +74,13 @@ class RedisStore:
         observer: StoreObserver | None = None,
         large: Client | None = None,
         clock: Callable[[], float] = time.monotonic,
+        expected: ExpectedRuns = dict,
     ) -> None:
         """Give up on Redis `budget` seconds after a call's turn has come.
 
         Records of megabytes are read on the client `large`, whose time-outs allow for them; `clock`
-        measures the seconds of such a read. A full store computes the delay for its refused callers
-        by `pace`, the rate at which runs end.
+        measures the seconds of such a read. Starts compare their need with what is `expected`. A
+        full store computes the delay for its refused callers by `pace`, the rate at which runs end.
         """
         self._pace = pace or Pace()
         self._observer = observer or Unwatched()
@@ -98,8 +100,7 @@ class RedisStore:
         self._name = secrets.token_hex(6)
         self._partitions = rules.keys(client)
         self._listing = RunListing(self._scripts, self._partitions, self._observer)
-        self.expected: Callable[[], str] = str
-        """How long runs take, by pipeline, as start.lua takes it; who knows sets it."""
+        self._expected = expected
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the client is its opener's to close."""
@@ -160,7 +161,7 @@ class RedisStore:
             patience_us=round((LIVE_PATIENCE + (needed_in or 0)) * 1e6),
             failure_ttl_us=round(rules.failure_ttl * 1e6),
             need_us=-1 if needed_in is None else round(needed_in * 1e6),
-            expected=self.expected(),
+            expected=encode_expected(self._expected()),
             restart=int(restart),
             request_id=request_id,
             max_records=rules.share(rules.max_records, keys.partition),

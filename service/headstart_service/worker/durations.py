@@ -1,4 +1,4 @@
-"""How long runs and their steps took lately: what a worker tells, and what all of them do."""
+"""Records how long runs and their steps took lately, in one worker and in all of them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .worker_observer import (
 RUN = ""
 """The name under which whole runs stand among their steps."""
 _KEPT = 64
-"""How many of each are remembered: old ones say little of now."""
+"""How many of each are kept: old ones do not describe the present."""
 
 Table = Mapping[str, Mapping[str, Spread]]
 """Of each pipeline, its steps and `RUN`."""
 
 
 class Durations:
-    """Remembers the last durations of this worker. Satisfies `observe.WorkObserver`."""
+    """Keeps the last durations of this worker. Satisfies `worker_observer.WorkObserver`."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, str], deque[float]] = {}
 
     @contextmanager
     def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
-        """Time a run; one that had nothing left to it by others, and was completed, counts."""
+        """Time a run. It counts if it completed and no other worker had begun it."""
         began = time.perf_counter()
         try:
             yield
@@ -42,7 +42,7 @@ class Durations:
 
     @contextmanager
     def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
-        """Time a step; one that gave its result counts."""
+        """Time a step. It counts if it gave its result."""
         began = time.perf_counter()
         try:
             yield
@@ -51,18 +51,18 @@ class Durations:
                 self.note(claim.pipeline, name, time.perf_counter() - began)
 
     def note(self, pipeline: str, step: str, seconds: float) -> None:
-        """Remember how long it took."""
+        """Keep how many seconds it took."""
         self._seconds.setdefault((pipeline, step), deque(maxlen=_KEPT)).append(seconds)
 
     def table(self) -> Table:
-        """What is remembered."""
+        """Return what is kept."""
         table: dict[str, dict[str, Spread]] = {}
         for (pipeline, step), seconds in self._seconds.items():
             table.setdefault(pipeline, {})[step] = _spread(sorted(seconds))
         return table
 
-    def expected(self) -> str:
-        """As `expected_runs`, of this worker's own."""
+    def expected(self) -> Mapping[str, int]:
+        """Return `expected_runs` of this worker's own durations."""
         return expected_runs(
             {p: {RUN: _spread(sorted(s))} for (p, step), s in self._seconds.items() if step == RUN}
         )
@@ -74,13 +74,13 @@ def _spread(ordered: list[float]) -> Spread:
     return Spread(p50, p90, len(ordered))
 
 
-def expected_runs(table: Table) -> str:
-    """How long a run of each pipeline takes, as the store's scripts take it."""
-    return ",".join(f"{name}={steps[RUN].p50}" for name, steps in table.items() if RUN in steps)
+def expected_runs(table: Table) -> Mapping[str, int]:
+    """Return how long a run of each pipeline takes: its median, in microseconds."""
+    return {name: steps[RUN].p50 for name, steps in table.items() if RUN in steps}
 
 
 def joined(tables: Iterable[Table]) -> Table:
-    """What several workers tell as one: each counts by how much it knows."""
+    """Merge the tables of several workers. Each counts by its number of measurements."""
     found: dict[str, dict[str, list[Spread]]] = {}
     for table in tables:
         for pipeline, steps in table.items():
@@ -93,7 +93,7 @@ def joined(tables: Iterable[Table]) -> Table:
 
 
 def usual_run(table: Table) -> Spread:
-    """How long any run takes: each pipeline counts by how many runs it had lately."""
+    """Return how long any run takes. Each pipeline counts by its number of recent runs."""
     return _mean([steps[RUN] for steps in table.values() if RUN in steps])
 
 

@@ -77,7 +77,7 @@ def run(
 
 
 async def known(crew: Crew, partitions: int = 1) -> Estimates:
-    estimates = Estimates(crew, Registry([CHAIN]), partitions)
+    estimates = Estimates(crew.workers, Registry([CHAIN]), partitions)
     estimates.refresh()
     await wait_until(lambda: estimates._asking is None)
     return estimates
@@ -134,7 +134,7 @@ async def test_the_queue_ahead_comes_first() -> None:
 
 async def test_nothing_is_said_of_what_is_not_known() -> None:
     crew = Crew()
-    estimates = Estimates(crew, Registry([CHAIN]), 1)
+    estimates = Estimates(crew.workers, Registry([CHAIN]), 1)
     assert estimates.of(run(PENDING, PENDING, PENDING)) == {}, "nobody waits for the first look"
     crew.durations = {"chain": {name: TOOK[name] for name in ("one", "three")}}
     partly = await known(crew)
@@ -159,7 +159,7 @@ async def test_workers_are_asked_rarely_and_an_outage_forgets_nothing(
     await asyncio.sleep(0.01)
     assert crew.asked == 2
     assert estimates.of(run(PENDING, PENDING, PENDING))
-    assert estimates.expected() == f"chain={7 * SECOND}"
+    assert estimates.expected() == {"chain": 7 * SECOND}
 
 
 async def test_an_answer_tells_the_estimates_beside_what_it_told_before() -> None:

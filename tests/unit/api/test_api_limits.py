@@ -147,7 +147,7 @@ def test_workers_are_asked_for_their_durations_every_five_seconds_at_most() -> N
             return await Crew.workers(crew, limit)
 
         crew.workers = workers  # type: ignore[method-assign]
-        estimates = Estimates(crew, Registry([CHAIN]), 1)
+        estimates = Estimates(crew.workers, Registry([CHAIN]), 1)
         for _ in range(90):
             estimates.of(run(PENDING, PENDING, PENDING))
             await asyncio.sleep(0.125)
@@ -161,14 +161,14 @@ async def test_workers_that_cannot_be_asked_are_logged(caplog: pytest.LogCapture
     caplog.set_level(logging.DEBUG, "headstart_service")
     crew = Crew()
     crew.away = True
-    estimates = Estimates(crew, Registry([CHAIN]), 1)
+    estimates = Estimates(crew.workers, Registry([CHAIN]), 1)
     await estimates._ask()
     assert [record.getMessage() for record in caplog.records] == ["no durations: away"]
 
 
 def test_an_overdue_step_is_given_a_tenth_of_what_it_takes() -> None:
     async def estimate(had: int) -> tuple[int, int]:
-        estimates = Estimates(Crew(), Registry([CHAIN]), 1)
+        estimates = Estimates(Crew().workers, Registry([CHAIN]), 1)
         estimates.refresh()
         await asyncio.sleep(1.0)
         return tuple(estimates.of(run(RUNNING, PENDING, PENDING, had=had))["one"])  # type: ignore[return-value]

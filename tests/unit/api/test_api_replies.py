@@ -565,19 +565,18 @@ async def test_a_reader_counts_calls_that_the_near_cache_could_not_answer(api: A
 
 
 async def test_what_is_known_of_steps_outlives_their_workers() -> None:
-    crew = Crew()
-    estimates = Estimates(crew, Registry([CHAIN]), 1)
+    answers = [await Crew().workers(9), []]
+
+    async def workers(limit: int) -> Sequence[Any]:
+        return answers.pop(0)
+
+    estimates = Estimates(workers, Registry([CHAIN]), 1)
     estimates.refresh()
     await asyncio.sleep(0.01)
     running = run(RUNNING, PENDING, PENDING, had=1)
     known = estimates.of(running)
     assert known
-
-    async def none(limit: int) -> Sequence[Any]:
-        return []
-
-    crew.workers = none  # type: ignore[method-assign]
     await estimates._ask()
     assert estimates.of(running) == known
     assert estimates.of(run(PENDING, PENDING, PENDING, ahead=0)) == {}
-    assert estimates.expected() == "chain=7000000"
+    assert estimates.expected() == {"chain": 7_000_000}

@@ -28,7 +28,7 @@ from headstart_service.base.output import (
 from headstart_service.commands.check_config import _text, rows
 from headstart_service.commands.operator.accounting_view import told
 from headstart_service.commands.operator.describing import described, step_cells, vector
-from headstart_service.config.settings import describe, load_settings
+from headstart_service.config.loading import describe, load_settings
 
 
 class Terminal(io.StringIO):

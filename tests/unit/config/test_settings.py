@@ -7,13 +7,12 @@ import pytest
 
 from deploy.settings_page import PAGE, page
 from headstart_service.config.allowed_values import allowed
-from headstart_service.config.settings import (
-    Settings,
+from headstart_service.config.loading import (
     child_environment,
     describe,
     load_settings,
-    variable,
 )
+from headstart_service.config.settings import Settings, variable
 from headstart_service.domain.errors import StartupError
 from headstart_service.http.readiness import Readiness
 from headstart_service.http.server import http_server

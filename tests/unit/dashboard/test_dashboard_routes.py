@@ -102,8 +102,8 @@ class Page:
         door = Door(host="127.0.0.1", tokens=tokens, open=True)
         rules = Rules(door=door, about={"host": "h"})
         registry = Registry([PROBE, NOOP])
-        self.dashboard = Dashboard(self.runs, registry, self._admit, rules)
         self.outdated: list[RunKey] = []
+        self.dashboard = Dashboard(self.runs, registry, self._admit, rules, self.outdated.append)
         self.app = Starlette(routes=self.dashboard.routes())
 
     def _admit(self, header: str | None) -> Any:
@@ -217,7 +217,6 @@ async def test_a_cancel_is_logged_once_with_its_token_and_outdates_what_is_cache
     page: Page, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    page.dashboard.outdate = page.outdated.append
     page.viewer = Grant("ops", frozenset({"shop"}), frozenset({Verb.WRITE}))
     run = {"namespace": "shop", "key": "k"}
     for cancelled in (True, False):

@@ -9,7 +9,7 @@ from random import Random
 from examples.bridging_web.inputs import refused
 from examples.bridging_web.people import CLUES, LONGEST, players, typing_time
 from examples.bridging_web.plot import plot
-from examples.bridging_web.submits import Submit, quantile, table
+from examples.bridging_web.submits import Submit, headline, quantile, table
 from headstart_service.pipelines.bridging.inputs import BridgingInputs
 from headstart_service.providers.words import default_words
 
@@ -60,6 +60,18 @@ def test_the_table_has_the_waits_of_each_kind_of_game_by_typing_time():
         [">", "120"],
     ] * 2
     assert "of 30 parts at submit: 30 ready, 0 waited for" in lines[-1]
+
+
+def test_the_headline_compares_the_medians_of_games_against_the_language_model():
+    found = headline([*_submits(), Submit("human", False, 9.0, 90.0, {})], "Haiku")
+    assert found == (
+        "People who played against Haiku waited 3.00 s without a head start, 4.0 ms with one."
+    )
+
+
+def test_the_headline_needs_both_kinds_of_games():
+    ahead = [each for each in _submits() if each.head_start]
+    assert "nothing to compare" in headline(ahead, "Haiku")
 
 
 def test_quantiles_are_values_that_were_measured():

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, Field, field_validator
 
-from headstart_service.config.settings import load_settings
+from headstart_service.config.loading import load_settings
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.processes.first_call import example_inputs, first_call
 from headstart_service.sdk import Pipeline, step

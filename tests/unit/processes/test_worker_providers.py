@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from headstart_service.config.settings import Settings, load_settings
+from headstart_service.config.loading import load_settings
+from headstart_service.config.settings import Settings
 from headstart_service.pipeline.identity import identity_of
 from headstart_service.pipeline.providers import PROVIDERS
 from headstart_service.pipeline.registry import Registry
@@ -99,7 +100,7 @@ PROVIDERS_WITHOUT = """
 import asyncio, sys
 from headstart_service.processes.monitoring import WorkerMonitoring
 from headstart_service.pipeline.registry import Registry
-from headstart_service.config.settings import load_settings
+from headstart_service.config.loading import load_settings
 missing, *wanted = sys.argv[1:]
 sys.modules |= dict.fromkeys(missing.split(","))
 from headstart_service.processes import worker as worker_app

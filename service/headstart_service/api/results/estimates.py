@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from ...domain import Snapshot, StepState, WorkerState
 from ...domain.errors import StoreUnavailable
@@ -35,12 +35,8 @@ class Estimate(NamedTuple):
     p90: int
 
 
-class WorkerDirectory(Protocol):
-    """Who knows the workers: the store."""
-
-    async def workers(self, limit: int) -> Sequence[WorkerState]:
-        """What they have lately said of themselves. Raises StoreUnavailable."""
-        ...
+ReadWorkers = Callable[[int], Awaitable[Sequence[WorkerState]]]
+"""Returns what up to so many workers have registered. Raises StoreUnavailable."""
 
 
 class Estimates:
@@ -49,7 +45,8 @@ class Estimates:
     Nobody waits for that: an answer has no estimate while nothing is known.
     """
 
-    def __init__(self, workers: WorkerDirectory, registry: Registry, partitions: int) -> None:
+    def __init__(self, workers: ReadWorkers, registry: Registry, partitions: int) -> None:
+        """Read what workers registered by `workers`, which may raise StoreUnavailable."""
         self._workers = workers
         self._registry = registry
         self._partitions = partitions
@@ -67,7 +64,7 @@ class Estimates:
 
     async def _ask(self) -> None:
         try:
-            workers = await self._workers.workers(_WORKERS)
+            workers = await self._workers(_WORKERS)
             # Without a worker what was known is still the best guess.
             self._table = joined(worker.durations for worker in workers) or self._table
             self._slots = sum(worker.slots for worker in workers)
@@ -83,8 +80,8 @@ class Estimates:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
 
-    def expected(self) -> str:
-        """How long a run of each pipeline takes, as start.lua takes it."""
+    def expected(self) -> Mapping[str, int]:
+        """Return how long a run of each pipeline takes, in microseconds."""
         self.refresh()
         return expected_runs(self._table)
 

@@ -22,7 +22,8 @@ from ...base.extras import install
 from ...base.listening import listen, reachable
 from ...base.output import spoken
 from ...base.urls import redacted
-from ...config.settings import Settings, try_settings, variable
+from ...config.loading import try_settings
+from ...config.settings import Settings, variable
 from ...domain.errors import StartupError, StoreUnavailable
 from ...processes.lifecycle import redis_client, store_rules
 from ...processes.preflight import load_checked, strangers

@@ -11,7 +11,7 @@ _SHORT, _MINUTE, _HOUR = 0.05, 60, 3600
 
 def told(ledger: Any) -> str:
     """A sentence, and a table of the fates. `ledger` is the client's."""
-    rows = [("FATE", "RUNS", "STEPS", "COMPUTED", "CPU", "TOKENS")]
+    rows = [("WHAT BECAME OF RUNS", "RUNS", "STEPS", "COMPUTED", "CPU", "TOKENS")]
     rows += [
         (
             *(_NAMES.get(fate, fate), f"{work.runs}", f"{work.steps}"),
@@ -19,6 +19,7 @@ def told(ledger: Any) -> str:
             f"{work.llm_tokens}",
         )
         for fate, work in sorted(ledger.fates.items(), key=_place)
+        if work.runs
     ]
     rows.append(("not known yet", f"{ledger.unsettled}", "", "", "", ""))
     rows.append(("all starts", f"{ledger.starts}", "", "", "", ""))

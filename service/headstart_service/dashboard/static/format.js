@@ -12,7 +12,7 @@ export function seconds(value) {
   if (value < 0.001) return `${Math.max(0, Math.round(value * 1e6))} µs`;
   if (value < 0.0995) return `${(value * 1000).toFixed(value < 0.00995 ? 1 : 0)} ms`;
   if (value < 0.9995) return `${Math.round(value * 1000)} ms`;
-  if (value < 59.95) return `${value.toFixed(value < 9.995 ? 2 : 1)} s`;
+  if (value < 59.5) return `${value.toFixed(value < 9.95 ? 1 : 0)} s`;
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
   if (value < 86400) return `${Math.floor(value / 3600)} h ${Math.floor((value % 3600) / 60)} min`;
   return `${Math.floor(value / 86400)} d ${Math.floor((value % 86400) / 3600)} h`;

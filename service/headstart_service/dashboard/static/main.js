@@ -1,9 +1,11 @@
-// Puts the page together: who looks, what the server says, what is shown of it.
+// Puts the page together: the token and namespace, the server's events, the parts that show them.
 
 import { SECONDS } from "./charts.js";
 import { Detail } from "./detail.js";
 import { byId, say, show } from "./dom.js";
 import { Feed } from "./feed.js";
+import { Finder } from "./finder.js";
+import { showFirst } from "./first.js";
 import { seconds } from "./format.js";
 import { build, showCharts, showFailures, showSteps, showTotals, showWorkers } from "./panels.js";
 import { showRuns } from "./runs.js";
@@ -19,6 +21,8 @@ const nowUs = () => Date.now() * 1000 + state.aheadUs;
 const headers = () => (state.token ? { Authorization: `Bearer ${state.token}` } : {});
 const ask = (path, options = {}) => fetch(path, { cache: "no-store", ...options, headers: { ...headers(), ...options.headers } });
 const detail = new Detail(ask, nowUs);
+let latest = null; // the event that brought the lists of runs
+const finder = new Finder(() => latest && drawRuns());
 
 const feed = new Feed({
   tick(told) {
@@ -72,14 +76,8 @@ function draw(told) {
   showTotals(told, state.past);
   showCharts(told, state.past);
   if (told.live) {
-    const many = told.namespaces === null || told.namespaces.length > 1;
-    showRuns(byId("live"), told.live, told.now_us, many);
-    const waiting = (told.counts.in_progress ?? 0) + (told.counts.pending ?? 0);
-    say(byId("now-count"), waiting > told.live.length ? `${told.live.length} of ${waiting}` : waiting ? String(waiting) : "");
-    show(byId("live-none"), !told.live.length);
-    showRuns(byId("recent"), told.recent, told.now_us, many);
-    say(byId("recent-count"), told.recent.length ? String(told.recent.length) : "");
-    show(byId("recent-none"), !told.recent.length);
+    latest = told;
+    drawRuns();
   }
   if (told.ledger !== undefined) showSaved(told);
   showSteps(told.steps);
@@ -88,7 +86,30 @@ function draw(told) {
   detail.tick();
 }
 
+/** Show the runs of the latest event that the filters let through. */
+function drawRuns() {
+  const told = latest;
+  const many = told.namespaces === null || told.namespaces.length > 1;
+  const any = told.live.length + told.recent.length > 0;
+  showFirst(told, !any && !state.namespace);
+  finder.offer([...told.live, ...told.recent]);
+  const [live, recent] = [told.live, told.recent].map((runs) => finder.pick(runs));
+  finder.report(live.length + recent.length, told.live.length + told.recent.length);
+  showRuns(byId("live"), live, told.now_us, many);
+  const waiting = (told.counts.in_progress ?? 0) + (told.counts.pending ?? 0);
+  const of = finder.active ? told.live.length : waiting;
+  say(byId("now-count"), of > live.length ? `${live.length} of ${of}` : of ? String(of) : "");
+  show(byId("live-none"), !live.length);
+  say(byId("live-none"), finder.active && told.live.length ? "No running or queued run matches." : "No run is running or queued.");
+  showRuns(byId("recent"), recent, told.now_us, many);
+  const ended = told.recent.length;
+  say(byId("recent-count"), recent.length < ended ? `${recent.length} of ${ended}` : ended ? String(ended) : "");
+  show(byId("recent-none"), !recent.length);
+  say(byId("recent-none"), finder.active && ended ? "No ended run matches." : "No run has ended yet.");
+}
+
 function look() {
+  latest = null;
   state.past = [];
   feed.start(headers(), state.namespace);
 }

@@ -1,0 +1,50 @@
+"""The check of the language reports what breaks a rule, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.words import faults, texts
+
+LONG = "Word " * 26
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (LONG, "length"),
+        ("Word, " * 14 + "word; " + "word " * 12, "length"),
+        ("First line.\nWho waits gets it.", "word 'Who'"),
+        ("The caller is told why.", "word 'is told'"),
+        ("A replica hears everything.", "word 'hears'"),
+        ("The log says why.", "word 'log says'"),
+        ("It harms nobody.", "word 'nobody'"),
+    ],
+)
+def test_a_sentence_that_breaks_a_rule_is_reported(text: str, rule: str) -> None:
+    [(_, message)] = faults(text)
+    assert message.startswith(rule)
+
+
+def test_the_line_is_that_of_the_sentence() -> None:
+    assert [line for line, _ in faults("One.\n\nTwo.\nIt hears.")] == [4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Word " * 25,
+        f"```sh\n{LONG}\n```",
+        f"| {LONG} |",
+        f"Run `{LONG}` now.",
+        f"See [{LONG}](page.md).",
+        "Callers who wait receive it.",
+    ],
+)
+def test_what_is_right_or_no_prose_is_not_reported(text: str) -> None:
+    assert list(faults(text)) == []
+
+
+def test_docstrings_errors_logs_and_help_are_read() -> None:
+    source = '"""Doc."""\nraise ValueError(f"a {b}")\nlog.info("line")\nf(help="how")\n'
+    assert sorted(texts(source)) == [(1, "Doc."), (2, "a X"), (3, "line"), (4, "how")]
