@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     try:
-        from ..pipeline.registry import entry_points, told
+        from ..pipeline.registry import described, entry_points
     except ImportError as error:
         needed = f"pipelines check needs {error.name}: {install('server')}"
         return _complain(needed, exit_codes.WRONG_ARGUMENTS)
@@ -63,7 +63,7 @@ def _check(options: argparse.Namespace) -> int:
         if what and not points:
             complaint = f"{what} is no MODULE:NAME, and no installed distribution that offers any"
             return _complain(complaint, exit_codes.WRONG_ARGUMENTS)
-        references = {told(point): point.value for point in points}
+        references = {described(point): point.value for point in points}
     pipelines, mistakes = _looked_at(references)
     as_data = {
         "pipelines": [_data(pipeline) for pipeline in pipelines],

@@ -43,7 +43,7 @@ def check_function(
         )
     if runs_on == "loop":
         if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"{at} must be an async function, or say runs_on='thread'")
+            raise TypeError(f"{at} must be an async function, or have runs_on='thread'")
         return
     if (
         inspect.iscoroutinefunction(function)

@@ -1,8 +1,8 @@
 """A step: one function of a pipeline, with how it may be run.
 
 What a step needs is read off its parameters' names. Each is an input of the pipeline, another
-step (it then gets that step's value), a provider of the worker (`embedder`, `vocabulary`, …) or
-`step_digest`, the fingerprint of the inputs and versions that the step depends on.
+step, whose value it gets, a provider of the worker (`embedder`, `vocabulary`, …), or `step_digest`.
+That is the fingerprint of the inputs and versions that the step depends on.
 """
 
 from __future__ import annotations

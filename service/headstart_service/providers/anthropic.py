@@ -98,9 +98,8 @@ class HaikuModel:
     async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
         """Return the model's answer to `prompt` as an `output`, which its JSON schema asks for.
 
-        Raises StepFailed, with a reason that holds neither the key nor the API's own text, when
-        there is no key, the API fails, the model declines, or its answer is cut off or not an
-        `output`.
+        Raises StepFailed when there is no key, the API fails, the model declines, or its answer is
+        cut off or not an `output`. Its reason holds neither the key nor the API's own text.
         """
         with observed(self._observer) as asked:
             return await self._parse(asked, system, prompt, output, max_tokens)
@@ -194,7 +193,7 @@ class HaikuModel:
 
         with translated(asked, self._timeout):
             # What messages.parse sends. That method reads the text before it shows the stop
-            # reason, so a refusal would look like a malformed answer.
+            # reason, so a refusal would be taken for a malformed answer.
             response = await client.messages.with_raw_response.create(
                 model=self._model,
                 max_tokens=max_tokens,

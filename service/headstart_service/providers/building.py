@@ -1,8 +1,8 @@
 """Building a vocabulary: all or nothing, by one process at a time.
 
-Files are written and synced in a directory of their own inside the vocabulary's, so that they are
-on the same filesystem also when that is a mounted volume, and then renamed into place, the manifest
-removed first and put back last. Killed at any moment, a builder leaves either the vocabulary of
+Files are written and synced in a directory of their own inside the vocabulary's. So they are on the
+same filesystem, also when that is a mounted volume. Then they are renamed into place: the manifest
+is removed first and put back last. Killed at any moment, a builder leaves either the vocabulary of
 before or none, and its remains are swept up by the next one.
 """
 

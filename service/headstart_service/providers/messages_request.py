@@ -55,7 +55,7 @@ _SERVER_ERROR = 500
 
 _ENDS = {408: TIMEOUT, 429: RATE_LIMITED, 504: TIMEOUT, 529: OVERLOADED}
 _RETRIES = "x-stainless-retry-count"
-"""The header in which the SDK says how often it has repeated a request."""
+"""The header in which the SDK counts its repetitions of a request."""
 
 _MARGIN: Final = 1.0
 """Seconds before the end of a step's try at which a request ends, so that the step has its reason:
@@ -236,6 +236,6 @@ def status_failure(asked: MessagesRequest) -> StepFailed:
     if asked.retry_after:
         # Another try of the step would begin, and be refused, long before that.
         return StepFailed(f"{reason}, retry after {asked.retry_after:.0f} s", retry=False)
-    # The rest of 4xx says that the request is wrong, and it would be the same again.
+    # The rest of 4xx means that the request is wrong: a retry would be the same again.
     passing = status >= _SERVER_ERROR or status in (408, 409, 429)
     return StepFailed(reason, retry=passing)

@@ -5,8 +5,8 @@
     manifest.json    what the two are: a `Manifest`
 
 The manifest is written last and removed first, so a directory that has one is whole. It holds the
-model's name and the digest of its files, so vectors of replaced weights are never mixed with those
-of the weights that are loaded. Importing this module, and `is_current`, needs neither numpy nor
+model's name and the digest of its files. So vectors of replaced weights are never mixed with those
+of the loaded weights. Importing this module, and `is_current`, needs neither numpy nor
 torch: the CLI asks first whether there is anything to do.
 """
 
@@ -136,7 +136,7 @@ def is_current(directory: Path, model: ModelIdentity, source: str | None = None)
 
 
 def examined(directory: Path, model: ModelIdentity | None) -> Manifest:
-    """The manifest of a vocabulary whose every byte is as it says; needs no numpy.
+    """Return the manifest of a vocabulary, and verify every byte by it; needs no numpy.
 
     With `model` None, of any model. Raises a VocabularyUnusable.
     """
@@ -182,7 +182,7 @@ def _check(
     except OSError as error:
         raise VocabularyDamaged(f"cannot read {error.filename}: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != manifest.words_sha256:
-        raise VocabularyDamaged(f"{WORDS} is not what the manifest says")
+        raise VocabularyDamaged(f"{WORDS} is not what the manifest describes")
     try:
         words = content.decode().split("\n")[:-1]
     except UnicodeDecodeError as error:
@@ -202,7 +202,7 @@ def _check_embeddings(directory: Path, manifest: Manifest) -> None:
     except OSError as error:
         raise VocabularyDamaged(f"cannot read {path}: {error.strerror}") from error
     if found != manifest.embeddings_sha256:
-        raise VocabularyDamaged(f"{EMBEDDINGS} is not what the manifest says")
+        raise VocabularyDamaged(f"{EMBEDDINGS} is not what the manifest describes")
 
 
 def _map(directory: Path, manifest: Manifest, *, thorough: bool) -> NDArray[np.float32]:

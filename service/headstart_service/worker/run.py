@@ -21,7 +21,7 @@ from ..values.limits import Limits
 from .executors.executors import Executors
 from .offers import makers_of
 from .ports import ProgressSink
-from .reported_steps import Reports
+from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .step_run import StepRunner, step_record
 from .worker_observer import (
@@ -44,20 +44,20 @@ async def run(
     observer: WorkObserver | None = None,
     limits: Limits | None = None,
     reuse: Reuse | None = None,
-    reports: Reports | None = None,
+    reports: ReportedSteps | None = None,
     executors: Executors | None = None,
     makers: Mapping[str, str] | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
-    A step that returns more than `limits` allow fails. What is under way or remembered in `reuse`
-    is not computed again, and steps of which `reports` tells are taken from their callers.
+    A step that returns more than `limits` allow fails. Steps that `reuse` runs or remembers are not
+    computed again. Results that `reports` names are taken from the callers that reported them.
     Its steps run in `executors`; without them in some of this run's own, where they may block.
     `makers` are those of the pipeline with these providers, for a caller that has them.
 
-    Returns the end status. Raises LeaseLost when the run was taken away, StoreUnavailable when its
-    progress cannot be kept, ExecutorUnavailable when a step cannot run here and the run must be
-    handed on; no step of it is then left running.
+    Returns the end status. Raises LeaseLost when the run was taken away, and StoreUnavailable when
+    its progress cannot be kept. Raises ExecutorUnavailable when a step cannot run here and the run
+    must be handed on. No step of it is then left running.
     """
     reuse = reuse or Reuse()
     watching = observer or WorkObservers()
@@ -70,7 +70,7 @@ async def run(
             claim, pipeline, providers, makers, sink, watching, limits or Limits(), reuse, executors
         )
         stack.enter_context(reuse.flights.expecting(claim.lease.job.key, work.expected))
-        return await work.to_end(reports or Reports())
+        return await work.to_end(reports or ReportedSteps())
 
 
 class _Run:
@@ -123,9 +123,9 @@ class _Run:
         """Why the run has failed, if it has."""
         return next(iter(self._failures.values()), "")
 
-    async def to_end(self, reports: Reports) -> Status:
+    async def to_end(self, reports: ReportedSteps) -> Status:
         try:
-            with reports.receiving(self._hear):
+            with reports.receiving(self._take_reported):
                 async with asyncio.TaskGroup() as self._group:
                     self._advance(self._group)
                     if self._running:
@@ -203,7 +203,7 @@ class _Run:
         else:
             await self._sink.finish(self._lease, ended, Status.COMPLETED, "")
 
-    def _hear(self, steps: Sequence[str]) -> None:
+    def _take_reported(self, steps: Sequence[str]) -> None:
         """Callers have reported these steps: take them as soon as the write under way is over."""
         self._reported.update(name for name in steps if name in self._digests)
         writing = self._write()
@@ -270,9 +270,9 @@ class _Run:
 
 
 def _work(outcome: StepOutcome, took: float) -> StepWork | None:
-    """What was done for a step here; None for one whose work is another run's.
+    """Return the work that was done for a step here; None when another run's work was shared.
 
-    Costs are told once, to the first who waited for it, be it that other run.
+    Costs count once, for the first run that waited for them.
     """
     cpu_seconds, llm_tokens = outcome.meter.cpu_seconds, outcome.meter.llm_tokens
     if not outcome.memoised:

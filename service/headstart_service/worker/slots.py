@@ -43,7 +43,7 @@ class Slots:
         await self._free.acquire()
 
     async def take_free(self) -> int:
-        """Take at most a burst of the slots that nobody waits for. Returns their number."""
+        """Take at most a burst of the slots that no other task waits for. Returns their number."""
         taken = 0
         while taken < _BURST and not self._free.locked():
             await self._free.acquire()

@@ -12,23 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..domain import (
-    Claim,
-    Job,
-    Lease,
-    Offer,
-    Reported,
-    Status,
-    Unserved,
-    Withdrawal,
-    WorkerState,
-)
-from ..domain.errors import (
-    ExecutorUnavailable,
-    LastTry,
-    LeaseLost,
-    StoreUnavailable,
-)
+from ..domain import Claim, Job, Lease, Offer, Reported, Status, Unserved, Withdrawal, WorkerState
+from ..domain.errors import ExecutorUnavailable, LastTry, LeaseLost, StoreUnavailable
 from ..domain.log_fields import fields
 from ..pipeline.registry import Registry
 from ..values.limits import Limits
@@ -36,18 +21,12 @@ from .durations import Durations
 from .executors.executors import Executors
 from .offers import offers_of
 from .ports import JobQueue, MemoStore, ProgressSink
-from .reported_steps import Reports
+from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
 from .slots import POLL, Intake, Slots
 from .upkeep import end, once, repeat
-from .worker_observer import (
-    UNWANTED,
-    RunEnd,
-    RunOutcome,
-    WorkObserver,
-    WorkObservers,
-)
+from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +45,7 @@ class WorkerRules:
     lease: float
     """How long a run stays its own without renewal."""
     drain: float
-    """How long runs may go on after it was told to stop."""
+    """How long runs may go on after `stop`."""
     host: str = ""
     """The machine that operators see it on."""
     version: str = ""
@@ -75,7 +54,7 @@ class WorkerRules:
 
 
 class Worker:
-    """Runs jobs until it is told to stop."""
+    """Runs jobs until `stop` is called."""
 
     def __init__(
         self,
@@ -92,7 +71,7 @@ class Worker:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
         What a run writes goes to the queue by way of `sink`, if there is one; results of memoised
-        steps are kept in `memos`. What the worker says of itself tells of `durations`, too.
+        steps are kept in `memos`. The worker's heartbeat reports `durations`.
         """
         self._reuse = Reuse(memos)
         self._observer = observer or WorkObservers()
@@ -111,7 +90,7 @@ class Worker:
         """The partition and entry of each job that gets the worker to itself."""
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs: dict[Lease, tuple[Claim, RunOutcome, asyncio.Task[Status]]] = {}
-        self._reports: dict[Lease, Reports] = {}
+        self._reports: dict[Lease, ReportedSteps] = {}
         self._stopping = asyncio.Event()
         self._prepared = False
         self._changed = asyncio.Event()
@@ -180,7 +159,7 @@ class Worker:
     async def prepare(self) -> bool:
         """Make sure that jobs are delivered, and show what this worker offers.
 
-        Returns False when told to stop before the store had answered.
+        Returns False when `stop` was called before the store had answered.
         """
         while not self._stopping.is_set():
             try:
@@ -272,7 +251,7 @@ class Worker:
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
         outcome = RunOutcome()
-        reports = self._reports[lease] = Reports()
+        reports = self._reports[lease] = ReportedSteps()
         task = asyncio.create_task(self._execute(claim, outcome, reports), name=name)
         self._runs[lease] = claim, outcome, task
         try:
@@ -288,12 +267,12 @@ class Worker:
         try:
             task.result()
         except StoreUnavailable:
-            pass  # the lease runs out, and whoever reclaims the job keeps the committed steps
+            pass  # the lease runs out, and the next worker keeps the committed steps
         except ExecutorUnavailable as error:
             log.warning("%s handed on: %s", lease.job.key, error)
             await self._queue.release(lease)
 
-    async def _execute(self, claim: Claim, outcome: RunOutcome, reports: Reports) -> Status:
+    async def _execute(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:
         with self._observer.run(claim, outcome):
             try:
                 status = await self._to_end(claim, outcome, reports)
@@ -309,7 +288,7 @@ class Worker:
             outcome.state = RunEnd(status)
             return status
 
-    async def _to_end(self, claim: Claim, outcome: RunOutcome, reports: Reports) -> Status:
+    async def _to_end(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:
         lease = claim.lease
         try:
             try:
@@ -364,24 +343,24 @@ class Worker:
         while True:
             try:
                 async with self._queue.withdrawals() as withdrawals:
-                    async for heard in withdrawals:
-                        match heard:
+                    async for event in withdrawals:
+                        match event:
                             case Reported():
-                                self._tell(heard)
+                                self._pass_on(event)
                             case Unserved(partition, runs_class):
                                 if any(o.runs_class == runs_class for o in self._offers):
                                     self._intake.note_unserved(partition)
                             case Withdrawal():
-                                self._stop(heard)
+                                self._stop(event)
             except StoreUnavailable as error:
                 log.debug("no withdrawals: %s", error)
                 await asyncio.sleep(POLL)
 
-    def _tell(self, reported: Reported) -> None:
-        """Let the run that computes these steps know that it need not."""
+    def _pass_on(self, reported: Reported) -> None:
+        """Pass reported steps to the run that computes them."""
         for lease in list(self._runs):
             if (lease.job.key, lease.job.run) == (reported.key, reported.run):
-                self._reports[lease].tell(reported.steps)
+                self._reports[lease].pass_on(reported.steps)
 
     def _stop(self, withdrawn: Withdrawal) -> None:
         """Stop the run that is not wanted any more, if it is this worker's."""
@@ -409,5 +388,5 @@ class Worker:
 
 
 def _left_alone(job: Job, error: StoreUnavailable) -> None:
-    """The lease runs out, and whoever reclaims the job keeps the steps that were committed."""
+    """Log a job whose lease will run out. The next worker keeps the steps that were committed."""
     log.warning("%s left alone: %s", job.key, error, extra=fields("run.left", job.key, run=job.run))

@@ -181,7 +181,7 @@ def test_a_flipped_bit_is_found_when_thorough(tmp_path: Path) -> None:
     with (tmp_path / "embeddings.npy").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x00")
-    with pytest.raises(VocabularyDamaged, match="is not what the manifest says"):
+    with pytest.raises(VocabularyDamaged, match="is not what the manifest describes"):
         open_vocabulary(tmp_path, M, thorough=True)
 
 

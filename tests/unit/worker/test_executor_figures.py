@@ -420,7 +420,7 @@ async def test_a_thread_that_is_left_counts_as_hung_after_a_minute(
         task.cancel()
         await asyncio.wait({task})
         assert (
-            "waits goes on in its thread, though nobody waits for it: 1 threads do; it is replaced"
+            "waits goes on in its thread, though no run waits for it: 1 threads do; it is replaced"
             in (caplog.text)
         )
         for later, hung in ((59.9, 0), (0.1, 1)):

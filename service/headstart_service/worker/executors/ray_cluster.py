@@ -49,7 +49,7 @@ _BIG: Final = 1 << 20
 
 
 class _Away(Exception):
-    """There is no connection to Ray; the message says why."""
+    """There is no connection to Ray; the message is the reason."""
 
 
 class _Driver:

@@ -23,8 +23,8 @@ from typing import Any, Final, NoReturn, TypeAlias
 from .child_socket import end_with, message, receive
 from .remote_call import Call, Performed, packed
 
-_LOOK_EVERY: Final = 2.0
-_LOOK_LIMIT: Final = 10.0
+_CHECK_EVERY: Final = 2.0
+_CHECK_LIMIT: Final = 10.0
 _PROBE_LIMIT: Final = 30.0
 """Seconds that nodes have to compare their code; those that do not answer are not judged."""
 _BAR: Final = 30.0
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What became of a request. Number 0 is the connection itself: `refused` says why it is not."""
+    """What became of a request. Number 0 is the connection: `refused` is why there is none."""
 
     number: int
     done: bytes = b""
@@ -322,7 +322,7 @@ class _Driver:
     async def _answers(self) -> bool:
         """Whether Ray still runs tasks."""
         try:
-            async with asyncio.timeout(_LOOK_LIMIT):
+            async with asyncio.timeout(_CHECK_LIMIT):
                 await _result(self._noop.remote())
         except (self._ray.exceptions.RayError, ConnectionError, TimeoutError):
             return False
@@ -331,16 +331,16 @@ class _Driver:
     def _watch(self) -> None:
         """End this process when Ray has gone, or is another Ray now.
 
-        In a thread: what is asked of a Ray that has gone may hold up the event loop for a minute.
+        In a thread: a call to a Ray that has gone may keep the event loop for a minute.
         """
         pool = ThreadPoolExecutor(1, "nodes of Ray")
         while True:
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_CHECK_EVERY)
             try:
                 if self._gcs:
                     host, _, port = self._gcs.rpartition(":")
-                    socket.create_connection((host.strip("[]"), int(port)), _LOOK_LIMIT).close()
-                nodes = pool.submit(self._ray.nodes).result(_LOOK_LIMIT)
+                    socket.create_connection((host.strip("[]"), int(port)), _CHECK_LIMIT).close()
+                nodes = pool.submit(self._ray.nodes).result(_CHECK_LIMIT)
             except Exception as error:  # noqa: BLE001  # whatever Ray raises
                 self._give_up(f"it does not answer: {type(error).__name__} {error}".strip())
             if self._node and not any(n["Alive"] and n["NodeID"] == self._node for n in nodes):
