@@ -152,7 +152,7 @@ def _unshowable(pipeline: Pipeline) -> list[Mistake]:
 
 def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
     from ..pipeline.signatures import output_type
-    from ..pipeline.step import DIGEST_PARAMETER
+    from ..pipeline.step import DIGEST_PARAMETER, VISIBLE_OPTIONS
 
     rows = []
     for name in pipeline.order:
@@ -167,9 +167,7 @@ def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
                 "inputs": inputs,
                 "providers": [p for p in step.parameters if p not in rest],
                 "output_type": output_type(pipeline.codec, step),
-                "required": step.required,
-                "timeout": step.timeout,
-                "max_attempts": step.max_attempts,
+                **{option: getattr(step, option) for option in VISIBLE_OPTIONS},
             }
         )
     return rows

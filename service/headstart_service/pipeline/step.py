@@ -12,13 +12,15 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .mistakes import line_of
 from .ray_options import RayOptions
 from .runs_on import ACTOR_PARAMETER, check_function
 
 DIGEST_PARAMETER = "step_digest"
+VISIBLE_OPTIONS: Final = ("required", "timeout", "max_attempts", "runs_on", "version", "memo")
+"""The options that callers and operators see. StepDescription has a field of each name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
