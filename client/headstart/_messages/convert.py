@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypedDict, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -154,20 +155,30 @@ def pipeline_from(message: pb.PipelineDescription) -> PipelineDescription:
         description=message.description,
         steps=tuple(
             StepDescription(
-                name=step.name,
-                needs=tuple(step.needs),
-                required=step.required,
-                timeout=_elapsed(step, "timeout", step.timeout),
-                max_attempts=step.max_attempts,
-                version=step.version,
-                memo=step.memo,
-                output_type=step.output_type,
-                runs_on=step.runs_on,
+                **{each.name: _plain(step, each.name) for each in fields(StepDescription)}
             )
             for step in message.steps
         ),
         input_schema=object_from(message.input_schema),
     )
+
+
+def _step_from(step: pb.StepDescription) -> StepDescription:
+    return StepDescription(
+        **{each.name: _plain(step, each.name) for each in fields(StepDescription)}
+    )
+
+
+def _plain(step: pb.StepDescription, name: str) -> Any:
+    """Return a field of a step's description as its dataclass has it."""
+    value = getattr(step, name)
+    match value:
+        case Duration():
+            return _elapsed(step, name, value)
+        case str() | bool() | int():
+            return value
+        case _:
+            return tuple(value)
 
 
 def stats_from(message: pb.GetStatsResponse) -> Stats:

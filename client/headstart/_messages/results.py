@@ -261,19 +261,19 @@ class StepDescription:
     name: str
     needs: tuple[str, ...]
     """The steps whose results it takes."""
+    output_type: str = ""
+    """What it returns, as Python writes it: `list[str]`; empty without a return type."""
     required: bool
     """Whether the run fails when this step fails."""
     timeout: timedelta | None
     """How long one attempt may take."""
     max_attempts: int
+    runs_on: str = ""
+    """Where it runs: "loop", "thread", "process" or "ray"; empty from a service without it."""
     version: str = ""
     """A change of it invalidates this step's results and those of what needs it; may be empty."""
     memo: bool = False
     """Whether its result is reused in runs of other keys of the namespace."""
-    output_type: str = ""
-    """What it returns, as Python writes it: `list[str]`; empty from a server without it."""
-    runs_on: str = ""
-    """Where it runs: "loop", "thread", "process" or "ray"; empty from an older service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from ..domain import (
 )
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.signatures import output_type
+from ..pipeline.step import VISIBLE_OPTIONS
 from ..values.fragments import PROTO_STATE, report_fragment, started_of
 
 STATUS: Final = {
@@ -128,14 +129,14 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
         message = description.steps.add(
             name=name,
             needs=pipeline.needs(step),
-            required=step.required,
-            max_attempts=step.max_attempts,
-            version=step.version,
-            memo=step.memo,
-            output_type=output_type(pipeline, step),
-            runs_on=step.runs_on,
+            output_type=output_type(pipeline.codec, step),
         )
-        message.timeout.FromNanoseconds(round(step.timeout * 1e9))
+        for option in VISIBLE_OPTIONS:
+            value = getattr(step, option)
+            if isinstance(value, float):
+                getattr(message, option).FromNanoseconds(round(value * 1e9))
+            else:
+                setattr(message, option, value)
     json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)
     return description
 

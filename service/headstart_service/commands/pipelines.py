@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     try:
-        from ..pipeline.registry import entry_points, told
+        from ..pipeline.registry import described, entry_points
     except ImportError as error:
         needed = f"pipelines check needs {error.name}: {install('server')}"
         return _complain(needed, exit_codes.WRONG_ARGUMENTS)
@@ -63,7 +63,7 @@ def _check(options: argparse.Namespace) -> int:
         if what and not points:
             complaint = f"{what} is no MODULE:NAME, and no installed distribution that offers any"
             return _complain(complaint, exit_codes.WRONG_ARGUMENTS)
-        references = {told(point): point.value for point in points}
+        references = {described(point): point.value for point in points}
     pipelines, mistakes = _looked_at(references)
     as_data = {
         "pipelines": [_data(pipeline) for pipeline in pipelines],
@@ -84,10 +84,10 @@ def _complain(text: str, code: int) -> int:
 def _looked_at(references: dict[str, str]) -> tuple[list[Pipeline], list[Mistake]]:
     """The pipelines that could be loaded, and all that is wrong, by source and `module:name`."""
     from ..domain.errors import StartupError
+    from ..pipeline.checks import unknown_parameters
     from ..pipeline.mistakes import gathered
     from ..pipeline.providers import PROVIDERS
     from ..pipeline.registry import load
-    from ..pipeline.signatures import unknown_parameters
 
     found: dict[str, Pipeline] = {}
     with gathered() as mistakes:
@@ -152,7 +152,7 @@ def _unshowable(pipeline: Pipeline) -> list[Mistake]:
 
 def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
     from ..pipeline.signatures import output_type
-    from ..pipeline.step import DIGEST_PARAMETER
+    from ..pipeline.step import DIGEST_PARAMETER, VISIBLE_OPTIONS
 
     rows = []
     for name in pipeline.order:
@@ -166,10 +166,8 @@ def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
                 "needs": list(needs),
                 "inputs": inputs,
                 "providers": [p for p in step.parameters if p not in rest],
-                "output_type": output_type(pipeline, step),
-                "required": step.required,
-                "timeout": step.timeout,
-                "max_attempts": step.max_attempts,
+                "output_type": output_type(pipeline.codec, step),
+                **{option: getattr(step, option) for option in VISIBLE_OPTIONS},
             }
         )
     return rows

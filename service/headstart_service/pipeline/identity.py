@@ -1,8 +1,8 @@
 """What a provider's answers depend on beside the question, as a text that digests can hold.
 
 A result is reused where today's providers would make the same. So a provider that can be exchanged
-without a change of code has an `identity`: one text for as long as its answers are the same, on any
-machine, in any process, after any restart.
+without a change of code has an `identity`. It is one text for as long as the answers are the same,
+on any machine, in any process, after any restart.
 """
 
 from __future__ import annotations

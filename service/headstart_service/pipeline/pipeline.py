@@ -36,9 +36,9 @@ _SHORT: Final = 8
 class Pipeline:
     """A DAG of steps over validated inputs.
 
-    Raises DeclarationError, with the line of each mistake, when two steps share a name, a step is
-    named like an input, steps need each other in a circle, a step's return type is missing or
-    cannot be kept, or a parameter's type is not that of the step or input that it names.
+    Raises DeclarationError, with the line of each mistake. Two steps must not share a name, nor a
+    step and an input, nor may steps need each other in a circle. Each step needs a return type that
+    can be kept. A parameter's type must be that of the step or input that it names.
     """
 
     name: str
@@ -183,8 +183,8 @@ class Pipeline:
         """The fingerprint of all that `step` is given: equal ones in two runs, equal results.
 
         `own` is its digest in this run, `maker` that of its providers, and `needed` the results of
-        the steps that it needs, as fragments. These and not their digests: a step that is not pure
-        may give one run another result than the next, and what is made of it must fit it.
+        the steps that it needs, as fragments. Their digests would not do: a step that is
+        not pure may give each run another result, and later steps must fit that.
         """
         plain = values.model_dump(mode="json", round_trip=True, include=set(step.parameters))
         contents = {name: sha256(result).hexdigest() for name, result in needed.items()}

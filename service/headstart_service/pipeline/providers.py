@@ -1,9 +1,10 @@
 """What a worker provides: a step has what it names as a parameter, and need not import it.
 
 Providers satisfy these protocols without knowing them; so does what a test puts in their place.
-`identity` is all that a provider's answers depend on beside the question: printable ASCII without
-spaces, the same on all machines and after every restart, another one as soon as answers change. An
-absent or empty one means: the same everywhere, as for `http`. See `pipeline.identity`.
+`identity` is all that a provider's answers depend on beside the question, in printable ASCII
+without spaces. It is the same on all machines and after every restart, and changes as soon as
+answers change. An absent or empty one means: the same everywhere, as for `http`. See
+`pipeline.identity`.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class SpokenText(Protocol):
 
     @property
     def output_tokens(self) -> int:
-        """What the answer has cost; of one that was left early, as much of it as was told."""
+        """What the answer has cost; of one left early, the cost reported until then."""
         ...
 
     @property

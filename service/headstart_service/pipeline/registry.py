@@ -12,10 +12,9 @@ from typing import Final
 from headstart._for_service import not_one_of
 
 from ..domain.errors import InvalidRequest, StartupError, Violation
+from .checks import refuse_unreachable, unknown_parameters
 from .pipeline import Pipeline
 from .providers import PROVIDERS
-from .runs_on import refuse_unreachable
-from .signatures import unknown_parameters
 
 GROUP: Final = "headstart.pipelines"
 """The group of entry points by which an installed distribution offers pipelines."""
@@ -24,7 +23,7 @@ GROUP: Final = "headstart.pipelines"
 class Registry:
     """Finds pipelines by name.
 
-    Raises StartupError when two share one, or a step cannot run where it says.
+    Raises StartupError when two share a name, or a step cannot run where `runs_on` names.
     """
 
     def __init__(self, pipelines: Iterable[Pipeline]) -> None:
@@ -66,7 +65,7 @@ def load_installed() -> list[Pipeline]:
 
     Raises StartupError, naming the distribution, when one does not lead to a Pipeline.
     """
-    return [_checked(load(point.value, told(point))) for point in entry_points()]
+    return [_checked(load(point.value, described(point))) for point in entry_points()]
 
 
 def load(reference: str, source: str) -> Pipeline:
@@ -90,8 +89,8 @@ def entry_points(distribution: str = "") -> list[EntryPoint]:
     return sorted(chosen, key=lambda point: (point.name, point.value))
 
 
-def told(point: EntryPoint) -> str:
-    """What an operator calls an entry point: its distribution, and its name there."""
+def described(point: EntryPoint) -> str:
+    """Describe an entry point to operators: its distribution, and its name there."""
     whose = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
     return f"distribution {whose}, entry point {point.name} of {GROUP}"
 

@@ -1,16 +1,13 @@
-"""What a step must be like to run where it says. Told where it is declared, or at start."""
+"""Checks that a step's function can run in the executor that `runs_on` names."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from ..domain.errors import StartupError
-
 if TYPE_CHECKING:
-    from .pipeline import Pipeline
     from .ray_options import RayOptions
 
 PLACES: Final = ("loop", "thread", "process", "ray")
@@ -46,7 +43,7 @@ def check_function(
         )
     if runs_on == "loop":
         if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"{at} must be an async function, or say runs_on='thread'")
+            raise TypeError(f"{at} must be an async function, or have runs_on='thread'")
         return
     if (
         inspect.iscoroutinefunction(function)
@@ -59,43 +56,6 @@ def check_function(
             f"{at}: runs_on={runs_on!r} needs a function at the top of its module, which another "
             "process can import"
         )
-
-
-def refuse_unreachable(pipelines: Iterable[Pipeline]) -> None:
-    """Raise StartupError about a step that its place cannot import, or not give what it takes."""
-    for pipeline in pipelines:
-        providers = pipeline.providers()
-        for step in pipeline.steps:
-            if step.runs_on not in ELSEWHERE:
-                continue
-            at = f"{where(step.function)}: pipeline {pipeline.name}, step {step.name}"
-            foreign = [name for name in step.parameters if name in providers]
-            if foreign:
-                raise StartupError(
-                    f"{at}: parameter {foreign[0]} lives in the worker, and no step with "
-                    f"runs_on={step.runs_on!r} can have it"
-                )
-            if not _importable(step.function):
-                function = step.function
-                raise StartupError(
-                    f"{at}: runs_on={step.runs_on!r} needs to import it as "
-                    f"{function.__module__}:{function.__qualname__}, which is something else"
-                )
-            actor = step.ray.actor if step.ray is not None else None
-            if actor is not None and not _importable(actor):
-                raise StartupError(
-                    f"{at}: its actor must be importable as {actor.__module__}:"
-                    f"{actor.__qualname__}, which is something else"
-                )
-
-
-def _importable(found: Callable[..., Any]) -> bool:
-    if found.__module__ == "__main__":
-        return False
-    try:
-        return find(found.__module__, found.__qualname__) is found
-    except (ImportError, AttributeError):
-        return False
 
 
 def find(module: str, name: str) -> Callable[..., Any]:

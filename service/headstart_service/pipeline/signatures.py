@@ -1,10 +1,9 @@
-"""Reads a pipeline's steps: what each returns, and what is wrong with its signature."""
+"""Reads the annotations of steps: what each returns, and which parameters cannot fit."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..values.annotations import (
     MISSING,
@@ -15,16 +14,14 @@ from ..values.annotations import (
     written,
 )
 from ..values.assignability import fits
+from ..values.codec import ResultCodec
 from ..values.kinds import Kind, kind_of
 from .mistakes import Mistake, line_of
-from .step import DIGEST_PARAMETER, Step
-
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
+from .step import Step
 
 
 def kinds(steps: Collection[Step]) -> tuple[dict[str, Kind], list[Mistake]]:
-    """Of each step the kind of its values, and what is wrong with those that have none."""
+    """Return each step's kind of value, and a mistake for each step without one."""
     found: dict[str, Kind] = {}
     mistakes = []
     for step in steps:
@@ -36,14 +33,14 @@ def kinds(steps: Collection[Step]) -> tuple[dict[str, Kind], list[Mistake]]:
     return found, mistakes
 
 
-def output_type(pipeline: Pipeline, step: Step) -> str:
-    """What the step returns, as Python writes it; empty where it does not say."""
-    kind = getattr(pipeline.codec, "kinds", {}).get(step.name)
+def output_type(codec: ResultCodec, step: Step) -> str:
+    """Return the type of the step's value, as Python writes it; empty without an annotation."""
+    kind = getattr(codec, "kinds", {}).get(step.name)
     return kind.text if kind is not None else written(step.function, "return")
 
 
 def misfits(steps: Mapping[str, Step], inputs: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Parameters whose annotation cannot be true of the input or step that they name."""
+    """Find parameters whose annotation cannot hold for the input or step that they name."""
     for step in steps.values():
         for name in step.parameters:
             wanted = _type(step, name)
@@ -61,31 +58,8 @@ def misfits(steps: Mapping[str, Step], inputs: Mapping[str, Any]) -> Iterator[Mi
                 )
 
 
-def unknown_parameters(pipeline: Pipeline, providers: Collection[str]) -> list[Mistake]:
-    """Parameters that are neither input nor step nor one of these providers."""
-    known = {*pipeline.by_name, *pipeline.inputs.model_fields, DIGEST_PARAMETER, *providers}
-    mistakes = []
-    for step in pipeline.steps:
-        for name in step.parameters:
-            if name not in known:
-                near = difflib.get_close_matches(name, known - {step.name}, 1)
-                advice = f"did you mean {near[0]}?" if near else f"providers: {_listed(providers)}"
-                mistakes.append(
-                    Mistake(
-                        line_of(step.function, name),
-                        f"step {step.name}: parameter {name} is no input, step or provider of "
-                        f"pipeline {pipeline.name}; {advice}",
-                    )
-                )
-    return mistakes
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(sorted(names))
-
-
 def _type(step: Step, name: str) -> Any:
-    """The annotation, or Any where nothing can be said of it."""
+    """Return the annotation, or Any where it is missing or cannot be resolved."""
     try:
         found = resolved(step.function, name, step.nearby)
     except Unresolved:

@@ -1,8 +1,8 @@
 """A step: one function of a pipeline, with how it may be run.
 
 What a step needs is read off its parameters' names. Each is an input of the pipeline, another
-step (it then gets that step's value), a provider of the worker (`embedder`, `vocabulary`, …) or
-`step_digest`, the fingerprint of the inputs and versions that the step depends on.
+step, whose value it gets, a provider of the worker (`embedder`, `vocabulary`, …), or `step_digest`.
+That is the fingerprint of the inputs and versions that the step depends on.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .mistakes import line_of
 from .ray_options import RayOptions
 from .runs_on import ACTOR_PARAMETER, check_function
 
 DIGEST_PARAMETER = "step_digest"
+VISIBLE_OPTIONS: Final = ("required", "timeout", "max_attempts", "runs_on", "version", "memo")
+"""The options that callers and operators see. StepDescription has a field of each name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..config.settings import Settings
 from ..domain.errors import StartupError
+from ..providers.building import ensure_vocabulary
 from ..providers.encoder import SentenceEncoder
 from ..providers.model_files import identify
 from ..providers.progress import build_progress
-from ..providers.vocabulary import ensure_vocabulary, is_current
+from ..providers.vocabulary import is_current
 from ..providers.words import Source
 
 

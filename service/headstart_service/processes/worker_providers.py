@@ -13,11 +13,12 @@ from ..base.extras import install
 from ..config.settings import Settings
 from ..domain.errors import PackageMissing
 from ..providers.anthropic import HaikuModel
+from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
 from ..providers.http import http_client
 from ..providers.progress import build_progress
-from ..providers.vocabulary import Vocabulary, ensure_vocabulary
+from ..providers.vocabulary import Vocabulary
 from ..telemetry.metrics.work import ModelMetrics
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Building a vocabulary: all or nothing, by one process at a time.
 
-Files are written and synced in a directory of their own inside the vocabulary's, so that they are
-on the same filesystem also when that is a mounted volume, and then renamed into place, the manifest
-removed first and put back last. Killed at any moment, a builder leaves either the vocabulary of
+Files are written and synced in a directory of their own inside the vocabulary's. So they are on the
+same filesystem, also when that is a mounted volume. Then they are renamed into place: the manifest
+is removed first and put back last. Killed at any moment, a builder leaves either the vocabulary of
 before or none, and its remains are swept up by the next one.
 """
 
@@ -14,17 +14,33 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..domain.errors import StartupError
 from .model_files import ModelIdentity
-from .vocabulary import EMBEDDINGS, FORMAT, MANIFEST, WORDS, Manifest, Progress, ignore_progress
+from .vocabulary import (
+    EMBEDDINGS,
+    FORMAT,
+    MANIFEST,
+    WORDS,
+    Manifest,
+    Vocabulary,
+    VocabularyUnusable,
+    open_vocabulary,
+)
+from .words import Source
 
 if TYPE_CHECKING:
-    from .vocabulary import Encode
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+
+Progress = Callable[[int, int], None]
+"""Receives how many words are embedded, and how many there are."""
 
 _CHUNK = 512
 """Words between two reports of progress: a third of a second."""
@@ -32,6 +48,10 @@ _REMAINS = ".building-"
 _LOCK = ".lock"
 
 _log = logging.getLogger(__name__)
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """Show no progress."""
 
 
 def build(
@@ -48,7 +68,38 @@ def build(
     Raises StartupError when the directory cannot be written.
     """
     with exclusive(directory):
-        return build_unlocked(directory, words, encode, model, source, progress)
+        return _build(directory, words, encode, model, source, progress)
+
+
+def ensure_vocabulary(
+    directory: Path,
+    model: ModelIdentity,
+    source: Source | None,
+    encode: Encode,
+    progress: Progress = ignore_progress,
+) -> Vocabulary:
+    """Open the vocabulary in `directory`, and build it before if it is not there or not usable.
+
+    `model` is the loaded one, whose `encode` embeds the words. `source` None takes whatever words
+    there are, and the default ones to build. Of processes that come here at once one builds, and
+    the others wait for it. Blocks. Raises StartupError when it cannot be built.
+    """
+    wanted = None if source is None else source.name
+    try:
+        return open_vocabulary(directory, model, wanted)
+    except VocabularyUnusable as reason:
+        _log.info("no vocabulary to use: %s", reason)
+    with exclusive(directory):
+        try:
+            return open_vocabulary(directory, model, wanted)  # another process may have built it
+        except VocabularyUnusable as reason:
+            _log.info("building the vocabulary in %s: %s", directory, reason)
+        source = source or Source.frequent()
+        _build(directory, source.words(), encode, model, source.name, progress)
+    try:
+        return open_vocabulary(directory, model, wanted)
+    except VocabularyUnusable as error:
+        raise StartupError(f"the vocabulary just built is not usable: {error}") from error
 
 
 @contextmanager
@@ -73,7 +124,7 @@ def exclusive(directory: Path) -> Iterator[None]:
         yield  # closing the file gives the lock back
 
 
-def build_unlocked(
+def _build(
     directory: Path,
     words: Sequence[str],
     encode: Encode,
@@ -81,7 +132,7 @@ def build_unlocked(
     source: str,
     progress: Progress,
 ) -> Manifest:
-    """As `build`, for one who holds `exclusive`."""
+    """Build as `build` does, for a caller that holds `exclusive`."""
     for remains in directory.glob(f"{_REMAINS}*"):
         shutil.rmtree(remains, ignore_errors=True)
     try:

@@ -48,7 +48,7 @@ class CachedEmbedder:
     ) -> None:
         """Keep the vectors of at most `remembered` texts.
 
-        The vocabulary is of the same model with the same weights: `ensure_vocabulary` sees to it.
+        `ensure_vocabulary` guarantees a vocabulary of the same model with the same weights.
         """
         self._embedder = embedder
         self._vocabulary = vocabulary

@@ -1,7 +1,7 @@
 """Finds a model's files and digests their content; needs neither torch nor numpy.
 
-A model's name does not say which weights it has: a directory's files can be replaced, and a name on
-the hub can get a new revision. Its digest does, before the model is loaded, too.
+A model's name does not identify its weights: a directory's files can be replaced, and a name on the
+hub can get a new revision. The digest of its files does, before the model is loaded, too.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ def source_of(model: str) -> str:
 def identify(model: str) -> ModelIdentity:
     """Return the identity of `model` (a name or a path), by its files on this machine.
 
-    Reads them all: 0.1 s for 90 MB. Raises ModelMissing when they are not here, as those of a
-    model of the hub before it is loaded for the first time, and StartupError when they cannot be
-    read.
+    Reads them all: 0.1 s for 90 MB. Raises StartupError when they cannot be read, and
+    ModelMissing when they are not here. A model of the hub has none before its first load.
     """
     directory = _directory(model, source_of(model))
     found = hashlib.sha256()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
-from .vocabulary import Progress
+from .building import Progress
 
 _STEPS = 5
 """Log lines between the first and the last."""
@@ -41,13 +41,13 @@ def build_progress(stream: TextIO | None = None) -> Iterator[Progress]:
 
 
 def _log_lines() -> Progress:
-    told = -1
+    logged = -1
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
+    def log(done: int, total: int) -> None:
+        nonlocal logged
         step = _STEPS * done // max(total, 1)
-        if step > told:
-            told = step
+        if step > logged:
+            logged = step
             _log.info("embedding the vocabulary: %d of %d words", done, total)
 
-    return tell
+    return log

@@ -1,4 +1,4 @@
-"""What providers tell those who watch them: metrics. They change nothing and return at once."""
+"""What providers report to their observers: metrics. These change nothing and return at once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EmbeddingObserver(Protocol):
 
 
 class Unwatched:
-    """All of these, for nobody."""
+    """Observes nothing."""
 
     def asked(self, end: str, seconds: float, retries: int) -> None:
         """Nothing."""

@@ -5,8 +5,8 @@
     manifest.json    what the two are: a `Manifest`
 
 The manifest is written last and removed first, so a directory that has one is whole. It holds the
-model's name and the digest of its files, so vectors of replaced weights are never mixed with those
-of the weights that are loaded. Importing this module, and `is_current`, needs neither numpy nor
+model's name and the digest of its files. So vectors of replaced weights are never mixed with those
+of the loaded weights. Importing this module, and `is_current`, needs neither numpy nor
 torch: the CLI asks first whether there is anything to do.
 """
 
@@ -14,39 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..domain.errors import HeadstartError, StartupError
+from ..domain.errors import HeadstartError
 from .model_files import ModelIdentity, short
-from .words import Source
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 FORMAT = 2
 EMBEDDINGS, WORDS, MANIFEST = "embeddings.npy", "words.txt", "manifest.json"
 _MAX_MANIFEST = 65_536
 _TRIES = 3
 """Of opening while another process builds: one is enough unless two builds follow each other."""
-
-Progress = Callable[[int, int], None]
-"""Told how many words are done, and of how many."""
-
-
-_log = logging.getLogger(__name__)
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """Show no progress."""
 
 
 class VocabularyUnusable(HeadstartError):
@@ -150,7 +136,7 @@ def is_current(directory: Path, model: ModelIdentity, source: str | None = None)
 
 
 def examined(directory: Path, model: ModelIdentity | None) -> Manifest:
-    """The manifest of a vocabulary whose every byte is as it says; needs no numpy.
+    """Return the manifest of a vocabulary, and verify every byte by it; needs no numpy.
 
     With `model` None, of any model. Raises a VocabularyUnusable.
     """
@@ -177,39 +163,6 @@ def open_vocabulary(
     raise VocabularyDamaged(f"{directory} is being rebuilt over and over")
 
 
-def ensure_vocabulary(
-    directory: Path,
-    model: ModelIdentity,
-    source: Source | None,
-    encode: Encode,
-    progress: Progress = ignore_progress,
-) -> Vocabulary:
-    """Open the vocabulary in `directory`, and build it before if it is not there or not usable.
-
-    `model` is the loaded one, whose `encode` embeds the words. `source` None takes whatever words
-    there are, and the default ones to build. Of processes that come here at once one builds, and
-    the others wait for it. Blocks. Raises StartupError when it cannot be built.
-    """
-    from .building import build_unlocked, exclusive
-
-    wanted = None if source is None else source.name
-    try:
-        return open_vocabulary(directory, model, wanted)
-    except VocabularyUnusable as reason:
-        _log.info("no vocabulary to use: %s", reason)
-    with exclusive(directory):
-        try:
-            return open_vocabulary(directory, model, wanted)  # another process may have built it
-        except VocabularyUnusable as reason:
-            _log.info("building the vocabulary in %s: %s", directory, reason)
-        source = source or Source.frequent()
-        build_unlocked(directory, source.words(), encode, model, source.name, progress)
-    try:
-        return open_vocabulary(directory, model, wanted)
-    except VocabularyUnusable as error:
-        raise StartupError(f"the vocabulary just built is not usable: {error}") from error
-
-
 def _check(
     directory: Path, model: ModelIdentity | None, source: str | None
 ) -> tuple[Manifest, list[str]]:
@@ -229,7 +182,7 @@ def _check(
     except OSError as error:
         raise VocabularyDamaged(f"cannot read {error.filename}: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != manifest.words_sha256:
-        raise VocabularyDamaged(f"{WORDS} is not what the manifest says")
+        raise VocabularyDamaged(f"{WORDS} is not what the manifest describes")
     try:
         words = content.decode().split("\n")[:-1]
     except UnicodeDecodeError as error:
@@ -249,7 +202,7 @@ def _check_embeddings(directory: Path, manifest: Manifest) -> None:
     except OSError as error:
         raise VocabularyDamaged(f"cannot read {path}: {error.strerror}") from error
     if found != manifest.embeddings_sha256:
-        raise VocabularyDamaged(f"{EMBEDDINGS} is not what the manifest says")
+        raise VocabularyDamaged(f"{EMBEDDINGS} is not what the manifest describes")
 
 
 def _map(directory: Path, manifest: Manifest, *, thorough: bool) -> NDArray[np.float32]:

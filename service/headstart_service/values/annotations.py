@@ -1,6 +1,6 @@
 """What a step's annotations mean, read without importing what only type checkers import.
 
-An API process declares pipelines and must not load numpy: where a module imports it under
+An API process declares pipelines and must not load numpy. Where a module imports numpy under
 TYPE_CHECKING, an array in an annotation is known by its name.
 """
 
@@ -17,7 +17,7 @@ MISSING: Final = inspect.Parameter.empty
 
 
 class Unresolved(Exception):
-    """An annotation that cannot be read; the text says why."""
+    """An annotation that cannot be read; the text is the reason."""
 
 
 class ArrayType:

@@ -15,7 +15,7 @@ _ANY: Final = AnyKind()
 
 
 class ArtifactCodec:
-    """Keeps what a step returns as its annotation says: arrays, bytes, or JSON.
+    """Keeps what a step returns by its annotation: as an array, bytes, or JSON.
 
     What comes back has the type that was annotated. Where that is `Any`, JSON comes back in
     JSON's types, tuples as lists.
@@ -31,7 +31,7 @@ class ArtifactCodec:
     def checked(self, step: str, value: Any) -> Any:
         """The value as the next step gets it, also after another worker has taken over.
 
-        Raises StepFailed when it is not what the step's annotation says.
+        Raises StepFailed when it is of another type than the step's annotation.
         """
         return self._kind(step).checked(value)
 

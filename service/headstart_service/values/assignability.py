@@ -1,4 +1,4 @@
-"""Whether a value of one type can be of another: says no only where that is certain."""
+"""Whether a value of one type can be of another: returns no only where that is certain."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def report_fragment(
     origin: pb.StepOrigin.ValueType = pb.STEP_ORIGIN_UNSPECIFIED,
     estimate: tuple[int, int] | None = None,
 ) -> bytes:
-    """The piece of GetResultsResponse that says how `step` fares; `elapsed` is in seconds.
+    """Build the piece of GetResultsResponse that reports `step`'s state; `elapsed` is in seconds.
 
     `estimate` is in how many microseconds it ends: p50 and p90.
     """
@@ -79,7 +79,7 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     """Joined fragments as one message with every field once; None if they cannot be read.
 
     A step that began before `created_us`, when its run was started, was kept from an earlier
-    revision, and says so. No record does: it would be the larger for it.
+    revision, and gets that origin here. Records hold no origin: they would be larger for it.
 
     Of several `results` fields protobuf.js, and so every Node caller, keeps the last alone
     (docs/decisions/0023).
@@ -159,7 +159,7 @@ def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004  # the bit that says that more follow
+        if byte < 0x80:  # noqa: PLR2004  # the bit that announces more
             return value, at
         shift += 7
     raise DecodeError("a number does not end")

@@ -1,4 +1,4 @@
-"""Plain JSON as a protobuf Value, with what tells its integers from its floats again.
+"""Plain JSON as a protobuf Value, with what separates its integers from its floats again.
 
 A Value has doubles only: see `whole_floats` of Artifact in the proto file.
 """
@@ -23,7 +23,7 @@ _DEEPEST: Final = 96
 
 
 class NotJson(ValueError):
-    """A value that JSON or protobuf cannot hold; the text says where and why."""
+    """A value that JSON or protobuf cannot hold; the text names where and why."""
 
 
 def write_json(plain: Any, artifact: pb.Artifact) -> None:

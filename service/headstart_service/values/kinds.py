@@ -40,7 +40,7 @@ class Kind(Protocol):
         ...
 
     def misfit(self, artifact: pb.Artifact) -> str:
-        """What an artifact that somebody else has written must be, if it is not; without numpy."""
+        """Return what a caller's artifact must be, if it is not; needs no numpy."""
         ...
 
 

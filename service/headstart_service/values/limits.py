@@ -43,7 +43,7 @@ async def encoded(
 ) -> tuple[Any, bytes]:
     """Encode what a step returned: what other steps get, if it is `needed`, and the fragment.
 
-    Other steps get what the fragment holds, here as on a worker that takes over and from a memo: a
+    Other steps get what the fragment holds, as they would from a memo or on the next worker. A
     dict's order, a tuple in `Any` or a subclass's fields may be lost in it. Nothing that the step
     changes afterwards changes either. Raises StepFailed when the value is of another type than the
     step's, or more than one step may return.

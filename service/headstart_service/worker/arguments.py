@@ -1,4 +1,4 @@
-"""What each try of a step is given: values of its own, whatever other tries do with theirs."""
+"""Gives each try of a step values of its own, whatever other tries do with theirs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Arguments:
         return name in self._taken
 
     def keep(self, name: str, fragment: bytes, value: Any) -> None:
-        """Keep what a step's fragment holds, and nobody else has, so that it is decoded once."""
+        """Keep a fragment's value, which no other code may hold, to decode it only once."""
         self._values[name] = fragment, value
 
     async def of(self, step: Step, kept: Mapping[str, StepRecord]) -> dict[str, Any]:

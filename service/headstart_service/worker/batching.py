@@ -1,4 +1,4 @@
-"""Batches that gather while the previous one is being computed: nobody waits for a timer."""
+"""Batches that gather while the previous one is being computed: no call waits for a timer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _one(_: object) -> float:
 
 
 def _unobserved(_: int, __: float) -> None:
-    """Nobody wants to know of a batch."""
+    """Observe no batch."""
 
 
 def _unchecked(_: object) -> None:
@@ -61,9 +61,9 @@ class Batcher(Generic[Item, Value]):
         """Compute with `compute`, which gets 1 to `max_batch` items and returns as many values.
 
         `check` raises for an item that `compute` could not compute: StepFailed, for a step.
-        `observe` receives of each batch how many items it had and how many seconds it took. The CPU
-        that a batch took is spent by those who submitted it, each for its item's weight: that of
-        the batch's own thread, times the `threads` that work in step with it.
+        `observe` receives of each batch how many items it had and how many seconds it took. The
+        callers of a batch share its CPU seconds by their items' weights. These are the seconds of
+        its own thread, times the `threads` that work in step with it.
         """
         self._weigh = weigh
         self._check = check

@@ -16,7 +16,7 @@ UNCHANGING: Final = frozenset(
         *(date, datetime, time, timedelta, Decimal, UUID),
     }
 )
-"""Types whose values nobody can change. Not their subclasses, which may have attributes."""
+"""Types whose values cannot change. Not their subclasses, which may have attributes."""
 
 
 class _Linked(Exception):  # no error: another way is needed
@@ -27,9 +27,9 @@ def copied(value: Any) -> Any:
     """Copy a value so deeply that no change of the copy reaches it.
 
     Lists, dicts, tuples and pydantic models are copied here, in a third of the time that
-    `copy.deepcopy` takes; all else, such as arrays and dataclasses, by that. So is a whole value
-    with a model that has private attributes, cached properties or its own way of copying: a tree's
-    nodes that refer to their parents stay one tree. Raises what it raises.
+    `copy.deepcopy` takes. All else, such as arrays and dataclasses, is copied by `deepcopy`. So is
+    a whole value with a model that has private attributes, cached properties or its own way of
+    copying. A tree's nodes that refer to their parents stay one tree. Raises deepcopy's errors.
     """
     try:
         return _by_hand(value)

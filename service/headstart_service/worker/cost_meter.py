@@ -1,7 +1,7 @@
 """What a step's work costs: CPU seconds and tokens of language models.
 
-A try of a step runs with a meter of its own as the context's. Whoever computes for several steps at
-once, such as a provider that shares batches, tells each caller's meter its share with `spend`.
+A try of a step runs with a meter of its own as the context's. A provider
+that computes for several steps at once adds each caller's share to its meter with `spend`.
 """
 
 from __future__ import annotations

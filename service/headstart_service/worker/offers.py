@@ -1,8 +1,8 @@
 """What a worker offers: its pipelines, and what makes the values of their steps there.
 
 A value is what its inputs, its pipeline's definition and its providers make. Inputs and definition
-are in a run's digests, which the API makes. Providers live in workers alone; so each worker says by
-a *maker*, a digest of the identities of its providers, what its values are made of.
+are in a run's digests, which the API makes. Providers live in workers
+alone. So each worker reports a *maker* of its values: a digest of its providers' identities.
 """
 
 from __future__ import annotations

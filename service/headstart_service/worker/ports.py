@@ -1,4 +1,4 @@
-"""What the engine needs from whoever keeps the runs; `store` satisfies it."""
+"""What a worker needs of the store that keeps the runs; `store` satisfies it."""
 
 from __future__ import annotations
 

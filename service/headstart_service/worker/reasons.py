@@ -25,8 +25,8 @@ def readable(reason: object) -> str:
 def failure_of(error: BaseException) -> StepFailed | None:
     """Return the failure that a step raised on purpose; None when it raised something else.
 
-    A group, as a TaskGroup raises, fails for the first such reason in it. One that says so keeps
-    the step from being tried again.
+    A group, as a TaskGroup raises, fails for the first such reason in it. One with `retry=False`
+    keeps the step from being tried again.
     """
     if isinstance(error, StepFailed):
         return error

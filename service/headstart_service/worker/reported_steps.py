@@ -1,29 +1,29 @@
-"""What a run under way is told of: steps whose results callers have handed in."""
+"""Passes a run's reported steps to it: steps whose results callers have handed in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-Hearer = Callable[[Sequence[str]], None]
+Receiver = Callable[[Sequence[str]], None]
 
 
-class Reports:
-    """One run's. Who hears of reports tells it; nothing is lost that is not told, only work."""
+class ReportedSteps:
+    """Passes a run's reported steps to its runner. A missed report costs recomputation alone."""
 
     def __init__(self) -> None:
-        self._hearer: Hearer | None = None
+        self._receiver: Receiver | None = None
 
     @contextmanager
-    def receiving(self, hearer: Hearer) -> Iterator[None]:
-        """Tell `hearer` the names of reported steps, until this is left."""
-        self._hearer = hearer
+    def receiving(self, receiver: Receiver) -> Iterator[None]:
+        """Pass the names of reported steps to `receiver`, until this is left."""
+        self._receiver = receiver
         try:
             yield
         finally:
-            self._hearer = None
+            self._receiver = None
 
-    def tell(self, steps: Sequence[str]) -> None:
-        """Callers have reported these steps of the run."""
-        if self._hearer is not None:
-            self._hearer(steps)
+    def pass_on(self, steps: Sequence[str]) -> None:
+        """Pass on these steps, which callers have reported."""
+        if self._receiver is not None:
+            self._receiver(steps)

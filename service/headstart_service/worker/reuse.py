@@ -10,7 +10,7 @@ from .shared_steps import SharedSteps
 
 
 class Landed(NamedTuple):
-    """What became of a step, for all who waited for it."""
+    """What became of a step, for every run that waited for it."""
 
     run: RunKey
     """Whose it was."""

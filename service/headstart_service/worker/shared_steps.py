@@ -29,14 +29,15 @@ class SharedStep:
     outcome: StepOutcome
     task: asyncio.Task[Any] = field(init=False)
     waiting: int = 0
-    told: bool = False
-    """Whether somebody has been told all of its outcome, costs among it: these count once."""
+    delivered: bool = False
+    """Whether a run has received the whole outcome. Costs are part of it, and count once."""
 
 
 class SharedSteps:
-    """The steps that this worker runs now. Work for which nobody waits any more is cancelled.
+    """Runs each step once for all runs that wait for it (single flight).
 
-    Except that of a run which was replaced: it may be just what the next revision needs.
+    A step that no run waits for any more is cancelled. That of a replaced run goes on for a while:
+    the next revision may need it.
     """
 
     def __init__(self) -> None:
@@ -60,10 +61,10 @@ class SharedSteps:
         *,
         fresh: bool = False,
     ) -> Any:
-        """What `work` gives, or the work of this key that is under way, unless it must be `fresh`.
+        """Return what `work` gives, or join this key's work under way, unless it must be `fresh`.
 
-        Fills `outcome`; of those who share only the first to come back is told costs and tries. A
-        caller that is cancelled as the last one leaves when the work has ended.
+        Fills `outcome`. Of several callers only the first to return receives costs and tries. The
+        last caller, when cancelled, returns as soon as the work has ended.
         """
         while True:
             flight = None if fresh else self._flying.get(key)
@@ -77,10 +78,10 @@ class SharedSteps:
                 if not flight.waiting and not flight.task.done() and not self._is_held(flight):
                     self._drop(flight)
                     await asyncio.wait({flight.task})
-                    _tell(flight, outcome)
-            # Dropped by its time just before it was joined: nobody is to be cancelled by that.
+                    _deliver(flight, outcome)
+            # Dropped by its timer just before it was joined: that must cancel no caller.
             if not flight.task.cancelled():
-                _tell(flight, outcome)
+                _deliver(flight, outcome)
                 return flight.task.result()
 
     @contextmanager
@@ -128,7 +129,7 @@ class SharedSteps:
         return run in self._held and flight.digest in self._expected.get(run, ())
 
     def _idle(self, run: RunKey) -> list[SharedStep]:
-        """What goes on though nobody waits for it."""
+        """Return the steps that go on though no run waits for them."""
         return [f for f in self._flying.values() if f.run == run and not f.waiting]
 
     def _release(self, run: RunKey) -> None:
@@ -138,7 +139,7 @@ class SharedSteps:
 
     def _drop(self, flight: SharedStep) -> None:
         flight.outcome.unwanted = True
-        self._forget(flight)  # who asks from now on must not get the cancelled one
+        self._forget(flight)  # later callers must not join the cancelled one
         flight.task.cancel()
 
     def _forget(self, flight: SharedStep) -> None:
@@ -146,8 +147,10 @@ class SharedSteps:
             del self._flying[flight.key]
 
 
-def _tell(flight: SharedStep, outcome: StepOutcome) -> None:
-    names = [each.name for each in fields(StepOutcome)] if not flight.told else ["state", "error"]
+def _deliver(flight: SharedStep, outcome: StepOutcome) -> None:
+    """Copy how the step ended; what it cost and its tries go to the first caller alone."""
+    every = [each.name for each in fields(StepOutcome)]
+    names = ["state", "error"] if flight.delivered else every
     for name in names:
         setattr(outcome, name, getattr(flight.outcome, name))
-    flight.told = True
+    flight.delivered = True

@@ -1,4 +1,4 @@
-"""The worker: runs jobs in a bounded pool, keeps their leases, hands on what it leaves."""
+"""The worker: supervises its runs, keeps their leases, and hands on those that it leaves."""
 
 from __future__ import annotations
 
@@ -6,29 +6,14 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..domain import (
-    Claim,
-    Job,
-    Lease,
-    Offer,
-    Reported,
-    Status,
-    Unserved,
-    Withdrawal,
-    WorkerState,
-)
-from ..domain.errors import (
-    ExecutorUnavailable,
-    LastTry,
-    LeaseLost,
-    StoreUnavailable,
-)
+from ..domain import Claim, Job, Lease, Offer, Reported, Status, Unserved, Withdrawal, WorkerState
+from ..domain.errors import ExecutorUnavailable, LastTry, LeaseLost, StoreUnavailable
 from ..domain.log_fields import fields
 from ..pipeline.registry import Registry
 from ..values.limits import Limits
@@ -36,23 +21,16 @@ from .durations import Durations
 from .executors.executors import Executors
 from .offers import offers_of
 from .ports import JobQueue, MemoStore, ProgressSink
-from .reported_steps import Reports
+from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
-from .worker_observer import (
-    UNWANTED,
-    RunEnd,
-    RunOutcome,
-    WorkObserver,
-    WorkObservers,
-)
+from .slots import POLL, Intake, Slots
+from .upkeep import end, once, repeat
+from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 
 log = logging.getLogger(__name__)
 
-_POLL = 1.0
-_BURST = 64
 _SWEEP_EVERY = 5.0
-_CANCEL_AGAIN = 1.0
 _LOST = "its lease was lost"
 
 
@@ -67,7 +45,7 @@ class WorkerRules:
     lease: float
     """How long a run stays its own without renewal."""
     drain: float
-    """How long runs may go on after it was told to stop."""
+    """How long runs may go on after `stop`."""
     host: str = ""
     """The machine that operators see it on."""
     version: str = ""
@@ -76,7 +54,7 @@ class WorkerRules:
 
 
 class Worker:
-    """Runs jobs until it is told to stop."""
+    """Runs jobs until `stop` is called."""
 
     def __init__(
         self,
@@ -93,7 +71,7 @@ class Worker:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
         What a run writes goes to the queue by way of `sink`, if there is one; results of memoised
-        steps are kept in `memos`. What the worker says of itself tells of `durations`, too.
+        steps are kept in `memos`. The worker's heartbeat reports `durations`.
         """
         self._reuse = Reuse(memos)
         self._observer = observer or WorkObservers()
@@ -106,29 +84,25 @@ class Worker:
         self._providers = providers
         self._executors = executors
         self._rules = rules
-        self._slots = asyncio.Semaphore(rules.concurrency)
-        self._solitude = asyncio.Lock()
-        self._lonely: set[Job] = set()
+        self._slots = Slots(rules.concurrency)
+        self._intake = Intake(queue, rules.name, self._slots, lambda: self._offers)
+        self._lonely: set[tuple[int, str]] = set()
+        """The partition and entry of each job that gets the worker to itself."""
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs: dict[Lease, tuple[Claim, RunOutcome, asyncio.Task[Status]]] = {}
-        self._reports: dict[Lease, Reports] = {}
+        self._reports: dict[Lease, ReportedSteps] = {}
         self._stopping = asyncio.Event()
         self._prepared = False
-        self._unserved: set[int] = set()
-        """Partitions in which runs were left for workers like this one."""
-        self._left = asyncio.Event()
         self._changed = asyncio.Event()
         if executors is not None:
             executors.changed = self._changed.set
         self._handing_on = False
-        self._refused: dict[int, str] = {}
-        """By partition, why the last call for jobs failed."""
         self._started_us = time.time_ns() // 1000
 
     @property
     def problem(self) -> str:
         """Why it gets no jobs, in one line; empty when it asks for them without an error."""
-        return "" if self._full else next(iter(self._refused.values()), "")
+        return "" if self._full else self._intake.problem
 
     @property
     def _full(self) -> bool:
@@ -156,24 +130,26 @@ class Worker:
         async with aclosing(self._reuse.flights), asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
             upkeep = [
-                group.create_task(_repeat(self._renew, every), name="renew"),
+                group.create_task(repeat(self._renew, every), name="renew"),
                 group.create_task(self._keep_showing(every), name="beat"),
-                group.create_task(_repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
+                group.create_task(repeat(self._queue.sweep, _SWEEP_EVERY), name="sweep"),
                 group.create_task(self._withdraw(), name="withdraw"),
             ]
+            start = partial(self._start, group)
+            reclaim = repeat(partial(self._intake.reclaim, start), every)
             taking = [
-                group.create_task(_repeat(lambda: self._reclaim(group), every), name="reclaim"),
-                group.create_task(self._take_unserved(group), name="unserved"),
+                group.create_task(reclaim, name="reclaim"),
+                group.create_task(self._intake.take_unserved(start), name="unserved"),
             ]
             for partition in range(self._queue.partitions):
-                fetch = self._fetch(group, partition)
+                fetch = self._intake.take_new(partition, start)
                 taking.append(group.create_task(fetch, name=f"fetch {partition}"))
             try:
                 await self._stopping.wait()
-                await _end(taking)
+                await end(taking)
                 await self._drain()
             finally:
-                await _end([*taking, *upkeep])
+                await end([*taking, *upkeep])
         try:
             await self._queue.deregister(self._rules.name)
         except StoreUnavailable as error:
@@ -183,73 +159,22 @@ class Worker:
     async def prepare(self) -> bool:
         """Make sure that jobs are delivered, and show what this worker offers.
 
-        Returns False when told to stop before the store had answered.
+        Returns False when `stop` was called before the store had answered.
         """
         while not self._stopping.is_set():
             try:
                 await self._queue.prepare_queue()
-                self._refused.clear()
+                self._intake.forget_refusals()
                 await self._offer()
             except StoreUnavailable as error:
-                self._note_refusal(0, error, "waiting for the store")
+                self._intake.note_refusal(0, error, "waiting for the store")
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_POLL):
+                    async with asyncio.timeout(POLL):
                         await self._stopping.wait()
             else:
                 self._prepared = True
                 return True
         return False
-
-    def _note_refusal(self, partition: int, error: StoreUnavailable, what: str) -> None:
-        """Remember why there are no jobs; log it when it changes."""
-        if self._refused.get(partition) != str(error):
-            log.warning("%s: %s", what, error)
-        self._refused[partition] = str(error)
-
-    async def _fetch(self, group: asyncio.TaskGroup, partition: int) -> None:
-        """Take new jobs whenever there is a slot for them."""
-        name = self._rules.name
-        pause = 0.0
-        while True:
-            await asyncio.sleep(pause)
-            await self._slots.acquire()
-            free = 1
-            # When slots are short, an empty partition must not keep one from the others.
-            short = self._slots.locked() and self._queue.partitions > 1
-            pause = _POLL / 20 if short else 0.0
-            try:
-                for job in await self._queue.next_jobs(partition, name, 1, 0 if short else _POLL):
-                    free, pause = 0, 0.0
-                    self._start(group, job)
-                self._refused.pop(partition, None)
-                if free:
-                    continue
-                # Where one came from there may be more.
-                free = await self._take_free_slots()
-                if free:
-                    for job in await self._queue.next_jobs(partition, name, free, 0):
-                        free -= 1
-                        self._start(group, job)
-            except StoreUnavailable as error:
-                self._note_refusal(partition, error, "no jobs")
-                pause = _POLL / 4
-            finally:
-                self._give_back(free)
-
-    async def _reclaim(self, group: asyncio.TaskGroup) -> None:
-        """Take over what other workers have lost, as far as there are slots for it."""
-        for partition in range(self._queue.partitions):
-            await self._slots.acquire()
-            free = 1
-            try:
-                free += await self._take_free_slots()
-                for job in await self._queue.lost_jobs(partition, self._rules.name, free):
-                    told = fields("run.reclaimed", job.key, run=job.run, worker=self._rules.name)
-                    log.warning("%s reclaimed: its worker was lost", job.key, extra=told)
-                    free -= 1
-                    self._start(group, job)
-            finally:
-                self._give_back(free)
 
     @property
     def _offers(self) -> Sequence[Offer]:
@@ -260,12 +185,12 @@ class Worker:
     async def _keep_showing(self, every: float) -> None:
         """Show this worker and what it runs, so often and at every change."""
         while True:
-            await _once(self._beat)
+            await once(self._beat)
             with suppress(TimeoutError):
                 async with asyncio.timeout(every):
                     await self._changed.wait()
             self._changed.clear()
-            await _once(self._offer)
+            await once(self._offer)
 
     async def _offer(self) -> None:
         """Show what this worker runs, and see whether something was left for it.
@@ -273,50 +198,10 @@ class Worker:
         Of a partition that gives it no jobs it runs nothing: callers must not count on it.
         """
         for partition in range(self._queue.partitions):
-            if partition in self._refused and not self._full:
+            if self._intake.is_refused(partition) and not self._full:
                 continue
             if await self._queue.offer(partition, self._rules.name, self._offers):
-                self._note_unserved(partition)
-
-    def _note_unserved(self, partition: int) -> None:
-        self._unserved.add(partition)
-        self._left.set()
-
-    async def _take_unserved(self, group: asyncio.TaskGroup) -> None:
-        """Take runs that other workers have left for workers like this one."""
-        while True:
-            await self._left.wait()
-            self._left.clear()
-            while self._unserved:
-                await _once(partial(self._take_unserved_of, group, self._unserved.pop()))
-
-    async def _take_unserved_of(self, group: asyncio.TaskGroup, partition: int) -> None:
-        jobs: Sequence[Job] | None = None
-        while jobs is None or jobs:
-            await self._slots.acquire()
-            free = 1
-            try:
-                free += await self._take_free_slots()
-                jobs = await self._queue.unserved_jobs(
-                    partition, self._rules.name, self._offers, free
-                )
-                for job in jobs:
-                    free -= 1
-                    self._start(group, job)
-            finally:
-                self._give_back(free)
-
-    async def _take_free_slots(self) -> int:
-        """Take at most a burst of the slots that nobody waits for; gives their number."""
-        taken = 0
-        while taken < _BURST and not self._slots.locked():
-            await self._slots.acquire()
-            taken += 1
-        return taken
-
-    def _give_back(self, slots: int) -> None:
-        for _ in range(slots):
-            self._slots.release()
+                self._intake.note_unserved(partition)
 
     def _start(self, group: asyncio.TaskGroup, job: Job) -> None:
         task = group.create_task(self._work(job), name=str(job.key))
@@ -329,7 +214,7 @@ class Worker:
             try:
                 await self._claim_and_run(job, alone=False)
             finally:
-                self._slots.release()
+                self._slots.give_back()
         except LastTry:
             await self._work_alone(job)
         except StoreUnavailable as error:
@@ -341,21 +226,17 @@ class Worker:
         A run that kills its worker takes those along that run beside it, each time. The last time
         there must be none, or runs that did no harm would be given up with it.
         """
-        if job in self._lonely:
+        delivery = job.partition, job.entry
+        if delivery in self._lonely:
             return  # reclaimed from itself while it waits here
-        self._lonely.add(job)
-        taken = 0
+        self._lonely.add(delivery)
         try:
-            async with self._solitude:
-                while taken < self._rules.concurrency:
-                    await self._slots.acquire()
-                    taken += 1
+            async with self._slots.all():
                 await self._claim_and_run(job, alone=True)
         except StoreUnavailable as error:
             _left_alone(job, error)
         finally:
-            self._give_back(taken)
-            self._lonely.discard(job)
+            self._lonely.discard(delivery)
 
     async def _claim_and_run(self, job: Job, *, alone: bool) -> None:
         claim = await self._queue.claim(job, self._rules.name, self._offers, alone=alone)
@@ -370,7 +251,7 @@ class Worker:
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
         outcome = RunOutcome()
-        reports = self._reports[lease] = Reports()
+        reports = self._reports[lease] = ReportedSteps()
         task = asyncio.create_task(self._execute(claim, outcome, reports), name=name)
         self._runs[lease] = claim, outcome, task
         try:
@@ -386,12 +267,12 @@ class Worker:
         try:
             task.result()
         except StoreUnavailable:
-            pass  # the lease runs out, and whoever reclaims the job keeps the committed steps
+            pass  # the lease runs out, and the next worker keeps the committed steps
         except ExecutorUnavailable as error:
             log.warning("%s handed on: %s", lease.job.key, error)
             await self._queue.release(lease)
 
-    async def _execute(self, claim: Claim, outcome: RunOutcome, reports: Reports) -> Status:
+    async def _execute(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:
         with self._observer.run(claim, outcome):
             try:
                 status = await self._to_end(claim, outcome, reports)
@@ -407,7 +288,7 @@ class Worker:
             outcome.state = RunEnd(status)
             return status
 
-    async def _to_end(self, claim: Claim, outcome: RunOutcome, reports: Reports) -> Status:
+    async def _to_end(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:
         lease = claim.lease
         try:
             try:
@@ -462,24 +343,24 @@ class Worker:
         while True:
             try:
                 async with self._queue.withdrawals() as withdrawals:
-                    async for heard in withdrawals:
-                        match heard:
+                    async for event in withdrawals:
+                        match event:
                             case Reported():
-                                self._tell(heard)
+                                self._pass_on(event)
                             case Unserved(partition, runs_class):
                                 if any(o.runs_class == runs_class for o in self._offers):
-                                    self._note_unserved(partition)
+                                    self._intake.note_unserved(partition)
                             case Withdrawal():
-                                self._stop(heard)
+                                self._stop(event)
             except StoreUnavailable as error:
                 log.debug("no withdrawals: %s", error)
-                await asyncio.sleep(_POLL)
+                await asyncio.sleep(POLL)
 
-    def _tell(self, reported: Reported) -> None:
-        """Let the run that computes these steps know that it need not."""
+    def _pass_on(self, reported: Reported) -> None:
+        """Pass reported steps to the run that computes them."""
         for lease in list(self._runs):
             if (lease.job.key, lease.job.run) == (reported.key, reported.run):
-                self._reports[lease].tell(reported.steps)
+                self._reports[lease].pass_on(reported.steps)
 
     def _stop(self, withdrawn: Withdrawal) -> None:
         """Stop the run that is not wanted any more, if it is this worker's."""
@@ -507,30 +388,5 @@ class Worker:
 
 
 def _left_alone(job: Job, error: StoreUnavailable) -> None:
-    """The lease runs out, and whoever reclaims the job keeps the steps that were committed."""
+    """Log a job whose lease will run out. The next worker keeps the steps that were committed."""
     log.warning("%s left alone: %s", job.key, error, extra=fields("run.left", job.key, run=job.run))
-
-
-async def _repeat(action: Callable[[], Awaitable[None]], every: float) -> None:
-    while True:
-        await asyncio.sleep(every)
-        await _once(action)
-
-
-async def _once(action: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await action()
-    except StoreUnavailable as error:
-        log.warning("upkeep: %s", error)
-
-
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended.
-
-    Once is not enough: Python 3.11's wait_for, which redis-py sends with, may swallow it.
-    """
-    running = {task for task in tasks if not task.done()}
-    while running:
-        for task in running:
-            task.cancel()
-        _, running = await asyncio.wait(running, timeout=_CANCEL_AGAIN)

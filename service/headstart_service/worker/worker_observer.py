@@ -1,7 +1,7 @@
-"""What a worker tells those who watch it: metrics, traces, logs. They change nothing.
+"""What a worker reports to its observers: metrics, traces, logs. They change nothing.
 
-A run and each of its steps is one context, entered in the task that does the work and left in it
-too, so a watcher can keep time, or make its span the current one. Watchers return at once.
+A run and each of its steps is one context, entered and left in the task that does the work. So an
+observer can keep time, or make its span the current one. Observers return at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..domain import Claim
 from .cost_meter import CostMeter
 
 UNWANTED: Final = "it was cancelled or replaced"
-"""Why a run was stopped that nobody wants any more; other reasons are somebody's trouble."""
+"""Why a run was stopped that is not wanted any more. Other reasons are faults."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from headstart import StepDescription
 from headstart._messages import requests
+from headstart._messages.convert import pipeline_from
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import messages, page_token
 from headstart_service.api.deadline import Deadline
@@ -23,11 +27,17 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import InvalidRequest, Violation
+from headstart_service.pipeline.step import VISIBLE_OPTIONS
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.sdk import Pipeline, step
 from headstart_service.values.artifacts import ArtifactCodec
 from headstart_service.values.fragments import report_fragment
 from tests.unit.api.conftest import PIPELINE, FakeReader, methods_of
+
+
+class Empty(BaseModel):
+    """No inputs."""
+
 
 SUMMARY = RunSummary(
     key=RunKey("team", "game-1"),
@@ -165,6 +175,31 @@ def test_a_pipeline_is_described_with_its_needs_and_its_inputs_schema() -> None:
         "two",
         "three",
     ]
+
+
+def test_every_visible_option_of_a_step_reaches_callers() -> None:
+    """An option in one of the three declarations must be in all of them."""
+    derived = {"name", "needs", "output_type"}
+    described = {field.name for field in pb.StepDescription.DESCRIPTOR.fields}
+    assert described - derived == set(VISIBLE_OPTIONS)
+    assert described == {field.name for field in fields(StepDescription)}
+
+    @step(required=True, timeout=1.5, max_attempts=3, runs_on="thread", version="2", memo=True)
+    def seen() -> int: ...
+
+    pipeline = Pipeline(name="p", version="1", description="", inputs=Empty, steps=(seen,))
+    [shown] = pipeline_from(messages.pipeline_description(pipeline)).steps
+    assert shown == StepDescription(
+        name="seen",
+        needs=(),
+        output_type="int",
+        required=True,
+        timeout=timedelta(seconds=1.5),
+        max_attempts=3,
+        runs_on="thread",
+        version="2",
+        memo=True,
+    )
 
 
 @pytest.mark.parametrize(

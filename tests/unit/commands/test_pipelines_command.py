@@ -101,6 +101,9 @@ def test_json_has_steps_and_mistakes(module, capsys) -> None:
         "required": False,
         "timeout": 30.0,
         "max_attempts": 1,
+        "runs_on": "loop",
+        "version": "",
+        "memo": False,
     }
 
 

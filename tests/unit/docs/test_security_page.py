@@ -57,6 +57,7 @@ TRUSTED = {
     "values/annotations.py": {"eval"},
     # Between a worker and the child that it has started, over a pair of sockets of theirs alone.
     "worker/executors/child.py": {"pickle"},
+    "worker/executors/child_socket.py": {"pickle"},
     "worker/executors/processes.py": {"pickle"},
     "worker/executors/remote_call.py": {"pickle"},
     # From nodes of a Ray cluster, which runs what the worker sends and is trusted as the worker is.

@@ -14,10 +14,22 @@ import numpy as np
 import pytest
 
 from headstart_service.domain.errors import StepFailed
-from headstart_service.providers import anthropic
-from headstart_service.providers.anthropic import HaikuModel, _Asked
+from headstart_service.providers import messages_request
 from headstart_service.providers.embedding_cache import CachedEmbedder
 from headstart_service.providers.http import http_client
+from headstart_service.providers.messages_request import (
+    CURRENT,
+    MessagesRequest,
+    end_of,
+    limited,
+    note_answer,
+    note_try,
+    observed,
+    require_whole,
+    retry_after,
+    status_failure,
+    tokens_of,
+)
 from headstart_service.providers.progress import build_progress
 from headstart_service.worker import step_deadline
 from tests.support.virtual_time import Clock, run_virtually
@@ -47,7 +59,7 @@ class Noted:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     module = SimpleNamespace(perf_counter=made, monotonic=made, time=made)
-    monkeypatch.setattr(anthropic, "time", module)
+    monkeypatch.setattr(messages_request, "time", module)
     monkeypatch.setattr(step_deadline, "time", module)
     return made
 
@@ -63,16 +75,15 @@ async def test_a_request_ends_a_tenth_or_a_second_before_its_step(
     clock: Clock, left: float | None, budget: float | None
 ) -> None:
     noted = Noted()
-    model = HaikuModel(api_key=None, model="m", observer=noted)
     if left is not None:
         step_deadline.end_in(left)
-    with model._observed() as asked:
+    with observed(noted) as asked:
         assert asked.budget == (None if budget is None else pytest.approx(budget))
         clock.now += 0.5
         assert asked.left == (None if budget is None else pytest.approx(budget - 0.5))
         asked.retries = 2
     assert noted.requests == [("cancelled", 0.5, 2)]
-    assert anthropic._ASKED.get() is None
+    assert CURRENT.get() is None
 
 
 @pytest.mark.parametrize(
@@ -90,14 +101,13 @@ def test_a_budget_that_is_over_ends_a_request_with_what_is_known_of_it(
     reason: str,
     retry: bool,  # noqa: FBT001
 ) -> None:
-    async def ask() -> tuple[float, _Asked, StepFailed]:
-        model = HaikuModel(api_key=None, model="m")
+    async def ask() -> tuple[float, MessagesRequest, StepFailed]:
         loop = asyncio.get_running_loop()
-        asked = _Asked(anthropic.time.perf_counter(), 4.5)
+        asked = MessagesRequest(messages_request.time.perf_counter(), 4.5)
         asked.status, asked.retry_after = status, retry_after
         began = loop.time()
         with pytest.raises(StepFailed) as failed:
-            async with model._limited(asked):
+            async with limited(asked):
                 await asyncio.sleep(3600)
         return loop.time() - began, asked, failed.value
 
@@ -108,10 +118,9 @@ def test_a_budget_that_is_over_ends_a_request_with_what_is_known_of_it(
 
 
 async def test_a_step_keeps_a_time_out_of_its_own() -> None:
-    model = HaikuModel(api_key=None, model="m")
-    asked = _Asked(anthropic.time.perf_counter(), 60.0)
+    asked = MessagesRequest(messages_request.time.perf_counter(), 60.0)
     with pytest.raises(TimeoutError, match="its own"):
-        async with model._limited(asked):
+        async with limited(asked):
             raise TimeoutError("its own")
     assert asked.end == ""
 
@@ -136,7 +145,7 @@ NOW = 1000.0
 async def test_an_answer_says_how_long_to_wait_in_several_ways(
     clock: Clock, headers: dict[str, str], seconds: float
 ) -> None:
-    assert anthropic._retry_after(headers) == pytest.approx(seconds)
+    assert retry_after(headers) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -155,17 +164,17 @@ async def test_a_pause_beyond_the_budget_is_not_begun_and_remembered(
     clock: Clock, code: int, pause: str, budget: float | None, noted: tuple[int, float, bool]
 ) -> None:
     response = SimpleNamespace(status_code=code, headers={"retry-after": pause})
-    await anthropic._answered(response)  # of no request of ours
-    asked = _Asked(clock(), budget)
-    token = anthropic._ASKED.set(asked)
-    await anthropic._answered(response)
-    await anthropic._sent(SimpleNamespace(headers={"x-stainless-retry-count": "2"}))
+    await note_answer(response)  # of no request of ours
+    asked = MessagesRequest(clock(), budget)
+    token = CURRENT.set(asked)
+    await note_answer(response)
+    await note_try(SimpleNamespace(headers={"x-stainless-retry-count": "2"}))
     told = (asked.status, asked.retry_after, "x-should-retry" in response.headers)
     assert (told, asked.retries) == (noted, 2)
     assert response.headers.get("x-should-retry", "false") == "false"
-    await anthropic._sent(SimpleNamespace(headers={}))
+    await note_try(SimpleNamespace(headers={}))
     assert asked.retries == 0
-    anthropic._ASKED.reset(token)
+    CURRENT.reset(token)
 
 
 @pytest.mark.parametrize(
@@ -191,12 +200,12 @@ def test_each_status_has_its_end_its_meaning_and_whether_another_try_helps(
     meaning: str | None,
     retry: bool,  # noqa: FBT001
 ) -> None:
-    asked = _Asked(0.0, None)
+    asked = MessagesRequest(0.0, None)
     asked.status = code
-    failed = anthropic._status_failure(asked)
+    failed = status_failure(asked)
     broken = "the Anthropic API broke its answer off"
     said = broken if meaning is None else f"the Anthropic API answered {code}{meaning}"
-    assert (anthropic._end(code), str(failed), failed.retry) == (end, said, retry)
+    assert (end_of(code), str(failed), failed.retry) == (end, said, retry)
 
 
 @pytest.mark.parametrize(
@@ -218,13 +227,13 @@ def test_each_stop_reason_has_its_end(
     said: str,
     retry: bool,  # noqa: FBT001
 ) -> None:
-    asked = _Asked(0.0, None)
+    asked = MessagesRequest(0.0, None)
     if said:
         with pytest.raises(StepFailed, match=f"^the language model('s)? {said}$") as failed:
-            anthropic._require_whole(asked, stop)
+            require_whole(asked, stop)
         assert failed.value.retry is retry
     else:
-        anthropic._require_whole(asked, stop)
+        require_whole(asked, stop)
     assert asked.end == end
 
 
@@ -238,7 +247,7 @@ def test_each_stop_reason_has_its_end(
     ],
 )
 def test_tokens_that_an_answer_does_not_tell_are_none(usage: Any, tokens: tuple[int, int]) -> None:
-    assert anthropic._tokens(SimpleNamespace(usage=usage)) == tokens  # type: ignore[arg-type]
+    assert tokens_of(SimpleNamespace(usage=usage)) == tokens  # type: ignore[arg-type]
 
 
 # What is remembered of texts

@@ -18,17 +18,16 @@ import pytest
 from headstart_service.config.settings import Settings
 from headstart_service.domain.errors import StartupError
 from headstart_service.pipeline.identity import identity_of
-from headstart_service.providers import vocabulary as vocabulary_module
-from headstart_service.providers.building import build
+from headstart_service.providers.building import build, ensure_vocabulary
 from headstart_service.providers.encoder import SentenceEncoder
 from headstart_service.providers.model_files import DEFAULT_MODEL, ModelIdentity
 from headstart_service.providers.progress import build_progress
 from headstart_service.providers.vocabulary import (
+    FORMAT,
     Vocabulary,
     VocabularyDamaged,
     VocabularyMismatch,
     VocabularyMissing,
-    ensure_vocabulary,
     examined,
     is_current,
     open_vocabulary,
@@ -95,7 +94,7 @@ def test_progress_ends_with_all_words(tmp_path: Path) -> None:
 
 def test_each_format_has_a_directory_of_its_own() -> None:
     directory = Settings.model_fields["vocabulary"].default
-    assert directory.name == f"vocabulary-{vocabulary_module.FORMAT}"
+    assert directory.name == f"vocabulary-{FORMAT}"
 
 
 def test_nothing_there_is_missing(tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_a_flipped_bit_is_found_when_thorough(tmp_path: Path) -> None:
     with (tmp_path / "embeddings.npy").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x00")
-    with pytest.raises(VocabularyDamaged, match="is not what the manifest says"):
+    with pytest.raises(VocabularyDamaged, match="is not what the manifest describes"):
         open_vocabulary(tmp_path, M, thorough=True)
 
 
@@ -316,15 +315,17 @@ def test_of_concurrent_builders_one_builds_and_the_others_wait(tmp_path: Path) -
 
 def test_a_build_during_opening_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_here(tmp_path)
-    real_map = vocabulary_module._map
+    open_memmap = np.lib.format.open_memmap
     others = [WORDS[::-1]]
 
-    def slow_map(*arguments: Any, thorough: bool) -> Any:
-        if others:  # between the words and the matrix another process builds the same, reversed
+    def slow(path: Path, **options: Any) -> Any:
+        if (
+            others and options["mode"] == "r"
+        ):  # between the words and the matrix another process builds the same, reversed
             build_here(tmp_path, words=others.pop())
-        return real_map(*arguments, thorough=thorough)
+        return open_memmap(path, **options)
 
-    monkeypatch.setattr(vocabulary_module, "_map", slow_map)
+    monkeypatch.setattr("numpy.lib.format.open_memmap", slow)
     opened = open_vocabulary(tmp_path, M)
     assert list(opened.words) == WORDS[::-1]
     assert np.array_equal(opened.matrix, encode(WORDS[::-1]))

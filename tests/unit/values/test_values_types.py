@@ -157,7 +157,7 @@ def test_what_does_not_fit_the_annotation_is_refused_and_told(
 )
 def test_a_steps_output_type_is_told_as_python_writes_it(annotation: Any, text: str) -> None:
     pipeline = pipeline_of(typed(annotation))
-    assert output_type(pipeline, pipeline.steps[0]) == text
+    assert output_type(pipeline.codec, pipeline.steps[0]) == text
 
 
 def test_the_next_step_gets_the_annotated_type_whoever_computed_it() -> None:

@@ -22,8 +22,9 @@ from headstart_service.pipeline.identity import identity_of
 from headstart_service.pipeline.step import Step, step
 from headstart_service.values.limits import Limits
 from headstart_service.worker import run as run_module
+from headstart_service.worker import step_run
 from headstart_service.worker.batching import Batcher
-from headstart_service.worker.cost_meter import CostMeter, spend
+from headstart_service.worker.cost_meter import METER, CostMeter, spend
 from headstart_service.worker.executors import processes, threads
 from headstart_service.worker.executors.executors import ExecutorRules, Executors
 from headstart_service.worker.executors.processes import Processes
@@ -54,6 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     module = SimpleNamespace(monotonic=made, time_ns=lambda: round(made.now * 1e9))
     monkeypatch.setattr(run_module, "time", module)
+    monkeypatch.setattr(step_run, "time", module)
     return made
 
 
@@ -418,7 +420,7 @@ async def test_a_thread_that_is_left_counts_as_hung_after_a_minute(
         task.cancel()
         await asyncio.wait({task})
         assert (
-            "waits goes on in its thread, though nobody waits for it: 1 threads do; it is replaced"
+            "waits goes on in its thread, though no run waits for it: 1 threads do; it is replaced"
             in (caplog.text)
         )
         for later, hung in ((59.9, 0), (0.1, 1)):
@@ -746,7 +748,7 @@ async def test_an_items_cpu_is_its_share_by_weight_of_all_threads() -> None:
 
     async def submit(batcher: Batcher[int, int], item: int) -> float:
         meter = CostMeter()
-        run_module.METER.set(meter)
+        METER.set(meter)
         await batcher.submit(item)
         return meter.cpu_seconds
 

@@ -19,7 +19,7 @@ from headstart_service.pipeline.ray_options import RayOptions
 from headstart_service.pipeline.step import step
 from headstart_service.worker.cost_meter import CostMeter
 from headstart_service.worker.executors import ray_cluster
-from headstart_service.worker.executors.child import LENGTH
+from headstart_service.worker.executors.child_socket import LENGTH
 from headstart_service.worker.executors.ray_cluster import (
     RayCluster,
     _Away,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from headstart_service.worker.executors import ray_driver
-from headstart_service.worker.executors.child import LENGTH
+from headstart_service.worker.executors.child_socket import LENGTH
 from headstart_service.worker.executors.ray_driver import Answer, Request, _Driver
 from headstart_service.worker.executors.remote_call import Call, Performed
 from tests.support.virtual_time import Clock

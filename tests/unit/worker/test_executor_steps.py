@@ -24,8 +24,8 @@ import uvloop
 
 from headstart_service.domain import Status, StepState
 from headstart_service.domain.errors import ExecutorUnavailable, StartupError, StepFailed
+from headstart_service.pipeline.checks import refuse_unreachable
 from headstart_service.pipeline.ray_options import RayOptions
-from headstart_service.pipeline.runs_on import refuse_unreachable
 from headstart_service.pipeline.step import Step, step
 from headstart_service.worker.cost_meter import CostMeter
 from headstart_service.worker.executors import threads

@@ -24,7 +24,8 @@ from headstart_service.domain.log_fields import FIELDS
 from headstart_service.pipeline.registry import Registry
 from headstart_service.worker.durations import Durations, usual_run
 from headstart_service.worker.shared_steps import HOLD, SharedSteps
-from headstart_service.worker.worker import Worker, WorkerRules, _end
+from headstart_service.worker.upkeep import end
+from headstart_service.worker.worker import Worker, WorkerRules
 from headstart_service.worker.worker_observer import (
     RunEnd,
     RunOutcome,
@@ -505,7 +506,7 @@ def test_a_task_that_swallows_its_cancellation_is_cancelled_again_after_a_second
 
         task = asyncio.create_task(stubborn())
         await asyncio.sleep(0)
-        await _end([task])
+        await end([task])
         assert swallowed == [0.0, 1.0, 2.0, 3.0]
 
     virtually(test)

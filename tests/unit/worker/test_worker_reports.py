@@ -12,7 +12,7 @@ from headstart_service.domain.errors import StepFailed, StepsReported
 from headstart_service.pipeline.step import step
 from headstart_service.values.artifacts import ArtifactCodec
 from headstart_service.values.fragments import report_fragment
-from headstart_service.worker.reported_steps import Reports
+from headstart_service.worker.reported_steps import ReportedSteps
 from headstart_service.worker.run import run
 from tests.support.ledger import Ledger, claim_of, pipeline_of, tasks_left
 from tests.support.waiting import wait_until
@@ -23,7 +23,7 @@ COMPLETED, FAILED, SKIPPED = StepState.COMPLETED, StepState.FAILED, StepState.SK
 class SharedLedger(Ledger):
     """A ledger that callers report to as well: as the store does, it refuses to overwrite them."""
 
-    def __init__(self, reports: Reports) -> None:
+    def __init__(self, reports: ReportedSteps) -> None:
         super().__init__()
         self.reported: dict[str, StepRecord] = {}
         self._reports = reports
@@ -32,7 +32,7 @@ class SharedLedger(Ledger):
         fragment = ArtifactCodec().encode(name, value) + report_fragment(name, COMPLETED)
         self.reported[name] = StepRecord(name, COMPLETED, fragment)
         if tell:
-            self._reports.tell((name,))
+            self._reports.pass_on((name,))
 
     def _refuse(self, records: Sequence[StepRecord]) -> None:
         taken = [self.reported[r.name] for r in records if r.name in self.reported]
@@ -55,17 +55,17 @@ class SharedLedger(Ledger):
 
 
 @pytest.fixture
-def reports() -> Reports:
-    return Reports()
+def reports() -> ReportedSteps:
+    return ReportedSteps()
 
 
 @pytest.fixture
-def ledger(reports: Reports) -> SharedLedger:
+def ledger(reports: ReportedSteps) -> SharedLedger:
     return SharedLedger(reports)
 
 
 async def test_a_running_step_is_stopped_and_the_run_goes_on_with_the_reported_value(
-    reports: Reports, ledger: SharedLedger
+    reports: ReportedSteps, ledger: SharedLedger
 ) -> None:
     begun, stopped = asyncio.Event(), asyncio.Event()
 
@@ -95,7 +95,7 @@ async def test_a_running_step_is_stopped_and_the_run_goes_on_with_the_reported_v
 
 
 async def test_what_was_made_of_our_own_value_is_made_again(
-    reports: Reports, ledger: SharedLedger
+    reports: ReportedSteps, ledger: SharedLedger
 ) -> None:
     """The report came between the end of our step and its write."""
     made: list[str] = []
@@ -133,7 +133,7 @@ async def test_what_was_made_of_our_own_value_is_made_again(
 
 
 async def test_a_failure_is_forgotten_when_a_caller_has_the_result(
-    reports: Reports, ledger: SharedLedger
+    reports: ReportedSteps, ledger: SharedLedger
 ) -> None:
     @step(required=True)
     async def bridge() -> str:
@@ -152,7 +152,7 @@ async def test_a_failure_is_forgotten_when_a_caller_has_the_result(
 
 
 async def test_the_last_step_of_a_run_may_be_reported(
-    reports: Reports, ledger: SharedLedger
+    reports: ReportedSteps, ledger: SharedLedger
 ) -> None:
     begun = asyncio.Event()
 
@@ -170,7 +170,7 @@ async def test_the_last_step_of_a_run_may_be_reported(
 
 
 async def test_reports_that_come_too_late_or_are_of_no_step_change_nothing(
-    reports: Reports, ledger: SharedLedger
+    reports: ReportedSteps, ledger: SharedLedger
 ) -> None:
     @step()
     async def bridge() -> str:
@@ -179,14 +179,14 @@ async def test_reports_that_come_too_late_or_are_of_no_step_change_nothing(
     pipeline = pipeline_of(bridge)
     running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger, reports=reports))
     await asyncio.sleep(0)
-    reports.tell(("unknown",))
+    reports.pass_on(("unknown",))
     assert await running is Status.COMPLETED
-    reports.tell(("bridge",))
+    reports.pass_on(("bridge",))
     assert ledger.value("bridge") == "ours"
 
 
 async def test_running_steps_are_shown_after_a_write_that_was_refused(
-    reports: Reports, ledger: SharedLedger
+    reports: ReportedSteps, ledger: SharedLedger
 ) -> None:
     go = asyncio.Event()
 

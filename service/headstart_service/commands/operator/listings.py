@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from contextlib import aclosing
-from datetime import UTC, datetime
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from ...base import exit_codes
@@ -20,6 +21,8 @@ from .execution import command, complain
 
 STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
 _LARGEST_PAGE: Final = 1000
+_HEADINGS: Final = {"output_type": "RETURNS", "required": "KIND", "max_attempts": "ATTEMPTS"}
+"""Headings of columns that differ from the field's name."""
 
 
 def add(commands: Any) -> None:
@@ -98,21 +101,40 @@ async def _stats(client: Any, options: argparse.Namespace) -> int:
     return exit_codes.DONE
 
 
+def _heading(name: str) -> str:
+    """Return the column's heading for a field of a step's description."""
+    return _HEADINGS.get(name) or name.replace("_", " ").upper()
+
+
+def _cell(name: str, value: object) -> str:
+    """Show a field of a step's description. A switch that is on shows its name."""
+    match value:
+        case bool():
+            on, off = ("required", "optional") if name == "required" else (name, "")
+            return on if value else off
+        case tuple():
+            return ", ".join(value)
+        case timedelta():
+            return f"{value.total_seconds():g} s" if value else ""
+        case None:
+            return ""
+        case _:
+            return str(value)
+
+
 async def _pipelines(client: Any, options: argparse.Namespace) -> int:
+    from headstart import StepDescription
+
     pipelines = await client.list_pipelines()
-    columns = ("NEEDS", "RETURNS", "KIND", "TIMEOUT", "ATTEMPTS", "RUNS ON", "VERSION", "MEMO")
-    rows = [("PIPELINE", "STEP", *columns)]
+    shown_fields = [each.name for each in fields(StepDescription) if each.name != "name"]
+    rows = [("PIPELINE", "STEP", *map(_heading, shown_fields))]
     graphs = []
     for pipeline in pipelines:
         needed = {step.name: step.needs for step in pipeline.steps}
         graphs.append(f"{pipeline.name}: {graph(needed)}")
         for step in pipeline.steps:
-            kind = "required" if step.required else "optional"
-            timeout = f"{step.timeout.total_seconds():g} s" if step.timeout else ""
-            needs = ", ".join(step.needs)
-            rules = kind, timeout, f"{step.max_attempts}", step.runs_on
-            more = step.version, "memo" if step.memo else ""
-            rows.append((pipeline.name, step.name, needs, step.output_type, *rules, *more))
+            cells = (_cell(name, getattr(step, name)) for name in shown_fields)
+            rows.append((pipeline.name, step.name, *cells))
     shown = "\n".join([table(rows), *map(escaped, graphs)])
     show(pipelines, shown, as_json=options.json)
     return exit_codes.DONE

@@ -14,7 +14,7 @@ _OWN: Final = __name__.partition(".")[0]
 
 
 class OtherCode(Exception):
-    """This process does not have the code that is wanted; the message says what it has."""
+    """This process does not have the code that is wanted; the message names the difference."""
 
     def __init__(self, text: str, *, missing: bool) -> None:
         super().__init__(text)

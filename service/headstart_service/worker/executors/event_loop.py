@@ -22,7 +22,7 @@ _GRACE: Final = 5.0
 
 
 class drive:  # noqa: N801  # used as a function: `await drive(…)`
-    """Await `work` as the step of this name, with its CPU seconds told to `meter`.
+    """Await `work` as the step of this name, and add its CPU seconds to `meter`.
 
     Raises StepFailed when it was stopped because it kept the loop for longer than the watchdog
     allows. A step that goes on for 5 s after it was cancelled is closed where it stands.
@@ -140,7 +140,7 @@ class _Patience:
         self.over = True
         if self._task is not None:
             self._task.cancel()
-            self._task.uncancel()  # it has been counted: whoever did that waits for its end
+            self._task.uncancel()  # it has been counted: its caller waits for the end
 
     def end(self) -> None:
         self._timer.cancel()

@@ -50,7 +50,7 @@ _LOOSE_THREADS: Final = 512
 
 
 class Executors:
-    """Runs a step's function where it says. Use it as an asynchronous context."""
+    """Runs a step's function where `runs_on` names. Use it as an asynchronous context."""
 
     def __init__(self, rules: ExecutorRules | None = None) -> None:
         self._rules = rules or ExecutorRules()
@@ -78,7 +78,7 @@ class Executors:
 
     @property
     def hung_threads(self) -> int:
-        """How many threads run a step that nobody has waited for since a minute or more."""
+        """How many threads run a step that no run has waited for since a minute or more."""
         return 0 if self._threads is None else self._threads.hung
 
     async def __aenter__(self) -> Self:
@@ -139,10 +139,10 @@ class Executors:
         meter: CostMeter,
         begin: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Try the step once, with its CPU seconds told to `meter`; call `begin` when it begins.
+        """Try the step once, and add its CPU seconds to `meter`; call `begin` when it begins.
 
-        Raises what the function raises, StepFailed when its place failed it, or ExecutorUnavailable
-        when the place cannot run it now, or was lost while it ran.
+        Raises what the function raises, and StepFailed when its executor failed it. Raises
+        ExecutorUnavailable when the executor cannot run it now, or was lost while it ran.
         """
         match step.runs_on:
             case "thread":

@@ -1,4 +1,4 @@
-"""Processes for steps: each runs one at a time, and is killed with it when nobody wants it."""
+"""Processes for steps: each runs one at a time, and is killed with a step that is not wanted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...base.own_threads import in_own_thread
 from ...domain.errors import StartupError, StepFailed
-from .child import LENGTH, command, message
+from . import child as child_process
+from .child_socket import command, message, receive
 from .code_identity import OtherCode, identities
 from .queueing import queueing
 from .remote_call import Call, Performed
@@ -54,8 +55,8 @@ class _Child:
         self._reader = reader
         self._writer = writer
         self._watching = _on_death(process.pid, end)
-        self._told = 0.0
-        """CPU seconds that are on somebody's meter."""
+        self._counted = 0.0
+        """CPU seconds that are on a step's meter."""
 
     @classmethod
     async def start(cls, modules: Sequence[str]) -> _Child:
@@ -64,9 +65,9 @@ class _Child:
         end = ours.dup()
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once it is forked
-                command(theirs.fileno(), modules),
+                command(child_process.__name__, theirs.fileno(), os.getpid(), list(modules)),
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # what a step prints must not look like the worker's own words
+                stdout=2,  # what a step prints must not mix with the worker's own output
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -77,7 +78,7 @@ class _Child:
         except (TimeoutError, _Lost) as error:
             raise StartupError(f"a process for steps did not start: {error!r}") from error
         finally:
-            if not child._told:
+            if not child._counted:
                 await child.kill()
         if ready.trace is not None:
             last = ready.trace.strip().splitlines()[-1]
@@ -94,30 +95,29 @@ class _Child:
             ) from error
         module = function.__module__
         asked = message(Call(module, function.__qualname__, identities([module]), body))
-        before = self._told
+        before = self._counted
         self._writer.write(asked)
         done = await self._answer()
-        meter.cpu_seconds += max(0.0, self._told - before)
+        meter.cpu_seconds += max(0.0, self._counted - before)
         if done.other_code is not None:
             raise OtherCode(done.other_code, missing=done.missing)
         return done.result()
 
     async def _answer(self) -> Performed:
         try:
-            (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
-            body = await self._reader.readexactly(size)
+            body = await receive(self._reader)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise _Lost from error
         load = pickle.loads  # from a process that runs the same code as this one
-        done: Performed = load(body) if size < _BIG else await in_own_thread(load, body)
-        self._told = done.cpu_seconds
+        done: Performed = load(body) if len(body) < _BIG else await in_own_thread(load, body)
+        self._counted = done.cpu_seconds
         return done
 
     def unpaid(self) -> float:
-        """CPU seconds that it has used since it last told; 0 when it is gone."""
+        """Return the CPU seconds that it has used since its last answer; 0 when it has ended."""
         # What clock_getcpuclockid gives for a process: Linux's encoding of its id.
         with suppress(OSError):
-            return max(0.0, time.clock_gettime((~self._process.pid << 3) | 2) - self._told)
+            return max(0.0, time.clock_gettime((~self._process.pid << 3) | 2) - self._counted)
         return 0.0
 
     async def kill(self) -> tuple[int, float]:
@@ -128,7 +128,7 @@ class _Child:
         self._watching()
         self._writer.close()
         spent = await in_own_thread(self._reap)
-        return self._process.returncode or 0, max(0.0, spent - self._told)
+        return self._process.returncode or 0, max(0.0, spent - self._counted)
 
     def _reap(self) -> float:
         try:
@@ -181,9 +181,9 @@ class Processes:
     ) -> Any:
         """Run the step in a process, as soon as one is free; call `begin` then.
 
-        Cancelled, it kills that process. Raises StepFailed when no process becomes free, or it ends
-        before the step does, OtherCode when it has imported
-        other code than this one, which has changed on disk.
+        Cancelled, it kills that process. Raises StepFailed when no process becomes free, or when
+        it ends before the step does. Raises OtherCode when it has imported other code than this
+        one, because the code has changed on disk.
         """
         if not self._prepared:
             await self.prepare([step.function.__module__])

@@ -19,9 +19,10 @@ from ...base.extras import install
 from ...base.own_threads import in_own_thread
 from ...domain.errors import ExecutorUnavailable, StartupError, StepFailed
 from ...pipeline.ray_options import RayOptions
-from .child import LENGTH
+from . import ray_driver
+from .child_socket import command, message, receive
 from .code_identity import identities
-from .ray_driver import Answer, Request, command
+from .ray_driver import Answer, Request
 from .remote_call import Call, Performed
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _BIG: Final = 1 << 20
 
 
 class _Away(Exception):
-    """There is no connection to Ray; the message says why."""
+    """There is no connection to Ray; the message is the reason."""
 
 
 class _Driver:
@@ -75,7 +76,7 @@ class _Driver:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once it is forked
-                command(theirs.fileno(), address),
+                command(ray_driver.__name__, theirs.fileno(), os.getpid(), address),
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 pass_fds=(theirs.fileno(),),
@@ -129,12 +130,10 @@ class _Driver:
         await in_own_thread(self._process.wait)
 
     def _write(self, request: Request) -> None:
-        body = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
-        self._writer.write(LENGTH.pack(len(body)) + body)
+        self._writer.write(message(request))
 
     async def _answer(self) -> Answer:
-        (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
-        answer: Answer = pickle.loads(await self._reader.readexactly(size))  # noqa: S301  # our own process's
+        answer: Answer = pickle.loads(await receive(self._reader))  # noqa: S301  # our own process's
         return answer
 
     async def _read(self) -> None:

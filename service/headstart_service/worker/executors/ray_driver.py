@@ -1,20 +1,17 @@
 """The process that is connected to Ray for a worker. It ends when its worker or its Ray does.
 
 Ray takes a process's signals, and ends the process when its cluster stays away: it must not be the
-worker's. Messages are pickles behind their length; those from the worker are `Request`s, answers
-are `Answer`s.
+worker's. The worker sends a `Request` each, and receives `Answer`s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import os
 import pickle
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -23,12 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias
 
-from .child import LENGTH
+from .child_socket import end_with, message, receive
 from .remote_call import Call, Performed, packed
 
-_PR_SET_PDEATHSIG: Final = 1
-_LOOK_EVERY: Final = 2.0
-_LOOK_LIMIT: Final = 10.0
+_CHECK_EVERY: Final = 2.0
+_CHECK_LIMIT: Final = 10.0
 _PROBE_LIMIT: Final = 30.0
 """Seconds that nodes have to compare their code; those that do not answer are not judged."""
 _BAR: Final = 30.0
@@ -53,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What became of a request. Number 0 is the connection itself: `refused` says why it is not."""
+    """What became of a request. Number 0 is the connection: `refused` is why there is none."""
 
     number: int
     done: bytes = b""
@@ -68,9 +64,7 @@ class Answer:
 
 def main(descriptor: int, parent: int, address: str | None) -> None:
     """Connect to Ray at `address`, and serve the worker `parent` at this socket's other end."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent)
     connection = socket.socket(fileno=descriptor)
     try:
         import ray  # type: ignore[import-not-found,unused-ignore]  # an extra
@@ -81,27 +75,13 @@ def main(descriptor: int, parent: int, address: str | None) -> None:
     except BaseException as error:  # noqa: BLE001  # Ray raises SystemExit, too
         text = f"{type(error).__name__}: {error}".strip()[:500]
         with suppress(OSError):
-            connection.sendall(_framed(Answer(number=0, refused=text)))
+            connection.sendall(message(Answer(number=0, refused=text)))
         os._exit(1)
     # Ray has put its own handlers there. The worker decides when this process ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(driver.serve(connection))
     ray.shutdown()
-
-
-def command(descriptor: int, address: str | None) -> list[str]:
-    """Return how the worker starts such a process, with what it can import itself."""
-    start = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from {__name__} import main; main({descriptor}, {os.getpid()}, {address!r})"
-    )
-    return [sys.executable, "-c", start]
-
-
-def _framed(answer: Answer) -> bytes:
-    body = pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL)
-    return LENGTH.pack(len(body)) + body
 
 
 _Reply: TypeAlias = tuple[str, str, str, bool, bytes]
@@ -187,8 +167,7 @@ class _Driver:
         threading.Thread(target=self._watch, name="watch Ray", daemon=True).start()
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-                request: Request = pickle.loads(await reader.readexactly(size))  # noqa: S301  # our worker's
+                request: Request = pickle.loads(await receive(reader))  # noqa: S301  # our worker's
                 if request.call is None:
                     if (task := self._tasks.get(request.number)) is not None:
                         task.cancel()
@@ -205,7 +184,7 @@ class _Driver:
                 self._ray.kill(actor)
 
     def _answer(self, answer: Answer) -> None:
-        self._writer.write(_framed(answer))
+        self._writer.write(message(answer))
 
     def _forget(self, number: int, _: asyncio.Task[None]) -> None:
         self._tasks.pop(number, None)
@@ -343,7 +322,7 @@ class _Driver:
     async def _answers(self) -> bool:
         """Whether Ray still runs tasks."""
         try:
-            async with asyncio.timeout(_LOOK_LIMIT):
+            async with asyncio.timeout(_CHECK_LIMIT):
                 await _result(self._noop.remote())
         except (self._ray.exceptions.RayError, ConnectionError, TimeoutError):
             return False
@@ -352,16 +331,16 @@ class _Driver:
     def _watch(self) -> None:
         """End this process when Ray has gone, or is another Ray now.
 
-        In a thread: what is asked of a Ray that has gone may hold up the event loop for a minute.
+        In a thread: a call to a Ray that has gone may keep the event loop for a minute.
         """
         pool = ThreadPoolExecutor(1, "nodes of Ray")
         while True:
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_CHECK_EVERY)
             try:
                 if self._gcs:
                     host, _, port = self._gcs.rpartition(":")
-                    socket.create_connection((host.strip("[]"), int(port)), _LOOK_LIMIT).close()
-                nodes = pool.submit(self._ray.nodes).result(_LOOK_LIMIT)
+                    socket.create_connection((host.strip("[]"), int(port)), _CHECK_LIMIT).close()
+                nodes = pool.submit(self._ray.nodes).result(_CHECK_LIMIT)
             except Exception as error:  # noqa: BLE001  # whatever Ray raises
                 self._give_up(f"it does not answer: {type(error).__name__} {error}".strip())
             if self._node and not any(n["Alive"] and n["NodeID"] == self._node for n in nodes):
@@ -369,7 +348,7 @@ class _Driver:
 
     def _give_up(self, reason: str) -> NoReturn:
         """End at once: a process whose Ray has gone cannot connect to the next one."""
-        answer = _framed(Answer(number=0, refused=reason[:300]))
+        answer = message(Answer(number=0, refused=reason[:300]))
         with suppress(OSError):
             os.write(self._writer.get_extra_info("socket").fileno(), answer)
         os._exit(_LOST)

@@ -87,7 +87,7 @@ def perform_call(call: Call, instances: dict[tuple[str, str], Any]) -> Performed
             if call.actor not in instances:
                 instances[call.actor] = find(*call.actor)()
             arguments["actor"] = instances[call.actor]
-    except Exception:  # noqa: BLE001  # told by its text
+    except Exception:  # noqa: BLE001  # reported by its text
         return Performed(trace=traceback.format_exc(), cpu_seconds=time.process_time() - began)
     return perform(call.module, call.name, arguments)
 
@@ -109,7 +109,7 @@ def perform(module: str, name: str, arguments: Mapping[str, Any]) -> Performed:
     value, failure, retry, trace = None, None, True, None
     try:
         value = find(module, name)(**arguments)
-    except BaseException as error:  # noqa: BLE001  # told by its text
+    except BaseException as error:  # noqa: BLE001  # reported by its text
         failed = failure_of(error)
         if failed is not None:
             failure, retry = readable(failed), failed.retry

@@ -1,4 +1,4 @@
-"""Threads for steps. One that nobody waits for any more is replaced, as far as there is room."""
+"""Threads for steps. The thread of an abandoned step is replaced, as far as there is room."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 _Work = Callable[[], None]
 _END: Final = None
 _HUNG: Final = 60.0
-"""Seconds after which a step that nobody waits for counts as hung."""
+"""Seconds after which an abandoned step counts as hung."""
 
 
 def _nothing() -> None:
-    """Nobody wants to know when a step begins."""
+    """Observe no beginning."""
 
 
 class Threads:
-    """Daemon threads, so many for steps that somebody waits for: the process can end before them.
+    """Daemon threads for the steps that runs wait for: the process can end before them.
 
     A thread whose step timed out or was cancelled, and goes on, is replaced; there are as many
     threads again for that. `concurrent.futures` joins its threads at exit, so a step that never
@@ -47,13 +47,13 @@ class Threads:
         self._started = 0
         self._idle = 0
         self._left: dict[asyncio.Future[Any], float] = {}
-        """The steps that go on though nobody waits for them, and since when."""
+        """The abandoned steps that go on, and since when."""
         self._replaced: set[asyncio.Future[Any]] = set()
         """Those of them whose slot was given to a new thread."""
 
     @property
     def hung(self) -> int:
-        """How many threads run a step that nobody has waited for since a minute or more."""
+        """How many threads run a step that was abandoned a minute ago or more."""
         before = time.monotonic() - _HUNG
         return sum(since <= before for since in self._left.values())
 
@@ -97,14 +97,14 @@ class Threads:
             raise
 
     def _leave(self, name: str, ended: asyncio.Future[Any]) -> None:
-        """Replace the thread of a step that nobody waits for any more, if there is room."""
+        """Replace the thread of a step that no run waits for any more, if there is room."""
         self._left[ended] = time.monotonic()
         replaced = len(self._replaced) < self._limit
         if replaced:
             self._replaced.add(ended)
             self._slots.release()
         log.warning(
-            "%s goes on in its thread, though nobody waits for it: %d threads do; it is %s",
+            "%s goes on in its thread, though no run waits for it: %d threads do; it is %s",
             name,
             len(self._left),
             "replaced" if replaced else "not replaced, so there is a thread less",

@@ -1,11 +1,11 @@
 """Stops a step that keeps the event loop for itself.
 
-A thread looks at which step the loop has been running, a few times within the limit. When it has
-been the same piece of it all the time, the thread sends the loop's thread a signal, whose handler
-raises there and then, inside the step. Python runs the handler between two of its instructions, so
-the handler can tell what it would hit: never what runs after the step, never an import under way
-(a half-imported package is broken for everybody) and never the service's or asyncio's own code,
-whose state others share.
+A thread checks a few times within the limit which step the loop runs. When it was the same piece
+of it each time, the thread sends a signal to the loop's thread. The signal's handler raises there
+and then, inside the step. Python runs the handler between two of its instructions, so the handler
+knows what it would interrupt. It spares what runs after the step, and an import under way: a
+half-imported package is broken for every step. It spares the service's and asyncio's own code,
+whose state other steps share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _SIGNAL: Final = signal.SIGURG
 """Ignored by default, so one that arrives late does no harm."""
-_LOOKS: Final = 5
+_CHECKS: Final = 5
 """How often a piece of work is looked at before it is stopped. A process that was itself stopped
 for a while has looked once."""
 _AGAIN: Final = 0.01
@@ -80,13 +80,13 @@ class Watchdog:
     def _watch(self) -> None:
         loop_thread = threading.main_thread().ident
         assert loop_thread is not None
-        pause, looks, seen = self.limit / _LOOKS, 0, None
+        pause, checks, seen = self.limit / _CHECKS, 0, None
         while not self._end.wait(pause):
-            piece, pause = self.current, self.limit / _LOOKS
+            piece, pause = self.current, self.limit / _CHECKS
             if piece is None or piece is not seen or piece is self._forgiven:
                 self._forgiven = None
-                seen, looks = piece, 0
-            elif (looks := looks + 1) >= _LOOKS:
+                seen, checks = piece, 0
+            elif (checks := checks + 1) >= _CHECKS:
                 self._doomed = piece
                 signal.pthread_kill(loop_thread, _SIGNAL)
                 pause = _AGAIN

@@ -1,0 +1,180 @@
+"""Slots and intake: how many runs a worker has room for, and how it gets jobs for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from ..domain import Job, Offer
+from ..domain.errors import StoreUnavailable
+from ..domain.log_fields import fields
+from .ports import JobQueue
+from .upkeep import once
+
+log = logging.getLogger(__name__)
+
+POLL: Final = 1.0
+"""Seconds that a request for jobs waits, and before the store is asked again after an error."""
+_BURST: Final = 64
+
+Start = Callable[[Job], None]
+"""Begins the work on a job; its slot is given back when that ends."""
+
+
+class Slots:
+    """Counts the runs that a worker has room for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._free = asyncio.Semaphore(count)
+        self._solitude = asyncio.Lock()
+
+    @property
+    def short(self) -> bool:
+        """Whether no slot is free, or others already wait for one."""
+        return self._free.locked()
+
+    async def take(self) -> None:
+        """Wait for a slot and take it."""
+        await self._free.acquire()
+
+    async def take_free(self) -> int:
+        """Take at most a burst of the slots that no other task waits for. Returns their number."""
+        taken = 0
+        while taken < _BURST and not self._free.locked():
+            await self._free.acquire()
+            taken += 1
+        return taken
+
+    def give_back(self, count: int = 1) -> None:
+        """Free so many slots."""
+        for _ in range(count):
+            self._free.release()
+
+    @asynccontextmanager
+    async def all(self) -> AsyncIterator[None]:
+        """Take every slot, as soon as the runs in them have ended."""
+        taken = 0
+        try:
+            async with self._solitude:
+                while taken < self._count:
+                    await self._free.acquire()
+                    taken += 1
+                yield
+        finally:
+            self.give_back(taken)
+
+
+class Intake:
+    """Gets jobs for free slots: new ones, those of lost workers, and runs that others have left."""
+
+    def __init__(
+        self, queue: JobQueue, worker: str, slots: Slots, offers: Callable[[], Sequence[Offer]]
+    ) -> None:
+        """Take jobs from `queue` as `worker`, for pipelines that `offers` returns now."""
+        self._queue = queue
+        self._worker = worker
+        self._slots = slots
+        self._offers = offers
+        self._unserved: set[int] = set()
+        """Partitions in which runs were left for workers like this one."""
+        self._left = asyncio.Event()
+        self._refused: dict[int, str] = {}
+        """By partition, why the last call for jobs failed."""
+
+    @property
+    def problem(self) -> str:
+        """Why the last call for jobs failed, in one line; empty when none did."""
+        return next(iter(self._refused.values()), "")
+
+    def is_refused(self, partition: int) -> bool:
+        """Return whether the last call for this partition's jobs failed."""
+        return partition in self._refused
+
+    def note_refusal(self, partition: int, error: StoreUnavailable, what: str) -> None:
+        """Remember why there are no jobs; log it when it changes."""
+        if self._refused.get(partition) != str(error):
+            log.warning("%s: %s", what, error)
+        self._refused[partition] = str(error)
+
+    def forget_refusals(self) -> None:
+        """Forget why there were no jobs: the store answers again."""
+        self._refused.clear()
+
+    def note_unserved(self, partition: int) -> None:
+        """Note that other workers have left runs in this partition for workers like this one."""
+        self._unserved.add(partition)
+        self._left.set()
+
+    async def take_new(self, partition: int, start: Start) -> None:
+        """Start a partition's new jobs whenever there is a slot for them."""
+        pause = 0.0
+        while True:
+            await asyncio.sleep(pause)
+            await self._slots.take()
+            free = 1
+            # When slots are short, an empty partition must not keep one from the others.
+            short = self._slots.short and self._queue.partitions > 1
+            pause = POLL / 20 if short else 0.0
+            try:
+                wait = 0 if short else POLL
+                for job in await self._queue.next_jobs(partition, self._worker, 1, wait):
+                    free, pause = 0, 0.0
+                    start(job)
+                self._refused.pop(partition, None)
+                if free:
+                    continue
+                # Where one came from there may be more.
+                free = await self._slots.take_free()
+                if free:
+                    for job in await self._queue.next_jobs(partition, self._worker, free, 0):
+                        free -= 1
+                        start(job)
+            except StoreUnavailable as error:
+                self.note_refusal(partition, error, "no jobs")
+                pause = POLL / 4
+            finally:
+                self._slots.give_back(free)
+
+    async def reclaim(self, start: Start) -> None:
+        """Start the jobs that other workers have lost, as far as there are slots for them."""
+        for partition in range(self._queue.partitions):
+            await self._slots.take()
+            free = 1
+            try:
+                free += await self._slots.take_free()
+                for job in await self._queue.lost_jobs(partition, self._worker, free):
+                    extra = fields("run.reclaimed", job.key, run=job.run, worker=self._worker)
+                    log.warning("%s reclaimed: its worker was lost", job.key, extra=extra)
+                    free -= 1
+                    start(job)
+            finally:
+                self._slots.give_back(free)
+
+    async def take_unserved(self, start: Start) -> None:
+        """Start runs that other workers have left, whenever `note_unserved` names a partition."""
+        while True:
+            await self._left.wait()
+            self._left.clear()
+            while self._unserved:
+                await once(partial(self._take_unserved_of, self._unserved.pop(), start))
+
+    async def _take_unserved_of(self, partition: int, start: Start) -> None:
+        jobs: Sequence[Job] | None = None
+        while jobs is None or jobs:
+            await self._slots.take()
+            free = 1
+            try:
+                free += await self._slots.take_free()
+                jobs = await self._queue.unserved_jobs(
+                    partition, self._worker, self._offers(), free
+                )
+                for job in jobs:
+                    free -= 1
+                    start(job)
+            finally:
+                self._slots.give_back(free)

@@ -1,0 +1,267 @@
+"""Runs one step of a run: its attempts, and the results that it can take over instead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from headstart.v1 import precompute_pb2 as pb
+
+from ..domain import Claim, StepRecord, StepState
+from ..domain.errors import ExecutorUnavailable, StepFailed
+from ..pipeline.pipeline import Pipeline
+from ..pipeline.step import Step
+from ..values.fragments import report_fragment, result_of
+from ..values.limits import Limits, encoded
+from .arguments import Arguments
+from .cost_meter import METER
+from .executors.executors import Executors
+from .reasons import failure_of, readable
+from .reuse import Landed, Reuse
+from .step_deadline import end_in
+from .worker_observer import FailedTry, StepEnd, StepOutcome
+
+log = logging.getLogger(__name__)
+
+_LAST_CLAIM = 5
+"""The claim of a run from which on a step that is lost with its executor counts as failed."""
+
+
+class StepRunner:
+    """Runs the steps of one run, each from what `kept` holds of the steps that it needs."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        pipeline: Pipeline,
+        providers: Mapping[str, Any],
+        makers: Mapping[str, str],
+        limits: Limits,
+        reuse: Reuse,
+        executors: Executors,
+    ) -> None:
+        """Run steps of `claim`. `makers` are the digests of each step's providers."""
+        self._claim = claim
+        self._lease = claim.lease
+        self._pipeline = pipeline
+        self._makers = makers
+        self._limits = limits
+        self._reuse = reuse
+        self._executors = executors
+        self._began = time.monotonic()
+        self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
+        self.digests = pipeline.step_digests(self._inputs)
+        """The steps of the run, in dependency order, each with its digest."""
+        self.kept = dict(claim.ended)
+        """The records of the steps that have ended."""
+        self._arguments = Arguments(
+            pipeline, self._inputs, len(claim.inputs), self.digests, providers
+        )
+
+    def keep(self, record: StepRecord, value: Any) -> None:
+        """Keep an ended step's record, and the value that its steps take; None without one."""
+        self.kept[record.name] = record
+        if value is not None and record.state is StepState.COMPLETED:
+            self._arguments.keep(record.name, record.fragment, value)
+
+    def take_over(self, records: Iterable[StepRecord]) -> None:
+        """Keep the records of steps whose results callers have reported."""
+        self.kept.update((record.name, record) for record in records)
+
+    def now_us(self) -> int:
+        """Return the time in microseconds, by the store's clock: this machine's own may be off."""
+        return self._claim.at_us + round((time.monotonic() - self._began) * 1e6)
+
+    async def run(
+        self, step: Step, started_us: int, outcome: StepOutcome
+    ) -> tuple[StepRecord, Any]:
+        """Compute a step, or take its result over from an earlier revision or another run.
+
+        Fills `outcome`. Returns the step's record, and its value if it was computed here. Raises
+        ExecutorUnavailable when the step cannot run here.
+        """
+        record, value = await self._shared(step, started_us, outcome)
+        if record.state is StepState.COMPLETED:
+            record = self._admitted(record, started_us, outcome)
+        return record, value
+
+    async def _shared(
+        self, step: Step, started_us: int, outcome: StepOutcome
+    ) -> tuple[StepRecord, Any]:
+        run, digest, fresh = self._lease.job.key, self.digests[step.name], self._claim.fresh
+        memo = self._memo_digest(step) if step.memo else ""
+
+        async def work(outcome: StepOutcome) -> Landed:
+            if memo and not fresh:
+                result = await self._remembered(step, memo)
+                if result is not None:
+                    outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
+                    return Landed(run, None, result)
+            record, value = await self._attempt(step, started_us, outcome)
+            if memo and record.state is StepState.COMPLETED:
+                result = result_of(record.fragment)
+                await self._reuse.memos.memo_put(run.namespace, memo, result)
+            return Landed(run, record, value=value)
+
+        # What was begun with another result of a step that is not pure is other work.
+        needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
+        key = (run.namespace, memo) if memo else (run, digest, *needed)
+        landed: Landed = await self._reuse.flights.share(
+            key, run, digest, outcome, work, fresh=fresh
+        )
+        if landed.record is not None and landed.run == run:
+            return landed.record, landed.value
+        outcome.memoised = True
+        return self._memoised(step, landed, started_us, outcome), None
+
+    def _admitted(self, record: StepRecord, started_us: int, outcome: StepOutcome) -> StepRecord:
+        """Return the record, or a failure's when it exceeds the room that this run has left.
+
+        Other runs that share the step, or remember it, may have room.
+        """
+        held = sum(len(kept.fragment) for kept in self.kept.values())
+        try:
+            self._limits.admit(held, len(record.fragment))
+        except StepFailed as failure:
+            outcome.state, outcome.error = StepEnd.FAILED, str(failure)
+            elapsed = (self.now_us() - started_us) / 1e6
+            attempts, reason = outcome.attempts, outcome.error
+            return step_record(
+                record.name, StepState.FAILED, b"", elapsed, attempts, reason, started_us
+            )
+        return record
+
+    def _memo_digest(self, step: Step) -> str:
+        needed = {name: result_of(self.kept[name].fragment) for name in self._pipeline.needs(step)}
+        own, maker = self.digests[step.name], self._makers.get(step.name, "")
+        return self._pipeline.memo_digest(step, self._inputs, own, maker, needed)
+
+    async def _remembered(self, step: Step, memo: str) -> bytes | None:
+        """Return the memoised result, if there is one that this worker can read."""
+        result = await self._reuse.memos.memo_get(self._lease.job.key.namespace, memo)
+        if result is not None:
+            try:
+                self._pipeline.codec.decode(step.name, result)
+            except Exception as error:  # noqa: BLE001  # whatever a codec raises for what is not its own
+                log.warning("a memo of %s is left: %s", step.name, type(error).__name__)
+                return None
+        return result
+
+    def _memoised(
+        self, step: Step, landed: Landed, started_us: int, outcome: StepOutcome
+    ) -> StepRecord:
+        """Return the record that this run keeps of what another run has computed."""
+        state, result, attempts = StepState.COMPLETED, landed.remembered, 0
+        origin = pb.STEP_ORIGIN_MEMOISED
+        if landed.record is not None:
+            state, result = landed.record.state, result_of(landed.record.fragment)
+        if state is not StepState.COMPLETED:
+            attempts, origin = outcome.attempts, pb.STEP_ORIGIN_UNSPECIFIED
+        report = report_fragment(
+            step.name,
+            state,
+            error=outcome.error,
+            elapsed=(self.now_us() - started_us) / 1e6,
+            attempts=attempts,
+            started_us=started_us,
+            origin=origin,
+        )
+        return StepRecord(step.name, state, result + report)
+
+    async def _attempt(
+        self, step: Step, started_us: int, outcome: StepOutcome
+    ) -> tuple[StepRecord, Any]:
+        """Run a step until it succeeds or may not be tried again. Never raises the step's error.
+
+        Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, which
+        counts as no attempt.
+        """
+        METER.set(outcome.meter)  # its task is the flight's alone: nothing to put back
+        began = time.monotonic()
+        error = ""
+        for attempt in range(1, step.max_attempts + 1):
+            retry = True
+            outcome.attempts = attempt
+            limit = asyncio.timeout(None)
+            try:
+                await self._executors.ready(step)
+                async with limit:
+                    arguments = await self._arguments.of(step, self.kept)
+                    begin = partial(_begin, step.timeout, limit)
+                    value = await self._executors.call(step, arguments, outcome.meter, begin)
+                codec = self._pipeline.codec
+                needed = self._arguments.needs(step.name)
+                value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
+            except GeneratorExit:
+                raise  # this coroutine is closed: a step's own comes as an error, see `StepRaised`
+            except ExecutorUnavailable as failure:
+                # A step that ends its executor must not do so for ever.
+                if not failure.began or self._lease.attempt < _LAST_CLAIM:
+                    raise
+                error = readable(failure)
+            except BaseException as failure:
+                if outcome.unwanted:
+                    # Whatever the step has raised when it was cancelled.
+                    raise asyncio.CancelledError from failure
+                error, retry = self._reason(step, failure, limit)
+            else:
+                outcome.state = StepEnd.COMPLETED
+                elapsed = time.monotonic() - began
+                record = step_record(
+                    step.name, StepState.COMPLETED, result, elapsed, attempt, started_us=started_us
+                )
+                return record, value
+            outcome.tried.append(FailedTry(time.time_ns(), error))
+            if not retry or attempt == step.max_attempts:
+                break
+            await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
+        outcome.state, outcome.error = StepEnd.FAILED, error
+        elapsed = time.monotonic() - began
+        failed = step_record(step.name, StepState.FAILED, b"", elapsed, attempt, error, started_us)
+        return failed, None
+
+    def _reason(
+        self, step: Step, failure: BaseException, limit: asyncio.Timeout
+    ) -> tuple[str, bool]:
+        """Return the text that callers may read, and whether the step may be tried again.
+
+        An error that a step did not raise on purpose becomes an id: its text may hold anything. A
+        cancellation that a step raises by itself, from a future that it shares, is an error too.
+        """
+        failed = failure_of(failure)
+        if failed is not None:
+            if failed is not failure:
+                log.info("%s %s failed", self._lease.job.key, step.name, exc_info=failure)
+            return readable(failed), failed.retry
+        if isinstance(failure, TimeoutError) and limit.expired():
+            return f"took longer than {step.timeout:g} s", True
+        error = f"internal error {uuid.uuid4().hex[:12]}"
+        log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
+        return error, True
+
+
+def _begin(seconds: float, limit: asyncio.Timeout) -> None:
+    """Begin an attempt's time. The wait for its executor is not part of it."""
+    limit.reschedule(asyncio.get_running_loop().time() + seconds)
+    end_in(seconds)
+
+
+def step_record(
+    name: str,
+    state: StepState,
+    result: bytes = b"",
+    elapsed: float | None = None,
+    attempts: int = 0,
+    error: str = "",
+    started_us: int = 0,
+) -> StepRecord:
+    """Build a step's record: its result, a wire fragment, and its report. `elapsed` in seconds."""
+    report = report_fragment(
+        name, state, error=error, elapsed=elapsed, attempts=attempts, started_us=started_us
+    )
+    return StepRecord(name, state, result + report)
