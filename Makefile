@@ -139,9 +139,10 @@ proto-check: proto  ## Lint the proto file, compare it with the last release, ch
 	.ci/proto-breaking $(BIN)/buf
 	git diff --exit-code -- $(STUBS)
 
-lint: setup  ## Check style and formatting
+lint: setup  ## Check style, formatting and the language of pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(BIN)/python -m deploy.words
 
 words: setup  ## Check the language of pages; WORDS=--python that of code, WORDS=--count by file
 	@$(BIN)/python -m deploy.words $(WORDS)

@@ -145,7 +145,7 @@ async def test_the_http_port_tells_that_it_lives_and_is_ready_and_nothing_else(
         answers = await _everything(process)
         async with worker(valkey.url, HEADSTART_TOKENS=str(path), **LIGHT) as computing:
             answers += await _everything(computing)
-    page = ROOT / "service" / "headstart_service" / "web" / "static" / "index.html"
+    page = ROOT / "service" / "headstart_service" / "dashboard" / "static" / "index.html"
     told = {answer for answer in answers if answer[1] == 200}
     assert ("GET ", 200, page.read_text()) in told, "the live page: the same for everybody"
     told.remove(("GET ", 200, page.read_text()))
