@@ -27,7 +27,8 @@ from headstart._for_service import (
 )
 from headstart.v1 import precompute_pb2 as pb
 
-from .api.convert import custom_inputs, fill_summary
+from .api.messages import fill_summary
+from .api.methods.start_precompute import custom_inputs
 from .domain import (
     Claim,
     Job,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api.convert import page_token
+from headstart_service.api.page_token import page_token
 from headstart_service.domain import RunKey
 from tests.fuzz.victim import METHODS, Call
 

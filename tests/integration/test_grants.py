@@ -18,13 +18,13 @@ from grpc_status import rpc_status
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
+from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.grpc_server import build_server
 from headstart_service.api.health import Health
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
-from headstart_service.api.results.waiting import Hub
-from headstart_service.api.servicer import ApiRules, PrecomputeServicer
-from headstart_service.auth.grants import Access
+from headstart_service.api.results.waiting import Waiting
+from headstart_service.auth.grants import Grants
 from headstart_service.auth.token_file import parsed
 from headstart_service.pipeline.registry import Registry
 from headstart_service.store.connect import BLOCKING, WORKER, open_client
@@ -86,7 +86,7 @@ class Guarded:
     address: str
     stub: Any
     channel: grpc.aio.Channel
-    access: Access
+    access: Grants
     cache: NearCache
 
     async def call(
@@ -136,22 +136,22 @@ async def guarded(valkey: Valkey) -> AsyncIterator[Guarded]:
         rules = StoreRules(partitions=1, max_records=1000, failure_ttl=600.0)
         store = RedisStore(clients[0], rules, budget=2.0, connections=3)
         cache = NearCache(1_000_000)
-        hub = Hub(store, lambda: subscription(clients[1], [PartitionKeys(0).events]), cache)
+        waiting = Waiting(store, lambda: subscription(clients[1], [PartitionKeys(0).events]), cache)
         registry = Registry([PIPELINE])
-        access = Access(parsed(TOKENS.text, Path("tokens")))
-        servicer = PrecomputeServicer(
+        access = Grants(parsed(TOKENS.text, Path("tokens")))
+        servicer = Dependencies(
             store,
             registry,
-            ResultReader(hub, cache, registry),
+            ResultReader(waiting, cache, registry),
             ApiRules(result_ttl=600.0, max_records=1000, separate=True),
         )
         health = Health()
-        server = build_server(servicer, health, access=access)
+        server = build_server(servicer, health, grants=access)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         stack.push_async_callback(server.stop, None)
-        listening = asyncio.create_task(hub.run())
-        await wait_until(lambda: hub.hearing)
+        listening = asyncio.create_task(waiting.run())
+        await wait_until(lambda: waiting.receiving)
         address = f"127.0.0.1:{port}"
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         made = Guarded(address, pb_grpc.PrecomputeServiceStub(channel), channel, access, cache)

@@ -19,12 +19,13 @@ from grpc_status import rpc_status
 from headstart._transport.endpoint import endpoint
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
+from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.grpc_server import _OPTIONS, build_server
-from headstart_service.api.health import SERVICE, Health
+from headstart_service.api.health import Health
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
-from headstart_service.api.results.waiting import Hub
-from headstart_service.api.servicer import ApiRules, PrecomputeServicer
+from headstart_service.api.results.waiting import Waiting
+from headstart_service.base.service_methods import SERVICE
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
@@ -50,7 +51,7 @@ class Served:
     address: str
     stub: Any
     health: Health
-    hub: Hub
+    waiting: Waiting
     cache: NearCache
     go: asyncio.Event
     working: Any
@@ -99,23 +100,23 @@ async def served(valkey: Valkey) -> AsyncIterator[Served]:
         store = RedisStore(await client(WORKER), rules, budget=2.0, connections=3)
         events = await client(BLOCKING)
         cache = NearCache(1_000_000)
-        hub = Hub(store, lambda: subscription(events, [CHANNEL]), cache)
-        reader = ResultReader(hub, cache, registry)
+        waiting = Waiting(store, lambda: subscription(events, [CHANNEL]), cache)
+        reader = ResultReader(waiting, cache, registry)
         health = Health()
         await health.set_serving(serving=False)
         api_rules = ApiRules(result_ttl=600.0, max_records=3)
-        server = build_server(PrecomputeServicer(store, registry, reader, api_rules), health)
+        server = build_server(Dependencies(store, registry, reader, api_rules), health)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         stack.push_async_callback(server.stop, None)
-        listening = asyncio.create_task(hub.run())
+        listening = asyncio.create_task(waiting.run())
 
         async def stop_listening() -> None:
             listening.cancel()
             await asyncio.wait({listening})
 
         stack.push_async_callback(stop_listening)
-        await wait_until(lambda: hub.hearing)
+        await wait_until(lambda: waiting.receiving)
         queue = RedisJobQueue(
             await client(WORKER), await client(BLOCKING), rules, lease=30.0, budget=2.0
         )
@@ -132,7 +133,7 @@ async def served(valkey: Valkey) -> AsyncIterator[Served]:
         address = f"127.0.0.1:{port}"
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         stub = pb_grpc.PrecomputeServiceStub(channel)
-        yield Served(address, stub, health, hub, cache, go, working)
+        yield Served(address, stub, health, waiting, cache, go, working)
 
 
 async def code_of(call: Any) -> grpc.StatusCode:
@@ -194,7 +195,7 @@ async def test_a_run_from_its_start_to_its_results(served: Served) -> None:
         assert partial.custom.artifacts["quick"].json.list_value[1] == 0.25
         assert "slow" not in partial.custom.artifacts
         waiting = asyncio.create_task(served.get(wait=5))
-        await wait_until(lambda: served.hub.listeners)
+        await wait_until(lambda: served.waiting.waiters)
         served.go.set()
         whole = await waiting
     assert whole.status == pb.PRECOMPUTE_STATUS_COMPLETED
@@ -221,8 +222,8 @@ async def test_an_answer_comes_before_the_deadline_though_the_store_goes_away(
 ) -> None:
     await served.start()
     waiting = asyncio.create_task(served.get(wait=60, deadline=2.5))
-    # It sleeps once its first look is over; until then an outage would be told.
-    await wait_until(lambda: any(topic.waiters for topic in served.hub._topics.values()))
+    # It sleeps once its first read is over; until then an outage would be its answer.
+    await wait_until(lambda: served.waiting.asleep)
     await valkey.kill()
     assert (await waiting).status == pb.PRECOMPUTE_STATUS_PENDING
 
@@ -253,9 +254,9 @@ async def test_a_watch_that_its_caller_leaves_stops_listening(served: Served) ->
     await served.start()
     watch = served.stub.WatchResults(pb.WatchResultsRequest(key="k"))
     assert (await watch.read()).results.key == "k"
-    await wait_until(lambda: served.hub.listeners == 1)
+    await wait_until(lambda: served.waiting.waiters == 1)
     watch.cancel()
-    await wait_until(lambda: served.hub.listeners == 0)
+    await wait_until(lambda: served.waiting.waiters == 0)
 
 
 async def test_status_cancel_list_and_stats_tell_the_same(served: Served) -> None:

@@ -1,46 +1,48 @@
-"""How many calls of a kind an API process holds at once; one more is refused at once."""
+"""Limits how many calls of a kind an API process serves at once; one more is refused at once."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from types import TracebackType
 
 from ..domain.errors import CapacityExhausted
 
 _SOONEST, _LATEST = 0.5, 1.5
-"""Seconds after which who is refused may ask again: not all at the same moment."""
+"""Bounds of the delay in seconds before a refused caller may retry, so that not all do at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallLimits:
-    """How many calls may be under way at once, in one process. Health is no part of them."""
+class CallKind(StrEnum):
+    """The calls that are counted together; its values are labels of metrics."""
 
-    waiters: int = 20_000
-    """GetResults, which may wait; those that this process can answer by itself are not counted."""
-    watches: int = 5000
-    """WatchResults."""
-    calls: int = 2000
-    """All others together."""
+    WAIT = "GetResults"
+    """Calls that may wait; those that memory alone can answer are not counted."""
+    WATCH = "WatchResults"
+    OTHER = "other"
 
 
-class Gate:
+class CallLimit:
     """Counts the calls that are under way; a call enters it as a context.
 
     Raises CapacityExhausted on entry when there are too many. A call that waits holds some 20 kB,
-    and one that is refused nothing.
+    a refused one nothing.
     """
 
-    __slots__ = ("_what", "inside", "limit")
+    __slots__ = ("_spread", "_what", "inside", "limit")
 
-    def __init__(self, what: str, limit: int) -> None:
+    def __init__(
+        self, what: str, limit: int, spread: Callable[[float, float], float] = random.uniform
+    ) -> None:
+        """Name `what` in the refusal; `spread` picks a delay between two bounds."""
         self._what = what
+        self._spread = spread
         self.limit = limit
         self.inside = 0
 
     def __enter__(self) -> None:
         if self.inside >= self.limit:
-            delay = random.uniform(_SOONEST, _LATEST)  # noqa: S311  # no secret
+            delay = self._spread(_SOONEST, _LATEST)
             raise CapacityExhausted(f"{self.limit} {self._what} are under way here", delay)
         self.inside += 1
 
@@ -53,15 +55,18 @@ class Gate:
         self.inside -= 1
 
 
-class Gates:
-    """The gates of a server; whoever made them can read how many are inside."""
+class CallLimits:
+    """The limits of one process. Health is no part of them."""
 
-    def __init__(self, limits: CallLimits) -> None:
-        self.waiters = Gate("calls of GetResults", limits.waiters)
-        self.watches = Gate("streams of WatchResults", limits.watches)
-        self.calls = Gate("calls", limits.calls)
+    def __init__(self, *, waiters: int = 20_000, watches: int = 5000, calls: int = 2000) -> None:
+        """Limit GetResults to `waiters`, WatchResults to `watches`, all others to `calls`."""
+        self.by_kind: Mapping[CallKind, CallLimit] = {
+            CallKind.WAIT: CallLimit("calls of GetResults", waiters),
+            CallKind.WATCH: CallLimit("streams of WatchResults", watches),
+            CallKind.OTHER: CallLimit("calls", calls),
+        }
 
     @property
-    def places(self) -> int:
-        """How many calls may be inside at once, of all kinds together."""
-        return self.waiters.limit + self.watches.limit + self.calls.limit
+    def total(self) -> int:
+        """How many calls of all kinds together may be under way."""
+        return sum(limit.limit for limit in self.by_kind.values())

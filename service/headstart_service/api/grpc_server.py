@@ -10,28 +10,31 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc.aio import Server
+from grpc.aio import Server, ServicerContext
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..auth.grants import Access, Check, Verb
+from ..auth.grants import Grant, Grants, Verb
 from ..base.open_files import share_of_files
-from ..domain import DEFAULT_NAMESPACE
+from ..base.service_methods import SERVICE
 from ..domain.errors import Unauthenticated
-from .call_limits import CallLimits, Gate, Gates
-from .convert import request_from
-from .health import SERVICE, Health
+from .call_limits import CallLimit, CallLimits
+from .call_observer import CallObserver
+from .dependencies import LARGE_REQUEST, Call, Dependencies
+from .health import Health
+from .method_table import METHOD_TABLE, Method
+from .methods.get_results import GetResults
+from .request_rules import request_from
 from .results.answer import Answer
 from .results.outgoing import SMALL, Outgoing
-from .servicer import Context, PrecomputeServicer
 from .status import guarded, guarded_stream
+
+Context = ServicerContext[Any, Any]
 
 _REFLECTIONS = 100
 """Streams of reflection that a process holds at once."""
-_LARGE = 32 * 1024
-"""Bytes of a request that is parsed once only."""
 _READ = Verb.READ  # looking an enum up takes longer than all else in the check of a ready result
 
 _OPTIONS = (
@@ -54,199 +57,171 @@ _MORE_STREAMS = 1000
 _MOST_CONNECTIONS = 2**31 - 1
 """What gRPC takes as no limit."""
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Wrap = Callable[[str, Handler], Handler]
-"""Given a method's name and its handler; gives one that does the same, and more beside."""
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Wrap = Callable[[str, RpcHandler], RpcHandler]
+"""Takes a method's name and its handler; returns a handler that does the same and more."""
 
 
 def build_server(
-    servicer: PrecomputeServicer,
+    api: Dependencies,
     health_service: Health,
     limits: CallLimits | None = None,
-    access: Access | None = None,
+    grants: Grants | None = None,
     *,
-    gates: Gates | None = None,
     outgoing: Outgoing | None = None,
     reflects: bool = True,
     wrap: Wrap | None = None,
 ) -> Server:
-    """A server that is not bound to a port yet; with `access` its calls need a token.
+    """Return a server that is not bound to a port yet; with `grants` its calls need a token.
 
-    Give it `gates` instead of `limits` to read them; `outgoing` bounds its large answers. Each of
-    the service's methods has its handler wrapped in `wrap`, if that is given.
+    `outgoing` bounds its large responses. `wrap` wraps the handler of each method of the service.
     """
     # By default it accepts until the process has no file left.
     connections = min(share_of_files(2), _MOST_CONNECTIONS)
-    gates = gates or Gates(limits or CallLimits())
+    limits = limits or CallLimits()
     server = grpc.aio.server(
         options=(
             *_OPTIONS,
             ("grpc.max_allowed_incoming_connections", connections),
             # One connection may use all places, and is refused, not queued, when it asks for more.
-            ("grpc.max_concurrent_streams", gates.places + _MORE_STREAMS),
+            ("grpc.max_concurrent_streams", limits.total + _MORE_STREAMS),
         )
     )
-    methods = _handlers(servicer, gates, access, outgoing or Outgoing())
+    handlers = rpc_handlers(api, limits, grants, outgoing or Outgoing())
     if wrap is not None:
-        methods = {name: wrap(name, handler) for name, handler in methods.items()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        handlers = {name: wrap(name, handler) for name, handler in handlers.items()}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     server.add_generic_rpc_handlers((health_service.handlers(),))
     if reflects:
         names = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
         add_reflection: Any = (
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server
         )  # it ships no types
-        add_reflection(_Reflection(names, access), server)
+        add_reflection(Reflection(names, grants), server)
     return server
 
 
-class _Reflection(reflection.aio.ReflectionServicer):
-    """Reflection, for callers with any token when tokens are asked for."""
+class Reflection(reflection.aio.ReflectionServicer):
+    """Reflection, for callers with any token when tokens are required."""
 
-    def __init__(self, names: Sequence[str], access: Access | None) -> None:
+    def __init__(self, names: Sequence[str], grants: Grants | None) -> None:
         super().__init__(names)  # type: ignore[no-untyped-call]
         describe: Any = super().ServerReflectionInfo
 
         async def checked(requests: Any, context: Context) -> AsyncGenerator[Any]:
-            if access is not None:
-                access.check_known(requests, context)
+            if grants is not None:
+                grants.of_call(context)
             async for response in describe(requests, context):
                 yield response
 
-        gate = Gate("streams of reflection", _REFLECTIONS)
-        self._describe = guarded_stream(checked, gate)
+        self._describe = guarded_stream(checked, CallLimit("streams of reflection", _REFLECTIONS))
 
-    async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncGenerator[Any]:  # noqa: N802  # gRPC's name
+    async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncGenerator[Any]:  # noqa: D102, N802  # gRPC's name
         async for response in self._describe(requests, context):
             yield response
 
 
-def _handlers(
-    servicer: PrecomputeServicer, gates: Gates, access: Access | None, outgoing: Outgoing
-) -> dict[str, Handler]:
-    """The methods by name, each inside its gate and behind its check.
+def rpc_handlers(
+    api: Dependencies, limits: CallLimits, grants: Grants | None, outgoing: Outgoing
+) -> dict[str, RpcHandler]:
+    """Return a handler for each method of the table, inside its limit and behind its check.
 
     Errors are caught and tokens checked here: an interceptor would cost more a call. Requests are
     parsed here too, and only with a token that is accepted: parsing 4 MB takes 0.2 s, during which
-    the process does nothing else, in a thread neither. Of what gRPC cannot parse it makes UNKNOWN,
-    with the exception's text, and a traceback in the log.
+    the process does nothing else, in a thread neither. gRPC would answer a request that it cannot
+    parse with UNKNOWN and the exception's text, and log a traceback.
     """
-    reads, writes, lists, known = _checks(access)
-    observer = servicer.observer
+    return {
+        name: _rpc_handler(method, api, limits, grants, outgoing)
+        for name, method in METHOD_TABLE.items()
+    }
 
-    def allowed(kind: Any, data: bytes, context: Context, check: Check | None) -> Any:
-        if access is not None:
-            access.grant(context)
+
+def _rpc_handler(
+    method: Method,
+    api: Dependencies,
+    limits: CallLimits,
+    grants: Grants | None,
+    outgoing: Outgoing,
+) -> RpcHandler:
+    handler = method.handler(api)
+    handle: Callable[[Any, Call], Any] = handler.handle
+    limit = limits.by_kind[method.kind]
+    ended = partial(api.observer.ended, method.name)
+    kind, check = method.request, method.check
+
+    def admitted(data: bytes, context: Context) -> Any:
+        """Return the parsed request, if the caller's token covers it."""
+        if grants is None:
+            return request_from(kind, data)
+        grant = grants.of_call(context)
         request = request_from(kind, data)
-        if check is not None:
-            check(request, context)
+        check(request, grant)
         return request
 
-    def method(
-        call: Callable[..., Any], request: Any, check: Check | None
-    ) -> Callable[[bytes, Context], Any]:
-        async def parsed(data: bytes, context: Context) -> Any:
-            return await call(allowed(request, data, context, check), context)
+    if method.streams:
 
-        return parsed
+        async def stream(data: bytes, context: Context) -> AsyncGenerator[bytes]:
+            request = admitted(data, context)
+            async with aclosing(handle(request, Call(context.time_remaining()))) as responses:
+                async for response in responses:
+                    # gRPC asks for the next one when it has written this one.
+                    async with outgoing.sending(response.data, context):
+                        yield response.data
 
-    def unary(
-        name: str, call: Callable[..., Any], request: Any, check: Check | None
-    ) -> tuple[str, grpc.RpcMethodHandler[Any, Any]]:
-        checked = guarded(method(call, request, check), gates.calls, partial(observer.ended, name))
-        handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
-            checked, response_serializer=_serialized
-        )
-        return name, handler
+        return grpc.unary_stream_rpc_method_handler(guarded_stream(stream, limit, ended))
 
-    async def results(request: pb.GetResultsRequest, context: Context) -> bytes:
-        return await outgoing.admit(await servicer.get_results(request, context), context)
+    async def call(data: bytes, context: Context) -> Any:
+        response = await handle(admitted(data, context), Call(context.time_remaining()))
+        if isinstance(response, bytes):
+            return await outgoing.admit(response, context)
+        return response
 
-    get_results = guarded(
-        method(results, pb.GetResultsRequest, reads),
-        gates.waiters,
-        partial(observer.ended, "GetResults"),
-    )
-
-    async def watch(data: bytes, context: Context) -> AsyncGenerator[bytes]:
-        request = allowed(pb.WatchResultsRequest, data, context, reads)
-        async with aclosing(servicer.watch_results(request, context)) as responses:
-            async for response in responses:
-                # gRPC asks for the next one when it has written this one.
-                async with outgoing.sending(response.data, context):
-                    yield response.data
-
-    s = servicer
-    methods = dict(
-        [
-            unary("StartPrecompute", s.start_precompute, pb.StartPrecomputeRequest, writes),
-            unary("GetStatus", s.get_status, pb.GetStatusRequest, reads),
-            unary("CancelPrecompute", s.cancel_precompute, pb.CancelPrecomputeRequest, writes),
-            unary("ReportStep", s.report_step, pb.ReportStepRequest, writes),
-            unary("ListPrecomputes", s.list_precomputes, pb.ListPrecomputesRequest, lists),
-            unary("ListPipelines", s.list_pipelines, pb.ListPipelinesRequest, known),
-            unary("GetStats", s.get_stats, pb.GetStatsRequest, lists),
-        ]
-    )
-    # Without a serializer the bytes go out as they are.
-    methods["GetResults"] = grpc.unary_unary_rpc_method_handler(
-        _ready_or(get_results, servicer, access)
-    )
-    methods["WatchResults"] = grpc.unary_stream_rpc_method_handler(
-        guarded_stream(watch, gates.watches, partial(observer.ended, "WatchResults"))
-    )
-    return methods
+    served = guarded(call, limit, ended)
+    if isinstance(handler, GetResults):
+        # Without a serializer the bytes go out as they are.
+        ready = ready_or(served, handler, api.observer, grants)
+        return grpc.unary_unary_rpc_method_handler(ready)
+    return grpc.unary_unary_rpc_method_handler(served, response_serializer=_serialized)
 
 
-def _ready_or(
-    get_results: Callable[[bytes, Context], Awaitable[bytes]],
-    servicer: PrecomputeServicer,
-    access: Access | None,
+def ready_or(
+    served: Callable[[bytes, Context], Awaitable[bytes]],
+    method: GetResults,
+    observer: CallObserver,
+    grants: Grants | None,
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    """GetResults: what can be answered at once is, before the gate, however many wait."""
-    clock, seen_ready = time.perf_counter, servicer.observer.ready
+    """Return GetResults that answers from memory if it can, outside the limit, else by `served`."""
+    clock, note_ready = time.perf_counter, observer.ready
 
     async def get_or_ready(data: bytes, context: Context) -> bytes:
         began = clock()
-        ready = _ready(servicer, access, data, context)
+        ready = ready_answer(method, grants, data, context)
         if ready is None or len(ready.data) > SMALL:
-            return await get_results(data, context)
-        seen_ready(clock() - began, ready.complete)
+            return await served(data, context)
+        note_ready(clock() - began, ready.complete)
         return ready.data
 
     return get_or_ready
 
 
-def _ready(
-    servicer: PrecomputeServicer, access: Access | None, data: bytes, context: Context
+def ready_answer(
+    method: GetResults, grants: Grants | None, data: bytes, context: Context
 ) -> Answer | None:
-    """A ready result, if this process has it and the caller may read it."""
-    if len(data) > _LARGE:
+    """Return a ready result, if this process has it and the caller may read it."""
+    if len(data) > LARGE_REQUEST:
         return None
     try:
-        grant = None if access is None else access.grant(context)
+        grant: Grant | None = None if grants is None else grants.of_call(context)
         request = pb.GetResultsRequest.FromString(data)
     except (DecodeError, Unauthenticated):
-        return None  # the method reports it, as all that is refused
-    if grant is not None and not grant.covers(_READ, request.namespace or DEFAULT_NAMESPACE):
+        return None  # `handle` reports it, like every refusal
+    key = method.ready_key(request)
+    if key is None or (grant is not None and not grant.covers(_READ, key.namespace)):
         return None
-    return servicer.ready_results(request)
+    return method.ready(key)
 
 
 def _serialized(response: Any) -> bytes:
     data: bytes = response.SerializeToString()
     return data
-
-
-def _checks(
-    access: Access | None,
-) -> tuple[Check | None, Check | None, Check | None, Check | None]:
-    """What stands before reading a run, changing one, looking at many, and at the pipelines."""
-    if access is None:
-        return None, None, None, None
-    return (
-        access.check_run(Verb.READ),
-        access.check_run(Verb.WRITE),
-        access.check_many(Verb.READ),
-        access.check_known,
-    )

@@ -9,18 +9,18 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import grpc
+from grpc.aio import ServicerContext
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME
 
-from headstart.v1 import precompute_pb2 as pb
-
+from ..base.service_methods import SERVICE
 from ..domain.errors import CapacityExhausted, InvalidRequest, Violation
-from .call_limits import Gate
-from .convert import request_from
-from .servicer import Context
+from .call_limits import CallLimit
+from .request_rules import request_from
 from .status import guarded, guarded_stream
 
-SERVICE: Final = pb.DESCRIPTOR.services_by_name["PrecomputeService"].full_name
+Context = ServicerContext[Any, Any]
+
 WATCHES: Final = 2000
 """Streams of Health.Watch that a process holds at once; each takes some 20 kB."""
 WATCHES_OF_A_CONNECTION: Final = 100
@@ -43,9 +43,10 @@ class Health:
         self._status = _STATUS.NOT_SERVING
         self._ended = False
         self._changed = asyncio.Event()
-        self._watches = Gate("streams of Health.Watch", watches)
+        self.watches = CallLimit("streams of Health.Watch", watches)
         self._of_a_connection = of_a_connection
-        self._connections: Counter[str] = Counter()
+        self.connections: Counter[str] = Counter()
+        """How many streams of Watch each connection has."""
 
     async def set_serving(self, *, serving: bool) -> None:
         """Report from now on whether a request could be served."""
@@ -81,7 +82,7 @@ class Health:
     async def _watch(self, data: bytes, context: Context) -> AsyncGenerator[bytes]:
         known = _is_known(data)
         sent = None
-        with self._place(context.peer()):
+        with self.held(context.peer()):
             while True:
                 changed, status = self._changed, self._status
                 if not known:
@@ -92,22 +93,22 @@ class Health:
                 await changed.wait()
 
     @contextmanager
-    def _place(self, connection: str) -> Iterator[None]:
-        """Hold a place for one more stream of this connection. Raises CapacityExhausted."""
-        with self._watches:
-            held = self._connections
-            if held[connection] >= self._of_a_connection:
+    def held(self, connection: str) -> Iterator[None]:
+        """Count one more stream of this connection. Raises CapacityExhausted."""
+        with self.watches:
+            connections = self.connections
+            if connections[connection] >= self._of_a_connection:
                 limit = self._of_a_connection
                 raise CapacityExhausted(
                     f"{limit} streams of Health.Watch are on this connection", 1
                 )
-            held[connection] += 1
+            connections[connection] += 1
             try:
                 yield
             finally:
-                held[connection] -= 1
-                if not held[connection]:
-                    del held[connection]
+                connections[connection] -= 1
+                if not connections[connection]:
+                    del connections[connection]
 
 
 def _is_known(data: bytes) -> bool:

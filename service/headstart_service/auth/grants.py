@@ -1,27 +1,23 @@
-"""Who may call what: verbs, the grants of tokens, and the check in front of each method.
+"""The verbs, and the grants of tokens.
 
 A token's digest is kept, never the token. A call that a grant does not cover is refused before
-anything is looked up, so a refusal cannot tell whether a key exists.
+anything is read, so a refusal does not reveal whether a key exists.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
-from ..domain import DEFAULT_NAMESPACE
 from ..domain.errors import PermissionDenied, Unauthenticated
 
 Context = ServicerContext[Any, Any]
-Check = Callable[[Any, Context], None]
-"""Called with a request and its context; raises Unauthenticated or PermissionDenied."""
-
 _SCHEME: Final = "bearer "
 _SHOWN_NAMESPACE: Final = 64
 
@@ -45,7 +41,7 @@ class Grant:
     """What the bearer of one token may do."""
 
     name: str
-    """What the operator calls it: it may be told and logged, unlike the token."""
+    """The operator's name for it: it may be shown and logged, unlike the token."""
     namespaces: frozenset[str] | None
     """None means every one."""
     verbs: frozenset[Verb]
@@ -57,6 +53,20 @@ class Grant:
         if namespace is None or verb not in self.verbs:
             return False
         return self.namespaces is None or namespace in self.namespaces
+
+    def demand(self, verb: Verb, namespace: str | None) -> None:
+        """Raise PermissionDenied unless `covers` is true."""
+        if self.covers(verb, namespace):
+            return
+        if namespace is None:
+            # Which namespaces there are is not for this token to know, so it cannot be left open.
+            missing = Verb.ADMIN
+            rule = f"the token {self.name!r} lacks {missing}, which all namespaces at once need"
+        else:
+            missing = verb
+            shown = namespace[:_SHOWN_NAMESPACE]
+            rule = f"the token {self.name!r} lacks {missing} in {shown!r}"
+        raise PermissionDenied("namespace", rule, missing)
 
     @property
     def whole(self) -> bool:
@@ -73,15 +83,15 @@ class Grant:
 
 
 EVERYTHING: Final = Grant("", None, frozenset(Verb))
-"""What everybody may do where no tokens are asked for."""
+"""The grant of every caller where no tokens are required."""
 
 
 def digest_of(token: str) -> bytes:
-    """What is kept of a token. No salt or stretching: a token is 256 random bits, no password."""
+    """Return what is kept of a token: unsalted, because a token is 256 random bits."""
     return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
-class Access:
+class Grants:
     """Recognises tokens. What it accepts can be replaced while the server runs."""
 
     def __init__(self, grants: Mapping[bytes, Grant]) -> None:
@@ -91,19 +101,24 @@ class Access:
     def replace(self, grants: Mapping[bytes, Grant]) -> None:
         """Accept these from the next call on, and no others."""
         self._grants = tuple(grants.items())
-        # A header that was accepted once is found again in a fraction of the time. Only who knows
-        # a token can add to it, and no more than the ways to spell one.
+        # A header that was accepted once is found again in a fraction of the time. Only
+        # callers with a token can add to it, and only as many entries as ways to spell one.
         self._accepted: dict[str | bytes, Grant] = {}
 
-    def grant(self, context: Context) -> Grant:
-        """The grant of the call's token. Raises Unauthenticated."""
+    @property
+    def remembered(self) -> int:
+        """How many spellings of accepted headers are kept."""
+        return len(self._accepted)
+
+    def of_call(self, context: Context) -> Grant:
+        """Return the grant of the call's token. Raises Unauthenticated."""
         for name, value in context.invocation_metadata() or ():
             if name == "authorization":
                 return self.admit(value)
         return self.admit(None)
 
     def admit(self, authorization: str | bytes | None) -> Grant:
-        """The grant of a token as a header brings it. Raises Unauthenticated."""
+        """Return the grant of a header's token. Raises Unauthenticated."""
         if authorization is None:
             raise Unauthenticated(
                 "a token is needed: send the metadata `authorization: Bearer <token>`"
@@ -111,7 +126,7 @@ class Access:
         return self._accepted.get(authorization) or self._recognised(authorization)
 
     def check_metrics(self, header: str | None) -> None:
-        """The check of /metrics, by an HTTP request's Authorization header.
+        """Check a request for /metrics by its Authorization header.
 
         Raises Unauthenticated and PermissionDenied.
         """
@@ -128,7 +143,7 @@ class Access:
         given = digest_of(token)
         found: Grant | None = None
         for digest, grant in self._grants:
-            # Each is compared, and in full, so that time tells nothing.
+            # Each is compared, and in full, so that the time reveals nothing.
             if hmac.compare_digest(given, digest):
                 found = grant
         if found is None or scheme.lower() != _SCHEME:
@@ -137,38 +152,3 @@ class Access:
             self._accepted.clear()
         self._accepted[value] = found
         return found
-
-    def check_run(self, verb: Verb) -> Check:
-        """The check of a method about one run: an empty namespace is the default one."""
-
-        def check(request: Any, context: Context) -> None:
-            namespace = request.namespace or DEFAULT_NAMESPACE
-            self._demand(context, verb, namespace)
-
-        return check
-
-    def check_many(self, verb: Verb) -> Check:
-        """The check of a list or a count: an empty namespace is all of them."""
-
-        def check(request: Any, context: Context) -> None:
-            self._demand(context, verb, request.namespace or None)
-
-        return check
-
-    def check_known(self, _: Any, context: Context) -> None:
-        """The check of what anybody with a token may see."""
-        self.grant(context)
-
-    def _demand(self, context: Context, verb: Verb, namespace: str | None) -> None:
-        grant = self.grant(context)
-        if grant.covers(verb, namespace):
-            return
-        if namespace is None:
-            # Which namespaces there are is not for this token to know, so it cannot be left open.
-            missing = Verb.ADMIN
-            rule = f"the token {grant.name!r} lacks {missing}, which all namespaces at once need"
-        else:
-            missing = verb
-            shown = namespace[:_SHOWN_NAMESPACE]
-            rule = f"the token {grant.name!r} lacks {missing} in {shown!r}"
-        raise PermissionDenied("namespace", rule, missing)

@@ -22,8 +22,8 @@ from ..domain import namespace_violations
 from ..domain.errors import StartupError
 from .file_changes import fingerprint
 from .grants import (
-    Access,
     Grant,
+    Grants,
     Verb,
     digest_of,
 )
@@ -123,7 +123,7 @@ class TokenFile:
         self.refusals = 0
         """How often what was new could not be read."""
         self._seen = fingerprint([path])
-        self.access = Access(self._read())
+        self.grants = Grants(self._read())
 
     async def watch(self) -> None:
         """Read it again whenever it changes, for ever; what is wrong leaves the old tokens."""
@@ -143,7 +143,7 @@ class TokenFile:
             self.refusals += 1
             log.error("the tokens that were read before stay in force: %s", error)  # noqa: TRY400  # no news in the trace
         else:
-            self.access.replace(grants)
+            self.grants.replace(grants)
             log.info("%d tokens read from %s", len(grants), self._path)
 
     def _read(self) -> Mapping[bytes, Grant]:

@@ -223,7 +223,7 @@ def _repartition(options: argparse.Namespace) -> int:
 def _build_vocabulary(options: argparse.Namespace) -> int:
     _limit_threads(options)
     try:
-        from ..processes.worker import build_vocabulary
+        from ..processes.vocabulary import build_vocabulary
     except ImportError as error:
         return _end(options, error)
     try:
@@ -242,7 +242,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from headstart import ServiceUnavailable
     from headstart._for_service import endpoint
 
-    from ..api.health import SERVICE
+    from ..base.service_methods import SERVICE
 
     try:
         settings = _settings(options)

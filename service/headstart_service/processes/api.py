@@ -11,15 +11,15 @@ from typing import Any
 from grpc.aio import Server
 
 from ..api.adoption import Adoption
-from ..api.call_limits import CallLimits, Gates
+from ..api.call_limits import CallLimits
 from ..api.call_observer import CallObservers
+from ..api.dependencies import ApiRules, Dependencies
 from ..api.grpc_server import build_server
 from ..api.health import Health
 from ..api.results.estimates import Estimates
 from ..api.results.near_cache import NearCache
 from ..api.results.reader import ResultReader
-from ..api.results.waiting import Hub
-from ..api.servicer import ApiRules, PrecomputeServicer
+from ..api.results.waiting import Waiting
 from ..auth.server_certificate import ServerCertificate
 from ..base.listening import (
     addresses,
@@ -177,25 +177,24 @@ async def serve(settings: Settings) -> None:
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
 
         def outdate(key: RunKey) -> None:
-            hub.outdate(key)
+            waiting.outdate(key)
 
         page = live_page(settings, store, known, tokens, outdate)
         calls = CallObservers([figures.calls, page.counters]) if page else figures.calls
-        hub = Hub(
+        waiting = Waiting(
             store,
             lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
             cache,
             pace,
             calls,
-            page.hear if page else None,
-            estimates.of,
+            announced=page.hear if page else None,
+            resubscribed=page.regained if page else None,
+            estimated=estimates.of,
         )
-        if page is not None:
-            hub.regained = page.regained
-        servicer = PrecomputeServicer(
+        api = Dependencies(
             traced.store(store) if traced else store,
             known,
-            ResultReader(hub, cache, known, calls),
+            ResultReader(waiting, cache, known, calls),
             ApiRules(
                 result_ttl=settings.result_ttl,
                 max_records=settings.max_cached_results,
@@ -208,7 +207,7 @@ async def serve(settings: Settings) -> None:
         health = Health()
         await health.set_serving(serving=False)
         worker = _worker(settings, url, figures) if settings.worker else None
-        layout = await stack.enter_async_context(_layout(store, hub, cache))
+        layout = await stack.enter_async_context(_layout(store, waiting, cache))
         readiness = _Readiness(
             store,
             health,
@@ -218,9 +217,9 @@ async def serve(settings: Settings) -> None:
         )
 
         listening = await stack.enter_async_context(asyncio.TaskGroup())
-        access = tokens.access if tokens else None
-        gates = Gates(_limits(settings))
-        figures.watch_calls(gates, cache, lambda: readiness.serving)
+        grants = tokens.grants if tokens else None
+        limits = _limits(settings)
+        figures.watch_calls(limits, cache, lambda: readiness.serving)
         figures.watch_store(store, settings.max_cached_results)
         figures.watch_others(tokens, tls, worker)
         listening.create_task(figures.process.watch_loop(), name="loop lag")
@@ -230,22 +229,22 @@ async def serve(settings: Settings) -> None:
                 settings.http_port,
                 lambda: readiness.state,
                 [
-                    *([figures.route(access)] if settings.metrics else []),
+                    *([figures.route(grants)] if settings.metrics else []),
                     *(page.routes() if page else []),
                 ],
             )
         )
         server = build_server(
-            servicer,
+            api,
             health,
-            access=access,
-            gates=gates,
+            limits,
+            grants,
             reflects=settings.reflection,
             wrap=traced.calls() if traced else None,
         )
         grpc_port = _bind(server, settings, tls)
         stack.push_async_callback(server.stop, settings.drain)
-        stack.callback(hub.release)
+        stack.callback(waiting.release)
         working = await stack.enter_async_context(asyncio.TaskGroup())
         stack.push_async_callback(health.shut_down)
 
@@ -253,7 +252,7 @@ async def serve(settings: Settings) -> None:
         _tell_access(settings, grpc_port, http_port)
         _start(
             listening,
-            hub=hub.run(),
+            waiting=waiting.run(),
             tokens=tokens.watch() if tokens else None,
             certificate=tls.watch() if tls else None,
         )
@@ -301,14 +300,16 @@ async def _stored(
 
 
 @asynccontextmanager
-async def _layout(store: RedisStore, hub: Hub, cache: NearCache) -> AsyncIterator[LayoutWatch]:
+async def _layout(
+    store: RedisStore, waiting: Waiting, cache: NearCache
+) -> AsyncIterator[LayoutWatch]:
     """Keep this process from a store of another layout, and from its own old answers."""
     watch = layout_watch(
         store.layout,
         process_name("api"),
         every=_CHECK_EVERY,
         differs=cache.close,
-        agrees=lambda: cache.open() if hub.hearing else None,
+        agrees=lambda: cache.open() if waiting.receiving else None,
     )
     async with watch.running():
         yield watch

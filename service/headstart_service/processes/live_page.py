@@ -33,7 +33,7 @@ def live_page(
         return None
 
     def admit(authorization: str | None) -> Grant:
-        return EVERYTHING if tokens is None else tokens.access.admit(authorization)
+        return EVERYTHING if tokens is None else tokens.grants.admit(authorization)
 
     door = Door(
         host=settings.host,

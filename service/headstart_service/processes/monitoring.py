@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from starlette.routing import Route
 
-from ..api.call_limits import Gates
+from ..api.call_limits import CallLimits
 from ..api.results.near_cache import NearCache
-from ..auth.grants import Access
+from ..auth.grants import Grants
 from ..auth.server_certificate import ServerCertificate
 from ..auth.token_file import TokenFile
 from ..http.metrics import metrics_route
@@ -36,20 +36,21 @@ class ApiMonitoring:
         self._readings = Instruments()
         self._backlog: BacklogMetrics | None = None
 
-    def watch_calls(self, gates: Gates, cache: NearCache, serving: Callable[[], bool]) -> None:
+    def watch_calls(
+        self, limits: CallLimits, cache: NearCache, serving: Callable[[], bool]
+    ) -> None:
         """Show how many calls are under way, and what the near-cache does for them."""
-        inside = {"GetResults": gates.waiters, "WatchResults": gates.watches, "other": gates.calls}
         reading = self._readings.reading
         reading(
             "calls_in_progress",
             "Calls that are under way; of GetResults those that memory alone could not answer.",
-            lambda: {(kind,): gate.inside for kind, gate in inside.items()},
+            lambda: {(kind.value,): limit.inside for kind, limit in limits.by_kind.items()},
             ("kind",),
         )
         reading(
             "calls_limit",
             "How many of these this process holds at once.",
-            lambda: {(kind,): gate.limit for kind, gate in inside.items()},
+            lambda: {(kind.value,): limit.limit for kind, limit in limits.by_kind.items()},
             ("kind",),
         )
         reading(
@@ -96,7 +97,7 @@ class ApiMonitoring:
             lambda: worker.hangs if worker else None,
         )
 
-    def route(self, access: Access | None) -> Route:
+    def route(self, grants: Grants | None) -> Route:
         """`GET /metrics`; with tokens, for those that may see every namespace."""
         backlog = [self._backlog] if self._backlog else []
         exposition = Exposition(
@@ -104,7 +105,7 @@ class ApiMonitoring:
             refresh=self._backlog.refresh if self._backlog else None,
             child=self.child.text,
         )
-        return metrics_route(exposition.text, access.check_metrics if access else None)
+        return metrics_route(exposition.text, grants.check_metrics if grants else None)
 
 
 class WorkerMonitoring:
@@ -117,9 +118,9 @@ class WorkerMonitoring:
         self.models = ModelMetrics()
         self._exposition = Exposition([self.work, self.models, self.store, self.process])
 
-    def route(self, access: Access | None) -> Route:
+    def route(self, grants: Grants | None) -> Route:
         """As `ApiMonitoring.route`."""
-        return metrics_route(self._exposition.text, access.check_metrics if access else None)
+        return metrics_route(self._exposition.text, grants.check_metrics if grants else None)
 
     async def answer_parent(self, descriptor: int) -> None:
         """Tell the figures to the `serve` that is at the other end of this file descriptor."""

@@ -1,6 +1,6 @@
-"""The composition root of `headstart worker` and of the vocabulary build.
+"""The composition root of `headstart worker`.
 
-Apart from `app`, because its providers bring numpy and torch, which no API process may load.
+Apart from `api`, because its providers bring numpy and torch, which no API process may load.
 """
 
 from __future__ import annotations
@@ -9,38 +9,22 @@ import asyncio
 import importlib.metadata
 import logging
 import socket
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
-from ..base.extras import install
 from ..base.listening import url_host
 from ..config.settings import Settings
-from ..domain.errors import PackageMissing, StartupError
+from ..domain.errors import StartupError
 from ..domain.log_fields import fields
 from ..http.readiness import Readiness
 from ..http.server import http_server
-from ..providers.anthropic import HaikuModel
-from ..providers.building import ensure_vocabulary
-from ..providers.embedding_cache import CachedEmbedder
-from ..providers.embeddings import SentenceEmbedder
-from ..providers.encoder import SentenceEncoder
-from ..providers.http import http_client
-from ..providers.model_files import identify
-from ..providers.progress import build_progress
-from ..providers.vocabulary import Vocabulary, is_current
-from ..providers.words import Source
 from ..store.connect import BLOCKING, WORKER
 from ..store.job_queue import RedisJobQueue
 from ..store.layout import StoreLayout
 from ..store.memos import RedisMemos
 from ..telemetry.logging.formatter import wants_json
 from ..telemetry.logging.work_log import WorkLog
-from ..telemetry.metrics.work import ModelMetrics
 from ..telemetry.tracing import tracing
 from ..values.limits import Limits
 from ..worker.durations import Durations
@@ -59,6 +43,7 @@ from .lifecycle import (
     wait_for_store,
 )
 from .monitoring import WorkerMonitoring
+from .worker_providers import open_providers
 from .worker_supervisor import READY_LINE
 
 if TYPE_CHECKING:
@@ -67,7 +52,6 @@ if TYPE_CHECKING:
     from ..store.connect import Client
     from ..store.layout import LayoutWatch
     from ..store.store_observer import StoreObserver
-    from ..telemetry.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +99,7 @@ async def work(
         await wait_for_store(client, readiness.waits)
         await layout.agree(client, settings, stack)
         providers = await stack.enter_async_context(
-            _providers(settings, _wanted(known), monitoring.models, traced)
+            open_providers(settings, _wanted(known), monitoring.models, traced)
         )
         await stack.enter_async_context(executors)
         await executors.prepare(known)
@@ -243,12 +227,12 @@ async def _http(
     tokens: TokenFile | None,
 ) -> AsyncIterator[None]:
     """Serve the worker's HTTP port while the context is open."""
-    access = tokens.access if tokens else None
+    grants = tokens.grants if tokens else None
     async with http_server(
         settings.host,
         settings.http_port,
         lambda: readiness.state,
-        [monitoring.route(access)] if settings.metrics else [],
+        [monitoring.route(grants)] if settings.metrics else [],
         # Several workers on one machine must not need a port each by hand.
         or_any_port="http_port" not in settings.model_fields_set,
     ) as port:
@@ -318,99 +302,3 @@ async def _until_cancelled(worker: Worker) -> None:
         worker.stop()
         await asyncio.wait({serving})
         serving.result()
-
-
-@asynccontextmanager
-async def _providers(
-    settings: Settings, wanted: AbstractSet[str], figures: ModelMetrics, traced: Tracing | None
-) -> AsyncIterator[Mapping[str, Any]]:
-    """Opens the wanted providers of `pipeline.providers.PROVIDERS`, by parameter name."""
-    providers: dict[str, Any] = {}
-    known: Vocabulary | None = None
-    async with AsyncExitStack() as stack:
-        if wanted & {"embedder", "vocabulary", "scan"}:
-            embedder = await stack.enter_async_context(
-                SentenceEmbedder(settings.model, threads=settings.compute_threads, observer=figures)
-            )
-        if wanted & {"vocabulary", "scan"}:
-            with build_progress() as progress:
-                vocabulary = await asyncio.to_thread(
-                    ensure_vocabulary,
-                    settings.vocabulary,
-                    embedder.model_identity,
-                    None,
-                    embedder.encode,
-                    progress,
-                )
-            providers["vocabulary"] = known = vocabulary
-            from ..pipelines.bridging.scan import VocabularyScan  # brings numpy
-
-            scan = await stack.enter_async_context(
-                VocabularyScan(vocabulary.matrix, figures.scanned, identity=vocabulary.identity)
-            )
-            providers["scan"] = scan
-            # The first product reads the whole matrix from disk: not while a user waits.
-            await scan.relevance(*vocabulary.matrix[:2])
-        if "embedder" in wanted:
-            providers["embedder"] = CachedEmbedder(
-                traced.embedder(embedder) if traced else embedder,
-                known,
-                remembered=settings.word_cache,
-                observer=figures,
-            )
-        if "http" in wanted:
-            with _needing("http", "language-model"):
-                providers["http"] = await stack.enter_async_context(http_client())
-        if "language_model" in wanted:
-            key = settings.anthropic_api_key
-            model = HaikuModel(
-                api_key=key.get_secret_value() if key else None,
-                model=settings.haiku_model,
-                base_url=settings.anthropic_base_url,
-                open_telemetry=traced.language_model() if traced else None,
-                observer=figures,
-            )
-            with _needing("language_model", "language-model"):
-                if find_spec("anthropic") is None:  # not imported: that takes a second
-                    raise ModuleNotFoundError("no module anthropic", name="anthropic")
-                providers["language_model"] = await stack.enter_async_context(model)
-        yield providers
-
-
-@contextmanager
-def _needing(provider: str, extra: str) -> Iterator[None]:
-    """Turn an ImportError into a PackageMissing that names the extra."""
-    try:
-        yield
-    except ImportError as error:
-        raise PackageMissing(
-            f"a step takes {provider}, which needs {error.name}, which is not installed: "
-            f"{install(extra)}"
-        ) from error
-
-
-def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> None:
-    """Make sure that the vocabulary is there; with `force`, make it anew."""
-    source = Source.file(words) if words else None
-    if not force and _up_to_date(settings, source.name if source else None):
-        print(f"vocabulary: {settings.vocabulary} is up to date")
-        return
-    if force:
-        (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
-    print("vocabulary: embedding its words, once: 1 to 3 minutes", file=sys.stderr, flush=True)
-    # Loaded before anything is compared: only what was loaded is known to be what embeds.
-    encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
-    with build_progress() as progress:
-        made = ensure_vocabulary(
-            settings.vocabulary, encoder.model_identity, source, encoder.encode, progress
-        )
-    print(f"vocabulary: {len(made.words)} words in {settings.vocabulary}")
-
-
-def _up_to_date(settings: Settings, source: str | None) -> bool:
-    """Whether there is nothing to build, by the model's files; loads nothing."""
-    try:
-        model = identify(settings.model)
-    except StartupError:  # loading may download them, and else names what is wrong
-        return False
-    return is_current(settings.vocabulary, model, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from headstart_service.api.deadline import Deadline
+from headstart_service.api.dependencies import ApiRules, Dependencies
+from headstart_service.api.method_table import METHOD_TABLE
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
-from headstart_service.api.results.waiting import Hub
-from headstart_service.api.servicer import ApiRules, PrecomputeServicer
+from headstart_service.api.results.waiting import POLL, Waiting
 from headstart_service.domain import (
     Announcement,
     EventKind,
@@ -24,6 +27,7 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import RunNotFound, StoreUnavailable
+from headstart_service.domain.retry_after import Pace
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
@@ -160,44 +164,52 @@ class Api:
     store: FakeStore
     wire: Wire
     cache: NearCache
-    hub: Hub
+    waiting: Waiting
     reader: ResultReader
+    retry_after: Pace
+    regained: list[bool]
+    """Whether announcements arrived, each time that the process subscribed again."""
+    announced: list[Announcement]
 
     def get(self, *steps: str, wait: float = 20.0, key: RunKey = KEY) -> asyncio.Task[bytes]:
-        return asyncio.create_task(self.reader.get(key, steps, wait, 0), name="waiter")
+        return asyncio.create_task(
+            self.reader.get(key, steps, Deadline.of_call(wait), 0), name="waiter"
+        )
 
     async def parked(self, waiters: int = 1) -> None:
         """Return when so many wait, each after its first look."""
-        await wait_until(lambda: self.hub.listeners == waiters)
+        await wait_until(lambda: self.waiting.waiters == waiters)
         # A waiter that has looked sleeps: give each the few turns of the loop that it needs.
         for _ in range(10):
             await asyncio.sleep(0)
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[Api]:
+async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     wire = Wire()
     store = FakeStore(wire)
     cache = NearCache(1_000_000)
-    hub = Hub(store, wire.subscribe, cache)  # type: ignore[arg-type]
-    reader = ResultReader(hub, cache, Registry([PIPELINE]))
-    running = asyncio.create_task(hub.run(), name="hub")
-    await wait_until(lambda: hub.hearing)
-    yield Api(store, wire, cache, hub, reader)
+    regained: list[bool] = []
+    announced: list[Announcement] = []
+    retry_after = Pace()
+    waiting = Waiting(
+        store,
+        wire.subscribe,
+        cache,
+        retry_after,
+        resubscribed=lambda: regained.append(waiting.receiving),
+        poll=getattr(request, "param", POLL),
+        announced=announced.append,
+    )  # type: ignore[arg-type]
+    reader = ResultReader(waiting, cache, Registry([PIPELINE]))
+    running = asyncio.create_task(waiting.run(), name="hub")
+    await wait_until(lambda: waiting.receiving)
+    regained.clear()
+    yield Api(store, wire, cache, waiting, reader, retry_after, regained, announced)
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})
-    assert hub.listeners == 0
-
-
-class FakeContext:
-    """What a servicer asks of its call."""
-
-    def __init__(self, left: float | None = None) -> None:
-        self._left = left
-
-    def time_remaining(self) -> float | None:
-        return self._left
+    assert waiting.waiters == 0
 
 
 class FakeReader:
@@ -206,16 +218,36 @@ class FakeReader:
     def __init__(self) -> None:
         self.waits: list[float] = []
 
-    async def get(self, key: RunKey, steps: Sequence[str], wait: float, min_revision: int) -> bytes:
-        self.waits.append(wait)
+    async def get(
+        self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int
+    ) -> bytes:
+        self.waits.append(deadline.wait)
         return b""
 
 
-def servicer_of(reader: Any = None, store: Any = None) -> PrecomputeServicer:
-    """A servicer whose validation can be tried without a store."""
-    return PrecomputeServicer(
+def dependencies_of(reader: Any = None, store: Any = None) -> Dependencies:
+    """Return what methods need whose validation can be tried without a store."""
+    return Dependencies(
         store,
         Registry([BRIDGING, PIPELINE]),
         reader or FakeReader(),
         ApiRules(result_ttl=1800.0, max_records=1000),
     )
+
+
+class Methods:
+    """Every method of the table, by its name in Python: `get_status(request, Call())`."""
+
+    def __init__(self, api: Dependencies) -> None:
+        self._methods = {
+            re.sub("(?<!^)([A-Z])", r"_\1", name).lower(): method.handler(api).handle
+            for name, method in METHOD_TABLE.items()
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        return self._methods[name]
+
+
+def methods_of(reader: Any = None, store: Any = None) -> Methods:
+    """Return the methods, on `dependencies_of` these."""
+    return Methods(dependencies_of(reader, store))

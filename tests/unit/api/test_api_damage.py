@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from headstart_service.api.results import waiting
 from headstart_service.api.results.answer import answer_from
 from headstart_service.domain import StepState
 from headstart_service.domain.errors import RecordDamaged
@@ -22,10 +21,9 @@ def test_fragments_that_cannot_be_read_are_damage(body: bytes):
         answer_from(replace(WHOLE, body=body))
 
 
-async def test_who_waits_for_a_record_that_gets_damaged_is_told(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(waiting, "POLL", 0.1)  # the damage is found when the waiter looks again
+# The waiter finds the damage when it reads again.
+@pytest.mark.parametrize("api", [0.1], indirect=True)
+async def test_who_waits_for_a_record_that_gets_damaged_is_told(api: Api):
     waiter = api.get()
     await api.parked()
     assert api.store.snapshot is not None

@@ -10,13 +10,12 @@ import pytest
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.results.answer import answer_from
-from headstart_service.api.results.estimates import FRESH, Estimate, Estimates
+from headstart_service.api.results.estimates import Estimate, Estimates
 from headstart_service.domain import Lack, Snapshot, Spread, Status, StepState, WorkerState
 from headstart_service.domain.errors import StoreUnavailable
 from headstart_service.pipeline.registry import Registry
 from headstart_service.values.fragments import report_fragment
 from tests.support.pipelines import CHAIN
-from tests.support.waiting import wait_until
 from tests.unit.api.conftest import summary_of
 
 PENDING, RUNNING, COMPLETED = StepState.PENDING, StepState.RUNNING, StepState.COMPLETED
@@ -78,8 +77,7 @@ def run(
 
 async def known(crew: Crew, partitions: int = 1) -> Estimates:
     estimates = Estimates(crew.workers, Registry([CHAIN]), partitions)
-    estimates.refresh()
-    await wait_until(lambda: estimates._asking is None)
+    await estimates.ask()
     return estimates
 
 
@@ -153,10 +151,8 @@ async def test_workers_are_asked_rarely_and_an_outage_forgets_nothing(
         estimates.of(run(PENDING, PENDING, PENDING))
         await asyncio.sleep(0)
     assert crew.asked == 1
-    monkeypatch.setattr(estimates, "_asked", -FRESH * 1e6)
     crew.away = True
-    estimates.refresh()
-    await asyncio.sleep(0.01)
+    await estimates.ask()
     assert crew.asked == 2
     assert estimates.of(run(PENDING, PENDING, PENDING))
     assert estimates.expected() == {"chain": 7 * SECOND}

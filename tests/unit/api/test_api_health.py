@@ -10,7 +10,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from headstart_service.api.health import SERVICE, Health
+from headstart_service.api.health import Health
+from headstart_service.base.service_methods import SERVICE
 from tests.support.waiting import wait_until
 
 STATUS = health_pb2.HealthCheckResponse.ServingStatus

@@ -16,18 +16,21 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api import call_limits, grpc_server, status
+from headstart_service.api import grpc_server, status
 from headstart_service.api.adoption import Adoption
-from headstart_service.api.call_limits import CallLimits, Gate, Gates
+from headstart_service.api.call_limits import CallLimit, CallLimits
+from headstart_service.api.deadline import Deadline
+from headstart_service.api.dependencies import ApiRules, Dependencies
+from headstart_service.api.dependencies import Call as RpcCall
 from headstart_service.api.grpc_server import build_server
-from headstart_service.api.health import SERVICE, Health
+from headstart_service.api.health import Health
+from headstart_service.api.methods.get_results import GetResults
 from headstart_service.api.results.answer import Answer
 from headstart_service.api.results.estimates import Estimates
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.outgoing import Outgoing
-from headstart_service.api.results.reader import _grace
 from headstart_service.api.results.recent_changes import Recent
-from headstart_service.api.servicer import ApiRules, PrecomputeServicer
+from headstart_service.base.service_methods import SERVICE
 from headstart_service.config.settings import Settings
 from headstart_service.domain import Orphan, RunKey, RunPlan, RunSummary, Status
 from headstart_service.domain.errors import (
@@ -41,7 +44,7 @@ from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import CHAIN
 from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import KEY, PIPELINE, FakeReader, servicer_of
+from tests.unit.api.conftest import KEY, PIPELINE, FakeReader, Methods, dependencies_of, methods_of
 from tests.unit.api.test_api_adoption import WORDS, orphan
 from tests.unit.api.test_api_estimates import PENDING, RUNNING, Crew, run
 from tests.unit.api.test_api_outgoing import Call
@@ -162,7 +165,7 @@ async def test_workers_that_cannot_be_asked_are_logged(caplog: pytest.LogCapture
     crew = Crew()
     crew.away = True
     estimates = Estimates(crew.workers, Registry([CHAIN]), 1)
-    await estimates._ask()
+    await estimates.ask()
     assert [record.getMessage() for record in caplog.records] == ["no durations: away"]
 
 
@@ -181,13 +184,11 @@ def test_an_overdue_step_is_given_a_tenth_of_what_it_takes() -> None:
 # Gates and health
 
 
-def test_a_refused_call_may_come_back_after_half_a_second_to_one_and_a_half(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_refused_call_may_come_back_after_half_a_second_to_one_and_a_half() -> None:
     for which, delay in ((0, 0.5), (1, 1.5)):
-        monkeypatch.setattr(call_limits.random, "uniform", lambda *ends, which=which: ends[which])
+        limit = CallLimit("calls", 0, lambda *ends, which=which: ends[which])  # type: ignore[misc]
         with pytest.raises(CapacityExhausted, match=r"^0 calls are under way here$") as refused:
-            Gate("calls", 0).__enter__()
+            limit.__enter__()
         assert refused.value.retry_after == delay
 
 
@@ -195,29 +196,27 @@ def test_the_places_are_those_of_the_settings() -> None:
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
     limits = CallLimits()
     told = (settings.max_waiters, settings.max_watches, settings.max_calls)
-    assert (limits.waiters, limits.watches, limits.calls) == told
-    gates = Gates(limits)
-    assert (gates.waiters.limit, gates.watches.limit, gates.calls.limit) == told
-    assert gates.places == sum(told)
+    assert tuple(limit.limit for limit in limits.by_kind.values()) == told
+    assert limits.total == sum(told)
 
 
 def test_2000_watches_of_health_are_held_of_which_one_connection_has_100() -> None:
     health = Health()
     with ExitStack() as stack:
         for number in range(2000):
-            stack.enter_context(health._place(f"{number // 100}"))
+            stack.enter_context(health.held(f"{number // 100}"))
         with pytest.raises(CapacityExhausted, match=r"^2000 streams of Health\.Watch"):
-            health._place("new").__enter__()
+            health.held("new").__enter__()
     with ExitStack() as stack:
         for _ in range(100):
-            stack.enter_context(health._place("one"))
+            stack.enter_context(health.held("one"))
         with pytest.raises(CapacityExhausted, match=r"^100 .* on this connection$") as refused:
-            health._place("one").__enter__()
+            health.held("one").__enter__()
         assert refused.value.retry_after == 1
-        with health._place("other"):
+        with health.held("other"):
             pass
-    assert health._connections == {}
-    assert health._watches.inside == 0
+    assert health.connections == {}
+    assert health.watches.inside == 0
 
 
 async def test_a_question_for_health_has_a_kibibyte_at_most() -> None:
@@ -296,7 +295,6 @@ def test_a_large_answer_waits_for_its_turn_for_five_seconds_of_its_callers_time(
             await outgoing.admit(bytes(65 * KIB), Call("b", left))  # type: ignore[arg-type]
         held.end()
         assert outgoing.held == 0
-        assert not outgoing._connections
         return loop_time() - began, refused.value
 
     took, refused = run_virtually(wait())
@@ -311,7 +309,7 @@ def test_an_answer_of_64_kib_is_not_counted_and_one_byte_more_is() -> None:
         call: Any = Call()
         await outgoing.admit(bytes(size), call)
         async with outgoing.sending(bytes(size), call):
-            return outgoing.held, len(call._callbacks)
+            return outgoing.held, len(call.callbacks)
 
     assert run_virtually(admit(64 * KIB)) == (0, 0)
     assert run_virtually(admit(64 * KIB + 1)) == (2 * (64 * KIB + 1), 1)
@@ -341,7 +339,7 @@ def test_two_answers_of_a_connection_fill_just_the_half_of_the_room() -> None:
     ("wait", "grace"), [(0.1, 0.01), (0.2, 0.01), (1.0, 0.05), (2.0, 0.1), (20.0, 0.1)]
 )
 def test_the_last_look_has_a_twentieth_of_the_wait_within_bounds(wait: float, grace: float) -> None:
-    assert _grace(wait) == pytest.approx(grace)
+    assert Deadline.of_call(wait).grace == pytest.approx(grace)
 
 
 # What statuses hold
@@ -452,7 +450,9 @@ def test_the_server_is_made_with_its_options(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(grpc.aio, "server", build)
     monkeypatch.setattr(grpc_server, "share_of_files", lambda share: 700 // share)
-    build_server(servicer_of(), Health(), CallLimits(waiters=5, watches=3, calls=2), reflects=False)
+    build_server(
+        dependencies_of(), Health(), CallLimits(waiters=5, watches=3, calls=2), reflects=False
+    )
     assert Counter(made["options"]) == Counter(
         {
             ("grpc.so_reuseport", 0): 1,
@@ -470,7 +470,7 @@ def test_the_server_is_made_with_its_options(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_one_stream_of_reflection_too_many_is_refused() -> None:
-    reflection = grpc_server._Reflection((SERVICE,), None)
+    reflection = grpc_server.Reflection((SERVICE,), None)
     inside = 0
 
     async def forever() -> Any:
@@ -526,8 +526,8 @@ class Listed:
 @pytest.mark.parametrize(("runs", "more"), [(2, False), (3, True)])
 async def test_a_page_asks_for_one_run_more_than_it_shows(runs: int, more: bool) -> None:  # noqa: FBT001
     store = Listed(runs)
-    servicer = servicer_of(store=store)
-    context: Any = None
+    servicer = methods_of(store=store)
+    context: Any = RpcCall()
     page = await servicer.list_precomputes(pb.ListPrecomputesRequest(page_size=2), context)
     assert store.asked == [(None, 3)]
     assert [run.key for run in page.precomputes] == ["k0", "k1"]
@@ -540,12 +540,12 @@ async def test_a_page_asks_for_one_run_more_than_it_shows(runs: int, more: bool)
 
 async def test_a_report_for_a_pipeline_that_is_not_served_here_names_its_step() -> None:
     rules = ApiRules(result_ttl=600.0, max_records=3)
-    servicer = PrecomputeServicer(Listed(1), Registry([CHAIN]), FakeReader(), rules)  # type: ignore[arg-type]
+    servicer = Methods(Dependencies(Listed(1), Registry([CHAIN]), FakeReader(), rules))  # type: ignore[arg-type]
     request = pb.ReportStepRequest(
         key=KEY.key, revision=1, step="one", artifact=pb.Artifact(data=b"x")
     )
     with pytest.raises(InvalidRequest) as refused:
-        await servicer.report_step(request, None)  # type: ignore[arg-type]
+        await servicer.report_step(request, RpcCall())  # type: ignore[arg-type]
     assert [violation.field for violation in refused.value.violations] == ["step"]
 
 
@@ -558,14 +558,16 @@ def test_what_needs_a_second_look_is_not_answered_at_once(fields: dict[str, Any]
     asked: list[RunKey] = []
     ready = SimpleNamespace(ready=asked.append)
     rules = ApiRules(result_ttl=600.0, max_records=3)
-    servicer = PrecomputeServicer(None, Registry([PIPELINE]), ready, rules)  # type: ignore[arg-type]
+    servicer = GetResults(Dependencies(None, Registry([PIPELINE]), ready, rules))  # type: ignore[arg-type]
     wait = fields.pop("wait", None)
     request = pb.GetResultsRequest(key="k", **fields)
     if wait is not None:
         request.wait.FromSeconds(int(wait))
-    servicer.ready_results(request)
+    if (key := servicer.ready_key(request)) is not None:
+        servicer.ready(key)
     assert asked == []
     request = pb.GetResultsRequest(key="k")
     request.wait.FromSeconds(599)
-    servicer.ready_results(request)
+    if (key := servicer.ready_key(request)) is not None:
+        servicer.ready(key)
     assert asked == [RunKey("default", "k")]

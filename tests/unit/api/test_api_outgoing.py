@@ -25,7 +25,7 @@ class Call:
     def __init__(self, connection: str = "a", left: float | None = None) -> None:
         self._connection = connection
         self._left = left
-        self._callbacks: list[Callable[[Any], None]] = []
+        self.callbacks: list[Callable[[Any], None]] = []
 
     def peer(self) -> str:
         return self._connection
@@ -34,10 +34,10 @@ class Call:
         return self._left
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        self._callbacks.append(callback)
+        self.callbacks.append(callback)
 
     def end(self) -> None:
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback(self)
 
 

@@ -16,11 +16,11 @@ from grpc_status import rpc_status
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
-from headstart_service.api.call_limits import CallLimits, Gate
+from headstart_service.api.call_limits import CallLimit, CallLimits
+from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.grpc_server import build_server
 from headstart_service.api.health import Health
 from headstart_service.api.results.answer import answer_from
-from headstart_service.api.servicer import ApiRules, PrecomputeServicer
 from headstart_service.domain import RunKey, Snapshot, Status
 from headstart_service.domain.errors import CapacityExhausted
 from headstart_service.pipeline.registry import Registry
@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, Api, snapshot_of
 
 DONE = snapshot_of(dict.fromkeys(("one", "two", "three"), COMPLETED), Status.COMPLETED)
-LIMITS = CallLimits(waiters=3, watches=2, calls=1)
+LIMITS = {"waiters": 3, "watches": 2, "calls": 1}
 
 
 class HeldStore:
@@ -58,8 +58,8 @@ async def served(api: Api) -> AsyncIterator[Served]:
     store, health = HeldStore(), Health()
     await health.set_serving(serving=True)
     rules = ApiRules(result_ttl=600.0, max_records=3)
-    servicer = PrecomputeServicer(store, Registry([PIPELINE]), api.reader, rules)  # type: ignore[arg-type]
-    server = build_server(servicer, health, LIMITS)
+    servicer = Dependencies(store, Registry([PIPELINE]), api.reader, rules)  # type: ignore[arg-type]
+    server = build_server(servicer, health, CallLimits(**LIMITS))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with AsyncExitStack() as stack:
@@ -118,7 +118,7 @@ async def test_a_waiter_that_leaves_makes_room(served: Served) -> None:
     waiting = [get(served) for _ in range(3)]
     await served.api.parked(3)
     waiting[0].cancel()
-    await wait_until(lambda: served.api.hub.listeners == 2)
+    await wait_until(lambda: served.api.waiting.waiters == 2)
     waiting.append(get(served))
     await served.api.parked(3)
     served.api.store.end("one", "two", "three")
@@ -134,12 +134,12 @@ async def test_one_watch_too_many_is_refused_and_one_that_is_left_makes_room(
         await watch.read()
     await refused(served.stub.WatchResults(request, timeout=30).read())
     watches[0].cancel()
-    await wait_until(lambda: served.api.hub.listeners == 1)
+    await wait_until(lambda: served.api.waiting.waiters == 1)
     another = served.stub.WatchResults(request, timeout=30)
     assert (await another.read()).results.key == KEY.key
     for watch in (watches[1], another):
         watch.cancel()
-    await wait_until(lambda: served.api.hub.listeners == 0)
+    await wait_until(lambda: served.api.waiting.waiters == 0)
 
 
 async def test_kinds_of_calls_do_not_take_each_others_places_nor_healths(served: Served) -> None:
@@ -169,7 +169,7 @@ async def test_the_hub_tells_the_pace_of_runs_that_start_and_end(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[bool] = []
-    monkeypatch.setattr(api.hub._pace, "note", lambda *, ended: heard.append(ended))
+    monkeypatch.setattr(api.retry_after, "note", lambda *, ended: heard.append(ended))
     for kind in ("started", "claimed", "step", "released", "dropped", "ended", "cancelled"):
         api.wire.say(kind)
     await wait_until(lambda: len(heard) == 3)
@@ -177,7 +177,7 @@ async def test_the_hub_tells_the_pace_of_runs_that_start_and_end(
 
 
 def test_who_is_refused_is_not_told_to_come_back_at_the_same_moment() -> None:
-    gate = Gate("calls", 0)
+    gate = CallLimit("calls", 0)
     delays = set()
     for _ in range(20):
         with pytest.raises(CapacityExhausted) as caught, gate:

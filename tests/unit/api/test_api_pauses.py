@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
+from headstart_service.api.deadline import Deadline
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
-from headstart_service.api.results.waiting import POLL, Hub
+from headstart_service.api.results.waiting import POLL, Waiting
 from headstart_service.pipeline.registry import Registry
 from tests.support.virtual_time import run_virtually
 from tests.unit.api.conftest import KEY, PIPELINE, FakeStore, Wire
@@ -20,11 +21,11 @@ MINUTE = 60.0
 @asynccontextmanager
 async def hearing(wire: Wire, store: FakeStore) -> Any:
     cache = NearCache(1_000_000)
-    hub = Hub(store, wire.subscribe, cache)  # type: ignore[arg-type]
-    running = asyncio.create_task(hub.run())
+    waiting = Waiting(store, wire.subscribe, cache)  # type: ignore[arg-type]
+    running = asyncio.create_task(waiting.run())
     await asyncio.sleep(0.1)
     try:
-        yield ResultReader(hub, cache, Registry([PIPELINE]))
+        yield ResultReader(waiting, cache, Registry([PIPELINE]))
     finally:
         running.cancel()
         await asyncio.wait({running})
@@ -64,7 +65,10 @@ def test_a_store_that_is_away_is_read_ten_times_a_second_at_most_for_all_who_wai
         wire = Wire()
         store = FakeStore(wire)
         async with hearing(wire, store) as reader:
-            waiters = [asyncio.create_task(reader.get(KEY, (), MINUTE, 0)) for _ in range(5)]
+            waiters = [
+                asyncio.create_task(reader.get(KEY, (), Deadline.of_call(MINUTE), 0))
+                for _ in range(5)
+            ]
             await asyncio.sleep(1.0)
             store.away, before = True, store.reads
             wire.say("ended")
@@ -83,7 +87,7 @@ def test_waiters_read_every_ten_seconds_should_an_announcement_have_been_lost() 
         wire = Wire()
         store = FakeStore(wire)
         async with hearing(wire, store) as reader:
-            waiter = asyncio.create_task(reader.get(KEY, (), 10 * MINUTE, 0))
+            waiter = asyncio.create_task(reader.get(KEY, (), Deadline.of_call(10 * MINUTE), 0))
             await asyncio.sleep(MINUTE)
             waiter.cancel()
             await asyncio.wait({waiter})

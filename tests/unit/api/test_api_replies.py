@@ -15,15 +15,17 @@ import pytest
 from google.protobuf import json_format
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api import convert, grpc_server, reported
+from headstart_service.api import grpc_server, messages, reported_step, request_rules
 from headstart_service.api.call_observer import CallObservers
+from headstart_service.api.dependencies import ApiRules, Call, Dependencies
+from headstart_service.api.methods import list_precomputes
+from headstart_service.api.methods.get_results import GetResults
 from headstart_service.api.results.estimates import Estimates
 from headstart_service.api.results.near_cache import NearCache
-from headstart_service.api.results.waiting import Hub
-from headstart_service.api.servicer import ApiRules, PrecomputeServicer
+from headstart_service.api.results.waiting import Waiting
 from headstart_service.auth.grants import (
-    Access,
     Grant,
+    Grants,
     Verb,
     digest_of,
 )
@@ -58,7 +60,7 @@ from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import CHAIN
 from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import KEY, PIPELINE, Api, FakeStore, Wire
+from tests.unit.api.conftest import KEY, PIPELINE, Api, FakeStore, Methods, Wire
 from tests.unit.api.test_api_estimates import COMPLETED, PENDING, RUNNING, Crew, run
 
 DAY = 24 * 3600.0
@@ -130,16 +132,18 @@ class Served:
         self.store, self.reader, self.seen = Store(), Reader(), Seen()
         registry = Registry([PIPELINE, CHAIN])
         given = ApiRules(**{"result_ttl": 600.0, "max_records": 9} | rules)
-        self.servicer = PrecomputeServicer(
-            self.store,  # type: ignore[arg-type]
-            registry,
-            self.reader,  # type: ignore[arg-type]
-            given,
-            self.seen,
+        self.servicer = Methods(
+            Dependencies(
+                self.store,  # type: ignore[arg-type]
+                registry,
+                self.reader,  # type: ignore[arg-type]
+                given,
+                self.seen,
+            )
         )
 
 
-NOBODY: Any = None
+NOBODY: Any = Call()
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Mapping[str, Any]]]:
@@ -295,10 +299,10 @@ def test_a_reported_result_has_a_mebibyte_at_most() -> None:
         assert request.artifact.ByteSize() == size
         return request
 
-    assert reported.violations(of_size(1 << 20)) == []
-    [violation] = reported.violations(of_size((1 << 20) + 1))
+    assert reported_step.violations_of(of_size(1 << 20)) == []
+    [violation] = reported_step.violations_of(of_size((1 << 20) + 1))
     assert violation == Violation("artifact", "must be at most 1048576 bytes, is 1048577")
-    wrong = reported.violations(pb.ReportStepRequest(revision=0))
+    wrong = reported_step.violations_of(pb.ReportStepRequest(revision=0))
     assert [each.field for each in wrong] == ["revision", "step", "result"]
 
 
@@ -385,7 +389,7 @@ async def test_the_counts_have_every_field(
 def test_a_summary_has_every_field(lacks: Lack | None, reason: str) -> None:
     values = {name: getattr(SUMMARY, name) for name in SUMMARY.__slots__} | {"lacks": lacks}
     message = pb.GetResultsResponse()
-    convert.fill_summary(message, RunSummary(**values))
+    messages.fill_summary(message, RunSummary(**values))
     assert (message.namespace, message.key, message.pipeline) == ("default", KEY.key, "test")
     assert (message.revision, message.error, message.pending_reason) == (3, "why", reason)
     assert message.status == pb.PRECOMPUTE_STATUS_PENDING
@@ -396,21 +400,21 @@ def test_a_summary_has_every_field(lacks: Lack | None, reason: str) -> None:
 
 def test_a_page_holds_1000_runs_and_100_unless_asked() -> None:
     wrong: list[Violation] = []
-    assert [convert.page_size(size, wrong) for size in (0, 1, 1000)] == [100, 1, 1000]
+    assert [list_precomputes.page_size(size, wrong) for size in (0, 1, 1000)] == [100, 1, 1000]
     assert wrong == []
     for size in (-1, 1001):
-        convert.page_size(size, wrong)
+        list_precomputes.page_size(size, wrong)
     rule = "must be 1 to 1000, or 0 for the default, is "
     assert wrong == [Violation("page_size", f"{rule}{size}") for size in (-1, 1001)]
 
 
 def test_a_list_in_a_request_has_1000_entries_at_most() -> None:
     wrong: list[Violation] = []
-    assert convert.statuses([pb.PRECOMPUTE_STATUS_FAILED] * 1000, wrong) == [Status.FAILED]
+    assert list_precomputes.statuses([pb.PRECOMPUTE_STATUS_FAILED] * 1000, wrong) == [Status.FAILED]
     assert wrong == []
-    assert convert.statuses([pb.PRECOMPUTE_STATUS_FAILED] * 1001, wrong) == []
+    assert list_precomputes.statuses([pb.PRECOMPUTE_STATUS_FAILED] * 1001, wrong) == []
     assert wrong == [Violation("statuses", "must be at most 1000, are 1001")]
-    assert convert.repeated_violations("x", range(1000)) == []
+    assert request_rules.repeated_violations("x", range(1000)) == []
 
 
 async def test_pipelines_are_listed_in_their_order() -> None:
@@ -421,11 +425,13 @@ async def test_pipelines_are_listed_in_their_order() -> None:
 @pytest.mark.parametrize("size", [32 * 1024, 32 * 1024 + 1])
 def test_a_request_of_32_kib_is_answered_at_once_and_a_larger_one_parsed_once(size: int) -> None:
     asked: list[str] = []
-    servicer: Any = SimpleNamespace(ready_results=lambda request: asked.append(request.key))
+    servicer: Any = GetResults(
+        SimpleNamespace(reader=SimpleNamespace(ready=lambda key: asked.append(key.key)))
+    )  # type: ignore[arg-type]
     data = pb.GetResultsRequest(key="k" * (size - 4)).SerializeToString()
     data = pb.GetResultsRequest(key="k" * (2 * size - 4 - len(data))).SerializeToString()
     assert len(data) == size
-    grpc_server._ready(servicer, None, data, NOBODY)
+    grpc_server.ready_answer(servicer, None, data, NOBODY)
     assert len(asked) == (size == 32 * 1024)
 
 
@@ -444,31 +450,33 @@ def test_what_is_ready_is_for_callers_that_may_read_it(
     ready: bool,  # noqa: FBT001
 ) -> None:
     asked: list[str] = []
-    servicer: Any = SimpleNamespace(ready_results=lambda request: asked.append(request.key))
+    servicer: Any = GetResults(
+        SimpleNamespace(reader=SimpleNamespace(ready=lambda key: asked.append(key.key)))
+    )  # type: ignore[arg-type]
     grants = {}
     if verbs is not None and namespaces is not None:
         grants[digest_of("t")] = Grant("ops", frozenset(namespaces), frozenset(verbs))
     context: Any = SimpleNamespace(invocation_metadata=lambda: (("authorization", "Bearer t"),))
     data = pb.GetResultsRequest(key="k").SerializeToString()
-    assert grpc_server._ready(servicer, Access(grants), data, context) is None
+    assert grpc_server.ready_answer(servicer, Grants(grants), data, context) is None
     assert asked == (["k"] if ready else [])
-    assert grpc_server._ready(servicer, None, b"\xff", context) is None
+    assert grpc_server.ready_answer(servicer, None, b"\xff", context) is None
 
 
 # Tokens
 
 
 def test_a_refusal_shows_64_characters_of_a_namespace() -> None:
-    access = Access({digest_of("t"): Grant("shop", frozenset({"shop"}), frozenset({Verb.READ}))})
+    access = Grants({digest_of("t"): Grant("shop", frozenset({"shop"}), frozenset({Verb.READ}))})
     context: Any = SimpleNamespace(invocation_metadata=lambda: (("authorization", "bearer t"),))
     with pytest.raises(PermissionDenied) as refused:
-        access.check_run(Verb.READ)(SimpleNamespace(namespace="n" * 65), context)
+        access.of_call(context).demand(Verb.READ, "n" * 65)
     assert str(refused.value).endswith(f"lacks read in {'n' * 64!r}")
     assert (refused.value.field, refused.value.missing) == ("namespace", Verb.READ)
     with pytest.raises(PermissionDenied, match="lacks admin, which all namespaces") as refused:
-        access.check_many(Verb.READ)(SimpleNamespace(namespace=""), context)
+        access.of_call(context).demand(Verb.READ, None)
     assert refused.value.missing == Verb.ADMIN
-    access.check_many(Verb.READ)(SimpleNamespace(namespace="shop"), context)
+    access.of_call(context).demand(Verb.READ, "shop")
     with pytest.raises(PermissionDenied, match="lacks metrics") as refused:
         access.check_metrics("Bearer t")
     assert (refused.value.field, refused.value.missing) == ("authorization", Verb.METRICS)
@@ -477,7 +485,7 @@ def test_a_refusal_shows_64_characters_of_a_namespace() -> None:
 
 
 def test_ways_to_spell_a_token_are_remembered_eight_for_each_grant() -> None:
-    access = Access({digest_of("t"): Grant("one", None, frozenset({Verb.ADMIN}))})
+    access = Grants({digest_of("t"): Grant("one", None, frozenset({Verb.ADMIN}))})
     spelt = [
         "".join(
             letter.upper() if number >> bit & 1 else letter for bit, letter in enumerate("bear")
@@ -486,7 +494,7 @@ def test_ways_to_spell_a_token_are_remembered_eight_for_each_grant() -> None:
     ]
     for number, each in enumerate(spelt, 1):
         access.admit(f"{each}er t")
-        assert len(access._accepted) == (number if number <= 9 else number - 9)
+        assert access.remembered == (number if number <= 9 else number - 9)
 
 
 def test_a_file_of_tokens_is_looked_at_every_second_and_logged_when_it_changes(
@@ -504,14 +512,14 @@ def test_a_file_of_tokens_is_looked_at_every_second_and_logged_when_it_changes(
         path.write_text("\n".join(both))
         await asyncio.sleep(0.49)
         with pytest.raises(Unauthenticated):
-            tokens.access.admit("Bearer u")
+            tokens.grants.admit("Bearer u")
         await asyncio.sleep(0.02)
-        assert tokens.access.admit("Bearer u").name == "two"
+        assert tokens.grants.admit("Bearer u").name == "two"
         path.write_text("nonsense")
         for _ in range(3):
             await asyncio.sleep(1.0)
             assert tokens.refusals == 1, "what is wrong is told once"
-        assert tokens.access.admit("Bearer u").name == "two"
+        assert tokens.grants.admit("Bearer u").name == "two"
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
@@ -538,9 +546,9 @@ async def test_an_error_of_a_shared_look_is_given_to_all_and_read_once(api: Api)
 async def test_all_that_is_announced_is_told_to_a_watch() -> None:
     heard: list[Announcement] = []
     wire = Wire()
-    hub = Hub(FakeStore(wire), wire.subscribe, NearCache(1000), watch=heard.append)  # type: ignore[arg-type]
-    running = asyncio.create_task(hub.run())
-    await wait_until(lambda: hub.hearing)
+    waiting = Waiting(FakeStore(wire), wire.subscribe, NearCache(1000), announced=heard.append)  # type: ignore[arg-type]
+    running = asyncio.create_task(waiting.run())
+    await wait_until(lambda: waiting.receiving)
     for kind in ("started", "step", "ended", "dropped"):
         wire.say(kind)
     for _ in range(20):
@@ -576,7 +584,7 @@ async def test_what_is_known_of_steps_outlives_their_workers() -> None:
     running = run(RUNNING, PENDING, PENDING, had=1)
     known = estimates.of(running)
     assert known
-    await estimates._ask()
+    await estimates.ask()
     assert estimates.of(running) == known
     assert estimates.of(run(PENDING, PENDING, PENDING, ahead=0)) == {}
     assert estimates.expected() == {"chain": 7_000_000}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api import reported
+from headstart_service.api import reported_step
 from headstart_service.domain import StepState
 from headstart_service.domain.errors import InvalidRequest
 from headstart_service.pipeline.pipeline import Pipeline
@@ -51,7 +51,7 @@ def game(step: str, **changes: Any) -> pb.ReportStepRequest:
 
 def told(asked: pb.ReportStepRequest, pipeline: Pipeline = BRIDGING) -> dict[str, str]:
     with pytest.raises(InvalidRequest) as caught:
-        reported.record(asked, pipeline, 0.5)
+        reported_step.step_record(reported_step.ReportedStep.of(asked, 0.5), pipeline)
     return {v.field: v.description for v in caught.value.violations}
 
 
@@ -66,13 +66,15 @@ def test_digits_of_another_number_are_refused(digits: str, annotation: Any) -> N
     pipeline = pipeline_of(number, name="numbers")
     assert set(told(request("number", artifact=artifact), pipeline)) == {"artifact.large_integers"}
     artifact.large_integers[0] = "9007199254740993"
-    record = reported.record(request("number", artifact=artifact), pipeline, 0.5)
+    record = reported_step.step_record(
+        reported_step.ReportedStep.of(request("number", artifact=artifact), 0.5), pipeline
+    )
     assert pipeline.codec.decode("number", record.fragment) == 2**53 + 1
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_each_bridging_step_can_be_reported_and_is_kept_as_its_own_fields(name: str) -> None:
-    record = reported.record(game(name), BRIDGING, 0.5)
+    record = reported_step.step_record(reported_step.ReportedStep.of(game(name), 0.5), BRIDGING)
     assert (record.name, record.state) == (name, StepState.COMPLETED)
     whole = merged(record.fragment)
     assert whole is not None
@@ -108,7 +110,7 @@ def test_all_steps_of_bridging_are_known() -> None:
 def test_what_is_wrong_in_any_run_is_told(
     asked: pb.ReportStepRequest, field: str, rule: str
 ) -> None:
-    assert {(v.field, v.description) for v in reported.violations(asked)} == {(field, rule)}
+    assert {(v.field, v.description) for v in reported_step.violations_of(asked)} == {(field, rule)}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_what_is_no_artifact_is_told(asked: pb.ReportStepRequest, field: str) ->
 def test_an_artifact_is_kept_as_a_worker_would_write_it() -> None:
     asked = artifact()
     asked.artifact.json.list_value.values.add().string_value = "a"
-    record = reported.record(asked, TEXT, 0.0)
+    record = reported_step.step_record(reported_step.ReportedStep.of(asked, 0.0), TEXT)
     assert TEXT.codec.decode("words", record.fragment) == ["a"]
 
 

@@ -9,8 +9,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.api.dependencies import Call
 from headstart_service.domain.errors import InvalidRequest
-from tests.unit.api.conftest import FakeContext, servicer_of
+from tests.unit.api.conftest import methods_of
 
 LONG = "x" * 10_000
 GAME = {"anchor": "ocean", "target": "forest", "recipient_type": pb.RECIPIENT_TYPE_HUMAN}
@@ -18,9 +19,9 @@ CONTROL = "must not contain control characters"
 
 
 async def violations(method: str, request: Any) -> dict[str, str]:
-    servicer = servicer_of()
+    servicer = methods_of()
     with pytest.raises(InvalidRequest) as caught:
-        answer = getattr(servicer, method)(request, FakeContext())
+        answer = getattr(servicer, method)(request, Call())
         if method == "watch_results":
             await anext(answer)
         else:
@@ -239,7 +240,7 @@ async def test_everything_wrong_with_a_list_is_told_at_once() -> None:
 )
 async def test_a_list_that_would_take_long_to_read_is_refused_unread(method, request_, field):
     with pytest.raises(InvalidRequest) as caught:
-        await getattr(servicer_of(), method)(request_, FakeContext())
+        await getattr(methods_of(), method)(request_, Call())
     assert [(v.field, v.description) for v in caught.value.violations] == [
         (field, "must be at most 1000, are 1001")
     ]

@@ -8,11 +8,10 @@ import pytest
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.call_observer import CallObservers
-from headstart_service.api.results import reader as reader_module
-from headstart_service.api.results import waiting as hub_module
+from headstart_service.api.deadline import Deadline
 from headstart_service.api.results.answer import answer_from
 from headstart_service.api.results.reader import ResultReader
-from headstart_service.api.results.subscription import Topic
+from headstart_service.api.results.run_waiters import RunWaiters
 from headstart_service.base.metric_labels import ResultsOutcome
 from headstart_service.domain import RunKey, Status, StepState
 from headstart_service.domain.errors import InvalidRequest, RunNotFound, StoreUnavailable
@@ -51,7 +50,7 @@ async def test_without_a_wait_the_answer_is_what_exists(api: Api) -> None:
         "two": "PENDING",
         "three": "PENDING",
     }
-    assert api.hub.listeners == 0
+    assert api.waiting.waiters == 0
 
 
 async def test_a_waiter_sleeps_until_the_run_has_ended(api: Api) -> None:
@@ -104,15 +103,15 @@ async def test_a_step_that_ends_during_the_first_read_ends_the_wait_for_it(api: 
     api.store.gate.clear()
     waiter = api.get("one")
     await wait_until(lambda: api.store.reads == 1)
-    moment = api.hub._topics[KEY].generation
+    before = len(api.announced)
     api.store.end("one")  # the answer that is under way was read before
-    await wait_until(lambda: api.hub._topics[KEY].generation > moment)
+    await wait_until(lambda: len(api.announced) > before)
     api.store.gate.set()
     assert states(await soon(waiter))["one"] == "COMPLETED"
 
 
 def test_an_answer_that_was_read_before_a_later_one_does_not_replace_it() -> None:
-    topic = Topic(KEY)
+    topic = RunWaiters(KEY)
     topic.generation = 2
     later = answer_from(snapshot_of({"one": COMPLETED}))
     topic.settle(later, 2)
@@ -203,10 +202,10 @@ async def test_who_knows_of_a_later_revision_is_not_told_what_others_saw(api: Ap
     waiter = api.get()
     await api.parked()
     api.store.now(revision=2, one=COMPLETED)
-    answer = await asyncio.wait_for(api.reader.get(KEY, ("one",), 20.0, 2), 5)
+    answer = await asyncio.wait_for(api.reader.get(KEY, ("one",), Deadline.of_call(20.0), 2), 5)
     assert pb.GetResultsResponse.FromString(answer).revision == 2
     with pytest.raises(RunNotFound, match="revision 3"):
-        await api.reader.get(KEY, (), 20.0, 3)
+        await api.reader.get(KEY, (), Deadline.of_call(20.0), 3)
     api.store.end("two", "three")
     await soon(waiter)
 
@@ -233,7 +232,7 @@ async def test_when_the_server_stops_those_who_wait_are_told_what_exists(api: Ap
     api.store.now(one=COMPLETED)
     waiters = [api.get(), api.get("two")]
     await api.parked(2)
-    api.hub.release()
+    api.waiting.release()
     for waiter in waiters:
         assert states(await soon(waiter))["one"] == "COMPLETED"
     late = await soon(api.get())
@@ -255,13 +254,10 @@ async def test_a_waiter_that_goes_away_harms_no_other(api: Api) -> None:
     assert api.store.reads == before + 1
 
 
-async def test_at_the_end_of_a_wait_the_answer_is_what_exists(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reader_module, "_GRACE_MIN", 5.0)  # a busy machine may take its time
-    monkeypatch.setattr(reader_module, "_GRACE_MAX", 5.0)
+async def test_at_the_end_of_a_wait_the_answer_is_what_exists(api: Api) -> None:
     began = asyncio.get_running_loop().time()
-    waiter = api.get(wait=0.2)
+    patient = Deadline(0.2, grace=5.0)  # a busy machine may take its time
+    waiter = asyncio.create_task(api.reader.get(KEY, (), patient, 0))
     await api.parked()
     api.store.end("two")
     assert states(await soon(waiter)) == {"one": "PENDING", "two": "COMPLETED", "three": "PENDING"}
@@ -322,13 +318,13 @@ async def test_an_unknown_run_is_not_found(api: Api) -> None:
 
 async def test_who_comes_before_those_told_of_no_run_have_left_is_told_too(api: Api) -> None:
     api.store.snapshot = None
-    refused = api.hub._hold(KEY)
+    refused = api.waiting.join(KEY)
     try:
         for _ in range(3):
             with pytest.raises(RunNotFound):
                 await soon(api.get())
     finally:
-        api.hub._let_go(refused)
+        api.waiting.leave(refused)
 
 
 async def test_who_comes_after_a_run_vanished_is_not_told_what_a_watcher_saw(api: Api) -> None:
@@ -370,17 +366,17 @@ async def test_an_older_revision_than_wanted_is_not_found(api: Api) -> None:
     api.store.end("one", "two", "three")
     await soon(api.get())
     with pytest.raises(RunNotFound, match="revision 2"):
-        await api.reader.get(RunKey("default", "game-1"), (), 0.0, 2)
+        await api.reader.get(RunKey("default", "game-1"), (), Deadline.of_call(0.0), 2)
     api.store.now(Status.COMPLETED, revision=2)
-    assert await api.reader.get(RunKey("default", "game-1"), (), 0.0, 2)
+    assert await api.reader.get(RunKey("default", "game-1"), (), Deadline.of_call(0.0), 2)
 
 
 async def test_a_wait_for_a_later_revision_ends_at_once_where_there_is_only_an_older_one(
     api: Api,
 ) -> None:
     with pytest.raises(RunNotFound, match="revision 2"):
-        await soon(asyncio.ensure_future(api.reader.get(KEY, (), 20.0, 2)))
-    assert api.hub.listeners == 0
+        await soon(asyncio.ensure_future(api.reader.get(KEY, (), Deadline.of_call(20.0), 2)))
+    assert api.waiting.waiters == 0
 
 
 async def after_a_reset(api: Api) -> None:
@@ -412,7 +408,7 @@ async def test_a_caller_of_the_start_after_a_reset_is_given_that_run_before_it_i
     waiter = api.get("three")
     await api.parked()
     await after_a_reset(api)
-    answer = await asyncio.wait_for(api.reader.get(KEY, ("one",), 20.0, 1), 5)
+    answer = await asyncio.wait_for(api.reader.get(KEY, ("one",), Deadline.of_call(20.0), 1), 5)
     assert states(answer)["one"] == "COMPLETED"
     waiter.cancel()
     await asyncio.wait({waiter})
@@ -422,7 +418,7 @@ async def test_what_is_kept_of_an_ended_run_is_not_for_callers_with_a_revision(a
     api.store.end("one", "two", "three")
     await soon(api.get())
     api.store.now(run="after", one=StepState.PENDING)
-    answer = await asyncio.wait_for(api.reader.get(KEY, (), 0.0, 1), 5)
+    answer = await asyncio.wait_for(api.reader.get(KEY, (), Deadline.of_call(0.0), 1), 5)
     assert states(answer)["one"] == "PENDING"
 
 
@@ -472,27 +468,22 @@ async def test_what_outdates_an_answer_makes_the_next_caller_read_again(
     assert api.store.reads == 2
 
 
-async def test_waiters_look_for_themselves_now_and_then(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub_module, "POLL", 0.1)
+@pytest.mark.parametrize("api", [0.1], indirect=True)
+async def test_waiters_look_for_themselves_now_and_then(api: Api) -> None:
     api.wire.cut()
     api.wire.refusing = True
-    await wait_until(lambda: not api.hub.hearing)
-    polling = asyncio.create_task(api.hub._poll())
+    await wait_until(lambda: not api.waiting.receiving)
     waiter = api.get()
     await api.parked()
     api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
     await soon(waiter)
-    polling.cancel()
-    await asyncio.wait({polling})
 
 
 async def test_a_lost_subscription_makes_everyone_look_again(api: Api) -> None:
     waiter = api.get()
     await api.parked()
     api.wire.cut()
-    await wait_until(lambda: not api.hub.hearing)
+    await wait_until(lambda: not api.waiting.receiving)
     api.store.end("one", "two", "three")  # announced to nobody
     async with asyncio.timeout(5):
         assert set(states(await waiter).values()) == {"COMPLETED"}
@@ -504,12 +495,12 @@ async def test_while_it_cannot_subscribe_it_keeps_nothing_and_tries_again(api: A
     await soon(api.get())
     api.wire.refusing = True
     api.wire.cut()
-    await wait_until(lambda: not api.hub.hearing)
+    await wait_until(lambda: not api.waiting.receiving)
     assert len(api.cache) == 0
     await soon(api.get())
     assert len(api.cache) == 0
     api.wire.refusing = False
-    await wait_until(lambda: api.hub.hearing)
+    await wait_until(lambda: api.waiting.receiving)
     await soon(api.get())
     assert len(api.cache) == 1
 
@@ -527,7 +518,7 @@ async def test_who_looks_while_the_server_stops_is_told_what_it_saw(api: Api) ->
     await wait_until(lambda: api.store.reads == 1)
     api.wire.say("claimed")  # so that what it sees is no longer the latest
     await asyncio.sleep(0.01)
-    api.hub.release()
+    api.waiting.release()
     api.store.gate.set()
     assert states(await soon(waiter))["one"] == "PENDING"
 
@@ -568,15 +559,15 @@ async def test_each_call_is_counted_by_whether_its_steps_were_there_came_or_did_
     api: Api,
 ) -> None:
     outcomes = Outcomes()
-    reader = ResultReader(api.hub, api.cache, Registry([PIPELINE]), outcomes)
+    reader = ResultReader(api.waiting, api.cache, Registry([PIPELINE]), outcomes)
     api.store.now(one=COMPLETED)
-    await reader.get(KEY, ("one",), 20.0, 0)
-    waiting = asyncio.create_task(reader.get(KEY, ("two",), 20.0, 0))
+    await reader.get(KEY, ("one",), Deadline.of_call(20.0), 0)
+    waiting = asyncio.create_task(reader.get(KEY, ("two",), Deadline.of_call(20.0), 0))
     await api.parked()
     api.store.end("two")
     await soon(waiting)
-    await reader.get(KEY, (), 0.0, 0)
+    await reader.get(KEY, (), Deadline.of_call(0.0), 0)
     api.store.snapshot = None
     with pytest.raises(RunNotFound):
-        await reader.get(KEY, (), 0.0, 0)
+        await reader.get(KEY, (), Deadline.of_call(0.0), 0)
     assert outcomes.of == list(ResultsOutcome)

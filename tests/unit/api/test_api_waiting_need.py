@@ -9,9 +9,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.api.dependencies import Call
 from headstart_service.domain import Outcome, RunKey, RunPlan, Started, Status, StepState
 from headstart_service.domain.errors import InvalidRequest
-from tests.unit.api.conftest import KEY, Api, FakeContext, servicer_of
+from tests.unit.api.conftest import KEY, Api, methods_of
 
 
 @pytest.mark.parametrize("state", [StepState.FAILED, StepState.SKIPPED])
@@ -95,7 +96,7 @@ def start_of(**durations: float) -> pb.StartPrecomputeRequest:
 @pytest.mark.parametrize("seconds", [-0.001, 7 * 86400 + 0.001])
 async def test_a_need_out_of_its_range_is_told(seconds: float) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await servicer_of().start_precompute(start_of(expected_need_in=seconds), FakeContext())
+        await methods_of().start_precompute(start_of(expected_need_in=seconds), Call())
     [violation] = [v for v in caught.value.violations if v.field == "expected_need_in"]
     assert violation.description.startswith("must be 0 to 604800 seconds")
 
@@ -104,9 +105,9 @@ async def test_results_live_from_when_they_are_needed_unless_the_start_says(
     api: Api,
 ) -> None:
     starts = Starts()
-    servicer = servicer_of(Outdated(), starts)
-    default = servicer._rules.result_ttl
+    servicer = methods_of(Outdated(), starts)
+    default = 1800.0
     for durations in ({}, {"expected_need_in": 90.0}, {"expected_need_in": 0.0}):
-        await servicer.start_precompute(start_of(**durations), FakeContext())
-    await servicer.start_precompute(start_of(expected_need_in=90.0, ttl=5.0), FakeContext())
+        await servicer.start_precompute(start_of(**durations), Call())
+    await servicer.start_precompute(start_of(expected_need_in=90.0, ttl=5.0), Call())
     assert starts.told == [(default, None), (default + 90, 90), (default, 0), (5, 90)]

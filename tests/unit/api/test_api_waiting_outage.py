@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api.results.reader import _grace
-from headstart_service.api.servicer import _margin
+from headstart_service.api.deadline import Deadline
 from headstart_service.domain import Status, StepState
 from headstart_service.domain.errors import RunNotFound
 from tests.support.ledger import tasks_left
@@ -58,7 +57,7 @@ async def test_waiters_of_a_run_share_their_looks_while_the_store_is_away(api: A
 async def test_the_end_of_a_wait_tells_the_truth_while_no_announcements_arrive(api: Api) -> None:
     api.wire.refusing = True
     api.wire.cut()
-    await wait_until(lambda: not api.hub.hearing)
+    await wait_until(lambda: not api.waiting.receiving)
     waiter = api.get(wait=0.3)
     await api.parked()
     await wait_until(lambda: api.store.reads)
@@ -81,7 +80,8 @@ async def test_a_store_that_hangs_at_the_end_of_a_wait_cannot_cost_the_answer(ap
 
 @pytest.mark.parametrize("left", [0.05, 0.2, 1.0, 2.5, 10.0, 600.0])
 def test_the_last_look_fits_into_the_callers_margin(left: float) -> None:
-    assert _grace(left - _margin(left)) <= _margin(left) / 2
+    deadline = Deadline.of_call(left, left)
+    assert deadline.grace <= (left - deadline.wait) / 2
 
 
 async def test_a_run_that_never_stops_changing_cannot_hold_a_waiter(api: Api) -> None:
@@ -128,7 +128,7 @@ async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api)
     assert len(set(seen)) == 4
     last = pb.GetResultsResponse.FromString(seen[-1])
     assert last.status == pb.PRECOMPUTE_STATUS_COMPLETED
-    assert api.hub.listeners == 0
+    assert api.waiting.waiters == 0
 
 
 async def test_a_watch_of_an_ended_run_tells_it_and_ends(api: Api) -> None:
@@ -157,16 +157,16 @@ async def test_a_watch_outlasts_an_outage(api: Api) -> None:
 async def test_a_watch_that_is_left_stops_listening(api: Api) -> None:
     watch = api.reader.watch(KEY)
     await anext(watch)
-    assert api.hub.listeners == 1
+    assert api.waiting.waiters == 1
     await watch.aclose()
-    assert api.hub.listeners == 0
+    assert api.waiting.waiters == 0
 
 
 async def test_a_watch_of_an_unknown_run_is_not_found(api: Api) -> None:
     api.store.snapshot = None
     with pytest.raises(RunNotFound):
         await anext(api.reader.watch(KEY))
-    assert api.hub.listeners == 0
+    assert api.waiting.waiters == 0
 
 
 async def test_a_cancelled_waiter_stops_listening_and_leaves_no_task(api: Api) -> None:
@@ -174,8 +174,7 @@ async def test_a_cancelled_waiter_stops_listening_and_leaves_no_task(api: Api) -
     await api.parked()
     waiter.cancel()
     await asyncio.wait({waiter})
-    assert api.hub.listeners == 0
-    assert api.hub._topics == {}
+    assert api.waiting.waiters == 0
     assert tasks_left() == {"hub", "announcements", "poll"}
 
 
@@ -184,16 +183,15 @@ async def test_a_watch_ends_when_the_server_stops(api: Api) -> None:
     await anext(watch)
     following = asyncio.create_task(anext(watch))
     await api.parked()
-    api.hub.release()
+    api.waiting.release()
     async with asyncio.timeout(5):
         with pytest.raises(StopAsyncIteration):
             await following
-    assert api.hub.listeners == 0
+    assert api.waiting.waiters == 0
 
 
 async def test_it_is_told_each_time_that_announcements_arrive_again(api: Api) -> None:
-    regained: list[bool] = []
-    api.hub.regained = lambda: regained.append(api.hub.hearing)
+    regained = api.regained
     for times in (1, 2):
         api.wire.cut()
         await wait_until(lambda n=times: len(regained) == n)

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +15,8 @@ from hypothesis import strategies as st
 
 from headstart_service.auth.file_changes import fingerprint
 from headstart_service.auth.grants import (
-    Access,
-    Check,
     Grant,
+    Grants,
     Verb,
     digest_of,
 )
@@ -158,7 +156,7 @@ class Call:
 
 def accepts(file: TokenFile, tokens: Tokens, name: str) -> bool:
     try:
-        return file.access.grant(Call(tokens.metadata(name))).covers(Verb.READ, "a")  # type: ignore[arg-type]
+        return file.grants.of_call(Call(tokens.metadata(name))).covers(Verb.READ, "a")  # type: ignore[arg-type]
     except Unauthenticated:
         return False
 
@@ -244,7 +242,7 @@ def test_metrics_are_for_tokens_that_say_so_and_for_admins() -> None:
     tokens = tokens_of(
         reader=("a", "read,write"), scraper=("*", "metrics"), ops=("*", "admin"), both=("a", "read")
     )
-    access = Access(parsed(tokens.text, PATH))
+    access = Grants(parsed(tokens.text, PATH))
 
     def header(name: str) -> str:
         return f"Bearer {tokens.by_name[name]}"
@@ -267,14 +265,14 @@ def test_metrics_are_for_tokens_that_say_so_and_for_admins() -> None:
 
 def test_headers_that_spell_a_token_in_many_ways_are_not_all_remembered() -> None:
     tokens = tokens_of(shop=("a", "read"))
-    access = Access(parsed(tokens.text, PATH))
+    access = Grants(parsed(tokens.text, PATH))
     for number in range(64):
         scheme = "".join(
             letter.upper() if number >> place & 1 else letter
             for place, letter in enumerate("bearer")
         )
         assert access.admit(f"{scheme} {tokens.by_name['shop']}").name == "shop"
-        assert len(access._accepted) <= 9
+        assert access.remembered <= 9
 
 
 @pytest.mark.parametrize(
@@ -320,25 +318,24 @@ def test_a_refusal_shows_no_more_of_a_namespace_than_one_may_have_and_names_what
     None
 ):
     tokens = tokens_of(shop=("a", "read"))
-    access = Access(parsed(tokens.text, PATH))
+    access = Grants(parsed(tokens.text, PATH))
     call: Any = Call(tokens.metadata("shop"))
+    grant = access.of_call(call)
 
-    def refused(check: Check, namespace: str) -> PermissionDenied:
+    def refused(verb: Verb, namespace: str | None) -> PermissionDenied:
         with pytest.raises(PermissionDenied) as caught:
-            check(SimpleNamespace(namespace=namespace), call)
+            grant.demand(verb, namespace)
         return caught.value
 
-    access.check_run(Verb.READ)(SimpleNamespace(namespace="a"), call)
-    access.check_many(Verb.READ)(SimpleNamespace(namespace="a"), call)
-    access.check_known(None, call)
-    found = refused(access.check_run(Verb.READ), "x" * 200)
+    grant.demand(Verb.READ, "a")
+    found = refused(Verb.READ, "x" * 200)
     assert str(found) == f"namespace: the token 'shop' lacks read in {'x' * 64!r}"
-    found = refused(access.check_run(Verb.WRITE), "a")
+    found = refused(Verb.WRITE, "a")
     assert (found.missing, str(found)) == (
         "write",
         "namespace: the token 'shop' lacks write in 'a'",
     )
-    assert "lacks read in 'default'" in str(refused(access.check_run(Verb.READ), ""))
-    found = refused(access.check_many(Verb.READ), "")
+    assert "lacks read in 'default'" in str(refused(Verb.READ, "default"))
+    found = refused(Verb.READ, None)
     assert found.missing == "admin"
     assert "lacks admin, which all namespaces at once need" in str(found)

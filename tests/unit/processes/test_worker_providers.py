@@ -18,8 +18,9 @@ from headstart_service.config.settings import Settings
 from headstart_service.pipeline.identity import identity_of
 from headstart_service.pipeline.providers import PROVIDERS
 from headstart_service.pipeline.registry import Registry
-from headstart_service.processes import worker
 from headstart_service.processes.monitoring import WorkerMonitoring
+from headstart_service.processes.vocabulary import build_vocabulary
+from headstart_service.processes.worker_providers import open_providers
 from headstart_service.providers.encoder import SentenceEncoder
 from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Manifest
@@ -50,7 +51,7 @@ def providers(
 ) -> AbstractAsyncContextManager[Mapping[str, Any]]:
     figures = WorkerMonitoring(Registry([])).models
     tracing = Tracing(TracerProvider()) if traced else None
-    return worker._providers(settings, PROVIDERS, figures, tracing)
+    return open_providers(settings, PROVIDERS, figures, tracing)
 
 
 @pytest.fixture(autouse=True)
@@ -103,11 +104,12 @@ from headstart_service.pipeline.registry import Registry
 from headstart_service.config.loading import load_settings
 missing, *wanted = sys.argv[1:]
 sys.modules |= dict.fromkeys(missing.split(","))
-from headstart_service.processes import worker as worker_app
+from headstart_service.processes.vocabulary import build_vocabulary
+from headstart_service.processes.worker_providers import open_providers
 async def main():
     settings = load_settings({"anthropic_api_key": "k"})
     figures = WorkerMonitoring(Registry([])).models
-    async with worker_app._providers(settings, set(wanted), figures, None) as given:
+    async with open_providers(settings, set(wanted), figures, None) as given:
         print(*sorted(given))
 asyncio.run(main())
 """
@@ -145,7 +147,7 @@ def test_building_a_vocabulary_loads_a_model_only_for_another_one(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def build(*, force: bool = False) -> str:
-        worker.build_vocabulary(settings, words=tmp_path / "words", force=force)
+        build_vocabulary(settings, words=tmp_path / "words", force=force)
         printed = capsys.readouterr()
         said = "vocabulary: embedding its words, once: 1 to 3 minutes\n"
         assert printed.err.startswith(said) is not printed.out.endswith(" is up to date\n")

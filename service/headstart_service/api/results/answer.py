@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from ...domain import Snapshot, StepState
 from ...domain.errors import RecordDamaged
 from ...values.fragments import merged
-from ..convert import results_bytes, watch_bytes
+from ..messages import results_bytes, watch_bytes
 
 _LARGE = 64 * 1024
 """Bytes from which on answers are compared by a digest: every watcher compares every answer."""

@@ -59,10 +59,11 @@ class Estimates:
         """Ask the workers, unless that was done lately."""
         now = asyncio.get_running_loop().time()
         if self._asking is None and now - self._asked >= FRESH:
-            self._asked = now
-            self._asking = asyncio.create_task(self._ask(), name="durations")
+            self._asking = asyncio.create_task(self.ask(), name="durations")
 
-    async def _ask(self) -> None:
+    async def ask(self) -> None:
+        """Read what the workers report; an outage is logged and forgets nothing."""
+        self._asked = asyncio.get_running_loop().time()
         try:
             workers = await self._workers(_WORKERS)
             # Without a worker what was known is still the best guess.

@@ -15,7 +15,7 @@ from ...domain import RunKey
 from .answer import Answer
 from .recent_changes import Recent
 
-_OVERHEAD = 1024
+OVERHEAD = 1024
 """What an answer takes besides its data, so that many small ones are bounded too."""
 
 
@@ -76,7 +76,7 @@ class NearCache:
         """
         if not (self._open and answer.final and answer.lives_for > 0):
             return
-        size = len(answer.data) + _OVERHEAD
+        size = len(answer.data) + OVERHEAD
         if size > self._max_bytes or self._dropped.since(key, moment):
             return
         self._remove(key)
@@ -104,4 +104,4 @@ class NearCache:
     def _remove(self, key: RunKey) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._bytes -= len(entry.answer.data) + _OVERHEAD
+            self._bytes -= len(entry.answer.data) + OVERHEAD

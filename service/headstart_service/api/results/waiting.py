@@ -1,16 +1,13 @@
-"""One subscription for a whole process, shared by everybody in it who waits for a run.
+"""Callers that wait for runs: they share the process's subscription and, for each run, its reads.
 
-Who waits for the same run shares its looks, too: a look is one read, begun when something was
-announced that may end a wait, and its answer ends all the waits that it satisfies.
+A read begins when an announcement may end a wait; its answer ends every wait that it satisfies.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 
 from ...domain import (
@@ -22,66 +19,81 @@ from ...domain import (
 from ...domain.errors import RecordDamaged, StoreUnavailable
 from ...domain.retry_after import Pace
 from ..call_observer import CallObserver, CallObservers
+from ..deadline import RETRY_PAUSE, SHUTDOWN, Deadline
 from ..ports import RunStore
 from .answer import Answer, answer_from
 from .near_cache import NearCache
-from .subscription import Topic, Waiter
+from .run_waiters import RunWaiters, Waiter
+from .subscription import Subscribe, Subscription
 
-log = logging.getLogger(__name__)
-
-Watch = Callable[[Announcement], None]
 Estimated = Callable[[Snapshot], Mapping[str, tuple[int, int]]]
-Subscribe = Callable[[], AbstractAsyncContextManager[AsyncIterator[Announcement]]]
 
 POLL = 10.0
-"""Seconds after which waiters look for themselves, should an announcement have been lost."""
+"""Seconds after which waiters read again, in case an announcement was lost."""
 _POLL_SHARES = 20
-"""In how many parts waiters do so: all at once, thousands of reads would delay every other."""
-_BREATH = 0.1
-"""Seconds between looks while the store is away and a caller still waits."""
-_FIRST_RETRY = 0.1
-_LAST_RETRY = 1.0
+"""In how many parts they do so: thousands of reads at once would delay every other call."""
 
 
-class Hub:
-    """Hears every announcement; looks for those who wait, and drops what is outdated."""
+class Waiting:
+    """Lets callers wait for runs, reads for them, and drops outdated answers.
+
+    Each announcement that may end a wait causes one read, which all waiters of the run share.
+    """
 
     def __init__(
         self,
         store: RunStore,
         subscribe: Subscribe,
         cache: NearCache,
-        pace: Pace | None = None,
+        retry_after: Pace | None = None,
         observer: CallObserver | None = None,
-        watch: Watch | None = None,
+        *,
+        announced: Callable[[Announcement], None] | None = None,
+        resubscribed: Callable[[], None] | None = None,
         estimated: Estimated | None = None,
+        poll: float = POLL,
     ) -> None:
-        """Tell `pace` of every run that starts or ends, and `watch` of all that is announced.
+        """Note in `retry_after` every run that starts or ends.
 
-        Answers about runs that have not ended tell what is `estimated` of them.
+        Call `announced` with each announcement, and `resubscribed` each time that they arrive
+        again. Answers about runs that have not ended hold what is `estimated` of them. `poll` is
+        the number of seconds after which waiters read again without an announcement.
         """
         self._estimated = estimated
         self._observer = observer or CallObservers()
-        self._watch = watch
-        self._pace = pace or Pace()
+        self._announced = announced
+        self._resubscribed = resubscribed
+        self._retry_after = retry_after or Pace()
         self._store = store
-        self._subscribe = subscribe
         self._cache = cache
-        self._topics: dict[RunKey, Topic] = {}
-        self._looks: set[asyncio.Task[None]] = set()
-        self.hearing = False
-        """Whether announcements arrive now."""
-        self.regained: Callable[[], None] = lambda: None
-        """Told when they arrive again, and some were lost; who needs it sets it."""
+        self._poll_every = poll
+        self._runs: dict[RunKey, RunWaiters] = {}
+        self._reads: set[asyncio.Task[None]] = set()
+        self._subscription = Subscription(
+            subscribe, opened=self._subscribed, closed=cache.close, receive=self._receive
+        )
         self._closing = False
 
     @property
-    def listeners(self) -> int:
-        """How many wait or watch now."""
-        return sum(topic.holders for topic in self._topics.values())
+    def receiving(self) -> bool:
+        """Whether announcements arrive now."""
+        return self._subscription.active
+
+    @property
+    def waiters(self) -> int:
+        """How many callers wait or watch now."""
+        return sum(run.holders for run in self._runs.values())
+
+    @property
+    def asleep(self) -> int:
+        """How many of them wait for an announcement or their deadline."""
+        return sum(len(run.waiters) for run in self._runs.values())
 
     async def read(self, key: RunKey, *, waits: bool = False) -> Answer:
-        """What exists now; `waits` for somebody who waits. Raises RunNotFound, StoreUnavailable."""
+        """Return what exists now; `waits` for a caller that waits.
+
+        Raises RunNotFound and StoreUnavailable.
+        """
         moment = self._cache.moment
         snapshot = await self._store.read(key, waits=waits)
         try:
@@ -98,211 +110,200 @@ class Hub:
         met: Callable[[Answer], bool],
         steps: AbstractSet[str],
         *,
-        deadline: float,
-        grace: float,
+        deadline: Deadline,
         min_revision: int,
     ) -> Answer:
-        """The first answer that is `met`, or what exists at the deadline, which is loop time.
+        """Return the first answer that is `met`, or what exists when the deadline's wait is over.
 
-        The end of `steps` may make it so; with none, the end of the run. What is seen at the
-        deadline may be `grace` seconds late. Raises RunNotFound, and StoreUnavailable when nothing
-        could be read at all.
+        The end of `steps` may make it so; with none, the end of the run. Raises RunNotFound, and
+        StoreUnavailable when nothing could be read at all.
         """
-        topic = self._hold(key)
+        ends = asyncio.get_running_loop().time() + deadline.wait
+        run = self.join(key)
         try:
             seen: Answer | None = None
-            if topic.holders == 1 and self.hearing:
-                # Most often it is there already, and there is nobody to share this look with.
-                generation = topic.generation
+            if run.holders == 1 and self.receiving:
+                # Most often the result exists already, and no other caller could share this read.
+                generation = run.generation
                 seen = await self.read(key, waits=True)
                 if met(seen):
                     return seen
-                topic.settle(seen, generation)
+                run.settle(seen, generation)
             elif min_revision:
-                topic.generation += 1  # the caller may know of a start that was not announced yet
-            return await self._met(topic, met, steps, seen, deadline, grace)
+                run.generation += 1  # the caller may know of a start that was not announced yet
+            return await self._met(run, met, steps, seen, ends, deadline.grace)
         finally:
-            self._let_go(topic)
+            self.leave(run)
 
     async def watch(self, key: RunKey) -> AsyncGenerator[Answer]:
-        """What exists now, and after every change, until `release`. Raises as `wait` does."""
-        told: Answer | None = None
+        """Yield what exists now, and after every change, until `release`. Raises as `wait` does."""
+        sent: Answer | None = None
 
         def changed(answer: Answer) -> bool:
-            return told is None or answer.news != told.news
+            return sent is None or answer.news != sent.news
 
-        topic = self._hold(key)
+        run = self.join(key)
         try:
             while True:
-                seen = await self._met(topic, changed, None)
+                seen = await self._met(run, changed, None)
                 if changed(seen):
-                    told = seen
-                    yield told
+                    sent = seen
+                    yield sent
                 if self._closing:
                     return  # its watcher resumes elsewhere
         finally:
-            self._let_go(topic)
+            self.leave(run)
 
     async def _met(
         self,
-        topic: Topic,
+        run: RunWaiters,
         met: Callable[[Answer], bool],
         steps: AbstractSet[str] | None,
         seen: Answer | None = None,
-        deadline: float | None = None,
+        ends: float | None = None,
         grace: float = 0.0,
     ) -> Answer:
-        """Wait for it; `seen` is what this caller's own look has just seen."""
-        if not self.hearing:
-            # A look that is under way may have missed what nobody has announced.
-            topic.generation += 1
-        known = topic.latest or seen
+        """Wait until an answer is `met`; `seen` is what this caller has just read.
+
+        `ends` is on the loop's clock. The read at that moment may end `grace` seconds late.
+        """
+        if not self.receiving:
+            # A read that is under way may have missed a change that was not announced.
+            run.generation += 1
+        known = run.latest or seen
         if known is not None and (self._closing or met(known)):
             return known
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        waiter = Waiter(met, steps, topic.generation, future, known, self._closing)
+        waiter = Waiter(met, steps, run.generation, future, known, self._closing)
         timer: asyncio.TimerHandle | None = None
-        topic.add(waiter)
+        run.add(waiter)
         try:
             if known is None:
-                self._ask(topic)
+                self._request_read(run)
             else:
-                self._look_if_asked(topic)
-            if deadline is not None:
-                timer = loop.call_at(deadline, self._expire, topic, waiter, grace)
+                self._read_if_wanted(run)
+            if ends is not None:
+                timer = loop.call_at(ends, self._expire, run, waiter, grace)
             return await future
         finally:
             if timer is not None:
                 timer.cancel()
-            topic.remove(waiter)
+            run.remove(waiter)
 
-    def _hold(self, key: RunKey) -> Topic:
-        """The topic, which hears what is announced about `key` until it is let go."""
-        topic = self._topics.get(key)
-        if topic is None:
-            topic = self._topics[key] = Topic(key)
-        topic.holders += 1
-        return topic
+    def join(self, key: RunKey) -> RunWaiters:
+        """Return the run's waiters; announcements reach them until `leave`."""
+        run = self._runs.get(key)
+        if run is None:
+            run = self._runs[key] = RunWaiters(key)
+        run.holders += 1
+        return run
 
-    def _let_go(self, topic: Topic) -> None:
-        topic.holders -= 1
-        if not topic.holders:
-            del self._topics[topic.key]
+    def leave(self, run: RunWaiters) -> None:
+        """End what `join` began."""
+        run.holders -= 1
+        if not run.holders:
+            del self._runs[run.key]
 
     def outdate(self, key: RunKey) -> None:
-        """Give nobody what is known of this run until it was read again."""
+        """Serve nothing that is known of this run until it has been read again."""
         self._cache.drop(key)
-        topic = self._topics.get(key)
-        if topic is not None:
-            topic.generation += 1
+        run = self._runs.get(key)
+        if run is not None:
+            run.generation += 1
 
     def release(self) -> None:
-        """Let nobody wait any more: whoever does is answered with what exists now."""
+        """End every wait with what exists now, and let no call wait from now on."""
         self._closing = True
-        for topic in list(self._topics.values()):
-            for waiter in list(topic.waiters):
-                self._expire(topic, waiter, _BREATH)
+        for run in list(self._runs.values()):
+            for waiter in list(run.waiters):
+                self._expire(run, waiter, SHUTDOWN.grace)
 
     async def run(self) -> None:
-        """Listen for ever. Whoever starts this task cancels it."""
+        """Receive announcements until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._hear(), name="announcements")
+                group.create_task(self._subscription.run(), name="announcements")
                 group.create_task(self._poll(), name="poll")
         finally:
-            for look in self._looks:
-                look.cancel()
-            await asyncio.gather(*self._looks, return_exceptions=True)
+            for reading in self._reads:
+                reading.cancel()
+            await asyncio.gather(*self._reads, return_exceptions=True)
 
-    def _expire(self, topic: Topic, waiter: Waiter, grace: float) -> None:
-        """Its time is over: give it what exists, and what it has seen if that cannot be read."""
+    def _expire(self, run: RunWaiters, waiter: Waiter, grace: float) -> None:
+        """End a wait whose time is over: with what exists, or else with its last answer."""
         waiter.overdue = True
         if waiter.seen is None:
-            return  # its first look is under way, and the store's patience is short
-        if not self.hearing:
-            topic.generation += 1
-        if topic.latest is not None:
-            waiter.give(topic.latest)
+            return  # its first read is under way, and the store's time limit is short
+        if not self.receiving:
+            run.generation += 1
+        if run.latest is not None:
+            waiter.give(run.latest)
             return
-        self._ask(topic)
+        self._request_read(run)
         asyncio.get_running_loop().call_later(grace, waiter.give_seen)
 
-    def _ask(self, topic: Topic) -> None:
-        """Have this topic looked at as it is now."""
-        topic.asked = topic.generation
-        self._look_if_asked(topic)
+    def _request_read(self, run: RunWaiters) -> None:
+        """Have the run read as it is now."""
+        run.wanted = run.generation
+        self._read_if_wanted(run)
 
-    def _look_if_asked(self, topic: Topic) -> None:
-        if topic.look is None and topic.waiters and topic.looked < topic.asked:
-            # For all who wait, so it takes no log fields nor trace of one of them along.
-            topic.look = asyncio.create_task(
-                self._look(topic), name=f"read {topic.key}", context=Context()
+    def _read_if_wanted(self, run: RunWaiters) -> None:
+        if run.reading is None and run.waiters and run.read_at < run.wanted:
+            # For all waiters, so it carries neither the log fields nor the trace of one of them.
+            run.reading = asyncio.create_task(
+                self._read_shared(run), name=f"read {run.key}", context=Context()
             )
-            self._looks.add(topic.look)
-            topic.look.add_done_callback(self._looks.discard)
+            self._reads.add(run.reading)
+            run.reading.add_done_callback(self._reads.discard)
 
-    async def _look(self, topic: Topic) -> None:
-        """Look until nobody asks any more, or nobody waits."""
+    async def _read_shared(self, run: RunWaiters) -> None:
+        """Read until no waiter needs a later generation."""
         try:
-            while topic.waiters and topic.looked < topic.asked:
-                generation = topic.generation
+            while run.waiters and run.read_at < run.wanted:
+                generation = run.generation
                 try:
-                    topic.settle(await self.read(topic.key, waits=True), generation)
+                    run.settle(await self.read(run.key, waits=True), generation)
                 except StoreUnavailable as error:
-                    topic.refuse(error, generation, unseen_only=True)
-                    await asyncio.sleep(_BREATH)
+                    run.refuse(error, generation, unseen_only=True)
+                    await asyncio.sleep(RETRY_PAUSE)
                 except Exception as error:  # noqa: BLE001  # each waiter gets it
-                    topic.looked = generation
-                    topic.refuse(error, generation, unseen_only=False)
-                    # Who comes before those have left must look: this look has left no answer.
-                    topic.generation += 1
+                    run.read_at = generation
+                    run.refuse(error, generation, unseen_only=False)
+                    # This read has left no answer, so a later caller must read.
+                    run.generation += 1
         finally:
-            topic.look = None
+            run.reading = None
 
-    async def _hear(self) -> None:
-        retry = _FIRST_RETRY
-        while True:
-            try:
-                async with self._subscribe() as announcements:
-                    self._cache.open()
-                    self.hearing = True
-                    # What was announced before is lost.
-                    for topic in self._topics.values():
-                        self._stir(topic)
-                    self.regained()
-                    retry = _FIRST_RETRY
-                    async for announcement in announcements:
-                        self._dispatch(announcement)
-            except StoreUnavailable as error:
-                log.warning("announcements: %s", error)
-            finally:
-                self.hearing = False
-                self._cache.close()
-            await asyncio.sleep(retry)
-            retry = min(retry * 2, _LAST_RETRY)
+    def _subscribed(self) -> None:
+        """Read again for every waiter: what was announced before is lost."""
+        self._cache.open()
+        for run in self._runs.values():
+            self._refresh(run)
+        if self._resubscribed is not None:
+            self._resubscribed()
 
     async def _poll(self) -> None:
         while True:
-            topics = list(self._topics.values())
+            runs = list(self._runs.values())
             for first in range(_POLL_SHARES):
-                await asyncio.sleep(POLL / _POLL_SHARES)
-                for topic in topics[first::_POLL_SHARES]:
-                    self._stir(topic)
+                await asyncio.sleep(self._poll_every / _POLL_SHARES)
+                for run in runs[first::_POLL_SHARES]:
+                    self._refresh(run)
 
-    def _stir(self, topic: Topic) -> None:
-        """Look, whatever happened."""
-        topic.generation += 1
-        self._ask(topic)
+    def _refresh(self, run: RunWaiters) -> None:
+        """Read again, whatever was announced."""
+        run.generation += 1
+        self._request_read(run)
 
-    def _dispatch(self, announcement: Announcement) -> None:
+    def _receive(self, announcement: Announcement) -> None:
         kind = announcement.kind
         if kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run):
             self._cache.drop(announcement.key)
         if kind is EventKind.STARTED or kind.ends_run:
-            self._pace.note(ended=kind.ends_run)
-        topic = self._topics.get(announcement.key)
-        if topic is not None and topic.hear(announcement):
-            self._ask(topic)
-        if self._watch is not None:
-            self._watch(announcement)
+            self._retry_after.note(ended=kind.ends_run)
+        run = self._runs.get(announcement.key)
+        if run is not None and run.receive(announcement):
+            self._request_read(run)
+        if self._announced is not None:
+            self._announced(announcement)

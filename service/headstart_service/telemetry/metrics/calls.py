@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ...base.metric_labels import ResultsOutcome
+from ...base.service_methods import METHODS, STREAMS
 from ...domain import Outcome
 from .instruments import (
     SECONDS,
@@ -21,10 +22,6 @@ from .instruments import (
     Spread,
 )
 
-_METHODS = (
-    *("StartPrecompute", "GetResults", "WatchResults", "GetStatus", "CancelPrecompute"),
-    *("ReportStep", "ListPrecomputes", "ListPipelines", "GetStats"),
-)
 _CODES = ("OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "RESOURCE_EXHAUSTED")
 """Told from the beginning, as 0: those that alerts look at. The others are callers' doing."""
 
@@ -38,7 +35,7 @@ class CallMetrics(Collector):
         self._requests = Counter(
             "requests_total", "Calls and streams that have ended.", ("method", "code")
         )
-        self._requests.begin((method, code) for method in _METHODS for code in _CODES)
+        self._requests.begin((method, code) for method in METHODS for code in _CODES)
         self._durations = Histogram(
             "request_duration_seconds",
             "Time of a call in its handler, waiting included; streams have none.",
@@ -64,7 +61,7 @@ class CallMetrics(Collector):
     def ended(self, method: str, code: str, seconds: float) -> None:
         """Count a call that has ended."""
         self._requests.add(method, code)
-        if method != "WatchResults":
+        if method not in STREAMS:
             self._durations.of(method).note(seconds)
 
     def results(self, outcome: ResultsOutcome, seconds: float) -> None:

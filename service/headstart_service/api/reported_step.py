@@ -1,13 +1,14 @@
-"""Checks a step's result that a caller hands in, and writes it as the record keeps it.
+"""Checks a step's result that a caller reports, and writes it as the record keeps it.
 
-What a worker writes is right by construction; this may be anything. Its form is checked here, so
-that no caller of the run, and no step that takes it, meets what a worker would not have given.
+A worker's result is right by construction; a caller's may be anything. The check here keeps every
+reported result in the form that a worker would have written.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf import json_format
@@ -22,7 +23,7 @@ from ..values.artifacts import ArtifactCodec
 from ..values.fragments import report_fragment
 
 MAX_RESULT_BYTES: Final = 1 << 20
-"""More than any bridging step gives, and what the inputs of a run may have."""
+"""More than any bridging step returns, and as much as the inputs of a run may have."""
 _INTEGERS: Final = "must be the digits of the integers that `json` has at these places"
 _BRIDGING: Final = "bridging"
 _FIELDS: Final[Mapping[str, Sequence[str]]] = {
@@ -32,11 +33,34 @@ _FIELDS: Final[Mapping[str, Sequence[str]]] = {
     "haiku_bridge": ("haiku_clues",),
     "haiku_embeddings": ("haiku_embeddings",),
 }
-"""What each step gives, as the comments of BridgingResults say."""
+"""The fields that each step fills, as the comments of BridgingResults list them."""
 
 
-def violations(request: pb.ReportStepRequest) -> list[Violation]:
-    """The rules that a report breaks whatever run it is about."""
+@dataclass(frozen=True, slots=True)
+class ReportedStep:
+    """A step's result as its caller reports it; `elapsed` is in seconds."""
+
+    name: str
+    kind: str
+    """The field of the request that holds the result: bridging or artifact."""
+    result: pb.BridgingResults | pb.Artifact
+    elapsed: float
+    created_us: int | None
+    """When the run was started whose step this is, if the caller states that."""
+
+    @classmethod
+    def of(cls, request: pb.ReportStepRequest, elapsed: float) -> ReportedStep:
+        """Return the step that a request reports in which `violations_of` finds nothing."""
+        kind = request.WhichOneof("result") or ""
+        created_us = None
+        if request.HasField("created_at"):
+            began = request.created_at
+            created_us = began.seconds * 1_000_000 + began.nanos // 1000
+        return cls(request.step, kind, getattr(request, kind), elapsed, created_us)
+
+
+def violations_of(request: pb.ReportStepRequest) -> list[Violation]:
+    """Return the rules that a report breaks whatever run it is about."""
     found = []
     if request.revision < 1:
         found.append(Violation("revision", f"must be 1 or more, is {request.revision}"))
@@ -50,46 +74,40 @@ def violations(request: pb.ReportStepRequest) -> list[Violation]:
     return found
 
 
-def is_of(request: pb.ReportStepRequest, run: RunSummary) -> bool:
-    """Whether the result belongs to this run, if its caller says when that was started."""
-    began = request.created_at
-    return (
-        not request.HasField("created_at")
-        or began.seconds * 1_000_000 + began.nanos // 1000 == run.created_us
-    )
+def is_of(step: ReportedStep, run: RunSummary) -> bool:
+    """Return whether the result belongs to this run, if its caller states when that was started."""
+    return step.created_us is None or step.created_us == run.created_us
 
 
-def record(request: pb.ReportStepRequest, pipeline: Pipeline, elapsed: float) -> StepRecord:
-    """The reported step as a record keeps it; `elapsed` is in seconds.
+def step_record(step: ReportedStep, pipeline: Pipeline) -> StepRecord:
+    """Return the reported step as a record keeps it.
 
-    Raises InvalidRequest when it is none of the pipeline's, or its result is not as that step's.
+    Raises InvalidRequest when the pipeline has no such step, or the result does not fit the step.
     """
     found = []
-    if request.step not in pipeline.by_name:
-        found.append(Violation("step", not_one_of(request.step, pipeline.by_name)))
+    if step.name not in pipeline.by_name:
+        found.append(Violation("step", not_one_of(step.name, pipeline.by_name)))
     expected = _BRIDGING if pipeline.name == _BRIDGING else "artifact"
-    kind = request.WhichOneof("result")
-    if kind != expected:
-        rule = f"must be {expected} for a run of {pipeline.name}, is {kind}"
+    results = pb.GetResultsResponse()
+    if step.kind != expected:
+        rule = f"must be {expected} for a run of {pipeline.name}, is {step.kind}"
         found.append(Violation("result", rule))
-    elif kind == "artifact":
-        found += _artifact_violations(request.artifact) or _misfits(request, pipeline)
-    elif request.step in _FIELDS:
-        found += _bridging_violations(request.step, request.bridging)
+    elif isinstance(step.result, pb.Artifact):
+        found += _artifact_violations(step.result) or _misfits(step.name, step.result, pipeline)
+        results.custom.artifacts[step.name].CopyFrom(step.result)
+    else:
+        if step.name in _FIELDS:
+            found += _bridging_violations(step.name, step.result)
+        results.bridging.CopyFrom(step.result)
     if found:
         raise InvalidRequest(found)
-    results = pb.GetResultsResponse()
-    if kind == _BRIDGING:
-        results.bridging.CopyFrom(request.bridging)
-    else:
-        results.custom.artifacts[request.step].CopyFrom(request.artifact)
     report = report_fragment(
-        request.step,
+        step.name,
         StepState.COMPLETED,
-        elapsed=elapsed,
+        elapsed=step.elapsed,
         origin=pb.STEP_ORIGIN_REPORTED,
     )
-    return StepRecord(request.step, StepState.COMPLETED, results.SerializeToString() + report)
+    return StepRecord(step.name, StepState.COMPLETED, results.SerializeToString() + report)
 
 
 def _artifact_violations(artifact: pb.Artifact) -> list[Violation]:
@@ -111,10 +129,10 @@ def _artifact_violations(artifact: pb.Artifact) -> list[Violation]:
     return []
 
 
-def _misfits(request: pb.ReportStepRequest, pipeline: Pipeline) -> list[Violation]:
-    """Whether steps that take it would get what this one's annotation promises."""
+def _misfits(step: str, artifact: pb.Artifact, pipeline: Pipeline) -> list[Violation]:
+    """Return the rule that the artifact breaks if steps that take it need another type."""
     codec = pipeline.codec
-    rule = codec.misfit(request.step, request.artifact) if isinstance(codec, ArtifactCodec) else ""
+    rule = codec.misfit(step, artifact) if isinstance(codec, ArtifactCodec) else ""
     return [Violation("artifact", f"must be {rule}")] if rule else []
 
 
@@ -157,7 +175,7 @@ def _rows_violations(field: str, rows: Iterable[pb.Embedding]) -> list[Violation
 
 
 def _vector_violations(vectors: Mapping[str, Sequence[float]]) -> list[Violation]:
-    """Vectors by field: finite numbers, as many in each as in the first."""
+    """Return the rules that vectors break, by field: finite numbers, equally many in each."""
     length = len(next(iter(vectors.values())))
     found = []
     for name, values in vectors.items():

@@ -14,8 +14,10 @@ from headstart import StepDescription
 from headstart._messages import requests
 from headstart._messages.convert import pipeline_from
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.api import convert
-from headstart_service.api.servicer import _margin
+from headstart_service.api import messages, page_token
+from headstart_service.api.deadline import Deadline
+from headstart_service.api.dependencies import Call
+from headstart_service.api.methods import list_precomputes, start_precompute
 from headstart_service.domain import (
     Outcome,
     RunKey,
@@ -30,7 +32,7 @@ from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.sdk import Pipeline, step
 from headstart_service.values.artifacts import ArtifactCodec
 from headstart_service.values.fragments import report_fragment
-from tests.unit.api.conftest import PIPELINE, FakeContext, FakeReader, servicer_of
+from tests.unit.api.conftest import PIPELINE, FakeReader, methods_of
 
 
 class Empty(BaseModel):
@@ -53,7 +55,7 @@ SUMMARY = RunSummary(
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 300_000])
 def test_watch_bytes_are_what_protobuf_would_write(size: int) -> None:
     results = pb.GetResultsResponse(error="x" * size) if size else pb.GetResultsResponse()
-    written = convert.watch_bytes(results.SerializeToString())
+    written = messages.watch_bytes(results.SerializeToString())
     assert written == pb.WatchResultsResponse(results=results).SerializeToString()
 
 
@@ -85,13 +87,13 @@ def test_results_bytes_are_the_message_that_one_would_build() -> None:
     built.started_at.FromMicroseconds(SUMMARY.started_us)
     built.expires_at.FromMicroseconds(SUMMARY.expires_us)
     built.custom.artifacts["one"].json.struct_value.update({"x": 1})
-    written = convert.results_bytes(Snapshot(SUMMARY, "run-1", states, body, 10.0), body)
+    written = messages.results_bytes(Snapshot(SUMMARY, "run-1", states, body, 10.0), body)
     assert pb.GetResultsResponse.FromString(written) == built
 
 
 def test_a_time_that_has_not_come_is_absent() -> None:
     message = pb.PrecomputeSummary()
-    convert.fill_summary(message, SUMMARY)
+    messages.fill_summary(message, SUMMARY)
     assert message.HasField("created_at")
     assert not message.HasField("completed_at")
     assert message.created_at.ToMicroseconds() == SUMMARY.created_us
@@ -99,23 +101,23 @@ def test_a_time_that_has_not_come_is_absent() -> None:
 
 def test_a_status_response_tells_every_steps_state() -> None:
     states = {"one": StepState.RUNNING, "two": StepState.SKIPPED}
-    response = convert.status_response(Snapshot(SUMMARY, "run-1", states, b"", 10.0))
+    response = messages.status_response(Snapshot(SUMMARY, "run-1", states, b"", 10.0))
     assert dict(response.steps) == {"one": pb.STEP_STATE_RUNNING, "two": pb.STEP_STATE_SKIPPED}
     assert response.error == "one: no luck"
 
 
 def test_every_status_and_outcome_has_its_number_and_none_is_unspecified() -> None:
-    statuses = [convert.status(status) for status in Status]
-    outcomes = [convert.outcome(outcome) for outcome in Outcome]
+    statuses = [messages.status(status) for status in Status]
+    outcomes = [messages.outcome(outcome) for outcome in Outcome]
     assert sorted(statuses) == sorted(set(pb.PrecomputeStatus.values()) - {0})
     assert sorted(outcomes) == sorted(set(pb.StartOutcome.values()) - {0})
 
 
 def test_a_list_of_no_status_means_all_and_repetitions_count_once() -> None:
     into: list[Violation] = []
-    assert convert.statuses([], into) == list(Status)
+    assert list_precomputes.statuses([], into) == list(Status)
     completed, failed = pb.PRECOMPUTE_STATUS_COMPLETED, pb.PRECOMPUTE_STATUS_FAILED
-    assert convert.statuses([completed, failed, completed], into) == [
+    assert list_precomputes.statuses([completed, failed, completed], into) == [
         Status.COMPLETED,
         Status.FAILED,
     ]
@@ -126,23 +128,25 @@ def test_a_list_of_no_status_means_all_and_repetitions_count_once() -> None:
 def test_a_page_token_finds_its_run_again(key: str) -> None:
     into: list[Violation] = []
     last = RunKey("team.1", key)
-    assert convert.from_page_token(convert.page_token(last, 3), 3, into) == last
-    assert convert.from_page_token("", 3, into) is None
+    assert page_token.from_page_token(page_token.page_token(last, 3), 3, into) == last
+    assert page_token.from_page_token("", 3, into) is None
     assert into == []
-    convert.from_page_token(convert.page_token(last, 3), 6, into)
+    page_token.from_page_token(page_token.page_token(last, 3), 6, into)
     rule = "is of a store with 3 partitions, now it has 6: list anew"
     assert into == [Violation("page_token", rule)]
 
 
 def test_a_bridging_game_leaves_defaults_to_its_pipeline() -> None:
     spec = pb.BridgingSpec(anchor="a", target="b", recipient_type=pb.RECIPIENT_TYPE_HAIKU)
-    assert convert.bridging_inputs(spec) == {
+    assert start_precompute.bridging_inputs(spec) == {
         "anchor": "a",
         "target": "b",
         "recipient_type": "haiku",
     }
     spec.clue_count = 0
-    assert convert.bridging_inputs(spec)["clue_count"] == 0, "a zero that was given is told"
+    assert start_precompute.bridging_inputs(spec)["clue_count"] == 0, (
+        "a zero that was given is told"
+    )
 
 
 def test_both_ways_to_start_a_game_give_one_plan() -> None:
@@ -153,20 +157,20 @@ def test_both_ways_to_start_a_game_give_one_plan() -> None:
     custom.inputs.update(
         {"anchor": "ocean ", "target": "forest", "recipient_type": "human", "clue_count": 7}
     )
-    assert BRIDGING.plan(convert.bridging_inputs(spec), "") == BRIDGING.plan(
-        convert.custom_inputs(custom), ""
+    assert BRIDGING.plan(start_precompute.bridging_inputs(spec), "") == BRIDGING.plan(
+        start_precompute.custom_inputs(custom), ""
     )
 
 
 def test_a_pipeline_is_described_with_its_needs_and_its_inputs_schema() -> None:
-    description = convert.pipeline_description(BRIDGING)
+    description = messages.pipeline_description(BRIDGING)
     steps = {step.name: step for step in description.steps}
     assert steps["embed_endpoints"].required
     assert list(steps["haiku_embeddings"].needs) == ["haiku_bridge"]
     assert steps["haiku_bridge"].timeout.ToTimedelta().total_seconds() == 45
     assert "anchor" in description.input_schema["properties"]
     assert {(step.version, step.memo) for step in description.steps} == {("", False)}
-    assert [step.name for step in convert.pipeline_description(PIPELINE).steps] == [
+    assert [step.name for step in messages.pipeline_description(PIPELINE).steps] == [
         "one",
         "two",
         "three",
@@ -184,7 +188,7 @@ def test_every_visible_option_of_a_step_reaches_callers() -> None:
     def seen() -> int: ...
 
     pipeline = Pipeline(name="p", version="1", description="", inputs=Empty, steps=(seen,))
-    [shown] = pipeline_from(convert.pipeline_description(pipeline)).steps
+    [shown] = pipeline_from(messages.pipeline_description(pipeline)).steps
     assert shown == StepDescription(
         name="seen",
         needs=(),
@@ -203,7 +207,7 @@ def test_every_visible_option_of_a_step_reaches_callers() -> None:
     [(0.0, 0.02), (0.1, 0.02), (0.2, 0.02), (1.0, 0.1), (2.5, 0.25), (60.0, 0.25)],
 )
 def test_the_margin_is_a_tenth_of_the_deadline_within_bounds(left: float, margin: float) -> None:
-    assert _margin(left) == pytest.approx(margin)
+    assert left - Deadline.of_call(1000.0, left).wait == pytest.approx(margin)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ async def test_a_wait_ends_before_the_deadline_less_the_margin(
     reader = FakeReader()
     request = pb.GetResultsRequest(key="k")
     request.wait.FromMilliseconds(round(wait * 1000))
-    await servicer_of(reader).get_results(request, FakeContext(left))  # type: ignore[arg-type]
+    await methods_of(reader).get_results(request, Call(left))  # type: ignore[arg-type]
     assert reader.waits == [pytest.approx(expected)]
 
 
@@ -233,13 +237,13 @@ async def test_a_deadline_that_is_almost_over_means_no_wait() -> None:
     reader = FakeReader()
     request = pb.GetResultsRequest(key="k")
     request.wait.FromSeconds(5)
-    await servicer_of(reader).get_results(request, FakeContext(0.01))  # type: ignore[arg-type]
+    await methods_of(reader).get_results(request, Call(0.01))  # type: ignore[arg-type]
     assert reader.waits[0] <= 0
 
 
 def refused(custom: pb.CustomSpec) -> list[tuple[str, str]]:
     with pytest.raises(InvalidRequest) as caught:
-        convert.custom_inputs(custom)
+        start_precompute.custom_inputs(custom)
     return [(each.field, each.description) for each in caught.value.violations]
 
 
@@ -247,13 +251,13 @@ def test_inputs_larger_than_a_mebibyte_are_refused_by_their_fields_name() -> Non
     limit = 1 << 20
     custom = pb.CustomSpec(pipeline="test")
     custom.inputs.update({"text": "x" * (limit - 100)})
-    assert convert.custom_inputs(custom)
+    assert start_precompute.custom_inputs(custom)
     custom.inputs.update({"text": "x" * limit})
     [(field, rule)] = refused(custom)
     assert (field, rule.split(",")[0]) == ("custom.inputs", "must be at most 1048576 bytes")
 
     text = json.dumps({"a": "é" * ((limit - 9) // 2)}, ensure_ascii=False)
-    assert convert.custom_inputs(pb.CustomSpec(inputs_json=text))
+    assert start_precompute.custom_inputs(pb.CustomSpec(inputs_json=text))
     assert refused(pb.CustomSpec(inputs_json=text + "  ")) == [
         ("custom.inputs_json", "must be at most 1048576 bytes, is 1048577")
     ]
@@ -299,7 +303,7 @@ def test_any_json_is_exact_from_the_client_to_the_worker(value: Any) -> None:
     request = requests.start(
         "", "k", "anything", {"value": value}, ttl=None, restart=False, expected_need_in=None
     )
-    given = convert.custom_inputs(request.custom)
+    given = start_precompute.custom_inputs(request.custom)
     assert repr(given) == repr({"value": value})
     kept = ANYTHING.plan(given, "").inputs
     assert repr(Anything.model_validate_json(kept).value) == repr(value)
@@ -307,7 +311,9 @@ def test_any_json_is_exact_from_the_client_to_the_worker(value: Any) -> None:
 
 def test_neighbours_beyond_doubles_are_two_plans_and_two_memos() -> None:
     plans = [
-        ANYTHING.plan(convert.custom_inputs(pb.CustomSpec(inputs_json=f'{{"value":[{id}]}}')), "")
+        ANYTHING.plan(
+            start_precompute.custom_inputs(pb.CustomSpec(inputs_json=f'{{"value":[{id}]}}')), ""
+        )
         for id in (2**53, 2**53 + 1)  # noqa: A001
     ]
     assert plans[0].digest != plans[1].digest
@@ -359,13 +365,13 @@ def test_text_that_is_no_exact_object_is_refused_by_its_name(text: str, rule: st
 
 def test_the_deepest_inputs_are_planned_and_read_again() -> None:
     deepest = '{"value":' + "[" * 99 + "]" * 99 + "}"
-    plan = ANYTHING.plan(convert.custom_inputs(pb.CustomSpec(inputs_json=deepest)), "")
+    plan = ANYTHING.plan(start_precompute.custom_inputs(pb.CustomSpec(inputs_json=deepest)), "")
     assert Anything.model_validate_json(plan.inputs)
 
 
 def test_a_pair_of_surrogates_is_one_character() -> None:
     text = r'{"value": "\ud83c\udf0a"}'
-    assert convert.custom_inputs(pb.CustomSpec(inputs_json=text)) == {"value": "🌊"}
+    assert start_precompute.custom_inputs(pb.CustomSpec(inputs_json=text)) == {"value": "🌊"}
 
 
 def test_both_forms_of_inputs_together_are_refused() -> None:
@@ -378,7 +384,7 @@ def test_a_struct_has_no_whole_number_that_doubles_do_not_tell_from_its_neighbou
     custom = pb.CustomSpec(pipeline="test")
     good = {"a": 2**53 - 1, "b": [1 - 2**53, 0.5, 4503599627370496.5], "c": "9007199254740993"}
     custom.inputs.update(good)
-    assert convert.custom_inputs(custom) == good
+    assert start_precompute.custom_inputs(custom) == good
     custom.inputs.update({"id": 2**53 + 1, "deep": [{"x": -(2**53)}, 1e300]})
     told = refused(custom)
     assert [field for field, _ in told] == [

@@ -1,0 +1,46 @@
+"""The time budget of one call: how long it may wait, and how late its last read may be.
+
+A response that comes after the caller's deadline is lost. So a wait ends a margin before it. The
+read at the end of the wait has a part of that margin, the grace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+RETRY_PAUSE: Final = 0.1
+"""Seconds between reads while the store is unavailable and a caller still waits."""
+
+_MARGIN_SHARE, _MARGIN_MIN, _MARGIN_MAX = 0.1, 0.02, 0.25
+"""Of the time until the caller's deadline: the share that is kept for the response, in bounds."""
+_GRACE_SHARE, _GRACE_MIN, _GRACE_MAX = 0.05, 0.01, 0.1
+"""Of the wait: the share by which its last read may end late, in bounds; less than the margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """How long a call may wait, in seconds."""
+
+    wait: float
+    """Zero or less: it may not wait."""
+    grace: float
+    """How long after the wait its last read may end."""
+
+    @classmethod
+    def of_call(cls, wait: float, left: float | None = None) -> Deadline:
+        """Return the budget of a call that asks for `wait` and whose caller leaves in `left`.
+
+        None means that the caller has no deadline.
+        """
+        if wait and left is not None:
+            wait = min(wait, left - _within(left * _MARGIN_SHARE, _MARGIN_MIN, _MARGIN_MAX))
+        return cls(wait, _within(wait * _GRACE_SHARE, _GRACE_MIN, _GRACE_MAX))
+
+
+SHUTDOWN: Final = Deadline(0.0, RETRY_PAUSE)
+"""The budget of every call that still waits when the process stops."""
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)

@@ -1,0 +1,39 @@
+"""GetStats: counts the runs that are kept, running and queued."""
+
+from __future__ import annotations
+
+from headstart.v1 import precompute_pb2 as pb
+
+from ...domain import Status
+from ..accounting_message import ledger_message
+from ..dependencies import Call, Dependencies
+from ..request_rules import listed_namespace_violations, refuse
+
+
+class GetStats:
+    """Counts runs of the store."""
+
+    def __init__(self, api: Dependencies) -> None:
+        self._store, self._rules = api.store, api.rules
+
+    def parse(self, request: pb.GetStatsRequest) -> str:
+        """Return the namespace to count; empty means all. Raises InvalidRequest."""
+        refuse(listed_namespace_violations(request.namespace))
+        return request.namespace
+
+    async def handle(self, request: pb.GetStatsRequest, _: Call) -> pb.GetStatsResponse:
+        """Return the counts and the accounting of the namespace."""
+        namespace = self.parse(request)
+        stats = await self._store.stats(namespace)
+        queued = stats.queued_jobs
+        if self._rules.separate and namespace:
+            queued = stats.counts.get(Status.PENDING, 0)
+        return pb.GetStatsResponse(
+            total_cached=sum(stats.counts.values()),
+            active_tasks=stats.counts.get(Status.IN_PROGRESS, 0),
+            status_counts={status.value: count for status, count in stats.counts.items()},
+            queued_jobs=queued,
+            max_cached=self._rules.max_records,
+            ledger=ledger_message(stats.ledger) if stats.ledger else None,
+            unserved=stats.unserved,
+        )

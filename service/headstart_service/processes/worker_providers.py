@@ -1,0 +1,97 @@
+"""Opens the providers that steps may name as a parameter. Brings numpy and torch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from ..base.extras import install
+from ..config.settings import Settings
+from ..domain.errors import PackageMissing
+from ..providers.anthropic import HaikuModel
+from ..providers.building import ensure_vocabulary
+from ..providers.embedding_cache import CachedEmbedder
+from ..providers.embeddings import SentenceEmbedder
+from ..providers.http import http_client
+from ..providers.progress import build_progress
+from ..providers.vocabulary import Vocabulary
+from ..telemetry.metrics.work import ModelMetrics
+
+if TYPE_CHECKING:
+    from ..telemetry.tracing.tracing import Tracing
+
+
+@asynccontextmanager
+async def open_providers(
+    settings: Settings, wanted: AbstractSet[str], figures: ModelMetrics, traced: Tracing | None
+) -> AsyncIterator[Mapping[str, Any]]:
+    """Open the wanted providers of `pipeline.providers.PROVIDERS`, by parameter name.
+
+    Raises PackageMissing, which names the extra, where a package of one is not installed.
+    """
+    providers: dict[str, Any] = {}
+    known: Vocabulary | None = None
+    async with AsyncExitStack() as stack:
+        if wanted & {"embedder", "vocabulary", "scan"}:
+            embedder = await stack.enter_async_context(
+                SentenceEmbedder(settings.model, threads=settings.compute_threads, observer=figures)
+            )
+        if wanted & {"vocabulary", "scan"}:
+            with build_progress() as progress:
+                vocabulary = await asyncio.to_thread(
+                    ensure_vocabulary,
+                    settings.vocabulary,
+                    embedder.model_identity,
+                    None,
+                    embedder.encode,
+                    progress,
+                )
+            providers["vocabulary"] = known = vocabulary
+            from ..pipelines.bridging.scan import VocabularyScan  # brings numpy
+
+            scan = await stack.enter_async_context(
+                VocabularyScan(vocabulary.matrix, figures.scanned, identity=vocabulary.identity)
+            )
+            providers["scan"] = scan
+            # The first product reads the whole matrix from disk: not while a user waits.
+            await scan.relevance(*vocabulary.matrix[:2])
+        if "embedder" in wanted:
+            providers["embedder"] = CachedEmbedder(
+                traced.embedder(embedder) if traced else embedder,
+                known,
+                remembered=settings.word_cache,
+                observer=figures,
+            )
+        if "http" in wanted:
+            with _needing("http", "language-model"):
+                providers["http"] = await stack.enter_async_context(http_client())
+        if "language_model" in wanted:
+            key = settings.anthropic_api_key
+            model = HaikuModel(
+                api_key=key.get_secret_value() if key else None,
+                model=settings.haiku_model,
+                base_url=settings.anthropic_base_url,
+                open_telemetry=traced.language_model() if traced else None,
+                observer=figures,
+            )
+            with _needing("language_model", "language-model"):
+                if find_spec("anthropic") is None:  # not imported: that takes a second
+                    raise ModuleNotFoundError("no module anthropic", name="anthropic")
+                providers["language_model"] = await stack.enter_async_context(model)
+        yield providers
+
+
+@contextmanager
+def _needing(provider: str, extra: str) -> Iterator[None]:
+    """Turn an ImportError into a PackageMissing that names the extra."""
+    try:
+        yield
+    except ImportError as error:
+        raise PackageMissing(
+            f"a step takes {provider}, which needs {error.name}, which is not installed: "
+            f"{install(extra)}"
+        ) from error
