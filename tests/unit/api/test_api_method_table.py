@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from pathlib import Path
 
-from headstart import _channel
+from headstart._transport.endpoint import service_config
 from headstart_service.api.call_limits import CallKind
 from headstart_service.api.method_table import METHOD_TABLE, Scope
 from headstart_service.auth.grants import Verb
@@ -31,6 +31,6 @@ def test_limits_and_scopes_follow_from_the_fields_of_the_requests() -> None:
 
 
 def test_clients_retry_the_methods_that_the_table_names() -> None:
-    text = Path(_channel.__file__).read_text(encoding="utf-8")
-    named = {name for name in re.findall(r'"([A-Z]\w+)"', text) if name in METHODS}
+    [policy] = json.loads(service_config(max_attempts=3))["methodConfig"]
+    named = {name["method"] for name in policy["name"]}
     assert named == {name for name, method in METHOD_TABLE.items() if method.retried}
