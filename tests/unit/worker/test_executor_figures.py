@@ -1,4 +1,4 @@
-"""Figures of the engine: times, tries and costs of steps, each met exactly. Time is virtual."""
+"""Figures of executors: how long steps may take, wait and go on. Time is virtual where it can be."""
 
 from __future__ import annotations
 
@@ -8,41 +8,31 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from headstart.v1 import precompute_pb2 as pb
-from headstart_service.domain import Claim, Status, StepState
+from headstart_service.domain import Claim
 from headstart_service.domain.errors import ExecutorUnavailable, StartupError, StepFailed
-from headstart_service.pipeline.identity import identity_of
 from headstart_service.pipeline.step import Step, step
-from headstart_service.values.limits import Limits
 from headstart_service.worker import run as run_module
 from headstart_service.worker import step_run
-from headstart_service.worker.batching import Batcher
-from headstart_service.worker.cost_meter import METER, CostMeter, spend
+from headstart_service.worker.cost_meter import CostMeter
 from headstart_service.worker.executors import processes, threads
 from headstart_service.worker.executors.executors import ExecutorRules, Executors
 from headstart_service.worker.executors.processes import Processes
 from headstart_service.worker.executors.queueing import queueing
-from headstart_service.worker.executors.watchdog import LoopBlocked, Piece, Watchdog
-from headstart_service.worker.offers import makers_of
-from headstart_service.worker.reasons import failure_of, readable
-from headstart_service.worker.reuse import Reuse
+from headstart_service.worker.executors.watchdog import Watchdog
 from headstart_service.worker.run import run
 from headstart_service.worker.step_deadline import seconds_left
 from headstart_service.worker.worker_observer import StepOutcome, WorkObservers
 from tests.support import executors as harm
-from tests.support.ledger import CLAIMED_US, Dictionary, Ledger, claim_for, claim_of, pipeline_of
+from tests.support.ledger import Ledger, claim_of, pipeline_of
 from tests.support.virtual_time import Clock, run_virtually
 from tests.support.waiting import wait_until
-
-COMPLETED, FAILED = StepState.COMPLETED, StepState.FAILED
-SECOND = 1_000_000
 
 
 def loop_time() -> float:
@@ -70,165 +60,6 @@ class Outcomes(WorkObservers):
     def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
         yield
         self.steps[name] = outcome
-
-
-# Times and costs of a step
-
-
-async def test_a_step_has_its_times_tries_and_costs(clock: Clock) -> None:
-    tries = 0
-
-    @step()
-    async def first() -> int:
-        clock.now += 2.5
-        spend(cpu_seconds=1000.0, llm_tokens=7)
-        return 1
-
-    @step(max_attempts=3, backoff=0.0)
-    async def second(first: int) -> int:
-        nonlocal tries
-        tries += 1
-        clock.now += 0.25
-        spend(llm_tokens=2)
-        if tries < 3:
-            raise StepFailed(f"try {tries}")
-        return first
-
-    @step(max_attempts=2, backoff=0.0)
-    async def third(second: int) -> int:
-        clock.now += 4.0
-        raise StepFailed("never")
-
-    pipeline, ledger, outcomes = pipeline_of(first, second, third), Ledger(), Outcomes()
-    assert await run(claim_of(pipeline), pipeline, {}, ledger, outcomes) is Status.COMPLETED
-    told = {name: ledger.report(name) for name in ("first", "second", "third")}
-    started = {name: report.started_us - CLAIMED_US for name, report in told.items()}
-    assert started == {"first": 0, "second": 2_500_000, "third": 3_250_000}
-    took = {name: report.elapsed.ToMicroseconds() for name, report in told.items()}
-    assert took == {"first": 2_500_000, "second": 750_000, "third": 8 * SECOND}
-    assert {name: report.attempts for name, report in told.items()} == {
-        "first": 1,
-        "second": 3,
-        "third": 2,
-    }
-    errors = {name: report.error for name, report in told.items()}
-    assert errors == {"first": "", "second": "", "third": "never"}
-    work = {name: ledger.records[name].work for name in told}
-    assert all(work.values())
-    assert {n: w.elapsed for n, w in work.items() if w} == {
-        "first": 2.5,
-        "second": 0.75,
-        "third": 8.0,
-    }
-    assert {n: w.llm_tokens for n, w in work.items() if w} == {"first": 7, "second": 6, "third": 0}
-    assert work["first"] is not None
-    assert work["first"].cpu_seconds >= 1000.0
-    second_tried = outcomes.steps["second"].tried
-    assert [(each.error, each.ended_ns) for each in second_tried] == [
-        ("try 1", 1_002_750_000_000),
-        ("try 2", 1_003_000_000_000),
-    ]
-    assert len(outcomes.steps["third"].tried) == 2
-    assert (outcomes.steps["third"].state, outcomes.steps["third"].error) == ("failed", "never")
-
-
-async def test_a_result_that_a_run_has_no_room_for_keeps_its_times(clock: Clock) -> None:
-    @step()
-    async def small() -> str:
-        clock.now += 1.0
-        return "x" * 100
-
-    @step(max_attempts=2, backoff=0.0)
-    async def large(small: str) -> str:
-        clock.now += 2.0
-        if clock.now < 1004.0:
-            raise StepFailed("once")
-        return "y" * 1000
-
-    pipeline, ledger, outcomes = pipeline_of(small, large), Ledger(), Outcomes()
-    limits = Limits(run=1000)
-    await run(claim_of(pipeline), pipeline, {}, ledger, outcomes, limits)
-    report = ledger.report("large")
-    assert report.state == pb.STEP_STATE_FAILED
-    assert report.error.endswith("HEADSTART_MAX_RUN_BYTES is 1,000")
-    assert (report.started_us - CLAIMED_US, report.elapsed.ToMicroseconds()) == (
-        SECOND,
-        4 * SECOND,
-    )
-    assert report.attempts == 2
-    assert outcomes.steps["large"].state == "failed"
-    assert outcomes.steps["large"].error == report.error
-    work = ledger.records["large"].work
-    assert work is not None
-    assert work.elapsed == 4.0
-
-
-async def test_a_remembered_step_has_its_own_times_and_costs_nothing(clock: Clock) -> None:
-    @step(memo=True)
-    async def word() -> str:
-        clock.now += 3.0
-        return "sea"
-
-    @step()
-    async def before() -> int:
-        clock.now += 0.5
-        return 1
-
-    pipeline = pipeline_of(before, word)
-    memos = Dictionary()
-
-    class Slow(Dictionary):
-        async def memo_get(self, namespace: str, digest: str) -> bytes | None:
-            clock.now += 1.5
-            return await memos.memo_get(namespace, digest)
-
-    await run(claim_for(pipeline, "one"), pipeline, {}, Ledger(), reuse=Reuse(memos))
-    ledger, outcomes = Ledger(), Outcomes()
-    claim = claim_for(pipeline, "two")
-    await run(claim, pipeline, {}, ledger, outcomes, reuse=Reuse(Slow()))
-    report = ledger.report("word")
-    assert report.origin == pb.STEP_ORIGIN_MEMOISED
-    assert (report.attempts, ledger.value("word")) == (0, "sea")
-    assert report.elapsed.ToMicroseconds() == 1_500_000 + 500_000
-    assert report.started_us == CLAIMED_US
-    assert ledger.records["word"].work is None
-    assert outcomes.steps["word"].memoised
-
-
-async def test_neither_a_failure_nor_a_step_without_a_memo_is_remembered() -> None:
-    @step(memo=True)
-    async def fails() -> int:
-        raise StepFailed("no")
-
-    @step()
-    async def plain() -> int:
-        return 1
-
-    memos = Dictionary()
-    pipeline = pipeline_of(fails, plain)
-    await run(claim_of(pipeline), pipeline, {}, Ledger(), reuse=Reuse(memos))
-    assert memos.kept == {}
-
-
-@pytest.mark.parametrize(("seconds", "shown"), [(0.0049, False), (0.0051, True)])
-def test_steps_of_five_milliseconds_are_shown_as_running(
-    seconds: float,
-    shown: bool,  # noqa: FBT001
-) -> None:
-    @step()
-    async def naps() -> int:
-        await asyncio.sleep(seconds)
-        return 1
-
-    async def ran() -> Ledger:
-        pipeline, ledger = pipeline_of(naps), Ledger()
-        await run(claim_of(pipeline), pipeline, {}, ledger)
-        return ledger
-
-    writes = run_virtually(ran()).writes
-    assert [[record.name for record in write.running] for write in writes] == (
-        [["naps"], []] if shown else [[]]
-    )
 
 
 # How long a step may take, wherever it runs
@@ -537,230 +368,7 @@ def burns_and_dies() -> int:
     os._exit(5)
 
 
-# What the watchdog hits
-
-
-def frames(*names: str) -> Any:
-    """A stack whose functions are of these modules, the innermost first."""
-    frame: Any = None
-    for name in reversed(names):
-        frame = SimpleNamespace(f_globals={"__name__": name}, f_back=frame)
-    return frame
-
-
-DRIVER = "headstart_service.worker.executors.event_loop"
-USER = "shop.steps"
-
-
-@pytest.mark.parametrize(
-    ("stack", "raises"),
-    [
-        ((USER, DRIVER), True),
-        (("shop.prices", USER, DRIVER, "asyncio.events"), True),
-        (("headstart_service.pipelines.bridging.clues", DRIVER), True),
-        (("headstart_service.pipelines.bridging", USER, DRIVER), True),
-        (("asyncio.locks", USER, DRIVER), False),
-        (("headstart_service.worker.batching", USER, DRIVER), False),
-        (("headstart_service.pipelines", USER, DRIVER), False),
-        ((USER, "headstart_service.worker.cost_meter", USER, DRIVER), False),
-        (("logging", USER, DRIVER), False),
-        (("threading", USER, DRIVER), False),
-        (("queue", USER, DRIVER), False),
-        (("importlib._bootstrap", USER, DRIVER), False),
-        ((USER, "importlib._bootstrap_external", USER, DRIVER), False),
-        ((USER, "_frozen_importlib", USER, DRIVER), False),
-        ((DRIVER, "asyncio.events"), False),
-        ((), False),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value),
-)
-def test_a_step_is_interrupted_in_its_own_code_alone(
-    stack: tuple[str, ...],
-    raises: bool,  # noqa: FBT001
-) -> None:
-    watchdog, piece = Watchdog(1.0), Piece()
-    watchdog.current = watchdog._doomed = piece
-    if raises:
-        with pytest.raises(LoopBlocked):
-            watchdog._interrupt(0, frames(*stack))
-    else:
-        watchdog._interrupt(0, frames(*stack))
-    assert piece.interrupted is raises
-    forgiven = any("importlib" in name for name in stack)
-    assert (watchdog._forgiven is piece) is forgiven, "an import has as long again"
-    assert watchdog._doomed is None
-
-
-def test_a_signal_that_comes_late_interrupts_no_other_step() -> None:
-    watchdog = Watchdog(1.0)
-    watchdog._doomed, watchdog.current = Piece(), Piece()
-    watchdog._interrupt(0, frames(USER, DRIVER))
-    watchdog._interrupt(0, frames(USER, DRIVER))
-    assert not watchdog.current.interrupted
-
-
-class Looks:
-    """Stands for the event that a watchdog waits for; each wait is one look."""
-
-    def __init__(self, watchdog: Watchdog, pieces: Sequence[Piece | None]) -> None:
-        self._watchdog, self._pieces = watchdog, list(pieces)
-        self.pauses: list[float] = []
-
-    def wait(self, pause: float) -> bool:
-        self.pauses.append(pause)
-        if not self._pieces:
-            return True
-        self._watchdog.current = self._pieces.pop(0)
-        return False
-
-
-def watched(
-    monkeypatch: pytest.MonkeyPatch,
-    pieces: Sequence[Piece | None],
-    forgive: Callable[[Watchdog, int], None] = lambda _, __: None,
-) -> tuple[list[int], list[float]]:
-    """The looks after which a signal was sent, and the pauses before each look."""
-    watchdog = Watchdog(1.0)
-    looks = Looks(watchdog, pieces)
-    watchdog._end = looks  # type: ignore[assignment]
-    sent: list[int] = []
-
-    def kill(thread: int | None, number: int) -> None:
-        assert thread == threading.main_thread().ident
-        assert watchdog._doomed is watchdog.current
-        sent.append(len(looks.pauses))
-        forgive(watchdog, len(sent))
-
-    monkeypatch.setattr("headstart_service.worker.executors.watchdog.signal.pthread_kill", kill)
-    watchdog._watch()
-    return sent, looks.pauses
-
-
-def test_a_piece_is_stopped_when_it_was_seen_once_and_then_five_times(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    one, other = Piece(), Piece()
-    sent, pauses = watched(monkeypatch, [None, one, one, one, one, one, other, None, one])
-    assert (sent, pauses) == ([], [0.2] * 10)
-    sent, pauses = watched(monkeypatch, [one] * 8)
-    assert sent == [6, 7, 8]
-    # After a signal that came at a bad moment the next one is sent soon.
-    assert pauses == [0.2] * 6 + [0.01] * 3
-
-
-def test_an_import_under_way_has_as_long_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgive(watchdog: Watchdog, times: int) -> None:
-        if times == 1:
-            watchdog._forgiven = watchdog.current
-
-    sent, _ = watched(monkeypatch, [Piece()] * 1 + [piece := Piece()] * 13, forgive)
-    assert piece
-    assert sent == [7, 13, 14]
-
-
-# Reasons, makers, batches
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("x" * 2000, "x" * 2000),
-        ("x" * 2001, "x" * 1999 + "…"),
-        ("a\ud800b", "a?b"),
-    ],
-    ids=["longest", "too long", "surrogate"],
-)
-def test_a_reason_has_2000_characters(text: str, told: str) -> None:
-    assert readable(text) == told
-    assert readable(StepFailed(text)) == told
-
-
-def test_a_groups_reason_counts_the_others_and_is_no_longer() -> None:
-    group = ExceptionGroup(
-        "both", [ValueError("x"), ExceptionGroup("in", [StepFailed("y" * 3000), StepFailed("z")])]
-    )
-    failed = failure_of(group)
-    assert failed is not None
-    assert str(failed) == "y" * (2000 - len(" (and 2 more)")) + " (and 2 more)"
-    assert failed.retry
-    alone = failure_of(ExceptionGroup("one", [StepFailed("alone", retry=False)]))
-    assert (str(alone), alone.retry if alone else None) == ("alone", False)
-    assert failure_of(ExceptionGroup("none", [ValueError("x")])) is None
-
-
-def test_a_maker_is_six_characters_of_what_a_step_is_made_by() -> None:
-    class Model:
-        identity = "model-1"
-
-    @step()
-    async def embedded(model: Any) -> int:
-        return 1
-
-    @step()
-    async def after(embedded: int) -> int:
-        return 1
-
-    @step()
-    async def plain() -> int:
-        return 1
-
-    pipeline = pipeline_of(embedded, after, plain)
-    makers = makers_of(pipeline, {"model": Model(), "other": Model()})
-    assert makers.keys() == {"embedded", "after"}
-    assert {len(maker) for maker in makers.values()} == {6}
-    assert makers["embedded"] != makers["after"]
-    assert identity_of(Model()) == "model-1"
-
-
-async def test_an_item_that_fails_alone_is_computed_once() -> None:
-    batches: list[list[int]] = []
-
-    def compute(items: Sequence[int]) -> Sequence[int]:
-        batches.append(list(items))
-        if 7 in items:
-            raise ValueError("seven")
-        return items
-
-    observed: list[int] = []
-    async with Batcher(
-        compute,
-        max_batch=8,
-        max_waiting=8,
-        name="once",
-        observe=lambda items, seconds: observed.append(items),
-    ) as batcher:
-        with pytest.raises(ValueError, match="seven"):
-            await batcher.submit(7)
-        assert batches == [[7]]
-        told = await asyncio.gather(
-            *(batcher.submit(each) for each in (1, 2, 7, 3)), return_exceptions=True
-        )
-        assert told[0:2] == [1, 2]
-        assert isinstance(told[2], ValueError)
-    assert [7] in batches[1:]
-    assert sum(observed) == 3, "what failed is no batch that was computed"
-
-
-async def test_an_items_cpu_is_its_share_by_weight_of_all_threads() -> None:
-    def compute(items: Sequence[int]) -> Sequence[int]:
-        burn(0.05)
-        return items
-
-    async def submit(batcher: Batcher[int, int], item: int) -> float:
-        meter = CostMeter()
-        METER.set(meter)
-        await batcher.submit(item)
-        return meter.cpu_seconds
-
-    async with Batcher(
-        compute, max_batch=2, max_waiting=8, name="w", weigh=float, threads=lambda: 3
-    ) as batcher:
-        hold = asyncio.create_task(batcher.submit(1))
-        await asyncio.sleep(0.01)
-        one, three = await asyncio.gather(submit(batcher, 1), submit(batcher, 3))
-        await hold
-    assert three == pytest.approx(3 * one)
-    assert 0.15 <= one + three < 0.3
+# Loops that step functions keep or leave
 
 
 def test_a_loop_in_another_thread_is_not_watched_by_signals() -> None:
