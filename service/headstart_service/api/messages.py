@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headstart.v1 import precompute_pb2 as pb
@@ -133,8 +134,8 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
         )
         for option in VISIBLE_OPTIONS:
             value = getattr(step, option)
-            if isinstance(value, float):
-                getattr(message, option).FromNanoseconds(round(value * 1e9))
+            if isinstance(field := getattr(message, option), Duration):
+                field.FromNanoseconds(round(value * 1e9))
             else:
                 setattr(message, option, value)
     json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)

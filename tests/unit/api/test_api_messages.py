@@ -184,7 +184,7 @@ def test_every_visible_option_of_a_step_reaches_callers() -> None:
     assert described - derived == set(VISIBLE_OPTIONS)
     assert described == {field.name for field in fields(StepDescription)}
 
-    @step(required=True, timeout=1.5, max_attempts=3, runs_on="thread", version="2", memo=True)
+    @step(required=True, timeout=2, max_attempts=3, runs_on="thread", version="2", memo=True)
     def seen() -> int: ...
 
     pipeline = Pipeline(name="p", version="1", description="", inputs=Empty, steps=(seen,))
@@ -194,7 +194,7 @@ def test_every_visible_option_of_a_step_reaches_callers() -> None:
         needs=(),
         output_type="int",
         required=True,
-        timeout=timedelta(seconds=1.5),
+        timeout=timedelta(seconds=2),
         max_attempts=3,
         runs_on="thread",
         version="2",
