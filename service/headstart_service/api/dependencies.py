@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..domain.run_store import RunStore, StartRun
 from ..pipeline.registry import Registry
 from .call_observer import CallObserver, CallObservers
-from .ports import RunStore
 from .results.reader import ResultReader
 
 
@@ -33,6 +33,8 @@ class Dependencies:
     reader: ResultReader
     rules: ApiRules
     observer: CallObserver = field(default_factory=CallObservers)
+    start: StartRun | None = None
+    """Starts runs in place of the store's own method, where starts are traced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from ..base.listening import is_loopback_address
 from ..domain import namespace_violations
 from ..domain.errors import PermissionDenied
-from .ports import Admit, Viewer
+from .viewer import Admit, Viewer
 
 HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",

@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 
 from ..domain import Announcement, EventKind, RunKey, RunSummary, Status
 from ..domain.errors import RecordDamaged, RunNotFound
+from ..domain.run_store import RunStore
 from ..pipeline.registry import Registry
 from .failures import FailureLog
-from .ports import Runs
 from .run_view import RunView, run_view
 
 _MAX_ENDED: Final = 400
@@ -43,7 +43,7 @@ class _Duration:
 class RecentRuns:
     """The runs that were heard of or seen."""
 
-    def __init__(self, runs: Runs, registry: Registry) -> None:
+    def __init__(self, runs: RunStore, registry: Registry) -> None:
         self._runs = runs
         self._registry = registry
         self._ended: OrderedDict[RunKey, None] = OrderedDict()

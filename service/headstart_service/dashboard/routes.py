@@ -30,6 +30,7 @@ from ..domain.errors import (
     Violation,
 )
 from ..domain.log_fields import fields
+from ..domain.run_store import RunStore
 from ..pipeline.registry import Registry
 from .access import (
     ASKED_FOR,
@@ -40,11 +41,11 @@ from .access import (
 )
 from .call_counters import Counters
 from .event_streams import EventResponse, Streams
-from .ports import Admit, Runs
 from .recent_runs import RecentRuns
 from .run_view import results_of, run_view
 from .snapshots import Snapshots
 from .value_view import values_of
+from .viewer import Admit
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Dashboard:
 
     def __init__(
         self,
-        runs: Runs,
+        runs: RunStore,
         registry: Registry,
         admit: Admit,
         rules: Rules,

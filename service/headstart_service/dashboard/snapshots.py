@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from ..domain import Ledger, RunSummary, Stats, Status
 from ..domain.errors import StoreUnavailable
+from ..domain.run_store import RunStore
 from .access import View
 from .accounting_view import accounting_view
 from .call_counters import Counters
-from .ports import Runs
 from .recent_runs import RecentRuns
 
 _LIVE: Final = 60
@@ -34,7 +34,7 @@ class Snapshots:
     """Makes them, from what was counted and heard and a bounded look into the store."""
 
     def __init__(
-        self, runs: Runs, book: RecentRuns, counters: Counters, about: dict[str, Any]
+        self, runs: RunStore, book: RecentRuns, counters: Counters, about: dict[str, Any]
     ) -> None:
         """`about` is what the page says of the process: host, version, pipelines, limits."""
         self._runs = runs

@@ -192,7 +192,7 @@ async def serve(settings: Settings) -> None:
             estimated=estimates.of,
         )
         api = Dependencies(
-            traced.store(store) if traced else store,
+            store,
             known,
             ResultReader(waiting, cache, known, calls),
             ApiRules(
@@ -203,6 +203,7 @@ async def serve(settings: Settings) -> None:
                 log_inputs=settings.log_inputs,
             ),
             calls,
+            traced.start(store.start) if traced else None,
         )
         health = Health()
         await health.set_serving(serving=False)

@@ -70,7 +70,8 @@ class StartPrecompute:
             start = await asyncio.to_thread(self.parse, request)
         else:
             start = self.parse(request)
-        started = await self._api.store.start(
+        begin = self._api.start or self._api.store.start
+        started = await begin(
             start.key,
             start.plan,
             start.ttl,

@@ -18,9 +18,9 @@ from ...domain import (
 )
 from ...domain.errors import RecordDamaged, StoreUnavailable
 from ...domain.retry_after import Pace
+from ...domain.run_store import RunStore
 from ..call_observer import CallObserver, CallObservers
 from ..deadline import RETRY_PAUSE, SHUTDOWN, Deadline
-from ..ports import RunStore
 from .answer import Answer, answer_from
 from .near_cache import NearCache
 from .run_waiters import RunWaiters, Waiter

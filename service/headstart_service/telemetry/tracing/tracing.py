@@ -29,11 +29,12 @@ from headstart._for_service import is_loopback
 
 from ...domain.errors import StartupError
 from ...domain.log_fields import FIELDS
+from ...domain.run_store import StartRun
 from ...worker.ports import ProgressSink
 from .calls import TracedCalls
 from .embeddings import Embedder, TracedEmbedder
 from .recent import RecentStarts
-from .starts import Store, TracedStore
+from .starts import TracedStart
 from .work import TracedProgress, TracedWork
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -54,9 +55,9 @@ class Tracing:
         self._tracer = provider.get_tracer("headstart", version("headstart"))
         self._recent = RecentStarts()
 
-    def store(self, store: Store) -> TracedStore:
-        """The API's store; its starts carry the trace context of their call to the worker."""
-        return TracedStore(store, self._tracer, self._recent)
+    def start(self, start: StartRun) -> TracedStart:
+        """Trace starts: each carries the trace context of its call to the worker."""
+        return TracedStart(start, self._tracer, self._recent)
 
     def calls(self) -> TracedCalls:
         """Wraps the API's methods."""
