@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -69,6 +70,16 @@ async def second(name: str, first: str, text: str, control: Control) -> str:
 
 GAME = pipeline_of(first, second, name="game", inputs=Named)
 UNKNOWN = pipeline_of(first, second, name="unknown", inputs=Named)
+
+
+class QueueWrapper:
+    """A queue in front of another one: what a subclass does not define goes to the other."""
+
+    def __init__(self, queue: RedisJobQueue | QueueWrapper) -> None:
+        self.queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.queue, name)
 
 
 @dataclass

@@ -10,9 +10,8 @@ import pytest
 
 from headstart_service.domain import Lack, RunKey, Status, StepState
 from headstart_service.domain.errors import ExecutorUnavailable, LeaseLost, StoreUnavailable
-from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.worker.executors.executors import Executors
-from tests.integration.worker.conftest import GAME, UNKNOWN, Backend, backend_on
+from tests.integration.worker.conftest import GAME, UNKNOWN, Backend, QueueWrapper, backend_on
 from tests.support.ledger import tasks_left
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -38,13 +37,13 @@ async def test_a_worker_never_runs_more_at_once_than_it_may(backend: Backend) ->
 async def test_one_slot_serves_every_partition_in_turn(valkey: Valkey) -> None:
     waits = set()
 
-    class Watched(RedisJobQueue):
+    class Watched(QueueWrapper):
         async def next_jobs(self, partition, worker, limit, wait):
             waits.add(wait)
-            return await super().next_jobs(partition, worker, limit, wait)
+            return await self.queue.next_jobs(partition, worker, limit, wait)
 
     async with backend_on(valkey, partitions=8) as backend:
-        backend.queue.__class__ = Watched
+        backend.queue = Watched(backend.queue)
         names = [f"g{i}" for i in range(24)]
         for name in names:
             backend.control.gates[name].set()
@@ -143,15 +142,15 @@ async def test_a_busy_worker_leaves_lost_runs_to_those_who_have_a_slot(valkey: V
 
 
 async def test_looking_for_lost_runs_costs_no_slot(valkey: Valkey) -> None:
-    class Counting(RedisJobQueue):
+    class Counting(QueueWrapper):
         looks = 0
 
         async def lost_jobs(self, partition, worker, limit):
             self.looks += 1
-            return await super().lost_jobs(partition, worker, limit)
+            return await self.queue.lost_jobs(partition, worker, limit)
 
     async with backend_on(valkey) as backend:
-        backend.queue.__class__ = Counting
+        backend.queue = Counting(backend.queue)
         async with backend.working(lease=0.3, concurrency=2):
             await wait_until(lambda: backend.queue.looks > 2)
             backend.control.gates["g"].set()
@@ -223,14 +222,14 @@ async def test_a_run_cancelled_before_it_is_taken_costs_no_slot(backend: Backend
 
 
 async def test_a_worker_asks_for_no_run_that_was_left_for_others(backend: Backend) -> None:
-    class Counting(RedisJobQueue):
+    class Counting(QueueWrapper):
         asked = 0
 
         async def unserved_jobs(self, *arguments):
             self.asked += 1
-            return await super().unserved_jobs(*arguments)
+            return await self.queue.unserved_jobs(*arguments)
 
-    backend.queue.__class__ = Counting
+    backend.queue = Counting(backend.queue)
     backend.control.gates["other"].set()
     async with backend.working():
         await backend.until_heard()
@@ -263,13 +262,13 @@ async def test_a_run_waits_for_a_worker_that_has_its_pipeline(backend: Backend) 
 
 
 async def test_a_bug_in_the_worker_itself_surfaces_and_leaves_nothing(backend: Backend) -> None:
-    class Broken(RedisJobQueue):
+    class Broken(QueueWrapper):
         async def claim(self, job, worker, offers, **may):
             if job.key.key == "bug":
                 raise RuntimeError("a bug")
-            return await super().claim(job, worker, offers, **may)
+            return await self.queue.claim(job, worker, offers, **may)
 
-    backend.queue.__class__ = Broken
+    backend.queue = Broken(backend.queue)
     await backend.start("g")
     worker = backend.worker()
     serving = asyncio.create_task(worker.serve())
@@ -293,23 +292,23 @@ async def test_a_worker_that_gets_no_jobs_offers_nothing_but_while_it_has_enough
 ) -> None:
     backend = short_leases
 
-    class Refusing(RedisJobQueue):
+    class Refusing(QueueWrapper):
         offered = 0
         refuses = True
 
         async def next_jobs(self, partition, worker, limit, wait):
             if self.refuses:
                 raise StoreUnavailable("no right")
-            return await super().next_jobs(partition, worker, limit, wait)
+            return await self.queue.next_jobs(partition, worker, limit, wait)
 
         async def offer(self, partition, worker, offers):
             self.offered += 1
-            return await super().offer(partition, worker, offers)
+            return await self.queue.offer(partition, worker, offers)
 
     await backend.start("lost")
     await backend.queue.prepare_queue()
     assert await backend.queue.next_jobs(0, "dead", 1, 0)
-    backend.queue.__class__ = Refusing
+    backend.queue = Refusing(backend.queue)
     worker = backend.worker(concurrency=1, lease=0.3)
     serving = asyncio.create_task(worker.serve())
     await wait_until(lambda: worker.problem)
@@ -347,16 +346,16 @@ async def test_a_run_that_breaks_the_runner_fails_alone(
 async def test_losing_the_lease_while_failing_a_run_does_not_end_the_worker(
     backend: Backend,
 ) -> None:
-    class Fenced(RedisJobQueue):
+    class Fenced(QueueWrapper):
         lost = 0
 
         async def finish(self, lease, ended, status, error):
             if status is Status.FAILED:
                 self.lost += 1
                 raise LeaseLost("default/g")
-            await super().finish(lease, ended, status, error)
+            await self.queue.finish(lease, ended, status, error)
 
-    backend.queue.__class__ = Fenced
+    backend.queue = Fenced(backend.queue)
     unfit = b'{"no": "name"}'
     plan = UNKNOWN.plan({"name": "g"}, "")
     plan = type(plan)("game", unfit, GAME.definition, plan.digest, plan.steps)
@@ -374,7 +373,7 @@ async def test_a_cancellation_that_a_library_swallows_does_not_keep_a_worker(
 ) -> None:
     """As Python 3.11's wait_for does, when what it waits for is done at the same moment."""
 
-    class Swallowing(RedisJobQueue):
+    class Swallowing(QueueWrapper):
         looking = asyncio.Event()
         swallowed = False
 
@@ -394,7 +393,7 @@ async def test_a_cancellation_that_a_library_swallows_does_not_keep_a_worker(
                 raise RuntimeError(bug)
             return []
 
-    backend.queue.__class__ = Swallowing
+    backend.queue = Swallowing(backend.queue)
     worker = backend.worker(lease=0.03)
     serving = asyncio.create_task(worker.serve())
     await backend.queue.looking.wait()
