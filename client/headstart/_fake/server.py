@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
@@ -13,7 +14,9 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from headstart._errors import (
     DeadlineExceeded,
@@ -211,21 +214,8 @@ class FakeServer:
                     ("grpc.keepalive_permit_without_calls", 1),
                 ]
             )
-            service = self._service
             handlers = {
-                "StartPrecompute": self._unary(pb.StartPrecomputeRequest, service.start_precompute),
-                "GetResults": self._unary(pb.GetResultsRequest, service.get_results),
-                "WatchResults": grpc.unary_stream_rpc_method_handler(
-                    self._watch,
-                    request_deserializer=pb.WatchResultsRequest.FromString,
-                    response_serializer=pb.WatchResultsResponse.SerializeToString,
-                ),
-                "GetStatus": self._unary(pb.GetStatusRequest, service.get_status),
-                "CancelPrecompute": self._unary(pb.CancelPrecomputeRequest, service.cancel),
-                "ReportStep": self._unary(pb.ReportStepRequest, service.report_step),
-                "ListPrecomputes": self._unary(pb.ListPrecomputesRequest, service.list_precomputes),
-                "ListPipelines": self._unary(pb.ListPipelinesRequest, service.list_pipelines),
-                "GetStats": self._unary(pb.GetStatsRequest, service.get_stats),
+                name: self._handler(method) for name, method in _SERVICE.methods_by_name.items()
             }
             server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),)
@@ -238,6 +228,18 @@ class FakeServer:
         server, self._server = self._server, None
         if server is not None:
             await server.stop(None)
+
+    def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+        """Serve a method of the contract by the service's function of its name."""
+        request_type = GetMessageClass(method.input_type)
+        if method.server_streaming:  # there is one such method
+            return grpc.unary_stream_rpc_method_handler(
+                self._watch,
+                request_deserializer=request_type.FromString,
+                response_serializer=lambda message: message.SerializeToString(),
+            )
+        name = re.sub("(?<!^)([A-Z])", r"_\1", method.name).lower()
+        return self._unary(request_type, getattr(self._service, name))
 
     def _unary(self, request_type: Any, answer: Answer) -> grpc.RpcMethodHandler[Any, Any]:
         async def handle(request: Message, context: Context) -> Message:

@@ -213,7 +213,7 @@ class FakeService:
         """Return the status without the results."""
         return self._find(*checks.checked_key(request)).status_response(time.monotonic())
 
-    async def cancel(
+    async def cancel_precompute(
         self, request: pb.CancelPrecomputeRequest, _: Context
     ) -> pb.CancelPrecomputeResponse:
         """End a run that has not ended."""

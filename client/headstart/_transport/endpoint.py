@@ -20,6 +20,7 @@ from headstart._transport.security import (
     tls_from,
     token_from_environment,
 )
+from headstart.v1 import precompute_pb2 as pb
 
 ChannelOption = tuple[str, str | int]
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -29,16 +30,8 @@ MOST_ATTEMPTS: Final = 5
 
 # WatchResults is left out: its retry would not resume a stream that has begun, and PrecomputeClient
 # resumes it by itself.
-_RETRIED_METHODS: Final = (
-    "StartPrecompute",
-    "GetResults",
-    "GetStatus",
-    "CancelPrecompute",
-    "ReportStep",
-    "ListPrecomputes",
-    "ListPipelines",
-    "GetStats",
-)
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["PrecomputeService"]
+_RETRIED_METHODS: Final = tuple(m.name for m in _SERVICE.methods if not m.server_streaming)
 
 _COMMON_OPTIONS: Final[tuple[ChannelOption, ...]] = (
     # A result is 18 kB, but clue and sample counts are the caller's choice.
@@ -185,8 +178,7 @@ def service_config(max_attempts: int) -> str:
         config["methodConfig"] = [
             {
                 "name": [
-                    {"service": "headstart.v1.PrecomputeService", "method": method}
-                    for method in _RETRIED_METHODS
+                    {"service": _SERVICE.full_name, "method": method} for method in _RETRIED_METHODS
                 ],
                 # Every call is idempotent, a restart by its request id: a retry can do no harm.
                 "retryPolicy": {
