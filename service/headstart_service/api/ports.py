@@ -42,7 +42,7 @@ class RunStore(Protocol):
     async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
         """A run with its results, which counts as reading them. Raises RunNotFound.
 
-        If it is queued and the caller `waits`, it goes before those for which nobody does.
+        If it is queued and the caller `waits`, it goes before those without a waiting caller.
         """
         ...
 

@@ -47,7 +47,7 @@ class Runs(Protocol):
 
 
 class Viewer(Protocol):
-    """What somebody who looks may see and do: the grant of a token."""
+    """What a viewer may see and do: the grant of a token."""
 
     @property
     def name(self) -> str:
