@@ -65,13 +65,14 @@ class GetsOrComputes:
 
         - The service estimates when a step will be there. If nine in ten such steps would be there
           sooner than computing takes here, it is waited for that long. Computing includes what
-          the step needs and is missing. What computing takes is the median of the last 31 times in this client.
+          the step needs and is missing. What computing takes is the median of the last 31 times in
+          this client.
         - As long as that is not known, only a step that is expected within the budget is waited
           for. A step for which there is no estimate is not waited for.
 
         So the call takes at most `budget` longer than computing everything here. If a step was
         waited for, and did not come, at most twice as long. After three calls in a row in which the
-        service failed or was too late to be of use, it is not asked for half a second. Then one
+        service failed or was too late, it is not asked for half a second. Then one
         call asks, and if that fails too, the pause grows, up to 5 s.
 
         Args:

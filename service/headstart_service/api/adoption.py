@@ -1,8 +1,8 @@
 """Adopts runs that a rolling update has left behind.
 
 A run is computed by workers whose pipeline has the definition that it was started with. When the
-last worker and the last API process with that definition have gone, an API process plans such a run
-anew by its own definition. So an update in any order, and a rollback, loses no run.
+last worker and the last API process with that definition have gone, an API process plans the run
+anew by its own. So an update in any order, and a rollback, loses no run.
 """
 
 from __future__ import annotations

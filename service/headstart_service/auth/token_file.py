@@ -40,7 +40,7 @@ _LOOK_EVERY: Final = 1.0
 
 
 def new_token() -> str:
-    """Return a token that cannot be guessed: 256 random bits behind a prefix that scanners can find."""
+    """Return a token of 256 random bits behind a prefix that scanners can find."""
     return TOKEN_PREFIX + secrets.token_urlsafe(32)
 
 

@@ -52,7 +52,7 @@ class Snapshots:
         return [past.told(view.scope, whole=view.whole) for past in self._counters.past]
 
     async def take(self, view: View) -> dict[str, Any]:
-        """Return the present state; `store` is "away" when it could not be read, beside what was."""
+        """Return the present state; `store` is "away" if it could not be read, beside what was."""
         told: dict[str, Any] = {
             "now_us": time.time_ns() // 1000,
             "whole": view.whole,

@@ -1,7 +1,8 @@
 """How a log line looks: one event, one line, whatever text a caller has got into it.
 
 A line has a message for people, and fields for machines. Its writer gives some fields
-(`extra=fields(...)`). The run and step that it is written inside (`inside`) give theirs. JSON lines show all of them, text lines the ids and the inputs.
+(`extra=fields(...)`). The run and step that it is written inside (`inside`) give theirs.
+JSON lines show all of them, text lines the ids and the inputs.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class _Where(logging.Filter):
 class OneLineFormatter(logging.Formatter):
     """Escapes what could end a line or move the cursor, and indents what belongs to an event.
 
-    So a line that begins with a time was written by this process, not by the caller that chose a key.
+    So a line that begins with a time was written by this process, not by a caller that chose a key.
     """
 
     def __init__(self, *, colours: bool = False) -> None:

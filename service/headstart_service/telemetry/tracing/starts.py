@@ -97,7 +97,7 @@ class TracedStore:
         request_id: str = "",
         needed_in: float | None = None,
     ) -> Started:
-        """Start, join or reuse a run. A start that joins or reuses one links to the start that made it."""
+        """Start, join or reuse a run. A later start links to the start that made the run."""
         attributes = {
             "messaging.system": "redis",
             "messaging.operation.name": "enqueue",
