@@ -174,9 +174,9 @@ def fake_server(
                 await client.start("page-1", "recommendations", {"text": "…"})
                 results = await client.get_results("page-1", wait=1.0)
 
-    It keeps runs as the service does: starts are STARTED, JOINED, REUSED or REPLACED, waits are
-    honoured, answers are partial with each step's state and estimate, callers' reports are kept or
-    not, runs are cancelled, listed, counted and expire. What breaks a rule of the contract is
+    It keeps runs as the service does: starts are STARTED, JOINED, REUSED or REPLACED, and waits
+    are honoured. Answers are partial with each step's state and estimate; callers' reports are kept
+    or not. Runs are cancelled, listed, counted and expire. What breaks a rule of the contract is
     refused with the same violations, but for inputs of custom pipelines, which it does not know. It
     computes nothing: what it gives is scripted, and games for which nothing is scripted get
     `completed_results`. The arguments are the script of all runs; `FakeServer.script` scripts
@@ -226,7 +226,7 @@ async def run_pipeline(
     """Run a pipeline in this process, and return what it gave once it has ended.
 
     Inputs are validated, steps are tried, timed out and repeated, and values are made results and
-    read again by the code that does so in production; only the store is left out.
+    read again. The code of production does all this; only the store is left out.
 
     Args:
         pipeline: A `headstart_service.sdk.Pipeline`.

@@ -118,8 +118,8 @@ def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
         takers = [step.name for step in pipeline.steps if name in step.parameters]
         known = sorted((*pipeline.inputs.model_fields, *pipeline.by_name, *providers))
         raise ValueError(
-            f"pipeline {pipeline.name}: {' and '.join(takers)} takes {name}, which is no input, no "
-            f"step and not among the providers; pass providers={{{name!r}: …}}, or mend the "
+            f"pipeline {pipeline.name}: {' and '.join(takers)} takes {name}, which is no input, "
+            f"step or provider; pass providers={{{name!r}: …}}, or mend the "
             f"parameter's name (there are {', '.join(known)})"
         )
     if unused := sorted(providers.keys() - wanted):

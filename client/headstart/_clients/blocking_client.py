@@ -39,7 +39,7 @@ class BlockingClient:
     Calls run on one event loop, in a thread that begins with the first call. Arguments, values and
     errors are those of `PrecomputeClient`. In a coroutine use that: these methods block the loop.
 
-    A fork (gunicorn's `preload_app`, Celery, `ProcessPoolExecutor`) is safe at any time: each child
+    A fork (gunicorn's `preload_app`, Celery, `ProcessPoolExecutor`) is safe at any time. Each child
     begins its own thread and connection, and the parent repeats the calls that were under way.
     """
 
@@ -162,9 +162,9 @@ class BlockingClient:
     ) -> Computed:
         """Return values as `PrecomputeClient.get_or_compute`, with plain functions as fallbacks.
 
-        Each runs in a thread of its own, with a copy of the caller's context variables; what a
+        Each runs in a thread of its own, with a copy of the caller's context variables. What a
         framework ties to the thread (a database connection of Django's) is another there. A thread
-        cannot be stopped: a function that the service has beaten, or the deadline, goes on to its
+        cannot be stopped. A function that the service has beaten, or the deadline, goes on to its
         end, and what it returns is forgotten.
         """
         arguments.mapping("fallback", fallback, "steps to functions")

@@ -44,13 +44,13 @@ class PrecomputeClient(GetsOrComputes, Starts):
             ...
             results = await headstart.get_results("game-1", wait=2.0)
 
-    The connection opens with the first call and belongs to that call's event loop: make one client
+    The connection opens with the first call and belongs to that call's event loop. Make one client
     per loop, and share it among all tasks there. Without `async with`, call `close()` in the end.
     A process may fork at any time; a child uses the client in a loop of its own.
 
     Every method raises `HeadstartError`'s subclasses: `ServiceUnavailable` when no server answers
-    (calls are retried a few times first), `DeadlineExceeded` when no answer comes in time,
-    `InvalidRequest` when the service refuses the arguments, `Unauthenticated`,
+    (calls are retried a few times first), `DeadlineExceeded` when no answer comes in time.
+    `InvalidRequest` means that the service refuses the arguments. Others are `Unauthenticated`,
     `PermissionDenied`, and `ServiceError` for anything else. Further ones are named where they
     occur. Arguments of a wrong type raise TypeError.
 

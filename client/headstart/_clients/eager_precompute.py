@@ -1,7 +1,7 @@
 """`EagerPrecompute`: the service behind the interface of an in-process singleton.
 
 Its promise is that it never harms its caller. Whatever goes wrong (the service is away, hangs, or
-fails) comes back as None, soon, and the caller computes live as if there were no head start.
+fails) comes back as None, soon. The caller then computes live as if there were no head start.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ _LONGEST_WAIT: Final = 600.0
 class EagerPrecompute:
     """Starts a bridging game's expensive work early and fetches it when the user submits.
 
-    No method raises, and none takes long: 0.5 s (a start 1 s) beyond the caller's own timeout,
-    0.3 s when the host does not answer, and a few milliseconds when nothing listens at the address.
+    No method raises, and none takes long: 0.5 s (a start 1 s) beyond the caller's own timeout.
+    It takes 0.3 s when the host does not answer, and a few milliseconds when nothing listens at
+    the address.
     The logger `headstart` has one WARNING when the service goes away, and one INFO when it is
     back. Wrong arguments, and those that the service refuses, are a caller's mistake: each is a
     WARNING that names the argument and what it may be. So are settings in the environment that

@@ -146,8 +146,8 @@ class Starts:
 
         A start that takes longer goes on behind the call, within the client's `timeout`: late, it
         is still a head start. The next start of the same key by this client cancels it. After three
-        calls in a row that failed or had no answer, the service is not asked for a while, as in
-        `get_or_compute`, which shares this knowledge. The logger `headstart` has one WARNING when
+        calls in a row that failed or had no answer, the service is not asked for a while.
+        `get_or_compute` shares this knowledge. The logger `headstart` has one WARNING when
         that begins, and one INFO when it is over.
 
         Args:

@@ -1,10 +1,10 @@
 """Reads the google.rpc details that a Headstart error carries.
 
 They come as a serialized `google.rpc.Status` in the trailing metadata. The messages are described
-here a second time because googleapis-common-protos is no dependency of this client, and in a
-pool of their own, under a name of their own, because a caller may well have it installed: the
-same file registered twice in protobuf's default pool is an error. Only the wire format must agree,
-so an Any is a pair of strings here, a Duration a pair of numbers and a map a list of entries.
+here a second time because googleapis-common-protos is no dependency of this client. They have a
+pool and a name of their own, because a caller may well have it installed. The
+same file registered twice in protobuf's default pool is an error. Only the wire format must agree.
+So an Any is a pair of strings here, a Duration a pair of numbers and a map a list of entries.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The runs of `headstart.testing.fake_server`: how far each is by now.
 
-A run is no work, only a timetable: each step ends at a time that was set when it was started, and
-every answer is that of the timetable at that moment. Only a report or a cancel changes it.
+A run is no work, only a timetable: each step ends at a time that was set when it was started.
+Every answer is that of the timetable at that moment. Only a report or a cancel changes it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Fallbacks:
         """Read the functions' signatures.
 
         Raises ValueError for none at all, a parameter that is no step, and for steps that need each
-        other in a circle; TypeError for what is no function.
+        other in a circle. Raises TypeError for what is no function.
         """
         if not functions:
             message = "fallback must have at least one step"

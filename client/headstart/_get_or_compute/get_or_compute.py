@@ -58,20 +58,21 @@ class GetsOrComputes:
             )
             computed.values["null_samples"], computed.sources["null_samples"]
 
-        The service is asked once, and has `budget` seconds to answer; a computation then begins
+        The service is asked once, and has `budget` seconds to answer. A computation then begins
         here for each step that is missing, as soon as there is what it needs, all at the same
         time. Meanwhile the service's own result is still taken if it comes first, and the
         computation is cancelled. It begins later only where waiting is expected to be faster:
 
         - The service estimates when a step will be there. If nine in ten such steps would be there
-          sooner than computing takes here, with what the step needs and is missing, it is waited
-          for that long. What computing takes is the median of the last 31 times in this client.
+          sooner than computing takes here, it is waited for that long. Computing includes what
+          the step needs and is missing. What computing takes is the median of the last 31 times in
+          this client.
         - As long as that is not known, only a step that is expected within the budget is waited
           for. A step for which there is no estimate is not waited for.
 
-        So the call takes at most `budget` longer than computing everything here; if a step was
+        So the call takes at most `budget` longer than computing everything here. If a step was
         waited for, and did not come, at most twice as long. After three calls in a row in which the
-        service failed or was too late to be of use, it is not asked for half a second; then one
+        service failed or was too late, it is not asked for half a second. Then one
         call asks, and if that fails too, the pause grows, up to 5 s.
 
         Args:

@@ -1,7 +1,7 @@
 """Builds requests from plain arguments.
 
 Rules about values are the server's, which names every violation at once. Refused here, and in the
-same way, is only what cannot be put on the wire at all; an argument of a wrong type is a TypeError
+same way, is only what cannot be put on the wire at all. An argument of a wrong type is a TypeError
 that names it.
 """
 

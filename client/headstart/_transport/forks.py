@@ -1,9 +1,9 @@
 """Keeps gRPC usable across forks, and names the processes in which it cannot run.
 
-gRPC's threads do not survive a fork. A child that uses a channel of its parent hangs or crashes,
-and so does one that opens a channel of its own if gRPC ran in the parent. Therefore gRPC is stopped
+gRPC's threads do not survive a fork. A child that uses a channel of its parent hangs or crashes.
+So does one that opens a channel of its own if gRPC ran in the parent. Therefore gRPC is stopped
 before each fork: every connection *rests*. It closes its channel, and gRPC ends its threads. Behind
-the fork, parent and child open new channels with their next call, and the parent makes the calls
+the fork, parent and child open new channels with their next call. The parent makes the calls
 anew that were under way: all of them are idempotent.
 
 A fork cannot stop another library's gRPC, nor calls on the loop whose own thread forks. Connections

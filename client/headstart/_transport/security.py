@@ -1,6 +1,6 @@
 """Identifies the server and this client: TLS files and tokens, given or from variables.
 
-Files are read when a connection opens, not before: a facade that promises never to raise must not
+Files are read when a connection opens, not before. A facade that promises never to raise must not
 do so because a certificate is missing at the time it is made. They are read again when they change.
 """
 

@@ -11,7 +11,7 @@ from ..domain import Hidden, Ledger, Work
 
 
 def ledger_message(ledger: Ledger) -> pb.Ledger:
-    """The message that tells it; fates that nothing has met are told, too."""
+    """Return the message of a ledger, with the fates that nothing has met."""
     since = Timestamp()
     since.FromMicroseconds(ledger.since_us)
     return pb.Ledger(

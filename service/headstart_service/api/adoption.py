@@ -1,8 +1,8 @@
 """Adopts runs that a rolling update has left behind.
 
 A run is computed by workers whose pipeline has the definition that it was started with. When the
-last worker and the last API process with that definition have gone, an API process plans such a run
-anew by its own definition, so that an update in any order, and a rollback, loses no run.
+last worker and the last API process with that definition have gone, an API process plans the run
+anew by its own. So an update in any order, and a rollback, loses no run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OrphanStore(Protocol):
     """The part of the store that knows orphans. Its methods raise StoreUnavailable."""
 
     async def orphans(self, classes: Iterable[str], ttl: float, limit: int) -> Sequence[Orphan]:
-        """Show which classes this process starts; find runs of others that are nobody's."""
+        """Show which classes this process starts; find runs that no process serves."""
         ...
 
     async def adopt(self, orphan: Orphan, plan: RunPlan) -> bool:

@@ -1,7 +1,7 @@
-"""What the API tells those who watch it: metrics, the live page. They change nothing.
+"""What the API reports to its watchers: metrics, the live page. They change nothing.
 
 Watchers return at once: they are called between a caller and its answer. Of what callers send they
-are told nothing but the method.
+receive nothing but the method.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Ended = Callable[[str, float], None]
 
 
 def unheard(_: str, __: float) -> None:
-    """Nobody watches."""
+    """Do nothing: no watcher is there."""
 
 
 class CallObserver(Protocol):
     """Watches calls."""
 
     def ready(self, seconds: float, complete: bool) -> None:  # noqa: FBT001  # keywords cost time here
-        """A GetResults was answered from memory alone; of such a call nothing else is told.
+        """A GetResults was answered from memory alone; such a call reports nothing else.
 
         With `complete` its result is READY, else PARTIAL. Most calls are such: some 100 µs each.
         """

@@ -127,7 +127,7 @@ def rpc_handlers(
     """Return a handler for each method of the table, inside its limit and behind its check.
 
     Errors are caught and tokens checked here: an interceptor would cost more a call. Requests are
-    parsed here too, and only with a token that is accepted: parsing 4 MB takes 0.2 s, during which
+    parsed here too, and only with a token that is accepted. Parsing 4 MB takes 0.2 s, during which
     the process does nothing else, in a thread neither. gRPC would answer a request that it cannot
     parse with UNKNOWN and the exception's text, and log a traceback.
     """

@@ -32,7 +32,7 @@ _STATUS: Final = health_pb2.HealthCheckResponse.ServingStatus
 class Health:
     """Health of the service and of the server as a whole.
 
-    grpc_health's own servicer writes to a watcher inside the lock that `set_serving` takes, so one
+    grpc_health's own servicer writes to a watcher inside the lock that `set_serving` takes. So one
     watcher that does not read would keep the status from changing.
     """
 

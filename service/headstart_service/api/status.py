@@ -93,7 +93,7 @@ def guarded(
 ) -> Callable[[Request, Context], Awaitable[Response]]:
     """Call `method` inside the gate; answer with a status what either raises.
 
-    However it ends, `ended` is told so; of a call whose caller has gone that it was CANCELLED.
+    However it ends, `ended` receives the code; for a call whose caller has gone, CANCELLED.
     """
 
     async def call(request: Request, context: Context) -> Response:

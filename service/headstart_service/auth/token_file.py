@@ -5,7 +5,7 @@
     ops      sha256:<64 hex digits>   *              admin
     scraper  sha256:<64 hex digits>   *              metrics
 
-No message quotes a line: somebody may have put the token itself there.
+No message quotes a line: it may hold the token itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LOOK_EVERY: Final = 1.0
 
 
 def new_token() -> str:
-    """A token that nobody can guess: 256 random bits behind a prefix that scanners can find."""
+    """Return a token of 256 random bits behind a prefix that scanners can find."""
     return TOKEN_PREFIX + secrets.token_urlsafe(32)
 
 

@@ -1,8 +1,8 @@
 """Parses URLs that may hold a password, without quoting any part of them.
 
-Where a password has a `/`, `?` or `#` that is not percent-encoded, any part of the URL may be the
-rest of it: the port, the path, an option's name. So no message has a part, and none has the text of
-an error of Python or of a library.
+Where a password has a `/`, `?` or `#` that is not percent-encoded, any part of the URL may be its
+rest. That may be the port, the path or an option's name. So no message has a part,
+and none has the text of an error of Python or of a library.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         help="make a token that lets a caller in",
         description=f"{text}, the token itself, this once, to standard error.",
     )
-    parser.add_argument("name", help="what to call it: it is told in refusals, unlike the token")
+    parser.add_argument("name", help="what to call it: refusals name it, unlike the token")
     parser.add_argument(
         "--namespaces", default="default", help="where it is good, or * (default: default)"
     )

@@ -74,7 +74,7 @@ def _number(value: Any) -> str:
 def unknown_variables(
     environment: Mapping[str, str], settings: Iterable[str]
 ) -> Iterator[tuple[str, str | None]]:
-    """Variables with our prefix that nobody reads, each with the nearest that somebody does."""
+    """Yield variables with our prefix that no setting reads, each with the nearest known one."""
     known = sorted({*settings, *OF_CLIENTS, *_OF_TOOLS})
     # Without what all of them have in common, by which every name would be near.
     bare = [name.removeprefix(PREFIX) for name in known]

@@ -1,6 +1,6 @@
-"""Who may look at the live page: hosts, peers and tokens, checked in front of every answer.
+"""Access to the live page: hosts, peers and tokens, checked in front of every answer.
 
-Where no token is asked for, being on this machine is the permission, and a browser on this machine
+Where no token is asked for, being on this machine is the permission. A browser on this machine
 can be made to ask by any site. So a name that is not this machine's is refused (DNS rebinding), and
 so is a request that another site caused. Whatever a browser does not show across sites it need not
 be refused for: answers carry no CORS headers.
@@ -95,12 +95,12 @@ class View:
 
 
 def viewer_of(request: Request, admit: Admit) -> Viewer:
-    """Who asks. Raises Unauthenticated."""
+    """Return the viewer of a request. Raises Unauthenticated."""
     return admit(request.headers.get("authorization"))
 
 
 def view_of(viewer: Viewer, namespace: str) -> View:
-    """What `viewer` sees of `namespace`, or, if that is empty, of all. Raises PermissionDenied."""
+    """Return the view of `namespace`, or, if that is empty, of all. Raises PermissionDenied."""
     if namespace:
         if namespace_violations(namespace) or not viewer.reads(namespace):
             rule = f"the token {viewer.name!r} lacks read in {namespace[:64]!r}"

@@ -11,9 +11,9 @@ from ..domain import Fate, Ledger
 def accounting_view(ledgers: Sequence[Ledger]) -> dict[str, Any] | None:
     """Their sums; None without any. Times are seconds, but for `since_us`.
 
-    `unread` is the share of the settled work's duration that nobody has read. It and `hidden` are
-    None before the first read while runs may still be read: a share of what little is settled would
-    count all of it as never read. Without work `unread` is None too.
+    `unread` is the share of the settled work's duration that no caller has read. It and `hidden`
+    are None before the first read while runs may still be read. A share of what little is settled
+    would count all of it as never read. Without work `unread` is None too.
     """
     if not ledgers:
         return None

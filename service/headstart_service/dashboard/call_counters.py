@@ -1,4 +1,4 @@
-"""Counts what the API answers, a second at a time: all that the live page costs while nobody looks.
+"""Counts what the API answers, a second at a time: all that the live page costs without a viewer.
 
 Satisfies the API's call observer; the hot path's part of it is two additions and a logarithm.
 """
@@ -92,7 +92,7 @@ class Counters:
         """A start was accepted; the announcement of the run counts, wherever it was made."""
 
     def damaged(self) -> None:
-        """A damaged record was found; its call's code tells."""
+        """Count nothing for a damaged record: its call's code counts."""
 
     def hear(self, announcement: Announcement) -> None:
         """Something was announced, by whatever process."""

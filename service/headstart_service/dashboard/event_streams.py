@@ -89,7 +89,7 @@ class Streams:
         self._open.discard(stream)
 
     async def joined(self, within: float) -> None:
-        """Return when somebody comes, or when the time is over."""
+        """Return when a viewer joins, or after `within` seconds."""
         self._joined.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
@@ -133,7 +133,7 @@ class Streams:
             self.close(stream)
 
     def end(self) -> None:
-        """Say goodbye to everybody, and let nobody in: the process stops, and feeds none more."""
+        """Say goodbye to every viewer, and let none in: the process stops, and feeds none more."""
         self._ended = True
         for stream in list(self._open):
             stream.end(_event("bye", {}))

@@ -1,7 +1,7 @@
 """Which runs the live page shows, and what was last seen of each: bounded, filled by looking.
 
-Announcements cost some dictionary entries; the store is read only while somebody looks, and of
-each run only what was announced to have changed.
+Announcements cost some dictionary entries. The store is read only while a viewer is there, and
+of each run only what was announced to have changed.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Rules:
 
 
 class Dashboard:
-    """Hears and counts always; reads the store while somebody looks."""
+    """Receives and counts always; reads the store while a viewer is there."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Dashboard:
         self._snapshots.regained()
 
     async def run(self) -> None:
-        """Count seconds, and send them to whoever looks, for ever."""
+        """Count seconds, and send them to every viewer, for ever."""
         turn = monotonic() + _SECOND
         try:
             while True:

@@ -1,4 +1,4 @@
-"""A run as the page is told of it: status, times, and how each step fares. No values."""
+"""A run as the page receives it: status, times, and how each step fares. No values."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Snapshots:
     def __init__(
         self, runs: RunStore, book: RecentRuns, counters: Counters, about: dict[str, Any]
     ) -> None:
-        """`about` is what the page says of the process: host, version, pipelines, limits."""
+        """`about` is what the page shows of the process: host, version, pipelines, limits."""
         self._runs = runs
         self._book = book
         self._counters = counters
@@ -52,7 +52,7 @@ class Snapshots:
         return [past.told(view.scope, whole=view.whole) for past in self._counters.past]
 
     async def take(self, view: View) -> dict[str, Any]:
-        """The present state; `store` says "away" when that could not be read, and what was."""
+        """Return the present state; `store` is "away" if it could not be read, beside what was."""
         told: dict[str, Any] = {
             "now_us": time.time_ns() // 1000,
             "whole": view.whole,

@@ -28,7 +28,7 @@ class Fate(StrEnum):
 
     @property
     def used(self) -> bool:
-        """Whether somebody has read it."""
+        """Whether a caller has read it."""
         return self in (Fate.USED_READY, Fate.USED_WAITED)
 
 

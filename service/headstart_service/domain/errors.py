@@ -70,7 +70,7 @@ class PermissionDenied(HeadstartError):
 
 
 class RecordDamaged(HeadstartError):
-    """What is kept under this key is not what was written: somebody else got at the store.
+    """What is kept under this key is not what was written: another program changed the store.
 
     It concerns this key alone, until its record expires or is started with `restart`.
     """

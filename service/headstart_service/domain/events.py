@@ -75,7 +75,7 @@ class Unserved:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """Callers have handed in results of these steps of a run: nobody need compute them any more."""
+    """Callers have handed in results of these steps of a run: no worker need compute them now."""
 
     key: RunKey
     run: str

@@ -39,8 +39,8 @@ class Orphan:
 class Job:
     """One delivery of a ticket for a queued run to a worker.
 
-    Until it is claimed, `key` and `run` are those of the start that queued it; which run it is for
-    is settled by the claim, and is what the claim's own job names.
+    Until it is claimed, `key` and `run` are those of the start that queued it. The claim
+    settles which run it is for, and the claim's own job names that run.
     """
 
     partition: int
@@ -92,7 +92,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """What a worker says of itself, a few times a lease."""
+    """What a worker reports of itself, a few times a lease."""
 
     name: str
     """Unique among all workers of a store."""

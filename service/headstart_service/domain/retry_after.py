@@ -14,10 +14,10 @@ _SHORTEST, _LONGEST = 0.1, 60.0
 
 
 class Pace:
-    """Hears of runs that start and end, and tells when a backlog of them will be gone.
+    """Counts runs that start and end, and estimates when a backlog of them will be gone.
 
-    Whoever hears nothing for two windows has nothing to measure: a service that was idle has shown
-    nothing of what it can do, so measuring begins anew with the first run.
+    After two windows without a run there is nothing to measure: an idle service has shown nothing
+    of what it can do. So measuring begins anew with the first run.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Pace:
         self._before = self._now = 0
 
     def note(self, *, ended: bool) -> None:
-        """A run has started or, with `ended`, will need nobody any more."""
+        """Note that a run has started or, with `ended`, needs no worker any more."""
         now = self._clock()
         if now - self._heard > 2 * _WINDOW:
             self._since = self._turned = now
@@ -43,8 +43,8 @@ class Pace:
     def delay(self, backlog: int) -> float:
         """Seconds after which so many runs will have ended, or a good part of them.
 
-        Not the moment at which the first place is free, because everybody who is refused is told
-        the same; nor all the same moment, or they would all be back at once.
+        Not the moment at which the first place is free: every refused caller gets the same answer.
+        Nor all the same moment, or they would all be back at once.
         """
         now = self._clock()
         self._turn(now)

@@ -18,7 +18,7 @@ def metrics_route(
 ) -> Route:
     """Answer with `text`, once `check` has let the Authorization header pass.
 
-    What it raises is told: Unauthenticated as 401, PermissionDenied as 403.
+    Its errors become answers: Unauthenticated is 401, PermissionDenied is 403.
     """
 
     async def metrics(request: Request) -> Response:

@@ -20,7 +20,7 @@ def certificate(settings: Settings) -> ServerCertificate | None:
 
 
 def token_file(settings: Settings) -> TokenFile | None:
-    """The tokens that are accepted; None when nobody needs one. Raises StartupError."""
+    """Return the accepted tokens; None when no caller needs one. Raises StartupError."""
     return None if settings.tokens is None else TokenFile(settings.tokens)
 
 

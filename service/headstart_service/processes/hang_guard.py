@@ -44,7 +44,7 @@ class HangGuard:
 
     @contextmanager
     def watching(self, underway: Callable[[], str]) -> Iterator[None]:
-        """Watch the running loop; `underway` says what the log names as possible causes.
+        """Watch the running loop; `underway` returns what the log names as possible causes.
 
         When it is left, the process has 30 s to end: a thread that spins must not keep it.
         """

@@ -1,7 +1,7 @@
-"""Looks at all settings together before anything starts: what is wrong is told in one message.
+"""Checks all settings together before anything starts: one message names what is wrong.
 
-Beyond each setting's own range, which `settings` checks, there are rules over several, and files
-and URLs that a process would only find unusable when it comes to them.
+Beyond each setting's own range, which `settings` checks, there are rules over several. There are
+also files and URLs that a process would only find unusable when it comes to them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def flag(name: str) -> str:
 
 
 class _Rules:
-    """Checks that are nobody else's."""
+    """Checks that have no other home."""
 
     @staticmethod
     def shared_store(settings: Settings) -> None:
@@ -103,8 +103,8 @@ class _Rules:
         if settings.hang_limit and settings.hang_limit <= settings.block_limit:
             raise StartupError(
                 f"HEADSTART_HANG_LIMIT: {settings.hang_limit:g} s are not more than "
-                f"HEADSTART_BLOCK_LIMIT, {settings.block_limit:g} s: a step must be stopped before "
-                "its worker is; set more, or 0 for no limit"
+                f"HEADSTART_BLOCK_LIMIT, {settings.block_limit:g} s: stop a step before "
+                "its worker; set more, or 0 for no limit"
             )
 
     @staticmethod

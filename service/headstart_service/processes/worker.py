@@ -70,7 +70,7 @@ async def work(
 ) -> None:
     """Work until cancelled, then drain; as a child of `serve` without an HTTP port.
 
-    As such it tells its figures on the file descriptor `figures`, if it is given one. With a
+    As such it sends its figures on the file descriptor `figures`, if it is given one. With a
     `guard`, the process ends when its event loop stands still, and soon after its work has. Raises
     StartupError, maybe inside an exception group, when it cannot start.
     """

@@ -1,7 +1,7 @@
 """Open Redis clients from a URL, with explicit time-outs and retries.
 
-redis-py's defaults differ by how a client is made (0 or 10 retries, a second apart), and its
-maintenance notifications hand out closed connections (redis-py #4252); so all of it is explicit.
+redis-py's defaults differ by how a client is made (0 or 10 retries, a second apart). Its
+maintenance notifications hand out closed connections (redis-py #4252). So all of it is explicit.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def open_client(url: str, patience: Patience) -> Client:
 
     redis+sentinel://[user:password@]host:port[,host:port…]/service[/db] asks the sentinels for the
     master; redis+cluster://[user:password@]host:port[,host:port…] finds the cluster's nodes. In
-    their query, `tls=true` means TLS to all of them, `sentinel_username` and `sentinel_password`
-    are for the sentinels, and the rest (`ssl_ca_certs` and the like) is as redis-py names it.
+    their query, `tls=true` means TLS to all of them; `sentinel_username` and `sentinel_password`
+    are for the sentinels. The rest (`ssl_ca_certs` and the like) is as redis-py names it.
     Connects at first use. Raises StartupError for a URL that is none of these; no message
     has a part of it.
     """

@@ -1,8 +1,8 @@
 """Run a private Valkey, for machines without a Redis.
 
 It runs as a child process, listens on a private Unix socket only, keeps an append-only file in the
-data directory, is started again when it ends by itself, and dies with its owner. A lock keeps a
-second owner away from the same directory; Valkey itself holds it too, so that not even a killed
+data directory. It is started again when it ends by itself, and dies with its owner. A lock keeps a
+second owner away from the same directory. Valkey itself holds it too, so that not even a killed
 owner's is still writing when the next starts.
 """
 

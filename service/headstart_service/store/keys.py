@@ -35,7 +35,7 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
 
 A member of these sets is `<namespace>:<key>`; a namespace holds no colon, a prefix neither a colon
 nor a brace. Announcements go to the channel `headstart:{P}:events:<database>`: a key is one of its
-database, but a channel is one of all databases, so its name holds the database's number.
+database, but a channel is one of all databases. So its name holds the database's number.
 """
 
 from __future__ import annotations

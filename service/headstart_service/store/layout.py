@@ -6,7 +6,7 @@ every script that finds another there than its caller's changes nothing. The fir
 every layout has, decides; the others are written after it.
 
 A process compares the layout at its start and every few seconds (`LayoutWatch`). Where it differs
-the process is not ready: it serves no call, takes no job, and its log and /readyz give both layouts
+the process is not ready: it serves no call and takes no job. Its log and /readyz give both layouts
 and the cure. The first partition notes which processes are live, so that no store is moved under
 them.
 """

@@ -1,7 +1,7 @@
 """Encode and decode a run's record: the one place that declares its layout.
 
-A record is a hash. Its small fields are one line of text, `about`, in the order of `ABOUT`; each
-step that runs or has ended has a field `s:<name>`, which holds the letter of the step's state and
+A record is a hash. Its small fields are one line of text, `about`, in the order of `ABOUT`. Each
+step that runs or has ended has a field `s:<name>`. It holds the letter of the step's state and
 the step's fragment of the response. `lua/_records.lua` describes the fields beside these.
 
 Python decodes what scripts return, and encodes steps. Scripts alone write `about`: `lua_codec`
@@ -203,7 +203,7 @@ def decode_large_snapshot(
     """Return a run whose fields were read by themselves, `age` seconds after its `head`.
 
     `head` is read.lua's reply for a large record: microseconds until it expires, "size", the size,
-    "about", the line, and what it adds for a queued run. Raises ValueError and LookupError for a
+    "about", the line. A queued run adds more. Raises ValueError and LookupError for a
     damaged record.
     """
     left_us, _, _, _, before, *queued = head

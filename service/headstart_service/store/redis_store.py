@@ -140,7 +140,7 @@ class RedisStore:
     ) -> Started:
         """Start, join or reuse the run, which is needed in `needed_in` seconds; None means now.
 
-        If the start that made the run had this `request_id`, this is a repetition of it: it changes
+        If the start that made the run had this `request_id`, this is a repetition. It changes
         nothing, and returns the outcome and the revision that the start had.
         Raises CapacityExhausted when nothing can make room.
         """

@@ -55,6 +55,6 @@ class Upkeep:
         if mended:
             log.error(
                 "indexes of partition %d mended: %d entries were missing or wrong; is Redis' "
-                "maxmemory-policy noeviction, and does nobody else delete its keys?",
+                "maxmemory-policy noeviction, and does no other program delete its keys?",
                 *(keys.partition, mended),
             )

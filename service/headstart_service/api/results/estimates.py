@@ -40,9 +40,9 @@ ReadWorkers = Callable[[int], Awaitable[Sequence[WorkerState]]]
 
 
 class Estimates:
-    """Knows how long steps take, from what workers tell; asks for it when somebody needs it.
+    """Knows how long steps take, from what workers report; reads that when an answer needs it.
 
-    Nobody waits for that: an answer has no estimate while nothing is known.
+    No caller waits for that: an answer has no estimate while nothing is known.
     """
 
     def __init__(self, workers: ReadWorkers, registry: Registry, partitions: int) -> None:

@@ -1,7 +1,7 @@
 """Answers of ended runs, kept in this process so that reading them again asks no one.
 
 An ended run never changes until it is started anew, evicted or expired. The store announces the
-first two, and an answer knows when it expires; so an answer is kept only while announcements
+first two, and an answer knows when it expires. So an answer is kept only while announcements
 arrive, and never if one about its run came while it was being read.
 """
 

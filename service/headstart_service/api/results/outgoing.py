@@ -1,7 +1,7 @@
 """Bounds the bytes of large answers that gRPC holds for callers that have not taken them yet.
 
 Callers of one run share its serialized answer, but gRPC copies it for each call. So a process hands
-out no more than `LIMIT` at a time: a large answer waits for its turn, and is refused when that does
+out no more than `LIMIT` at a time. A large answer waits for its turn, and is refused when that does
 not come. What a caller does not take stays until its call ends, so one connection has half of it.
 """
 

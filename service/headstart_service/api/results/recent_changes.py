@@ -1,4 +1,4 @@
-"""Whether something was said about a run since a moment: for whoever reads it meanwhile."""
+"""Whether a run was announced since a moment: for calls that read it meanwhile."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _KEPT = 4096
 class Recent:
     """The runs that something was said about lately, each with the moment when it last was.
 
-    A moment is a number that grows with everything that is said. Of moments so long ago that it has
-    forgotten what came after them, it says yes.
+    A moment is a number that grows with every announcement. Of moments so long ago that it has
+    forgotten what came after them, the answer is yes.
     """
 
     def __init__(self, kept: int = _KEPT) -> None:

@@ -15,7 +15,7 @@ _TOO_FAR: Final = 3.0
 
 
 def check_clock(http_address: str, timeout: float) -> Check:
-    """Compare. That a server tells no time is no fault."""
+    """Compare the clocks. A server without a Date header is no fault."""
     connection = http.client.HTTPConnection(http_address, timeout=timeout)
     try:
         sent = time.time()

@@ -1,4 +1,4 @@
-"""What a process says of itself on its HTTP port."""
+"""What a process reports of itself on its HTTP port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check has found, and how it is told."""
+"""What a check has found, and how it is printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server says: its health, what this client's token may do, how fast it answers."""
+"""What the server reports: its health, what this client's token may do, how fast it answers."""
 
 from __future__ import annotations
 

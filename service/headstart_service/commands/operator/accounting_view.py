@@ -1,4 +1,4 @@
-"""What `headstart stats` says of the ledger."""
+"""What `headstart stats` prints of the ledger."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def described(results: Any) -> str:
 def step_cells(report: Any) -> tuple[str, str, str]:
     """A step's time, attempts and error, as text; empty where there is nothing to say.
 
-    Who did not compute it for this run stands in place of the time.
+    The origin of a result that was not computed for this run stands in place of the time.
     """
     elapsed = "" if report.elapsed is None else spoken(report.elapsed.total_seconds())
     if report.state == "completed" and report.origin != "computed":
@@ -45,7 +45,7 @@ def step_cells(report: Any) -> tuple[str, str, str]:
 
 
 def expected(report: Any) -> str:
-    """When a step that has not ended will have, as text; empty while nobody can tell."""
+    """Return when a step is expected to end, as text; empty without an estimate."""
     if report.estimate is None:
         return ""
     soon, late = (spoken(t.total_seconds()) for t in (report.estimate.p50, report.estimate.p90))

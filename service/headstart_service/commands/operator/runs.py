@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     start.add_argument("anchor", nargs="?", help="the word to start from")
     start.add_argument("target", nargs="?", help="the word to get to")
     start.add_argument(
-        "--recipient", choices=("human", "haiku"), default="human", help="who answers"
+        "--recipient", choices=("human", "haiku"), default="human", help="the player that answers"
     )
     start.add_argument("--clues", type=int, metavar="N", help="how many clues make a bridge")
     start.add_argument("--pipeline", metavar="NAME", help="another pipeline than bridging")

@@ -71,7 +71,7 @@ def check_clues(
     """Sort `raw` clues into valid and refused ones, normalised, in their order.
 
     A valid clue is a single word of 1 to 30 characters (Latin letters, inner hyphens and
-    apostrophes), and no variant of `anchor`, `target`, an `accepted` clue or a valid one before it.
+    apostrophes). It is no variant of `anchor`, `target`, an `accepted` clue or a valid one before.
     """
     excluded = Exclusions((anchor, target, *accepted))
     checked = Checked([], [])

@@ -41,7 +41,7 @@ def normalise(text: str) -> str:
 
 
 class BridgingInputs(BaseModel):
-    """A game: two words, who answers, and how much to compute."""
+    """A game: two words, the player that answers, and how much to compute."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -5,12 +5,12 @@ Two words are variants when
 1. they have the same stem by the Snowball English stemmer ("Porter2",
    https://snowballstem.org/algorithms/english/stemmer.html): ocean, oceans, oceanic;
 2. or the same irregular word behind them: wolf, wolves; swim, swum (`irregular.py`);
-3. or one is the other, or the other's stem, with a suffix of the list below: forest, forestry;
-   sun, sunny (a doubled letter); bake, bakery (a dropped e); mercy, merciful (y became i);
-   history, historic (a dropped y).
+3. or one is the other, or the other's stem, with a suffix of the list below. Examples: forest,
+   forestry; sun, sunny (a doubled letter); bake, bakery (a dropped e); mercy, merciful (y became
+   i); history, historic (a dropped y).
 
-Prefixes do not count (deforestation is no variant of forest), nor do compounds (rainforest):
-by letters alone they cannot be told from accidents such as liver and deliver.
+Prefixes do not count (deforestation is no variant of forest), nor do compounds (rainforest).
+By letters alone they do not differ from accidents such as liver and deliver.
 """
 
 from __future__ import annotations

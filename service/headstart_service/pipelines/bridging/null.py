@@ -48,7 +48,7 @@ def draw_distinct(
     """`rows` sets of `width` distinct numbers below `size`, each set equally likely: (rows, width).
 
     Floyd's algorithm (Bentley and Floyd, "A sample of brilliance", CACM 30(9), 1987), on all rows
-    at once: it needs no second draw however small `size` is, unlike redrawing duplicates.
+    at once. It needs no second draw however small `size` is, unlike redrawing duplicates.
     """
     drawn = np.empty((rows, width), dtype=np.int64)
     for column in range(width):

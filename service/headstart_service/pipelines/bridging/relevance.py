@@ -41,7 +41,7 @@ def error_bound(dimension: int) -> float:
     """Return how far `relevances` may be from `exact_relevance`, whatever the order of its sums.
 
     Twice the bound of a float32 dot product of unit vectors (Higham, "Accuracy and Stability of
-    Numerical Algorithms", 3.1): room for lengths that are not quite 1.
+    Numerical Algorithms", 3.1). It leaves room for lengths that are not quite 1.
     """
     return dimension * float(np.finfo(np.float32).eps)
 

@@ -24,7 +24,7 @@ _MAX_RECENT = 64
 class VocabularyScan:
     """Rates all words of a vocabulary for a game, on a thread of its own.
 
-    Games that arrive together share one matrix product, and the steps of a run share one scan: a
+    Games that arrive together share one matrix product, and the steps of a run share one scan. A
     game that is being scanned, or was scanned lately, is not scanned again. Use it as an async
     context manager.
     """

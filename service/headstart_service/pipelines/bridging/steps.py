@@ -1,6 +1,6 @@
 """The five steps of a bridging run.
 
-Numpy and the modules that use it are imported inside the steps: importing this module must stay
+Numpy and the modules that use it are imported inside the steps. Importing this module must stay
 cheap, because the API process declares the pipeline without ever running it.
 """
 

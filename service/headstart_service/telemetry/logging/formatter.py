@@ -1,8 +1,8 @@
 """How a log line looks: one event, one line, whatever text a caller has got into it.
 
-A line says what a person reads in its message, and what a machine looks for in fields: those that
-its writer gives (`extra=fields(...)`), and those of the run and step that it is written inside
-(`inside`), whoever writes it. JSON lines show all of them, text lines the ids and the inputs.
+A line has a message for people, and fields for machines. Its writer gives some fields
+(`extra=fields(...)`). The run and step that it is written inside (`inside`) give theirs.
+JSON lines show all of them, text lines the ids and the inputs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Where(logging.Filter):
 class OneLineFormatter(logging.Formatter):
     """Escapes what could end a line or move the cursor, and indents what belongs to an event.
 
-    So a line that begins with a time was written by this process, not by whoever chose a key.
+    So a line that begins with a time was written by this process, not by a caller that chose a key.
     """
 
     def __init__(self, *, colours: bool = False) -> None:

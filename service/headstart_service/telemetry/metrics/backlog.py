@@ -1,4 +1,4 @@
-"""Figures that the store alone knows: what is kept and queued. Asked for when somebody looks."""
+"""Figures that the store alone knows: what is kept and queued. Read for each scrape."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Figures of an API process's calls. Satisfies `api.call_observer.CallObserver`.
 
 A ready GetResults is counted in one list and nowhere else: what follows from it for the other
-metrics is added when somebody asks.
+metrics is added when they are read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How `serve` gets the figures of its worker, which has no port: over a pair of sockets.
 
-The parent sends a byte, the child answers with its text behind four bytes of length. Nobody else
-can reach it, and it ends with either of the two (docs/decisions/0024).
+The parent sends a byte, the child answers with its text behind four bytes of length. No other
+process can reach it, and it ends with either of the two (docs/decisions/0024).
 """
 
 from __future__ import annotations

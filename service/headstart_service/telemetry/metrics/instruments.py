@@ -118,7 +118,7 @@ class Histogram:
 
 
 class Reading:
-    """What is read when somebody asks."""
+    """A metric that is read when metrics are collected."""
 
     def __init__(self, name: str, text: str, read: Read, labels: Sequence[str] = ()) -> None:
         self.name, self.text, self.labels = PREFIX + name, text, tuple(labels)
@@ -176,7 +176,7 @@ class Instruments(Collector):
         return made
 
     def reading(self, name: str, text: str, read: Read, labels: Sequence[str] = ()) -> None:
-        """One more number that is read when somebody asks."""
+        """Add a number that is read when metrics are collected."""
         self.metrics.append(Reading(name, text, read, labels))
 
     def collect(self) -> Iterator[Metric]:

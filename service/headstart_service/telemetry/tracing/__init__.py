@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def tracing(role: str, *, on: bool) -> AbstractAsyncContextManager[Tracing | None]:
     """Tracing while the context is open, of the service `headstart-<role>`; None when it is off.
 
-    Raises StartupError when it is on and OpenTelemetry is not installed or is told nonsense.
+    Raises StartupError when it is on and OpenTelemetry is not installed or its settings are wrong.
     """
     if not on:
         return nullcontext()

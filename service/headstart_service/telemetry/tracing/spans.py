@@ -1,4 +1,4 @@
-"""A span around work whose errors are somebody else's to tell."""
+"""A span around work whose errors other code reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry.util.types import AttributeValue
 def working(
     tracer: Tracer, name: str, kind: SpanKind, attributes: Mapping[str, AttributeValue]
 ) -> Iterator[Span]:
-    """Make a span the current one. Of an error it tells the type: its text may hold anything."""
+    """Make a span the current one. Of an error it records the type: its text may hold anything."""
     with tracer.start_as_current_span(
         name,
         kind=kind,

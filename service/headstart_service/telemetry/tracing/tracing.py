@@ -1,6 +1,6 @@
 """Spans and where they go: one provider for a process, told by OpenTelemetry's own variables.
 
-It is nobody's global: what else in the process uses OpenTelemetry is left alone.
+It is no global: what else in the process uses OpenTelemetry is left alone.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Tracing:
         return TracedEmbedder(embedder, self._tracer)
 
     def language_model(self) -> dict[str, Any]:
-        """Anthropic's SDK makes its spans itself: how. Neither the prompt nor the answer is told.
+        """Anthropic's SDK makes its spans itself: how. They hold neither prompt nor answer.
 
         Its requests carry no trace context, which would be no one's business there.
         """

@@ -30,7 +30,7 @@ class TracedWork:
     """An observer that makes spans, each current where its work is done.
 
     Satisfies `worker.worker_observer.WorkObserver`. A run is the root of its own trace,
-    which links to the start that queued it: it may serve several starts and take several tries.
+    which links to the start that queued it. It may serve several starts and take several tries.
     """
 
     def __init__(self, tracer: Tracer, worker: str) -> None:
