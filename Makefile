@@ -143,6 +143,7 @@ lint: setup  ## Check style, formatting and the language of pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(BIN)/python -m deploy.words
+	@$(BIN)/python -m deploy.words --python
 
 words: setup  ## Check the language of pages; WORDS=--python that of code, WORDS=--count by file
 	@$(BIN)/python -m deploy.words $(WORDS)

@@ -71,7 +71,7 @@ async def test_a_deleted_data_directory_is_made_anew_and_named(tmp_path: Path):
             await wait_until(starts)
             answer = await service.GetResults(results("l", 20))
         assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
-        assert f"somebody has deleted {directory}, and all results with it" in server.output
+        assert f"another program has deleted {directory}, and all results with it" in server.output
         assert server.output.count("embedded Valkey ended with code") == 1
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         # It is locked again: nobody else may use it.

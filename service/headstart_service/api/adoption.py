@@ -71,7 +71,7 @@ class Adoption:
             plan = self._plan(orphan)
             if plan is not None and await self._adopted(orphan, plan):
                 told = fields("run.adopted", orphan.key, run=orphan.run, pipeline=orphan.pipeline)
-                log.info("%s adopted: nobody served its definition", orphan.key, extra=told)
+                log.info("%s adopted: no process served its definition", orphan.key, extra=told)
 
     async def _adopted(self, orphan: Orphan, plan: RunPlan) -> bool:
         try:

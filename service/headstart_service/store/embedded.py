@@ -173,7 +173,7 @@ class EmbeddedValkey:
         """Start it; in a new, empty directory if the old one was deleted."""
         if not self._data_dir.exists():
             log.error(
-                "HEADSTART_DATA_DIR: somebody has deleted %s, and all results with it; "
+                "HEADSTART_DATA_DIR: another program has deleted %s, and all results with it; "
                 "it is made anew",
                 self._data_dir,
             )

@@ -1,7 +1,7 @@
 """Compose the scripts' texts, and bind each script to the Python method that declares it.
 
-A script's text is the shared files `lua/_*.lua`, the script as a function, and a loop. The loop runs
-the function for each call of a batch. The record's codec among them is generated from `records.ABOUT`.
+A script's text is the shared files `lua/_*.lua`, the script as a function, and a loop. The loop
+runs the function for each call of a batch. `records.ABOUT` generates the record's codec.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ async def test_an_adopted_run_is_logged_unless_another_process_was_faster(
     await Adoption(store, Registry([WORDS])).look()
     assert store.adopted == ["left"]
     told = [record.getMessage() for record in caplog.records]
-    assert told == (["default/left adopted: nobody served its definition"] if kept else [])
+    assert told == (["default/left adopted: no process served its definition"] if kept else [])
 
 
 # Estimates
