@@ -129,7 +129,7 @@ async def readiness(process: Process) -> tuple[int, str]:
 
 async def test_a_step_runs_on_ray_and_tells_its_cpu_seconds(executors) -> None:
     meter = CostMeter()
-    pid = await executors.call(steps.tells, {}, meter)
+    pid = await executors.call(steps.own_pid, {}, meter)
     assert pid != os.getpid()
     assert meter.cpu_seconds > 0.04
     assert not executors.unavailable

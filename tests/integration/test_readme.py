@@ -53,7 +53,7 @@ def part(heading: str) -> str:
 
 
 async def typed(line: str, **environment: str) -> str:
-    """Run a command of the page as a reader does who has activated the environment."""
+    """Run a command of the page, as in an activated environment."""
     name, *arguments = shlex.split(line, comments=True)
     beside = Path(sys.executable).with_name(name)
     command = str(beside) if beside.exists() else name

@@ -28,7 +28,7 @@ class Counter:
 
 
 @step(runs_on="ray")
-def tells() -> int:
+def own_pid() -> int:
     end = time.process_time() + 0.05
     while time.process_time() < end:
         sum(range(1000))
@@ -100,7 +100,7 @@ async def beside() -> int:
     return 1
 
 
-RAY = pipeline_of(tells, raises, refuses, name="ray")
+RAY = pipeline_of(own_pid, raises, refuses, name="ray")
 HARM = pipeline_of(hangs, dies, name="harm", inputs=Directory)
 HELD: Pipeline = pipeline_of(held, name="held", inputs=Directory)
 BESIDE = pipeline_of(beside, name="beside")

@@ -153,12 +153,7 @@ def pipeline_from(message: pb.PipelineDescription) -> PipelineDescription:
         name=message.name,
         version=message.version,
         description=message.description,
-        steps=tuple(
-            StepDescription(
-                **{each.name: _plain(step, each.name) for each in fields(StepDescription)}
-            )
-            for step in message.steps
-        ),
+        steps=tuple(_step_from(step) for step in message.steps),
         input_schema=object_from(message.input_schema),
     )
 

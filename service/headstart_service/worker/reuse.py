@@ -36,5 +36,5 @@ class Reuse:
     """What the runs of one worker share."""
 
     def __init__(self, memos: MemoStore | None = None) -> None:
-        self.flights = SharedSteps()
+        self.shared_steps = SharedSteps()
         self.memos: MemoStore = memos or _NoMemos()

@@ -69,7 +69,7 @@ async def run(
         work = _Run(
             claim, pipeline, providers, makers, sink, watching, limits or Limits(), reuse, executors
         )
-        stack.enter_context(reuse.flights.expecting(claim.lease.job.key, work.expected))
+        stack.enter_context(reuse.shared_steps.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or ReportedSteps())
 
 
@@ -77,8 +77,8 @@ class _Run:
     """The state of one run: which steps have which value, and which are still to start.
 
     A step starts as soon as its inputs exist; what is shown of it follows. Only one task at a time
-    writes to the ledger. What happens meanwhile is gathered and goes with the next write, so no
-    write can overtake another.
+    writes to the sink. What happens meanwhile goes with the next write, so no write overtakes
+    another.
     """
 
     def __init__(

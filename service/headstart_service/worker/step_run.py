@@ -111,7 +111,7 @@ class StepRunner:
         # What was begun with another result of a step that is not pure is other work.
         needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
         key = (run.namespace, memo) if memo else (run, digest, *needed)
-        landed: Landed = await self._reuse.flights.share(
+        landed: Landed = await self._reuse.shared_steps.share(
             key, run, digest, outcome, work, fresh=fresh
         )
         if landed.record is not None and landed.run == run:

@@ -127,7 +127,7 @@ class Worker:
         """Work until `stop`, then drain. Raises what a bug in the worker itself raised."""
         if not self._prepared and not await self.prepare():
             return
-        async with aclosing(self._reuse.flights), asyncio.TaskGroup() as group:
+        async with aclosing(self._reuse.shared_steps), asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
             upkeep = [
                 group.create_task(repeat(self._renew, every), name="renew"),
@@ -367,7 +367,7 @@ class Worker:
         for lease in list(self._runs):
             if (lease.job.key, lease.job.run) == (withdrawn.key, withdrawn.run):
                 if withdrawn.replaced:
-                    self._reuse.flights.hold(withdrawn.key)
+                    self._reuse.shared_steps.hold(withdrawn.key)
                 self._cancel(lease, UNWANTED)
 
     def _cancel(self, lease: Lease, why: str) -> None:

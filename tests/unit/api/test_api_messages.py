@@ -144,9 +144,7 @@ def test_a_bridging_game_leaves_defaults_to_its_pipeline() -> None:
         "recipient_type": "haiku",
     }
     spec.clue_count = 0
-    assert start_precompute.bridging_inputs(spec)["clue_count"] == 0, (
-        "a zero that was given is told"
-    )
+    assert start_precompute.bridging_inputs(spec)["clue_count"] == 0, "an explicit zero is reported"
 
 
 def test_both_ways_to_start_a_game_give_one_plan() -> None:

@@ -61,7 +61,7 @@ async def test_the_end_of_a_wait_tells_the_truth_while_no_announcements_arrive(a
     waiter = api.get(wait=0.3)
     await api.parked()
     await wait_until(lambda: api.store.reads)
-    api.store.now(one=COMPLETED)  # nobody is told
+    api.store.now(one=COMPLETED)  # without an announcement
     answer = pb.GetResultsResponse.FromString(await waiter)
     assert answer.steps["one"].state == pb.STEP_STATE_COMPLETED
 

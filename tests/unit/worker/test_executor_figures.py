@@ -8,18 +8,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from headstart_service.domain import Claim
 from headstart_service.domain.errors import ExecutorUnavailable, StartupError, StepFailed
 from headstart_service.pipeline.step import Step, step
-from headstart_service.worker import run as run_module
-from headstart_service.worker import step_run
 from headstart_service.worker.cost_meter import CostMeter
 from headstart_service.worker.executors import processes, threads
 from headstart_service.worker.executors.executors import ExecutorRules, Executors
@@ -28,38 +25,15 @@ from headstart_service.worker.executors.queueing import queueing
 from headstart_service.worker.executors.watchdog import Watchdog
 from headstart_service.worker.run import run
 from headstart_service.worker.step_deadline import seconds_left
-from headstart_service.worker.worker_observer import StepOutcome, WorkObservers
 from tests.support import executors as harm
 from tests.support.ledger import Ledger, claim_of, pipeline_of
+from tests.support.outcomes import Outcomes
 from tests.support.virtual_time import Clock, run_virtually
 from tests.support.waiting import wait_until
 
 
 def loop_time() -> float:
     return asyncio.get_running_loop().time()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The runner's clock."""
-    made = Clock()
-    module = SimpleNamespace(monotonic=made, time_ns=lambda: round(made.now * 1e9))
-    monkeypatch.setattr(run_module, "time", module)
-    monkeypatch.setattr(step_run, "time", module)
-    return made
-
-
-class Outcomes(WorkObservers):
-    """Keeps how each step ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: dict[str, StepOutcome] = {}
-
-    @contextmanager
-    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
-        yield
-        self.steps[name] = outcome
 
 
 # How long a step may take, wherever it runs

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.domain import Claim, Status, StepState
+from headstart_service.domain import Status, StepState
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipeline.step import step
 from headstart_service.values.limits import Limits
-from headstart_service.worker import run as run_module
-from headstart_service.worker import step_run
 from headstart_service.worker.cost_meter import spend
 from headstart_service.worker.reuse import Reuse
 from headstart_service.worker.run import run
-from headstart_service.worker.worker_observer import StepOutcome, WorkObservers
 from tests.support.ledger import CLAIMED_US, Dictionary, Ledger, claim_for, claim_of, pipeline_of
+from tests.support.outcomes import Outcomes
 from tests.support.virtual_time import Clock, run_virtually
 
 COMPLETED, FAILED = StepState.COMPLETED, StepState.FAILED
 SECOND = 1_000_000
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The runner's clock."""
-    made = Clock()
-    module = SimpleNamespace(monotonic=made, time_ns=lambda: round(made.now * 1e9))
-    monkeypatch.setattr(run_module, "time", module)
-    monkeypatch.setattr(step_run, "time", module)
-    return made
-
-
-class Outcomes(WorkObservers):
-    """Keeps how each step ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: dict[str, StepOutcome] = {}
-
-    @contextmanager
-    def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
-        yield
-        self.steps[name] = outcome
 
 
 async def test_a_step_has_its_times_tries_and_costs(clock: Clock) -> None:

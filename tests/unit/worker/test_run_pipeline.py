@@ -164,7 +164,9 @@ async def test_providers_are_what_the_test_gives():
 
 
 async def test_a_provider_that_is_missing_is_named_with_who_takes_it():
-    with pytest.raises(ValueError, match="doubled takes doubler, which is no input, step or provider"):
+    with pytest.raises(
+        ValueError, match="doubled takes doubler, which is no input, step or provider"
+    ):
         await run_pipeline(DOUBLED, {})
 
 

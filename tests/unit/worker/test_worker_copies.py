@@ -220,7 +220,7 @@ async def test_runs_that_share_a_step_under_way_do_not_share_its_value() -> None
         )
         for at in range(2)
     ]
-    await wait_until(lambda: max(reuse.flights.waiting.values(), default=0) == 2)
+    await wait_until(lambda: max(reuse.shared_steps.waiting.values(), default=0) == 2)
     may_end.set()
     await asyncio.gather(*running)
     assert sorted(seen) == [(0, ["a", "b"]), (1, ["a", "b"])]

@@ -517,7 +517,7 @@ def test_a_task_that_swallows_its_cancellation_is_cancelled_again_after_a_second
 
 def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
     async def test() -> None:
-        flights, ended = SharedSteps(), {}
+        shared_steps, ended = SharedSteps(), {}
         keys = [RunKey("default", name) for name in ("a", "b")]
 
         def work(name: str) -> Callable[[StepOutcome], Coroutine[Any, Any, None]]:
@@ -530,23 +530,23 @@ def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
             return wait
 
         async def shared(key: RunKey) -> None:
-            with flights.expecting(key, ["digest"]):
-                await flights.share((key,), key, "digest", StepOutcome(), work(key.key))
+            with shared_steps.expecting(key, ["digest"]):
+                await shared_steps.share((key,), key, "digest", StepOutcome(), work(key.key))
 
         runs = [asyncio.create_task(shared(key)) for key in keys]
         await asyncio.sleep(0.1)
         for key, task in zip(keys, runs, strict=True):
-            flights.hold(key)
+            shared_steps.hold(key)
             task.cancel()
             await asyncio.wait({task})
             await asyncio.sleep(0.25)
         await asyncio.sleep(0.1)
-        assert flights.waiting == {(key,): 0 for key in keys}
-        flights.hold(keys[0])  # replaced once more: its second begins anew
+        assert shared_steps.waiting == {(key,): 0 for key in keys}
+        shared_steps.hold(keys[0])  # replaced once more: its second begins anew
         await asyncio.sleep(2.0)
-        assert flights.waiting == {}
+        assert shared_steps.waiting == {}
         assert ended == {"a": 0.7 + HOLD, "b": 0.35 + HOLD}
-        await flights.aclose()
+        await shared_steps.aclose()
 
     virtually(test)
 

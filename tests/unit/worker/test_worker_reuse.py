@@ -192,7 +192,7 @@ async def test_a_cancelled_run_does_not_cancel_what_another_waits_for() -> None:
     first = asyncio.create_task(work.run("one"))
     await wait_until(lambda: work.ran["slow"] == 1)
     second = asyncio.create_task(work.run("two"))
-    await wait_until(lambda: len(work.reuse.flights.waiting) == 1 and waiting(work) == 2)
+    await wait_until(lambda: len(work.reuse.shared_steps.waiting) == 1 and waiting(work) == 2)
     first.cancel()
     await asyncio.wait({first})
     assert first.cancelled()
@@ -203,7 +203,7 @@ async def test_a_cancelled_run_does_not_cancel_what_another_waits_for() -> None:
 
 
 def waiting(work: Counting) -> int:
-    return sum(work.reuse.flights.waiting.values())
+    return sum(work.reuse.shared_steps.waiting.values())
 
 
 async def test_the_last_run_to_be_cancelled_takes_the_work_with_it() -> None:
@@ -215,7 +215,7 @@ async def test_the_last_run_to_be_cancelled_takes_the_work_with_it() -> None:
         each.cancel()
         await asyncio.wait({each})
     assert not tasks_left()
-    assert not work.reuse.flights.waiting
+    assert not work.reuse.shared_steps.waiting
 
 
 async def test_a_failure_is_shared_by_who_waits_and_not_remembered() -> None:
@@ -355,7 +355,7 @@ async def test_the_next_revision_takes_over_the_steps_it_needs_and_ends_the_othe
 
     pipeline = pipeline_of(of_anchor, of_target, inputs=Pair)
     reuse = Reuse()
-    reuse.flights.hold_for = 600.0  # it is the next revision that ends them, not time
+    reuse.shared_steps.hold_for = 600.0  # it is the next revision that ends them, not time
     key = RunKey("default", "game")
 
     def begin(ledger: Ledger, **inputs: str) -> asyncio.Task[Status]:
@@ -364,7 +364,7 @@ async def test_the_next_revision_takes_over_the_steps_it_needs_and_ends_the_othe
 
     old = begin(Ledger(), anchor="o", target="t")
     await wait_until(lambda: ran.total() == 2)
-    reuse.flights.hold(key)
+    reuse.shared_steps.hold(key)
     old.cancel()
     await asyncio.wait({old})
     assert old.cancelled()
@@ -379,7 +379,7 @@ async def test_the_next_revision_takes_over_the_steps_it_needs_and_ends_the_othe
     assert ledger.states["of_target"] is StepState.COMPLETED
     # It began before its run: whoever reads it is told that it was kept.
     assert ledger.report("of_target").attempts == 1
-    await reuse.flights.aclose()
+    await reuse.shared_steps.aclose()
 
 
 async def test_work_begun_with_what_an_impure_step_gave_before_is_not_taken_over() -> None:
@@ -401,7 +401,7 @@ async def test_work_begun_with_what_an_impure_step_gave_before_is_not_taken_over
     reuse = Reuse()
     old = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, Ledger(), reuse=reuse))
     await wait_until(lambda: ran == [1])
-    reuse.flights.hold(RunKey("default", "run"))
+    reuse.shared_steps.hold(RunKey("default", "run"))
     old.cancel()
     await asyncio.wait({old})
     # Its die had not been written when it was replaced, so the next revision throws again.
@@ -411,28 +411,28 @@ async def test_work_begun_with_what_an_impure_step_gave_before_is_not_taken_over
     may_end.set()
     assert await new is Status.COMPLETED
     assert (ledger.value("dice"), ledger.value("doubled")) == (2, 4)
-    await reuse.flights.aclose()
+    await reuse.shared_steps.aclose()
 
 
 async def test_held_steps_for_which_nobody_comes_end_after_a_while() -> None:
     work = Counting()
-    work.reuse.flights.hold_for = 0.05
+    work.reuse.shared_steps.hold_for = 0.05
     work.may_end.clear()
     running = asyncio.create_task(work.run("one"))
     await wait_until(lambda: waiting(work) == 1)
-    work.reuse.flights.hold(RunKey("default", "one"))
+    work.reuse.shared_steps.hold(RunKey("default", "one"))
     running.cancel()
     await asyncio.wait({running})
     assert tasks_left()
     await wait_until(lambda: not tasks_left())
-    assert not work.reuse.flights.waiting
+    assert not work.reuse.shared_steps.waiting
 
 
 def test_a_second_edit_within_the_time_that_steps_are_held_holds_them_anew() -> None:
     key = RunKey("default", "one")
 
     async def edited() -> None:
-        flights, ended = SharedSteps(), asyncio.Event()
+        shared_steps, ended = SharedSteps(), asyncio.Event()
         began = asyncio.get_running_loop().time()
 
         async def work(_: StepOutcome) -> str:
@@ -443,23 +443,23 @@ def test_a_second_edit_within_the_time_that_steps_are_held_holds_them_anew() -> 
             return "never"
 
         async def revision() -> None:
-            with flights.expecting(key, ["digest"]):
-                await flights.share("step", key, "digest", StepOutcome(), work)
+            with shared_steps.expecting(key, ["digest"]):
+                await shared_steps.share("step", key, "digest", StepOutcome(), work)
 
         for at in (0.0, 0.6 * HOLD):
             await asyncio.sleep(began + at - asyncio.get_running_loop().time())
             running = asyncio.create_task(revision())
             await asyncio.sleep(0.01)
-            flights.hold(key)
+            shared_steps.hold(key)
             running.cancel()
             await asyncio.wait({running})
-            assert flights.waiting == {"step": 0}
+            assert shared_steps.waiting == {"step": 0}
         await asyncio.sleep(0.9 * HOLD)
         assert not ended.is_set(), "held since the second edit"
         await asyncio.sleep(0.2 * HOLD)
         assert ended.is_set()
-        assert not flights.waiting
-        await flights.aclose()
+        assert not shared_steps.waiting
+        await shared_steps.aclose()
 
     run_virtually(edited())
 
@@ -471,22 +471,22 @@ def test_only_steps_that_the_present_revision_expects_are_held() -> None:
         await asyncio.Event().wait()
 
     async def replaced() -> None:
-        flights = SharedSteps()
+        shared_steps = SharedSteps()
 
         async def step_of(digest: str) -> asyncio.Task[None]:
-            task = asyncio.create_task(flights.share(digest, key, digest, StepOutcome(), work))
+            task = asyncio.create_task(shared_steps.share(digest, key, digest, StepOutcome(), work))
             await asyncio.sleep(0)
             return task
 
         def left() -> set[Any]:
-            return set(flights.waiting)
+            return set(shared_steps.waiting)
 
         with ExitStack() as old, ExitStack() as new:
-            old.enter_context(flights.expecting(key, ["a", "b"]))
+            old.enter_context(shared_steps.expecting(key, ["a", "b"]))
             tasks = [await step_of("a"), await step_of("b")]
-            flights.hold(key)
+            shared_steps.hold(key)
             # The next revision has begun before the old one has left.
-            new.enter_context(flights.expecting(key, ["b", "c"]))
+            new.enter_context(shared_steps.expecting(key, ["b", "c"]))
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -496,7 +496,7 @@ def test_only_steps_that_the_present_revision_expects_are_held() -> None:
             task.cancel()
             await asyncio.wait({task})
             assert left() == {"b", "c"}, "what it expects is its own, whoever leaves"
-        await flights.aclose()
+        await shared_steps.aclose()
 
     run_virtually(replaced())
 
@@ -516,11 +516,11 @@ async def test_costs_of_shared_work_are_the_first_waiters_and_its_time_the_owner
     owner = asyncio.create_task(
         run(claim_for(pipeline, "owner"), pipeline, {}, Ledger(), reuse=reuse)
     )
-    await wait_until(lambda: list(reuse.flights.waiting.values()) == [1])
+    await wait_until(lambda: list(reuse.shared_steps.waiting.values()) == [1])
     other = asyncio.create_task(
         run(claim_for(pipeline, "other"), pipeline, {}, ledger, reuse=reuse)
     )
-    await wait_until(lambda: list(reuse.flights.waiting.values()) == [2])
+    await wait_until(lambda: list(reuse.shared_steps.waiting.values()) == [2])
     owner.cancel()
     await asyncio.wait({owner})
     may_end.set()
@@ -582,11 +582,11 @@ async def test_a_shared_result_counts_to_each_runs_own_limit() -> None:
 
 
 async def test_flights_that_are_closed_leave_no_timer_behind() -> None:
-    flights = SharedSteps()
-    flights.hold_for = 600.0
-    flights.hold(RunKey("default", "one"))
-    await flights.aclose()
-    left = weakref.ref(flights)
-    del flights
+    shared_steps = SharedSteps()
+    shared_steps.hold_for = 600.0
+    shared_steps.hold(RunKey("default", "one"))
+    await shared_steps.aclose()
+    left = weakref.ref(shared_steps)
+    del shared_steps
     gc.collect()
     assert left() is None, "the loop keeps what a timer is to call"
