@@ -112,7 +112,7 @@ def look(image: Image, target: str) -> None:
     heavy = {"torch", "numpy", "transformers", "anthropic"}
     assert "opentelemetry" in packages, "HEADSTART_TRACING would end it"
     assert heavy <= packages if target == "worker" else not heavy & packages
-    compiled = list((home / "code" / "headstart_service").glob("__pycache__/app.*.pyc"))
+    compiled = list((home / "code" / "headstart_service").glob("__pycache__/sdk.*.pyc"))
     assert compiled, "no bytecode"
     assert not (image.root / "root" / ".cache").exists(), "a cache is left"
     assert not (image.root / "src").exists(), "sources are left"
