@@ -10,6 +10,8 @@ POLICY := .venv-policy
 # Where torch's build for CPUs is, if pip's own indexes have it not.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_OFFLINE := 1
+# What workers load: the model, exported once, and its vocabulary.
+PREPARE := $(BIN)/headstart model prepare && $(BIN)/headstart vocabulary build
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint words format types imports check clean
@@ -29,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 run: setup  ## Serve on this machine: vocabulary, Valkey, gRPC API and a worker
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	@PYTHONPATH=".:$$PYTHONPATH" HEADSTART_PIPELINES="$${HEADSTART_PIPELINES-examples.factors:FACTORS,examples.text:TEXT}" $(BIN)/headstart serve
 
 # Tests wait for nearly half of their time: three processes keep two cores busy.
@@ -38,14 +40,14 @@ PARALLEL := -n 3 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 test: setup  ## Run every test but the slow suites; those of the store on two deployments
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	DEPLOYMENTS=two $(BIN)/pytest $(PARALLEL)
 
 test-deployments: setup  ## Run the tests of the store on all seven deployments of Redis; DEPLOYMENTS=rest leaves out those of make test
 	$(BIN)/pytest $(PARALLEL) tests/contract
 
 test-chaos: setup  ## Run the slow tests that kill processes
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	$(BIN)/pytest -m chaos -n 2 --no-loadscope-reorder
 
 test-languages: setup  ## Run the tests with Node, k6, Envoy, Go and Java; installs the first three
@@ -56,7 +58,7 @@ test-browser: setup  ## Watch the live page in a real Chromium; PICTURES=docs/im
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
 		|| { echo "Chromium is missing: install it (Debian: apt-get install chromium)" >&2; exit 1; }
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	HEADSTART_PICTURES=$(PICTURES) $(BIN)/pytest -m browser tests/browser
 
 fuzz: setup  ## Fuzz everything that takes bytes from outside, 100,000 cases and more
@@ -95,7 +97,7 @@ manifests: setup $(POLICY)/.installed  ## Check the Dockerfile, compose files an
 	@$(BIN)/python -m deploy.manifests --tools $(POLICY)/bin
 
 test-observability: setup  ## Scrape real processes with a real Prometheus, and ask it all queries
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	$(BIN)/pytest -m observability
 
 test-ray: setup  ## Run steps on a real Ray of this machine; installs it
@@ -106,27 +108,27 @@ soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (60
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py
 
 demo: setup  ## Play 200 games with and without a head start, five minutes; DEMO=--quick takes one
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	@$(BIN)/python -m examples.bridging_web.demo $(DEMO)
 
 demo-web: setup  ## Serve the game on port 8090, to be played in a browser
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	@$(BIN)/python -m examples.bridging_web.serve $(DEMO)
 
 demo-live: setup  ## Serve, and play games at a human pace, to be watched on the live page
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	@$(BIN)/python -m examples.live $(DEMO)
 
 bench: setup  ## Measure every figure of the design; BENCH=--quick takes three minutes
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 bench-curves: setup  ## Measure how costs grow with the work; BENCH=--quick takes eight minutes
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	@$(BIN)/python -m benchmarks.curves $(BENCH)
 
 bench-peers: setup  ## Compare with Celery, arq, taskiq, docket, FastAPI; BENCH=--quick takes some minutes
-	@$(BIN)/headstart vocabulary build
+	@$(PREPARE)
 	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
 proto: setup  ## Generate the stubs in client/headstart/v1 from the proto file

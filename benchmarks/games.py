@@ -14,7 +14,7 @@ import grpc
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.config.loading import load_settings
-from headstart_service.providers.model_files import identify
+from headstart_service.providers.prepared_model import prepared_identity
 from headstart_service.providers.vocabulary import is_current
 
 from .harness import Bench, Unavailable
@@ -46,7 +46,8 @@ class Deck:
 def common_words() -> Sequence[str]:
     """Those of the vocabulary, whose embeddings a worker knows. Raises Unavailable."""
     settings = load_settings({})
-    if not is_current(settings.vocabulary, identify(settings.model)):
+    model = prepared_identity(settings.prepared_models, settings.model)
+    if not is_current(settings.vocabulary, model):
         raise Unavailable(f"no vocabulary in {settings.vocabulary}: headstart vocabulary build")
     return (settings.vocabulary / "words.txt").read_text().split()
 

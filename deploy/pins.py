@@ -16,8 +16,12 @@ CONSTRAINTS = ROOT / "constraints.txt"
 LOCKS = {
     "server,tracing": ROOT / "deploy" / "requirements-api.txt",
     "worker,tracing": ROOT / "deploy" / "requirements-worker.txt",
+    "model": ROOT / "deploy" / "requirements-model.txt",
 }
-"""The requirement file of each image, by its extras: HEADSTART_TRACING must find its packages."""
+"""The requirement file of each image, by its extras: HEADSTART_TRACING must find its packages.
+
+The last one is of the stage that prepares the model.
+"""
 BACKEND = "hatchling"
 BACKEND_LOCK = ROOT / "deploy" / "requirements-build.txt"
 """What makes our own wheel in an image's build, and its requirement file."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headstart_service.config.settings import Settings
@@ -93,17 +94,22 @@ class Live:
 @asynccontextmanager
 async def open_live(settings: Settings) -> AsyncIterator[Live]:
     """Load what a worker loads, with the same settings. Raises StartupError when it cannot."""
-    # Some 5 s of imports, which no other module of this package needs.
+    # A second of imports, which no other module of this package needs.
     from headstart_service.pipelines.bridging.scan import VocabularyScan
     from headstart_service.providers.anthropic import HaikuModel
     from headstart_service.providers.embedding_cache import CachedEmbedder
     from headstart_service.providers.embeddings import SentenceEmbedder
+    from headstart_service.providers.encoder import load_encoder
     from headstart_service.providers.vocabulary import open_vocabulary
 
     async with AsyncExitStack() as stack:
-        embedder = await stack.enter_async_context(
-            SentenceEmbedder(settings.model, threads=settings.compute_threads)
+        load = partial(
+            load_encoder,
+            settings.model,
+            settings.prepared_models,
+            threads=settings.compute_threads,
         )
+        embedder = await stack.enter_async_context(SentenceEmbedder(load))
         vocabulary = await asyncio.to_thread(
             open_vocabulary, settings.vocabulary, embedder.model_identity, thorough=True
         )

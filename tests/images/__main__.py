@@ -109,9 +109,11 @@ def look(image: Image, target: str) -> None:
     packages = {path.name for path in home.glob("lib/python3*/site-packages/*")}
     for unwanted in {"pip", "setuptools"} if target == "api" else {"pip"}:
         assert unwanted not in packages, f"{unwanted} is in it"
-    heavy = {"torch", "numpy", "transformers", "anthropic"}
+    heavy = {"onnxruntime", "numpy", "tokenizers", "anthropic"}
+    never = {"torch", "transformers", "sentence_transformers", "sklearn", "onnx"}
     assert "opentelemetry" in packages, "HEADSTART_TRACING would end it"
     assert heavy <= packages if target == "worker" else not heavy & packages
+    assert not never & packages, never & packages
     compiled = list((home / "code" / "headstart_service").glob("__pycache__/sdk.*.pyc"))
     assert compiled, "no bytecode"
     assert not (image.root / "root" / ".cache").exists(), "a cache is left"

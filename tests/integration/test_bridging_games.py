@@ -13,10 +13,10 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.config.settings import Settings
 from headstart_service.pipelines.bridging.morphology import is_variant
-from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
 from tests.integration.conftest import _address
 from tests.support.processes import Service, run_headstart, stub
+from tests.support.real_model import default_identity
 from tests.support.requests import haiku_game, human_game, results
 
 PAIRS = [
@@ -34,8 +34,7 @@ def key() -> str:
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
-    settings = Settings()
-    return open_vocabulary(settings.vocabulary, identify(settings.model))
+    return open_vocabulary(Settings().vocabulary, default_identity())
 
 
 async def played(service: Service, request: pb.StartPrecomputeRequest) -> pb.GetResultsResponse:

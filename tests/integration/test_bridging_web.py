@@ -22,12 +22,11 @@ from headstart_service.pipelines.bridging.scan import VocabularyScan
 from headstart_service.providers.anthropic import HaikuModel
 from headstart_service.providers.embedding_cache import CachedEmbedder
 from headstart_service.providers.embeddings import SentenceEmbedder
-from headstart_service.providers.encoder import SentenceEncoder
-from headstart_service.providers.model_files import identify
+from headstart_service.providers.encoder import Encoder
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
 from tests.integration.conftest import GameServer
 from tests.support.messages_api import CLUES, MessagesApi, Reply
-from tests.support.real_model import encoder  # noqa: F401 - a fixture
+from tests.support.real_model import default_identity, encoder  # noqa: F401 - a fixture
 from tests.support.waiting import wait_until
 
 GAME = {"anchor": "Ocean", "target": "forest", "recipient_type": "human"}
@@ -40,18 +39,17 @@ PATIENT = 30.0
 @pytest.fixture(scope="module")
 def vocabulary() -> Vocabulary:
     """The one that the server's worker has."""
-    settings = load_settings({})
-    return open_vocabulary(settings.vocabulary, identify(settings.model))
+    return open_vocabulary(load_settings({}).vocabulary, default_identity())
 
 
 @pytest.fixture
 async def live(
-    encoder: SentenceEncoder,  # noqa: F811 - the fixture
+    encoder: Encoder,  # noqa: F811 - the fixture
     vocabulary: Vocabulary,
 ) -> AsyncIterator[Callable[..., Live]]:
     """Makes what computes in the application's process; with `api` it has a language model."""
     async with (
-        SentenceEmbedder(encoder=encoder) as embedder,
+        SentenceEmbedder(lambda: encoder) as embedder,
         VocabularyScan(vocabulary.matrix) as scan,
     ):
         opened = []

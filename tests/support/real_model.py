@@ -13,8 +13,9 @@ import pytest
 from headstart_service.config.loading import load_settings
 from headstart_service.domain.errors import StartupError
 from headstart_service.providers.building import build
-from headstart_service.providers.encoder import SentenceEncoder
-from headstart_service.providers.model_files import DEFAULT_MODEL, identify
+from headstart_service.providers.encoder import Encoder, load_encoder
+from headstart_service.providers.model_files import DEFAULT_MODEL, ModelIdentity
+from headstart_service.providers.prepared_model import prepared_identity
 from headstart_service.providers.vocabulary import Vocabulary, VocabularyUnusable, open_vocabulary
 from headstart_service.providers.words import default_words
 
@@ -22,9 +23,9 @@ WORDS = 3000
 
 
 @functools.cache
-def load_encoder() -> SentenceEncoder:
-    """The default model."""
-    return SentenceEncoder.load()
+def load_default() -> Encoder:
+    """The default model, which `make test` has prepared."""
+    return load_encoder(DEFAULT_MODEL, load_settings({}).prepared_models)
 
 
 @functools.cache
@@ -35,7 +36,7 @@ def load_vocabulary() -> Vocabulary:
     """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        words, model = default_words(WORDS), identify(DEFAULT_MODEL)
+        words, model = default_words(WORDS), default_identity()
         build(directory, words, _rows, model, "test")
         return open_vocabulary(directory, model, thorough=True)
 
@@ -46,17 +47,22 @@ def _rows(words: Sequence[str]) -> np.ndarray:
         whole = _whole_vocabulary()
         return whole.matrix[[whole.index[word] for word in words]]
     except (StartupError, VocabularyUnusable, KeyError):
-        return load_encoder().encode(list(words))
+        return load_default().encode(list(words))
+
+
+def default_identity() -> ModelIdentity:
+    """Which weights the default model has."""
+    return prepared_identity(load_settings({}).prepared_models, DEFAULT_MODEL)
 
 
 @functools.cache
 def _whole_vocabulary() -> Vocabulary:
-    return open_vocabulary(load_settings({}).vocabulary, identify(DEFAULT_MODEL))
+    return open_vocabulary(load_settings({}).vocabulary, default_identity())
 
 
 @pytest.fixture(scope="session")
-def encoder() -> SentenceEncoder:
-    return load_encoder()
+def encoder() -> Encoder:
+    return load_default()
 
 
 @pytest.fixture(scope="session")

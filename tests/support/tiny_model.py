@@ -6,9 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
-from headstart_service.providers.model_files import DEFAULT_MODEL, source_of
+from headstart_service.providers.model_files import DEFAULT_MODEL, source_directory
+from headstart_service.providers.prepared_model import Prepared
 
 DIMENSION = 16
+
+
+def prepare_model(directory: Path, models: Path, seed: int) -> Prepared:
+    """Write a model into `directory`, and prepare it in `models`."""
+    from headstart_service.providers.model_preparation import prepare
+
+    write_model(directory, seed)
+    return prepare(str(directory), models)
 
 
 def write_model(directory: Path, seed: int) -> None:
@@ -16,7 +25,7 @@ def write_model(directory: Path, seed: int) -> None:
     import torch
     from transformers import BertConfig, BertModel
 
-    source = Path(source_of(DEFAULT_MODEL))
+    source = source_directory(DEFAULT_MODEL)
     directory.mkdir(parents=True, exist_ok=True)
     for name in ("modules.json", "sentence_bert_config.json", "tokenizer.json"):
         shutil.copy(source / name, directory)

@@ -17,7 +17,15 @@ from . import (
     token,
 )
 
-SERVER_COMMANDS = ("serve", "worker", "vocabulary", "check-config", "healthcheck", "repartition")
+SERVER_COMMANDS = (
+    "serve",
+    "worker",
+    "model",
+    "vocabulary",
+    "check-config",
+    "healthcheck",
+    "repartition",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +72,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
     wanted = next((word for word in given if not word.startswith("-")), "")
     serve = commands.add_parser("serve", help="serve the gRPC API, with a worker beside it")
     worker = commands.add_parser("worker", help="compute what API processes have queued")
+    model = commands.add_parser("model", help="prepare an embedding model for workers")
     vocabulary = commands.add_parser("vocabulary", help="make the vocabulary of bridging games")
     check = commands.add_parser("check-config", help="check the settings without starting")
     health = commands.add_parser("healthcheck", help="exit 0 if a server serves, else 1")
@@ -78,7 +87,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
                 f"{wanted} needs {error.name}, which is not installed: "
                 f"{install('server')}, [worker] for a worker, or [all]"
             )
-        server.add(serve, worker, vocabulary, check, health, move)
+        server.add(serve, worker, model, vocabulary, check, health, move)
     operator.add(commands)
     pipelines.add(commands)
     token.add(commands)

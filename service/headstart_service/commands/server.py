@@ -32,6 +32,7 @@ from .check_config import check_config
 def add(
     serve: argparse.ArgumentParser,
     worker: argparse.ArgumentParser,
+    model: argparse.ArgumentParser,
     vocabulary: argparse.ArgumentParser,
     check: argparse.ArgumentParser,
     health: argparse.ArgumentParser,
@@ -51,6 +52,18 @@ def add(
     worker.set_defaults(run=_worker)
     check.add_argument("--json", action="store_true", help="print JSON, for scripts")
     check.set_defaults(run=_check_config)
+
+    actions = model.add_subparsers(required=True, metavar="ACTION")
+    prepare = actions.add_parser("prepare", help="export the model for workers, unless it is done")
+    prepare.add_argument(
+        "name", nargs="?", metavar="MODEL", help="a name or a path (default: HEADSTART_MODEL)"
+    )
+    prepare.add_argument(
+        "--revision", default="", help="commit, branch or tag of a model on Hugging Face"
+    )
+    prepare.add_argument("--force", action="store_true", help="export even if it is up to date")
+    _add_settings(prepare)
+    prepare.set_defaults(run=_prepare_model)
 
     actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="embed the words, unless that is done already")
@@ -218,6 +231,23 @@ def _repartition(options: argparse.Namespace) -> int:
         return exit_codes.UNAVAILABLE
     except StartupError as error:
         return _fail(error)
+
+
+def _prepare_model(options: argparse.Namespace) -> int:
+    from ..processes.model import prepare_model
+
+    try:
+        settings = _settings(options)
+        set_up_logging(settings.log_level, settings.log_format)
+        prepare_model(
+            settings,
+            options.name or settings.model,
+            revision=options.revision,
+            force=options.force,
+        )
+    except StartupError as error:
+        return _fail(error)
+    return 0
 
 
 def _build_vocabulary(options: argparse.Namespace) -> int:

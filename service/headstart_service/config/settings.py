@@ -219,7 +219,12 @@ class Settings(BaseSettings):
     model: str = Field(
         "all-MiniLM-L6-v2",
         min_length=1,
-        description="Sentence-transformers model: a name or a path.",
+        description="Sentence-transformers model: a name or a path. `headstart model prepare` makes "
+        "it ready for workers.",
+    )
+    prepared_models: Path = Field(
+        Path(_DIRS.user_cache_dir) / "models-1",
+        description="Directory of prepared models.",
     )
     vocabulary: Path = Field(
         # By its format: of two versions on a machine, neither builds in place of the other's.

@@ -1,4 +1,4 @@
-"""Builds the vocabulary: `headstart vocabulary build`. Brings numpy and torch."""
+"""Builds the vocabulary: `headstart vocabulary build`. Brings numpy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 from ..config.settings import Settings
-from ..domain.errors import StartupError
 from ..providers.building import ensure_vocabulary
-from ..providers.encoder import SentenceEncoder
-from ..providers.model_files import identify
+from ..providers.encoder import load_encoder
+from ..providers.prepared_model import ModelNotPrepared, prepared_identity
 from ..providers.progress import build_progress
 from ..providers.vocabulary import is_current
 from ..providers.words import Source
@@ -25,7 +24,9 @@ def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> 
         (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
     print("vocabulary: embedding its words, once: 1 to 3 minutes", file=sys.stderr, flush=True)
     # Loaded before anything is compared: only what was loaded is known to be what embeds.
-    encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
+    encoder = load_encoder(
+        settings.model, settings.prepared_models, threads=settings.compute_threads
+    )
     with build_progress() as progress:
         made = ensure_vocabulary(
             settings.vocabulary, encoder.model_identity, source, encoder.encode, progress
@@ -34,9 +35,9 @@ def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> 
 
 
 def _up_to_date(settings: Settings, source: str | None) -> bool:
-    """Whether there is nothing to build, by the model's files; loads nothing."""
+    """Whether there is nothing to build, by the manifests; loads nothing."""
     try:
-        model = identify(settings.model)
-    except StartupError:  # loading may download them, and else names what is wrong
+        model = prepared_identity(settings.prepared_models, settings.model)
+    except ModelNotPrepared:  # loading it names what is wrong
         return False
     return is_current(settings.vocabulary, model, source)

@@ -1,4 +1,4 @@
-"""Opens the providers that steps may name as a parameter. Brings numpy and torch."""
+"""Opens the providers that steps may name as a parameter. Brings numpy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ..providers.anthropic import HaikuModel
 from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
+from ..providers.encoder import load_encoder
 from ..providers.http import http_client
 from ..providers.progress import build_progress
 from ..providers.vocabulary import Vocabulary
@@ -37,9 +39,13 @@ async def open_providers(
     known: Vocabulary | None = None
     async with AsyncExitStack() as stack:
         if wanted & {"embedder", "vocabulary", "scan"}:
-            embedder = await stack.enter_async_context(
-                SentenceEmbedder(settings.model, threads=settings.compute_threads, observer=figures)
+            load = partial(
+                load_encoder,
+                settings.model,
+                settings.prepared_models,
+                threads=settings.compute_threads,
             )
+            embedder = await stack.enter_async_context(SentenceEmbedder(load, observer=figures))
         if wanted & {"vocabulary", "scan"}:
             with build_progress() as progress:
                 vocabulary = await asyncio.to_thread(

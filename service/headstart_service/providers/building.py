@@ -8,18 +8,17 @@ before or none, and its remains are swept up by the next one.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..domain.errors import StartupError
+from .directory_lock import exclusive, sync
 from .model_files import ModelIdentity
 from .vocabulary import (
     EMBEDDINGS,
@@ -45,7 +44,6 @@ Progress = Callable[[int, int], None]
 _CHUNK = 512
 """Words between two reports of progress: a third of a second."""
 _REMAINS = ".building-"
-_LOCK = ".lock"
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +65,7 @@ def build(
     Blocks, also while another process builds there. `encode` gives float32 rows of unit length.
     Raises StartupError when the directory cannot be written.
     """
-    with exclusive(directory):
+    with exclusive(directory, "vocabulary"):
         return _build(directory, words, encode, model, source, progress)
 
 
@@ -89,7 +87,7 @@ def ensure_vocabulary(
         return open_vocabulary(directory, model, wanted)
     except VocabularyUnusable as reason:
         _log.info("no vocabulary to use: %s", reason)
-    with exclusive(directory):
+    with exclusive(directory, "vocabulary"):
         try:
             return open_vocabulary(directory, model, wanted)  # another process may have built it
         except VocabularyUnusable as reason:
@@ -100,28 +98,6 @@ def ensure_vocabulary(
         return open_vocabulary(directory, model, wanted)
     except VocabularyUnusable as error:
         raise StartupError(f"the vocabulary just built is not usable: {error}") from error
-
-
-@contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Be the only process that builds in `directory`; the lock dies with the process.
-
-    Raises StartupError when the directory cannot be written.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / _LOCK).open("w")
-    except OSError as error:
-        raise StartupError(
-            f"cannot write the vocabulary's directory {directory}: {error.strerror}"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("waiting for another process that builds in %s", directory)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield  # closing the file gives the lock back
 
 
 def _build(
@@ -175,7 +151,7 @@ def _write(
     )
     (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     for name in (EMBEDDINGS, WORDS, MANIFEST):
-        _sync(work / name)
+        sync(work / name)
     return manifest
 
 
@@ -203,17 +179,9 @@ def _embed(path: Path, words: Sequence[str], encode: Encode, progress: Progress)
 
 def _put_in_place(work: Path, directory: Path) -> None:
     (directory / MANIFEST).unlink(missing_ok=True)
-    _sync(directory)
+    sync(directory)
     for name in (EMBEDDINGS, WORDS):
         (work / name).replace(directory / name)
-    _sync(directory)
+    sync(directory)
     (work / MANIFEST).replace(directory / MANIFEST)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(directory)

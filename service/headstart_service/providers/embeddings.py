@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..domain.errors import StepFailed
 from ..worker.batching import Batcher
-from .encoder import SentenceEncoder
-from .model_files import DEFAULT_MODEL, ModelIdentity
+from .encoder import Encoder
+from .model_files import ModelIdentity
 from .provider_observer import EmbeddingObserver, Unwatched
 
 if TYPE_CHECKING:
@@ -37,16 +37,13 @@ class SentenceEmbedder:
 
     def __init__(
         self,
-        model: str = DEFAULT_MODEL,
+        load: Callable[[], Encoder],
         *,
-        threads: int | None = None,
-        encoder: SentenceEncoder | None = None,
         observer: EmbeddingObserver | None = None,
     ) -> None:
-        """Use `encoder` if one is loaded already, else load `model` for `threads` threads."""
-        self._model = model if encoder is None else encoder.model
-        self._threads = threads
-        self._encoder = encoder
+        """Load the model with `load`, in a thread."""
+        self._load = load
+        self._encoder: Encoder | None = None
         self._observer = observer or Unwatched()
         self._stack = AsyncExitStack()
         self._batcher: Batcher[tuple[str, ...], NDArray[np.float32]] | None = None
@@ -54,7 +51,7 @@ class SentenceEmbedder:
     @property
     def model(self) -> str:
         """The name that the model was asked for by."""
-        return self._model
+        return self._loaded().model
 
     @property
     def identity(self) -> str:
@@ -73,10 +70,7 @@ class SentenceEmbedder:
 
     async def __aenter__(self) -> Self:
         """Load the model in a thread. Raises StartupError when there is no such model."""
-        if self._encoder is None:
-            self._encoder = await asyncio.to_thread(
-                SentenceEncoder.load, self._model, threads=self._threads
-            )
+        self._encoder = await asyncio.to_thread(self._load)
         batcher = Batcher(
             self._compute,
             max_batch=_MAX_GROUPS,
@@ -119,7 +113,7 @@ class SentenceEmbedder:
         """As `embed`, blocking and unbatched, for one thread at a time: building a vocabulary."""
         return self._loaded().encode(texts)
 
-    def _loaded(self) -> SentenceEncoder:
+    def _loaded(self) -> Encoder:
         if self._encoder is None:
             raise RuntimeError("SentenceEmbedder is used outside its async with block")
         return self._encoder
@@ -133,8 +127,10 @@ class SentenceEmbedder:
         began = time.perf_counter()
         try:
             vectors = self._loaded().encode(list(place))
-        except BaseException as error:  # whatever torch raises, or the tokenizer: a Rust panic, too
-            _log.exception("the embedding model %s failed on %d texts", self._model, len(place))
+        except (
+            BaseException
+        ) as error:  # whatever the runtime raises, or the tokenizer: a Rust panic, too
+            _log.exception("the embedding model %s failed on %d texts", self.model, len(place))
             raise StepFailed("the embedding model failed") from error
         self._observer.encoded(len(place), time.perf_counter() - began)
         return [vectors[[place[text] for text in group]] for group in groups]

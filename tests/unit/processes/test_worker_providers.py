@@ -21,11 +21,11 @@ from headstart_service.pipeline.registry import Registry
 from headstart_service.processes.monitoring import WorkerMonitoring
 from headstart_service.processes.vocabulary import build_vocabulary
 from headstart_service.processes.worker_providers import open_providers
-from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.encoder import load_encoder
 from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Manifest
 from headstart_service.telemetry.tracing.tracing import Tracing
-from tests.support.tiny_model import write_model
+from tests.support.tiny_model import prepare_model
 
 WORDS = [
     *("ocean", "forest", "river", "stone", "winter"),
@@ -36,10 +36,11 @@ WORDS = [
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "words").write_text("\n".join(WORDS))
-    write_model(tmp_path / "model", seed=1)
+    prepare_model(tmp_path / "model", tmp_path / "models", seed=1)
     return load_settings(
         {
             "model": str(tmp_path / "model"),
+            "prepared_models": str(tmp_path / "models"),
             "vocabulary": str(tmp_path / "vocabulary"),
             "haiku_model": "claude-haiku-5-5",
         }
@@ -66,8 +67,8 @@ async def test_replaced_weights_are_never_mixed_with_vectors_of_those_before(
     async with providers(settings) as before:
         first = await before["embedder"].embed(WORDS)
         identities = {name: identity_of(provider) for name, provider in before.items()}
-    write_model(Path(settings.model), seed=2)
-    expected = SentenceEncoder.load(settings.model).encode(WORDS)
+    prepare_model(Path(settings.model), settings.prepared_models, seed=2)
+    expected = load_encoder(settings.model, settings.prepared_models).encode(WORDS)
     async with providers(settings) as after:
         looked_up = await after["embedder"].embed(WORDS)
         assert np.allclose(looked_up, expected, atol=1e-6)
@@ -118,7 +119,11 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("missing", "wanted", "said"),
     [
-        ("numpy,torch,snowballstemmer,wordfreq,tqdm", "http language_model", "http language_model"),
+        (
+            "numpy,onnxruntime,snowballstemmer,wordfreq,tqdm",
+            "http language_model",
+            "http language_model",
+        ),
         (
             "httpx2",
             "http",
@@ -155,9 +160,9 @@ def test_building_a_vocabulary_loads_a_model_only_for_another_one(
 
     assert build().startswith("10 words in ")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SentenceEncoder, "load", None)
+        patch.setattr("headstart_service.processes.vocabulary.load_encoder", None)
         assert build().endswith(" is up to date\n")
     assert build(force=True).startswith("10 words in ")
-    write_model(Path(settings.model), seed=2)
+    prepare_model(Path(settings.model), settings.prepared_models, seed=2)
     assert build().startswith("10 words in ")
     assert Manifest.read(settings.vocabulary).model_sha256 == identify(settings.model).sha256

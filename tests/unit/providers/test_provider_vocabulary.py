@@ -19,7 +19,7 @@ from headstart_service.config.settings import Settings
 from headstart_service.domain.errors import StartupError
 from headstart_service.pipeline.identity import identity_of
 from headstart_service.providers.building import build, ensure_vocabulary
-from headstart_service.providers.encoder import SentenceEncoder
+from headstart_service.providers.encoder import Encoder
 from headstart_service.providers.model_files import DEFAULT_MODEL, ModelIdentity
 from headstart_service.providers.progress import build_progress
 from headstart_service.providers.vocabulary import (
@@ -76,7 +76,7 @@ def test_what_was_built_is_opened(tmp_path: Path) -> None:
 
 
 def test_the_real_vocabulary_holds_the_models_vectors(
-    vocabulary: Vocabulary, encoder: SentenceEncoder
+    vocabulary: Vocabulary, encoder: Encoder
 ) -> None:
     words = vocabulary.words[:50]
     assert np.allclose(vocabulary.matrix[:50], encoder.encode(words), atol=1e-5)

@@ -41,7 +41,7 @@ _HEARD_OF: Final = 30.0
 """Seconds within which a worker that lives has asked for jobs."""
 _SLOW_STORE: Final = 0.005
 _FULL: Final = 0.9
-_PACKAGES: Final = ("torch", "sentence_transformers", "numpy", "snowballstemmer")
+_PACKAGES: Final = ("onnxruntime", "tokenizers", "numpy", "snowballstemmer")
 
 
 def check_machine(timeout: float, *, load: bool) -> Iterator[Check]:
@@ -189,38 +189,47 @@ def _data_dir(path: Path) -> Check:  # noqa: PLR0911  # one fault a line
 def _model(settings: Settings, *, load: bool) -> Check:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
-        return _without_worker(settings, "model", f"{', '.join(missing)} is not installed")
-    from ...providers.encoder import SentenceEncoder
-    from ...providers.model_files import ModelMissing, identify, short
+        return _without_worker(
+            settings, "model", f"{', '.join(missing)} is not installed", install("worker")
+        )
+    from ...providers.encoder import load_encoder
+    from ...providers.model_files import short
+    from ...providers.prepared_model import ModelNotPrepared, open_prepared
 
+    models = settings.prepared_models
     try:
+        prepared = open_prepared(models, settings.model)
+        found = f"{settings.model}, sha256 {short(prepared.identity.sha256)}"
         if not load:
-            digest = short(identify(settings.model).sha256)
-            return ok("model", f"{settings.model}, sha256 {digest}; --load tries it")
-        encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
-    except ModelMissing as error:
-        return warn("model", str(error), "a worker's start downloads it, if it can; so does --load")
+            found += "; --load tries it"
+        else:
+            encoder = load_encoder(settings.model, models, threads=settings.compute_threads)
+            found += f", loads and gives {encoder.dimension} numbers a word"
+    except ModelNotPrepared as error:
+        return _without_worker(settings, "model", error.reason, error.command)
     except StartupError as error:
         return fail("model", str(error), "docs/settings.md: HEADSTART_MODEL")
-    found = f"{settings.model}, sha256 {short(encoder.model_identity.sha256)}"
-    return ok("model", f"{found}, loads and gives {encoder.dimension} numbers a word")
+    if reason := prepared.manifest.reason:
+        slow = "it runs on sentence-transformers, which takes more memory and time"
+        return warn("model", f"{found}; {slow}: {reason}", "docs/performance.md: the encoder")
+    return ok("model", found)
 
 
-def _without_worker(settings: Settings, name: str, found: str) -> Check:
+def _without_worker(settings: Settings, name: str, found: str, mend: str) -> Check:
     """An API process needs neither model nor vocabulary."""
     if settings.worker:
-        advice = f"{install('worker')}, or HEADSTART_WORKER=false for an API alone"
-        return fail(name, found, advice)
+        return fail(name, found, f"{mend}, or HEADSTART_WORKER=false for an API alone")
     return skip(name, f"{found}: no worker can run here, as HEADSTART_WORKER=false says")
 
 
 def _vocabulary(settings: Settings) -> Check:
-    from ...providers.model_files import identify, short
+    from ...providers.model_files import short
+    from ...providers.prepared_model import ModelNotPrepared, prepared_identity
     from ...providers.vocabulary import VocabularyMissing, VocabularyUnusable, examined
 
     model = None
-    with suppress(StartupError):  # the check of the model reports it
-        model = identify(settings.model)
+    with suppress(ModelNotPrepared):  # the check of the model reports it
+        model = prepared_identity(settings.prepared_models, settings.model)
     try:
         manifest = examined(settings.vocabulary, model)
     except VocabularyMissing as error:
