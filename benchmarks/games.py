@@ -19,6 +19,7 @@ from headstart_service.providers.vocabulary import is_current
 
 from .harness import Bench, Unavailable
 from .processes import start_server
+from .servers.compute import ENGINES
 
 Pair = tuple[str, str]
 _WAIT = 60
@@ -122,9 +123,9 @@ class BareComputation:
         return took
 
 
-async def bare_computation(bench: Bench, threads: int = 1) -> BareComputation:
-    """Start one."""
-    _, address = await start_server(bench, "compute", "--threads", str(threads))
+async def bare_computation(bench: Bench, engine: str = ENGINES[0]) -> BareComputation:
+    """Start one, whose encoder is of this engine, with one thread."""
+    _, address = await start_server(bench, "compute", "--engine", engine)
     host, _, port = address.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=2**24)
     bench.stack.callback(writer.close)

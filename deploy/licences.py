@@ -16,7 +16,7 @@ ALLOWED = frozenset(
     }
 )
 """Licences under which a service may use a library unchanged, at no duty but to name it."""
-_EXTRAS = "worker,embedded,tracing"
+_EXTRAS = "model,embedded,tracing"
 _SAYS = {
     "3-clause bsd license": "BSD-3-Clause",
     "apache 2.0": "Apache-2.0",

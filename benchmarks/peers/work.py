@@ -71,7 +71,7 @@ def computation() -> Computation:
     """This process's model and vocabulary, with one thread as a `headstart worker` has."""
     from ..servers.compute import Computation
 
-    return Computation(threads=1)
+    return Computation(threads=1, engine="onnxruntime")
 
 
 def load() -> None:

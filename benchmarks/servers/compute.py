@@ -16,21 +16,29 @@ from typing import Any
 
 Pair = tuple[str, str]
 CLUES, SAMPLES = 5, 100
+ENGINES = ("sentence-transformers", "onnxruntime")
 
 
 class Computation:
     """What a worker computes for a game against a person."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, engine: str) -> None:
         # As `headstart worker` does, before numpy or torch is loaded.
         for pool in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ[pool] = str(threads)
         from headstart_service.config.loading import load_settings
-        from headstart_service.providers.encoder import SentenceEncoder
+        from headstart_service.providers.encoder import Encoder, load_encoder
+        from headstart_service.providers.library_encoder import LibraryEncoder
+        from headstart_service.providers.model_files import source_directory
         from headstart_service.providers.vocabulary import open_vocabulary
 
         settings = load_settings({})
-        self._encoder = SentenceEncoder.load(settings.model, threads=threads)
+        if engine == "sentence-transformers":
+            directory = source_directory(settings.model)
+            self._encoder: Encoder = LibraryEncoder.load(settings.model, directory, threads=threads)
+        else:
+            models = settings.prepared_models
+            self._encoder = load_encoder(settings.model, models, threads=threads)
         self._vocabulary = open_vocabulary(settings.vocabulary, self._encoder.model_identity)
 
     def play(self, games: Sequence[Pair]) -> list[dict[str, Any]]:
@@ -82,8 +90,10 @@ async def serve(computation: Computation) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch and numpy")
-    asyncio.run(serve(Computation(parser.parse_args().threads)))
+    parser.add_argument("--threads", type=int, default=1, help="threads of encoder and numpy")
+    parser.add_argument("--engine", default=ENGINES[0], choices=ENGINES, help="of the encoder")
+    options = parser.parse_args()
+    asyncio.run(serve(Computation(options.threads, options.engine)))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from headstart_service.providers.building import build
-from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Manifest
 from tests.integration.conftest import _address
 from tests.support.certificates import Certificate, authority, signed
 from tests.support.commands import run
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Process, run_headstart
+from tests.support.tiny_model import prepare_model, write_model
 from tests.support.tokens import Tokens, tokens_of
 from tests.support.valkey import Valkey, free_port
 
@@ -260,8 +260,8 @@ def test_what_a_machine_lacks_is_named(tmp_path: Path):
     ]
     assert found["data"][0][0] == "WARN"
     assert found["store"][0][0] == "SKIP"
-    assert found["model"][0][0] == "WARN"
-    assert "the files of '/no/such/model' are not on this machine" in found["model"][0][1]
+    assert found["model"][0][0] == "FAIL"
+    assert "/no/such/model is not prepared: there is no" in found["model"][0][1]
     assert found["vocabulary"][0][0] == "FAIL"
     assert "is not JSON" in found["vocabulary"][0][1]
     assert found["Anthropic"][0][0] == "WARN"
@@ -271,9 +271,7 @@ def test_what_a_machine_lacks_is_named(tmp_path: Path):
 
 def test_a_vocabulary_is_compared_with_the_files_of_the_model(tmp_path: Path):
     model, vocabulary = tmp_path / "model", tmp_path / "vocabulary"
-    model.mkdir()
-    (model / "model.safetensors").write_bytes(b"weights")
-    identity = identify(str(model))
+    identity = prepare_model(model, tmp_path / "models", seed=1).identity
     words = [f"word{number}" for number in range(12)]
     build(vocabulary, words, lambda texts: np.ones((len(texts), 4), np.float32), identity, "test")
 
@@ -282,6 +280,7 @@ def test_a_vocabulary_is_compared_with_the_files_of_the_model(tmp_path: Path):
             *("--local-only",),
             HEADSTART_DATA_DIR=str(tmp_path / "data"),
             HEADSTART_MODEL=str(model),
+            HEADSTART_PREPARED_MODELS=str(tmp_path / "models"),
             HEADSTART_VOCABULARY=str(vocabulary),
         )
         return found["model"][0], found["vocabulary"][0]
@@ -290,12 +289,33 @@ def test_a_vocabulary_is_compared_with_the_files_of_the_model(tmp_path: Path):
     words_digest = f"sha256 {Manifest.read(vocabulary).words_sha256[:12]}"
     made = f"12 words, {words_digest}, by {model}, {digest}, as the manifest says"
     assert seen() == (("OK", f"{model}, {digest}; --load tries it"), ("OK", made))
-    (model / "model.safetensors").write_bytes(b"others")
-    replaced = f"sha256 {identify(str(model)).sha256[:12]}"
-    (_, loaded), (verdict, why) = seen()
-    assert replaced in loaded
-    assert verdict == "FAIL"
-    assert f"of other files of the model {model}: of {digest}, not {replaced[7:]}" in why
+    write_model(model, seed=2)
+    assert seen()[0] == (
+        "FAIL",
+        f"{model} is not prepared: its files have changed since it was prepared",
+    )
+    anew = prepare_model(model, tmp_path / "models", seed=2).identity
+    (loaded, _), (verdict, why) = seen()
+    assert (loaded, verdict) == ("OK", "FAIL")
+    assert f"of other files of the model {model}: of {digest}, not {anew.sha256[:12]}" in why
+
+
+def test_a_model_without_an_export_is_a_warning(tmp_path: Path):
+    model = tmp_path / "model"
+    write_model(model, seed=1)
+    path = model / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
+    variables = {
+        "HEADSTART_DATA_DIR": str(tmp_path / "data"),
+        "HEADSTART_MODEL": str(model),
+        "HEADSTART_PREPARED_MODELS": str(tmp_path / "models"),
+    }
+    done = run(*("model", "prepare"), **variables)
+    assert "it runs on sentence-transformers: vectors of its export differ" in done.out
+    _, found = doctor("--local-only", "--load", **variables)
+    verdict, said = found["model"][0]
+    assert verdict == "WARN"
+    assert "loads and gives 16 numbers a word; it runs on sentence-transformers" in said
 
 
 def test_a_secret_is_shown_by_no_check(tmp_path: Path):

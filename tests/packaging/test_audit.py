@@ -33,13 +33,13 @@ def test_all_is_in_order():
 def test_the_table_of_licences_has_every_dependency_with_its_pin():
     rows = re.findall(r"^\| ([\w-]+) \| ([\w.]+) \| (.+) \|$", table(), re.MULTILINE)[1:]
     assert {(name, version) for name, version, _ in rows} == {
-        (name, pins(CONSTRAINTS)[name]) for name in needed("worker,embedded,tracing")
+        (name, pins(CONSTRAINTS)[name]) for name in needed("model,embedded,tracing")
     }
     assert {name: licence for name, _, licence in rows}["grpcio"] == "Apache-2.0"
     assert [name for name, _, licence in rows if licence == "?"] == []
 
 
-API, WORKER = LOCKS.values()
+API, WORKER, MODEL = LOCKS.values()
 
 
 @pytest.mark.parametrize("path", LOCKS.values(), ids=LOCKS)
@@ -54,12 +54,17 @@ def test_the_images_get_what_constraints_pin_with_hashes_and_no_path_of_this_mac
 
 
 def test_torch_is_the_build_without_cuda():
-    assert pins(WORKER)["torch"].endswith("+cpu")
-    assert "torch" not in pins(API)
-    assert not [name for name in pins(WORKER) if name.startswith("nvidia")]
+    assert pins(MODEL)["torch"].endswith("+cpu")
+    assert not [name for name in pins(MODEL) if name.startswith("nvidia")]
 
 
-@pytest.mark.parametrize("path", LOCKS.values(), ids=LOCKS)
+@pytest.mark.parametrize("path", [API, WORKER], ids=["api", "worker"])
+def test_the_images_have_no_torch(path: Path):
+    heavy = {"torch", "transformers", "sentence-transformers", "scikit-learn", "scipy", "onnx"}
+    assert not heavy & set(pins(path))
+
+
+@pytest.mark.parametrize("path", [API, WORKER], ids=["api", "worker"])
 def test_the_images_can_trace(path: Path):
     wanted = needed("tracing")
     assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc"} <= wanted

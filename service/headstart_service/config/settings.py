@@ -219,8 +219,8 @@ class Settings(BaseSettings):
     model: str = Field(
         "all-MiniLM-L6-v2",
         min_length=1,
-        description="Sentence-transformers model: a name or a path. `headstart model prepare` makes "
-        "it ready for workers.",
+        description="Sentence-transformers model, a name or a path, that `headstart model prepare` "
+        "has prepared.",
     )
     prepared_models: Path = Field(
         Path(_DIRS.user_cache_dir) / "models-1",

@@ -59,21 +59,17 @@ def load_encoder(model: str, models: Path, *, threads: int = 1) -> Encoder:
     if manifest.engine == "onnxruntime":
         encoder = OnnxEncoder(prepared, threads=threads)
     else:
-        _log.warning(
-            "%s runs on sentence-transformers, which takes more memory and time: %s",
-            model,
-            manifest.reason,
-        )
         directory = source_directory(model, manifest.revision)
         encoder = LibraryEncoder.load(model, directory, threads=threads)
         if encoder.model_identity != prepared.identity:
             raise ModelNotPrepared(model, "its files have changed since it was prepared")
     _log.info(
-        "loaded %s, sha256 %s: %d dimensions, %d threads, %s",
+        "loaded %s, sha256 %s: %d dimensions, %d threads, on %s%s",
         model,
         short(prepared.identity.sha256),
         encoder.dimension,
         threads,
         manifest.engine,
+        f", which takes more memory and time: {manifest.reason}" if manifest.reason else "",
     )
     return encoder

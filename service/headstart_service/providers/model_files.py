@@ -190,7 +190,7 @@ def fetch(model: str, revision: str, *, download: bool = True) -> Path:
     unused = [f"*{suffix}" for suffix in _NOT_READ] + [f"{name}/*" for name in _NOT_READ_FOLDERS]
     # A short name is looked up as sentence-transformers does.
     names = [model] if "/" in model else [f"{_ORGANIZATION}/{model}", model]
-    loaded, old_form = _UNUSED_BESIDE
+    old_form = _UNUSED_BESIDE[1]
     for name in names:
         try:
             directory = snapshot(name, *unused, f"*{old_form}")

@@ -1,4 +1,4 @@
-"""Prepares a model for workers: `headstart model prepare`. Brings torch and sentence-transformers."""
+"""Prepares a model for workers: `headstart model prepare`. Brings torch."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@
     export-ID/weights.bin            its weights, which processes of a machine share
     export-ID/tokenizer.json         texts to tokens, with the model's truncation
 
-The manifest is replaced atomically, after the files that it names. So a directory with a manifest is
-whole, and a process that reads meanwhile gets the old export or the new one. Importing this module
-needs neither numpy nor onnxruntime.
+The manifest is replaced atomically, after the files that it names. So a directory with a manifest
+is whole, and a process that reads meanwhile gets the old export or the new one. Importing this
+module needs neither numpy nor onnxruntime.
 """
 
 from __future__ import annotations
