@@ -187,7 +187,7 @@ async def serve(settings: Settings) -> None:
             cache,
             pace,
             calls,
-            announced=page.hear if page else None,
+            announced=page.receive if page else None,
             resubscribed=page.regained if page else None,
             estimated=estimates.of,
         )

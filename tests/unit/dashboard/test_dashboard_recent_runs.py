@@ -92,7 +92,7 @@ async def test_an_unreadable_run_is_read_again_when_something_is_said_of_it(
     assert runs.peeked == [KEY], "others would have to wait behind it, each second"
     runs.body.clear()
     runs.fails.clear()
-    book.hear(said("started"))
+    book.receive(said("started"))
     await book.look([KEY])
     assert status_of(book) is LIVE
 
@@ -100,8 +100,8 @@ async def test_an_unreadable_run_is_read_again_when_something_is_said_of_it(
 async def test_a_look_that_fails_is_made_up_for(book: RecentRuns, runs: Runs) -> None:
     await book.look([KEY, OTHER])
     runs.status |= {KEY: DONE, OTHER: DONE}
-    book.hear(said("step"))
-    book.hear(said("step", OTHER))
+    book.receive(said("step"))
+    book.receive(said("step", OTHER))
     runs.fails[OTHER] = StoreUnavailable("away")
     with pytest.raises(StoreUnavailable):
         await book.look([KEY, OTHER])
@@ -114,7 +114,7 @@ async def test_a_look_that_fails_is_made_up_for(book: RecentRuns, runs: Runs) ->
 async def test_an_end_during_the_first_look_is_seen_by_the_next(
     book: RecentRuns, runs: Runs
 ) -> None:
-    runs.meanwhile = lambda: book.hear(said("step"))
+    runs.meanwhile = lambda: book.receive(said("step"))
     await book.look([KEY])
     runs.meanwhile = lambda: None
     runs.status[KEY] = DONE
@@ -137,7 +137,7 @@ async def test_what_has_ended_is_looked_at_until_it_is_seen_ended(
 
 async def test_what_is_gone_is_not_shown_as_running_for_ever(book: RecentRuns, runs: Runs) -> None:
     await book.look([KEY])
-    book.hear(said("ended"))
+    book.receive(said("ended"))
     del runs.status[KEY]
     await book.look([KEY])
     assert status_of(book) is None
@@ -148,10 +148,10 @@ async def test_what_was_seen_ended_stays_shown_when_it_is_gone(
     book: RecentRuns, runs: Runs
 ) -> None:
     runs.status[KEY] = DONE
-    book.hear(said("ended"))
+    book.receive(said("ended"))
     await book.look([KEY])
     del runs.status[KEY]
-    book.hear(said("ended"))
+    book.receive(said("ended"))
     await book.look([KEY])
     assert status_of(book) is DONE
 
