@@ -140,7 +140,7 @@ class JsonKind:
         try:
             return self._adapter.validate_python(value, strict=True)
         except ValidationError as error:
-            raise self._told(value, error) from error
+            raise self._failure(value, error) from error
 
     def write(self, value: Any, artifact: pb.Artifact) -> None:
         """See `Kind`."""
@@ -170,7 +170,7 @@ class JsonKind:
             return self.text + _place(error)
         return ""
 
-    def _told(self, value: Any, error: ValidationError) -> StepFailed:
+    def _failure(self, value: Any, error: ValidationError) -> StepFailed:
         return StepFailed(f"{_misfit(value, self.text)}{_place(error)}", retry=False)
 
 

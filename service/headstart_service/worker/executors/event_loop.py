@@ -79,7 +79,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             return work.send(None) if error is None else work.throw(error)
         except LoopBlocked as blocked:
             watchdog.current = None  # else a second interruption would hit the report of this one
-            self._tell(blocked)
+            self._log_blocked(blocked)
             raise self._failed() from None
         except (Exception, asyncio.CancelledError):
             raise
@@ -107,7 +107,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             retry=False,
         )
 
-    def _tell(self, blocked: LoopBlocked) -> None:
+    def _log_blocked(self, blocked: LoopBlocked) -> None:
         frames = traceback.extract_tb(blocked.__traceback__)
         file = self._work.cr_code.co_filename
         line = next((each.lineno for each in reversed(frames) if each.filename == file), "?")

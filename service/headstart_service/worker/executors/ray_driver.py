@@ -285,8 +285,8 @@ class _Driver:
                 text = f"node {node[:8]} cannot set up its runtime_env: {_last_line(error)}"
                 return _Bar(text, True, time.monotonic() + _BAR)
 
-        asked = {asyncio.create_task(ask(node)): node for node in nodes}
-        done, late = await asyncio.wait(asked, timeout=_PROBE_LIMIT)
+        probes = {asyncio.create_task(ask(node)): node for node in nodes}
+        done, late = await asyncio.wait(probes, timeout=_PROBE_LIMIT)
         for task in late:
             task.cancel()
         bars = {}
@@ -298,7 +298,7 @@ class _Driver:
             except self._ray.exceptions.RayError:
                 continue  # that node has gone
             if bar is not None:
-                bars[asked[task]] = bar
+                bars[probes[task]] = bar
         self._bars[key] = bars
         if bars and len(bars) == len(nodes):
             return _refusal(request.number, bars.values())
