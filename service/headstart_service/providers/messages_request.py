@@ -141,7 +141,7 @@ def observed(observer: LanguageModelObserver) -> Iterator[MessagesRequest]:
         with suppress(ValueError):
             CURRENT.reset(token)
         took = time.perf_counter() - asked.began
-        observer.asked(asked.end or CANCELLED, took, asked.retries)
+        observer.requested(asked.end or CANCELLED, took, asked.retries)
 
 
 @asynccontextmanager
