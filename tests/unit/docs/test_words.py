@@ -90,6 +90,7 @@ def test_a_private_word_in_a_name_is_reported(source: str) -> None:
         "class Health(HealthServicer): pass",
         "told(looks)",
         "retold = space = figure = 1",
+        "class Item(BaseModel):\n    figures: int = 0",
     ],
 )
 def test_a_name_of_other_code_or_without_such_a_word_is_not_reported(source: str) -> None:
