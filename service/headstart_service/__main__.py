@@ -24,7 +24,7 @@ def main() -> None:
     # gRPC reads it once, when it is loaded. Each child here is a new program, which needs none of
     # gRPC's handlers for forks. They log an error while an exporter's thread is in gRPC.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-    # Keep gRPC's own lines, such as one for each failed handshake, out of the log: they are no JSON.
+    # Keep gRPC's own lines, such as one for each failed handshake, out of the JSON log.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from .commands.cli import main as run

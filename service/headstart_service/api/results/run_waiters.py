@@ -111,9 +111,8 @@ class RunWaiters:
             return  # a later read was faster
         self.answer, self.read_at = answer, generation
         if generation < self.started_at and answer.run != self.started:
-            self.wanted = (
-                self.generation
-            )  # this read may have returned the run that this one replaced
+            # This read may have returned the run that this one replaced.
+            self.wanted = self.generation
         for waiter in self.waiters:
             if waiter.since <= generation:
                 waiter.seen = answer

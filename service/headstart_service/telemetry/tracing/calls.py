@@ -49,9 +49,8 @@ class TracedCalls:
 
     def __call__(self, method: str, handler: Handler) -> Handler:
         """The handler in a span of its own for each call."""
-        call: Any = (
-            handler.unary_stream or handler.unary_unary
-        )  # the stubs of grpc declare blocking interceptors alone
+        # The stubs of grpc declare blocking methods alone.
+        call: Any = handler.unary_stream or handler.unary_unary
         serializer = handler.response_serializer
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
@@ -88,8 +87,8 @@ class TracedCalls:
             responses = call(data, context)
             try:
                 while True:
-                    # The span is current only while the method itself runs. A generator that is left
-                    # at its yield would leave its span to the code that closes it.
+                    # The span is current only while the method itself runs. A generator that is
+                    # left at its yield would leave its span to the code that closes it.
                     with use_span(span, record_exception=False, set_status_on_exception=False):
                         response = await anext(responses, None)
                     if response is None:
