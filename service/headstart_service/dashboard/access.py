@@ -1,6 +1,6 @@
 """Access to the live page: hosts, peers and tokens, checked in front of every answer.
 
-Where no token is asked for, being on this machine is the permission. A browser on this machine
+Without tokens, being on this machine is the permission. A browser on this machine
 can be made to ask by any site. So a name that is not this machine's is refused (DNS rebinding), and
 so is a request that another site caused. Whatever a browser does not show across sites it need not
 be refused for: answers carry no CORS headers.

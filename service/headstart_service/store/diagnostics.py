@@ -51,7 +51,7 @@ class StoreFacts:
 async def examine(
     client: Client, rules: StoreRules, *, recent: float, clock: Callable[[], float] = time.time
 ) -> StoreFacts:
-    """Return a store's facts; workers count if they asked for jobs within `recent` seconds.
+    """Return a store's facts; workers count if they requested jobs within `recent` seconds.
 
     Raises StoreUnavailable when it does not answer, StartupError when it is too old.
     """

@@ -157,7 +157,7 @@ class JsonKind:
 
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
-        # By way of text, because strict models take a date out of JSON, not out of Python's str.
+        # Convert by JSON text: strict models accept a date in JSON, but not as Python's str.
         return self._adapter.validate_json(json.dumps(read_json(artifact)))
 
     def misfit(self, artifact: pb.Artifact) -> str:

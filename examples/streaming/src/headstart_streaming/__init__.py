@@ -37,7 +37,7 @@ class Inputs(BaseModel):
 
 
 class Summary(BaseModel):
-    """What the model said, as much of it as was wanted or came in time."""
+    """The model's text, as much of it as was wanted or came in time."""
 
     text: str
     """Whole sentences, unless the first one was not finished in time."""

@@ -130,9 +130,7 @@ class Waiting:
                     return seen
                 run.settle(seen, generation)
             elif min_revision:
-                run.generation += (
-                    1  # the caller may know a start whose announcement has not arrived yet
-                )
+                run.generation += 1  # the caller may know a start that is not announced here yet
             return await self._met(run, met, steps, seen, ends, deadline.grace)
         finally:
             self.leave(run)

@@ -50,7 +50,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
                 except StopIteration as end:
                     return end.value
                 if patience is not None and task is not None and task.cancelling() <= before:
-                    # Its own doing, as timeouts and cancel scopes in a step are, and dealt with.
+                    # The step cancelled itself, by a timeout or cancel scope, and has handled it.
                     patience.end()
                     patience = None
                 try:
@@ -91,7 +91,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             if watchdog.limit:
                 elapsed = time.monotonic() - began
                 if piece.interrupted:
-                    # Whatever it made of that.
+                    # The step fails, even if it caught the interruption.
                     raise self._failed()
                 if elapsed > watchdog.limit:
                     log.warning(
@@ -140,7 +140,7 @@ class _Patience:
         self.over = True
         if self._task is not None:
             self._task.cancel()
-            self._task.uncancel()  # it has been counted: its caller waits for the end
+            self._task.uncancel()  # keep the count: the first canceller waits
 
     def end(self) -> None:
         self._timer.cancel()

@@ -77,7 +77,7 @@ def main(descriptor: int, parent: int, address: str | None) -> None:
         with suppress(OSError):
             connection.sendall(message(Answer(number=0, refused=text)))
         os._exit(1)
-    # Ray has put its own handlers there. The worker decides when this process ends.
+    # Undo Ray's own signal handlers: the worker decides when this process ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(driver.serve(connection))
@@ -150,7 +150,7 @@ class _Driver:
         self._task = ray.remote(max_retries=0)(on_task)
         self._actor = ray.remote(max_restarts=0, max_task_retries=0)(StepActor)
         self._noop = ray.remote(num_cpus=0, max_retries=0)(lambda: None)
-        self._noop.remote()  # Ray has stored it then, and need not when it is about to go
+        self._noop.remote()  # Ray stores the function now, rather than while it shuts down
         self._client: bool = ray.util.client.ray.is_connected()
         context = ray.get_runtime_context()
         self._node = "" if self._client else context.get_node_id()
