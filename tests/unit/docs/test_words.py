@@ -19,6 +19,8 @@ LONG = "Word " * 26
         ("A replica hears everything.", "word 'hears'"),
         ("The log says why.", "word 'log says'"),
         ("It harms nobody.", "word 'nobody'"),
+        (f"| name | {LONG} |", "length"),
+        ("| name | receives and then hears |", "word 'hears'"),
     ],
 )
 def test_a_sentence_that_breaks_a_rule_is_reported(text: str, rule: str) -> None:
@@ -35,7 +37,8 @@ def test_the_line_is_that_of_the_sentence() -> None:
     [
         "Word " * 25,
         f"```sh\n{LONG}\n```",
-        f"| {LONG} |",
+        f"| {'Word ' * 20} | {'word ' * 20} |",
+        f"| --- | `{LONG} | {LONG}` |",
         f"Run `{LONG}` now.",
         f"See [{LONG}](page.md).",
         "Callers who wait receive it.",
