@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.words import faults, texts
+from deploy.words import ROOT, faults, texts
 
 LONG = "Word " * 26
 
@@ -51,3 +51,9 @@ def test_what_is_right_or_no_prose_is_not_reported(text: str) -> None:
 def test_docstrings_errors_logs_and_help_are_read() -> None:
     source = '"""Doc."""\nraise ValueError(f"a {b}")\nlog.info("line")\nf(help="how")\n'
     assert sorted(texts(source)) == [(1, "Doc."), (2, "a X"), (3, "line"), (4, "how")]
+
+
+def test_the_pages_hold_at_most_25_000_words() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert len(pages) > 40
+    assert sum(len(page.read_text().split()) for page in pages) <= 25_000
