@@ -48,7 +48,10 @@ _PRIVATE = re.compile(
 
 
 def sentences(text: str, line: int = 1) -> Iterator[tuple[int, str]]:
-    """Yield each sentence of a text in Markdown, with its line; not tables, code or headings."""
+    """Yield each sentence of a text in Markdown, with its line; not code or headings.
+
+    Each cell of a table is a text of its own.
+    """
     block: list[tuple[int, str]] = []
     fenced = False
     for number, content in enumerate([*text.splitlines(), ""], line):
@@ -56,6 +59,9 @@ def sentences(text: str, line: int = 1) -> Iterator[tuple[int, str]]:
         fenced ^= fence
         item = re.match(r"\s*(?:[-*]|\d+\.)\s+", content)
         prose = content.strip() and not fenced and not fence
+        if prose and content.startswith("|"):
+            for cell in re.split(r"(?<!\\)\|", re.sub(r"``?[^`]+``?", "CODE", content)):
+                yield from _split([(number, cell)])
         prose = prose and not re.match(r"\s*(?:\||#|<|!\[|>>>|    )", content)
         if item or not prose:
             yield from _split(block)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.words import faults, names, texts
+from deploy.words import ROOT, faults, names, texts
 
 LONG = "Word " * 26
 
@@ -19,6 +19,8 @@ LONG = "Word " * 26
         ("A replica hears everything.", "word 'hears'"),
         ("The log says why.", "word 'log says'"),
         ("It harms nobody.", "word 'nobody'"),
+        (f"| name | {LONG} |", "length"),
+        ("| name | receives and then hears |", "word 'hears'"),
     ],
 )
 def test_a_sentence_that_breaks_a_rule_is_reported(text: str, rule: str) -> None:
@@ -35,7 +37,8 @@ def test_the_line_is_that_of_the_sentence() -> None:
     [
         "Word " * 25,
         f"```sh\n{LONG}\n```",
-        f"| {LONG} |",
+        f"| {'Word ' * 20} | {'word ' * 20} |",
+        f"| --- | `{LONG} | {LONG}` |",
         f"Run `{LONG}` now.",
         f"See [{LONG}](page.md).",
         "Callers who wait receive it.",
@@ -95,3 +98,9 @@ def test_a_private_word_in_a_name_is_reported(source: str) -> None:
 )
 def test_a_name_of_other_code_or_without_such_a_word_is_not_reported(source: str) -> None:
     assert list(names(source)) == []
+
+
+def test_the_pages_hold_at_most_25_000_words() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert len(pages) > 40
+    assert sum(len(page.read_text().split()) for page in pages) <= 25_000
