@@ -221,7 +221,9 @@ async def serve(settings: Settings) -> None:
         grants = tokens.grants if tokens else None
         limits = _limits(settings)
         figures.watch_calls(limits, cache, lambda: readiness.serving)
-        figures.watch_store(store, settings.max_cached_results)
+        figures.watch_store(
+            lambda: store.unreachable, lambda: store.stats(""), settings.max_cached_results
+        )
         figures.watch_others(tokens, tls, worker)
         listening.create_task(figures.process.watch_loop(), name="loop lag")
         http_port = await stack.enter_async_context(
