@@ -17,7 +17,7 @@ from .markers import replaced, row
 from .pins import ROOT
 
 PAGE = ROOT / "docs" / "metrics.md"
-_HEADING: Final = ("metric", "type", "labels", "of", "meaning")
+_HEADING: Final = ("metric", "type", "labels", "process", "meaning")
 
 
 async def _stats() -> Stats:

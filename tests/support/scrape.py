@@ -76,7 +76,7 @@ class Row(NamedTuple):
 
     kind: str
     labels: frozenset[str]
-    of: frozenset[str]
+    processes: frozenset[str]
     """The processes that have it."""
 
 
@@ -85,8 +85,10 @@ def documented(page: Path = ROOT / "docs" / "metrics.md") -> dict[str, Row]:
     rows = {}
     for line in page.read_text().splitlines():
         if line.startswith("| `"):
-            name, kind, labels, of, meaning = [cell.strip() for cell in line.strip("|").split("|")]
+            name, kind, labels, having, meaning = [
+                cell.strip() for cell in line.strip("|").split("|")
+            ]
             assert meaning
             found = frozenset(re.findall("`([a-z_]+)`", labels))
-            rows[name.strip("`")] = Row(kind, found, frozenset(of.split(", ")))
+            rows[name.strip("`")] = Row(kind, found, frozenset(having.split(", ")))
     return rows
