@@ -130,6 +130,7 @@ async def test_the_page_of_metrics_and_what_is_told_are_the_same(
         by_server, by_worker = await with_worker(process), await metrics_of(alone)
     page = documented()
     assert {n: m.type for n, m in by_server.items()} == {n: row.kind for n, row in page.items()}
+    assert set(by_worker) == {name for name, row in page.items() if "worker" in row.processes}
     told = {
         name: {frozenset(s.labels) - {"le"} for s in metric.samples}
         for name, metric in by_server.items()

@@ -223,7 +223,9 @@ async def serve(settings: Settings) -> None:
         grants = tokens.grants if tokens else None
         limits = _limits(settings)
         monitoring.watch_calls(limits, cache, lambda: readiness.serving)
-        monitoring.watch_store(store, settings.max_cached_results)
+        monitoring.watch_store(
+            lambda: store.unreachable, lambda: store.stats(""), settings.max_cached_results
+        )
         monitoring.watch_others(tokens, tls, worker)
         listening.create_task(monitoring.process.watch_loop(), name="loop lag")
         http_port = await stack.enter_async_context(

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ..base.listening import url_host
+from ..config.rules import rules_of
 from ..config.settings import Settings
 from ..domain.errors import StartupError
 from ..domain.log_fields import fields
@@ -114,11 +115,11 @@ async def work(
             expected=durations.expected,
         )
         stack.push_async_callback(queue.aclose)
-        rules = WorkerRules(
+        rules = rules_of(
+            WorkerRules,
+            settings,
             name=layout.process.removeprefix("worker "),
             concurrency=settings.worker_concurrency,
-            lease=settings.lease,
-            drain=settings.drain,
             host=socket.gethostname(),
             version=importlib.metadata.version("headstart"),
             limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
@@ -271,12 +272,12 @@ class _Readiness:
 
 
 def _executor_rules(settings: Settings) -> ExecutorRules:
-    return ExecutorRules(
+    return rules_of(
+        ExecutorRules,
+        settings,
         threads=settings.step_threads,
         processes=settings.step_processes,
         wait=settings.step_wait,
-        block_limit=settings.block_limit,
-        ray_address=settings.ray_address,
     )
 
 
