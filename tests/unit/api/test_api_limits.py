@@ -42,7 +42,7 @@ from headstart_service.domain.errors import (
 )
 from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import CHAIN
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import loop_time, run_virtually
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import KEY, PIPELINE, FakeReader, Methods, dependencies_of, methods_of
 from tests.unit.api.test_api_adoption import WORDS, orphan
@@ -51,10 +51,6 @@ from tests.unit.api.test_api_outgoing import Call
 
 KIB = 1024
 MINUTE = 60.0
-
-
-def loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 # Adoption

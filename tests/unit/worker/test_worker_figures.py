@@ -33,7 +33,7 @@ from headstart_service.worker.worker_observer import (
     WorkObservers,
 )
 from tests.support.ledger import claim_for
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import loop_time, run_virtually
 from tests.unit.worker.test_worker_pauses import (
     LEASE,
     MINUTE,
@@ -42,10 +42,6 @@ from tests.unit.worker.test_worker_pauses import (
     Gates,
     job_of,
 )
-
-
-def loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Queue(FakeQueue):
