@@ -31,7 +31,7 @@ from headstart import (
 )
 from headstart.testing import FakeServer, fake_server
 from headstart.v1 import precompute_pb2 as pb
-from tests.integration.conftest import _address
+from tests.integration.conftest import grpc_address
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Service, run_headstart, stub
 from tests.support.waiting import wait_until
@@ -61,7 +61,7 @@ def _real(directory: Path, *flags: str, **environment: str) -> Iterator[str]:
     where = {"HEADSTART_DATA_DIR": str(directory), "HEADSTART_PIPELINES": REFERENCES}
     process = run_headstart("serve", *flags, **ports, **where, **environment)
     try:
-        yield _address(process)
+        yield grpc_address(process)
     finally:
         process.stop()
 

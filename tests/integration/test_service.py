@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from headstart.v1 import precompute_pb2 as pb
-from tests.integration.conftest import GameServer, _address
+from tests.integration.conftest import GameServer, grpc_address
 from tests.support.pipelines import REFERENCES, began
 from tests.support.processes import (
     ROOT,
@@ -54,7 +54,7 @@ def shared_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = str(tmp_path_factory.mktemp("shared"))
     process = run_headstart("serve", HEADSTART_DATA_DIR=data, **LIGHT, **ports)
     try:
-        yield _address(process)
+        yield grpc_address(process)
     finally:
         process.stop()
 

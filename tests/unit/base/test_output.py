@@ -25,7 +25,7 @@ from headstart_service.base.output import (
     spoken,
     table,
 )
-from headstart_service.commands.check_config import _text, rows
+from headstart_service.commands.check_config import rows, value_text
 from headstart_service.commands.operator.accounting_view import told
 from headstart_service.commands.operator.describing import described, step_cells, vector
 from headstart_service.config.loading import describe, load_settings
@@ -91,7 +91,7 @@ def test_whole_numbers_are_short_in_results_and_in_settings() -> None:
     assert "sizes: [1, 2, 3, …] (4 numbers)" in text
     defaults = {name: default for name, default, _ in describe()}
     assert (defaults["result_ttl"], defaults["word_cache"]) == ("1800", "10000")
-    shown = {row.variable: _text(row.value) for row in rows(load_settings({}), {})}
+    shown = {row.variable: value_text(row.value) for row in rows(load_settings({}), {})}
     assert shown["HEADSTART_RESULT_TTL"] == "1800"
 
 

@@ -26,7 +26,7 @@ from headstart_service.worker.executors.ray_cluster import (
     refuse_closed,
     request_for,
 )
-from headstart_service.worker.executors.ray_driver import Answer, Request
+from headstart_service.worker.executors.ray_messages import Answer, Request
 from headstart_service.worker.executors.remote_call import Performed
 from tests.support.virtual_time import loop_time, run_virtually
 

@@ -22,7 +22,7 @@ from ...pipeline.ray_options import RayOptions
 from . import ray_driver
 from .child_socket import command, message, receive
 from .code_identity import identities
-from .ray_driver import Answer, Request
+from .ray_messages import Answer, Request
 from .remote_call import Call, Performed
 
 if TYPE_CHECKING:
