@@ -109,6 +109,7 @@ class FakeRunStore:
         self.meanwhile()
         self.reading += 1
         self.most_reading = max(self.most_reading, self.reading)
+        await asyncio.sleep(0)
         await self.gate.wait()
         self.reading -= 1
         if seen is None:
