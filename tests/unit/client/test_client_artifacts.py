@@ -16,8 +16,8 @@ from headstart._messages.convert import results_from
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.config.settings import Settings
 from headstart_service.values.artifacts import ArtifactCodec
+from tests.support.scripted_service import ScriptedService
 from tests.unit.client.messages import run
-from tests.unit.client.scripted_service import ScriptedService
 
 
 class Score(BaseModel):

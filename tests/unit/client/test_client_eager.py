@@ -16,9 +16,9 @@ import pytest
 
 from headstart import EagerPrecompute, PrecomputeResult, PrecomputeStatus, RecipientType
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.scripted_service import hang
 from tests.support.waiting import wait_until
 from tests.unit.client.messages import STARTED
-from tests.unit.client.scripted_service import hang
 
 STARTED_AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 

@@ -20,7 +20,7 @@ from headstart import (
     Violation,
 )
 from headstart._errors import from_rpc_error, rpc_details
-from tests.unit.client.scripted_service import Fault
+from tests.support.scripted_service import Fault
 
 PLAIN = {
     grpc.StatusCode.NOT_FOUND: headstart.NotFound,
