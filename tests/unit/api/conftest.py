@@ -210,10 +210,14 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
 
 
 class FakeReader:
-    """Remembers what it was asked for."""
+    """Remembers what it was asked for, and which runs were outdated."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
+        self.outdated: list[str] = []
+
+    def outdate(self, key: RunKey) -> None:
+        self.outdated.append(str(key))
 
     async def get(
         self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int

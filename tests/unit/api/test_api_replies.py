@@ -60,23 +60,13 @@ from tests.support.pipelines import CHAIN
 from tests.support.run_store import FakeRunStore
 from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import KEY, PIPELINE, AnnouncedRun, Api, Methods, Wire
+from tests.unit.api.conftest import KEY, PIPELINE, AnnouncedRun, Api, FakeReader, Methods, Wire
 from tests.unit.api.test_api_estimates import COMPLETED, PENDING, RUNNING, crew_of, run
 
 DAY = 24 * 3600.0
 SUMMARY = RunSummary(
     KEY, "test", 3, Status.PENDING, 1_000_001, 2_000_002, 3_000_003, 4_000_004, "why"
 )
-
-
-class Reader:
-    """Notes of which runs this process may tell nothing that it knew."""
-
-    def __init__(self) -> None:
-        self.outdated: list[str] = []
-
-    def outdate(self, key: RunKey) -> None:
-        self.outdated.append(str(key))
 
 
 class Seen(CallObservers):
@@ -94,7 +84,7 @@ class Served:
     """A servicer on such a store."""
 
     def __init__(self, **rules: Any) -> None:
-        self.store, self.reader, self.seen = FakeRunStore(SUMMARY), Reader(), Seen()
+        self.store, self.reader, self.seen = FakeRunStore(SUMMARY), FakeReader(), Seen()
         self.store.run, self.store.states = "run-3", {KEY: {"one": StepState.RUNNING}}
         self.store.on_start = Started(Outcome.REPLACED, Status.PENDING, 7)
         registry = Registry([PIPELINE, CHAIN])

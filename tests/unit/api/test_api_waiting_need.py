@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.dependencies import Call
-from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.domain import Status, StepState
 from headstart_service.domain.errors import InvalidRequest
 from tests.support.run_store import FakeRunStore
 from tests.unit.api.conftest import KEY, Api, methods_of
@@ -61,11 +61,6 @@ async def test_a_run_that_is_started_anew_while_somebody_waits_is_promoted_too(a
     await waiter
 
 
-class Outdated:
-    def outdate(self, key: RunKey) -> None:
-        """Nothing."""
-
-
 def start_of(**durations: float) -> pb.StartPrecomputeRequest:
     request = pb.StartPrecomputeRequest(key="k", custom=pb.CustomSpec(pipeline="test"))
     for field, seconds in durations.items():
@@ -86,7 +81,7 @@ async def test_results_live_from_when_they_are_needed_unless_the_start_says(
     api: Api,
 ) -> None:
     store = FakeRunStore()
-    servicer = methods_of(Outdated(), store)
+    servicer = methods_of(store=store)
     default = 1800.0
     for durations in ({}, {"expected_need_in": 90.0}, {"expected_need_in": 0.0}):
         await servicer.start_precompute(start_of(**durations), Call())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +27,6 @@ from headstart_service.worker.worker_observer import (
     RunEnd,
     RunOutcome,
     StepOutcome,
-    WorkObservers,
 )
 from tests.support.job_queue import (
     LEASE,
@@ -40,22 +38,8 @@ from tests.support.job_queue import (
     working,
 )
 from tests.support.ledger import claim_for
+from tests.support.outcomes import Outcomes
 from tests.support.virtual_time import loop_time, run_virtually
-
-
-class Outcomes(WorkObservers):
-    """Keeps how each run ended, by its key."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.runs: dict[str, RunOutcome] = {}
-
-    @contextmanager
-    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self.runs[claim.lease.job.key.key] = outcome
 
 
 def virtually(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
