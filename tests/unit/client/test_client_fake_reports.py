@@ -1,6 +1,6 @@
 """`headstart.testing.fake_server`: estimates, origins, callers' reports and the ledger.
 
-What it does as the service does is in tests/integration/test_fake_conformance.py.
+What it does as the service does is in tests/integration/fake.
 """
 
 from __future__ import annotations
