@@ -56,7 +56,7 @@ async def test_a_look_is_no_read(store_backend: Backend) -> None:
     assert await store_backend.redis("ZCARD", keys.fixed[2]) == 0
 
 
-async def test_a_look_at_a_damaged_record_says_so(store_backend: Backend) -> None:
+async def test_an_inspection_of_a_damaged_record_reports_the_damage(store_backend: Backend) -> None:
     await store_backend.begin(KEY)
     await store_backend.redis("HSET", store_backend.keys_of(KEY).record(KEY), "about", "nonsense")
     with pytest.raises(RecordDamaged):
@@ -95,7 +95,7 @@ async def test_a_look_that_is_limited_leaves_the_largest_fragments_out(
         assert left == b""
 
 
-async def test_a_claim_tells_the_stores_time(store_backend: Backend) -> None:
+async def test_a_claim_has_the_stores_time(store_backend: Backend) -> None:
     claim = await store_backend.begin(KEY)
     summary = (await store_backend.store.status(KEY)).summary
     assert summary.started_us <= claim.at_us <= summary.started_us + 10_000_000

@@ -218,7 +218,7 @@ async def test_a_policy_that_evicts_is_told_when_a_process_starts(
     assert waits == ["", ""]
 
 
-async def test_a_process_that_starts_waits_for_the_right_password_and_says_why(
+async def test_a_process_that_starts_waits_for_the_right_password_and_logs_why(
     backend: Backend, admin: Redis
 ) -> None:
     waits: list[str] = []

@@ -127,7 +127,7 @@ async def readiness(process: Process) -> tuple[int, str]:
     return await asyncio.to_thread(ask)
 
 
-async def test_a_step_runs_on_ray_and_tells_its_cpu_seconds(executors) -> None:
+async def test_a_step_runs_on_ray_and_reports_its_cpu_seconds(executors) -> None:
     meter = CostMeter()
     pid = await executors.call(steps.own_pid, {}, meter)
     assert pid != os.getpid()

@@ -263,7 +263,7 @@ async def test_an_unknown_required_step_is_refused(shared: Service):
     assert violations(refused.value) == ["required_steps[1]"]
 
 
-async def test_a_cancelled_run_stops_and_says_so(shared: Service, tmp_path: Path):
+async def test_a_cancelled_run_stops_and_reports_its_cancellation(shared: Service, tmp_path: Path):
     await shared.StartPrecompute(probe("cancelled", tmp_path))
     await shared.GetResults(results("cancelled", 10, "first"))
     done = await shared.CancelPrecompute(pb.CancelPrecomputeRequest(key="cancelled"))

@@ -280,7 +280,7 @@ async def test_missing_steps_have_estimates_while_the_run_goes_on(working: Side,
     assert _states(cancelled) == {"first": COMPLETED, "gated": PENDING}
 
 
-async def test_the_ledger_tells_what_became_of_each_run_and_step(working: Side, tmp_path: Path):
+async def test_the_ledger_counts_what_became_of_each_run_and_step(working: Side, tmp_path: Path):
     client = working.client
     assert (await client.get_stats()).ledger is None
     await client.start("used", "noop", {"value": 1})

@@ -51,7 +51,7 @@ async def test_a_run_and_its_steps_are_watched_from_beginning_to_end(games: Game
     assert diary.diary == ["run", *steps, "run completed"]
 
 
-async def test_a_run_that_is_cancelled_or_handed_on_says_so(games: Games) -> None:
+async def test_a_run_that_is_cancelled_or_handed_on_is_reported_as_such(games: Games) -> None:
     diary = Diary()
     await games.start("g")
     async with games.working(observer=diary, drain=0.0):

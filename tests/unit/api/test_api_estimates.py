@@ -149,7 +149,7 @@ async def test_workers_are_asked_rarely_and_an_outage_forgets_nothing(
     assert estimates.expected() == {"chain": 7 * SECOND}
 
 
-async def test_an_answer_tells_the_estimates_beside_what_it_told_before() -> None:
+async def test_an_answer_has_the_estimates_beside_what_it_had_before() -> None:
     estimates = await known(crew_of())
     snapshot = run(COMPLETED, RUNNING, PENDING, had=1)
     answer = answer_from(snapshot, estimates.of)

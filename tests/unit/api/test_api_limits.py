@@ -64,7 +64,7 @@ MINUTE = 60.0
 # Adoption
 
 
-def test_a_process_looks_for_orphans_every_two_seconds_whether_the_store_answers_or_not(
+def test_a_process_searches_for_orphans_every_two_seconds_whether_the_store_answers_or_not(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, "headstart_service")

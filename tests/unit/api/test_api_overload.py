@@ -155,7 +155,7 @@ async def test_a_wait_that_ends_in_an_error_gives_its_place_back(served: Served)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_the_hub_tells_the_pace_of_runs_that_start_and_end(
+async def test_the_subscription_reports_runs_that_start_and_end_to_the_pace(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[bool] = []

@@ -125,7 +125,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Mapping[str, Any]]
     ],
 )
 @pytest.mark.parametrize("log_inputs", [True, False])
-async def test_a_start_asks_tells_and_logs_all_of_it(
+async def test_a_start_stores_returns_and_logs_all_of_it(
     ttl: float | None,
     need: float | None,
     asked: float,
@@ -187,7 +187,7 @@ async def test_a_duration_beyond_its_bounds_names_them(
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-async def test_a_cancel_tells_what_became_of_it_and_logs_what_it_has_done(
+async def test_a_cancel_returns_what_became_of_it_and_logs_what_it_has_done(
     cancelled: bool,  # noqa: FBT001
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -239,7 +239,7 @@ async def test_a_report_is_kept_for_the_run_that_it_is_of(
 
 
 @pytest.mark.parametrize("created_us", [SUMMARY.created_us + 1, SUMMARY.created_us - 1])
-async def test_a_report_of_an_earlier_run_changes_nothing_and_tells_how_the_step_is(
+async def test_a_report_of_an_earlier_run_changes_nothing_and_returns_how_the_step_is(
     created_us: int,
 ) -> None:
     served = Served()

@@ -512,7 +512,7 @@ async def test_a_store_that_is_away_from_the_beginning_is_told(api: Api) -> None
             await soon(api.get(wait=wait))
 
 
-async def test_who_looks_while_the_server_stops_is_told_what_it_saw(api: Api) -> None:
+async def test_a_read_while_the_server_stops_returns_what_it_saw(api: Api) -> None:
     api.store.gate.clear()
     waiter = api.get()
     await wait_until(lambda: api.store.reads == 1)

@@ -41,7 +41,7 @@ async def test_a_store_that_comes_back_during_a_wait_is_noticed(api: Api) -> Non
     assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
 
 
-async def test_waiters_of_a_run_share_their_looks_while_the_store_is_away(api: Api) -> None:
+async def test_waiters_of_a_run_share_their_reads_while_the_store_is_away(api: Api) -> None:
     waiters = [api.get(wait=0.45) for _ in range(50)]
     await api.parked(50)
     api.store.away = True
@@ -51,7 +51,7 @@ async def test_waiters_of_a_run_share_their_looks_while_the_store_is_away(api: A
     assert api.store.reads - before < 50, "each would have looked four times"
 
 
-async def test_the_end_of_a_wait_tells_the_truth_while_no_announcements_arrive(api: Api) -> None:
+async def test_the_end_of_a_wait_returns_the_truth_while_no_announcements_arrive(api: Api) -> None:
     api.wire.refusing = True
     api.wire.cut()
     await wait_until(lambda: not api.waiting.receiving)
@@ -96,7 +96,7 @@ async def test_a_run_that_never_stops_changing_cannot_hold_a_waiter(api: Api) ->
     assert loop_time() - began < 3
 
 
-async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api) -> None:
+async def test_a_watch_sends_the_present_and_each_change_once_and_ends(api: Api) -> None:
     seen: list[bytes] = []
 
     async def watch() -> None:
@@ -128,7 +128,7 @@ async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api)
     assert api.waiting.waiters == 0
 
 
-async def test_a_watch_of_an_ended_run_tells_it_and_ends(api: Api) -> None:
+async def test_a_watch_of_an_ended_run_sends_it_and_ends(api: Api) -> None:
     api.store.end("one", "two", "three")
     told = [answer.data async for answer in api.reader.watch(KEY)]
     assert len(told) == 1

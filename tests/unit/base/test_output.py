@@ -157,7 +157,7 @@ def test_colours_are_for_terminals_that_want_them(
     assert coloured("completed", "green", io.StringIO()) == "completed"
 
 
-def test_what_a_server_tells_cannot_move_the_cursor() -> None:
+def test_what_a_server_sends_cannot_move_the_cursor() -> None:
     assert "\x1b" not in table([("KEY",), ("\x1b[2J",)])
     report = StepReport(state=StepState.FAILED, error="\x1b[2J\n", elapsed=None, attempts=1)
     text = described(results(steps={"a\r": report}, error="\x1b]0;x\x07"))
@@ -233,7 +233,7 @@ def test_values_of_other_pipelines_are_short() -> None:
 
 
 @pytest.mark.parametrize("origin", ["kept", "memoised", "reported"])
-def test_a_step_that_was_not_computed_tells_where_its_result_comes_from(origin: str) -> None:
+def test_a_step_that_was_not_computed_shows_where_its_result_comes_from(origin: str) -> None:
     report = StepReport(
         state=StepState.COMPLETED,
         error=None,

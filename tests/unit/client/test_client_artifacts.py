@@ -103,7 +103,7 @@ def test_a_double_and_a_large_integer_lose_nothing_in_a_tensor() -> None:
     assert given.artifact("big").values == (2**63 - 1, -(2**63))
 
 
-def test_a_tensor_of_a_server_that_tells_no_type_is_of_32_bit_floats() -> None:
+def test_a_tensor_of_a_server_that_sends_no_type_is_of_32_bit_floats() -> None:
     artifact = pb.Artifact(tensor=pb.Tensor(shape=[2], values=[1.0, 0.5]))
     message = pb.GetResultsResponse(
         status=pb.PRECOMPUTE_STATUS_COMPLETED, custom=pb.CustomResults(artifacts={"s": artifact})

@@ -100,7 +100,7 @@ async def test_a_client_may_be_made_before_there_is_a_loop_and_belongs_to_its_fi
     await client.close()
 
 
-async def test_a_closed_client_says_so(service: Any) -> None:
+async def test_a_closed_client_raises_that_it_is_closed(service: Any) -> None:
     client = PrecomputeClient(service.address)
     await client.close()
     await client.close()

@@ -64,7 +64,7 @@ def _at_the_service(service: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     EagerPrecompute.reset_instance()
 
 
-async def test_starting_sends_the_game_and_tells_where_the_run_stands(service: Any) -> None:
+async def test_starting_sends_the_game_and_returns_where_the_run_stands(service: Any) -> None:
     service.on(
         "StartPrecompute",
         pb.StartPrecomputeResponse(

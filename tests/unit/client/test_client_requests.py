@@ -14,7 +14,7 @@ from tests.support.scripted_service import Fault
 from tests.unit.client.messages import CREATED, STARTED
 
 
-async def test_start_bridging_sends_its_arguments_and_tells_the_outcome(service: Any) -> None:
+async def test_start_bridging_sends_its_arguments_and_returns_the_outcome(service: Any) -> None:
     service.on("StartPrecompute", STARTED)
 
     async with PrecomputeClient(service.address) as client:

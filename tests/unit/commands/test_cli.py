@@ -287,7 +287,7 @@ def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(run: Any, gam
     assert max(allowed) < 1, "gRPC may round it up"
 
 
-def test_complete_tells_a_partial_answer_by_its_exit_code(run: Any, games: Games) -> None:
+def test_complete_reports_a_partial_answer_by_its_exit_code(run: Any, games: Games) -> None:
     assert run("get", "known", "--complete")[0] == 0
     games.unfinished = True
     assert run("get", "known")[0] == 0

@@ -153,7 +153,7 @@ async def test_a_run_is_told_with_every_field_of_its_own_and_of_its_steps() -> N
         ({"completed_us": 5}, False),
     ],
 )
-async def test_two_looks_saw_the_same_end_if_status_and_times_are_the_same(
+async def test_two_reads_saw_the_same_end_if_status_and_times_are_the_same(
     changed: dict[str, Any], *, same: bool
 ) -> None:
     async def seen(**told: Any) -> RunView:

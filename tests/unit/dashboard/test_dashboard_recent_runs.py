@@ -155,7 +155,7 @@ async def test_a_step_whose_report_was_too_large_to_read_has_no_times(
 @pytest.mark.parametrize(
     ("origin", "seconds"), [(pb.STEP_ORIGIN_UNSPECIFIED, [1.0]), (pb.STEP_ORIGIN_MEMOISED, [])]
 )
-async def test_a_memoised_step_says_so_and_its_time_is_nobodys_duration(
+async def test_a_memoised_step_is_marked_and_its_time_is_nobodys_duration(
     book: RecentRuns, runs: FakeRunStore, origin: pb.StepOrigin.ValueType, seconds: list[float]
 ) -> None:
     runs.runs[KEY] = run(KEY, DONE)

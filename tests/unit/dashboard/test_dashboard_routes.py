@@ -151,7 +151,7 @@ async def test_a_run_is_answered_with_its_values_and_whether_it_may_be_cancelled
         (ZeroDivisionError("secret"), 500, "internal error "),
     ],
 )
-async def test_an_error_is_answered_by_its_kind_and_tells_no_secret(
+async def test_an_error_is_answered_by_its_kind_and_shows_no_secret(
     page: Page, error: Exception, code: int, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     page.runs.error = error
@@ -249,7 +249,7 @@ async def test_other_hosts_are_refused_before_anything_is_looked_up(page: Page) 
     assert page.headers == []
 
 
-def test_who_looks_is_fed_at_once_and_then_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_is_fed_at_once_and_then_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(routes, "monotonic", loop.time)

@@ -352,7 +352,7 @@ async def test_a_stream_that_is_left_is_stopped(api: MessagesApi) -> None:
         (Reply.stream(["a"], error="overloaded_error"), "the Anthropic API broke its answer off"),
     ],
 )
-async def test_a_stream_that_fails_says_why(api: MessagesApi, reply: Reply, said: str) -> None:
+async def test_a_stream_that_fails_reports_why(api: MessagesApi, reply: Reply, said: str) -> None:
     api.script(reply)
     with pytest.raises(StepFailed) as caught:
         await heard(api, max_retries=0)

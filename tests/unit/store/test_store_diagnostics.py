@@ -78,7 +78,7 @@ async def store() -> AsyncIterator[Store]:
     await made.aclose()
 
 
-async def test_what_a_store_says_of_itself_is_read_by_its_quickest_trip(store: Store) -> None:
+async def test_the_facts_of_a_store_are_read_and_its_clock_by_its_quickest_trip(store: Store) -> None:
     facts = await examine(store, RULES, recent=60, clock=store.clock)
     assert facts.clock_ahead == pytest.approx(5.0, abs=1e-5)
     assert facts.clock_error == pytest.approx(0.01)

@@ -18,7 +18,7 @@ from tests.support.virtual_time import loop_time, run_virtually
 from tests.unit.store.slow_server import Server
 
 
-def test_a_process_that_differs_says_so_once_and_calls_back_at_each_change(
+def test_a_process_that_differs_logs_it_once_and_calls_back_at_each_change(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -270,7 +270,7 @@ def test_a_call_asks_with_all_options_and_pays_its_cpu(ray: Ray) -> None:
 
 
 @pytest.mark.parametrize("how", ["lost", "refused", "away", "failed"])
-def test_a_call_that_ray_does_not_finish_says_why(ray: Ray, how: str) -> None:
+def test_a_call_that_ray_does_not_finish_reports_why(ray: Ray, how: str) -> None:
     async def answer(request: Request) -> Answer:
         match how:
             case "lost":
@@ -414,7 +414,7 @@ async def test_answers_reach_those_who_asked_and_the_end_all_of_them() -> None:
 
 
 @pytest.mark.parametrize("refused", ["", "no such version"])
-async def test_a_process_that_does_not_connect_says_why(refused: str) -> None:
+async def test_a_process_that_does_not_connect_reports_why(refused: str) -> None:
     end = End()
     if refused:
         end.send(refused=refused)

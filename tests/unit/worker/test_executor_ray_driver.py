@@ -375,7 +375,7 @@ async def test_it_serves_until_its_worker_closes_the_socket(ray: Ray, driver: Dr
     assert [actor.number for actor in ray.killed] == [1]
 
 
-def test_it_says_why_it_ends() -> None:
+def test_it_reports_why_it_ends() -> None:
     def leave(code: int) -> NoReturn:
         raise GaveUp(code)
 

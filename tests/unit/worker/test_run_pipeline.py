@@ -76,7 +76,7 @@ async def test_steps_tell_what_callers_of_the_service_are_told():
     assert run.results.steps == run.steps
 
 
-async def test_a_failed_step_tells_its_exception_and_a_missing_value_why_it_is_missing():
+async def test_a_failed_step_has_its_exception_and_a_missing_value_why_it_is_missing():
     @step(required=True)
     async def broken() -> int:
         raise LookupError("the secret reason")

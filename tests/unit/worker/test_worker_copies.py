@@ -147,7 +147,7 @@ async def test_heavy_inputs_are_copied_in_a_thread_and_as_well() -> None:
     assert (seen, ledger.value("spoils")) == ([3, 3], 2 * ON_LOOP)
 
 
-async def test_a_memo_is_made_of_what_its_key_says_beside_a_step_that_changes_it() -> None:
+async def test_a_memo_is_made_of_what_its_key_holds_beside_a_step_that_changes_it() -> None:
     @step()
     async def words() -> list[str]:
         return ["b", "a"]

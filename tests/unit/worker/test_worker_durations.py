@@ -70,7 +70,7 @@ def test_the_store_is_told_what_runs_take() -> None:
     assert expected_runs({"chain": {"one": Spread(1, 1, 1)}}) == {}
 
 
-def test_a_worker_tells_its_durations_and_an_older_one_tells_none() -> None:
+def test_a_worker_reports_its_durations_and_an_older_one_reports_none() -> None:
     durations = Durations()
     durations.note("chain", "one", 0.25)
     told = state("w1")

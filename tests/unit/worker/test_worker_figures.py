@@ -146,7 +146,7 @@ def test_a_change_of_places_is_shown_once_and_at_once() -> None:
 # What it shows of itself
 
 
-def test_what_a_worker_shows_lives_for_a_lease_and_tells_all_of_it() -> None:
+def test_what_a_worker_registers_lives_for_a_lease_and_is_complete() -> None:
     async def test() -> None:
         queue, gates = FakeQueue(), Gates()
         before = time.time_ns() // 1000
@@ -463,7 +463,7 @@ def test_pipelines_of_which_no_run_has_ended_say_nothing_of_the_usual_run() -> N
     assert usual_run({}) == Spread(0, 0, 0)
 
 
-def test_a_run_that_was_taken_over_says_nothing_of_how_long_runs_take() -> None:
+def test_a_run_that_was_taken_over_changes_no_durations() -> None:
     durations = Durations()
     claim = claim_for(PIPELINE, "a", name="a")
     for ended, state in (({}, "completed"), ({"held": None}, "completed"), ({}, "failed")):
