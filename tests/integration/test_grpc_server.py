@@ -259,7 +259,7 @@ async def test_a_watch_that_its_caller_leaves_stops_listening(served: Served) ->
     await wait_until(lambda: served.waiting.waiters == 0)
 
 
-async def test_status_cancel_list_and_stats_tell_the_same(served: Served) -> None:
+async def test_status_cancel_list_and_stats_agree(served: Served) -> None:
     await served.start("a")
     await served.start("b")
     cancelled = await served.stub.CancelPrecompute(pb.CancelPrecomputeRequest(key="a"), timeout=5)

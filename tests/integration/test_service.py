@@ -437,7 +437,7 @@ async def test_a_killed_worker_child_is_started_again(tmp_path: Path):
     assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
 
 
-async def test_a_taken_port_is_told_by_its_setting(tmp_path: Path):
+async def test_a_taken_port_is_reported_by_its_setting(tmp_path: Path):
     async with serving(HEADSTART_DATA_DIR=str(tmp_path / "a"), **LIGHT) as (_, address):
         port = address.rpartition(":")[2]
         async with headstart(

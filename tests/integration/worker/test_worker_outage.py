@@ -52,7 +52,7 @@ async def test_a_run_that_ends_after_a_short_outage_is_kept(valkey: Valkey) -> N
         assert games.control.second["g"] == 1
 
 
-async def test_withdrawals_are_heard_again_after_an_outage(valkey: Valkey) -> None:
+async def test_withdrawals_are_received_again_after_an_outage(valkey: Valkey) -> None:
     async with games_on(valkey) as games:
         await games.start("g")
         async with games.working(lease=600.0):

@@ -250,7 +250,7 @@ def test_a_kept_answer_counts_with_a_kibibyte_beside_its_bytes() -> None:
     assert cache.hits == 1
 
 
-def test_the_last_4096_runs_that_were_dropped_are_told_from_others() -> None:
+def test_the_last_4096_runs_that_were_dropped_are_reported_from_others() -> None:
     recent = Recent()
     keys = [RunKey("default", f"{number}") for number in range(4097)]
     for key in keys[:4096]:
@@ -317,7 +317,7 @@ def test_two_answers_of_a_connection_fill_just_the_half_of_the_room() -> None:
 @pytest.mark.parametrize(
     ("wait", "grace"), [(0.1, 0.01), (0.2, 0.01), (1.0, 0.05), (2.0, 0.1), (20.0, 0.1)]
 )
-def test_the_last_look_has_a_twentieth_of_the_wait_within_bounds(wait: float, grace: float) -> None:
+def test_the_last_read_has_a_twentieth_of_the_wait_within_bounds(wait: float, grace: float) -> None:
     assert Deadline.of_call(wait).grace == pytest.approx(grace)
 
 
@@ -369,7 +369,7 @@ async def test_a_message_of_1000_bytes_is_whole_and_a_longer_one_is_cut() -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_end_of_every_call_is_told_with_its_code(stream: bool) -> None:  # noqa: FBT001
+async def test_the_end_of_every_call_is_reported_with_its_code(stream: bool) -> None:  # noqa: FBT001
     class Aborted(grpc.aio.AbortError):
         pass
 
@@ -526,7 +526,7 @@ async def test_a_report_for_a_pipeline_that_is_not_served_here_names_its_step() 
     [{"required_steps": ["one"]}, {"min_revision": 1}, {"wait": 600.0}, {"wait": -1.0}],
     ids=str,
 )
-def test_what_needs_a_second_look_is_not_answered_at_once(fields: dict[str, Any]) -> None:
+def test_what_needs_a_second_read_is_not_answered_at_once(fields: dict[str, Any]) -> None:
     asked: list[RunKey] = []
     ready = SimpleNamespace(ready=asked.append)
     rules = ApiRules(result_ttl=600.0, max_records=3)

@@ -490,7 +490,7 @@ def test_a_file_of_tokens_is_looked_at_every_second_and_logged_when_it_changes(
 # Waiting
 
 
-async def test_an_error_of_a_shared_look_is_given_to_all_and_read_once(api: Api) -> None:
+async def test_an_error_of_a_shared_read_is_given_to_all_and_read_once(api: Api) -> None:
     api.store.snapshot = None
     api.store.gate.clear()
     waiters = [api.get() for _ in range(4)]
@@ -502,7 +502,7 @@ async def test_an_error_of_a_shared_look_is_given_to_all_and_read_once(api: Api)
     assert api.store.reads == 2, "the first caller's own look, and one for all others"
 
 
-async def test_all_that_is_announced_is_told_to_a_watch() -> None:
+async def test_all_that_is_announced_is_sent_to_a_watch() -> None:
     heard: list[Announcement] = []
     wire = Wire()
     waiting = Waiting(AnnouncedRun(wire), wire.subscribe, NearCache(1000), announced=heard.append)  # type: ignore[arg-type]

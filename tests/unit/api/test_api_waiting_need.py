@@ -70,7 +70,7 @@ def start_of(**durations: float) -> pb.StartPrecomputeRequest:
 
 
 @pytest.mark.parametrize("seconds", [-0.001, 7 * 86400 + 0.001])
-async def test_a_need_out_of_its_range_is_told(seconds: float) -> None:
+async def test_a_need_out_of_its_range_is_reported(seconds: float) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await methods_of().start_precompute(start_of(expected_need_in=seconds), Call())
     [violation] = [v for v in caught.value.violations if v.field == "expected_need_in"]

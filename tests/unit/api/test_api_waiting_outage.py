@@ -187,7 +187,7 @@ async def test_a_watch_ends_when_the_server_stops(api: Api) -> None:
     assert api.waiting.waiters == 0
 
 
-async def test_it_is_told_each_time_that_announcements_arrive_again(api: Api) -> None:
+async def test_it_is_called_each_time_that_announcements_arrive_again(api: Api) -> None:
     regained = api.regained
     for times in (1, 2):
         api.wire.cut()

@@ -64,7 +64,7 @@ def test_a_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
     assert spoken(seconds) == said
 
 
-def test_a_moment_is_told_from_now() -> None:
+def test_a_moment_is_reported_from_now() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert ago(None, now) == ""
     assert ago(now - timedelta(seconds=3), now) == "3.0 s ago"

@@ -141,7 +141,7 @@ def test_an_integer_serves_as_a_float() -> None:
     assert repr(results(step=1).artifact("step", as_type=float)) == "1.0"
 
 
-def test_a_step_without_an_artifact_is_told_with_its_state() -> None:
+def test_a_step_without_an_artifact_is_reported_with_its_state() -> None:
     given = results(step=1)
     with pytest.raises(KeyError, match="slow has no artifact: it is running"):
         given.artifact("slow")

@@ -214,7 +214,7 @@ def test_threads_without_a_loop_get_the_same() -> None:
     assert (report.value, report.accepted) == (2, True)
 
 
-async def test_pipelines_tell_what_their_steps_need() -> None:
+async def test_pipelines_show_what_their_steps_need() -> None:
     with fake_server() as server:
         server.script({"a": 1, "b": 2}, pipeline="p", needs={"b": ["a"]})
         async with PrecomputeClient(server.address) as client:

@@ -70,7 +70,7 @@ def many(number: int, namespace: str = "shop") -> list[RunKey]:
 # What is told of one run.
 
 
-async def test_a_run_is_told_with_every_field_of_its_own_and_of_its_steps() -> None:
+async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() -> None:
     failed = summary(
         "k", Status.FAILED, revision=3, started_us=120, completed_us=900, error="e" * 600
     )
@@ -167,7 +167,7 @@ async def test_two_reads_saw_the_same_end_if_status_and_times_are_the_same(
 # What the book remembers, and how much.
 
 
-async def test_durations_are_told_by_step_in_the_pipelines_order() -> None:
+async def test_durations_are_reported_by_step_in_the_pipelines_order() -> None:
     runs = [summary(f"k{i}", Status.COMPLETED) for i in range(20)]
     other = summary("theirs", Status.COMPLETED, namespace="other")
     store = FakeRunStore(*runs, other)
@@ -259,7 +259,7 @@ async def test_of_many_durations_the_last_256_count_and_of_many_steps_200_are_ke
     assert (row["count"], row["max"], row["p50"]) == (256, 299.0, 300 - 128)
 
 
-async def test_one_look_reads_32_runs_and_the_next_look_the_others() -> None:
+async def test_one_refresh_reads_32_runs_and_the_next_one_the_others() -> None:
     runs = [summary(f"k{i:03}", Status.IN_PROGRESS) for i in range(50)]
     store = FakeRunStore(*runs)
     book = book_of(store)
@@ -285,7 +285,7 @@ def test_the_last_400_ended_runs_are_known_the_latest_first() -> None:
     assert book.latest(frozenset({"shop"}), 1) == [keys[200]]
 
 
-def test_runs_that_ended_before_stand_behind_those_that_were_heard_of() -> None:
+def test_runs_that_ended_before_stand_behind_those_that_were_announced() -> None:
     book = book_of(FakeRunStore())
     heard = RunKey("shop", "heard")
     book.hear(said("ended", heard))

@@ -61,7 +61,7 @@ async def test_a_run_that_cannot_be_decoded_hides_itself_alone(
 
 
 @pytest.mark.parametrize("damage", ["body", "record"])
-async def test_an_unreadable_run_is_read_again_when_something_is_said_of_it(
+async def test_an_unreadable_run_is_read_again_when_something_is_announced_of_it(
     book: RecentRuns, runs: FakeRunStore, damage: str
 ) -> None:
     if damage == "body":
@@ -78,7 +78,7 @@ async def test_an_unreadable_run_is_read_again_when_something_is_said_of_it(
     assert status_of(book) is LIVE
 
 
-async def test_a_look_that_fails_is_made_up_for(book: RecentRuns, runs: FakeRunStore) -> None:
+async def test_a_read_that_fails_is_made_up_for(book: RecentRuns, runs: FakeRunStore) -> None:
     await book.look([KEY, OTHER])
     runs.runs |= {KEY: run(KEY, DONE), OTHER: run(OTHER, DONE)}
     book.hear(said("step"))
@@ -92,7 +92,7 @@ async def test_a_look_that_fails_is_made_up_for(book: RecentRuns, runs: FakeRunS
     assert status_of(book, OTHER) is DONE
 
 
-async def test_an_end_during_the_first_look_is_seen_by_the_next(
+async def test_an_end_during_the_first_read_is_seen_by_the_next(
     book: RecentRuns, runs: FakeRunStore
 ) -> None:
     runs.meanwhile = lambda: book.hear(said("step"))

@@ -287,7 +287,7 @@ async def _fed(page: Page, events: Any) -> bytes:
     return event
 
 
-async def test_what_is_heard_reaches_counts_and_runs(page: Page) -> None:
+async def test_what_is_announced_reaches_counts_and_runs(page: Page) -> None:
     page.dashboard.hear(Announcement(EventKind.ENDED, KEY, "r"))
     assert page.dashboard.counters.turn().ends == 1
     assert page.dashboard.recent_runs.latest(None, 9) == [KEY]

@@ -79,7 +79,7 @@ async def test_where_nothing_was_started_there_is_no_ledger(store: FakeRunStore)
     assert (await taken(store, View(frozenset({"quiet"}), whole=False)))["ledger"] is None
 
 
-async def test_without_settled_work_no_share_is_told() -> None:
+async def test_without_settled_work_no_share_is_reported() -> None:
     begun = ledger(1, Work(), Work(), starts=1, open=1, hidden=0.0)
     assert (await taken(store_of({"": begun}), ALL))["ledger"]["unread"] is None
 

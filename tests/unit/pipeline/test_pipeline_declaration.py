@@ -153,7 +153,7 @@ def test_a_plan_reports_every_violation_with_its_path() -> None:
     assert "greater than or equal to 1" in found["custom.inputs.size"]
 
 
-def test_a_missing_input_is_told_by_its_path() -> None:
+def test_a_missing_input_is_reported_by_its_path() -> None:
     assert set(violations()) == {"custom.inputs.size"}
 
 

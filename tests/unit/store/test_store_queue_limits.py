@@ -59,7 +59,7 @@ def test_a_wait_for_jobs_ends_five_seconds_after_its_time(wait: float, block: in
     run_virtually(main())
 
 
-def test_a_look_for_lost_jobs_ends_with_the_budget_and_is_counted() -> None:
+def test_a_request_for_lost_jobs_ends_with_the_budget_and_is_counted() -> None:
     async def found(*_: Any, **options: Any) -> Any:
         return b"0-0", [], []
 

@@ -63,7 +63,7 @@ async def test_a_ready_result_counts_as_a_call_and_as_a_result():
     assert figures.by_outcome == found
 
 
-async def test_a_pipeline_that_is_not_known_is_told_as_other():
+async def test_a_pipeline_that_is_not_known_is_reported_as_other():
     figures = WorkerMetrics(Registry([NOOP]))
     for pipeline in ("noop", "somebody's text"):
         job = Job(0, "1-1", RunKey("default", "k"), "1-1")
@@ -80,7 +80,7 @@ async def test_a_pipeline_that_is_not_known_is_told_as_other():
     assert names == {"noop", "other"}
 
 
-async def test_what_alerts_look_at_is_told_before_it_happens_so_that_the_first_time_counts():
+async def test_what_alerts_count_is_exported_before_it_happens_so_that_the_first_time_counts():
     now = await told(CallMetrics(lambda: None), WorkerMetrics(Registry([NOOP])))
     requests = now["headstart_requests_total"].samples
     rules = (RULES / "recording.yaml").read_text() + (RULES / "alerts.yaml").read_text()

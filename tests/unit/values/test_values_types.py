@@ -155,7 +155,7 @@ def test_what_does_not_fit_the_annotation_is_refused_and_told(
         (np.ndarray[Any, np.dtype[np.uint8]], "ndarray[uint8]"),
     ],
 )
-def test_a_steps_output_type_is_told_as_python_writes_it(annotation: Any, text: str) -> None:
+def test_a_steps_output_type_is_reported_as_python_writes_it(annotation: Any, text: str) -> None:
     pipeline = pipeline_of(typed(annotation))
     assert output_type(pipeline.codec, pipeline.steps[0]) == text
 

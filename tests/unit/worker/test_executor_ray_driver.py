@@ -269,7 +269,7 @@ async def served(driver: Driver, asked: Request) -> Answer:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-async def test_what_becomes_of_a_request_is_told(
+async def test_what_becomes_of_a_request_is_reported(
     ray: Ray, driver: Driver, error: Exception, lost: str, trace: str | None
 ) -> None:
     ray.replies = [error]

@@ -140,7 +140,7 @@ async def test_an_import_under_way_is_not_broken_off(executors, tmp_path, monkey
     del sys.modules["slow_to_import"]
 
 
-async def test_what_cannot_be_stopped_is_told(caplog) -> None:
+async def test_what_cannot_be_stopped_is_reported(caplog) -> None:
     async with Executors(ExecutorRules(block_limit=0.05)) as executors:
 
         @step()

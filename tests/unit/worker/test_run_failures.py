@@ -420,7 +420,7 @@ def sleeping_run(ledger: Ledger) -> tuple[Sleeper, Pipeline, asyncio.Task[Status
 
 
 @pytest.mark.parametrize("error", [LeaseLost("default/run"), StoreUnavailable("away")])
-async def test_a_write_that_fails_stops_every_step_and_is_told(error: Exception) -> None:
+async def test_a_write_that_fails_stops_every_step_and_is_reported(error: Exception) -> None:
     ledger = Ledger()
     sleeper = Sleeper()
 

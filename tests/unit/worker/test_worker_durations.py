@@ -62,7 +62,7 @@ def test_workers_count_by_how_much_they_know() -> None:
     assert usual_run({}) == Spread(0, 0, 0)
 
 
-def test_the_store_is_told_what_runs_take() -> None:
+def test_the_store_receives_what_runs_take() -> None:
     durations = Durations()
     durations.note("chain", RUN, 1.5)
     durations.note("chain", "one", 1.0)

@@ -247,7 +247,7 @@ def test_a_refusal_is_logged_when_it_changes_and_again_after_a_success(
         ("completed", "completed", ""),
     ],
 )
-def test_the_end_of_a_run_is_told_with_its_reason(how: str, state: str, error: str) -> None:
+def test_the_end_of_a_run_is_reported_with_its_reason(how: str, state: str, error: str) -> None:
     outcomes = Outcomes()
 
     async def test() -> None:
@@ -457,7 +457,7 @@ def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
     virtually(test)
 
 
-def test_pipelines_of_which_no_run_has_ended_say_nothing_of_the_usual_run() -> None:
+def test_pipelines_of_which_no_run_has_ended_have_no_usual_run() -> None:
     table = {"a": {"": Spread(4, 8, 1), "x": Spread(1, 1, 9)}, "b": {"x": Spread(9, 9, 9)}}
     assert usual_run(table) == Spread(4, 8, 1)
     assert usual_run({}) == Spread(0, 0, 0)
