@@ -21,7 +21,7 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import RunNotFound
-from headstart_service.domain.retry_after import Pace
+from headstart_service.domain.retry_after import DrainRate
 from headstart_service.store.batches import ScriptBatches
 from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, open_client
 from headstart_service.store.events import SILENCE, subscription
@@ -131,11 +131,16 @@ class Backend:
         )
 
     def new_store(
-        self, max_records: int = 1000, pace: Pace | None = None, **limits: int
+        self, max_records: int = 1000, drain_rate: DrainRate | None = None, **limits: int
     ) -> RedisStore:
         rules = self.rules(max_records, **limits)
         return RedisStore(
-            self.raw, rules, budget=BUDGET, connections=3, pace=pace, expected=lambda: self.expected
+            self.raw,
+            rules,
+            budget=BUDGET,
+            connections=3,
+            drain_rate=drain_rate,
+            expected=lambda: self.expected,
         )
 
     def new_queue(

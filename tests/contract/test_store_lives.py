@@ -20,7 +20,7 @@ from headstart_service.domain.errors import (
     RunNotFound,
 )
 from headstart_service.domain.log_fields import FIELDS
-from headstart_service.domain.retry_after import Pace
+from headstart_service.domain.retry_after import DrainRate
 from headstart_service.store.job_queue import MAX_TRIES
 from tests.contract.backend import OFFER, RESULT, TTL, Backend, done, plan, running
 from tests.contract.beside import (
@@ -307,14 +307,14 @@ async def test_a_refused_start_may_be_repeated_when_as_many_runs_have_ended_as_a
 ) -> None:
     """By those of all partitions, which fill alike."""
 
-    class Asked(Pace):
-        def delay(self, before: int) -> float:
+    class Asked(DrainRate):
+        def retry_after(self, before: int) -> float:
             asked.append(before)
             return 7.5
 
     asked: list[int] = []
     partitions = store_backend.partitions
-    store = store_backend.new_store(pace=Asked(), max_live=2 * partitions)
+    store = store_backend.new_store(drain_rate=Asked(), max_live=2 * partitions)
     *keys, newcomer = store_backend.neighbours(3)
     for key in keys:
         await store.start(key, plan(), TTL, restart=False)

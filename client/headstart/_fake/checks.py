@@ -91,7 +91,7 @@ def checked_key(request: Any) -> tuple[str, str]:
 def times_of_start(
     request: pb.StartPrecomputeRequest, checks: Checks
 ) -> tuple[float | None, float]:
-    """Return the `ttl` that was asked for, if any, and `expected_need_in`, 0 if absent."""
+    """Return the requested `ttl`, if any, and `expected_need_in`, 0 if absent."""
     ttl = checks.seconds(request, "ttl", _MIN_TTL, _WEEK)
     return ttl, checks.seconds(request, "expected_need_in", 0, _WEEK) or 0.0
 

@@ -1,4 +1,4 @@
-"""Composes the figures of each kind of process, and the route that tells them to Prometheus."""
+"""Compose the metrics of each kind of process, and the route on which Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .worker_supervisor import WorkerProcess
 
 
 class ApiMonitoring:
-    """The figures of `headstart serve`, those of its worker among them."""
+    """The metrics of `headstart serve`, with those of its worker."""
 
     def __init__(self) -> None:
         self.process = ProcessMetrics(API)
@@ -109,7 +109,7 @@ class ApiMonitoring:
 
 
 class WorkerMonitoring:
-    """The figures of `headstart worker`."""
+    """The metrics of `headstart worker`."""
 
     def __init__(self, registry: Registry) -> None:
         self.process = ProcessMetrics(WORKER)
@@ -123,5 +123,5 @@ class WorkerMonitoring:
         return metrics_route(self._exposition.text, grants.check_metrics if grants else None)
 
     async def answer_parent(self, descriptor: int) -> None:
-        """Tell the figures to the `serve` that is at the other end of this file descriptor."""
+        """Send the metrics to the `serve` at the other end of this file descriptor."""
         await answer_parent(descriptor, self._exposition.text)

@@ -24,7 +24,7 @@ def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> 
     if force:
         (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
     print("vocabulary: embedding its words, once: 1 to 3 minutes", file=sys.stderr, flush=True)
-    # Loaded before anything is compared: only what was loaded is known to be what embeds.
+    # Load the model before the comparison: only a loaded model has a certain identity.
     encoder = SentenceEncoder.load(settings.model, threads=settings.compute_threads)
     with build_progress() as progress:
         made = ensure_vocabulary(

@@ -27,7 +27,7 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import StoreUnavailable
-from headstart_service.domain.retry_after import Pace
+from headstart_service.domain.retry_after import DrainRate
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
@@ -163,7 +163,7 @@ class Api:
     cache: NearCache
     waiting: Waiting
     reader: ResultReader
-    retry_after: Pace
+    drain_rate: DrainRate
     regained: list[bool]
     """Whether announcements arrived, each time that the process subscribed again."""
     announced: list[Announcement]
@@ -188,12 +188,12 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     cache = NearCache(1_000_000)
     regained: list[bool] = []
     announced: list[Announcement] = []
-    retry_after = Pace()
+    drain_rate = DrainRate()
     waiting = Waiting(
         store,
         wire.subscribe,
         cache,
-        retry_after,
+        drain_rate,
         resubscribed=lambda: regained.append(waiting.receiving),
         poll=getattr(request, "param", POLL),
         announced=announced.append,
@@ -202,7 +202,7 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     running = asyncio.create_task(waiting.run(), name="hub")
     await wait_until(lambda: waiting.receiving)
     regained.clear()
-    yield Api(store, wire, cache, waiting, reader, retry_after, regained, announced)
+    yield Api(store, wire, cache, waiting, reader, drain_rate, regained, announced)
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})

@@ -159,7 +159,7 @@ async def test_the_subscription_reports_runs_that_start_and_end_to_the_pace(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[bool] = []
-    monkeypatch.setattr(api.retry_after, "note", lambda *, ended: heard.append(ended))
+    monkeypatch.setattr(api.drain_rate, "count", lambda *, ended: heard.append(ended))
     for kind in ("started", "claimed", "step", "released", "dropped", "ended", "cancelled"):
         api.wire.say(kind)
     await wait_until(lambda: len(heard) == 3)

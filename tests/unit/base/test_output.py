@@ -26,7 +26,7 @@ from headstart_service.base.output import (
     table,
 )
 from headstart_service.commands.check_config import rows, value_text
-from headstart_service.commands.operator.accounting_view import told
+from headstart_service.commands.operator.accounting_view import accounting_text
 from headstart_service.commands.operator.describing import described, step_cells, vector
 from headstart_service.config.loading import describe, load_settings
 
@@ -129,7 +129,7 @@ def ledger(unsettled: int = 0, **computed: float) -> Ledger:
     ],
 )
 def test_what_was_saved_is_said_once_something_is_known(found: Ledger, sentence: str) -> None:
-    assert told(found).splitlines()[0] == f"{sentence} (since 2026-01-01 00:00 UTC)"
+    assert accounting_text(found).splitlines()[0] == f"{sentence} (since 2026-01-01 00:00 UTC)"
 
 
 def test_a_table_is_cut_where_it_is_widest_and_only_on_a_terminal(

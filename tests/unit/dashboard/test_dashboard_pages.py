@@ -221,7 +221,7 @@ async def test_durations_are_reported_by_step_in_the_pipelines_order() -> None:
     book.regained()
     await book.look(list(store.runs))
     assert [row["count"] for row in book.steps(None)] == [2, 21, 1], "each end counts once"
-    [group] = book.failures.told(None, 9)
+    [group] = book.failures.groups(None, 9)
     assert (group["reason"], group["count"]) == ("gated: broken", 2)
 
 
@@ -233,7 +233,7 @@ async def test_a_failed_runs_reason_is_its_own_and_not_its_steps() -> None:
     book = book_of(store)
     book.note_failed([run])
     await book.look([run.key])
-    [group] = book.failures.told(None, 9)
+    [group] = book.failures.groups(None, 9)
     assert (group["reason"], group["count"], group["last_us"]) == ("first: no such word", 1, 900)
 
 
@@ -274,21 +274,21 @@ def test_the_last_400_ended_runs_are_known_the_latest_first() -> None:
     book = book_of(FakeRunStore())
     keys = many(500)
     for key in keys:
-        book.hear(said("ended" if int(key.key[1:]) % 2 else "cancelled", key))
+        book.receive(said("ended" if int(key.key[1:]) % 2 else "cancelled", key))
     assert book.latest(None, 1000) == keys[:99:-1]
-    book.hear(said("ended", keys[200]))
-    book.hear(said("started", keys[499]))
-    book.hear(said("step", keys[0]))
+    book.receive(said("ended", keys[200]))
+    book.receive(said("started", keys[499]))
+    book.receive(said("step", keys[0]))
     assert book.latest(None, 2) == [keys[200], keys[498]]
     assert book.latest(frozenset({"other"}), 5) == []
-    book.hear(said("ended", RunKey("other", "k")))
+    book.receive(said("ended", RunKey("other", "k")))
     assert book.latest(frozenset({"shop"}), 1) == [keys[200]]
 
 
 def test_runs_that_ended_before_stand_behind_those_that_were_announced() -> None:
     book = book_of(FakeRunStore())
     heard = RunKey("shop", "heard")
-    book.hear(said("ended", heard))
+    book.receive(said("ended", heard))
     ended = [
         summary(name, Status.COMPLETED, completed_us=at)
         for name, at in (("b", 20), ("a", 10), ("c", 30), ("heard", 1))
@@ -331,19 +331,19 @@ def test_failures_are_counted_for_the_last_4096_runs_and_the_latest_group_comes_
     for number in range(4097):
         log.add(RunKey("shop", f"k{number}"), 1, 1, "probe", number, "first: broken")
     log.add(RunKey("shop", "k4096"), 1, 1, "probe", 1, "first: broken")  # counted before
-    [group] = log.told(None, 9)
+    [group] = log.groups(None, 9)
     assert (group["count"], group["last_us"]) == (4097, 4096)
     log.add(RunKey("shop", "k0"), 1, 1, "probe", 7, "first: broken")  # forgotten meanwhile
     log.add(RunKey("shop", "k1"), 2, 1, "probe", 8, "other", "other")
     log.add(RunKey("shop", "k1"), 2, 2, "probe", 5000, "other")
     log.add(RunKey("shop", "k1"), 2, 3, "another", 9, "other")
-    told = log.told(None, 9)
+    told = log.groups(None, 9)
     assert [(each["pipeline"], each["reason"], each["count"]) for each in told] == [
         ("probe", "other", 3),
         ("probe", "first: broken", 4098),
         ("another", "other", 1),
     ]
-    assert log.told(None, 1) == told[:1]
+    assert log.groups(None, 1) == told[:1]
 
 
 # Pictures.
@@ -362,7 +362,7 @@ async def test_a_picture_of_all_shows_runs_counts_workers_and_calls() -> None:
     store.registered = [worker]
     snapshots, counters = snapshots_of(store, {"host": "h"})
     counters.ended("GetStatus", "OK", 0.1)
-    counters.hear(said("started", failed.key))
+    counters.receive(said("started", failed.key))
     counters.turn()
     told = await snapshots.take(ALL)
     assert (told["store"], told["whole"], told["namespaces"]) == ("there", True, None)

@@ -73,7 +73,7 @@ async def test_an_unreadable_run_is_read_again_when_something_is_announced_of_it
     assert runs.inspected == [KEY], "others would have to wait behind it, each second"
     runs.bodies.clear()
     runs.fails.clear()
-    book.hear(said("started"))
+    book.receive(said("started"))
     await book.look([KEY])
     assert status_of(book) is LIVE
 
@@ -81,8 +81,8 @@ async def test_an_unreadable_run_is_read_again_when_something_is_announced_of_it
 async def test_a_read_that_fails_is_made_up_for(book: RecentRuns, runs: FakeRunStore) -> None:
     await book.look([KEY, OTHER])
     runs.runs |= {KEY: run(KEY, DONE), OTHER: run(OTHER, DONE)}
-    book.hear(said("step"))
-    book.hear(said("step", OTHER))
+    book.receive(said("step"))
+    book.receive(said("step", OTHER))
     runs.fails[OTHER] = StoreUnavailable("away")
     with pytest.raises(StoreUnavailable):
         await book.look([KEY, OTHER])
@@ -95,7 +95,7 @@ async def test_a_read_that_fails_is_made_up_for(book: RecentRuns, runs: FakeRunS
 async def test_an_end_during_the_first_read_is_seen_by_the_next(
     book: RecentRuns, runs: FakeRunStore
 ) -> None:
-    runs.meanwhile = lambda: book.hear(said("step"))
+    runs.meanwhile = lambda: book.receive(said("step"))
     await book.look([KEY])
     runs.meanwhile = lambda: None
     runs.runs[KEY] = run(KEY, DONE)
@@ -120,7 +120,7 @@ async def test_what_is_gone_is_not_shown_as_running_for_ever(
     book: RecentRuns, runs: FakeRunStore
 ) -> None:
     await book.look([KEY])
-    book.hear(said("ended"))
+    book.receive(said("ended"))
     del runs.runs[KEY]
     await book.look([KEY])
     assert status_of(book) is None
@@ -131,10 +131,10 @@ async def test_what_was_seen_ended_stays_shown_when_it_is_gone(
     book: RecentRuns, runs: FakeRunStore
 ) -> None:
     runs.runs[KEY] = run(KEY, DONE)
-    book.hear(said("ended"))
+    book.receive(said("ended"))
     await book.look([KEY])
     del runs.runs[KEY]
-    book.hear(said("ended"))
+    book.receive(said("ended"))
     await book.look([KEY])
     assert status_of(book) is DONE
 

@@ -258,7 +258,7 @@ def test_a_viewer_is_fed_at_once_and_then_once_a_second(monkeypatch: pytest.Monk
         await asyncio.sleep(3.5)
         counters = page.dashboard.counters
         assert (len(counters.past), len(page.runs.asked("stats"))) == (3, 0), "nobody looks"
-        page.dashboard.hear(Announcement(EventKind.STARTED, KEY, "r"))
+        page.dashboard.receive(Announcement(EventKind.STARTED, KEY, "r"))
         stream = page.dashboard.streams.open(View(None, whole=True), lambda: None)
         events = stream.events()
         told = []
@@ -288,6 +288,6 @@ async def _fed(page: Page, events: Any) -> bytes:
 
 
 async def test_what_is_announced_reaches_counts_and_runs(page: Page) -> None:
-    page.dashboard.hear(Announcement(EventKind.ENDED, KEY, "r"))
+    page.dashboard.receive(Announcement(EventKind.ENDED, KEY, "r"))
     assert page.dashboard.counters.turn().ends == 1
     assert page.dashboard.recent_runs.latest(None, 9) == [KEY]

@@ -42,7 +42,7 @@ class Noted:
         self.requests: list[tuple[str, float, int]] = []
         self.texts: list[tuple[str, int]] = []
 
-    def asked(self, end: str, seconds: float, retries: int) -> None:
+    def requested(self, end: str, seconds: float, retries: int) -> None:
         self.requests.append((end, seconds, retries))
 
     def spent(self, input_tokens: int, output_tokens: int) -> None:

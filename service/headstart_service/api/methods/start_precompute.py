@@ -79,7 +79,7 @@ class StartPrecompute:
             request_id=start.request_id,
             needed_in=start.needed_in,
         )
-        # Before the caller gets the response: its next read must not return the run before.
+        # Drop the answer before the response is sent: the caller's next read must return this run.
         self._api.reader.outdate(start.key)
         self._log(start, started)
         self._api.observer.started(started.outcome)

@@ -89,7 +89,7 @@ class VocabularyScan:
         if task is None:
             task = asyncio.create_task(self._scan(key, (anchor, target)), name="scan of a game")
             self._running[key] = task
-        # Shielded: a step that is cancelled must not take the scan from the run's other step.
+        # Shielded: a cancelled step must not cancel the scan that the run's other step awaits.
         return await asyncio.shield(task)
 
     async def _scan(self, key: bytes, game: Game) -> NDArray[np.float32]:

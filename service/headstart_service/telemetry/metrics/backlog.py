@@ -21,7 +21,7 @@ from .instruments import Instruments
 log = logging.getLogger(__name__)
 
 _FRESH = 1.0
-"""Seconds for which an answer is good: however many look, the store is asked once."""
+"""Seconds for which the store's answer serves all scrapes."""
 _PATIENCE = 0.5
 """Seconds after which a look goes without it."""
 
@@ -34,33 +34,33 @@ class BacklogMetrics(Collector):
         self._ask = ask
         self._stats: Stats | None = None
         self._until = 0.0
-        figures = Instruments()
-        figures.reading(
+        instruments = Instruments()
+        instruments.reading(
             "runs", "Runs that are kept, in the whole store.", self._counts, ("status",)
         )
-        figures.reading("runs_limit", "Runs that are kept at most.", lambda: limit)
-        figures.reading(
+        instruments.reading("runs_limit", "Runs that are kept at most.", lambda: limit)
+        instruments.reading(
             "queue_depth",
             "Jobs that no worker has taken, in the whole store.",
             lambda: self._stats.queued_jobs if self._stats else None,
         )
-        figures.reading(
+        instruments.reading(
             "queue_oldest_wait_seconds",
             "How long the oldest of these has been waiting.",
             lambda: self._stats.oldest_wait if self._stats else None,
         )
-        figures.reading(
+        instruments.reading(
             "queue_unserved_runs",
             "Pending runs that workers have met and cannot compute, in the whole store.",
             lambda: {(n,): c for n, c in self._stats.unserved.items()} if self._stats else {},
             ("pipeline",),
         )
-        self._show_ledger(figures)
-        self._figures = figures
+        self._show_ledger(instruments)
+        self._instruments = instruments
 
-    def _show_ledger(self, figures: Instruments) -> None:
-        """What became of work. Every replica tells the store's sums, so not to be added up."""
-        reading, per_fate = figures.reading, self._per_fate
+    def _show_ledger(self, instruments: Instruments) -> None:
+        """Show what became of work. Every replica reports the store's sums: do not add them up."""
+        reading, per_fate = instruments.reading, self._per_fate
         reading(
             "ledger_starts_total",
             "Runs that were queued, in the whole store.",
@@ -128,10 +128,10 @@ class BacklogMetrics(Collector):
 
     def _hidden(self) -> dict[tuple[str, ...], float]:
         ledger = self._stats.ledger if self._stats else None
-        return {(n,): told.seconds for n, told in ledger.pipelines.items()} if ledger else {}
+        return {(n,): hidden.seconds for n, hidden in ledger.pipelines.items()} if ledger else {}
 
     async def refresh(self) -> None:
-        """Have the figures of now, or none; takes no more than half a second."""
+        """Read the present state, or none of it; takes no more than half a second."""
         clock = asyncio.get_running_loop().time
         if clock() < self._until:
             return
@@ -149,5 +149,5 @@ class BacklogMetrics(Collector):
         return {(status.value,): self._stats.counts.get(status, 0) for status in Status}
 
     def collect(self) -> Iterator[Metric]:
-        """What was found when it was refreshed last."""
-        return self._figures.collect()
+        """Yield the metrics of the last refresh."""
+        return self._instruments.collect()

@@ -1,4 +1,4 @@
-"""Counters, histograms and readings: plain numbers while a process works, metrics when asked.
+"""Counters, histograms and readings: plain numbers while a process works, metrics in a scrape.
 
 prometheus_client's own take a lock and look their labels up each time, some 2 µs; these are a
 list's or a dictionary's item. They belong to one event loop: what another thread changes must be

@@ -16,7 +16,7 @@ from .instruments import Instruments, Labelled
 
 API, WORKER = "api", "worker"
 _TICK = 0.25
-"""Seconds between two looks at how late the loop is."""
+"""Seconds between two measurements of the loop's lag."""
 
 
 class ProcessMetrics(Collector):

@@ -9,7 +9,7 @@ from .instruments import SIZES, Instruments
 
 
 class StoreMetrics(Instruments):
-    """Counts round trips and what their replies tell."""
+    """Counts round trips and what their replies report."""
 
     def __init__(self, process: str) -> None:
         """Of the process of this name, of which a pod may have two."""
@@ -31,7 +31,7 @@ class StoreMetrics(Instruments):
             "Calls of the store that got no reply.",
             ("process", "command", "error"),
         )
-        # From the first refusal on, an alert must see the figure rise.
+        # Exported as 0 from the start: an alert needs the rise at the first refusal.
         self._errors.begin([(process, "start", "full")])
         self._damaged = self.counter(
             "damaged_records_total",
@@ -102,14 +102,14 @@ class WorkerStoreMetrics(StoreMetrics):
             "runs_reclaimed_total", "Runs taken over from a worker that let its lease run out."
         )
 
-        self._looks = self.counter(
+        self._lookups = self.counter(
             "memo_lookups_total", "Looks for the result of a memoised step.", ("result",)
         )
-        self._looks.begin((result,) for result in MemoLookup)
+        self._lookups.begin((result,) for result in MemoLookup)
 
     def looked(self, result: MemoLookup) -> None:
-        """Count a look for a memo."""
-        self._looks.add(result)
+        """Count a lookup of a memo."""
+        self._lookups.add(result)
 
     def given_up(self) -> None:
         """Count a run that failed for its lost workers."""

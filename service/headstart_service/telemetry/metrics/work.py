@@ -16,10 +16,12 @@ from ...worker.worker_observer import RunOutcome, StepOutcome
 from .instruments import SIZES, Instruments
 
 OTHER = "other"
-"""The label of a pipeline that this worker does not have: its name is somebody else's text."""
+"""The label of a pipeline that this worker does not have: its name is a caller's text."""
 ENDS = ("completed", "failed")
-"""States that are told from the beginning, as 0: alerts look at the rate of the failed ones, which
-needs a sample before the first."""
+"""States that are exported from the beginning, as 0.
+
+Alerts use the rate of failed runs, which needs a sample before the first failure.
+"""
 ENCODER, SCAN = "encoder", "scan"
 
 
@@ -120,7 +122,8 @@ class ModelMetrics(Instruments):
         self._durations = self.histogram(
             "batch_duration_seconds", "Time of such a batch.", ("kind",)
         )
-        # Made here, so that each is written by one thread and no dictionary grows on another.
+        # Made here, so that one thread writes each of them, and no dictionary grows on another
+        # thread.
         self._encoder = self._sizes.of(ENCODER), self._durations.of(ENCODER)
         self._scan = self._sizes.of(SCAN), self._durations.of(SCAN)
         self._texts = self.counter(
@@ -139,7 +142,7 @@ class ModelMetrics(Instruments):
         )
         self._tokens.begin([("input",), ("output",)])
 
-    def asked(self, end: str, seconds: float, retries: int) -> None:
+    def requested(self, end: str, seconds: float, retries: int) -> None:
         """Count a request to the language model."""
         self._requests.of(end).note(seconds)
         self._retries.add(by=retries)

@@ -54,7 +54,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
                 except StopIteration as end:
                     return end.value
                 if patience is not None and task is not None and task.cancelling() <= before:
-                    # Its own doing, as timeouts and cancel scopes in a step are, and dealt with.
+                    # The step cancelled itself, by a timeout or cancel scope, and has handled it.
                     patience.end()
                     patience = None
                 try:
@@ -83,7 +83,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             return work.send(None) if error is None else work.throw(error)
         except LoopBlocked as blocked:
             watchdog.current = None  # else a second interruption would hit the report of this one
-            self._tell(blocked)
+            self._log_blocked(blocked)
             raise self._failed() from None
         except (Exception, asyncio.CancelledError):
             raise
@@ -95,7 +95,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             if watchdog.limit:
                 elapsed = time.monotonic() - began
                 if piece.interrupted:
-                    # Whatever it made of that.
+                    # The step fails, even if it caught the interruption.
                     raise self._failed()
                 if elapsed > watchdog.limit:
                     log.warning(
@@ -111,7 +111,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             retry=False,
         )
 
-    def _tell(self, blocked: LoopBlocked) -> None:
+    def _log_blocked(self, blocked: LoopBlocked) -> None:
         frames = traceback.extract_tb(blocked.__traceback__)
         file = self._work.cr_code.co_filename
         line = next((each.lineno for each in reversed(frames) if each.filename == file), "?")
@@ -144,7 +144,7 @@ class _Patience:
         self.over = True
         if self._task is not None:
             self._task.cancel()
-            self._task.uncancel()  # it has been counted: its caller waits for the end
+            self._task.uncancel()  # keep the count: the first canceller waits
 
     def end(self) -> None:
         self._timer.cancel()

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from ...domain.errors import ExecutorUnavailable, StartupError
-from ...pipeline.runs_on import ELSEWHERE
+from ...pipeline.runs_on import REMOTE_EXECUTORS
 from .code_identity import OtherCode, identity
 from .event_loop import drive
 from .processes import Processes
@@ -120,7 +120,7 @@ class Executors:
         self._pipelines = tuple(pipelines)
         steps = [step for pipeline in self._pipelines for step in pipeline.steps]
         for step in steps:
-            if step.runs_on in ELSEWHERE:
+            if step.runs_on in REMOTE_EXECUTORS:
                 try:
                     identity(step.function.__module__)  # before its files can change
                 except ValueError as error:

@@ -95,9 +95,9 @@ class Child:
                 f"its inputs cannot be sent to a process: {error}", retry=False
             ) from error
         module = function.__module__
-        asked = message(Call(module, function.__qualname__, identities([module]), body))
+        request = message(Call(module, function.__qualname__, identities([module]), body))
         before = self._counted
-        self._writer.write(asked)
+        self._writer.write(request)
         done = await self._answer()
         meter.cpu_seconds += max(0.0, self._counted - before)
         if done.other_code is not None:

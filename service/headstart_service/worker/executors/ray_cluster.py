@@ -64,7 +64,7 @@ class DriverProcess:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._requests: dict[int, asyncio.Future[Answer]] = {}
         self._numbers = itertools.count(1)
         self.gone = asyncio.Event()
         self.reason = "its process has ended"
@@ -102,7 +102,7 @@ class DriverProcess:
         if self.gone.is_set():
             raise RayAway(self.reason)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._asked[request.number] = answer
+        self._requests[request.number] = answer
         self._write(request)
         try:
             return await answer
@@ -111,7 +111,7 @@ class DriverProcess:
                 self._write(Request(number=request.number))
             raise
         finally:
-            self._asked.pop(request.number, None)
+            self._requests.pop(request.number, None)
 
     def number(self) -> int:
         """Return a number for the next request."""
@@ -143,14 +143,14 @@ class DriverProcess:
                 if not answer.number:
                     self.reason = answer.refused
                     break
-                future = self._asked.get(answer.number)
+                future = self._requests.get(answer.number)
                 if future is not None and not future.done():
                     future.set_result(answer)
         except (asyncio.IncompleteReadError, OSError, pickle.UnpicklingError):
             pass
         finally:
             self.gone.set()
-            for future in self._asked.values():
+            for future in self._requests.values():
                 if not future.done():
                     future.set_exception(RayAway(self.reason))
 

@@ -49,7 +49,7 @@ def main(descriptor: int, parent: int, address: str | None) -> None:
         with suppress(OSError):
             connection.sendall(message(Answer(number=0, refused=text)))
         os._exit(1)
-    # Ray has put its own handlers there. The worker decides when this process ends.
+    # Undo Ray's own signal handlers: the worker decides when this process ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -131,7 +131,7 @@ class Driver:
         self._task = ray.remote(max_retries=0)(on_task)
         self._actor = ray.remote(max_restarts=0, max_task_retries=0)(StepActor)
         self._noop = ray.remote(num_cpus=0, max_retries=0)(lambda: None)
-        self._noop.remote()  # Ray has stored it then, and need not when it is about to go
+        self._noop.remote()  # Ray stores the function now, rather than while it shuts down
         self._bars: dict[tuple[Any, ...], dict[str, _Bar]] = {}
         self._actors: dict[tuple[Any, ...], _Actors] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -258,8 +258,8 @@ class Driver:
                 text = f"node {node[:8]} cannot set up its runtime_env: {_last_line(error)}"
                 return _Bar(text, True, time.monotonic() + _BAR)
 
-        asked = {asyncio.create_task(ask(node)): node for node in nodes}
-        done, late = await asyncio.wait(asked, timeout=_PROBE_LIMIT)
+        probes = {asyncio.create_task(ask(node)): node for node in nodes}
+        done, late = await asyncio.wait(probes, timeout=_PROBE_LIMIT)
         for task in late:
             task.cancel()
         bars = {}
@@ -271,7 +271,7 @@ class Driver:
             except self._ray.exceptions.RayError:
                 continue  # that node has gone
             if bar is not None:
-                bars[asked[task]] = bar
+                bars[probes[task]] = bar
         self._bars[key] = bars
         if bars and len(bars) == len(nodes):
             return _refusal(request.number, bars.values())

@@ -129,7 +129,7 @@ class Threads:
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
             work()
-            del work  # or its values would live until the next one
+            del work  # else its values would live until the next one
 
     def _ended(
         self,

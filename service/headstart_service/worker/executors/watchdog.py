@@ -60,7 +60,8 @@ class Watchdog:
         self._before: Any = None
 
     def __enter__(self) -> Self:
-        # Handlers run in the main thread alone: a loop in another one is only warned about.
+        # Signal handlers run in the main thread alone: a loop in another thread gets only a
+        # warning.
         if self.limit and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(_SIGNAL, self.interrupt)
             self._thread = threading.Thread(target=self.watch, name="loop watchdog", daemon=True)
