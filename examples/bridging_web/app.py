@@ -22,7 +22,7 @@ from .scoring import NoScore, scored
 from .submit import BUDGET, parts_of
 
 STATIC = Path(__file__).parent / "static"
-_MAX_BODY = 65_536
+MAX_BODY = 65_536
 _START_BUDGET = 0.25
 """Seconds that beginning a game may take longer for its head start."""
 _HEADERS = {
@@ -55,8 +55,8 @@ def create_app(
     @app.middleware("http")
     async def _guard(request: Request, call_next: Any) -> Response:
         length = request.headers.get("content-length", "")
-        if request.method == "POST" and not (length.isdigit() and int(length) <= _MAX_BODY):
-            rule = f"a request needs a content-length, of at most {_MAX_BODY} bytes"
+        if request.method == "POST" and not (length.isdigit() and int(length) <= MAX_BODY):
+            rule = f"a request needs a content-length, of at most {MAX_BODY} bytes"
             return JSONResponse({"detail": rule}, 413, _HEADERS)
         response: Response = await call_next(request)
         response.headers.update(_HEADERS)

@@ -79,13 +79,14 @@ class Backend:
         partitions: int,
         stack: AsyncExitStack,
         prefix: str = DEFAULT_PREFIX,
+        connect: float = BUDGET,
     ) -> None:
         self.deployment = deployment
         self.partitions = partitions
         self.prefix = prefix
         self._stack = stack
-        self.raw = self.client(replace(WORKER, connect=BUDGET))
-        self.blocking = self.client(replace(BLOCKING, connect=BUDGET))
+        self.raw = self.client(replace(WORKER, connect=connect))
+        self.blocking = self.client(replace(BLOCKING, connect=connect))
         self.all_keys = self.rules().keys(self.raw)
         self.channels = [keys.events for keys in self.all_keys]
         batches = ScriptBatches(
@@ -105,10 +106,14 @@ class Backend:
     @staticmethod
     @asynccontextmanager
     async def open(
-        deployment: Deployment, partitions: int, prefix: str = DEFAULT_PREFIX
+        deployment: Deployment,
+        partitions: int,
+        prefix: str = DEFAULT_PREFIX,
+        connect: float = BUDGET,
     ) -> AsyncIterator[Backend]:
+        """Open clients that may take `connect` seconds to connect."""
         async with AsyncExitStack() as stack:
-            yield Backend(deployment, partitions, stack, prefix)
+            yield Backend(deployment, partitions, stack, prefix, connect)
 
     def client(self, patience: Patience) -> Client:
         """A client that is closed after the test."""

@@ -365,7 +365,7 @@ async def test_an_offer_lasts_as_long_as_the_last_worker_that_makes_it(
     assert classes == [b"other@v1", b"probe@v2"], "and with a live one no others"
 
 
-async def test_a_refusal_says_whose_places_are_taken(store_backend: Backend) -> None:
+async def test_a_refusal_names_whose_places_are_taken(store_backend: Backend) -> None:
     partitions = store_backend.partitions
     live, newcomer = store_backend.neighbours(2)
     [other] = store_backend.neighbours(1, namespace="other")
@@ -438,7 +438,7 @@ async def test_a_run_whose_record_is_damaged_while_it_runs_is_given_up_by_its_wo
     assert b"s:first" not in await store_backend.raw.hkeys(keys.record(KEY))
 
 
-async def test_a_run_whose_inputs_are_gone_fails_and_says_so(
+async def test_a_run_whose_inputs_are_gone_fails_with_that_reason(
     store_backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store_backend.start(KEY)

@@ -57,7 +57,7 @@ async def load(client: PrecomputeClient) -> None:
         await client.get_results("unknown")
 
 
-async def test_a_server_tells_what_happened_in_it_and_in_its_worker_and_no_text_of_callers(
+async def test_a_server_counts_what_happened_in_it_and_in_its_worker_and_shows_no_text_of_callers(
     served: tuple[Process, PrecomputeClient], tmp_path: Path
 ):
     process, client = served

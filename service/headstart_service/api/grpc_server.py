@@ -37,7 +37,7 @@ _REFLECTIONS = 100
 """Streams of reflection that a process holds at once."""
 _READ = Verb.READ  # an enum lookup takes longer than all else in the check of a ready result
 
-_OPTIONS = (
+SERVER_OPTIONS = (
     # Two servers must not silently share a port.
     ("grpc.so_reuseport", 0),
     # A burst of waiters is the normal case here; by default one of 1,000 calls is cancelled.
@@ -81,7 +81,7 @@ def build_server(
     limits = limits or CallLimits()
     server = grpc.aio.server(
         options=(
-            *_OPTIONS,
+            *SERVER_OPTIONS,
             ("grpc.max_allowed_incoming_connections", connections),
             # One connection may use all slots. A call beyond them is refused, not queued.
             ("grpc.max_concurrent_streams", limits.total + _MORE_STREAMS),

@@ -53,7 +53,7 @@ def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
     as_text = table(
         [
             ("SETTING", "VALUE", "SOURCE"),
-            *((row.variable, _text(row.value), row.source) for row in found),
+            *((row.variable, value_text(row.value), row.source) for row in found),
         ]
     )
     as_data = {"settings": [asdict(row) for row in found], "warnings": warnings}
@@ -118,7 +118,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return a setting's value as the table shows it."""
     if isinstance(value, list):
         return ",".join(value)
     if isinstance(value, bool):

@@ -100,9 +100,9 @@ class Dashboard:
         self._rules = rules
         self._outdate = outdate
         self.counters = Counters()
-        self._book = RecentRuns(runs, registry)
+        self.recent_runs = RecentRuns(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
-        self._snapshots = Snapshots(runs, self._book, self.counters, about)
+        self._snapshots = Snapshots(runs, self.recent_runs, self.counters, about)
         self.streams = Streams(self._snapshots)
         self._inspections = asyncio.Semaphore(_INSPECTIONS)
         self._files = {
@@ -114,11 +114,11 @@ class Dashboard:
     def receive(self, announcement: Announcement) -> None:
         """Pass an announcement to the counters and the recent runs."""
         self.counters.receive(announcement)
-        self._book.receive(announcement)
+        self.recent_runs.receive(announcement)
 
     def regained(self) -> None:
         """Announcements arrive again, and some were lost."""
-        self._book.regained()
+        self.recent_runs.regained()
         self._snapshots.regained()
 
     async def run(self) -> None:

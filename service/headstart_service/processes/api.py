@@ -63,8 +63,6 @@ _STORE_BUDGET = 0.25
 """Seconds for one answer of the store: after 300 ms a caller gets an error."""
 _CHECK_EVERY = 0.5
 _FAILURES_TO_UNREADY = 2
-_PREPARE_EVERY = 60
-"""Checks between two repairs of the consumer groups, which a flush or a failover can lose."""
 
 _TRY = """
 Headstart serves on {address}. Try:
@@ -73,7 +71,7 @@ Headstart serves on {address}. Try:
 """
 
 
-class _Readiness:
+class ApiReadiness:
     """Whether a request could be served: the store answers and, at first, the worker is warm."""
 
     def __init__(
@@ -84,13 +82,21 @@ class _Readiness:
         *,
         quiet: bool,
         problem: Callable[[], str] = str,
+        check_every: float = _CHECK_EVERY,
+        prepare_every: int = 60,
     ) -> None:
-        """Serve nothing while there is a `problem`."""
+        """Serve nothing while there is a `problem`.
+
+        Check every `check_every` seconds. Every `prepare_every` checks, make the consumer groups
+        that a flush or a failover has lost.
+        """
         self._store = store
         self._health = health
         self._worker = worker
         self._quiet = quiet
         self._problem = problem
+        self._check_every = check_every
+        self._prepare_every = prepare_every
         self.serving = False
         self.reason = "it starts"
         """What is wrong, in one line; empty when all is well."""
@@ -113,7 +119,7 @@ class _Readiness:
         failures = checks = 0
         printed = False
         while True:
-            prepares = not self.serving or checks % _PREPARE_EVERY == 0
+            prepares = not self.serving or checks % self._prepare_every == 0
             failures = 0 if await self._answers(prepares=prepares) else failures + 1
             # One slow answer of the store, on a busy machine, is no outage.
             serving = failures == 0 if not self.serving else failures < _FAILURES_TO_UNREADY
@@ -129,7 +135,7 @@ class _Readiness:
                 if not self._quiet:
                     print(_TRY.format(address=address, command=command), flush=True)
             checks += 1
-            await asyncio.sleep(_CHECK_EVERY)
+            await asyncio.sleep(self._check_every)
 
     async def _answers(self, *, prepares: bool) -> bool:
         """Whether the store answers; notes what is wrong."""
@@ -211,7 +217,7 @@ async def serve(settings: Settings) -> None:
         await health.set_serving(serving=False)
         worker = _worker(settings, url, monitoring) if settings.worker else None
         layout = await stack.enter_async_context(_layout(store, waiting, cache))
-        readiness = _Readiness(
+        readiness = ApiReadiness(
             store,
             health,
             worker,

@@ -72,7 +72,7 @@ def test_flags_win_whatever_the_settings_kind(
     assert getattr(load_settings({name: flag}), name) != getattr(load_settings({}), name)
 
 
-def test_every_wrong_setting_is_told_with_its_source_value_and_range(
+def test_every_wrong_setting_is_reported_with_its_source_value_and_range(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HEADSTART_LEASE", "soon")
@@ -148,7 +148,7 @@ def test_what_kubernetes_sets_for_a_service_of_that_name_is_explained(
     assert "enableServiceLinks" not in complaints()
 
 
-def test_every_setting_says_what_it_may_be_and_its_own_default_is() -> None:
+def test_every_setting_names_what_it_may_be_and_its_own_default_is() -> None:
     for name, field in Settings.model_fields.items():
         said = allowed(name, field)
         assert said != "text" or name in {"anthropic_api_key", "model", "haiku_model"}, name
@@ -191,7 +191,7 @@ def test_a_setting_out_of_its_range_is_refused(name: str, low: str, high: str) -
         assert f"--{name.replace('_', '-')} = '{value}'" in complaints(**{name: value})
 
 
-def test_a_wrong_variable_without_a_prefix_is_told_by_its_own_name(
+def test_a_wrong_variable_without_a_prefix_is_reported_by_its_own_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://x")
@@ -284,7 +284,7 @@ def test_bytes_that_are_no_utf_8_are_refused_because_nothing_could_print_them(
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".y", "\0"])
-async def test_what_is_no_host_is_told_by_its_variable(host: str) -> None:
+async def test_what_is_no_host_is_reported_by_its_variable(host: str) -> None:
     with pytest.raises(StartupError, match=r"^HEADSTART_H"):
         async with http_server(host, 0, lambda: Readiness(ready=True)):
             pass

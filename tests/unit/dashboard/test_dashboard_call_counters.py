@@ -119,7 +119,7 @@ def test_a_time_beyond_all_buckets_counts_in_the_first_or_not_at_all(seconds: fl
     assert (second.times[0], sum(second.times)) == (1, 1)
 
 
-def test_a_second_tells_when_it_ended_and_calls_that_were_cancelled_are_expected() -> None:
+def test_a_second_has_when_it_ended_and_calls_that_were_cancelled_are_expected() -> None:
     counters = Counters()
     counters.ended("WatchResults", "CANCELLED", 0.1)
     before = time.time()

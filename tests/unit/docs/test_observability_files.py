@@ -45,7 +45,7 @@ def test_every_metric_of_ours_is_looked_at_somewhere() -> None:
     assert unseen == set()
 
 
-def test_every_alert_has_its_runbook_and_says_all_that_it_must() -> None:
+def test_every_alert_has_its_runbook_and_all_that_it_must() -> None:
     assert len(ALERTS) > 20
     headings = re.findall(r"^### (\w+)$", PAGE, re.MULTILINE)
     names = [alert["alert"] for alert in ALERTS]

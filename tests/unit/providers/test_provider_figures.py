@@ -142,7 +142,7 @@ NOW = 1000.0
     ],
     ids=str,
 )
-async def test_an_answer_says_how_long_to_wait_in_several_ways(
+async def test_an_answer_gives_how_long_to_wait_in_several_ways(
     clock: Clock, headers: dict[str, str], seconds: float
 ) -> None:
     assert retry_after(headers) == pytest.approx(seconds)

@@ -105,7 +105,7 @@ def check_address(address: str, timeout: float) -> Iterator[Check | Place]:
     if silent:
         yield _silence("; ".join(silent), answering)
     if answering:
-        if variable := _proxy_before(answering[0]):
+        if variable := proxy_before(answering[0]):
             yield warn(
                 _NAME,
                 f"calls do not go there but to the proxy of the variable {variable}",
@@ -114,7 +114,7 @@ def check_address(address: str, timeout: float) -> Iterator[Check | Place]:
         yield answering[0]
 
 
-def _proxy_before(place: Place) -> str | None:
+def proxy_before(place: Place) -> str | None:
     """The variable that names a proxy which gRPC puts before this place."""
     if place.local:
         return None

@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 _ASK = b"?"
 _LENGTH = struct.Struct(">I")
-_PATIENCE = 1.0
-"""Seconds that the parent waits for an answer: less than a scrape of the parent waits."""
 _MOST = 16 * 1024 * 1024
 
 
 class ChildMetrics:
     """The parent's end; one child at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 1.0) -> None:
+        """Wait `patience` seconds for an answer: less than the caller of `text` may wait."""
+        self.patience = patience
         self._writer: asyncio.StreamWriter | None = None
         self._text = ""
         self._answered = asyncio.Event()
@@ -56,7 +56,7 @@ class ChildMetrics:
             self._asking = True
             self._writer.write(_ASK)
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self.patience):
                 await self._answered.wait()
         except TimeoutError:
             return ""

@@ -125,10 +125,11 @@ class FollowStart(Sampler):
         return f"FollowStart({self._chosen.get_description()})"
 
 
-class _Ids(logging.Filter):
+class TraceIds(logging.Filter):
     """Gives a log line the trace and span that it is written in."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Add both to the record's fields, and keep the record."""
         context = get_current_span().get_span_context()
         if context.is_valid:
             ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
@@ -140,7 +141,7 @@ class _Ids(logging.Filter):
 async def opened(role: str) -> AsyncIterator[Tracing]:
     """Tracing while the context is open; then what is left is sent, for two seconds at most."""
     provider, exporter = _provider(role)
-    ids = _Ids()
+    ids = TraceIds()
     handlers = list(logging.getLogger().handlers)
     for handler in handlers:
         handler.addFilter(ids)

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Generator
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any
 
 from ...domain.errors import StepFailed
 from ..cost_meter import CostMeter
@@ -17,26 +17,30 @@ from .watchdog import LoopBlocked, Piece, Watchdog
 
 log = logging.getLogger(__name__)
 
-_GRACE: Final = 5.0
-"""Seconds that a step may take to end once it was cancelled."""
-
 
 class drive:  # noqa: N801  # used as a function: `await drive(…)`
     """Await `work` as the step of this name, and add its CPU seconds to `meter`.
 
     Raises StepFailed when it was stopped because it kept the loop for longer than the watchdog
-    allows. A step that goes on for 5 s after it was cancelled is closed where it stands.
+    allows. A step that goes on for `grace` seconds after it was cancelled is closed where it
+    stands.
     """
 
-    __slots__ = ("_meter", "_name", "_watchdog", "_work")
+    __slots__ = ("_grace", "_meter", "_name", "_watchdog", "_work")
 
     def __init__(
-        self, work: CoroutineType[Any, Any, Any], name: str, meter: CostMeter, watchdog: Watchdog
+        self,
+        work: CoroutineType[Any, Any, Any],
+        name: str,
+        meter: CostMeter,
+        watchdog: Watchdog,
+        grace: float,
     ) -> None:
         self._work = work
         self._name = name
         self._meter = meter
         self._watchdog = watchdog
+        self._grace = grace
 
     def __await__(self) -> Generator[Any, Any, Any]:
         work, patience = self._work, None
@@ -59,7 +63,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
                 except asyncio.CancelledError as cancelled:
                     error = cancelled
                     if patience is None:
-                        patience = _Patience()
+                        patience = _Patience(self._grace)
                     elif patience.over:
                         log.warning("%s went on after it was cancelled: closed", self._name)
                         raise
@@ -131,9 +135,9 @@ class _Patience:
 
     __slots__ = ("_task", "_timer", "over")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(_GRACE, self._strike)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._strike)
         self.over = False
 
     def _strike(self) -> None:
