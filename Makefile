@@ -76,8 +76,8 @@ licences: setup  ## Print the licence of every dependency
 prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL stands before their pages
 	@$(BIN)/python -m deploy.prometheusrule --runbooks '$(RUNBOOKS)'
 
-docs: setup  ## Write docs/settings.md anew
-	@$(BIN)/python -m deploy.settings_page
+docs: setup  ## Write the generated parts of pages, dashboard and service config anew
+	@$(BIN)/python -m deploy.pages
 
 image: setup  ## Build the images headstart-api and headstart-worker; IMAGE="--name N --tag T"
 	@$(BIN)/python -m deploy.images --torch-index '$(TORCH_INDEX)' $(IMAGE)

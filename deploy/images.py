@@ -25,7 +25,7 @@ from .pins import BACKEND_LOCK, LOCKS, ROOT
 TARGETS = ("api", "worker")
 CACHE = Path(platformdirs.user_cache_dir("headstart", appauthor=False)) / "images"
 """Where downloads, and what `make image-test` builds, are kept for the next time."""
-_LOCK_FILES = (*LOCKS.values(), BACKEND_LOCK)
+LOCK_FILES = (*LOCKS.values(), BACKEND_LOCK)
 _LOCKED_FOR = re.compile(r"on Python (3\.\d+),\n# linux-(\w+)\.")
 _TORCH_PIN = re.compile(r"^torch==(?:.*\\\n)*.*\n", re.MULTILINE)
 
@@ -75,12 +75,16 @@ def builder() -> Docker | Buildah:
     )
 
 
-def wheels(directory: Path = CACHE / "wheels", torch_index: str = cpu_torch.INDEX) -> Path:
-    """The wheels of all requirement files, downloaded unless they are there already.
+def wheels(
+    directory: Path = CACHE / "wheels",
+    torch_index: str = cpu_torch.INDEX,
+    locks: Sequence[Path] = LOCK_FILES,
+) -> Path:
+    """The wheels of these requirement files, downloaded unless they are there already.
 
     Raises SystemExit when pip cannot, and says what to do if it is torch that it does not find.
     """
-    text = "".join(path.read_text() for path in _LOCK_FILES)
+    text = "".join(path.read_text() for path in locks)
     stamp = directory / hashlib.sha256(text.encode()).hexdigest()
     if stamp.exists():
         return directory
@@ -95,7 +99,7 @@ def wheels(directory: Path = CACHE / "wheels", torch_index: str = cpu_torch.INDE
         options += ["--platform", f"{tag}_{found[2]}"]
     options += ["--require-hashes", "--dest", str(directory)]
     torch = directory / "requirements-torch.txt"
-    for path in _LOCK_FILES:
+    for path in locks:
         plain = directory / path.name
         text = re.sub(r" ; [^\\]*\\", r" \\", path.read_text())
         if pinned := _TORCH_PIN.search(text):

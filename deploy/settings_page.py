@@ -8,6 +8,7 @@ from typing import Final
 from headstart_service.commands.check_config import Row, rows
 from headstart_service.config.settings import Settings
 
+from .markers import replaced, row
 from .pins import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -17,31 +18,28 @@ _DEFAULTS: Final = {
     "HEADSTART_VOCABULARY": "`headstart/vocabulary-2` in the user's cache directory",
 }
 """Defaults that depend on who asks."""
-_TABLE: Final = re.compile(r"(?<=<!-- written by make docs -->\n).*?(?=\n\n)", re.DOTALL)
-_HEADING: Final = "| variable | default | allowed | meaning |\n|---|---|---|---|"
+_HEADING: Final = "| variable | default | allowed | meaning |", "|---|---|---|---|"
 
 
 def page(text: str) -> str:
-    """The page with its table as the code has it."""
+    """Return the page with its table as the code has it."""
     # Built without the environment: the page shows defaults.
     found = rows(Settings.model_construct(), {})
-    table = "\n".join([_HEADING, *(_line(row) for row in found)])
-    return _TABLE.sub(lambda _: table, text)
+    return replaced(text, [*_HEADING, *map(_line, found)])
 
 
-def _line(row: Row) -> str:
-    default = _DEFAULTS.get(row.variable) or _shown(row.default)
-    meaning = row.meaning.replace("|", "\\|")
-    return f"| `{row.variable}` | {default} | {_allowed(row)} | {meaning} |"
+def _line(found: Row) -> str:
+    default = _DEFAULTS.get(found.variable) or _shown(found.default)
+    return row(f"`{found.variable}`", default, _allowed(found), found.meaning)
 
 
-def _allowed(row: Row) -> str:
+def _allowed(found: Row) -> str:
     """Return the allowed values, as short as the page's introduction lets them be."""
-    if numbers := re.fullmatch(r"a (?:whole )?number from (\S+) to (\S+)", row.allowed):
-        unit = " s" if isinstance(row.default, float) else ""
+    if numbers := re.fullmatch(r"a (?:whole )?number from (\S+) to (\S+)", found.allowed):
+        unit = " s" if isinstance(found.default, float) else ""
         return f"{numbers[1]}…{numbers[2]}{unit}"
     return {"true or false": "switch", "text that is not empty": "text"}.get(
-        row.allowed, row.allowed
+        found.allowed, found.allowed
     )
 
 
@@ -51,7 +49,3 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))

@@ -41,17 +41,17 @@ async def server(http_port: int, data_dir: str) -> AsyncIterator[tuple[str, str]
         cwd=ROOT,
     )
     assert process.stdout is not None
-    said, page, address = "", "", ""
+    output, page, address = "", "", ""
     try:
         async for line in process.stdout:
-            said += line.decode()
+            output += line.decode()
             if found := re.search(r"live page on (\S+)", line.decode()):
                 page = found[1]
             if found := re.search(r"serves on (\S+)\. Try", line.decode()):
                 address = found[1]
                 break
         if not address:
-            raise SystemExit(f"the server did not start:\n{said}")
+            raise SystemExit(f"the server did not start:\n{output}")
         reading = asyncio.create_task(_read_on(process.stdout))
         yield address, page
         reading.cancel()
@@ -62,17 +62,17 @@ async def server(http_port: int, data_dir: str) -> AsyncIterator[tuple[str, str]
 
 
 async def _read_on(stream: asyncio.StreamReader) -> None:
-    """Nobody reads its log, and it must not stand still for that."""
+    """Discard its log: a full pipe would block the server."""
     async for _ in stream:
         pass
 
 
-async def game(client: PrecomputeClient, number: int, pace: float) -> None:
+async def game(client: PrecomputeClient, number: int, slowness: float) -> None:
     """One player's game: begins, thinks, perhaps changes a word, submits or goes away."""
     key = f"game-{number:04}"
     anchor, target, other = random.sample(WORDS, 3)
     await client.start_bridging(key, anchor, target, RecipientType.HUMAN)
-    await asyncio.sleep(random.uniform(1, 9) * pace)
+    await asyncio.sleep(random.uniform(1, 9) * slowness)
     if random.random() < 0.15:
         await client.start_bridging(key, anchor, other, RecipientType.HUMAN)
     if random.random() < 0.9:
@@ -81,19 +81,19 @@ async def game(client: PrecomputeClient, number: int, pace: float) -> None:
         await client.get_results(f"{key}-mistyped")
 
 
-async def basket(client: PrecomputeClient, number: int, pace: float) -> None:
-    """One customer, who is impatient, or gives up."""
+async def basket(client: PrecomputeClient, number: int, slowness: float) -> None:
+    """One customer: is impatient, or gives up."""
     key = f"basket-{number:04}"
     inputs = {"customer": number, "items": random.randint(1, 6), "trouble": 0.25}
     await client.start(key, "checkout", inputs, namespace="shop")
-    await asyncio.sleep(random.uniform(0.5, 5) * pace)
+    await asyncio.sleep(random.uniform(0.5, 5) * slowness)
     if random.random() < 0.1:
         await client.cancel(key, namespace="shop")
     await client.get_results(key, namespace="shop", wait=random.choice([0, 0, 0.5, 3]))
 
 
 async def quietly(player: Awaitable[None]) -> None:
-    """What goes wrong for one of them is on the page."""
+    """Await one player; the page shows what goes wrong."""
     with suppress(HeadstartError):
         await player
 

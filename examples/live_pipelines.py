@@ -32,7 +32,7 @@ def _may_fail(trouble: float, reason: str) -> None:
 
 @step(required=True)
 async def profile(customer: int) -> dict[str, object]:
-    """Who buys."""
+    """The customer and its segment."""
     await _take(0.2, 0.6)
     return {"customer": customer, "segment": ["new", "regular", "wholesale"][customer % 3]}
 

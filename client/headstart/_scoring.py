@@ -95,5 +95,5 @@ def _unit(vector: Sequence[float], name: str) -> list[float]:
 
 
 def _dot(left: Sequence[float], right: Sequence[float]) -> float:
-    # Rounding may carry a cosine past 1 by a hair.
+    # By rounding, a cosine may be slightly above 1.
     return max(-1.0, min(1.0, math.fsum(map(operator.mul, left, right))))

@@ -22,7 +22,7 @@ from .scoring import NoScore, scored
 from .submit import BUDGET, parts_of
 
 STATIC = Path(__file__).parent / "static"
-_MAX_BODY = 65_536
+MAX_BODY = 65_536
 _START_BUDGET = 0.25
 """Seconds that beginning a game may take longer for its head start."""
 _HEADERS = {
@@ -44,20 +44,20 @@ def create_app(
 ) -> FastAPI:
     """The application over an open client and what computes here.
 
-    With `stand_in` it tells its players that what is called Haiku is not Claude Haiku. `budget` is
+    With `stand_in`, players read that its Haiku is not Claude Haiku. `budget` is
     how many seconds the service may take at submit before parts are computed here.
     """
     known = Games() if games is None else games
-    # Without the pages of documentation: they load their scripts from elsewhere.
+    # Without the pages of documentation: they load their scripts from other hosts.
     app = FastAPI(title="Word bridge", docs_url=None, redoc_url=None)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.middleware("http")
     async def _guard(request: Request, call_next: Any) -> Response:
         length = request.headers.get("content-length", "")
-        if request.method == "POST" and not (length.isdigit() and int(length) <= _MAX_BODY):
-            said = f"a request needs a content-length, of at most {_MAX_BODY} bytes"
-            return JSONResponse({"detail": said}, 413, _HEADERS)
+        if request.method == "POST" and not (length.isdigit() and int(length) <= MAX_BODY):
+            rule = f"a request needs a content-length, of at most {MAX_BODY} bytes"
+            return JSONResponse({"detail": rule}, 413, _HEADERS)
         response: Response = await call_next(request)
         response.headers.update(_HEADERS)
         return response
@@ -75,8 +75,8 @@ def create_app(
     async def begin(new: NewGame) -> dict[str, Any]:
         """Begin a game and, with a head start, have its parts computed from now on."""
         game = known.begin(new.game(), head_start=new.head_start)
-        told = {"id": game.id, "head_start": game.head_start, **game.inputs.model_dump()}
-        return told | {"not_started": await _start(client, game) if game.head_start else None}
+        begun = {"id": game.id, "head_start": game.head_start, **game.inputs.model_dump()}
+        return begun | {"not_started": await _start(client, game) if game.head_start else None}
 
     @app.post("/bridging/{game_id}/clues")
     async def clues(game_id: str, new: NewClues) -> dict[str, Any]:
@@ -88,8 +88,8 @@ def create_app(
         if wrong := refused(game.inputs, new.clues):
             raise RequestValidationError(
                 [
-                    {"type": "clue", "loc": ("body", "clues", at), "msg": said, "input": None}
-                    for at, said in wrong
+                    {"type": "clue", "loc": ("body", "clues", at), "msg": rule, "input": None}
+                    for at, rule in wrong
                 ]
             )
         key = game.id if game.head_start else None

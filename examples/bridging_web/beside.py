@@ -1,8 +1,8 @@
 """What the application needs beside itself, as processes of their own: Headstart, Haiku, the web.
 
-Without an ANTHROPIC_API_KEY a stand-in for Haiku speaks the Messages API on this machine: the real
-SDK asks it, it takes as long as Haiku may, and it answers with words of a fixed list. Whoever uses
-it says so.
+Without an ANTHROPIC_API_KEY, a stand-in for Haiku serves the Messages API on this machine, for the
+real SDK. It takes as long as Haiku may, and answers with words of a fixed list. Every page and
+table that uses it names it a stand-in.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ async def _process(
         cwd=ROOT,
     )
     assert process.stdout is not None
-    said, found = "", None
+    output, found = "", None
     try:
         async for line in process.stdout:
-            said += line.decode(errors="replace")
-            if found := re.search(pattern, said):
+            output += line.decode(errors="replace")
+            if found := re.search(pattern, output):
                 break
         if not found:
-            raise SystemExit(f"{' '.join(arguments[:3])} did not start:\n{said[-_LAST_WORDS:]}")
+            raise SystemExit(f"{' '.join(arguments[:3])} did not start:\n{output[-_LAST_WORDS:]}")
         reading = asyncio.create_task(_read_on(process.stdout))
         yield found
         reading.cancel()
@@ -109,6 +109,6 @@ async def _process(
 
 
 async def _read_on(stream: asyncio.StreamReader) -> None:
-    """Nobody reads its log, and it must not stand still for that."""
+    """Discard its log: a full pipe would block the process."""
     while await stream.read(65_536):
         pass

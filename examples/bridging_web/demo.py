@@ -1,6 +1,6 @@
 """Plays simulated games with and without a head start, and compares what people wait at submit.
 
-Each game is played twice, by the same hand: once with its head start, once with everything computed
+A player plays each game twice: with its head start, and with everything computed
 at submit, by the same functions in the application's own process. Both kinds of games go on at the
 same time. Nothing is shortened but, with --quick, the typing. The plot goes into a file, which is
 named at the end.
@@ -52,7 +52,7 @@ QUICK = Plan(games=40, within=15.0, typing=0.2)
 
 
 async def play(web: httpx2.AsyncClient, player: Player, plan: Plan, *, head_start: bool) -> Submit:
-    """One game. Raises SystemExit with what the application said, if it refuses."""
+    """Play one game. Raises SystemExit with the application's answer, if it refuses."""
     await asyncio.sleep(_RAMP + player.comes[head_start])
     loop = asyncio.get_running_loop()
     begun = await _post(
@@ -77,17 +77,17 @@ async def _post(web: httpx2.AsyncClient, path: str, body: object) -> dict[str, A
     answer = await web.post(path, json=body)
     if answer.is_error:
         raise SystemExit(f"POST {path} {body}: {answer.status_code} {answer.text}")
-    told: dict[str, Any] = answer.json()
-    return told
+    decoded: dict[str, Any] = answer.json()
+    return decoded
 
 
 async def play_all(url: str, plan: Plan, seed: int) -> list[Submit]:
     """Every game, twice."""
-    # The players' dice, not a secret's.
+    # Random choices of players, no secrets.
     coming = players(plan.games, plan.within, Random(seed), default_words(CLUES))
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     submits = []
-    # Off a terminal a line now and then is enough.
+    # Without a terminal, a line every 15 s is enough.
     every = 0.1 if sys.stderr.isatty() else 15.0
     async with httpx2.AsyncClient(
         base_url=url, timeout=_TIMEOUT, limits=limits, trust_env=False
@@ -140,12 +140,12 @@ async def main() -> None:
         )
         submits = await play_all(served.url, plan, options.seed)
         haiku = "a stand-in for Haiku" if served.stand_in else "Haiku"
-    print(f"\n{told(submits, haiku, plan)}")
+    print(f"\n{summary(submits, haiku, plan)}")
     options.plot.write_text(plot(submits, haiku, plan.typing))
     print(f"\nPlot: {options.plot}")
 
 
-def told(submits: Sequence[Submit], haiku: str, plan: Plan) -> str:
+def summary(submits: Sequence[Submit], haiku: str, plan: Plan) -> str:
     """Return the headline, the table, and the notes that a reader needs."""
     lines = [headline(submits, haiku), table(submits, haiku)]
     if plan.typing != 1:

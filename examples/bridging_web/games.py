@@ -58,7 +58,7 @@ class Games:
         return kept[1] if kept else None
 
     def _forget(self) -> None:
-        # They are in the order of their expiry, which is that of their beginning.
+        # Games are in the order of their beginning, and so of their expiry.
         now = self._now()
         while self._games:
             expires, game = next(iter(self._games.values()))

@@ -94,7 +94,7 @@ class Live:
 @asynccontextmanager
 async def open_live(settings: Settings) -> AsyncIterator[Live]:
     """Load what a worker loads, with the same settings. Raises StartupError when it cannot."""
-    # A second of imports, which no other module of this package needs.
+    # These imports take a second, and no other module of this package needs them.
     from headstart_service.pipelines.bridging.scan import VocabularyScan
     from headstart_service.providers.anthropic import HaikuModel
     from headstart_service.providers.embedding_cache import CachedEmbedder
@@ -116,7 +116,7 @@ async def open_live(settings: Settings) -> AsyncIterator[Live]:
         scan = await stack.enter_async_context(
             VocabularyScan(vocabulary.matrix, identity=vocabulary.identity)
         )
-        # The first product reads the whole matrix from disk: not while a user waits.
+        # The first product reads the whole matrix from disk: do that before a user waits.
         await scan.relevance(*vocabulary.matrix[:2])
         key = settings.anthropic_api_key
         haiku = await stack.enter_async_context(

@@ -1,11 +1,11 @@
 """How people play: when they come, which words they choose, how long they type.
 
-Typing a clue takes what the keystroke-level model says (Card, Moran and Newell, "The
-keystroke-level model for user performance time with interactive systems", CACM 23(7), 1980): 1.35 s
-to get ready and 0.28 s for each key of an average non-secretary typist. Thinking of a clue takes a
-lognormal time, as response times of people commonly do, and who is slow is slow with every clue.
-The median and the two spreads of thinking are chosen so that nine of ten games take the 30 to 120
-seconds that the seed observed; tests/unit/test_demo_people.py holds them to it.
+Typing a clue takes the time of the keystroke-level model. That is 1.35 s to get ready, and 0.28 s
+for each key of an average non-secretary typist. (Card, Moran and Newell, "The keystroke-level model
+for user performance time with interactive systems", CACM 23(7), 1980.) Thinking of a clue takes a
+lognormal time, as response times of people commonly do, and a slow player is slow with every clue.
+With the chosen median and spreads of thinking, nine of ten games take 30 to 120 seconds, as the
+seed observed. tests/unit/examples/test_demo.py checks that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ THINK = 6.8
 THINK_SPREAD, PERSON_SPREAD = 0.7, 0.62
 """Standard deviations of the logarithm: from clue to clue, and from person to person."""
 LONGEST = 150.0
-"""Seconds. Whoever would take longer is replaced by somebody else, so that the demo ends."""
+"""Seconds. A faster player replaces one that would take longer, so that the demo ends."""
 
 ENDS, CLUES = 3_000, 32_000
 """Anchors and targets are among so many of the most frequent words, clues among so many. The last
@@ -56,7 +56,7 @@ def typing_time(random: Random, clues: Sequence[str]) -> float:
         seconds = READY + sum(
             person * random.lognormvariate(math.log(THINK), THINK_SPREAD)
             + READY
-            + KEY * (len(clue) + 1)  # and Tab, or Enter after the last
+            + KEY * (len(clue) + 1)  # one key more: Tab, or Enter after the last clue
             for clue in clues
         )
         if seconds <= LONGEST:

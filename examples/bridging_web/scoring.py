@@ -1,4 +1,4 @@
-"""What a player is told: scores of all bridges by one measure, and where the parts came from."""
+"""Score all bridges by one measure, and report where the parts came from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NoScore(Exception):
 def scored(
     clues: Sequence[str], embeddings: Sequence[Vector], parts: Mapping[str, Part]
 ) -> dict[str, Any]:
-    """The answer's figures. Raises NoScore with the reason."""
+    """Return the answer's numbers. Raises NoScore with the reason."""
     for needed in ("embed_endpoints", "null_samples"):
         if parts[needed].source == "failed":
             raise NoScore(f"{needed}: {parts[needed].error}")
@@ -29,9 +29,9 @@ def scored(
 
     def bridge(words: Sequence[str], vectors: Sequence[Vector]) -> dict[str, Any]:
         each = [relevance(vector, anchor, target) for vector in vectors]
-        score = math.fsum(each) / len(each)  # which is relevance(vectors, …), to the last bit
-        told = [{"word": w, "relevance": r} for w, r in zip(words, each, strict=True)]
-        return {"score": score, "percentile": percentile(score, null), "words": told}
+        score = math.fsum(each) / len(each)  # equals relevance(vectors, …) to the last bit
+        rows = [{"word": w, "relevance": r} for w, r in zip(words, each, strict=True)]
+        return {"score": score, "percentile": percentile(score, null), "words": rows}
 
     lexical = parts["lexical_bridge"]
     return {
@@ -46,11 +46,11 @@ def scored(
 
 
 def _haiku(parts: Mapping[str, Part], bridge: Any) -> dict[str, Any] | None:
-    """None when nobody asked Haiku."""
+    """Return the score of Haiku's bridge; None in a game without Haiku."""
     if "haiku_bridge" not in parts:
         return None
     for step in ("haiku_bridge", "haiku_embeddings"):
         if parts[step].source == "failed":
             return {"error": parts[step].error}
-    told: dict[str, Any] = bridge(parts["haiku_bridge"].value, parts["haiku_embeddings"].value)
-    return told
+    scores: dict[str, Any] = bridge(parts["haiku_bridge"].value, parts["haiku_embeddings"].value)
+    return scores

@@ -94,7 +94,7 @@ def _failing(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
                 return _Failed(f"{name} failed")
         try:
             return await function(**needed)
-        except StepFailed as error:  # its reason is fit for callers
+        except StepFailed as error:  # callers may read its reason
             return _Failed(str(error))
 
     return compute

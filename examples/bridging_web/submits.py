@@ -40,11 +40,11 @@ def table(submits: Sequence[Submit], haiku: str) -> str:
         own = [each for each in submits if each.recipient == recipient]
         if not own:
             continue
-        lines.append(_figures(name, "all", own))
+        lines.append(_quantiles_row(name, "all", own))
         for low, high in BUCKETS:
             some = [each for each in own if low <= each.typed < high]
             if some:
-                lines.append(_figures("", _bucket(low, high), some))
+                lines.append(_quantiles_row("", _bucket(low, high), some))
     lines += ["", parts(submits)]
     return "\n".join(lines)
 
@@ -71,8 +71,8 @@ def parts(submits: Sequence[Submit]) -> str:
         if each.head_start:
             sources.update(each.sources)
     words = {"ready": "ready", "waited": "waited for", "live": "computed then", "failed": "failed"}
-    told = ", ".join(f"{sources[source]} {said}" for source, said in words.items())
-    return f"With a head start, of {sources.total()} parts at submit: {told}."
+    shares = ", ".join(f"{sources[source]} {phrase}" for source, phrase in words.items())
+    return f"With a head start, of {sources.total()} parts at submit: {shares}."
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -88,7 +88,7 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s"
 
 
-def _figures(name: str, typing: str, submits: Sequence[Submit]) -> str:
+def _quantiles_row(name: str, typing: str, submits: Sequence[Submit]) -> str:
     cells = []
     for head_start in (False, True):
         waits = [each.waited for each in submits if each.head_start is head_start]

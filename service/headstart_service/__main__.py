@@ -18,19 +18,19 @@ def main() -> None:
     """Run the command line and exit with its code."""
     for name in [name for name, value in os.environ.items() if not value]:
         if name.startswith(_OURS):
-            # Libraries take an empty variable for a value: a directory "", or colours forbidden.
+            # Libraries take an empty variable for a value, such as a directory "" or "no colours".
             del os.environ[name]
     _speak_utf8()
-    # Read once, when gRPC is loaded. Each child here is a new program, which needs none of gRPC's
-    # handlers for forks; they would log that they cannot run while an exporter's thread is in gRPC.
+    # gRPC reads it once, when it is loaded. Each child here is a new program, which needs none of
+    # gRPC's handlers for forks. They log an error while an exporter's thread is in gRPC.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-    # gRPC's own notes, as of each failed handshake, are no lines of the log, least of all JSON.
+    # Keep gRPC's own lines, such as one for each failed handshake, out of the JSON log.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from .commands.cli import main as run
 
         code = run()
-    except KeyboardInterrupt:  # before there was anything to interrupt
+    except KeyboardInterrupt:  # before the command line has begun
         code = 130
     sys.exit(code)
 
@@ -44,7 +44,7 @@ def _speak_utf8() -> None:
     if sys.getfilesystemencoding() != "utf-8" and not any(
         each.endswith("utf8=0") for each in sys.orig_argv
     ):
-        os.environ["PYTHONUTF8"] = "1"  # for children
+        os.environ["PYTHONUTF8"] = "1"  # for child processes
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8")
@@ -53,7 +53,7 @@ def _speak_utf8() -> None:
             stream.reconfigure(errors="backslashreplace")
     given = os.environ.get("PYTHONIOENCODING", "")
     if given and ":" not in given:
-        os.environ["PYTHONIOENCODING"] = f"{given}:backslashreplace"  # of children
+        os.environ["PYTHONIOENCODING"] = f"{given}:backslashreplace"  # for child processes
 
 
 if __name__ == "__main__":

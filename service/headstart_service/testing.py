@@ -85,7 +85,7 @@ async def run_pipeline(
         left = [name for name in plan.steps if name not in sink.ended]
         message = f"after {timeout:g} s these steps had not ended: {', '.join(left)}"
         raise TimeoutError(message) from error
-    return _told(pipeline, plan, sink, status, now_us, exceptions)
+    return _pipeline_run(pipeline, plan, sink, status, now_us, exceptions)
 
 
 class _MemorySink:
@@ -144,8 +144,8 @@ def _plan(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
         broken = [Violation(*rule) for rule in error.rules]
         raise InvalidInputs("no run was started", broken) from None
     except InvalidRequest as error:
-        told = [Violation(each.field, each.description) for each in error.violations]
-        raise InvalidInputs("no run was started", told) from None
+        violations = [Violation(each.field, each.description) for each in error.violations]
+        raise InvalidInputs("no run was started", violations) from None
 
 
 def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException]) -> Step:
@@ -184,7 +184,7 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
     return step  # in another process, which would find neither these functions nor `exceptions`
 
 
-def _told(
+def _pipeline_run(
     pipeline: Pipeline,
     plan: RunPlan,
     sink: _MemorySink,

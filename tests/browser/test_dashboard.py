@@ -246,7 +246,7 @@ def test_workers_steps_and_latencies_are_shown(
     (tmp_path / "go").touch()
 
 
-def test_what_it_saved_is_told_in_words_and_as_bars_with_their_numbers(
+def test_what_it_saved_is_reported_in_words_and_as_bars_with_their_numbers(
     page: Any, new_page: Any, site: Site, tmp_path: Path
 ) -> None:
     expect(page.locator("#board")).to_be_visible()

@@ -21,7 +21,7 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import RunNotFound
-from headstart_service.domain.retry_after import Pace
+from headstart_service.domain.retry_after import DrainRate
 from headstart_service.store.batches import ScriptBatches
 from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, open_client
 from headstart_service.store.events import SILENCE, subscription
@@ -79,13 +79,14 @@ class Backend:
         partitions: int,
         stack: AsyncExitStack,
         prefix: str = DEFAULT_PREFIX,
+        connect: float = BUDGET,
     ) -> None:
         self.deployment = deployment
         self.partitions = partitions
         self.prefix = prefix
         self._stack = stack
-        self.raw = self.client(replace(WORKER, connect=BUDGET))
-        self.blocking = self.client(replace(BLOCKING, connect=BUDGET))
+        self.raw = self.client(replace(WORKER, connect=connect))
+        self.blocking = self.client(replace(BLOCKING, connect=connect))
         self.all_keys = self.rules().keys(self.raw)
         self.channels = [keys.events for keys in self.all_keys]
         batches = ScriptBatches(
@@ -105,10 +106,14 @@ class Backend:
     @staticmethod
     @asynccontextmanager
     async def open(
-        deployment: Deployment, partitions: int, prefix: str = DEFAULT_PREFIX
+        deployment: Deployment,
+        partitions: int,
+        prefix: str = DEFAULT_PREFIX,
+        connect: float = BUDGET,
     ) -> AsyncIterator[Backend]:
+        """Open clients that may take `connect` seconds to connect."""
         async with AsyncExitStack() as stack:
-            yield Backend(deployment, partitions, stack, prefix)
+            yield Backend(deployment, partitions, stack, prefix, connect)
 
     def client(self, patience: Patience) -> Client:
         """A client that is closed after the test."""
@@ -126,11 +131,16 @@ class Backend:
         )
 
     def new_store(
-        self, max_records: int = 1000, pace: Pace | None = None, **limits: int
+        self, max_records: int = 1000, drain_rate: DrainRate | None = None, **limits: int
     ) -> RedisStore:
         rules = self.rules(max_records, **limits)
         return RedisStore(
-            self.raw, rules, budget=BUDGET, connections=3, pace=pace, expected=lambda: self.expected
+            self.raw,
+            rules,
+            budget=BUDGET,
+            connections=3,
+            drain_rate=drain_rate,
+            expected=lambda: self.expected,
         )
 
     def new_queue(

@@ -31,7 +31,7 @@ async def _lost(backend: Backend, queue: RedisJobQueue, worker: str = "w2") -> l
     return [job.key for job in await queue.lost_jobs(partition, worker, 10)]
 
 
-async def test_a_claim_tells_what_to_run(store_backend: Backend) -> None:
+async def test_a_claim_names_what_to_run(store_backend: Backend) -> None:
     claim = await store_backend.begin(KEY)
     wanted = plan()
     assert (claim.pipeline, claim.inputs, claim.revision) == (wanted.pipeline, wanted.inputs, 1)
@@ -50,7 +50,7 @@ async def test_every_claim_raises_the_attempt(store_backend: Backend) -> None:
     assert second.lease.job.run == first.lease.job.run
 
 
-async def test_a_reclaimed_run_still_tells_when_it_was_first_started(
+async def test_a_reclaimed_run_keeps_when_it_was_first_started(
     store_backend: Backend,
 ) -> None:
     await store_backend.begin(KEY)

@@ -54,7 +54,7 @@ async def test_results_of_any_bytes_and_size_come_back_unchanged(store_backend: 
     assert claim.ended["first"].fragment == result
 
 
-async def test_a_failed_run_tells_its_error_and_keeps_what_there_is(
+async def test_a_failed_run_has_its_error_and_keeps_what_there_is(
     store_backend: Backend,
 ) -> None:
     claim = await store_backend.begin(KEY)

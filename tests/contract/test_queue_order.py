@@ -87,7 +87,7 @@ async def test_what_is_waited_for_goes_before_all_else_in_the_order_of_the_waits
     assert await order(store_backend) == [late, soon, now]
 
 
-async def test_a_pending_run_tells_how_many_are_before_it(store_backend: Backend) -> None:
+async def test_a_pending_run_reports_how_many_are_before_it(store_backend: Backend) -> None:
     first, second = store_backend.neighbours(2)
     await start(store_backend.store, first)
     await start(store_backend.store, second)

@@ -179,7 +179,7 @@ async def test_the_oldest_job_of_all_partitions_has_waited_since_its_entry_was_w
 
 
 @pytest.mark.parametrize(("needed_in", "odd"), [(None, 0), (0.0, 1), (60.0, 1), (60.000001, 1)])
-async def test_a_place_in_the_queue_says_whether_the_need_was_declared(
+async def test_a_place_in_the_queue_shows_whether_the_need_was_declared(
     store_backend: Backend, needed_in: float | None, odd: int
 ) -> None:
     await store_backend.store.start(KEY, plan(), TTL, restart=False, needed_in=needed_in)

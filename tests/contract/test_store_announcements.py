@@ -101,7 +101,7 @@ async def test_an_evicted_run_is_announced_as_dropped(store_backend: Backend) ->
     ]
 
 
-async def test_every_partition_is_heard_on_one_subscription(store_backend: Backend) -> None:
+async def test_every_partition_is_received_on_one_subscription(store_backend: Backend) -> None:
     keys = [RunKey("games", f"odd key: {number}") for number in range(30)]
     async with store_backend.announcements() as heard:
         for key in keys:

@@ -85,7 +85,7 @@ async def test_a_list_gives_only_the_statuses_wanted(
     assert found == {key for key, status in expected.items() if status in wanted}
 
 
-async def test_a_list_tells_all_but_the_results(store_backend: Backend) -> None:
+async def test_a_list_has_all_but_the_results(store_backend: Backend) -> None:
     [key] = store_backend.neighbours(1)
     claim = await store_backend.begin(key)
     await store_backend.queue.finish(claim.lease, [], Status.FAILED, "first: broken")

@@ -20,7 +20,7 @@ from headstart_service.domain.errors import (
     RunNotFound,
 )
 from headstart_service.domain.log_fields import FIELDS
-from headstart_service.domain.retry_after import Pace
+from headstart_service.domain.retry_after import DrainRate
 from headstart_service.store.job_queue import MAX_TRIES
 from tests.contract.backend import OFFER, RESULT, TTL, Backend, done, plan, running
 from tests.contract.beside import (
@@ -307,14 +307,14 @@ async def test_a_refused_start_may_be_repeated_when_as_many_runs_have_ended_as_a
 ) -> None:
     """By those of all partitions, which fill alike."""
 
-    class Asked(Pace):
-        def delay(self, before: int) -> float:
+    class Asked(DrainRate):
+        def retry_after(self, before: int) -> float:
             asked.append(before)
             return 7.5
 
     asked: list[int] = []
     partitions = store_backend.partitions
-    store = store_backend.new_store(pace=Asked(), max_live=2 * partitions)
+    store = store_backend.new_store(drain_rate=Asked(), max_live=2 * partitions)
     *keys, newcomer = store_backend.neighbours(3)
     for key in keys:
         await store.start(key, plan(), TTL, restart=False)
@@ -365,7 +365,7 @@ async def test_an_offer_lasts_as_long_as_the_last_worker_that_makes_it(
     assert classes == [b"other@v1", b"probe@v2"], "and with a live one no others"
 
 
-async def test_a_refusal_says_whose_places_are_taken(store_backend: Backend) -> None:
+async def test_a_refusal_names_whose_places_are_taken(store_backend: Backend) -> None:
     partitions = store_backend.partitions
     live, newcomer = store_backend.neighbours(2)
     [other] = store_backend.neighbours(1, namespace="other")
@@ -438,7 +438,7 @@ async def test_a_run_whose_record_is_damaged_while_it_runs_is_given_up_by_its_wo
     assert b"s:first" not in await store_backend.raw.hkeys(keys.record(KEY))
 
 
-async def test_a_run_whose_inputs_are_gone_fails_and_says_so(
+async def test_a_run_whose_inputs_are_gone_fails_with_that_reason(
     store_backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store_backend.start(KEY)

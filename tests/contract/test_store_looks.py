@@ -27,7 +27,7 @@ def state(name: str, busy: int = 1) -> WorkerState:
     )
 
 
-async def test_a_look_shows_all_of_a_run_and_who_has_it(store_backend: Backend) -> None:
+async def test_an_inspection_shows_all_of_a_run_and_its_worker(store_backend: Backend) -> None:
     with pytest.raises(RunNotFound):
         await store_backend.store.inspect(KEY)
     await store_backend.store.start(KEY, plan(), 60, restart=False)
@@ -44,7 +44,7 @@ async def test_a_look_shows_all_of_a_run_and_who_has_it(store_backend: Backend) 
     assert look.snapshot.summary.status is Status.COMPLETED
 
 
-async def test_a_look_is_no_read(store_backend: Backend) -> None:
+async def test_an_inspection_is_no_read(store_backend: Backend) -> None:
     claim = await store_backend.begin(KEY)
     await store_backend.queue.finish(claim.lease, [done("first")], Status.COMPLETED, "")
     keys = store_backend.keys_of(KEY)
@@ -56,14 +56,14 @@ async def test_a_look_is_no_read(store_backend: Backend) -> None:
     assert await store_backend.redis("ZCARD", keys.fixed[2]) == 0
 
 
-async def test_a_look_at_a_damaged_record_says_so(store_backend: Backend) -> None:
+async def test_an_inspection_of_a_damaged_record_reports_the_damage(store_backend: Backend) -> None:
     await store_backend.begin(KEY)
     await store_backend.redis("HSET", store_backend.keys_of(KEY).record(KEY), "about", "nonsense")
     with pytest.raises(RecordDamaged):
         await store_backend.store.inspect(KEY)
 
 
-async def test_a_look_that_is_limited_leaves_the_largest_fragments_out(
+async def test_an_inspection_that_is_limited_leaves_the_largest_fragments_out(
     store_backend: Backend,
 ) -> None:
     steps = {name: name for name in ("large", "small", "larger", "runs", "waits")}
@@ -95,7 +95,7 @@ async def test_a_look_that_is_limited_leaves_the_largest_fragments_out(
         assert left == b""
 
 
-async def test_a_claim_tells_the_stores_time(store_backend: Backend) -> None:
+async def test_a_claim_has_the_stores_time(store_backend: Backend) -> None:
     claim = await store_backend.begin(KEY)
     summary = (await store_backend.store.status(KEY)).summary
     assert summary.started_us <= claim.at_us <= summary.started_us + 10_000_000

@@ -242,7 +242,7 @@ async def test_a_memo_that_is_used_makes_no_index_that_nothing_ends(memos: Memos
     assert await memos.backend.redis("ZCARD", index) == 1
 
 
-async def test_what_is_away_remembers_nothing_and_says_so_soon(valkey: Valkey) -> None:
+async def test_what_is_away_remembers_nothing_and_fails_soon(valkey: Valkey) -> None:
     async with Backend.open(Deployment(valkey.url, (valkey.url,)), 1) as backend:
         memos = Memos(backend, budget=0.25)
         await memos.store.memo_put("games", "d", b"result")
@@ -258,7 +258,7 @@ async def test_what_is_away_remembers_nothing_and_says_so_soon(valkey: Valkey) -
         await memos.store.aclose()
 
 
-async def test_a_claim_tells_that_its_run_was_restarted_and_no_other_record_grows(
+async def test_a_claim_shows_that_its_run_was_restarted_and_no_other_record_grows(
     store_backend: Backend,
 ) -> None:
     key = RunKey("games", "game-1")

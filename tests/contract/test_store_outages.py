@@ -284,7 +284,7 @@ async def test_a_redis_that_refuses_to_write_counts_as_away(
     await api.ping()
 
 
-async def test_a_lost_subscription_is_told(valkey: Valkey, backend: Backend) -> None:
+async def test_a_lost_subscription_is_reported(valkey: Valkey, backend: Backend) -> None:
     async with backend.announcements() as heard:
         listening = asyncio.ensure_future(anext(heard))
         await valkey.kill()

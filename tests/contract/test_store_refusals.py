@@ -131,7 +131,7 @@ def _denied(what: str) -> str:
     ],
     ids=["command", "key"],
 )
-async def test_a_missing_right_is_told_with_the_rule_to_add(
+async def test_a_missing_right_is_reported_with_the_rule_to_add(
     backend: Backend, admin: Redis, caplog: pytest.LogCaptureFixture, rule: str, reason: str
 ) -> None:
     await backend.queue.prepare_queue()
@@ -144,7 +144,7 @@ async def test_a_missing_right_is_told_with_the_rule_to_add(
     assert len([line for line in caplog.messages if line == str(raised.value)]) == 1
 
 
-async def test_a_right_that_is_missing_inside_a_script_or_for_a_channel_is_told(
+async def test_a_right_that_is_missing_inside_a_script_or_for_a_channel_is_reported(
     backend: Backend, admin: Redis
 ) -> None:
     await admin.execute_command("ACL SETUSER headstart resetchannels &other:*")
@@ -218,7 +218,7 @@ async def test_a_policy_that_evicts_is_told_when_a_process_starts(
     assert waits == ["", ""]
 
 
-async def test_a_process_that_starts_waits_for_the_right_password_and_says_why(
+async def test_a_process_that_starts_waits_for_the_right_password_and_logs_why(
     backend: Backend, admin: Redis
 ) -> None:
     waits: list[str] = []

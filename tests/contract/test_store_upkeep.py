@@ -179,7 +179,7 @@ async def test_what_a_clock_that_was_set_back_has_left_ahead_ends_as_much_earlie
     assert latest - ahead <= noted < latest, "the clock that is"
 
 
-async def test_the_time_is_noted_every_four_seconds_and_not_at_each_look(
+async def test_the_time_is_noted_every_four_seconds_and_not_at_each_read(
     store_backend: Backend,
 ) -> None:
     keys = store_backend.keys_of(KEY)

@@ -148,7 +148,7 @@ def test_what_kubectl_is_told_to_look_at_is_there():
         assert found <= there
 
 
-def test_every_secret_that_a_pod_needs_is_told():
+def test_every_secret_that_a_pod_needs_is_reported():
     wanted = set()
     for each in yaml.safe_load_all(render("overlay-prod")):
         wanted |= set(

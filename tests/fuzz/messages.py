@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -83,7 +84,7 @@ def _message(descriptor: Descriptor, depth: int) -> SearchStrategy[Message]:
     }
 
     def build(values: dict[str, Any]) -> Message:
-        message: Message = descriptor._concrete_class()
+        message: Message = GetMessageClass(descriptor)()
         for name, value in values.items():
             _set(message, name, value)
         return message

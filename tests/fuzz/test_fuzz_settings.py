@@ -80,7 +80,7 @@ def test_any_value_gives_settings_or_one_message(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == ""
 
 
-def test_a_command_shows_any_settings_or_says_what_is_wrong(
+def test_a_command_shows_any_settings_or_reports_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """To a standard output as strict as the one of a terminal."""

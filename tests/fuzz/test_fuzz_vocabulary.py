@@ -142,7 +142,7 @@ def _opens_or_is_unusable(directory: Path, *, thorough: bool) -> None:
     assert len(opened.index) <= len(opened.words)
 
 
-def test_any_damage_is_told_as_such(whole: Path, tmp_path: Path):
+def test_any_damage_is_reported_as_such(whole: Path, tmp_path: Path):
     dice = budget.dice("vocabulary")
     for number in range(budget.cases(600, 10_000)):
         directory = tmp_path / f"{number}"
@@ -158,7 +158,7 @@ def test_any_damage_is_told_as_such(whole: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("header", _HEADERS)
-def test_any_array_header_is_told_as_such(whole: Path, tmp_path: Path, header: bytes):
+def test_any_array_header_is_reported_as_such(whole: Path, tmp_path: Path, header: bytes):
     directory = tmp_path / "v"
     shutil.copytree(whole, directory)
     path = directory / "embeddings.npy"

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.store.keys import PartitionKeys
@@ -122,7 +123,7 @@ class Victim:
     async def call(self, method: str, data: bytes) -> tuple[grpc.StatusCode, str]:
         """The code and the text of the answer. Of a stream that has no end yet: OK."""
         path = f"/{SERVICE}/{method}"
-        answer = METHODS[method].output_type._concrete_class.FromString
+        answer = GetMessageClass(METHODS[method].output_type).FromString
         try:
             if METHODS[method].server_streaming:
                 stream = self._channel.unary_stream(path, None, answer)(data, timeout=_GLANCE)

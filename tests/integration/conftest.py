@@ -57,12 +57,12 @@ def game_server(
         **made_by_make_run(),
     )
     try:
-        yield GameServer(process, _address(process))
+        yield GameServer(process, grpc_address(process))
     finally:
         process.stop()
 
 
-def _address(process: Process) -> str:
+def grpc_address(process: Process) -> str:
     """The address, once it serves: `processes.address_of` for a fixture that has no event loop."""
     deadline = time.monotonic() + 60
     while "Headstart serves on" not in process.output:

@@ -134,7 +134,7 @@ def fetched(base: str, path: str, method: str = "GET") -> tuple[str, int, str]:
             return f"{method} {path}", error.code, error.read().decode()
 
 
-async def test_the_http_port_tells_that_it_lives_and_is_ready_and_nothing_else(
+async def test_the_http_port_reports_that_it_lives_and_is_ready_and_nothing_else(
     valkey: Valkey, tmp_path: Path
 ):
     tokens = tokens_of(shop=("*", "read,write"))

@@ -14,7 +14,7 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.config.settings import Settings
 from headstart_service.pipelines.bridging.morphology import is_variant
 from headstart_service.providers.vocabulary import Vocabulary, open_vocabulary
-from tests.integration.conftest import _address
+from tests.integration.conftest import grpc_address
 from tests.support.processes import Service, run_headstart, stub
 from tests.support.real_model import default_identity
 from tests.support.requests import haiku_game, human_game, results
@@ -112,7 +112,7 @@ def keyless_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = str(tmp_path_factory.mktemp("keyless"))
     process = run_headstart("serve", HEADSTART_DATA_DIR=data, **ports)
     try:
-        yield _address(process)
+        yield grpc_address(process)
     finally:
         process.stop()
 

@@ -11,8 +11,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from examples.bridging_web import app as app_module
-from examples.bridging_web.app import create_app
+from examples.bridging_web.app import MAX_BODY, create_app
 from examples.bridging_web.games import Games
 from examples.bridging_web.live import Live
 from headstart import NotFound, PrecomputeClient, percentile, relevance
@@ -53,15 +52,16 @@ async def live(
         VocabularyScan(vocabulary.matrix) as scan,
     ):
         opened = []
+        remembering = CachedEmbedder(embedder, vocabulary, remembered=100)
 
-        async def make(api: MessagesApi | None = None) -> Live:
+        async def make(api: MessagesApi | None = None, embedder: Any = remembering) -> Live:
             model = HaikuModel(
                 api_key="key" if api else None, model="m", base_url=api.url if api else None
             )
             opened.append(model)
             await model.__aenter__()
             return Live(
-                embedder=CachedEmbedder(embedder, vocabulary, remembered=100),
+                embedder=embedder,
                 vocabulary=vocabulary,
                 scan=scan,
                 language_model=model,
@@ -197,15 +197,18 @@ async def test_a_bridge_that_haiku_does_not_give_is_missing_with_the_reason(nobo
     assert answer["lexical"]["words"]
 
 
-async def test_a_model_that_fails_is_told_as_unavailable(nobody, live, monkeypatch):
-    made = await live()
+class BrokenEmbedder:
+    """A model that fails."""
 
-    async def broken(texts: Sequence[str]) -> Any:
+    model = "m"
+
+    async def embed(self, texts: Sequence[str]) -> Any:
         raise StepFailed("the embedding model failed")
 
-    async with nobody as client, site(client, made) as web:
+
+async def test_a_model_that_fails_is_reported_as_unavailable(nobody, live):
+    async with nobody as client, site(client, await live(embedder=BrokenEmbedder())) as web:
         game = await begun(web, head_start=False)
-        monkeypatch.setattr(made._embedder, "embed", broken)
         answer = await web.post(f"/bridging/{game['id']}/clues", json={"clues": MINE})
     assert answer.status_code == 503
     assert "the embedding model failed" in answer.json()["detail"]
@@ -272,6 +275,6 @@ async def test_the_page_needs_nothing_from_elsewhere_and_bodies_are_bounded(nobo
         for name in ("page.js", "histogram.js", "style.css", "icon.svg"):
             text = (await web.get(f"/static/{name}")).raise_for_status().text
             assert "https://" not in text + page.text
-        large = await web.post("/bridging/", content=b" " * (app_module._MAX_BODY + 1))
+        large = await web.post("/bridging/", content=b" " * (MAX_BODY + 1))
         assert large.status_code == 413
         assert (await web.get("/docs")).status_code == 404

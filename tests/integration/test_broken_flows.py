@@ -11,7 +11,7 @@ import pytest
 
 from headstart import DeadlineExceeded, EagerPrecompute, NotFound, PrecomputeClient
 from headstart._clients.blocking_client import BlockingClient
-from tests.integration.conftest import _address
+from tests.integration.conftest import grpc_address
 from tests.support.processes import run_headstart
 from tests.support.proxy import Proxy, proxy
 from tests.support.replicas import LIGHT
@@ -37,7 +37,7 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("data")
     process = run_headstart("serve", HEADSTART_DATA_DIR=str(directory), **ports, **LIGHT)
     try:
-        yield _address(process)
+        yield grpc_address(process)
     finally:
         process.stop()
 

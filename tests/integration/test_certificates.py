@@ -215,7 +215,7 @@ async def test_a_renewal_that_becomes_valid_later_is_used_then(tmp_path: Path):
     assert certificate.refusals == 1, "files that have not changed are reported once"
 
 
-def test_what_a_certificate_says_is_what_openssl_reads(tmp_path: Path):
+def test_what_a_certificate_holds_is_what_openssl_reads(tmp_path: Path):
     made = authority(tmp_path, "ca")
     run("req", "-x509", "-nodes", "-newkey", *P384, "-days", "20000", "-subj", "/CN=long",
         "-keyout", tmp_path / "key", "-out", tmp_path / "long.pem")  # fmt: skip

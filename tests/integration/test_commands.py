@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from headstart_service.commands.operator.accounting_view import duration
-from tests.integration.conftest import GameServer, _address
+from tests.integration.conftest import GameServer, grpc_address
 from tests.support.commands import OnTerminal, run
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import ROOT, Process, clean_environment, run_headstart
@@ -47,7 +47,7 @@ def light_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]
 @pytest.fixture(scope="module")
 def light_server(light_process: Process) -> str:
     """Its address."""
-    return _address(light_process)
+    return grpc_address(light_process)
 
 
 def test_a_server_warns_once_of_a_setting_that_nobody_reads(

@@ -15,7 +15,7 @@ import pytest
 
 from headstart_service.providers.building import build
 from headstart_service.providers.vocabulary import Manifest
-from tests.integration.conftest import _address
+from tests.integration.conftest import grpc_address
 from tests.support.certificates import Certificate, authority, signed
 from tests.support.commands import run
 from tests.support.pipelines import REFERENCES
@@ -53,7 +53,7 @@ class Served:
 def serve(**settings: str) -> Served:
     process = run_headstart("serve", HEADSTART_GRPC_PORT="0", HEADSTART_HTTP_PORT="0", **settings)
     try:
-        return Served(process, _address(process).rpartition(":")[2], settings)
+        return Served(process, grpc_address(process).rpartition(":")[2], settings)
     except AssertionError:
         process.stop()
         raise

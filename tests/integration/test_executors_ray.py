@@ -127,7 +127,7 @@ async def readiness(process: Process) -> tuple[int, str]:
     return await asyncio.to_thread(ask)
 
 
-async def test_a_step_runs_on_ray_and_tells_its_cpu_seconds(executors) -> None:
+async def test_a_step_runs_on_ray_and_reports_its_cpu_seconds(executors) -> None:
     meter = CostMeter()
     pid = await executors.call(steps.own_pid, {}, meter)
     assert pid != os.getpid()
@@ -148,7 +148,7 @@ async def test_a_step_that_takes_too_long_is_ended_on_ray(executors, tmp_path) -
     assert (tmp_path / "deaths").read_text() == "xx"
 
 
-async def test_what_a_step_raises_on_ray_is_told_as_elsewhere(executors) -> None:
+async def test_what_a_step_raises_on_ray_is_reported_as_elsewhere(executors) -> None:
     with pytest.raises(Exception, match="ValueError: password=hunter2"):
         await executors.call(steps.raises, {}, CostMeter())
     with pytest.raises(StepFailed, match="no such word") as failed:

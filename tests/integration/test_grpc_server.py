@@ -20,7 +20,7 @@ from headstart._transport.endpoint import endpoint
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.api.dependencies import ApiRules, Dependencies
-from headstart_service.api.grpc_server import _OPTIONS, build_server
+from headstart_service.api.grpc_server import SERVER_OPTIONS, build_server
 from headstart_service.api.health import Health
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
@@ -259,7 +259,7 @@ async def test_a_watch_that_its_caller_leaves_stops_listening(served: Served) ->
     await wait_until(lambda: served.waiting.waiters == 0)
 
 
-async def test_status_cancel_list_and_stats_tell_the_same(served: Served) -> None:
+async def test_status_cancel_list_and_stats_agree(served: Served) -> None:
     await served.start("a")
     await served.start("b")
     cancelled = await served.stub.CancelPrecompute(pb.CancelPrecomputeRequest(key="a"), timeout=5)
@@ -312,7 +312,7 @@ async def test_a_wrong_request_is_an_invalid_argument(served: Served) -> None:
 
 def test_the_server_accepts_pings_as_often_as_clients_send_them() -> None:
     sent = dict(endpoint("headstart:50051").channel_options())
-    accepted = dict(_OPTIONS)
+    accepted = dict(SERVER_OPTIONS)
     assert accepted["grpc.http2.min_ping_interval_without_data_ms"] < sent["grpc.keepalive_time_ms"]
     assert accepted["grpc.keepalive_permit_without_calls"] == 1
     assert sent["grpc.keepalive_permit_without_calls"] == 1

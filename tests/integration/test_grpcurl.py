@@ -32,7 +32,7 @@ class Recipe:
 
     @property
     def fails(self) -> bool:
-        return self.printed.startswith(("ERROR:", "Error ", '{\n  "code"'))
+        return self.printed.startswith(("ERROR:", '{\n  "code"'))
 
 
 RECIPES = [

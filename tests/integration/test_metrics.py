@@ -57,7 +57,7 @@ async def load(client: PrecomputeClient) -> None:
         await client.get_results("unknown")
 
 
-async def test_a_server_tells_what_happened_in_it_and_in_its_worker_and_no_text_of_callers(
+async def test_a_server_counts_what_happened_in_it_and_in_its_worker_and_shows_no_text_of_callers(
     served: tuple[Process, PrecomputeClient], tmp_path: Path
 ):
     process, client = served
@@ -130,6 +130,7 @@ async def test_the_page_of_metrics_and_what_is_told_are_the_same(
         by_server, by_worker = await with_worker(process), await metrics_of(alone)
     page = documented()
     assert {n: m.type for n, m in by_server.items()} == {n: row.kind for n, row in page.items()}
+    assert set(by_worker) == {name for name, row in page.items() if "worker" in row.processes}
     told = {
         name: {frozenset(s.labels) - {"le"} for s in metric.samples}
         for name, metric in by_server.items()

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from headstart_service.commands.doctor.address import Place, _proxy_before
-from tests.integration.conftest import _address
+from headstart_service.commands.doctor.address import Place, proxy_before
+from tests.integration.conftest import grpc_address
 from tests.support.commands import Done, run
 from tests.support.otlp import Collector, collecting
 from tests.support.processes import ROOT, Process, clean_environment, run_headstart
@@ -81,7 +81,7 @@ def process(
     )
     made = run_headstart("serve", **settings)
     try:
-        _address(made)
+        grpc_address(made)
         yield made
     finally:
         made.stop()
@@ -90,7 +90,7 @@ def process(
 async def test_clients_and_spans_stay_on_this_machine_without_a_proxy(
     process: Process, proxies: dict[str, str], collector: Collector
 ):
-    port = _address(process).rpartition(":")[2]
+    port = grpc_address(process).rpartition(":")[2]
     targets = [f"localhost:{port}", f"127.0.0.1:{port}", f"dns:///localhost:{port}"]
     done = await asyncio.to_thread(
         subprocess.run,
@@ -107,7 +107,7 @@ async def test_clients_and_spans_stay_on_this_machine_without_a_proxy(
 
 
 def test_commands_and_health_checks_use_no_proxy(process: Process, proxies: dict[str, str]):
-    address = _address(process)
+    address = grpc_address(process)
     port = address.rpartition(":")[2]
     http_port = process.output.split("HTTP on 127.0.0.1:")[1].split()[0]
 
@@ -147,16 +147,16 @@ def test_the_images_check_of_the_worker_uses_no_proxy(process: Process, proxies:
         assert code(str(closed.getsockname()[1])) == 1
 
 
-def test_doctor_names_the_proxy_before_a_server_elsewhere(monkeypatch: pytest.MonkeyPatch):
+def test_doctor_names_theproxy_before_a_server_elsewhere(monkeypatch: pytest.MonkeyPatch):
     for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_proxy", "no_grpc_proxy"):
         monkeypatch.delenv(name, raising=False)
     elsewhere, there = Place("headstart.prod.svc", 50051), Place("10.1.2.3", 50051)
-    assert _proxy_before(elsewhere) is None
+    assert proxy_before(elsewhere) is None
     monkeypatch.setenv("https_proxy", "http://user:s3cret@proxy:3128")
-    assert _proxy_before(elsewhere) == "https_proxy"
-    assert _proxy_before(Place("localhost", 50051)) is None
+    assert proxy_before(elsewhere) == "https_proxy"
+    assert proxy_before(Place("localhost", 50051)) is None
     monkeypatch.setenv("NO_PROXY", ".svc")
-    assert _proxy_before(elsewhere) == "https_proxy", "gRPC does not know it"
+    assert proxy_before(elsewhere) == "https_proxy", "gRPC does not know it"
     monkeypatch.setenv("no_proxy", "example.com, .svc,10.0.0.0/8")
-    assert (_proxy_before(elsewhere), _proxy_before(there)) == (None, None)
-    assert _proxy_before(Place("11.1.2.3", 50051)) == "https_proxy"
+    assert (proxy_before(elsewhere), proxy_before(there)) == (None, None)
+    assert proxy_before(Place("11.1.2.3", 50051)) == "https_proxy"

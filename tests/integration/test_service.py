@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from headstart.v1 import precompute_pb2 as pb
-from tests.integration.conftest import GameServer, _address
+from tests.integration.conftest import GameServer, grpc_address
 from tests.support.pipelines import REFERENCES, began
 from tests.support.processes import (
     ROOT,
@@ -54,7 +54,7 @@ def shared_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = str(tmp_path_factory.mktemp("shared"))
     process = run_headstart("serve", HEADSTART_DATA_DIR=data, **LIGHT, **ports)
     try:
-        yield _address(process)
+        yield grpc_address(process)
     finally:
         process.stop()
 
@@ -263,7 +263,7 @@ async def test_an_unknown_required_step_is_refused(shared: Service):
     assert violations(refused.value) == ["required_steps[1]"]
 
 
-async def test_a_cancelled_run_stops_and_says_so(shared: Service, tmp_path: Path):
+async def test_a_cancelled_run_stops_and_reports_its_cancellation(shared: Service, tmp_path: Path):
     await shared.StartPrecompute(probe("cancelled", tmp_path))
     await shared.GetResults(results("cancelled", 10, "first"))
     done = await shared.CancelPrecompute(pb.CancelPrecomputeRequest(key="cancelled"))
@@ -437,7 +437,7 @@ async def test_a_killed_worker_child_is_started_again(tmp_path: Path):
     assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
 
 
-async def test_a_taken_port_is_told_by_its_setting(tmp_path: Path):
+async def test_a_taken_port_is_reported_by_its_setting(tmp_path: Path):
     async with serving(HEADSTART_DATA_DIR=str(tmp_path / "a"), **LIGHT) as (_, address):
         port = address.rpartition(":")[2]
         async with headstart(

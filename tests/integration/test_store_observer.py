@@ -57,7 +57,7 @@ async def watched(valkey: Valkey) -> AsyncIterator[Watched]:
         yield Watched(store, queue, figures)
 
 
-async def test_evictions_are_told_by_their_reason(watched: Watched):
+async def test_evictions_are_reported_by_their_reason(watched: Watched):
     for name in ("unread", "read"):
         await watched.store.cancel(await watched.start(name))
     await watched.store.read(RunKey("default", "read"))
@@ -73,7 +73,7 @@ async def test_evictions_are_told_by_their_reason(watched: Watched):
         await watched.store.read(RunKey("default", "unread"))
 
 
-async def test_a_run_given_to_its_own_namespaces_place_and_one_that_expires_are_told(
+async def test_a_run_given_to_its_own_namespaces_place_and_one_that_expires_are_reported(
     watched: Watched, valkey: Valkey
 ):
     figures = watched.figures
@@ -97,7 +97,7 @@ async def test_a_run_given_to_its_own_namespaces_place_and_one_that_expires_are_
     assert value(told, "headstart_evictions_total", process="worker", kind="namespace") == 1
 
 
-async def test_a_damaged_record_and_a_run_that_is_given_up_are_told(
+async def test_a_damaged_record_and_a_run_that_is_given_up_are_reported(
     watched: Watched, valkey: Valkey
 ):
     key = await watched.start("damaged")
@@ -139,7 +139,7 @@ async def test_the_oldest_job_and_its_wait_are_counted(watched: Watched):
     assert (await watched.store.stats("")).oldest_wait == 0
 
 
-async def test_failures_are_told_by_their_kind_and_the_breaker_while_it_is_open(
+async def test_failures_are_reported_by_their_kind_and_the_breaker_while_it_is_open(
     watched: Watched, valkey: Valkey
 ):
     await watched.start("k")

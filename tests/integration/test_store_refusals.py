@@ -120,7 +120,7 @@ async def test_a_worker_without_a_right_is_none_and_its_reason_names_right_and_r
         await wait_until(lambda: is_ready(working))
 
 
-async def test_a_full_redis_is_told_as_such_with_the_right_cure(url: str, operator: Redis):
+async def test_a_full_redis_is_reported_as_such_with_the_right_cure(url: str, operator: Redis):
     async with (
         api(url, **LIGHT) as (server, address),
         worker(url, **LIGHT) as working,

@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from headstart import EagerPrecompute, PrecomputeClient, ServiceUnavailable, Tls
+from headstart._transport.endpoint import endpoint
 from tests.support.certificates import Certificate, authority, signed
 from tests.support.commands import run_here
 from tests.support.pipelines import REFERENCES
@@ -337,6 +338,6 @@ def test_a_client_with_credentials_of_its_own_ignores_the_environment(
 ):
     monkeypatch.setenv("HEADSTART_CA", "/no/such/file")
     given = grpc.ssl_channel_credentials()
-    endpoint = PrecomputeClient(channel_credentials=given)._connection.endpoint
-    assert (endpoint.credentials, endpoint.tls) == (given, None)
+    made = endpoint(None, channel_credentials=given)
+    assert (made.credentials, made.tls) == (given, None)
     assert os.environ["HEADSTART_CA"]

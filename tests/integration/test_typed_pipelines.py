@@ -113,7 +113,7 @@ async def test_types_go_to_callers_and_misbehaving_steps_harm_nobody_else(served
     await wait_until(all_shown)
 
 
-async def test_inputs_are_validated_and_pipelines_tell_their_types(served) -> None:
+async def test_inputs_are_validated_and_pipelines_show_their_types(served) -> None:
     client, _ = served
     with pytest.raises(InvalidRequest) as refused:
         await client.start("bad", "typed", {"text": "", "url": 3})

@@ -98,7 +98,7 @@ async def test_wrong_input_names_the_field(replicas: Replicas):
     assert "integer" in violation["description"]
 
 
-async def test_a_refusal_for_lack_of_room_says_when_to_come_back(replicas: Replicas, tmp_path):
+async def test_a_refusal_for_lack_of_room_has_a_retry_delay(replicas: Replicas, tmp_path):
     crowded = await replicas.add(HEADSTART_MAX_QUEUED="1")
     inputs = json.dumps({"directory": str(tmp_path)})
     async with AsyncExitStack() as stack:

@@ -89,7 +89,7 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def test_another_version_and_what_is_not_pinned_are_told(other: Path):
+def test_another_version_and_what_is_not_pinned_are_reported(other: Path):
     text = other.read_text().replace("redis==8.1.0", "redis==8.0.9").replace("anyio==4.16.0\n", "")
     other.write_text(text)
     assert audit.installed() == [
@@ -99,7 +99,7 @@ def test_another_version_and_what_is_not_pinned_are_told(other: Path):
     assert "requirements-api.txt: redis 8.1.0, and constraints.txt pins 8.0.9" in audit.locked()
 
 
-def test_a_lock_without_a_hash_or_a_dependency_is_told(
+def test_a_lock_without_a_hash_or_a_dependency_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     lock = tmp_path / "requirements-api.txt"
@@ -167,6 +167,6 @@ def test_a_licence_is_allowed_if_all_that_apply_are(expression: str, *, allowed:
     assert Licence("x", "1", expression).allowed is allowed
 
 
-def test_a_licence_that_is_not_allowed_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_a_licence_that_is_not_allowed_is_reported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(licences, "ALLOWED", ALLOWED - {"MPL-2.0"})
     assert any(line.startswith("tqdm: licence 'MPL-2.0 AND MIT'") for line in audit.licensed())

@@ -76,21 +76,18 @@ def test_where_no_index_has_it_nothing_is_installed_and_both_cures_are_named(pyp
     assert not got(tmp_path / "got")
 
 
-def test_an_image_gets_the_wheel_that_the_lock_names_and_no_other(
-    pypi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_image_gets_the_wheel_that_the_lock_names_and_no_other(pypi, tmp_path: Path):
     pytorch = index(tmp_path / "pytorch", CPU)
     [wheel] = (tmp_path / "pytorch").glob("torch/*.whl")
     lock = tmp_path / "requirements-worker.txt"
     header = "# What it needs on Python 3.11,\n# linux-x86_64. Elsewhere others.\n"
     pin = "torch=={} \\\n    --hash=sha256:{}\n"
-    monkeypatch.setattr("deploy.images._LOCK_FILES", (lock,))
     lock.write_text(header + pin.format(CPU, hashlib.sha256(wheel.read_bytes()).hexdigest()))
-    assert wheels(tmp_path / "wheels", pytorch) == tmp_path / "wheels"
+    assert wheels(tmp_path / "wheels", pytorch, [lock]) == tmp_path / "wheels"
     assert got(tmp_path / "wheels") == [wheel.name]
     lock.write_text(header + pin.format(CPU, "0" * 64))
     with pytest.raises(SystemExit, match="make image TORCH_INDEX=URL"):
-        wheels(tmp_path / "wheels", pytorch)
+        wheels(tmp_path / "wheels", pytorch, [lock])
 
 
 def test_make_setup_gets_torch_before_all_that_needs_it():

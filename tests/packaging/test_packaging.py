@@ -106,7 +106,7 @@ def test_the_light_client_works_at_its_lowest_versions(light_python: Path):
     ]
 
 
-def test_a_server_command_without_its_extra_says_what_to_install(light_python: Path):
+def test_a_server_command_without_its_extra_names_what_to_install(light_python: Path):
     command = light_python.parent / "headstart"
     output = run(command, "serve", check=False)
     assert "pip install '.[server]' in Headstart's clone" in output

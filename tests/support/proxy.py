@@ -68,7 +68,7 @@ class Proxy:
         """Lose the connection of the next such request, once the request has been passed on."""
         self.unanswered = of
 
-    async def _pump(
+    async def pump(
         self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, reply: bool
     ) -> None:
         try:
@@ -115,7 +115,7 @@ async def proxy(target: int, *, tls: ssl.SSLContext | None = None) -> AsyncItera
         link = _Link(writer, up_writer)
         made.links.add(link)
         for source, sink, reply in ((reader, up_writer, False), (up_reader, writer, True)):
-            task = asyncio.create_task(made._pump(link, source, sink, reply=reply))
+            task = asyncio.create_task(made.pump(link, source, sink, reply=reply))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 

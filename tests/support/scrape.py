@@ -76,6 +76,8 @@ class Row(NamedTuple):
 
     kind: str
     labels: frozenset[str]
+    processes: frozenset[str]
+    """The processes that have it."""
 
 
 def documented(page: Path = ROOT / "docs" / "metrics.md") -> dict[str, Row]:
@@ -83,8 +85,10 @@ def documented(page: Path = ROOT / "docs" / "metrics.md") -> dict[str, Row]:
     rows = {}
     for line in page.read_text().splitlines():
         if line.startswith("| `"):
-            name, kind, labels, *rest = [cell.strip() for cell in line.strip("|").split("|")]
-            assert len(rest) == 1
-            assert all(rest)
-            rows[name.strip("`")] = Row(kind, frozenset(re.findall("`([a-z_]+)`", labels)))
+            name, kind, labels, having, meaning = [
+                cell.strip() for cell in line.strip("|").split("|")
+            ]
+            assert meaning
+            found = frozenset(re.findall("`([a-z_]+)`", labels))
+            rows[name.strip("`")] = Row(kind, found, frozenset(having.split(", ")))
     return rows

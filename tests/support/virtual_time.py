@@ -25,6 +25,11 @@ class Clock:
         return self.now
 
 
+def loop_time() -> float:
+    """The running event loop's clock, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
 class _Selector(selectors.DefaultSelector):
     """Lets the loop's clock pass instead of waiting."""
 

@@ -61,7 +61,7 @@ class BlockingClient:
         self._lock = forks.ForkLock()
         self._place: _Place | None = None
         self._closed = False
-        self._new_client()  # refuses wrong settings here rather than in the first call
+        self._new_client()  # raises for wrong settings here rather than in the first call
 
     def __enter__(self) -> Self:
         """Return the client itself, still unconnected."""
@@ -77,7 +77,7 @@ class BlockingClient:
         self.close()
 
     def __del__(self) -> None:
-        place: _Place | None = getattr(self, "_place", None)  # absent where the settings are wrong
+        place: _Place | None = getattr(self, "_place", None)  # absent if the settings were wrong
         if place is not None and place.is_ours() and not sys.is_finalizing():
             warnings.warn(
                 "unclosed BlockingClient: use `with`, or call its close()",
@@ -229,14 +229,14 @@ class _Place:
         except CancelledError:
             raise RuntimeError(_CLOSED) from None
         except BaseException:
-            future.cancel()  # does nothing where it has ended
+            future.cancel()  # does nothing if it has ended
             raise
 
     def close(self) -> None:
         """Close the client, end the calls of other threads, and end the thread."""
         with self._lock:
             self._closed = True
-            # Calls that were made before are tasks by the time it begins.
+            # Earlier calls have become tasks before this coroutine begins.
             future = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
         future.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -261,7 +261,7 @@ class _InThread:
     """A plain function as one that can be awaited. Its signature is the function's."""
 
     def __init__(self, function: Callable[..., Any], context: Context) -> None:
-        self.__wrapped__ = function  # what inspect.signature reads
+        self.__wrapped__ = function  # inspect.signature reads it
         self._context = context
 
     def __call__(self, **needed: Any) -> Awaitable[Any]:
@@ -289,6 +289,6 @@ class _InThread:
             with suppress(RuntimeError):  # the client was closed
                 loop.call_soon_threadsafe(settle, value, error)
 
-        # No pool: functions that nobody can stop would fill it, and hold up those that are wanted.
+        # No pool: functions that no caller can stop would fill it, and delay those that are wanted.
         threading.Thread(target=work, name="headstart fallback", daemon=True).start()
         return future

@@ -184,7 +184,8 @@ class PrecomputeClient(GetsOrComputes, Starts):
             required_steps=required_steps,
             min_revision=min_revision,
         )
-        # The deadline lies behind the wait, so that the partial answer at its end still arrives.
+        # The deadline is later than the end of the wait, so that the partial answer then still
+        # arrives.
         allowed = self._within(timeout) + max(0.0, wait_seconds)
         return convert.results_from(
             await self._connection.call(lambda stub: stub.GetResults, request, allowed)

@@ -39,17 +39,17 @@ GameId: TypeAlias = str | int | UUID
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-# All in seconds. How long a host that does not even accept the connection may take:
+# All in seconds. How long a connection may take to a host that does not accept it.
 _CONNECT_LIMIT: Final = 0.3
-# how long an answer may take, connecting included and the caller's own timeout excluded;
+# How long an answer may take, with the connection, and without the caller's own timeout.
 _ANSWER_LIMIT: Final = 0.5
-# the same for a call that blocks the caller's event loop;
+# The same for a call that blocks the caller's event loop.
 _BLOCKING_LIMIT: Final = 0.4
-# more for a start, because losing one costs the user the whole head start;
+# The same for a start, longer because a lost one costs the user the whole head start.
 _START_LIMIT: Final = 1.0
-# what a call gets at least where connecting took all of it;
+# What a call gets at least if the connection took all of it.
 _LEAST: Final = 0.001
-# and the longest wait that the service accepts.
+# The longest wait that the service accepts.
 _LONGEST_WAIT: Final = 600.0
 
 
@@ -103,13 +103,14 @@ class EagerPrecompute:
         except ValueError as exc:
             if any(each is not None for each in (address, tls, channel_credentials, token)):
                 raise
-            # The environment's, found out where a request is served: that must go on.
+            # The mistake is in the environment, and appears while a request is served, which must
+            # go on.
             self._mistake, self._endpoint = exc, Endpoint("")
         new_client = partial(
             LoopClient,
             self._endpoint.address,
             namespace=namespace,
-            max_attempts=1,  # a retry would make its caller wait for a service that is away
+            max_attempts=1,  # during a retry the caller would wait for a service that is away
             tls=self._endpoint.tls,
             channel_credentials=channel_credentials,
             token=self._endpoint.token,
@@ -262,10 +263,10 @@ class EagerPrecompute:
         except HeadstartError as exc:
             self._outage.failed(call, exc)
         except TypeError as exc:
-            # Of an argument; should it be a mistake in this client, its place helps.
+            # An argument's mistake; if it is one of this client, the traceback shows its place.
             debugging = logger.isEnabledFor(logging.DEBUG)
             logger.warning("%s was refused: %s", call, exc, exc_info=debugging)
-        except Exception:  # a head start must never cost its caller the request
+        except Exception:  # a head start must never fail its caller's request
             logger.warning("%s failed, which is a mistake in this client", call, exc_info=True)
 
     async def _connected(self, limit: float) -> tuple[PrecomputeClient, float]:

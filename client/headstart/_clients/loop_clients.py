@@ -25,7 +25,7 @@ class LoopClients:
         """Keep the constructor; no client is made yet."""
         self._new_client = new_client
         self._lock = ForkLock()
-        # Weak keys would be of no use here: a client's channel refers to its loop.
+        # Weak keys would free nothing: a client's channel refers to its loop.
         self._clients: dict[asyncio.AbstractEventLoop, LoopClient] = {}
         self._pid = os.getpid()
 
@@ -46,14 +46,14 @@ class LoopClients:
             clients = self._own()
             self._clients = {}
         for loop, client in clients.items():
-            # A channel is closed in its own loop, be it this thread's or another's. That of a
-            # loop that no longer runs is closed by its finalizer, now that nobody refers to it.
+            # A channel is closed in its own loop, of this thread or another. That of a
+            # loop that no longer runs is closed by its finalizer, now that nothing refers to it.
             client.abandon()
             if loop.is_running():
                 closing = client.close()
                 try:
                     asyncio.run_coroutine_threadsafe(closing, loop)
-                except RuntimeError:  # the loop was closed this very moment
+                except RuntimeError:  # the loop was closed meanwhile
                     closing.close()
 
     def _own(self) -> dict[asyncio.AbstractEventLoop, LoopClient]:

@@ -18,7 +18,7 @@ from headstart._messages.results import RecipientType, Started
 from headstart._transport.connection import Connection
 from headstart.v1 import precompute_pb2 as pb
 
-# The service has answered: reads may succeed.
+# After such an answer of the service, reads may succeed.
 _REFUSALS: Final = (ResourceExhausted, Unauthenticated, PermissionDenied)
 
 
@@ -70,7 +70,7 @@ class Starts:
                 nothing, and returns that start's outcome and revision. Default: a random one for a
                 `restart`, so that the client's own retries start it once. Give one where your
                 code may repeat the call itself.
-            expected_need_in: In how long the results are likely to be asked for, at most 7 days.
+            expected_need_in: In how long a caller is likely to read the results, at most 7 days.
                 Default: at once. Runs that wait for a worker are taken in that order; one that
                 cannot be ready by then may be left for later, or given up when the queue is full.
             namespace: Instead of the client's.
@@ -146,7 +146,7 @@ class Starts:
 
         A start that takes longer goes on behind the call, within the client's `timeout`: late, it
         is still a head start. The next start of the same key by this client cancels it. After three
-        calls in a row that failed or had no answer, the service is not asked for a while.
+        calls in a row that failed or had no answer, the client makes no call for a while.
         `get_or_compute` shares this knowledge. The logger `headstart` has one WARNING when
         that begins, and one INFO when it is over.
 

@@ -15,8 +15,8 @@ from headstart._transport.call_errors import Rested
 from headstart._transport.connection import Connection
 from headstart.v1 import precompute_pb2 as pb
 
-# A watch gives up after so many cuts in a row that brought nothing new. The pauses between add up
-# to about six seconds: longer than a rolling restart's gap, shorter than a user's patience.
+# A watch gives up after so many interruptions in a row without a new state. The pauses between add
+# up to about six seconds: longer than a rolling restart's gap, shorter than a user's patience.
 _WATCH_ATTEMPTS: Final = 6
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 3.0
@@ -43,7 +43,7 @@ async def watch(
                     results = convert.results_from(last)
                     ended = results.status.ended
                     yield results
-        except Rested:  # for a fork, which is over soon
+        except Rested:  # interrupted for a fork, which is over soon
             continue
         except ServiceUnavailable as exc:
             error = exc
@@ -55,5 +55,5 @@ async def watch(
         if cuts >= _WATCH_ATTEMPTS or connection.closed:
             raise error
         pause = min(max(error.retry_after or 0.0, _FIRST_PAUSE * 2 ** (cuts - 1)), _LONGEST_PAUSE)
-        # Not all watchers of a lost server shall come back at once.
+        # Not all watchers of a lost server should reconnect at once.
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)

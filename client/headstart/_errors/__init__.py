@@ -40,8 +40,8 @@ class Violation:
     """What it must be."""
 
 
-# Every argument but the message has a default, so that pickling (which calls the class with the
-# message alone, then restores the attributes) works across process pools and task queues.
+# Every argument but the message has a default, for pickling across process pools and task queues.
+# Unpickling calls the class with the message alone, then restores the attributes.
 class HeadstartError(Exception):
     """The root: catching it catches everything that this client raises on purpose."""
 
@@ -93,7 +93,7 @@ class UnusableProcess(ServiceUnavailable):
 
 
 class DeadlineExceeded(HeadstartError):
-    """No answer came before the call's timeout. The server may have done what was asked."""
+    """No answer came before the call's timeout. The server may have done its work."""
 
 
 class Incomplete(HeadstartError):
@@ -146,7 +146,7 @@ def from_rpc_error(error: grpc.RpcError) -> HeadstartError:
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return ResourceExhausted(message, details.retry_after)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            # The latter by a server that stops: a caller's own cancellation is no RpcError.
+            # CANCELLED comes from a server that stops: a caller's own cancellation is no RpcError.
             return ServiceUnavailable(message, details.retry_after)
     if code in _PLAIN:
         return _PLAIN[code](message)

@@ -98,7 +98,7 @@ def _parse(serialized: bytes) -> Details:
     return Details(violations, retry_after, metadata)
 
 
-# Classes made at run time have fields that no type checker can know: hence Any here.
+# A type checker does not know the fields of classes that are made at run time: hence Any.
 def _decode(message_class: Any, serialized: bytes) -> Any | None:
     try:
         return message_class.FromString(serialized)

@@ -134,7 +134,7 @@ class FakeAccounting:
             return None
         for name, state in run.states(now).items():
             step = run.steps[name]
-            # This run has not computed what was reported, or what is another run's.
+            # This run has not computed reported results, or those of another run.
             foreign = name in run.reports or step.origin is not StepOrigin.COMPUTED
             if name in line.counted or foreign:
                 continue

@@ -17,8 +17,8 @@ from headstart.v1 import precompute_pb2 as pb
 
 MAX_WAIT: Final = 600.0
 DEFAULT_PAGE: Final = 100
-_MIN_TTL: Final = 0.001
-_WEEK: Final = 7 * 24 * 3600.0
+MIN_TTL: Final = 0.001
+WEEK: Final = 7 * 24 * 3600.0
 _MAX_KEY_BYTES: Final = 256
 _MAX_PAGE: Final = 1000
 _MAX_REPEATED: Final = 1000
@@ -91,9 +91,9 @@ def checked_key(request: Any) -> tuple[str, str]:
 def times_of_start(
     request: pb.StartPrecomputeRequest, checks: Checks
 ) -> tuple[float | None, float]:
-    """Return the `ttl` that was asked for, if any, and `expected_need_in`, 0 if absent."""
-    ttl = checks.seconds(request, "ttl", _MIN_TTL, _WEEK)
-    return ttl, checks.seconds(request, "expected_need_in", 0, _WEEK) or 0.0
+    """Return the requested `ttl`, if any, and `expected_need_in`, 0 if absent."""
+    ttl = checks.seconds(request, "ttl", MIN_TTL, WEEK)
+    return ttl, checks.seconds(request, "expected_need_in", 0, WEEK) or 0.0
 
 
 def request_id_of_start(request: pb.StartPrecomputeRequest, checks: Checks) -> str:
@@ -124,7 +124,7 @@ def custom_inputs(request: pb.StartPrecomputeRequest, checks: Checks) -> dict[st
 
 def elapsed_of_report(request: pb.ReportStepRequest, checks: Checks) -> float:
     """Return how long a step took its caller, in seconds."""
-    return checks.seconds(request, "elapsed", 0, _WEEK) or 0.0
+    return checks.seconds(request, "elapsed", 0, WEEK) or 0.0
 
 
 def wait_of(request: pb.GetResultsRequest, checks: Checks) -> float:

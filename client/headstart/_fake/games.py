@@ -56,7 +56,7 @@ def game_inputs(given: Mapping[str, Any], path: str, checks: Checks) -> dict[str
             rule = f"must differ from anchor, both are {inputs['target']!r}"
             checks.add(f"{path}.target", rule)
     inputs["recipient_type"] = given.get("recipient_type")
-    if inputs["recipient_type"] not in ("human", "haiku"):  # it may be a list, which no set takes
+    if inputs["recipient_type"] not in ("human", "haiku"):  # it may be a list, which no set accepts
         checks.add(f"{path}.recipient_type", "must be human or haiku")
     for name, (default, most) in _COUNTS.items():
         value = given.get(name, default)

@@ -86,7 +86,7 @@ class FakeServer:
     def __init__(self, made_up: Callable[..., Results], default: Script) -> None:
         """Keep the script; `made_up` makes the results of a game for which none are scripted."""
         self.requests: list[RecordedRequest] = []
-        """What was asked, in the order in which it came."""
+        """The requests, in the order in which they came."""
         self._service = FakeService(made_up, default)
         self._faults: list[_Fault] = []
         self._slowness: dict[str | None, float] = {}
@@ -209,7 +209,8 @@ class FakeServer:
                 options=[
                     # Two servers must not share a port unnoticed.
                     ("grpc.so_reuseport", 0),
-                    # As the service: clients ping idle connections once a minute.
+                    # The same setting as the service has: clients ping idle connections once a
+                    # minute.
                     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                     ("grpc.keepalive_permit_without_calls", 1),
                 ]
@@ -248,7 +249,7 @@ class FakeServer:
                 return await answer(request, context)
             except Exception as error:
                 await _abort(context, error)
-                raise AssertionError from error  # abort has raised
+                raise AssertionError from error  # unreachable: abort raises
 
         return grpc.unary_unary_rpc_method_handler(
             handle,

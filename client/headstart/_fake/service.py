@@ -52,7 +52,7 @@ class FakeService:
         """Wait for a start, a cancel, a change of this run, or the deadline."""
         now = time.monotonic()
         until = min(deadline, math.inf if run is None else run.next_change(now))
-        # A little more than until then: timers may be early by their resolution.
+        # A little longer: timers may fire early by their resolution.
         limit = None if until == math.inf else until - now + 0.001
         with suppress(TimeoutError):
             await asyncio.wait_for(self._change.wait(), limit)
@@ -111,7 +111,7 @@ class FakeService:
         self._accounting.started(run)
         self.note_change()
         response = _started(run.outcome, run, now)
-        response.status = pb.PRECOMPUTE_STATUS_PENDING  # no worker is so fast
+        response.status = pb.PRECOMPUTE_STATUS_PENDING  # no worker has taken it yet
         return response
 
     def _inputs(
@@ -181,7 +181,7 @@ class FakeService:
         check.refuse()
         left = context.time_remaining()
         if wait and left is not None:
-            # As the service does, so that a partial answer still arrives.
+            # The service does the same, so that a partial answer still arrives.
             wait = min(wait, left - min(max(left * 0.1, 0.02), 0.25))
         deadline = time.monotonic() + wait
         required = frozenset(request.required_steps)
@@ -276,7 +276,7 @@ class FakeService:
         answer = pb.ListPipelinesResponse()
         for (_key, name), script in self.scripts.items():
             if name is not None:
-                # A function's steps are not known before it has inputs.
+                # A function returns its steps only for given inputs.
                 description = answer.pipelines.add(name=name, version="fake")
                 if callable(script.results):
                     continue

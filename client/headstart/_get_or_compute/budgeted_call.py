@@ -14,11 +14,11 @@ from headstart._get_or_compute.durations import Durations
 from headstart._get_or_compute.outage_log import OutageLog
 from headstart._messages import arguments
 
-# In seconds: how long an answer may take that a user waits for,
+# In seconds: how long an answer may take while a user waits.
 BUDGET: Final = 0.025
-# how long background calls may still take when the client is closed,
+# In seconds: how long background calls may still take when the client is closed.
 _LAST_CALLS: Final = 0.5
-# and the longest budget or deadline: a day.
+# In seconds, the longest budget or deadline: a day.
 _LONGEST: Final = 86_400.0
 
 
@@ -85,7 +85,7 @@ class BudgetedCall:
             await stop([asking])
             raise
         if done:
-            asking.result()  # what is no trouble of the service is a mistake of its caller
+            asking.result()  # other errors are mistakes of the caller
             return None
         self.late = True
         self._known.breaker.failed()
@@ -113,7 +113,7 @@ class BudgetedCall:
             outage.failed(self._name, exc)
         else:
             outage.answered(self._name)
-            # One that is late, and yet sooner than doing without, is worth asking again.
+            # A late answer counts as a success if it was still of use.
             if of_use or not self.late:
                 breaker.answered()
 

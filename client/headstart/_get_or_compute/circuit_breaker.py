@@ -62,5 +62,5 @@ class Breaker:
 
     def _rest(self) -> None:
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-        # Jitter: processes shall not try at the same moment.
+        # Jitter: processes must not all try at the same moment.
         self._until = self._clock() + self._pause * random.uniform(0.75, 1.0)  # noqa: S311  (no secret)

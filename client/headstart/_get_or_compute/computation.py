@@ -15,8 +15,8 @@ from headstart._messages.results import Results, StepState
 from headstart._messages.values import ABSENT, value_of
 
 _CALL: Final = "get_or_compute"
-# Seconds within which a wait that brought nothing is not repeated: a server that stops ends waits
-# at once, and must not be asked in a circle.
+# A wait that ended sooner than this, in seconds, without a result is not repeated. A server that
+# stops ends waits at once, and the client must not call it in a loop.
 _SHORT_WAIT: Final = 0.05
 # The longest wait that the service accepts, and how long its answer may take behind a wait.
 _LONGEST_WAIT: Final = 600.0
@@ -53,7 +53,7 @@ class Computation:
         hand_back: HandBack | None,
         spawn: Callable[[Coroutine[Any, Any, bool]], asyncio.Task[bool] | None],
     ) -> None:
-        """Prepare; nothing is asked or computed yet. `spawn` runs what may outlast the call."""
+        """Prepare; nothing is called or computed yet. `spawn` runs what may outlast the call."""
         loop = asyncio.get_running_loop()
         self._get = get
         self._fallbacks = fallbacks
@@ -120,10 +120,10 @@ class Computation:
     def _left(self) -> float:
         return self._deadline - time.perf_counter()
 
-    # Asking
+    # Calls
 
     async def _ask_first(self) -> asyncio.Task[None] | None:
-        """Ask what is there, for at most the budget; gives what is still under way then."""
+        """Read what exists, for at most the budget; return the read if it is still running then."""
         return await self._ask.within(min(self._budget, self._left()), self._first)
 
     async def _first(self) -> bool:
@@ -136,14 +136,14 @@ class Computation:
     async def _wait_for(self, step: str) -> None:
         """Take the step from the service, should it end there before the deadline."""
         while (left := self._left()) > 0 and not self._found[step].done():
-            asked = time.perf_counter()
+            began = time.perf_counter()
             try:
                 wait = min(left, _LONGEST_WAIT)
                 results = await self._get(wait=wait, required_steps=(step,), timeout=_BEHIND)
                 self._take(results, Source.WAITED)
             except HeadstartError:
                 return
-            if not self._may_come(step) or time.perf_counter() - asked < _SHORT_WAIT:
+            if not self._may_come(step) or time.perf_counter() - began < _SHORT_WAIT:
                 return
 
     def _take(self, results: Results, source: Source) -> bool:
@@ -155,7 +155,7 @@ class Computation:
             last.revision,
             last.created_at,
         ):
-            return False  # started anew meanwhile: its values do not go with those taken before
+            return False  # restarted meanwhile: its values do not fit those taken before
         self._results = results
         took = False
         for step, found in self._found.items():
@@ -233,7 +233,7 @@ class Computation:
                 self._settle(step, live.result(), Source.LIVE, self._reasons[step])
                 return
             if waiting is not None:
-                # Not everything is lost: the service may come to it yet.
+                # The service may still compute the step.
                 await asyncio.wait({found, waiting}, return_when=_FIRST)
             if not found.done():
                 found.set_exception(error)
@@ -318,7 +318,7 @@ _FIRST: Final = asyncio.FIRST_COMPLETED
 
 
 def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
-    if task.cancelled():  # by itself, through something that it shares
+    if task.cancelled():  # the function was cancelled through a task that it shares
         return RuntimeError("was cancelled")
     return task.exception()
 

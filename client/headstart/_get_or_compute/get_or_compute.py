@@ -21,7 +21,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 logger = logging.getLogger("headstart")
 
-# More reports than these at a time are left out: they are a courtesy to others.
+# More reports than these at a time are left out: other callers can compute the step, too.
 _MOST_REPORTS: Final = 16
 # In seconds: how long the service may take for one.
 _REPORT_LIMIT: Final = 2.0
@@ -58,7 +58,7 @@ class GetsOrComputes:
             )
             computed.values["null_samples"], computed.sources["null_samples"]
 
-        The service is asked once, and has `budget` seconds to answer. A computation then begins
+        One call reads from the service, which has `budget` seconds to answer. A computation begins
         here for each step that is missing, as soon as there is what it needs, all at the same
         time. Meanwhile the service's own result is still taken if it comes first, and the
         computation is cancelled. It begins later only where waiting is expected to be faster:
@@ -93,7 +93,7 @@ class GetsOrComputes:
 
         Raises:
             ValueError: `fallback` is empty, a parameter names no step, or steps need each other in
-                a circle; `deadline` or `budget` is out of range. Nothing was asked or computed.
+                a circle; `deadline` or `budget` is out of range. Nothing was called or computed.
             InvalidRequest: The run's pipeline has no such step, which is known once the service
                 answers. Without an answer a misspelt step is computed here.
             Incomplete: The deadline came first. It has what there is, and names what is missing.
@@ -112,7 +112,7 @@ class GetsOrComputes:
                 whose, key, wait=wait, required_steps=steps, min_revision=min_revision
             )
 
-        request(0.0, ())  # a wrong argument is an error also while the service is not asked
+        request(0.0, ())  # a wrong argument is an error also while no call is made
 
         async def get(*, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
             sent = request(wait, required_steps)

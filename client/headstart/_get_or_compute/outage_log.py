@@ -12,8 +12,8 @@ from headstart._transport.forks import ForkLock
 
 logger = logging.getLogger("headstart")
 
-# A call that failed but was not made again for so long no longer counts as failing: else a
-# dashboard's one failed call would silence the log for ever.
+# A failed call without another for so long no longer counts as failing. Otherwise one failed call
+# of a dashboard would silence the log for ever.
 _REMEMBERED_SECONDS: Final = 60.0
 
 

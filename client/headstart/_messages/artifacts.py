@@ -187,7 +187,7 @@ def _write_tensor(message: pb.Tensor, tensor: Tensor) -> None:
     dtype, values = tensor.dtype, tensor.values
     message.shape.extend(tensor.shape)
     message.dtype = "" if dtype == "float32" else dtype
-    # The field that every client reads has them all, if not as exactly: see the proto file.
+    # The field that every client reads has all numbers, though less exactly: see the proto file.
     message.values.extend(complex(each).real for each in values)
     if dtype.startswith("complex"):
         parts = [part for each in values for part in (complex(each).real, complex(each).imag)]

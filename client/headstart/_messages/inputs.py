@@ -137,7 +137,7 @@ def _unwritable(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
         kind = type(value).__name__
         yield path, f"must be what JSON can express, is {kind}: convert it, to text for example"
     elif depth == _MAX_DEPTH:
-        # At once: a value that holds itself has no end.
+        # Stop at once: a value that holds itself has no end.
         raise InputsError([(path[: len(INPUTS) + _SHOWN], _TOO_DEEP)])
     else:
         for name, item in _items(value):

@@ -69,10 +69,10 @@ def start_bridging(
             clue_count=_count("clue_count", clue_count),
             null_sample_count=_count("null_sample_count", null_sample_count),
         ),
-        ttl=_duration("ttl", ttl),
+        ttl=duration("ttl", ttl),
         restart=arguments.flag("restart", restart),
         request_id=_request_id(request_id, restart=restart),
-        expected_need_in=_duration("expected_need_in", expected_need_in),
+        expected_need_in=duration("expected_need_in", expected_need_in),
     )
 
 
@@ -99,10 +99,10 @@ def start(
         namespace=namespace,
         key=text("key", key),
         custom=spec,
-        ttl=_duration("ttl", ttl),
+        ttl=duration("ttl", ttl),
         restart=arguments.flag("restart", restart),
         request_id=_request_id(request_id, restart=restart),
-        expected_need_in=_duration("expected_need_in", expected_need_in),
+        expected_need_in=duration("expected_need_in", expected_need_in),
     )
 
 
@@ -120,7 +120,7 @@ def get_results(
     return pb.GetResultsRequest(
         namespace=text("namespace", namespace),
         key=text("key", key),
-        wait=_duration("wait", wait) if wait else None,
+        wait=duration("wait", wait) if wait else None,
         required_steps=texts("required_steps", required_steps),
         min_revision=whole("min_revision", min_revision, _BITS_64),
     )
@@ -188,13 +188,14 @@ def seconds(field: str, value: float | timedelta) -> float:
     return number
 
 
-def _duration(field: str, value: float | timedelta | None) -> Duration | None:
+def duration(field: str, value: float | timedelta | None) -> Duration | None:
+    """Return a duration that can be sent, or None. Raises TypeError and InvalidRequest."""
     number = arguments.optional_seconds(field, value)
     if number is None:
         return None
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds(field, number) * 1e9))
-    return duration
+    message = Duration()
+    message.FromNanoseconds(round(seconds(field, number) * 1e9))
+    return message
 
 
 def _request_id(given: str | None, *, restart: bool) -> str:

@@ -247,7 +247,7 @@ class Cancelled:
     cancelled: bool
     """Whether this call ended the run.
 
-    False when it had ended before, or when the key has another revision than the one asked for.
+    False when it had ended before, or when the key has another revision than the requested one.
     """
     status: PrecomputeStatus
     """After the call."""
@@ -323,8 +323,10 @@ class Ledger:
     unsettled: int
     """Runs of which it is not known yet what becomes of them."""
     hidden: timedelta
-    """How long users did not have to wait: what of the computation of runs that completed and were
-    read was over before the first read came."""
+    """Computation that users did not wait for.
+
+    Of runs that completed and were read, the part that was over before the first read.
+    """
     waited: timedelta
     """From the first read to the end, of runs that were first read before it."""
     fates: Mapping[str, LedgerWork]

@@ -38,7 +38,7 @@ def target_of(address: str, name: str) -> str:
     try:
         return _target(given)
     except ValueError as error:
-        shown = re.sub(r"//.*@", "//…@", given)  # a URL may have a password
+        shown = re.sub(r"//.*@", "//…@", given)  # the address may be a URL with a password
         raise ValueError(f"{name} {shown!r} {error}") from None
 
 

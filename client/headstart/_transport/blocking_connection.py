@@ -56,7 +56,7 @@ class BlockingConnection:
             except grpc.RpcError as exc:
                 if self._rests == rests:
                     raise translated(exc.with_traceback(None))  # noqa: B904  (it has a cause)
-            except ValueError:  # by which gRPC refuses to use a channel that was closed
+            except ValueError:  # gRPC raises it for a channel that was closed
                 if self._rests == rests:
                     raise
 

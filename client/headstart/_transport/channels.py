@@ -26,12 +26,12 @@ logger = logging.getLogger("headstart")
 C = TypeVar("C")
 """grpc.aio.Channel or grpc.Channel."""
 
-# In seconds: a call that was cancelled without an answer may be a user who left. Calls that were
-# all left unanswered for so long are not.
+# In seconds. A call that was cancelled without an answer may be of a user who left. But calls that
+# all had no answer for so long show a lost connection.
 _SILENCE: Final = 1.0
 _NEVER: Final = float("-inf")
 
-# The other codes are answers of the server.
+# A server sends all other codes.
 _UNANSWERED: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAVAILABLE,

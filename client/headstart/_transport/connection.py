@@ -144,12 +144,12 @@ class Connection:
             return None
         rested = threading.Event()
         if loop.is_running() and loop is not asyncio._get_running_loop():  # noqa: SLF001
-            with suppress(RuntimeError):  # the loop was closed this very moment
+            with suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(self._begin_rest, rested)
             return rested
         if self._calls or self._streams or self._discarding:
             return None
-        self._channels.close()  # a channel ends when nobody refers to it
+        self._channels.close()  # a channel ends when nothing refers to it
         rested.set()
         return rested
 
@@ -166,7 +166,7 @@ class Connection:
         try:
             return await make()
         except (grpc.RpcError, grpc.aio.BaseError, asyncio.CancelledError) as exc:
-            # Without gRPC's frames, which hold the channel: it must end before a fork.
+            # Drop gRPC's frames: they hold the channel, which must end before a fork.
             raise self._translation(exc.with_traceback(None), rests)  # noqa: B904  (it has one)
         finally:
             self._calls -= 1
@@ -183,7 +183,7 @@ class Connection:
             return Rested()
         if isinstance(error, grpc.RpcError):
             return translated(error)
-        # The channel's own complaints, about being used when closed among them.
+        # Errors of the channel itself, such as its use after close.
         if self.closed:
             return ServiceUnavailable("the client was closed during this call")
         return ServiceError(str(error))
@@ -199,7 +199,7 @@ class Connection:
                 message = "this client was closed"
                 raise RuntimeError(message)
             if self._loop not in {None, loop}:
-                # gRPC would fail later, and obscurely.
+                # gRPC itself would fail later, with an unclear error.
                 message = "this client belongs to another event loop: make one client per loop"
                 raise RuntimeError(message)
             self._loop = loop

@@ -186,7 +186,8 @@ def service_config(max_attempts: int) -> str:
                     "initialBackoff": "0.05s",
                     "maxBackoff": "0.5s",
                     "backoffMultiplier": 2,
-                    # A server that stops CANCELs what it has received and not yet begun.
+                    # A server that stops answers CANCELLED to calls that it has received and not
+                    # yet begun.
                     "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             }

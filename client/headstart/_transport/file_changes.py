@@ -41,5 +41,5 @@ def _state(path: str | os.PathLike[str]) -> tuple[int, int, int, int] | None:
         now = Path(path).stat()
     except OSError:
         return None
-    # The last of them changes with the rights to read it, too.
+    # The last field changes with the rights to read the file, too.
     return now.st_mtime_ns, now.st_size, now.st_ino, now.st_ctime_ns

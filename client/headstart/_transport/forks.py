@@ -27,12 +27,12 @@ from headstart._errors import UnusableProcess
 
 T = TypeVar("T")
 
-# All in seconds: how long connections, and then gRPC's threads, may take to end before a fork: a
-# connection to a server that hangs is given up after one second, and its threads end then,
+# In seconds: how long connections, and then gRPC's threads, may take to end before a fork. The
+# client gives up a connection to a server that hangs after one second, and then its threads end.
 _REST_LIMIT: Final = 2.0
-# how long gRPC's threads may take before garbage that holds a channel is searched for,
+# In seconds: how long gRPC's threads may take before a search for garbage that holds a channel.
 _GARBAGE_AFTER: Final = 0.05
-# and the pause between two checks.
+# In seconds: the pause between two checks.
 PAUSE: Final = 0.001
 
 # grpc.aio's only Python thread, by the name that `threading` derives from its function.
@@ -147,7 +147,7 @@ def before_fork() -> None:
     resting = [rested for each in connections if (rested := each.rest()) is not None]
     for rested in resting:
         rested.wait(max(0.0, ends - time.monotonic()))
-    if resting or beside:  # connections may be resting for another thread's fork
+    if resting or beside:  # another thread's fork may hold connections closed
         _await_end(ends)
     _grpc_ran = _grpc_runs()
 
@@ -168,7 +168,7 @@ def _await_end(ends: float) -> None:
 def _grpc_runs() -> bool:
     """Return whether threads of gRPC exist that its own fork handlers do not stop."""
     if any(thread.name.endswith(_POLLER) for thread in threading.enumerate()):
-        return True  # its handlers give up, because this one never pauses
+        return True  # gRPC's fork handlers give up, because this thread never pauses
     if os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in {"1", "true", "yes", "t", "y"}:
         return False
     return any(_name(task).startswith(_NATIVE) for task in _tasks())

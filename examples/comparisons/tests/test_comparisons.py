@@ -54,13 +54,13 @@ def test_a_changed_selection_leaves_the_vectors_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("selected", "said"),
+    ("selected", "message"),
     [
         (["a", "x"], "selected: not on offer: x"),
         (["a", "a"], "selected: each id may occur once"),
         (["a"], r"custom\.inputs\.selected: List should have at least 2 items"),
     ],
 )
-async def test_a_selection_that_cannot_be_compared_is_refused(selected: list[str], said: str):
-    with pytest.raises(InvalidRequest, match=said):
+async def test_a_selection_that_cannot_be_compared_is_refused(selected: list[str], message: str):
+    with pytest.raises(InvalidRequest, match=message):
         await compared(*selected)

@@ -44,20 +44,20 @@ async def test_a_finished_answer_is_kept_with_its_tokens(api: MessagesApi):
     assert DOCUMENT in request.prompt
 
 
-async def test_the_model_is_stopped_when_enough_was_said(api: MessagesApi):
+async def test_the_model_is_stopped_when_it_has_given_enough(api: MessagesApi):
     api.script(Reply.stream(["One. ", "Two! ", "Three. "] + ["And on. "] * 1000, pause=0.005))
     found = await summary(api)
     assert (found.text, found.ended, found.sentences) == ("One. Two!", "enough", 2)
     await wait_until(lambda: api.abandoned == 1)
 
 
-async def test_what_was_said_before_patience_ended_is_kept(api: MessagesApi):
+async def test_the_text_before_patience_ended_is_kept(api: MessagesApi):
     api.script(Reply.stream(["One. ", "Two is only ha", *["lf"] * 10_000], pause=0.01))
     found = await summary(api, patience=1.0)
     assert (found.text, found.ended, found.sentences) == ("One.", "patience", 1)
 
 
-async def test_what_was_said_before_the_token_limit_is_kept_and_said_to_be_cut(api: MessagesApi):
+async def test_the_text_before_the_token_limit_is_kept_and_marked_as_cut(api: MessagesApi):
     api.script(Reply.stream(["One. ", "Two is only ha"], stop_reason="max_tokens"))
     found = await summary(api)
     assert (found.text, found.ended, found.sentences) == ("One.", "limit", 1)

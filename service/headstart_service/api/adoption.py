@@ -22,11 +22,11 @@ from ..pipeline.registry import Registry
 log = logging.getLogger(__name__)
 
 _EVERY: Final = 2.0
-"""Seconds between two looks."""
+"""Seconds between two searches for orphans."""
 _SHOWN: Final = 10.0
 """Seconds that other processes believe what this one starts."""
 _AT_ONCE: Final = 1000
-"""Orphans of each class that one look adopts."""
+"""Orphans of each class that one search adopts."""
 
 
 class OrphanStore(Protocol):
@@ -70,8 +70,12 @@ class Adoption:
         for orphan in orphans:
             plan = self._plan(orphan)
             if plan is not None and await self._adopted(orphan, plan):
-                told = fields("run.adopted", orphan.key, run=orphan.run, pipeline=orphan.pipeline)
-                log.info("%s adopted: no process served its definition", orphan.key, extra=told)
+                attributes = fields(
+                    "run.adopted", orphan.key, run=orphan.run, pipeline=orphan.pipeline
+                )
+                log.info(
+                    "%s adopted: no process served its definition", orphan.key, extra=attributes
+                )
 
     async def _adopted(self, orphan: Orphan, plan: RunPlan) -> bool:
         try:
@@ -89,6 +93,8 @@ class Adoption:
             return pipeline.plan(json.loads(orphan.inputs), "inputs")
         except Exception as error:  # noqa: BLE001  # whatever an author's validator or `when` raises
             self._refused.add(orphan.run)
-            told = error if isinstance(error, InvalidRequest) else type(error).__name__
-            log.warning("%s stays queued: its inputs are of another version: %s", orphan.key, told)
+            reason = error if isinstance(error, InvalidRequest) else type(error).__name__
+            log.warning(
+                "%s stays queued: its inputs are of another version: %s", orphan.key, reason
+            )
             return None

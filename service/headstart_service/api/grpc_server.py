@@ -35,9 +35,9 @@ Context = ServicerContext[Any, Any]
 
 _REFLECTIONS = 100
 """Streams of reflection that a process holds at once."""
-_READ = Verb.READ  # looking an enum up takes longer than all else in the check of a ready result
+_READ = Verb.READ  # an enum lookup takes longer than all else in the check of a ready result
 
-_OPTIONS = (
+SERVER_OPTIONS = (
     # Two servers must not silently share a port.
     ("grpc.so_reuseport", 0),
     # A burst of waiters is the normal case here; by default one of 1,000 calls is cancelled.
@@ -47,7 +47,7 @@ _OPTIONS = (
     # Backends keep idle connections alive behind load balancers that drop them silently.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # A connection that never speaks HTTP/2 holds a file; by default for two minutes.
+    # A connection without HTTP/2 holds a file descriptor: by default for two minutes.
     ("grpc.server_handshake_timeout_ms", 10_000),
 )
 
@@ -76,14 +76,14 @@ def build_server(
 
     `outgoing` bounds its large responses. `wrap` wraps the handler of each method of the service.
     """
-    # By default it accepts until the process has no file left.
+    # By default gRPC accepts connections until the process has no file descriptor left.
     connections = min(share_of_files(2), _MOST_CONNECTIONS)
     limits = limits or CallLimits()
     server = grpc.aio.server(
         options=(
-            *_OPTIONS,
+            *SERVER_OPTIONS,
             ("grpc.max_allowed_incoming_connections", connections),
-            # One connection may use all places, and is refused, not queued, when it asks for more.
+            # One connection may use all slots. A call beyond them is refused, not queued.
             ("grpc.max_concurrent_streams", limits.total + _MORE_STREAMS),
         )
     )
@@ -165,7 +165,7 @@ def _rpc_handler(
             request = admitted(data, context)
             async with aclosing(handle(request, Call(context.time_remaining()))) as responses:
                 async for response in responses:
-                    # gRPC asks for the next one when it has written this one.
+                    # gRPC reads the next response when it has written this one.
                     async with outgoing.sending(response.data, context):
                         yield response.data
 

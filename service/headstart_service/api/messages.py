@@ -115,7 +115,7 @@ def fill_summary(message: Any, summary: RunSummary) -> None:
 
 
 def _fill_time(timestamp: Timestamp, microseconds: int) -> None:
-    # A third of what its own FromMicroseconds takes, four times in every answer.
+    # Three times as fast as Timestamp.FromMicroseconds; every answer has four of them.
     timestamp.seconds, left = divmod(microseconds, 1_000_000)
     timestamp.nanos = left * 1000
 

@@ -13,6 +13,7 @@ from ..domain.errors import InvalidRequest, Violation
 
 M = TypeVar("M", bound=Message)
 
+MIN_TTL: Final = 0.001
 MAX_TTL: Final = 7 * 24 * 3600.0
 MAX_REPEATED: Final = 1000
 """Entries of a request's list: parsing 4 MB of them would delay every other call for seconds."""

@@ -33,8 +33,8 @@ from .call_observer import Ended, unheard
 
 log = logging.getLogger(__name__)
 
-# gRPC sends the message twice, once with every other byte as three, and the details in base 64;
-# all of it must stay below 8 kB.
+# gRPC sends the message twice, once with each special byte as three bytes, and the details in
+# base 64. All trailers together must stay below 8 kB.
 _MAX_MESSAGE = 1000
 _MAX_DETAILS = 2000
 _MAX_FIELD = 200
@@ -48,18 +48,19 @@ Context = ServicerContext[Any, Any]
 
 
 def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # one error a line
-    """The status, with its details, that tells a caller about `error`."""
+    """Return the status, with its details, that reports `error` to a caller."""
     match error:
         case InvalidRequest():
-            detail = error_details_pb2.BadRequest(field_violations=_told(error.violations))
+            detail = error_details_pb2.BadRequest(
+                field_violations=_field_violations(error.violations)
+            )
             return _status(code_pb2.INVALID_ARGUMENT, str(error), detail)
         case RunNotFound():
             return _status(code_pb2.NOT_FOUND, str(error))
         case Unauthenticated():
             return _status(code_pb2.UNAUTHENTICATED, str(error), _info("UNAUTHENTICATED"))
         case PermissionDenied():
-            told = {"field": error.field, "missing": error.missing}
-            denied = _info("PERMISSION_DENIED", **told)
+            denied = _info("PERMISSION_DENIED", field=error.field, missing=error.missing)
             return _status(code_pb2.PERMISSION_DENIED, str(error), denied)
         case RecordDamaged():
             log.error("%s", error)
@@ -70,7 +71,7 @@ def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # o
             # Another replica may agree with the store, so callers may retry.
             return _status(code_pb2.UNAVAILABLE, str(error), _retry(error.retry_after))
         case StoreUnavailable():
-            # What exactly is wrong with Redis is the operator's matter.
+            # Callers do not learn what exactly is wrong with Redis; the log has it for operators.
             text = "the store is unavailable"
             return _status(code_pb2.UNAVAILABLE, text, _retry(error.retry_after))
         case _:
@@ -80,8 +81,8 @@ def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # o
 def internal_status(error: Exception) -> status_pb2.Status:
     """A status without the exception's text; its id is in the log beside it."""
     error_id = uuid.uuid4().hex[:12]
-    told = fields("call.internal_error", error_id=error_id)
-    log.error("internal error %s", error_id, exc_info=error, extra=told)
+    attributes = fields("call.internal_error", error_id=error_id)
+    log.error("internal error %s", error_id, exc_info=error, extra=attributes)
     info = _info("INTERNAL", error_id=error_id)
     return _status(code_pb2.INTERNAL, f"internal error {error_id}", info)
 
@@ -159,23 +160,25 @@ def _name(status: status_pb2.Status) -> str:
     return name
 
 
-def _told(violations: Sequence[Violation]) -> list[error_details_pb2.BadRequest.FieldViolation]:
-    """As many violations as fit: beyond 8 kB of trailers gRPC drops the whole status."""
-    told: list[error_details_pb2.BadRequest.FieldViolation] = []
+def _field_violations(
+    violations: Sequence[Violation],
+) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    """Return as many violations as fit: beyond 8 kB of trailers gRPC drops the whole status."""
+    listed: list[error_details_pb2.BadRequest.FieldViolation] = []
     left = _MAX_DETAILS
     for violation in violations:
-        said = error_details_pb2.BadRequest.FieldViolation(
+        shown = error_details_pb2.BadRequest.FieldViolation(
             field=_clipped(violation.field, _MAX_FIELD),
             description=_clipped(violation.description, _MAX_DESCRIPTION),
         )
-        left -= said.ByteSize()
+        left -= shown.ByteSize()
         if left < 0:
-            said.Clear()
-            said.description = f"and {len(violations) - len(told)} more"
-        told.append(said)
+            shown.Clear()
+            shown.description = f"and {len(violations) - len(listed)} more"
+        listed.append(shown)
         if left < 0:
             break
-    return told
+    return listed
 
 
 def _clipped(text: str, limit: int) -> str:

@@ -59,7 +59,7 @@ class Grant:
         if self.covers(verb, namespace):
             return
         if namespace is None:
-            # Which namespaces there are is not for this token to know, so it cannot be left open.
+            # This token may not list all namespaces, so a request must name one.
             missing = Verb.ADMIN
             rule = f"the token {self.name!r} lacks {missing}, which all namespaces at once need"
         else:
@@ -143,7 +143,7 @@ class Grants:
         given = digest_of(token)
         found: Grant | None = None
         for digest, grant in self._grants:
-            # Each is compared, and in full, so that the time reveals nothing.
+            # All tokens are compared, and in full, so that the time reveals nothing.
             if hmac.compare_digest(given, digest):
                 found = grant
         if found is None or scheme.lower() != _SCHEME:

@@ -73,7 +73,7 @@ class ServerCertificate:
 
     def credentials(self) -> grpc.ServerCredentials:
         """What a port listens with."""
-        # Its stubs do not know that None means no news.
+        # The stubs of grpc do not know that None means "unchanged".
         renewed: Any = self._renewed
         made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
             self._first, renewed, require_client_authentication=bool(self._files.client_ca)
@@ -108,7 +108,7 @@ class ServerCertificate:
                 log.error("the certificate that was read before stays in force: %s", error)  # noqa: TRY400  # no news in the trace
             return
         if fingerprint(self._files.paths()) != seen:
-            self._seen = ()  # A file changed while all were read: the next look reads them again.
+            self._seen = ()  # A file changed during the reads: the next check reads all again.
             return
         self._refused = False
         with self._lock:
@@ -126,7 +126,7 @@ def _tried(files: TlsFiles) -> tuple[grpc.ServerCertificateConfiguration, float]
     key, cert = _bytes("HEADSTART_TLS_KEY", files.key), _bytes("HEADSTART_TLS_CERT", files.cert)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # With a password at hand nobody is asked for one on the terminal.
+        # With a password given here, OpenSSL does not ask for one on the terminal.
         context.load_cert_chain(files.cert, files.key, password="")
         own, *authorities = facts_of(cert)
     except (ssl.SSLError, OSError, ValueError, IndexError) as error:
@@ -199,7 +199,7 @@ def _serve_once(
     with ThreadPoolExecutor(1, "certificate") as threads:
         server = grpc.server(threads)
         try:
-            # Clients' certificates cannot be tried: nobody here has one. gRPC reads the roots.
+            # Clients' certificates cannot be tried: this process has none. gRPC reads the roots.
             port = server.add_secure_port(
                 "127.0.0.1:0", grpc.ssl_server_credentials([pair], root_certificates=roots)
             )

@@ -46,7 +46,7 @@ def new_token() -> str:
 
 def line_of(name: str, token: str, namespaces: Sequence[str], verbs: Sequence[str]) -> str:
     """The line that grants a token these. Raises ValueError for what `parsed` would refuse."""
-    if not _NAME.fullmatch(name):  # before a space in it looks like another column
+    if not _NAME.fullmatch(name):  # behind a space, a reader would find another column
         raise ValueError(_NAME_RULE)
     line = f"{name} sha256:{digest_of(token).hex()} {','.join(namespaces)} {','.join(verbs)}"
     _parsed_line(line)

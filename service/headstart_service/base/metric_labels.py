@@ -9,7 +9,7 @@ class ResultsOutcome(StrEnum):
     """How GetResults answered a call."""
 
     READY = "ready"
-    """Everything that was asked for was there when the call came."""
+    """All requested results existed when the call came."""
     WAITED = "waited"
     """Everything was there before the wait was over."""
     PARTIAL = "partial"

@@ -53,7 +53,7 @@ def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
     as_text = table(
         [
             ("SETTING", "VALUE", "SOURCE"),
-            *((row.variable, _text(row.value), row.source) for row in found),
+            *((row.variable, value_text(row.value), row.source) for row in found),
         ]
     )
     as_data = {"settings": [asdict(row) for row in found], "warnings": warnings}
@@ -64,7 +64,7 @@ def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
 
 
 async def _of_the_store(settings: Settings) -> str:
-    """Return how the store contradicts these settings; empty where it cannot be asked."""
+    """Return how the store contradicts these settings; empty when it does not answer."""
     if settings.redis_url is None:
         return ""
     url = settings.redis_url.get_secret_value()
@@ -76,7 +76,7 @@ async def _of_the_store(settings: Settings) -> str:
         if isinstance(error.__cause__, NoPermissionError):
             return f"HEADSTART_REDIS_URL: {error}"
     except (TimeoutError, ValueError, TypeError):
-        pass  # The last two are of addresses and options that redis-py refuses when it connects.
+        pass  # redis-py raises the last two for addresses and options that it refuses.
     return ""
 
 
@@ -118,7 +118,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return a setting's value as the table shows it."""
     if isinstance(value, list):
         return ",".join(value)
     if isinstance(value, bool):

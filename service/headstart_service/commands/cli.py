@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parser_of(given).parse_args(given)
             code: int = options.run(options)
         finally:
-            # Here, where it can be handled, rather than when Python ends.
+            # Flush here, where errors are handled, rather than when Python ends.
             sys.stdout.flush()
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has seen enough, as `head` does. Python must not complain about
-        # it once more when it flushes at its end.
+        # The reader of the output has closed it, as `head` does. Python must not report that
+        # again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.DONE
     return code
@@ -78,8 +78,8 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
     health = commands.add_parser("healthcheck", help="exit 0 if a server serves, else 1")
     move = commands.add_parser("repartition", help="move a store to another number of partitions")
     if whole or wanted in SERVER_COMMANDS:
-        # What only a server has installed, and what makes a command slow to start, stays out of
-        # the operator's commands.
+        # The operator's commands stay free of packages that only a server has, and of slow
+        # imports.
         try:
             from . import server
         except ImportError as error:

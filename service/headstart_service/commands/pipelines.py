@@ -1,4 +1,4 @@
-"""`headstart pipelines check`: looks at declared pipelines as a server would, without starting one.
+"""`headstart pipelines check`: check declared pipelines as a server would, without a server.
 
 It needs neither Redis nor a model: modules are imported, as an API process imports them, and
 what they declare is read.
@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
         metavar="MODULE:NAME | DISTRIBUTION",
         help="a pipeline, or an installed distribution (default: all installed ones)",
     )
-    # The option of `pipelines` itself, so that it may stand on either side of `check`.
+    # Also an option of `pipelines`, so that it may stand on either side of `check`.
     check.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for scripts"
     )
@@ -118,9 +118,9 @@ def _broken(error: Exception, source: str, reference: str) -> Mistake:
             for frame in traceback.extract_tb(cause.__traceback__)
             if "importlib" not in frame.filename and "headstart_service" not in frame.filename
         ]
-        told = _PLACE.fullmatch(str(cause))
-        if told is not None:
-            where, text = told[1], told[2]
+        placed = _PLACE.fullmatch(str(cause))
+        if placed is not None:
+            where, text = placed[1], placed[2]
         elif isinstance(cause, SyntaxError):
             where, text = f"{cause.filename}:{cause.lineno}", str(cause.msg)
         elif frames:
@@ -139,7 +139,7 @@ def _twice(first: Pipeline, second: Pipeline) -> Mistake:
 
 
 def _unshowable(pipeline: Pipeline) -> list[Mistake]:
-    """What keeps its inputs from being told as JSON Schema."""
+    """Return why its inputs cannot be described as JSON Schema."""
     from ..pipeline.mistakes import Mistake
 
     try:

@@ -128,7 +128,7 @@ def _run(
     try:
         settings = load_checked(_flags(options), listens=listens)
         set_up_logging(settings.log_level, settings.log_format)
-        if not getattr(options, "exit_with_parent", False):  # whose parent has said it
+        if not getattr(options, "exit_with_parent", False):  # the parent has logged it
             warn_of_unknown()
         return_large_blocks()
         run_loop(main(settings))
@@ -171,7 +171,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _worker(options: argparse.Namespace) -> int:
     if options.exit_with_parent:
         exit_with_parent()
-        # On a shared machine answers come first.
+        # On a shared machine the API's answers come before work.
         os.nice(5)
     _limit_threads(options)
     try:
@@ -183,7 +183,7 @@ def _worker(options: argparse.Namespace) -> int:
         lambda settings: work(
             settings,
             child=options.exit_with_parent,
-            figures=options.figures,
+            metrics_socket=options.figures,
             guard=HangGuard(settings.hang_limit),
         ),
         listens=False,
@@ -202,7 +202,7 @@ def _limit_threads(options: argparse.Namespace) -> None:
 
     Two BLAS threads on two cores are 8 times slower than one as soon as one core is busy.
     """
-    with suppress(StartupError):  # told when the command runs
+    with suppress(StartupError):  # the command itself reports it
         threads = str(_settings(options).compute_threads)
         for pool in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ.setdefault(pool, threads)
@@ -278,12 +278,12 @@ def _healthcheck(options: argparse.Namespace) -> int:
         settings = _settings(options)
     except StartupError as error:
         return _fail(error)
-    # Of its own server it knows the certificate, whoever signed it.
+    # This server's own certificate is trusted, even if no public authority signed it.
     own = {"HEADSTART_CA": str(settings.tls_cert)} if settings.tls_cert else {}
     address = f"{url_host(reachable(settings.host))}:{settings.grpc_port}"
     try:
         tls = client_options.tls_of(options, **own)
-        # It is this machine, whatever its address: a proxy would be a detour at best.
+        # The address is of this machine: a proxy would be a detour at best.
         own_options = [("grpc.enable_http_proxy", 0)]
         channel = endpoint(address, tls=tls, options=own_options).open_blocking()
     except (ServiceUnavailable, ValueError) as error:

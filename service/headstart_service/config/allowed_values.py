@@ -76,10 +76,10 @@ def unknown_variables(
 ) -> Iterator[tuple[str, str | None]]:
     """Yield variables with our prefix that no setting reads, each with the nearest known one."""
     known = sorted({*settings, *OF_CLIENTS, *_OF_TOOLS})
-    # Without what all of them have in common, by which every name would be near.
+    # Compare without the common prefix, which would make every name near.
     bare = [name.removeprefix(PREFIX) for name in known]
     for variable in sorted(environment):
-        name = variable.upper()  # pydantic does not care about case
+        name = variable.upper()  # pydantic ignores case
         if not name.startswith(PREFIX) or name in known or _is_kubernetes(name):
             continue
         near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, 1)

@@ -35,7 +35,7 @@ def try_settings(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]
             _field_of(detail): _complaint(detail, flags)
             for detail in error.errors(include_url=False)
         }
-    # A flag goes before the environment.
+    # A flag takes precedence over the environment.
     defaults = {name: Settings.model_fields[name].default for name in wrong}
     return Settings(**(values | defaults)), wrong
 

@@ -227,7 +227,7 @@ class Settings(BaseSettings):
         description="Directory of prepared models.",
     )
     vocabulary: Path = Field(
-        # By its format: of two versions on a machine, neither builds in place of the other's.
+        # The name has the format's number, so that two versions on a machine do not share it.
         Path(_DIRS.user_cache_dir) / "vocabulary-2",
         description="Directory of the embedded vocabulary. A worker builds it if it is missing "
         "or of another model.",
@@ -303,7 +303,7 @@ class Settings(BaseSettings):
     @field_validator("anthropic_api_key", mode="before")
     @classmethod
     def _is_key(cls, value: Any) -> Any:
-        # Headers take nothing else, and the error of the library would quote it.
+        # Headers allow nothing else, and the library's own error would quote the key.
         if isinstance(value, str) and not re.fullmatch(r"[!-~]*", value):
             raise ValueError("must be printable ASCII without spaces")
         return value
@@ -336,7 +336,7 @@ class Settings(BaseSettings):
             if cls.model_fields[name].default is None:
                 return None
             raise ValueError(f"must be {allowed(name, cls.model_fields[name])}")
-        # Python keeps what is no UTF-8 in an environment as code points that nothing can print.
+        # Python decodes bytes of the environment that are no UTF-8 to unprintable code points.
         if isinstance(value, str) and not value.isprintable():
             try:
                 value.encode()

@@ -1,6 +1,6 @@
 """Access to the live page: hosts, peers and tokens, checked in front of every answer.
 
-Where no token is asked for, being on this machine is the permission. A browser on this machine
+Without tokens, being on this machine is the permission. A browser on this machine
 can be made to ask by any site. So a name that is not this machine's is refused (DNS rebinding), and
 so is a request that another site caused. Whatever a browser does not show across sites it need not
 be refused for: answers carry no CORS headers.
@@ -35,7 +35,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 """Of every answer. No element of the page may run, or be made of, text that came from a caller."""
-ASKED_FOR: Final = "x-headstart"
+PAGE_HEADER: Final = "x-headstart"
 """A header that a page of another site cannot send: what changes something needs it."""
 
 
@@ -77,7 +77,7 @@ class Door:
         if name.endswith(".localhost"):
             return True
         try:
-            # Nobody can make an address mean something else.
+            # No caller can make an address mean another host.
             ipaddress.ip_address(name.strip("[]"))
         except ValueError:
             return False
@@ -109,7 +109,7 @@ def view_of(viewer: Viewer, namespace: str) -> View:
     if viewer.whole:
         return View(None, whole=True)
     if viewer.namespaces is None:
-        # Which namespaces there are is not for this token to know.
+        # This token may not list all namespaces.
         rule = f"the token {viewer.name!r} sees one namespace at a time: name it"
         raise PermissionDenied("namespace", rule, "admin")
     seen = frozenset(name for name in viewer.namespaces if viewer.reads(name))

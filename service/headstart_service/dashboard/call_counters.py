@@ -24,7 +24,7 @@ _BUCKETS: Final = 25 * _PER_OCTAVE
 _NAMESPACES: Final = 64
 """How many namespaces one second tells apart; what is beyond counts for the whole alone."""
 _EXPECTED: Final = frozenset({"OK", "NOT_FOUND", "CANCELLED"})
-"""How calls end that need nobody's attention."""
+"""Codes of calls that need no attention."""
 
 
 @dataclass(slots=True)
@@ -44,20 +44,20 @@ class Second:
     starts_in: Counter[str] = field(default_factory=Counter)
     ends_in: Counter[str] = field(default_factory=Counter)
     queued: int | None = None
-    """Runs that waited for a worker at its end; None when nobody looked."""
+    """Runs that waited for a worker at its end; None without a viewer."""
 
-    def told(self, scope: frozenset[str] | None, *, whole: bool) -> dict[str, Any]:
-        """What a viewer of these namespaces may know of it. Latencies are microseconds."""
-        told: dict[str, Any] = {"at": self.at, "starts": self.starts, "ends": self.ends}
+    def as_json(self, scope: frozenset[str] | None, *, whole: bool) -> dict[str, Any]:
+        """Return what a viewer of these namespaces may know of it. Latencies are microseconds."""
+        counts: dict[str, Any] = {"at": self.at, "starts": self.starts, "ends": self.ends}
         if scope is not None:
-            told["starts"] = sum(self.starts_in[name] for name in scope)
-            told["ends"] = sum(self.ends_in[name] for name in scope)
+            counts["starts"] = sum(self.starts_in[name] for name in scope)
+            counts["ends"] = sum(self.ends_in[name] for name in scope)
         if whole:
-            told["outcomes"] = self.outcomes
-            told["refused"] = self.refused
-            told["p50"], told["p99"] = quantile(self.times, 0.5), quantile(self.times, 0.99)
-            told["queued"] = self.queued
-        return told
+            counts["outcomes"] = self.outcomes
+            counts["refused"] = self.refused
+            counts["p50"], counts["p99"] = quantile(self.times, 0.5), quantile(self.times, 0.99)
+            counts["queued"] = self.queued
+        return counts
 
 
 class Counters:
@@ -94,8 +94,8 @@ class Counters:
     def damaged(self) -> None:
         """Count nothing for a damaged record: its call's code counts."""
 
-    def hear(self, announcement: Announcement) -> None:
-        """Something was announced, by whatever process."""
+    def receive(self, announcement: Announcement) -> None:
+        """Count an announcement, of whatever process."""
         now = self._now
         namespace = announcement.key.namespace
         if announcement.kind is EventKind.STARTED:
@@ -127,6 +127,6 @@ def quantile(times: Iterable[int], share: float) -> float | None:
     for bucket, count in enumerate(counts):
         seen += count
         if seen >= wanted:
-            # The middle of the bucket, by ratio.
+            # The bucket's geometric middle.
             return float(2 ** ((bucket + 0.5) / _PER_OCTAVE))
     raise AssertionError("the counts are fewer than their sum")

@@ -1,4 +1,4 @@
-"""Server-sent events for everybody who looks: one snapshot a second, shared, to bounded queues."""
+"""Send one snapshot a second, shared by all viewers, as server-sent events to bounded queues."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Streams:
 
     @property
     def watched(self) -> bool:
-        """Whether anybody looks."""
+        """Whether there is a viewer."""
         return bool(self._open)
 
     def open(self, view: View, allowed: Callable[[], object]) -> Stream:
@@ -104,19 +104,19 @@ class Streams:
                 await self._publish(view, wanted)
                 self._failing.discard(view)
             except Exception:
-                # The others are fed all the same, and the log is not filled once a second.
+                # Other views get theirs all the same, and the log gets one line, not one a second.
                 if view not in self._failing:
                     log.exception("the live page of %s cannot be made", _whose(view))
                 self._failing.add(view)
 
     async def _publish(self, view: View, wanted: list[Stream]) -> None:
-        told = await self._snapshots.take(view)
-        event = _event("tick", told)
+        snapshot = await self._snapshots.take(view)
+        event = _event("tick", snapshot)
         for stream in wanted:
             if stream.view == view and stream in self._open:
-                self._send(stream, event, told)
+                self._send(stream, event, snapshot)
 
-    def _send(self, stream: Stream, event: bytes, told: dict[str, Any]) -> None:
+    def _send(self, stream: Stream, event: bytes, snapshot: dict[str, Any]) -> None:
         try:
             stream.allowed()
         except HeadstartError as error:
@@ -126,7 +126,7 @@ class Streams:
             return
         if stream.fresh:
             stream.fresh = False
-            event = _event("tick", told | {"history": self._snapshots.history(stream.view)})
+            event = _event("tick", snapshot | {"history": self._snapshots.history(stream.view)})
         if not stream.put(event):
             log.info("a live page that does not take its events is dropped")
             stream.end()
@@ -161,7 +161,7 @@ class EventResponse:
             async with asyncio.timeout(_SEND):
                 await _body(send, b"", more=False)
         except (TimeoutError, OSError):
-            pass  # it has gone, or has not taken anything for long
+            pass  # the viewer has gone, or takes no bytes
         finally:
             self._streams.close(self._stream)
             gone.cancel()
@@ -181,6 +181,6 @@ def _whose(view: View) -> str:
     return "all namespaces" if view.scope is None else ", ".join(sorted(view.scope))
 
 
-def _event(name: str, told: dict[str, Any]) -> bytes:
-    text = json.dumps(told, separators=(",", ":"), ensure_ascii=True)
+def _event(name: str, content: dict[str, Any]) -> bytes:
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
     return f"event: {name}\ndata: {text}\n\n".encode()

@@ -47,7 +47,7 @@ class FailureLog:
         self, key: RunKey, revision: int, created_us: int, pipeline: str, at_us: int, *errors: str
     ) -> None:
         """A run has ended with these errors; nothing the second time."""
-        # Revisions begin anew when a key was forgotten meanwhile: its start tells the two apart.
+        # A key that was removed begins again at revision 1: the start distinguishes the two runs.
         run = (key, revision, created_us)
         if run in self._counted or not errors:
             return
@@ -64,19 +64,19 @@ class FailureLog:
         while len(self._groups) > _MAX_GROUPS:
             self._groups.popitem(last=False)
 
-    def told(self, scope: frozenset[str] | None, limit: int) -> list[dict[str, Any]]:
-        """The groups of these namespaces, the latest first."""
+    def groups(self, scope: frozenset[str] | None, limit: int) -> list[dict[str, Any]]:
+        """Return the groups of these namespaces, the latest first."""
         merged: dict[tuple[str, str], dict[str, Any]] = {}
         for (namespace, pipeline, reason), group in reversed(self._groups.items()):
             if scope is not None and namespace not in scope:
                 continue
-            told = merged.setdefault(
+            entry = merged.setdefault(
                 (pipeline, reason),
                 {"pipeline": pipeline, "reason": reason, "count": 0, "last_us": 0, "keys": []},
             )
-            told["count"] += group.count
-            told["last_us"] = max(told["last_us"], group.last_us)
-            told["keys"] += [[key.namespace, key.key] for key in reversed(group.keys)]
-            del told["keys"][_LAST:]
-        latest = sorted(merged.values(), key=lambda told: -told["last_us"])
+            entry["count"] += group.count
+            entry["last_us"] = max(entry["last_us"], group.last_us)
+            entry["keys"] += [[key.namespace, key.key] for key in reversed(group.keys)]
+            del entry["keys"][_LAST:]
+        latest = sorted(merged.values(), key=lambda entry: -entry["last_us"])
         return latest[:limit]

@@ -24,7 +24,7 @@ from .run_view import RunView, run_view
 _MAX_ENDED: Final = 400
 _MAX_SEEN: Final = 500
 _MAX_UNREADABLE: Final = 500
-_LOOKS: Final = 32
+_READS: Final = 32
 """Runs that are read for one picture at most."""
 _LARGEST: Final = 64 * 1024
 """Bytes that are read of a run at most: its steps' reports are wanted here, not their results."""
@@ -41,7 +41,7 @@ class _Duration:
 
 
 class RecentRuns:
-    """The runs that were heard of or seen."""
+    """The runs that were announced or read."""
 
     def __init__(self, runs: RunStore, registry: Registry) -> None:
         self._runs = runs
@@ -54,8 +54,8 @@ class RecentRuns:
         self._durations: OrderedDict[tuple[str, str], deque[_Duration]] = OrderedDict()
         self.failures = FailureLog()
 
-    def hear(self, announcement: Announcement) -> None:
-        """Something was announced."""
+    def receive(self, announcement: Announcement) -> None:
+        """Note an announcement."""
         key = announcement.key
         self._unreadable.pop(key, None)
         if key in self._seen or key in self._looking:
@@ -74,7 +74,7 @@ class RecentRuns:
         self._stale.update(self._seen, self._looking)
 
     def remember(self, ended: Iterable[RunSummary]) -> None:
-        """Runs that ended before this process heard of any."""
+        """Add runs that ended before this process received any announcement."""
         for summary in sorted(ended, key=lambda each: -each.completed_us):
             if summary.key not in self._ended and len(self._ended) < _MAX_ENDED:
                 self._ended[summary.key] = None
@@ -99,25 +99,25 @@ class RecentRuns:
 
     async def look(self, keys: Sequence[RunKey]) -> None:
         """See what is new of these, as far as one look may. Raises StoreUnavailable."""
-        wanted = [key for key in keys if self._is_news(key)][:_LOOKS]
-        # Before the store is asked: what is announced meanwhile is news again.
+        wanted = [key for key in keys if self._is_news(key)][:_READS]
+        # Before the reads: an announcement that arrives meanwhile makes its run stale again.
         self._stale.difference_update(wanted)
         self._looking.update(wanted)
         try:
             found = await asyncio.gather(
                 *(self._see(key) for key in wanted), return_exceptions=True
             )
-            for key, told in zip(wanted, found, strict=True):
-                if isinstance(told, RunView):
-                    self._keep(told)
-                elif isinstance(told, BaseException):
+            for key, result in zip(wanted, found, strict=True):
+                if isinstance(result, RunView):
+                    self._keep(result)
+                elif isinstance(result, BaseException):
                     self._stale.add(key)
         finally:
             self._looking.difference_update(wanted)
             self._stale.difference_update(key for key in wanted if key not in self._seen)
-        for told in found:
-            if isinstance(told, BaseException):
-                raise told
+        for result in found:
+            if isinstance(result, BaseException):
+                raise result
 
     def _is_news(self, key: RunKey) -> bool:
         """Whether the store knows more of this run than was seen of it."""
@@ -134,12 +134,12 @@ class RecentRuns:
 
     def steps(self, scope: frozenset[str] | None) -> list[dict[str, Any]]:
         """How long the steps of the runs that were seen took, in seconds."""
-        told = []
+        reported = []
         for (pipeline, step), durations in self._durations.items():
             own = [d for d in durations if scope is None or d.namespace in scope]
             took = sorted(d.seconds for d in own)
             if took:
-                told.append(
+                reported.append(
                     {
                         "pipeline": pipeline,
                         "step": step,
@@ -150,13 +150,13 @@ class RecentRuns:
                         "max": took[-1],
                     }
                 )
-        return sorted(told, key=lambda each: (each["pipeline"], self._place(each)))
+        return sorted(reported, key=lambda each: (each["pipeline"], self._place(each)))
 
-    def _place(self, told: dict[str, Any]) -> int:
+    def _place(self, step: dict[str, Any]) -> int:
         """Where in its pipeline a step stands; behind all others, if it no longer does."""
-        pipeline = self._registry.find(told["pipeline"])
+        pipeline = self._registry.find(step["pipeline"])
         order = list(pipeline.order) if pipeline else []
-        return order.index(told["step"]) if told["step"] in order else len(order)
+        return order.index(step["step"]) if step["step"] in order else len(order)
 
     async def _see(self, key: RunKey) -> RunView | None:
         try:
@@ -165,43 +165,43 @@ class RecentRuns:
         except RunNotFound:
             pass
         except (RecordDamaged, DecodeError):
-            # Not looked at again until something is announced of it.
+            # This run is read again only after its next announcement.
             self._unreadable[key] = None
             if len(self._unreadable) > _MAX_UNREADABLE:
                 self._unreadable.popitem(last=False)
-        # A run that was seen at its end is still worth showing; it says itself when it expires.
+        # A run that was read at its end stays on the page; its view has the time of its expiry.
         seen = self._seen.get(key)
         if seen is None or not seen.status.ended:
             self._seen.pop(key, None)
             self._ended.pop(key, None)
         return None
 
-    def _keep(self, told: RunView) -> None:
-        before = self._seen.get(told.key)
-        self._seen[told.key] = told
-        self._seen.move_to_end(told.key)
+    def _keep(self, view: RunView) -> None:
+        before = self._seen.get(view.key)
+        self._seen[view.key] = view
+        self._seen.move_to_end(view.key)
         if len(self._seen) > _MAX_SEEN:
             gone, _ = self._seen.popitem(last=False)
             self._stale.discard(gone)
-        if not told.status.ended or (before is not None and before.same_end(told)):
+        if not view.status.ended or (before is not None and before.same_end(view)):
             return
-        self._note(told)
+        self._note(view)
 
-    def _note(self, told: RunView) -> None:
+    def _note(self, view: RunView) -> None:
         """A run is seen at its end for the first time."""
-        for step in told.steps:
+        for step in view.steps:
             elapsed = step["elapsed"]
             if elapsed is None or step["kept"] or step["memoised"]:
                 continue
-            name = (told.pipeline, str(step["name"]))
+            name = (view.pipeline, str(step["name"]))
             if name not in self._durations and len(self._durations) >= _MAX_STEPS:
                 self._durations.popitem(last=False)
             took = self._durations.setdefault(name, deque(maxlen=_DURATIONS))
-            took.append(_Duration(told.key.namespace, elapsed, step["state"] == "failed"))
-        if told.status is Status.FAILED:
-            errors = [told.error]
+            took.append(_Duration(view.key.namespace, elapsed, step["state"] == "failed"))
+        if view.status is Status.FAILED:
+            errors = [view.error]
         else:
-            errors = [f"{s['name']}: {s['error']}" for s in told.steps if s["state"] == "failed"]
+            errors = [f"{s['name']}: {s['error']}" for s in view.steps if s["state"] == "failed"]
         self.failures.add(
-            told.key, told.revision, told.created_us, told.pipeline, told.completed_us, *errors
+            view.key, view.revision, view.created_us, view.pipeline, view.completed_us, *errors
         )

@@ -33,8 +33,8 @@ from ..domain.log_fields import fields
 from ..domain.run_store import RunStore
 from ..pipeline.registry import Registry
 from .access import (
-    ASKED_FOR,
     HEADERS,
+    PAGE_HEADER,
     Door,
     view_of,
     viewer_of,
@@ -58,7 +58,7 @@ _KINDS: Final = {
 }
 _SECOND: Final = 1.0
 _LARGEST_BODY: Final = 4096
-_LOOKS: Final = 4
+_INSPECTIONS: Final = 4
 """Runs whose values are summarised at once: one may be megabytes."""
 _CODES: Final[tuple[tuple[type[HeadstartError], int], ...]] = (
     (InvalidRequest, 400),
@@ -100,25 +100,25 @@ class Dashboard:
         self._rules = rules
         self._outdate = outdate
         self.counters = Counters()
-        self._book = RecentRuns(runs, registry)
+        self.recent_runs = RecentRuns(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
-        self._snapshots = Snapshots(runs, self._book, self.counters, about)
+        self._snapshots = Snapshots(runs, self.recent_runs, self.counters, about)
         self.streams = Streams(self._snapshots)
-        self._looks = asyncio.Semaphore(_LOOKS)
+        self._inspections = asyncio.Semaphore(_INSPECTIONS)
         self._files = {
             entry.name: (entry.read_bytes(), _KINDS[entry.name.rpartition(".")[2]])
             for entry in _STATIC.iterdir()
             if entry.name.rpartition(".")[2] in _KINDS
         }
 
-    def hear(self, announcement: Announcement) -> None:
-        """Something was announced."""
-        self.counters.hear(announcement)
-        self._book.hear(announcement)
+    def receive(self, announcement: Announcement) -> None:
+        """Pass an announcement to the counters and the recent runs."""
+        self.counters.receive(announcement)
+        self.recent_runs.receive(announcement)
 
     def regained(self) -> None:
         """Announcements arrive again, and some were lost."""
-        self._book.regained()
+        self.recent_runs.regained()
         self._snapshots.regained()
 
     async def run(self) -> None:
@@ -177,25 +177,27 @@ class Dashboard:
         viewer = viewer_of(request, self._admit)
         key = _key(request.query_params)
         view_of(viewer, key.namespace)
-        async with self._looks:
+        async with self._inspections:
             look = await self._runs.inspect(key)
-            told, values = await asyncio.to_thread(
+            shown, values = await asyncio.to_thread(
                 lambda: (run_view(look, self._registry), values_of(results_of(look)))
             )
         return _json(
             {
-                "run": told.as_json(),
+                "run": shown.as_json(),
                 "values": values,
                 "lives_for": look.snapshot.lives_for,
-                "may_cancel": viewer.writes(key.namespace) and not told.status.ended,
+                "may_cancel": viewer.writes(key.namespace) and not shown.status.ended,
             }
         )
 
     async def _cancel(self, request: Request) -> Response:
         self._rules.door.check(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
-        if kind != "application/json" or not request.headers.get(ASKED_FOR):
-            rule = f"must be JSON, with the header {ASKED_FOR}, which no other site's page can send"
+        if kind != "application/json" or not request.headers.get(PAGE_HEADER):
+            rule = (
+                f"must be JSON, with the header {PAGE_HEADER}, which no other site's page can send"
+            )
             raise InvalidRequest([Violation("request", rule)])
         viewer = viewer_of(request, self._admit)
         body = await _body(request)
@@ -206,11 +208,13 @@ class Dashboard:
         cancelled = await self._runs.cancel(key, revision)
         self._outdate(key)
         if cancelled.cancelled:
-            # As the API's own line, and who did it: nobody else knows.
-            told = fields("run.cancelled", key, revision=cancelled.revision, token=viewer.name)
+            # The line that the API writes for a cancel, with the token's name.
+            attributes = fields(
+                "run.cancelled", key, revision=cancelled.revision, token=viewer.name
+            )
             by = f" by the token {viewer.name!r}" if viewer.name else ""
             text = "%s revision %d cancelled on the live page%s"
-            log.info(text, key, cancelled.revision, by, extra=told)
+            log.info(text, key, cancelled.revision, by, extra=attributes)
         return _json({"cancelled": cancelled.cancelled, "status": cancelled.status.value})
 
 
@@ -243,17 +247,17 @@ async def _body(request: Request) -> dict[str, Any]:
         if len(data) > _LARGEST_BODY:
             raise InvalidRequest([Violation("body", f"must be at most {_LARGEST_BODY} bytes")])
     try:
-        told = json.loads(data)
+        body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest([Violation("body", "must be JSON")]) from error
-    if not isinstance(told, dict):
+    if not isinstance(body, dict):
         raise InvalidRequest([Violation("body", "must be an object")])
-    return told
+    return body
 
 
-def _key(told: Any) -> RunKey:
+def _key(parameters: Any) -> RunKey:
     """The run that a request names. Raises InvalidRequest."""
-    namespace, key = told.get("namespace", ""), told.get("key", "")
+    namespace, key = parameters.get("namespace", ""), parameters.get("key", "")
     if not isinstance(namespace, str) or not isinstance(key, str):
         raise InvalidRequest([Violation("key", "must be a text")])
     found = RunKey(namespace, key)
@@ -274,5 +278,5 @@ def _revision(body: dict[str, Any]) -> int:
     return revision
 
 
-def _json(told: dict[str, Any], code: int = 200) -> Response:
-    return JSONResponse(told, code, HEADERS)
+def _json(content: dict[str, Any], code: int = 200) -> Response:
+    return JSONResponse(content, code, HEADERS)

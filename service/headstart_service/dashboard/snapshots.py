@@ -31,7 +31,7 @@ _MAX_SEEDED: Final = 64
 
 
 class Snapshots:
-    """Makes them, from what was counted and heard and a bounded look into the store."""
+    """Makes them, from the counters, the recent runs and bounded reads of the store."""
 
     def __init__(
         self, runs: RunStore, book: RecentRuns, counters: Counters, about: dict[str, Any]
@@ -49,37 +49,37 @@ class Snapshots:
 
     def history(self, view: View) -> list[dict[str, Any]]:
         """The seconds that are remembered, the oldest first."""
-        return [past.told(view.scope, whole=view.whole) for past in self._counters.past]
+        return [past.as_json(view.scope, whole=view.whole) for past in self._counters.past]
 
     async def take(self, view: View) -> dict[str, Any]:
         """Return the present state; `store` is "away" if it could not be read, beside what was."""
-        told: dict[str, Any] = {
+        snapshot: dict[str, Any] = {
             "now_us": time.time_ns() // 1000,
             "whole": view.whole,
             "namespaces": None if view.scope is None else sorted(view.scope)[:_NAMESPACES],
             "store": "there",
         }
         if view.whole:
-            told["process"] = self._about
-            told["calls"] = [
+            snapshot["process"] = self._about
+            snapshot["calls"] = [
                 [method, code, count] for (method, code), count in self._counters.calls.items()
             ]
         try:
-            await self._read(view, told)
+            await self._read(view, snapshot)
         except StoreUnavailable:
-            told["store"] = "away"
-        told["recent"] = [
+            snapshot["store"] = "away"
+        snapshot["recent"] = [
             seen.as_json()
             for key in self._book.latest(view.scope, _RECENT)
             if (seen := self._book.seen(key)) is not None
         ]
-        told["steps"] = self._book.steps(view.scope)
-        told["failures"] = self._book.failures.told(view.scope, _GROUPS)
+        snapshot["steps"] = self._book.steps(view.scope)
+        snapshot["failures"] = self._book.failures.groups(view.scope, _GROUPS)
         if self._counters.past:
-            told["second"] = self._counters.past[-1].told(view.scope, whole=view.whole)
-        return told
+            snapshot["second"] = self._counters.past[-1].as_json(view.scope, whole=view.whole)
+        return snapshot
 
-    async def _read(self, view: View, told: dict[str, Any]) -> None:
+    async def _read(self, view: View, snapshot: dict[str, Any]) -> None:
         names = [""] if view.scope is None else sorted(view.scope)[:_NAMESPACES]
         counts: dict[str, int] = {}
         live: list[RunSummary] = []
@@ -98,25 +98,25 @@ class Snapshots:
             for name in names:
                 self._book.remember(await self._list(name, _ENDED, _SEED))
             self._seeded.add(view.scope)
-        # What runs, then what waits, of those that were listed the longest first.
+        # Running before waiting runs, each the longest listed first.
         live.sort(key=lambda run: (run.status is Status.PENDING, run.created_us))
         live = live[:_LIVE]
         await self._book.look([run.key for run in live])
         await self._book.look(self._book.latest(view.scope, _RECENT))
-        told["counts"] = counts
-        told["ledger"] = accounting_view(ledgers)
-        # The queue's length is everybody's: who may not know of the others gets their own part.
-        told["queued"] = stats.queued_jobs if view.scope is None else counts.get("pending", 0)
+        snapshot["counts"] = counts
+        snapshot["ledger"] = accounting_view(ledgers)
+        # `queued_jobs` is of all namespaces: other viewers get the number of their own runs.
+        snapshot["queued"] = stats.queued_jobs if view.scope is None else counts.get("pending", 0)
         if view.scope is None and self._counters.past:
             self._counters.past[-1].queued = stats.queued_jobs
-        told["live"] = [self._live(run) for run in live]
+        snapshot["live"] = [self._live(run) for run in live]
         if view.whole:
-            told["workers"] = [asdict(each) for each in await self._runs.workers(_WORKERS)]
+            snapshot["workers"] = [asdict(each) for each in await self._runs.workers(_WORKERS)]
 
     async def _list(
         self, name: str, statuses: Sequence[Status], limit: int
     ) -> Sequence[RunSummary]:
-        # Quiet: looking each second must not count and log the same damage each second.
+        # Quiet: a list each second must not count and log the same damage each second.
         return await self._runs.list(name, statuses, None, limit, quiet=True)
 
     def _live(self, run: RunSummary) -> dict[str, Any]:

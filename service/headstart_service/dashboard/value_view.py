@@ -20,7 +20,7 @@ _WORDS: Final = 50
 _WORD: Final = 80
 _TEXT: Final = 2000
 _LARGEST: Final = 256 * 1024
-"""Bytes of an artifact beyond which only its size is told: turning it into JSON takes too long."""
+"""Bytes of an artifact beyond which the page shows its size alone: JSON of more takes too long."""
 _ARTIFACTS: Final = 50
 _BYTES: Final = 32
 

@@ -71,9 +71,9 @@ class Ledger:
     hidden: float
     """Seconds that users did not have to wait.
 
-    Of a run that completed and was read, max(0, min(first read, completed) - started): what of its
-    computation was over before the first read came, so its whole duration for one that was ready.
-    For a reader that stays until the end, that is the duration minus its wait. A reader that leaves
+    Of a run that completed and was read, max(0, min(first read, completed) - started): the part of
+    its computation that was over before the first read. A run that was ready counts in full. For a
+    reader that stays until the end, that is the duration minus its wait. A reader that leaves
     earlier waited for less, so more was hidden. Time in the queue hides nothing, and takes nothing
     away.
     """

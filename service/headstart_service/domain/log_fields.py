@@ -13,10 +13,10 @@ FIELDS: Final = "headstart_fields"
 
 def fields(event: str = "", key: RunKey | None = None, **more: Any) -> Mapping[str, Any]:
     """What `extra` takes: the event's name, the run it is about, and further fields by name."""
-    told: dict[str, Any] = {"event": event} if event else {}
+    attributes: dict[str, Any] = {"event": event} if event else {}
     if key is not None:
-        told |= {"namespace": key.namespace, "key": key.key}
-    return {FIELDS: told | more}
+        attributes |= {"namespace": key.namespace, "key": key.key}
+    return {FIELDS: attributes | more}
 
 
 def of_claim(claim: Claim, worker: str) -> Mapping[str, Any]:

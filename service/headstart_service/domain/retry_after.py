@@ -1,4 +1,4 @@
-"""How fast runs end, and so how long a caller for whom there is no place should stay away."""
+"""Measure how fast runs end, and compute the delay before a refused caller may retry."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 _WINDOW = 5.0
 """Seconds that a rate is measured over: those of the last full window and of the present one."""
 _LEAST = 1.0
-"""Seconds of which nothing more precise can be said."""
+"""Seconds that a rate is measured over at least."""
 _SHORTEST, _LONGEST = 0.1, 60.0
 
 
-class Pace:
+class DrainRate:
     """Counts runs that start and end, and estimates when a backlog of them will be gone.
 
     After two windows without a run there is nothing to measure: an idle service has shown nothing
@@ -27,21 +27,21 @@ class Pace:
     ) -> None:
         self._clock = clock
         self._spread = spread
-        self._heard = self._since = self._turned = clock()
+        self._counted = self._since = self._turned = clock()
         self._before = self._now = 0
 
-    def note(self, *, ended: bool) -> None:
-        """Note that a run has started or, with `ended`, needs no worker any more."""
+    def count(self, *, ended: bool) -> None:
+        """Count a run that has started or, with `ended`, needs no worker any more."""
         now = self._clock()
-        if now - self._heard > 2 * _WINDOW:
+        if now - self._counted > 2 * _WINDOW:
             self._since = self._turned = now
             self._before = self._now = 0
-        self._heard = now
+        self._counted = now
         self._turn(now)
         self._now += ended
 
-    def delay(self, backlog: int) -> float:
-        """Seconds after which so many runs will have ended, or a good part of them.
+    def retry_after(self, backlog: int) -> float:
+        """Return the seconds after which so many runs will have ended, or a good part of them.
 
         Not the moment at which the first place is free: every refused caller gets the same answer.
         Nor all the same moment, or they would all be back at once.

@@ -66,7 +66,7 @@ class BoundedConnection(H11Protocol):
     @property
     def idle(self) -> bool:
         """Whether it has no request that waits for its answer."""
-        # uvicorn has no cycle before the first request, against its annotation.
+        # Before the first request uvicorn has no cycle, against its annotation.
         cycle = cast("Any", self.cycle)
         return cycle is None or cycle.response_complete
 

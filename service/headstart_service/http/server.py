@@ -24,7 +24,7 @@ from .readiness import Readiness
 _THEIRS = frozenset(
     {
         "Invalid HTTP request received.",
-        # Said of a live page whose reader takes nothing: it is dropped in the middle of its answer.
+        # Logged when a live page whose reader takes no bytes is dropped in its answer.
         "ASGI callable returned without completing response.",
     }
 )
@@ -86,9 +86,9 @@ async def http_server(
         lifespan="off",
         timeout_graceful_shutdown=1,
         http=connections_of(room or Room(most_connections())),
-        # A loop accepts as many at once, before any of them is counted.
+        # The event loop accepts so many connections at once, before `Room` counts them.
         backlog=BACKLOG,
-        # Who asks is who is connected, whatever it says of itself.
+        # The peer is the connected address, whatever its headers claim.
         proxy_headers=False,
     )
     server = _Server(config)

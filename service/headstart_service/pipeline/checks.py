@@ -9,7 +9,7 @@ from typing import Any
 from ..domain.errors import StartupError
 from .mistakes import Mistake, line_of
 from .pipeline import Pipeline
-from .runs_on import ELSEWHERE, find, where
+from .runs_on import REMOTE_EXECUTORS, find, where
 from .step import DIGEST_PARAMETER
 
 
@@ -38,7 +38,7 @@ def refuse_unreachable(pipelines: Iterable[Pipeline]) -> None:
     for pipeline in pipelines:
         providers = pipeline.providers()
         for step in pipeline.steps:
-            if step.runs_on not in ELSEWHERE:
+            if step.runs_on not in REMOTE_EXECUTORS:
                 continue
             at = f"{where(step.function)}: pipeline {pipeline.name}, step {step.name}"
             foreign = [name for name in step.parameters if name in providers]

@@ -45,7 +45,7 @@ def _names(model: type[BaseModel], parents: Sequence[int | str]) -> set[str]:
     """The names that the object at this place may have."""
     models = {model}
     for part in parents:
-        # Where no field is named so, it is an index, a key or the tag of a union.
+        # A part that names no field is an index, a key or the tag of a union.
         inner = {
             found
             for each in models

@@ -81,7 +81,7 @@ def line_of(function: Callable[..., Any], parameter: str = "") -> str:
 
 
 def _offset(function: Callable[..., Any], parameter: str) -> int:
-    """Lines between the first decorator and what is asked for; 0 where there is no source."""
+    """Return the lines from the first decorator to `parameter`; 0 without source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     except (OSError, SyntaxError, IndexError):

@@ -30,7 +30,7 @@ class Registry:
         self._by_name: dict[str, Pipeline] = {}
         for pipeline in pipelines:
             first = self._by_name.setdefault(pipeline.name, pipeline)
-            if first is not pipeline:  # an installed one may be named by a setting too
+            if first is not pipeline:  # a setting may name an installed pipeline again
                 raise StartupError(
                     f"HEADSTART_PIPELINES: two pipelines are named {pipeline.name}: the first is "
                     f"declared at {first.where}, the second at {pipeline.where}"
@@ -74,7 +74,7 @@ def load(reference: str, source: str) -> Pipeline:
     try:
         pipeline = getattr(importlib.import_module(module), name)
     except Exception as error:
-        # Whatever that module raises while it declares its pipelines.
+        # The module may raise anything while it declares its pipelines.
         raise StartupError(f"{source}: cannot load {reference}: {error}") from error
     if not isinstance(pipeline, Pipeline):
         raise StartupError(f"{source}: {reference} is not a Pipeline")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .ray_options import RayOptions
 
-PLACES: Final = ("loop", "thread", "process", "ray")
-ELSEWHERE: Final = ("process", "ray")
+EXECUTORS: Final = ("loop", "thread", "process", "ray")
+REMOTE_EXECUTORS: Final = ("process", "ray")
 """The places that share no memory with the worker."""
 ACTOR_PARAMETER: Final = "actor"
 """The parameter that gets the instance of `RayOptions.actor`."""
@@ -32,8 +32,8 @@ def check_function(
     """
     name = getattr(function, "__name__", repr(function))
     at = f"{where(function)}: step {name}"
-    if runs_on not in PLACES:
-        raise ValueError(f"{at}: runs_on must be one of {', '.join(PLACES)}, is {runs_on!r}")
+    if runs_on not in EXECUTORS:
+        raise ValueError(f"{at}: runs_on must be one of {', '.join(EXECUTORS)}, is {runs_on!r}")
     if ray is not None and runs_on != "ray":
         raise ValueError(f"{at}: ray=RayOptions(…) needs runs_on='ray', is {runs_on!r}")
     takes_actor = ACTOR_PARAMETER in inspect.signature(function).parameters
@@ -51,7 +51,7 @@ def check_function(
         or inspect.isgeneratorfunction(function)
     ):
         raise TypeError(f"{at} must be a plain function to have runs_on={runs_on!r}")
-    if runs_on in ELSEWHERE and "<" in function.__qualname__:
+    if runs_on in REMOTE_EXECUTORS and "<" in function.__qualname__:
         raise TypeError(
             f"{at}: runs_on={runs_on!r} needs a function at the top of its module, which another "
             "process can import"

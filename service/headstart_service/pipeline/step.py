@@ -65,9 +65,22 @@ def step(
 ) -> Callable[[Callable[..., Any]], Step]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
-    `runs_on` is "loop", "thread", "process" or "ray"; `ray` is for the last alone. Raises TypeError
-    when the function cannot run there or takes *args, **kwargs or positional-only parameters,
-    ValueError when a rule is out of its range.
+    Args:
+        required: The run fails when this step fails.
+        timeout: Seconds for a try.
+        max_attempts: Tries, when a step raises or times out.
+        backoff: Seconds before the second try, doubled before each later one.
+        when: A function of the inputs that returns whether a run has this step. None means always.
+        version: A change invalidates this step and its dependents alone.
+        memo: Its result serves other runs of the namespace with the same parameters.
+        runs_on: Where it runs: on the worker's event "loop", in a "thread" or "process", or on
+            "ray".
+        ray: A `RayOptions`, for a step on Ray alone.
+
+    Raises:
+        TypeError: The function cannot run there, or takes *args, **kwargs or positional-only
+            parameters.
+        ValueError: A rule is out of its range.
     """
     if timeout <= 0:
         raise ValueError(f"timeout must be more than 0 seconds, is {timeout}")

@@ -31,7 +31,7 @@ from ..config.loading import child_environment
 from ..config.settings import Settings
 from ..domain import RunKey, WorkerState
 from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
-from ..domain.retry_after import Pace
+from ..domain.retry_after import DrainRate
 from ..http.readiness import Readiness
 from ..http.server import http_server
 from ..pipeline.registry import Registry
@@ -60,11 +60,9 @@ from .worker_supervisor import WorkerProcess
 log = logging.getLogger(__name__)
 
 _STORE_BUDGET = 0.25
-"""Seconds for one answer of the store: a caller is told within 300 ms that there is none."""
+"""Seconds for one answer of the store: after 300 ms a caller gets an error."""
 _CHECK_EVERY = 0.5
 _FAILURES_TO_UNREADY = 2
-_PREPARE_EVERY = 60
-"""Checks between two looks after the consumer groups, which a flush or a failover can lose."""
 
 _TRY = """
 Headstart serves on {address}. Try:
@@ -73,7 +71,7 @@ Headstart serves on {address}. Try:
 """
 
 
-class _Readiness:
+class ApiReadiness:
     """Whether a request could be served: the store answers and, at first, the worker is warm."""
 
     def __init__(
@@ -84,13 +82,21 @@ class _Readiness:
         *,
         quiet: bool,
         problem: Callable[[], str] = str,
+        check_every: float = _CHECK_EVERY,
+        prepare_every: int = 60,
     ) -> None:
-        """Serve nothing while there is a `problem`."""
+        """Serve nothing while there is a `problem`.
+
+        Check every `check_every` seconds. Every `prepare_every` checks, make the consumer groups
+        that a flush or a failover has lost.
+        """
         self._store = store
         self._health = health
         self._worker = worker
         self._quiet = quiet
         self._problem = problem
+        self._check_every = check_every
+        self._prepare_every = prepare_every
         self.serving = False
         self.reason = "it starts"
         """What is wrong, in one line; empty when all is well."""
@@ -111,11 +117,11 @@ class _Readiness:
             self.reason = "its worker starts"
             await self._worker.ready.wait()
         failures = checks = 0
-        said = False
+        printed = False
         while True:
-            prepares = not self.serving or checks % _PREPARE_EVERY == 0
+            prepares = not self.serving or checks % self._prepare_every == 0
             failures = 0 if await self._answers(prepares=prepares) else failures + 1
-            # One slow answer on a busy machine is no outage.
+            # One slow answer of the store, on a busy machine, is no outage.
             serving = failures == 0 if not self.serving else failures < _FAILURES_TO_UNREADY
             problem = self._problem()
             serving = serving and not problem
@@ -123,13 +129,13 @@ class _Readiness:
                 self.serving = serving
                 await self._health.set_serving(serving=serving)
                 log.info("serving" if serving else f"not serving: {problem or self.reason}")
-            if serving and not said:
-                said = True
-                # Among JSON lines, a hint for people would be a line that nobody can read.
+            if serving and not printed:
+                printed = True
+                # Among JSON lines, a hint for people would be a line that no program can parse.
                 if not self._quiet:
                     print(_TRY.format(address=address, command=command), flush=True)
             checks += 1
-            await asyncio.sleep(_CHECK_EVERY)
+            await asyncio.sleep(self._check_every)
 
     async def _answers(self, *, prepares: bool) -> bool:
         """Whether the store answers; notes what is wrong."""
@@ -143,7 +149,7 @@ class _Readiness:
                 log.warning("readiness: %s", error)
             return False
         except CapacityExhausted as error:
-            # Starts are refused, but what is kept is served and what runs ends.
+            # Starts are refused, but kept results are served, and running work ends.
             self._report(f"starts are refused: {error}")
         else:
             self._report("")
@@ -170,24 +176,26 @@ async def serve(settings: Settings) -> None:
         url = await stack.enter_async_context(redis_url(settings))
         client = await stack.enter_async_context(redis_client(url, API))
         events = await stack.enter_async_context(redis_client(url, BLOCKING))
-        pace = Pace()
-        figures = ApiMonitoring()
+        drain_rate = DrainRate()
+        monitoring = ApiMonitoring()
         rules = store_rules(settings)
-        store, estimates = await _stored(stack, settings, url, client, rules, pace, figures, known)
+        store, estimates = await _stored(
+            stack, settings, url, client, rules, drain_rate, monitoring, known
+        )
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
 
         def outdate(key: RunKey) -> None:
             waiting.outdate(key)
 
         page = live_page(settings, store, known, tokens, outdate)
-        calls = CallObservers([figures.calls, page.counters]) if page else figures.calls
+        calls = CallObservers([monitoring.calls, page.counters]) if page else monitoring.calls
         waiting = Waiting(
             store,
             lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
             cache,
-            pace,
+            drain_rate,
             calls,
-            announced=page.hear if page else None,
+            announced=page.receive if page else None,
             resubscribed=page.regained if page else None,
             estimated=estimates.of,
         )
@@ -207,9 +215,9 @@ async def serve(settings: Settings) -> None:
         )
         health = Health()
         await health.set_serving(serving=False)
-        worker = _worker(settings, url, figures) if settings.worker else None
+        worker = _worker(settings, url, monitoring) if settings.worker else None
         layout = await stack.enter_async_context(_layout(store, waiting, cache))
-        readiness = _Readiness(
+        readiness = ApiReadiness(
             store,
             health,
             worker,
@@ -220,17 +228,19 @@ async def serve(settings: Settings) -> None:
         listening = await stack.enter_async_context(asyncio.TaskGroup())
         grants = tokens.grants if tokens else None
         limits = _limits(settings)
-        figures.watch_calls(limits, cache, lambda: readiness.serving)
-        figures.watch_store(store, settings.max_cached_results)
-        figures.watch_others(tokens, tls, worker)
-        listening.create_task(figures.process.watch_loop(), name="loop lag")
+        monitoring.watch_calls(limits, cache, lambda: readiness.serving)
+        monitoring.watch_store(
+            lambda: store.unreachable, lambda: store.stats(""), settings.max_cached_results
+        )
+        monitoring.watch_others(tokens, tls, worker)
+        listening.create_task(monitoring.process.watch_loop(), name="loop lag")
         http_port = await stack.enter_async_context(
             http_server(
                 settings.host,
                 settings.http_port,
                 lambda: readiness.state,
                 [
-                    *([figures.route(grants)] if settings.metrics else []),
+                    *([monitoring.route(grants)] if settings.metrics else []),
                     *(page.routes() if page else []),
                 ],
             )
@@ -250,7 +260,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(health.shut_down)
 
         await server.start()
-        _tell_access(settings, grpc_port, http_port)
+        _log_access(settings, grpc_port, http_port)
         _start(
             listening,
             waiting=waiting.run(),
@@ -274,8 +284,8 @@ async def _stored(
     url: str,
     client: Client,
     rules: StoreRules,
-    pace: Pace,
-    figures: ApiMonitoring,
+    drain_rate: DrainRate,
+    monitoring: ApiMonitoring,
     known: Registry,
 ) -> tuple[RedisStore, Estimates]:
     """Open the store, and the estimates that it uses and that are read from it."""
@@ -289,8 +299,8 @@ async def _stored(
         rules,
         budget=_STORE_BUDGET,
         connections=API.connections,
-        pace=pace,
-        observer=figures.store,
+        drain_rate=drain_rate,
+        observer=monitoring.store,
         large=await stack.enter_async_context(redis_client(url, LARGE)),
         expected=estimates.expected,
     )
@@ -316,15 +326,15 @@ async def _layout(
         yield watch
 
 
-def _worker(settings: Settings, url: str, figures: ApiMonitoring) -> WorkerProcess:
+def _worker(settings: Settings, url: str, monitoring: ApiMonitoring) -> WorkerProcess:
     return WorkerProcess(
         child_environment(settings, redis_url=url),
         settings.drain,
-        figures.child if settings.metrics else None,
+        monitoring.child if settings.metrics else None,
     )
 
 
-def _tell_access(settings: Settings, grpc_port: int, http_port: int) -> None:
+def _log_access(settings: Settings, grpc_port: int, http_port: int) -> None:
     host = url_host(settings.host)
     log.info("gRPC on %s:%d, HTTP on %s:%d", host, grpc_port, host, http_port)
     log.info(

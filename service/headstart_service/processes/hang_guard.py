@@ -24,9 +24,9 @@ from ..base.exit_codes import BLOCKED
 
 log = logging.getLogger(__name__)
 
-_LOOKS: Final = 5
-"""How often the loop is looked at before it counts as blocked. A process that was itself stopped
-for a while has looked once."""
+_CHECKS: Final = 5
+"""How often the loop is checked before it counts as blocked. A process that was itself stopped
+for a while has made one check."""
 _LOCKED: Final = 2.0
 """Times the limit after which the process ends if this module's thread cannot run either."""
 _LEAVE: Final = 30.0
@@ -53,7 +53,7 @@ class HangGuard:
             return
         _end_by_alarm()
         loop = asyncio.get_running_loop()
-        every = self._limit / _LOOKS
+        every = self._limit / _CHECKS
 
         def beat() -> None:
             self._beats += 1
@@ -73,14 +73,14 @@ class HangGuard:
             signal.setitimer(signal.ITIMER_REAL, _LEAVE)
 
     def _watch(self, every: float, underway: Callable[[], str]) -> None:
-        seen, looks = -1, 0
+        seen, unchanged = -1, 0
         while True:
             signal.setitimer(signal.ITIMER_REAL, self._limit * _LOCKED)
             if self._end.wait(every):
                 return
             beats = self._beats
-            seen, looks = beats, looks + 1 if beats == seen else 0
-            if looks >= _LOOKS:
+            seen, unchanged = beats, unchanged + 1 if beats == seen else 0
+            if unchanged >= _CHECKS:
                 log.critical(
                     "the event loop has stood still for %g s, so this worker ends; the stacks of "
                     "its threads follow; under way: %s",
@@ -93,7 +93,7 @@ class HangGuard:
 def _end_by_alarm() -> None:
     """Let SIGALRM write all stacks and end the process with `BLOCKED`, in C alone."""
     assert int(signal.SIGALRM) == BLOCKED, "the handler is called with the signal's number"
-    # The default action does not end the first process of a container; a handler does.
+    # SIGALRM's default action does not end the first process of a container; a handler does.
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
     libc.signal.restype = ctypes.c_void_p

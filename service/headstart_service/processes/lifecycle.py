@@ -83,7 +83,7 @@ async def run_until_stopped(main: Coroutine[Any, Any, None]) -> None:
     def forget_signals() -> None:
         for each in signals:
             loop.remove_signal_handler(each)
-            # Python's own handler raises KeyboardInterrupt wherever it is, be it in a step.
+            # Python's own handler raises KeyboardInterrupt at any place, even in a step.
             signal.signal(each, signal.SIG_DFL)
 
     for each in signals:
@@ -127,15 +127,15 @@ async def wait_for_store(client: Client, waits: Callable[[str], None]) -> None:
 
     Raises StartupError when it is too old.
     """
-    said = ""
+    reason = ""
     while True:
         try:
             log.info("store: %s", await check_version(client))
         except StoreUnavailable as error:
-            if str(error) != said:
-                said = str(error)
-                log.warning("waiting for Redis: %s", said)
-                waits(said)
+            if str(error) != reason:
+                reason = str(error)
+                log.warning("waiting for Redis: %s", reason)
+                waits(reason)
             await asyncio.sleep(_STORE_RETRY)
         else:
             waits("")

@@ -1,8 +1,8 @@
-"""Composes the figures of each kind of process, and the route that tells them to Prometheus."""
+"""Compose the metrics of each kind of process, and the route on which Prometheus reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from starlette.routing import Route
 
@@ -11,22 +11,29 @@ from ..api.results.near_cache import NearCache
 from ..auth.grants import Grants
 from ..auth.server_certificate import ServerCertificate
 from ..auth.token_file import TokenFile
+from ..domain import Stats
 from ..http.metrics import metrics_route
 from ..pipeline.registry import Registry
-from ..store.redis_store import RedisStore
 from ..telemetry.metrics.backlog import BacklogMetrics
 from ..telemetry.metrics.calls import CallMetrics
 from ..telemetry.metrics.child_pipe import ChildMetrics, answer_parent
 from ..telemetry.metrics.exposition import Exposition
-from ..telemetry.metrics.instruments import Instruments
+from ..telemetry.metrics.instruments import Description, Instruments
 from ..telemetry.metrics.process import API, WORKER, ProcessMetrics
 from ..telemetry.metrics.store import StoreMetrics, WorkerStoreMetrics
 from ..telemetry.metrics.work import ModelMetrics, WorkerMetrics
 from .worker_supervisor import WorkerProcess
 
+_Collector = CallMetrics | Instruments | BacklogMetrics | ProcessMetrics
+
+
+def _described(collectors: Iterable[_Collector]) -> Iterator[Description]:
+    for collector in collectors:
+        yield from collector.described()
+
 
 class ApiMonitoring:
-    """The figures of `headstart serve`, those of its worker among them."""
+    """The metrics of `headstart serve`, with those of its worker."""
 
     def __init__(self) -> None:
         self.process = ProcessMetrics(API)
@@ -43,30 +50,34 @@ class ApiMonitoring:
         reading = self._readings.reading
         reading(
             "calls_in_progress",
-            "Calls that are under way; of GetResults those that memory alone could not answer.",
+            "Calls under way: `GetResults` (without those that the near-cache answers), "
+            "`WatchResults` and `other`.",
             lambda: {(kind.value,): limit.inside for kind, limit in limits.by_kind.items()},
             ("kind",),
         )
         reading(
             "calls_limit",
-            "How many of these this process holds at once.",
+            "Most calls of a kind that this process holds at once.",
             lambda: {(kind.value,): limit.limit for kind, limit in limits.by_kind.items()},
             ("kind",),
         )
         reading(
             "near_cache_lookups_total",
-            "Looks for a result in this process's memory.",
+            "Lookups in the near-cache: `hit` or `miss`. Their shares size "
+            "`HEADSTART_NEAR_CACHE_MB`.",
             lambda: {("hit",): cache.hits, ("miss",): cache.misses},
             ("result",),
         )
-        reading("near_cache_bytes", "Memory of the results kept there.", lambda: cache.size)
-        reading("near_cache_entries", "Results kept there.", lambda: len(cache))
-        reading("ready", "1 while this process says that it can serve.", lambda: int(serving()))
+        reading("near_cache_bytes", "Memory of the near-cache's results.", lambda: cache.size)
+        reading("near_cache_entries", "Results in the near-cache.", lambda: len(cache))
+        reading("ready", "1 while this process is ready.", lambda: int(serving()))
 
-    def watch_store(self, store: RedisStore, limit: int) -> None:
-        """Show what it holds, at most `limit` runs, and whether it is known to be away."""
-        self.store.watch_breaker(lambda: store.unreachable)
-        self._backlog = BacklogMetrics(lambda: store.stats(""), limit)
+    def watch_store(
+        self, unreachable: Callable[[], int], stats: Callable[[], Awaitable[Stats]], limit: int
+    ) -> None:
+        """Show what the store holds, at most `limit` runs, and how many partitions are away."""
+        self.store.watch_breaker(unreachable)
+        self._backlog = BacklogMetrics(stats, limit)
 
     def watch_others(
         self, tokens: TokenFile | None, tls: ServerCertificate | None, worker: WorkerProcess | None
@@ -74,7 +85,7 @@ class ApiMonitoring:
         """Show what becomes of the files that are read again, and of the child."""
         self._readings.reading(
             "reload_failures_total",
-            "Times that a changed file could not be read, so that the old one stays in force.",
+            "Unusable new files of `tokens` or a `certificate`; the old one stays in force.",
             lambda: {
                 ("tokens",): tokens.refusals if tokens else 0,
                 ("certificate",): tls.refusals if tls else 0,
@@ -83,7 +94,7 @@ class ApiMonitoring:
         )
         self._readings.reading(
             "certificate_expiry_timestamp_seconds",
-            "When the certificate that is served ends, as Unix time; nothing without TLS.",
+            "End of the served certificate, as Unix time; nothing without TLS.",
             lambda: tls.expires if tls else None,
         )
         self._readings.reading(
@@ -93,35 +104,48 @@ class ApiMonitoring:
         )
         self._readings.reading(
             "worker_hangs_total",
-            "Times that it was because its event loop stood still; nothing without one.",
+            "Times that the worker of `serve` ended because its event loop blocked (exit code 14); "
+            "nothing without one.",
             lambda: worker.hangs if worker else None,
         )
 
     def route(self, grants: Grants | None) -> Route:
         """`GET /metrics`; with tokens, for those that may see every namespace."""
-        backlog = [self._backlog] if self._backlog else []
         exposition = Exposition(
-            [self.calls, self._readings, *backlog, self.store, self.process],
+            self._collectors(),
             refresh=self._backlog.refresh if self._backlog else None,
             child=self.child.text,
         )
         return metrics_route(exposition.text, grants.check_metrics if grants else None)
 
+    def _collectors(self) -> list[_Collector]:
+        backlog = [self._backlog] if self._backlog else []
+        return [self.calls, self._readings, *backlog, self.store, self.process]
+
+    def described(self) -> Iterator[Description]:
+        """Describe all metrics of the process itself."""
+        return _described(self._collectors())
+
 
 class WorkerMonitoring:
-    """The figures of `headstart worker`."""
+    """The metrics of `headstart worker`."""
 
     def __init__(self, registry: Registry) -> None:
         self.process = ProcessMetrics(WORKER)
         self.store = WorkerStoreMetrics(WORKER)
         self.work = WorkerMetrics(registry)
         self.models = ModelMetrics()
-        self._exposition = Exposition([self.work, self.models, self.store, self.process])
+        self._collectors: list[_Collector] = [self.work, self.models, self.store, self.process]
+        self._exposition = Exposition(self._collectors)
 
     def route(self, grants: Grants | None) -> Route:
         """As `ApiMonitoring.route`."""
         return metrics_route(self._exposition.text, grants.check_metrics if grants else None)
 
+    def described(self) -> Iterator[Description]:
+        """Describe all metrics of the process."""
+        return _described(self._collectors)
+
     async def answer_parent(self, descriptor: int) -> None:
-        """Tell the figures to the `serve` that is at the other end of this file descriptor."""
+        """Send the metrics to the `serve` at the other end of this file descriptor."""
         await answer_parent(descriptor, self._exposition.text)

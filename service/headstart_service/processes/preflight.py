@@ -31,7 +31,7 @@ def load_checked(flags: Mapping[str, str], *, listens: bool = True) -> Settings:
     """
     settings, wrong = try_settings(flags)
     names = [name for field in wrong for name in (variable(field), flag(field))]
-    # A rule over several settings says nothing while one of them is wrong by itself.
+    # A rule over several settings is not checked while one of them is wrong by itself.
     more = [
         _with_flag(problem, flags)
         for problem in problems(settings, listens=listens)
@@ -63,19 +63,19 @@ def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
         try:
             check(settings)
         except StartupError as error:
-            if str(error) not in seen:  # the one about half a TLS pair is found twice
+            if str(error) not in seen:  # two checks find half a TLS pair
                 seen.add(str(error))
                 yield str(error)
 
 
 def warn_of_unknown() -> None:
-    """Log a warning for each variable that looks like a setting and is none."""
+    """Log a warning for each variable that resembles a setting and is none."""
     for line in strangers(os.environ):
         log.warning("%s", line)
 
 
 def strangers(environment: Mapping[str, str]) -> Iterator[str]:
-    """What to say about each variable that looks like a setting and is none."""
+    """Yield a line about each variable that resembles a setting and is none."""
     for name, near in unknown_variables(environment, map(variable, Settings.model_fields)):
         advice = f": did you mean {near}?" if near else ""
         yield f"{name} is no setting of Headstart{advice}"

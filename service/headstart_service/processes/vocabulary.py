@@ -23,7 +23,7 @@ def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> 
     if force:
         (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
     print("vocabulary: embedding its words, once: 1 to 3 minutes", file=sys.stderr, flush=True)
-    # Loaded before anything is compared: only what was loaded is known to be what embeds.
+    # Load the model before the comparison: only a loaded model has a certain identity.
     encoder = load_encoder(
         settings.model, settings.prepared_models, threads=settings.compute_threads
     )

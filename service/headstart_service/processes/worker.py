@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ..base.listening import url_host
+from ..config.rules import rules_of
 from ..config.settings import Settings
 from ..domain.errors import StartupError
 from ..domain.log_fields import fields
@@ -65,12 +66,12 @@ async def work(
     settings: Settings,
     *,
     child: bool,
-    figures: int | None = None,
+    metrics_socket: int | None = None,
     guard: HangGuard | None = None,
 ) -> None:
     """Work until cancelled, then drain; as a child of `serve` without an HTTP port.
 
-    As such it sends its figures on the file descriptor `figures`, if it is given one. With a
+    As such it sends its metrics on the file descriptor `metrics_socket`, if it is given one. With a
     `guard`, the process ends when its event loop stands still, and soon after its work has. Raises
     StartupError, maybe inside an exception group, when it cannot start.
     """
@@ -80,16 +81,16 @@ async def work(
     executors = Executors(_executor_rules(settings))
     readiness = _Readiness(layout, executors)
     monitoring = WorkerMonitoring(known)
-    # They are asked for on /metrics alone.
+    # Only /metrics needs tokens.
     tokens = None if child or not settings.metrics else token_file(settings)
     async with AsyncExitStack() as stack:
         traced = await stack.enter_async_context(tracing("worker", on=settings.tracing))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         if settings.metrics:
             tasks.create_task(monitoring.process.watch_loop(), name="loop lag")
-            if figures is not None:
-                answering = monitoring.answer_parent(figures)
-                tasks.create_task(answering, name="figures for the parent")
+            if metrics_socket is not None:
+                answering = monitoring.answer_parent(metrics_socket)
+                tasks.create_task(answering, name="metrics for the parent")
         if tokens is not None:
             tasks.create_task(tokens.watch(), name="tokens")
         if not child:
@@ -114,11 +115,11 @@ async def work(
             expected=durations.expected,
         )
         stack.push_async_callback(queue.aclose)
-        rules = WorkerRules(
+        rules = rules_of(
+            WorkerRules,
+            settings,
             name=layout.process.removeprefix("worker "),
             concurrency=settings.worker_concurrency,
-            lease=settings.lease,
-            drain=settings.drain,
             host=socket.gethostname(),
             version=importlib.metadata.version("headstart"),
             limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
@@ -130,7 +131,7 @@ async def work(
         ]
         sink: ProgressSink = queue
         if traced:
-            # Outside the log, whose lines tell the ids of the spans that they are written in.
+            # Outside the log: each log line has the id of the span around it.
             observers.insert(0, traced.work(rules.name))
             sink = traced.sink(queue)
         memos = _memos(client, settings, monitoring.store)
@@ -156,9 +157,9 @@ async def work(
         if guard is not None:
             stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))
         readiness.worker = worker
-        await worker.prepare()  # a start right after must know what this worker offers
+        await worker.prepare()  # the next start must find what this worker offers
         layout.ready.set()
-        _tell_ready(rules.name, plainly=child or not wants_json(settings.log_format))
+        _announce_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker)
 
 
@@ -233,14 +234,14 @@ async def _http(
         settings.http_port,
         lambda: readiness.state,
         [monitoring.route(grants)] if settings.metrics else [],
-        # Several workers on one machine must not need a port each by hand.
+        # Several workers on one machine must not each need a port of their own in the settings.
         or_any_port="http_port" not in settings.model_fields_set,
     ) as port:
         log.info("HTTP on %s:%d", url_host(settings.host), port)
         yield
 
 
-def _tell_ready(name: str, *, plainly: bool) -> None:
+def _announce_ready(name: str, *, plainly: bool) -> None:
     log.info("worker %s takes jobs", name, extra=fields(worker=name))
     if plainly:
         print(READY_LINE, flush=True)
@@ -271,12 +272,12 @@ class _Readiness:
 
 
 def _executor_rules(settings: Settings) -> ExecutorRules:
-    return ExecutorRules(
+    return rules_of(
+        ExecutorRules,
+        settings,
         threads=settings.step_threads,
         processes=settings.step_processes,
         wait=settings.step_wait,
-        block_limit=settings.block_limit,
-        ray_address=settings.ray_address,
     )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_providers(
-    settings: Settings, wanted: AbstractSet[str], figures: ModelMetrics, traced: Tracing | None
+    settings: Settings, wanted: AbstractSet[str], metrics: ModelMetrics, traced: Tracing | None
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Open the wanted providers of `pipeline.providers.PROVIDERS`, by parameter name.
 
@@ -45,7 +45,7 @@ async def open_providers(
                 settings.prepared_models,
                 threads=settings.compute_threads,
             )
-            embedder = await stack.enter_async_context(SentenceEmbedder(load, observer=figures))
+            embedder = await stack.enter_async_context(SentenceEmbedder(load, observer=metrics))
         if wanted & {"vocabulary", "scan"}:
             with build_progress() as progress:
                 vocabulary = await asyncio.to_thread(
@@ -60,17 +60,17 @@ async def open_providers(
             from ..pipelines.bridging.scan import VocabularyScan  # brings numpy
 
             scan = await stack.enter_async_context(
-                VocabularyScan(vocabulary.matrix, figures.scanned, identity=vocabulary.identity)
+                VocabularyScan(vocabulary.matrix, metrics.scanned, identity=vocabulary.identity)
             )
             providers["scan"] = scan
-            # The first product reads the whole matrix from disk: not while a user waits.
+            # The first product reads the whole matrix from disk: do that before a user waits.
             await scan.relevance(*vocabulary.matrix[:2])
         if "embedder" in wanted:
             providers["embedder"] = CachedEmbedder(
                 traced.embedder(embedder) if traced else embedder,
                 known,
                 remembered=settings.word_cache,
-                observer=figures,
+                observer=metrics,
             )
         if "http" in wanted:
             with _needing("http", "language-model"):
@@ -82,10 +82,10 @@ async def open_providers(
                 model=settings.haiku_model,
                 base_url=settings.anthropic_base_url,
                 open_telemetry=traced.language_model() if traced else None,
-                observer=figures,
+                observer=metrics,
             )
             with _needing("language_model", "language-model"):
-                if find_spec("anthropic") is None:  # not imported: that takes a second
+                if find_spec("anthropic") is None:  # found, not imported: the import takes a second
                     raise ModuleNotFoundError("no module anthropic", name="anthropic")
                 providers["language_model"] = await stack.enter_async_context(model)
         yield providers

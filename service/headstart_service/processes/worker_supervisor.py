@@ -29,17 +29,17 @@ class WorkerProcess:
     """A `headstart worker` that is started again, with growing pauses, whenever it ends."""
 
     def __init__(
-        self, environment: Mapping[str, str], drain: float, figures: ChildMetrics | None = None
+        self, environment: Mapping[str, str], drain: float, metrics: ChildMetrics | None = None
     ) -> None:
-        """Give the child this environment, and `drain` seconds to stop when told to.
+        """Give the child this environment, and `drain` seconds to stop.
 
-        With `figures` it is asked for its own.
+        With `metrics`, the child sends its own there.
         """
-        self._figures = figures
+        self._metrics = metrics
         self.restarts = 0
-        """How often it ended though nobody had told it to."""
+        """How often the child ended by itself."""
         self.hangs = 0
-        """How often it was because its event loop stood still."""
+        """How often the child ended because its event loop stood still."""
         self._environment = environment
         self._drain = drain
         self.ready = asyncio.Event()
@@ -66,9 +66,9 @@ class WorkerProcess:
 
     async def _one_life(self) -> int:
         async with AsyncExitStack() as stack:
-            if self._figures is None:
+            if self._metrics is None:
                 return await self._live(())
-            return await self._live((await stack.enter_async_context(self._figures.life()),))
+            return await self._live((await stack.enter_async_context(self._metrics.life()),))
 
     async def _live(self, descriptors: Sequence[int]) -> int:
         process = await asyncio.create_subprocess_exec(
@@ -87,10 +87,10 @@ class WorkerProcess:
         )
         try:
             assert process.stdout is not None
-            # In pieces: what a step prints may be longer than any line that a reader holds.
-            told, lacks = b"", b""
+            # In pieces: a step may print a line that is longer than a reader's limit.
+            rest, lacks = b"", b""
             while piece := await process.stdout.read(_PIECE):
-                *lines, told = (told[-_PIECE:] + piece).split(b"\n")
+                *lines, rest = (rest[-_PIECE:] + piece).split(b"\n")
                 if any(line.strip() == READY_LINE.encode() for line in lines):
                     self.ready.set()
                 lacks = next((line for line in lines if line.startswith(_LACKS)), lacks)

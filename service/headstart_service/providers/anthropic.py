@@ -80,8 +80,8 @@ class HaikuModel:
 
     async def __aenter__(self) -> Self:
         if self._api_key:
-            # Imported here because it takes a second, which a worker without a key need not pay,
-            # and in a thread because a loop must not stand still that long.
+            # Import the SDK here: it takes a second, which a worker without a key saves. Use a
+            # thread, so that the event loop does not stand still.
             self._client = await asyncio.to_thread(self._connect)
         return self
 
@@ -101,8 +101,8 @@ class HaikuModel:
         Raises StepFailed when there is no key, the API fails, the model declines, or its answer is
         cut off or not an `output`. Its reason holds neither the key nor the API's own text.
         """
-        with observed(self._observer) as asked:
-            return await self._parse(asked, system, prompt, output, max_tokens)
+        with observed(self._observer) as request:
+            return await self._parse(request, system, prompt, output, max_tokens)
 
     @asynccontextmanager
     async def stream(
@@ -113,10 +113,10 @@ class HaikuModel:
         Entering raises StepFailed as `parse` does. Iterating raises it at the end of an answer
         that is not whole.
         """
-        with observed(self._observer) as asked:
-            client = self._connected(asked)
-            async with limited(asked):
-                with translated(asked, self._timeout):
+        with observed(self._observer) as request:
+            client = self._connected(request)
+            async with limited(request):
+                with translated(request, self._timeout):
                     events = await client.messages.create(
                         model=self._model,
                         max_tokens=max_tokens,
@@ -124,43 +124,43 @@ class HaikuModel:
                         messages=[{"role": "user", "content": prompt}],
                         stream=True,
                     )
-                spoken = SpokenText(self._timeout, asked, events)
+                spoken = SpokenText(self._timeout, request, events)
                 try:
                     yield spoken
-                    # Also of one that the step leaves before its end.
-                    asked.end = asked.end or ANSWERED
+                    # A step may also leave a stream before its end.
+                    request.end = request.end or ANSWERED
                 finally:
                     await events.close()
                     self._observer.spent(spoken.input_tokens, spoken.output_tokens)
                     spend(llm_tokens=spoken.input_tokens + spoken.output_tokens)
 
-    def _connected(self, asked: MessagesRequest) -> AsyncAnthropic:
+    def _connected(self, request: MessagesRequest) -> AsyncAnthropic:
         """The SDK's client. Raises StepFailed when there is no key."""
         if not self._api_key:
-            asked.end = NO_KEY
+            request.end = NO_KEY
             raise StepFailed("no Anthropic API key: set ANTHROPIC_API_KEY", retry=False)
         if self._client is None:
             raise RuntimeError("HaikuModel is used outside its async with block")
         return self._client
 
     async def _parse(
-        self, asked: MessagesRequest, system: str, prompt: str, output: type[M], max_tokens: int
+        self, request: MessagesRequest, system: str, prompt: str, output: type[M], max_tokens: int
     ) -> M:
-        client = self._connected(asked)
-        async with limited(asked):
-            message = await self._ask(client, asked, system, prompt, output, max_tokens)
+        client = self._connected(request)
+        async with limited(request):
+            message = await self._ask(client, request, system, prompt, output, max_tokens)
         question, answer = tokens_of(message)
         self._observer.spent(question, answer)
         spend(llm_tokens=question + answer)
-        require_whole(asked, getattr(message, "stop_reason", None))
+        require_whole(request, getattr(message, "stop_reason", None))
         text = "".join(block.text for block in message.content if block.type == "text")
         try:
             parsed = output.model_validate_json(text)
         except ValidationError as error:
-            asked.end = MALFORMED
+            request.end = MALFORMED
             _log.debug("unreadable answer of %s: %r", self._model, text[:500])
             raise StepFailed("the language model's answer was not in the form asked for") from error
-        asked.end = ANSWERED
+        request.end = ANSWERED
         return parsed
 
     def _connect(self) -> AsyncAnthropic:
@@ -183,7 +183,7 @@ class HaikuModel:
     async def _ask(
         self,
         client: AsyncAnthropic,
-        asked: MessagesRequest,
+        request: MessagesRequest,
         system: str,
         prompt: str,
         output: type[BaseModel],
@@ -191,9 +191,9 @@ class HaikuModel:
     ) -> Message:
         import anthropic
 
-        with translated(asked, self._timeout):
-            # What messages.parse sends. That method reads the text before it shows the stop
-            # reason, so a refusal would be taken for a malformed answer.
+        with translated(request, self._timeout):
+            # The same request as of messages.parse. That method parses the text before the stop
+            # reason is known, so it would take a refusal for a malformed answer.
             response = await client.messages.with_raw_response.create(
                 model=self._model,
                 max_tokens=max_tokens,
@@ -204,9 +204,9 @@ class HaikuModel:
                 },
             )
             message = await response.parse()
-        # The SDK checks no body: of one that is no message it makes a hollow object, or a string.
+        # The SDK checks no body: from one that is no message it makes an empty object, or a string.
         if not isinstance(getattr(message, "content", None), list):
-            asked.end = UNREADABLE
+            request.end = UNREADABLE
             raise StepFailed("the Anthropic API's answer could not be read")
         return message
 
@@ -217,21 +217,21 @@ class SpokenText:
     def __init__(
         self,
         timeout: float,
-        asked: MessagesRequest,
+        request: MessagesRequest,
         events: AsyncStream[RawMessageStreamEvent],
     ) -> None:
         self.input_tokens = 0
         self.output_tokens = 0
         self.stop_reason = ""
         self._timeout = timeout
-        self._asked = asked
+        self._request = request
         self._events = events
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Yield the text in pieces. Raises StepFailed at the end of an answer that is not whole."""
         while True:
-            # Around the SDK alone: what the step raises between two pieces is its own.
-            with translated(self._asked, self._timeout):
+            # Around the SDK alone: an error that the step raises between two pieces stays as it is.
+            with translated(self._request, self._timeout):
                 event = await anext(self._events, None)
             if event is None:
                 break
@@ -242,4 +242,4 @@ class SpokenText:
                 self.stop_reason = event.delta.stop_reason or ""
             elif event.type == "content_block_delta" and event.delta.type == "text_delta":
                 yield event.delta.text
-        require_whole(self._asked, self.stop_reason)
+        require_whole(self._request, self.stop_reason)

@@ -30,7 +30,7 @@ async def http_client() -> AsyncIterator[AsyncClient]:
     async with httpx2.AsyncClient(
         limits=httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_KEPT),
         timeout=httpx2.Timeout(_TIMEOUT, pool=_WAIT),
-        # A cookie that one user's run was given must not go out with another's.
+        # A cookie that one user's run received must not be sent with another user's run.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     ) as client:
         yield client

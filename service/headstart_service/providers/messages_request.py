@@ -58,8 +58,10 @@ _RETRIES = "x-stainless-retry-count"
 """The header in which the SDK counts its repetitions of a request."""
 
 _MARGIN: Final = 1.0
-"""Seconds before the end of a step's try at which a request ends, so that the step has its reason:
-a tenth of what is left, and so much at most."""
+"""Seconds before the end of a step's try at which a request ends, so that the step has its reason.
+
+A tenth of what is left, and so much at most.
+"""
 _WHOLE = ("end_turn", "stop_sequence")
 """The stop reasons of answers that are whole."""
 _UNFINISHED = {
@@ -84,9 +86,9 @@ class MessagesRequest:
     """One of `provider_observer.ENDS`; empty until it is known."""
     retries: int = 0
     status: int = 0
-    """That of the last answer that was an error; 0 without one."""
+    """The status of the last answer that was an error; 0 without one."""
     retry_after: float = 0.0
-    """Seconds that this answer asked for, when they are more than the budget had left."""
+    """Seconds of that answer's `retry-after`, when they are more than the budget had left."""
 
     @property
     def left(self) -> float | None:
@@ -94,25 +96,27 @@ class MessagesRequest:
         return None if self.budget is None else self.began + self.budget - time.perf_counter()
 
 
-CURRENT: Final[ContextVar[MessagesRequest | None]] = ContextVar("headstart_asked", default=None)
+CURRENT: Final[ContextVar[MessagesRequest | None]] = ContextVar(
+    "headstart_messages_request", default=None
+)
 """The request that is made in this context."""
 
 
 async def note_try(request: Any) -> None:
     """Note a try. The HTTP library calls this before each."""
-    if (asked := CURRENT.get()) is not None:
-        asked.retries = int(request.headers.get(_RETRIES, 0))
+    if (current := CURRENT.get()) is not None:
+        current.retries = int(request.headers.get(_RETRIES, 0))
 
 
 async def note_answer(response: Any) -> None:
     """Note an error, and keep the SDK from a pause that exceeds the budget."""
-    asked = CURRENT.get()
-    if asked is None or response.status_code < _REFUSED:
+    current = CURRENT.get()
+    if current is None or response.status_code < _REFUSED:
         return
-    asked.status = response.status_code
-    pause, left = retry_after(response.headers), asked.left
+    current.status = response.status_code
+    pause, left = retry_after(response.headers), current.left
     if left is not None and pause >= left:
-        asked.retry_after = pause
+        current.retry_after = pause
         response.headers["x-should-retry"] = "false"  # the SDK obeys it
 
 
@@ -132,38 +136,38 @@ def observed(observer: LanguageModelObserver) -> Iterator[MessagesRequest]:
     """Open for one request, which `observer` receives when this is left, however it ended."""
     left = seconds_left()
     budget = None if left is None else left - min(_MARGIN, left / 10)
-    asked = MessagesRequest(time.perf_counter(), budget)
-    token = CURRENT.set(asked)
+    request = MessagesRequest(time.perf_counter(), budget)
+    token = CURRENT.set(request)
     try:
-        yield asked
+        yield request
     finally:
-        # A stream that was never left ends in another context.
+        # A stream that its step never closed ends in another context.
         with suppress(ValueError):
             CURRENT.reset(token)
-        took = time.perf_counter() - asked.began
-        observer.asked(asked.end or CANCELLED, took, asked.retries)
+        took = time.perf_counter() - request.began
+        observer.requested(request.end or CANCELLED, took, request.retries)
 
 
 @asynccontextmanager
-async def limited(asked: MessagesRequest) -> AsyncIterator[None]:
+async def limited(request: MessagesRequest) -> AsyncIterator[None]:
     """Stop the request at the end of its budget. Raises StepFailed with the last known reason."""
-    limit = asyncio.timeout(asked.left)
+    limit = asyncio.timeout(request.left)
     try:
         async with limit:
             yield
     except TimeoutError as error:
         if not limit.expired():
             raise
-        if asked.status:
-            asked.end = end_of(asked.status)
-            raise status_failure(asked) from error
-        asked.end = TIMEOUT
-        reason = f"the Anthropic API did not answer within {asked.budget:.3g} s"
+        if request.status:
+            request.end = end_of(request.status)
+            raise status_failure(request) from error
+        request.end = TIMEOUT
+        reason = f"the Anthropic API did not answer within {request.budget:.3g} s"
         raise StepFailed(reason) from error
 
 
 @contextmanager
-def translated(asked: MessagesRequest, timeout: float) -> Iterator[None]:
+def translated(request: MessagesRequest, timeout: float) -> Iterator[None]:
     """Raise StepFailed for any error of the SDK, and note how the request ended.
 
     `timeout` is the SDK's own, in seconds, for each try.
@@ -174,39 +178,39 @@ def translated(asked: MessagesRequest, timeout: float) -> Iterator[None]:
     try:
         yield
     except anthropic.APIStatusError as error:
-        asked.end, asked.status = end_of(error.status_code), error.status_code
+        request.end, request.status = end_of(error.status_code), error.status_code
         _log.debug("the Anthropic API answered %d", error.status_code, exc_info=True)
-        raise status_failure(asked) from error
+        raise status_failure(request) from error
     # In the middle of a stream the HTTP library's own errors come through the SDK.
     except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
-        asked.end = TIMEOUT
+        request.end = TIMEOUT
         reason = f"the Anthropic API did not answer within {timeout:g} s"
         raise StepFailed(reason) from error
     except (anthropic.APIConnectionError, httpx2.RequestError) as error:
-        asked.end = UNREACHABLE
+        request.end = UNREACHABLE
         _log.debug("the Anthropic API could not be reached", exc_info=True)
         raise StepFailed("the Anthropic API could not be reached") from error
-    # JSONDecodeError and UnicodeEncodeError, of a body or key that is not what it should be,
-    # come through the SDK as they are; both are ValueErrors.
+    # The SDK passes on JSONDecodeError of a wrong body, and UnicodeEncodeError of a wrong key; both
+    # are ValueErrors.
     except (anthropic.AnthropicError, ValueError) as error:
-        asked.end = UNREADABLE
+        request.end = UNREADABLE
         _log.debug("the Anthropic SDK failed", exc_info=True)
         raise StepFailed("the Anthropic API's answer could not be read") from error
 
 
-def require_whole(asked: MessagesRequest, stop_reason: str | None) -> None:
+def require_whole(request: MessagesRequest, stop_reason: str | None) -> None:
     """Raise StepFailed for a stop reason other than those of whole answers."""
     if stop_reason in _WHOLE:
         return
     if not stop_reason:
-        asked.end = UNREADABLE
+        request.end = UNREADABLE
         raise StepFailed("the language model's answer broke off")
-    # The same question would end in the same way: no other try.
+    # The same request would end in the same way, so there is no other try.
     if stop_reason == "refusal":
-        asked.end = DECLINED
+        request.end = DECLINED
         raise StepFailed("the language model declined to answer", retry=False)
-    asked.end = CUT_OFF
-    # Names that are not known are not repeated, as no other text of the API is.
+    request.end = CUT_OFF
+    # Unknown names are text of the API, which no message repeats.
     how = _UNFINISHED.get(stop_reason, "is unfinished: it stopped for an unknown reason")
     raise StepFailed(f"the language model's answer {how}", retry=False)
 
@@ -226,16 +230,16 @@ def end_of(status: int) -> str:
     return REFUSED if _REFUSED <= status < _SERVER_ERROR else SERVER_ERROR
 
 
-def status_failure(asked: MessagesRequest) -> StepFailed:
+def status_failure(request: MessagesRequest) -> StepFailed:
     """Return the failure for the request's last status; it holds no text of the API."""
-    status = asked.status
+    status = request.status
     if status < _REFUSED:
         return StepFailed("the Anthropic API broke its answer off")
     meaning = _MEANINGS.get(status)
     reason = f"the Anthropic API answered {status}" + (f" ({meaning})" if meaning else "")
-    if asked.retry_after:
-        # Another try of the step would begin, and be refused, long before that.
-        return StepFailed(f"{reason}, retry after {asked.retry_after:.0f} s", retry=False)
-    # The rest of 4xx means that the request is wrong: a retry would be the same again.
+    if request.retry_after:
+        # Another try of the step would begin before that delay, and be refused.
+        return StepFailed(f"{reason}, retry after {request.retry_after:.0f} s", retry=False)
+    # Every other 4xx means that the request is wrong: a retry would fail again.
     passing = status >= _SERVER_ERROR or status in (408, 409, 429)
     return StepFailed(reason, retry=passing)

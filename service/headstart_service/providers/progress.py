@@ -29,7 +29,7 @@ def build_progress(stream: TextIO | None = None) -> Iterator[Progress]:
 
     def show(done: int, total: int) -> None:
         nonlocal bar
-        if bar is None:  # not before: there may be nothing to build, hence nothing to show
+        if bar is None:  # made here: there may be nothing to build, hence nothing to show
             bar = tqdm(total=total, desc="Embedding the vocabulary", unit=" words", file=stream)
         bar.update(done - bar.n)
 

@@ -25,8 +25,8 @@ ENDS: Final = (
 class LanguageModelObserver(Protocol):
     """Watches requests to a language model."""
 
-    def asked(self, end: str, seconds: float, retries: int) -> None:
-        """A request ended in one of `ENDS`, after so many repetitions by the SDK."""
+    def requested(self, end: str, seconds: float, retries: int) -> None:
+        """Note a request that ended in one of `ENDS`, after so many repetitions by the SDK."""
         ...
 
     def spent(self, input_tokens: int, output_tokens: int) -> None:
@@ -49,7 +49,7 @@ class EmbeddingObserver(Protocol):
 class Unwatched:
     """Observes nothing."""
 
-    def asked(self, end: str, seconds: float, retries: int) -> None:
+    def requested(self, end: str, seconds: float, retries: int) -> None:
         """Nothing."""
 
     def spent(self, input_tokens: int, output_tokens: int) -> None:

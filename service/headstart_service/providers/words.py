@@ -54,15 +54,15 @@ def default_words(count: int = DEFAULT_COUNT) -> list[str]:
         raise PackageMissing(
             f"building a vocabulary needs {error.name}, which is not installed: {install('worker')}"
         ) from error
-    asked = count
+    requested = count
     while True:
-        # Numbers, contractions and short words fall out, so ask for more than are wanted.
-        asked *= 2
-        known = top_n_list("en", asked)
+        # Numbers, contractions and short words are dropped, so read more than are wanted.
+        requested *= 2
+        known = top_n_list("en", requested)
         words = [word for word in known if _is_plain(word)][:count]
         if len(words) == count:
             return words
-        if len(known) < asked:
+        if len(known) < requested:
             raise StartupError(f"wordfreq knows only {len(words)} such words, not {count}")
 
 

@@ -40,8 +40,8 @@ def book_from(sums: Reply, unsettled: int | None) -> Counter[str]:
     for name, value in zip(sums[::2], sums[1::2], strict=True):
         with suppress(ValueError):  # a name that is no text, or a sum that is no number
             book[name.decode()] = int(value)
-    told = sum(book[f"{fate}.runs"] for fate in Fate)
-    book[_OPEN] = book["starts"] - told if unsettled is None else unsettled
+    settled = sum(book[f"{fate}.runs"] for fate in Fate)
+    book[_OPEN] = book["starts"] - settled if unsettled is None else unsettled
     return book
 
 

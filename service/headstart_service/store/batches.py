@@ -160,7 +160,8 @@ class ScriptBatches:
         call = _Call(record, arguments, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
-            # It works for other callers too: it takes no log fields and no trace of this one along.
+            # The batch serves other callers too, so it carries neither log fields nor the trace of
+            # this one.
             lane.sender = asyncio.create_task(
                 self._send(lane), name=f"{name} {keys.partition}", context=Context()
             )
@@ -193,7 +194,7 @@ class ScriptBatches:
                     self.observer.failed(lane.name, len(batch), _kind(error))
                     if lane.waiting:
                         self.observer.failed(lane.name, len(lane.waiting), SKIPPED)
-                    # The calls behind them would fail in the same way, later.
+                    # Later calls of the batch would fail in the same way.
                     batch = [*batch, *lane.waiting]
                     lane.waiting.clear()
                     _refuse(batch, error)
@@ -227,9 +228,9 @@ class ScriptBatches:
         lost = breaker.lost
         async with self._turn:
             if breaker.away and breaker.lost > lost:
-                # A server that is away would delay each call by all those before it.
+                # If Redis is away, each call would wait for the time limits of all calls before it.
                 raise StoreUnavailable(f"{breaker.reason}, as others found out meanwhile")
-            began = time.perf_counter()  # a loop's clock may tell whole milliseconds only
+            began = time.perf_counter()  # an event loop's clock may have a resolution of 1 ms
             try:
                 budget = self._budget + _size(batch) / SLOWEST
                 replies: Sequence[Reply] = await answered(
@@ -315,7 +316,7 @@ async def answered(call: Awaitable[T], budget: float) -> T:
     loop = asyncio.get_running_loop()
 
     def late() -> None:
-        # On a busy machine the reply may be here, and only this loop too late to see it.
+        # On a busy machine the reply may have arrived, and this loop reads it too late.
         limit.reschedule(loop.time() + _GRACE)
 
     timer = loop.call_later(budget, late)

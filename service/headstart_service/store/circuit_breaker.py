@@ -45,7 +45,7 @@ class CircuitBreaker:
             return True
         if now < self.next_probe:
             return False
-        # The next probe waits for this one, but not for ever: its caller may go.
+        # The next probe waits for this one, but not for ever: its caller may be cancelled.
         self.next_probe = now + self.patience + _PAUSE
         return True
 

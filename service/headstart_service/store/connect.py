@@ -76,7 +76,7 @@ def open_client(url: str, patience: Patience) -> Client:
             return _open_cluster(found, patience)
         return Redis.from_pool(_open_pool(found, patience))
     except (ValueError, TypeError, RedisError, RedisClusterException) as error:
-        # Not redis-py's words, which may quote the URL.
+        # redis-py's message is left out: it may quote the URL.
         raise StartupError(
             f"HEADSTART_REDIS_URL: redis-py refuses its options ({type(error).__name__})"
         ) from None
@@ -106,13 +106,13 @@ class _Cluster(RedisCluster):
     """
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        # Before it knows the slots, redis-py sends a command to any node, and learns by MOVED.
+        # Before redis-py knows the slots, it sends a command to any node, and learns them by MOVED.
         await self.initialize()
         return await super().execute_command(*args, **kwargs)
 
     async def _determine_slot(self, command: str, *args: Any) -> int:
         if command == "XREADGROUP":
-            # redis-py would ask some node, which may be away, for the keys behind STREAMS.
+            # redis-py would query some node, which may be away, for the keys behind STREAMS.
             return self.keyslot(args[args.index(b"STREAMS") + 1])
         return await super()._determine_slot(command, *args)
 
@@ -152,7 +152,7 @@ def _open_sentinel(found: RedisUrl, patience: Patience) -> Redis:
     }
     tls = {name: value for name, value in options.items() if name.startswith("ssl")}
     common = _common(patience)
-    # A sentinel that is away must not use up a caller's budget: there are others.
+    # A sentinel that is away must not use up a caller's budget: another sentinel may answer.
     quick = {"socket_timeout": patience.connect, "retry": Retry(_backoff(), 0)}
     sentinel: Any = Sentinel(found.nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
     options = _pool(patience) | common | options

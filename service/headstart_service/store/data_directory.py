@@ -57,7 +57,7 @@ async def locked(data_dir: Path) -> AsyncIterator[int]:
         while not _try_lock(lock):
             lock.seek(0)
             owner = lock.read().strip()
-            # A dead owner's Valkey is about to end.
+            # The owner is dead, so its Valkey ends soon.
             if _is_alive(owner) or clock() > patience:
                 raise StartupError(
                     f"HEADSTART_DATA_DIR: another server (process {owner or 'unknown'}) uses "

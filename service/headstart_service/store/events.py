@@ -36,8 +36,8 @@ async def subscription(
         try:
             if isinstance(client, RedisCluster):
                 # Every announcement reaches every node, so a connection to any node gets all.
-                # redis-py picks one from the nodes that it knows: none at first, later maybe a
-                # node that has gone.
+                # redis-py picks one of the nodes that it knows: it knows none at first, and
+                # later maybe one that has gone.
                 await client.initialize()
                 await client.nodes_manager.initialize()
             await pubsub.subscribe(*channels)
@@ -52,17 +52,17 @@ async def subscription(
 
 
 async def _announcements(pubsub: Any, silence: float) -> AsyncIterator[Announcement]:
-    asked = False
+    pinged = False
     try:
         while True:
             message = await pubsub.get_message(timeout=silence)
             if message is None:
-                if asked:
+                if pinged:
                     raise StoreUnavailable("subscription lost: silence")
                 await pubsub.ping()
-                asked = True
+                pinged = True
                 continue
-            asked = False
+            pinged = False
             if message["type"] != "message":
                 continue
             try:

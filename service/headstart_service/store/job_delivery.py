@@ -83,7 +83,8 @@ class JobDelivery:
         jobs: list[Job] = []
         position: Any = "0-0"
         while len(jobs) < limit:
-            # One call scans only a part of what is delivered: lost jobs may be behind it.
+            # One call scans only a part of the delivered jobs: lost jobs may follow in the next
+            # part.
             position, entries = await self._reclaim(
                 self._keys[partition], worker, position, limit - len(jobs)
             )
@@ -153,7 +154,7 @@ class JobDelivery:
         jobs = []
         for entry, content in entries:
             try:
-                if content:  # an entry that was deleted while it was pending has none
+                if content:  # a deleted entry that was pending has no fields
                     jobs.append(_job(partition, entry, content))
             except (ValueError, LookupError):
                 self._observer.damaged()
@@ -177,7 +178,8 @@ class JobDelivery:
                 self._observer.failed("hmget", 1, kind_of(error))
                 raise unavailable(error) from error
 
-        # Redis has given them to this worker: without a retry they would wait for another lease.
+        # Redis has delivered these jobs to this worker: without a retry they wait for a whole
+        # lease.
         tickets = await self._retries.run(read)
         return [_of_ticket(job, text) for job, text in zip(jobs, tickets, strict=True)]
 

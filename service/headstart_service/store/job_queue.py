@@ -145,7 +145,7 @@ class RedisJobQueue:
             None,  # the script binds the job to a run
             entry=job.entry,
             worker=worker,
-            # A Redis that hung may get this several times; that must count as one try.
+            # A Redis that hung may receive this call several times; all count as one try.
             token=uuid.uuid4().hex[:12],
             offering=text_of(offers),
             alone=int(alone),
@@ -169,9 +169,9 @@ class RedisJobQueue:
             return _claim(job, attempt, rest)
         except (ValueError, LookupError):
             self._observer.damaged()
-            # The record has its line, so callers that wait for the run get its failure.
-            told = fields("run.failed", job.key, run=job.run, error="its record is damaged")
-            log.error("a run has failed: the record of %s is damaged", job.key, extra=told)  # noqa: TRY400
+            # The record has its `about` line, so callers that wait for the run get its failure.
+            attributes = fields("run.failed", job.key, run=job.run, error="its record is damaged")
+            log.error("a run has failed: the record of %s is damaged", job.key, extra=attributes)  # noqa: TRY400
             with suppress(LeaseLost):
                 await self.finish(Lease(job, attempt), (), Status.FAILED, "its record is damaged")
             return None
@@ -183,12 +183,14 @@ class RedisJobQueue:
                 raise LastTry(str(job.key))
             case b"lost":
                 self._observer.given_up()
-                told = fields("run.failed", job.key, run=job.run, error=_LOST)
-                log.error("%s has failed: its workers were lost too often", job.key, extra=told)
+                attributes = fields("run.failed", job.key, run=job.run, error=_LOST)
+                log.error(
+                    "%s has failed: its workers were lost too often", job.key, extra=attributes
+                )
             case _:
                 self._observer.damaged()
-                told = fields("job.dropped", job.key, run=job.run)
-                log.error("a job is dropped: %s", RecordDamaged(str(job.key)), extra=told)
+                attributes = fields("job.dropped", job.key, run=job.run)
+                log.error("a job is dropped: %s", RecordDamaged(str(job.key)), extra=attributes)
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
@@ -282,7 +284,7 @@ class RedisJobQueue:
         """Requeue this worker's jobs, end its consumers, and remove it from the list of workers."""
         for keys in self._keys:
             await self._retries.run(partial(self._scripts.deregister, keys, None, worker=worker))
-        # Last: handing over jobs is more urgent than the list of workers.
+        # Last: the hand-over of jobs is more urgent than the list of workers.
         await self._retries.run(partial(self._beat, worker, "", 0))
 
     @asynccontextmanager

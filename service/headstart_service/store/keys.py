@@ -8,7 +8,7 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
     headstart:{P}:jobs                    stream  queued runs; consumer group `workers`
     headstart:{P}:expiry                  zset    member -> when it expires, in microseconds
-    headstart:{P}:unread, :read           zset    ended runs -> when they ended, or were asked for
+    headstart:{P}:unread, :read           zset    ended runs -> when they ended, or were read
                                                   again: the order in which they are evicted
     headstart:{P}:status:<status>         zset    runs of that status, in the order of their names
     headstart:{P}:waiting                 zset    pending run -> by when it is needed, microseconds

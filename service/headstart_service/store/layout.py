@@ -244,7 +244,8 @@ class LayoutWatch:
             yield
         finally:
             while not watching.done():
-                # Once is not enough: Python 3.11's wait_for, which redis-py uses, may swallow it.
+                # One cancel is not enough: wait_for of Python 3.11, which redis-py uses, may
+                # swallow it.
                 watching.cancel()
                 await asyncio.wait({watching}, timeout=_CANCEL_AGAIN)
             with suppress(StoreUnavailable):
@@ -257,7 +258,7 @@ class LayoutWatch:
             except LayoutMismatch as error:
                 self._note(str(error))
             except StoreUnavailable as error:
-                log.debug("layout: %s", error)  # readiness has its own ways to find that out
+                log.debug("layout: %s", error)  # readiness checks the store by itself
             await asyncio.sleep(self._every)
 
     async def _look(self) -> None:

@@ -70,7 +70,7 @@ class RedisMemos:
         seal, result = bytes(found[:_SEAL]), bytes(found[_SEAL:])
         if seal != _seal(name, result):
             self._observer.looked(MemoLookup.DAMAGED)
-            # Namespaces and digests are no secrets; the value may be one.
+            # The log line names namespace and digest, which are no secrets; the value may be one.
             log.warning("a memo is damaged and will be computed anew: %s", name)
             return None
         self._observer.looked(MemoLookup.HIT)

@@ -172,7 +172,7 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
             state = ended[field[2:].decode()] = _STATES[value[0]]
             if state is StepState.RUNNING:
                 running[field[2:].decode()] = value[1:]
-            fragments.append(memoryview(value)[1:])  # joined below, and copied there alone
+            fragments.append(memoryview(value)[1:])  # `join` copies it, so it is not copied here
         elif field == b"about":
             about = value
         elif field == b"ahead":
@@ -209,7 +209,7 @@ def decode_large_snapshot(
     left_us, _, _, _, before, *queued = head
     about = record[b"about"]
     if about != before:
-        queued = []  # it stood in the queue as another revision, or with another status
+        queued = []  # it was queued with another revision, or another status
         left_us += expires_us(about) - expires_us(before)
     fields = chain.from_iterable(record.items())
     return decode_snapshot(key, left_us - round(age * 1e6), [*fields, *queued])

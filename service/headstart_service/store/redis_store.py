@@ -25,7 +25,7 @@ from ..domain import (
     WorkerState,
 )
 from ..domain.errors import CapacityExhausted, RecordDamaged, RunNotFound
-from ..domain.retry_after import Pace
+from ..domain.retry_after import DrainRate
 from .batches import Reply, ScriptBatches
 from .connect import Client
 from .keys import (
@@ -70,7 +70,7 @@ class RedisStore:
         *,
         budget: float,
         connections: int,
-        pace: Pace | None = None,
+        drain_rate: DrainRate | None = None,
         observer: StoreObserver | None = None,
         large: Client | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -80,9 +80,9 @@ class RedisStore:
 
         Records of megabytes are read on the client `large`, whose time-outs allow for them; `clock`
         measures the seconds of such a read. Starts compare their need with what is `expected`. A
-        full store computes the delay for its refused callers by `pace`, the rate at which runs end.
+        full store computes the delay for its refused callers from `drain_rate`.
         """
-        self._pace = pace or Pace()
+        self._drain_rate = drain_rate or DrainRate()
         self._observer = observer or Unwatched()
         self.layout = StoreLayout(client, rules.partitions, rules.prefix)
         self._batches = ScriptBatches(
@@ -171,8 +171,9 @@ class RedisStore:
         if reply[0] == b"full":
             if reply[3]:
                 self._observer.evicted(Eviction.EXPIRED, reply[3])
-            # Partitions fill and drain alike: the others have about as much before them.
-            delay = self._pace.delay(int(reply[2]) * rules.partitions)
+            # Partitions fill and drain alike: the other partitions have backlogs of about this
+            # length.
+            delay = self._drain_rate.retry_after(int(reply[2]) * rules.partitions)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
         outcome, status, revision, *rest = reply
         gone, (shed, *carried) = rest[: len(Eviction)], rest[len(Eviction) :]

@@ -38,7 +38,7 @@ _QUIET: Final = 10.0
 
 def passes(error: BaseException | None) -> bool:
     """Return whether the same command may succeed later: false if the command is wrong."""
-    # redis-py has a class of its own for each of the others that pass.
+    # redis-py has its own exception class for each of the other transient errors.
     return type(error) is not ResponseError or _text(error).startswith(_PASSING)
 
 

@@ -158,16 +158,16 @@ class Repartition:
             )
             if not members:
                 return
-            away = [run for member in members if (run := self._elsewhere(member, keys))]
+            away = [run for member in members if (run := self._run_to_move(member, keys))]
             await self._move(keys, away)
-            # Those that have gone are in the set no more: the next ones stand in their places.
+            # Moved members have left the set, so the next members have their indexes.
             staying += len(members) - len(away)
-            # Runs that moved to a later partition are met again there.
+            # The loop meets runs that moved to a later partition again there.
             later = sum(self._home(run) > keys.partition for run in away)
             self._done.seen += len(members) - later
             self._progress(self._done)
 
-    def _elsewhere(self, member: bytes, keys: PartitionKeys) -> RunKey | None:
+    def _run_to_move(self, member: bytes, keys: PartitionKeys) -> RunKey | None:
         """Return the run of this name; None if it stays in its partition."""
         try:
             run = from_member(member.decode())
@@ -188,7 +188,7 @@ class Repartition:
         if sizes:
             self._chunk = max(1, min(self._most, _LARGEST_CHUNK // max(sizes)))
         await _all(partial(self._move_in, run, reply) for run, reply in whole.items())
-        # Only now: until then each of them is where it was.
+        # Delete a run here only after its copy is complete.
         await _all(partial(scripts.move_off, keys, run) for run in whole)
         self._done.moved += len(whole)
 

@@ -20,8 +20,8 @@ from .records import lua_codec
 
 P = ParamSpec("P")
 _LUA = files(__package__) / "lua"
-# With its memory full, Redis refuses these before they do anything; all others may go on. A ping
-# reports a full memory so.
+# With full memory, Redis refuses these scripts before they run, and runs all others. So a ping
+# reports full memory.
 _REFUSED_WHEN_FULL: Final = {"start", "memo_put", "ping"}
 _FUNCTION = """
 local function transition({parameters})

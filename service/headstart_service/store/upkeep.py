@@ -33,7 +33,7 @@ class Upkeep:
         """Forget expired runs, which frees memory without a start; mend broken indexes."""
         for keys in partitions:
             more = 1
-            while more:  # each call forgets a bounded number: others are served between them
+            while more:  # each call removes a bounded number: Redis serves others in between
                 call = partial(self._scripts.sweep, keys, None)
                 expired, more, broken = await self._retries.run(call)
                 if expired:

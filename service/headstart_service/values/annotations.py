@@ -84,9 +84,9 @@ def resolved(function: Callable[..., Any], name: str, nearby: Mapping[str, Any])
         return None if annotation is None else _array_or(annotation)
     names = _Names({**nearby, **own.__globals__, **nearby})
     try:
-        # The author's own text: importing their module has run all of it already.
+        # The text is the author's own code: the import of their module has run all of it already.
         kind = eval(annotation, {}, names)  # noqa: S307
-        # Quoted by its author too.
+        # The author may have quoted it once more.
         return _array_or(eval(kind, {}, names) if isinstance(kind, str) else kind)  # noqa: S307
     except NameError as error:
         raise Unresolved(

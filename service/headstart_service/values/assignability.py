@@ -31,7 +31,7 @@ def _classes_fit(given: Any, wanted: Any) -> bool:
         return True
     try:
         related = issubclass(have, need) or issubclass(need, have)
-    except TypeError:  # of a protocol that is not for run time
+    except TypeError:  # a protocol without runtime_checkable
         return True
     inside, wants = get_args(given), get_args(wanted)
     if not related or not inside or len(inside) != len(wants):
@@ -42,9 +42,9 @@ def _classes_fit(given: Any, wanted: Any) -> bool:
 def _arrays_fit(given: Any, wanted: Any) -> bool:
     if not (isinstance(given, ArrayType) and isinstance(wanted, ArrayType)):
         other = wanted if isinstance(given, ArrayType) else given
-        # Of these an array is none; of another type it may be, as of a protocol.
+        # An array is never of a plain type; it may be of another type, such as a protocol.
         return other not in _PLAIN and get_origin(other) not in _PLAIN
-    # Abstract types such as np.floating stand for several.
+    # Abstract types such as np.floating match several dtypes.
     exact = all(kind.dtype[-1:].isdigit() or kind.dtype == "bool" for kind in (given, wanted))
     return not exact or given.dtype == wanted.dtype
 

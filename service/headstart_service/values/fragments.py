@@ -82,7 +82,7 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     revision, and gets that origin here. Records hold no origin: they would be larger for it.
 
     Of several `results` fields protobuf.js, and so every Node caller, keeps the last alone
-    (docs/decisions/0023).
+    (docs/decisions/0002).
     """
     large = len(fragments) > _LARGE
     try:

@@ -140,7 +140,7 @@ class JsonKind:
         try:
             return self._adapter.validate_python(value, strict=True)
         except ValidationError as error:
-            raise self._told(value, error) from error
+            raise self._failure(value, error) from error
 
     def write(self, value: Any, artifact: pb.Artifact) -> None:
         """See `Kind`."""
@@ -157,7 +157,7 @@ class JsonKind:
 
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
-        # By way of text, because strict models take a date out of JSON, not out of Python's str.
+        # Convert by JSON text: strict models accept a date in JSON, but not as Python's str.
         return self._adapter.validate_json(json.dumps(read_json(artifact)))
 
     def misfit(self, artifact: pb.Artifact) -> str:
@@ -170,7 +170,7 @@ class JsonKind:
             return self.text + _place(error)
         return ""
 
-    def _told(self, value: Any, error: ValidationError) -> StepFailed:
+    def _failure(self, value: Any, error: ValidationError) -> StepFailed:
         return StepFailed(f"{_misfit(value, self.text)}{_place(error)}", retry=False)
 
 

@@ -65,7 +65,7 @@ def _heavy(
 ) -> tuple[Any, bytes]:
     least = weight(value, limits.artifact)
     if least > limits.artifact:
-        # Writing it down to learn its exact size could take all memory.
+        # To encode the value for its exact size could take all memory.
         raise _too_much(f"at least {least:,}", limits)
     return _written(codec, step, value, needed=needed)
 
@@ -75,7 +75,7 @@ def _written(codec: ArtifactCodec, step: str, value: Any, *, needed: bool) -> tu
     try:
         return codec.decode(step, fragment) if needed else None, fragment
     except ValueError as error:
-        # Such as a model whose required field is excluded: no other worker could go on with it.
+        # For example a model whose required field is excluded: no other worker could decode it.
         reason = f"returned {type(value).__name__} that cannot be read again as it is kept"
         raise StepFailed(reason, retry=False) from error
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from ..base.own_threads import in_own_thread
 from ..domain import StepRecord
 from ..pipeline.pipeline import Pipeline
-from ..pipeline.runs_on import ELSEWHERE
+from ..pipeline.runs_on import REMOTE_EXECUTORS
 from ..pipeline.step import DIGEST_PARAMETER, Step
 from ..values.limits import ON_LOOP
 from .copies import UNCHANGING, copied
@@ -68,7 +68,7 @@ class Arguments:
             if type(value) not in UNCHANGING:
                 changing[name] = value
                 size += weight
-        if changing and step.runs_on not in ELSEWHERE:
+        if changing and step.runs_on not in REMOTE_EXECUTORS:
             in_thread = size > ON_LOOP
             arguments |= await in_own_thread(copied, changing) if in_thread else copied(changing)
         return arguments

@@ -104,7 +104,7 @@ class Batcher(Generic[Item, Value]):
         future: asyncio.Future[tuple[Value, float]] = asyncio.get_running_loop().create_future()
         await self._waiting.put((item, future))
         if not self._open:
-            # It waited for a place in the queue, and so may others behind it.
+            # The batcher closed while this call waited for a place; others may still wait for one.
             self._drop_waiting()
         value, cpu_seconds = await future
         spend(cpu_seconds=cpu_seconds)
@@ -123,7 +123,7 @@ class Batcher(Generic[Item, Value]):
             batch = [await self._waiting.get()]
             while len(batch) < self._max_batch and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            # A caller that was cancelled while it waited wants nothing any more.
+            # Leave out callers that were cancelled while they waited.
             batch = [(item, future) for item, future in batch if not future.done()]
             if batch:
                 await self._settle(batch)
@@ -132,7 +132,7 @@ class Batcher(Generic[Item, Value]):
         try:
             failed = await self._try(batch)
             if failed is not None and len(batch) > 1:
-                # One of them is at fault, and the others' callers have nothing to do with it.
+                # One item fails the whole batch: compute each alone, so that the others succeed.
                 for each in batch:
                     if not each[1].done():
                         _fail([each], await self._try([each]))
@@ -174,7 +174,7 @@ class Batcher(Generic[Item, Value]):
         except Exception:
             raise
         except BaseException as error:
-            # As it is, it would end the task that serves all callers, or the event loop.
+            # Unchanged, it would end the task that serves all callers, or the event loop.
             raise ComputeFailed(f"{type(error).__name__}: {error}") from error
         return values, (time.thread_time() - began) * self._threads()
 

@@ -19,7 +19,7 @@ UNCHANGING: Final = frozenset(
 """Types whose values cannot change. Not their subclasses, which may have attributes."""
 
 
-class _Linked(Exception):  # no error: another way is needed
+class _Linked(Exception):  # not an error: the value is copied in another way
     """A model holds more than its fields, which may refer to each other, or copies itself."""
 
 

@@ -140,7 +140,7 @@ class _Run:
             expected = errors.subgroup(HeadstartError)
             if expected is None:
                 raise
-            # The first one cancelled the rest.
+            # The first error has cancelled all other tasks.
             raise expected.exceptions[0] from None
         return Status.FAILED if self._failure else Status.COMPLETED
 
@@ -150,7 +150,7 @@ class _Run:
         with self._observer.step(self._claim, step.name, outcome):
             record, value = await self._steps.run(step, self._starts[step.name], outcome)
         if self._tasks.get(step.name) is not asyncio.current_task():
-            return  # it was to stop, since another result was taken, and did not
+            return  # a reported result has replaced this step, but its task did not stop
         record = replace(record, work=_work(outcome, time.monotonic() - began))
         self._steps.keep(record, value)
         self._running.discard(step.name)
@@ -171,7 +171,7 @@ class _Run:
                 try:
                     await self._write_now(ended, shown)
                 except StepsReported as taken:
-                    # Nothing was written. What is still ours goes with the next attempt.
+                    # The store wrote nothing. The next attempt writes what this run still computes.
                     self._unwritten[:0] = ended
                     self._unshown[:0] = shown
                     self._adopt(taken.records)
@@ -186,7 +186,7 @@ class _Run:
                 if task is not asyncio.current_task():
                     task.cancel()
             return
-        # Showing a step that was reported is refused with its result: so it is asked for.
+        # The store refuses to show a reported step as running, and returns its result: so show it.
         reported, self._reported = self._reported - self._states.keys(), set()
         shown = [*shown, *reported.difference(shown)]
         if ended or shown:
@@ -217,7 +217,7 @@ class _Run:
         taken = {record.name: record for record in records}
         self._steps.take_over(records)
         self._settled |= taken.keys()
-        # None of it was written: a step is written before, or with, what was made of it.
+        # No dependant was written yet: a step is written before its dependants, or with them.
         undone = self._pipeline.dependants(taken) - self._settled
         for name in undone | taken.keys():
             task = self._tasks.pop(name, None)

@@ -79,7 +79,7 @@ class SharedSteps:
                     self._drop(flight)
                     await asyncio.wait({flight.task})
                     _deliver(flight, outcome)
-            # Dropped by its timer just before it was joined: that must cancel no caller.
+            # The timer may have dropped the flight just before this caller joined: begin anew then.
             if not flight.task.cancelled():
                 _deliver(flight, outcome)
                 return flight.task.result()

@@ -18,7 +18,7 @@ from .upkeep import once
 log = logging.getLogger(__name__)
 
 POLL: Final = 1.0
-"""Seconds that a request for jobs waits, and before the store is asked again after an error."""
+"""Seconds that a request for jobs waits, and the pause after one that failed."""
 _BURST: Final = 64
 
 Start = Callable[[Job], None]
@@ -117,7 +117,7 @@ class Intake:
             await asyncio.sleep(pause)
             await self._slots.take()
             free = 1
-            # When slots are short, an empty partition must not keep one from the others.
+            # When slots are short, an empty partition must not hold one that the others need.
             short = self._slots.short and self._queue.partitions > 1
             pause = POLL / 20 if short else 0.0
             try:
@@ -128,7 +128,7 @@ class Intake:
                 self._refused.pop(partition, None)
                 if free:
                     continue
-                # Where one came from there may be more.
+                # A partition with one job may have more.
                 free = await self._slots.take_free()
                 if free:
                     for job in await self._queue.next_jobs(partition, self._worker, free, 0):

@@ -108,7 +108,7 @@ class StepRunner:
                 await self._reuse.memos.memo_put(run.namespace, memo, result)
             return Landed(run, record, value=value)
 
-        # What was begun with another result of a step that is not pure is other work.
+        # The key has the results that this step needs: those of an impure step may differ.
         needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
         key = (run.namespace, memo) if memo else (run, digest, *needed)
         landed: Landed = await self._reuse.shared_steps.share(
@@ -181,7 +181,7 @@ class StepRunner:
         Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, which
         counts as no attempt.
         """
-        METER.set(outcome.meter)  # its task is the flight's alone: nothing to put back
+        METER.set(outcome.meter)  # the flight's task has its own context: no reset is needed
         began = time.monotonic()
         error = ""
         for attempt in range(1, step.max_attempts + 1):
@@ -198,15 +198,15 @@ class StepRunner:
                 needed = self._arguments.needs(step.name)
                 value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
             except GeneratorExit:
-                raise  # this coroutine is closed: a step's own comes as an error, see `StepRaised`
+                raise  # this coroutine is closed; a step's own exit arrives as `StepRaised`
             except ExecutorUnavailable as failure:
-                # A step that ends its executor must not do so for ever.
+                # A step that ends its executor must not be tried for ever.
                 if not failure.began or self._lease.attempt < _LAST_CLAIM:
                     raise
                 error = readable(failure)
             except BaseException as failure:
                 if outcome.unwanted:
-                    # Whatever the step has raised when it was cancelled.
+                    # The step was cancelled, whatever it raised then.
                     raise asyncio.CancelledError from failure
                 error, retry = self._reason(step, failure, limit)
             else:

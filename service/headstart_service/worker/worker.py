@@ -153,7 +153,7 @@ class Worker:
         try:
             await self._queue.deregister(self._rules.name)
         except StoreUnavailable as error:
-            # What this worker still has is reclaimed when its lease has run out.
+            # Other workers reclaim this worker's jobs when their leases have run out.
             log.warning("cannot deregister from the queue: %s", error)
 
     async def prepare(self) -> bool:
@@ -228,7 +228,7 @@ class Worker:
         """
         delivery = job.partition, job.entry
         if delivery in self._lonely:
-            return  # reclaimed from itself while it waits here
+            return  # this worker has reclaimed its own job while it waits here
         self._lonely.add(delivery)
         try:
             async with self._slots.all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,14 @@ from headstart_service.domain.errors import RunNotFound, StoreUnavailable
 from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
-from headstart_service.store.connect import BLOCKING, WORKER, open_client
+from headstart_service.store.connect import WORKER
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.redis_store import RedisStore
-from headstart_service.store.store_rules import StoreRules
 from headstart_service.worker.executors.executors import Executors
 from headstart_service.worker.worker import Worker, WorkerRules
 from headstart_service.worker.worker_observer import WorkObserver
+from tests.contract.backend import Backend
+from tests.support.deployments import Deployment
 from tests.support.ledger import pipeline_of
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -83,8 +84,8 @@ class QueueWrapper:
 
 
 @dataclass
-class Backend:
-    """The store and the queue as an API process and its workers use them."""
+class Games:
+    """Runs of games in a backend, and the workers that run them."""
 
     valkey: Valkey
     store: RedisStore
@@ -164,23 +165,21 @@ class Backend:
 
 
 @asynccontextmanager
-async def backend_on(
+async def games_on(
     valkey: Valkey, *, lease: float = 30.0, partitions: int = 1, budget: float = 2.0
-) -> AsyncIterator[Backend]:
-    rules = StoreRules(partitions=partitions, max_records=1000, failure_ttl=60.0)
-    async with AsyncExitStack() as stack:
-        clients = [open_client(valkey.url, patience) for patience in (WORKER, WORKER, BLOCKING)]
-        for client in clients:
-            stack.push_async_callback(client.aclose)
-        api, client, blocking = clients
-        store = RedisStore(api, rules, budget=5.0, connections=3)
-        queue = RedisJobQueue(client, blocking, rules, lease=lease, budget=budget)
-        stack.push_async_callback(store.aclose)
-        stack.push_async_callback(queue.aclose)
-        yield Backend(valkey, store, queue)
+) -> AsyncIterator[Games]:
+    """A deployment's runs; workers connect as soon as in production, and give up as soon."""
+    deployment = Deployment(valkey.url, (valkey.url,))
+    async with Backend.open(deployment, partitions, connect=WORKER.connect) as backend:
+        queue = backend.new_queue(lease, budget=budget)
+        try:
+            yield Games(valkey, backend.store, queue)
+        finally:
+            await queue.aclose()
+            await backend.store.aclose()
 
 
 @pytest.fixture
-async def backend(valkey: Valkey) -> AsyncIterator[Backend]:
-    async with backend_on(valkey) as made:
+async def games(valkey: Valkey) -> AsyncIterator[Games]:
+    async with games_on(valkey) as made:
         yield made

@@ -26,13 +26,14 @@ from headstart_service.domain import (
     Status,
     StepState,
 )
-from headstart_service.domain.errors import RunNotFound, StoreUnavailable
-from headstart_service.domain.retry_after import Pace
+from headstart_service.domain.errors import StoreUnavailable
+from headstart_service.domain.retry_after import DrainRate
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.values.fragments import report_fragment
 from tests.support.ledger import pipeline_of
+from tests.support.run_store import FakeRunStore
 from tests.support.waiting import wait_until
 
 KEY = RunKey("default", "game-1")
@@ -72,32 +73,28 @@ def snapshot_of(
     return Snapshot(summary_of(status, revision), run or f"run-{revision}", states, body, 600.0)
 
 
-class FakeStore:
-    """Reads of one run. `gate` holds them back, `away` makes them fail; each is counted."""
+class AnnouncedRun(FakeRunStore):
+    """A store of one run, whose changes are announced."""
 
     def __init__(self, wire: Wire) -> None:
+        super().__init__()
         self._wire = wire
         self.snapshot: Snapshot | None = snapshot_of(
             dict.fromkeys(("one", "two", "three"), PENDING)
         )
-        self.reads = 0
-        self.waited_for = False
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.away = False
+        self.failing_takes = 0.02  # as long as a connection takes to fail
 
-    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
-        self.reads += 1
-        self.waited_for |= waits
-        if self.away:
-            await asyncio.sleep(0.02)  # as long as a connection takes to fail
-            raise StoreUnavailable("away")
-        seen = self.snapshot  # what an atomic read sees, however late its answer comes
-        await asyncio.sleep(0)
-        await self.gate.wait()
-        if seen is None:
-            raise RunNotFound(key.namespace, key.key)
-        return seen
+    @property
+    def reads(self) -> int:
+        return len(self.asked("read"))
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether a read was one of a caller that waits."""
+        return any(waits for _, waits in self.asked("read"))
+
+    def snapshot_of(self, key: RunKey) -> Snapshot | None:
+        return self.snapshot
 
     def now(
         self,
@@ -161,12 +158,12 @@ class Wire:
 class Api:
     """One API process's reading side."""
 
-    store: FakeStore
+    store: AnnouncedRun
     wire: Wire
     cache: NearCache
     waiting: Waiting
     reader: ResultReader
-    retry_after: Pace
+    drain_rate: DrainRate
     regained: list[bool]
     """Whether announcements arrived, each time that the process subscribed again."""
     announced: list[Announcement]
@@ -187,16 +184,16 @@ class Api:
 @pytest.fixture
 async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     wire = Wire()
-    store = FakeStore(wire)
+    store = AnnouncedRun(wire)
     cache = NearCache(1_000_000)
     regained: list[bool] = []
     announced: list[Announcement] = []
-    retry_after = Pace()
+    drain_rate = DrainRate()
     waiting = Waiting(
         store,
         wire.subscribe,
         cache,
-        retry_after,
+        drain_rate,
         resubscribed=lambda: regained.append(waiting.receiving),
         poll=getattr(request, "param", POLL),
         announced=announced.append,
@@ -205,7 +202,7 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     running = asyncio.create_task(waiting.run(), name="hub")
     await wait_until(lambda: waiting.receiving)
     regained.clear()
-    yield Api(store, wire, cache, waiting, reader, retry_after, regained, announced)
+    yield Api(store, wire, cache, waiting, reader, drain_rate, regained, announced)
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})
@@ -213,10 +210,14 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
 
 
 class FakeReader:
-    """Remembers what it was asked for."""
+    """Remembers what it was asked for, and which runs were outdated."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
+        self.outdated: list[str] = []
+
+    def outdate(self, key: RunKey) -> None:
+        self.outdated.append(str(key))
 
     async def get(
         self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from pydantic import BaseModel
 
 from headstart_service.api.adoption import Adoption
-from headstart_service.domain import Orphan, RunKey, RunPlan
+from headstart_service.domain import Orphan, RunKey
 from headstart_service.domain.errors import RecordDamaged
 from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
+from tests.support.run_store import FakeRunStore
 from tests.support.waiting import wait_until
 
 
@@ -29,26 +29,6 @@ async def first_word(words: list[str]) -> str:
 WORDS = Pipeline(name="words", version="2", description="A word", inputs=Words, steps=(first_word,))
 
 
-class Store:
-    """Has orphans; some of their records are damaged."""
-
-    def __init__(self, orphans: Sequence[Orphan], damaged: Sequence[RunKey] = ()) -> None:
-        self._orphans, self._damaged = orphans, damaged
-        self.adopted: list[str] = []
-        self.shown: list[float] = []
-
-    async def orphans(self, classes: Iterable[str], ttl: float, limit: int) -> Sequence[Orphan]:
-        self.shown.append(ttl)
-        return self._orphans if list(classes) == [WORDS.runs_class] else []
-
-    async def adopt(self, orphan: Orphan, plan: RunPlan) -> bool:
-        if orphan.key in self._damaged:
-            raise RecordDamaged(str(orphan.key))
-        assert plan.definition == WORDS.definition
-        self.adopted.append(orphan.key.key)
-        return True
-
-
 def orphan(key: str, inputs: bytes = b'{"words": ["sea"]}') -> Orphan:
     return Orphan(RunKey("default", key), f"run of {key}", "words", inputs)
 
@@ -61,18 +41,21 @@ async def test_inputs_and_records_that_do_not_fit_keep_no_other_run_from_being_a
         orphan("damaged"),
         orphan("fits"),
     ]
-    store = Store(orphans, [orphans[3].key])
+    store = FakeRunStore()
+    store.orphaned = orphans
+    store.fails[orphans[3].key] = RecordDamaged("damaged")
     adoption = Adoption(store, Registry([WORDS]))
     await adoption.look()
     await adoption.look()
-    assert store.adopted == ["fits", "fits"]
+    adopted = [(key, plan.definition) for key, plan in store.asked("adopt") if key != "damaged"]
+    assert adopted == [("fits", WORDS.definition)] * 2
 
 
 async def test_a_process_that_ends_starts_nothing_any_more() -> None:
-    store = Store([])
+    store = FakeRunStore()
     task = asyncio.create_task(Adoption(store, Registry([WORDS])).run())
-    await wait_until(lambda: store.shown)
+    await wait_until(lambda: store.calls)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    assert store.shown[-1] == 0
+    assert store.asked("orphans")[-1][1] == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,10 +12,10 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.results.answer import answer_from
 from headstart_service.api.results.estimates import Estimate, Estimates
 from headstart_service.domain import Lack, Snapshot, Spread, Status, StepState, WorkerState
-from headstart_service.domain.errors import StoreUnavailable
 from headstart_service.pipeline.registry import Registry
 from headstart_service.values.fragments import report_fragment
 from tests.support.pipelines import CHAIN
+from tests.support.run_store import FakeRunStore
 from tests.unit.api.conftest import summary_of
 
 PENDING, RUNNING, COMPLETED = StepState.PENDING, StepState.RUNNING, StepState.COMPLETED
@@ -27,33 +27,23 @@ TOOK = {
 NOW = 500 * SECOND
 
 
-class Crew:
-    """The workers, as the store tells of them."""
-
-    def __init__(self, slots: int = 2, busy: int = 0) -> None:
-        self.slots, self.busy = slots, busy
-        self.durations = {"chain": TOOK}
-        self.asked = 0
-        self.away = False
-
-    async def workers(self, limit: int) -> Sequence[WorkerState]:
-        assert limit > 0
-        self.asked += 1
-        if self.away:
-            raise StoreUnavailable("away")
-        return [
-            WorkerState(
-                name=name,
-                host="",
-                version="",
-                pipelines=("chain",),
-                slots=self.slots // 2,
-                busy=self.busy // 2,
-                started_us=0,
-                durations=self.durations,
-            )
-            for name in ("w1", "w2")
-        ]
+def crew_of(slots: int = 2, busy: int = 0, durations: Mapping[str, Spread] = TOOK) -> FakeRunStore:
+    """A store in which two workers are registered."""
+    made = FakeRunStore()
+    made.registered = [
+        WorkerState(
+            name=name,
+            host="",
+            version="",
+            pipelines=("chain",),
+            slots=slots // 2,
+            busy=busy // 2,
+            started_us=0,
+            durations={"chain": durations},
+        )
+        for name in ("w1", "w2")
+    ]
+    return made
 
 
 def run(
@@ -75,7 +65,7 @@ def run(
     return Snapshot(summary, "run-1", states, body, lives_for, running, ahead)
 
 
-async def known(crew: Crew, partitions: int = 1) -> Estimates:
+async def known(crew: FakeRunStore, partitions: int = 1) -> Estimates:
     estimates = Estimates(crew.workers, Registry([CHAIN]), partitions)
     await estimates.ask()
     return estimates
@@ -89,7 +79,7 @@ def seconds(**steps: tuple[float, float]) -> dict[str, Estimate]:
 
 
 async def test_steps_take_their_time_one_after_the_other() -> None:
-    estimates = await known(Crew())
+    estimates = await known(crew_of())
     assert estimates.of(run(PENDING, PENDING, PENDING)) == seconds(
         one=(2, 3), two=(6, 9), three=(7, 19)
     )
@@ -97,13 +87,13 @@ async def test_steps_take_their_time_one_after_the_other() -> None:
 
 
 async def test_what_a_running_step_has_had_counts() -> None:
-    estimates = await known(Crew())
+    estimates = await known(crew_of())
     found = estimates.of(run(COMPLETED, RUNNING, PENDING, had=1))
     assert found == seconds(two=(3, 5), three=(4, 15))
 
 
 async def test_a_run_that_no_worker_can_take_has_no_estimate() -> None:
-    estimates = await known(Crew())
+    estimates = await known(crew_of())
     waits = run(PENDING, PENDING, PENDING, ahead=0)
     assert estimates.of(waits) == seconds(one=(2, 3), two=(6, 9), three=(7, 19))
     left = replace(waits, summary=replace(waits.summary, lacks=Lack.VERSION))
@@ -111,19 +101,19 @@ async def test_a_run_that_no_worker_can_take_has_no_estimate() -> None:
 
 
 async def test_a_step_that_is_overdue_is_not_said_to_end_at_once() -> None:
-    estimates = await known(Crew())
+    estimates = await known(crew_of())
     found = estimates.of(run(COMPLETED, RUNNING, PENDING, had=60))
     assert found == seconds(two=(0.4, 0.6), three=(1.4, 10.6))
 
 
 async def test_the_queue_ahead_comes_first() -> None:
-    estimates = await known(Crew(slots=2))
+    estimates = await known(crew_of(slots=2))
     assert estimates.of(run(PENDING, PENDING, PENDING, ahead=0)) == seconds(
         one=(2, 3), two=(6, 9), three=(7, 19)
     )
     queued = estimates.of(run(PENDING, PENDING, PENDING, ahead=4))
     assert queued["one"] == Estimate((14 + 2) * SECOND, (38 + 3) * SECOND)
-    busy = await known(Crew(slots=2, busy=2), partitions=4)
+    busy = await known(crew_of(slots=2, busy=2), partitions=4)
     assert (
         busy.of(run(PENDING, PENDING, PENDING, ahead=1))["one"].p50
         == (5 * 7 // 2 + 2) * SECOND + SECOND // 2
@@ -131,13 +121,14 @@ async def test_the_queue_ahead_comes_first() -> None:
 
 
 async def test_nothing_is_said_of_what_is_not_known() -> None:
-    crew = Crew()
+    crew = crew_of()
     estimates = Estimates(crew.workers, Registry([CHAIN]), 1)
     assert estimates.of(run(PENDING, PENDING, PENDING)) == {}, "nobody waits for the first look"
-    crew.durations = {"chain": {name: TOOK[name] for name in ("one", "three")}}
+    known_of = {name: TOOK[name] for name in ("one", "three")}
+    crew.registered = crew_of(durations=known_of).registered
     partly = await known(crew)
     assert set(partly.of(run(PENDING, PENDING, PENDING))) == {"one"}, "who needs it is not known"
-    nobody = await known(Crew(slots=0))
+    nobody = await known(crew_of(slots=0))
     assert nobody.of(run(PENDING, PENDING, PENDING, ahead=0)) == {}, "no worker, no turn"
     await estimates.aclose()
 
@@ -145,21 +136,21 @@ async def test_nothing_is_said_of_what_is_not_known() -> None:
 async def test_workers_are_asked_rarely_and_an_outage_forgets_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    crew = Crew()
+    crew = crew_of()
     estimates = await known(crew)
     for _ in range(50):
         estimates.of(run(PENDING, PENDING, PENDING))
         await asyncio.sleep(0)
-    assert crew.asked == 1
+    assert len(crew.calls) == 1
     crew.away = True
     await estimates.ask()
-    assert crew.asked == 2
+    assert len(crew.calls) == 2
     assert estimates.of(run(PENDING, PENDING, PENDING))
     assert estimates.expected() == {"chain": 7 * SECOND}
 
 
-async def test_an_answer_tells_the_estimates_beside_what_it_told_before() -> None:
-    estimates = await known(Crew())
+async def test_an_answer_has_the_estimates_beside_what_it_had_before() -> None:
+    estimates = await known(crew_of())
     snapshot = run(COMPLETED, RUNNING, PENDING, had=1)
     answer = answer_from(snapshot, estimates.of)
     told = pb.GetResultsResponse.FromString(answer.data)
@@ -175,7 +166,7 @@ async def test_an_answer_tells_the_estimates_beside_what_it_told_before() -> Non
 
 
 async def test_an_estimate_alone_is_no_news() -> None:
-    estimates = await known(Crew())
+    estimates = await known(crew_of())
     first = answer_from(run(COMPLETED, RUNNING, PENDING, had=1), estimates.of)
     plain = answer_from(run(COMPLETED, RUNNING, PENDING, had=1))
     assert first.data != plain.data

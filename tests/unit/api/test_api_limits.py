@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any
@@ -32,62 +32,45 @@ from headstart_service.api.results.outgoing import Outgoing
 from headstart_service.api.results.recent_changes import Recent
 from headstart_service.base.service_methods import SERVICE
 from headstart_service.config.settings import Settings
-from headstart_service.domain import Orphan, RunKey, RunPlan, RunSummary, Status
+from headstart_service.domain import Orphan, RunKey, RunSummary, Status
 from headstart_service.domain.errors import (
     CapacityExhausted,
     InvalidRequest,
     RunNotFound,
-    StoreUnavailable,
     Violation,
 )
 from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import CHAIN
-from tests.support.virtual_time import run_virtually
+from tests.support.run_store import FakeRunStore
+from tests.support.virtual_time import loop_time, run_virtually
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import KEY, PIPELINE, FakeReader, Methods, dependencies_of, methods_of
+from tests.unit.api.conftest import (
+    KEY,
+    PIPELINE,
+    FakeReader,
+    Methods,
+    dependencies_of,
+    methods_of,
+    summary_of,
+)
 from tests.unit.api.test_api_adoption import WORDS, orphan
-from tests.unit.api.test_api_estimates import PENDING, RUNNING, Crew, run
+from tests.unit.api.test_api_estimates import PENDING, RUNNING, crew_of, run
 from tests.unit.api.test_api_outgoing import Call
 
 KIB = 1024
 MINUTE = 60.0
 
 
-def loop_time() -> float:
-    return asyncio.get_running_loop().time()
-
-
 # Adoption
 
 
-class Orphans:
-    """Gives orphans, and notes when it was asked for which."""
-
-    def __init__(self, *found: Orphan) -> None:
-        self.found = list(found)
-        self.away = False
-        self.kept = True
-        self.asked: list[tuple[float, list[str], float, int]] = []
-        self.adopted: list[str] = []
-
-    async def orphans(self, classes: Iterable[str], ttl: float, limit: int) -> Sequence[Orphan]:
-        self.asked.append((loop_time(), list(classes), ttl, limit))
-        if self.away:
-            raise StoreUnavailable("away")
-        return self.found
-
-    async def adopt(self, orphan: Orphan, plan: RunPlan) -> bool:
-        self.adopted.append(orphan.key.key)
-        return self.kept
-
-
-def test_a_process_looks_for_orphans_every_two_seconds_whether_the_store_answers_or_not(
+def test_a_process_searches_for_orphans_every_two_seconds_whether_the_store_answers_or_not(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, "headstart_service")
 
-    async def look() -> Orphans:
-        store = Orphans()
+    async def look() -> FakeRunStore:
+        store = FakeRunStore()
         adopting = asyncio.create_task(Adoption(store, Registry([WORDS])).run())
         await asyncio.sleep(4.5)
         store.away = True
@@ -97,7 +80,7 @@ def test_a_process_looks_for_orphans_every_two_seconds_whether_the_store_answers
             await adopting
         return store
 
-    asked = run_virtually(look()).asked
+    asked = [(call.at, *call.arguments) for call in run_virtually(look()).calls]
     every = [(2.0 * number, [WORDS.runs_class], 10.0, 1000) for number in range(5)]
     assert asked[:-1] == every
     assert [record.getMessage() for record in caplog.records] == ["no orphans: away"] * 2
@@ -109,10 +92,11 @@ async def test_an_orphan_whose_inputs_do_not_fit_is_logged_once_for_as_long_as_i
 ) -> None:
     caplog.set_level(logging.INFO, "headstart_service")
     other = orphan("of other inputs", b'{"text": "sea"}')
-    store = Orphans(other, orphan("raises", b'{"words": []}'))
+    store = FakeRunStore()
+    both = [other, orphan("raises", b'{"words": []}')]
     adoption = Adoption(store, Registry([WORDS]))
-    for found in (store.found, store.found, [], [other]):
-        store.found = list(found)
+    for found in (both, both, [], [other]):
+        store.orphaned = found
         await adoption.look()
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 3
@@ -120,7 +104,7 @@ async def test_an_orphan_whose_inputs_do_not_fit_is_logged_once_for_as_long_as_i
     assert "inputs.words" in told[0]
     assert told[1].endswith(": IndexError")
     assert told[2] == told[0]
-    assert store.adopted == []
+    assert store.asked("adopt") == []
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -129,10 +113,11 @@ async def test_an_adopted_run_is_logged_unless_another_process_was_faster(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "headstart_service")
-    store = Orphans(orphan("left"), Orphan(RunKey("default", "x"), "run", "unknown", b"{}"))
-    store.kept = kept
+    store = FakeRunStore()
+    store.orphaned = [orphan("left"), Orphan(RunKey("default", "x"), "run", "unknown", b"{}")]
+    store.adopts = kept
     await Adoption(store, Registry([WORDS])).look()
-    assert store.adopted == ["left"]
+    assert [key for key, _ in store.asked("adopt")] == ["left"]
     told = [record.getMessage() for record in caplog.records]
     assert told == (["default/left adopted: no process served its definition"] if kept else [])
 
@@ -142,27 +127,21 @@ async def test_an_adopted_run_is_logged_unless_another_process_was_faster(
 
 def test_workers_are_asked_for_their_durations_every_five_seconds_at_most() -> None:
     async def ask() -> list[float]:
-        crew, asked = Crew(), []
-
-        async def workers(limit: int) -> Any:
-            assert limit == 1000
-            asked.append(loop_time())
-            return await Crew.workers(crew, limit)
-
-        crew.workers = workers  # type: ignore[method-assign]
+        crew = crew_of()
         estimates = Estimates(crew.workers, Registry([CHAIN]), 1)
         for _ in range(90):
             estimates.of(run(PENDING, PENDING, PENDING))
             await asyncio.sleep(0.125)
         await estimates.aclose()
-        return [round(when, 3) for when in asked]
+        assert set(crew.asked("workers")) == {1000}
+        return [round(call.at, 3) for call in crew.calls]
 
     assert run_virtually(ask()) == [0.0, 5.0, 10.0]
 
 
 async def test_workers_that_cannot_be_asked_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "headstart_service")
-    crew = Crew()
+    crew = crew_of()
     crew.away = True
     estimates = Estimates(crew.workers, Registry([CHAIN]), 1)
     await estimates.ask()
@@ -171,7 +150,7 @@ async def test_workers_that_cannot_be_asked_are_logged(caplog: pytest.LogCapture
 
 def test_an_overdue_step_is_given_a_tenth_of_what_it_takes() -> None:
     async def estimate(had: int) -> tuple[int, int]:
-        estimates = Estimates(Crew().workers, Registry([CHAIN]), 1)
+        estimates = Estimates(crew_of().workers, Registry([CHAIN]), 1)
         estimates.refresh()
         await asyncio.sleep(1.0)
         return tuple(estimates.of(run(RUNNING, PENDING, PENDING, had=had))["one"])  # type: ignore[return-value]
@@ -271,7 +250,7 @@ def test_a_kept_answer_counts_with_a_kibibyte_beside_its_bytes() -> None:
     assert cache.hits == 1
 
 
-def test_the_last_4096_runs_that_were_dropped_are_told_from_others() -> None:
+def test_the_last_4096_runs_that_were_dropped_are_reported_from_others() -> None:
     recent = Recent()
     keys = [RunKey("default", f"{number}") for number in range(4097)]
     for key in keys[:4096]:
@@ -338,7 +317,7 @@ def test_two_answers_of_a_connection_fill_just_the_half_of_the_room() -> None:
 @pytest.mark.parametrize(
     ("wait", "grace"), [(0.1, 0.01), (0.2, 0.01), (1.0, 0.05), (2.0, 0.1), (20.0, 0.1)]
 )
-def test_the_last_look_has_a_twentieth_of_the_wait_within_bounds(wait: float, grace: float) -> None:
+def test_the_last_read_has_a_twentieth_of_the_wait_within_bounds(wait: float, grace: float) -> None:
     assert Deadline.of_call(wait).grace == pytest.approx(grace)
 
 
@@ -390,7 +369,7 @@ async def test_a_message_of_1000_bytes_is_whole_and_a_longer_one_is_cut() -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_end_of_every_call_is_told_with_its_code(stream: bool) -> None:  # noqa: FBT001
+async def test_the_end_of_every_call_is_reported_with_its_code(stream: bool) -> None:  # noqa: FBT001
     class Aborted(grpc.aio.AbortError):
         pass
 
@@ -505,42 +484,35 @@ async def test_one_stream_of_reflection_too_many_is_refused() -> None:
     await asyncio.wait(streams)
 
 
-class Listed:
-    """A store with so many runs; notes how many it was asked for."""
-
-    def __init__(self, runs: int) -> None:
-        self.runs = [
+def store_of(runs: int) -> FakeRunStore:
+    """A store with so many runs."""
+    return FakeRunStore(
+        *(
             RunSummary(RunKey("default", f"k{n}"), "test", 1, Status.PENDING, 1, 0, 0, 9, "")
             for n in range(runs)
-        ]
-        self.asked: list[tuple[Any, int]] = []
-
-    async def list(self, namespace: str, statuses: Any, after: Any, limit: int) -> Any:
-        self.asked.append((after, limit))
-        return self.runs[:limit]
-
-    async def status(self, key: RunKey) -> Any:
-        return SimpleNamespace(summary=self.runs[0], states={}, run="run-1")
+        )
+    )
 
 
 @pytest.mark.parametrize(("runs", "more"), [(2, False), (3, True)])
 async def test_a_page_asks_for_one_run_more_than_it_shows(runs: int, more: bool) -> None:  # noqa: FBT001
-    store = Listed(runs)
+    store = store_of(runs)
     servicer = methods_of(store=store)
     context: Any = RpcCall()
     page = await servicer.list_precomputes(pb.ListPrecomputesRequest(page_size=2), context)
-    assert store.asked == [(None, 3)]
+    assert [asked[2:4] for asked in store.asked("list")] == [(None, 3)]
     assert [run.key for run in page.precomputes] == ["k0", "k1"]
     assert bool(page.next_page_token) is more
     if more:
         request = pb.ListPrecomputesRequest(page_token=page.next_page_token)
         await servicer.list_precomputes(request, context)
-        assert store.asked[-1][0] == RunKey("default", "k1")
+        assert store.asked("list")[-1][2] == RunKey("default", "k1")
 
 
 async def test_a_report_for_a_pipeline_that_is_not_served_here_names_its_step() -> None:
     rules = ApiRules(result_ttl=600.0, max_records=3)
-    servicer = Methods(Dependencies(Listed(1), Registry([CHAIN]), FakeReader(), rules))  # type: ignore[arg-type]
+    store = FakeRunStore(summary_of())
+    servicer = Methods(Dependencies(store, Registry([CHAIN]), FakeReader(), rules))  # type: ignore[arg-type]
     request = pb.ReportStepRequest(
         key=KEY.key, revision=1, step="one", artifact=pb.Artifact(data=b"x")
     )
@@ -554,7 +526,7 @@ async def test_a_report_for_a_pipeline_that_is_not_served_here_names_its_step() 
     [{"required_steps": ["one"]}, {"min_revision": 1}, {"wait": 600.0}, {"wait": -1.0}],
     ids=str,
 )
-def test_what_needs_a_second_look_is_not_answered_at_once(fields: dict[str, Any]) -> None:
+def test_what_needs_a_second_read_is_not_answered_at_once(fields: dict[str, Any]) -> None:
     asked: list[RunKey] = []
     ready = SimpleNamespace(ready=asked.append)
     rules = ApiRules(result_ttl=600.0, max_records=3)

@@ -99,7 +99,7 @@ def test_a_time_that_has_not_come_is_absent() -> None:
     assert message.created_at.ToMicroseconds() == SUMMARY.created_us
 
 
-def test_a_status_response_tells_every_steps_state() -> None:
+def test_a_status_response_has_every_steps_state() -> None:
     states = {"one": StepState.RUNNING, "two": StepState.SKIPPED}
     response = messages.status_response(Snapshot(SUMMARY, "run-1", states, b"", 10.0))
     assert dict(response.steps) == {"one": pb.STEP_STATE_RUNNING, "two": pb.STEP_STATE_SKIPPED}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -21,41 +21,31 @@ from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.grpc_server import build_server
 from headstart_service.api.health import Health
 from headstart_service.api.results.answer import answer_from
-from headstart_service.domain import RunKey, Snapshot, Status
+from headstart_service.domain import RunKey, Status
 from headstart_service.domain.errors import CapacityExhausted
 from headstart_service.pipeline.registry import Registry
 from tests.support.requests import results
+from tests.support.run_store import FakeRunStore
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, Api, snapshot_of
 
 DONE = snapshot_of(dict.fromkeys(("one", "two", "three"), COMPLETED), Status.COMPLETED)
+RUN = replace(DONE.summary, key=RunKey("default", "k"))
 LIMITS = {"waiters": 3, "watches": 2, "calls": 1}
-
-
-class HeldStore:
-    """Whose answer to everything but a read does not come before `go`."""
-
-    def __init__(self) -> None:
-        self.go = asyncio.Event()
-        self.asked = 0
-
-    async def status(self, _: RunKey) -> Snapshot:
-        self.asked += 1
-        await self.go.wait()
-        return DONE
 
 
 @dataclass
 class Served:
     stub: Any
     health: Any
-    store: HeldStore
+    store: FakeRunStore
     api: Api
 
 
 @pytest.fixture
 async def served(api: Api) -> AsyncIterator[Served]:
-    store, health = HeldStore(), Health()
+    store, health = FakeRunStore(RUN), Health()
+    store.gate.clear()
     await health.set_serving(serving=True)
     rules = ApiRules(result_ttl=600.0, max_records=3)
     servicer = Dependencies(store, Registry([PIPELINE]), api.reader, rules)  # type: ignore[arg-type]
@@ -93,11 +83,11 @@ def get(served: Served, key: str = KEY.key) -> Any:
 
 async def test_one_call_too_many_is_refused_and_the_place_is_free_again(served: Served) -> None:
     first = status(served)
-    await wait_until(lambda: served.store.asked == 1)
+    await wait_until(lambda: len(served.store.calls) == 1)
     assert 0.5 <= await refused(status(served)) <= 1.5
     await refused(served.stub.ListPipelines(pb.ListPipelinesRequest(), timeout=20))
-    assert served.store.asked == 1
-    served.store.go.set()
+    assert len(served.store.calls) == 1
+    served.store.gate.set()
     await first
     await status(served)
 
@@ -148,11 +138,11 @@ async def test_kinds_of_calls_do_not_take_each_others_places_nor_healths(served:
     await watch.read()
     await served.api.parked(4)
     held = status(served)
-    await wait_until(lambda: served.store.asked == 1)
+    await wait_until(lambda: len(served.store.calls) == 1)
     await refused(status(served))
     answer = await served.health.Check(health_pb2.HealthCheckRequest(), timeout=20)
     assert answer.status == health_pb2.HealthCheckResponse.ServingStatus.SERVING
-    served.store.go.set()
+    served.store.gate.set()
     served.api.store.end("one", "two", "three")
     await asyncio.gather(held, *waiting)
     assert (await watch.read()).results.status == pb.PRECOMPUTE_STATUS_COMPLETED
@@ -165,11 +155,11 @@ async def test_a_wait_that_ends_in_an_error_gives_its_place_back(served: Served)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_the_hub_tells_the_pace_of_runs_that_start_and_end(
+async def test_the_subscription_reports_runs_that_start_and_end_to_the_pace(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[bool] = []
-    monkeypatch.setattr(api.retry_after, "note", lambda *, ended: heard.append(ended))
+    monkeypatch.setattr(api.drain_rate, "count", lambda *, ended: heard.append(ended))
     for kind in ("started", "claimed", "step", "released", "dropped", "ended", "cancelled"):
         api.wire.say(kind)
     await wait_until(lambda: len(heard) == 3)

@@ -13,13 +13,13 @@ from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.waiting import POLL, Waiting
 from headstart_service.pipeline.registry import Registry
 from tests.support.virtual_time import run_virtually
-from tests.unit.api.conftest import KEY, PIPELINE, FakeStore, Wire
+from tests.unit.api.conftest import KEY, PIPELINE, AnnouncedRun, Wire
 
 MINUTE = 60.0
 
 
 @asynccontextmanager
-async def hearing(wire: Wire, store: FakeStore) -> Any:
+async def hearing(wire: Wire, store: AnnouncedRun) -> Any:
     cache = NearCache(1_000_000)
     waiting = Waiting(store, wire.subscribe, cache)  # type: ignore[arg-type]
     running = asyncio.create_task(waiting.run())
@@ -44,7 +44,7 @@ def test_a_store_that_refuses_subscriptions_is_asked_ever_more_seldom() -> None:
     async def refused() -> None:
         wire = Refusing()
         wire.refusing = True
-        async with hearing(wire, FakeStore(wire)):
+        async with hearing(wire, AnnouncedRun(wire)):
             await asyncio.sleep(MINUTE)
             wire.refusing = False
             await asyncio.sleep(2.0)
@@ -63,7 +63,7 @@ def test_a_store_that_refuses_subscriptions_is_asked_ever_more_seldom() -> None:
 def test_a_store_that_is_away_is_read_ten_times_a_second_at_most_for_all_who_wait() -> None:
     async def refused() -> int:
         wire = Wire()
-        store = FakeStore(wire)
+        store = AnnouncedRun(wire)
         async with hearing(wire, store) as reader:
             waiters = [
                 asyncio.create_task(reader.get(KEY, (), Deadline.of_call(MINUTE), 0))
@@ -85,7 +85,7 @@ def test_a_store_that_is_away_is_read_ten_times_a_second_at_most_for_all_who_wai
 def test_waiters_read_every_ten_seconds_should_an_announcement_have_been_lost() -> None:
     async def silence() -> int:
         wire = Wire()
-        store = FakeStore(wire)
+        store = AnnouncedRun(wire)
         async with hearing(wire, store) as reader:
             waiter = asyncio.create_task(reader.get(KEY, (), Deadline.of_call(10 * MINUTE), 0))
             await asyncio.sleep(MINUTE)

@@ -40,7 +40,6 @@ from headstart_service.domain import (
     Outcome,
     Report,
     RunKey,
-    RunPlan,
     RunSummary,
     Started,
     Stats,
@@ -58,60 +57,16 @@ from headstart_service.domain.errors import (
 from headstart_service.domain.log_fields import FIELDS
 from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import CHAIN
+from tests.support.run_store import FakeRunStore
 from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import KEY, PIPELINE, Api, FakeStore, Methods, Wire
-from tests.unit.api.test_api_estimates import COMPLETED, PENDING, RUNNING, Crew, run
+from tests.unit.api.conftest import KEY, PIPELINE, AnnouncedRun, Api, FakeReader, Methods, Wire
+from tests.unit.api.test_api_estimates import COMPLETED, PENDING, RUNNING, crew_of, run
 
 DAY = 24 * 3600.0
 SUMMARY = RunSummary(
     KEY, "test", 3, Status.PENDING, 1_000_001, 2_000_002, 3_000_003, 4_000_004, "why"
 )
-
-
-class Store:
-    """Answers as a test says, and notes what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-        self.started = Started(Outcome.REPLACED, Status.PENDING, 7)
-        self.cancelled = Cancelled(cancelled=True, status=Status.CANCELLED, revision=5)
-        self.stats_told = Stats(counts={}, queued_jobs=0)
-        self.report_told = Report(accepted=True, state=StepState.COMPLETED)
-        self.summary = SUMMARY
-
-    async def start(self, key: RunKey, plan: RunPlan, ttl: float, **more: Any) -> Started:
-        self.asked.append((str(key), plan.pipeline, ttl, more))
-        return self.started
-
-    async def cancel(self, key: RunKey, revision: int) -> Cancelled:
-        self.asked.append((str(key), revision))
-        return self.cancelled
-
-    async def stats(self, namespace: str) -> Stats:
-        self.asked.append(namespace)
-        return self.stats_told
-
-    async def status(self, key: RunKey) -> Any:
-        states = {"one": StepState.RUNNING}
-        return SimpleNamespace(summary=self.summary, states=states, run="run-3")
-
-    async def report(self, key: RunKey, run: str, revision: int, *more: Any) -> Report:
-        runs_class, needs, record = more
-        assert runs_class == PIPELINE.runs_class
-        assert needs == ()
-        self.asked.append((str(key), run, revision, record.name))
-        return self.report_told
-
-
-class Reader:
-    """Notes of which runs this process may tell nothing that it knew."""
-
-    def __init__(self) -> None:
-        self.outdated: list[str] = []
-
-    def outdate(self, key: RunKey) -> None:
-        self.outdated.append(str(key))
 
 
 class Seen(CallObservers):
@@ -129,7 +84,9 @@ class Served:
     """A servicer on such a store."""
 
     def __init__(self, **rules: Any) -> None:
-        self.store, self.reader, self.seen = Store(), Reader(), Seen()
+        self.store, self.reader, self.seen = FakeRunStore(SUMMARY), FakeReader(), Seen()
+        self.store.run, self.store.states = "run-3", {KEY: {"one": StepState.RUNNING}}
+        self.store.on_start = Started(Outcome.REPLACED, Status.PENDING, 7)
         registry = Registry([PIPELINE, CHAIN])
         given = ApiRules(**{"result_ttl": 600.0, "max_records": 9} | rules)
         self.servicer = Methods(
@@ -168,7 +125,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Mapping[str, Any]]
     ],
 )
 @pytest.mark.parametrize("log_inputs", [True, False])
-async def test_a_start_asks_tells_and_logs_all_of_it(
+async def test_a_start_stores_returns_and_logs_all_of_it(
     ttl: float | None,
     need: float | None,
     asked: float,
@@ -190,7 +147,8 @@ async def test_a_start_asks_tells_and_logs_all_of_it(
         request.expected_need_in.FromTimedelta(timedelta(seconds=need))
     answer = await served.servicer.start_precompute(request, NOBODY)
     more = {"restart": True, "request_id": "start-1", "needed_in": needed_in}
-    assert served.store.asked == [("default/game-1", "test", pytest.approx(asked), more)]
+    [(key, plan, kept, details)] = served.store.asked("start")
+    assert (key, plan.pipeline, kept, details) == (KEY, "test", pytest.approx(asked), more)
     assert answer == pb.StartPrecomputeResponse(
         namespace="default",
         key="game-1",
@@ -229,13 +187,13 @@ async def test_a_duration_beyond_its_bounds_names_them(
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-async def test_a_cancel_tells_what_became_of_it_and_logs_what_it_has_done(
+async def test_a_cancel_returns_what_became_of_it_and_logs_what_it_has_done(
     cancelled: bool,  # noqa: FBT001
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "headstart_service")
     served = Served()
-    served.store.cancelled = Cancelled(cancelled=cancelled, status=Status.FAILED, revision=5)
+    served.store.on_cancel = Cancelled(cancelled=cancelled, status=Status.FAILED, revision=5)
     request = pb.CancelPrecomputeRequest(namespace="shop", key="k", revision=5)
     answer = await served.servicer.cancel_precompute(request, NOBODY)
     assert answer == pb.CancelPrecomputeResponse(
@@ -245,7 +203,8 @@ async def test_a_cancel_tells_what_became_of_it_and_logs_what_it_has_done(
         status=pb.PRECOMPUTE_STATUS_FAILED,
         revision=5,
     )
-    assert (served.store.asked, served.reader.outdated) == ([("shop/k", 5)], ["shop/k"])
+    cancels = [(RunKey("shop", "k"), 5)]
+    assert (served.store.asked("cancel"), served.reader.outdated) == (cancels, ["shop/k"])
     fields = {"event": "run.cancelled", "namespace": "shop", "key": "k", "revision": 5}
     assert told(caplog) == ([("shop/k revision 5 cancelled", fields)] if cancelled else [])
 
@@ -269,10 +228,10 @@ async def test_a_report_is_kept_for_the_run_that_it_is_of(
 ) -> None:
     caplog.set_level(logging.INFO, "headstart_service")
     served = Served()
-    served.store.report_told = Report(accepted=accepted, state=StepState.COMPLETED)
+    served.store.on_report = Report(accepted=accepted, state=StepState.COMPLETED)
     answer = await served.servicer.report_step(report(created_us), NOBODY)
     assert answer == pb.ReportStepResponse(accepted=accepted, state=pb.STEP_STATE_COMPLETED)
-    assert served.store.asked == [(str(KEY), "run-3", 3, "one")]
+    assert served.store.asked("report") == [(KEY, "run-3", 3, PIPELINE.runs_class, (), "one")]
     assert served.reader.outdated == ([str(KEY)] if accepted else [])
     fields = {"namespace": "default", "key": KEY.key, "revision": 3, "step": "one"}
     line = (f"{KEY} one reported by a caller", {"event": "step.reported"} | fields)
@@ -280,13 +239,13 @@ async def test_a_report_is_kept_for_the_run_that_it_is_of(
 
 
 @pytest.mark.parametrize("created_us", [SUMMARY.created_us + 1, SUMMARY.created_us - 1])
-async def test_a_report_of_an_earlier_run_changes_nothing_and_tells_how_the_step_is(
+async def test_a_report_of_an_earlier_run_changes_nothing_and_returns_how_the_step_is(
     created_us: int,
 ) -> None:
     served = Served()
     answer = await served.servicer.report_step(report(created_us), NOBODY)
     assert answer == pb.ReportStepResponse(accepted=False, state=pb.STEP_STATE_RUNNING)
-    assert (served.store.asked, served.reader.outdated) == ([], [])
+    assert (served.store.asked("report"), served.reader.outdated) == ([], [])
     other = await served.servicer.report_step(report(created_us, step="two"), NOBODY)
     assert other.state == pb.STEP_STATE_UNSPECIFIED
 
@@ -320,7 +279,7 @@ async def test_the_counts_have_every_field(
 ) -> None:
     served = Served(separate=separate, max_records=77)
     work = Work(runs=1, steps=2, compute=3.000004, cpu=4.5, llm_tokens=6)
-    served.store.stats_told = Stats(
+    served.store.stats_of[namespace] = Stats(
         counts={Status.PENDING: 4, Status.IN_PROGRESS: 2, Status.FAILED: 1},
         queued_jobs=11,
         ledger=Ledger(
@@ -337,7 +296,7 @@ async def test_the_counts_have_every_field(
         unserved={"test": 5},
     )
     stats = await served.servicer.get_stats(pb.GetStatsRequest(namespace=namespace), NOBODY)
-    assert served.store.asked == [namespace]
+    assert served.store.asked("stats") == [namespace]
     plain = json_format.MessageToDict(
         stats, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -531,7 +490,7 @@ def test_a_file_of_tokens_is_looked_at_every_second_and_logged_when_it_changes(
 # Waiting
 
 
-async def test_an_error_of_a_shared_look_is_given_to_all_and_read_once(api: Api) -> None:
+async def test_an_error_of_a_shared_read_is_given_to_all_and_read_once(api: Api) -> None:
     api.store.snapshot = None
     api.store.gate.clear()
     waiters = [api.get() for _ in range(4)]
@@ -543,10 +502,10 @@ async def test_an_error_of_a_shared_look_is_given_to_all_and_read_once(api: Api)
     assert api.store.reads == 2, "the first caller's own look, and one for all others"
 
 
-async def test_all_that_is_announced_is_told_to_a_watch() -> None:
+async def test_all_that_is_announced_is_sent_to_a_watch() -> None:
     heard: list[Announcement] = []
     wire = Wire()
-    waiting = Waiting(FakeStore(wire), wire.subscribe, NearCache(1000), announced=heard.append)  # type: ignore[arg-type]
+    waiting = Waiting(AnnouncedRun(wire), wire.subscribe, NearCache(1000), announced=heard.append)  # type: ignore[arg-type]
     running = asyncio.create_task(waiting.run())
     await wait_until(lambda: waiting.receiving)
     for kind in ("started", "step", "ended", "dropped"):
@@ -573,7 +532,7 @@ async def test_a_reader_counts_calls_that_the_near_cache_could_not_answer(api: A
 
 
 async def test_what_is_known_of_steps_outlives_their_workers() -> None:
-    answers = [await Crew().workers(9), []]
+    answers = [await crew_of().workers(9), []]
 
     async def workers(limit: int) -> Sequence[Any]:
         return answers.pop(0)

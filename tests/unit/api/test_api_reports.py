@@ -107,7 +107,7 @@ def test_all_steps_of_bridging_are_known() -> None:
         ),
     ],
 )
-def test_what_is_wrong_in_any_run_is_told(
+def test_what_is_wrong_in_any_run_is_reported(
     asked: pb.ReportStepRequest, field: str, rule: str
 ) -> None:
     assert {(v.field, v.description) for v in reported_step.violations_of(asked)} == {(field, rule)}
@@ -149,7 +149,7 @@ def test_what_is_wrong_in_any_run_is_told(
         ),
     ],
 )
-def test_what_is_no_result_of_that_bridging_step_is_told(
+def test_what_is_no_result_of_that_bridging_step_is_reported(
     asked: pb.ReportStepRequest, field: str, rule: str
 ) -> None:
     found = told(asked)
@@ -181,7 +181,7 @@ def nan() -> pb.ReportStepRequest:
         (request("words", bridging=pb.BridgingResults(haiku_clues=["x"])), "result"),
     ],
 )
-def test_what_is_no_artifact_is_told(asked: pb.ReportStepRequest, field: str) -> None:
+def test_what_is_no_artifact_is_reported(asked: pb.ReportStepRequest, field: str) -> None:
     assert set(told(asked, TEXT)) == {field}
 
 
@@ -192,7 +192,7 @@ def test_an_artifact_is_kept_as_a_worker_would_write_it() -> None:
     assert TEXT.codec.decode("words", record.fragment) == ["a"]
 
 
-def test_an_artifact_that_does_not_fit_the_annotation_is_told_without_its_value() -> None:
+def test_an_artifact_that_does_not_fit_the_annotation_is_reported_without_its_value() -> None:
     asked = artifact(json={"list_value": ["a", 77]})
     found = told(asked, TEXT)
     assert found["artifact"].startswith("must be list[str]: at 1: ")

@@ -145,7 +145,7 @@ async def test_a_damaged_record_is_data_loss_that_names_the_key_here_and_in_the_
         (StoreUnavailable(SECRET, 2.5), grpc.StatusCode.UNAVAILABLE, "the store is unavailable"),
     ],
 )
-async def test_what_passes_says_when_to_try_again(
+async def test_what_passes_has_a_retry_delay(
     raised: Exception, code: grpc.StatusCode, text: str
 ) -> None:
     error, (retry,) = await told(raised)

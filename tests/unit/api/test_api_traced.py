@@ -22,7 +22,7 @@ from headstart_service.domain.errors import (
     Violation,
 )
 from headstart_service.domain.log_fields import FIELDS
-from headstart_service.telemetry.tracing.tracing import Tracing, _Ids
+from headstart_service.telemetry.tracing.tracing import TraceIds, Tracing
 from tests.support.waiting import wait_until
 
 SERVICE = "headstart.v1.PrecomputeService"
@@ -125,7 +125,7 @@ async def test_a_failed_call_has_its_code_and_what_its_caller_reads(
 async def test_the_log_of_an_internal_error_leads_to_its_trace(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.handler.addFilter(ids := _Ids())
+    caplog.handler.addFilter(ids := TraceIds())
     try:
         async with served(RuntimeError("a secret")) as traced:
             parent = f"00-{'a' * 32}-{'b' * 16}-01"

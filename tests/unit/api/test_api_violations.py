@@ -51,7 +51,7 @@ async def game(key: str = "k", **changes: Any) -> dict[str, str]:
         ("a\u200bb", CONTROL),
     ],
 )
-async def test_a_wrong_key_is_told(key: str, rule: str) -> None:
+async def test_a_wrong_key_is_reported(key: str, rule: str) -> None:
     assert await game(key) == {"key": rule}
 
 
@@ -73,37 +73,37 @@ async def test_any_printable_key_of_256_bytes_is_right(key: str) -> None:
         ("1984", "must have at least one letter, is '1984'"),
     ],
 )
-async def test_a_wrong_word_is_told(end: str, word: str, rule: str) -> None:
+async def test_a_wrong_word_is_reported(end: str, word: str, rule: str) -> None:
     assert await game(**{end: word}) == {f"bridging.{end}": rule}
 
 
 @pytest.mark.parametrize("target", ["ocean", "OCEAN", "  Ocean "])
-async def test_words_that_are_equal_once_normalised_are_told(target: str) -> None:
+async def test_words_that_are_equal_once_normalised_are_reported(target: str) -> None:
     assert await game(target=target) == {
         "bridging.target": "must differ from anchor, both are 'ocean'"
     }
 
 
 @pytest.mark.parametrize("count", [0, -1, 51, 1000])
-async def test_a_wrong_clue_count_is_told(count: int) -> None:
+async def test_a_wrong_clue_count_is_reported(count: int) -> None:
     assert await game(clue_count=count) == {"bridging.clue_count": f"must be 1 to 50, is {count}"}
 
 
 @pytest.mark.parametrize("count", [0, -1, 10_001])
-async def test_a_wrong_null_sample_count_is_told(count: int) -> None:
+async def test_a_wrong_null_sample_count_is_reported(count: int) -> None:
     assert await game(null_sample_count=count) == {
         "bridging.null_sample_count": f"must be 1 to 10000, is {count}"
     }
 
 
 @pytest.mark.parametrize("number", [0, 7])
-async def test_an_unset_or_unknown_recipient_is_told(number: int) -> None:
+async def test_an_unset_or_unknown_recipient_is_reported(number: int) -> None:
     assert await game(recipient_type=number) == {
         "bridging.recipient_type": "must be human or haiku"
     }
 
 
-async def test_a_missing_spec_is_told() -> None:
+async def test_a_missing_spec_is_reported() -> None:
     assert await started(key="k") == {"spec": "must be set: bridging or custom"}
 
 
@@ -116,11 +116,11 @@ async def test_a_missing_spec_is_told() -> None:
         (LONG, f"must be one of: bridging, test; is '{LONG[:40]}…'"),
     ],
 )
-async def test_an_unknown_pipeline_is_told_with_the_known_ones(name: str, rule: str) -> None:
+async def test_an_unknown_pipeline_is_reported_with_the_known_ones(name: str, rule: str) -> None:
     assert await started(key="k", custom=pb.CustomSpec(pipeline=name)) == {"custom.pipeline": rule}
 
 
-async def test_a_custom_pipelines_inputs_are_told_under_their_path() -> None:
+async def test_a_custom_pipelines_inputs_are_reported_under_their_path() -> None:
     spec = pb.CustomSpec(pipeline="bridging")
     spec.inputs.update({"anchor": "sea", "target": 5, "colour": "red", "clue_cuont": 3})
     assert await started(key="k", custom=spec) == {
@@ -139,7 +139,7 @@ async def test_inputs_that_json_cannot_say_are_the_callers_mistake(number: float
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 7 * 86400 + 1])
-async def test_a_ttl_out_of_range_is_told(seconds: int) -> None:
+async def test_a_ttl_out_of_range_is_reported(seconds: int) -> None:
     spec = pb.BridgingSpec(**GAME)
     found = await started(key="k", bridging=spec, ttl=Duration(seconds=seconds))
     assert set(found) == {"ttl"}
@@ -166,7 +166,7 @@ async def test_a_wrong_namespace_is_told_by_every_method(namespace: str) -> None
         assert set(await violations(method, request)) == {"namespace"}, method
 
 
-async def test_everything_wrong_with_a_start_is_told_at_once() -> None:
+async def test_everything_wrong_with_a_start_is_reported_at_once() -> None:
     found = await started(
         namespace="NO",
         key="",
@@ -186,7 +186,7 @@ async def test_everything_wrong_with_a_start_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, 601])
-async def test_everything_wrong_with_a_read_is_told_at_once(seconds: int) -> None:
+async def test_everything_wrong_with_a_read_is_reported_at_once(seconds: int) -> None:
     request = pb.GetResultsRequest(key="\x01", wait=Duration(seconds=seconds))
     assert await violations("get_results", request) == {
         "key": CONTROL,
@@ -207,14 +207,14 @@ async def test_everything_wrong_with_a_read_is_told_at_once(seconds: int) -> Non
         base64.urlsafe_b64encode(b"1:default:\xff\xfe").decode(),
     ],
 )
-async def test_a_page_token_of_another_origin_is_told(token: str) -> None:
+async def test_a_page_token_of_another_origin_is_reported(token: str) -> None:
     request = pb.ListPrecomputesRequest(page_token=token)
     assert await violations("list_precomputes", request) == {
         "page_token": "is not a next_page_token of this method"
     }
 
 
-async def test_everything_wrong_with_a_list_is_told_at_once() -> None:
+async def test_everything_wrong_with_a_list_is_reported_at_once() -> None:
     request = pb.ListPrecomputesRequest(
         namespace="NO", page_size=1001, page_token="?", statuses=[1, 0, 9]
     )

@@ -134,7 +134,7 @@ async def test_what_is_dropped_during_a_read_is_not_kept_in_the_near_cache(api: 
     assert len(api.cache) == 1
 
 
-async def test_what_is_announced_during_a_second_look_is_not_lost(api: Api) -> None:
+async def test_what_is_announced_during_a_second_read_is_not_lost(api: Api) -> None:
     waiter = api.get("one", "two")
     await api.parked()
     api.store.gate.clear()
@@ -187,7 +187,7 @@ async def test_those_who_come_while_others_wait_are_told_what_they_saw(api: Api)
     assert api.store.reads == 2
 
 
-async def test_what_this_process_started_is_not_answered_from_an_older_look(api: Api) -> None:
+async def test_what_this_process_started_is_not_answered_from_an_older_read(api: Api) -> None:
     waiter = api.get()
     await api.parked()
     api.store.now(revision=2, one=COMPLETED)  # its announcement is still under way
@@ -211,7 +211,7 @@ async def test_who_knows_of_a_later_revision_is_not_told_what_others_saw(api: Ap
 
 
 @pytest.mark.parametrize(("revision", "reads"), [(1, 1), (2, 2)])
-async def test_a_start_that_the_first_look_has_seen_costs_no_other(
+async def test_a_start_that_the_first_read_has_seen_costs_no_other(
     api: Api, revision: int, reads: int
 ) -> None:
     api.store.gate.clear()
@@ -340,7 +340,7 @@ async def test_who_comes_after_a_run_vanished_is_not_told_what_a_watcher_saw(api
 
 @pytest.mark.parametrize("wait", [0.0, 20.0])
 @pytest.mark.parametrize("ended", [(), ("one", "two", "three")])
-async def test_a_step_that_the_pipeline_does_not_have_is_told(
+async def test_a_step_that_the_pipeline_does_not_have_is_reported(
     api: Api, wait: float, ended: tuple[str, ...]
 ) -> None:
     if ended:
@@ -422,7 +422,7 @@ async def test_what_is_kept_of_an_ended_run_is_not_for_callers_with_a_revision(a
     assert states(answer)["one"] == "PENDING"
 
 
-async def test_a_first_look_that_saw_the_run_before_a_reset_is_repeated(api: Api) -> None:
+async def test_a_first_read_that_saw_the_run_before_a_reset_is_repeated(api: Api) -> None:
     api.store.now(one=COMPLETED, revision=5)
     api.store.gate.clear()
     waiter = api.get()
@@ -435,7 +435,7 @@ async def test_a_first_look_that_saw_the_run_before_a_reset_is_repeated(api: Api
     assert api.store.reads == 2
 
 
-async def test_a_start_announced_late_does_not_outdate_the_look_that_saw_it(api: Api) -> None:
+async def test_a_start_announced_late_does_not_outdate_the_read_that_saw_it(api: Api) -> None:
     waiter = api.get()
     await api.parked()
     for _ in range(2):
@@ -469,7 +469,7 @@ async def test_what_outdates_an_answer_makes_the_next_caller_read_again(
 
 
 @pytest.mark.parametrize("api", [0.1], indirect=True)
-async def test_waiters_look_for_themselves_now_and_then(api: Api) -> None:
+async def test_waiters_read_for_themselves_now_and_then(api: Api) -> None:
     api.wire.cut()
     api.wire.refusing = True
     await wait_until(lambda: not api.waiting.receiving)
@@ -479,7 +479,7 @@ async def test_waiters_look_for_themselves_now_and_then(api: Api) -> None:
     await soon(waiter)
 
 
-async def test_a_lost_subscription_makes_everyone_look_again(api: Api) -> None:
+async def test_a_lost_subscription_makes_everyone_read_again(api: Api) -> None:
     waiter = api.get()
     await api.parked()
     api.wire.cut()
@@ -505,14 +505,14 @@ async def test_while_it_cannot_subscribe_it_keeps_nothing_and_tries_again(api: A
     assert len(api.cache) == 1
 
 
-async def test_a_store_that_is_away_from_the_beginning_is_told(api: Api) -> None:
+async def test_a_store_that_is_away_from_the_beginning_is_reported(api: Api) -> None:
     api.store.away = True
     for wait in (0.0, 20.0):
         with pytest.raises(StoreUnavailable):
             await soon(api.get(wait=wait))
 
 
-async def test_who_looks_while_the_server_stops_is_told_what_it_saw(api: Api) -> None:
+async def test_a_read_while_the_server_stops_returns_what_it_saw(api: Api) -> None:
     api.store.gate.clear()
     waiter = api.get()
     await wait_until(lambda: api.store.reads == 1)

@@ -10,8 +10,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.dependencies import Call
-from headstart_service.domain import Outcome, RunKey, RunPlan, Started, Status, StepState
+from headstart_service.domain import Status, StepState
 from headstart_service.domain.errors import InvalidRequest
+from tests.support.run_store import FakeRunStore
 from tests.unit.api.conftest import KEY, Api, methods_of
 
 
@@ -51,38 +52,13 @@ async def test_who_watches_waits(api: Api) -> None:
 async def test_a_run_that_is_started_anew_while_somebody_waits_is_promoted_too(api: Api) -> None:
     waiter = api.get()
     await api.parked()
-    api.store.waited_for = False
+    api.store.calls.clear()
     api.store.now(Status.PENDING, revision=2)
     api.wire.say("started", run="run-2")
     await api.parked()
     assert api.store.waited_for
     api.store.end("one", "two", "three")
     await waiter
-
-
-class Starts:
-    """Remembers what starts were to be kept, and needed."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[float, float | None]] = []
-
-    async def start(
-        self,
-        key: RunKey,
-        plan: RunPlan,
-        ttl: float,
-        *,
-        restart: bool,
-        request_id: str = "",
-        needed_in: float | None = None,
-    ) -> Started:
-        self.told.append((ttl, needed_in))
-        return Started(Outcome.STARTED, Status.PENDING, 1)
-
-
-class Outdated:
-    def outdate(self, key: RunKey) -> None:
-        """Nothing."""
 
 
 def start_of(**durations: float) -> pb.StartPrecomputeRequest:
@@ -94,7 +70,7 @@ def start_of(**durations: float) -> pb.StartPrecomputeRequest:
 
 
 @pytest.mark.parametrize("seconds", [-0.001, 7 * 86400 + 0.001])
-async def test_a_need_out_of_its_range_is_told(seconds: float) -> None:
+async def test_a_need_out_of_its_range_is_reported(seconds: float) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await methods_of().start_precompute(start_of(expected_need_in=seconds), Call())
     [violation] = [v for v in caught.value.violations if v.field == "expected_need_in"]
@@ -104,10 +80,11 @@ async def test_a_need_out_of_its_range_is_told(seconds: float) -> None:
 async def test_results_live_from_when_they_are_needed_unless_the_start_says(
     api: Api,
 ) -> None:
-    starts = Starts()
-    servicer = methods_of(Outdated(), starts)
+    store = FakeRunStore()
+    servicer = methods_of(store=store)
     default = 1800.0
     for durations in ({}, {"expected_need_in": 90.0}, {"expected_need_in": 0.0}):
         await servicer.start_precompute(start_of(**durations), Call())
     await servicer.start_precompute(start_of(expected_need_in=90.0, ttl=5.0), Call())
-    assert starts.told == [(default, None), (default + 90, 90), (default, 0), (5, 90)]
+    told = [(ttl, more["needed_in"]) for _, _, ttl, more in store.asked("start")]
+    assert told == [(default, None), (default + 90, 90), (default, 0), (5, 90)]

@@ -11,17 +11,14 @@ from headstart_service.api.deadline import Deadline
 from headstart_service.domain import Status, StepState
 from headstart_service.domain.errors import RunNotFound
 from tests.support.ledger import tasks_left
+from tests.support.virtual_time import loop_time
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import COMPLETED, KEY, Api
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 async def test_a_store_that_goes_away_during_a_wait_costs_nothing_but_news(api: Api) -> None:
     api.store.now(one=COMPLETED)
-    began = now()
+    began = loop_time()
     waiter = api.get(wait=0.5)
     await api.parked()
     api.store.away = True
@@ -29,7 +26,7 @@ async def test_a_store_that_goes_away_during_a_wait_costs_nothing_but_news(api: 
     api.wire.say("ended")
     answer = pb.GetResultsResponse.FromString(await waiter)
     assert answer.steps["one"].state == pb.STEP_STATE_COMPLETED
-    assert 0.49 < now() - began < 3
+    assert 0.49 < loop_time() - began < 3
 
 
 async def test_a_store_that_comes_back_during_a_wait_is_noticed(api: Api) -> None:
@@ -44,7 +41,7 @@ async def test_a_store_that_comes_back_during_a_wait_is_noticed(api: Api) -> Non
     assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
 
 
-async def test_waiters_of_a_run_share_their_looks_while_the_store_is_away(api: Api) -> None:
+async def test_waiters_of_a_run_share_their_reads_while_the_store_is_away(api: Api) -> None:
     waiters = [api.get(wait=0.45) for _ in range(50)]
     await api.parked(50)
     api.store.away = True
@@ -54,7 +51,7 @@ async def test_waiters_of_a_run_share_their_looks_while_the_store_is_away(api: A
     assert api.store.reads - before < 50, "each would have looked four times"
 
 
-async def test_the_end_of_a_wait_tells_the_truth_while_no_announcements_arrive(api: Api) -> None:
+async def test_the_end_of_a_wait_returns_the_truth_while_no_announcements_arrive(api: Api) -> None:
     api.wire.refusing = True
     api.wire.cut()
     await wait_until(lambda: not api.waiting.receiving)
@@ -67,13 +64,13 @@ async def test_the_end_of_a_wait_tells_the_truth_while_no_announcements_arrive(a
 
 
 async def test_a_store_that_hangs_at_the_end_of_a_wait_cannot_cost_the_answer(api: Api) -> None:
-    began = now()
+    began = loop_time()
     waiter = api.get("one", wait=0.2)
     await api.parked()
     api.store.gate.clear()
     api.wire.say("step", "two")
     assert await waiter
-    assert now() - began < 3
+    assert loop_time() - began < 3
     api.store.gate.set()
     await wait_until(lambda: not [t for t in tasks_left() if t.startswith("read")])
 
@@ -85,7 +82,7 @@ def test_the_last_look_fits_into_the_callers_margin(left: float) -> None:
 
 
 async def test_a_run_that_never_stops_changing_cannot_hold_a_waiter(api: Api) -> None:
-    began = now()
+    began = loop_time()
     waiter = api.get(wait=0.2)
     await api.parked()
 
@@ -96,10 +93,10 @@ async def test_a_run_that_never_stops_changing_cannot_hold_a_waiter(api: Api) ->
 
     async with asyncio.timeout(5):
         await asyncio.gather(waiter, chatter())
-    assert now() - began < 3
+    assert loop_time() - began < 3
 
 
-async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api) -> None:
+async def test_a_watch_sends_the_present_and_each_change_once_and_ends(api: Api) -> None:
     seen: list[bytes] = []
 
     async def watch() -> None:
@@ -131,7 +128,7 @@ async def test_a_watch_tells_the_present_and_each_change_once_and_ends(api: Api)
     assert api.waiting.waiters == 0
 
 
-async def test_a_watch_of_an_ended_run_tells_it_and_ends(api: Api) -> None:
+async def test_a_watch_of_an_ended_run_sends_it_and_ends(api: Api) -> None:
     api.store.end("one", "two", "three")
     told = [answer.data async for answer in api.reader.watch(KEY)]
     assert len(told) == 1
@@ -190,7 +187,7 @@ async def test_a_watch_ends_when_the_server_stops(api: Api) -> None:
     assert api.waiting.waiters == 0
 
 
-async def test_it_is_told_each_time_that_announcements_arrive_again(api: Api) -> None:
+async def test_it_is_called_each_time_that_announcements_arrive_again(api: Api) -> None:
     regained = api.regained
     for times in (1, 2):
         api.wire.cut()

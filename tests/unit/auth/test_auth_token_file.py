@@ -71,7 +71,7 @@ def test_every_namespace_is_not_all_of_them_at_once() -> None:
         (f"ok {DIGEST[:-1]}0 a read", "has the same name as line 1: delete one of the two"),
     ],
 )
-def test_a_wrong_line_is_told_by_its_number_and_never_quoted(line: str, told: str) -> None:
+def test_a_wrong_line_is_reported_by_its_number_and_never_quoted(line: str, told: str) -> None:
     with pytest.raises(StartupError) as caught:
         parsed(f"ok {DIGEST} a read\n\n{line}\n", PATH)
     message = str(caught.value)
@@ -92,7 +92,7 @@ def test_any_text_is_read_or_told_in_one_line_that_quotes_none_of_it(text: str) 
         assert grants
 
 
-def test_a_name_with_a_space_is_told_as_a_wrong_name() -> None:
+def test_a_name_with_a_space_is_reported_as_a_wrong_name() -> None:
     with pytest.raises(ValueError, match="the name must be 1 to 64 letters"):
         line_of("sh op", "t", ["a"], ["read"])
 
@@ -117,7 +117,7 @@ def replace(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["nonsense hst_s3cret\n", "", "# none\n", "\udcff"])
-def test_a_file_that_turned_wrong_leaves_the_old_tokens_and_is_told_once(
+def test_a_file_that_turned_wrong_leaves_the_old_tokens_and_is_reported_once(
     wrong: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = tokens_of(shop=("a", "read"))

@@ -25,8 +25,8 @@ from headstart_service.base.output import (
     spoken,
     table,
 )
-from headstart_service.commands.check_config import _text, rows
-from headstart_service.commands.operator.accounting_view import told
+from headstart_service.commands.check_config import rows, value_text
+from headstart_service.commands.operator.accounting_view import accounting_text
 from headstart_service.commands.operator.describing import described, step_cells, vector
 from headstart_service.config.loading import describe, load_settings
 
@@ -64,7 +64,7 @@ def test_a_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
     assert spoken(seconds) == said
 
 
-def test_a_moment_is_told_from_now() -> None:
+def test_a_moment_is_reported_from_now() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert ago(None, now) == ""
     assert ago(now - timedelta(seconds=3), now) == "3.0 s ago"
@@ -91,7 +91,7 @@ def test_whole_numbers_are_short_in_results_and_in_settings() -> None:
     assert "sizes: [1, 2, 3, …] (4 numbers)" in text
     defaults = {name: default for name, default, _ in describe()}
     assert (defaults["result_ttl"], defaults["word_cache"]) == ("1800", "10000")
-    shown = {row.variable: _text(row.value) for row in rows(load_settings({}), {})}
+    shown = {row.variable: value_text(row.value) for row in rows(load_settings({}), {})}
     assert shown["HEADSTART_RESULT_TTL"] == "1800"
 
 
@@ -129,7 +129,7 @@ def ledger(unsettled: int = 0, **computed: float) -> Ledger:
     ],
 )
 def test_what_was_saved_is_said_once_something_is_known(found: Ledger, sentence: str) -> None:
-    assert told(found).splitlines()[0] == f"{sentence} (since 2026-01-01 00:00 UTC)"
+    assert accounting_text(found).splitlines()[0] == f"{sentence} (since 2026-01-01 00:00 UTC)"
 
 
 def test_a_table_is_cut_where_it_is_widest_and_only_on_a_terminal(
@@ -157,7 +157,7 @@ def test_colours_are_for_terminals_that_want_them(
     assert coloured("completed", "green", io.StringIO()) == "completed"
 
 
-def test_what_a_server_tells_cannot_move_the_cursor() -> None:
+def test_what_a_server_sends_cannot_move_the_cursor() -> None:
     assert "\x1b" not in table([("KEY",), ("\x1b[2J",)])
     report = StepReport(state=StepState.FAILED, error="\x1b[2J\n", elapsed=None, attempts=1)
     text = described(results(steps={"a\r": report}, error="\x1b]0;x\x07"))
@@ -233,7 +233,7 @@ def test_values_of_other_pipelines_are_short() -> None:
 
 
 @pytest.mark.parametrize("origin", ["kept", "memoised", "reported"])
-def test_a_step_that_was_not_computed_tells_where_its_result_comes_from(origin: str) -> None:
+def test_a_step_that_was_not_computed_shows_where_its_result_comes_from(origin: str) -> None:
     report = StepReport(
         state=StepState.COMPLETED,
         error=None,

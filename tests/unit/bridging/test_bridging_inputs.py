@@ -39,7 +39,7 @@ def test_lower_case_letters_compose_where_capitals_have_no_composed_form() -> No
     assert normalise("J\u030c") == "\u01f0"
 
 
-def test_every_violation_is_told_at_once() -> None:
+def test_every_violation_is_reported_at_once() -> None:
     found = violations(
         anchor="", target="a\tb", recipient_type="dog", clue_count=1000, null_sample_count=0, x=1
     )
@@ -53,7 +53,7 @@ def test_every_violation_is_told_at_once() -> None:
     }
 
 
-def test_equal_words_are_told_at_target_together_with_the_rest() -> None:
+def test_equal_words_are_reported_at_target_together_with_the_rest() -> None:
     found = violations(target=" OCEAN", clue_count=0)
     assert found == {
         "target": "must differ from anchor, both are 'ocean'",

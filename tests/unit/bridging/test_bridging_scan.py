@@ -119,10 +119,9 @@ async def test_a_failed_scan_is_tried_again(gate: Gate) -> None:
     assert gate.batches == [1, 1]
 
 
-async def test_only_recent_scans_are_kept(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
-    monkeypatch.setattr(scan_module, "_MAX_RECENT", 2)
+async def test_only_recent_scans_are_kept(gate: Gate) -> None:
     gate.open.set()
-    async with VocabularyScan(MATRIX) as scan:
+    async with VocabularyScan(MATRIX, max_recent=2) as scan:
         for game in (GAMES[0], GAMES[1], GAMES[0], GAMES[2], GAMES[0], GAMES[1]):
             await scan.relevance(*game)
     assert len(gate.batches) == 4, "the second game was dropped for the third"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.unit.client.scripted_service import ScriptedService
+from tests.support.scripted_service import ScriptedService
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from headstart._messages.convert import results_from
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.config.settings import Settings
 from headstart_service.values.artifacts import ArtifactCodec
+from tests.support.scripted_service import ScriptedService
 from tests.unit.client.messages import run
-from tests.unit.client.scripted_service import ScriptedService
 
 
 class Score(BaseModel):
@@ -103,7 +103,7 @@ def test_a_double_and_a_large_integer_lose_nothing_in_a_tensor() -> None:
     assert given.artifact("big").values == (2**63 - 1, -(2**63))
 
 
-def test_a_tensor_of_a_server_that_tells_no_type_is_of_32_bit_floats() -> None:
+def test_a_tensor_of_a_server_that_sends_no_type_is_of_32_bit_floats() -> None:
     artifact = pb.Artifact(tensor=pb.Tensor(shape=[2], values=[1.0, 0.5]))
     message = pb.GetResultsResponse(
         status=pb.PRECOMPUTE_STATUS_COMPLETED, custom=pb.CustomResults(artifacts={"s": artifact})
@@ -141,7 +141,7 @@ def test_an_integer_serves_as_a_float() -> None:
     assert repr(results(step=1).artifact("step", as_type=float)) == "1.0"
 
 
-def test_a_step_without_an_artifact_is_told_with_its_state() -> None:
+def test_a_step_without_an_artifact_is_reported_with_its_state() -> None:
     given = results(step=1)
     with pytest.raises(KeyError, match="slow has no artifact: it is running"):
         given.artifact("slow")

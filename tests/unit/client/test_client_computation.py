@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from headstart import Incomplete
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import loop_time, run_virtually
 from tests.unit.client.played_computation import PlayedService
-from tests.unit.client.virtual_channel import DAY, loop_time, use_loop_time
+from tests.unit.client.virtual_channel import DAY, use_loop_time
 
 
 @pytest.fixture(autouse=True)

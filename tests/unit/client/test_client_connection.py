@@ -12,8 +12,8 @@ from headstart._clients.blocking_client import BlockingClient
 from headstart._transport.endpoint import endpoint
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
+from tests.support.scripted_service import hang
 from tests.unit.client.messages import run
-from tests.unit.client.scripted_service import hang
 
 
 async def test_a_token_goes_along_with_every_call_and_may_change(service: Any) -> None:
@@ -100,7 +100,7 @@ async def test_a_client_may_be_made_before_there_is_a_loop_and_belongs_to_its_fi
     await client.close()
 
 
-async def test_a_closed_client_says_so(service: Any) -> None:
+async def test_a_closed_client_raises_that_it_is_closed(service: Any) -> None:
     client = PrecomputeClient(service.address)
     await client.close()
     await client.close()

@@ -140,7 +140,7 @@ async def test_custom_results_are_plain_values(service: Any) -> None:
     assert type(results.custom["json"]["count"]) is int
 
 
-async def test_a_status_from_the_future_is_an_error_that_says_so(service: Any) -> None:
+async def test_a_status_from_the_future_is_an_error_that_names_it(service: Any) -> None:
     service.on("GetResults", run(99))
 
     async with PrecomputeClient(service.address) as client:
@@ -271,7 +271,7 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
     )
 
 
-async def test_a_step_that_is_missing_tells_when_it_is_expected(service: Any) -> None:
+async def test_a_step_that_is_missing_has_when_it_is_expected(service: Any) -> None:
     message = pb.GetResultsResponse(key="k", pipeline="chain", status=pb.PRECOMPUTE_STATUS_PENDING)
     message.steps["one"].state = pb.STEP_STATE_PENDING
     message.steps["one"].estimate.p50.FromMilliseconds(1500)

@@ -8,8 +8,8 @@ import pytest
 
 from headstart import DeadlineExceeded, PrecomputeClient, ServiceError, ServiceUnavailable
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.scripted_service import Fault, hang
 from tests.unit.client.messages import STARTED, run
-from tests.unit.client.scripted_service import Fault, hang
 
 
 def about(seconds: float) -> Any:

@@ -16,9 +16,9 @@ import pytest
 
 from headstart import EagerPrecompute, PrecomputeResult, PrecomputeStatus, RecipientType
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.scripted_service import hang
 from tests.support.waiting import wait_until
 from tests.unit.client.messages import STARTED
-from tests.unit.client.scripted_service import hang
 
 STARTED_AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
@@ -64,7 +64,7 @@ def _at_the_service(service: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     EagerPrecompute.reset_instance()
 
 
-async def test_starting_sends_the_game_and_tells_where_the_run_stands(service: Any) -> None:
+async def test_starting_sends_the_game_and_returns_where_the_run_stands(service: Any) -> None:
     service.on(
         "StartPrecompute",
         pb.StartPrecomputeResponse(

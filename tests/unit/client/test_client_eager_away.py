@@ -18,9 +18,9 @@ from headstart import (
 )
 from headstart._get_or_compute.outage_log import OutageLog
 from headstart.v1 import precompute_pb2 as pb
-from tests.support.virtual_time import Clock, run_virtually
-from tests.unit.client.scripted_service import Fault, hang
-from tests.unit.client.virtual_channel import Channel, loop_time, use
+from tests.support.scripted_service import Fault, hang
+from tests.support.virtual_time import Clock, loop_time, run_virtually
+from tests.unit.client.virtual_channel import Channel, use
 
 NO_STATS = {"total_cached": 0, "active_tasks": 0, "status_counts": {}}
 FOUND = pb.GetResultsResponse(key="abc123", status=pb.PRECOMPUTE_STATUS_COMPLETED)

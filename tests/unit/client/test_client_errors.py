@@ -20,7 +20,7 @@ from headstart import (
     Violation,
 )
 from headstart._errors import from_rpc_error, rpc_details
-from tests.unit.client.scripted_service import Fault
+from tests.support.scripted_service import Fault
 
 PLAIN = {
     grpc.StatusCode.NOT_FOUND: headstart.NotFound,
@@ -81,7 +81,7 @@ async def test_invalid_request_names_every_violation_once(service: Any) -> None:
     )
 
 
-async def test_resource_exhausted_says_when_to_come_back(service: Any) -> None:
+async def test_resource_exhausted_has_a_retry_delay(service: Any) -> None:
     service.on("StartPrecompute", Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=2.5))
 
     async with PrecomputeClient(service.address) as client:
@@ -91,7 +91,7 @@ async def test_resource_exhausted_says_when_to_come_back(service: Any) -> None:
     assert caught.value.retry_after == 2.5
 
 
-async def test_service_unavailable_says_when_to_come_back(service: Any) -> None:
+async def test_service_unavailable_has_a_retry_delay(service: Any) -> None:
     service.on("GetStats", Fault(grpc.StatusCode.UNAVAILABLE, "store away", retry_after=1.0))
 
     async with PrecomputeClient(service.address, max_attempts=1) as client:

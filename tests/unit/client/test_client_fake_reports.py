@@ -1,6 +1,6 @@
 """`headstart.testing.fake_server`: estimates, origins, callers' reports and the ledger.
 
-What it does as the service does is in tests/integration/test_fake_conformance.py.
+What it does as the service does is in tests/integration/fake.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ async def live() -> str:
         (None, "live"),
     ],
 )
-async def test_callers_wait_for_what_the_script_says_is_expected_soon(
-    estimates: Any, source: str
-) -> None:
+async def test_callers_wait_for_what_the_script_expects_soon(estimates: Any, source: str) -> None:
     with fake_server({"a": "service"}, delays={"a": 0.2}, estimates=estimates) as server:
         async with PrecomputeClient(server.address) as client:
             await client.start("k", "p", {})
@@ -216,7 +214,7 @@ def test_threads_without_a_loop_get_the_same() -> None:
     assert (report.value, report.accepted) == (2, True)
 
 
-async def test_pipelines_tell_what_their_steps_need() -> None:
+async def test_pipelines_show_what_their_steps_need() -> None:
     with fake_server() as server:
         server.script({"a": 1, "b": 2}, pipeline="p", needs={"b": ["a"]})
         async with PrecomputeClient(server.address) as client:
@@ -263,7 +261,7 @@ async def test_the_ledger_has_amounts() -> None:
     assert (told["failed"], told["expired"]) == ((1, 2), (1, 0))
 
 
-async def test_a_watcher_hears_of_a_report_at_once() -> None:
+async def test_a_watcher_receives_a_report_at_once() -> None:
     with fake_server({"a": 1, "b": 2}, delays={"a": NEVER, "b": NEVER}) as server:
         async with PrecomputeClient(server.address) as client:
             await client.start("k", "p", {})

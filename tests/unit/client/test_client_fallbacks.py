@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from headstart import PrecomputeClient
-from tests.unit.client.scripted_service import Fault, ScriptedService
+from tests.support.scripted_service import Fault, ScriptedService
 
 LONG = 30.0
 PATIENT = 20.0

@@ -13,9 +13,9 @@ import pytest
 from headstart import Incomplete, InvalidRequest, PrecomputeClient
 from headstart._errors.suggestions import unknown_among
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.scripted_service import Fault, ScriptedService, hang
 from tests.support.waiting import wait_until
 from tests.unit.client.messages import PENDING, RUNNING, expected, values
-from tests.unit.client.scripted_service import Fault, ScriptedService, hang
 
 LONG = 30.0
 PATIENT = 20.0

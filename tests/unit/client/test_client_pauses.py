@@ -20,9 +20,9 @@ from headstart._get_or_compute.durations import Durations
 from headstart._get_or_compute.outage_log import OutageLog
 from headstart._messages import convert
 from headstart.v1 import precompute_pb2 as pb
-from tests.support.virtual_time import Clock, run_virtually
+from tests.support.virtual_time import Clock, loop_time, run_virtually
 from tests.unit.client.messages import expected, values
-from tests.unit.client.virtual_channel import DAY, Channel, loop_time, use
+from tests.unit.client.virtual_channel import DAY, Channel, use
 
 RESULTS = convert.results_from(values({"a": expected(1.0, 1.0)}))
 

@@ -11,11 +11,11 @@ import pytest
 
 from headstart import PrecomputeClient, ServiceError
 from headstart.v1 import precompute_pb2 as pb
-from tests.support.virtual_time import run_virtually
+from tests.support.scripted_service import ScriptedService, hang
+from tests.support.virtual_time import loop_time, run_virtually
 from tests.support.waiting import wait_until
 from tests.unit.client.messages import PENDING, run, values
-from tests.unit.client.scripted_service import ScriptedService, hang
-from tests.unit.client.virtual_channel import DAY, Channel, loop_time, use
+from tests.unit.client.virtual_channel import DAY, Channel, use
 
 LONG = 30.0
 PATIENT = 20.0

@@ -10,11 +10,11 @@ import pytest
 
 from headstart import InvalidRequest, NotFound, Page, PrecomputeClient, RunSummary, Started
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.scripted_service import Fault
 from tests.unit.client.messages import CREATED, STARTED
-from tests.unit.client.scripted_service import Fault
 
 
-async def test_start_bridging_sends_its_arguments_and_tells_the_outcome(service: Any) -> None:
+async def test_start_bridging_sends_its_arguments_and_returns_the_outcome(service: Any) -> None:
     service.on("StartPrecompute", STARTED)
 
     async with PrecomputeClient(service.address) as client:

@@ -54,7 +54,7 @@ def test_relevance_never_leaves_minus_one_to_one() -> None:
         (EAST, EAST, (1.0, 0.0, 0.0), "anchor has 2 dimensions, target 3"),
     ],
 )
-def test_relevance_says_what_is_wrong(
+def test_relevance_reports_what_is_wrong(
     words: list[float], anchor: list[float], target: list[float], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
@@ -83,6 +83,8 @@ def test_percentile_counts_half_of_what_is_equal() -> None:
     ("score", "samples", "complaint"),
     [(0.5, [], "no samples"), (math.nan, [0.1], "NaN"), (0.5, [0.1, math.nan], "NaN")],
 )
-def test_percentile_says_what_is_wrong(score: float, samples: list[float], complaint: str) -> None:
+def test_percentile_reports_what_is_wrong(
+    score: float, samples: list[float], complaint: str
+) -> None:
     with pytest.raises(ValueError, match=complaint):
         percentile(score, samples)

@@ -146,7 +146,7 @@ def test_a_token_that_no_header_carries_is_refused_by_name_and_not_shown(
         (b"one\ntwo\n", "the token of the file {file} must be one line of printable ASCII"),
     ],
 )
-async def test_a_token_file_without_a_token_is_told_by_its_name(
+async def test_a_token_file_without_a_token_is_reported_by_its_name(
     service: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, told: str
 ) -> None:
     service.on("GetStats", pb.GetStatsResponse())

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from headstart import BlockingClient, Incomplete
+from tests.support.scripted_service import ScriptedService
 from tests.unit.client.messages import values
-from tests.unit.client.scripted_service import ScriptedService
 
 LONG = 30.0
 PATIENT = 20.0

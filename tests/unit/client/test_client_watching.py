@@ -10,8 +10,8 @@ import pytest
 
 from headstart import NotFound, PrecomputeClient, ServiceUnavailable
 from headstart.v1 import precompute_pb2 as pb
+from tests.support.scripted_service import Fault
 from tests.unit.client.messages import run
-from tests.unit.client.scripted_service import Fault
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,9 @@ import grpc.aio
 import pytest
 
 from headstart import ServiceError
+from tests.support.virtual_time import loop_time
 
 DAY = 86_400.0
-
-
-def loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def use_loop_time(monkeypatch: pytest.MonkeyPatch) -> None:

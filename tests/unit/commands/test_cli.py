@@ -1,9 +1,8 @@
 """The command line: exit codes, help, what it prints, and what it does not import."""
 
-# ruff: noqa: N802  (gRPC names the methods)
-
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -13,35 +12,33 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
 
 import headstart
 from headstart.v1 import precompute_pb2 as pb
-from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart_service.commands.cli import SERVER_COMMANDS, main
 from headstart_service.config.settings import Settings, variable
+from tests.support.scripted_service import Fault, ScriptedService
 
 OPERATOR_COMMANDS = ("start", "get", "watch", "list", "cancel", "stats", "pipelines", "doctor")
 COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "token", "completion")
 SERVICE = "headstart.v1.PrecomputeService"
 SECRET = "hunter2"
 CODES = {
-    "known": 0,
-    "wrong": code_pb2.INVALID_ARGUMENT,
-    "late": code_pb2.DEADLINE_EXCEEDED,
-    "nobody": code_pb2.UNAUTHENTICATED,
-    "forbidden": code_pb2.PERMISSION_DENIED,
-    "full": code_pb2.RESOURCE_EXHAUSTED,
-    "broken": code_pb2.INTERNAL,
+    "known": None,
+    "wrong": grpc.StatusCode.INVALID_ARGUMENT,
+    "late": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "nobody": grpc.StatusCode.UNAUTHENTICATED,
+    "forbidden": grpc.StatusCode.PERMISSION_DENIED,
+    "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "broken": grpc.StatusCode.INTERNAL,
 }
 """What the service answers about these keys; of others it knows nothing."""
 
@@ -56,23 +53,39 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(pool, os.environ.get(pool, "1"))
 
 
-class Games(pb_grpc.PrecomputeServiceServicer):
+class Games(ScriptedService):
     """Knows one run, called `known`."""
 
     def __init__(self) -> None:
-        self.requests: list[Any] = []
+        super().__init__()
         self.unfinished = False
         self.status: Any = pb.PRECOMPUTE_STATUS_COMPLETED
+        summary = pb.PrecomputeSummary(
+            namespace="default", key="known", status=pb.PRECOMPUTE_STATUS_COMPLETED, revision=1
+        )
+        pipeline = pb.PipelineDescription(name="bridging", version="1")
+        pipeline.steps.add(name="embed_endpoints", required=True).timeout.FromSeconds(60)
+        self.on("StartPrecompute", self._started)
+        self.on("GetResults", self._results)
+        self.on("CancelPrecompute", self._cancelled)
+        self.on("ListPrecomputes", pb.ListPrecomputesResponse(precomputes=[summary, summary]))
+        self.on(
+            "GetStats",
+            pb.GetStatsResponse(total_cached=1, max_cached=5, status_counts={"completed": 1}),
+        )
+        self.on("ListPipelines", pb.ListPipelinesResponse(pipelines=[pipeline]))
 
-    def _find(self, request: Any, context: grpc.ServicerContext) -> None:
-        self.requests.append(request)
-        code = CODES.get(request.key, code_pb2.NOT_FOUND)
-        if code:
-            status = status_pb2.Status(code=code, message=f"about {request.key}")
-            context.abort_with_status(rpc_status.to_status(status))
+    @property
+    def requests(self) -> list[Any]:
+        return [call.request for call in self.calls]
 
-    def StartPrecompute(self, request: Any, context: Any) -> Any:
-        self._find(request, context)
+    async def _find(self, request: Any, context: Any) -> None:
+        code = CODES.get(request.key, grpc.StatusCode.NOT_FOUND)
+        if code is not None:
+            await Fault(code, f"about {request.key}").raise_in(context)
+
+    async def _started(self, request: Any, context: Any) -> Any:
+        await self._find(request, context)
         return pb.StartPrecomputeResponse(
             key=request.key,
             outcome=pb.START_OUTCOME_STARTED,
@@ -80,8 +93,8 @@ class Games(pb_grpc.PrecomputeServiceServicer):
             revision=1,
         )
 
-    def GetResults(self, request: Any, context: Any) -> Any:
-        self._find(request, context)
+    async def _results(self, request: Any, context: Any) -> Any:
+        await self._find(request, context)
         results = pb.GetResultsResponse(
             key=request.key, pipeline="bridging", revision=1, status=self.status
         )
@@ -91,58 +104,31 @@ class Games(pb_grpc.PrecomputeServiceServicer):
         results.bridging.lexical_bridge.extend(["river", "rain"])
         return results
 
-    def WatchResults(self, request: Any, context: Any) -> Iterator[Any]:
-        yield pb.WatchResultsResponse(results=self.GetResults(request, context))
+    async def WatchResults(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        self.record("WatchResults", request, context)
+        yield pb.WatchResultsResponse(results=await self._results(request, context))
 
-    def CancelPrecompute(self, request: Any, context: Any) -> Any:
-        self._find(request, context)
+    async def _cancelled(self, request: Any, context: Any) -> Any:
+        await self._find(request, context)
         return pb.CancelPrecomputeResponse(
             key=request.key, cancelled=True, status=pb.PRECOMPUTE_STATUS_CANCELLED, revision=1
         )
 
-    def ListPrecomputes(self, request: Any, context: Any) -> Any:
-        self.requests.append(request)
-        run = pb.PrecomputeSummary(
-            namespace="default", key="known", status=pb.PRECOMPUTE_STATUS_COMPLETED, revision=1
-        )
-        return pb.ListPrecomputesResponse(precomputes=[run, run])
-
-    def GetStats(self, request: Any, context: Any) -> Any:
-        return pb.GetStatsResponse(total_cached=1, max_cached=5, status_counts={"completed": 1})
-
-    def ListPipelines(self, request: Any, context: Any) -> Any:
-        pipeline = pb.PipelineDescription(name="bridging", version="1")
-        pipeline.steps.add(name="embed_endpoints", required=True).timeout.FromSeconds(60)
-        return pb.ListPipelinesResponse(pipelines=[pipeline])
-
-
-class Served:
-    def __init__(self) -> None:
-        self.games = Games()
-        self.health = health.HealthServicer()
-        self._server = grpc.server(ThreadPoolExecutor(4))
-        pb_grpc.add_PrecomputeServiceServicer_to_server(self.games, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop(None).wait()
-
 
 @pytest.fixture
-def served() -> Iterator[Served]:
-    made = Served()
+def games() -> Iterator[Games]:
+    made = Games()
+    made.start()
     yield made
-    made.stop()
+    made.shut_down()
 
 
 @pytest.fixture
-def run(served: Served, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(games: Games, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run an operator's command on the fake service: its exit code, output and complaints."""
 
     def command(*arguments: str) -> tuple[int, str, str]:
-        code = main([*arguments, "--address", f"127.0.0.1:{served.port}"])
+        code = main([*arguments, "--address", games.address])
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -196,24 +182,24 @@ def test_the_version_is_the_clients(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"headstart {headstart.__version__}\n"
 
 
-def test_a_game_is_started_with_what_was_given(run: Any, served: Served) -> None:
+def test_a_game_is_started_with_what_was_given(run: Any, games: Games) -> None:
     code, out, _ = run(
         *("start", "known", "ocean", "forest", "--recipient", "haiku", "--clues", "7"),
         *("--ttl", "60", "--needed-in", "45"),
     )
     assert code == 0
     assert "started: revision 1, pending" in out
-    (request,) = served.games.requests
+    (request,) = games.requests
     assert request.bridging.clue_count == 7
     assert request.bridging.recipient_type == pb.RECIPIENT_TYPE_HAIKU
     assert request.ttl.seconds == 60
     assert request.expected_need_in.seconds == 45
 
 
-def test_another_pipeline_is_started_with_its_inputs(run: Any, served: Served) -> None:
+def test_another_pipeline_is_started_with_its_inputs(run: Any, games: Games) -> None:
     assert run("start", "known", "--pipeline", "p", "--inputs", '{"a": [1]}', "--restart")[0] == 0
-    assert not served.games.requests[0].HasField("expected_need_in")
-    (request,) = served.games.requests
+    assert not games.requests[0].HasField("expected_need_in")
+    (request,) = games.requests
     assert request.custom.pipeline == "p"
     assert request.custom.inputs_json == '{"a":[1]}'
     assert request.restart
@@ -284,56 +270,48 @@ def test_each_kind_of_error_has_its_exit_code(run: Any, key: str, expected: int)
     assert err.count("\n") == 1
 
 
-def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(
-    run: Any, served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(run: Any, games: Games) -> None:
     gone = threading.Event()
     allowed = []
 
-    def wait(request: Any, context: Any) -> Any:
+    async def wait(_: Any, context: Any) -> None:
         allowed.append(context.time_remaining())
-        context.add_callback(gone.set)
-        gone.wait(20)
-        return pb.GetStatsResponse()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
 
-    monkeypatch.setattr(served.games, "GetStats", wait)
-    made = grpc.server(ThreadPoolExecutor(1))
-    pb_grpc.add_PrecomputeServiceServicer_to_server(served.games, made)
-    port = made.add_insecure_port("127.0.0.1:0")
-    made.start()
-    try:
-        assert main(["stats", "--timeout", "100ms", "--address", f"127.0.0.1:{port}"]) == 4
-        assert gone.wait(20), "the server was told of the deadline"
-        assert max(allowed) < 1, "gRPC may round it up"
-    finally:
-        made.stop(None).wait()
+    games.on("GetStats", wait)
+    assert run("stats", "--timeout", "100ms")[0] == 4
+    assert gone.wait(20), "the server was told of the deadline"
+    assert max(allowed) < 1, "gRPC may round it up"
 
 
-def test_complete_tells_a_partial_answer_by_its_exit_code(run: Any, served: Served) -> None:
+def test_complete_reports_a_partial_answer_by_its_exit_code(run: Any, games: Games) -> None:
     assert run("get", "known", "--complete")[0] == 0
-    served.games.unfinished = True
+    games.unfinished = True
     assert run("get", "known")[0] == 0
     code, out, err = run("get", "known", "--complete")
     assert code == 7
     assert "river" in out
     assert err == "headstart: no result of null_samples\n"
     assert run("get", "known", "--complete", "--step", "lexical_bridge")[0] == 0
-    assert served.games.requests[-1].required_steps == ["lexical_bridge"]
+    assert games.requests[-1].required_steps == ["lexical_bridge"]
     assert run("watch", "known", "--complete")[0] == 7
 
 
-def test_a_watch_exits_with_1_when_the_run_has_failed(run: Any, served: Served) -> None:
+def test_a_watch_exits_with_1_when_the_run_has_failed(run: Any, games: Games) -> None:
     assert run("watch", "known")[0] == 0
-    served.games.status = pb.PRECOMPUTE_STATUS_FAILED
+    games.status = pb.PRECOMPUTE_STATUS_FAILED
     assert run("watch", "known")[0] == 1
     assert run("get", "known")[0] == 0, "it was asked what there is, and answered"
 
 
-def test_a_list_is_asked_for_by_status_and_cut_at_its_limit(run: Any, served: Served) -> None:
+def test_a_list_is_asked_for_by_status_and_cut_at_its_limit(run: Any, games: Games) -> None:
     code, out, err = run("list", "--status", "failed", "--status", "completed", "--limit", "1")
     assert (code, out.count("known")) == (0, 1)
     assert "the first 1" in err
-    (request,) = served.games.requests
+    (request,) = games.requests
     wanted = [pb.PRECOMPUTE_STATUS_FAILED, pb.PRECOMPUTE_STATUS_COMPLETED]
     assert (list(request.statuses), request.page_size) == (wanted, 2)
     assert run("list", "--limit", "0")[1].count("known") == 2
@@ -344,10 +322,10 @@ def test_a_list_is_asked_for_by_status_and_cut_at_its_limit(run: Any, served: Se
     ("text", "seconds"), [("2", 2), ("500ms", 0.5), ("1.5s", 1.5), ("2m", 120), ("1h", 3600)]
 )
 def test_a_time_is_a_number_with_or_without_a_unit(
-    run: Any, served: Served, text: str, seconds: float
+    run: Any, games: Games, text: str, seconds: float
 ) -> None:
     assert run("start", "known", "a", "b", "--ttl", text)[0] == 0
-    assert served.games.requests[-1].ttl.ToTimedelta().total_seconds() == seconds
+    assert games.requests[-1].ttl.ToTimedelta().total_seconds() == seconds
 
 
 @pytest.mark.parametrize("text", ["-1", "soon", "1 y", "nan", "inf", ""])
@@ -357,11 +335,11 @@ def test_what_is_no_time_exits_with_2(capsys: pytest.CaptureFixture[str], text: 
 
 
 def test_inputs_are_read_from_standard_input(
-    run: Any, served: Served, monkeypatch: pytest.MonkeyPatch
+    run: Any, games: Games, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('{"a": 1}'))
     assert run("start", "known", "--pipeline", "p", "--inputs", "-")[0] == 0
-    assert served.games.requests[-1].custom.inputs_json == '{"a":1}'
+    assert games.requests[-1].custom.inputs_json == '{"a":1}'
 
 
 def test_a_server_that_is_away_exits_with_4(capsys: pytest.CaptureFixture[str]) -> None:
@@ -401,18 +379,25 @@ def test_a_file_of_the_client_that_is_wrong_is_one_line_and_exits_with_2(
     assert message.count("\n") == 1
 
 
-def test_a_health_check_tells_serving_by_its_exit_code(
-    served: Served, capsys: pytest.CaptureFixture[str]
+def test_a_health_check_reports_serving_by_its_exit_code(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    check = ["healthcheck", "--grpc-port", str(served.port)]
-    assert main(check) == 1, "the service is unknown"
-    served.health.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
-    assert main(check) == 1
-    served.health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    assert main(check) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out == [f"127.0.0.1:{served.port}: NOT_SERVING", f"127.0.0.1:{served.port}: SERVING"]
-    served.stop()
+    servicer = health.HealthServicer()
+    server = grpc.server(ThreadPoolExecutor(4))
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    check = ["healthcheck", "--grpc-port", str(port)]
+    try:
+        assert main(check) == 1, "the service is unknown"
+        servicer.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
+        assert main(check) == 1
+        servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        assert main(check) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert out == [f"127.0.0.1:{port}: NOT_SERVING", f"127.0.0.1:{port}: SERVING"]
+    finally:
+        server.stop(None).wait()
     assert main([*check, "--timeout", "0.5"]) == 1
 
 

@@ -57,7 +57,7 @@ def test_a_clock_is_compared_by_the_date_of_http(
     assert said in check.found
 
 
-def test_a_server_that_tells_no_time_is_no_fault() -> None:
+def test_a_server_that_sends_no_time_is_no_fault() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         check = check_clock(f"127.0.0.1:{reserved.getsockname()[1]}", 1)

@@ -69,7 +69,7 @@ def test_a_good_pipeline_is_shown_with_its_steps_and_graph(module, capsys) -> No
     ]
 
 
-def test_every_mistake_is_told_with_its_file_and_line(module, capsys) -> None:
+def test_every_mistake_is_reported_with_its_file_and_line(module, capsys) -> None:
     broken = GOOD.replace("words: list[str], embedder", "words: list[int], embeder")
     module(broken.replace("-> int:", "-> type:"))
     code, out, err = check(capsys, "authors:TEXT")
@@ -117,7 +117,7 @@ def test_json_has_steps_and_mistakes(module, capsys) -> None:
         (GOOD.replace("text: str)", "*text: str)"), "authors.py:6", "must have a plain name"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_told_at_its_line(
+def test_a_module_that_cannot_be_imported_is_reported_at_its_line(
     module, capsys, text: str, where: str, told: str
 ) -> None:
     module(text)

@@ -24,7 +24,7 @@ def test_results_are_counted_by_outcome_and_their_times_kept() -> None:
     observer.ready(0.0001, False)
     for outcome in ResultsOutcome:
         observer.results(outcome, 0.5)
-    told = counters.turn().told(None, whole=True)
+    told = counters.turn().as_json(None, whole=True)
     assert told["outcomes"] == [5, 1, 2, 1]
     assert told["p50"] == pytest.approx(100, rel=0.2)
     assert told["p99"] == pytest.approx(500_000, rel=0.2)
@@ -53,13 +53,16 @@ def test_starts_and_ends_are_told_of_ones_own_namespaces() -> None:
         ("ended", "shop"),
         ("dropped", "shop"),
     ):
-        counters.hear(announced(kind, namespace))
+        counters.receive(announced(kind, namespace))
     second = counters.turn()
-    assert (second.told(None, whole=True)["starts"], second.told(None, whole=True)["ends"]) == (
+    assert (
+        second.as_json(None, whole=True)["starts"],
+        second.as_json(None, whole=True)["ends"],
+    ) == (
         2,
         3,
     )
-    told = second.told(frozenset({"shop"}), whole=False)
+    told = second.as_json(frozenset({"shop"}), whole=False)
     assert (told["starts"], told["ends"]) == (1, 2)
     assert not {"outcomes", "queued", "p50", "refused"} & set(told)
 
@@ -67,7 +70,7 @@ def test_starts_and_ends_are_told_of_ones_own_namespaces() -> None:
 def test_many_namespaces_and_seconds_take_no_more_memory() -> None:
     counters = Counters()
     for number in range(1000):
-        counters.hear(announced("started", f"n{number}"))
+        counters.receive(announced("started", f"n{number}"))
     assert len(counters.turn().starts_in) == 64
     for _ in range(2 * KEPT):
         counters.turn()
@@ -91,10 +94,10 @@ def test_a_quantile_is_within_a_tenth_of_the_time_that_was_measured(
 ) -> None:
     counters = Counters()
     counters.ready(seconds, True)
-    told = counters.turn().told(None, whole=True)
+    told = counters.turn().as_json(None, whole=True)
     assert told["p50"] == told["p99"] == pytest.approx(micros, rel=0.01)
     counters.results("ready", seconds)
-    alone = counters.turn().told(None, whole=True)
+    alone = counters.turn().as_json(None, whole=True)
     if seconds > 1e-6:
         assert alone["p50"] == told["p50"]
 
@@ -116,13 +119,13 @@ def test_a_time_beyond_all_buckets_counts_in_the_first_or_not_at_all(seconds: fl
     assert (second.times[0], sum(second.times)) == (1, 1)
 
 
-def test_a_second_tells_when_it_ended_and_calls_that_were_cancelled_are_expected() -> None:
+def test_a_second_has_when_it_ended_and_calls_that_were_cancelled_are_expected() -> None:
     counters = Counters()
     counters.ended("WatchResults", "CANCELLED", 0.1)
     before = time.time()
     second = counters.turn()
     assert before <= second.at <= time.time()
-    assert second.told(None, whole=True) == {
+    assert second.as_json(None, whole=True) == {
         "at": second.at,
         "starts": 0,
         "ends": 0,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 
 from headstart_service.dashboard.access import View
@@ -36,8 +39,13 @@ def allowed() -> None:
 
 
 async def events(stream) -> list[str]:
-    stream._events.put_nowait(None)
-    return [event.decode() async for event in stream.events()]
+    """What waits to be sent."""
+    waiting: list[str] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            async for event in stream.events():
+                waiting.append(event.decode())  # noqa: PERF401  # the end cancels it
+    return waiting
 
 
 async def test_all_who_see_the_same_share_one_snapshot() -> None:

@@ -40,7 +40,7 @@ def test_failures_are_grouped_with_their_last_keys_and_counted_once() -> None:
         for _ in range(2):
             add(log, f"k{number}", f"step: internal error {number:012x}", at=number)
     add(log, "ok")
-    (group,) = log.told(None, 10)
+    (group,) = log.groups(None, 10)
     assert (group["count"], group["last_us"]) == (5, 4)
     assert group["keys"] == [["shop", "k4"], ["shop", "k3"], ["shop", "k2"]]
 
@@ -49,9 +49,9 @@ def test_a_namespace_sees_its_own_alone() -> None:
     log = FailureLog()
     add(log, "mine", "a: x", namespace="shop")
     add(log, "theirs", "a: x", namespace="other")
-    (group,) = log.told(frozenset({"shop"}), 10)
+    (group,) = log.groups(frozenset({"shop"}), 10)
     assert (group["count"], group["keys"]) == (1, [["shop", "mine"]])
-    (both,) = log.told(None, 10)
+    (both,) = log.groups(None, 10)
     assert both["count"] == 2
 
 
@@ -59,6 +59,6 @@ def test_a_thousand_reasons_are_not_all_kept() -> None:
     log = FailureLog()
     for number in range(1000):
         add(log, f"k{number}", f"reason {number}", at=number)
-    told = log.told(None, 10_000)
+    told = log.groups(None, 10_000)
     assert len(told) == 128
     assert told[0]["reason"] == "reason 999"

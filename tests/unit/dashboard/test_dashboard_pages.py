@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -21,18 +20,17 @@ from headstart_service.dashboard.snapshots import Snapshots
 from headstart_service.domain import (
     Announcement,
     EventKind,
-    Inspection,
     RunKey,
     RunSummary,
-    Snapshot,
     Stats,
     Status,
     StepState,
     WorkerState,
 )
-from headstart_service.domain.errors import RecordDamaged, RunNotFound, StoreUnavailable
+from headstart_service.domain.errors import RecordDamaged, StoreUnavailable
 from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import PROBE
+from tests.support.run_store import FakeRunStore
 from tests.support.virtual_time import run_virtually
 
 ALL = View(None, whole=True)
@@ -50,57 +48,6 @@ def report(seconds: float | None, started_us: int = 150, **told: Any) -> pb.Step
     if seconds is not None:
         made.elapsed.FromMicroseconds(round(seconds * 1e6))
     return made
-
-
-class Store:
-    """Runs that a test sets, and a count of what was asked of it."""
-
-    def __init__(self, *runs: RunSummary) -> None:
-        self.runs = {run.key: run for run in runs}
-        self.reports: dict[RunKey, Mapping[str, pb.StepReport]] = {}
-        self.states: dict[RunKey, Mapping[str, StepState]] = {}
-        self.counts: dict[str, Mapping[Status, int]] = {}
-        self.queued = 0
-        self.states_of_workers: list[WorkerState] = []
-        self.damaged: set[RunKey] = set()
-        self.peeked: list[RunKey] = []
-        self.listed: list[tuple[str, tuple[Status, ...], int]] = []
-        self.asked: list[str] = []
-
-    async def stats(self, namespace: str) -> Stats:
-        self.asked.append(namespace)
-        return Stats(self.counts.get(namespace, {}), self.queued)
-
-    async def list(
-        self,
-        namespace: str,
-        statuses: Sequence[Status],
-        after: RunKey | None,
-        limit: int,
-        *,
-        quiet: bool = False,
-    ) -> list[RunSummary]:
-        assert quiet, "each second's look must not be logged"
-        self.listed.append((namespace, tuple(statuses), limit))
-        found = [
-            run
-            for key, run in sorted(self.runs.items(), key=lambda item: item[0].key)
-            if run.status in statuses and namespace in ("", key.namespace)
-        ]
-        return found[:limit]
-
-    async def workers(self, limit: int) -> list[WorkerState]:
-        return self.states_of_workers[:limit]
-
-    async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
-        self.peeked.append(key)
-        if key in self.damaged:
-            raise RecordDamaged(str(key))
-        if key not in self.runs:
-            raise RunNotFound(key.namespace, key.key)
-        body = pb.GetResultsResponse(steps=self.reports.get(key, {})).SerializeToString()
-        states = self.states.get(key, {"first": StepState.COMPLETED})
-        return Inspection(Snapshot(self.runs[key], "run-1", states, body, 60.0), 2, "w1")
 
 
 def book_of(store: Any) -> RecentRuns:
@@ -123,11 +70,11 @@ def many(number: int, namespace: str = "shop") -> list[RunKey]:
 # What is told of one run.
 
 
-async def test_a_run_is_told_with_every_field_of_its_own_and_of_its_steps() -> None:
+async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() -> None:
     failed = summary(
         "k", Status.FAILED, revision=3, started_us=120, completed_us=900, error="e" * 600
     )
-    store = Store(failed)
+    store = FakeRunStore(failed)
     store.states[failed.key] = {
         "first": StepState.COMPLETED,
         "gated": StepState.FAILED,
@@ -206,13 +153,13 @@ async def test_a_run_is_told_with_every_field_of_its_own_and_of_its_steps() -> N
         ({"completed_us": 5}, False),
     ],
 )
-async def test_two_looks_saw_the_same_end_if_status_and_times_are_the_same(
+async def test_two_reads_saw_the_same_end_if_status_and_times_are_the_same(
     changed: dict[str, Any], *, same: bool
 ) -> None:
     async def seen(**told: Any) -> RunView:
         status = told.pop("status", Status.COMPLETED)
         run = summary("k", status, **told)
-        return run_view(await Store(run).inspect(run.key), REGISTRY)
+        return run_view(await FakeRunStore(run).inspect(run.key), REGISTRY)
 
     assert (await seen()).same_end(await seen(**changed)) is same
 
@@ -220,10 +167,10 @@ async def test_two_looks_saw_the_same_end_if_status_and_times_are_the_same(
 # What the book remembers, and how much.
 
 
-async def test_durations_are_told_by_step_in_the_pipelines_order() -> None:
+async def test_durations_are_reported_by_step_in_the_pipelines_order() -> None:
     runs = [summary(f"k{i}", Status.COMPLETED) for i in range(20)]
     other = summary("theirs", Status.COMPLETED, namespace="other")
-    store = Store(*runs, other)
+    store = FakeRunStore(*runs, other)
     for number, run in enumerate((*runs, other)):
         failed = number in (3, 4)
         store.states[run.key] = {
@@ -274,25 +221,25 @@ async def test_durations_are_told_by_step_in_the_pipelines_order() -> None:
     book.regained()
     await book.look(list(store.runs))
     assert [row["count"] for row in book.steps(None)] == [2, 21, 1], "each end counts once"
-    [group] = book.failures.told(None, 9)
+    [group] = book.failures.groups(None, 9)
     assert (group["reason"], group["count"]) == ("gated: broken", 2)
 
 
 async def test_a_failed_runs_reason_is_its_own_and_not_its_steps() -> None:
     run = summary("k", Status.FAILED, error="first: no such word")
-    store = Store(run)
+    store = FakeRunStore(run)
     store.states[run.key] = {"first": StepState.FAILED, "gated": StepState.FAILED}
     store.reports[run.key] = {"first": report(1, error="a"), "gated": report(1, error="b")}
     book = book_of(store)
     book.note_failed([run])
     await book.look([run.key])
-    [group] = book.failures.told(None, 9)
+    [group] = book.failures.groups(None, 9)
     assert (group["reason"], group["count"], group["last_us"]) == ("first: no such word", 1, 900)
 
 
 async def test_of_many_durations_the_last_256_count_and_of_many_steps_200_are_kept() -> None:
     runs = [summary(f"k{i:03}", Status.COMPLETED) for i in range(300)]
-    store = Store(*runs)
+    store = FakeRunStore(*runs)
     for number, run in enumerate(runs):
         store.states[run.key] = {"first": StepState.COMPLETED, f"s{number}": StepState.COMPLETED}
         store.reports[run.key] = {"first": report(number), f"s{number}": report(1.0)}
@@ -303,7 +250,7 @@ async def test_of_many_durations_the_last_256_count_and_of_many_steps_200_are_ke
     assert len(rows) <= 200
     assert "s299" in rows
     assert "s0" not in rows
-    alone = Store(*runs)
+    alone = FakeRunStore(*runs)
     alone.reports = {run.key: {"first": report(number)} for number, run in enumerate(runs)}
     book = book_of(alone)
     for run in runs:
@@ -312,36 +259,36 @@ async def test_of_many_durations_the_last_256_count_and_of_many_steps_200_are_ke
     assert (row["count"], row["max"], row["p50"]) == (256, 299.0, 300 - 128)
 
 
-async def test_one_look_reads_32_runs_and_the_next_look_the_others() -> None:
+async def test_one_refresh_reads_32_runs_and_the_next_one_the_others() -> None:
     runs = [summary(f"k{i:03}", Status.IN_PROGRESS) for i in range(50)]
-    store = Store(*runs)
+    store = FakeRunStore(*runs)
     book = book_of(store)
     keys = [run.key for run in runs]
     await book.look(keys)
-    assert store.peeked == keys[:32]
+    assert store.inspected == keys[:32]
     await book.look(keys)
-    assert store.peeked == keys
+    assert store.inspected == keys
 
 
 def test_the_last_400_ended_runs_are_known_the_latest_first() -> None:
-    book = book_of(Store())
+    book = book_of(FakeRunStore())
     keys = many(500)
     for key in keys:
-        book.hear(said("ended" if int(key.key[1:]) % 2 else "cancelled", key))
+        book.receive(said("ended" if int(key.key[1:]) % 2 else "cancelled", key))
     assert book.latest(None, 1000) == keys[:99:-1]
-    book.hear(said("ended", keys[200]))
-    book.hear(said("started", keys[499]))
-    book.hear(said("step", keys[0]))
+    book.receive(said("ended", keys[200]))
+    book.receive(said("started", keys[499]))
+    book.receive(said("step", keys[0]))
     assert book.latest(None, 2) == [keys[200], keys[498]]
     assert book.latest(frozenset({"other"}), 5) == []
-    book.hear(said("ended", RunKey("other", "k")))
+    book.receive(said("ended", RunKey("other", "k")))
     assert book.latest(frozenset({"shop"}), 1) == [keys[200]]
 
 
-def test_runs_that_ended_before_stand_behind_those_that_were_heard_of() -> None:
-    book = book_of(Store())
+def test_runs_that_ended_before_stand_behind_those_that_were_announced() -> None:
+    book = book_of(FakeRunStore())
     heard = RunKey("shop", "heard")
-    book.hear(said("ended", heard))
+    book.receive(said("ended", heard))
     ended = [
         summary(name, Status.COMPLETED, completed_us=at)
         for name, at in (("b", 20), ("a", 10), ("c", 30), ("heard", 1))
@@ -354,7 +301,7 @@ def test_runs_that_ended_before_stand_behind_those_that_were_heard_of() -> None:
 
 async def test_the_last_500_runs_that_were_seen_are_kept() -> None:
     runs = [summary(f"k{i:04}", Status.IN_PROGRESS) for i in range(520)]
-    book = book_of(Store(*runs))
+    book = book_of(FakeRunStore(*runs))
     for first in range(0, len(runs), 32):
         await book.look([run.key for run in runs[first : first + 32]])
     seen = [run.key for run in runs if book.seen(run.key)]
@@ -362,21 +309,21 @@ async def test_the_last_500_runs_that_were_seen_are_kept() -> None:
 
 
 async def test_no_more_than_500_unreadable_runs_are_remembered() -> None:
-    store = Store()
+    store = FakeRunStore()
     keys = many(510)
-    store.damaged = set(keys)
+    store.fails = {key: RecordDamaged(str(key)) for key in keys}
     book = book_of(store)
     for first in range(0, len(keys), 32):
         await book.look(keys[first : first + 32])
-    store.peeked.clear()
+    store.calls.clear()
     await book.look(keys[10:42])
-    assert store.peeked == []
+    assert store.inspected == []
     await book.look(keys[:10])
-    assert store.peeked == keys[:10]
+    assert store.inspected == keys[:10]
     book.regained()
-    store.peeked.clear()
+    store.calls.clear()
     await book.look(keys[100:102])
-    assert store.peeked == keys[100:102], "what is said of it may have been missed"
+    assert store.inspected == keys[100:102], "what is said of it may have been missed"
 
 
 def test_failures_are_counted_for_the_last_4096_runs_and_the_latest_group_comes_first() -> None:
@@ -384,19 +331,19 @@ def test_failures_are_counted_for_the_last_4096_runs_and_the_latest_group_comes_
     for number in range(4097):
         log.add(RunKey("shop", f"k{number}"), 1, 1, "probe", number, "first: broken")
     log.add(RunKey("shop", "k4096"), 1, 1, "probe", 1, "first: broken")  # counted before
-    [group] = log.told(None, 9)
+    [group] = log.groups(None, 9)
     assert (group["count"], group["last_us"]) == (4097, 4096)
     log.add(RunKey("shop", "k0"), 1, 1, "probe", 7, "first: broken")  # forgotten meanwhile
     log.add(RunKey("shop", "k1"), 2, 1, "probe", 8, "other", "other")
     log.add(RunKey("shop", "k1"), 2, 2, "probe", 5000, "other")
     log.add(RunKey("shop", "k1"), 2, 3, "another", 9, "other")
-    told = log.told(None, 9)
+    told = log.groups(None, 9)
     assert [(each["pipeline"], each["reason"], each["count"]) for each in told] == [
         ("probe", "other", 3),
         ("probe", "first: broken", 4098),
         ("another", "other", 1),
     ]
-    assert log.told(None, 1) == told[:1]
+    assert log.groups(None, 1) == told[:1]
 
 
 # Pictures.
@@ -407,16 +354,15 @@ async def test_a_picture_of_all_shows_runs_counts_workers_and_calls() -> None:
     waiting = [summary(f"w{i:02}", Status.PENDING, created_us=90 - i) for i in range(70)]
     failed = summary("f", Status.FAILED, error="first: broken")
     done = summary("d", Status.COMPLETED, completed_us=901)
-    store = Store(*running, *waiting, failed, done)
-    store.counts[""] = {Status.PENDING: 70, Status.FAILED: 1}
-    store.queued = 71
+    store = FakeRunStore(*running, *waiting, failed, done)
+    store.stats_of[""] = Stats({Status.PENDING: 70, Status.FAILED: 1}, 71)
     worker = WorkerState(
         name="w1", host="h", version="1", pipelines=("probe",), slots=4, busy=1, started_us=1
     )
-    store.states_of_workers = [worker]
+    store.registered = [worker]
     snapshots, counters = snapshots_of(store, {"host": "h"})
     counters.ended("GetStatus", "OK", 0.1)
-    counters.hear(said("started", failed.key))
+    counters.receive(said("started", failed.key))
     counters.turn()
     told = await snapshots.take(ALL)
     assert (told["store"], told["whole"], told["namespaces"]) == ("there", True, None)
@@ -434,24 +380,28 @@ async def test_a_picture_of_all_shows_runs_counts_workers_and_calls() -> None:
     assert snapshots.history(ALL) == [told["second"]]
     statuses = [(Status.IN_PROGRESS,), (Status.PENDING,), (Status.FAILED,)]
     ended = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-    assert store.listed == [
-        *(("", each, limit) for each, limit in zip(statuses, (60, 60, 100), strict=True)),
-        ("", ended, 100),
+    quiet = True  # each second's look must not be logged
+    assert store.asked("list") == [
+        *(
+            ("", each, None, most, quiet)
+            for each, most in zip(statuses, (60, 60, 100), strict=True)
+        ),
+        ("", ended, None, 100, quiet),
     ]
-    store.listed.clear()
+    store.calls.clear()
     await snapshots.take(ALL)
-    assert len(store.listed) == 3, "ended runs are taken over once"
+    assert len(store.asked("list")) == 3, "ended runs are taken over once"
     snapshots.regained()
     await snapshots.take(ALL)
-    assert len(store.listed) == 7
+    assert len(store.asked("list")) == 7
 
 
 async def test_a_picture_of_some_namespaces_sums_their_counts_and_shows_nobody_elses() -> None:
     mine = summary("mine", Status.PENDING)
     theirs = summary("theirs", Status.PENDING, namespace="other")
-    store = Store(mine, theirs)
-    store.counts = {"shop": {Status.PENDING: 1}, "quiz": {Status.PENDING: 2, Status.FAILED: 1}}
-    store.queued = 99
+    store = FakeRunStore(mine, theirs)
+    store.stats_of["shop"] = Stats({Status.PENDING: 1}, 99)
+    store.stats_of["quiz"] = Stats({Status.PENDING: 2, Status.FAILED: 1}, 99)
     snapshots, counters = snapshots_of(store)
     counters.turn()
     told = await snapshots.take(View(frozenset({"shop", "quiz"}), whole=False))
@@ -461,14 +411,14 @@ async def test_a_picture_of_some_namespaces_sums_their_counts_and_shows_nobody_e
     assert not {"workers", "process", "calls"} & set(told)
     assert counters.past[-1].queued is None
     names = frozenset(f"n{i:02}" for i in range(12))
-    store.asked.clear()
+    store.calls.clear()
     told = await snapshots.take(View(names, whole=False))
-    assert store.asked == told["namespaces"] == sorted(names)[:8]
+    assert store.asked("stats") == told["namespaces"] == sorted(names)[:8]
 
 
 async def test_a_run_that_was_seen_before_it_was_started_anew_is_shown_as_it_is_listed() -> None:
     run = summary("k", Status.IN_PROGRESS, started_us=120)
-    store = Store(run)
+    store = FakeRunStore(run)
     snapshots, _ = snapshots_of(store)
     [seen] = (await snapshots.take(ALL))["live"]
     assert (seen["attempt"], seen["worker"], len(seen["steps"])) == (2, "w1", 1)
@@ -493,23 +443,19 @@ async def test_a_run_that_was_seen_before_it_was_started_anew_is_shown_as_it_is_
 
 
 async def test_no_more_than_64_views_are_seeded() -> None:
-    store = Store()
+    store = FakeRunStore()
     snapshots, _ = snapshots_of(store)
     for number in range(70):
         await snapshots.take(View(frozenset({f"n{number}"}), whole=False))
-    assert sum(len(statuses) == 3 for _, statuses, _ in store.listed) == 64
+    assert sum(len(statuses) == 3 for _, statuses, *_ in store.asked("list")) == 64
 
 
 async def test_while_the_store_is_away_what_was_seen_is_still_shown() -> None:
     done = summary("d", Status.COMPLETED)
-    store = Store(done)
+    store = FakeRunStore(done)
     snapshots, _ = snapshots_of(store)
     assert [run["key"] for run in (await snapshots.take(ALL))["recent"]] == ["d"]
-
-    async def away(namespace: str) -> Stats:
-        raise StoreUnavailable("away")
-
-    store.stats = away  # type: ignore[method-assign]
+    store.fails["stats"] = StoreUnavailable("away")
     told = await snapshots.take(ALL)
     assert (told["store"], [run["key"] for run in told["recent"]]) == ("away", ["d"])
     assert "counts" not in told
@@ -541,7 +487,7 @@ class Reader:
 
 
 def new_streams() -> Streams:
-    return Streams(snapshots_of(Store())[0])
+    return Streams(snapshots_of(FakeRunStore())[0])
 
 
 def test_a_stream_is_sent_as_events_until_it_ends() -> None:

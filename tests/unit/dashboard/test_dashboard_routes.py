@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,15 +18,10 @@ from headstart_service.dashboard.access import Door, View
 from headstart_service.dashboard.routes import Dashboard, Rules
 from headstart_service.domain import (
     Announcement,
-    Cancelled,
     EventKind,
-    Inspection,
     RunKey,
     RunSummary,
-    Snapshot,
-    Stats,
     Status,
-    StepState,
 )
 from headstart_service.domain.errors import (
     CapacityExhausted,
@@ -41,6 +35,7 @@ from headstart_service.domain.errors import (
 )
 from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import NOOP, PROBE
+from tests.support.run_store import FakeRunStore
 from tests.support.virtual_time import run_virtually
 from tests.support.waiting import wait_until
 
@@ -48,55 +43,23 @@ KEY = RunKey("shop", "k")
 JSON = {"content-type": "application/json; charset=utf-8", "x-headstart": "1"}
 
 
-class Runs:
-    """One run, and what was asked of it; or an error for every question."""
+def run(status: Status) -> RunSummary:
+    return RunSummary(KEY, "probe", 1, status, 1, 2, 0, 99, "")
 
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.status = Status.IN_PROGRESS
-        self.cancelled: list[RunKey] = []
-        self.peeking = self.most = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.stats_asked = 0
 
-    async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
-        self.peeking += 1
-        self.most = max(self.most, self.peeking)
-        await self.gate.wait()
-        self.peeking -= 1
-        if self.error:
-            raise self.error
-        results = pb.CustomResults(artifacts={"first": pb.Artifact(data=b"\x01")})
-        body = pb.GetResultsResponse(custom=results).SerializeToString()
-        summary = RunSummary(key, "probe", 1, self.status, 1, 2, 0, 99, "")
-        return Inspection(
-            Snapshot(summary, "r", {"first": StepState.COMPLETED}, body, 12.5), 1, "w1"
-        )
-
-    async def cancel(self, key: RunKey, revision: int) -> Cancelled:
-        if self.error:
-            raise self.error
-        first = key not in self.cancelled
-        self.cancelled.append(key)
-        return Cancelled(first, Status.CANCELLED, 3)
-
-    async def list(self, *_: Any, **__: Any) -> Sequence[RunSummary]:
-        return []
-
-    async def stats(self, namespace: str) -> Stats:
-        self.stats_asked += 1
-        return Stats({}, 0)
-
-    async def workers(self, limit: int) -> Sequence[Any]:
-        return []
+def store_of_one_run() -> FakeRunStore:
+    made = FakeRunStore(run(Status.IN_PROGRESS))
+    results = pb.CustomResults(artifacts={"first": pb.Artifact(data=b"\x01")})
+    made.bodies[KEY] = pb.GetResultsResponse(custom=results).SerializeToString()
+    made.lives_for = 12.5
+    return made
 
 
 class Page:
     """The page of a process, asked by ASGI."""
 
     def __init__(self, *, tokens: bool = False) -> None:
-        self.runs = Runs()
+        self.runs = store_of_one_run()
         self.viewer: Any = EVERYTHING
         self.headers: list[str | None] = []
         door = Door(host="127.0.0.1", tokens=tokens, open=True)
@@ -168,7 +131,7 @@ async def test_a_run_is_answered_with_its_values_and_whether_it_may_be_cancelled
     assert not json.loads((await page.ask("/api/run?namespace=shop&key=k"))[2])["may_cancel"]
     assert await page.code("/api/run?namespace=other&key=k") == 403
     page.viewer = EVERYTHING
-    page.runs.status = Status.COMPLETED
+    page.runs.runs[KEY] = run(Status.COMPLETED)
     assert not json.loads((await page.ask("/api/run?namespace=shop&key=k"))[2])["may_cancel"]
     for wrong in ("", "?namespace=shop", "?namespace=Shop!&key=k", "?namespace=shop&key="):
         assert await page.code(f"/api/run{wrong}") == 400
@@ -188,7 +151,7 @@ async def test_a_run_is_answered_with_its_values_and_whether_it_may_be_cancelled
         (ZeroDivisionError("secret"), 500, "internal error "),
     ],
 )
-async def test_an_error_is_answered_by_its_kind_and_tells_no_secret(
+async def test_an_error_is_answered_by_its_kind_and_shows_no_secret(
     page: Page, error: Exception, code: int, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     page.runs.error = error
@@ -205,12 +168,12 @@ async def test_an_error_is_answered_by_its_kind_and_tells_no_secret(
 async def test_no_more_than_four_runs_are_summarised_at_once(page: Page) -> None:
     page.runs.gate.clear()
     asked = [asyncio.create_task(page.code("/api/run?namespace=shop&key=k")) for _ in range(9)]
-    await wait_until(lambda: page.runs.peeking == 4)
+    await wait_until(lambda: page.runs.reading == 4)
     for _ in range(20):
         await asyncio.sleep(0)
     page.runs.gate.set()
     assert await asyncio.gather(*asked) == [200] * 9
-    assert page.runs.most == 4
+    assert page.runs.most_reading == 4
 
 
 async def test_a_cancel_is_logged_once_with_its_token_and_outdates_what_is_cached(
@@ -253,13 +216,13 @@ async def test_a_cancel_is_small_json_of_this_page(
     page: Page, body: bytes, headers: dict[str, str], code: int
 ) -> None:
     assert (await page.ask("/api/cancel", body, headers))[0] == code
-    assert bool(page.runs.cancelled) is (code == 200)
+    assert bool(page.runs.asked("cancel")) is (code == 200)
 
 
 async def test_who_may_not_write_cancels_nothing(page: Page) -> None:
     page.viewer = Grant("reader", frozenset({"shop"}), frozenset({Verb.READ}))
     code, _, body = await page.ask("/api/cancel", b'{"namespace":"shop","key":"k"}', JSON)
-    assert (code, page.runs.cancelled) == (403, [])
+    assert (code, page.runs.asked("cancel")) == (403, [])
     assert "the token 'reader' lacks write in 'shop'" in json.loads(body)["error"]
 
 
@@ -286,7 +249,7 @@ async def test_other_hosts_are_refused_before_anything_is_looked_up(page: Page) 
     assert page.headers == []
 
 
-def test_who_looks_is_fed_at_once_and_then_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_is_fed_at_once_and_then_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(routes, "monotonic", loop.time)
@@ -294,8 +257,8 @@ def test_who_looks_is_fed_at_once_and_then_once_a_second(monkeypatch: pytest.Mon
         feeding = asyncio.create_task(page.dashboard.run())
         await asyncio.sleep(3.5)
         counters = page.dashboard.counters
-        assert (len(counters.past), page.runs.stats_asked) == (3, 0), "nobody looks"
-        page.dashboard.hear(Announcement(EventKind.STARTED, KEY, "r"))
+        assert (len(counters.past), len(page.runs.asked("stats"))) == (3, 0), "nobody looks"
+        page.dashboard.receive(Announcement(EventKind.STARTED, KEY, "r"))
         stream = page.dashboard.streams.open(View(None, whole=True), lambda: None)
         events = stream.events()
         told = []
@@ -307,10 +270,10 @@ def test_who_looks_is_fed_at_once_and_then_once_a_second(monkeypatch: pytest.Mon
         assert [second.starts for second in counters.past] == [0, 0, 0, 1, 0]
         first = json.loads((await _fed(page, events)).partition(b"data: ")[2])
         assert first["process"] == {"host": "h", "pipelines": ["noop", "probe"]}
-        asked = page.runs.stats_asked
+        asked = len(page.runs.asked("stats"))
         page.dashboard.streams.close(stream)
         await asyncio.sleep(2.0)
-        assert page.runs.stats_asked == asked
+        assert len(page.runs.asked("stats")) == asked
         feeding.cancel()
         await asyncio.wait({feeding})
         with pytest.raises(CapacityExhausted, match="stops"):
@@ -324,7 +287,7 @@ async def _fed(page: Page, events: Any) -> bytes:
     return event
 
 
-async def test_what_is_heard_reaches_counts_and_runs(page: Page) -> None:
-    page.dashboard.hear(Announcement(EventKind.ENDED, KEY, "r"))
+async def test_what_is_announced_reaches_counts_and_runs(page: Page) -> None:
+    page.dashboard.receive(Announcement(EventKind.ENDED, KEY, "r"))
     assert page.dashboard.counters.turn().ends == 1
-    assert page.dashboard._book.latest(None, 9) == [KEY]
+    assert page.dashboard.recent_runs.latest(None, 9) == [KEY]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,9 +11,9 @@ from headstart_service.dashboard.access import View
 from headstart_service.dashboard.call_counters import Counters
 from headstart_service.dashboard.recent_runs import RecentRuns
 from headstart_service.dashboard.snapshots import Snapshots
-from headstart_service.domain import Fate, Ledger, RunKey, RunSummary, Stats, Status, Work
-from headstart_service.domain.errors import StoreUnavailable
+from headstart_service.domain import Fate, Ledger, Stats, Work
 from headstart_service.pipeline.registry import Registry
+from tests.support.run_store import FakeRunStore
 
 ALL = View(None, whole=True)
 
@@ -29,48 +29,26 @@ SHOP = ledger(2000, Work(3, compute=6.0), Work(1, compute=2.0), starts=5, open=1
 QUIZ = ledger(1000, Work(1, compute=1.0), Work(2, compute=3.0), starts=3, open=0, hidden=0.25)
 
 
-class Store:
+def store_of(ledgers: Mapping[str, Ledger]) -> FakeRunStore:
     """No runs, and these ledgers by namespace."""
-
-    def __init__(self, ledgers: Mapping[str, Ledger]) -> None:
-        self.ledgers = ledgers
-        self.away = False
-        self.asked: list[str] = []
-
-    async def stats(self, namespace: str) -> Stats:
-        if self.away:
-            raise StoreUnavailable("away")
-        self.asked.append(namespace)
-        return Stats({}, 0, ledger=self.ledgers.get(namespace))
-
-    async def list(
-        self,
-        namespace: str,
-        statuses: Sequence[Status],
-        after: RunKey | None,
-        limit: int,
-        *,
-        quiet: bool = False,
-    ) -> Sequence[RunSummary]:
-        return []
-
-    async def workers(self, limit: int) -> Sequence[Any]:
-        return []
+    made = FakeRunStore()
+    made.stats_of = {name: Stats({}, 0, ledger=ledger) for name, ledger in ledgers.items()}
+    return made
 
 
 @pytest.fixture
-def store() -> Store:
-    return Store({"shop": SHOP, "quiz": QUIZ, "": SHOP})
+def store() -> FakeRunStore:
+    return store_of({"shop": SHOP, "quiz": QUIZ, "": SHOP})
 
 
-async def taken(store: Store, view: View) -> dict[str, Any]:
+async def taken(store: FakeRunStore, view: View) -> dict[str, Any]:
     book = RecentRuns(store, Registry([]))  # type: ignore[arg-type]
     return await Snapshots(store, book, Counters(), {}).take(view)  # type: ignore[arg-type]
 
 
-async def test_who_sees_all_is_told_the_sums_of_all(store: Store) -> None:
+async def test_who_sees_all_is_told_the_sums_of_all(store: FakeRunStore) -> None:
     told = (await taken(store, ALL))["ledger"]
-    assert store.asked == [""]
+    assert store.asked("stats") == [""]
     assert told == {
         "since_us": 2000,
         "starts": 5,
@@ -84,10 +62,12 @@ async def test_who_sees_all_is_told_the_sums_of_all(store: Store) -> None:
     assert told["starts"] == sum(told["runs"].values()) + told["open"]
 
 
-async def test_who_sees_some_namespaces_is_told_their_sums_and_no_others(store: Store) -> None:
+async def test_who_sees_some_namespaces_is_told_their_sums_and_no_others(
+    store: FakeRunStore,
+) -> None:
     both = View(frozenset({"shop", "quiz", "quiet"}), whole=False)
     told = (await taken(store, both))["ledger"]
-    assert sorted(store.asked) == ["quiet", "quiz", "shop"]
+    assert sorted(store.asked("stats")) == ["quiet", "quiz", "shop"]
     assert (told["since_us"], told["starts"], told["open"]) == (1000, 8, 1)
     assert (told["hidden"], told["unread"]) == (6.25, 5 / 12)
     assert told["runs"]["used_ready"] == 4
@@ -95,26 +75,26 @@ async def test_who_sees_some_namespaces_is_told_their_sums_and_no_others(store: 
     assert (alone["starts"], alone["hidden"]) == (3, 0.25)
 
 
-async def test_where_nothing_was_started_there_is_no_ledger(store: Store) -> None:
+async def test_where_nothing_was_started_there_is_no_ledger(store: FakeRunStore) -> None:
     assert (await taken(store, View(frozenset({"quiet"}), whole=False)))["ledger"] is None
 
 
-async def test_without_settled_work_no_share_is_told() -> None:
+async def test_without_settled_work_no_share_is_reported() -> None:
     begun = ledger(1, Work(), Work(), starts=1, open=1, hidden=0.0)
-    assert (await taken(Store({"": begun}), ALL))["ledger"]["unread"] is None
+    assert (await taken(store_of({"": begun}), ALL))["ledger"]["unread"] is None
 
 
 async def test_before_the_first_read_no_share_is_told_while_runs_may_still_be_read() -> None:
     async def told(**counts: int) -> tuple[float | None, float | None]:
         found = ledger(1, Work(), Work(1, compute=2.0), hidden=0.0, **counts)
-        shown = (await taken(Store({"": found}), ALL))["ledger"]
+        shown = (await taken(store_of({"": found}), ALL))["ledger"]
         return shown["hidden"], shown["unread"]
 
     assert await told(starts=2, open=1) == (None, None)
     assert await told(starts=1, open=0) == (0.0, 1.0)
 
 
-async def test_while_the_store_is_away_the_page_keeps_what_it_had(store: Store) -> None:
+async def test_while_the_store_is_away_the_page_keeps_what_it_had(store: FakeRunStore) -> None:
     store.away = True
     told = await taken(store, ALL)
     assert told["store"] == "away"

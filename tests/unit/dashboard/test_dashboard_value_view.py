@@ -14,7 +14,7 @@ def custom(**artifacts: pb.Artifact) -> list[dict[str, object]]:
     return values_of(pb.GetResultsResponse(custom=pb.CustomResults(artifacts=artifacts)))
 
 
-def test_a_game_is_told_as_lines_words_and_a_histogram() -> None:
+def test_a_game_is_reported_as_lines_words_and_a_histogram() -> None:
     unit = [1 / math.sqrt(384)] * 384
     results = pb.GetResultsResponse(
         bridging=pb.BridgingResults(

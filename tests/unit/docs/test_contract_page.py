@@ -77,7 +77,7 @@ def test_every_element_has_a_comment(contract: descriptors.FileDescriptorProto) 
     assert [name for name, path in found if len(said.get(path, "")) < _LONG_ENOUGH] == []
 
 
-def test_every_method_says_who_may_call_it_and_what_a_repetition_does(
+def test_every_method_states_its_callers_and_what_a_repetition_does(
     contract: descriptors.FileDescriptorProto,
 ) -> None:
     said = comments(contract)

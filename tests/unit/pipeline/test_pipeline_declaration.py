@@ -147,13 +147,13 @@ def test_only_async_functions_with_plain_parameters_are_steps() -> None:
             step()(function)  # type: ignore[arg-type]
 
 
-def test_a_plan_tells_every_violation_with_its_path() -> None:
+def test_a_plan_reports_every_violation_with_its_path() -> None:
     found = violations(size=0, colour=["red"])
     assert set(found) == {"custom.inputs.size", "custom.inputs.colour"}
     assert "greater than or equal to 1" in found["custom.inputs.size"]
 
 
-def test_a_missing_input_is_told_by_its_path() -> None:
+def test_a_missing_input_is_reported_by_its_path() -> None:
     assert set(violations()) == {"custom.inputs.size"}
 
 

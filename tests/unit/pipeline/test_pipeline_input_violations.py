@@ -48,7 +48,7 @@ def told(inputs: Any, model: type[BaseModel] = Inputs) -> dict[str, str]:
     return {v.field.removeprefix("custom.inputs."): v.description for v in caught.value.violations}
 
 
-def test_a_misspelt_input_is_told_with_the_right_name() -> None:
+def test_a_misspelt_input_is_reported_with_the_right_name() -> None:
     assert told({"txt": "a", "langauge": "de", "zzz": 1}) == {
         "text": REQUIRED,
         "txt": f"{UNKNOWN}; did you mean 'text'?",

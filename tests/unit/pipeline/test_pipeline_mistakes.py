@@ -69,7 +69,9 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("@step()\nasync def a(*args: int) -> int: ...\n", 2, "parameter args must have a plain name"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_line(load, tmp_path: Path, lines: str, line: int, text: str):
+def test_a_mistake_is_reported_with_its_line(
+    load, tmp_path: Path, lines: str, line: int, text: str
+):
     with pytest.raises(StartupError) as refused:
         load(lines)
     where = f"{tmp_path / 'authors.py'}:{_BEFORE + line}: "
@@ -78,7 +80,7 @@ def test_a_mistake_is_told_with_its_line(load, tmp_path: Path, lines: str, line:
     assert text in told.partition(where)[2]
 
 
-def test_all_mistakes_of_a_pipeline_are_told_together(load) -> None:
+def test_all_mistakes_of_a_pipeline_are_reported_together(load) -> None:
     with pytest.raises(StartupError) as refused:
         load(
             "@step()\nasync def a(count: str): ...\n@step()\nasync def b() -> type: ...\n"
@@ -110,7 +112,7 @@ def test_a_pipeline_without_a_codec_takes_its_steps_types() -> None:
     assert pipeline.codec.kinds["words"].text == "list[str]"
 
 
-def test_two_pipelines_of_one_name_are_told_with_both_places() -> None:
+def test_two_pipelines_of_one_name_are_reported_with_both_places() -> None:
     first, second = pipeline_of(name="same"), Pipeline("same", "1", "", NoInputs, ())
     with pytest.raises(StartupError) as refused:
         Registry([first, second])
@@ -150,7 +152,7 @@ def test_installed_distributions_offer_pipelines(load, tmp_path: Path) -> None:
     assert [pipeline.name for pipeline in load_installed()] == ["p"]
 
 
-def test_a_broken_entry_point_is_told_with_its_distribution(load, tmp_path: Path) -> None:
+def test_a_broken_entry_point_is_reported_with_its_distribution(load, tmp_path: Path) -> None:
     distribution(tmp_path, "shop-pipelines", "mine = no_such_module:P")
     rule = "distribution shop-pipelines 2.1, entry point mine of headstart.pipelines: cannot load"
     with pytest.raises(StartupError, match=rule):

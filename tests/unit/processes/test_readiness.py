@@ -13,7 +13,7 @@ import pytest
 from headstart_service.domain.errors import CapacityExhausted, StartupError, StoreUnavailable
 from headstart_service.http.readiness import Readiness
 from headstart_service.http.server import http_server
-from headstart_service.processes import api
+from headstart_service.processes.api import ApiReadiness
 from tests.support.waiting import wait_until
 
 
@@ -45,10 +45,16 @@ class _Health:
 
 
 @pytest.fixture
-async def watched(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    monkeypatch.setattr(api, "_CHECK_EVERY", 0.001)
+async def watched(capsys: pytest.CaptureFixture[str]) -> Any:
     store = _Store()
-    readiness = api._Readiness(store, _Health(), None, quiet=True)  # type: ignore[arg-type]
+    readiness = ApiReadiness(
+        store,  # type: ignore[arg-type]
+        _Health(),  # type: ignore[arg-type]
+        None,
+        quiet=True,
+        check_every=0.001,
+        prepare_every=10,
+    )
     task = asyncio.create_task(readiness.watch("localhost:1", "-plaintext"))
     yield store, readiness
     task.cancel()
@@ -60,8 +66,8 @@ async def test_groups_are_made_before_it_serves_and_looked_after_later(watched: 
     store, readiness = watched
     await wait_until(lambda: readiness.serving)
     assert store.prepared >= 1
-    await wait_until(lambda: store.pings > 2 * api._PREPARE_EVERY)
-    assert 2 <= store.prepared <= 1 + store.pings / api._PREPARE_EVERY + 1
+    await wait_until(lambda: store.pings > 20)
+    assert 2 <= store.prepared <= 1 + store.pings / 10 + 1
 
 
 async def test_they_are_made_again_before_it_serves_again(watched: Any):

@@ -55,7 +55,9 @@ async def test_an_answer_is_parsed(api: MessagesApi) -> None:
     assert await ask(api) == ["nature", "wilderness", "river", "rain"]
 
 
-async def test_requests_are_told_by_their_end_with_repetitions_and_tokens(api: MessagesApi) -> None:
+async def test_requests_are_reported_by_their_end_with_repetitions_and_tokens(
+    api: MessagesApi,
+) -> None:
     figures = ModelMetrics()
     api.script(Reply.status(529), Reply.status(500))
     await ask(api, observer=figures)
@@ -115,7 +117,7 @@ async def test_an_api_that_stays_overloaded_fails_the_step(api: MessagesApi) -> 
         (502, "502", True),
     ],
 )
-async def test_a_status_is_told_without_the_body(
+async def test_a_status_is_reported_without_the_body(
     *, api: MessagesApi, code: int, said: str, retry: bool
 ) -> None:
     api.script(Reply.status(code))
@@ -188,7 +190,7 @@ async def test_a_slow_api_times_out(api: MessagesApi) -> None:
     assert str(failed) == "the Anthropic API did not answer within 0.1 s"
 
 
-async def test_an_api_that_is_not_there_is_told() -> None:
+async def test_an_api_that_is_not_there_is_reported() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -197,19 +199,19 @@ async def test_an_api_that_is_not_there_is_told() -> None:
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"[]", b"null", b'"text"', b"{}", b'{"content": 5}'])
-async def test_a_body_that_is_no_message_is_told(api: MessagesApi, body: bytes) -> None:
+async def test_a_body_that_is_no_message_is_reported(api: MessagesApi, body: bytes) -> None:
     api.script(Reply.raw(body))
     assert str(await failure(api, max_retries=0)) in (UNREADABLE, MALFORMED)
 
 
 @pytest.mark.parametrize("text", ["", "{", "Sure! Here you are", '{"clues": "a"}', "[]", "{}"])
-async def test_text_that_is_not_in_form_is_told(api: MessagesApi, text: str) -> None:
+async def test_text_that_is_not_in_form_is_reported(api: MessagesApi, text: str) -> None:
     api.script(Reply.text(text))
     assert str(await failure(api)) == MALFORMED
 
 
 @pytest.mark.parametrize("text", ["", "I would rather not", '{"clues": []}'])
-async def test_a_refusal_is_told(api: MessagesApi, text: str) -> None:
+async def test_a_refusal_is_reported(api: MessagesApi, text: str) -> None:
     api.script(Reply.text(text, stop_reason="refusal"))
     failed = await failure(api)
     assert str(failed) == "the language model declined to answer"
@@ -321,7 +323,7 @@ async def heard(api: MessagesApi, *, enough: int = 1000, **changes: Any) -> tupl
     return pieces, spoken
 
 
-async def test_an_answer_is_heard_piece_by_piece(api: MessagesApi) -> None:
+async def test_an_answer_is_received_piece_by_piece(api: MessagesApi) -> None:
     api.script(Reply.stream(["Be", "cause", "."]))
     figures, token = ModelMetrics(), METER.set(meter := CostMeter())
     pieces, spoken = await heard(api, observer=figures)
@@ -352,7 +354,7 @@ async def test_a_stream_that_is_left_is_stopped(api: MessagesApi) -> None:
         (Reply.stream(["a"], error="overloaded_error"), "the Anthropic API broke its answer off"),
     ],
 )
-async def test_a_stream_that_fails_says_why(api: MessagesApi, reply: Reply, said: str) -> None:
+async def test_a_stream_that_fails_reports_why(api: MessagesApi, reply: Reply, said: str) -> None:
     api.script(reply)
     with pytest.raises(StepFailed) as caught:
         await heard(api, max_retries=0)

@@ -42,7 +42,7 @@ class Noted:
         self.requests: list[tuple[str, float, int]] = []
         self.texts: list[tuple[str, int]] = []
 
-    def asked(self, end: str, seconds: float, retries: int) -> None:
+    def requested(self, end: str, seconds: float, retries: int) -> None:
         self.requests.append((end, seconds, retries))
 
     def spent(self, input_tokens: int, output_tokens: int) -> None:
@@ -142,7 +142,7 @@ NOW = 1000.0
     ],
     ids=str,
 )
-async def test_an_answer_says_how_long_to_wait_in_several_ways(
+async def test_an_answer_gives_how_long_to_wait_in_several_ways(
     clock: Clock, headers: dict[str, str], seconds: float
 ) -> None:
     assert retry_after(headers) == pytest.approx(seconds)

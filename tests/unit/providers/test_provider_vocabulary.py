@@ -338,7 +338,7 @@ def test_an_open_vocabulary_outlives_a_rebuild(tmp_path: Path) -> None:
     assert np.array_equal(opened.matrix, encode(WORDS))
 
 
-def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match="cannot write the vocabulary's directory"):
         build_here(tmp_path / "file" / "vocabulary")

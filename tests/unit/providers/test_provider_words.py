@@ -52,7 +52,7 @@ def test_too_few_words_are_refused(tmp_path: Path) -> None:
         read_words(file)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"cannot read the words of .*: No such file"):
         read_words(tmp_path / "nothing")
 

@@ -78,7 +78,9 @@ async def store() -> AsyncIterator[Store]:
     await made.aclose()
 
 
-async def test_what_a_store_says_of_itself_is_read_by_its_quickest_trip(store: Store) -> None:
+async def test_the_facts_of_a_store_are_read_and_its_clock_by_its_quickest_trip(
+    store: Store,
+) -> None:
     facts = await examine(store, RULES, recent=60, clock=store.clock)
     assert facts.clock_ahead == pytest.approx(5.0, abs=1e-5)
     assert facts.clock_error == pytest.approx(0.01)
@@ -100,14 +102,16 @@ async def test_what_a_store_says_of_itself_is_read_by_its_quickest_trip(store: S
 
 
 @pytest.mark.parametrize(("persistence", "found"), [({}, None), ({"aof_enabled": 0}, False)])
-async def test_a_store_that_does_not_say_whether_it_appends_is_not_judged(
+async def test_a_store_that_does_not_report_whether_it_appends_is_not_judged(
     store: Store, persistence: dict[str, Any], *, found: bool | None
 ) -> None:
     store.persistence = persistence
     assert (await examine(store, RULES, recent=60, clock=store.clock)).append_only is found
 
 
-async def test_before_the_first_job_nobody_waits_and_a_missing_right_is_told(store: Store) -> None:
+async def test_before_the_first_job_nobody_waits_and_a_missing_right_is_reported(
+    store: Store,
+) -> None:
     async def none(*_: Any) -> Any:
         raise ResponseError("no such key")
 
@@ -270,7 +274,7 @@ async def test_a_valkey_that_does_not_come_up_is_told_and_ended(
         assert lock > 0, "it is free again"
 
 
-async def test_a_program_that_may_not_be_run_is_copied_and_none_is_told(
+async def test_a_program_that_may_not_be_run_is_copied_and_none_is_reported(
     tmp_path: Path,
 ) -> None:
     program = _program(tmp_path / "program", "exit 4", mode=0o600)
@@ -315,7 +319,7 @@ def test_a_directory_that_others_can_enter_is_closed_if_it_is_ours(
         assert stat.S_IMODE(directory.stat().st_mode) == mode
 
 
-def test_a_place_that_can_be_no_directory_is_told(tmp_path: Path) -> None:
+def test_a_place_that_can_be_no_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match=r"HEADSTART_DATA_DIR: cannot use .*file"):
         make_directory(tmp_path / "file" / "data")

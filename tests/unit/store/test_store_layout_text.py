@@ -75,7 +75,7 @@ def test_a_move_ends_in_its_target() -> None:
         ),
     ],
 )
-def test_a_layout_that_differs_is_told_with_the_cure(found: Layout, told: str) -> None:
+def test_a_layout_that_differs_is_reported_with_the_cure(found: Layout, told: str) -> None:
     assert difference(str(found), Layout(2)) == told
 
 

@@ -59,7 +59,7 @@ def traced() -> Iterator[Traced]:
     return traced_with(ALWAYS_ON)
 
 
-def test_a_step_tells_each_failed_try_as_callers_may_read_it(traced: Traced) -> None:
+def test_a_step_reports_each_failed_try_as_callers_may_read_it(traced: Traced) -> None:
     work = traced.tracing.work("w")
     with work.run(claim(), run := RunOutcome()):
         with work.step(claim(), "haiku_bridge", step := StepOutcome()):
@@ -96,7 +96,7 @@ def test_a_run_is_an_error_when_it_is_somebodys_trouble(
     assert span.attributes["headstart.end"] == state
 
 
-async def test_a_write_that_fails_tells_its_kind_and_not_its_text(traced: Traced) -> None:
+async def test_a_write_that_fails_reports_its_kind_and_not_its_text(traced: Traced) -> None:
     class Ledger:
         async def commit(self, lease, ended, running):
             raise LeaseLost("whatever stands here")

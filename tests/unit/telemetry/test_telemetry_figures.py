@@ -23,6 +23,7 @@ from headstart_service.worker.worker_observer import RunEnd, RunOutcome
 from tests.support.pipelines import NOOP
 from tests.support.processes import ROOT
 from tests.support.scrape import parsed, value
+from tests.support.virtual_time import loop_time, run_virtually
 
 RULES = ROOT / "deploy" / "prometheus"
 SERVICE = pb.DESCRIPTOR.services_by_name["PrecomputeService"]
@@ -62,7 +63,7 @@ async def test_a_ready_result_counts_as_a_call_and_as_a_result():
     assert figures.by_outcome == found
 
 
-async def test_a_pipeline_that_is_not_known_is_told_as_other():
+async def test_a_pipeline_that_is_not_known_is_reported_as_other():
     figures = WorkerMetrics(Registry([NOOP]))
     for pipeline in ("noop", "somebody's text"):
         job = Job(0, "1-1", RunKey("default", "k"), "1-1")
@@ -79,7 +80,7 @@ async def test_a_pipeline_that_is_not_known_is_told_as_other():
     assert names == {"noop", "other"}
 
 
-async def test_what_alerts_look_at_is_told_before_it_happens_so_that_the_first_time_counts():
+async def test_what_alerts_count_is_exported_before_it_happens_so_that_the_first_time_counts():
     now = await told(CallMetrics(lambda: None), WorkerMetrics(Registry([NOOP])))
     requests = now["headstart_requests_total"].samples
     rules = (RULES / "recording.yaml").read_text() + (RULES / "alerts.yaml").read_text()
@@ -106,10 +107,7 @@ def test_texts_of_two_processes_become_one_with_each_metric_once():
     assert merged([one, ""]) == one
 
 
-async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_away(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr("headstart_service.telemetry.metrics.backlog._FRESH", 60)
+def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_away() -> None:
     asked = 0
     answers = True
 
@@ -120,19 +118,25 @@ async def test_the_store_is_asked_once_a_second_and_not_waited_for_when_it_is_aw
             await asyncio.sleep(60)
         return Stats({Status.PENDING: 2}, 1, 4.5)
 
-    backlog = BacklogMetrics(stats, 1000)
-    await backlog.refresh()
-    await backlog.refresh()
-    assert asked == 1
-    now = await told(backlog)
-    assert value(now, "headstart_queue_oldest_wait_seconds") == 4.5
-    assert value(now, "headstart_runs", status="completed") == 0
-    answers, backlog._until = False, 0
-    monkeypatch.setattr("headstart_service.telemetry.metrics.backlog._PATIENCE", 0.01)
-    await backlog.refresh()
-    now = await told(backlog)
-    assert now["headstart_queue_depth"].samples == now["headstart_runs"].samples == []
-    assert value(now, "headstart_runs_limit") == 1000
+    async def scraped() -> None:
+        nonlocal answers
+        backlog = BacklogMetrics(stats, 1000)
+        await backlog.refresh()
+        await asyncio.sleep(0.9)
+        await backlog.refresh()
+        assert asked == 1
+        now = await told(backlog)
+        assert value(now, "headstart_queue_oldest_wait_seconds") == 4.5
+        assert value(now, "headstart_runs", status="completed") == 0
+        answers = False
+        await asyncio.sleep(0.1)
+        await backlog.refresh()
+        assert (asked, loop_time()) == (2, 1.5)
+        now = await told(backlog)
+        assert now["headstart_queue_depth"].samples == now["headstart_runs"].samples == []
+        assert value(now, "headstart_runs_limit") == 1000
+
+    run_virtually(scraped())
 
 
 async def test_a_store_that_refuses_leaves_its_figures_out():
@@ -144,11 +148,8 @@ async def test_a_store_that_refuses_leaves_its_figures_out():
     assert (await told(backlog))["headstart_runs"].samples == []
 
 
-async def test_a_child_answers_its_parent_each_time_and_is_not_waited_for_when_it_hangs(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr("headstart_service.telemetry.metrics.child_pipe._PATIENCE", 0.05)
-    parent = ChildMetrics()
+async def test_a_child_answers_its_parent_each_time_and_is_not_waited_for_when_it_hangs():
+    parent = ChildMetrics(patience=10)
     assert await parent.text() == ""
     texts = iter(["one", "", "x" * 300_000])
     hangs = asyncio.Event()
@@ -161,12 +162,11 @@ async def test_a_child_answers_its_parent_each_time_and_is_not_waited_for_when_i
     async with parent.life() as descriptor:
         own = os.dup(descriptor)  # as a child inherits it
         child = asyncio.create_task(answer_parent(own, text))
-        monkeypatch.setattr("headstart_service.telemetry.metrics.child_pipe._PATIENCE", 10)
         assert await parent.text() == "one"
         assert await parent.text() == ""
         assert len(await parent.text()) == 300_000
         hangs.set()
-        monkeypatch.setattr("headstart_service.telemetry.metrics.child_pipe._PATIENCE", 0.05)
+        parent.patience = 0.05
         assert await parent.text() == ""
         child.cancel()
         await asyncio.gather(child, return_exceptions=True)

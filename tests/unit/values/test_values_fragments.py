@@ -44,7 +44,7 @@ def pieces_of(names: tuple[str, ...]) -> list[bytes]:
     return [CODEC.encode(name, b"")[2:] for name in names]
 
 
-def test_what_cannot_be_read_is_told():
+def test_what_cannot_be_read_is_reported():
     assert merged(CODEC.encode("a", b"1")[:-1]) is None
 
 

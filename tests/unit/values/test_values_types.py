@@ -155,7 +155,7 @@ def test_what_does_not_fit_the_annotation_is_refused_and_told(
         (np.ndarray[Any, np.dtype[np.uint8]], "ndarray[uint8]"),
     ],
 )
-def test_a_steps_output_type_is_told_as_python_writes_it(annotation: Any, text: str) -> None:
+def test_a_steps_output_type_is_reported_as_python_writes_it(annotation: Any, text: str) -> None:
     pipeline = pipeline_of(typed(annotation))
     assert output_type(pipeline.codec, pipeline.steps[0]) == text
 
@@ -274,9 +274,11 @@ def test_weighing_stops_at_enough_also_in_what_holds_itself() -> None:
 async def test_a_large_value_is_encoded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = pipeline_of(typed("list[str]")).codec
     off = []
-    heavy = limits_module._heavy
+    in_own_thread = limits_module.in_own_thread
     monkeypatch.setattr(
-        limits_module, "_heavy", lambda *all_, **more: off.append(1) or heavy(*all_, **more)
+        limits_module,
+        "in_own_thread",
+        lambda *all_, **more: off.append(1) or in_own_thread(*all_, **more),
     )
     await encoded(codec, "made", ["x"], Limits())
     assert not off

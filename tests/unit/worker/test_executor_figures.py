@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,9 +18,9 @@ import pytest
 from headstart_service.domain.errors import ExecutorUnavailable, StartupError, StepFailed
 from headstart_service.pipeline.step import Step, step
 from headstart_service.worker.cost_meter import CostMeter
-from headstart_service.worker.executors import processes, threads
+from headstart_service.worker.executors import threads
 from headstart_service.worker.executors.executors import ExecutorRules, Executors
-from headstart_service.worker.executors.processes import Processes
+from headstart_service.worker.executors.processes import Processes, ProcessLost
 from headstart_service.worker.executors.queueing import queueing
 from headstart_service.worker.executors.watchdog import Watchdog
 from headstart_service.worker.run import run
@@ -28,13 +28,8 @@ from headstart_service.worker.step_deadline import seconds_left
 from tests.support import executors as harm
 from tests.support.ledger import Ledger, claim_of, pipeline_of
 from tests.support.outcomes import Outcomes
-from tests.support.virtual_time import Clock, run_virtually
+from tests.support.virtual_time import Clock, loop_time, run_virtually
 from tests.support.waiting import wait_until
-
-
-def loop_time() -> float:
-    return asyncio.get_running_loop().time()
-
 
 # How long a step may take, wherever it runs
 
@@ -103,14 +98,37 @@ def test_a_step_waits_for_its_place_until_its_own_limit_and_no_longer() -> None:
         run_virtually(own())
 
 
-@step(timeout=2.0, runs_on="process")
+@step(timeout=2.0, runs_on="ray")
 def short() -> int:
     return 1
 
 
-@step(timeout=60.0, runs_on="process")
+@step(timeout=60.0, runs_on="ray")
 def long() -> int:
     return 1
+
+
+class RayAway:
+    """A cluster that cannot run any step until it is mended."""
+
+    def __init__(
+        self, _address: str | None, _steps: Sequence[Step], changed: Callable[[], None]
+    ) -> None:
+        self._away: str | None = "its nodes are away"
+        self.changed = changed
+
+    async def start(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+    def unavailable(self, step: Step) -> str | None:
+        return self._away
+
+    def mend(self) -> None:
+        self._away = None
+        self.changed()
 
 
 @pytest.mark.parametrize(("each", "seconds"), [(short, 2.0), (long, 10.0)])
@@ -118,17 +136,17 @@ def test_a_step_waits_for_a_place_that_is_away_for_ten_seconds_or_its_own_time(
     each: Step, seconds: float
 ) -> None:
     async def wait(mended: float | None) -> float:
-        async with Executors() as executors:
-            executors._broken[each.function.__module__] = "its files have changed"
+        made: list[RayAway] = []
 
-            def mend() -> None:
-                executors._broken.clear()
-                executors._notify()
-
+        def cluster(*given: Any) -> Any:
+            made.append(RayAway(*given))
             loop = asyncio.get_running_loop()
-            loop.call_later(1.0, executors._notify)  # a change that does not help
+            loop.call_later(1.0, made[0].changed)  # a change that does not help
             if mended is not None:
-                loop.call_later(mended, mend)
+                loop.call_later(mended, made[0].mend)
+            return made[0]
+
+        async with Executors(ray_cluster=cluster) as executors:
             began = loop_time()
             with suppress(ExecutorUnavailable):
                 await executors.ready(each)
@@ -238,73 +256,81 @@ async def test_a_thread_that_is_left_counts_as_hung_after_a_minute(
         assert executors.hung_threads == 0
 
 
+@step(runs_on="process")
+def apart() -> int:
+    return 1
+
+
+class Child:
+    """A process that runs one step, or ends by itself."""
+
+    pid = 1
+
+    def __init__(self, *, lost: bool) -> None:
+        self._lost = lost
+        self.killed = 0
+
+    async def call(self, *_: Any) -> Any:
+        if self._lost:
+            raise ProcessLost
+        return 1
+
+    async def kill(self) -> tuple[int, float]:
+        self.killed += 1
+        return -9, 1.5
+
+
 def test_a_process_that_cannot_be_replaced_is_tried_again_ever_more_seldom(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     tried: list[float] = []
-    killed: list[bool] = []
+    first, made = Child(lost=True), Child(lost=False)
 
-    class Child:
-        async def kill(self) -> tuple[int, float]:
-            killed.append(True)
-            return 0, 0.0
-
-    made = Child()
-
-    class Starting:
-        @classmethod
-        async def start(cls, modules: Sequence[str]) -> Any:
-            tried.append(loop_time())
-            if len(tried) < 9:
-                raise (StartupError, OSError)[len(tried) % 2]("no memory")
-            return made
+    async def start(_: Sequence[str]) -> Any:
+        tried.append(loop_time())
+        if len(tried) == 1:
+            return first
+        if len(tried) < 10:
+            raise (OSError, StartupError)[len(tried) % 2]("no memory")
+        return made
 
     async def replaced() -> None:
-        steps = Processes(1, 300.0)
-        monkeypatch.setattr(processes, "_Child", Starting)
-        await steps._replace(Child())  # type: ignore[arg-type]
-        assert await steps._free.get() is made
-        assert len(killed) == 1
+        steps = Processes(1, 300.0, start)
+        with pytest.raises(StepFailed):
+            await steps.call(apart, {}, CostMeter())
+        assert await steps.call(apart, {}, CostMeter()) == 1
+        assert first.killed
+        assert not made.killed
         await steps.aclose()
-        assert len(killed) == 2, "what was started is ended"
+        assert made.killed == 1, "what was started is ended"
 
     run_virtually(replaced())
-    assert tried == [0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 30.5, 45.5, 60.5]
+    assert tried == [0.0, 0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 30.5, 45.5, 60.5]
     assert "no memory; next try in 0.5 s" in caplog.text
     assert "no memory; next try in 15 s" in caplog.text
 
 
-def test_processes_end_though_one_cannot_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Child:
-        pid = 1
+def test_processes_end_though_one_cannot_be_replaced() -> None:
+    children = [Child(lost=True)]
 
-        async def call(self, *_: Any) -> Any:
-            raise processes._Lost
-
-        async def kill(self) -> tuple[int, float]:
-            return -9, 1.5
+    async def start(_: Sequence[str]) -> Any:
+        if children:
+            return children.pop()
+        raise OSError("no memory")
 
     async def lost() -> float:
-        steps = Processes(1, 300.0)
-        steps._prepared = True
-        steps._free.put_nowait(Child())  # type: ignore[arg-type]
+        steps = Processes(1, 300.0, start)
         meter = CostMeter()
         with pytest.raises(StepFailed, match="its process was killed by SIGKILL: out of memory"):
-            await steps.call(short, {}, meter)
+            await steps.call(apart, {}, meter)
         assert meter.cpu_seconds == 1.5
         with pytest.raises(StepFailed, match=r"^waited 300 s for a free process$"):
-            await steps.call(short, {}, meter)
+            await steps.call(apart, {}, meter)
         began = loop_time()
         async with asyncio.timeout(60.0):
             await steps.aclose()
         return loop_time() - began
 
-    class Starting:
-        @classmethod
-        async def start(cls, _: Sequence[str]) -> Any:
-            raise OSError("no memory")
-
-    monkeypatch.setattr(processes, "_Child", Starting)
     assert run_virtually(lost()) == 0.0
 
 

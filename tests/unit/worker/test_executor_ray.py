@@ -18,17 +18,17 @@ from headstart_service.domain.errors import ExecutorUnavailable, StartupError, S
 from headstart_service.pipeline.ray_options import RayOptions
 from headstart_service.pipeline.step import step
 from headstart_service.worker.cost_meter import CostMeter
-from headstart_service.worker.executors import ray_cluster
 from headstart_service.worker.executors.child_socket import LENGTH
 from headstart_service.worker.executors.ray_cluster import (
+    DriverProcess,
+    RayAway,
     RayCluster,
-    _Away,
-    _Driver,
-    _request,
+    refuse_closed,
+    request_for,
 )
-from headstart_service.worker.executors.ray_driver import Answer, Request
+from headstart_service.worker.executors.ray_messages import Answer, Request
 from headstart_service.worker.executors.remote_call import Performed
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import loop_time, run_virtually
 
 MINUTE = 60.0
 
@@ -47,10 +47,6 @@ def held(word: str, actor: Model) -> str:
     return word
 
 
-def loop_time() -> float:
-    return asyncio.get_running_loop().time()
-
-
 class Ray:
     """A cluster: tests say whether it can be reached, and what becomes of what it is asked."""
 
@@ -64,6 +60,8 @@ class Ray:
         self.answer: Callable[[Request], Coroutine[Any, Any, Answer]] = self.done
         self.drivers: list[Driver] = []
         self.killed: list[float] = []
+        self.reasons: list[str | None] = []
+        """Why `plain` was unavailable at each change."""
 
     async def done(self, request: Request) -> Answer:
         return Answer(number=request.number, done=pickle.dumps(Performed("x", cpu_seconds=2.0)))
@@ -86,7 +84,7 @@ class Driver:
     async def connected(self) -> None:
         await asyncio.sleep(self._ray.slow)
         if self._ray.away:
-            raise _Away(self._ray.away)
+            raise RayAway(self._ray.away)
 
     async def ask(self, request: Request) -> Answer:
         if request.probe:
@@ -107,21 +105,26 @@ class Driver:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     made = Ray()
-    monkeypatch.setattr(ray_cluster._Driver, "start", made.start)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     return made
 
 
 def virtually(
+    ray: Ray,
     test: Callable[[RayCluster, list[float]], Coroutine[Any, Any, Any]],
     *,
     start: bool = True,
 ) -> Any:
-    """Run `test` with a cluster; gives it also when it was told of changes."""
+    """Run `test` with a cluster; gives it also the times of changes."""
 
     async def main() -> Any:
         changes: list[float] = []
-        cluster = RayCluster(None, [plain, held], lambda: changes.append(loop_time()))
+
+        def changed() -> None:
+            changes.append(loop_time())
+            ray.reasons.append(cluster.unavailable(plain))
+
+        cluster = RayCluster(None, [plain, held], changed, ray.start)
         try:
             if start:
                 await cluster.start()
@@ -156,7 +159,7 @@ def test_a_cluster_that_is_away_is_tried_ever_more_seldom_and_logged_twice_a_min
         await asyncio.sleep(0.1)
         assert len(caplog.records) == logged + 2, "a new outage is logged at once"
 
-    virtually(test)
+    virtually(ray, test)
     pauses = [
         later - earlier for earlier, later in zip(ray.connects, ray.connects[1:], strict=False)
     ]
@@ -172,13 +175,12 @@ def test_a_connection_that_is_lost_is_made_again_at_once_and_its_process_ended(r
     async def test(cluster: RayCluster, changes: list[float]) -> None:
         ray.drivers[0].gone.set()
         ray.drivers[0].reason = "the head has gone"
-        seen: list[str | None] = []
-        cluster._changed = lambda: seen.append(cluster.unavailable(plain))
+        ray.reasons.clear()
         await asyncio.sleep(1.0)
-        assert seen == ["Ray is away: the head has gone", None]
+        assert ray.reasons == ["Ray is away: the head has gone", None]
         assert ray.killed == [0.0]
 
-    virtually(test)
+    virtually(ray, test)
     assert ray.connects == [0.0, 0.0]
     assert ray.killed == [0.0, 5.0], "one that is still connected may leave the cluster"
 
@@ -195,7 +197,7 @@ def test_connecting_takes_a_minute_at_most_and_is_logged_after_five_seconds(
     async def test(cluster: RayCluster, _: list[float]) -> tuple[float, str | None]:
         return loop_time(), cluster.unavailable(plain)
 
-    took, told = virtually(test)
+    took, told = virtually(ray, test)
     assert took == pytest.approx(min(slow, 60.0))
     assert told == reason
     assert len(caplog.records) == logged
@@ -223,7 +225,7 @@ def test_nodes_without_a_steps_code_are_compared_again_every_ten_seconds(
         await asyncio.sleep(10 * MINUTE)
         assert len(ray.probes) == 8, "nothing is compared while all have the code"
 
-    virtually(test)
+    virtually(ray, test)
 
 
 def test_code_that_no_node_can_import_refuses_the_start(ray: Ray) -> None:
@@ -233,7 +235,7 @@ def test_code_that_no_node_can_import_refuses_the_start(ray: Ray) -> None:
         raise AssertionError
 
     with pytest.raises(StartupError, match="no node of Ray can run step held: cannot import shop"):
-        virtually(test)
+        virtually(ray, test)
 
 
 def test_without_ray_the_start_is_refused(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +245,7 @@ def test_without_ray_the_start_is_refused(ray: Ray, monkeypatch: pytest.MonkeyPa
         with pytest.raises(StartupError, match=r"pip install '\.\[ray\]'"):
             await cluster.start()
 
-    virtually(test, start=False)
+    virtually(ray, test, start=False)
 
 
 def test_a_call_asks_with_all_options_and_pays_its_cpu(ray: Ray) -> None:
@@ -263,12 +265,12 @@ def test_a_call_asks_with_all_options_and_pays_its_cpu(ray: Ray) -> None:
             await cluster.call(plain, {"word": lambda: 1}, meter)
         assert not failed.value.retry
 
-    virtually(test)
-    assert _request(plain, 7, probe=True).probe
+    virtually(ray, test)
+    assert request_for(plain, 7, probe=True).probe
 
 
 @pytest.mark.parametrize("how", ["lost", "refused", "away", "failed"])
-def test_a_call_that_ray_does_not_finish_says_why(ray: Ray, how: str) -> None:
+def test_a_call_that_ray_does_not_finish_reports_why(ray: Ray, how: str) -> None:
     async def answer(request: Request) -> Answer:
         match how:
             case "lost":
@@ -277,7 +279,7 @@ def test_a_call_that_ray_does_not_finish_says_why(ray: Ray, how: str) -> None:
                 ray.refused["plain"] = Answer(number=0, refused="has other code of shop")
                 return ray.refused["plain"]
             case "away":
-                raise _Away("the head has gone")
+                raise RayAway("the head has gone")
         done = Performed(failure="no such word", retry=False)
         return Answer(number=request.number, done=pickle.dumps(done))
 
@@ -306,7 +308,7 @@ def test_a_call_that_ray_does_not_finish_says_why(ray: Ray, how: str) -> None:
             await asyncio.sleep(0.2)
             assert len(ray.probes) == probes + 2, "it is compared again, as at the start"
 
-    virtually(test)
+    virtually(ray, test)
 
 
 def test_a_cancelled_call_is_logged(ray: Ray, caplog: pytest.LogCaptureFixture) -> None:
@@ -323,7 +325,7 @@ def test_a_cancelled_call_is_logged(ray: Ray, caplog: pytest.LogCaptureFixture) 
         with suppress(asyncio.CancelledError):
             await calling
 
-    virtually(test)
+    virtually(ray, test)
     assert [record.getMessage() for record in caplog.records] == ["plain is cancelled on Ray"]
 
 
@@ -331,12 +333,11 @@ def test_a_cancelled_call_is_logged(ray: Ray, caplog: pytest.LogCaptureFixture) 
 async def test_an_address_where_nothing_listens_is_found_out_before_ray_is_asked(
     address: str,
 ) -> None:
-    cluster = RayCluster(address, [plain], lambda: None)
-    with pytest.raises(_Away, match="does not accept connections") as away:
-        await cluster._look()
+    with pytest.raises(RayAway, match="does not accept connections") as away:
+        await refuse_closed(address)
     assert str(away.value).startswith(address)
     for unchecked in (None, "auto", "local", ":1"):
-        await RayCluster(unchecked, [plain], lambda: None)._look()
+        await refuse_closed(unchecked)
 
 
 # The worker's end of that process
@@ -379,7 +380,7 @@ class End:
     def __init__(self) -> None:
         self.process, self.pipe = Process(), Pipe()
         self.reader = asyncio.StreamReader()
-        self.driver = _Driver(self.process, self.reader, self.pipe)  # type: ignore[arg-type]
+        self.driver = DriverProcess(self.process, self.reader, self.pipe)  # type: ignore[arg-type]
 
     def send(self, **fields: Any) -> None:
         body = pickle.dumps(Answer(**{"number": 0} | fields))
@@ -390,7 +391,7 @@ async def test_answers_reach_those_who_asked_and_the_end_all_of_them() -> None:
     end = End()
     end.send()
     await end.driver.connected()
-    requests = [_request(plain, end.driver.number()) for _ in range(3)]
+    requests = [request_for(plain, end.driver.number()) for _ in range(3)]
     assert [request.number for request in requests] == [1, 2, 3]
     asking = [asyncio.create_task(end.driver.ask(request)) for request in requests]
     await asyncio.sleep(0)
@@ -402,10 +403,10 @@ async def test_answers_reach_those_who_asked_and_the_end_all_of_them() -> None:
     assert end.pipe.sent[-1].call is None
     end.send(number=1, done=b"late")
     end.send(refused="the cluster has ended")
-    with pytest.raises(_Away, match=r"^the cluster has ended$"):
+    with pytest.raises(RayAway, match=r"^the cluster has ended$"):
         await asking[2]
     assert end.driver.gone.is_set()
-    with pytest.raises(_Away, match=r"^the cluster has ended$"):
+    with pytest.raises(RayAway, match=r"^the cluster has ended$"):
         await end.driver.ask(requests[0])
     await end.driver.kill()
     assert end.pipe.closed
@@ -413,12 +414,12 @@ async def test_answers_reach_those_who_asked_and_the_end_all_of_them() -> None:
 
 
 @pytest.mark.parametrize("refused", ["", "no such version"])
-async def test_a_process_that_does_not_connect_says_why(refused: str) -> None:
+async def test_a_process_that_does_not_connect_reports_why(refused: str) -> None:
     end = End()
     if refused:
         end.send(refused=refused)
     end.reader.feed_eof()
-    with pytest.raises(_Away) as away:
+    with pytest.raises(RayAway) as away:
         await end.driver.connected()
     assert str(away.value) == (refused or "its process has ended")
 

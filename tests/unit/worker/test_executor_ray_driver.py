@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from headstart_service.worker.executors import ray_driver
 from headstart_service.worker.executors.child_socket import LENGTH
-from headstart_service.worker.executors.ray_driver import Answer, Request, _Driver
+from headstart_service.worker.executors.ray_driver import Driver
+from headstart_service.worker.executors.ray_messages import Answer, Request, WorkerLink
 from headstart_service.worker.executors.remote_call import Call, Performed
 from tests.support.virtual_time import Clock
 from tests.support.waiting import wait_until
@@ -58,8 +60,6 @@ class Ray:
             RuntimeEnvSetupError=RuntimeEnvSetupError,
             RayTaskError=RayTaskError,
         )
-        connected = SimpleNamespace(is_connected=lambda: True)
-        self.util = SimpleNamespace(client=SimpleNamespace(ray=connected))
         self.made: list[dict[str, Any]] = []
         self.asked: list[dict[str, Any]] = []
         self.replies: list[Any] = []
@@ -72,9 +72,6 @@ class Ray:
             {"NodeID": "node-2", "Alive": True, "Resources": {"CPU": 2, "GPU": 1}},
             {"NodeID": "node-3", "Alive": False, "Resources": {"CPU": 64}},
         ]
-
-    def get_runtime_context(self) -> Any:
-        return SimpleNamespace()
 
     def remote(self, **options: Any) -> Callable[[Any], Any]:
         self.made.append(options)
@@ -130,13 +127,22 @@ def ray() -> Ray:
     return Ray()
 
 
-@pytest.fixture
-def driver(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> _Driver:
-    def leave(code: int) -> None:
-        raise GaveUp(code)
+class Link:
+    """Keeps what the worker is sent."""
 
-    monkeypatch.setattr(ray_driver.os, "_exit", leave)
-    return _Driver(ray)
+    def __init__(self) -> None:
+        self.sent: list[Answer] = []
+
+    def send(self, answer: Answer) -> None:
+        self.sent.append(answer)
+
+    def give_up(self, reason: str) -> NoReturn:
+        raise GaveUp(reason)
+
+
+@pytest.fixture
+def driver(ray: Ray) -> Driver:
+    return Driver(ray)
 
 
 @pytest.fixture
@@ -156,12 +162,12 @@ def request(number: int = 7, **fields: Any) -> Request:
     return Request(**{"number": number, "label": "price", "call": CALL} | fields)
 
 
-async def ran(driver: _Driver, asked: Request) -> Answer:
+async def ran(driver: Driver, asked: Request) -> Answer:
     assert asked.call is not None
-    return await driver._run(asked, asked.call)
+    return await driver.run(asked, asked.call)
 
 
-async def test_a_task_runs_once_with_its_options_and_name(ray: Ray, driver: _Driver) -> None:
+async def test_a_task_runs_once_with_its_options_and_name(ray: Ray, driver: Driver) -> None:
     assert ray.made[:2] == [{"max_retries": 0}, {"max_restarts": 0, "max_task_retries": 0}]
     answer = await ran(driver, request(options={"num_cpus": 2}))
     assert answer == Answer(number=7, done=GOOD[-1])
@@ -169,13 +175,13 @@ async def test_a_task_runs_once_with_its_options_and_name(ray: Ray, driver: _Dri
 
 
 async def test_nodes_with_other_code_are_passed_over_until_none_is_left(
-    ray: Ray, driver: _Driver, monkeypatch: pytest.MonkeyPatch
+    ray: Ray, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(ray_driver, "time", SimpleNamespace(monotonic=clock))
     ray.replies = [refusing("node-2"), GOOD]
     assert (await ran(driver, request())).done == GOOD[-1]
-    selector = {"label_selector": {ray_driver._NODE_LABEL: "!in(node-2)"}}
+    selector = {"label_selector": {"ray.io/node-id": "!in(node-2)"}}
     assert ray.asked == [{"name": "price"}, {"name": "price"} | selector]
     ray.replies = [refusing("node-1", missing=True)]
     answer = await ran(driver, request(number=8))
@@ -186,7 +192,7 @@ async def test_nodes_with_other_code_are_passed_over_until_none_is_left(
     assert ray.asked == [], "nobody is asked while all are known to have other code"
     # Another environment is other code.
     assert (await ran(driver, request(options={"runtime_env": {"pip": ["x"]}}))).done
-    clock.now += ray_driver._BAR + 0.1
+    clock.now += 30.1
     ray.asked.clear()
     assert (await ran(driver, request())).done == GOOD[-1]
     assert ray.asked == [{"name": "price"}], "the code may be there by then"
@@ -204,12 +210,12 @@ async def test_nodes_with_other_code_are_passed_over_until_none_is_left(
     ],
 )
 async def test_nodes_that_could_ever_run_it_count(
-    driver: _Driver, options: dict[str, Any], nodes: list[str]
+    driver: Driver, options: dict[str, Any], nodes: list[str]
 ) -> None:
-    assert await driver._with_room(request(options=options)) == nodes
+    assert await driver.nodes_with_room(request(options=options)) == nodes
 
 
-async def test_an_actor_is_used_again_and_ended_when_its_call_is(ray: Ray, driver: _Driver) -> None:
+async def test_an_actor_is_used_again_and_ended_when_its_call_is(ray: Ray, driver: Driver) -> None:
     call = Call("shop", "price", {"shop": "digest"}, b"x", ("shop", "Model"))
     asked = request(call=call, actors=1, options={"num_cpus": 2})
     for _ in range(3):
@@ -231,7 +237,7 @@ async def test_an_actor_is_used_again_and_ended_when_its_call_is(ray: Ray, drive
     assert ray.actors == 3
 
 
-async def test_a_cancelled_task_is_ended_by_force(ray: Ray, driver: _Driver) -> None:
+async def test_a_cancelled_task_is_ended_by_force(ray: Ray, driver: Driver) -> None:
     ray.replies = [None]
     task = asyncio.create_task(ran(driver, request()))
     for _ in range(20):
@@ -242,11 +248,10 @@ async def test_a_cancelled_task_is_ended_by_force(ray: Ray, driver: _Driver) -> 
     assert ray.cancelled == [True]
 
 
-async def served(driver: _Driver, asked: Request) -> Answer:
-    sent: list[Answer] = []
-    driver._answer = sent.append  # type: ignore[method-assign]
-    await driver._serve(asked)
-    [answer] = sent
+async def served(driver: Driver, asked: Request) -> Answer:
+    link = Link()
+    await driver.handle(asked, link)  # type: ignore[arg-type]
+    [answer] = link.sent
     return answer
 
 
@@ -264,8 +269,8 @@ async def served(driver: _Driver, asked: Request) -> Answer:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-async def test_what_becomes_of_a_request_is_told(
-    ray: Ray, driver: _Driver, error: Exception, lost: str, trace: str | None
+async def test_what_becomes_of_a_request_is_reported(
+    ray: Ray, driver: Driver, error: Exception, lost: str, trace: str | None
 ) -> None:
     ray.replies = [error]
     answer = await served(driver, request())
@@ -283,22 +288,15 @@ async def test_what_becomes_of_a_request_is_told(
 )
 async def test_a_process_whose_ray_has_gone_ends(
     ray: Ray,
-    driver: _Driver,
+    driver: Driver,
     error: Exception,
     alive: bool,  # noqa: FBT001
     reason: str,
 ) -> None:
-    reasons: list[str] = []
-
-    def give_up(why: str) -> None:
-        reasons.append(why)
-        raise GaveUp
-
-    driver._give_up = give_up  # type: ignore[assignment,method-assign]
     ray.replies, ray.alive = [error], alive
-    with pytest.raises(GaveUp):
+    with pytest.raises(GaveUp) as left:
         await served(driver, request())
-    assert reasons == [reason]
+    assert left.value.args == (reason,)
 
 
 @pytest.mark.usefixtures("_affinity")
@@ -319,7 +317,7 @@ async def test_a_process_whose_ray_has_gone_ends(
 )
 async def test_a_probe_asks_every_node_that_could_run_it(
     ray: Ray,
-    driver: _Driver,
+    driver: Driver,
     replies: list[Any],
     refused: str,
     missing: bool,  # noqa: FBT001
@@ -337,14 +335,10 @@ async def test_a_probe_asks_every_node_that_could_run_it(
     ]
 
 
-async def test_it_serves_until_its_worker_closes_the_socket(
-    ray: Ray, driver: _Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import socket
-
-    monkeypatch.setattr(driver, "_watch", lambda: None)
+async def test_it_serves_until_its_worker_closes_the_socket(ray: Ray, driver: Driver) -> None:
     ours, theirs = socket.socketpair()
-    serving = asyncio.create_task(driver.serve(theirs))
+    its_reader, its_writer = await asyncio.open_connection(sock=theirs)
+    serving = asyncio.create_task(driver.serve(its_reader, WorkerLink(its_writer)))
     reader, writer = await asyncio.open_connection(sock=ours)
 
     async def answer() -> Answer:
@@ -373,7 +367,7 @@ async def test_it_serves_until_its_worker_closes_the_socket(
     writer.close()
     async with asyncio.timeout(10):
         await serving
-    for end in (writer, driver._writer):  # its process would end now
+    for end in (writer, its_writer):  # its process would end now
         end.close()
         with suppress(ConnectionError):
             await end.wait_closed()
@@ -381,16 +375,17 @@ async def test_it_serves_until_its_worker_closes_the_socket(
     assert [actor.number for actor in ray.killed] == [1]
 
 
-async def test_it_says_why_it_ends(driver: _Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[tuple[int, bytes]] = []
-    monkeypatch.setattr(ray_driver.os, "write", lambda *told: written.append(told))
-    end = SimpleNamespace(fileno=lambda: 42)
-    driver._writer = SimpleNamespace(get_extra_info=lambda _: end)  # type: ignore[assignment]
-    with pytest.raises(GaveUp) as left:
-        driver._give_up("x" * 400)
-    assert left.value.args == (ray_driver._LOST,)
-    [(number, data)] = written
-    assert number == 42
+def test_it_reports_why_it_ends() -> None:
+    def leave(code: int) -> NoReturn:
+        raise GaveUp(code)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        writer: Any = SimpleNamespace(get_extra_info={"socket": theirs}.get)
+        with pytest.raises(GaveUp) as left:
+            WorkerLink(writer, leave).give_up("x" * 400)
+        data = ours.recv(4096)
+    assert left.value.args == (3,)
     (size,) = LENGTH.unpack(data[: LENGTH.size])
     assert size == len(data) - LENGTH.size
     assert pickle.loads(data[LENGTH.size :]) == Answer(number=0, refused="x" * 300)

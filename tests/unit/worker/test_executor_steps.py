@@ -28,7 +28,6 @@ from headstart_service.pipeline.checks import refuse_unreachable
 from headstart_service.pipeline.ray_options import RayOptions
 from headstart_service.pipeline.step import Step, step
 from headstart_service.worker.cost_meter import CostMeter
-from headstart_service.worker.executors import threads
 from headstart_service.worker.executors.executors import ExecutorRules, Executors
 from headstart_service.worker.executors.processes import Processes
 from headstart_service.worker.run import run
@@ -141,7 +140,7 @@ async def test_an_import_under_way_is_not_broken_off(executors, tmp_path, monkey
     del sys.modules["slow_to_import"]
 
 
-async def test_what_cannot_be_stopped_is_told(caplog) -> None:
+async def test_what_cannot_be_stopped_is_reported(caplog) -> None:
     async with Executors(ExecutorRules(block_limit=0.05)) as executors:
 
         @step()
@@ -157,27 +156,25 @@ async def test_what_cannot_be_stopped_is_told(caplog) -> None:
     assert "stuck blocked the event loop for" in caplog.text
 
 
-async def test_a_step_that_ignores_its_cancellation_is_closed(executors, monkeypatch) -> None:
-    monkeypatch.setattr("headstart_service.worker.executors.event_loop._GRACE", 0.05)
-
+async def test_a_step_that_ignores_its_cancellation_is_closed() -> None:
     @step(timeout=0.05)
     async def endless() -> None:
         while True:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(3600)
 
-    with pytest.raises(TimeoutError):
-        await call(executors, endless)
+    async with Executors(ExecutorRules(grace=0.05)) as executors:
+        with pytest.raises(TimeoutError):
+            await call(executors, endless)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
 
 
 async def test_a_thread_that_never_ends_is_replaced_as_far_as_there_is_room(
-    tmp_path, caplog, monkeypatch
+    tmp_path, caplog
 ) -> None:
-    monkeypatch.setattr(threads, "_HUNG", 0.0)
-    async with Executors(ExecutorRules(threads=2, wait=0.3)) as executors:
+    async with Executors(ExecutorRules(threads=2, wait=0.3, hung_after=0.0)) as executors:
         for left in range(1, 4):
             with pytest.raises(TimeoutError):
                 await call(executors, harm.never_ends, directory=str(tmp_path))
@@ -449,11 +446,7 @@ def test_harm_is_declared_well(tmp_path: Path) -> None:
     refuse_unreachable([harm.HARM, harm.BESIDE, harm.HELD])
 
 
-async def test_a_step_that_times_out_something_of_its_own_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("headstart_service.worker.executors.event_loop._GRACE", 0.05)
-
+async def test_a_step_that_times_out_something_of_its_own_goes_on() -> None:
     @step()
     async def patient() -> str:
         with suppress(TimeoutError):
@@ -462,7 +455,7 @@ async def test_a_step_that_times_out_something_of_its_own_goes_on(
         await asyncio.sleep(0.2)  # longer than a cancelled step is given
         return "done"
 
-    async with Executors() as executors:
+    async with Executors(ExecutorRules(grace=0.05)) as executors:
         assert await executors.call(patient, {}, CostMeter()) == "done"
 
 

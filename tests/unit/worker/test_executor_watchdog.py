@@ -51,38 +51,40 @@ def test_a_step_is_interrupted_in_its_own_code_alone(
     raises: bool,  # noqa: FBT001
 ) -> None:
     watchdog, piece = Watchdog(1.0), Piece()
-    watchdog.current = watchdog._doomed = piece
+    watchdog.current = watchdog.doomed = piece
     if raises:
         with pytest.raises(LoopBlocked):
-            watchdog._interrupt(0, frames(*stack))
+            watchdog.interrupt(0, frames(*stack))
     else:
-        watchdog._interrupt(0, frames(*stack))
+        watchdog.interrupt(0, frames(*stack))
     assert piece.interrupted is raises
     forgiven = any("importlib" in name for name in stack)
-    assert (watchdog._forgiven is piece) is forgiven, "an import has as long again"
-    assert watchdog._doomed is None
+    assert (watchdog.forgiven is piece) is forgiven, "an import has as long again"
+    assert watchdog.doomed is None
 
 
 def test_a_signal_that_comes_late_interrupts_no_other_step() -> None:
     watchdog = Watchdog(1.0)
-    watchdog._doomed, watchdog.current = Piece(), Piece()
-    watchdog._interrupt(0, frames(USER, DRIVER))
-    watchdog._interrupt(0, frames(USER, DRIVER))
+    watchdog.doomed, watchdog.current = Piece(), Piece()
+    watchdog.interrupt(0, frames(USER, DRIVER))
+    watchdog.interrupt(0, frames(USER, DRIVER))
     assert not watchdog.current.interrupted
 
 
 class Looks:
     """Stands for the event that a watchdog waits for; each wait is one look."""
 
-    def __init__(self, watchdog: Watchdog, pieces: Sequence[Piece | None]) -> None:
-        self._watchdog, self._pieces = watchdog, list(pieces)
+    watchdog: Watchdog
+
+    def __init__(self, pieces: Sequence[Piece | None]) -> None:
+        self._pieces = list(pieces)
         self.pauses: list[float] = []
 
     def wait(self, pause: float) -> bool:
         self.pauses.append(pause)
         if not self._pieces:
             return True
-        self._watchdog.current = self._pieces.pop(0)
+        self.watchdog.current = self._pieces.pop(0)
         return False
 
 
@@ -92,19 +94,19 @@ def watched(
     forgive: Callable[[Watchdog, int], None] = lambda _, __: None,
 ) -> tuple[list[int], list[float]]:
     """The looks after which a signal was sent, and the pauses before each look."""
-    watchdog = Watchdog(1.0)
-    looks = Looks(watchdog, pieces)
-    watchdog._end = looks  # type: ignore[assignment]
+    looks = Looks(pieces)
+    watchdog = Watchdog(1.0, ended=looks)  # type: ignore[arg-type]
+    looks.watchdog = watchdog
     sent: list[int] = []
 
     def kill(thread: int | None, number: int) -> None:
         assert thread == threading.main_thread().ident
-        assert watchdog._doomed is watchdog.current
+        assert watchdog.doomed is watchdog.current
         sent.append(len(looks.pauses))
         forgive(watchdog, len(sent))
 
     monkeypatch.setattr("headstart_service.worker.executors.watchdog.signal.pthread_kill", kill)
-    watchdog._watch()
+    watchdog.watch()
     return sent, looks.pauses
 
 
@@ -123,7 +125,7 @@ def test_a_piece_is_stopped_when_it_was_seen_once_and_then_five_times(
 def test_an_import_under_way_has_as_long_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgive(watchdog: Watchdog, times: int) -> None:
         if times == 1:
-            watchdog._forgiven = watchdog.current
+            watchdog.forgiven = watchdog.current
 
     sent, _ = watched(monkeypatch, [Piece()] * 1 + [piece := Piece()] * 13, forgive)
     assert piece

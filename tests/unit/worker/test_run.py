@@ -276,7 +276,7 @@ async def test_a_run_leaves_no_task_behind() -> None:
     assert tasks_left() == set()
 
 
-async def test_each_step_tells_when_it_began_by_the_stores_clock() -> None:
+async def test_each_step_reports_when_it_began_by_the_stores_clock() -> None:
     held = asyncio.Event()
 
     @step()

@@ -231,7 +231,7 @@ async def test_a_step_that_is_lost_with_its_place_is_charged_from_the_fifth_clai
             assert ledger.end is None
 
 
-async def test_a_failure_that_says_so_is_not_tried_again() -> None:
+async def test_a_failure_that_forbids_it_is_not_tried_again() -> None:
     @step(max_attempts=5)
     async def failing() -> str:
         raise StepFailed("never", retry=False)
@@ -349,7 +349,7 @@ async def test_a_failure_inside_groups_keeps_its_reason() -> None:
     )
 
 
-async def test_a_step_over_its_time_is_stopped_and_says_so() -> None:
+async def test_a_step_over_its_time_is_stopped_with_that_error() -> None:
     @step(timeout=0.02)
     async def slow() -> None:
         await asyncio.Event().wait()
@@ -420,7 +420,7 @@ def sleeping_run(ledger: Ledger) -> tuple[Sleeper, Pipeline, asyncio.Task[Status
 
 
 @pytest.mark.parametrize("error", [LeaseLost("default/run"), StoreUnavailable("away")])
-async def test_a_write_that_fails_stops_every_step_and_is_told(error: Exception) -> None:
+async def test_a_write_that_fails_stops_every_step_and_is_reported(error: Exception) -> None:
     ledger = Ledger()
     sleeper = Sleeper()
 

@@ -56,7 +56,7 @@ async def test_inputs_can_be_an_instance_of_their_model():
     assert run.values["words"] == ["a", "b"]
 
 
-async def test_steps_tell_what_callers_of_the_service_are_told():
+async def test_steps_report_what_callers_of_the_service_receive():
     tries = []
 
     @step(max_attempts=3, backoff=0)
@@ -76,7 +76,7 @@ async def test_steps_tell_what_callers_of_the_service_are_told():
     assert run.results.steps == run.steps
 
 
-async def test_a_failed_step_tells_its_exception_and_a_missing_value_why_it_is_missing():
+async def test_a_failed_step_has_its_exception_and_a_missing_value_why_it_is_missing():
     @step(required=True)
     async def broken() -> int:
         raise LookupError("the secret reason")
@@ -175,7 +175,7 @@ async def test_a_provider_that_no_step_takes_is_a_mistake():
         await run_pipeline(DOUBLED, {}, providers={"doubler": Doubler(), "dubbler": Doubler()})
 
 
-async def test_what_is_no_pipeline_is_told():
+async def test_what_is_no_pipeline_is_reported():
     with pytest.raises(TypeError, match="runs a Pipeline, not Step"):
         await run_pipeline(words, {})
 

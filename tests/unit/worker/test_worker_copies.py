@@ -32,6 +32,10 @@ class Leaf(BaseModel):
     numbers: list[int]
     _seen: list[int] = PrivateAttr(default_factory=list)
 
+    @property
+    def seen(self) -> list[int]:
+        return self._seen
+
 
 class Inputs(BaseModel):
     items: list[list[int]] = [[3], [1], [2]]
@@ -143,7 +147,7 @@ async def test_heavy_inputs_are_copied_in_a_thread_and_as_well() -> None:
     assert (seen, ledger.value("spoils")) == ([3, 3], 2 * ON_LOOP)
 
 
-async def test_a_memo_is_made_of_what_its_key_says_beside_a_step_that_changes_it() -> None:
+async def test_a_memo_is_made_of_what_its_key_holds_beside_a_step_that_changes_it() -> None:
     @step()
     async def words() -> list[str]:
         return ["b", "a"]
@@ -243,7 +247,7 @@ class Rows(RootModel[list[list[int]]]):
 
 def test_a_copy_is_equal_and_shares_nothing_that_can_change() -> None:
     leaf = Leaf(numbers=[1], more=[2])
-    leaf._seen.append(5)
+    leaf.seen.append(5)
     ends = Ends(np.ones(3, dtype=np.float32), Pair(np.zeros(2, dtype=np.float32), [1]))
     value = {
         "leaf": leaf,
@@ -253,8 +257,8 @@ def test_a_copy_is_equal_and_shares_nothing_that_can_change() -> None:
     }
     copy = copied(value)
     assert repr(copy) == repr(value)
-    assert (copy["leaf"]._seen, copy["leaf"].model_fields_set) == ([5], {"numbers", "more"})
-    assert copy["leaf"]._seen is not leaf._seen
+    assert (copy["leaf"].seen, copy["leaf"].model_fields_set) == ([5], {"numbers", "more"})
+    assert copy["leaf"].seen is not leaf.seen
     assert copy["leaf"].more is not leaf.more
     assert copy["ends"].pair.right is not ends.pair.right
     copy["ends"].anchor[:] = 7
@@ -273,7 +277,14 @@ class Node(BaseModel):
 
     def model_post_init(self, _: Any, /) -> None:
         for child in self.children:
-            child._parent = self
+            child.adopt(self)
+
+    @property
+    def parent(self) -> Any:
+        return self._parent
+
+    def adopt(self, parent: Node) -> None:
+        self._parent = parent
 
 
 class Shelf(BaseModel):
@@ -293,7 +304,7 @@ class Shares(BaseModel):
 
 def test_a_copy_of_models_that_hold_more_than_fields_stays_one_thing() -> None:
     tree = copied({"tree": Node(name="a", children=[Node(name="b")])})["tree"]
-    assert tree.children[0]._parent is tree
+    assert tree.children[0].parent is tree
     shelf = Shelf(rows=[[1]])
     assert shelf.first
     copy = copied([shelf])[0]
@@ -348,7 +359,7 @@ class Tree(BaseModel):
 async def test_inputs_whose_models_refer_to_each_other_are_started_and_copied() -> None:
     @step()
     async def links(tree: Node) -> bool:
-        return tree.children[0]._parent is tree
+        return tree.children[0].parent is tree
 
     pipeline, ledger = pipeline_of(links, inputs=Tree), Ledger()
     raw = {"tree": {"name": "a", "children": [{"name": "b"}]}}

@@ -62,7 +62,7 @@ def test_workers_count_by_how_much_they_know() -> None:
     assert usual_run({}) == Spread(0, 0, 0)
 
 
-def test_the_store_is_told_what_runs_take() -> None:
+def test_the_store_receives_what_runs_take() -> None:
     durations = Durations()
     durations.note("chain", RUN, 1.5)
     durations.note("chain", "one", 1.0)
@@ -70,7 +70,7 @@ def test_the_store_is_told_what_runs_take() -> None:
     assert expected_runs({"chain": {"one": Spread(1, 1, 1)}}) == {}
 
 
-def test_a_worker_tells_its_durations_and_an_older_one_tells_none() -> None:
+def test_a_worker_reports_its_durations_and_an_older_one_reports_none() -> None:
     durations = Durations()
     durations.note("chain", "one", 0.25)
     told = state("w1")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -21,119 +20,26 @@ from headstart_service.domain.errors import (
     StoreUnavailable,
 )
 from headstart_service.domain.log_fields import FIELDS
-from headstart_service.pipeline.registry import Registry
 from headstart_service.worker.durations import Durations, usual_run
 from headstart_service.worker.shared_steps import HOLD, SharedSteps
 from headstart_service.worker.upkeep import end
-from headstart_service.worker.worker import Worker, WorkerRules
 from headstart_service.worker.worker_observer import (
     RunEnd,
     RunOutcome,
     StepOutcome,
-    WorkObservers,
 )
-from tests.support.ledger import claim_for
-from tests.support.virtual_time import run_virtually
-from tests.unit.worker.test_worker_pauses import (
+from tests.support.job_queue import (
     LEASE,
     MINUTE,
     PIPELINE,
     FakeQueue,
     Gates,
     job_of,
+    working,
 )
-
-
-def loop_time() -> float:
-    return asyncio.get_running_loop().time()
-
-
-class Queue(FakeQueue):
-    """Notes with what its methods were called; each may be made to fail."""
-
-    def __init__(self, partitions: int = 1) -> None:
-        super().__init__()
-        self.partitions = partitions  # type: ignore[misc]
-        self.asked: list[tuple[str, int, int]] = []
-        self.times: list[tuple[str, float]] = []
-        self.released: list[str] = []
-        self.shown_for: list[float] = []
-        self.offered: list[tuple[int, list[str]]] = []
-        self.left = 0
-        self.failing: set[str] = set()
-        self.refusing: set[int] = set()
-
-    def _called(self, name: str) -> None:
-        super()._called(name)
-        self.times.append((name, loop_time()))
-        if name in self.failing:
-            raise StoreUnavailable(f"{name} failed")
-
-    async def next_jobs(
-        self, partition: int, worker: str, limit: int, wait: float
-    ) -> Sequence[Job]:
-        self.asked.append(("next_jobs", partition, limit))
-        if partition in self.refusing:
-            raise StoreUnavailable(f"partition {partition} refused")
-        return await super().next_jobs(partition, worker, limit, wait)
-
-    async def lost_jobs(self, partition: int, worker: str, limit: int) -> Sequence[Job]:
-        self.asked.append(("lost_jobs", partition, limit))
-        return await super().lost_jobs(partition, worker, limit)
-
-    async def unserved_jobs(
-        self, partition: int, worker: str, offers: Sequence[Offer], limit: int
-    ) -> Sequence[Job]:
-        self.asked.append(("unserved_jobs", partition, limit))
-        return await super().unserved_jobs(partition, worker, offers, limit)
-
-    async def offer(self, partition: int, worker: str, offers: Sequence[Offer]) -> int:
-        self.offered.append((partition, [offer.pipeline for offer in offers]))
-        return await super().offer(partition, worker, offers)
-
-    async def release(self, lease: Lease) -> None:
-        await super().release(lease)
-        self.released.append(lease.job.key.key)
-
-    async def heartbeat(self, state: Any, ttl: float) -> None:
-        await super().heartbeat(state, ttl)
-        self.shown_for.append(ttl)
-
-    async def deregister(self, worker: str) -> None:
-        self.left += 1
-        await super().deregister(worker)
-
-
-class Outcomes(WorkObservers):
-    """Keeps how each run ended, by its key."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.runs: dict[str, RunOutcome] = {}
-
-    @contextmanager
-    def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self.runs[claim.lease.job.key.key] = outcome
-
-
-@asynccontextmanager
-async def working(
-    queue: FakeQueue, gates: Gates, concurrency: int = 4, **more: Any
-) -> AsyncIterator[Worker]:
-    rules = WorkerRules(
-        name="w1", concurrency=concurrency, lease=LEASE, drain=5.0, host="box", version="1.2"
-    )
-    worker = Worker(queue, Registry([PIPELINE]), {"gates": gates}, rules, **more)
-    serving = asyncio.create_task(worker.serve())
-    try:
-        yield worker
-    finally:
-        queue.away = False
-        worker.stop()
-        await serving
+from tests.support.ledger import claim_for
+from tests.support.outcomes import Outcomes
+from tests.support.virtual_time import loop_time, run_virtually
 
 
 def virtually(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -148,7 +54,7 @@ def test_short_slots_are_offered_to_every_partition_in_turn(
     partitions: int, least: int, most: int
 ) -> None:
     async def test() -> None:
-        queue = Queue(partitions)
+        queue = FakeQueue(partitions)
         async with working(queue, Gates(), concurrency=1):
             await asyncio.sleep(MINUTE)
             asked = [partition for name, partition, _ in queue.asked if name == "next_jobs"]
@@ -161,7 +67,7 @@ def test_short_slots_are_offered_to_every_partition_in_turn(
 @pytest.mark.parametrize("by", ["next_jobs", "lost_jobs", "unserved_jobs"])
 def test_64_jobs_beyond_the_first_are_taken_at_once(by: str) -> None:
     async def test() -> None:
-        queue, gates = Queue(), Gates()
+        queue, gates = FakeQueue(), Gates()
         names = [f"run-{number}" for number in range(150)]
         async with working(queue, gates, concurrency=200) as worker:
             await asyncio.sleep(1.0)
@@ -178,7 +84,7 @@ def test_64_jobs_beyond_the_first_are_taken_at_once(by: str) -> None:
 
 def test_no_more_is_asked_for_than_there_are_slots() -> None:
     async def test() -> None:
-        queue, gates = Queue(), Gates()
+        queue, gates = FakeQueue(), Gates()
         async with working(queue, gates, concurrency=3):
             queue.jobs["next_jobs"] += [job_of(f"run-{number}") for number in range(9)]
             await asyncio.sleep(3 * LEASE)
@@ -196,7 +102,7 @@ def test_lost_jobs_of_every_partition_are_taken_over_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test() -> None:
-        queue, gates = Queue(2), Gates()
+        queue, gates = FakeQueue(2), Gates()
         async with working(queue, gates):
             await asyncio.sleep(LEASE / 3 - 0.1)
             assert not [name for name, _, _ in queue.asked if name == "lost_jobs"]
@@ -220,7 +126,7 @@ def test_lost_jobs_of_every_partition_are_taken_over_and_logged(
 
 def test_a_change_of_places_is_shown_once_and_at_once() -> None:
     async def test() -> None:
-        queue = Queue()
+        queue = FakeQueue()
         executors = SimpleNamespace(unavailable={}, changed=None)
         async with working(queue, Gates(), executors=executors):
             await asyncio.sleep(1.0)
@@ -240,9 +146,9 @@ def test_a_change_of_places_is_shown_once_and_at_once() -> None:
 # What it shows of itself
 
 
-def test_what_a_worker_shows_lives_for_a_lease_and_tells_all_of_it() -> None:
+def test_what_a_worker_registers_lives_for_a_lease_and_is_complete() -> None:
     async def test() -> None:
-        queue, gates = Queue(), Gates()
+        queue, gates = FakeQueue(), Gates()
         before = time.time_ns() // 1000
         async with working(queue, gates) as worker:
             queue.jobs["next_jobs"].append(job_of("a"))
@@ -262,7 +168,7 @@ def test_what_a_worker_shows_lives_for_a_lease_and_tells_all_of_it() -> None:
 
 def test_a_worker_offers_nothing_of_a_partition_that_gives_it_no_jobs() -> None:
     async def test() -> None:
-        queue, gates = Queue(2), Gates()
+        queue, gates = FakeQueue(2), Gates()
         queue.refusing = {0}
         async with working(queue, gates, concurrency=3) as worker:
             await asyncio.sleep(1.0)
@@ -290,7 +196,7 @@ def test_a_worker_offers_nothing_of_a_partition_that_gives_it_no_jobs() -> None:
 
 def test_a_worker_that_waits_for_a_last_try_has_no_problem() -> None:
     async def test() -> None:
-        queue, gates = Queue(), Gates()
+        queue, gates = FakeQueue(), Gates()
         async with working(queue, gates) as worker:
             queue.jobs["next_jobs"].append(job_of("other"))
             await asyncio.sleep(2.0)
@@ -316,7 +222,7 @@ def test_a_refusal_is_logged_when_it_changes_and_again_after_a_success(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test() -> None:
-        queue = Queue()
+        queue = FakeQueue()
         async with working(queue, Gates()):
             for refused in (True, True, False, True):
                 queue.refusing = {0} if refused else set()
@@ -341,11 +247,11 @@ def test_a_refusal_is_logged_when_it_changes_and_again_after_a_success(
         ("completed", "completed", ""),
     ],
 )
-def test_the_end_of_a_run_is_told_with_its_reason(how: str, state: str, error: str) -> None:
+def test_the_end_of_a_run_is_reported_with_its_reason(how: str, state: str, error: str) -> None:
     outcomes = Outcomes()
 
     async def test() -> None:
-        queue, gates = Queue(), Gates()
+        queue, gates = FakeQueue(), Gates()
         async with working(queue, gates, observer=outcomes):
             queue.jobs["next_jobs"].append(job_of("a"))
             await asyncio.sleep(2.0)
@@ -370,7 +276,7 @@ def test_a_drain_lets_runs_go_on_for_its_time_and_logs_how_many(
     caplog.set_level(logging.INFO, "headstart_service")
 
     async def test() -> None:
-        queue, gates = Queue(), Gates()
+        queue, gates = FakeQueue(), Gates()
         queue.failing = {"deregister"}
         async with working(queue, gates) as worker:
             queue.jobs["next_jobs"] += [job_of("short"), job_of("long")]
@@ -388,7 +294,7 @@ def test_a_drain_lets_runs_go_on_for_its_time_and_logs_how_many(
     assert "cannot deregister from the queue: deregister failed" in caplog.text
 
 
-class Refusing(Queue):
+class Refusing(FakeQueue):
     """Refuses the claim of one job; says of another that it may not run beside others."""
 
     async def claim(
@@ -444,7 +350,7 @@ def test_what_ends_a_run_decides_who_has_it_next(
     outcomes = Outcomes()
 
     async def test() -> None:
-        queue, gates = Queue(), Gates()
+        queue, gates = FakeQueue(), Gates()
 
         class Broken:
             async def commit(self, *_: Any) -> None:
@@ -477,7 +383,7 @@ def test_what_ends_a_run_decides_who_has_it_next(
 
 
 def test_a_run_that_comes_while_others_are_handed_on_is_given_back() -> None:
-    class Slow(Queue):
+    class Slow(FakeQueue):
         async def claim(self, job: Job, *args: Any, **named: Any) -> Claim:
             await asyncio.sleep(6.0)
             return await super().claim(job, *args, **named)
@@ -551,13 +457,13 @@ def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
     virtually(test)
 
 
-def test_pipelines_of_which_no_run_has_ended_say_nothing_of_the_usual_run() -> None:
+def test_pipelines_of_which_no_run_has_ended_have_no_usual_run() -> None:
     table = {"a": {"": Spread(4, 8, 1), "x": Spread(1, 1, 9)}, "b": {"x": Spread(9, 9, 9)}}
     assert usual_run(table) == Spread(4, 8, 1)
     assert usual_run({}) == Spread(0, 0, 0)
 
 
-def test_a_run_that_was_taken_over_says_nothing_of_how_long_runs_take() -> None:
+def test_a_run_that_was_taken_over_changes_no_durations() -> None:
     durations = Durations()
     claim = claim_for(PIPELINE, "a", name="a")
     for ended, state in (({}, "completed"), ({"held": None}, "completed"), ({}, "failed")):

@@ -85,7 +85,7 @@ def origins(ledger: Ledger) -> dict[str, int]:
     return {name: ledger.report(name).origin for name in ledger.records}
 
 
-async def test_memoised_steps_are_reused_in_runs_of_other_keys_and_say_so() -> None:
+async def test_memoised_steps_are_reused_in_runs_of_other_keys_and_marked() -> None:
     work = Counting()
     first = await work.run("one", anchor="ocean", target="x")
     second = await work.run("two", anchor="ocean", target="y")
@@ -298,7 +298,7 @@ class Told(WorkObservers):
         return super().step(claim, name, outcome)
 
 
-async def test_tries_are_told_once_whoever_waited_for_them() -> None:
+async def test_tries_are_reported_once_whoever_waited_for_them() -> None:
     may_end = asyncio.Event()
     tries = 0
 

@@ -62,7 +62,7 @@ class Comparison(BaseModel):
     left: str
     right: str
     similarity: float
-    """Of what is said of them: the cosine of both texts, -1 to 1."""
+    """Of their descriptions: the cosine of both texts, -1 to 1."""
     differences: list[Difference]
     """In figures that both have, the largest relative difference first."""
 
@@ -77,7 +77,7 @@ class Summary(BaseModel):
 
 @step(timeout=20, max_attempts=2, memo=True)
 async def vectors(offers: list[Offer], embedder: Embedder) -> NDArray[np.float32]:
-    """What is said of each item, as a vector. Takes no selection: kept when that changes."""
+    """Each item's text, as a vector. Takes no selection: kept when that changes."""
     return await embedder.embed([offer.text for offer in offers])
 
 

@@ -1,7 +1,7 @@
-"""A summary by Claude while the user fills in a form: the model's answer, heard as it is given.
+"""A summary by Claude while the user fills in a form: the model's answer, read as a stream.
 
-A step that asked for the whole answer would lose all of it when its time is over. This one stops
-the model as soon as enough was said, and keeps what was said when patience or the token limit ends.
+A step that awaits the whole answer loses all of it when its time is over. This one stops the model
+as soon as it has enough, and keeps the text so far when patience or the token limit ends.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Inputs(BaseModel):
     document: str = Field(min_length=1, max_length=100_000)
     sentences: int = Field(default=3, ge=1, le=20)
     patience: float = Field(default=15.0, gt=0, le=60)
-    """Seconds after which what was said so far is the summary."""
+    """Seconds after which what was received so far is the summary."""
 
 
 class Summary(BaseModel):
-    """What the model said, as much of it as was wanted or came in time."""
+    """The model's text, as much of it as was wanted or came in time."""
 
     text: str
     """Whole sentences, unless the first one was not finished in time."""
@@ -47,7 +47,7 @@ class Summary(BaseModel):
     sentences: int
     input_tokens: int
     output_tokens: int
-    """As far as the API had told: it counts at the start and at the end of an answer."""
+    """As far as the API had reported: it counts at the start and at the end of an answer."""
 
 
 @step(required=True)
@@ -61,7 +61,7 @@ async def summary(
     document: str, sentences: int, patience: float, language_model: LanguageModel
 ) -> Summary:
     """The document in so many sentences."""
-    said = ""
+    received = ""
     ended: Ended = "finished"
     tokens = (0, 0)
     try:
@@ -75,37 +75,37 @@ async def summary(
         ):
             try:
                 async for text in spoken:
-                    said += text
+                    received += text
                     tokens = spoken.input_tokens, spoken.output_tokens
-                    if len(_whole(said)) >= sentences:
+                    if len(_whole(received)) >= sentences:
                         ended = "enough"
                         break
             except StepFailed:
                 if spoken.stop_reason != "max_tokens":
                     raise
-                ended = "limit"  # the whole sentences of it are a summary, too
+                ended = "limit"  # its whole sentences are a summary, too
             tokens = spoken.input_tokens, spoken.output_tokens
     except TimeoutError:
         ended = "patience"
-    if not said.strip():
+    if not received.strip():
         raise StepFailed(f"the language model said nothing within {patience:g} s")
-    text, count = _kept(said, sentences, finished=ended == "finished")
+    text, count = _kept(received, sentences, finished=ended == "finished")
     return Summary(
         text=text, ended=ended, sentences=count, input_tokens=tokens[0], output_tokens=tokens[1]
     )
 
 
-def _whole(said: str) -> list[int]:
+def _whole(received: str) -> list[int]:
     """Where each sentence ends that is followed by more, so that it is known to have ended."""
-    return [match.end() for match in _SENTENCE_END.finditer(said)]
+    return [match.end() for match in _SENTENCE_END.finditer(received)]
 
 
-def _kept(said: str, sentences: int, *, finished: bool) -> tuple[str, int]:
-    """The sentences that were wanted and said whole, and how many they are."""
-    ends = _whole(said + " " if finished else said)[:sentences]
+def _kept(received: str, sentences: int, *, finished: bool) -> tuple[str, int]:
+    """Return the wanted sentences that are whole, and their number."""
+    ends = _whole(received + " " if finished else received)[:sentences]
     if not ends:  # better half a sentence than none
-        return said.strip(), 0
-    return said[: ends[-1]].strip(), len(ends)
+        return received.strip(), 0
+    return received[: ends[-1]].strip(), len(ends)
 
 
 PIPELINE = Pipeline(

@@ -50,7 +50,7 @@ class ListPrecomputes:
     ) -> pb.ListPrecomputesResponse:
         """Return the page, with the token of the next one if there is one."""
         page = self.parse(request)
-        # One more run than the page has shows whether there is a next page.
+        # One run more than fits the page proves that there is a next page.
         runs = await self._store.list(page.namespace, page.statuses, page.after, page.size + 1)
         response = pb.ListPrecomputesResponse()
         for summary in runs[: page.size]:

@@ -47,8 +47,7 @@ class ReportStep:
         """Keep the result, if its run still wants it. Raises RunNotFound, InvalidRequest."""
         reported = self.parse(request)
         key, step, store = reported.key, reported.step, self._api.store
-        # The run that the report is for: if the key stands for another one by then, that one
-        # is not changed.
+        # The report is for this run: if the key has another run by then, that one stays as it is.
         seen = await store.status(key)
         pipeline = self._api.registry.require(seen.summary.pipeline, "step")
         if request.ByteSize() > LARGE_REQUEST:

@@ -16,11 +16,10 @@ from ...domain.errors import InvalidRequest, Violation
 from ...domain.log_fields import fields
 from .. import messages
 from ..dependencies import LARGE_REQUEST, Call, Dependencies
-from ..request_rules import MAX_TTL, checked_key, seconds
+from ..request_rules import MAX_TTL, MIN_TTL, checked_key, seconds
 
 log = logging.getLogger(__name__)
 
-MIN_TTL: Final = 0.001
 MAX_NEED: Final = 7 * 24 * 3600.0
 _RECIPIENT: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: "haiku"}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -79,7 +78,7 @@ class StartPrecompute:
             request_id=start.request_id,
             needed_in=start.needed_in,
         )
-        # Before the caller gets the response: its next read must not return the run before.
+        # Drop the answer before the response is sent: the caller's next read must return this run.
         self._api.reader.outdate(start.key)
         self._log(start, started)
         self._api.observer.started(started.outcome)

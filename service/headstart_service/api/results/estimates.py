@@ -21,7 +21,7 @@ from ...worker.durations import (
 log = logging.getLogger(__name__)
 
 FRESH = 5.0
-"""Seconds for which what workers say of themselves is taken as it was."""
+"""Seconds for which the durations that workers reported are used without another read."""
 _WORKERS = 1000
 """Of how many workers at most."""
 _OVERDUE = 0.1
@@ -52,21 +52,21 @@ class Estimates:
         self._partitions = partitions
         self._table: Table = {}
         self._slots = self._busy = 0
-        self._asked = -FRESH
+        self._refreshed = -FRESH
         self._asking: asyncio.Task[None] | None = None
 
     def refresh(self) -> None:
         """Ask the workers, unless that was done lately."""
         now = asyncio.get_running_loop().time()
-        if self._asking is None and now - self._asked >= FRESH:
+        if self._asking is None and now - self._refreshed >= FRESH:
             self._asking = asyncio.create_task(self.ask(), name="durations")
 
     async def ask(self) -> None:
         """Read what the workers report; an outage is logged and forgets nothing."""
-        self._asked = asyncio.get_running_loop().time()
+        self._refreshed = asyncio.get_running_loop().time()
         try:
             workers = await self._workers(_WORKERS)
-            # Without a worker what was known is still the best guess.
+            # Without a worker, the last durations are still the best guess.
             self._table = joined(worker.durations for worker in workers) or self._table
             self._slots = sum(worker.slots for worker in workers)
             self._busy = sum(worker.busy for worker in workers)
@@ -119,7 +119,8 @@ class Estimates:
             return Estimate(0, 0)
         if not self._slots or snapshot.summary.lacks is not None:
             return None
-        # Partitions fill and drain alike: the others have about as many before it.
+        # Partitions fill and drain alike: each of the others has about as many jobs before this
+        # one.
         ahead = snapshot.ahead * self._partitions + (self._busy >= self._slots)
         run = usual_run(self._table)
         p50, p90 = (round(ahead * each / self._slots) for each in run[:2])

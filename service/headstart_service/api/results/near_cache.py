@@ -37,7 +37,7 @@ class NearCache:
         self.hits = 0
         """How often an answer was given."""
         self.misses = 0
-        """How often who asked here had to ask the store; counted by the reader, who asks twice."""
+        """Lookups without an answer. The reader counts them, because each call makes two."""
 
     def __len__(self) -> int:
         return len(self._entries)

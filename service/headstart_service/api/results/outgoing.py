@@ -59,7 +59,7 @@ class Outgoing:
         """
         if len(data) > SMALL:
             leave = await self._enter(len(data), context)
-            # Of its stubs a callback is a class that nothing can be.
+            # The stubs of grpc declare a callback as a class that no function satisfies.
             context.add_done_callback(lambda _: leave())  # type: ignore[arg-type]
         return data
 

@@ -92,7 +92,7 @@ class ResultReader:
 
         def met(answer: Answer) -> bool:
             nonlocal unmet
-            # An answer that shows the request to be wrong ends the wait, too.
+            # An answer that proves the request wrong ends the wait, too.
             done = (
                 answer.settles(steps)
                 or answer.revision < min_revision

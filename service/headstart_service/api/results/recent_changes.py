@@ -10,32 +10,32 @@ _KEPT = 4096
 
 
 class Recent:
-    """The runs that something was said about lately, each with the moment when it last was.
+    """Keeps the runs that were announced lately, each with the moment of its last announcement.
 
-    A moment is a number that grows with every announcement. Of moments so long ago that it has
-    forgotten what came after them, the answer is yes.
+    A moment is a number that grows with every announcement. For a moment before the oldest one
+    that is kept, the answer is yes.
     """
 
     def __init__(self, kept: int = _KEPT) -> None:
         self.now = 0
         self._kept = kept
-        self._said: OrderedDict[RunKey, int] = OrderedDict()
+        self._announced: OrderedDict[RunKey, int] = OrderedDict()
         self._complete_since = 0
 
     def note(self, key: RunKey) -> None:
-        """Something is said about this run."""
+        """Note an announcement of this run."""
         self.now += 1
-        self._said[key] = self.now
-        self._said.move_to_end(key)
-        if len(self._said) > self._kept:
-            self._complete_since = self._said.popitem(last=False)[1]
+        self._announced[key] = self.now
+        self._announced.move_to_end(key)
+        if len(self._announced) > self._kept:
+            self._complete_since = self._announced.popitem(last=False)[1]
 
     def forget(self) -> None:
-        """Anything may have been said about any run."""
+        """Note that announcements of any run may be lost."""
         self.now += 1
-        self._said.clear()
+        self._announced.clear()
         self._complete_since = self.now
 
     def since(self, key: RunKey, moment: int) -> bool:
-        """Whether something may have been said about this run after that moment."""
-        return moment < self._complete_since or self._said.get(key, 0) > moment
+        """Return whether this run may have been announced after that moment."""
+        return moment < self._complete_since or self._announced.get(key, 0) > moment

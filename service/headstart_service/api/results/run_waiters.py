@@ -89,7 +89,7 @@ class RunWaiters:
         """Note an announcement; return whether it may end the wait of one of the waiters."""
         if announcement.kind is EventKind.STARTED:
             if self.answer is not None and self.answer.run == announcement.run:
-                return False  # the read was faster than the announcement
+                return False  # the read returned its end before the announcement arrived
             self.started, self.started_at = announcement.run, self.generation + 1
         self.generation += 1
         return self._concerns(announcement)
@@ -99,7 +99,7 @@ class RunWaiters:
         if announcement.kind in _FOR_WATCHERS:
             return any(waiter.steps is None for waiter in self.particular)
         if announcement.kind is EventKind.STARTED:
-            return self.answer is not None  # else the first read is under way: see settle
+            return self.answer is not None  # else the first read is still running: see settle
         if not announcement.kind.ends_steps or self.read_at < 0:
             return True  # or, during the first read, a later waiter may wait for it
         ended = announcement.steps
@@ -111,7 +111,8 @@ class RunWaiters:
             return  # a later read was faster
         self.answer, self.read_at = answer, generation
         if generation < self.started_at and answer.run != self.started:
-            self.wanted = self.generation  # this read may have returned the run before that one
+            # This read may have returned the run that this one replaced.
+            self.wanted = self.generation
         for waiter in self.waiters:
             if waiter.since <= generation:
                 waiter.seen = answer

@@ -17,7 +17,7 @@ from ...domain import (
     Snapshot,
 )
 from ...domain.errors import RecordDamaged, StoreUnavailable
-from ...domain.retry_after import Pace
+from ...domain.retry_after import DrainRate
 from ...domain.run_store import RunStore
 from ..call_observer import CallObserver, CallObservers
 from ..deadline import RETRY_PAUSE, SHUTDOWN, Deadline
@@ -45,7 +45,7 @@ class Waiting:
         store: RunStore,
         subscribe: Subscribe,
         cache: NearCache,
-        retry_after: Pace | None = None,
+        drain_rate: DrainRate | None = None,
         observer: CallObserver | None = None,
         *,
         announced: Callable[[Announcement], None] | None = None,
@@ -53,7 +53,7 @@ class Waiting:
         estimated: Estimated | None = None,
         poll: float = POLL,
     ) -> None:
-        """Note in `retry_after` every run that starts or ends.
+        """Count in `drain_rate` every run that starts or ends.
 
         Call `announced` with each announcement, and `resubscribed` each time that they arrive
         again. Answers about runs that have not ended hold what is `estimated` of them. `poll` is
@@ -63,7 +63,7 @@ class Waiting:
         self._observer = observer or CallObservers()
         self._announced = announced
         self._resubscribed = resubscribed
-        self._retry_after = retry_after or Pace()
+        self._drain_rate = drain_rate or DrainRate()
         self._store = store
         self._cache = cache
         self._poll_every = poll
@@ -130,7 +130,7 @@ class Waiting:
                     return seen
                 run.settle(seen, generation)
             elif min_revision:
-                run.generation += 1  # the caller may know of a start that was not announced yet
+                run.generation += 1  # the caller may know a start that is not announced here yet
             return await self._met(run, met, steps, seen, ends, deadline.grace)
         finally:
             self.leave(run)
@@ -150,7 +150,7 @@ class Waiting:
                     sent = seen
                     yield sent
                 if self._closing:
-                    return  # its watcher resumes elsewhere
+                    return  # its watcher resumes on another replica
         finally:
             self.leave(run)
 
@@ -270,7 +270,7 @@ class Waiting:
                 except Exception as error:  # noqa: BLE001  # each waiter gets it
                     run.read_at = generation
                     run.refuse(error, generation, unseen_only=False)
-                    # This read has left no answer, so a later caller must read.
+                    # This read has returned no answer, so a later caller must read.
                     run.generation += 1
         finally:
             run.reading = None
@@ -301,7 +301,7 @@ class Waiting:
         if kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run):
             self._cache.drop(announcement.key)
         if kind is EventKind.STARTED or kind.ends_run:
-            self._retry_after.note(ended=kind.ends_run)
+            self._drain_rate.count(ended=kind.ends_run)
         run = self._runs.get(announcement.key)
         if run is not None and run.receive(announcement):
             self._request_read(run)

@@ -19,7 +19,7 @@ from .report import Check, fail, ok, skip, warn
 
 _NAME: Final = "address"
 _PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
-"""In the order in which gRPC looks for one; all in lower case."""
+"""In the order in which gRPC reads them; all in lower case."""
 _EXEMPT: Final = ("no_grpc_proxy", "no_proxy")
 _SCHEME: Final = re.compile(r"(dns|ipv4|ipv6|unix|[a-z][a-z0-9+.-]*(?=://)):(.*)", re.DOTALL)
 
@@ -54,7 +54,7 @@ class Place:
 
 
 def places(address: str) -> list[Place] | None:
-    """The places that a gRPC target names; None when only gRPC can tell.
+    """Return the places that a gRPC target names; None when only gRPC can resolve it.
 
     Raises ValueError for what names none.
     """
@@ -96,16 +96,16 @@ def check_address(address: str, timeout: float) -> Iterator[Check | Place]:
             if isinstance(each, Check):
                 yield each
                 continue
-            said = _tried(each, timeout)
-            if isinstance(said, str):
-                silent.append(said)
+            result = _tried(each, timeout)
+            if isinstance(result, str):
+                silent.append(result)
             else:
                 answering.append(place)
-                yield said
+                yield result
     if silent:
         yield _silence("; ".join(silent), answering)
     if answering:
-        if variable := _proxy_before(answering[0]):
+        if variable := proxy_before(answering[0]):
             yield warn(
                 _NAME,
                 f"calls do not go there but to the proxy of the variable {variable}",
@@ -114,7 +114,7 @@ def check_address(address: str, timeout: float) -> Iterator[Check | Place]:
         yield answering[0]
 
 
-def _proxy_before(place: Place) -> str | None:
+def proxy_before(place: Place) -> str | None:
     """The variable that names a proxy which gRPC puts before this place."""
     if place.local:
         return None
@@ -142,19 +142,19 @@ def _tried(place: Place, timeout: float) -> Check | str:
     return ok(_NAME, f"{place} answers in {spoken(time.monotonic() - began)}")
 
 
-def _silence(said: str, answering: Sequence[Place]) -> Check:
-    """About addresses that do not answer, while others may."""
+def _silence(reasons: str, answering: Sequence[Place]) -> Check:
+    """Report addresses that do not answer; others may."""
     if not answering:
         return fail(
             _NAME,
-            said,
+            reasons,
             "is the server running, the port right (gRPC's, not HTTP's), and no firewall between? "
             "`headstart serve` logs where it listens",
         )
     if answering[0].local:
         # localhost has two addresses, and most servers listen on one of them.
-        return ok(_NAME, f"{said}, which does no harm here")
-    return warn(_NAME, said, "calls are spread over all addresses: mend or remove this one")
+        return ok(_NAME, f"{reasons}, which does no harm here")
+    return warn(_NAME, reasons, "calls are spread over all addresses: mend or remove this one")
 
 
 def _resolved(place: Place) -> Iterator[Place | Check]:

@@ -20,7 +20,7 @@ def check_clock(http_address: str, timeout: float) -> Check:
     try:
         sent = time.time()
         connection.request("GET", "/livez")
-        told = connection.getresponse().getheader("Date")
+        date = connection.getresponse().getheader("Date")
         received = time.time()
     except (OSError, http.client.HTTPException, ValueError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
@@ -30,8 +30,8 @@ def check_clock(http_address: str, timeout: float) -> Check:
     finally:
         connection.close()
     try:
-        # Whole seconds, rounded down: half of one later is the best guess.
-        server = parsedate_to_datetime(told or "").timestamp() + 0.5
+        # The header has whole seconds, rounded down: half a second later is the best guess.
+        server = parsedate_to_datetime(date or "").timestamp() + 0.5
     except ValueError:
         return skip(_NAME, f"{http_address} tells no time")
     return judged(_NAME, server - (sent + received) / 2, "the server's", 0.5 + received - sent)

@@ -1,4 +1,4 @@
-"""The command doctor: looks at everything between here and a server, and says what to do."""
+"""The command doctor: checks everything between here and a server, with advice for each fault."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def _run(options: argparse.Namespace) -> int:
             print(line(check), flush=True)
     failed = any(check.verdict is Verdict.FAIL for check in checks)
     if options.json:
-        told = [
+        findings = [
             {"check": c.name, "verdict": c.verdict, "found": c.found, "advice": c.advice}
             for c in checks
         ]
-        print(json.dumps({"ok": not failed, "checks": told}), flush=True)
+        print(json.dumps({"ok": not failed, "checks": findings}), flush=True)
     else:
         print(summary(checks), flush=True)
     return exit_codes.FAILED if failed else exit_codes.DONE

@@ -1,6 +1,6 @@
 """What a server's own machine must have: settings, store, files, model, vocabulary, ports.
 
-Imported only when asked for: it needs the packages of a server.
+Imported only with `--local`: it needs the packages of a server.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from .report import Check, fail, ok, skip, warn
 from .service import knows_service
 from .tls import speaks_tls
 
-_HEARD_OF: Final = 30.0
-"""Seconds within which a worker that lives has asked for jobs."""
+_RECENT: Final = 30.0
+"""Seconds within which each live worker requests jobs."""
 _SLOW_STORE: Final = 0.005
 _FULL: Final = 0.9
 _PACKAGES: Final = ("onnxruntime", "tokenizers", "numpy", "snowballstemmer")
@@ -91,14 +91,14 @@ def _store(settings: Settings, timeout: float) -> Iterator[Check]:
 
     async def look() -> StoreFacts:
         async with asyncio.timeout(timeout), redis_client(url, WORKER) as client:
-            return await examine(client, store_rules(settings), recent=_HEARD_OF)
+            return await examine(client, store_rules(settings), recent=_RECENT)
 
     try:
         facts = asyncio.run(look())
     except (StoreUnavailable, TimeoutError) as error:
-        said = str(error) or f"no answer within {timeout:g} s"
+        reason = str(error) or f"no answer within {timeout:g} s"
         advice = "are HEADSTART_REDIS_URL and HEADSTART_PREFIX right, and is Redis up?"
-        yield fail("store", said, advice)
+        yield fail("store", reason, advice)
     except StartupError as error:
         yield fail("store", str(error), "docs/settings.md has the forms of HEADSTART_REDIS_URL")
     else:
@@ -118,11 +118,11 @@ def _layout(facts: StoreFacts, settings: Settings) -> Check:
 
 
 def _judged(facts: StoreFacts) -> Iterator[Check]:
-    said = f"{facts.version}, {spoken(facts.latency)} a trip"
+    found = f"{facts.version}, {spoken(facts.latency)} a trip"
     if facts.latency > _SLOW_STORE:
-        yield warn("store", said, "every call makes a trip: keep Redis near, and its CPU free")
+        yield warn("store", found, "every call makes a trip: keep Redis near, and its CPU free")
     else:
-        yield ok("store", said)
+        yield ok("store", found)
     limit = "no memory limit"
     if facts.memory_limit:
         share = facts.memory_used / facts.memory_limit
@@ -155,7 +155,7 @@ def _judged(facts: StoreFacts) -> Iterator[Check]:
     else:
         yield warn(
             "workers",
-            f"none has asked for a job in {_HEARD_OF:.0f} s, {facts.queued} queued",
+            f"none has asked for a job in {_RECENT:.0f} s, {facts.queued} queued",
             "start one: `headstart worker`, or `headstart serve` without --no-worker",
         )
 
@@ -271,19 +271,19 @@ def _ports(settings: Settings) -> Iterator[Check]:
             for each in listen(settings.host, port):
                 each.close()
         except (OSError, ValueError, TypeError) as error:
-            told = getattr(error, "strerror", None) or str(error)
-            yield _taken(settings, name, told)
+            reason = getattr(error, "strerror", None) or str(error)
+            yield _taken(settings, name, reason)
         else:
             yield ok("ports", f"{Place(settings.host, port)} is free: nothing listens there now")
 
 
-def _taken(settings: Settings, name: str, told: str) -> Check:
+def _taken(settings: Settings, name: str, reason: str) -> Check:
     place = Place(reachable(settings.host), getattr(settings, name))
     if _is_headstart(settings, place) if name == "grpc_port" else _is_headstart_http(place):
         return ok("ports", f"a Headstart server listens on {place}")
     return fail(
         "ports",
-        f"{place}: {told}",
+        f"{place}: {reason}",
         f"end the program that has it (`ss -ltnp`), or change {variable(name)}",
     )
 
@@ -292,7 +292,7 @@ def _is_headstart(settings: Settings, place: Place) -> bool:
     """Whether it is: with TLS, anything that speaks it there is taken for one."""
     if settings.tls_cert is not None:
         return speaks_tls(place, 1.0)
-    # It is this machine, whatever its address: no proxy reaches it.
+    # The address is of this machine, which no proxy reaches.
     with grpc.insecure_channel(str(place), (("grpc.enable_http_proxy", 0),)) as channel:
         return knows_service(channel, 1.0)
 

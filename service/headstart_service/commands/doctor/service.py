@@ -34,14 +34,14 @@ _SLOW: Final = 0.05
 def knows_service(channel: grpc.Channel, timeout: float) -> bool:
     """Whether a Headstart server answers, serving or not."""
     try:
-        _asked(channel, timeout)
+        _health_reply(channel, timeout)
     except grpc.RpcError:
         return False
     return True
 
 
-def _asked(channel: grpc.Channel, timeout: float) -> bytes:
-    """What gRPC health says of the service. Raises grpc.RpcError."""
+def _health_reply(channel: grpc.Channel, timeout: float) -> bytes:
+    """Return the reply of gRPC's health check of the service. Raises grpc.RpcError."""
     name = _SERVICE.encode()
     check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
     answer: bytes = check(b"\x0a" + bytes([len(name)]) + name, timeout=timeout)
@@ -49,18 +49,18 @@ def _asked(channel: grpc.Channel, timeout: float) -> bytes:
 
 
 class Server:
-    """One connection, over which everything is asked."""
+    """One connection, which serves all checks."""
 
     def __init__(self, endpoint: Endpoint, namespace: str, timeout: float) -> None:
         """Open nothing yet."""
         self._endpoint = endpoint
         self._namespace = namespace
         self._timeout = timeout
-        # Nobody has started it, so asking for it reads nothing and cancelling it ends nothing.
+        # No run has this random key, so a read returns nothing and a cancel ends nothing.
         self._key = f"doctor-{uuid.uuid4().hex}"
 
     def checks(self) -> Iterator[Check]:
-        """Ask; stops where further answers would say the same."""
+        """Yield the checks; stop where further ones would fail for the same reason."""
         try:
             channel = self._endpoint.open_blocking()
         except HeadstartError as error:
@@ -80,13 +80,13 @@ class Server:
 
     def _health(self, channel: grpc.Channel) -> Check:
         try:
-            answer = _asked(channel, self._timeout)
+            answer = _health_reply(channel, self._timeout)
         except grpc.RpcError as error:
             code = error.code()
             if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
                 return fail("health", f"there is no {_SERVICE}", "is this a Headstart server?")
-            told = from_rpc_error(error)
-            return fail("health", f"no answer: {told}", "see the checks above")
+            reason = from_rpc_error(error)
+            return fail("health", f"no answer: {reason}", "see the checks above")
         if answer == _SERVING:
             return ok("health", f"{_SERVICE} is SERVING")
         return fail(
@@ -108,9 +108,9 @@ class Server:
 
     def _token(self) -> tuple[Check, bool]:
         """Whether the token is accepted, or none needed."""
-        told = self._ask("ListPipelines", pb.ListPipelinesRequest())
+        answer = self._ask("ListPipelines", pb.ListPipelinesRequest())
         brings = self._endpoint.token is not None
-        if isinstance(told, Unauthenticated):
+        if isinstance(answer, Unauthenticated):
             if brings:
                 return fail(
                     "token",
@@ -119,13 +119,13 @@ class Server:
                 ), False
             advice = "set HEADSTART_TOKEN, or HEADSTART_TOKEN_FILE to the file that holds it"
             return fail("token", "the server wants one, and there is none", advice), False
-        if isinstance(told, HeadstartError):
-            return fail("token", f"not checked: {told}", "mend what is above first"), False
+        if isinstance(answer, HeadstartError):
+            return fail("token", f"not checked: {answer}", "mend what is above first"), False
         bare = self._ask("ListPipelines", pb.ListPipelinesRequest(), known=False)
         if isinstance(bare, Unauthenticated):
             return ok("token", "accepted"), True
-        said = "none is asked for" + (", so this client's makes no difference" if brings else "")
-        return ok("token", said), True
+        found = "none is asked for" + (", so this client's makes no difference" if brings else "")
+        return ok("token", found), True
 
     def _verbs(self) -> Check:
         tries: dict[str, Callable[[], Any]] = {
@@ -135,17 +135,17 @@ class Server:
         }
         may = []
         for verb, attempt in tries.items():
-            told = attempt()
-            if isinstance(told, ServiceUnavailable):
+            answer = attempt()
+            if isinstance(answer, ServiceUnavailable):
                 return fail(
                     "store",
-                    f"the server cannot use it: {told}",
+                    f"the server cannot use it: {answer}",
                     "run `headstart doctor --local` where the server runs",
                 )
-            if isinstance(told, NotFound) or not isinstance(told, HeadstartError):
+            if isinstance(answer, NotFound) or not isinstance(answer, HeadstartError):
                 may.append(verb)
-            elif not isinstance(told, PermissionDenied):
-                return fail("verbs", f"{verb}: {told}", "see the server's log")
+            elif not isinstance(answer, PermissionDenied):
+                return fail("verbs", f"{verb}: {answer}", "see the server's log")
         where = self._namespace or "default"
         if "read" in may or "write" in may:
             return ok("verbs", f"may {', '.join(may)} in namespace {where}")
@@ -170,27 +170,27 @@ class Server:
         if isinstance(stats, HeadstartError):
             return
         if stats.unserved:
-            told = ", ".join(f"{runs} of {name}" for name, runs in sorted(stats.unserved.items()))
+            listed = ", ".join(f"{runs} of {name}" for name, runs in sorted(stats.unserved.items()))
             yield warn(
                 "unserved",
-                f"no worker can compute {told}",
+                f"no worker can compute {listed}",
                 "deploy workers with that pipeline in the version that the API has, or start these "
                 "runs again through an API whose pipelines the workers have",
             )
         live = sum(stats.status_counts[name] for name in ("pending", "in_progress"))
-        said = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
-        # Runs that no worker can compute have their own line.
+        load = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
+        # Runs that no worker can compute have a check of their own.
         if stats.queued_jobs > sum(stats.unserved.values()) and not stats.active_tasks:
             yield warn(
                 "work",
-                f"{said}: nobody takes them",
+                f"{load}: no worker takes them",
                 "is a worker up? See its log, and GET /readyz on its HTTP port",
             )
         elif live >= stats.max_cached:
             advice = "more workers, or a larger HEADSTART_MAX_CACHED_RESULTS"
-            yield warn("work", f"{said}: every place is held, starts are refused", advice)
+            yield warn("work", f"{load}: every place is held, starts are refused", advice)
         else:
-            yield ok("work", f"{said}, {stats.total_cached} of {stats.max_cached} kept")
+            yield ok("work", f"{load}, {stats.total_cached} of {stats.max_cached} kept")
 
     def _latency(self) -> Check:
         trips = []
@@ -199,8 +199,8 @@ class Server:
             self._ask("GetStatus", self._about(pb.GetStatusRequest))
             trips.append(time.perf_counter() - began)
         cuts = quantiles(trips, n=20, method="inclusive")
-        said = f"p50 {spoken(cuts[9])}, p95 {spoken(cuts[18])} of {_CALLS} calls"
+        found = f"p50 {spoken(cuts[9])}, p95 {spoken(cuts[18])} of {_CALLS} calls"
         if cuts[9] > _SLOW:
             advice = "is the server far away, its machine busy, or its Redis slow?"
-            return warn("latency", said, advice)
-        return ok("latency", said)
+            return warn("latency", found, advice)
+        return ok("latency", found)

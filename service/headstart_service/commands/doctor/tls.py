@@ -45,14 +45,14 @@ def check_tls(place: Place, tls: Tls | None, timeout: float) -> Iterator[Check]:
             context.wrap_socket(plain, server_hostname=name) as secured,
         ):
             yield from _established(secured, name)
-            # With TLS 1.3 a server refuses a client's certificate after the handshake, gRPC by
-            # hanging up without a word; else it sends its settings at once.
+            # With TLS 1.3 a server refuses a client's certificate after the handshake. gRPC then
+            # hangs up without a reason; else it sends its settings at once.
             if not secured.recv(1):
                 yield _unwanted("it hangs up", tls)
     except ssl.SSLCertVerificationError as error:
         yield _refused(error, name)
     except TimeoutError:
-        pass  # it said nothing against this client
+        pass  # the server has not refused this client
     except ssl.SSLError as error:
         yield _broken(error, tls)
     except OSError as error:
@@ -63,7 +63,7 @@ _NO_TLS: Final = "does the server speak TLS? Without, unset HEADSTART_CA"
 
 
 def speaks_tls(place: Place, timeout: float) -> bool:
-    """Whether TLS is spoken there, by whomever."""
+    """Return whether any server speaks TLS there."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is sent
@@ -103,7 +103,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
         if roots is not None:
             context.load_verify_locations(cadata=roots.decode())
     if tls.cert is not None and tls.key is not None:
-        # With a password at hand nobody is asked for one on the terminal.
+        # With a password given here, OpenSSL does not ask for one on the terminal.
         context.load_cert_chain(tls.cert, tls.key, password="")
     return context
 
@@ -143,14 +143,14 @@ def _refused(error: ssl.SSLCertVerificationError, name: str) -> Check:
     )
 
 
-def _unwanted(said: str, tls: Tls) -> Check:
+def _unwanted(reason: str, tls: Tls) -> Check:
     advice = (
         "HEADSTART_CLIENT_CERT must be signed by the server's HEADSTART_TLS_CLIENT_CA"
         if tls.cert
         else "if it asks for client certificates, set HEADSTART_CLIENT_CERT and "
         "HEADSTART_CLIENT_KEY"
     )
-    return fail(_NAME, f"the server refuses this client: {said}", advice)
+    return fail(_NAME, f"the server refuses this client: {reason}", advice)
 
 
 def _broken(error: ssl.SSLError, tls: Tls) -> Check:
@@ -160,5 +160,5 @@ def _broken(error: ssl.SSLError, tls: Tls) -> Check:
 
 
 def _reason(error: OSError) -> str:
-    told = getattr(error, "reason", None) or error.strerror or str(error)
-    return str(told).lower().replace("_", " ")
+    reason = getattr(error, "reason", None) or error.strerror or str(error)
+    return str(reason).lower().replace("_", " ")

@@ -9,8 +9,8 @@ from ...base.output import spoken, table
 _SHORT, _MINUTE, _HOUR = 0.05, 60, 3600
 
 
-def told(ledger: Any) -> str:
-    """A sentence, and a table of the fates. `ledger` is the client's."""
+def accounting_text(ledger: Any) -> str:
+    """Return a sentence, and a table of the fates. `ledger` is the client's."""
     rows = [("WHAT BECAME OF RUNS", "RUNS", "STEPS", "COMPUTED", "CPU", "TOKENS")]
     rows += [
         (
@@ -31,7 +31,7 @@ def told(ledger: Any) -> str:
 def _verdict(ledger: Any) -> str:
     used = any(work.runs for fate, work in ledger.fates.items() if fate.startswith("used_"))
     if ledger.unsettled and not used:
-        # A share of what little is settled would count all of it as never read.
+        # While few runs are settled, a share would count all of them as never read.
         return f"no result was read yet; {ledger.unsettled} of {ledger.starts} runs may still be"
     saved = duration(ledger.hidden.total_seconds())
     unread = f"{100 * ledger.unread_share:.0f} % of the work was never read"

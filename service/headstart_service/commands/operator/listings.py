@@ -16,7 +16,7 @@ from ...base.output import (
     show,
     table,
 )
-from .accounting_view import told
+from .accounting_view import accounting_text
 from .execution import command, complain
 
 STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         choices=STATUSES,
-        help="only runs of this status; may be said several times",
+        help="only runs of this status; may be given several times",
     )
     listing.add_argument("--pipeline", metavar="NAME", help="only runs of this pipeline")
     listing.add_argument(
@@ -96,7 +96,7 @@ async def _stats(client: Any, options: argparse.Namespace) -> int:
     ]
     text = table(rows)
     if stats.ledger is not None:
-        text += f"\n\n{told(stats.ledger)}"
+        text += f"\n\n{accounting_text(stats.ledger)}"
     show(stats, text, as_json=options.json)
     return exit_codes.DONE
 

@@ -18,7 +18,7 @@ from .describing import expected, step_cells
 
 _BAR: Final = 16
 _MOVING: Final = 4
-"""So much of a bar is filled while its step runs: nobody knows how far it is."""
+"""So much of a bar is filled while its step runs: its progress is not known."""
 _SPEED: Final = 10.0
 """Places a second that it moves."""
 _MARKS: Final = {"completed": "✔", "failed": "✘", "skipped": "○", "running": "▸", "pending": "·"}
@@ -30,8 +30,7 @@ _PLAIN_MARKS: Final = {
     "pending": ".",
 }
 _UP_AND_CLEAR: Final = "\x1b[{}F\x1b[J"
-# The cursor, and the breaking of lines that are too long: one more line, and the next picture would
-# not cover this one.
+# Hide the cursor, and cut long lines: a wrapped line would remain after the next picture.
 _HIDE, _SHOW = "\x1b[?25l\x1b[?7l", "\x1b[?25h\x1b[?7h"
 
 
@@ -68,7 +67,7 @@ class LiveView:
             last.revision,
             last.created_at,
         ):
-            self._since.clear()  # another run, whose revision may be the same after a reset
+            self._since.clear()  # another run: after a reset its revision may be the same
         self._results = results
         now = time.monotonic()
         for name, report in results.steps.items():
@@ -119,15 +118,15 @@ class LiveView:
             attempts = f"{attempts} attempt{'s' if report.attempts > 1 else ''}"
         marks = _MARKS if self._unicode else _PLAIN_MARKS
         start = f"{marks.get(state, ' ')} {clipped(escaped(name), names).ljust(names)}  "
-        told = f"  {state:<9}  {elapsed:>7}  {attempts or expected(report)}".rstrip()
+        rest = f"  {state:<9}  {elapsed:>7}  {attempts or expected(report)}".rstrip()
         if error:
-            told += f"  {escaped(error)}"
+            rest += f"  {escaped(error)}"
         colour = COLOURS.get(state)
-        if len(start) + _BAR + len(told) > width:  # no room for everything
+        if len(start) + _BAR + len(rest) > width:  # no room for everything
             bar = "" if width < len(start) + _BAR + 12 else self._bar(state)
         else:
             bar = self._bar(state)
-        rest = clipped(told, max(0, width - len(start) - len(bar)))
+        rest = clipped(rest, max(0, width - len(start) - len(bar)))
         return coloured(start + bar, colour) + rest
 
     def _bar(self, state: str) -> str:

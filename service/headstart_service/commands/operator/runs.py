@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
         "--needed-in",
         type=duration,
         metavar="TIME",
-        help="in how long they are likely to be asked for; default: at once",
+        help="in how long a caller is likely to read them; default: at once",
     )
     start.add_argument("--restart", action="store_true", help="compute anew")
 
@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="wait for this step alone; may be said several times",
+        help="wait for this step alone; may be given several times",
     )
     get.add_argument(
         "--complete",

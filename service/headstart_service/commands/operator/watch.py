@@ -61,7 +61,7 @@ async def _follow(stream: AsyncGenerator[Any, None], options: argparse.Namespace
 
 async def _lines_of_json(stream: AsyncGenerator[Any, None]) -> Any:
     results = None
-    async for results in stream:  # the last one is the answer
+    async for results in stream:  # the last value is the answer
         print(json.dumps(plain(results)), flush=True)
     return results
 
@@ -69,7 +69,7 @@ async def _lines_of_json(stream: AsyncGenerator[Any, None]) -> Any:
 async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
     """One line for each change."""
     results, status = None, ""
-    said: dict[str, str] = {}
+    shown: dict[str, str] = {}
     async for results in stream:
         head = f"revision {results.revision}: {results.status}"
         if reason := results.error or results.pending_reason:
@@ -77,11 +77,11 @@ async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
         lines = []
         for name, report in results.steps.items():
             line = _line(name, report)
-            if said.get(name, "pending") != line and str(report.state) != "pending":
-                said[name] = line
+            if shown.get(name, "pending") != line and str(report.state) != "pending":
+                shown[name] = line
                 soon = expected(report)
                 lines.append(f"{line} ({soon})" if soon else line)
-        # An end is told after what led to it, a beginning before.
+        # The line of an end follows its steps' lines; the line of a beginning precedes them.
         lines = [*lines, head] if results.status.ended else [head, *lines]
         for line in lines:
             if line != head or head != status:
@@ -92,12 +92,12 @@ async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
 
 def _line(name: str, report: Any) -> str:
     elapsed, attempts, error = step_cells(report)
-    told = [f"{name}: {report.state}"]
+    parts = [f"{name}: {report.state}"]
     if elapsed:
-        told.append(elapsed if elapsed == report.origin else f"in {elapsed}")
+        parts.append(elapsed if elapsed == report.origin else f"in {elapsed}")
     if report.attempts > 1:
-        told.append(f"at attempt {attempts}")
-    line = " ".join(told)
+        parts.append(f"at attempt {attempts}")
+    line = " ".join(parts)
     return f"{line} ({error})" if error else line
 
 
@@ -114,7 +114,7 @@ async def _live(stream: AsyncGenerator[Any, None]) -> Any:
             await asyncio.wait({showing})
         view.draw()
     if results is not None:
-        # What the picture has shown is not said twice.
+        # The picture has shown status and steps already, so only values are printed.
         values = described(results).split("\n")[2 + len(results.steps) :]
         print("\n".join(values), flush=True)
     return results

@@ -1,4 +1,4 @@
-"""A bridge by a language model: asked for twice at most, checked, never invented."""
+"""A bridge by a language model: two requests at most, each answer checked, none invented."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def ask_for_clues(
 ) -> Sequence[str]:
     """`count` valid clues by `model`, best first.
 
-    When its answer has too few, it is asked once more and told which clues were refused. Raises
+    When its answer has too few, a second request names the clues that were refused. Raises
     StepFailed when there are too few even then, and whatever `model` raises.
     """
     clues: list[str] = []

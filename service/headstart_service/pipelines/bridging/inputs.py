@@ -71,8 +71,8 @@ class BridgingInputs(BaseModel):
     @field_validator("target")
     @classmethod
     def _another_word(cls, value: str, info: ValidationInfo) -> str:
-        # A model validator would run only once every field is right, and violations are told
-        # all at once. A wrong anchor is absent here.
+        # A model validator would run only after every field is right, but all violations are
+        # reported at once. A wrong anchor is absent here.
         if value == info.data.get("anchor"):
             raise ValueError(f"must differ from anchor, both are {_brief(value)}")
         return value
@@ -119,8 +119,8 @@ def _reworded(detail: Any, unknown: Iterator[str]) -> InitErrorDetails:
     elif detail["type"] == "extra_forbidden":
         message = next(unknown)
     # As an argument, so that braces in the message are not taken for placeholders.
-    said = PydanticCustomError("bridging_input", "{message}", {"message": message})
-    return InitErrorDetails(type=said, loc=location, input=None)
+    error = PydanticCustomError("bridging_input", "{message}", {"message": message})
+    return InitErrorDetails(type=error, loc=location, input=None)
 
 
 def _whole_number(value: Any, highest: int) -> int:
@@ -128,8 +128,8 @@ def _whole_number(value: Any, highest: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        said = f"must be a whole number, 1 to {highest}, is {_brief(value)}"
-        raise ValueError(said)  # noqa: TRY004 - pydantic makes violations of ValueErrors only
+        rule = f"must be a whole number, 1 to {highest}, is {_brief(value)}"
+        raise ValueError(rule)  # noqa: TRY004 - pydantic makes violations of ValueErrors only
     if not 1 <= value <= highest:
         raise ValueError(f"must be 1 to {highest}, is {_brief(value)}")
     return value

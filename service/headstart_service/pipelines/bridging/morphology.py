@@ -96,7 +96,7 @@ class Exclusions:
 
 
 def _related(forms: _Forms, own: AbstractSet[str], bases: AbstractSet[str]) -> bool:
-    # Two bases that meet prove nothing: they need not be words.
+    # Two equal bases prove nothing: they need not be words.
     return not (
         forms.own.isdisjoint(own) and forms.own.isdisjoint(bases) and forms.bases.isdisjoint(own)
     )

@@ -1,4 +1,4 @@
-"""What Claude Haiku is asked, and the form in which it must answer."""
+"""The prompt for Claude Haiku, and the form in which it must answer."""
 
 from __future__ import annotations
 

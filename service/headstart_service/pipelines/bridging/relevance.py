@@ -29,8 +29,8 @@ def relevances(matrix: NDArray[np.float32], games: Sequence[Game]) -> list[NDArr
     The last bits depend on the processor and on the other games, by less than `error_bound`.
     """
     ends = np.array([anchor for anchor, _ in games] + [target for _, target in games])
-    # (n, d) @ (d, 2g) reads the matrix in the order in which it lies in memory; the other way
-    # round takes twice as long for one game of 30,000 words.
+    # (n, d) @ (d, 2g) reads the matrix in memory order. The transposed product takes twice as
+    # long for one game of 30,000 words.
     products = matrix @ ends.T
     scores = np.minimum(products[:, : len(games)], products[:, len(games) :])
     # Copies, so that a kept row does not keep the whole batch.

@@ -17,7 +17,6 @@ from .relevance import Game, relevances
 MAX_GAMES = 32
 """Per matrix product: 8 ms for 30,000 words, and little is gained beyond."""
 _MAX_WAITING = 1024
-_MAX_RECENT = 64
 """Finished scans kept, 120 kB each for 30,000 words, for a run's second step to find."""
 
 
@@ -35,15 +34,17 @@ class VocabularyScan:
         observe: Callable[[int, float], None] | None = None,
         *,
         identity: str = "",
+        max_recent: int = 64,
     ) -> None:
         """Scan `matrix`: the words' unit vectors, float32, shape (n, d).
 
         `identity` is the vocabulary's. `observe` receives of each product how many games it was for
-        and how many seconds it took.
+        and how many seconds it took. The last `max_recent` results are kept.
         """
         self.identity: Final = identity
         """The identity of the vocabulary that is scanned."""
         self._matrix = matrix
+        self._max_recent = max_recent
         self._batcher = Batcher(
             self._compute,
             max_batch=MAX_GAMES,
@@ -88,7 +89,7 @@ class VocabularyScan:
         if task is None:
             task = asyncio.create_task(self._scan(key, (anchor, target)), name="scan of a game")
             self._running[key] = task
-        # Shielded: a step that is cancelled must not take the scan from the run's other step.
+        # Shielded: a cancelled step must not cancel the scan that the run's other step awaits.
         return await asyncio.shield(task)
 
     async def _scan(self, key: bytes, game: Game) -> NDArray[np.float32]:
@@ -98,7 +99,7 @@ class VocabularyScan:
             # A failed scan is forgotten, so that the next attempt scans again.
             del self._running[key]
         self._recent[key] = scores
-        if len(self._recent) > _MAX_RECENT:
+        if len(self._recent) > self._max_recent:
             self._recent.popitem(last=False)
         return scores
 

@@ -13,7 +13,7 @@
 --   'records'    no namespace has one
 
 -- Neighbours by name that one call compares to find the first runs of a namespace to remove. In a larger namespace it
--- compares a part of them (docs/decisions/0016).
+-- compares a part of them (docs/decisions/0005).
 local WINDOW = 100
 local ENDED = {'completed', 'failed', 'cancelled'}
 -- More than any time in microseconds, and their sum is still exact in a double.

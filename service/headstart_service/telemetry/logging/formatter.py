@@ -72,8 +72,10 @@ class OneLineFormatter(logging.Formatter):
         """The line of the event."""
         line = super().formatMessage(record)
         fields = record.__dict__.get(FIELDS, {})
-        told = [f"{name}={_clipped(str(fields[name]))}" for name in _ALSO_AS_TEXT if name in fields]
-        line = escaped(" ".join([line, *told]))
+        shown = [
+            f"{name}={_clipped(str(fields[name]))}" for name in _ALSO_AS_TEXT if name in fields
+        ]
+        line = escaped(" ".join([line, *shown]))
         colour = _COLOURS.get(record.levelname) if self._colours else None
         return f"{colour}{line}{_PLAIN}" if colour else line
 
@@ -89,17 +91,17 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, in ASCII, so that no reader takes a part of it for its end."""
         time = datetime.fromtimestamp(record.created, UTC)
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _clipped(record.getMessage(), _MESSAGE_LIMIT),
         }
         for name, value in record.__dict__.get(FIELDS, {}).items():
-            told[name] = _clipped(value) if isinstance(value, str) else value
+            content[name] = _clipped(value) if isinstance(value, str) else value
         if record.exc_info:
-            told["exception"] = _clipped(self.formatException(record.exc_info), _TRACEBACK_LIMIT)
-        return json.dumps(told, separators=(",", ":"), default=str)
+            content["exception"] = _clipped(self.formatException(record.exc_info), _TRACEBACK_LIMIT)
+        return json.dumps(content, separators=(",", ":"), default=str)
 
 
 def wants_json(log_format: str) -> bool:

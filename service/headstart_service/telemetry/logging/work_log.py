@@ -44,7 +44,7 @@ class WorkLog:
 
     @contextmanager
     def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
-        """Tell of a run."""
+        """Log a run's claim and its end."""
         name = f"{claim.lease.job.key} revision {claim.revision} attempt {claim.lease.attempt}"
         with inside(of_claim(claim, self._worker)):
             more: dict[str, Any] = {}
@@ -55,29 +55,29 @@ class WorkLog:
             try:
                 yield
             finally:
-                level, said = _ENDS[outcome.state]
+                level, verb = _ENDS[outcome.state]
                 if outcome.state is RunEnd.STOPPED and outcome.error != UNWANTED:
                     level = logging.WARNING
-                told = _told(outcome, began)
+                attributes = _attributes(outcome, began)
                 why = f": {outcome.error}" if outcome.error else ""
-                extra = fields(f"run.{outcome.state}", **told)
-                log.log(level, "%s %s%s", name, said, why, extra=extra)
+                extra = fields(f"run.{outcome.state}", **attributes)
+                log.log(level, "%s %s%s", name, verb, why, extra=extra)
 
     @contextmanager
     def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
-        """Tell of a step, unless it was stopped with its run."""
+        """Log a step's end, unless it was stopped with its run."""
         with inside({"step": name}):
             began = time.monotonic()
             try:
                 yield
             finally:
                 if outcome.state is not StepEnd.STOPPED:
-                    self._tell(claim, name, outcome, began)
+                    self._log_end(claim, name, outcome, began)
 
-    def _tell(self, claim: Claim, name: str, outcome: StepOutcome, began: float) -> None:
+    def _log_end(self, claim: Claim, name: str, outcome: StepOutcome, began: float) -> None:
         key = claim.lease.job.key
-        told = _told(outcome, began) | {"attempts": outcome.attempts}
-        extra = fields(f"step.{outcome.state}", **told)
+        attributes = _attributes(outcome, began) | {"attempts": outcome.attempts}
+        extra = fields(f"step.{outcome.state}", **attributes)
         if outcome.error:
             tries = outcome.attempts
             log.warning(
@@ -87,6 +87,6 @@ class WorkLog:
             log.debug("%s %s %s", key, name, outcome.state, extra=extra)
 
 
-def _told(outcome: RunOutcome | StepOutcome, began: float) -> dict[str, Any]:
-    told: dict[str, Any] = {"duration_ms": round((time.monotonic() - began) * 1000, 3)}
-    return told | {"error": outcome.error} if outcome.error else told
+def _attributes(outcome: RunOutcome | StepOutcome, began: float) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"duration_ms": round((time.monotonic() - began) * 1000, 3)}
+    return attributes | {"error": outcome.error} if outcome.error else attributes

@@ -10,18 +10,21 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ...domain import (
+    Fate,
     Ledger,
     Stats,
     Status,
     Work,
 )
 from ...domain.errors import HeadstartError
-from .instruments import Instruments
+from .instruments import Description, Instruments, one_of
 
 log = logging.getLogger(__name__)
 
+WHOLE_STORE = " In the whole store."
+"""Ends the help of what every API process reports alike, so that no sum is taken of it."""
 _FRESH = 1.0
-"""Seconds for which an answer is good: however many look, the store is asked once."""
+"""Seconds for which the store's answer serves all scrapes."""
 _PATIENCE = 0.5
 """Seconds after which a look goes without it."""
 
@@ -34,82 +37,85 @@ class BacklogMetrics(Collector):
         self._ask = ask
         self._stats: Stats | None = None
         self._until = 0.0
-        figures = Instruments()
-        figures.reading(
-            "runs", "Runs that are kept, in the whole store.", self._counts, ("status",)
+        instruments = Instruments()
+        instruments.reading("runs", f"Runs that are kept.{WHOLE_STORE}", self._counts, ("status",))
+        instruments.reading(
+            "runs_limit",
+            "Most runs that are kept, `HEADSTART_MAX_CACHED_RESULTS`.",
+            lambda: limit,
         )
-        figures.reading("runs_limit", "Runs that are kept at most.", lambda: limit)
-        figures.reading(
+        instruments.reading(
             "queue_depth",
-            "Jobs that no worker has taken, in the whole store.",
+            f"Jobs that no worker has taken.{WHOLE_STORE}",
             lambda: self._stats.queued_jobs if self._stats else None,
         )
-        figures.reading(
+        instruments.reading(
             "queue_oldest_wait_seconds",
-            "How long the oldest of these has been waiting.",
+            f"Age of the oldest job that no worker has taken.{WHOLE_STORE}",
             lambda: self._stats.oldest_wait if self._stats else None,
         )
-        figures.reading(
+        instruments.reading(
             "queue_unserved_runs",
-            "Pending runs that workers have met and cannot compute, in the whole store.",
+            f"Pending runs whose pipeline version no worker has.{WHOLE_STORE}",
             lambda: {(n,): c for n, c in self._stats.unserved.items()} if self._stats else {},
             ("pipeline",),
         )
-        self._show_ledger(figures)
-        self._figures = figures
+        self._show_ledger(instruments)
+        self._instruments = instruments
 
-    def _show_ledger(self, figures: Instruments) -> None:
-        """What became of work. Every replica tells the store's sums, so not to be added up."""
-        reading, per_fate = figures.reading, self._per_fate
+    def _show_ledger(self, instruments: Instruments) -> None:
+        """Show what became of work. Every replica reports the store's sums: do not add them up."""
+        reading, per_fate = instruments.reading, self._per_fate
         reading(
             "ledger_starts_total",
-            "Runs that were queued, in the whole store.",
+            "Runs queued since the store was empty: the sum of all fates and the unsettled."
+            f"{WHOLE_STORE}",
             lambda: self._of_ledger(lambda ledger: ledger.starts),
         )
         reading(
             "ledger_unsettled_runs",
-            "Runs of which it is not known yet what becomes of them.",
+            f"Runs without a fate yet: running, or unread.{WHOLE_STORE}",
             lambda: self._of_ledger(lambda ledger: ledger.open),
         )
         reading(
             "ledger_runs_total",
-            "Runs by what became of them, in the whole store.",
+            f"Runs by fate: {one_of(Fate)}.{WHOLE_STORE}",
             per_fate(lambda work: work.runs),
             ("fate",),
         )
         reading(
             "ledger_steps_total",
-            "Steps that were worked on by what became of that, in the whole store.",
+            f"Executed steps, by fate.{WHOLE_STORE}",
             per_fate(lambda work: work.steps),
             ("fate",),
         )
         reading(
             "ledger_compute_seconds_total",
-            "Durations of these steps.",
+            f"Duration of the executed steps.{WHOLE_STORE}",
             per_fate(lambda work: work.compute),
             ("fate",),
         )
         reading(
             "ledger_cpu_seconds_total",
-            "CPU that these steps took.",
+            f"CPU time of the executed steps.{WHOLE_STORE}",
             per_fate(lambda work: work.cpu),
             ("fate",),
         )
         reading(
             "ledger_llm_tokens_total",
-            "Language model tokens that these steps read and wrote.",
+            f"Language model tokens of the executed steps.{WHOLE_STORE}",
             per_fate(lambda work: work.llm_tokens),
             ("fate",),
         )
         reading(
             "ledger_hidden_seconds_total",
-            "Time that users did not have to wait, in the whole store.",
+            f"Wait that was hidden from users.{WHOLE_STORE}",
             self._hidden,
             ("pipeline",),
         )
         reading(
             "ledger_waited_seconds_total",
-            "Time from the first read to the end, of runs first read before it.",
+            f"Time from the first read to the end, of runs read before their end.{WHOLE_STORE}",
             lambda: self._of_ledger(lambda ledger: ledger.waited),
         )
 
@@ -128,10 +134,10 @@ class BacklogMetrics(Collector):
 
     def _hidden(self) -> dict[tuple[str, ...], float]:
         ledger = self._stats.ledger if self._stats else None
-        return {(n,): told.seconds for n, told in ledger.pipelines.items()} if ledger else {}
+        return {(n,): hidden.seconds for n, hidden in ledger.pipelines.items()} if ledger else {}
 
     async def refresh(self) -> None:
-        """Have the figures of now, or none; takes no more than half a second."""
+        """Read the present state, or none of it; takes no more than half a second."""
         clock = asyncio.get_running_loop().time
         if clock() < self._until:
             return
@@ -148,6 +154,10 @@ class BacklogMetrics(Collector):
             return {}
         return {(status.value,): self._stats.counts.get(status, 0) for status in Status}
 
+    def described(self) -> Iterator[Description]:
+        """Describe its metrics."""
+        return self._instruments.described()
+
     def collect(self) -> Iterator[Metric]:
-        """What was found when it was refreshed last."""
-        return self._figures.collect()
+        """Yield the metrics of the last refresh."""
+        return self._instruments.collect()

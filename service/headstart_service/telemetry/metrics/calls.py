@@ -18,8 +18,11 @@ from ...domain import Outcome
 from .instruments import (
     SECONDS,
     Counter,
+    Description,
     Histogram,
     Spread,
+    described,
+    one_of,
 )
 
 _CODES = ("OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "RESOURCE_EXHAUSTED")
@@ -38,17 +41,18 @@ class CallMetrics(Collector):
         self._requests.begin((method, code) for method in METHODS for code in _CODES)
         self._durations = Histogram(
             "request_duration_seconds",
-            "Time of a call in its handler, waiting included; streams have none.",
+            "Time of a call in its handler, with its waits. Streams have none.",
             ("method",),
         )
         self._results = Histogram(
             "results_duration_seconds",
-            "Time of a GetResults in its handler, by what it found.",
+            "Time of a GetResults in its handler: `ready` at once, `waited` and then complete, "
+            "`partial` (a step unfinished, failed or skipped), or a `missing` key.",
             ("outcome",),
         )
         for outcome in ResultsOutcome:
             self._results.of(outcome)
-        self._starts = Counter("starts_total", "Accepted starts.", ("outcome",))
+        self._starts = Counter("starts_total", f"Accepted starts: {one_of(Outcome)}.", ("outcome",))
         self._starts.begin((outcome.value,) for outcome in Outcome)
         self._whole, self._in_part = Spread(SECONDS), Spread(SECONDS)
 
@@ -79,6 +83,10 @@ class CallMetrics(Collector):
         counts["ready"] += self._whole.number
         counts["partial"] += self._in_part.number
         return counts
+
+    def described(self) -> Iterator[Description]:
+        """Describe its metrics."""
+        return described((self._requests, self._starts, self._durations, self._results))
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, with what the ready ones add to them."""

@@ -1,4 +1,4 @@
-"""How `serve` gets the figures of its worker, which has no port: over a pair of sockets.
+"""Pass the metrics of a worker without a port to its `serve`, over a pair of sockets.
 
 The parent sends a byte, the child answers with its text behind four bytes of length. No other
 process can reach it, and it ends with either of the two (docs/decisions/0024).
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 _ASK = b"?"
 _LENGTH = struct.Struct(">I")
-_PATIENCE = 1.0
-"""Seconds that the parent waits for an answer: less than whoever asked it waits."""
 _MOST = 16 * 1024 * 1024
 
 
 class ChildMetrics:
     """The parent's end; one child at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 1.0) -> None:
+        """Wait `patience` seconds for an answer: less than the caller of `text` may wait."""
+        self.patience = patience
         self._writer: asyncio.StreamWriter | None = None
         self._text = ""
         self._answered = asyncio.Event()
@@ -48,15 +48,15 @@ class ChildMetrics:
                 writer.close()
 
     async def text(self) -> str:
-        """What the child tells now; empty when there is none, or it does not answer in time."""
+        """Return the child's metrics; empty without a child, or when it does not answer in time."""
         if self._writer is None:
             return ""
         self._answered.clear()
-        if not self._asking:  # what it has not answered yet, it need not be asked again
+        if not self._asking:  # a question without an answer yet is not repeated
             self._asking = True
             self._writer.write(_ASK)
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self.patience):
                 await self._answered.wait()
         except TimeoutError:
             return ""
@@ -81,11 +81,11 @@ async def answer_parent(descriptor: int, text: Callable[[], Awaitable[str]]) -> 
     try:
         while await reader.read(len(_ASK)):
             try:
-                told = (await text()).encode()
+                content = (await text()).encode()
             except Exception:
-                log.exception("no figures for the parent")  # and no reason to stop working
-                told = b""
-            writer.write(_LENGTH.pack(len(told)) + told)
+                log.exception("no figures for the parent")  # the worker goes on without metrics
+                content = b""
+            writer.write(_LENGTH.pack(len(content)) + content)
             await writer.drain()
     except OSError:
         return

@@ -1,4 +1,4 @@
-"""Prometheus's text of all figures of a process, and of a child's with them."""
+"""Write all metrics of a process, and of its child, as Prometheus's text."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Exposition:
         self._turn = asyncio.Lock()
 
     async def text(self) -> str:
-        """All of it. One at a time, and others' turn after each metric: calls come first."""
+        """Return all of it. One scrape at a time, which lets calls run after each metric."""
         async with self._turn:
-            asked = asyncio.ensure_future(self._child()) if self._child else None
+            child = asyncio.ensure_future(self._child()) if self._child else None
             try:
                 if self._refresh is not None:
                     await self._refresh()
@@ -51,10 +51,10 @@ class Exposition:
                         parts.append(generate_latest(_One(metric)).decode())
                         await asyncio.sleep(0)
                 own = "".join(parts)
-                return merged([own, await asked]) if asked else own
+                return merged([own, await child]) if child else own
             finally:
-                if asked is not None:
-                    asked.cancel()
+                if child is not None:
+                    child.cancel()
 
 
 def merged(texts: Iterable[str]) -> str:
@@ -63,8 +63,8 @@ def merged(texts: Iterable[str]) -> str:
     samples: dict[str, list[str]] = {}
     for text in texts:
         for block in text.split(_HELP)[1:]:
-            told, of_type, rest = block.split("\n", 2)
-            name = told.partition(" ")[0]
-            heads.setdefault(name, f"{_HELP}{told}\n{of_type}\n")
+            head, of_type, rest = block.split("\n", 2)
+            name = head.partition(" ")[0]
+            heads.setdefault(name, f"{_HELP}{head}\n{of_type}\n")
             samples.setdefault(name, []).append(rest)
     return "".join(head + "".join(samples[name]) for name, head in heads.items())

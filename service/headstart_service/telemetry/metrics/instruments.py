@@ -1,4 +1,4 @@
-"""Counters, histograms and readings: plain numbers while a process works, metrics when asked.
+"""Counters, histograms and readings: plain numbers while a process works, metrics in a scrape.
 
 prometheus_client's own take a lock and look their labels up each time, some 2 µs; these are a
 list's or a dictionary's item. They belong to one event loop: what another thread changes must be
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -29,12 +29,33 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 """Bounds for batches."""
 
 Labels = tuple[str, ...]
+
+
+class Description(NamedTuple):
+    """What a metric is, whatever its values are."""
+
+    name: str
+    kind: str
+    """"counter", "gauge" or "histogram"."""
+    labels: Labels
+    text: str
+    """Its help."""
+
+
+def one_of(values: Iterable[str]) -> str:
+    """Return a label's values as a help text lists them."""
+    *others, last = [f"`{value}`" for value in values]
+    return f"{', '.join(others)} or {last}"
+
+
 Read = Callable[[], float | Mapping[Any, float] | None]
 """A number; or some, by the values of their labels; or nothing."""
 
 
 class Counter:
     """Counts what only ever grows, for each combination of its labels' values."""
+
+    kind = "counter"
 
     def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
         self.name, self.text, self.labels = PREFIX + name, text, tuple(labels)
@@ -95,6 +116,8 @@ class Spread:
 class Histogram:
     """A spread for each combination of its labels' values."""
 
+    kind = "histogram"
+
     def __init__(
         self, name: str, text: str, labels: Sequence[str] = (), bounds: Sequence[float] = SECONDS
     ) -> None:
@@ -122,12 +145,12 @@ class Reading:
 
     def __init__(self, name: str, text: str, read: Read, labels: Sequence[str] = ()) -> None:
         self.name, self.text, self.labels = PREFIX + name, text, tuple(labels)
+        self.kind = "counter" if self.name.endswith("_total") else "gauge"
         self._read = read
 
     def collect(self) -> Metric:
-        """As a metric: a counter if its name says so, else a gauge."""
-        counts = self.name.endswith("_total")
-        make = CounterMetricFamily if counts else GaugeMetricFamily
+        """As a metric: a counter if its name ends in `_total`, else a gauge."""
+        make = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
         family = make(self.name, self.text, labels=self.labels)
         found = self._read()
         if isinstance(found, Mapping):
@@ -154,12 +177,27 @@ class Labelled(Collector):
                 metric.samples.append(sample._replace(labels=labels))
             yield metric
 
+    def described(self) -> Iterator[Description]:
+        """Describe its metrics."""
+        for metric in self._collector.collect():
+            name = metric.name + "_total" * (metric.type == "counter")
+            yield Description(name, metric.type, (self._name,), metric.documentation)
+
+
+Instrument = Counter | Histogram | Reading
+
+
+def described(metrics: Iterable[Instrument]) -> Iterator[Description]:
+    """Describe each of these metrics."""
+    for metric in metrics:
+        yield Description(metric.name, metric.kind, metric.labels, metric.text)
+
 
 class Instruments(Collector):
     """Metrics, in their order."""
 
     def __init__(self) -> None:
-        self.metrics: list[Counter | Histogram | Reading] = []
+        self.metrics: list[Instrument] = []
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         """A new counter of them."""
@@ -178,6 +216,10 @@ class Instruments(Collector):
     def reading(self, name: str, text: str, read: Read, labels: Sequence[str] = ()) -> None:
         """Add a number that is read when metrics are collected."""
         self.metrics.append(Reading(name, text, read, labels))
+
+    def described(self) -> Iterator[Description]:
+        """Describe each of them."""
+        return described(self.metrics)
 
     def collect(self) -> Iterator[Metric]:
         """Every one of them as it is now."""

@@ -12,11 +12,11 @@ from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .instruments import Instruments, Labelled
+from .instruments import Description, Instruments, Labelled
 
 API, WORKER = "api", "worker"
 _TICK = 0.25
-"""Seconds between two looks at how late the loop is."""
+"""Seconds between two measurements of the loop's lag."""
 
 
 class ProcessMetrics(Collector):
@@ -27,13 +27,13 @@ class ProcessMetrics(Collector):
         build = (process, version("headstart"), platform.python_version())
         own.reading(
             "build_info",
-            "1, for what runs.",
+            "1, with what runs in its labels.",
             lambda: {build: 1.0},
             ("process", "version", "python_version"),
         )
         self._lag = own.histogram(
             "event_loop_lag_seconds",
-            "How much later than asked for the event loop woke up, four times a second.",
+            "Delay of the event loop, sampled four times a second.",
             ("process",),
         ).of(process)
         self._own = own
@@ -46,6 +46,11 @@ class ProcessMetrics(Collector):
             due = clock() + _TICK
             await asyncio.sleep(_TICK)
             self._lag.note(max(clock() - due, 0.0))
+
+    def described(self) -> Iterator[Description]:
+        """Describe its own metrics, and those that Prometheus's clients have in common."""
+        yield from self._own.described()
+        yield from self._standard.described()
 
     def collect(self) -> Iterator[Metric]:
         """Its own metrics, and those that Prometheus's clients have in common."""

@@ -9,7 +9,7 @@ from .instruments import SIZES, Instruments
 
 
 class StoreMetrics(Instruments):
-    """Counts round trips and what their replies tell."""
+    """Counts round trips and what their replies report."""
 
     def __init__(self, process: str) -> None:
         """Of the process of this name, of which a pod may have two."""
@@ -17,7 +17,7 @@ class StoreMetrics(Instruments):
         self._process = process
         self._trips = self.histogram(
             "store_trip_duration_seconds",
-            "Time of a round trip to Redis.",
+            "Time of a round trip to Redis, by script.",
             ("process", "command"),
         )
         self._batches = self.histogram(
@@ -28,24 +28,29 @@ class StoreMetrics(Instruments):
         )
         self._errors = self.counter(
             "store_errors_total",
-            "Calls of the store that got no reply.",
+            "Calls of the store that failed: `timeout`, `lost`, `refused`, `full`, or `skipped` "
+            "while the circuit breaker is open. Others than `full` have no sample before the "
+            "first.",
             ("process", "command", "error"),
         )
-        # From the first refusal on, an alert must see the figure rise.
+        # Exported as 0 from the start: an alert needs the rise at the first refusal.
         self._errors.begin([(process, "start", "full")])
         self._damaged = self.counter(
             "damaged_records_total",
-            "Records and jobs in Redis that are not as they were written.",
+            "Records and jobs in Redis that others have changed.",
             ("process",),
         )
         self._damaged.begin([(process,)])
         self._evicted = self.counter(
-            "evictions_total", "Runs that are kept no longer.", ("process", "kind")
+            "evictions_total",
+            "Runs that are kept no longer: `read`, `unread` or `namespace` for those that made "
+            "room, or `expired`. Those that ListPrecomputes removes are not counted.",
+            ("process", "kind"),
         )
         self._evicted.begin((process, kind) for kind in Eviction)
         self._shed = self.counter(
             "runs_shed_total",
-            "Queued runs that were ended for others: they could not be ready when needed.",
+            "Queued runs that were dropped because they could not be ready in time.",
             ("process",),
         )
         self._shed.begin([(process,)])
@@ -54,7 +59,7 @@ class StoreMetrics(Instruments):
         """Show, too, of how many partitions the server is known to be away."""
         self.reading(
             "store_unreachable_partitions",
-            "Partitions whose Redis is known to be away, so that calls fail at once.",
+            "Partitions with an open circuit breaker: their Redis is away, and calls fail at once.",
             lambda: {(self._process,): unreachable()},
             ("process",),
         )
@@ -96,20 +101,23 @@ class WorkerStoreMetrics(StoreMetrics):
     def __init__(self, process: str) -> None:
         super().__init__(process)
         self._given_up = self.counter(
-            "runs_given_up_total", "Runs that failed because their workers were lost too often."
+            "runs_given_up_total", "Runs that failed after losing three workers."
         )
         self._reclaimed = self.counter(
-            "runs_reclaimed_total", "Runs taken over from a worker that let its lease run out."
+            "runs_reclaimed_total", "Runs taken over after a worker's lease expired."
         )
 
-        self._looks = self.counter(
-            "memo_lookups_total", "Looks for the result of a memoised step.", ("result",)
+        self._lookups = self.counter(
+            "memo_lookups_total",
+            "Lookups of memoised results: `hit`, `miss`, `damaged`, or `away` when Redis did not "
+            "answer.",
+            ("result",),
         )
-        self._looks.begin((result,) for result in MemoLookup)
+        self._lookups.begin((result,) for result in MemoLookup)
 
     def looked(self, result: MemoLookup) -> None:
-        """Count a look for a memo."""
-        self._looks.add(result)
+        """Count a lookup of a memo."""
+        self._lookups.add(result)
 
     def given_up(self) -> None:
         """Count a run that failed for its lost workers."""

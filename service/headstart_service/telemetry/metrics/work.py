@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from ...base.metric_labels import TextSource
 from ...domain import Claim
 from ...pipeline.registry import Registry
-from ...worker.worker_observer import RunOutcome, StepOutcome
-from .instruments import SIZES, Instruments
+from ...worker.worker_observer import RunOutcome, StepEnd, StepOutcome
+from .instruments import SIZES, Instruments, one_of
 
 OTHER = "other"
-"""The label of a pipeline that this worker does not have: its name is somebody else's text."""
+"""The label of a pipeline that this worker does not have: its name is a caller's text."""
 ENDS = ("completed", "failed")
-"""States that are told from the beginning, as 0: alerts look at the rate of the failed ones, which
-needs a sample before the first."""
+"""States that are exported from the beginning, as 0.
+
+Alerts use the rate of failed runs, which needs a sample before the first failure.
+"""
 ENCODER, SCAN = "encoder", "scan"
 
 
@@ -32,12 +34,13 @@ class WorkerMetrics(Instruments):
         self._registry = registry
         self._runs = self.histogram(
             "run_duration_seconds",
-            "Time of a run on a worker, from its claim to its end there.",
+            "Time of a run on a worker: `completed`, `failed`, `handed_on` at drain, or `stopped` "
+            "(cancelled, replaced, lost).",
             ("pipeline", "state"),
         )
         self._steps = self.histogram(
             "step_duration_seconds",
-            "Time of a step, all its tries and the pauses between them.",
+            f"Time of a step with its tries and the pauses between them: {one_of(StepEnd)}.",
             ("pipeline", "step", "state"),
         )
         self._retries = self.counter(
@@ -45,7 +48,7 @@ class WorkerMetrics(Instruments):
         )
         self._redelivered = self.counter(
             "run_redeliveries_total",
-            "Claims of a run that a worker had before: it was lost, or handed the run on.",
+            "Claims of a run after the first: its worker was lost, or handed it on.",
             ("pipeline",),
         )
         self._runs.of(OTHER, "failed")
@@ -67,17 +70,19 @@ class WorkerMetrics(Instruments):
     ) -> None:
         """Show the worker's pool, and what of it cannot be used now."""
         self.reading(
-            "worker_slots", "Runs that this worker computes at once, at most.", lambda: slots
+            "worker_slots",
+            "Most runs that this worker computes at once, `HEADSTART_WORKER_CONCURRENCY`.",
+            lambda: slots,
         )
         self.reading("worker_slots_busy", "Runs that this worker computes now.", busy)
         self.reading(
             "worker_pipelines_unavailable",
-            "Pipelines that this worker cannot run now, as their Ray or process is not there.",
+            "Pipelines that this worker cannot run now. Its log has the reason.",
             unavailable,
         )
         self.reading(
             "step_threads_hung",
-            "Threads that run a step which nobody has waited for since a minute or more.",
+            "Threads in steps that timed out a minute ago or earlier.",
             hung,
         )
 
@@ -113,33 +118,41 @@ class ModelMetrics(Instruments):
         super().__init__()
         self._sizes = self.histogram(
             "batch_size",
-            "What is computed at once: texts by the embedding model, games by a scan.",
+            "What is computed at once: texts by the `encoder`, games by a `scan`.",
             ("kind",),
             SIZES,
         )
         self._durations = self.histogram(
-            "batch_duration_seconds", "Time of such a batch.", ("kind",)
+            "batch_duration_seconds", "Time of a batch of the `encoder` or a `scan`.", ("kind",)
         )
-        # Made here, so that each is written by one thread and no dictionary grows on another.
+        # Made here, so that one thread writes each of them, and no dictionary grows on another
+        # thread.
         self._encoder = self._sizes.of(ENCODER), self._durations.of(ENCODER)
         self._scan = self._sizes.of(SCAN), self._durations.of(SCAN)
         self._texts = self.counter(
-            "embedded_texts_total", "Texts that got their embedding, by where from.", ("source",)
+            "embedded_texts_total",
+            f"Texts by the source of their embedding: {one_of(TextSource)}. "
+            "Their shares size `HEADSTART_WORD_CACHE`.",
+            ("source",),
         )
         self._texts.begin((source,) for source in TextSource)
         self._requests = self.histogram(
             "llm_request_duration_seconds",
-            "Time of a request to the language model, repetitions included.",
+            "Time of a request to the language model with its retries: `answered`, `no_key`, "
+            "`declined`, `cut_off`, `malformed`, `timeout`, `unreachable`, `unreadable`, "
+            "`rate_limited`, `overloaded`, `refused`, `server_error` or `cancelled`.",
             ("end",),
         )
         self._requests.of("answered")
-        self._retries = self.counter("llm_retries_total", "Repetitions of such requests.")
+        self._retries = self.counter(
+            "llm_retries_total", "Repetitions of requests to the language model by its SDK."
+        )
         self._tokens = self.counter(
-            "llm_tokens_total", "Tokens of the language model's questions and answers.", ("kind",)
+            "llm_tokens_total", "Tokens of the language model: `input` or `output`.", ("kind",)
         )
         self._tokens.begin([("input",), ("output",)])
 
-    def asked(self, end: str, seconds: float, retries: int) -> None:
+    def requested(self, end: str, seconds: float, retries: int) -> None:
         """Count a request to the language model."""
         self._requests.of(end).note(seconds)
         self._retries.add(by=retries)

@@ -49,7 +49,8 @@ class TracedCalls:
 
     def __call__(self, method: str, handler: Handler) -> Handler:
         """The handler in a span of its own for each call."""
-        call: Any = handler.unary_stream or handler.unary_unary  # gRPC's types know blocking ones
+        # The stubs of grpc declare blocking methods alone.
+        call: Any = handler.unary_stream or handler.unary_unary
         serializer = handler.response_serializer
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
@@ -86,8 +87,8 @@ class TracedCalls:
             responses = call(data, context)
             try:
                 while True:
-                    # Current only while the method itself runs: a generator that is left where it
-                    # yields would leave its span to whoever closes it.
+                    # The span is current only while the method itself runs. A generator that is
+                    # left at its yield would leave its span to the code that closes it.
                     with use_span(span, record_exception=False, set_status_on_exception=False):
                         response = await anext(responses, None)
                     if response is None:
@@ -111,7 +112,7 @@ class TracedCalls:
         key = _key(method, data)
         if key is not None:
             attributes |= {"headstart.namespace": key.namespace, "headstart.key": key.key}
-            if method != "StartPrecompute":  # that one's own span links, where it joins
+            if method != "StartPrecompute":  # the run's span has a link to that call instead
                 links = self._recent.links(key)
         return self._tracer.start_span(
             f"{_SERVICE.full_name}/{method}",

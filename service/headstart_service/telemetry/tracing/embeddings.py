@@ -25,7 +25,7 @@ class Embedder(Protocol):
 
 
 class TracedEmbedder:
-    """An embedder whose calls are spans. The texts are not told, only how many there are."""
+    """An embedder whose calls are spans. A span holds the number of texts, not the texts."""
 
     def __init__(self, embedder: Embedder, tracer: Tracer) -> None:
         self._embedder = embedder

@@ -1,4 +1,4 @@
-"""Spans and where they go: one provider for a process, told by OpenTelemetry's own variables.
+"""Spans and where they go: one provider for a process, set by OpenTelemetry's own variables.
 
 It is no global: what else in the process uses OpenTelemetry is left alone.
 """
@@ -125,10 +125,11 @@ class FollowStart(Sampler):
         return f"FollowStart({self._chosen.get_description()})"
 
 
-class _Ids(logging.Filter):
+class TraceIds(logging.Filter):
     """Gives a log line the trace and span that it is written in."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Add both to the record's fields, and keep the record."""
         context = get_current_span().get_span_context()
         if context.is_valid:
             ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
@@ -140,7 +141,7 @@ class _Ids(logging.Filter):
 async def opened(role: str) -> AsyncIterator[Tracing]:
     """Tracing while the context is open; then what is left is sent, for two seconds at most."""
     provider, exporter = _provider(role)
-    ids = _Ids()
+    ids = TraceIds()
     handlers = list(logging.getLogger().handlers)
     for handler in handlers:
         handler.addFilter(ids)
@@ -150,7 +151,8 @@ async def opened(role: str) -> AsyncIterator[Tracing]:
         closing = asyncio.create_task(asyncio.to_thread(provider.shutdown), name="last spans")
         await asyncio.wait({closing}, timeout=_LAST_WORDS)
         if not closing.done():
-            # Nobody takes them. This ends its retries, and so the thread that shuts down.
+            # No collector takes the spans. This ends the retries, and so the thread that shuts
+            # down.
             await asyncio.to_thread(exporter.shutdown)
         await asyncio.wait({closing})
         for handler in handlers:
@@ -176,13 +178,13 @@ def _provider(role: str) -> tuple[TracerProvider, OTLPSpanExporter]:
     try:
         provider = TracerProvider(resource=resource)
         provider.sampler = FollowStart(provider.sampler)
-        # Its types allow one option, and only text.
+        # The stubs of OpenTelemetry allow one option, and only text.
         options: Any = _channel_options()
         exporter = OTLPSpanExporter(channel_options=options)
-        # What cannot be sent waits in a queue of bounded length; behind that it is dropped.
+        # Spans that cannot be sent wait in a queue of bounded length; further ones are dropped.
         provider.add_span_processor(BatchSpanProcessor(exporter))
     except Exception as error:  # noqa: BLE001  # each part that reads a variable has its own
-        # Not its words: they may quote a header, which holds a token.
+        # The error's message is left out: it may quote a header, which holds a token.
         given = ", ".join(sorted(name for name in os.environ if name.startswith("OTEL_")))
         raise StartupError(
             f"HEADSTART_TRACING: OpenTelemetry refuses its settings ({type(error).__name__}): "

@@ -92,8 +92,8 @@ class TracedWork:
 
 def _end_step(span: Span, outcome: StepOutcome) -> None:
     for number, failed in enumerate(outcome.tried, 1):
-        told: dict[str, str | int] = {"headstart.try": number, "error": failed.error}
-        span.add_event("try failed", told, failed.ended_ns)
+        attributes: dict[str, str | int] = {"headstart.try": number, "error": failed.error}
+        span.add_event("try failed", attributes, failed.ended_ns)
     span.set_attribute("headstart.end", outcome.state)
     span.set_attribute("headstart.tries", outcome.attempts)
     if outcome.error:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Generator
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any
 
 from ...domain.errors import StepFailed
 from ..cost_meter import CostMeter
@@ -17,26 +17,30 @@ from .watchdog import LoopBlocked, Piece, Watchdog
 
 log = logging.getLogger(__name__)
 
-_GRACE: Final = 5.0
-"""Seconds that a step may take to end once it was cancelled."""
-
 
 class drive:  # noqa: N801  # used as a function: `await drive(…)`
     """Await `work` as the step of this name, and add its CPU seconds to `meter`.
 
     Raises StepFailed when it was stopped because it kept the loop for longer than the watchdog
-    allows. A step that goes on for 5 s after it was cancelled is closed where it stands.
+    allows. A step that goes on for `grace` seconds after it was cancelled is closed where it
+    stands.
     """
 
-    __slots__ = ("_meter", "_name", "_watchdog", "_work")
+    __slots__ = ("_grace", "_meter", "_name", "_watchdog", "_work")
 
     def __init__(
-        self, work: CoroutineType[Any, Any, Any], name: str, meter: CostMeter, watchdog: Watchdog
+        self,
+        work: CoroutineType[Any, Any, Any],
+        name: str,
+        meter: CostMeter,
+        watchdog: Watchdog,
+        grace: float,
     ) -> None:
         self._work = work
         self._name = name
         self._meter = meter
         self._watchdog = watchdog
+        self._grace = grace
 
     def __await__(self) -> Generator[Any, Any, Any]:
         work, patience = self._work, None
@@ -50,7 +54,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
                 except StopIteration as end:
                     return end.value
                 if patience is not None and task is not None and task.cancelling() <= before:
-                    # Its own doing, as timeouts and cancel scopes in a step are, and dealt with.
+                    # The step cancelled itself, by a timeout or cancel scope, and has handled it.
                     patience.end()
                     patience = None
                 try:
@@ -59,7 +63,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
                 except asyncio.CancelledError as cancelled:
                     error = cancelled
                     if patience is None:
-                        patience = _Patience()
+                        patience = _Patience(self._grace)
                     elif patience.over:
                         log.warning("%s went on after it was cancelled: closed", self._name)
                         raise
@@ -79,7 +83,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             return work.send(None) if error is None else work.throw(error)
         except LoopBlocked as blocked:
             watchdog.current = None  # else a second interruption would hit the report of this one
-            self._tell(blocked)
+            self._log_blocked(blocked)
             raise self._failed() from None
         except (Exception, asyncio.CancelledError):
             raise
@@ -91,7 +95,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             if watchdog.limit:
                 elapsed = time.monotonic() - began
                 if piece.interrupted:
-                    # Whatever it made of that.
+                    # The step fails, even if it caught the interruption.
                     raise self._failed()
                 if elapsed > watchdog.limit:
                     log.warning(
@@ -107,7 +111,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             retry=False,
         )
 
-    def _tell(self, blocked: LoopBlocked) -> None:
+    def _log_blocked(self, blocked: LoopBlocked) -> None:
         frames = traceback.extract_tb(blocked.__traceback__)
         file = self._work.cr_code.co_filename
         line = next((each.lineno for each in reversed(frames) if each.filename == file), "?")
@@ -131,16 +135,16 @@ class _Patience:
 
     __slots__ = ("_task", "_timer", "over")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(_GRACE, self._strike)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._strike)
         self.over = False
 
     def _strike(self) -> None:
         self.over = True
         if self._task is not None:
             self._task.cancel()
-            self._task.uncancel()  # it has been counted: its caller waits for the end
+            self._task.uncancel()  # keep the count: the first canceller waits
 
     def end(self) -> None:
         self._timer.cancel()

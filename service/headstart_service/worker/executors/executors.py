@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from ...domain.errors import ExecutorUnavailable, StartupError
-from ...pipeline.runs_on import ELSEWHERE
+from ...pipeline.runs_on import REMOTE_EXECUTORS
 from .code_identity import OtherCode, identity
 from .event_loop import drive
 from .processes import Processes
@@ -43,17 +43,31 @@ class ExecutorRules:
     """How long a step may keep the event loop for itself; 0 for no limit."""
     ray_address: str | None = None
     """None for what Ray finds, or one of this process's own."""
+    grace: float = 5.0
+    """How long a step on the event loop may go on after its cancellation."""
+    hung_after: float = 60.0
+    """After how long an abandoned step in a thread counts as hung."""
 
 
 _LOOSE_THREADS: Final = 512
 """Threads that loop steps may keep, most of them for good, before others wait for one."""
 
 
+MakesRayCluster: TypeAlias = (
+    "Callable[[str | None, Sequence[Step], Callable[[], None]], RayCluster]"
+)
+"""Makes a cluster from its address, its steps, and what is called when one changes state."""
+
+
 class Executors:
     """Runs a step's function where `runs_on` names. Use it as an asynchronous context."""
 
-    def __init__(self, rules: ExecutorRules | None = None) -> None:
+    def __init__(
+        self, rules: ExecutorRules | None = None, ray_cluster: MakesRayCluster | None = None
+    ) -> None:
+        """Follow these rules; `ray_cluster` makes what runs steps on Ray."""
         self._rules = rules or ExecutorRules()
+        self._ray_cluster = ray_cluster
         self._watchdog = Watchdog(self._rules.block_limit)
         self._stack = AsyncExitStack()
         self._threads: Threads | None = None
@@ -78,7 +92,7 @@ class Executors:
 
     @property
     def hung_threads(self) -> int:
-        """How many threads run a step that no run has waited for since a minute or more."""
+        """How many threads run a step that was abandoned at least `hung_after` seconds ago."""
         return 0 if self._threads is None else self._threads.hung
 
     async def __aenter__(self) -> Self:
@@ -106,7 +120,7 @@ class Executors:
         self._pipelines = tuple(pipelines)
         steps = [step for pipeline in self._pipelines for step in pipeline.steps]
         for step in steps:
-            if step.runs_on in ELSEWHERE:
+            if step.runs_on in REMOTE_EXECUTORS:
                 try:
                     identity(step.function.__module__)  # before its files can change
                 except ValueError as error:
@@ -162,11 +176,12 @@ class Executors:
             case _:
                 begin()
                 work = step.function(**arguments)
-                return await drive(work, step.name, meter, self._watchdog)
+                return await drive(work, step.name, meter, self._watchdog, self._rules.grace)
 
     def _pool(self) -> Threads:
         if self._threads is None:
-            self._threads = Threads(self._rules.threads, self._rules.wait)
+            rules = self._rules
+            self._threads = Threads(rules.threads, rules.wait, rules.hung_after)
             self._stack.callback(self._threads.close)
         return self._threads
 
@@ -181,7 +196,8 @@ class Executors:
             if self._ray is None:
                 from .ray_cluster import RayCluster
 
-                ray = RayCluster(self._rules.ray_address, steps, self._notify)
+                make = self._ray_cluster or RayCluster
+                ray = make(self._rules.ray_address, steps, self._notify)
                 self._stack.push_async_callback(ray.aclose)
                 await ray.start()
                 self._ray = ray

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,11 +36,11 @@ _BIG: Final = 1 << 20
 """Bytes of an answer that are read in a thread, so that the event loop is not kept."""
 
 
-class _Lost(Exception):
-    """The process ended by itself."""
+class ProcessLost(Exception):
+    """A step's process ended by itself."""
 
 
-class _Child:
+class Child:
     """One process, with the worker's end of its socket."""
 
     def __init__(
@@ -59,7 +59,7 @@ class _Child:
         """CPU seconds that are on a step's meter."""
 
     @classmethod
-    async def start(cls, modules: Sequence[str]) -> _Child:
+    async def start(cls, modules: Sequence[str]) -> Child:
         """A process that has imported these modules. Raises StartupError when it cannot."""
         ours, theirs = socket.socketpair()
         end = ours.dup()
@@ -75,7 +75,7 @@ class _Child:
         try:
             async with asyncio.timeout(_START):
                 ready = await child._answer()
-        except (TimeoutError, _Lost) as error:
+        except (TimeoutError, ProcessLost) as error:
             raise StartupError(f"a process for steps did not start: {error!r}") from error
         finally:
             if not child._counted:
@@ -86,6 +86,7 @@ class _Child:
         return child
 
     async def call(self, step: Step, arguments: Mapping[str, Any], meter: CostMeter) -> Any:
+        """Run the step there. Raises ProcessLost when the process ends before the step."""
         function = step.function
         try:
             body = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
@@ -94,9 +95,9 @@ class _Child:
                 f"its inputs cannot be sent to a process: {error}", retry=False
             ) from error
         module = function.__module__
-        asked = message(Call(module, function.__qualname__, identities([module]), body))
+        request = message(Call(module, function.__qualname__, identities([module]), body))
         before = self._counted
-        self._writer.write(asked)
+        self._writer.write(request)
         done = await self._answer()
         meter.cpu_seconds += max(0.0, self._counted - before)
         if done.other_code is not None:
@@ -107,7 +108,7 @@ class _Child:
         try:
             body = await receive(self._reader)
         except (asyncio.IncompleteReadError, OSError) as error:
-            raise _Lost from error
+            raise ProcessLost from error
         load = pickle.loads  # from a process that runs the same code as this one
         done: Performed = load(body) if len(body) < _BIG else await in_own_thread(load, body)
         self._counted = done.cpu_seconds
@@ -140,19 +141,29 @@ class _Child:
 
     @property
     def pid(self) -> int:
+        """The process's id."""
         return self._process.pid
 
 
 class Processes:
     """At most so many processes, each replaced when it is killed or ends by itself."""
 
-    def __init__(self, limit: int, wait: float = 300.0) -> None:
-        """Let a step wait for one of `limit` processes for `wait` seconds at most."""
+    def __init__(
+        self,
+        limit: int,
+        wait: float = 300.0,
+        start: Callable[[Sequence[str]], Awaitable[Child]] = Child.start,
+    ) -> None:
+        """Let a step wait for one of `limit` processes for `wait` seconds at most.
+
+        `start` starts a process that has imported these modules.
+        """
         self._limit = limit
         self._wait = wait
+        self._start = start
         self._modules: Sequence[str] = ()
-        self._free: asyncio.Queue[_Child] = asyncio.Queue()
-        self._all: set[_Child] = set()
+        self._free: asyncio.Queue[Child] = asyncio.Queue()
+        self._all: set[Child] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._prepared = False
 
@@ -161,10 +172,10 @@ class Processes:
         self._prepared = True
         self._modules = modules
         started = await asyncio.gather(
-            *(_Child.start(modules) for _ in range(self._limit)), return_exceptions=True
+            *(self._start(modules) for _ in range(self._limit)), return_exceptions=True
         )
         for each in started:
-            if isinstance(each, _Child):
+            if not isinstance(each, BaseException):
                 self._all.add(each)
                 self._free.put_nowait(each)
         for each in started:
@@ -194,13 +205,13 @@ class Processes:
         try:
             try:
                 value = await child.call(step, arguments, meter)
-            except (_Lost, asyncio.CancelledError):
+            except (ProcessLost, asyncio.CancelledError):
                 raise
             except Exception:
                 kept = True
                 raise
             kept = True
-        except _Lost:
+        except ProcessLost:
             code, spent = await child.kill()
             meter.cpu_seconds += spent
             raise StepFailed(f"its process {_ended(code)}") from None
@@ -227,12 +238,12 @@ class Processes:
         await asyncio.gather(*(child.kill() for child in self._all))
         self._all.clear()
 
-    async def _replace(self, child: _Child) -> None:
+    async def _replace(self, child: Child) -> None:
         await child.kill()
         pause = _FIRST_PAUSE
         while True:
             try:
-                started = await _Child.start(self._modules)
+                started = await self._start(self._modules)
             except (StartupError, OSError) as error:
                 log.error("%s; next try in %g s", error, pause)  # noqa: TRY400  # no news in the trace
                 await asyncio.sleep(pause)

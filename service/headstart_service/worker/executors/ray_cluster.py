@@ -11,7 +11,7 @@ import pickle
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,7 @@ from ...pipeline.ray_options import RayOptions
 from . import ray_driver
 from .child_socket import command, message, receive
 from .code_identity import identities
-from .ray_driver import Answer, Request
+from .ray_messages import Answer, Request
 from .remote_call import Call, Performed
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ _BIG: Final = 1 << 20
 """Bytes of a value that are read in a thread, so that the event loop is not kept."""
 
 
-class _Away(Exception):
+class RayAway(Exception):
     """There is no connection to Ray; the message is the reason."""
 
 
-class _Driver:
+class DriverProcess:
     """The process that is connected to Ray, with the worker's end of its socket."""
 
     def __init__(
@@ -64,14 +64,14 @@ class _Driver:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._requests: dict[int, asyncio.Future[Answer]] = {}
         self._numbers = itertools.count(1)
         self.gone = asyncio.Event()
         self.reason = "its process has ended"
         self._reading: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, address: str | None) -> _Driver:
+    async def start(cls, address: str | None) -> DriverProcess:
         """Start a process that has not connected yet."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -85,24 +85,24 @@ class _Driver:
         return cls(process, *await asyncio.open_connection(sock=ours))
 
     async def connected(self) -> None:
-        """Wait until it is connected. Raises _Away when it cannot be."""
+        """Wait until it is connected. Raises RayAway when it cannot be."""
         try:
             answer = await self._answer()
         except (asyncio.IncompleteReadError, OSError) as error:
-            raise _Away(self.reason) from error
+            raise RayAway(self.reason) from error
         if answer.refused:
-            raise _Away(answer.refused)
+            raise RayAway(answer.refused)
         self._reading = asyncio.create_task(self._read(), name="read from Ray's process")
 
     async def ask(self, request: Request) -> Answer:
         """Return what becomes of a request; cancelled, it cancels the task or actor there.
 
-        Raises _Away when the connection ends first.
+        Raises RayAway when the connection ends first.
         """
         if self.gone.is_set():
-            raise _Away(self.reason)
+            raise RayAway(self.reason)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._asked[request.number] = answer
+        self._requests[request.number] = answer
         self._write(request)
         try:
             return await answer
@@ -111,7 +111,7 @@ class _Driver:
                 self._write(Request(number=request.number))
             raise
         finally:
-            self._asked.pop(request.number, None)
+            self._requests.pop(request.number, None)
 
     def number(self) -> int:
         """Return a number for the next request."""
@@ -143,16 +143,16 @@ class _Driver:
                 if not answer.number:
                     self.reason = answer.refused
                     break
-                future = self._asked.get(answer.number)
+                future = self._requests.get(answer.number)
                 if future is not None and not future.done():
                     future.set_result(answer)
         except (asyncio.IncompleteReadError, OSError, pickle.UnpicklingError):
             pass
         finally:
             self.gone.set()
-            for future in self._asked.values():
+            for future in self._requests.values():
                 if not future.done():
-                    future.set_exception(_Away(self.reason))
+                    future.set_exception(RayAway(self.reason))
 
 
 class RayCluster:
@@ -162,16 +162,22 @@ class RayCluster:
     """
 
     def __init__(
-        self, address: str | None, steps: Collection[Step], changed: Callable[[], None]
+        self,
+        address: str | None,
+        steps: Collection[Step],
+        changed: Callable[[], None],
+        start: Callable[[str | None], Awaitable[DriverProcess]] = DriverProcess.start,
     ) -> None:
         """Serve `steps` at `address`; None for what Ray finds itself, or starts here.
 
-        `changed` is called whenever a step becomes available or unavailable.
+        `changed` is called whenever a step becomes available or unavailable. `start` starts a
+        process that connects to an address.
         """
         self._address = address
         self._steps = tuple(steps)
         self._changed = changed
-        self._driver: _Driver | None = None
+        self._start = start
+        self._driver: DriverProcess | None = None
         self._away = "it has not been reached yet"
         self._refusals: dict[Callable[..., Any], Answer] = {}
         self._refused = asyncio.Event()
@@ -223,8 +229,8 @@ class RayCluster:
         except Exception as error:
             raise StepFailed(f"its inputs cannot be sent to Ray: {error}", retry=False) from error
         try:
-            answer = await driver.ask(_request(step, driver.number(), body))
-        except _Away as error:
+            answer = await driver.ask(request_for(step, driver.number(), body))
+        except RayAway as error:
             raise ExecutorUnavailable(f"Ray was lost while it ran: {error}", began=True) from error
         except asyncio.CancelledError:
             log.warning("%s is cancelled on Ray", step.name)
@@ -253,7 +259,7 @@ class RayCluster:
         while True:
             try:
                 driver = await self._connect()
-            except _Away as away:
+            except RayAway as away:
                 self._set_away(str(away))
                 if not self._first.done():
                     self._first.set_result(None)
@@ -267,10 +273,10 @@ class RayCluster:
                 self._driver = None
                 await driver.kill(after=0.0 if driver.gone.is_set() else _LEAVE)
 
-    async def _connect(self) -> _Driver:
-        """Connect once, and compare the code. Raises _Away."""
-        await self._look()
-        driver = await _Driver.start(self._address)
+    async def _connect(self) -> DriverProcess:
+        """Connect once, and compare the code. Raises RayAway."""
+        await refuse_closed(self._address)
+        driver = await self._start(self._address)
         try:
             async with asyncio.timeout(_CONNECT):
                 connecting = asyncio.create_task(driver.connected(), name="connect to Ray")
@@ -284,27 +290,13 @@ class RayCluster:
             self._refusals = await self._probed(driver)
         except TimeoutError:
             await driver.kill()
-            raise _Away(f"no connection within {_CONNECT:g} s") from None
+            raise RayAway(f"no connection within {_CONNECT:g} s") from None
         except BaseException:
             await driver.kill()
             raise
         return driver
 
-    async def _look(self) -> None:
-        """Raise _Away when nothing listens at the address: far sooner than Ray does."""
-        host, _, port = (self._address or "").removeprefix("ray://").rpartition(":")
-        if not host or not port.isdigit():
-            return
-        try:
-            async with asyncio.timeout(_ACCEPT):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        except TimeoutError:
-            raise _Away(f"{self._address} did not answer within {_ACCEPT:g} s") from None
-        except OSError as error:
-            raise _Away(f"{self._address} does not accept connections: {error}") from error
-        writer.close()
-
-    async def _serve(self, driver: _Driver) -> None:
+    async def _serve(self, driver: DriverProcess) -> None:
         """Offer what the nodes have the code of, until the connection is lost."""
         self._driver = driver
         self._warned = -_WARN_EVERY
@@ -328,16 +320,16 @@ class RayCluster:
             if self._refused.is_set():
                 self._refused.clear()
                 continue
-            with suppress(_Away):
+            with suppress(RayAway):
                 before, self._refusals = self._refusals, await self._probed(driver)
                 if before != self._refusals:
                     self._report()
         self._driver = None
         self._set_away(driver.reason)
 
-    async def _probed(self, driver: _Driver) -> dict[Callable[..., Any], Answer]:
+    async def _probed(self, driver: DriverProcess) -> dict[Callable[..., Any], Answer]:
         """Return of each step whose code no node has why not."""
-        requests = [_request(step, driver.number(), probe=True) for step in self._steps]
+        requests = [request_for(step, driver.number(), probe=True) for step in self._steps]
         answers = await asyncio.gather(*map(driver.ask, requests))
         return {s.function: a for s, a in zip(self._steps, answers, strict=True) if a.refused}
 
@@ -362,7 +354,23 @@ class RayCluster:
             log.warning("waiting for Ray at %s, steps on it wait too: %s", where, reason)
 
 
-def _request(step: Step, number: int, arguments: bytes = b"", *, probe: bool = False) -> Request:
+async def refuse_closed(address: str | None) -> None:
+    """Raise RayAway when nothing listens at the address: far sooner than Ray does."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        async with asyncio.timeout(_ACCEPT):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except TimeoutError:
+        raise RayAway(f"{address} did not answer within {_ACCEPT:g} s") from None
+    except OSError as error:
+        raise RayAway(f"{address} does not accept connections: {error}") from error
+    writer.close()
+
+
+def request_for(step: Step, number: int, arguments: bytes = b"", *, probe: bool = False) -> Request:
+    """Return the request that runs a step with pickled arguments, or compares its code."""
     options = step.ray or RayOptions()
     function, actor = step.function, options.actor
     modules = [function.__module__, *([actor.__module__] if actor else [])]

@@ -18,9 +18,10 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .child_socket import end_with, message, receive
+from .ray_messages import Answer, Request, WorkerLink
 from .remote_call import Call, Performed, packed
 
 _CHECK_EVERY: Final = 2.0
@@ -30,36 +31,6 @@ _PROBE_LIMIT: Final = 30.0
 _BAR: Final = 30.0
 """Seconds for which a node with other code is passed over."""
 _NODE_LABEL: Final = "ray.io/node-id"
-_LOST: Final = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One call of a step, or with `probe` a comparison of its code on every node."""
-
-    number: int
-    label: str = ""
-    """What Ray's own tools show it as."""
-    call: Call | None = None
-    """None to cancel the request of this number."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    actors: int = 1
-    probe: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What became of a request. Number 0 is the connection: `refused` is why there is none."""
-
-    number: int
-    done: bytes = b""
-    """A pickled Performed."""
-    lost: str = ""
-    """Why Ray has lost it, if it has."""
-    refused: str = ""
-    """Why no node takes it: each that could has other code, or none."""
-    missing: bool = False
-    """Whether those nodes cannot import it at all."""
 
 
 def main(descriptor: int, parent: int, address: str | None) -> None:
@@ -71,16 +42,26 @@ def main(descriptor: int, parent: int, address: str | None) -> None:
 
         own: dict[str, Any] = {} if address else {"include_dashboard": False}
         ray.init(address=address, configure_logging=False, log_to_driver=False, **own)
-        driver = _Driver(ray)
+        driver = Driver(ray)
+        where = _whereabouts(ray)
     except BaseException as error:  # noqa: BLE001  # Ray raises SystemExit, too
         text = f"{type(error).__name__}: {error}".strip()[:500]
         with suppress(OSError):
             connection.sendall(message(Answer(number=0, refused=text)))
         os._exit(1)
-    # Ray has put its own handlers there. The worker decides when this process ends.
+    # Undo Ray's own signal handlers: the worker decides when this process ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(driver.serve(connection))
+
+    async def serve() -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
+        link = WorkerLink(writer)
+        threading.Thread(
+            target=_watch, args=(ray, *where, link), name="watch Ray", daemon=True
+        ).start()
+        await driver.serve(reader, link)
+
+    asyncio.run(serve())
     ray.shutdown()
 
 
@@ -130,7 +111,7 @@ class _Actors:
     idle: list[Any] = field(default_factory=list)
 
 
-class _Driver:
+class Driver:
     """Serves one worker's requests by tasks and actors of Ray."""
 
     def __init__(self, ray: Any) -> None:
@@ -150,21 +131,14 @@ class _Driver:
         self._task = ray.remote(max_retries=0)(on_task)
         self._actor = ray.remote(max_restarts=0, max_task_retries=0)(StepActor)
         self._noop = ray.remote(num_cpus=0, max_retries=0)(lambda: None)
-        self._noop.remote()  # Ray has stored it then, and need not when it is about to go
-        self._client: bool = ray.util.client.ray.is_connected()
-        context = ray.get_runtime_context()
-        self._node = "" if self._client else context.get_node_id()
-        self._gcs = "" if self._client else context.gcs_address
+        self._noop.remote()  # Ray stores the function now, rather than while it shuts down
         self._bars: dict[tuple[Any, ...], dict[str, _Bar]] = {}
         self._actors: dict[tuple[Any, ...], _Actors] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._writer: asyncio.StreamWriter
 
-    async def serve(self, connection: socket.socket) -> None:
+    async def serve(self, reader: asyncio.StreamReader, link: WorkerLink) -> None:
         """Serve until the worker closes the socket."""
-        reader, self._writer = await asyncio.open_connection(sock=connection)
-        self._answer(Answer(number=0))
-        threading.Thread(target=self._watch, name="watch Ray", daemon=True).start()
+        link.send(Answer(number=0))
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 request: Request = pickle.loads(await receive(reader))  # noqa: S301  # our worker's
@@ -172,7 +146,7 @@ class _Driver:
                     if (task := self._tasks.get(request.number)) is not None:
                         task.cancel()
                     continue
-                task = asyncio.create_task(self._serve(request), name=request.label)
+                task = asyncio.create_task(self.handle(request, link), name=request.label)
                 self._tasks[request.number] = task
                 task.add_done_callback(functools.partial(self._forget, request.number))
         left = list(self._tasks.values())
@@ -183,21 +157,19 @@ class _Driver:
             for actor in pool.idle:
                 self._ray.kill(actor)
 
-    def _answer(self, answer: Answer) -> None:
-        self._writer.write(message(answer))
-
     def _forget(self, number: int, _: asyncio.Task[None]) -> None:
         self._tasks.pop(number, None)
 
-    async def _serve(self, request: Request) -> None:
+    async def handle(self, request: Request, link: WorkerLink) -> None:
+        """Run a request, and send what becomes of it. Ends this process when Ray has gone."""
         assert request.call is not None
         try:
             if request.probe:
                 answer = await self._probe(request, request.call)
             else:
-                answer = await self._run(request, request.call)
+                answer = await self.run(request, request.call)
         except self._ray.exceptions.LocalRayletDiedError as error:
-            self._give_up(f"{type(error).__name__}")
+            link.give_up(f"{type(error).__name__}")
         except self._ray.exceptions.RuntimeEnvSetupError as error:
             text = f"Ray cannot set up its runtime_env: {_last_line(error)}"
             answer = Answer(number=request.number, lost=text)
@@ -205,23 +177,24 @@ class _Driver:
             answer = Answer(number=request.number, done=packed(Performed(trace=str(error))))
         except self._ray.exceptions.RayError as error:
             if not await self._answers():
-                self._give_up(f"{type(error).__name__}")
+                link.give_up(f"{type(error).__name__}")
             answer = Answer(number=request.number, lost=f"Ray lost it: {type(error).__name__}")
         except ConnectionError as error:
-            self._give_up(f"{type(error).__name__}: {error}")
+            link.give_up(f"{type(error).__name__}: {error}")
         except Exception as error:  # noqa: BLE001  # for the worker's log
             trace = f"{type(error).__name__}: {error}"
             answer = Answer(number=request.number, done=packed(Performed(trace=trace)))
-        self._answer(answer)
+        link.send(answer)
 
-    async def _run(self, request: Request, call: Call) -> Answer:
+    async def run(self, request: Request, call: Call) -> Answer:
+        """Run a call on a node that has its code; refused if none has it."""
         body = pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL)
         bars = self._bars.setdefault(_code_key(request, call), {})
         while True:
             now = time.monotonic()
             for node in [node for node, bar in bars.items() if bar.until < now]:
                 del bars[node]
-            if bars and not set(await self._with_room(request)) - bars.keys():
+            if bars and not set(await self.nodes_with_room(request)) - bars.keys():
                 return _refusal(request.number, bars.values())
             options = dict(request.options)
             if bars:
@@ -273,7 +246,7 @@ class _Driver:
 
         body = pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL)
         key = _code_key(request, call)
-        nodes = await self._with_room(request)
+        nodes = await self.nodes_with_room(request)
         environment = {k: v for k, v in request.options.items() if k == "runtime_env"}
 
         async def ask(node: str) -> _Bar | None:
@@ -285,8 +258,8 @@ class _Driver:
                 text = f"node {node[:8]} cannot set up its runtime_env: {_last_line(error)}"
                 return _Bar(text, True, time.monotonic() + _BAR)
 
-        asked = {asyncio.create_task(ask(node)): node for node in nodes}
-        done, late = await asyncio.wait(asked, timeout=_PROBE_LIMIT)
+        probes = {asyncio.create_task(ask(node)): node for node in nodes}
+        done, late = await asyncio.wait(probes, timeout=_PROBE_LIMIT)
         for task in late:
             task.cancel()
         bars = {}
@@ -298,13 +271,13 @@ class _Driver:
             except self._ray.exceptions.RayError:
                 continue  # that node has gone
             if bar is not None:
-                bars[asked[task]] = bar
+                bars[probes[task]] = bar
         self._bars[key] = bars
         if bars and len(bars) == len(nodes):
             return _refusal(request.number, bars.values())
         return Answer(number=request.number)
 
-    async def _with_room(self, request: Request) -> list[str]:
+    async def nodes_with_room(self, request: Request) -> list[str]:
         """Return the ids of the nodes that could ever have room for it."""
         options = request.options
         needed = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
@@ -328,30 +301,32 @@ class _Driver:
             return False
         return True
 
-    def _watch(self) -> None:
-        """End this process when Ray has gone, or is another Ray now.
 
-        In a thread: a call to a Ray that has gone may keep the event loop for a minute.
-        """
-        pool = ThreadPoolExecutor(1, "nodes of Ray")
-        while True:
-            time.sleep(_CHECK_EVERY)
-            try:
-                if self._gcs:
-                    host, _, port = self._gcs.rpartition(":")
-                    socket.create_connection((host.strip("[]"), int(port)), _CHECK_LIMIT).close()
-                nodes = pool.submit(self._ray.nodes).result(_CHECK_LIMIT)
-            except Exception as error:  # noqa: BLE001  # whatever Ray raises
-                self._give_up(f"it does not answer: {type(error).__name__} {error}".strip())
-            if self._node and not any(n["Alive"] and n["NodeID"] == self._node for n in nodes):
-                self._give_up("its node on this machine has ended")
+def _whereabouts(ray: Any) -> tuple[str, str]:
+    """Return this process's node and its cluster's address; empty if Ray Client connects it."""
+    if ray.util.client.ray.is_connected():
+        return "", ""
+    context = ray.get_runtime_context()
+    return context.get_node_id(), context.gcs_address
 
-    def _give_up(self, reason: str) -> NoReturn:
-        """End at once: a process whose Ray has gone cannot connect to the next one."""
-        answer = message(Answer(number=0, refused=reason[:300]))
-        with suppress(OSError):
-            os.write(self._writer.get_extra_info("socket").fileno(), answer)
-        os._exit(_LOST)
+
+def _watch(ray: Any, own_node: str, gcs: str, link: WorkerLink) -> None:
+    """End this process when Ray has gone, or is another Ray now.
+
+    In a thread: a call to a Ray that has gone may keep the event loop for a minute.
+    """
+    pool = ThreadPoolExecutor(1, "nodes of Ray")
+    while True:
+        time.sleep(_CHECK_EVERY)
+        try:
+            if gcs:
+                host, _, port = gcs.rpartition(":")
+                socket.create_connection((host.strip("[]"), int(port)), _CHECK_LIMIT).close()
+            nodes = pool.submit(ray.nodes).result(_CHECK_LIMIT)
+        except Exception as error:  # noqa: BLE001  # whatever Ray raises
+            link.give_up(f"it does not answer: {type(error).__name__} {error}".strip())
+        if own_node and not any(n["Alive"] and n["NodeID"] == own_node for n in nodes):
+            link.give_up("its node on this machine has ended")
 
 
 async def _result(ref: Any) -> Any:

@@ -57,7 +57,7 @@ class Performed:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a step's function, as another process is asked for it."""
+    """A request to another process: call a step's function."""
 
     module: str
     name: str

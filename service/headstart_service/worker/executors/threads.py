@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 _Work = Callable[[], None]
 _END: Final = None
-_HUNG: Final = 60.0
-"""Seconds after which an abandoned step counts as hung."""
 
 
 def _nothing() -> None:
@@ -38,10 +36,14 @@ class Threads:
     ends would keep the worker.
     """
 
-    def __init__(self, limit: int, wait: float) -> None:
-        """Let a step wait for one of `limit` threads for `wait` seconds at most."""
+    def __init__(self, limit: int, wait: float, hung_after: float) -> None:
+        """Let a step wait for one of `limit` threads for `wait` seconds at most.
+
+        An abandoned step counts as hung after `hung_after` seconds.
+        """
         self._limit = limit
         self._wait = wait
+        self._hung_after = hung_after
         self._slots = asyncio.Semaphore(limit)
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._started = 0
@@ -53,8 +55,8 @@ class Threads:
 
     @property
     def hung(self) -> int:
-        """How many threads run a step that was abandoned a minute ago or more."""
-        before = time.monotonic() - _HUNG
+        """How many threads run a step that was abandoned at least `hung_after` seconds ago."""
+        before = time.monotonic() - self._hung_after
         return sum(since <= before for since in self._left.values())
 
     async def call(
@@ -127,7 +129,7 @@ class Threads:
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
             work()
-            del work  # or its values would live until the next one
+            del work  # else its values would live until the next one
 
     def _ended(
         self,

@@ -46,22 +46,25 @@ class Piece:
 class Watchdog:
     """Watches the pieces of all steps on one loop. Use it as a context, in the loop's thread."""
 
-    def __init__(self, limit: float) -> None:
-        """Allow `limit` seconds for a piece; 0 for any time."""
+    def __init__(self, limit: float, *, ended: threading.Event | None = None) -> None:
+        """Allow `limit` seconds for a piece; 0 for any time. `ended` ends the watch."""
         self.limit = limit
         self.current: Piece | None = None
         """What the loop runs now."""
-        self._doomed: Piece | None = None
-        self._forgiven: Piece | None = None
-        self._end = threading.Event()
+        self.doomed: Piece | None = None
+        """What the next signal interrupts."""
+        self.forgiven: Piece | None = None
+        """What has its time again, because it imports."""
+        self._ended = ended or threading.Event()
         self._thread: threading.Thread | None = None
         self._before: Any = None
 
     def __enter__(self) -> Self:
-        # Handlers run in the main thread alone: a loop in another one is only warned about.
+        # Signal handlers run in the main thread alone: a loop in another thread gets only a
+        # warning.
         if self.limit and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(_SIGNAL, self._interrupt)
-            self._thread = threading.Thread(target=self._watch, name="loop watchdog", daemon=True)
+            self._before = signal.signal(_SIGNAL, self.interrupt)
+            self._thread = threading.Thread(target=self.watch, name="loop watchdog", daemon=True)
             self._thread.start()
         return self
 
@@ -72,28 +75,29 @@ class Watchdog:
         trace: TracebackType | None,
     ) -> None:
         if self._thread is not None:
-            self._end.set()
+            self._ended.set()
             self._thread.join()
             self._thread = None
             signal.signal(_SIGNAL, self._before or signal.SIG_DFL)
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Send signals to the loop's thread until the watch ends."""
         loop_thread = threading.main_thread().ident
         assert loop_thread is not None
         pause, checks, seen = self.limit / _CHECKS, 0, None
-        while not self._end.wait(pause):
+        while not self._ended.wait(pause):
             piece, pause = self.current, self.limit / _CHECKS
-            if piece is None or piece is not seen or piece is self._forgiven:
-                self._forgiven = None
+            if piece is None or piece is not seen or piece is self.forgiven:
+                self.forgiven = None
                 seen, checks = piece, 0
             elif (checks := checks + 1) >= _CHECKS:
-                self._doomed = piece
+                self.doomed = piece
                 signal.pthread_kill(loop_thread, _SIGNAL)
                 pause = _AGAIN
 
-    def _interrupt(self, _: int, frame: FrameType | None) -> None:
+    def interrupt(self, _: int, frame: FrameType | None) -> None:
         """Raise in the step that is doomed, if it still runs and nothing shared is under way."""
-        piece, self._doomed = self._doomed, None
+        piece, self.doomed = self.doomed, None
         if piece is None or piece is not self.current:
             return
         if frame is None or _is_driver(frame):
@@ -101,7 +105,7 @@ class Watchdog:
         while frame is not None and not _is_driver(frame):
             name = frame.f_globals.get("__name__", "")
             if name in _IMPORTS:
-                self._forgiven = piece
+                self.forgiven = piece
                 return
             if not name.startswith(_STEPS) and name.split(".", 1)[0] in _SHARED:
                 return

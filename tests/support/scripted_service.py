@@ -1,4 +1,4 @@
-"""A real gRPC server that answers as each test tells it."""
+"""The fake service: a real gRPC server that gives the answers that a test sets."""
 
 # ruff: noqa: N802  (gRPC names the methods)
 
@@ -134,7 +134,8 @@ class ScriptedService(PrecomputeServiceServicer):
         if server is not None:
             await server.stop(None)
 
-    def _next(self, method: str, request: Message, context: grpc.aio.ServicerContext) -> Any:
+    def record(self, method: str, request: Message, context: grpc.aio.ServicerContext) -> None:
+        """Note a call that an override answers."""
         self.calls.append(
             Call(
                 method,
@@ -143,6 +144,9 @@ class ScriptedService(PrecomputeServiceServicer):
                 dict(context.invocation_metadata() or ()),
             )
         )
+
+    def _next(self, method: str, request: Message, context: grpc.aio.ServicerContext) -> Any:
+        self.record(method, request, context)
         answers = self._answers.get(method) or [Fault(grpc.StatusCode.NOT_FOUND)]
         return answers.pop(0) if len(answers) > 1 else answers[0]
 

@@ -1,0 +1,24 @@
+"""Write the generated parts of pages, of the dashboard and of the service config: `make docs`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from . import contract_pages, dashboard, metrics_page, settings_page, step_options
+
+PAGES: Final[Mapping[Path, Callable[[str], str]]] = {
+    settings_page.PAGE: settings_page.page,
+    metrics_page.PAGE: metrics_page.page,
+    step_options.PAGE: step_options.page,
+    contract_pages.SECURITY: contract_pages.security,
+    contract_pages.SERVICE_CONFIG: contract_pages.service_config,
+    dashboard.PATH: dashboard.dashboard,
+}
+"""Each file that has generated parts, with the function that writes them into its text."""
+
+
+if __name__ == "__main__":
+    for path, write in PAGES.items():
+        path.write_text(write(path.read_text()))
