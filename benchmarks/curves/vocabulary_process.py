@@ -41,12 +41,11 @@ def _measure(count: int, repeats: int, work: Path) -> dict[str, list[float]]:
 
     from headstart_service.pipelines.bridging.neighbours import neighbours
     from headstart_service.pipelines.bridging.null import null_samples
-    from headstart_service.pipelines.bridging.relevance import relevances
+    from headstart_service.pipelines.bridging.ratings import Rater
 
     zeros = np.zeros((_CLUES, 1), np.float32)
-    neighbours(
-        zeros[:, 0], zeros, (zeros[0], zeros[0]), list("cdefg"), "a", "b", _CLUES
-    )  # loads the stemmer
+    [none] = Rater(zeros).rate([(zeros[0], zeros[0])])
+    neighbours(none, list("cdefg"), "a", "b", _CLUES)  # loads the stemmer
     empty = resident_mb(os.getpid())
     chance, file = random.Random(count), work / f"{count}.npy"
     made = np.lib.format.open_memmap(file, "w+", np.float32, (count, _DIMENSION))
@@ -63,8 +62,9 @@ def _measure(count: int, repeats: int, work: Path) -> dict[str, list[float]]:
     anchor, target = words[0], words[1]
     ends = [index[anchor], index[target]]
     # What `VocabularyScan` keeps for a run's second step.
-    kept = [scores for _ in range(_KEPT // _BATCH) for scores in relevances(matrix, games)]
-    scores = kept[0]
+    rater = Rater(matrix)
+    kept = [ratings for _ in range(_KEPT // _BATCH) for ratings in rater.rate(games)]
+    ratings = kept[0]
     took: dict[str, list[float]] = {}
 
     def timed(name: str, action: Callable[[], object]) -> None:
@@ -74,13 +74,13 @@ def _measure(count: int, repeats: int, work: Path) -> dict[str, list[float]]:
             action()
             took.setdefault(name, []).append((time.process_time() - began) * 1000)
 
-    timed("scan of one game", lambda: relevances(matrix, games[:1]))
-    timed(f"scan of {_BATCH} games at once", lambda: relevances(matrix, games))
+    timed("scan of one game", lambda: rater.rate(games[:1]))
+    timed(f"scan of {_BATCH} games at once", lambda: rater.rate(games))
     timed(
         "lexical bridge",
-        lambda: neighbours(scores, matrix, games[0], words, anchor, target, _CLUES),
+        lambda: neighbours(ratings, words, anchor, target, _CLUES),
     )
-    timed(f"{_SAMPLES} null samples", lambda: null_samples(scores, ends, _CLUES, _SAMPLES, seed=1))
+    timed(f"{_SAMPLES} null samples", lambda: null_samples(ratings, ends, _CLUES, _SAMPLES, seed=1))
     return took | {"memory": [resident_mb(os.getpid()) - empty]}
 
 

@@ -27,6 +27,7 @@ class Computation:
         for pool in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ[pool] = str(threads)
         from headstart_service.config.loading import load_settings
+        from headstart_service.pipelines.bridging.ratings import Rater
         from headstart_service.providers.encoder import Encoder, load_encoder
         from headstart_service.providers.library_encoder import LibraryEncoder
         from headstart_service.providers.model_files import source_directory
@@ -40,12 +41,12 @@ class Computation:
             models = settings.prepared_models
             self._encoder = load_encoder(settings.model, models, threads=threads)
         self._vocabulary = open_vocabulary(settings.vocabulary, self._encoder.model_identity)
+        self._rater = Rater(self._vocabulary.matrix)
 
     def play(self, games: Sequence[Pair]) -> list[dict[str, Any]]:
         """Everything that the games' results are made of, in one batch."""
         from headstart_service.pipelines.bridging.neighbours import neighbours
         from headstart_service.pipelines.bridging.null import null_samples
-        from headstart_service.pipelines.bridging.relevance import relevances
 
         vectors = self._encoder.encode([word for game in games for word in game])
         matrix, words, index = (
@@ -53,10 +54,10 @@ class Computation:
         )  # fmt: skip
         ends = list(zip(vectors[::2], vectors[1::2], strict=True))
         played = []
-        for game, end, scores in zip(games, ends, relevances(matrix, ends), strict=True):
-            best = neighbours(scores, matrix, end, words, *game, CLUES)
+        for game, end, ratings in zip(games, ends, self._rater.rate(ends), strict=True):
+            best = neighbours(ratings, words, *game, CLUES)
             excluded = [index[word] for word in game if word in index]
-            samples = null_samples(scores, excluded, CLUES, SAMPLES, seed=hash(game) & 0xFFFFFFFF)
+            samples = null_samples(ratings, excluded, CLUES, SAMPLES, seed=hash(game) & 0xFFFFFFFF)
             played.append(
                 {
                     "anchor_embedding": end[0],

@@ -117,7 +117,7 @@ async def open_live(settings: Settings) -> AsyncIterator[Live]:
             VocabularyScan(vocabulary.matrix, identity=vocabulary.identity)
         )
         # The first product reads the whole matrix from disk: do that before a user waits.
-        await scan.relevance(*vocabulary.matrix[:2])
+        await scan.rate(*vocabulary.matrix[:2])
         key = settings.anthropic_api_key
         haiku = await stack.enter_async_context(
             HaikuModel(

@@ -11,6 +11,7 @@ from .pipeline.pipeline import Pipeline
 from .pipeline.providers import (
     Embedder,
     LanguageModel,
+    Ratings,
     RelevanceScan,
     SpokenText,
     Vocabulary,
@@ -28,6 +29,7 @@ __all__ = [
     "Embedder",
     "LanguageModel",
     "Pipeline",
+    "Ratings",
     "RayOptions",
     "RelevanceScan",
     "ResultCodec",

@@ -9,7 +9,7 @@ answers change. An absent or empty one means: the same everywhere, as for `http`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -71,6 +71,22 @@ class Vocabulary(Protocol):
         ...
 
 
+class Ratings(Protocol):
+    """The relevance of each vocabulary word to one game, in float64, to 1e-12 on every machine."""
+
+    def __len__(self) -> int:
+        """How many words are rated."""
+        ...
+
+    def of(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the relevances of the words at `places`, of the same shape."""
+        ...
+
+    def descending(self, first: int) -> Iterator[int]:
+        """Yield all places, the most relevant word's first; fastest for the `first` ones."""
+        ...
+
+
 class RelevanceScan(Protocol):
     """Rates the whole vocabulary for a game: the parameter `scan`."""
 
@@ -79,13 +95,8 @@ class RelevanceScan(Protocol):
         """The vocabulary's."""
         ...
 
-    async def relevance(
-        self, anchor: NDArray[np.float32], target: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Compute min(w·anchor, w·target) for each vocabulary word w, shape (n,), read-only.
-
-        Values are within 1e-5 of the exact ones; their last bits differ from call to call.
-        """
+    async def rate(self, anchor: NDArray[np.float32], target: NDArray[np.float32]) -> Ratings:
+        """Compute min(w·anchor, w·target), the relevance, for each vocabulary word w."""
         ...
 
 

@@ -64,7 +64,7 @@ async def open_providers(
             )
             providers["scan"] = scan
             # The first product reads the whole matrix from disk: do that before a user waits.
-            await scan.relevance(*vocabulary.matrix[:2])
+            await scan.rate(*vocabulary.matrix[:2])
         if "embedder" in wanted:
             providers["embedder"] = CachedEmbedder(
                 traced.embedder(embedder) if traced else embedder,

@@ -10,6 +10,7 @@ from headstart_service.pipeline.step import Step
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.pipelines.bridging.morphology import is_variant
 from headstart_service.pipelines.bridging.neighbours import neighbours
+from headstart_service.pipelines.bridging.ratings import Rater
 from headstart_service.pipelines.bridging.scan import VocabularyScan
 from headstart_service.providers.anthropic import HaikuModel
 from headstart_service.providers.embeddings import SentenceEmbedder
@@ -125,7 +126,8 @@ async def test_haiku_builds_its_bridge_through_the_real_sdk(
 def best(scores: Any, words: list[str], count: int) -> list[int]:
     """`neighbours` of words with these relevances to ocean and forest, by vectors of one number."""
     one = np.ones(1, dtype=np.float32)
-    return neighbours(scores, scores[:, None], (one, one), words, "ocean", "forest", count)
+    [ratings] = Rater(scores[:, None]).rate([(one, one)])
+    return neighbours(ratings, words, "ocean", "forest", count)
 
 
 def test_a_vocabulary_with_too_few_words_fails_with_the_reason() -> None:

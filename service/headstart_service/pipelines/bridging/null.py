@@ -7,11 +7,11 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from ...sdk import StepFailed
+from ...sdk import Ratings, StepFailed
 
 
 def null_samples(
-    relevances: NDArray[np.float32],
+    ratings: Ratings,
     excluded_indices: Collection[int],
     clue_count: int,
     count: int,
@@ -19,14 +19,14 @@ def null_samples(
 ) -> NDArray[np.float64]:
     """The relevances of `count` random bridges, ascending, float64, shape (count,).
 
-    Each is the mean of `relevances` (n,) over `clue_count` distinct words, every such set of the
+    Each is the mean of the exact relevances of `clue_count` distinct words, every such set of the
     vocabulary without `excluded_indices` as likely as any other. The words that are drawn depend
     on the seed and on the sizes alone.
 
     Raises StepFailed when too few words are left to draw from.
     """
     excluded = sorted(set(excluded_indices))
-    size = len(relevances) - len(excluded)
+    size = len(ratings) - len(excluded)
     if size < clue_count:
         raise StepFailed(
             f"the vocabulary has {size} words besides anchor and target, too few to draw "
@@ -37,7 +37,7 @@ def null_samples(
     drawn = draw_distinct(random, size, clue_count, count)
     for index in excluded:  # ascending: each opens a gap at its own place
         drawn += drawn >= index
-    samples: NDArray[np.float64] = relevances[drawn].mean(axis=1, dtype=np.float64)
+    samples: NDArray[np.float64] = ratings.of(drawn).mean(axis=1)
     samples.sort()
     return samples
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,27 +16,18 @@ def relevance(
 ) -> NDArray[np.float32]:
     """Compute min(w·anchor, w·target) for each row w of `matrix` (n, d): -1 to 1, shape (n,).
 
-    The formula is DESIGN.md's, section 5; `headstart.relevance` offers the same to clients.
+    The formula is DESIGN.md's, section 5; `headstart.relevance` offers the same to clients. The
+    last bits depend on the processor, by less than `error_bound`.
     """
-    return relevances(matrix, [(anchor, target)])[0]
-
-
-def relevances(matrix: NDArray[np.float32], games: Sequence[Game]) -> list[NDArray[np.float32]]:
-    """Compute `relevance` for each of `games`, in one matrix product for all of them.
-
-    The last bits depend on the processor and on the other games, by less than `error_bound`.
-    """
-    ends = np.array([anchor for anchor, _ in games] + [target for _, target in games])
-    # (n, d) @ (d, 2g) reads the matrix in memory order. The transposed product takes twice as
-    # long for one game of 30,000 words.
-    products = matrix @ ends.T
-    scores = np.minimum(products[:, : len(games)], products[:, len(games) :])
-    # Copies, so that a kept row does not keep the whole batch.
-    return [np.ascontiguousarray(scores[:, game]) for game in range(len(games))]
+    # (n, d) @ (d, 2) reads the matrix in the order in which it lies in memory; the other way round
+    # takes twice as long.
+    products = matrix @ np.array([anchor, target]).T
+    relevances: NDArray[np.float32] = np.minimum(products[:, 0], products[:, 1])
+    return relevances
 
 
 def error_bound(dimension: int) -> float:
-    """Return how far `relevances` may be from `exact_relevance`, whatever the order of its sums.
+    """Return how far `relevance` may be from `exact_relevance`, whatever the order of its sums.
 
     Twice the bound of a float32 dot product of unit vectors (Higham, "Accuracy and Stability of
     Numerical Algorithms", 3.1). It leaves room for lengths that are not quite 1.

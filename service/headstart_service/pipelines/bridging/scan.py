@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...sdk import Batcher, StepFailed
-from .relevance import Game, relevances
+from .ratings import Rater, Ratings
+from .relevance import Game
 
 MAX_GAMES = 32
-"""Per matrix product: 8 ms for 30,000 words, and little is gained beyond."""
+"""Per product: 3 ms for 30,000 words, and little is gained beyond."""
 _MAX_WAITING = 1024
-"""Finished scans kept, 120 kB each for 30,000 words, for a run's second step to find."""
 
 
 class VocabularyScan:
@@ -35,26 +35,28 @@ class VocabularyScan:
         *,
         identity: str = "",
         max_recent: int = 64,
+        rater: Rater | None = None,
     ) -> None:
         """Scan `matrix`: the words' unit vectors, float32, shape (n, d).
 
         `identity` is the vocabulary's. `observe` receives of each product how many games it was for
-        and how many seconds it took. The last `max_recent` results are kept.
+        and how many seconds it took. The last `max_recent` ratings are kept, 240 kB each for
+        30,000 words, for a run's second step.
         """
         self.identity: Final = identity
         """The identity of the vocabulary that is scanned."""
         self._matrix = matrix
         self._max_recent = max_recent
         self._batcher = Batcher(
-            self._compute,
+            (rater or Rater(matrix)).rate,
             max_batch=MAX_GAMES,
             max_waiting=_MAX_WAITING,
             name="scan",
             observe=observe,
             check=self._check,
         )
-        self._running: dict[bytes, asyncio.Task[NDArray[np.float32]]] = {}
-        self._recent: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._running: dict[bytes, asyncio.Task[Ratings]] = {}
+        self._recent: OrderedDict[bytes, Ratings] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         await self._batcher.__aenter__()
@@ -72,13 +74,10 @@ class VocabularyScan:
         await asyncio.gather(*running, return_exceptions=True)
         await self._batcher.__aexit__(kind, error, trace)
 
-    async def relevance(
-        self, anchor: NDArray[np.float32], target: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return the relevance of each word to the game, shape (n,). Shared, hence read-only.
+    async def rate(self, anchor: NDArray[np.float32], target: NDArray[np.float32]) -> Ratings:
+        """Rate each word for the game. The same everywhere, whatever shares its product.
 
-        Its last bits depend on the processor and on the games that share its product. Raises
-        StepFailed when anchor or target is not of shape (d,).
+        Raises StepFailed when anchor or target is not of shape (d,) or not finite.
         """
         key = anchor.tobytes() + target.tobytes()
         recent = self._recent.get(key)
@@ -92,7 +91,7 @@ class VocabularyScan:
         # Shielded: a cancelled step must not cancel the scan that the run's other step awaits.
         return await asyncio.shield(task)
 
-    async def _scan(self, key: bytes, game: Game) -> NDArray[np.float32]:
+    async def _scan(self, key: bytes, game: Game) -> Ratings:
         try:
             scores = await self._batcher.submit(game)
         finally:
@@ -109,9 +108,5 @@ class VocabularyScan:
             if end.shape != wanted:
                 reason = f"cannot scan for {name} of shape {end.shape}: it must be {wanted}"
                 raise StepFailed(reason, retry=False)
-
-    def _compute(self, games: Sequence[Game]) -> Sequence[NDArray[np.float32]]:
-        batch = relevances(self._matrix, games)
-        for scores in batch:
-            scores.flags.writeable = False
-        return batch
+            if not np.isfinite(end).all():
+                raise StepFailed(f"cannot scan for {name}: it has NaN or infinity", retry=False)

@@ -51,13 +51,11 @@ async def lexical_bridge(
     from .neighbours import neighbours
 
     game = (embed_endpoints.anchor, embed_endpoints.target)
-    scores = await scan.relevance(*game)
-    words, matrix = vocabulary.words, vocabulary.matrix
+    ratings = await scan.rate(*game)
+    words = vocabulary.words
     # Selecting and stemming take a few milliseconds, too long for the loop.
-    best = await asyncio.to_thread(
-        neighbours, scores, matrix, game, words, anchor, target, clue_count
-    )
-    return Bridge([words[index] for index in best], matrix[best])
+    best = await asyncio.to_thread(neighbours, ratings, words, anchor, target, clue_count)
+    return Bridge([words[index] for index in best], vocabulary.matrix[best])
 
 
 @step(timeout=_TIMEOUT, max_attempts=2)
@@ -74,11 +72,11 @@ async def null_samples(
     """The relevances of random bridges, ascending: see `null.null_samples`."""
     from .null import null_samples as draw
 
-    scores = await scan.relevance(embed_endpoints.anchor, embed_endpoints.target)
+    ratings = await scan.rate(embed_endpoints.anchor, embed_endpoints.target)
     index = vocabulary.index
     ends = [index[word] for word in (anchor, target) if word in index]
     seed = int.from_bytes(step_digest.encode())
-    arguments = (scores, ends, clue_count, null_sample_count, seed)
+    arguments = (ratings, ends, clue_count, null_sample_count, seed)
     if clue_count * null_sample_count < _MANY_DRAWS:
         return draw(*arguments)
     return await asyncio.to_thread(draw, *arguments)
