@@ -163,7 +163,7 @@ async def test_a_step_that_ignores_its_cancellation_is_closed() -> None:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(3600)
 
-    async with Executors(ExecutorRules(grace=0.05)) as executors:
+    async with Executors(grace=0.05) as executors:
         with pytest.raises(TimeoutError):
             await call(executors, endless)
     task = asyncio.current_task()
@@ -174,7 +174,7 @@ async def test_a_step_that_ignores_its_cancellation_is_closed() -> None:
 async def test_a_thread_that_never_ends_is_replaced_as_far_as_there_is_room(
     tmp_path, caplog
 ) -> None:
-    async with Executors(ExecutorRules(threads=2, wait=0.3, hung_after=0.0)) as executors:
+    async with Executors(ExecutorRules(threads=2, wait=0.3), hung_after=0.0) as executors:
         for left in range(1, 4):
             with pytest.raises(TimeoutError):
                 await call(executors, harm.never_ends, directory=str(tmp_path))
@@ -455,7 +455,7 @@ async def test_a_step_that_times_out_something_of_its_own_goes_on() -> None:
         await asyncio.sleep(0.2)  # longer than a cancelled step is given
         return "done"
 
-    async with Executors(ExecutorRules(grace=0.05)) as executors:
+    async with Executors(grace=0.05) as executors:
         assert await executors.call(patient, {}, CostMeter()) == "done"
 
 

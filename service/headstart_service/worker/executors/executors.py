@@ -43,10 +43,6 @@ class ExecutorRules:
     """How long a step may keep the event loop for itself; 0 for no limit."""
     ray_address: str | None = None
     """None for what Ray finds, or one of this process's own."""
-    grace: float = 5.0
-    """How long a step on the event loop may go on after its cancellation."""
-    hung_after: float = 60.0
-    """After how long an abandoned step in a thread counts as hung."""
 
 
 _LOOSE_THREADS: Final = 512
@@ -63,11 +59,22 @@ class Executors:
     """Runs a step's function where `runs_on` names. Use it as an asynchronous context."""
 
     def __init__(
-        self, rules: ExecutorRules | None = None, ray_cluster: MakesRayCluster | None = None
+        self,
+        rules: ExecutorRules | None = None,
+        ray_cluster: MakesRayCluster | None = None,
+        *,
+        grace: float = 5.0,
+        hung_after: float = 60.0,
     ) -> None:
-        """Follow these rules; `ray_cluster` makes what runs steps on Ray."""
+        """Follow these rules; `ray_cluster` makes what runs steps on Ray.
+
+        A step on the event loop may go on for `grace` seconds after its cancellation. An abandoned
+        step in a thread counts as hung after `hung_after` seconds.
+        """
         self._rules = rules or ExecutorRules()
         self._ray_cluster = ray_cluster
+        self._grace = grace
+        self._hung_after = hung_after
         self._watchdog = Watchdog(self._rules.block_limit)
         self._stack = AsyncExitStack()
         self._threads: Threads | None = None
@@ -176,12 +183,12 @@ class Executors:
             case _:
                 begin()
                 work = step.function(**arguments)
-                return await drive(work, step.name, meter, self._watchdog, self._rules.grace)
+                return await drive(work, step.name, meter, self._watchdog, self._grace)
 
     def _pool(self) -> Threads:
         if self._threads is None:
             rules = self._rules
-            self._threads = Threads(rules.threads, rules.wait, rules.hung_after)
+            self._threads = Threads(rules.threads, rules.wait, self._hung_after)
             self._stack.callback(self._threads.close)
         return self._threads
 
