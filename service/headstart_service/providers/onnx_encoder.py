@@ -21,8 +21,8 @@ _BATCH: Final = 64
 """Texts per forward pass at most."""
 _BATCH_TOKENS: Final = 2048
 """Tokens per forward pass at most: what it takes of memory grows with them, its speed does not."""
-_PAD_TO: Final = 4
-"""Texts are padded to a multiple of so many tokens, and computed with those of that length."""
+_WASTE: Final = 10
+"""Tokens of padding per forward pass at most: computing them takes as long as another pass."""
 
 
 class OnnxEncoder:
@@ -71,7 +71,7 @@ class OnnxEncoder:
 
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         tokens = self._tokens(texts)
-        for rows in _batches([len(each) for each in tokens]):
+        for rows in batches([len(each) for each in tokens]):
             vectors[rows] = self._compute([tokens[row] for row in rows])
         return vectors
 
@@ -93,7 +93,7 @@ def model_inputs(
     """Return the inputs of the graph: int64, shape (len(tokens), padded length), by name."""
     import numpy as np
 
-    width = _padded(max(map(len, tokens)))
+    width = max([1, *map(len, tokens)])
     ids = np.full((len(tokens), width), manifest.pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, each in enumerate(tokens):
@@ -104,19 +104,22 @@ def model_inputs(
     return {name: every[name] for name in manifest.inputs}
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Give the places of the texts that are computed together, by their padded lengths."""
-    by_length: dict[int, list[int]] = {}
-    for place, length in enumerate(lengths):
-        by_length.setdefault(_padded(length), []).append(place)
-    for length, places in by_length.items():
-        size = max(1, min(_BATCH, _BATCH_TOKENS // length))
-        for start in range(0, len(places), size):
-            yield places[start : start + size]
-
-
-def _padded(length: int) -> int:
-    return max(1, -(-length // _PAD_TO)) * _PAD_TO
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Give the places of the texts that are computed together, by their numbers of tokens."""
+    batch: list[int] = []
+    wasted = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        padding = lengths[batch[0]] - lengths[place] if batch else 0
+        full = batch and (
+            len(batch) == _BATCH or (len(batch) + 1) * lengths[batch[0]] > _BATCH_TOKENS
+        )
+        if full or wasted + padding > _WASTE:
+            yield batch
+            batch, wasted, padding = [], 0, 0
+        batch.append(place)
+        wasted += padding
+    if batch:
+        yield batch
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
