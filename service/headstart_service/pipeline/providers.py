@@ -72,18 +72,18 @@ class Vocabulary(Protocol):
 
 
 class Ratings(Protocol):
-    """The relevance of each vocabulary word to one game, in float64, to 1e-12 on every machine."""
+    """The relevance of each vocabulary word to one game, whatever other games are rated with it."""
 
     def __len__(self) -> int:
         """How many words are rated."""
         ...
 
-    def of(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the relevances of the words at `places`, of the same shape."""
+    def of(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the relevances of the words at `places`, of the same shape: exact to 1e-6."""
         ...
 
     def descending(self, first: int) -> Iterator[int]:
-        """Yield all places, the most relevant word's first; fastest for the `first` ones."""
+        """Yield all places by exact relevance, the highest first; fastest for the `first` ones."""
         ...
 
 

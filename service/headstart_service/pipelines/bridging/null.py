@@ -37,7 +37,7 @@ def null_samples(
     drawn = draw_distinct(random, size, clue_count, count)
     for index in excluded:  # ascending: each opens a gap at its own place
         drawn += drawn >= index
-    samples: NDArray[np.float64] = ratings.of(drawn).mean(axis=1)
+    samples: NDArray[np.float64] = ratings.of(drawn).mean(axis=1, dtype=np.float64)
     samples.sort()
     return samples
 
