@@ -2,8 +2,8 @@
 
 Everything runs on this machine, in processes that are started for it: a Valkey, API processes,
 workers, and the servers that they are compared with. Exit codes: 0 every target was reached, 1 one
-was missed by more than the noise, 2 wrong arguments, 3 none was missed but something could not be
-measured.
+was missed by more than the noise, 2 wrong arguments, 3 none was missed but a figure failed. What is
+left out, because a tool is missing, is named at the start and counts for none of them.
 """
 
 from __future__ import annotations

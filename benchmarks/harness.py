@@ -93,6 +93,8 @@ class Figure:
     title: str
     measure: Callable[[Bench], Awaitable[Sequence[Line]]]
     """Raises Unavailable when something is missing."""
+    needs: Callable[[], object] | None = None
+    """Raises Unavailable before anything is measured, so that it can be said at the start."""
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -48,6 +48,10 @@ def run(
         print("\n".join(f"{figure.name:{width}}  {figure.title}" for figure in figures))
         return 0
     chosen = [figure for figure in figures if not options.only or figure.name in options.only]
+    left_out = dict(_left_out(chosen))
+    for title, reason in left_out.items():
+        print(f"left out: {title}: {reason}", file=sys.stderr)
+    chosen = [figure for figure in chosen if figure.title not in left_out]
     try:
         results = asyncio.run(_measure(chosen, options))
     except KeyboardInterrupt:
@@ -63,6 +67,16 @@ def exit_code(results: Sequence[Result]) -> int:
     if any(line.verdict is Verdict.MISSED for result in results for line in result.lines):
         return MISSED
     return INCOMPLETE if any(result.unavailable for result in results) else 0
+
+
+def _left_out(figures: Sequence[Figure]) -> Iterator[tuple[str, str]]:
+    """Give the titles of figures that cannot be measured here, each with the reason."""
+    for figure in figures:
+        try:
+            if figure.needs is not None:
+                figure.needs()
+        except Unavailable as missing:
+            yield figure.title, str(missing)
 
 
 async def _measure(figures: Sequence[Figure], options: argparse.Namespace) -> list[Result]:

@@ -12,7 +12,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 from .hand import hand_worker
 from .harness import Bench
-from .load import Endpoint, grpc_endpoint, require_h2load
+from .load import Endpoint, grpc_endpoint
 from .processes import start_api, start_server
 
 SERVICE = "headstart.v1.PrecomputeService"
@@ -52,7 +52,6 @@ class Ready:
 
 async def ready_game(bench: Bench, **settings: str) -> Ready:
     """Keep one; start an API process, with these settings, and a bare server that answers alike."""
-    require_h2load()
     url = await bench.valkey()
     async with hand_worker(url) as hand:
         await hand.keep_game(KEY)

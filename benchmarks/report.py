@@ -36,8 +36,10 @@ def table(results: Sequence[Result]) -> str:
 def write(
     results: Sequence[Result], directory: Path, chart: Callable[[Result], str], *, quick: bool
 ) -> None:
-    """Write `results.json` and one chart a figure."""
+    """Write `results.json` and one chart a figure, in place of those of an earlier run."""
     directory.mkdir(parents=True, exist_ok=True)
+    for chart_before in directory.glob("*.svg"):
+        chart_before.unlink()
     document = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,

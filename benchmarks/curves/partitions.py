@@ -38,7 +38,6 @@ Samples = dict[tuple[str, str], dict[float, list[float]]]
 
 
 async def measure(bench: Bench) -> Sequence[Line]:
-    require_h2load()
     try:
         from tests.support.deployments import cluster, standalone
     except ImportError as error:
@@ -123,4 +122,7 @@ async def _load(endpoints: Sequence[Endpoint], seconds: float) -> float:
     return sum(rates)
 
 
-CURVE = Curve(Figure("partitions", "One API process, by partitions", measure), "partitions")
+CURVE = Curve(
+    Figure("partitions", "One API process, by partitions", measure, needs=require_h2load),
+    "partitions",
+)

@@ -27,7 +27,6 @@ _TIME, _FLOW = "µs per answer", "MB/s"
 
 
 async def measure(bench: Bench) -> Sequence[Line]:
-    require_h2load()
     url = await bench.valkey()
     redis = await bench.redis(url)
     async with hand_worker(url) as hand:
@@ -80,4 +79,7 @@ async def _counted(
     return took
 
 
-CURVE = Curve(Figure("payload", "Ready answers, by their size", measure), "bytes of the artifact")
+CURVE = Curve(
+    Figure("payload", "Ready answers, by their size", measure, needs=require_h2load),
+    "bytes of the artifact",
+)

@@ -40,7 +40,6 @@ class _Samples:
 
 
 async def measure(bench: Bench) -> Sequence[Line]:
-    require_h2load()
     url = await bench.valkey()
     hand = await bench.stack.enter_async_context(hand_worker(url))
     ours, bare = _Samples(), _Samples()
@@ -108,4 +107,7 @@ async def _park(
     samples.note(size, max(answer.ended for answer in answers) - began, grown)
 
 
-CURVE = Curve(Figure("waiters", "Waiters on one API process", measure), "calls that wait at once")
+CURVE = Curve(
+    Figure("waiters", "Waiters on one API process", measure, needs=require_h2load),
+    "calls that wait at once",
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     api_process,
+    encoder,
     fastapi_json,
     first_game,
     near_cache,
@@ -13,6 +14,7 @@ from . import (
     undisturbed,
     waiters,
     wake_up,
+    worker,
 )
 
 ALL = (
@@ -21,9 +23,11 @@ ALL = (
     fastapi_json.FIGURE,
     wake_up.FIGURE,
     waiters.FIGURE,
+    encoder.FIGURE,
     first_game.FIGURE,
     throughput.FIGURE,
     undisturbed.FIGURE,
     redis_memory.FIGURE,
     api_process.FIGURE,
+    worker.FIGURE,
 )

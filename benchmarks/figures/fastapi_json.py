@@ -17,7 +17,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..environments import peer_python
 from ..harness import Bench, Figure
-from ..load import Endpoint, saturate
+from ..load import Endpoint, require_h2load, saturate
 from ..processes import start_server
 from ..ready import ready_game
 from ..results import Line, Series, at_least
@@ -72,4 +72,4 @@ def _endpoint(address: str, path: str, length: int) -> Endpoint:
     return Endpoint(f"http://{address}/{path}/{_KEY}", length, flags=("--h1",))
 
 
-FIGURE = Figure("fastapi", "The same results from FastAPI as JSON", measure)
+FIGURE = Figure("fastapi", "The same results from FastAPI as JSON", measure, needs=require_h2load)

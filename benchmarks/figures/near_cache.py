@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..harness import Bench, Figure
-from ..load import saturate
+from ..load import require_h2load, saturate
 from ..ready import ready_game
 from ..results import Line, Series, at_least
 
@@ -33,4 +33,4 @@ async def measure(bench: Bench) -> Sequence[Line]:
     ]
 
 
-FIGURE = Figure("near-cache", "Ready results from the near-cache", measure)
+FIGURE = Figure("near-cache", "Ready results from the near-cache", measure, needs=require_h2load)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..harness import Bench, Figure
-from ..load import saturate
+from ..load import require_h2load, saturate
 from ..ready import ready_game
 from ..results import Line, Series, at_least
 
@@ -32,4 +32,4 @@ async def measure(bench: Bench) -> Sequence[Line]:
     ]
 
 
-FIGURE = Figure("redis-read", "Ready results read from Redis", measure)
+FIGURE = Figure("redis-read", "Ready results read from Redis", measure, needs=require_h2load)

@@ -24,7 +24,6 @@ _PATIENCE = 120.0
 
 
 async def measure(bench: Bench) -> Sequence[Line]:
-    require_h2load()
     number = round(bench.pick(quick=2_000, full=10_000))
     url = await bench.valkey()
     api, address = await start_api(bench, url, **LIGHT)
@@ -106,4 +105,4 @@ async def _last_answer(
     return max(answer.ended for answer in answers) - began[0]
 
 
-FIGURE = Figure("waiters", "Thousands who wait at once", measure)
+FIGURE = Figure("waiters", "Thousands who wait at once", measure, needs=require_h2load)
