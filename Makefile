@@ -24,7 +24,7 @@ setup: $(STAMP)  ## Make the environment in .venv
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Headstart needs Python 3.11 or newer, and " + sys.executable + " is " + sys.version.split()[0] + ": run make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
-	@echo 'Setting up $(VENV), once: 530 MB to download (190 MB of them PyTorch), 2 to 5 minutes.'
+	@echo 'Setting up $(VENV), once: 580 MB to download (190 MB of them PyTorch), 2 to 5 minutes.'
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m deploy.cpu_torch '$(TORCH_INDEX)'
 	$(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[all,dev]'

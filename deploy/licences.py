@@ -11,8 +11,8 @@ from .pins import CONSTRAINTS, needed, pins
 ALLOWED = frozenset(
     {
         *("0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"),
-        *("CNRI-Python", "HPND", "ISC", "LLVM-exception", "MIT", "MPL-2.0", "PSF-2.0"),
-        *("Python-2.0", "Unlicense", "Zlib"),
+        *("CNRI-Python", "HPND", "ISC", "LLVM-exception", "MIT", "MPL-1.1", "MPL-2.0"),
+        *("PSF-2.0", "Python-2.0", "Unlicense", "Zlib"),
     }
 )
 """Licences under which a service may use a library unchanged, at no duty but to name it."""
@@ -29,6 +29,7 @@ _SAYS = {
     "bsd license": "BSD",
     "isc license (iscl)": "ISC",
     "mit license": "MIT",
+    "mit + mpl 1.1/gpl 2.0/lgpl 2.1": "MIT AND (MPL-1.1 OR GPL-2.0 OR LGPL-2.1)",
     "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
     "new bsd": "BSD-3-Clause",
     "python software foundation license": "PSF-2.0",
@@ -75,6 +76,8 @@ def _expression(name: str) -> str:
         return said
     # Some put the licence's whole text in this field.
     short = (metadata.get("License") or "").strip()
+    if " AND " in (said := _SAYS.get(short.lower(), "")):
+        return said  # its classifier names the first one alone
     classifiers = [
         classifier.rpartition(" :: ")[2]
         for classifier in metadata.get_all("Classifier") or []

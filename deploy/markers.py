@@ -18,6 +18,11 @@ def replaced(text: str, lines: Iterable[str]) -> str:
     return page
 
 
+def written(text: str) -> str:
+    """Return a page's text without its generated part."""
+    return _PART.sub("", text)
+
+
 def row(*cells: str) -> str:
     """Return a table's row; a bar in a cell is escaped."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

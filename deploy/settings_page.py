@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "settings.md"
 _DEFAULTS: Final = {
     "HEADSTART_DATA_DIR": "`headstart` in the user's data directory",
     "HEADSTART_PREPARED_MODELS": "`headstart/models-1` in the user's cache directory",
-    "HEADSTART_VOCABULARY": "`headstart/vocabulary-2` in the user's cache directory",
+    "HEADSTART_VOCABULARY": "`headstart/vocabulary-3` in the user's cache directory",
 }
 """Defaults that depend on who asks."""
 _HEADING: Final = "| variable | default | allowed | meaning |", "|---|---|---|---|"

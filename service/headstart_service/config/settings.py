@@ -227,8 +227,8 @@ class Settings(BaseSettings):
         description="Directory of prepared models.",
     )
     vocabulary: Path = Field(
-        # The name has the format's number, so that two versions on a machine do not share it.
-        Path(_DIRS.user_cache_dir) / "vocabulary-2",
+        # Numbered: of two versions on a machine, neither builds in place of the other's.
+        Path(_DIRS.user_cache_dir) / "vocabulary-3",
         description="Directory of the embedded vocabulary. A worker builds it if it is missing "
         "or of another model.",
     )

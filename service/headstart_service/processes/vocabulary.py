@@ -22,7 +22,7 @@ def build_vocabulary(settings: Settings, *, words: Path | None, force: bool) -> 
         return
     if force:
         (settings.vocabulary / "manifest.json").unlink(missing_ok=True)
-    print("vocabulary: embedding its words, once: 1 to 3 minutes", file=sys.stderr, flush=True)
+    print("vocabulary: embedding its words, once: half a minute", file=sys.stderr, flush=True)
     # Load the model before the comparison: only a loaded model has a certain identity.
     encoder = load_encoder(
         settings.model, settings.prepared_models, threads=settings.compute_threads

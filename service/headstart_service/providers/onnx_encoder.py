@@ -38,7 +38,9 @@ class OnnxEncoder:
         self.dimension = prepared.manifest.dimension
         self._manifest = prepared.manifest
         try:
-            import onnxruntime  # noqa: F401  # here, where a missing one has a name
+            # Here, where a missing one has a name; without numpy, onnxruntime's error has none.
+            import numpy as np  # noqa: F401
+            import onnxruntime  # noqa: F401
             import tokenizers  # noqa: F401
         except ImportError as error:
             raise PackageMissing(

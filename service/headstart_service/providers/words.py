@@ -31,8 +31,8 @@ class Source:
 
     @classmethod
     def frequent(cls, count: int = DEFAULT_COUNT) -> Self:
-        """The `count` most frequent English words of wordfreq."""
-        return cls(f"wordfreq en {count}", lambda: default_words(count))
+        """The `count` most frequent English words of the dictionary."""
+        return cls(f"wordfreq en {count}, hunspell en_US", lambda: default_words(count))
 
     @classmethod
     def file(cls, path: Path) -> Self:
@@ -46,24 +46,27 @@ def default_words(count: int = DEFAULT_COUNT) -> list[str]:
     """The `count` most frequent English words of 3 to 25 letters, nothing but letters, lower case.
 
     By the frequencies of wordfreq (https://github.com/rspeer/wordfreq), the most frequent first.
-    Raises StartupError when wordfreq is missing or knows fewer.
+    Only words that Hunspell's en_US dictionary (http://wordlist.aspell.net, which the package
+    chunspell brings) has in lower case: no names, no brands. Raises StartupError when a package is
+    missing or fewer words are known.
     """
     try:
+        from hunspell import Hunspell
         from wordfreq import top_n_list
     except ImportError as error:
         raise PackageMissing(
             f"building a vocabulary needs {error.name}, which is not installed: {install('worker')}"
         ) from error
-    requested = count
+    has, requested = Hunspell("en_US").spell, count
     while True:
         # Numbers, contractions and short words are dropped, so read more than are wanted.
         requested *= 2
         known = top_n_list("en", requested)
-        words = [word for word in known if _is_plain(word)][:count]
+        words = [word for word in known if _is_plain(word) and has(word)][:count]
         if len(words) == count:
             return words
         if len(known) < requested:
-            raise StartupError(f"wordfreq knows only {len(words)} such words, not {count}")
+            raise StartupError(f"only {len(words)} such words are known, not {count}")
 
 
 def read_words(path: Path) -> list[str]:
@@ -75,7 +78,13 @@ def read_words(path: Path) -> list[str]:
 
 
 def _is_plain(word: str) -> bool:
-    return word.isalpha() and MIN_LETTERS <= len(word) <= MAX_LETTERS and word == word.lower()
+    # The dictionary is in Latin-1, and has no other letters.
+    return (
+        word.isascii()
+        and word.isalpha()
+        and MIN_LETTERS <= len(word) <= MAX_LETTERS
+        and word == word.lower()
+    )
 
 
 def _read(path: Path) -> bytes:

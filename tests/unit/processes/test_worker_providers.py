@@ -154,7 +154,7 @@ def test_building_a_vocabulary_loads_a_model_only_for_another_one(
     def build(*, force: bool = False) -> str:
         build_vocabulary(settings, words=tmp_path / "words", force=force)
         printed = capsys.readouterr()
-        said = "vocabulary: embedding its words, once: 1 to 3 minutes\n"
+        said = "vocabulary: embedding its words, once: half a minute\n"
         assert printed.err.startswith(said) is not printed.out.endswith(" is up to date\n")
         return printed.out.split(": ")[1]
 

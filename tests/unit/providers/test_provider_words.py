@@ -22,6 +22,14 @@ def test_default_words_are_plain_and_distinct() -> None:
     assert default_words(100) == words[:100], "the most frequent come first"
 
 
+def test_default_words_are_no_names_or_brands() -> None:
+    words = set(default_words())
+    assert len(words) == 30_000
+    assert words >= {"winter", "music", "walks", "went", "cities", "children"}
+    names = {"coldplay", "london", "jennifer", "toyota", "netflix", "chicago", "obama", "january"}
+    assert not names & words
+
+
 def test_own_words_are_normalised_and_each_is_kept_once(tmp_path: Path) -> None:
     lines = ["\ufeffCafe\u0301", "  OCEAN\r", "", "café", "rock-'n'-roll", "o\u2019clock", *TEN]
     words = read_words(write(tmp_path, "\n".join(lines).encode()))
@@ -64,4 +72,4 @@ def test_a_source_is_named_after_its_content(tmp_path: Path) -> None:
     assert first.name == Source.file(file).name
     file.write_bytes(file.read_bytes() + b"\nother")
     assert first.name != Source.file(file).name
-    assert Source.frequent().name == "wordfreq en 30000"
+    assert Source.frequent().name == "wordfreq en 30000, hunspell en_US"

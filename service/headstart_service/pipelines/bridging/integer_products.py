@@ -1,8 +1,8 @@
 """Products of whole numbers on ONNX Runtime: the same everywhere, and four times as fast as floats.
 
 A processor multiplies bytes in one instruction (VNNI), or 16-bit sums of two products (AVX2). Those
-sums saturate, unless one side keeps to seven bits. So the matrix has -127 to 127, and what it is
-multiplied by -63 to 63: 2 · 127 · 127 is below 2 to the 15th, and every processor is exact.
+sums saturate, unless one side keeps to seven bits. So the matrix has -127 to 127, and the other
+side -63 to 63, stored as 1 to 127. 2 · 127 · 127 is below 2 to the 15th: every processor is exact.
 """
 
 from __future__ import annotations
