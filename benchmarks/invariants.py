@@ -37,7 +37,15 @@ _SEEN = 0.1
 """Seconds after which Redis has shown every command that was answered."""
 _UPKEEP = frozenset({"CLIENT", "EVALSHA", "EVAL", "SCRIPT", "XREADGROUP", "XAUTOCLAIM", "PING"})
 HEAVY = (
-    *("numpy", "torch", "sentence_transformers", "transformers", "anthropic", "wordfreq"),
+    *(
+        "numpy",
+        "onnxruntime",
+        "torch",
+        "sentence_transformers",
+        "transformers",
+        "anthropic",
+        "wordfreq",
+    ),
     *("opentelemetry.sdk.trace", "opentelemetry.exporter"),
 )
 

@@ -17,7 +17,7 @@ from ..processes import start_api
 from ..ready import GET, call, get_request
 from ..results import Line, Series, at_most
 
-_HEAVY = ("torch", "numpy", "sentence_transformers")
+_HEAVY = ("torch", "numpy", "onnxruntime", "sentence_transformers")
 _GAMES = 200
 
 
@@ -50,7 +50,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
             note=f"{_GAMES} games in its near-cache",
         ),
         Line(
-            "… torch, numpy, sentence-transformers in it",
+            "… torch, numpy, onnxruntime in it",
             "libraries",
             Series("Headstart", heavy),
             target=at_most(0),

@@ -1,6 +1,6 @@
 """The composition root of `headstart worker`.
 
-Apart from `api`, because its providers bring numpy and torch, which no API process may load.
+Apart from `api`, because its providers bring numpy and onnxruntime, which no API process may load.
 """
 
 from __future__ import annotations
