@@ -247,6 +247,15 @@ class Backend:
             yield heard
 
 
+async def first_of(kind: str, heard: AsyncIterator[Announcement]) -> Announcement:
+    """The first announcement of this kind; in a cluster, those of before may still arrive."""
+    async with asyncio.timeout(10):
+        async for announcement in heard:
+            if announcement.kind == kind:
+                return announcement
+    raise AssertionError(f"the subscription ended without {kind!r}")
+
+
 def spread(record: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """A record with the fields of its line `about` as fields of their own."""
     if b"about" not in record:

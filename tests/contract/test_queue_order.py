@@ -11,7 +11,7 @@ from headstart_service.domain import Claim, Outcome, RunKey, Status
 from headstart_service.domain.errors import CapacityExhausted, LastTry
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.redis_store import RedisStore
-from tests.contract.backend import Backend, plan
+from tests.contract.backend import Backend, first_of, plan
 
 MINUTE = 60.0
 SHED = "shed: could not be ready by the time it was needed"
@@ -143,7 +143,7 @@ async def test_when_the_queue_is_full_what_is_too_late_is_shed(store_backend: Ba
         await start(store, key, need)
     async with store_backend.announcements() as heard:
         assert await start(store, newcomer) is Outcome.STARTED
-        assert (await anext(heard)).kind == "ended"
+        await first_of("ended", heard)
     shed = (await store.read(late)).summary
     assert (shed.status, shed.error) == (Status.FAILED, SHED)
     assert await store_backend.pttl(late) <= 60.001

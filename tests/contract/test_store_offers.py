@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from headstart_service.domain import (
@@ -19,7 +18,7 @@ from headstart_service.domain import (
     StepRecord,
     StepState,
 )
-from tests.contract.backend import Backend, done, plan
+from tests.contract.backend import Backend, done, first_of, plan
 from tests.support.waiting import wait_until
 
 KEY = RunKey("games", "offers")
@@ -213,9 +212,8 @@ async def test_a_run_is_left_for_a_worker_that_offers_its_definition(
     await workers.start(versioned("v2"))
     async with store_backend.announcements() as heard:
         assert await workers.claim("old", old) is None
-        async with asyncio.timeout(10):
-            told = await anext(heard)
-        assert (told.kind, told.key) == ("unserved", KEY), "else it waits for an upkeep"
+        told = await first_of("unserved", heard)
+        assert told.key == KEY, "else it waits for an upkeep"
     summary = (await store_backend.store.status(KEY)).summary
     assert (summary.status, summary.lacks) == (Status.PENDING, Lack.VERSION)
     [listed] = await store_backend.store.list("games", list(Status), None, 10)

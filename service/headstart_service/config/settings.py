@@ -227,7 +227,7 @@ class Settings(BaseSettings):
         description="Directory of prepared models.",
     )
     vocabulary: Path = Field(
-        # Numbered: of two versions on a machine, neither builds in place of the other's.
+        # The name has the format's number, so that two versions on a machine do not share it.
         Path(_DIRS.user_cache_dir) / "vocabulary-3",
         description="Directory of the embedded vocabulary. A worker builds it if it is missing "
         "or of another model.",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMAT = 2
+FORMAT = 3
 EMBEDDINGS, WORDS, MANIFEST = "embeddings.npy", "words.txt", "manifest.json"
 _MAX_MANIFEST = 65_536
 _TRIES = 3
