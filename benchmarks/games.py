@@ -17,9 +17,9 @@ from headstart_service.config.loading import load_settings
 from headstart_service.providers.prepared_model import prepared_identity
 from headstart_service.providers.vocabulary import is_current
 
+from .engines import ENGINES
 from .harness import Bench, Unavailable
 from .processes import start_server
-from .servers.compute import ENGINES
 
 Pair = tuple[str, str]
 _WAIT = 60

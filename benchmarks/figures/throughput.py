@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import grpc
 
+from ..engines import ENGINES
 from ..games import BareComputation, Deck, Player, bare_computation, common_words, uncommon_words
 from ..harness import Bench, Figure
 from ..processes import start_api
 from ..results import Line, Series, at_least
-from ..servers.compute import ENGINES
 
 _AT_ONCE = 96
 _BEST_BATCH = 32

@@ -14,9 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ..engines import ENGINES
+
 Pair = tuple[str, str]
 CLUES, SAMPLES = 5, 100
-ENGINES = ("sentence-transformers", "onnxruntime")
 
 
 class Computation:

@@ -25,8 +25,8 @@ def parts() -> dict[str, Callable[[int], Any]]:
     from headstart_service.providers.model_files import source_directory
     from headstart_service.providers.vocabulary import open_vocabulary
 
+    from ..engines import ENGINES
     from ..games import Deck, uncommon_words
-    from .compute import ENGINES
 
     settings = load_settings({})
     model = settings.model

@@ -115,7 +115,7 @@ def test_another_model_source_or_format_is_a_mismatch(tmp_path: Path) -> None:
         open_vocabulary(tmp_path, M, "else")
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
-    with pytest.raises(VocabularyMismatch, match="its format is 1, not 2"):
+    with pytest.raises(VocabularyMismatch, match="its format is 1, not 3"):
         open_vocabulary(tmp_path, M)
 
 
