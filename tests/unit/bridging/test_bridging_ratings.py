@@ -58,6 +58,30 @@ def test_the_order_is_that_of_exact_relevances(shape: tuple[int, int, int], firs
     assert np.allclose(ratings.of(places), exact[places], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("width", [1, 2, 384])
+@pytest.mark.parametrize("ends", [1, 1e-44, 1e-30, 1e-10, 1e10, 1e30])
+@pytest.mark.parametrize("words", ["unit", "near", "one large", "equal", "least", "tiny", "large"])
+@pytest.mark.filterwarnings("error")
+def test_the_order_is_exact_for_vectors_of_any_length(words: str, ends: float, width: int) -> None:
+    random = np.random.default_rng(5)
+    rows = random.standard_normal((600, width))
+    if words == "one large":
+        rows[:, 0] = 1e3
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    if words in ("near", "large"):  # apart by less than float32's rounding of a product
+        rows = rows[:1] + rows * 1e-6
+    if words == "equal":
+        rows[:] = rows[0]
+    anchor, target = (end.astype(np.float32) * np.float32(ends) for end in rows[:2])
+    scale = {"least": 1e-44, "tiny": 1e-30, "large": 1e6}.get(words, 1)
+    matrix = rows.astype(np.float32) * np.float32(scale)
+    for game in ((anchor, target), (anchor, -target), (anchor, anchor * 0)):
+        [ratings] = Rater(matrix).rate([game])
+        exact = exact_relevance(matrix, game)
+        order = sorted(range(len(matrix)), key=lambda place: (-exact[place], place))
+        assert list(ratings.descending(5)) == order
+
+
 def test_few_words_are_computed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix, ends = drawn(5000, 64, seed=3)
     computed: list[int] = []

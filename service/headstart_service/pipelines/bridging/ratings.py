@@ -20,6 +20,11 @@ _ROWS = 2048
 """Rows that are rounded at once: 3 MB for 384 dimensions."""
 _ROUNDING = 1e-5
 """Of an estimate in float32, for vectors of length 1: many times what it can be."""
+_MOST = 2.0**40
+"""Lengths of ends above it, and below 1 / it, leave float32's range in a product."""
+_LEAST_LENGTH = np.float32(1e-15)
+_LEAST_SCALE = np.float32(2.0**-120)
+"""A row of smaller numbers is rounded to zeros: float32 has not enough digits for its scale."""
 
 
 class Ratings:
@@ -30,9 +35,12 @@ class Ratings:
         matrix: NDArray[np.float32],
         game: Game,
         rough: NDArray[np.float32],
-        error: Callable[[], NDArray[np.float32]],
+        error: Callable[[], NDArray[np.float32]] | None,
     ) -> None:
-        """Take rough relevances, shape (n,), for `matrix` (n, d), each within `error()`, (n,)."""
+        """Take rough relevances, shape (n,), for `matrix` (n, d), each within `error()`, (n,).
+
+        With `error` None all are computed exactly.
+        """
         self._matrix = matrix
         self._game = game
         self._rough = rough
@@ -51,7 +59,8 @@ class Ratings:
 
         Computes and sorts only some more than the `first` best, and ever more when those do not do.
         """
-        size, done, wanted = len(self), 0, first
+        size, done = len(self), 0
+        wanted = size if self._error is None else first
         while done < size:
             best, sure = self._best(wanted) if wanted < size else (np.arange(size), -np.inf)
             exact = exact_relevance(self._matrix[best], self._game)
@@ -66,16 +75,18 @@ class Ratings:
 
         At least `wanted` of them reach the limit.
         """
+        assert self._error is not None
         near, sure = _leading(self._rough, self._error(), wanted)
         rows = self._matrix[near]
         # Of hundreds, a product in float32 leaves few more than are wanted.
-        bound = np.float32(error_bound(rows.shape[1]))
+        length = np.float32(_lengths(np.stack(self._game)).max())
+        bound = np.float32(error_bound(rows.shape[1])) * length * _lengths(rows)
         kept, sure_again = _leading(relevance(rows, *self._game), bound, wanted)
         return near[kept], max(sure, sure_again)
 
 
 def _leading(
-    scores: NDArray[np.float32], error: NDArray[np.float32] | np.float32, wanted: int
+    scores: NDArray[np.float32], error: NDArray[np.float32], wanted: int
 ) -> tuple[NDArray[np.int64], float]:
     """Return the places that can be among the `wanted` best, and what all others are less than."""
     lowest = np.partition(scores - error, len(scores) - wanted)[len(scores) - wanted]
@@ -100,11 +111,16 @@ class Rater:
     def rate(self, games: Sequence[Game]) -> list[Ratings]:
         """Rate all words for each game, in one product; reads a quarter of the matrix's bytes."""
         ends = np.array([anchor for anchor, _ in games] + [target for _, target in games])
+        extreme = _extreme(ends)
+        ends[extreme] = 0
         rounded, scale, lost = _rounded(ends, LEVELS)
         products, lengths = self._products.of(rounded), _lengths(ends)
         count, rated = len(games), []
         for at, game in enumerate(games):
             pair = [at, at + count]
+            if extreme[pair].any():
+                rated.append(Ratings(self._matrix, game, np.zeros_like(self._scale), None))
+                continue
             anchor, target = (products[row].astype(np.float32) * scale[row] for row in pair)
             rough = np.minimum(anchor, target, out=anchor)
             rough *= self._scale
@@ -131,11 +147,18 @@ def _rounded(
     Returns these numbers, what each row's are multiplied by, and the length of what is lost.
     """
     largest = np.abs(rows).max(axis=1, initial=0)
-    scale = np.where(largest > 0, largest / levels, 1).astype(np.float32)
+    scale = np.where(largest > _LEAST_SCALE, largest / levels, 1).astype(np.float32)
     whole = np.rint(rows / scale[:, None]).clip(-levels, levels)
     return whole.astype(np.int8), scale, _lengths(rows - whole * scale[:, None])
 
 
 def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bound the length of each row, also where the squares of its numbers are none in float32."""
     lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=1)
-    return lengths
+    return lengths + _LEAST_LENGTH
+
+
+def _extreme(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which rows are much longer or shorter than 1; zeros are not."""
+    largest = np.abs(rows).max(axis=1, initial=0)
+    return (largest > _MOST) | ((largest > 0) & (largest < 1 / _MOST))
