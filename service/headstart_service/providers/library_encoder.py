@@ -68,7 +68,8 @@ class LibraryEncoder:
         digests = digests_of(directory)
         refuse_foreign(model, digests)
         try:
-            transformer = SentenceTransformer(str(directory), device="cpu")
+            # Weights of 16 bits are computed in 32: vectors are float32, and of unit length.
+            transformer = SentenceTransformer(str(directory), device="cpu").float()
             # Measured, not asked for: the method's name differs between releases. Also a warm-up.
             dimension = int(transformer.encode(["warm"], show_progress_bar=False).shape[1])
         # The libraries raise whatever they like: OSError, ValueError, KeyError, RuntimeError…
@@ -99,6 +100,10 @@ class LibraryEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed each text as a float32 row of unit length: shape (len(texts), dimension)."""
+        import numpy as np
+
+        if not texts:  # the library returns shape (0,)
+            return np.empty((0, self.dimension), dtype=np.float32)
         vectors: NDArray[np.float32] = self.transformer.encode(
             list(texts),
             normalize_embeddings=True,

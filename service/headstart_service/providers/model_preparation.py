@@ -96,7 +96,8 @@ def _located(model: str, revision: str) -> Path:
         raise PackageMissing(
             f"the model {model!r} needs {error.name}, which is not installed: {install('model')}"
         ) from error
-    except (OSError, ValueError) as error:
+    # The library raises what it likes for an answer that is no hub's.
+    except Exception as error:
         reason = " ".join(str(error).split())[:300]
         at = f" at revision {revision!r}" if revision else ""
         raise StartupError(
@@ -121,9 +122,13 @@ def _write(work: Path, library: LibraryEncoder, revision: str, threads: int) -> 
         manifest = PreparedModel(engine="onnxruntime", reason="", **facts, **export)
         prepared = Prepared(library.model_identity, manifest, work)
         difference = _difference(library, OnnxEncoder(prepared, threads=threads))
-    except (NotExportable, ModelNotPrepared) as error:
-        return PreparedModel(engine="sentence-transformers", reason=str(error), **facts)
-    return manifest.model_copy(update={"largest_difference": difference})
+    except NotExportable as error:
+        reason = str(error)
+    except ModelNotPrepared as error:
+        reason = error.problem
+    else:
+        return manifest.model_copy(update={"largest_difference": difference})
+    return PreparedModel(engine="sentence-transformers", reason=reason, **facts)
 
 
 def _export(work: Path, library: LibraryEncoder) -> dict[str, Any]:
@@ -133,8 +138,8 @@ def _export(work: Path, library: LibraryEncoder) -> dict[str, Any]:
     given = tokenizer(["warm", "some more words"], padding=True, return_tensors="pt")
     if unknown := set(given) - set(_INPUTS):
         raise NotExportable(f"it takes inputs that workers do not make: {', '.join(unknown)}")
-    inputs = tuple(name for name in _INPUTS if name in given)
-    _write_graph(work, library, inputs, tuple(given[name] for name in inputs))
+    names = tuple(name for name in _INPUTS if name in given)
+    inputs = _write_graph(work, library, names, tuple(given[name] for name in names))
     prompts, chosen = library.transformer.prompts, library.transformer.default_prompt_name
     return {
         "inputs": inputs,
@@ -158,12 +163,14 @@ def _write_tokenizer(path: Path, library: LibraryEncoder) -> None:
     longest = library.transformer.max_seq_length
     if longest:
         tokenizer.enable_truncation(longest, direction=original.truncation_side)
-    tokenizer.save(str(path))
+    # Its own method raises a bare Exception for a full disk.
+    path.write_text(tokenizer.to_str(), encoding="utf-8")
 
 
 def _write_graph(
     work: Path, library: LibraryEncoder, names: tuple[str, ...], example: tuple[Any, ...]
-) -> None:
+) -> tuple[str, ...]:
+    """Write the graph into `work`. Returns those of the inputs `names` that it uses."""
     import torch
 
     class Graph(torch.nn.Module):
@@ -175,7 +182,8 @@ def _write_graph(
 
         def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
             vectors = self.model(dict(zip(names, inputs, strict=True)))["sentence_embedding"]
-            return torch.nn.functional.normalize(vectors, p=2, dim=1)
+            # A model may be set to give the first numbers alone (`truncate_dim`).
+            return torch.nn.functional.normalize(vectors[:, : library.dimension], p=2, dim=1)
 
     traced = work / _TRACED
     axes = {name: {0: "texts", 1: "tokens"} for name in names} | {"vectors": {0: "texts"}}
@@ -198,8 +206,11 @@ def _write_graph(
         import onnx
 
         # Weights in a file of their own are mapped, not read: 45 MB less, and loaded twice as fast.
+        exported = onnx.load(traced / ONNX)
+        # The tracer drops what a model ignores, as DistilBERT does token_type_ids.
+        used = {each.name for each in exported.graph.input}
         onnx.save_model(
-            onnx.load(traced / ONNX),
+            exported,
             work / ONNX,
             save_as_external_data=True,
             location=WEIGHTS,
@@ -215,6 +226,7 @@ def _write_graph(
         raise NotExportable(f"torch.onnx.export fails: {reason}") from error
     finally:
         shutil.rmtree(traced)
+    return tuple(name for name in names if name in used)
 
 
 def _difference(library: LibraryEncoder, encoder: OnnxEncoder) -> float:
@@ -223,7 +235,14 @@ def _difference(library: LibraryEncoder, encoder: OnnxEncoder) -> float:
 
     longest = library.transformer.max_seq_length or _LONGEST_SAMPLE
     texts = sample_texts(min(longest, _LONGEST_SAMPLE))
-    difference = np.abs(library.encode(texts) - encoder.encode(texts)).max(axis=1)
+    expected = library.encode(texts)
+    broken = ~np.isfinite(expected).all(axis=1)
+    if broken.any():
+        raise StartupError(
+            f"HEADSTART_MODEL: {library.model} gives NaN or infinity for "
+            f"{texts[int(broken.argmax())][:40]!a}: its weights are damaged"
+        )
+    difference = np.abs(expected - encoder.encode(texts)).max(axis=1)
     worst = int(np.nan_to_num(difference, nan=np.inf).argmax())
     if not difference[worst] <= LARGEST_DIFFERENCE:
         raise NotExportable(

@@ -22,7 +22,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..domain.errors import StartupError
-from .model_files import ModelIdentity, full_name, identify, refuse_foreign
+from .model_files import ModelIdentity, full_name, identify, local_directory, refuse_foreign
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -41,6 +41,7 @@ class ModelNotPrepared(StartupError):
     """There is no usable prepared model; the message has the command that makes it."""
 
     def __init__(self, model: str, reason: str) -> None:
+        self.problem = reason
         self.reason = f"{model} is not prepared: {reason}"
         self.command = f"`headstart model prepare {shlex.quote(model)}`"
         super().__init__(f"HEADSTART_MODEL: {self.reason}: run {self.command}")
@@ -152,7 +153,7 @@ def read_manifest(directory: Path, model: str) -> PreparedModel:
 
 def _compare_source(model: str, manifest: PreparedModel) -> None:
     """Refuse an export of files that were replaced since; names of a hub are what was prepared."""
-    if Path(model).expanduser().is_dir() and identify(model).sha256 != manifest.model_sha256:
+    if local_directory(model) is not None and identify(model).sha256 != manifest.model_sha256:
         raise ModelNotPrepared(model, "its files have changed since it was prepared")
 
 

@@ -16,7 +16,9 @@ from headstart_service.providers.model_files import (
     DEFAULT_MODEL,
     ModelIdentity,
     ModelMissing,
+    full_name,
     identify,
+    local_directory,
     source_directory,
 )
 
@@ -156,3 +158,41 @@ def test_identifying_a_model_imports_nothing_heavy(name: str) -> None:
     command = [sys.executable, "-c", code, name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("/" + "x" * 5000, "cannot read '/xxx.*': File name too long"),
+        ("bad\udcff", r"= 'bad\\udcff': must be UTF-8"),
+        ("/proc/self/root/dev/null/x" + "/y" * 3000, "cannot read '.*': File name too long"),
+    ],
+)
+def test_a_path_that_cannot_be_followed_is_refused(model: str, reason: str) -> None:
+    with pytest.raises(StartupError, match="HEADSTART_MODEL:? " + reason):
+        full_name(model)
+
+
+def test_a_home_that_is_unknown_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert full_name("~no-such-user/model") == str(tmp_path / "~no-such-user" / "model")
+    with pytest.raises(ModelMissing, match="not on this machine"):
+        identify("~no-such-user/model")
+
+
+def test_a_directory_has_one_name_also_where_it_is_not(model: Path, tmp_path: Path) -> None:
+    written = (str(model), f"{model}/", f"{tmp_path}/./model", f"{model}/1_Pooling/..")
+    assert {full_name(each) for each in written} == {str(model)}
+    shutil.rmtree(model)
+    assert {full_name(each) for each in written} == {str(model)}
+    assert full_name("someone/some-model") == "someone/some-model"
+
+
+def test_no_directory_stands_for_the_default_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / DEFAULT_MODEL).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert local_directory(DEFAULT_MODEL) is None
+    assert source_directory(DEFAULT_MODEL) != Path(DEFAULT_MODEL)
+    assert full_name(DEFAULT_MODEL) == f"sentence-transformers/{DEFAULT_MODEL}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -274,3 +276,106 @@ def test_default_weights_that_are_not_upstreams_are_refused(
     expected = rf"HEADSTART_MODEL: {name} of all-MiniLM-L6-v2 has SHA-256 \w{{12}}, "
     with pytest.raises(StartupError, match=expected + "sentence-transformers/all-MiniLM-L6-v2"):
         prepare(DEFAULT_MODEL, tmp_path / "models")
+
+
+def configured(model: str, name: str, **changes: object) -> None:
+    path = Path(model, name)
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | changes))
+
+
+def weights(model: str, change: Callable[[object], object]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = Path(model, "model.safetensors")
+    changed = {name: change(each) for name, each in load_file(path).items()}
+    save_file(changed, path, metadata={"format": "pt"})
+
+
+def of_16_bits(model: str) -> None:
+    weights(model, lambda each: each.half())
+    configured(model, "config.json", dtype="float16")
+
+
+def of_the_first_numbers(model: str) -> None:
+    configured(model, "config_sentence_transformers.json", truncate_dim=8)
+
+
+def without_token_types(model: str) -> None:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    size = json.loads(Path(model, "config.json").read_text())["vocab_size"]
+    config = DistilBertConfig(vocab_size=size, dim=DIMENSION, n_layers=1, n_heads=2, hidden_dim=8)
+    DistilBertModel(config).save_pretrained(model)
+
+
+def with_a_dense_layer(model: str) -> None:
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    modules = json.loads(Path(model, "modules.json").read_text())[:2]
+    kind = f"{Dense.__module__}.Dense"
+    Path(model, "2_Dense").mkdir()
+    Dense(DIMENSION, 24).save(str(Path(model, "2_Dense")), safe_serialization=True)
+    content = Path(model, "2_Dense", "model.safetensors")
+    from safetensors.torch import load_file
+
+    torch.save(load_file(content), content.with_name("pytorch_model.bin"))
+    content.unlink()
+    modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": kind})
+    Path(model, "modules.json").write_text(json.dumps(modules))
+
+
+@pytest.mark.parametrize(
+    ("make", "dimension"),
+    [
+        (of_16_bits, DIMENSION),
+        (of_the_first_numbers, 8),
+        (without_token_types, DIMENSION),
+        (with_a_dense_layer, 24),
+    ],
+)
+def test_models_of_other_kinds_are_exported(
+    model: str, tmp_path: Path, make: Callable[[str], None], dimension: int
+) -> None:
+    make(model)
+    made = prepare(model, tmp_path / "models")
+    assert (made.manifest.engine, made.manifest.reason) == ("onnxruntime", "")
+    library = LibraryEncoder.load(model, Path(model))
+    for encoder in (load_encoder(model, tmp_path / "models"), library):
+        vectors = encoder.encode(["ocean", "winter music"])
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (2, dimension)
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, rtol=0, atol=1e-6)
+        assert encoder.encode([]).shape == (0, dimension)
+
+
+def test_a_model_whose_own_vectors_are_not_finite_is_refused(model: str, tmp_path: Path) -> None:
+    weights(model, lambda each: each * float("nan"))
+    expected = "gives NaN or infinity for '': its weights are damaged"
+    with pytest.raises(StartupError, match=expected):
+        prepare(model, tmp_path / "models")
+    assert files(directory_of(tmp_path / "models", model)) == []
+
+
+def test_the_reason_against_an_export_has_no_command(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ModelNotPrepared(model, "its export does not load: no operator")
+
+    monkeypatch.setattr("headstart_service.providers.model_preparation.OnnxEncoder", refuse)
+    made = prepare(model, tmp_path / "models")
+    assert made.manifest.reason == "its export does not load: no operator"
+
+
+def test_a_full_disk_is_reported(model: str, tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # as a full disk, an OSError
+    try:
+        with pytest.raises(StartupError, match="cannot write the prepared model into "):
+            prepare(model, tmp_path / "models")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert files(directory_of(tmp_path / "models", model)) == []
