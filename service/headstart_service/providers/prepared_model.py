@@ -22,14 +22,15 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..domain.errors import StartupError
-from .model_files import ModelIdentity, full_name, identify, local_directory, refuse_foreign
+from .model_files import ModelIdentity, full_name, identify, local_directory, upstream_difference
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 ONNX: Final = "model.onnx"
 WEIGHTS: Final = "weights.bin"
 TOKENIZER: Final = "tokenizer.json"
-_MAX_MANIFEST: Final = 65_536
+_MAX_MANIFEST: Final = 4 * 1024 * 1024
+"""Bytes: a directory of 30,000 files."""
 _TRIES: Final = 3
 """Of opening while another process prepares: one is enough unless two follow each other."""
 
@@ -144,10 +145,8 @@ def read_manifest(directory: Path, model: str) -> PreparedModel:
         raise ModelNotPrepared(model, problem) from error
     if manifest.model != full_name(model):
         raise ModelNotPrepared(model, f"{path} is of {manifest.model!r}")
-    try:
-        refuse_foreign(model, manifest.model_files)
-    except StartupError as error:
-        raise ModelNotPrepared(model, str(error)) from error
+    if difference := upstream_difference(model, manifest.model_files):
+        raise ModelNotPrepared(model, difference)
     return manifest
 
 

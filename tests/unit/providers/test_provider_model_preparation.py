@@ -379,3 +379,27 @@ def test_a_full_disk_is_reported(model: str, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, ignored)
     assert files(directory_of(tmp_path / "models", model)) == []
+
+
+def test_a_revision_of_a_directory_is_refused(model: str, tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=r"--revision v1: .* is a directory, which has no revis"):
+        prepare(model, tmp_path / "models", revision="v1")
+
+
+def test_a_directory_of_many_files_is_prepared(model: str, tmp_path: Path) -> None:
+    for number in range(2000):
+        Path(model, f"of_another_program_{number}.json").touch()
+    assert len(prepare(model, tmp_path / "models").manifest.model_files) > 2000
+
+
+def test_a_manifest_of_other_default_weights_is_refused(prepared: Prepared) -> None:
+    models = prepared.folder.parents[1]
+    directory = prepared.folder.parent.rename(directory_of(models, DEFAULT_MODEL))
+    change(directory, lambda made: made.update(model=f"sentence-transformers/{DEFAULT_MODEL}"))
+    expected = (
+        rf"HEADSTART_MODEL: {DEFAULT_MODEL} is not prepared: config.json of {DEFAULT_MODEL} has "
+        rf"SHA-256 \w{{12}}, .*: run `headstart model prepare {DEFAULT_MODEL}`$"
+    )
+    with pytest.raises(ModelNotPrepared, match=expected) as caught:
+        open_prepared(models, DEFAULT_MODEL)
+    assert str(caught.value).count("HEADSTART_MODEL") == 1

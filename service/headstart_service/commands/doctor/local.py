@@ -224,11 +224,11 @@ def _without_worker(settings: Settings, name: str, found: str, mend: str) -> Che
 
 def _vocabulary(settings: Settings) -> Check:
     from ...providers.model_files import short
-    from ...providers.prepared_model import ModelNotPrepared, prepared_identity
+    from ...providers.prepared_model import prepared_identity
     from ...providers.vocabulary import VocabularyMissing, VocabularyUnusable, examined
 
     model = None
-    with suppress(ModelNotPrepared):  # the check of the model reports it
+    with suppress(StartupError):  # the check of the model reports it
         model = prepared_identity(settings.prepared_models, settings.model)
     try:
         manifest = examined(settings.vocabulary, model)
