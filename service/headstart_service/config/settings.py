@@ -327,6 +327,19 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("*")
+    @classmethod
+    def _from_home(cls, value: Any) -> Any:
+        # No shell has expanded what comes from a file of settings or a manifest.
+        if isinstance(value, Path):
+            try:
+                return value.expanduser()
+            except RuntimeError as error:
+                raise ValueError(
+                    "must begin with a user's home that exists, or with none"
+                ) from error
+        return value
+
     @field_validator("*", mode="before")
     @classmethod
     def _is_text(cls, value: Any, info: ValidationInfo) -> Any:

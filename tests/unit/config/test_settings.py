@@ -209,6 +209,18 @@ def test_an_empty_variable_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.anthropic_base_url is None
 
 
+def test_a_path_may_begin_with_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("HEADSTART_PREPARED_MODELS", "~/models")
+    settings = load_settings({"data_dir": "~/data", "vocabulary": "./words"})
+    assert settings.prepared_models == Path("/home/someone/models")
+    assert settings.data_dir == Path("/home/someone/data")
+    assert settings.vocabulary == Path("words")
+    assert "--data-dir = '~no-such-user/data': must begin with" in complaints(
+        data_dir="~no-such-user/data"
+    )
+
+
 def test_pipelines_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_PIPELINES", " a:B , c.d:E,,")
     assert load_settings({}).pipelines == ("a:B", "c.d:E")

@@ -161,4 +161,5 @@ def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def _extreme(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which rows are much longer or shorter than 1; zeros are not."""
     largest = np.abs(rows).max(axis=1, initial=0)
-    return (largest > _MOST) | ((largest > 0) & (largest < 1 / _MOST))
+    extreme: NDArray[np.bool_] = (largest > _MOST) | ((largest > 0) & (largest < 1 / _MOST))
+    return extreme
