@@ -297,7 +297,7 @@ def test_a_vocabulary_is_compared_with_the_files_of_the_model(tmp_path: Path):
     anew = prepare_model(model, tmp_path / "models", seed=2).identity
     (loaded, _), (verdict, why) = seen()
     assert (loaded, verdict) == ("OK", "FAIL")
-    assert f"of other files of the model {model}: of {digest}, not {anew.sha256[:12]}" in why
+    assert f"of the model {model} with {digest}, not of {model} with {anew.sha256[:12]}" in why
 
 
 def test_a_model_without_an_export_is_a_warning(tmp_path: Path):

@@ -167,12 +167,11 @@ def _check(
     directory: Path, model: ModelIdentity | None, source: str | None
 ) -> tuple[Manifest, list[str]]:
     manifest = Manifest.read(directory)
-    if model is not None and manifest.model != model.name:
-        raise VocabularyMismatch(f"it is of the model {manifest.model}, not {model.name}")
+    # Equal files are one model, by whatever name or path they are known.
     if model is not None and manifest.model_sha256 != model.sha256:
         raise VocabularyMismatch(
-            f"it is of other files of the model {model.name}: of sha256 "
-            f"{short(manifest.model_sha256)}, not {short(model.sha256)}"
+            f"it is of the model {manifest.model} with sha256 {short(manifest.model_sha256)}, not "
+            f"of {model.name} with {short(model.sha256)}"
         )
     if source is not None and manifest.source != source:
         raise VocabularyMismatch(f"its words are of {manifest.source!r}, not {source!r}")

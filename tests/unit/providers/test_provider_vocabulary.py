@@ -37,7 +37,8 @@ from headstart_service.providers.words import Source
 WORDS = [f"{a}{b}{c}" for a in "abcdefgh" for b in "aeiou" for c in "lmnprst" * 4]
 WORDS = list(dict.fromkeys(f"{word}{'x' * (at % 3)}{at // 280}" for at, word in enumerate(WORDS)))
 M = ModelIdentity("m", "0" * 64)
-OTHER = ModelIdentity("other", "0" * 64)
+RENAMED = ModelIdentity("other", "0" * 64)
+OTHER = ModelIdentity("other", "2" * 64)
 REPLACED = ModelIdentity("m", "1" * 64)
 SOURCE = Source("test", lambda: WORDS)
 
@@ -109,7 +110,9 @@ def test_another_model_source_or_format_is_a_mismatch(tmp_path: Path) -> None:
     build_here(tmp_path)
     assert is_current(tmp_path, M)
     assert is_current(tmp_path, M, "test")
-    with pytest.raises(VocabularyMismatch, match="of the model m, not other"):
+    with pytest.raises(
+        VocabularyMismatch, match=r"of the model m with sha256 0+, not of other with 2"
+    ):
         open_vocabulary(tmp_path, OTHER)
     with pytest.raises(VocabularyMismatch, match="its words are of 'test', not 'else'"):
         open_vocabulary(tmp_path, M, "else")
@@ -189,13 +192,14 @@ def test_what_is_current_is_not_built_again(tmp_path: Path) -> None:
     build_here(tmp_path)
     assert list(ensure_vocabulary(tmp_path, M, SOURCE, never).words) == WORDS
     assert list(ensure_vocabulary(tmp_path, M, None, never).words) == WORDS, "whatever is there"
+    assert list(ensure_vocabulary(tmp_path, RENAMED, SOURCE, never).words) == WORDS, "equal files"
 
 
 def test_replaced_weights_rebuild_what_has_the_same_name(tmp_path: Path) -> None:
     build_here(tmp_path)
     assert not is_current(tmp_path, REPLACED)
     for open_ in (open_vocabulary, examined):
-        with pytest.raises(VocabularyMismatch, match="of sha256 000000000000, not 111111111111"):
+        with pytest.raises(VocabularyMismatch, match=r"m with sha256 0{12}, not of m with 1{12}$"):
             open_(tmp_path, REPLACED)
     assert examined(tmp_path, None).model_sha256 == M.sha256
     rebuilt = ensure_vocabulary(tmp_path, REPLACED, SOURCE, lambda texts: -encode(texts))
@@ -210,7 +214,7 @@ def test_the_identity_is_of_words_and_model_and_of_no_bits_of_vectors(tmp_path: 
         [
             (M, WORDS, 0),
             (M, WORDS, 1e-7),  # as another processor rounds
-            (OTHER, WORDS, 0),  # vectors do not depend on what their model is called
+            (RENAMED, WORDS, 0),  # vectors do not depend on what their model is called
             (REPLACED, WORDS, 0),
             (M, WORDS[::-1], 0),
         ]
