@@ -66,6 +66,7 @@ def step(
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
     Args:
+        *undecorated: Nothing; refuses a decorator without parentheses.
         required: The run fails when this step fails.
         timeout: Seconds for a try.
         max_attempts: Tries, when a step raises or times out.

@@ -190,7 +190,7 @@ def _model(settings: Settings, *, load: bool) -> Check:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         return _without_worker(
-            settings, "model", f"{', '.join(missing)} is not installed", install("worker")
+            settings, "model", f"not installed: {', '.join(missing)}", install("worker")
         )
     from ...providers.encoder import load_encoder
     from ...providers.model_files import short
@@ -218,7 +218,12 @@ def _model(settings: Settings, *, load: bool) -> Check:
 def _without_worker(settings: Settings, name: str, found: str, mend: str) -> Check:
     """An API process needs neither model nor vocabulary."""
     if settings.worker:
-        return fail(name, found, f"{mend}, or HEADSTART_WORKER=false for an API alone")
+        return fail(
+            name,
+            found,
+            f"{mend}, or HEADSTART_BRIDGING=false without the word game, "
+            "or HEADSTART_WORKER=false for an API alone",
+        )
     return skip(name, f"{found}: no worker can run here, as HEADSTART_WORKER=false says")
 
 
