@@ -25,5 +25,7 @@ def _options() -> Iterator[str]:
     arguments = (inspect.getdoc(step) or "").partition("\nArgs:\n")[2]
     meanings = {name: " ".join(meaning.split()) for name, meaning in _ARGUMENT.findall(arguments)}
     for name, parameter in inspect.signature(step).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
         default = repr(parameter.default).replace("'", '"')
         yield f"- `{name}` (`{default}`): {meanings[name]}"

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Path
 
 from headstart import HeadstartError, PrecomputeClient
 
 from .factors import prime_factors
+
+Number = Annotated[int, Path(ge=2, lt=2**53)]  # as the pipeline's inputs: others are a 422
 
 
 @asynccontextmanager
@@ -29,13 +31,13 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/chosen/{number}")
-async def chosen(number: int) -> None:
-    """Start the run while the user is busy: within 25 ms, and never with an error."""
+async def chosen(number: Number) -> None:
+    """Start the run while the user is busy: within 25 ms, even if the service is away."""
     await app.state.headstart.start_or_skip(f"n-{number}", "factors", {"number": number})
 
 
 @app.get("/factors/{number}")
-async def shown(number: int) -> dict[str, Any]:
+async def shown(number: Number) -> dict[str, Any]:
     """Return the factors: the service's, or those that are computed here."""
 
     async def compute() -> list[int]:

@@ -269,6 +269,34 @@ def test_what_a_machine_lacks_is_named(tmp_path: Path):
     assert "in use" in found["ports"][0][1]
 
 
+EMBEDDING = """\
+from pydantic import BaseModel
+from headstart_service.sdk import Embedder, Pipeline, step
+class Text(BaseModel):
+    text: str
+@step()
+async def length(text: str, embedder: Embedder) -> int:
+    return len(await embedder.embed([text]))
+LENGTH = Pipeline("length", "1", "", Text, (length,))
+"""
+
+
+def test_the_model_of_a_pipeline_is_checked_without_the_word_game(tmp_path: Path):
+    (tmp_path / "embedding.py").write_text(EMBEDDING)
+    _, found = doctor(
+        *("--local-only",),
+        PYTHONPATH=str(tmp_path),
+        HEADSTART_DATA_DIR=str(tmp_path / "data"),
+        HEADSTART_BRIDGING="false",
+        HEADSTART_PIPELINES="embedding:LENGTH",
+        HEADSTART_MODEL="/no/such/model",
+    )
+    assert found["settings"][0][0] == "OK"
+    assert found["model"][0][0] == "FAIL"
+    assert "vocabulary" not in found
+    assert "Anthropic" not in found
+
+
 def test_a_vocabulary_is_compared_with_the_files_of_the_model(tmp_path: Path):
     model, vocabulary = tmp_path / "model", tmp_path / "vocabulary"
     identity = prepare_model(model, tmp_path / "models", seed=1).identity

@@ -57,6 +57,9 @@ async def test_the_application_reads_the_factors_that_were_started_ahead(
             assert shown == {"factors": [9999973, 9999991], "source": "ready"}
             # A number that nobody has announced is computed here.
             assert (await web.get("/factors/91")).json() == {"factors": [7, 13], "source": "live"}
+            # What the pipeline would refuse is refused here, and no error of this application.
+            refused = [await web.post("/chosen/1"), await web.get(f"/factors/{2**53}")]
+            assert [answer.status_code for answer in refused] == [422, 422]
     finally:
         process.stop()
 

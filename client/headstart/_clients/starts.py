@@ -239,7 +239,9 @@ class Starts:
             started = await self._send(request, self._timeout)
             return True
 
-        ask = BudgetedCall(self._experience, "start_or_skip", of_this_call=_REFUSALS)
+        ask = BudgetedCall(
+            self._experience, "start_or_skip", of_this_call=_REFUSALS, raises_refusal=True
+        )
         try:
             late = await ask.within(seconds, call)
             if late is not None:

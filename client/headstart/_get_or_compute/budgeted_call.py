@@ -46,6 +46,7 @@ class BudgetedCall:
         name: str,
         *,
         of_this_call: tuple[type[HeadstartError], ...] = (),
+        raises_refusal: bool = False,
     ) -> None:
         """Prepare.
 
@@ -53,10 +54,12 @@ class BudgetedCall:
             experience: The client's.
             name: The caller's method, for the log.
             of_this_call: Errors that are no reason to spare the service other calls.
+            raises_refusal: The caller raises `refused`, so the log need not have it.
         """
         self._known = experience
         self._name = name
         self._of_this_call = of_this_call
+        self._raises_refusal = raises_refusal
         self.late = False
         """Whether the budget ended before the answer came."""
         self.why = ""
@@ -105,7 +108,8 @@ class BudgetedCall:
             self.why = f"the service refused the request: {exc}"
             self.refused = exc
             breaker.answered()
-            outage.failed(self._name, exc)
+            if self.late or not self._raises_refusal:
+                outage.failed(self._name, exc)
         except HeadstartError as exc:
             self.why = f"the service failed: {type(exc).__name__}: {exc}"
             if not self.late and not isinstance(exc, self._of_this_call):

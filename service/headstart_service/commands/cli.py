@@ -68,7 +68,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     first = given[0].partition("=")[0] if given else ""
     if first.startswith("--") and first not in ("--help", "--version"):
-        parser.error(f"{first} stands before COMMAND: options stand behind it")
+        parser.error(f"{first} stands before COMMAND: options stand after it")
     wanted = next((word for word in given if not word.startswith("-")), "")
     serve = commands.add_parser("serve", help="serve the gRPC API, with a worker beside it")
     worker = commands.add_parser("worker", help="compute what API processes have queued")

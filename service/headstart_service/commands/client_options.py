@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from headstart import Tls
 
 _OPTIONS: Final = (
-    ("HEADSTART_CA", "PEM file of whom to trust, or `system`: turns TLS on"),
+    ("HEADSTART_CA", "PEM file of the trusted authorities, or `system`; turns TLS on"),
     ("HEADSTART_CLIENT_CERT", "PEM file of this client's certificate, for mTLS"),
     ("HEADSTART_CLIENT_KEY", "PEM file of its key"),
     ("HEADSTART_SERVER_NAME", "the server certificate's name, if it is not the address's"),

@@ -7,6 +7,7 @@ what they declare is read.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import traceback
@@ -40,7 +41,8 @@ def add(commands: Any) -> None:
         nargs="?",
         default="",
         metavar="MODULE:NAME | DISTRIBUTION",
-        help="a pipeline, or an installed distribution (default: all installed ones)",
+        help="a pipeline, or an installed distribution (default: all installed ones, and those of "
+        "HEADSTART_PIPELINES)",
     )
     # Also an option of `pipelines`, so that it may stand on either side of `check`.
     check.add_argument(
@@ -64,6 +66,9 @@ def _check(options: argparse.Namespace) -> int:
             complaint = f"{what} is no MODULE:NAME, and no installed distribution that offers any"
             return _complain(complaint, exit_codes.WRONG_ARGUMENTS)
         references = {described(point): point.value for point in points}
+        if not what:
+            named = os.environ.get("HEADSTART_PIPELINES", "").split(",")
+            references |= {name.strip(): name.strip() for name in named if name.strip()}
     pipelines, mistakes = _looked_at(references)
     as_data = {
         "pipelines": [_data(pipeline) for pipeline in pipelines],
@@ -97,10 +102,12 @@ def _looked_at(references: dict[str, str]) -> tuple[list[Pipeline], list[Mistake
             except StartupError as error:
                 mistakes.append(_broken(error, source, reference))
                 continue
-            first = found.setdefault(pipeline.name, pipeline)
-            if first is not pipeline:
-                mistakes.append(_twice(first, pipeline))
+            first = found.get(pipeline.name)
+            if first is not None:
+                if first is not pipeline:  # a setting may name an installed pipeline again
+                    mistakes.append(_twice(first, pipeline))
                 continue
+            found[pipeline.name] = pipeline
             mistakes.extend(unknown_parameters(pipeline, PROVIDERS))
             mistakes.extend(_unshowable(pipeline))
     return list(found.values()), mistakes
@@ -116,7 +123,9 @@ def _broken(error: Exception, source: str, reference: str) -> Mistake:
         frames = [
             frame
             for frame in traceback.extract_tb(cause.__traceback__)
-            if "importlib" not in frame.filename and "headstart_service" not in frame.filename
+            if not frame.filename.startswith("<")  # a dataclass's __init__, importlib's frozen code
+            and "importlib" not in frame.filename
+            and "headstart_service" not in frame.filename
         ]
         placed = _PLACE.fullmatch(str(cause))
         if placed is not None:

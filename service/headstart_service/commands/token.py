@@ -18,15 +18,17 @@ def add(commands: Any) -> None:
         help="make a token that lets a caller in",
         description=f"{text}, the token itself, this once, to standard error.",
     )
-    parser.add_argument("name", help="what to call it: refusals name it, unlike the token")
+    parser.add_argument("name", help="its name, which logs and refusals show")
     parser.add_argument(
-        "--namespaces", default="default", help="where it is good, or * (default: default)"
+        "--namespaces",
+        default="default",
+        help="its namespaces, with commas between, or * (default: default)",
     )
     parser.add_argument(
         "--verbs",
         default="read,write",
-        help="of read, write, metrics (with --namespaces '*': /metrics alone) and admin, which is "
-        "all of everything (default: read,write)",
+        help="of read, write, metrics (with --namespaces '*': /metrics alone) and admin, which "
+        "allows everything (default: read,write)",
     )
     parser.add_argument("--json", action="store_true", help="print both as JSON")
     parser.set_defaults(run=_run)

@@ -246,7 +246,9 @@ class Settings(BaseSettings):
         description="Another address of the Anthropic API.",
     )
     bridging: bool = Field(
-        True, description="Whether bridging games are offered; without them no model is loaded."
+        True,
+        description="Whether bridging games are offered. Without them a worker loads a model only "
+        "if another pipeline takes it.",
     )
     pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

@@ -64,6 +64,7 @@ class Pipeline:
         by_name: dict[str, Step] = {}
         mistakes = [Mistake(self.where, text) for text in self._misnamed()]
         mistakes += [Mistake(self.where, text) for text in unkept(self.name, self.inputs)]
+        mistakes += self._undecorated()
         for step in self.steps:
             name = step.name
             if name in by_name:
@@ -94,6 +95,21 @@ class Pipeline:
         if NAME.fullmatch(self.name):
             return []
         return [f"pipeline {self.name!r}: a name is 1 to 64 of letters, digits, '.', '_' and '-'"]
+
+    def _undecorated(self) -> list[Mistake]:
+        """Remove what is no step from `steps`, and return a mistake for each."""
+        given: tuple[Any, ...] = tuple(self.steps)
+        others = [each for each in given if not isinstance(each, Step)]
+        steps = tuple(each for each in given if isinstance(each, Step))
+        object.__setattr__(self, "steps", steps)
+        return [
+            Mistake(
+                line_of(each) if callable(each) else self.where,
+                f"pipeline {self.name}: {getattr(each, '__name__', repr(each))} is no step: "
+                "decorate the function with @step()",
+            )
+            for each in others
+        ]
 
     def _ordered(self, mistakes: list[Mistake]) -> tuple[str, ...]:
         graph = {step.name: self.needs(step) for step in self.steps}

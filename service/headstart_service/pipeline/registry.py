@@ -40,6 +40,10 @@ class Registry:
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(self._by_name.values())
 
+    def providers(self) -> set[str]:
+        """The names of the providers that the pipelines' steps take."""
+        return {name for pipeline in self for name in pipeline.providers()}
+
     def find(self, name: str) -> Pipeline | None:
         """The pipeline of this name, if there is one."""
         return self._by_name.get(name)

@@ -52,7 +52,7 @@ class Step:
 
 
 def step(
-    *,
+    *undecorated: Callable[..., Any],
     required: bool = False,
     timeout: float = 30.0,
     max_attempts: int = 1,
@@ -66,6 +66,7 @@ def step(
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
     Args:
+        *undecorated: Nothing; refuses a decorator without parentheses.
         required: The run fails when this step fails.
         timeout: Seconds for a try.
         max_attempts: Tries, when a step raises or times out.
@@ -79,9 +80,11 @@ def step(
 
     Raises:
         TypeError: The function cannot run there, or takes *args, **kwargs or positional-only
-            parameters.
+            parameters; or the decorator is written without parentheses.
         ValueError: A rule is out of its range.
     """
+    if undecorated:
+        raise TypeError(f"{_described(undecorated[0])}: @step needs parentheses: write @step()")
     if timeout <= 0:
         raise ValueError(f"timeout must be more than 0 seconds, is {timeout}")
     if max_attempts < 1:
@@ -120,6 +123,10 @@ def step(
         )
 
     return make
+
+
+def _described(function: Callable[..., Any]) -> str:
+    return f"{line_of(function)}: step {getattr(function, '__name__', repr(function))}"
 
 
 def _nearby(function: Callable[..., Any], around: Mapping[str, Any]) -> dict[str, Any]:

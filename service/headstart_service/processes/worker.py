@@ -49,7 +49,6 @@ from .worker_supervisor import READY_LINE
 
 if TYPE_CHECKING:
     from ..auth.token_file import TokenFile
-    from ..pipeline.registry import Registry
     from ..store.connect import Client
     from ..store.layout import LayoutWatch
     from ..store.store_observer import StoreObserver
@@ -100,7 +99,7 @@ async def work(
         await wait_for_store(client, readiness.waits)
         await layout.agree(client, settings, stack)
         providers = await stack.enter_async_context(
-            open_providers(settings, _wanted(known), monitoring.models, traced)
+            open_providers(settings, known.providers(), monitoring.models, traced)
         )
         await stack.enter_async_context(executors)
         await executors.prepare(known)
@@ -167,11 +166,6 @@ def _url_of(settings: Settings) -> str:
     if settings.redis_url is None:
         raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
     return settings.redis_url.get_secret_value()
-
-
-def _wanted(known: Registry) -> set[str]:
-    """The names of the providers that the pipelines' steps take."""
-    return {name for pipeline in known for name in pipeline.providers()}
 
 
 class _OwnLayout:

@@ -222,8 +222,8 @@ def test_threads_have_the_same(server: FakeServer, refused: str, black_hole: str
             assert client.start_bridging_or_skip("g", "ocean", "forest") is None
 
 
-async def test_mistakes_of_the_caller_are_raised(
-    server: FakeServer, client: PrecomputeClient
+async def test_mistakes_of_the_caller_are_raised_and_not_logged(
+    server: FakeServer, client: PrecomputeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(InvalidRequest, match=r"bridging\.anchor"):
         await client.start_bridging_or_skip("g", "", "forest", budget=PATIENT)
@@ -237,6 +237,7 @@ async def test_mistakes_of_the_caller_are_raised(
     server.fail(InvalidRequest("no", [Violation("custom.pipeline", "unknown")]))
     with pytest.raises(InvalidRequest, match=r"custom\.pipeline: unknown"):
         await client.start_or_skip("k", "text", INPUTS, budget=PATIENT)
+    assert [record for record in caplog.records if record.name == "headstart"] == []
     await client.close()
     with pytest.raises(RuntimeError, match="closed"):
         await client.start_or_skip("k", "text", INPUTS)

@@ -172,7 +172,7 @@ def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None
     assert "--nope" in wrong_arguments(capsys, "serve", "--nope")
     for misplaced in (["--address", "localhost:1", "stats"], ["--address=localhost:1", "stats"]):
         message = wrong_arguments(capsys, *misplaced)
-        assert "--address stands before COMMAND: options stand behind it" in message
+        assert "--address stands before COMMAND: options stand after it" in message
 
 
 def test_the_version_is_the_clients(capsys: pytest.CaptureFixture[str]) -> None:

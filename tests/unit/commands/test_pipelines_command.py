@@ -115,6 +115,8 @@ def test_json_has_steps_and_mistakes(module, capsys) -> None:
         ("x = 1\n1 / 0\n", "authors.py:2", "ZeroDivisionError: division by zero"),
         ("TEXT = 3\n", "authors:TEXT", "authors:TEXT is not a Pipeline"),
         (GOOD.replace("text: str)", "*text: str)"), "authors.py:6", "must have a plain name"),
+        (GOOD.replace("@step()", "@step"), "authors.py:9", "step count: @step needs parentheses"),
+        (GOOD.replace("words, count)", "words)"), "authors.py:11", "Step"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_reported_at_its_line(
@@ -155,6 +157,30 @@ def test_distributions_are_checked_by_name_or_all_together(module, tmp_path, cap
         "again.py:11: two pipelines are named text: the first is declared at authors.py:11" in err
     )
     assert "distribution third 2.1, entry point zzzz of headstart.pipelines" in err
+
+
+def test_pipelines_of_the_setting_are_checked_with_the_installed_ones(
+    module, tmp_path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module(GOOD.replace("embedder", "zzz"))
+    module(GOOD.replace('"text"', '"other"'), "others")
+    distribution(tmp_path, "shop-texts", "one = authors:TEXT")
+    monkeypatch.setenv("HEADSTART_PIPELINES", "authors:TEXT, others:TEXT,")
+    code, out, err = check(capsys, "--json")
+    assert (code, err) == (exit_codes.FAILED, "")
+    found = json.loads(out)
+    assert [each["name"] for each in found["pipelines"]] == ["text", "other"]
+    assert [each["where"] for each in found["mistakes"]] == ["authors.py:9"]
+
+
+def test_a_function_without_the_decorator_is_reported_at_its_line(module, capsys) -> None:
+    module(GOOD.replace("@step()\n", ""))
+    code, out, err = check(capsys, "authors:TEXT")
+    assert code == exit_codes.FAILED
+    assert out.splitlines()[-1] == "text: words"
+    assert err == (
+        "authors.py:8: pipeline text: count is no step: decorate the function with @step()\n"
+    )
 
 
 def test_a_distribution_that_offers_none_is_a_wrong_argument(capsys) -> None:

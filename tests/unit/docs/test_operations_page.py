@@ -44,6 +44,16 @@ def test_every_setting_that_the_page_names_exists():
     assert set(re.findall(r"`(HEADSTART_[A-Z_]+)", PAGE)) <= known
 
 
+def test_every_text_of_the_log_that_the_page_quotes_is_in_the_code():
+    paths = [*ROOT.glob("service/**/*.py"), *ROOT.glob("service/**/*.lua")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text() for path in paths))
+    checks = "\n".join(re.findall(r"\*\*(?:Check|Fix)\.\*\*.*(?:\n  .*)*", PAGE))
+    quoted = re.findall(r"`([a-z][a-z ,…]+ [a-z …]+:?|[a-z ]+:)`", checks)
+    assert len(quoted) >= 10, quoted
+    for text in quoted:
+        assert all(part.strip() in code for part in text.split("…")), text
+
+
 def test_every_link_to_the_page_itself_has_its_heading():
     headings = {line.lstrip("# ").lower() for line in PAGE.splitlines() if line.startswith("#")}
     anchors = {re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in headings}

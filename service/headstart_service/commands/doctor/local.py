@@ -25,7 +25,7 @@ from ...base.urls import redacted
 from ...config.loading import try_settings
 from ...config.settings import Settings, variable
 from ...domain.errors import StartupError, StoreUnavailable
-from ...processes.lifecycle import redis_client, store_rules
+from ...processes.lifecycle import redis_client, registry, store_rules
 from ...processes.preflight import load_checked, strangers
 from ...store.connect import WORKER
 from ...store.diagnostics import StoreFacts, examine
@@ -52,12 +52,7 @@ def check_machine(timeout: float, *, load: bool) -> Iterator[Check]:
     yield from _settings()
     settings, _ = try_settings({})
     yield from _store(settings, timeout)
-    if settings.bridging:
-        yield _model(settings, load=load)
-        yield _vocabulary(settings)
-        yield _key(settings)
-    else:
-        yield skip("model", "HEADSTART_BRIDGING is off: none is needed")
+    yield from _models(settings, load=load)
     yield from _ports(settings)
 
 
@@ -186,11 +181,28 @@ def _data_dir(path: Path) -> Check:  # noqa: PLR0911  # one fault a line
     return ok(name, f"{path}, for this user alone")
 
 
+def _models(settings: Settings, *, load: bool) -> Iterator[Check]:
+    """Check what the steps of this machine's pipelines take of models."""
+    try:
+        wanted = registry(settings).providers()
+    except StartupError:
+        yield skip("model", "the pipelines cannot be loaded")
+        return
+    if wanted.isdisjoint({"embedder", "vocabulary", "scan"}):
+        yield skip("model", "no pipeline takes one")
+    else:
+        yield _model(settings, load=load)
+    if not wanted.isdisjoint({"vocabulary", "scan"}):
+        yield _vocabulary(settings)
+    if "language_model" in wanted:
+        yield _key(settings)
+
+
 def _model(settings: Settings, *, load: bool) -> Check:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         return _without_worker(
-            settings, "model", f"{', '.join(missing)} is not installed", install("worker")
+            settings, "model", f"not installed: {', '.join(missing)}", install("worker")
         )
     from ...providers.encoder import load_encoder
     from ...providers.model_files import short
@@ -218,7 +230,8 @@ def _model(settings: Settings, *, load: bool) -> Check:
 def _without_worker(settings: Settings, name: str, found: str, mend: str) -> Check:
     """An API process needs neither model nor vocabulary."""
     if settings.worker:
-        return fail(name, found, f"{mend}, or HEADSTART_WORKER=false for an API alone")
+        game = ", or HEADSTART_BRIDGING=false without the word game" if settings.bridging else ""
+        return fail(name, found, f"{mend}{game}, or HEADSTART_WORKER=false for an API alone")
     return skip(name, f"{found}: no worker can run here, as HEADSTART_WORKER=false says")
 
 
@@ -253,7 +266,7 @@ def _key(settings: Settings) -> Check:
     if settings.anthropic_api_key is None:
         return warn(
             name,
-            "no key: the step haiku_bridge of games against Haiku fails",
+            "no key: steps that take language_model fail, such as haiku_bridge",
             "set ANTHROPIC_API_KEY where the workers run",
         )
     url = settings.anthropic_base_url
