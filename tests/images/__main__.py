@@ -128,6 +128,7 @@ def look(image: Image, target: str) -> None:
     assert version.returncode == 0, version.stdout
     size = sum(path.lstat().st_blocks * 512 for path in image.root.rglob("*")) / 1e6
     ours = sum(path.lstat().st_blocks * 512 for path in home.rglob("*")) / 1e6
+    assert ours < {"api": 100, "worker": 500}[target], f"{ours:.0f} MB without the base image"
     say(
         f"{image.name}: {size:.0f} MB, {ours:.0f} of them ours; user {config['User']}; all in order"
     )
