@@ -107,3 +107,7 @@ def test_the_pages_hold_at_most_25_000_written_words() -> None:
     assert (
         sum(len(written(page.read_text()).split()) for page in pages) <= 25_000
     )  # the rest is generated
+
+
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
