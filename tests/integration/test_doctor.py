@@ -328,24 +328,6 @@ def test_a_vocabulary_is_compared_with_the_files_of_the_model(tmp_path: Path):
     assert f"of the model {model} with {digest}, not of {model} with {anew.sha256[:12]}" in why
 
 
-def test_a_model_without_an_export_is_a_warning(tmp_path: Path):
-    model = tmp_path / "model"
-    write_model(model, seed=1)
-    path = model / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
-    variables = {
-        "HEADSTART_DATA_DIR": str(tmp_path / "data"),
-        "HEADSTART_MODEL": str(model),
-        "HEADSTART_PREPARED_MODELS": str(tmp_path / "models"),
-    }
-    done = run(*("model", "prepare"), **variables)
-    assert "it runs on sentence-transformers: vectors of its export differ" in done.out
-    _, found = doctor("--local-only", "--load", **variables)
-    verdict, said = found["model"][0]
-    assert verdict == "WARN"
-    assert "loads and gives 16 numbers a word; it runs on sentence-transformers" in said
-
-
 def test_a_path_of_a_model_that_cannot_be_followed_is_reported(tmp_path: Path):
     _, found = doctor(
         "--local-only",

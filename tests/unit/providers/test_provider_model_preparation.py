@@ -36,6 +36,7 @@ from headstart_service.providers.prepared_model import (
     directory_of,
     open_prepared,
 )
+from tests.support.commands import run
 from tests.support.tiny_model import DIMENSION, prepare_model, write_model
 
 
@@ -134,6 +135,9 @@ def test_a_model_whose_export_differs_runs_on_the_library(
     assert made.manifest.reason.startswith("vectors of its export differ by up to 0.")
     assert "(at most 1e-05 is allowed), for '" in made.manifest.reason
     assert files(made.folder) == [MANIFEST], "no export is kept"
+    variables = {"HEADSTART_MODEL": model, "HEADSTART_PREPARED_MODELS": str(tmp_path / "models")}
+    said = run("doctor", "--local-only", "--load", **variables).out
+    assert "loads and gives 16 numbers a word; it runs on sentence-transformers" in said
     caplog.set_level("INFO")
     encoder = load_encoder(model, tmp_path / "models")
     assert isinstance(encoder, LibraryEncoder)
@@ -245,6 +249,7 @@ model_preparation.prepare(sys.argv[1], Path(sys.argv[2]))
 """
 
 
+@pytest.mark.chaos
 def test_a_killed_preparation_leaves_nothing_and_two_at_once_are_safe(
     model: str, tmp_path: Path
 ) -> None:
