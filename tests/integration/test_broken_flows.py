@@ -17,6 +17,8 @@ from tests.support.proxy import Proxy, proxy
 from tests.support.replicas import LIGHT
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.chaos
+
 LONG = 30.0
 SHORT = 0.5
 

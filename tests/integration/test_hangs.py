@@ -13,6 +13,8 @@ from tests.support.processes import alive, api, children, serving, worker
 from tests.support.scrape import metrics_of, value
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.chaos
+
 SETTINGS = {
     "HEADSTART_BRIDGING": "false",
     "HEADSTART_PIPELINES": REFERENCES,

@@ -6,8 +6,20 @@ import json
 import shutil
 from pathlib import Path
 
-from headstart_service.providers.model_files import DEFAULT_MODEL, source_directory
-from headstart_service.providers.prepared_model import Prepared
+from headstart_service.providers.model_files import (
+    DEFAULT_MODEL,
+    ModelIdentity,
+    digests_of,
+    full_name,
+    identity_by,
+    source_directory,
+)
+from headstart_service.providers.prepared_model import (
+    MANIFEST,
+    Prepared,
+    PreparedModel,
+    directory_of,
+)
 
 DIMENSION = 16
 
@@ -18,6 +30,28 @@ def prepare_model(directory: Path, models: Path, seed: int) -> Prepared:
 
     write_model(directory, seed)
     return prepare(str(directory), models)
+
+
+def keep_unexported(directory: Path, models: Path, weights: bytes) -> ModelIdentity:
+    """Keep a model that sentence-transformers would have to load: needs no torch."""
+    directory.mkdir(exist_ok=True)
+    (directory / "model.safetensors").write_bytes(weights)
+    model = str(directory)
+    digests = digests_of(directory)
+    identity = identity_by(model, digests)
+    manifest = PreparedModel(
+        format=1,
+        model=full_name(model),
+        model_sha256=identity.sha256,
+        model_files=digests,
+        engine="sentence-transformers",
+        reason="a test says so",
+        dimension=4,
+    )
+    kept = directory_of(models, model)
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / MANIFEST).write_text(manifest.model_dump_json())
+    return identity
 
 
 def write_model(directory: Path, seed: int) -> None:
