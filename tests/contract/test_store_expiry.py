@@ -22,10 +22,13 @@ async def test_a_result_expires_after_its_ttl(store_backend: Backend) -> None:
 
 
 async def test_the_ttl_counts_from_the_end_and_not_from_the_start(store_backend: Backend) -> None:
-    claim = await store_backend.begin(KEY, ttl=SOON)
+    claim = await store_backend.begin(KEY, ttl=60)
     began = time.monotonic()
     await wait_until(lambda: time.monotonic() - began > SOON)
+    ended = time.monotonic()
     await store_backend.queue.finish(claim.lease, [done("first")], Status.COMPLETED, "")
+    left = await store_backend.pttl(KEY)
+    assert left > 60 - (time.monotonic() - ended) - SOON / 2, "as if it had begun now"
     assert (await store_backend.store.read(KEY)).body == b"<first>"
 
 
