@@ -82,7 +82,7 @@ def prepare(model: str, models: Path, *, revision: str = "", threads: int = 1) -
     return open_prepared(models, model)
 
 
-def package_versions() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     """Return the versions of what prepares a model here."""
     found = {}
     for package in _PACKAGES:
@@ -120,7 +120,7 @@ def _write(work: Path, library: LibraryEncoder, revision: str, threads: int) -> 
         "model_files": dict(library.digests),
         "revision": revision,
         "dimension": library.dimension,
-        "versions": package_versions(),
+        "versions": _package_versions(),
     }
     try:
         export = _export(work, library)

@@ -73,7 +73,7 @@ class OnnxEncoder:
 
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         tokens = self._tokens(texts)
-        for rows in batches([len(each) for each in tokens]):
+        for rows in _batches([len(each) for each in tokens]):
             vectors[rows] = self._compute([tokens[row] for row in rows])
         return vectors
 
@@ -84,12 +84,12 @@ class OnnxEncoder:
 
     def _compute(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Compute texts whose padded lengths are equal."""
-        inputs = model_inputs(self._manifest, tokens)
+        inputs = _model_inputs(self._manifest, tokens)
         vectors: NDArray[np.float32] = self._session.run(None, inputs)[0]
         return vectors
 
 
-def model_inputs(
+def _model_inputs(
     manifest: PreparedModel, tokens: Sequence[Sequence[int]]
 ) -> dict[str, NDArray[np.int64]]:
     """Return the inputs of the graph: int64, shape (len(tokens), padded length), by name."""
@@ -106,7 +106,7 @@ def model_inputs(
     return {name: every[name] for name in manifest.inputs}
 
 
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Give the places of the texts that are computed together, by their numbers of tokens."""
     batch: list[int] = []
     wasted = 0

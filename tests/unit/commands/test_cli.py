@@ -283,7 +283,7 @@ def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(run: Any, gam
 
     games.on("GetStats", wait)
     assert run("stats", "--timeout", "100ms")[0] == 4
-    assert gone.wait(20), "the server was told of the deadline"
+    assert gone.wait(20), "the server received the deadline"
     assert max(allowed) < 1, "gRPC may round it up"
 
 

@@ -223,7 +223,7 @@ def _model(settings: Settings, *, load: bool) -> Check:
         return fail("model", str(error), "docs/settings.md: HEADSTART_MODEL")
     if reason := prepared.manifest.reason:
         slow = "it runs on sentence-transformers, which takes more memory and time"
-        return warn("model", f"{found}; {slow}: {reason}", "docs/performance.md: the encoder")
+        return warn("model", f"{found}; {slow}: {reason}", "docs/decisions/0044-prepared-models.md")
     return ok("model", found)
 
 
@@ -246,7 +246,9 @@ def _vocabulary(settings: Settings) -> Check:
     try:
         manifest = examined(settings.vocabulary, model)
     except VocabularyMissing as error:
-        advice = "`headstart vocabulary build`: else a worker's first start does it, for minutes"
+        advice = (
+            "`headstart vocabulary build`: else a worker's first start does it, in half a minute"
+        )
         if settings.worker:
             return warn("vocabulary", str(error), advice)
         return skip("vocabulary", f"{error}, and HEADSTART_WORKER=false", advice)
@@ -256,7 +258,7 @@ def _vocabulary(settings: Settings) -> Check:
     words = f"{manifest.count} words, sha256 {short(manifest.words_sha256)}"
     found = f"{words}, by {manifest.model}, sha256 {short(manifest.model_sha256)}"
     if model is None:
-        advice = f"needs the files of {settings.model}"
+        advice = f"needs {settings.model} prepared"
         return warn("vocabulary", f"{found}; not compared with the model", advice)
     return ok("vocabulary", f"{found}, as the manifest says")
 

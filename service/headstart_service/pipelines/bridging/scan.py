@@ -97,14 +97,14 @@ class VocabularyScan:
 
     async def _scan(self, key: bytes, game: Game) -> Ratings:
         try:
-            scores = await self._batcher.submit(game)
+            ratings = await self._batcher.submit(game)
         finally:
             # A failed scan is forgotten, so that the next attempt scans again.
             del self._running[key]
-        self._recent[key] = scores
+        self._recent[key] = ratings
         if len(self._recent) > self._max_recent:
             self._recent.popitem(last=False)
-        return scores
+        return ratings
 
     def _rate(self, games: Sequence[Game]) -> Sequence[Ratings]:
         assert self._rater is not None, "entering has made it"
