@@ -9,6 +9,7 @@ from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import (
+    Awaits,
     Cancelled,
     Inspection,
     Orphan,
@@ -120,8 +121,8 @@ class FakeRunStore:
         await self._called("start", key, plan, ttl, more, key=key)
         return self.on_start
 
-    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
-        await self._called("read", key, waits, key=key)
+    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
+        await self._called("read", key, awaits, key=key)
         return await self._snapshot(key)
 
     async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:

@@ -14,6 +14,7 @@ from .accounting import (
 )
 from .events import (
     Announcement,
+    Awaits,
     EventKind,
     Reported,
     Unserved,
@@ -56,6 +57,7 @@ __all__ = [
     "DEFAULT_NAMESPACE",
     "MAX_KEY_BYTES",
     "Announcement",
+    "Awaits",
     "Cancelled",
     "Claim",
     "EventKind",

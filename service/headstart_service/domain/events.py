@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from .runs import RunKey
 
@@ -24,6 +24,8 @@ class EventKind(StrEnum):
     CANCELLED = "cancelled"
     DROPPED = "dropped"
     """The store removed the run to make room."""
+    RESET = "reset"
+    """The store was emptied. This concerns every run; the announcement names none."""
 
     @property
     def ends_run(self) -> bool:
@@ -39,6 +41,18 @@ class EventKind(StrEnum):
     def ends_steps(self) -> bool:
         """Whether the event names steps that have a result now."""
         return self in (EventKind.STEP, EventKind.REPORTED)
+
+
+class Awaits(IntEnum):
+    """What the callers of a process wait for: it receives announcements of this and less."""
+
+    NOTHING = 0
+    END = 1
+    """The run's end, and whatever outdates its results."""
+    STEPS = 2
+    """Also the end of each step."""
+    CHANGES = 3
+    """Everything that happens to the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .accounting import Stats
+from .events import Awaits
 from .queue import WorkerState
 from .runs import (
     Cancelled,
@@ -51,10 +52,11 @@ class RunStore(Protocol):
         """Start, join or reuse a run."""
         ...
 
-    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
+    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
         """Return a run with its results, which counts as reading them. Raises RunNotFound.
 
-        A queued run whose caller `waits` goes before runs without a waiting caller.
+        What the caller `awaits` is announced to this process from then on, and so is what outdates
+        an ended run. A queued run goes before runs for which no caller waits.
         """
         ...
 

@@ -59,6 +59,7 @@ class Scripts:
         worker: str,
         token: str,
         offering: str,
+        process: str,
         alone: int,
         max_tries: int,
         lost: str,
@@ -212,9 +213,16 @@ class Scripts:
 
     @script
     async def read(
-        self, keys: PartitionKeys, run: RunKey | None, *, waits: int, large: int
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        awaits: int,
+        by_need: int,
+        process: str,
+        large: int,
     ) -> Reply:
-        """Read a run at one moment, note that its result was read, and that a caller waits.
+        """Read a run at one moment; note the read, that a caller waits, and whom to notify.
 
         Of a record of `large` bytes or more only its size and its line are read.
         """

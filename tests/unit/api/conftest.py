@@ -27,7 +27,6 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import StoreUnavailable
-from headstart_service.domain.retry_after import DrainRate
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
@@ -91,7 +90,7 @@ class AnnouncedRun(FakeRunStore):
     @property
     def waited_for(self) -> bool:
         """Whether a read was one of a caller that waits."""
-        return any(waits for _, waits in self.asked("read"))
+        return any(awaits for _, awaits in self.asked("read"))
 
     def snapshot_of(self, key: RunKey) -> Snapshot | None:
         return self.snapshot
@@ -126,6 +125,11 @@ class Wire:
         self._streams: list[asyncio.Queue[Announcement | None]] = []
         self.refusing = False
         self.subscriptions = 0
+
+    @property
+    def delivered(self) -> bool:
+        """Whether all that was said has been taken."""
+        return all(stream.empty() for stream in self._streams)
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[AsyncIterator[Announcement]]:
@@ -163,10 +167,6 @@ class Api:
     cache: NearCache
     waiting: Waiting
     reader: ResultReader
-    drain_rate: DrainRate
-    regained: list[bool]
-    """Whether announcements arrived, each time that the process subscribed again."""
-    announced: list[Announcement]
 
     def get(self, *steps: str, wait: float = 20.0, key: RunKey = KEY) -> asyncio.Task[bytes]:
         return asyncio.create_task(
@@ -186,23 +186,16 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     wire = Wire()
     store = AnnouncedRun(wire)
     cache = NearCache(1_000_000)
-    regained: list[bool] = []
-    announced: list[Announcement] = []
-    drain_rate = DrainRate()
     waiting = Waiting(
         store,
         wire.subscribe,
         cache,
-        drain_rate,
-        resubscribed=lambda: regained.append(waiting.receiving),
         poll=getattr(request, "param", POLL),
-        announced=announced.append,
     )  # type: ignore[arg-type]
     reader = ResultReader(waiting, cache, Registry([PIPELINE]))
     running = asyncio.create_task(waiting.run(), name="hub")
     await wait_until(lambda: waiting.receiving)
-    regained.clear()
-    yield Api(store, wire, cache, waiting, reader, drain_rate, regained, announced)
+    yield Api(store, wire, cache, waiting, reader)
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})

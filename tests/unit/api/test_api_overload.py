@@ -155,17 +155,6 @@ async def test_a_wait_that_ends_in_an_error_gives_its_place_back(served: Served)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_the_subscription_reports_runs_that_start_and_end_to_the_pace(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heard: list[bool] = []
-    monkeypatch.setattr(api.drain_rate, "count", lambda *, ended: heard.append(ended))
-    for kind in ("started", "claimed", "step", "released", "dropped", "ended", "cancelled"):
-        api.wire.say(kind)
-    await wait_until(lambda: len(heard) == 3)
-    assert heard == [False, True, True]
-
-
 def test_who_is_refused_is_not_told_to_come_back_at_the_same_moment() -> None:
     gate = CallLimit("calls", 0)
     delays = set()

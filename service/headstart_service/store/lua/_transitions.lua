@@ -23,8 +23,20 @@ local function sweep(now)
   return #expired
 end
 
+-- Sends no announcement to the run's workers any more.
+local function forget_worker(record)
+  local to = redis.call('HGET', record, 'to') or ''
+  local left = string.gsub(to, ' 0%x+', '')
+  if left == '' then
+    redis.call('HDEL', record, 'to')
+  elseif #left < #to then
+    redis.call('HSET', record, 'to', left)
+  end
+end
+
 local function end_run(record, member, r, status, why, ttl_us)
   local now = clock()
+  count_end(now)
   redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
   unqueue(member)
   if status ~= 'completed' then
@@ -38,6 +50,7 @@ local function end_run(record, member, r, status, why, ttl_us)
   save(record, member, r)
   redis.call('ZADD', unread, integer(now), member)
   announce(status == 'cancelled' and 'cancelled' or 'ended', r.run, '-', member)
+  forget_worker(record)
 end
 
 -- Returns the jobs' consumer group as a table of Redis' own fields; nil when there is none.
