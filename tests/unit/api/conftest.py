@@ -19,6 +19,7 @@ from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.waiting import POLL, Waiting
 from headstart_service.domain import (
     Announcement,
+    Awaits,
     EventKind,
     RunKey,
     RunSummary,
@@ -95,6 +96,13 @@ class AnnouncedRun(FakeRunStore):
     def snapshot_of(self, key: RunKey) -> Snapshot | None:
         return self.snapshot
 
+    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
+        if self.snapshot is not None and self.snapshot.summary.status.ended:
+            awaits = max(awaits, Awaits.END)
+        if not self.away:
+            self._wire.awaits[key] = max(awaits, self._wire.awaits.get(key, Awaits.NOTHING))
+        return await super().read(key, awaits=awaits)
+
     def now(
         self,
         status: Status = Status.IN_PROGRESS,
@@ -118,6 +126,17 @@ class AnnouncedRun(FakeRunStore):
             self._wire.say("step", *steps)
 
 
+_LEAST = {
+    EventKind.RESET: Awaits.NOTHING,
+    EventKind.STARTED: Awaits.END,
+    EventKind.ENDED: Awaits.END,
+    EventKind.CANCELLED: Awaits.END,
+    EventKind.DROPPED: Awaits.END,
+    EventKind.STEP: Awaits.STEPS,
+    EventKind.REPORTED: Awaits.STEPS,
+}
+
+
 class Wire:
     """The stream of announcements. It can be cut; what is said meanwhile is lost."""
 
@@ -125,6 +144,8 @@ class Wire:
         self._streams: list[asyncio.Queue[Announcement | None]] = []
         self.refusing = False
         self.subscriptions = 0
+        self.awaits: dict[RunKey, Awaits] = {}
+        """What the process awaits of each run that it has read."""
 
     @property
     def delivered(self) -> bool:
@@ -150,8 +171,14 @@ class Wire:
             self._streams.remove(stream)
 
     def say(self, kind: str, *steps: str, key: RunKey = KEY, run: str = "run-1") -> None:
+        """Announce this, if the process has read the run and awaits it, as the store does."""
+        what = EventKind(kind)
+        if self.awaits.get(key, Awaits.NOTHING) < _LEAST.get(what, Awaits.CHANGES):
+            return
+        if what is EventKind.STARTED:
+            self.awaits[key] = Awaits.NOTHING
         for stream in self._streams:
-            stream.put_nowait(Announcement(EventKind(kind), key, run, steps))
+            stream.put_nowait(Announcement(what, key, run, steps))
 
     def cut(self) -> None:
         for stream in self._streams:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -94,7 +95,7 @@ async def test_one_call_too_many_is_refused_and_the_place_is_free_again(served: 
 
 async def test_one_waiter_too_many_is_refused_and_ready_results_are_not(served: Served) -> None:
     cache = served.api.cache
-    cache.put(RunKey("default", "ready"), answer_from(DONE), cache.moment)
+    cache.put(RunKey("default", "ready"), answer_from(DONE), cache.moment, time.monotonic())
     waiting = [get(served) for _ in range(3)]
     await served.api.parked(3)
     assert await refused(get(served)) >= 0.5

@@ -13,7 +13,7 @@ from headstart_service.api.results.answer import answer_from
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.run_waiters import RunWaiters
 from headstart_service.base.metric_labels import ResultsOutcome
-from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.domain import Awaits, RunKey, Status, StepState
 from headstart_service.domain.errors import InvalidRequest, RunNotFound, StoreUnavailable
 from headstart_service.pipeline.registry import Registry
 from tests.support.waiting import wait_until
@@ -113,8 +113,8 @@ def test_an_answer_that_was_read_before_a_later_one_does_not_replace_it() -> Non
     topic = RunWaiters(KEY)
     topic.generation = 2
     later = answer_from(snapshot_of({"one": COMPLETED}))
-    topic.settle(later, 2)
-    topic.settle(answer_from(snapshot_of({"one": RUNNING})), 1)
+    topic.settle(later, 2, Awaits.END)
+    topic.settle(answer_from(snapshot_of({"one": RUNNING})), 1, Awaits.END)
     assert topic.latest is later
 
 
@@ -263,9 +263,61 @@ async def test_at_the_end_of_a_wait_the_answer_is_what_exists(api: Api) -> None:
     assert 0.19 < asyncio.get_running_loop().time() - began < 3
 
 
-async def test_a_wait_in_which_nothing_happened_costs_one_read(api: Api) -> None:
+async def test_a_wait_in_which_nothing_happened_costs_a_read_at_each_end(api: Api) -> None:
     await soon(api.get(wait=0.05))
-    assert api.store.reads == 1
+    assert api.store.reads == 2, "it awaits the end alone, and its answer has everything"
+
+
+async def test_a_caller_that_awaits_more_than_those_before_it_has_the_run_read_again(
+    api: Api,
+) -> None:
+    for_end = api.get()
+    await api.parked()
+    assert api.wire.awaits[KEY] is Awaits.END
+    api.store.now(one=COMPLETED)  # announced to those that await steps
+    for_step = api.get("one")
+    assert states(await soon(for_step))["one"] == "COMPLETED"
+    assert api.wire.awaits[KEY] is Awaits.STEPS
+    watch = api.reader.watch(KEY)
+    await anext(watch)
+    following = asyncio.ensure_future(anext(watch))
+    await wait_until(lambda: api.wire.awaits[KEY] is Awaits.CHANGES)
+    api.store.end("two", "three")
+    assert set(states(await soon(for_end)).values()) == {"COMPLETED"}
+    await following
+    await watch.aclose()
+
+
+async def test_a_run_that_replaces_another_is_announced_to_those_that_wait_for_its_key(
+    api: Api,
+) -> None:
+    waiters = [api.get(), api.get("two")]
+    await api.parked(2)
+    api.store.now(revision=2)
+    api.wire.say("started", run="run-2")
+    await wait_until(lambda: api.wire.awaits[KEY] is Awaits.STEPS)
+    api.store.now(revision=2, two=COMPLETED)
+    api.wire.say("step", "two", run="run-2")
+    await soon(waiters[1])
+    api.store.now(Status.COMPLETED, revision=2, one=COMPLETED, three=COMPLETED)
+    api.wire.say("ended", run="run-2")
+    await soon(waiters[0])
+
+
+async def test_a_store_that_was_emptied_outdates_every_answer(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    other = RunKey("default", "other")
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    await soon(api.get(key=other))
+    assert api.waiting.receiving
+    assert len(api.cache) == 1
+    api.wire.say("reset", key=RunKey("", ""), run="")
+    await soon(waiter)
+    await wait_until(lambda: len(api.cache) == 1)
+    before = api.store.reads
+    await soon(api.get(key=other))
+    assert api.store.reads == before + 1
 
 
 async def test_waiters_of_other_runs_are_left_alone(api: Api) -> None:
@@ -449,8 +501,8 @@ async def test_any_announcement_of_another_run_outdates_what_is_kept(api: Api) -
     """That of its start was lost."""
     api.store.end("one", "two", "three")
     await soon(api.get())
-    api.wire.say("claimed", run="run-1")
-    api.wire.say("claimed", run="after")
+    api.wire.say("ended", run="run-1")
+    api.wire.say("ended", run="after")
     await wait_until(lambda: len(api.cache) == 0)
 
 

@@ -159,13 +159,15 @@ class Waiting:
 
         `ends` is on the loop's clock. The read at that moment may end `grace` seconds late.
         """
-        unannounced = run.announced < awaits_of(steps)
-        if unannounced:
+        if not run.announced:
             # What is known, or being read, may have missed a change that was not announced here.
             run.generation += 1
         known = run.latest or seen
         if known is not None and (self._closing or met(known)):
             return known
+        unannounced = run.announced < awaits_of(steps)
+        if unannounced:
+            run.generation += 1
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         waiter = Waiter(met, steps, run.generation, future, known, self._closing)
@@ -228,7 +230,7 @@ class Waiting:
         waiter.overdue = True
         if waiter.seen is None:
             return  # its first read is under way, and the store's time limit is short
-        if run.announced < awaits_of(waiter.steps):
+        if run.announced < Awaits.CHANGES:
             run.generation += 1
         if run.latest is not None:
             waiter.give(run.latest)
