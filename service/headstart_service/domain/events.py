@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from .runs import RunKey
+from .runs import RunKey, Snapshot
 
 
 class EventKind(StrEnum):
@@ -67,6 +67,9 @@ class Announcement:
     """With STEP and REPORTED: the steps that ended; with UNSERVED: the run's class."""
     replaced: str = ""
     """With STARTED: the id of the key's run before it; empty if there was none."""
+    result: Snapshot | None = None
+    """With ENDED and CANCELLED, if callers of this process wait for the run: the run as it ended.
+    This counts as a read. None for a large run."""
 
 
 @dataclass(frozen=True, slots=True)

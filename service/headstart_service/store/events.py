@@ -14,6 +14,7 @@ from ..domain import Announcement, EventKind
 from ..domain.errors import StoreUnavailable
 from .connect import AWAY, Client
 from .keys import from_member
+from .records import decode_snapshot
 from .refusals import report
 
 log = logging.getLogger(__name__)
@@ -126,12 +127,31 @@ async def _announcements(connection: Any, silence: float) -> AsyncIterator[Annou
 
 def parse_announcement(data: bytes) -> Announcement:
     """Return the announcement that a script published. Raises ValueError for any other text."""
-    name, run, what, member = data.decode().split(" ", 3)
-    kind, key, run, what = EventKind(name), from_member(member), _given(run), _given(what)
+    name, run_id, detail, rest = data.split(b" ", 3)
+    kind, run, what = EventKind(name.decode()), _given(run_id), _given(detail)
+    if kind.ends_run and what:
+        return _with_result(kind, run, what, rest)
+    key = from_member(rest.decode())
     if kind is EventKind.STARTED:
         return Announcement(kind, key, run, replaced=what)
     return Announcement(kind, key, run, tuple(what.split(",")) if what else ())
 
 
-def _given(text: str) -> str:
-    return "" if text == "-" else text
+def _with_result(kind: EventKind, run: str, sizes: str, rest: bytes) -> Announcement:
+    """Return the end of a run with its result, which stands behind the run's name."""
+    left_us, *lengths = map(int, sizes.split(","))
+    at = len(rest) - sum(lengths)
+    key = from_member(rest[:at].decode())
+    values = []
+    for length in lengths:
+        values.append(rest[at : at + length])
+        at += length
+    try:
+        result = decode_snapshot(key, left_us, values)
+    except LookupError:  # the record is damaged, as whoever reads it finds out
+        result = None
+    return Announcement(kind, key, run, result=result)
+
+
+def _given(text: bytes) -> str:
+    return "" if text == b"-" else text.decode()

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from contextvars import Context
 
 from ...domain import (
@@ -90,13 +91,7 @@ class Waiting:
         """
         moment, began = self._cache.moment, time.monotonic()
         snapshot = await self._store.read(key, awaits=awaits)
-        try:
-            answer = answer_from(snapshot, self._estimated)
-        except RecordDamaged:
-            self._observer.damaged()
-            raise
-        self._cache.put(key, answer, moment, began)
-        return answer
+        return self._kept(snapshot, moment, began)
 
     async def wait(
         self,
@@ -270,6 +265,19 @@ class Waiting:
         finally:
             run.reading = None
 
+    def _kept(self, snapshot: Snapshot, moment: int, began: float) -> Answer:
+        """Return the answer of a run, and keep it if it has ended. Raises RecordDamaged.
+
+        The run was read from that `moment` of the cache on; the read `began` at that time.
+        """
+        try:
+            answer = answer_from(snapshot, self._estimated)
+        except RecordDamaged:
+            self._observer.damaged()
+            raise
+        self._cache.put(snapshot.summary.key, answer, moment, began)
+        return answer
+
     async def _read_for(self, run: RunWaiters, awaits: Awaits) -> Answer:
         """Read for the waiters of a run; raises as `read` does."""
         generation, subscriptions = run.generation, self._subscriptions
@@ -312,6 +320,14 @@ class Waiting:
             return
         if kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run):
             self._cache.drop(announcement.key)
+        answer: Answer | None = None
+        if announcement.result is not None:
+            with suppress(RecordDamaged):  # a read has the same error, and those that wait get it
+                answer = self._kept(announcement.result, self._cache.moment, time.monotonic())
         run = self._runs.get(announcement.key)
-        if run is not None and run.receive(announcement):
+        if run is None or not run.receive(announcement):
+            return
+        if answer is None:
             self._request_read(run)
+        else:
+            run.settle(answer, run.generation, Awaits.END)

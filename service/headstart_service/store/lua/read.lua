@@ -13,10 +13,7 @@ if left <= 0 then
   return {}
 end
 if r.seen == 0 and not is_live(r.status) then
-  r.seen = 1
-  save(record, member, r)
-  redis.call('ZREM', unread, member)
-  redis.call('ZADD', read, integer(r.completed), member)
+  note_seen(record, member, r)
 end
 note_read(member, r)
 local level = is_live(r.status) and tonumber(awaits) or 1
