@@ -148,7 +148,7 @@ def _with_result(kind: EventKind, run: str, sizes: str, rest: bytes) -> Announce
         at += length
     try:
         result = decode_snapshot(key, left_us, values)
-    except LookupError:  # the record is damaged, as whoever reads it finds out
+    except LookupError:  # the record is damaged: a read reports it
         result = None
     return Announcement(kind, key, run, result=result)
 
