@@ -7,6 +7,7 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ READS = {
 WRITES = {
     "StartPrecompute": pb.StartPrecomputeRequest,
     "CancelPrecompute": pb.CancelPrecomputeRequest,
+    "DeletePrecompute": partial(pb.DeletePrecomputeRequest, revision=99),  # deletes nothing
+    "TouchPrecompute": pb.TouchPrecomputeRequest,
     "ReportStep": pb.ReportStepRequest,
 }
 LISTS = {"ListPrecomputes": pb.ListPrecomputesRequest, "GetStats": pb.GetStatsRequest}

@@ -179,6 +179,12 @@ class ScriptedService(PrecomputeServiceServicer):
     async def CancelPrecompute(self, request: Any, context: Any) -> Any:
         return await self._answer("CancelPrecompute", request, context)
 
+    async def DeletePrecompute(self, request: Any, context: Any) -> Any:
+        return await self._answer("DeletePrecompute", request, context)
+
+    async def TouchPrecompute(self, request: Any, context: Any) -> Any:
+        return await self._answer("TouchPrecompute", request, context)
+
     async def ReportStep(self, request: Any, context: Any) -> Any:
         return await self._answer("ReportStep", request, context)
 

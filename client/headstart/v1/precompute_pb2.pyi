@@ -1262,6 +1262,148 @@ class CancelPrecomputeResponse(_message.Message):
 Global___CancelPrecomputeResponse: _TypeAlias = CancelPrecomputeResponse  # noqa: Y015
 
 @_typing.final
+class DeletePrecomputeRequest(_message.Message):
+    """Which run to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
+    key: _builtins.str
+    """The run's key, as it was started. Required."""
+    revision: _builtins.int
+    """Delete only this revision (from StartPrecompute's response): a late call then spares a run that was
+    started after it. 0, the default, takes any; negative is refused.
+    """
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePrecomputeRequest: _TypeAlias = DeletePrecomputeRequest  # noqa: Y015
+
+@_typing.final
+class DeletePrecomputeResponse(_message.Message):
+    """What a deletion did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    key: _builtins.str
+    """The run's key."""
+    deleted: _builtins.bool
+    """Whether this call deleted a run."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "key", b"key", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePrecomputeResponse: _TypeAlias = DeletePrecomputeResponse  # noqa: Y015
+
+@_typing.final
+class TouchPrecomputeRequest(_message.Message):
+    """Which run's life to prolong, and for how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
+    key: _builtins.str
+    """The run's key, as it was started. Required."""
+    revision: _builtins.int
+    """Only this revision (from StartPrecompute's response). 0, the default, takes any; negative is
+    refused.
+    """
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long results live at least: of a run that has ended from now on, of any other from its end
+        on. 1 millisecond to 7 days. Default: the server's HEADSTART_RESULT_TTL, 30 minutes.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace", "revision", b"revision", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchPrecomputeRequest: _TypeAlias = TouchPrecomputeRequest  # noqa: Y015
+
+@_typing.final
+class TouchPrecomputeResponse(_message.Message):
+    """The run whose life was prolonged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    key: _builtins.str
+    """The run's key."""
+    status: Global___PrecomputeStatus.ValueType
+    """Where the run is in its life."""
+    revision: _builtins.int
+    """The run's revision."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is forgotten: see GetResultsResponse."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        status: Global___PrecomputeStatus.ValueType = ...,
+        revision: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "revision", b"revision", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchPrecomputeResponse: _TypeAlias = TouchPrecomputeResponse  # noqa: Y015
+
+@_typing.final
 class ReportStepRequest(_message.Message):
     """One step's result, computed by the caller."""
 
@@ -1848,7 +1990,7 @@ class Ledger(_message.Message):
           was read.
         expired: never read before its time was over.
         evicted: never read before it made room for others.
-        cancelled: cancelled before it was read.
+        cancelled: cancelled or deleted before it was read.
         replaced: another start of its key took its place before it was read. Steps that the next revision
           keeps are its own.
         failed: of a step, it failed; or its run did, before it was read.

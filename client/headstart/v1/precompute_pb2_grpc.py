@@ -61,6 +61,16 @@ class PrecomputeServiceStub:
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.SerializeToString,
                 response_deserializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.FromString,
                 _registered_method=True)
+        self.DeletePrecompute = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/DeletePrecompute',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeResponse.FromString,
+                _registered_method=True)
+        self.TouchPrecompute = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/TouchPrecompute',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.FromString,
+                _registered_method=True)
         self.ReportStep = channel.unary_unary(
                 '/headstart.v1.PrecomputeService/ReportStep',
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.ReportStepRequest.SerializeToString,
@@ -154,6 +164,30 @@ class PrecomputeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeletePrecompute(self, request, context):
+        """Deletes a run and its results at once: for erasure on request, or a log-out. A run that has not ended
+        is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
+
+        Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
+        and answers `deleted` false. The next start of the key is revision 1. Results of `memo` steps may
+        also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
+        others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TouchPrecompute(self, request, context):
+        """Lets a run's results live longer, without computing or reading anything: for a user who is still
+        there.
+
+        Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
+        for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportStep(self, request, context):
         """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
         the worker stops its own try of that step, and whoever waits for it gets it at once.
@@ -223,6 +257,16 @@ def add_PrecomputeServiceServicer_to_server(servicer, server):
                     servicer.CancelPrecompute,
                     request_deserializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.FromString,
                     response_serializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.SerializeToString,
+            ),
+            'DeletePrecompute': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePrecompute,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeResponse.SerializeToString,
+            ),
+            'TouchPrecompute': grpc.unary_unary_rpc_method_handler(
+                    servicer.TouchPrecompute,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.SerializeToString,
             ),
             'ReportStep': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportStep,
@@ -382,6 +426,60 @@ class PrecomputeService:
             '/headstart.v1.PrecomputeService/CancelPrecompute',
             headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.SerializeToString,
             headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePrecompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/DeletePrecompute',
+            headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TouchPrecompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/TouchPrecompute',
+            headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -154,6 +154,22 @@ class PrecomputeServiceStub:
     and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
     that is not kept; DATA_LOSS. Verb: write.
     """
+    DeletePrecompute: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.DeletePrecomputeRequest, _precompute_pb2.DeletePrecomputeResponse]
+    """Deletes a run and its results at once: for erasure on request, or a log-out. A run that has not ended
+    is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
+
+    Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
+    and answers `deleted` false. The next start of the key is revision 1. Results of `memo` steps may
+    also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
+    others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
+    """
+    TouchPrecompute: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.TouchPrecomputeRequest, _precompute_pb2.TouchPrecomputeResponse]
+    """Lets a run's results live longer, without computing or reading anything: for a user who is still
+    there.
+
+    Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
+    for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
+    """
     ReportStep: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]
     """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
     the worker stops its own try of that step, and whoever waits for it gets it at once.
@@ -233,6 +249,22 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
     and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
     that is not kept; DATA_LOSS. Verb: write.
+    """
+    DeletePrecompute: _aio.UnaryUnaryMultiCallable[_precompute_pb2.DeletePrecomputeRequest, _precompute_pb2.DeletePrecomputeResponse]  # type: ignore[assignment]
+    """Deletes a run and its results at once: for erasure on request, or a log-out. A run that has not ended
+    is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
+
+    Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
+    and answers `deleted` false. The next start of the key is revision 1. Results of `memo` steps may
+    also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
+    others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
+    """
+    TouchPrecompute: _aio.UnaryUnaryMultiCallable[_precompute_pb2.TouchPrecomputeRequest, _precompute_pb2.TouchPrecomputeResponse]  # type: ignore[assignment]
+    """Lets a run's results live longer, without computing or reading anything: for a user who is still
+    there.
+
+    Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
+    for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
     """
     ReportStep: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]  # type: ignore[assignment]
     """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
@@ -340,6 +372,34 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
         and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
         that is not kept; DATA_LOSS. Verb: write.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePrecompute(
+        self,
+        request: _precompute_pb2.DeletePrecomputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.DeletePrecomputeResponse, _abc.Awaitable[_precompute_pb2.DeletePrecomputeResponse]]:
+        """Deletes a run and its results at once: for erasure on request, or a log-out. A run that has not ended
+        is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
+
+        Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
+        and answers `deleted` false. The next start of the key is revision 1. Results of `memo` steps may
+        also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
+        others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
+        """
+
+    @_abc_1.abstractmethod
+    def TouchPrecompute(
+        self,
+        request: _precompute_pb2.TouchPrecomputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.TouchPrecomputeResponse, _abc.Awaitable[_precompute_pb2.TouchPrecomputeResponse]]:
+        """Lets a run's results live longer, without computing or reading anything: for a user who is still
+        there.
+
+        Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
+        for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
         """
 
     @_abc_1.abstractmethod

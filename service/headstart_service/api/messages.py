@@ -106,15 +106,16 @@ def fill_summary(message: Any, summary: RunSummary) -> None:
     message.error = summary.error
     if summary.lacks is not None:
         message.pending_reason = _LACKS[summary.lacks].format(pipeline=summary.pipeline)
-    _fill_time(message.created_at, summary.created_us)
-    _fill_time(message.expires_at, summary.expires_us)
+    fill_time(message.created_at, summary.created_us)
+    fill_time(message.expires_at, summary.expires_us)
     if summary.started_us:
-        _fill_time(message.started_at, summary.started_us)
+        fill_time(message.started_at, summary.started_us)
     if summary.completed_us:
-        _fill_time(message.completed_at, summary.completed_us)
+        fill_time(message.completed_at, summary.completed_us)
 
 
-def _fill_time(timestamp: Timestamp, microseconds: int) -> None:
+def fill_time(timestamp: Timestamp, microseconds: int) -> None:
+    """Write a time in microseconds since the epoch into a message's field."""
     # Three times as fast as Timestamp.FromMicroseconds; every answer has four of them.
     timestamp.seconds, left = divmod(microseconds, 1_000_000)
     timestamp.nanos = left * 1000

@@ -18,6 +18,7 @@ from ..base.service_methods import METHODS
 from .call_limits import CallKind
 from .dependencies import Call, Dependencies
 from .methods.cancel_precompute import CancelPrecompute
+from .methods.delete_precompute import DeletePrecompute
 from .methods.get_results import GetResults
 from .methods.get_stats import GetStats
 from .methods.get_status import GetStatus
@@ -25,6 +26,7 @@ from .methods.list_pipelines import ListPipelines
 from .methods.list_precomputes import ListPrecomputes
 from .methods.report_step import ReportStep
 from .methods.start_precompute import StartPrecompute
+from .methods.touch_precompute import TouchPrecompute
 from .methods.watch_results import WatchResults
 from .request_rules import namespace_of
 
@@ -130,6 +132,8 @@ _ROWS: Final[tuple[tuple[type[Any], Verb], ...]] = (
     (WatchResults, Verb.READ),
     (GetStatus, Verb.READ),
     (CancelPrecompute, Verb.WRITE),
+    (DeletePrecompute, Verb.WRITE),
+    (TouchPrecompute, Verb.WRITE),
     (ReportStep, Verb.WRITE),
     (ListPrecomputes, Verb.READ),
     (ListPipelines, Verb.READ),

@@ -312,7 +312,7 @@ async def _withdrawals(
     async for announcement in announcements:
         if announcement.replaced:
             yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
-        elif announcement.kind is EventKind.CANCELLED:
+        elif announcement.kind in (EventKind.CANCELLED, EventKind.DROPPED):
             yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind is EventKind.REPORTED:
             yield Reported(announcement.key, announcement.run, announcement.steps)

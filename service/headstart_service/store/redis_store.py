@@ -23,6 +23,7 @@ from ..domain import (
     Stats,
     Status,
     StepRecord,
+    Touched,
     WorkerState,
 )
 from ..domain.errors import CapacityExhausted, RecordDamaged, RunNotFound
@@ -55,6 +56,7 @@ _SIZE = b"size"
 _UNREADABLE = 0
 """The reply of inspect.lua for a damaged record."""
 _RUN_ID_BYTES = 9
+_PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 """Random bytes of a run's id, which takes 12 characters in its record."""
 
 
@@ -246,6 +248,25 @@ class RedisStore:
         if not reply:
             raise RunNotFound(key.namespace, key.key)
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
+
+    async def delete(self, key: RunKey, revision: int = 0) -> bool:
+        """Delete the run if it has this revision; 0 is any. Return whether there was one."""
+        keys = self._keys(key)
+        return bool(await self._scripts.delete(keys, key, revision=revision))
+
+    async def touch(self, key: RunKey, ttl: float, revision: int = 0) -> Touched:
+        """Let the run live for `ttl` seconds after now and its end. Raises RunNotFound."""
+        reply = await self._scripts.touch(
+            self._keys(key),
+            key,
+            ttl_us=round(ttl * 1e6),
+            patience_us=_PATIENCE_US,
+            revision=revision,
+        )
+        if not reply:
+            raise RunNotFound(key.namespace, key.key)
+        status, found, expires_us = reply
+        return Touched(Status(status.decode()), int(found), int(expires_us))
 
     async def report(
         self,

@@ -26,7 +26,10 @@ def test_limits_and_scopes_follow_from_the_fields_of_the_requests() -> None:
     assert many == {"ListPrecomputes", "GetStats"}
     assert [n for n, m in METHOD_TABLE.items() if m.scope is Scope.PROCESS] == ["ListPipelines"]
     writes = {n for n, m in METHOD_TABLE.items() if m.verb is Verb.WRITE}
-    assert writes == {"StartPrecompute", "CancelPrecompute", "ReportStep"}
+    assert writes == {
+        *("StartPrecompute", "CancelPrecompute", "DeletePrecompute", "TouchPrecompute"),
+        "ReportStep",
+    }
     assert {"WatchResults"} == STREAMS
 
 

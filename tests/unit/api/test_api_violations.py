@@ -156,6 +156,8 @@ async def test_a_wrong_namespace_is_told_by_every_method(namespace: str) -> None
         "watch_results": pb.WatchResultsRequest(**keyed),
         "get_status": pb.GetStatusRequest(**keyed),
         "cancel_precompute": pb.CancelPrecomputeRequest(**keyed),
+        "delete_precompute": pb.DeletePrecomputeRequest(**keyed),
+        "touch_precompute": pb.TouchPrecomputeRequest(**keyed),
         "report_step": pb.ReportStepRequest(
             **keyed, revision=1, step="a", artifact=pb.Artifact(data=b"x")
         ),

@@ -34,7 +34,7 @@ local WAITING = ' [1-9]%x'
 local LEAST = {
   started = 1, ended = 1, cancelled = 1, dropped = 1, step = 2, reported = 2, claimed = 3, released = 3, unserved = 3,
 }
-local FOR_WORKERS = {started = true, cancelled = true, reported = true}
+local FOR_WORKERS = {started = true, cancelled = true, dropped = true, reported = true}
 
 -- Has a run's announcements sent to a process, from this level on.
 local function send_to(record, process, level)
