@@ -159,7 +159,7 @@ class PrecomputeServiceStub:
     is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
 
     Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
-    and answers `deleted` false. The next start of the key is revision 1. Results of `memo` steps may
+    and answers `deleted` false, not NOT_FOUND. The next start of the key is revision 1. Results of `memo` steps may
     also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
     others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
     """
@@ -255,7 +255,7 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
 
     Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
-    and answers `deleted` false. The next start of the key is revision 1. Results of `memo` steps may
+    and answers `deleted` false, not NOT_FOUND. The next start of the key is revision 1. Results of `memo` steps may
     also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
     others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
     """
@@ -384,7 +384,7 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
 
         Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
-        and answers `deleted` false. The next start of the key is revision 1. Results of `memo` steps may
+        and answers `deleted` false, not NOT_FOUND. The next start of the key is revision 1. Results of `memo` steps may
         also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
         others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
         """
