@@ -164,6 +164,12 @@ class ScriptedService(PrecomputeServiceServicer):
     async def GetResults(self, request: Any, context: Any) -> Any:
         return await self._answer("GetResults", request, context)
 
+    async def BatchStartPrecomputes(self, request: Any, context: Any) -> Any:
+        return await self._answer("BatchStartPrecomputes", request, context)
+
+    async def BatchGetResults(self, request: Any, context: Any) -> Any:
+        return await self._answer("BatchGetResults", request, context)
+
     async def WatchResults(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for answer in self._next("WatchResults", request, context):
             if isinstance(answer, Fault):

@@ -41,10 +41,20 @@ class PrecomputeServiceStub:
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.StartPrecomputeRequest.SerializeToString,
                 response_deserializer=headstart_dot_v1_dot_precompute__pb2.StartPrecomputeResponse.FromString,
                 _registered_method=True)
+        self.BatchStartPrecomputes = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/BatchStartPrecomputes',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesResponse.FromString,
+                _registered_method=True)
         self.GetResults = channel.unary_unary(
                 '/headstart.v1.PrecomputeService/GetResults',
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.GetResultsRequest.SerializeToString,
                 response_deserializer=headstart_dot_v1_dot_precompute__pb2.GetResultsResponse.FromString,
+                _registered_method=True)
+        self.BatchGetResults = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/BatchGetResults',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.BatchGetResultsRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.BatchGetResultsResponse.FromString,
                 _registered_method=True)
         self.WatchResults = channel.unary_stream(
                 '/headstart.v1.PrecomputeService/WatchResults',
@@ -114,6 +124,18 @@ class PrecomputeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchStartPrecomputes(self, request, context):
+        """Starts many runs in one call: for each request what StartPrecompute does, in their order.
+
+        Idempotent as the starts that it holds. Each start is atomic and has its own result; one that is
+        refused keeps no other from being done. When the call itself ends with an error, each start may or may
+        not have been done. A start in a namespace that the token does not cover has the error
+        PERMISSION_DENIED. Verb: write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetResults(self, request, context):
         """Returns whatever exists of a key's results: at once if all `required_steps` have ended, else
         after at most `wait`.
@@ -128,15 +150,28 @@ class PrecomputeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetResults(self, request, context):
+        """Returns whatever exists of many keys' results in one call: for each key what GetResults does, in
+        their order.
+
+        Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
+        or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
+        whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchResults(self, request, context):
-        """Streams the results as they grow: the present state at once, then the whole state after
-        changes. The last message's run has ended, and the stream then ends with OK.
+        """Streams the results of one key or of many as they grow: each key's present state at once, then its
+        state after each change. The last message of a key has a run that has ended, or an error; after the
+        last of all keys the stream ends with OK.
 
         Changes in quick succession may come as one message; a message may repeat the one before. If
-        the key is started anew, the stream goes on with the new revision. A stream that is cut
-        (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
-        message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
-        run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+        a key is started anew, the stream goes on with the new revision. A stream that is cut
+        (UNAVAILABLE, CANCELLED, or OK before all runs have ended) is resumed by calling again: the first
+        message of each key is whole, so nothing is missed. Leave out the deadline, or set the longest time
+        that a run may take; cancel the call to leave early. NOT_FOUND at any time when the `key` is not kept
         any more; DATA_LOSS. Verb: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -238,10 +273,20 @@ def add_PrecomputeServiceServicer_to_server(servicer, server):
                     request_deserializer=headstart_dot_v1_dot_precompute__pb2.StartPrecomputeRequest.FromString,
                     response_serializer=headstart_dot_v1_dot_precompute__pb2.StartPrecomputeResponse.SerializeToString,
             ),
+            'BatchStartPrecomputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchStartPrecomputes,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesResponse.SerializeToString,
+            ),
             'GetResults': grpc.unary_unary_rpc_method_handler(
                     servicer.GetResults,
                     request_deserializer=headstart_dot_v1_dot_precompute__pb2.GetResultsRequest.FromString,
                     response_serializer=headstart_dot_v1_dot_precompute__pb2.GetResultsResponse.SerializeToString,
+            ),
+            'BatchGetResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetResults,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.BatchGetResultsRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.BatchGetResultsResponse.SerializeToString,
             ),
             'WatchResults': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchResults,
@@ -329,6 +374,33 @@ class PrecomputeService:
             _registered_method=True)
 
     @staticmethod
+    def BatchStartPrecomputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/BatchStartPrecomputes',
+            headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetResults(request,
             target,
             options=(),
@@ -345,6 +417,33 @@ class PrecomputeService:
             '/headstart.v1.PrecomputeService/GetResults',
             headstart_dot_v1_dot_precompute__pb2.GetResultsRequest.SerializeToString,
             headstart_dot_v1_dot_precompute__pb2.GetResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/BatchGetResults',
+            headstart_dot_v1_dot_precompute__pb2.BatchGetResultsRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.BatchGetResultsResponse.FromString,
             options,
             channel_credentials,
             insecure,

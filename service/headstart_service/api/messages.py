@@ -42,7 +42,6 @@ _LACKS: Final = {
     Lack.PIPELINE: "no worker has the pipeline {pipeline}",
     Lack.VERSION: "no worker has this version of the pipeline {pipeline}",
 }
-_WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
 
 
 def outcome(value: Outcome) -> pb.StartOutcome.ValueType:
@@ -84,7 +83,12 @@ def results_bytes(
 
 def watch_bytes(results: bytes) -> bytes:
     """Return a serialized WatchResultsResponse around a serialized GetResultsResponse."""
-    return _WATCH_TAG + _varint(len(results)) + results
+    return delimited(1, results)
+
+
+def delimited(field: int, data: bytes) -> bytes:
+    """Return a serialized message or text as a field of another message, of number 1 to 15."""
+    return bytes((field << 3 | 2,)) + _varint(len(data)) + data
 
 
 def status_response(snapshot: Snapshot) -> pb.GetStatusResponse:

@@ -17,6 +17,8 @@ from ..auth.grants import Grant, Verb
 from ..base.service_methods import METHODS
 from .call_limits import CallKind
 from .dependencies import Call, Dependencies
+from .methods.batch_get_results import BatchGetResults
+from .methods.batch_start_precomputes import BatchStartPrecomputes
 from .methods.cancel_precompute import CancelPrecompute
 from .methods.delete_precompute import DeletePrecompute
 from .methods.get_results import GetResults
@@ -52,11 +54,11 @@ class Scope(Enum):
     """What a request is about."""
 
     RUN = auto()
-    """One run, of the default namespace if it names none."""
+    """Runs of one namespace, the default one if it names none."""
     NAMESPACE = auto()
     """The runs of one namespace, or of all if it names none."""
     PROCESS = auto()
-    """No run."""
+    """No run, or runs of several namespaces, which its method checks one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Method:
     @property
     def scope(self) -> Scope:
         """What its requests are about, by the fields that they have."""
-        if "key" in self._fields:
+        if "key" in self._fields or "keys" in self._fields:
             return Scope.RUN
         return Scope.NAMESPACE if "namespace" in self._fields else Scope.PROCESS
 
@@ -128,7 +130,9 @@ class Method:
 
 _ROWS: Final[tuple[tuple[type[Any], Verb], ...]] = (
     (StartPrecompute, Verb.WRITE),
+    (BatchStartPrecomputes, Verb.WRITE),
     (GetResults, Verb.READ),
+    (BatchGetResults, Verb.READ),
     (WatchResults, Verb.READ),
     (GetStatus, Verb.READ),
     (CancelPrecompute, Verb.WRITE),

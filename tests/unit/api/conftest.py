@@ -14,6 +14,7 @@ import pytest
 from headstart_service.api.deadline import Deadline
 from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.method_table import METHOD_TABLE
+from headstart_service.api.results.answer import Answer, answer_from
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.waiting import POLL, Waiting
@@ -196,9 +197,10 @@ class Api:
     reader: ResultReader
 
     def get(self, *steps: str, wait: float = 20.0, key: RunKey = KEY) -> asyncio.Task[bytes]:
-        return asyncio.create_task(
-            self.reader.get(key, steps, Deadline.of_call(wait), 0), name="waiter"
-        )
+        async def data() -> bytes:
+            return (await self.reader.get(key, steps, Deadline.of_call(wait))).data
+
+        return asyncio.create_task(data(), name="waiter")
 
     async def parked(self, waiters: int = 1) -> None:
         """Return when so many wait, each after its first look."""
@@ -240,10 +242,15 @@ class FakeReader:
         self.outdated.append(str(key))
 
     async def get(
-        self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int
-    ) -> bytes:
+        self,
+        key: RunKey,
+        steps: Sequence[str],
+        deadline: Deadline,
+        min_revision: int = 0,
+        result_steps: Sequence[str] = (),
+    ) -> Answer:
         self.waits.append(deadline.wait)
-        return b""
+        return answer_from(snapshot_of({}))
 
 
 def dependencies_of(reader: Any = None, store: Any = None) -> Dependencies:
