@@ -5,6 +5,7 @@ the same service behind the interface of an in-process singleton that never rais
 `percentile` score a caller's own words as the service scores its null samples.
 """
 
+from headstart._clients.batches import Start
 from headstart._clients.blocking_client import BlockingClient
 from headstart._clients.client import PrecomputeClient
 from headstart._clients.eager_precompute import EagerPrecompute
@@ -84,6 +85,7 @@ __all__ = [
     "ServiceError",
     "ServiceUnavailable",
     "Source",
+    "Start",
     "StartOutcome",
     "Started",
     "Stats",

@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 import grpc
 import grpc.aio
 
+from headstart._clients.batches import Batches
 from headstart._clients.starts import Starts
 from headstart._clients.watch import watch
 from headstart._get_or_compute.get_or_compute import GetsOrComputes
@@ -37,7 +38,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class PrecomputeClient(GetsOrComputes, Starts):
+class PrecomputeClient(GetsOrComputes, Starts, Batches):
     """Calls the Headstart service from asyncio.
 
         async with PrecomputeClient() as headstart:
@@ -159,6 +160,7 @@ class PrecomputeClient(GetsOrComputes, Starts):
         *,
         wait: float | timedelta = 0.0,
         required_steps: Iterable[str] = (),
+        result_steps: Iterable[str] = (),
         min_revision: int = 0,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
@@ -170,6 +172,7 @@ class PrecomputeClient(GetsOrComputes, Starts):
             wait: How long to wait for `required_steps`, up to 10 minutes; then the answer is
                 partial: see `Results.missing`.
             required_steps: What to wait for. Default: all steps.
+            result_steps: The steps whose results are wanted. Default: all.
             min_revision: Answer with no earlier run of this key; `Started.revision` has it.
             namespace: Instead of the client's.
             timeout: How long the answer may take beyond `wait`.
@@ -183,6 +186,7 @@ class PrecomputeClient(GetsOrComputes, Starts):
             key,
             wait=wait_seconds,
             required_steps=required_steps,
+            result_steps=result_steps,
             min_revision=min_revision,
         )
         # The deadline is later than the end of the wait, so that the partial answer then still
@@ -193,7 +197,7 @@ class PrecomputeClient(GetsOrComputes, Starts):
         )
 
     def watch_results(
-        self, key: str, *, namespace: str | None = None
+        self, key: str, *, result_steps: Iterable[str] = (), namespace: str | None = None
     ) -> AsyncGenerator[Results, None]:
         """Yield the results as they grow: what exists at once, then each change, then the end.
 
@@ -201,12 +205,21 @@ class PrecomputeClient(GetsOrComputes, Starts):
         is resumed, without repeating what was yielded. There is no timeout: use
         `asyncio.timeout()` around it, and `contextlib.aclosing()` when leaving early.
 
+        Args:
+            key: As it was started.
+            result_steps: The steps whose results are wanted. Default: all.
+            namespace: Instead of the client's.
+
         Raises:
             NotFound: Nothing is kept under this key (any more).
             ServiceUnavailable: Resuming failed several times in a row.
         """
         place = self._in(namespace)
-        request = pb.WatchResultsRequest(namespace=place, key=requests.text("key", key))
+        request = pb.WatchResultsRequest(
+            namespace=place,
+            key=requests.text("key", key),
+            result_steps=requests.texts("result_steps", result_steps),
+        )
         return watch(self._connection, request)
 
     async def get_status(

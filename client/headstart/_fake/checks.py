@@ -46,11 +46,7 @@ class Checks:
         """Return the namespace and key that a request is about."""
         namespace = request.namespace or "default"
         self.namespace(namespace)
-        size = len(request.key.encode())
-        if not 1 <= size <= _MAX_KEY_BYTES:
-            self.add("key", f"must be 1 to {_MAX_KEY_BYTES} bytes, is {size}")
-        elif has_control_characters(request.key):
-            self.add("key", "must not contain control characters")
+        self.key("key", request.key)
         return namespace, request.key
 
     def namespace(self, namespace: str) -> None:
@@ -73,6 +69,26 @@ class Checks:
         if len(values) > _MAX_REPEATED:
             self.add(field, f"must be at most {_MAX_REPEATED}, are {len(values)}")
         return len(values) <= _MAX_REPEATED
+
+    def batch(self, field: str, items: Sequence[object]) -> None:
+        """Refuse a batch without items, or with too many."""
+        if not 1 <= len(items) <= _MAX_REPEATED:
+            self.add(field, f"must be 1 to {_MAX_REPEATED}, are {len(items)}")
+
+    def keys(self, request: Any) -> None:
+        """Refuse keys of many runs that break a rule."""
+        self.batch("keys", request.keys)
+        self.namespace(request.namespace or "default")
+        for place, key in enumerate(request.keys[:_MAX_REPEATED]):
+            self.key(f"keys[{place}]", key)
+
+    def key(self, field: str, key: str) -> None:
+        """Refuse a key that breaks a rule."""
+        size = len(key.encode())
+        if not 1 <= size <= _MAX_KEY_BYTES:
+            self.add(field, f"must be 1 to {_MAX_KEY_BYTES} bytes, is {size}")
+        elif has_control_characters(key):
+            self.add(field, "must not contain control characters")
 
     def revision(self, field: str, value: int) -> None:
         """Refuse a negative revision; 0 means any."""
@@ -138,18 +154,29 @@ def elapsed_of_report(request: pb.ReportStepRequest, checks: Checks) -> float:
 def wait_of(request: pb.GetResultsRequest, checks: Checks) -> float:
     """Return how long a reader wants to wait, in seconds."""
     checks.repeated("required_steps", request.required_steps)
+    checks.repeated("result_steps", request.result_steps)
     checks.revision("min_revision", request.min_revision)
     return checks.seconds(request, "wait", 0, MAX_WAIT) or 0.0
 
 
-def check_required_steps(steps: Sequence[str], has: set[str], known: set[str]) -> None:
-    """Raise InvalidRequest for steps that neither the run nor its pipeline has."""
+def check_steps(request: Any, has: set[str], known: set[str]) -> None:
+    """Raise InvalidRequest for a request's steps that neither the run nor its pipeline has."""
     checks = Checks()
-    if not has.issuperset(steps):
-        known = known | has
-        for place, rule in unknown_among(steps, known):
-            checks.add(f"required_steps[{place}]", rule)
+    for field in ("required_steps", "result_steps"):
+        steps = getattr(request, field, ())
+        if not has.issuperset(steps):
+            for place, rule in unknown_among(steps, known | has):
+                checks.add(f"{field}[{place}]", rule)
     checks.refuse()
+
+
+def checked_watch(request: pb.WatchResultsRequest) -> tuple[str, str]:
+    """Return the namespace and key of a watch of one run. Raises InvalidRequest."""
+    checks = Checks()
+    place = checks.run_key(request)
+    checks.repeated("result_steps", request.result_steps)
+    checks.refuse()
+    return place
 
 
 def page_of(request: pb.ListPrecomputesRequest) -> tuple[int, tuple[str, str] | None]:

@@ -14,18 +14,12 @@ from headstart._errors.suggestions import not_one_of
 from headstart._fake.checks import Checks, all_finite
 from headstart._messages.artifacts import has_wrong_integers
 from headstart._messages.convert import BRIDGING_PIPELINE, results_from
+from headstart._messages.result_parts import BRIDGING_FIELDS
 from headstart._messages.values import value_of
 from headstart.v1 import precompute_pb2 as pb
 
 _MAX_RESULT_BYTES: Final = 1 << 20
 _INTEGERS: Final = "must be the digits of the integers that `json` has at these places"
-_FIELDS: Final[Mapping[str, Sequence[str]]] = {
-    "embed_endpoints": ("anchor_embedding", "target_embedding", "embedding_model"),
-    "lexical_bridge": ("lexical_bridge", "lexical_embeddings"),
-    "null_samples": ("null_samples",),
-    "haiku_bridge": ("haiku_clues",),
-    "haiku_embeddings": ("haiku_embeddings",),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +63,7 @@ def check_result(request: pb.ReportStepRequest, pipeline: str, steps: set[str]) 
         checks.add("result", f"must be {expected} for a run of {pipeline}, is {kind}")
     elif kind == "artifact":
         _check_artifact(request.artifact, checks)
-    elif request.step in _FIELDS:
+    elif request.step in BRIDGING_FIELDS:
         _check_bridging(request.step, request.bridging, checks)
     checks.refuse()
 
@@ -123,7 +117,7 @@ def _check_artifact(artifact: pb.Artifact, checks: Checks) -> None:
 
 
 def _check_bridging(step: str, results: pb.BridgingResults, checks: Checks) -> None:  # noqa: C901  # a step each
-    wanted = _FIELDS[step]
+    wanted = BRIDGING_FIELDS[step]
     given = {field.name for field, _ in results.ListFields()}
     for name in wanted:
         if name not in given:

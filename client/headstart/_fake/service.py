@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
-from typing import Any, Final, TypeAlias
-
-import grpc.aio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final
 
 from headstart._errors import NotFound
 from headstart._errors.suggestions import not_one_of
-from headstart._fake import checks
+from headstart._fake import batches, checks
 from headstart._fake.accounting import FakeAccounting
+from headstart._fake.errors import Context
 from headstart._fake.games import NEEDS, game_inputs, inputs_of
 from headstart._fake.reported_steps import ReportedStep, check_form, check_result, reported_step
 from headstart._fake.runs import FakeRun, status_number
 from headstart._fake.script import Script, ScriptedStep
 from headstart._messages.convert import BRIDGING_PIPELINE
 from headstart._messages.inputs import INPUTS
+from headstart._messages.result_parts import Changes, only_results
 from headstart._messages.results import BridgingResults, PrecomputeStatus, Results
 from headstart.v1 import precompute_pb2 as pb
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _RESULT_TTL: Final = 1800.0
 _MAX_CACHED: Final = 10_000
@@ -191,23 +189,49 @@ class FakeService:
             if run.revision < request.min_revision:
                 missing = f"{namespace}/{key} revision {request.min_revision}"
                 raise NotFound(f"nothing is precomputed under {missing}")
-            checks.check_required_steps(request.required_steps, set(run.steps), _steps_of(run))
+            checks.check_steps(request, set(run.steps), _steps_of(run))
             if now >= deadline or run.settles(now, required):
-                return run.response(now)
+                return _part(run.response(now), request.result_steps)
             await self.until_change(run, deadline)
 
     async def watch_results(
         self, request: pb.WatchResultsRequest
     ) -> AsyncGenerator[pb.WatchResultsResponse, None]:
-        """Stream the run as it grows, until it has ended."""
-        namespace, key = checks.checked_key(request)
+        """Stream the runs as they grow, until they have ended."""
+        many = batches.watch_many(self._watch, request) if request.keys else self._watch(request)
+        async with aclosing(many) as messages:
+            async for message in messages:
+                yield message
+
+    async def _watch(
+        self, request: pb.WatchResultsRequest
+    ) -> AsyncGenerator[pb.WatchResultsResponse, None]:
+        namespace, key = checks.checked_watch(request)
+        changes = Changes(request.result_steps)
         while True:
             run, now = self._find(namespace, key), time.monotonic()
             self._accounting.read(run, now)
-            yield pb.WatchResultsResponse(results=run.response(now))
+            checks.check_steps(request, set(run.steps), _steps_of(run))
+            results = run.response(now)
+            if request.changes_only:
+                part = changes.since(results.SerializeToString())
+                results = pb.GetResultsResponse.FromString(part)
+            yield pb.WatchResultsResponse(results=_part(results, request.result_steps))
             if run.status(now).ended:
                 return
             await self.until_change(run, math.inf)
+
+    async def batch_start_precomputes(
+        self, request: pb.BatchStartPrecomputesRequest, context: Context
+    ) -> pb.BatchStartPrecomputesResponse:
+        """Start many runs."""
+        return await batches.start_many(self.start_precompute, request, context)
+
+    async def batch_get_results(
+        self, request: pb.BatchGetResultsRequest, context: Context
+    ) -> pb.BatchGetResultsResponse:
+        """Read many runs."""
+        return await batches.get_many(self.get_results, request, context)
 
     async def get_status(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
         """Return the status without the results."""
@@ -356,6 +380,13 @@ def _started(
         status=status_number(run.status(now)),
         revision=run.revision,
     )
+
+
+def _part(results: pb.GetResultsResponse, steps: Sequence[str]) -> pb.GetResultsResponse:
+    """Return the results of these steps alone; with none, of all."""
+    if not steps:
+        return results
+    return pb.GetResultsResponse.FromString(only_results(results.SerializeToString(), steps))
 
 
 def _steps_of(run: FakeRun) -> set[str]:

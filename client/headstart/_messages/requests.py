@@ -133,7 +133,13 @@ def touch(
 
 
 def get_results(
-    namespace: str, key: str, *, wait: float, required_steps: Iterable[str], min_revision: int
+    namespace: str,
+    key: str,
+    *,
+    wait: float,
+    required_steps: Iterable[str],
+    result_steps: Iterable[str] = (),
+    min_revision: int,
 ) -> pb.GetResultsRequest:
     """Build a read; `wait` in seconds, as `seconds()` gives it."""
     return pb.GetResultsRequest(
@@ -141,7 +147,39 @@ def get_results(
         key=text("key", key),
         wait=duration("wait", wait) if wait else None,
         required_steps=texts("required_steps", required_steps),
+        result_steps=texts("result_steps", result_steps),
         min_revision=whole("min_revision", min_revision, _BITS_64),
+    )
+
+
+def get_many(
+    namespace: str,
+    keys: Iterable[str],
+    *,
+    wait: float,
+    required_steps: Iterable[str],
+    result_steps: Iterable[str],
+    min_ready: int,
+) -> pb.BatchGetResultsRequest:
+    """Build a read of many runs; `wait` in seconds, as `seconds()` gives it."""
+    return pb.BatchGetResultsRequest(
+        namespace=text("namespace", namespace),
+        keys=texts("keys", keys),
+        wait=duration("wait", wait) if wait else None,
+        required_steps=texts("required_steps", required_steps),
+        result_steps=texts("result_steps", result_steps),
+        min_ready=whole("min_ready", min_ready, _BITS_32),
+    )
+
+
+def watch_many(
+    namespace: str, keys: Iterable[str], *, result_steps: Iterable[str]
+) -> pb.WatchResultsRequest:
+    """Build a watch of many runs."""
+    return pb.WatchResultsRequest(
+        namespace=text("namespace", namespace),
+        keys=texts("keys", keys),
+        result_steps=texts("result_steps", result_steps),
     )
 
 

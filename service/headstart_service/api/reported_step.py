@@ -13,7 +13,7 @@ from typing import Final
 
 from google.protobuf import json_format
 
-from headstart._for_service import has_wrong_integers, not_one_of
+from headstart._for_service import BRIDGING_FIELDS, has_wrong_integers, not_one_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import RunSummary, StepRecord, StepState
@@ -21,7 +21,6 @@ from ..domain.errors import InvalidRequest, Violation
 from ..pipeline.pipeline import Pipeline
 from ..values.artifacts import ArtifactCodec
 from ..values.fragments import report_fragment
-from .result_parts import BRIDGING_FIELDS
 
 MAX_RESULT_BYTES: Final = 1 << 20
 """More than any bridging step returns, and as much as the inputs of a run may have."""

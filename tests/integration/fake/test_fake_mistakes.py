@@ -111,6 +111,7 @@ MISTAKES: dict[str, list[Any]] = {
         _seconds(pb.GetResultsRequest(key="run"), "wait", -1),
         _seconds(pb.GetResultsRequest(key=""), "wait", 601),
         pb.GetResultsRequest(key="run", required_steps=["first"] * 1001),
+        pb.GetResultsRequest(key="run", result_steps=["x"], required_steps=["first", "y"]),
         pb.GetResultsRequest(key="run", required_steps=["first", "x", "y"]),
         pb.GetResultsRequest(key="run", required_steps=["frist", "Gated", "é" * 50]),
         pb.GetResultsRequest(key="run", required_steps=["x"], min_revision=2),
@@ -119,7 +120,23 @@ MISTAKES: dict[str, list[Any]] = {
         _seconds(pb.GetResultsRequest(key="run", required_steps=["x", "first"]), "wait", 600),
         pb.GetResultsRequest(key="game", required_steps=["null_samples", "x"]),
     ],
-    "WatchResults": [pb.WatchResultsRequest(), pb.WatchResultsRequest(key="nobody")],
+    "BatchStartPrecomputes": [
+        pb.BatchStartPrecomputesRequest(),
+        pb.BatchStartPrecomputesRequest(requests=[pb.StartPrecomputeRequest(key="a")] * 1001),
+    ],
+    "BatchGetResults": [
+        pb.BatchGetResultsRequest(),
+        pb.BatchGetResultsRequest(namespace="A B", keys=["a", "", "\0"], min_ready=-1),
+        _seconds(pb.BatchGetResultsRequest(keys=["a"], min_ready=2), "wait", 601),
+        pb.BatchGetResultsRequest(keys=["a"] * 1001, result_steps=["a"] * 1001),
+    ],
+    "WatchResults": [
+        pb.WatchResultsRequest(),
+        pb.WatchResultsRequest(key="nobody"),
+        pb.WatchResultsRequest(key="run", keys=["a"]),
+        pb.WatchResultsRequest(keys=["a", "k" * 300]),
+        pb.WatchResultsRequest(key="run", result_steps=["first", "x"]),
+    ],
     "GetStatus": [pb.GetStatusRequest(namespace="ä"), pb.GetStatusRequest(key="nobody")],
     "CancelPrecompute": [
         pb.CancelPrecomputeRequest(namespace="A", key="\0"),

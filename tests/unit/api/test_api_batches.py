@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from headstart._messages.result_parts import Changes, only_results
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.dependencies import Call
-from headstart_service.api.result_parts import Changes, only_results
 from headstart_service.auth.grants import Grant, Verb
 from headstart_service.domain import Outcome, RunKey, Started, Status
 from headstart_service.domain.errors import (

@@ -44,6 +44,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "ServiceError",
         "ServiceUnavailable",
         "Source",
+        "Start",
         "StartOutcome",
         "Started",
         "Stats",

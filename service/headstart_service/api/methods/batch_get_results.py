@@ -17,8 +17,7 @@ from ..deadline import Deadline
 from ..dependencies import Call, Dependencies
 from ..messages import delimited
 from ..request_rules import batch_keys, refuse, repeated_violations, seconds
-from ..result_parts import only_results
-from ..results.answer import Answer
+from ..result_parts import part_of
 from .get_results import MAX_WAIT
 
 _MAX_WAITING: Final = 50_000
@@ -73,7 +72,7 @@ class BatchGetResults:
         if get.steps or get.result_steps:
             return None  # they are checked where the answer is read
         answer = self._reader.ready(key)
-        return None if answer is None else self._response(get, answer)
+        return None if answer is None else delimited(1, answer.data)
 
     async def _wait(
         self,
@@ -118,8 +117,4 @@ class BatchGetResults:
             answer = await self._reader.get(key, get.steps, deadline, result_steps=get.result_steps)
         except Exception as error:  # noqa: BLE001  # it is the result of this item
             return pb.BatchGetResult(error=error_of(error)).SerializeToString()
-        return self._response(get, answer)
-
-    def _response(self, get: BatchGet, answer: Answer) -> bytes:
-        data = only_results(answer.data, get.result_steps) if get.result_steps else answer.data
-        return delimited(1, data)
+        return delimited(1, part_of(answer, get.result_steps))

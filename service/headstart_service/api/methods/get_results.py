@@ -20,7 +20,7 @@ from ..request_rules import (
     run_key,
     seconds,
 )
-from ..result_parts import only_results
+from ..result_parts import part_of
 from ..results.answer import Answer
 
 MAX_WAIT: Final = 600.0
@@ -79,4 +79,4 @@ class GetResults:
         answer = await self._reader.get(
             get.key, get.steps, deadline, get.min_revision, get.result_steps
         )
-        return only_results(answer.data, get.result_steps) if get.result_steps else answer.data
+        return part_of(answer, get.result_steps)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
+from headstart._for_service import Changes
 from headstart.v1 import precompute_pb2 as pb
 
 from ...domain import RunKey
@@ -17,7 +18,7 @@ from ..call_limits import CallLimit
 from ..dependencies import Call, Dependencies
 from ..messages import watch_bytes
 from ..request_rules import batch_keys, checked_key, refuse, repeated_violations
-from ..result_parts import Changes, only_results
+from ..result_parts import part_of
 from ..results.answer import Answer, Message
 
 _MAX_WATCHED: Final = 50_000
@@ -110,5 +111,5 @@ def _part_of(watch: Watch) -> Callable[[Answer], Message]:
         return lambda answer: Message(watch_bytes(changes.since(answer.data)))
     if watch.result_steps:
         steps = watch.result_steps
-        return lambda answer: Message(watch_bytes(only_results(answer.data, steps)))
+        return lambda answer: Message(watch_bytes(part_of(answer, steps)))
     return Answer.message
