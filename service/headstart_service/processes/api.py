@@ -18,20 +18,17 @@ from ..api.grpc_server import build_server
 from ..api.health import Health
 from ..api.results.estimates import Estimates
 from ..api.results.near_cache import NearCache
+from ..api.results.outgoing import Outgoing
 from ..api.results.reader import ResultReader
 from ..api.results.waiting import Waiting
 from ..auth.server_certificate import ServerCertificate
-from ..base.listening import (
-    addresses,
-    listen,
-    reachable,
-    url_host,
-)
+from ..base.listening import addresses, listen, reachable, url_host
 from ..config.loading import child_environment
 from ..config.settings import Settings
 from ..domain import RunKey, WorkerState
 from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
 from ..domain.retry_after import DrainRate
+from ..http.connections import Room, most_connections
 from ..http.readiness import Readiness
 from ..http.server import http_server
 from ..pipeline.registry import Registry
@@ -44,6 +41,7 @@ from ..telemetry.logging.formatter import wants_json
 from ..telemetry.tracing import tracing
 from .exposure import certificate, refuse_exposure, token_file
 from .first_call import first_call
+from .http_api import drain, http_api
 from .lifecycle import (
     layout_watch,
     process_name,
@@ -234,6 +232,9 @@ async def serve(settings: Settings) -> None:
         )
         monitoring.watch_others(tokens, tls, worker)
         listening.create_task(monitoring.process.watch_loop(), name="loop lag")
+        outgoing = Outgoing()
+        wrap = traced.calls() if traced else None
+        over_http = http_api(settings, api, limits, grants, outgoing, wrap.begin if wrap else None)
         http_port = await stack.enter_async_context(
             http_server(
                 settings.host,
@@ -242,7 +243,9 @@ async def serve(settings: Settings) -> None:
                 [
                     *([monitoring.route(grants)] if settings.metrics else []),
                     *(page.routes() if page else []),
+                    *(over_http.routes() if over_http else []),
                 ],
+                room=Room(most_connections(limits.total if over_http else 0)),
             )
         )
         server = build_server(
@@ -250,11 +253,12 @@ async def serve(settings: Settings) -> None:
             health,
             limits,
             grants,
+            outgoing=outgoing,
             reflects=settings.reflection,
-            wrap=traced.calls() if traced else None,
+            wrap=wrap,
         )
         grpc_port = _bind(server, settings, tls)
-        stack.push_async_callback(server.stop, settings.drain)
+        stack.push_async_callback(drain, server, over_http, settings.drain)
         stack.callback(waiting.release)
         working = await stack.enter_async_context(asyncio.TaskGroup())
         stack.push_async_callback(health.shut_down)

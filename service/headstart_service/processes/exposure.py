@@ -42,6 +42,15 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
+def check_origins(settings: Settings) -> None:
+    """Raise StartupError if pages of every site could call without a token."""
+    if "*" in settings.cors_origins and settings.tokens is None:
+        raise StartupError(
+            "HEADSTART_CORS_ORIGINS: with * any web page may call through its visitors' browsers: "
+            "name the origins, or set HEADSTART_TOKENS"
+        )
+
+
 def exposure(settings: Settings) -> str | None:
     """What others could read; None when they cannot. Raises StartupError for half of TLS."""
     if _tls_files(settings) is not None or is_loopback(settings.host):

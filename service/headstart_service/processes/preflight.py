@@ -15,7 +15,7 @@ from ..config.loading import joined, try_settings
 from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
 from ..store.connect import API, open_client
-from .exposure import certificate, check_exposure, token_file
+from .exposure import certificate, check_exposure, check_origins, token_file
 from .lifecycle import registry, store_rules
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
     """What is wrong with them, one text each, beginning with the variable to mend."""
     checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.limits, registry]
     if listens:
-        checks += [_Rules.ports, check_exposure, certificate, token_file]
+        checks += [_Rules.ports, check_exposure, check_origins, certificate, token_file]
     else:
         checks.append(_Rules.shared_store)
     seen = set()
