@@ -4,8 +4,8 @@ With tokens, a call needs one in a header, which no page of another site has: a 
 itself. Without tokens, being on this machine or network is the permission, and a browser there
 can be made to call by any site. So:
 
-- JSON and protobuf are no types that a page may send to another site without asking (CORS), and
-  the answer to that question names the allowed origins alone.
+- A page may not send JSON or protobuf to another site without asking (CORS). The answer to that
+  question names the allowed origins alone.
 - A page may send a form, or read by GET, without asking. A browser marks a form with its Origin,
   and most requests with Sec-Fetch-Site: without tokens neither may name another site.
 - A page whose name resolves to this machine (DNS rebinding) counts as the same site. So without

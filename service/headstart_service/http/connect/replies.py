@@ -1,7 +1,7 @@
 """Sends answers: whole ones, and streams of enveloped messages.
 
-A large message goes out in parts, so that a slow caller holds back its own stream, and the process
-holds little more than one part for it.
+A large message goes out in parts. So a slow caller holds back its own stream, and the process holds
+little more than one part for it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class StreamReply:
 
 
 async def send_parts(send: Send, data: bytes, *, more: bool) -> None:
-    """Send `data` in parts; `more` says whether the answer goes on behind it."""
+    """Send `data` in parts; with `more` the answer goes on behind it."""
     view = memoryview(data)
     last = max(len(data) - 1, 0) // _PART
     for i in range(last + 1):
