@@ -6,6 +6,12 @@ import { PrecomputeService, PrecomputeStatus } from "./generated/headstart/v1/pr
 const clientOf = (url, useBinaryFormat) =>
   createClient(PrecomputeService, createConnectTransport({ baseUrl: url, useBinaryFormat, useHttpGet: true }));
 
+// The value of the step `stamp`, if there is one.
+function stampOf(results) {
+  const value = results.results.value?.artifacts?.stamp?.value.value;
+  return typeof value === "string" ? Number(value) : (value?.kind.value ?? null);
+}
+
 // Watches a run; each message becomes { at, status, steps }, with the time in ms since 1970.
 async function watch(url, key, binary, note) {
   for await (const message of clientOf(url, binary).watchResults({ key })) {
@@ -13,7 +19,7 @@ async function watch(url, key, binary, note) {
     const steps = Object.fromEntries(
       Object.entries(message.results.steps).map(([name, step]) => [name, step.state]),
     );
-    note({ at, status: PrecomputeStatus[message.results.status], steps });
+    note({ at, status: PrecomputeStatus[message.results.status], steps, stamp: stampOf(message.results) });
   }
 }
 
