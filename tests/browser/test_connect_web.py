@@ -51,7 +51,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_page_watches_a_run_step_by_step(
-    shop: Shop, new_page: Callable[..., Any], binary: bool  # noqa: FBT001  # a parameter
+    shop: Shop,
+    new_page: Callable[..., Any],
+    binary: bool,  # noqa: FBT001  # a parameter
 ) -> None:
     page = new_page()
     page.goto(shop.origin)

@@ -139,6 +139,7 @@ def test_a_port_holds_512_connections_or_a_quarter_of_its_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert Room(8).head_timeout == 10.0
+    assert most_connections(2000) >= most_connections()
     for share, most in ((10_000, 512), (256, 256)):
         monkeypatch.setattr(connections, "share_of_files", lambda part, share=share: share)
         assert most_connections() == most
@@ -173,3 +174,25 @@ async def test_a_full_port_is_logged_once_a_minute(
         assert connections_open == {busy, idle, new}, "there is room"
         told.append(len(caplog.messages))
     assert told == [1, 1, 2, 2, 3]
+
+
+async def test_a_peer_that_takes_nothing_of_its_answer_is_ended() -> None:
+    gone = asyncio.Event()
+
+    async def endless(_: Request) -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 65536
+                    await asyncio.sleep(0)
+            finally:
+                gone.set()
+
+        return StreamingResponse(parts())
+
+    room = Room(8, stall=0.1)
+    routes = [Route("/endless", endless)]
+    async with http_server("127.0.0.1", 0, lambda: True, routes, room=room) as port:
+        async with AsyncExitStack() as stack:
+            await connect(stack, port, b"GET /endless HTTP/1.1\r\nHost: h\r\n\r\n")
+            await asyncio.wait_for(gone.wait(), 5)

@@ -97,7 +97,9 @@ def _check_message(value: Any, kind: Descriptor, path: str, into: list[Violation
     for name, given in value.items():
         if len(into) >= _MOST:
             return
-        field = names.get(name) or kind.fields_by_name.get(name)
+        # The descriptor's maps encode what they look up.
+        named = _SURROGATE.search(name) is None
+        field = (names.get(name) or kind.fields_by_name.get(name)) if named else None
         if field is None:
             known = ", ".join(names) or "none"
             rule = f"is no field of {kind.full_name}, which has: {known}"
@@ -186,7 +188,7 @@ def _whole_rule(value: Any, low: int, high: int) -> str | None:
 def _enum_rule(value: Any, field: FieldDescriptor) -> str | None:
     kind: Any = field.enum_type
     if isinstance(value, str):
-        valid = value in kind.values_by_name
+        valid = _SURROGATE.search(value) is None and value in kind.values_by_name
     else:
         valid = _is_number(value) and isinstance(value, int) and value in kind.values_by_number
     return None if valid else f"must be one of {', '.join(kind.values_by_name)}"
