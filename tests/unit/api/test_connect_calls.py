@@ -554,3 +554,9 @@ async def test_an_allowed_origin_gets_the_headers_that_browsers_ask_for(opening:
         assert answer.headers["access-control-allow-origin"] == "https://shop.example"
         assert "origin" in answer.headers["vary"].lower()
     assert KEY.key == answer.json()["key"]
+
+
+async def test_the_port_describes_its_calls(http: Http) -> None:
+    answer = await http.client.get("/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert f"/{SERVICE}/GetResults" in answer.json()["paths"]

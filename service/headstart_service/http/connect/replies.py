@@ -17,10 +17,9 @@ from .codecs import json_bytes
 from .errors import error_json, headers_of, http_status_of
 
 _PART: Final = 64 * 1024
-_COMMON: Final = (
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-)
+HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+"""Of every answer."""
+_COMMON: Final = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class UnaryReply:

@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.resources import files
 from typing import Any, Final
 
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2, status_pb2
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,7 +37,7 @@ from .codecs import Codec, JsonCodec, ProtoCodec
 from .errors import Refused
 from .head import Head, check_verb, codec_of
 from .query import message_of
-from .replies import StreamReply, UnaryReply
+from .replies import HEADERS, StreamReply, UnaryReply
 
 Reply = UnaryReply | StreamReply
 
@@ -89,7 +92,7 @@ class ConnectService:
         origins = self._rules.access.origins
         if origins:
             app = CORSMiddleware(app, origins, VERBS, CORS_HEADERS, max_age=_PREFLIGHT)
-        return [Route(f"/{SERVICE}/{{method:path}}", app)]
+        return [Route(f"/{SERVICE}/{{method:path}}", app), Route("/openapi.json", _openapi)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -148,6 +151,11 @@ class ConnectService:
         self._calls.discard(call)
         if not self._calls:
             self._all_ended.set()
+
+
+async def _openapi(_: Request) -> Response:
+    data = files(__package__).joinpath("openapi.json").read_bytes()
+    return Response(data, media_type="application/json", headers=dict(HEADERS))
 
 
 async def _given(data: bytes, _: Hold) -> bytes:
