@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
+import shutil
+import ssl
+from pathlib import Path
 from typing import Any
 
 from headstart import PrecomputeClient
+from tests.support.certificates import Certificate, authority, signed
 from tests.support.otlp import Collector, Span, collecting
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Process, api, serving
@@ -96,6 +101,48 @@ async def test_calls_with_tokens_are_traced_as_their_callers_children(valkey: Va
     assert (found.trace, found.parent) == (TRACE, PARENT)
     assert found.attributes["headstart.key"] == "k"
     assert found.attributes["rpc.system.name"] == "connectrpc"
+
+
+async def test_calls_have_a_port_of_their_own_with_tls(valkey: Valkey, tmp_path: Path):
+    root = authority(tmp_path, "ours")
+    pair = signed(root, tmp_path, "server")
+    files = {"HEADSTART_TLS_CERT": str(pair.cert), "HEADSTART_TLS_KEY": str(pair.key)}
+    ports = {"HEADSTART_CONNECT_PORT": "0", "HEADSTART_HTTP_TLS": "true"}
+    async with api(valkey.url, **files, **ports, **LIGHT) as (process, _):
+        own = int((await process.says(r"API over HTTP on \S+:(\d+)"))[1])
+        shared = int((await process.says(r", HTTP on \S+:(\d+)"))[1])
+        body = b'{"key":"k"}'
+        found = await asked(own, root, f"/{SERVICE}/GetStatus", body)
+        assert json.loads(found)["code"] == "not_found"
+        assert await asked(shared, root, "/livez") == b"ok\n"
+        assert await asked(shared, root, f"/{SERVICE}/GetStatus", body) == b"Not Found"
+        assert await curl(process, "GetStatus", "-d", "{}") == ""  # no TLS, no answer
+        before = await served_certificate(own)
+        renewed = signed(root, tmp_path, "renewed")
+        shutil.copy(renewed.key, pair.key)
+        shutil.copy(renewed.cert, pair.cert)
+        await process.says("new certificate read")
+        assert await served_certificate(own) != before
+        assert json.loads(await asked(own, root, f"/{SERVICE}/GetStatus", body))
+
+
+async def asked(port: int, root: Certificate, path: str, body: bytes | None = None) -> bytes:
+    """What the port answers over TLS, to a caller that trusts this authority."""
+
+    def ask() -> bytes:
+        trust = ssl.create_default_context(cafile=root.cert)
+        connection = http.client.HTTPSConnection("localhost", port, context=trust, timeout=20)
+        kind = {"content-type": "application/json"} if body else {}
+        connection.request("POST" if body else "GET", path, body, kind)
+        answer = connection.getresponse().read()
+        connection.close()
+        return answer
+
+    return await asyncio.to_thread(ask)
+
+
+async def served_certificate(port: int) -> str:
+    return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
 
 
 def coded(collector: Collector, code: str) -> list[Span]:

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(
         None,
-        description="PEM file of the gRPC port's certificate chain. Certificate and key are read "
+        description="PEM file of the server's certificate chain. Certificate and key are read "
         "again when they change.",
     )
     tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
@@ -74,6 +74,17 @@ class Settings(BaseSettings):
     dashboard: bool = Field(True, description="Whether the HTTP port serves the live page.")
     connect: bool = Field(
         True, description="Whether the HTTP port serves the API with JSON, by the Connect protocol."
+    )
+    connect_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of its own for that, not the HTTP port; 0 picks a free one. With a "
+        "certificate it speaks TLS.",
+    )
+    http_tls: bool = Field(
+        False,
+        description="Whether the HTTP port of `serve` speaks TLS, for probes and metrics too.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

@@ -10,7 +10,7 @@ import logging
 import socket as tcp
 from contextlib import suppress
 from socket import SO_KEEPALIVE, SOL_SOCKET
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -37,6 +37,13 @@ def most_connections(calls: int = 0) -> int:
     return min(_MOST + calls, share_of_files(4))
 
 
+class Held(Protocol):
+    """What a room knows of a connection."""
+
+    since: float
+    """When it became idle or its request began, in loop time."""
+
+
 class Room:
     """The connections of one port."""
 
@@ -52,7 +59,7 @@ class Room:
         self.stall = stall
         self._warned = -_WARN_EVERY
 
-    def enter(self, new: BoundedConnection, connections: set[Any]) -> None:
+    def enter(self, new: Held, connections: set[Any]) -> None:
         """Close another connection if there are too many: the oldest idle one, else the oldest."""
         if len(connections) <= self.limit:
             return

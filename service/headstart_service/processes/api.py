@@ -28,9 +28,7 @@ from ..config.settings import Settings
 from ..domain import RunKey, WorkerState
 from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
 from ..domain.retry_after import DrainRate
-from ..http.connections import Room, most_connections
 from ..http.readiness import Readiness
-from ..http.server import http_server
 from ..pipeline.registry import Registry
 from ..store.connect import API, BLOCKING, LARGE, Client
 from ..store.events import subscription
@@ -41,7 +39,7 @@ from ..telemetry.logging.formatter import wants_json
 from ..telemetry.tracing import tracing
 from .exposure import certificate, refuse_exposure, token_file
 from .first_call import first_call
-from .http_api import drain, http_api
+from .http_api import drain, http_api, http_ports
 from .lifecycle import (
     layout_watch,
     process_name,
@@ -236,16 +234,16 @@ async def serve(settings: Settings) -> None:
         wrap = traced.calls() if traced else None
         over_http = http_api(settings, api, limits, grants, outgoing, wrap.begin if wrap else None)
         http_port = await stack.enter_async_context(
-            http_server(
-                settings.host,
-                settings.http_port,
+            http_ports(
+                settings,
                 lambda: readiness.state,
                 [
                     *([monitoring.route(grants)] if settings.metrics else []),
                     *(page.routes() if page else []),
-                    *(over_http.routes() if over_http else []),
                 ],
-                room=Room(most_connections(limits.total if over_http else 0)),
+                over_http,
+                limits,
+                tls,
             )
         )
         server = build_server(
@@ -348,7 +346,9 @@ def _log_access(settings: Settings, grpc_port: int, http_port: int) -> None:
         "required" if settings.tokens else "not asked for",
     )
     if settings.dashboard:
-        log.info("live page on http://%s:%d/", url_host(reachable(settings.host)), http_port)
+        scheme = "https" if settings.http_tls else "http"
+        where = f"{scheme}://{url_host(reachable(settings.host))}:{http_port}/"
+        log.info("live page on %s", where)
 
 
 def _start(group: asyncio.TaskGroup, **tasks: Coroutine[Any, Any, None] | None) -> None:

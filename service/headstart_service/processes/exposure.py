@@ -51,6 +51,19 @@ def check_origins(settings: Settings) -> None:
         )
 
 
+def check_http_tls(settings: Settings) -> None:
+    """Raise StartupError if the HTTP port has no certificate for its TLS."""
+    if settings.http_tls and settings.tls_cert is None:
+        raise StartupError(
+            "HEADSTART_HTTP_TLS: needs a certificate: set HEADSTART_TLS_CERT and HEADSTART_TLS_KEY"
+        )
+
+
+def http_is_open(settings: Settings, *, tls: bool) -> bool:
+    """Whether what an HTTP port with or without TLS serves may go to other machines."""
+    return tls or settings.insecure or is_loopback(settings.host)
+
+
 def exposure(settings: Settings) -> str | None:
     """What others could read; None when they cannot. Raises StartupError for half of TLS."""
     if _tls_files(settings) is not None or is_loopback(settings.host):

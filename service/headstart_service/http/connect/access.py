@@ -50,7 +50,7 @@ class Access:
             raise PermissionDenied(
                 "peer",
                 "this port speaks no TLS, so it takes calls of its own machine alone: call over "
-                "gRPC, or have the operator set HEADSTART_HTTP_TLS or HEADSTART_INSECURE",
+                "gRPC, or have the operator set HEADSTART_CONNECT_PORT or HEADSTART_HTTP_TLS",
                 "tls",
             )
         if self.tokens:
