@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.call_limits import CallKind, CallLimits
 from headstart_service.api.dependencies import ApiRules, Dependencies
+from headstart_service.api.results.outgoing import Outgoing
 from headstart_service.auth.grants import Grants
 from headstart_service.auth.token_file import parsed
 from headstart_service.base.service_methods import SERVICE
@@ -32,10 +33,12 @@ from headstart_service.pipeline.registry import Registry
 from headstart_service.pipelines.bridging import BRIDGING
 from tests.support.tokens import tokens_of
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, RUNNING, Api
+from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, RUNNING, Api, summary_of
 
 JSON = {"content-type": "application/json"}
 STREAM = {"content-type": "application/connect+json"}
+LARGE = 8 * 1024 * 1024
+"""Bytes of a message that no buffer of a connection holds."""
 GAME = b'{"key":"game-1"}'
 TOKENS = tokens_of(reader=("default", "read"), writer=("default", "write"))
 
@@ -560,3 +563,38 @@ async def test_the_port_describes_its_calls(http: Http) -> None:
     answer = await http.client.get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     assert f"/{SERVICE}/GetResults" in answer.json()["paths"]
+
+
+async def test_a_caller_that_reads_nothing_holds_back_its_own_stream(
+    opening: Opening, api: Api
+) -> None:
+    class Counted(Outgoing):
+        sent = 0
+
+        def sending(self, data: bytes, context: Any) -> Any:
+            self.sent += 1
+            return super().sending(data, context)
+
+    outgoing = Counted()
+
+    def grow(revision: int) -> None:
+        summary = summary_of(revision=revision)
+        summary = replace(summary, error="x" * LARGE)
+        assert api.store.snapshot is not None
+        api.store.snapshot = replace(api.store.snapshot, summary=summary)
+        api.wire.say("step", "one")
+
+    grow(1)
+    async with opening(outgoing=outgoing) as http, http.listening() as (reader, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        body = envelope(GAME)
+        writer.write(head("WatchResults", len(body), "application/connect+json") + body)
+        await wait_until(lambda: outgoing.held > LARGE)
+        for revision in range(2, 12):
+            grow(revision)
+            await api.parked()
+        assert outgoing.sent == 1, "the other messages wait for the first one"
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        reader.feed_eof()
+        writer.transport.abort()
+        await wait_until(lambda: not outgoing.held)
