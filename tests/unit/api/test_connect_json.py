@@ -10,7 +10,8 @@ from google.protobuf.json_format import MessageToDict
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain.errors import InvalidRequest
-from headstart_service.http.connect.codecs import JsonCodec, json_of
+from headstart_service.http.connect.codecs import MAX_JSON, JsonCodec, ProtoCodec, json_of
+from headstart_service.http.connect.errors import Refused
 from headstart_service.http.connect.json_requests import request_from_json
 
 START, GET, REPORT = pb.StartPrecomputeRequest, pb.GetResultsRequest, pb.ReportStepRequest
@@ -126,3 +127,11 @@ def test_text_of_any_language_is_as_it_is() -> None:
     status = pb.GetStatusResponse(key="été")
     data = status.SerializeToString()
     assert json_of(pb.GetStatusResponse, data) == '{"key":"été"}'.encode()
+
+
+async def test_a_response_that_is_too_large_for_json_is_refused() -> None:
+    data = b"x" * (MAX_JSON + 1)
+    with pytest.raises(Refused, match="application/proto") as caught:
+        await JsonCodec().encode(pb.GetResultsResponse, data)
+    assert caught.value.http_status == 406
+    assert await ProtoCodec().encode(pb.GetResultsResponse, data) is data

@@ -10,15 +10,19 @@ from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.rpc import code_pb2
 
 from ...api.dependencies import LARGE_REQUEST
 from ...api.request_rules import request_from
+from .errors import Refused
 from .json_requests import request_from_json
 
 M = TypeVar("M", bound=Message)
 
 _LARGE_RESPONSE: Final = 8 * 1024
 """Bytes of a message from which on its JSON is written in a thread: that takes milliseconds."""
+MAX_JSON: Final = 16 * 1024 * 1024
+"""Bytes of a message that JSON is written of: a float of 4 bytes takes 50 on its way."""
 _KEPT_BYTES: Final = 16 * 1024 * 1024
 _KEPT_ENTRY: Final = 1024 * 1024
 _AT_ONCE: Final = 2
@@ -36,7 +40,7 @@ class Codec(Protocol):
         ...
 
     async def encode(self, kind: type[Message], data: bytes) -> bytes:
-        """Return the form of a serialized message of this kind."""
+        """Return the form of a serialized message of this kind. Raises Refused if it has none."""
         ...
 
 
@@ -78,6 +82,13 @@ class JsonCodec:
         """As `Codec.encode`."""
         if len(data) <= _LARGE_RESPONSE:
             return json_of(kind, data)
+        if len(data) > MAX_JSON:
+            raise Refused(
+                code_pb2.RESOURCE_EXHAUSTED,
+                f"the response has {len(data)} bytes, and JSON is written of at most {MAX_JSON}: "
+                "ask with application/proto",
+                http_status=406,
+            )
         if (kept := self._recent(kind, data)) is not None:
             return kept
         async with self._large:
