@@ -110,8 +110,12 @@ class HandWorker:
 
     async def keep_game(self, key: str) -> None:
         """Keep a finished game against Haiku: five clues of each side, 100 null samples, 18 kB."""
-        await self.start(key, BRIDGING, _game(key))
+        await self.start_game(key)
         await self.finish(await self.claim())
+
+    async def start_game(self, key: str) -> None:
+        """Start a game against Haiku."""
+        await self.start(key, BRIDGING, _game(key))
 
     async def keep_games(self, keys: Sequence[str]) -> None:
         """Keep many."""

@@ -47,6 +47,7 @@ from headstart._messages.results import (
     StepOrigin,
     StepReport,
     StepState,
+    Touched,
 )
 from headstart._scoring import percentile, relevance
 from headstart._transport.security import Tls
@@ -94,6 +95,7 @@ __all__ = [
     "StepState",
     "Tensor",
     "Tls",
+    "Touched",
     "Unauthenticated",
     "UnusableProcess",
     "Violation",

@@ -22,7 +22,6 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import RunNotFound
-from headstart_service.domain.retry_after import DrainRate
 from headstart_service.store.batches import ScriptBatches
 from headstart_service.store.connect import BLOCKING, WORKER, Client, Patience, open_client
 from headstart_service.store.events import SILENCE, subscription
@@ -131,16 +130,13 @@ class Backend:
             **limits,
         )
 
-    def new_store(
-        self, max_records: int = 1000, drain_rate: DrainRate | None = None, **limits: int
-    ) -> RedisStore:
+    def new_store(self, max_records: int = 1000, **limits: int) -> RedisStore:
         rules = self.rules(max_records, **limits)
         return RedisStore(
             self.raw,
             rules,
             budget=BUDGET,
             connections=3,
-            drain_rate=drain_rate,
             expected=lambda: self.expected,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from headstart_service.domain import Claim, Outcome, RunKey, Status
+from headstart_service.domain import Awaits, Claim, Outcome, RunKey, Status
 from headstart_service.domain.errors import CapacityExhausted, LastTry
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.redis_store import RedisStore
@@ -61,7 +61,7 @@ async def test_in_the_order_of_arrival_no_need_counts(store_backend: Backend) ->
     keys = store_backend.neighbours(3)
     for key, need in zip(keys, (2 * MINUTE, MINUTE, None), strict=True):
         await start(store, key, need)
-    await store.read(keys[2], waits=True)
+    await store.read(keys[2], awaits=Awaits.END)
     assert await order(store_backend) == keys
 
 
@@ -83,7 +83,7 @@ async def test_what_is_waited_for_goes_before_all_else_in_the_order_of_the_waits
         await start(store, key, need)
     await store.read(now)  # who does not wait promotes nothing
     for key in (late, soon, late):
-        await store.read(key, waits=True)
+        await store.read(key, awaits=Awaits.END)
     assert await order(store_backend) == [late, soon, now]
 
 
@@ -92,7 +92,7 @@ async def test_a_pending_run_reports_how_many_are_before_it(store_backend: Backe
     await start(store_backend.store, first)
     await start(store_backend.store, second)
     assert (await store_backend.store.read(second)).ahead == 1
-    assert (await store_backend.store.read(second, waits=True)).ahead == 0
+    assert (await store_backend.store.read(second, awaits=Awaits.END)).ahead == 0
     await claims(store_backend)
     assert (await store_backend.store.read(second)).ahead is None
 
@@ -131,7 +131,7 @@ async def test_what_is_too_late_is_left_for_later_unless_somebody_waits(
     late, awaited, in_time, undeclared = store_backend.neighbours(4)
     for key, need in ((late, 5.0), (awaited, MINUTE), (in_time, 9 * MINUTE), (undeclared, None)):
         await start(store_backend.store, key, need)
-    await store_backend.store.read(awaited, waits=True)
+    await store_backend.store.read(awaited, awaits=Awaits.END)
     assert await order(store_backend) == [awaited, undeclared, in_time, late]
 
 
@@ -162,7 +162,7 @@ async def test_what_was_passed_over_is_shed_first_and_what_is_waited_for_never(
     passed, awaited, taken, newcomer, refused = store_backend.neighbours(5)
     for key, need in ((passed, 50.0), (awaited, 40.0), (taken, None)):
         await start(store, key, need)
-    await store.read(awaited, waits=True)
+    await store.read(awaited, awaits=Awaits.END)
     first, second, *_ = await store_backend.jobs()
     for job in (first, second):
         assert await store_backend.queue.claim(job, "w1")  # the awaited, and what is not too late

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from headstart_service.domain import (
+    Awaits,
     Offer,
     RunKey,
     Status,
@@ -146,7 +147,7 @@ async def test_a_wait_for_a_run_whose_last_try_is_set_aside_gives_it_to_no_busy_
     [job] = await store_backend.jobs("w8")
     with pytest.raises(LastTry):
         await store_backend.queue.claim(job, "w8", alone=False)
-    await store_backend.store.read(other, waits=True)
+    await store_backend.store.read(other, awaits=Awaits.END)
     await store_backend.start(other)  # and a start that joins moves it no more
     neighbour = store_backend.neighbours(2)[1]
     await store_backend.start(neighbour)
@@ -237,7 +238,7 @@ async def test_a_run_that_is_waited_for_has_not_waited_longer_than_that(
     first, second, third = store_backend.neighbours(3)
     waiting = beside(store_backend.keys_of(first), "waiting")
     await store_backend.start(first)
-    await store_backend.store.read(first, waits=True)
+    await store_backend.store.read(first, awaits=Awaits.END)
     await store_backend.start(second)
     await store_backend.redis("ZINCRBY", waiting, -310e6, name_of(first))
     with pytest.raises(CapacityExhausted, match="no worker has come"):

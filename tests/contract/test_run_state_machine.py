@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from headstart_service.domain import (
+    Awaits,
     Job,
     Lease,
     Ledger,
@@ -214,7 +215,9 @@ class RunLives(RuleBasedStateMachine):
     def read(self, key: RunKey, *, how: str) -> None:
         run = self.runs.get(key)
         marks = how != "looks"
-        call = self.store.read(key, waits=how == "waits") if marks else self.store.status(key)
+        call = (
+            self.store.read(key, awaits=Awaits(how == "waits")) if marks else self.store.status(key)
+        )
         if run is None:
             with pytest.raises(RunNotFound):
                 self.do(call)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from headstart_service.domain import Claim, Outcome, RunKey, Status
+from headstart_service.domain import Awaits, Claim, Outcome, RunKey, Status
 from headstart_service.domain.errors import CapacityExhausted, StartupError
 from headstart_service.store.store_rules import StoreRules
 from tests.contract.backend import OFFER, Backend, plan
@@ -166,6 +166,8 @@ async def test_starts_are_refused_once_the_first_of_the_queue_has_waited_long_wi
         await store.start(third, plan(), 60, restart=False)
     assert (await store.start(first, plan(), 60, restart=False)).outcome is Outcome.JOINED
     assert (await store.start(second, plan("d2"), 60, restart=False)).outcome is Outcome.REPLACED
-    await store.read(first, waits=True)  # its place is another now, since somebody waits for it
+    await store.read(
+        first, awaits=Awaits.END
+    )  # its place is another now, since somebody waits for it
     await store_backend.queue.offer(store_backend.keys_of(first).partition, "w1", [OFFER])
     assert (await store.start(third, plan(), 60, restart=False)).outcome is Outcome.STARTED

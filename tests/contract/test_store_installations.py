@@ -66,7 +66,7 @@ async def test_nothing_is_announced_to_another_installation(
         second.queue.withdrawals() as withdrawn,
         asyncio.timeout(10),
     ):
-        await second.start(KEY)
+        await second.begin(KEY)
         mine = (await second.store.status(KEY)).run
         await store_backend.start(KEY)
         await store_backend.store.cancel(KEY)
@@ -76,8 +76,9 @@ async def test_nothing_is_announced_to_another_installation(
             Announcement(EventKind.CANCELLED, KEY, run),
         ]
         await second.store.cancel(KEY)
-        assert [await anext(second_heard) for _ in range(2)] == [
+        assert [await anext(second_heard) for _ in range(3)] == [
             Announcement(EventKind.STARTED, KEY, mine),
+            Announcement(EventKind.CLAIMED, KEY, mine),
             Announcement(EventKind.CANCELLED, KEY, mine),
         ]
         assert await anext(withdrawn) == Withdrawal(KEY, mine)

@@ -20,7 +20,6 @@ from headstart_service.domain.errors import (
     RunNotFound,
 )
 from headstart_service.domain.log_fields import FIELDS
-from headstart_service.domain.retry_after import DrainRate
 from headstart_service.store.job_queue import MAX_TRIES
 from tests.contract.backend import OFFER, RESULT, TTL, Backend, done, plan, running
 from tests.contract.beside import (
@@ -126,9 +125,9 @@ async def test_a_run_that_ended_keeps_nothing_that_only_a_worker_needs(
     await store_backend.store.start(KEY, plan(), TTL, restart=True, trace="00-trace")
     assert await fields() == {b"about", b"inputs", b"trace", b"fresh"}
     claim = await store_backend.claim()
-    assert await fields() == {b"about", b"inputs", b"trace", b"fresh", b"claim"}
+    assert await fields() == {b"about", b"inputs", b"trace", b"fresh", b"claim", b"to"}
     await store_backend.queue.commit(claim.lease, [done("first")], [running("second")])
-    assert await fields() == {b"about", b"inputs", b"trace", b"fresh"}
+    assert await fields() == {b"about", b"inputs", b"trace", b"fresh", b"to"}
     await store_backend.store.cancel(KEY)
     assert await fields() == {b"about"}
     assert (await store_backend.store.read(KEY)).states["second"] is StepState.PENDING
@@ -148,7 +147,7 @@ async def test_a_status_has_no_inputs_and_of_each_step_its_state_alone(
     keys = store_backend.keys_of(KEY)
     left, *reply = await store_backend.scripts.status(keys, KEY)
     fields = dict(zip(reply[::2], reply[1::2], strict=True))
-    assert set(fields) == {b"about", b"claim", b"s:first", b"s:second", b"lacks"} - {b"claim"}
+    assert set(fields) == {b"about", b"s:first", b"s:second", b"lacks"}
     assert (fields[b"s:first"], fields[b"s:second"], fields[b"lacks"]) == (b"C", b"R", b"")
     assert 1790 * SECOND < left <= 1800 * SECOND
 
@@ -302,25 +301,44 @@ async def test_what_stands_among_left_runs_and_is_none_is_cleared_away(
     assert await store_backend.redis("EXISTS", beside(keys, "waiting")) == 0
 
 
+@pytest.mark.parametrize(
+    ("since", "window", "before", "during", "slowest"),
+    [
+        (100, 0, 1, 9, 6.0),  # ten in the 15 s at most since the window before the present one
+        (100, 1, 7, 10, 6.0),  # what was the present window is the one before
+        (100, 2, 10, 10, 40.0),  # nothing lately: one in the second since then
+        (0, 0, 0, 20, 2.0),  # twenty within a second
+    ],
+)
 async def test_a_refused_start_may_be_repeated_when_as_many_runs_have_ended_as_are_before_it(
-    store_backend: Backend,
+    store_backend: Backend, since: int, window: int, before: int, during: int, slowest: float
 ) -> None:
-    """By those of all partitions, which fill alike."""
-
-    class Asked(DrainRate):
-        def retry_after(self, before: int) -> float:
-            asked.append(before)
-            return 7.5
-
-    asked: list[int] = []
+    """`since` is in seconds before now, `window` in windows of five seconds."""
     partitions = store_backend.partitions
-    store = store_backend.new_store(drain_rate=Asked(), max_live=2 * partitions)
-    *keys, newcomer = store_backend.neighbours(3)
+    store = store_backend.new_store(max_live=4 * partitions)
+    *keys, newcomer = store_backend.neighbours(5)
     for key in keys:
         await store.start(key, plan(), TTL, restart=False)
-    with pytest.raises(CapacityExhausted, match=f"{2 * partitions} runs have not ended") as caught:
+    now = (await store_backend.store.status(keys[-1])).summary.created_us
+    line = f"{now - since * 10**6} {now // 5_000_000 - window} {before} {during}"
+    ledger = beside(store_backend.keys_of(newcomer), "ledger")
+    await store_backend.redis("HSET", ledger, "ended", line)
+    with pytest.raises(CapacityExhausted, match=f"{4 * partitions} runs have not ended") as caught:
         await store.start(newcomer, plan(), TTL, restart=False)
-    assert (asked, caught.value.retry_after) == ([2 * partitions], 7.5)
+    assert caught.value.retry_after <= slowest
+
+
+async def test_every_run_that_ends_counts_for_the_delay_of_refused_starts(
+    store_backend: Backend,
+) -> None:
+    completed, cancelled, other = store_backend.neighbours(3)
+    ledger = beside(store_backend.keys_of(other), "ledger")
+    await store_backend.complete(completed)
+    await store_backend.start(cancelled)
+    await store_backend.store.cancel(cancelled)
+    await store_backend.start(other)
+    _, _, before, during = (await store_backend.redis("HGET", ledger, "ended")).split()
+    assert int(before) + int(during) == 2
 
 
 async def test_a_namespaces_share_is_its_own_whatever_its_name_begins_with(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from headstart_service.domain import Fate, RunKey, Status, StepState
+from headstart_service.domain import Awaits, Fate, RunKey, Status, StepState
 from headstart_service.domain.errors import LayoutMismatch, StartupError
 from headstart_service.store.connect import WORKER, open_client
 from headstart_service.store.keys import FIXED, PartitionKeys, partition_of
@@ -46,7 +46,7 @@ async def _populated(backend: Backend, size: int) -> dict[str, list[RunKey]]:
         await backend.store.cancel(key)
     for i, key in enumerate(runs["queued"]):
         await backend.store.start(key, plan(), TTL, restart=False, needed_in=float(i % 3) or None)
-    await backend.store.read(runs["queued"][-1], waits=True)
+    await backend.store.read(runs["queued"][-1], awaits=Awaits.END)
     return runs
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from headstart_service.domain import Outcome, RunKey, Status
 from headstart_service.domain.errors import CapacityExhausted
-from headstart_service.domain.retry_after import DrainRate
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import Backend, plan
 
@@ -62,10 +61,7 @@ async def test_a_run_that_ends_makes_room_in_the_queue(store_backend: Backend) -
 async def test_the_delay_of_a_refusal_grows_with_the_backlog(store_backend: Backend) -> None:
     delays = []
     for backlog in (2, 8, 20):
-        drain_rate = DrainRate(spread=lambda _, high: high)
-        store = store_backend.new_store(
-            max_live=backlog * store_backend.partitions, drain_rate=drain_rate
-        )
+        store = store_backend.new_store(max_live=backlog * store_backend.partitions)
         *keys, newcomer = store_backend.neighbours(backlog + 1)
         await start(store, *keys)
         with pytest.raises(CapacityExhausted) as refused:

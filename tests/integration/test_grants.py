@@ -7,6 +7,7 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from headstart_service.auth.token_file import parsed
 from headstart_service.pipeline.registry import Registry
 from headstart_service.store.connect import BLOCKING, WORKER, open_client
 from headstart_service.store.events import subscription
-from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_rules import StoreRules
 from tests.support.reflection import services
@@ -73,6 +73,8 @@ READS = {
 WRITES = {
     "StartPrecompute": pb.StartPrecomputeRequest,
     "CancelPrecompute": pb.CancelPrecomputeRequest,
+    "DeletePrecompute": partial(pb.DeletePrecomputeRequest, revision=99),  # deletes nothing
+    "TouchPrecompute": pb.TouchPrecomputeRequest,
     "ReportStep": pb.ReportStepRequest,
 }
 LISTS = {"ListPrecomputes": pb.ListPrecomputesRequest, "GetStats": pb.GetStatsRequest}
@@ -136,7 +138,7 @@ async def guarded(valkey: Valkey) -> AsyncIterator[Guarded]:
         rules = StoreRules(partitions=1, max_records=1000, failure_ttl=600.0)
         store = RedisStore(clients[0], rules, budget=2.0, connections=3)
         cache = NearCache(1_000_000)
-        waiting = Waiting(store, lambda: subscription(clients[1], [PartitionKeys(0).events]), cache)
+        waiting = Waiting(store, lambda: subscription(clients[1], store.channels), cache)
         registry = Registry([PIPELINE])
         access = Grants(parsed(TOKENS.text, Path("tokens")))
         servicer = Dependencies(
@@ -188,6 +190,12 @@ async def test_each_method_obeys_the_token_in_every_namespace(guarded: Guarded, 
             told[method, namespace] = await guarded.code(method, sent, token)
             granted = run in (read if method in READS else write)
             right[method, namespace] = expected(granted=granted)
+        keys = pb.BatchGetResultsRequest(namespace=namespace, keys=["a"])
+        told["BatchGetResults", namespace] = await guarded.code("BatchGetResults", keys, token)
+        right["BatchGetResults", namespace] = expected(granted=run in read)
+        starts = pb.BatchStartPrecomputesRequest(requests=[start(namespace, "a")])
+        told["BatchStartPrecomputes", namespace] = await _code_of_item(guarded, starts, token)
+        right["BatchStartPrecomputes", namespace] = expected(granted=run in write)
         for method, request in LISTS.items():
             told[method, namespace] = await guarded.code(
                 method, request(namespace=namespace), token
@@ -201,6 +209,17 @@ async def test_each_method_obeys_the_token_in_every_namespace(guarded: Guarded, 
     assert {method for method, _ in told} == set(
         pb.DESCRIPTOR.services_by_name["PrecomputeService"].methods_by_name
     )
+
+
+async def _code_of_item(
+    guarded: Guarded, request: pb.BatchStartPrecomputesRequest, token: str | None
+) -> grpc.StatusCode:
+    """The code of a batch's only start, or that of the call."""
+    try:
+        [result] = (await guarded.call("BatchStartPrecomputes", request, token)).results
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return next(each for each in grpc.StatusCode if each.value[0] == result.error.code)
 
 
 @pytest.mark.parametrize("method", [*READS, *WRITES])

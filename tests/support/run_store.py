@@ -9,6 +9,7 @@ from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import (
+    Awaits,
     Cancelled,
     Inspection,
     Orphan,
@@ -23,6 +24,7 @@ from headstart_service.domain import (
     Status,
     StepRecord,
     StepState,
+    Touched,
     WorkerState,
 )
 from headstart_service.domain.errors import RunNotFound, StoreUnavailable
@@ -63,6 +65,7 @@ class FakeRunStore:
         self.on_start = Started(Outcome.STARTED, Status.PENDING, 1)
         self.on_cancel: Cancelled | None = None
         """The answer to a cancellation; by default the first one of a run succeeds."""
+        self.on_touch = Touched(Status.COMPLETED, 2, 1_900_000_000_000_000)
         self.on_report = Report(accepted=True, state=StepState.COMPLETED)
         self.error: Exception | None = None
         self.fails: dict[RunKey | str, Exception] = {}
@@ -120,8 +123,8 @@ class FakeRunStore:
         await self._called("start", key, plan, ttl, more, key=key)
         return self.on_start
 
-    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
-        await self._called("read", key, waits, key=key)
+    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
+        await self._called("read", key, awaits, key=key)
         return await self._snapshot(key)
 
     async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
@@ -136,6 +139,14 @@ class FakeRunStore:
         first = key not in [each for each, _ in self.asked("cancel")]
         await self._called("cancel", key, revision, key=key)
         return self.on_cancel or Cancelled(first, Status.CANCELLED, 3)
+
+    async def delete(self, key: RunKey, revision: int = 0) -> bool:
+        await self._called("delete", key, revision, key=key)
+        return self.runs.pop(key, None) is not None
+
+    async def touch(self, key: RunKey, ttl: float, revision: int = 0) -> Touched:
+        await self._called("touch", key, ttl, revision, key=key)
+        return self.on_touch
 
     async def report(
         self,

@@ -26,6 +26,7 @@ from headstart._messages.results import (
     RunSummary,
     Stats,
     Status,
+    Touched,
 )
 from headstart._transport.connection import Connection, Method
 from headstart._transport.endpoint import ChannelOption, endpoint
@@ -246,6 +247,55 @@ class PrecomputeClient(GetsOrComputes, Starts):
         request = requests.cancel(self._in(namespace), key, revision=revision)
         return convert.cancelled_from(
             await self._call(lambda stub: stub.CancelPrecompute, request, timeout)
+        )
+
+    async def delete(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> bool:
+        """Delete a run and its results at once; return whether there was one.
+
+        A run that has not ended is cancelled. Repeating it does no harm.
+
+        Args:
+            key: As it was started.
+            revision: Delete no other revision than this; `Started.revision` has it. Default: any.
+            namespace: Instead of the client's.
+            timeout: Seconds to wait for the answer.
+        """
+        request = requests.delete(self._in(namespace), key, revision=revision)
+        answer = await self._call(lambda stub: stub.DeletePrecompute, request, timeout)
+        return answer.deleted
+
+    async def touch(
+        self,
+        key: str,
+        *,
+        ttl: float | timedelta | None = None,
+        revision: int = 0,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Touched:
+        """Let a run's results live longer, without computing or reading anything.
+
+        Args:
+            key: As it was started.
+            ttl: How long they live at least, up to 7 days: of a run that has ended from now on, of
+                any other from its end on. Default: the server's, 30 minutes.
+            revision: Touch no other revision than this; `Started.revision` has it. Default: any.
+            namespace: Instead of the client's.
+            timeout: Seconds to wait for the answer.
+
+        Raises:
+            NotFound: Nothing is kept under this key, or not in this revision.
+        """
+        request = requests.touch(self._in(namespace), key, ttl=ttl, revision=revision)
+        return convert.touched_from(
+            await self._call(lambda stub: stub.TouchPrecompute, request, timeout)
         )
 
     async def list(

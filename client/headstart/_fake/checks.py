@@ -92,8 +92,14 @@ def times_of_start(
     request: pb.StartPrecomputeRequest, checks: Checks
 ) -> tuple[float | None, float]:
     """Return the requested `ttl`, if any, and `expected_need_in`, 0 if absent."""
-    ttl = checks.seconds(request, "ttl", MIN_TTL, WEEK)
-    return ttl, checks.seconds(request, "expected_need_in", 0, WEEK) or 0.0
+    return ttl_of(request, checks), checks.seconds(request, "expected_need_in", 0, WEEK) or 0.0
+
+
+def ttl_of(
+    request: pb.StartPrecomputeRequest | pb.TouchPrecomputeRequest, checks: Checks
+) -> float | None:
+    """Return the requested `ttl`, if any."""
+    return checks.seconds(request, "ttl", MIN_TTL, WEEK)
 
 
 def request_id_of_start(request: pb.StartPrecomputeRequest, checks: Checks) -> str:
@@ -103,8 +109,10 @@ def request_id_of_start(request: pb.StartPrecomputeRequest, checks: Checks) -> s
     return request.request_id
 
 
-def cancelled_run(request: pb.CancelPrecomputeRequest) -> tuple[str, str, int]:
-    """Return a cancel's namespace, key and revision. Raises InvalidRequest."""
+def run_and_revision(
+    request: pb.CancelPrecomputeRequest | pb.DeletePrecomputeRequest,
+) -> tuple[str, str, int]:
+    """Return a request's namespace, key and revision. Raises InvalidRequest."""
     checks = Checks()
     namespace, key = checks.run_key(request)
     checks.revision("revision", request.revision)

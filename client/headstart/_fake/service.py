@@ -217,7 +217,7 @@ class FakeService:
         self, request: pb.CancelPrecomputeRequest, _: Context
     ) -> pb.CancelPrecomputeResponse:
         """End a run that has not ended."""
-        namespace, key, revision = checks.cancelled_run(request)
+        namespace, key, revision = checks.run_and_revision(request)
         run, now = self._find(namespace, key), time.monotonic()
         cancelled = not run.status(now).ended and revision in {0, run.revision}
         if cancelled:
@@ -230,6 +230,46 @@ class FakeService:
             cancelled=cancelled,
             status=status_number(run.status(now)),
             revision=run.revision,
+        )
+
+    async def delete_precompute(
+        self, request: pb.DeletePrecomputeRequest, _: Context
+    ) -> pb.DeletePrecomputeResponse:
+        """Forget a run."""
+        namespace, key, revision = checks.run_and_revision(request)
+        self._sweep()
+        run = self._runs.get((namespace, key))
+        deleted = run is not None and revision in {0, run.revision}
+        if run is not None and deleted:
+            self._accounting.gone(run, "cancelled", time.monotonic())
+            del self._runs[namespace, key]
+            self.note_change()
+        return pb.DeletePrecomputeResponse(namespace=namespace, key=key, deleted=deleted)
+
+    async def touch_precompute(
+        self, request: pb.TouchPrecomputeRequest, _: Context
+    ) -> pb.TouchPrecomputeResponse:
+        """Let a run live longer."""
+        check = checks.Checks()
+        namespace, key = check.run_key(request)
+        given = checks.ttl_of(request, check)
+        ttl = _RESULT_TTL if given is None else given
+        check.revision("revision", request.revision)
+        check.refuse()
+        run, now = self._find(namespace, key), time.monotonic()
+        if request.revision not in {0, run.revision}:
+            missing = f"{namespace}/{key} revision {request.revision}"
+            raise NotFound(f"nothing is precomputed under {missing}")
+        run.ttl = max(run.ttl, ttl)
+        if run.status(now).ended:
+            run.kept_until = max(run.kept_until, now + ttl)
+        found = run.status_response(now)
+        return pb.TouchPrecomputeResponse(
+            namespace=namespace,
+            key=key,
+            status=found.status,
+            revision=run.revision,
+            expires_at=found.expires_at,
         )
 
     async def report_step(self, request: pb.ReportStepRequest, _: Context) -> pb.ReportStepResponse:

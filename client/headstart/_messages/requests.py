@@ -113,6 +113,25 @@ def cancel(namespace: str, key: str, *, revision: int) -> pb.CancelPrecomputeReq
     )
 
 
+def delete(namespace: str, key: str, *, revision: int) -> pb.DeletePrecomputeRequest:
+    """Build a deletion; with revision 0 of whatever run the key has."""
+    return pb.DeletePrecomputeRequest(
+        namespace=namespace, key=text("key", key), revision=whole("revision", revision, _BITS_64)
+    )
+
+
+def touch(
+    namespace: str, key: str, *, ttl: float | timedelta | None, revision: int
+) -> pb.TouchPrecomputeRequest:
+    """Build a touch; with revision 0 of whatever run the key has."""
+    return pb.TouchPrecomputeRequest(
+        namespace=namespace,
+        key=text("key", key),
+        ttl=duration("ttl", ttl),
+        revision=whole("revision", revision, _BITS_64),
+    )
+
+
 def get_results(
     namespace: str, key: str, *, wait: float, required_steps: Iterable[str], min_revision: int
 ) -> pb.GetResultsRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..auth.grants import Grant
 from ..domain.run_store import RunStore, StartRun
 from ..pipeline.registry import Registry
 from .call_observer import CallObserver, CallObservers
@@ -43,6 +44,8 @@ class Call:
 
     time_left: float | None = None
     """Seconds until the caller's deadline when the call came; None without one."""
+    grant: Grant | None = None
+    """What the caller may do, for methods whose items need it; None where no tokens are needed."""
 
 
 LARGE_REQUEST = 32 * 1024

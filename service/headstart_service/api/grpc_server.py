@@ -150,20 +150,19 @@ def _rpc_handler(
     ended = partial(api.observer.ended, method.name)
     kind, check = method.request, method.check
 
-    def admitted(data: bytes, context: Context) -> Any:
-        """Return the parsed request, if the caller's token covers it."""
+    def admitted(data: bytes, context: Context) -> tuple[Any, Call]:
+        """Return the parsed request, if the caller's token covers it, and its call."""
         if grants is None:
-            return request_from(kind, data)
+            return request_from(kind, data), Call(context.time_remaining())
         grant = grants.of_call(context)
         request = request_from(kind, data)
         check(request, grant)
-        return request
+        return request, Call(context.time_remaining(), grant)
 
     if method.streams:
 
         async def stream(data: bytes, context: Context) -> AsyncGenerator[bytes]:
-            request = admitted(data, context)
-            async with aclosing(handle(request, Call(context.time_remaining()))) as responses:
+            async with aclosing(handle(*admitted(data, context))) as responses:
                 async for response in responses:
                     # gRPC reads the next response when it has written this one.
                     async with outgoing.sending(response.data, context):
@@ -172,7 +171,7 @@ def _rpc_handler(
         return grpc.unary_stream_rpc_method_handler(guarded_stream(stream, limit, ended))
 
     async def call(data: bytes, context: Context) -> Any:
-        response = await handle(admitted(data, context), Call(context.time_remaining()))
+        response = await handle(*admitted(data, context))
         if isinstance(response, bytes):
             return await outgoing.admit(response, context)
         return response
@@ -223,5 +222,5 @@ def ready_answer(
 
 
 def _serialized(response: Any) -> bytes:
-    data: bytes = response.SerializeToString()
+    data: bytes = response if isinstance(response, bytes) else response.SerializeToString()
     return data

@@ -18,7 +18,10 @@ from ..auth.grants import Grant, Verb
 from ..base.service_methods import METHODS
 from .call_limits import CallKind
 from .dependencies import Call, Dependencies
+from .methods.batch_get_results import BatchGetResults
+from .methods.batch_start_precomputes import BatchStartPrecomputes
 from .methods.cancel_precompute import CancelPrecompute
+from .methods.delete_precompute import DeletePrecompute
 from .methods.get_results import GetResults
 from .methods.get_stats import GetStats
 from .methods.get_status import GetStatus
@@ -26,6 +29,7 @@ from .methods.list_pipelines import ListPipelines
 from .methods.list_precomputes import ListPrecomputes
 from .methods.report_step import ReportStep
 from .methods.start_precompute import StartPrecompute
+from .methods.touch_precompute import TouchPrecompute
 from .methods.watch_results import WatchResults
 from .request_rules import namespace_of
 
@@ -51,11 +55,11 @@ class Scope(Enum):
     """What a request is about."""
 
     RUN = auto()
-    """One run, of the default namespace if it names none."""
+    """Runs of one namespace, the default one if it names none."""
     NAMESPACE = auto()
     """The runs of one namespace, or of all if it names none."""
     PROCESS = auto()
-    """No run."""
+    """No run, or runs of several namespaces, which its method checks one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Method:
     @property
     def scope(self) -> Scope:
         """What its requests are about, by the fields that they have."""
-        if "key" in self._fields:
+        if "key" in self._fields or "keys" in self._fields:
             return Scope.RUN
         return Scope.NAMESPACE if "namespace" in self._fields else Scope.PROCESS
 
@@ -133,10 +137,14 @@ class Method:
 
 _ROWS: Final[tuple[tuple[type[Any], Verb], ...]] = (
     (StartPrecompute, Verb.WRITE),
+    (BatchStartPrecomputes, Verb.WRITE),
     (GetResults, Verb.READ),
+    (BatchGetResults, Verb.READ),
     (WatchResults, Verb.READ),
     (GetStatus, Verb.READ),
     (CancelPrecompute, Verb.WRITE),
+    (DeletePrecompute, Verb.WRITE),
+    (TouchPrecompute, Verb.WRITE),
     (ReportStep, Verb.WRITE),
     (ListPrecomputes, Verb.READ),
     (ListPipelines, Verb.READ),

@@ -21,19 +21,12 @@ from ..domain.errors import InvalidRequest, Violation
 from ..pipeline.pipeline import Pipeline
 from ..values.artifacts import ArtifactCodec
 from ..values.fragments import report_fragment
+from .result_parts import BRIDGING_FIELDS
 
 MAX_RESULT_BYTES: Final = 1 << 20
 """More than any bridging step returns, and as much as the inputs of a run may have."""
 _INTEGERS: Final = "must be the digits of the integers that `json` has at these places"
 _BRIDGING: Final = "bridging"
-_FIELDS: Final[Mapping[str, Sequence[str]]] = {
-    "embed_endpoints": ("anchor_embedding", "target_embedding", "embedding_model"),
-    "lexical_bridge": ("lexical_bridge", "lexical_embeddings"),
-    "null_samples": ("null_samples",),
-    "haiku_bridge": ("haiku_clues",),
-    "haiku_embeddings": ("haiku_embeddings",),
-}
-"""The fields that each step fills, as the comments of BridgingResults list them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +89,7 @@ def step_record(step: ReportedStep, pipeline: Pipeline) -> StepRecord:
         found += _artifact_violations(step.result) or _misfits(step.name, step.result, pipeline)
         results.custom.artifacts[step.name].CopyFrom(step.result)
     else:
-        if step.name in _FIELDS:
+        if step.name in BRIDGING_FIELDS:
             found += _bridging_violations(step.name, step.result)
         results.bridging.CopyFrom(step.result)
     if found:
@@ -137,7 +130,7 @@ def _misfits(step: str, artifact: pb.Artifact, pipeline: Pipeline) -> list[Viola
 
 
 def _bridging_violations(step: str, results: pb.BridgingResults) -> list[Violation]:  # noqa: PLR0911  # a step each
-    wanted = _FIELDS[step]
+    wanted = BRIDGING_FIELDS[step]
     given = {field.name for field, _ in results.ListFields()}
     found = [
         Violation(f"bridging.{name}", f"must be set for step {step}")

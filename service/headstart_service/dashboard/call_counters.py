@@ -1,6 +1,7 @@
 """Counts what the API answers, a second at a time: all that the live page costs without a viewer.
 
-Satisfies the API's call observer; the hot path's part of it is two additions and a logarithm.
+Starts and ends of runs are counted while a viewer is there. Satisfies the API's call observer; the
+hot path's part of it is two additions and a logarithm.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Second:
     """How many results that were ready took how long."""
     refused: int = 0
     """Calls that ended with an error of the caller's or the server's."""
+    announced: bool = False
+    """Whether runs were announced meanwhile, so that their starts and ends are known."""
     starts: int = 0
     ends: int = 0
     starts_in: Counter[str] = field(default_factory=Counter)
@@ -49,7 +52,9 @@ class Second:
     def as_json(self, scope: frozenset[str] | None, *, whole: bool) -> dict[str, Any]:
         """Return what a viewer of these namespaces may know of it. Latencies are microseconds."""
         counts: dict[str, Any] = {"at": self.at, "starts": self.starts, "ends": self.ends}
-        if scope is not None:
+        if not self.announced:
+            counts["starts"] = counts["ends"] = None
+        elif scope is not None:
             counts["starts"] = sum(self.starts_in[name] for name in scope)
             counts["ends"] = sum(self.ends_in[name] for name in scope)
         if whole:
@@ -66,6 +71,8 @@ class Counters:
     def __init__(self) -> None:
         self._now = Second()
         self.past: deque[Second] = deque(maxlen=KEPT)
+        self.announced = False
+        """Whether runs are announced to this process now: while a viewer is there."""
         self.calls: Counter[tuple[str, str]] = Counter()
         """Calls by method and code since the process began; ready results count as OK."""
 
@@ -111,7 +118,8 @@ class Counters:
 
     def turn(self) -> Second:
         """Begin the next second; gives the one that is over."""
-        done, self._now = self._now, Second()
+        done, self._now = self._now, Second(announced=self.announced)
+        done.announced = done.announced and self.announced
         done.at = time.time()
         self.past.append(done)
         return done

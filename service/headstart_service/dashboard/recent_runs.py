@@ -1,7 +1,7 @@
 """Which runs the live page shows, and what was last seen of each: bounded, filled by looking.
 
-Announcements cost some dictionary entries. The store is read only while a viewer is there, and
-of each run only what was announced to have changed.
+The store is read, and announces runs, only while a viewer is there. Of each run only what was
+announced to have changed is read.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from importlib.resources import files
 from time import monotonic
@@ -70,6 +70,7 @@ _CODES: Final[tuple[tuple[type[HeadstartError], int], ...]] = (
     (StoreUnavailable, 503),
 )
 
+Subscribed = Callable[["Dashboard"], Coroutine[Any, Any, None]]
 Endpoint = Callable[[Request], Awaitable[Response | EventResponse]]
 
 
@@ -82,8 +83,13 @@ class Rules:
     """Shown as it is: host, version and so on."""
 
 
+async def _never(_: Dashboard) -> None:
+    """Stand for a store that announces nothing."""
+    await asyncio.Event().wait()
+
+
 class Dashboard:
-    """Receives and counts always; reads the store while a viewer is there."""
+    """Counts calls always; receives announcements and reads the store while a viewer is there."""
 
     def __init__(
         self,
@@ -92,13 +98,18 @@ class Dashboard:
         admit: Admit,
         rules: Rules,
         outdate: Callable[[RunKey], None] = lambda _: None,
+        subscribed: Subscribed = _never,
     ) -> None:
-        """Serve `runs`; pass a run that is cancelled here to `outdate` before the answer."""
+        """Serve `runs`; pass a run that is cancelled here to `outdate` before the answer.
+
+        `subscribed` keeps a page subscribed until it is cancelled, while a viewer is there.
+        """
         self._runs = runs
         self._registry = registry
         self._admit = admit
         self._rules = rules
         self._outdate = outdate
+        self._subscribed = subscribed
         self.counters = Counters()
         self.recent_runs = RecentRuns(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
@@ -116,28 +127,43 @@ class Dashboard:
         self.counters.receive(announcement)
         self.recent_runs.receive(announcement)
 
-    def regained(self) -> None:
-        """Announcements arrive again, and some were lost."""
+    def opened(self) -> None:
+        """Announcements arrive, and earlier ones were lost."""
+        self.counters.announced = True
         self.recent_runs.regained()
         self._snapshots.regained()
 
+    def closed(self) -> None:
+        """Announcements arrive no more."""
+        self.counters.announced = False
+
     async def run(self) -> None:
         """Count seconds, and send them to every viewer, for ever."""
-        turn = monotonic() + _SECOND
         try:
-            while True:
-                await self.streams.joined(max(0.0, turn - monotonic()))
-                due = monotonic() >= turn
-                if due:
-                    self.counters.turn()
-                    turn = max(turn + _SECOND, monotonic())
-                if self.streams.watched:
-                    try:
-                        await self.streams.publish(fresh_only=not due)
-                    except Exception:
-                        log.exception("the live page could not be fed")
+            async with asyncio.TaskGroup() as group:
+                await self._feed(group)
         finally:
             self.streams.end()
+
+    async def _feed(self, group: asyncio.TaskGroup) -> None:
+        turn = monotonic() + _SECOND
+        subscribed: asyncio.Task[None] | None = None
+        while True:
+            if self.streams.watched and subscribed is None:
+                subscribed = group.create_task(self._subscribed(self), name="page's announcements")
+            elif not self.streams.watched and subscribed is not None:
+                subscribed.cancel()
+                subscribed = None
+            await self.streams.joined(max(0.0, turn - monotonic()))
+            due = monotonic() >= turn
+            if due:
+                self.counters.turn()
+                turn = max(turn + _SECOND, monotonic())
+            if self.streams.watched:
+                try:
+                    await self.streams.publish(fresh_only=not due)
+                except Exception:
+                    log.exception("the live page could not be fed")
 
     def routes(self) -> list[BaseRoute]:
         """What the HTTP port serves of it."""

@@ -14,6 +14,7 @@ from .accounting import (
 )
 from .events import (
     Announcement,
+    Awaits,
     EventKind,
     Reported,
     Unserved,
@@ -46,6 +47,7 @@ from .runs import (
     StepRecord,
     StepState,
     StepWork,
+    Touched,
     digest,
     has_control_characters,
     namespace_violations,
@@ -56,6 +58,7 @@ __all__ = [
     "DEFAULT_NAMESPACE",
     "MAX_KEY_BYTES",
     "Announcement",
+    "Awaits",
     "Cancelled",
     "Claim",
     "EventKind",
@@ -83,6 +86,7 @@ __all__ = [
     "StepRecord",
     "StepState",
     "StepWork",
+    "Touched",
     "Unserved",
     "Withdrawal",
     "Work",

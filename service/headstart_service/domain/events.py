@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
-from .runs import RunKey
+from .runs import RunKey, Snapshot
 
 
 class EventKind(StrEnum):
@@ -24,6 +24,8 @@ class EventKind(StrEnum):
     CANCELLED = "cancelled"
     DROPPED = "dropped"
     """The store removed the run to make room."""
+    RESET = "reset"
+    """The store was emptied. This concerns every run; the announcement names none."""
 
     @property
     def ends_run(self) -> bool:
@@ -41,6 +43,18 @@ class EventKind(StrEnum):
         return self in (EventKind.STEP, EventKind.REPORTED)
 
 
+class Awaits(IntEnum):
+    """What the callers of a process wait for: it receives announcements of this and less."""
+
+    NOTHING = 0
+    END = 1
+    """The run's end, and whatever outdates its results."""
+    STEPS = 2
+    """Also the end of each step."""
+    CHANGES = 3
+    """Everything that happens to the run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """Something that happened to a run: what waiters wake up for and caches drop."""
@@ -53,6 +67,9 @@ class Announcement:
     """With STEP and REPORTED: the steps that ended; with UNSERVED: the run's class."""
     replaced: str = ""
     """With STARTED: the id of the key's run before it; empty if there was none."""
+    result: Snapshot | None = None
+    """With ENDED and CANCELLED, if callers of this process wait for the run: the run as it ended.
+    This counts as a read. None for a large run."""
 
 
 @dataclass(frozen=True, slots=True)

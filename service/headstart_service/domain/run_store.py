@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .accounting import Stats
+from .events import Awaits
 from .queue import WorkerState
 from .runs import (
     Cancelled,
@@ -18,6 +19,7 @@ from .runs import (
     Started,
     Status,
     StepRecord,
+    Touched,
 )
 
 
@@ -51,10 +53,11 @@ class RunStore(Protocol):
         """Start, join or reuse a run."""
         ...
 
-    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
+    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
         """Return a run with its results, which counts as reading them. Raises RunNotFound.
 
-        A queued run whose caller `waits` goes before runs without a waiting caller.
+        What the caller `awaits` is announced to this process from then on, and so is what outdates
+        an ended run. A queued run goes before runs for which no caller waits.
         """
         ...
 
@@ -71,6 +74,17 @@ class RunStore(Protocol):
 
     async def cancel(self, key: RunKey, revision: int = 0) -> Cancelled:
         """End a run, if it has this revision; 0 is any. Raises RunNotFound."""
+        ...
+
+    async def delete(self, key: RunKey, revision: int = 0) -> bool:
+        """Delete a run, if it has this revision; 0 is any. Return whether there was one."""
+        ...
+
+    async def touch(self, key: RunKey, ttl: float, revision: int = 0) -> Touched:
+        """Let a run live for `ttl` seconds more, after now and after its end.
+
+        0 as `revision` is any. Raises RunNotFound.
+        """
         ...
 
     async def report(

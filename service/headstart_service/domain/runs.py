@@ -157,6 +157,16 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Touched:
+    """The answer to a touch: the run whose life was prolonged."""
+
+    status: Status
+    revision: int
+    expires_us: int
+    """When it expires, in microseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepWork:
     """What a step cost, all its tries together."""
 

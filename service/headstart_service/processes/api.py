@@ -27,7 +27,6 @@ from ..config.loading import child_environment
 from ..config.settings import Settings
 from ..domain import RunKey, WorkerState
 from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
-from ..domain.retry_after import DrainRate
 from ..http.readiness import Readiness
 from ..pipeline.registry import Registry
 from ..store.connect import API, BLOCKING, LARGE, Client
@@ -172,27 +171,28 @@ async def serve(settings: Settings) -> None:
         url = await stack.enter_async_context(redis_url(settings))
         client = await stack.enter_async_context(redis_client(url, API))
         events = await stack.enter_async_context(redis_client(url, BLOCKING))
-        drain_rate = DrainRate()
         monitoring = ApiMonitoring()
         rules = store_rules(settings)
-        store, estimates = await _stored(
-            stack, settings, url, client, rules, drain_rate, monitoring, known
-        )
+        store, estimates = await _stored(stack, settings, url, client, rules, monitoring, known)
         cache = NearCache(settings.near_cache_mb * 1024 * 1024)
 
         def outdate(key: RunKey) -> None:
             waiting.outdate(key)
 
-        page = live_page(settings, store, known, tokens, outdate)
+        page = live_page(
+            settings,
+            store,
+            known,
+            tokens,
+            outdate,
+            lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
+        )
         calls = CallObservers([monitoring.calls, page.counters]) if page else monitoring.calls
         waiting = Waiting(
             store,
-            lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
+            lambda: subscription(events, store.channels),
             cache,
-            drain_rate,
             calls,
-            announced=page.receive if page else None,
-            resubscribed=page.regained if page else None,
             estimated=estimates.of,
         )
         api = Dependencies(
@@ -286,7 +286,6 @@ async def _stored(
     url: str,
     client: Client,
     rules: StoreRules,
-    drain_rate: DrainRate,
     monitoring: ApiMonitoring,
     known: Registry,
 ) -> tuple[RedisStore, Estimates]:
@@ -301,7 +300,6 @@ async def _stored(
         rules,
         budget=_STORE_BUDGET,
         connections=API.connections,
-        drain_rate=drain_rate,
         observer=monitoring.store,
         large=await stack.enter_async_context(redis_client(url, LARGE)),
         expected=estimates.expected,

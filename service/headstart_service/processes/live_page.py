@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+from ..api.results.subscription import Subscribe, Subscription
 from ..auth.grants import EVERYTHING, Grant
 from ..auth.token_file import TokenFile
 from ..config.settings import Settings
@@ -24,10 +26,12 @@ def live_page(
     known: Registry,
     tokens: TokenFile | None,
     outdate: Callable[[RunKey], None],
+    subscribe: Subscribe,
 ) -> Dashboard | None:
     """Build the page of an API process, or return None where it has none.
 
     A run that is cancelled on the page is passed to `outdate` before the viewer gets the answer.
+    While a viewer is there, the page receives what `subscribe` yields.
     """
     if not settings.dashboard:
         return None
@@ -46,4 +50,10 @@ def live_page(
         "started_us": time.time_ns() // 1000,
         "max_cached": settings.max_cached_results,
     }
-    return Dashboard(store, known, admit, Rules(door=door, about=about), outdate)
+
+    def subscribed(page: Dashboard) -> Coroutine[Any, Any, None]:
+        return Subscription(
+            subscribe, opened=page.opened, closed=page.closed, receive=page.receive
+        ).run()
+
+    return Dashboard(store, known, admit, Rules(door=door, about=about), outdate, subscribed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,12 +14,17 @@ from ..domain import Announcement, EventKind
 from ..domain.errors import StoreUnavailable
 from .connect import AWAY, Client
 from .keys import from_member
+from .records import decode_snapshot
 from .refusals import report
 
 log = logging.getLogger(__name__)
 
 SILENCE = 5.0
-"""Seconds of silence after which a subscription must prove that it lives."""
+"""Seconds of silence after which a connection must prove that it lives."""
+_QUEUED = 1000
+"""Announcements of several connections that wait to be taken; further ones stay in Redis."""
+_MOVED = frozenset({"ssubscribe", "sunsubscribe"})
+"""Messages that come when redis-py or the server has moved a channel: some may be lost."""
 
 
 @asynccontextmanager
@@ -27,43 +33,86 @@ async def subscription(
 ) -> AsyncIterator[AsyncIterator[Announcement]]:
     """Subscribe, and yield an iterator of what is announced from then on.
 
-    After `silence` seconds without a message the subscription must prove, within as long, that it
-    lives. Raises StoreUnavailable, on entry or from the iterator, when the connection is lost. What
-    was announced meanwhile is lost too: a caller that subscribes again must read again.
+    After `silence` seconds without a message a connection must prove, within as long, that it
+    lives. Raises StoreUnavailable, on entry or from the iterator, when one is lost or a channel has
+    moved to another node. What was announced meanwhile is lost too: a caller that subscribes again
+    must read again.
     """
     pubsub: Any = client.pubsub()
+    reading: list[asyncio.Task[None]] = []
     try:
         try:
             if isinstance(client, RedisCluster):
-                # Every announcement reaches every node, so a connection to any node gets all.
-                # redis-py picks one of the nodes that it knows: it knows none at first, and
-                # later maybe one that has gone.
+                # redis-py knows no node at first, and later maybe one that has gone.
                 await client.initialize()
                 await client.nodes_manager.initialize()
-            await pubsub.subscribe(*channels)
-            for _ in channels:
-                if await pubsub.get_message(timeout=1.0) is None:
-                    raise StoreUnavailable("cannot subscribe: no answer")
+            for channel in channels:
+                await pubsub.ssubscribe(channel)  # a cluster refuses several slots in one command
+            connections = _connections(pubsub)
+            for connection in connections:
+                for _ in connection.shard_channels:
+                    if await connection.get_message(timeout=1.0) is None:
+                        raise StoreUnavailable("cannot subscribe: no answer")
         except AWAY as error:
             raise StoreUnavailable(f"cannot subscribe: {report(error)}") from error
-        yield _announcements(pubsub, silence)
+        if len(connections) == 1:
+            yield _announcements(connections[0], silence)
+            return
+        arrived: asyncio.Queue[Announcement | StoreUnavailable] = asyncio.Queue(_QUEUED)
+        reading += [
+            asyncio.create_task(_pass_on(connection, silence, arrived), name="announcements")
+            for connection in connections
+        ]
+        yield _queued(arrived)
     finally:
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
         await pubsub.aclose()
 
 
-async def _announcements(pubsub: Any, silence: float) -> AsyncIterator[Announcement]:
+def _connections(pubsub: Any) -> list[Any]:
+    """Return a pubsub of redis-py for each connection: in a cluster there is one to each node."""
+    return list(getattr(pubsub, "node_pubsub_mapping", {}).values()) or [pubsub]
+
+
+async def _pass_on(
+    connection: Any, silence: float, arrived: asyncio.Queue[Announcement | StoreUnavailable]
+) -> None:
+    """Put what arrives on one connection into the queue, and last the error that ends it."""
+    try:
+        async for announcement in _announcements(connection, silence):
+            await arrived.put(announcement)
+    except StoreUnavailable as error:
+        await arrived.put(error)
+
+
+async def _queued(
+    arrived: asyncio.Queue[Announcement | StoreUnavailable],
+) -> AsyncIterator[Announcement]:
+    while True:
+        match await arrived.get():
+            case StoreUnavailable() as error:
+                raise error
+            case announcement:
+                yield announcement
+
+
+async def _announcements(connection: Any, silence: float) -> AsyncIterator[Announcement]:
     pinged = False
     try:
         while True:
-            message = await pubsub.get_message(timeout=silence)
+            message = await connection.get_message(timeout=silence)
             if message is None:
                 if pinged:
                     raise StoreUnavailable("subscription lost: silence")
-                await pubsub.ping()
+                await connection.ping()
                 pinged = True
                 continue
             pinged = False
-            if message["type"] != "message":
+            if message["type"] in _MOVED:
+                raise StoreUnavailable("subscription lost: its channel has moved")
+            if message["type"] != "smessage":
                 continue
             try:
                 announcement = parse_announcement(message["data"])
@@ -78,12 +127,31 @@ async def _announcements(pubsub: Any, silence: float) -> AsyncIterator[Announcem
 
 def parse_announcement(data: bytes) -> Announcement:
     """Return the announcement that a script published. Raises ValueError for any other text."""
-    name, run, what, member = data.decode().split(" ", 3)
-    kind, key, run, what = EventKind(name), from_member(member), _given(run), _given(what)
+    name, run_id, detail, rest = data.split(b" ", 3)
+    kind, run, what = EventKind(name.decode()), _given(run_id), _given(detail)
+    if kind.ends_run and what:
+        return _with_result(kind, run, what, rest)
+    key = from_member(rest.decode())
     if kind is EventKind.STARTED:
         return Announcement(kind, key, run, replaced=what)
     return Announcement(kind, key, run, tuple(what.split(",")) if what else ())
 
 
-def _given(text: str) -> str:
-    return "" if text == "-" else text
+def _with_result(kind: EventKind, run: str, sizes: str, rest: bytes) -> Announcement:
+    """Return the end of a run with its result, which stands behind the run's name."""
+    left_us, *lengths = map(int, sizes.split(","))
+    at = len(rest) - sum(lengths)
+    key = from_member(rest[:at].decode())
+    values = []
+    for length in lengths:
+        values.append(rest[at : at + length])
+        at += length
+    try:
+        result = decode_snapshot(key, left_us, values)
+    except LookupError:  # the record is damaged: a read reports it
+        result = None
+    return Announcement(kind, key, run, result=result)
+
+
+def _given(text: bytes) -> str:
+    return "" if text == b"-" else text.decode()

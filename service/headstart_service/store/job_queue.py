@@ -37,7 +37,7 @@ from .batches import Reply, ScriptBatches
 from .connect import WORKER, Client
 from .events import subscription
 from .job_delivery import TRY, JobDelivery
-from .keys import from_member, partition_of
+from .keys import from_member, new_process, partition_of
 from .layout import StoreLayout
 from .offers import text_of
 from .records import decode_step, decode_steps, encode_steps
@@ -104,6 +104,7 @@ class RedisJobQueue:
         )
         self._upkeep = Upkeep(self._scripts, self._retries, self._observer)
         self._expected = expected
+        self._process = new_process()
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the clients are their opener's."""
@@ -148,6 +149,7 @@ class RedisJobQueue:
             # A Redis that hung may receive this call several times; all count as one try.
             token=uuid.uuid4().hex[:12],
             offering=text_of(offers),
+            process=self._process,
             alone=int(alone),
             max_tries=MAX_TRIES,
             lost=_LOST,
@@ -290,7 +292,8 @@ class RedisJobQueue:
     @asynccontextmanager
     async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Unserved]]:
         """Yield the withdrawn runs, reported steps and unserved classes, as they are announced."""
-        channels = [keys.events for keys in self._keys]
+        channels = [keys.events_of(self._process) for keys in self._keys]
+        channels += [keys.unserved for keys in self._keys]
         async with subscription(self._blocking, channels) as announcements:
             yield _withdrawals(announcements, self.partitions)
 
@@ -309,7 +312,7 @@ async def _withdrawals(
     async for announcement in announcements:
         if announcement.replaced:
             yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
-        elif announcement.kind is EventKind.CANCELLED:
+        elif announcement.kind in (EventKind.CANCELLED, EventKind.DROPPED):
             yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind is EventKind.REPORTED:
             yield Reported(announcement.key, announcement.run, announcement.steps)

@@ -34,12 +34,21 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
                                                   with a TTL, in the first partition alone
 
 A member of these sets is `<namespace>:<key>`; a namespace holds no colon, a prefix neither a colon
-nor a brace. Announcements go to the channel `headstart:{P}:events:<database>`: a key is one of its
-database, but a channel is one of all databases. So its name holds the database's number.
+nor a brace.
+
+Announcements go to sharded channels, which in a cluster are on the node of their partition. A key
+is one of its database, but a channel is one of all databases; so its name holds the database's
+number:
+
+    headstart:{P}:events:<database>            all, for live pages
+    headstart:{P}:events:<database>:<process>  those of runs that a process waits for or keeps
+    headstart:{P}:events:<database>:unserved   runs that were left for other workers
+    headstart:{P}:events:<database>:resets     the store was emptied
 """
 
 from __future__ import annotations
 
+import secrets
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,6 +72,11 @@ def from_member(text: str) -> RunKey:
     """Return the run that `member` named so."""
     namespace, _, key = text.partition(":")
     return RunKey(namespace, key)
+
+
+def new_process() -> str:
+    """Return a name for this process, under which announcements are sent to it."""
+    return secrets.token_hex(4)
 
 
 def memo_partition(namespace: str, digest: str, partitions: int) -> int:
@@ -118,8 +132,22 @@ class PartitionKeys:
 
     @cached_property
     def events(self) -> str:
-        """The channel of announcements."""
+        """The channel of all announcements."""
         return f"{self._prefix}events:{self.installation.database}"
+
+    def events_of(self, process: str) -> str:
+        """Return the channel of announcements for this process alone."""
+        return f"{self.events}:{process}"
+
+    @cached_property
+    def unserved(self) -> str:
+        """The channel of runs that were left for other workers."""
+        return f"{self.events}:unserved"
+
+    @cached_property
+    def resets(self) -> str:
+        """The channel that says that the store was emptied."""
+        return f"{self.events}:resets"
 
     @cached_property
     def workers(self) -> str:

@@ -23,12 +23,12 @@ from typing import Any, Final, Self
 
 from ..domain.errors import LayoutMismatch, StoreUnavailable
 from .batches import answered
-from .connect import Client
+from .connect import Client, database_of
 from .keys import DEFAULT_PREFIX, Installation, PartitionKeys
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The format of records, sets and jobs. A change that older code cannot read makes it another."""
 LIVE_FOR: Final = 10.0
 """Seconds that a process counts as live after it was last seen: also one that was killed."""
@@ -124,7 +124,7 @@ class StoreLayout:
         """Read and write nothing yet."""
         self.own = Layout(partitions)
         self.prefix = prefix
-        installation = Installation(prefix)
+        installation = Installation(prefix, database_of(client))
         self._first, *self._others = (PartitionKeys(p, installation) for p in range(partitions))
         self.token = str(self.own)
         self._client = client
@@ -196,7 +196,7 @@ class StoreLayout:
     ) -> tuple[str, bool, list[str]]:
         call: Awaitable[Any] = self._compare(
             keys=[keys.layout, keys.processes],
-            args=[self.token, int(create), process, round(ttl * 1e6)],
+            args=[self.token, int(create), process, round(ttl * 1e6), keys.resets],
         )
         found, was_live, *names = await answered(call, _BUDGET)
         texts = [name.decode(errors="replace") for name in names]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..base.metric_labels import Eviction
 from ..domain import (
+    Awaits,
     Cancelled,
     ExpectedRuns,
     Inspection,
@@ -22,15 +23,17 @@ from ..domain import (
     Stats,
     Status,
     StepRecord,
+    Touched,
     WorkerState,
 )
 from ..domain.errors import CapacityExhausted, RecordDamaged, RunNotFound
-from ..domain.retry_after import DrainRate
+from ..domain.retry_after import retry_after
 from .batches import Reply, ScriptBatches
 from .connect import Client
 from .keys import (
     PartitionKeys,
     from_member,
+    new_process,
     partition_of,
 )
 from .large_reads import LARGE, LargeReads
@@ -53,6 +56,7 @@ _SIZE = b"size"
 _UNREADABLE = 0
 """The reply of inspect.lua for a damaged record."""
 _RUN_ID_BYTES = 9
+_PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 """Random bytes of a run's id, which takes 12 characters in its record."""
 
 
@@ -70,7 +74,6 @@ class RedisStore:
         *,
         budget: float,
         connections: int,
-        drain_rate: DrainRate | None = None,
         observer: StoreObserver | None = None,
         large: Client | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -79,10 +82,8 @@ class RedisStore:
         """Give up on Redis `budget` seconds after a call's turn has come.
 
         Records of megabytes are read on the client `large`, whose time-outs allow for them; `clock`
-        measures the seconds of such a read. Starts compare their need with what is `expected`. A
-        full store computes the delay for its refused callers from `drain_rate`.
+        measures the seconds of such a read. Starts compare their need with what is `expected`.
         """
-        self._drain_rate = drain_rate or DrainRate()
         self._observer = observer or Unwatched()
         self.layout = StoreLayout(client, rules.partitions, rules.prefix)
         self._batches = ScriptBatches(
@@ -97,7 +98,7 @@ class RedisStore:
         self._large = LargeReads(large or client, budget=budget, observer=self._observer)
         self._rules = rules
         self._clock = clock
-        self._name = secrets.token_hex(6)
+        self._process = new_process()
         self._partitions = rules.keys(client)
         self._listing = RunListing(self._scripts, self._partitions, self._observer)
         self._expected = expected
@@ -105,6 +106,12 @@ class RedisStore:
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the client is its opener's to close."""
         await self._batches.aclose()
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels of what is announced to this process."""
+        own = [keys.events_of(self._process) for keys in self._partitions]
+        return own + [keys.resets for keys in self._partitions]
 
     @property
     def unreachable(self) -> int:
@@ -171,9 +178,8 @@ class RedisStore:
         if reply[0] == b"full":
             if reply[3]:
                 self._observer.evicted(Eviction.EXPIRED, reply[3])
-            # Partitions fill and drain alike: the other partitions have backlogs of about this
-            # length.
-            delay = self._drain_rate.retry_after(int(reply[2]) * rules.partitions)
+            live, _, ended, measured_us = map(int, reply[2:])
+            delay = retry_after(live, ended, measured_us / 1e6)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
         outcome, status, revision, *rest = reply
         gone, (shed, *carried) = rest[: len(Eviction)], rest[len(Eviction) :]
@@ -185,14 +191,21 @@ class RedisStore:
         trace = carried[0].decode(errors="replace") if carried and carried[0] else ""
         return Started(Outcome(outcome.decode()), Status(status.decode()), int(revision), trace)
 
-    async def read(self, key: RunKey, *, waits: bool = False) -> Snapshot:
+    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
         """Return the run with all its results, and count that as a read. Raises RunNotFound.
 
-        With `waits` a queued run goes before all runs without a waiting caller.
+        What the caller `awaits` goes to `channels` from then on, and so does what outdates an ended
+        run. A queued run for which a caller waits goes before all others.
         """
-        waiting = int(waits and self._rules.by_need)
         keys = self._keys(key)
-        reply = await self._scripts.read(keys, key, waits=waiting, large=LARGE)
+        reply = await self._scripts.read(
+            keys,
+            key,
+            awaits=int(awaits),
+            by_need=int(self._rules.by_need),
+            process=self._process,
+            large=LARGE,
+        )
         if not reply or reply[1] != _SIZE:
             return self._snapshot(key, reply)
         began = self._clock()
@@ -236,6 +249,25 @@ class RedisStore:
             raise RunNotFound(key.namespace, key.key)
         return Cancelled(bool(reply[0]), Status(reply[1].decode()), int(reply[2]))
 
+    async def delete(self, key: RunKey, revision: int = 0) -> bool:
+        """Delete the run if it has this revision; 0 is any. Return whether there was one."""
+        keys = self._keys(key)
+        return bool(await self._scripts.delete(keys, key, revision=revision))
+
+    async def touch(self, key: RunKey, ttl: float, revision: int = 0) -> Touched:
+        """Let the run live for `ttl` seconds after now and its end. Raises RunNotFound."""
+        reply = await self._scripts.touch(
+            self._keys(key),
+            key,
+            ttl_us=round(ttl * 1e6),
+            patience_us=_PATIENCE_US,
+            revision=revision,
+        )
+        if not reply:
+            raise RunNotFound(key.namespace, key.key)
+        status, found, expires_us = reply
+        return Touched(Status(status.decode()), int(found), int(expires_us))
+
     async def report(
         self,
         key: RunKey,
@@ -275,7 +307,7 @@ class RedisStore:
             rows = await self._scripts.orphans(
                 keys,
                 None,
-                process=self._name,
+                process=self._process,
                 classes=" ".join(classes),
                 ttl_us=round(ttl * 1e6),
                 limit=limit,

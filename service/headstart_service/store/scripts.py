@@ -59,6 +59,7 @@ class Scripts:
         worker: str,
         token: str,
         offering: str,
+        process: str,
         alone: int,
         max_tries: int,
         lost: str,
@@ -196,6 +197,24 @@ class Scripts:
         return in_lua()
 
     @script
+    async def delete(self, keys: PartitionKeys, run: RunKey | None, *, revision: int) -> Reply:
+        """Delete a run with everything that is kept of it."""
+        return in_lua()
+
+    @script
+    async def touch(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        ttl_us: int,
+        patience_us: int,
+        revision: int,
+    ) -> Reply:
+        """Let a run live longer."""
+        return in_lua()
+
+    @script
     async def report(
         self,
         keys: PartitionKeys,
@@ -212,9 +231,16 @@ class Scripts:
 
     @script
     async def read(
-        self, keys: PartitionKeys, run: RunKey | None, *, waits: int, large: int
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        awaits: int,
+        by_need: int,
+        process: str,
+        large: int,
     ) -> Reply:
-        """Read a run at one moment, note that its result was read, and that a caller waits.
+        """Read a run at one moment; note the read, that a caller waits, and whom to notify.
 
         Of a record of `large` bytes or more only its size and its line are read.
         """

@@ -190,6 +190,45 @@ async def test_get_or_compute_refuses_a_misspelt_step_and_computes_one_that_is_l
 # Repeating
 
 
+async def test_a_run_is_deleted_whatever_it_does_and_only_once(working: Side, tmp_path: Path):
+    client = working.client
+    await client.start("k", "probe", inputs_of(tmp_path))
+    await working.reaches("k", gated=RUNNING)
+    assert not await client.delete("k", revision=2)
+    assert await client.delete("k", revision=1)
+    assert not await client.delete("k")
+    for call in (client.get_results("k"), client.touch("k")):
+        with pytest.raises(NotFound):
+            await call
+    started = await client.start("k", "probe", inputs_of(tmp_path))
+    assert (started.outcome, started.revision) == ("started", 1)
+    assert (await client.get_stats()).ledger.fates["cancelled"].runs == 1
+    await client.cancel("k")
+    await client.get_results("k")
+    assert await client.delete("k")
+    assert (await client.get_stats()).total_cached == 0
+
+
+async def test_a_touch_lets_a_run_live_longer_and_never_shorter(working: Side, tmp_path: Path):
+    client = working.client
+    await client.start("k", "probe", inputs_of(tmp_path), ttl=60)
+    assert (await client.touch("k", ttl=120)).status in {"pending", "in_progress"}
+    await client.cancel("k")
+    before = (await client.get_results("k")).expires_at
+    assert before is not None
+    touched = await client.touch("k", ttl=timedelta(hours=1), revision=1)
+    assert (touched.key, touched.status) == ("k", "cancelled")
+    assert touched.revision == 1
+    assert timedelta(minutes=58) < touched.expires_at - before < timedelta(minutes=61)
+    shorter = await client.touch("k", ttl=1)
+    found = (await client.get_results("k")).expires_at
+    assert found is not None
+    for other in (shorter.expires_at, found):
+        assert abs(other - touched.expires_at) < timedelta(seconds=1)
+    with pytest.raises(NotFound):
+        await client.touch("k", revision=2)
+
+
 async def test_a_repeated_restart_and_a_late_cancel_change_nothing(waiting: Side, tmp_path: Path):
     client, inputs = waiting.client, inputs_of(tmp_path)
 

@@ -127,6 +127,17 @@ MISTAKES: dict[str, list[Any]] = {
         pb.CancelPrecomputeRequest(key="nobody", revision=-1),
         pb.CancelPrecomputeRequest(namespace="A", key="run", revision=-(2**63)),
     ],
+    "DeletePrecompute": [
+        pb.DeletePrecomputeRequest(namespace="A", key=""),
+        pb.DeletePrecomputeRequest(key="nobody", revision=-1),
+    ],
+    "TouchPrecompute": [
+        pb.TouchPrecomputeRequest(namespace="A", key="\0", revision=-1),
+        pb.TouchPrecomputeRequest(key="nobody"),
+        pb.TouchPrecomputeRequest(key="run", revision=7),
+        _seconds(pb.TouchPrecomputeRequest(key="run"), "ttl", 0),
+        _seconds(pb.TouchPrecomputeRequest(key="run"), "ttl", 7 * DAY + 1),
+    ],
     "ListPrecomputes": [
         pb.ListPrecomputesRequest(namespace="A", page_size=-1, page_token="!"),
         pb.ListPrecomputesRequest(page_size=1001, statuses=[0, 1, 9]),

@@ -19,6 +19,7 @@ from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.store.connect import WORKER
 from headstart_service.store.job_queue import RedisJobQueue
+from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.worker.executors.executors import Executors
 from headstart_service.worker.worker import Worker, WorkerRules
@@ -124,12 +125,9 @@ class Games:
         async with self.valkey.client() as client:
 
             async def subscribed() -> bool:
-                return (
-                    dict(await client.pubsub_numsub("headstart:{0}:events:0")).get(
-                        b"headstart:{0}:events:0", 0
-                    )
-                    >= listeners
-                )
+                channel = PartitionKeys(0).unserved
+                counts = dict(await client.pubsub_shardnumsub(channel))
+                return counts.get(channel.encode(), 0) >= listeners
 
             await wait_until(subscribed)
 

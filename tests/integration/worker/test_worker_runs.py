@@ -10,6 +10,7 @@ import pytest
 
 from headstart_service.domain import Lack, RunKey, Status, StepState
 from headstart_service.domain.errors import ExecutorUnavailable, LeaseLost, StoreUnavailable
+from headstart_service.store.keys import PartitionKeys
 from headstart_service.worker.executors.executors import Executors
 from tests.integration.worker.conftest import GAME, UNKNOWN, Games, QueueWrapper, games_on
 from tests.support.ledger import tasks_left
@@ -200,9 +201,12 @@ async def test_a_late_announcement_of_its_own_start_does_not_stop_a_run(games: G
         await games.until_heard()
         await wait_until(lambda: games.control.running == 2)
         run = (await games.snapshot("g")).run
-        await client.publish("headstart:{0}:events:0", f"started {run} gone default:g")
-        await client.publish("headstart:{0}:events:0", "cancelled gone - default:g")
-        await client.publish("headstart:{0}:events:0", "started gone - default:g")
+        keys = PartitionKeys(0)
+        to = await client.hget(keys.record(RunKey("default", "g")), "to")
+        channel = keys.events_of(to.decode().removeprefix(" 0"))
+        await client.spublish(channel, f"started {run} gone default:g")
+        await client.spublish(channel, "cancelled gone - default:g")
+        await client.spublish(channel, "started gone - default:g")
         # Heard after it, and in order.
         await games.store.cancel(RunKey("default", "other"))
         await wait_until(lambda: games.control.running == 1)
@@ -235,7 +239,7 @@ async def test_a_worker_asks_for_no_run_that_was_left_for_others(games: Games) -
         await games.until_heard()
         await games.start("g", pipeline=UNKNOWN)
         await wait_until(lambda: _is_left(games))
-        await games.start("other")  # announced behind it
+        await games.start("other")
         await games.until("other", Status.COMPLETED)
         assert games.queue.asked == 0
 

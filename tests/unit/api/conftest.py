@@ -14,11 +14,13 @@ import pytest
 from headstart_service.api.deadline import Deadline
 from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.method_table import METHOD_TABLE
+from headstart_service.api.results.answer import Answer, answer_from
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.waiting import POLL, Waiting
 from headstart_service.domain import (
     Announcement,
+    Awaits,
     EventKind,
     RunKey,
     RunSummary,
@@ -27,7 +29,6 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import StoreUnavailable
-from headstart_service.domain.retry_after import DrainRate
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
@@ -91,10 +92,17 @@ class AnnouncedRun(FakeRunStore):
     @property
     def waited_for(self) -> bool:
         """Whether a read was one of a caller that waits."""
-        return any(waits for _, waits in self.asked("read"))
+        return any(awaits for _, awaits in self.asked("read"))
 
     def snapshot_of(self, key: RunKey) -> Snapshot | None:
         return self.snapshot
+
+    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
+        if self.snapshot is not None and self.snapshot.summary.status.ended:
+            awaits = max(awaits, Awaits.END)
+        if not self.away:
+            self._wire.awaits[key] = max(awaits, self._wire.awaits.get(key, Awaits.NOTHING))
+        return await super().read(key, awaits=awaits)
 
     def now(
         self,
@@ -119,6 +127,17 @@ class AnnouncedRun(FakeRunStore):
             self._wire.say("step", *steps)
 
 
+_LEAST = {
+    EventKind.RESET: Awaits.NOTHING,
+    EventKind.STARTED: Awaits.END,
+    EventKind.ENDED: Awaits.END,
+    EventKind.CANCELLED: Awaits.END,
+    EventKind.DROPPED: Awaits.END,
+    EventKind.STEP: Awaits.STEPS,
+    EventKind.REPORTED: Awaits.STEPS,
+}
+
+
 class Wire:
     """The stream of announcements. It can be cut; what is said meanwhile is lost."""
 
@@ -126,6 +145,13 @@ class Wire:
         self._streams: list[asyncio.Queue[Announcement | None]] = []
         self.refusing = False
         self.subscriptions = 0
+        self.awaits: dict[RunKey, Awaits] = {}
+        """What the process awaits of each run that it has read."""
+
+    @property
+    def delivered(self) -> bool:
+        """Whether all that was said has been taken."""
+        return all(stream.empty() for stream in self._streams)
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[AsyncIterator[Announcement]]:
@@ -146,8 +172,14 @@ class Wire:
             self._streams.remove(stream)
 
     def say(self, kind: str, *steps: str, key: RunKey = KEY, run: str = "run-1") -> None:
+        """Announce this, if the process has read the run and awaits it, as the store does."""
+        what = EventKind(kind)
+        if self.awaits.get(key, Awaits.NOTHING) < _LEAST.get(what, Awaits.CHANGES):
+            return
+        if what is EventKind.STARTED:
+            self.awaits[key] = Awaits.NOTHING
         for stream in self._streams:
-            stream.put_nowait(Announcement(EventKind(kind), key, run, steps))
+            stream.put_nowait(Announcement(what, key, run, steps))
 
     def cut(self) -> None:
         for stream in self._streams:
@@ -163,15 +195,12 @@ class Api:
     cache: NearCache
     waiting: Waiting
     reader: ResultReader
-    drain_rate: DrainRate
-    regained: list[bool]
-    """Whether announcements arrived, each time that the process subscribed again."""
-    announced: list[Announcement]
 
     def get(self, *steps: str, wait: float = 20.0, key: RunKey = KEY) -> asyncio.Task[bytes]:
-        return asyncio.create_task(
-            self.reader.get(key, steps, Deadline.of_call(wait), 0), name="waiter"
-        )
+        async def data() -> bytes:
+            return (await self.reader.get(key, steps, Deadline.of_call(wait))).data
+
+        return asyncio.create_task(data(), name="waiter")
 
     async def parked(self, waiters: int = 1) -> None:
         """Return when so many wait, each after its first look."""
@@ -186,23 +215,16 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     wire = Wire()
     store = AnnouncedRun(wire)
     cache = NearCache(1_000_000)
-    regained: list[bool] = []
-    announced: list[Announcement] = []
-    drain_rate = DrainRate()
     waiting = Waiting(
         store,
         wire.subscribe,
         cache,
-        drain_rate,
-        resubscribed=lambda: regained.append(waiting.receiving),
         poll=getattr(request, "param", POLL),
-        announced=announced.append,
     )  # type: ignore[arg-type]
     reader = ResultReader(waiting, cache, Registry([PIPELINE]))
     running = asyncio.create_task(waiting.run(), name="hub")
     await wait_until(lambda: waiting.receiving)
-    regained.clear()
-    yield Api(store, wire, cache, waiting, reader, drain_rate, regained, announced)
+    yield Api(store, wire, cache, waiting, reader)
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})
@@ -220,10 +242,15 @@ class FakeReader:
         self.outdated.append(str(key))
 
     async def get(
-        self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int
-    ) -> bytes:
+        self,
+        key: RunKey,
+        steps: Sequence[str],
+        deadline: Deadline,
+        min_revision: int = 0,
+        result_steps: Sequence[str] = (),
+    ) -> Answer:
         self.waits.append(deadline.wait)
-        return b""
+        return answer_from(snapshot_of({}))
 
 
 def dependencies_of(reader: Any = None, store: Any = None) -> Dependencies:

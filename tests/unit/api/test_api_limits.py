@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -238,14 +239,14 @@ def test_a_kept_answer_counts_with_a_kibibyte_beside_its_bytes() -> None:
     cache.open()
     keys = [RunKey("default", f"{number}") for number in range(3)]
     for key in keys[:2]:
-        cache.put(key, answer(100), cache.moment)
+        cache.put(key, answer(100), cache.moment, time.monotonic())
     assert (len(cache), cache.size) == (2, 2 * (KIB + 100))
-    cache.put(keys[2], answer(101), cache.moment)
+    cache.put(keys[2], answer(101), cache.moment, time.monotonic())
     assert (len(cache), cache.size) == (1, KIB + 101)
     assert cache.get(keys[2])
-    cache.put(keys[0], answer(KIB + 200), cache.moment)
+    cache.put(keys[0], answer(KIB + 200), cache.moment, time.monotonic())
     assert (len(cache), cache.size) == (1, 2 * (KIB + 100))
-    cache.put(keys[1], answer(KIB + 201), cache.moment)
+    cache.put(keys[1], answer(KIB + 201), cache.moment, time.monotonic())
     assert cache.get(keys[1]) is None
     assert cache.hits == 1
 

@@ -23,7 +23,7 @@ def cache_for(*sizes: int) -> NearCache:
 
 
 def keep(cache: NearCache, key: RunKey, kept: Answer) -> None:
-    cache.put(key, kept, cache.moment)
+    cache.put(key, kept, cache.moment, time.monotonic())
 
 
 def test_an_answer_is_kept_and_found_again() -> None:
@@ -120,8 +120,8 @@ def test_what_is_dropped_while_it_is_read_is_never_kept() -> None:
     cache = cache_for(10)
     moment = cache.moment
     cache.drop(A)
-    cache.put(A, answer(), moment)
-    cache.put(B, answer(), moment)
+    cache.put(A, answer(), moment, time.monotonic())
+    cache.put(B, answer(), moment, time.monotonic())
     assert cache.get(A) is None
     assert cache.get(B)
 
@@ -130,8 +130,8 @@ def test_a_read_that_began_after_a_drop_is_kept() -> None:
     cache = cache_for(10)
     old = cache.moment
     cache.drop(A)
-    cache.put(A, answer(run="run-2"), cache.moment)
-    cache.put(A, answer(), old)
+    cache.put(A, answer(run="run-2"), cache.moment, time.monotonic())
+    cache.put(A, answer(), old, time.monotonic())
     kept = cache.get(A)
     assert kept is not None
     assert kept.run == "run-2"
@@ -142,9 +142,9 @@ def test_a_read_so_long_ago_that_drops_are_forgotten_is_not_kept() -> None:
     moment = cache.moment
     for number in range(5000):
         cache.drop(RunKey("default", str(number)))
-    cache.put(A, answer(), moment)
+    cache.put(A, answer(), moment, time.monotonic())
     assert cache.get(A) is None
-    cache.put(A, answer(), cache.moment)
+    cache.put(A, answer(), cache.moment, time.monotonic())
     assert cache.get(A)
 
 
@@ -159,7 +159,7 @@ def test_nothing_is_kept_while_announcements_may_be_missed() -> None:
     assert cache.get(A) is None
     assert cache.size == 0
     cache.open()
-    cache.put(B, answer(), moment)
+    cache.put(B, answer(), moment, time.monotonic())
     assert len(cache) == 0, "the drop may have been announced while it was closed"
     keep(cache, C, answer())
     assert cache.get(C)
@@ -169,5 +169,5 @@ def test_a_read_that_began_before_the_cache_opened_is_not_kept() -> None:
     cache = NearCache(10_000)
     moment = cache.moment
     cache.open()
-    cache.put(A, answer(), moment)
+    cache.put(A, answer(), moment, time.monotonic())
     assert len(cache) == 0

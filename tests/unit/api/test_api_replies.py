@@ -21,8 +21,6 @@ from headstart_service.api.dependencies import ApiRules, Call, Dependencies
 from headstart_service.api.methods import list_precomputes
 from headstart_service.api.methods.get_results import GetResults
 from headstart_service.api.results.estimates import Estimates
-from headstart_service.api.results.near_cache import NearCache
-from headstart_service.api.results.waiting import Waiting
 from headstart_service.auth.grants import (
     Grant,
     Grants,
@@ -31,7 +29,6 @@ from headstart_service.auth.grants import (
 )
 from headstart_service.auth.token_file import TokenFile, line_of
 from headstart_service.domain import (
-    Announcement,
     Cancelled,
     Fate,
     Hidden,
@@ -59,8 +56,7 @@ from headstart_service.pipeline.registry import Registry
 from tests.support.pipelines import CHAIN
 from tests.support.run_store import FakeRunStore
 from tests.support.virtual_time import run_virtually
-from tests.support.waiting import wait_until
-from tests.unit.api.conftest import KEY, PIPELINE, AnnouncedRun, Api, FakeReader, Methods, Wire
+from tests.unit.api.conftest import KEY, PIPELINE, Api, FakeReader, Methods
 from tests.unit.api.test_api_estimates import COMPLETED, PENDING, RUNNING, crew_of, run
 
 DAY = 24 * 3600.0
@@ -500,21 +496,6 @@ async def test_an_error_of_a_shared_read_is_given_to_all_and_read_once(api: Api)
         with pytest.raises(RunNotFound):
             await waiter
     assert api.store.reads == 2, "the first caller's own look, and one for all others"
-
-
-async def test_all_that_is_announced_is_sent_to_a_watch() -> None:
-    heard: list[Announcement] = []
-    wire = Wire()
-    waiting = Waiting(AnnouncedRun(wire), wire.subscribe, NearCache(1000), announced=heard.append)  # type: ignore[arg-type]
-    running = asyncio.create_task(waiting.run())
-    await wait_until(lambda: waiting.receiving)
-    for kind in ("started", "step", "ended", "dropped"):
-        wire.say(kind)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert [each.kind for each in heard] == ["started", "step", "ended", "dropped"]
-    running.cancel()
-    await asyncio.wait({running})
 
 
 async def test_a_reader_counts_calls_that_the_near_cache_could_not_answer(api: Api) -> None:

@@ -9,11 +9,11 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.call_observer import CallObservers
 from headstart_service.api.deadline import Deadline
-from headstart_service.api.results.answer import answer_from
+from headstart_service.api.results.answer import Answer, answer_from
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.run_waiters import RunWaiters
 from headstart_service.base.metric_labels import ResultsOutcome
-from headstart_service.domain import RunKey, Status, StepState
+from headstart_service.domain import Awaits, RunKey, Status, StepState
 from headstart_service.domain.errors import InvalidRequest, RunNotFound, StoreUnavailable
 from headstart_service.pipeline.registry import Registry
 from tests.support.waiting import wait_until
@@ -22,7 +22,8 @@ from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, Api, snapshot_of
 RUNNING = StepState.RUNNING
 
 
-def states(data: bytes) -> dict[str, str]:
+def states(answer: bytes | Answer) -> dict[str, str]:
+    data = answer.data if isinstance(answer, Answer) else answer
     steps = pb.GetResultsResponse.FromString(data).steps
     return {
         name: pb.StepState.Name(r.state).removeprefix("STEP_STATE_") for name, r in steps.items()
@@ -103,9 +104,8 @@ async def test_a_step_that_ends_during_the_first_read_ends_the_wait_for_it(api: 
     api.store.gate.clear()
     waiter = api.get("one")
     await wait_until(lambda: api.store.reads == 1)
-    before = len(api.announced)
     api.store.end("one")  # the answer that is under way was read before
-    await wait_until(lambda: len(api.announced) > before)
+    await wait_until(lambda: api.wire.delivered)
     api.store.gate.set()
     assert states(await soon(waiter))["one"] == "COMPLETED"
 
@@ -114,8 +114,8 @@ def test_an_answer_that_was_read_before_a_later_one_does_not_replace_it() -> Non
     topic = RunWaiters(KEY)
     topic.generation = 2
     later = answer_from(snapshot_of({"one": COMPLETED}))
-    topic.settle(later, 2)
-    topic.settle(answer_from(snapshot_of({"one": RUNNING})), 1)
+    topic.settle(later, 2, Awaits.END)
+    topic.settle(answer_from(snapshot_of({"one": RUNNING})), 1, Awaits.END)
     assert topic.latest is later
 
 
@@ -203,7 +203,7 @@ async def test_who_knows_of_a_later_revision_is_not_told_what_others_saw(api: Ap
     await api.parked()
     api.store.now(revision=2, one=COMPLETED)
     answer = await asyncio.wait_for(api.reader.get(KEY, ("one",), Deadline.of_call(20.0), 2), 5)
-    assert pb.GetResultsResponse.FromString(answer).revision == 2
+    assert answer.revision == 2
     with pytest.raises(RunNotFound, match="revision 3"):
         await api.reader.get(KEY, (), Deadline.of_call(20.0), 3)
     api.store.end("two", "three")
@@ -264,9 +264,61 @@ async def test_at_the_end_of_a_wait_the_answer_is_what_exists(api: Api) -> None:
     assert 0.19 < asyncio.get_running_loop().time() - began < 3
 
 
-async def test_a_wait_in_which_nothing_happened_costs_one_read(api: Api) -> None:
+async def test_a_wait_in_which_nothing_happened_costs_a_read_at_each_end(api: Api) -> None:
     await soon(api.get(wait=0.05))
-    assert api.store.reads == 1
+    assert api.store.reads == 2, "it awaits the end alone, and its answer has everything"
+
+
+async def test_a_caller_that_awaits_more_than_those_before_it_has_the_run_read_again(
+    api: Api,
+) -> None:
+    for_end = api.get()
+    await api.parked()
+    assert api.wire.awaits[KEY] is Awaits.END
+    api.store.now(one=COMPLETED)  # announced to those that await steps
+    for_step = api.get("one")
+    assert states(await soon(for_step))["one"] == "COMPLETED"
+    assert api.wire.awaits[KEY] is Awaits.STEPS
+    watch = api.reader.watch(KEY)
+    await anext(watch)
+    following = asyncio.ensure_future(anext(watch))
+    await wait_until(lambda: api.wire.awaits[KEY] is Awaits.CHANGES)
+    api.store.end("two", "three")
+    assert set(states(await soon(for_end)).values()) == {"COMPLETED"}
+    await following
+    await watch.aclose()
+
+
+async def test_a_run_that_replaces_another_is_announced_to_those_that_wait_for_its_key(
+    api: Api,
+) -> None:
+    waiters = [api.get(), api.get("two")]
+    await api.parked(2)
+    api.store.now(revision=2)
+    api.wire.say("started", run="run-2")
+    await wait_until(lambda: api.wire.awaits[KEY] is Awaits.STEPS)
+    api.store.now(revision=2, two=COMPLETED)
+    api.wire.say("step", "two", run="run-2")
+    await soon(waiters[1])
+    api.store.now(Status.COMPLETED, revision=2, one=COMPLETED, three=COMPLETED)
+    api.wire.say("ended", run="run-2")
+    await soon(waiters[0])
+
+
+async def test_a_store_that_was_emptied_outdates_every_answer(api: Api) -> None:
+    waiter = api.get()
+    await api.parked()
+    other = RunKey("default", "other")
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    await soon(api.get(key=other))
+    assert api.waiting.receiving
+    assert len(api.cache) == 1
+    api.wire.say("reset", key=RunKey("", ""), run="")
+    await soon(waiter)
+    await wait_until(lambda: len(api.cache) == 1)
+    before = api.store.reads
+    await soon(api.get(key=other))
+    assert api.store.reads == before + 1
 
 
 async def test_waiters_of_other_runs_are_left_alone(api: Api) -> None:
@@ -450,8 +502,8 @@ async def test_any_announcement_of_another_run_outdates_what_is_kept(api: Api) -
     """That of its start was lost."""
     api.store.end("one", "two", "three")
     await soon(api.get())
-    api.wire.say("claimed", run="run-1")
-    api.wire.say("claimed", run="after")
+    api.wire.say("ended", run="run-1")
+    api.wire.say("ended", run="after")
     await wait_until(lambda: len(api.cache) == 0)
 
 

@@ -187,14 +187,6 @@ async def test_a_watch_ends_when_the_server_stops(api: Api) -> None:
     assert api.waiting.waiters == 0
 
 
-async def test_it_is_called_each_time_that_announcements_arrive_again(api: Api) -> None:
-    regained = api.regained
-    for times in (1, 2):
-        api.wire.cut()
-        await wait_until(lambda n=times: len(regained) == n)
-    assert regained == [True, True]
-
-
 async def test_watchers_of_a_run_share_one_message(api: Api) -> None:
     watches = [api.reader.watch(KEY) for _ in range(3)]
     for change in ("one", "two"):

@@ -38,6 +38,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "watch_results": {"key": "k"},
     "get_status": {"key": "k"},
     "cancel": {"key": "k"},
+    "delete": {"key": "k"},
+    "touch": {"key": "k"},
     "list": {},
     "list_page": {},
     "list_pipelines": {},

@@ -152,6 +152,8 @@ CALLS: dict[str, Callable[[PrecomputeClient, Any], Awaitable[Any]]] = {
     "GetResults": lambda client, more: client.get_results("k", **more),
     "GetStatus": lambda client, more: client.get_status("k", **more),
     "CancelPrecompute": lambda client, more: client.cancel("k", **more),
+    "DeletePrecompute": lambda client, more: client.delete("k", **more),
+    "TouchPrecompute": lambda client, more: client.touch("k", **more),
     "ListPrecomputes": lambda client, more: client.list_page(**more),
     "ListPrecomputes of all pages": lambda client, more: anext(client.list(**more)),
     "ListPipelines": lambda client, more: client.list_pipelines(**more),

@@ -55,6 +55,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "StepState",
         "Tensor",
         "Tls",
+        "Touched",
         "Unauthenticated",
         "UnusableProcess",
         "Violation",

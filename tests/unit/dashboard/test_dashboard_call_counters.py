@@ -42,8 +42,21 @@ def test_a_quantile_of_nothing_is_none() -> None:
     assert quantile([0, 0], 0.5) is None
 
 
+@pytest.mark.parametrize("announced", [(False, True), (True, False)])
+def test_starts_and_ends_of_a_second_are_unknown_if_runs_were_not_announced_all_the_time(
+    announced: tuple[bool, bool],
+) -> None:
+    counters = Counters()
+    counters.announced = announced[0]
+    counters.turn()
+    counters.announced = announced[1]
+    assert counters.turn().as_json(None, whole=True)["starts"] is None
+
+
 def test_starts_and_ends_are_told_of_ones_own_namespaces() -> None:
     counters = Counters()
+    counters.announced = True
+    counters.turn()
     for kind, namespace in (
         ("started", "shop"),
         ("started", "other"),
@@ -127,8 +140,8 @@ def test_a_second_has_when_it_ended_and_calls_that_were_cancelled_are_expected()
     assert before <= second.at <= time.time()
     assert second.as_json(None, whole=True) == {
         "at": second.at,
-        "starts": 0,
-        "ends": 0,
+        "starts": None,
+        "ends": None,
         "outcomes": [0, 0, 0, 0],
         "refused": 0,
         "p50": None,

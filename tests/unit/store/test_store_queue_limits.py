@@ -157,13 +157,15 @@ class Channel:
         self.pings: list[float] = []
         self.answers_pings = 0
         self.closed = False
+        self.shard_channels: dict[str, None] = {}
 
     def pubsub(self) -> Channel:
         return self
 
-    async def subscribe(self, *channels: str) -> None:
-        for _ in channels:
-            self.messages.insert(0, (0.0, {"type": "subscribe"}))
+    async def ssubscribe(self, *channels: str) -> None:
+        for channel in channels:
+            self.shard_channels[channel] = None
+            self.messages.insert(0, (0.0, {"type": "ssubscribe"}))
 
     async def get_message(self, timeout: float) -> Any:  # noqa: ASYNC109  # redis-py's
         if not self.messages:
@@ -192,7 +194,7 @@ class Channel:
 
 def test_a_silent_subscription_is_asked_after_five_seconds_and_lost_after_as_many_more() -> None:
     async def main() -> None:
-        channel = Channel((3.0, {"type": "message", "data": b"ended r1 - games:k"}))
+        channel = Channel((3.0, {"type": "smessage", "data": b"ended r1 - games:k"}))
         channel.answers_pings = 2
         with pytest.raises(StoreUnavailable, match="silence"):
             async with subscription(channel, ["a", "b"]) as announcements:  # type: ignore[arg-type]
@@ -208,11 +210,12 @@ def test_a_silent_subscription_is_asked_after_five_seconds_and_lost_after_as_man
 def test_a_subscription_that_is_not_confirmed_is_none() -> None:
     async def main() -> None:
         channel = Channel()
+        channel_names = channel.shard_channels
 
-        async def nothing(*_: str) -> None:
-            pass
+        async def nothing(channel: str) -> None:
+            channel_names[channel] = None
 
-        channel.subscribe = nothing  # type: ignore[method-assign]
+        channel.ssubscribe = nothing  # type: ignore[method-assign]
         with pytest.raises(StoreUnavailable, match="no answer"):
             async with subscription(channel, ["a"]):  # type: ignore[arg-type]
                 raise AssertionError("it gave announcements")

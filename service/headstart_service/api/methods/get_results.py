@@ -20,6 +20,7 @@ from ..request_rules import (
     run_key,
     seconds,
 )
+from ..result_parts import only_results
 from ..results.answer import Answer
 
 MAX_WAIT: Final = 600.0
@@ -31,6 +32,7 @@ class Get:
 
     key: RunKey
     steps: Sequence[str]
+    result_steps: Sequence[str]
     wait: float
     min_revision: int
 
@@ -48,6 +50,7 @@ class GetResults:
         """
         if (
             request.required_steps
+            or request.result_steps
             or request.min_revision
             or not 0 <= request.wait.seconds < MAX_WAIT
         ):
@@ -63,13 +66,17 @@ class GetResults:
         violations: list[Violation] = []
         key = checked_key(request, violations)
         violations += repeated_violations("required_steps", request.required_steps)
+        violations += repeated_violations("result_steps", request.result_steps)
         violations += revision_violations("min_revision", request.min_revision)
         wait = seconds(request, "wait", 0, MAX_WAIT, 0.0, violations)
         refuse(violations)
-        return Get(key, request.required_steps, wait, request.min_revision)
+        return Get(key, request.required_steps, request.result_steps, wait, request.min_revision)
 
     async def handle(self, request: pb.GetResultsRequest, call: Call) -> bytes:
         """Return what exists, before the wait and the caller's deadline are over."""
         get = self.parse(request)
         deadline = Deadline.of_call(get.wait, call.time_left)
-        return await self._reader.get(get.key, get.steps, deadline, get.min_revision)
+        answer = await self._reader.get(
+            get.key, get.steps, deadline, get.min_revision, get.result_steps
+        )
+        return only_results(answer.data, get.result_steps) if get.result_steps else answer.data

@@ -69,10 +69,11 @@ class NearCache:
         """To be taken before a read whose answer is put."""
         return self._dropped.now
 
-    def put(self, key: RunKey, answer: Answer, moment: int) -> None:
+    def put(self, key: RunKey, answer: Answer, moment: int, began: float) -> None:
         """Keep what was read from that moment on, if its run has ended, until it expires.
 
-        Not if the run was dropped meanwhile: what was read may be from before.
+        The read `began` at that time of the monotonic clock. Not kept if the run was dropped
+        meanwhile: what was read may be from before.
         """
         if not (self._open and answer.final and answer.lives_for > 0):
             return
@@ -80,7 +81,7 @@ class NearCache:
         if size > self._max_bytes or self._dropped.since(key, moment):
             return
         self._remove(key)
-        self._entries[key] = _Entry(answer, time.monotonic() + answer.lives_for)
+        self._entries[key] = _Entry(answer, began + answer.lives_for)
         self._bytes += size
         while self._bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))

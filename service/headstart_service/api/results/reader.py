@@ -39,15 +39,20 @@ class ResultReader:
         return self._cache.get(key)
 
     async def get(
-        self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int
-    ) -> bytes:
-        """Return the serialized results, once `steps` (none: all) have ended or the wait is over.
+        self,
+        key: RunKey,
+        steps: Sequence[str],
+        deadline: Deadline,
+        min_revision: int = 0,
+        result_steps: Sequence[str] = (),
+    ) -> Answer:
+        """Return the results, once `steps` (none: all) have ended or the wait is over.
 
         With a `min_revision` they are read from the store after this call has come. What the
         process knew before may be older, even with the same revision: a reset repeats revisions.
 
-        Raises RunNotFound, InvalidRequest for a step that the run's pipeline does not have, and
-        StoreUnavailable when nothing could be read at all.
+        Raises RunNotFound, StoreUnavailable when nothing could be read at all, and InvalidRequest
+        for a step that the run's pipeline does not have, also of `result_steps`.
         """
         began = time.perf_counter()
         waited = False
@@ -64,13 +69,15 @@ class ResultReader:
         except RunNotFound:
             self._observer.results(ResultsOutcome.MISSING, time.perf_counter() - began)
             raise
-        if violations := self._violations(answer, steps):
+        violations = self._violations(answer, steps)
+        violations += self.unknown_results(answer, result_steps)
+        if violations:
             raise InvalidRequest(violations)
         outcome = ResultsOutcome.PARTIAL
         if answer.holds(steps or answer.states):
             outcome = ResultsOutcome.WAITED if waited else ResultsOutcome.READY
         self._observer.results(outcome, time.perf_counter() - began)
-        return answer.data
+        return answer
 
     async def watch(self, key: RunKey) -> AsyncGenerator[Answer]:
         """Yield the results now and after every change, until the run has ended."""
@@ -110,10 +117,15 @@ class ResultReader:
         )
         return answer, unmet > 0
 
-    def _violations(self, answer: Answer, steps: Sequence[str]) -> list[Violation]:
-        """Return a violation for each step that the run's pipeline does not have."""
+    def unknown_results(self, answer: Answer, steps: Sequence[str]) -> list[Violation]:
+        """Return a violation for each of `result_steps` that the run's pipeline does not have."""
+        return self._violations(answer, steps, "result_steps")
+
+    def _violations(
+        self, answer: Answer, steps: Sequence[str], field: str = "required_steps"
+    ) -> list[Violation]:
         if all(step in answer.states for step in steps):
             return []
         pipeline = self._registry.find(answer.pipeline)
         known = set(answer.states) | set(pipeline.by_name if pipeline else ())
-        return [Violation(f"required_steps[{i}]", rule) for i, rule in unknown_among(steps, known)]
+        return [Violation(f"{field}[{i}]", rule) for i, rule in unknown_among(steps, known)]

@@ -7,11 +7,18 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from ...domain import Announcement, EventKind, RunKey
+from ...domain import Announcement, Awaits, EventKind, RunKey
 from .answer import Answer
 
 _FOR_WATCHERS = frozenset({EventKind.CLAIMED, EventKind.RELEASED, EventKind.UNSERVED})
 """Events that end no wait; only watchers need them."""
+
+
+def awaits_of(steps: AbstractSet[str] | None) -> Awaits:
+    """Return what must be announced for a caller that waits for these `Waiter.steps`."""
+    if steps is None:
+        return Awaits.CHANGES
+    return Awaits.STEPS if steps else Awaits.END
 
 
 @dataclass(slots=True, eq=False)
@@ -62,12 +69,19 @@ class RunWaiters:
     started_at: int = 0
     """The generation that this announcement began."""
     answer: Answer | None = None
+    announced: Awaits = Awaits.NOTHING
+    """What has been announced to this process since the last read."""
     holders: int = 0
     """How many callers keep it, whether they wait right now or not."""
     waiters: set[Waiter] = field(default_factory=set)
     particular: set[Waiter] = field(default_factory=set)
     """Those of the waiters that more than the run's end may satisfy."""
     reading: asyncio.Task[None] | None = None
+
+    @property
+    def awaits(self) -> Awaits:
+        """What must be announced for all its waiters."""
+        return max((awaits_of(waiter.steps) for waiter in self.waiters), default=Awaits.NOTHING)
 
     @property
     def latest(self) -> Answer | None:
@@ -91,6 +105,7 @@ class RunWaiters:
             if self.answer is not None and self.answer.run == announcement.run:
                 return False  # the read returned its end before the announcement arrived
             self.started, self.started_at = announcement.run, self.generation + 1
+            self.announced = Awaits.NOTHING  # the new run's record does not name this process yet
         self.generation += 1
         return self._concerns(announcement)
 
@@ -105,14 +120,19 @@ class RunWaiters:
         ended = announcement.steps
         return any(w.steps is None or not w.steps.isdisjoint(ended) for w in self.particular)
 
-    def settle(self, answer: Answer, generation: int) -> None:
-        """End each wait that this answer satisfies; its read began at this generation."""
-        if generation < self.read_at:
-            return  # a later read was faster
-        self.answer, self.read_at = answer, generation
+    def settle(self, answer: Answer, generation: int, announced: Awaits) -> None:
+        """End each wait that this answer satisfies; its read began at this generation.
+
+        What is `announced` arrives from that read on.
+        """
         if generation < self.started_at and answer.run != self.started:
             # This read may have returned the run that this one replaced.
             self.wanted = self.generation
+        else:
+            self.announced = max(self.announced, announced)
+        if generation < self.read_at:
+            return  # a later read was faster
+        self.answer, self.read_at = answer, generation
         for waiter in self.waiters:
             if waiter.since <= generation:
                 waiter.seen = answer

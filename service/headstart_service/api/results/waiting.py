@@ -6,24 +6,26 @@ A read begins when an announcement may end a wait; its answer ends every wait th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from contextvars import Context
 
 from ...domain import (
     Announcement,
+    Awaits,
     EventKind,
     RunKey,
     Snapshot,
 )
 from ...domain.errors import RecordDamaged, StoreUnavailable
-from ...domain.retry_after import DrainRate
 from ...domain.run_store import RunStore
 from ..call_observer import CallObserver, CallObservers
 from ..deadline import RETRY_PAUSE, SHUTDOWN, Deadline
 from .answer import Answer, answer_from
 from .near_cache import NearCache
-from .run_waiters import RunWaiters, Waiter
+from .run_waiters import RunWaiters, Waiter, awaits_of
 from .subscription import Subscribe, Subscription
 
 Estimated = Callable[[Snapshot], Mapping[str, tuple[int, int]]]
@@ -45,34 +47,27 @@ class Waiting:
         store: RunStore,
         subscribe: Subscribe,
         cache: NearCache,
-        drain_rate: DrainRate | None = None,
         observer: CallObserver | None = None,
         *,
-        announced: Callable[[Announcement], None] | None = None,
-        resubscribed: Callable[[], None] | None = None,
         estimated: Estimated | None = None,
         poll: float = POLL,
     ) -> None:
-        """Count in `drain_rate` every run that starts or ends.
+        """Answers about runs that have not ended hold what is `estimated` of them.
 
-        Call `announced` with each announcement, and `resubscribed` each time that they arrive
-        again. Answers about runs that have not ended hold what is `estimated` of them. `poll` is
-        the number of seconds after which waiters read again without an announcement.
+        `poll` is the number of seconds after which waiters read again without an announcement.
         """
         self._estimated = estimated
         self._observer = observer or CallObservers()
-        self._announced = announced
-        self._resubscribed = resubscribed
-        self._drain_rate = drain_rate or DrainRate()
         self._store = store
         self._cache = cache
         self._poll_every = poll
         self._runs: dict[RunKey, RunWaiters] = {}
         self._reads: set[asyncio.Task[None]] = set()
         self._subscription = Subscription(
-            subscribe, opened=self._subscribed, closed=cache.close, receive=self._receive
+            subscribe, opened=self._subscribed, closed=self._lost, receive=self._receive
         )
         self._closing = False
+        self._subscriptions = 0
 
     @property
     def receiving(self) -> bool:
@@ -89,20 +84,14 @@ class Waiting:
         """How many of them wait for an announcement or their deadline."""
         return sum(len(run.waiters) for run in self._runs.values())
 
-    async def read(self, key: RunKey, *, waits: bool = False) -> Answer:
-        """Return what exists now; `waits` for a caller that waits.
+    async def read(self, key: RunKey, awaits: Awaits = Awaits.NOTHING) -> Answer:
+        """Return what exists now, for a caller that `awaits` more.
 
         Raises RunNotFound and StoreUnavailable.
         """
-        moment = self._cache.moment
-        snapshot = await self._store.read(key, waits=waits)
-        try:
-            answer = answer_from(snapshot, self._estimated)
-        except RecordDamaged:
-            self._observer.damaged()
-            raise
-        self._cache.put(key, answer, moment)
-        return answer
+        moment, began = self._cache.moment, time.monotonic()
+        snapshot = await self._store.read(key, awaits=awaits)
+        return self._kept(snapshot, moment, began)
 
     async def wait(
         self,
@@ -124,11 +113,9 @@ class Waiting:
             seen: Answer | None = None
             if run.holders == 1 and self.receiving:
                 # Most often the result exists already, and no other caller could share this read.
-                generation = run.generation
-                seen = await self.read(key, waits=True)
+                seen = await self._read_for(run, awaits_of(steps))
                 if met(seen):
                     return seen
-                run.settle(seen, generation)
             elif min_revision:
                 run.generation += 1  # the caller may know a start that is not announced here yet
             return await self._met(run, met, steps, seen, ends, deadline.grace)
@@ -167,19 +154,22 @@ class Waiting:
 
         `ends` is on the loop's clock. The read at that moment may end `grace` seconds late.
         """
-        if not self.receiving:
-            # A read that is under way may have missed a change that was not announced.
+        if not run.announced:
+            # What is known, or being read, may have missed a change that was not announced here.
             run.generation += 1
         known = run.latest or seen
         if known is not None and (self._closing or met(known)):
             return known
+        unannounced = run.announced < awaits_of(steps)
+        if unannounced:
+            run.generation += 1
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         waiter = Waiter(met, steps, run.generation, future, known, self._closing)
         timer: asyncio.TimerHandle | None = None
         run.add(waiter)
         try:
-            if known is None:
+            if known is None or (unannounced and self.receiving):
                 self._request_read(run)
             else:
                 self._read_if_wanted(run)
@@ -235,7 +225,7 @@ class Waiting:
         waiter.overdue = True
         if waiter.seen is None:
             return  # its first read is under way, and the store's time limit is short
-        if not self.receiving:
+        if run.announced < Awaits.CHANGES:
             run.generation += 1
         if run.latest is not None:
             waiter.give(run.latest)
@@ -263,7 +253,7 @@ class Waiting:
             while run.waiters and run.read_at < run.wanted:
                 generation = run.generation
                 try:
-                    run.settle(await self.read(run.key, waits=True), generation)
+                    await self._read_for(run, run.awaits)
                 except StoreUnavailable as error:
                     run.refuse(error, generation, unseen_only=True)
                     await asyncio.sleep(RETRY_PAUSE)
@@ -275,13 +265,39 @@ class Waiting:
         finally:
             run.reading = None
 
+    def _kept(self, snapshot: Snapshot, moment: int, began: float) -> Answer:
+        """Return the answer of a run, and keep it if it has ended. Raises RecordDamaged.
+
+        The run was read from that `moment` of the cache on; the read `began` at that time.
+        """
+        try:
+            answer = answer_from(snapshot, self._estimated)
+        except RecordDamaged:
+            self._observer.damaged()
+            raise
+        self._cache.put(snapshot.summary.key, answer, moment, began)
+        return answer
+
+    async def _read_for(self, run: RunWaiters, awaits: Awaits) -> Answer:
+        """Read for the waiters of a run; raises as `read` does."""
+        generation, subscriptions = run.generation, self._subscriptions
+        answer = await self.read(run.key, awaits)
+        received = self.receiving and subscriptions == self._subscriptions
+        run.settle(answer, generation, awaits if received else Awaits.NOTHING)
+        return answer
+
     def _subscribed(self) -> None:
         """Read again for every waiter: what was announced before is lost."""
+        self._subscriptions += 1
         self._cache.open()
         for run in self._runs.values():
             self._refresh(run)
-        if self._resubscribed is not None:
-            self._resubscribed()
+
+    def _lost(self) -> None:
+        """Keep nothing that announcements might have outdated."""
+        self._cache.close()
+        for run in self._runs.values():
+            run.announced = Awaits.NOTHING
 
     async def _poll(self) -> None:
         while True:
@@ -298,12 +314,20 @@ class Waiting:
 
     def _receive(self, announcement: Announcement) -> None:
         kind = announcement.kind
+        if kind is EventKind.RESET:
+            self._lost()
+            self._subscribed()
+            return
         if kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run):
             self._cache.drop(announcement.key)
-        if kind is EventKind.STARTED or kind.ends_run:
-            self._drain_rate.count(ended=kind.ends_run)
+        answer: Answer | None = None
+        if announcement.result is not None:
+            with suppress(RecordDamaged):  # a read has the same error, and those that wait get it
+                answer = self._kept(announcement.result, self._cache.moment, time.monotonic())
         run = self._runs.get(announcement.key)
-        if run is not None and run.receive(announcement):
+        if run is None or not run.receive(announcement):
+            return
+        if answer is None:
             self._request_read(run)
-        if self._announced is not None:
-            self._announced(announcement)
+        else:
+            run.settle(answer, run.generation, Awaits.END)

@@ -51,8 +51,8 @@ export function showTotals(told, past) {
     running: counts.in_progress ?? 0,
     queued: told.queued,
     kept: Object.values(counts).reduce((sum, count) => sum + count, 0),
-    starts: rate((each) => each.starts),
-    ends: rate((each) => each.ends),
+    starts: rate((each) => each.starts ?? 0),
+    ends: rate((each) => each.ends ?? 0),
     reads: rate((each) => sum(each.outcomes ?? [])),
     refused: rate((each) => each.refused ?? 0),
   };

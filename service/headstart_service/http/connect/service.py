@@ -247,11 +247,11 @@ class _Served:
                 if grant is not None:
                     self._check(request, grant)
                 if self.method.streams:
-                    stream = self._stream(call, request, form, reply, attempt.span)
+                    stream = self._stream(call, request, grant, form, reply, attempt.span)
                     await while_connected(receive, stream)
                     await reply.end()
                 else:
-                    work = self._unary(call, request, form, attempt.span)
+                    work = self._unary(call, request, grant, form, attempt.span)
                     await reply.message(await while_connected(receive, work))
 
     def _ready(self, request: Any, grant: Grant | None) -> Answer | None:
@@ -264,8 +264,10 @@ class _Served:
         ready = self._handler.ready(key)
         return None if ready is None or len(ready.data) > SMALL else ready
 
-    async def _unary(self, call: HttpCall, request: Any, form: Codec, span: CallSpan) -> bytes:
-        response = await self._handle(request, Call(call.time_remaining()))
+    async def _unary(
+        self, call: HttpCall, request: Any, grant: Grant | None, form: Codec, span: CallSpan
+    ) -> bytes:
+        response = await self._handle(request, Call(call.time_remaining(), grant))
         data = response if isinstance(response, bytes) else response.SerializeToString()
         context: Any = call
         await self._rules.outgoing.admit(data, context)
@@ -273,10 +275,17 @@ class _Served:
         return await form.encode(self._response, data)
 
     async def _stream(
-        self, call: HttpCall, request: Any, form: Codec, reply: Reply, span: CallSpan
+        self,
+        call: HttpCall,
+        request: Any,
+        grant: Grant | None,
+        form: Codec,
+        reply: Reply,
+        span: CallSpan,
     ) -> None:
         context: Any = call
-        async with aclosing(self._handle(request, Call(call.time_remaining()))) as responses:
+        known = Call(call.time_remaining(), grant)
+        async with aclosing(self._handle(request, known)) as responses:
             async for response in responses:
                 async with self._rules.outgoing.sending(response.data, context):
                     await reply.message(await form.encode(self._response, response.data))

@@ -26,8 +26,57 @@ local function is_live(status)
   return status == 'pending' or status == 'in_progress'
 end
 
+-- A record's field `to` names the processes to which the run's announcements go, each as ' ', a level and the process:
+-- level 0 is the run's worker, the others are those of domain.Awaits.
+local TO = ' (%d)(%x+)'
+local WAITING = ' [1-9]%x'
+-- The lowest level that receives an announcement of this kind.
+local LEAST = {
+  started = 1, ended = 1, cancelled = 1, dropped = 1, step = 2, reported = 2, claimed = 3, released = 3, unserved = 3,
+}
+local FOR_WORKERS = {started = true, cancelled = true, dropped = true, reported = true}
+
+-- Has a run's announcements sent to a process, from this level on.
+local function send_to(record, process, level)
+  local to = redis.call('HGET', record, 'to') or ''
+  local known = string.match(to, ' (%d)' .. process)
+  if not known then
+    redis.call('HSET', record, 'to', to .. ' ' .. level .. process)
+  elseif tonumber(known) < level then
+    redis.call('HSET', record, 'to', (string.gsub(to, ' %d' .. process, ' ' .. level .. process)))
+  end
+end
+
 -- Publishes what has happened to a run: `run` is its id, or '-' if that is unknown. `what` are the steps that
--- ended; for 'started' it is the id of the replaced run; '-' stands for neither.
-local function announce(kind, run, what, member)
-  redis.call('PUBLISH', channel, kind .. ' ' .. run .. ' ' .. what .. ' ' .. member)
+-- ended; for 'started' it is the id of the replaced run; '-' stands for neither. It goes to live pages, and to the
+-- processes in `to`, by default those of the record. A process that receives nothing has ended, and is removed.
+-- Processes with waiting callers also get the `result`, {sizes, values}, with the sizes in place of `what`.
+-- Returns how many of these there are.
+local function announce(kind, run, what, member, to, result)
+  local text = kind .. ' ' .. run .. ' ' .. what .. ' ' .. member
+  redis.call('SPUBLISH', channel, text)
+  if kind == 'unserved' then
+    redis.call('SPUBLISH', channel .. ':unserved', text)
+  end
+  local record = record_prefix .. member
+  to = to or redis.pcall('HGET', record, 'to')
+  if type(to) ~= 'string' then -- nobody, or a damaged record
+    return 0
+  end
+  local whole = result and kind .. ' ' .. run .. ' ' .. result[1] .. ' ' .. member .. result[2]
+  local left, reached = '', 0
+  for level, process in string.gmatch(to, TO) do
+    local received = 1
+    if tonumber(level) >= LEAST[kind] or level == '0' and FOR_WORKERS[kind] then
+      received = redis.call('SPUBLISH', channel .. ':' .. process, level ~= '0' and whole or text)
+      reached = reached + (level ~= '0' and received or 0)
+    end
+    if received > 0 then
+      left = left .. ' ' .. level .. process
+    end
+  end
+  if #left < #to and redis.call('HEXISTS', record, 'to') == 1 then
+    redis.call('HSET', record, 'to', left)
+  end
+  return reached
 end

@@ -23,8 +23,51 @@ local function sweep(now)
   return #expired
 end
 
+-- Bytes of memory of a record that an announcement carries at most.
+local CARRIED = 65536
+
+-- Returns an ended run as an announcement carries it to waiting processes: {"microseconds until it expires,size,size,…",
+-- field value field value …}. Returns nil where none waits or it is too large.
+local function result_of(record, left_us)
+  if not string.find(redis.call('HGET', record, 'to') or '', WAITING)
+      or redis.call('MEMORY', 'USAGE', record, 'SAMPLES', 0) > CARRIED then
+    return nil
+  end
+  local sizes, values = {integer(left_us)}, {}
+  local fields = redis.call('HGETALL', record)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'about' or is_step(fields[i]) then
+      for j = i, i + 1 do
+        sizes[#sizes + 1] = #fields[j]
+        values[#values + 1] = fields[j]
+      end
+    end
+  end
+  return {table.concat(sizes, ','), table.concat(values)}
+end
+
+-- Notes that the result of an ended run was read: read results are evicted first.
+local function note_seen(record, member, r)
+  r.seen = 1
+  save(record, member, r)
+  redis.call('ZREM', unread, member)
+  redis.call('ZADD', read, integer(r.completed), member)
+end
+
+-- Sends no announcement to the run's workers any more.
+local function forget_worker(record)
+  local to = redis.call('HGET', record, 'to') or ''
+  local left = string.gsub(to, ' 0%x+', '')
+  if left == '' then
+    redis.call('HDEL', record, 'to')
+  elseif #left < #to then
+    redis.call('HSET', record, 'to', left)
+  end
+end
+
 local function end_run(record, member, r, status, why, ttl_us)
   local now = clock()
+  count_end(now)
   redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
   unqueue(member)
   if status ~= 'completed' then
@@ -37,7 +80,12 @@ local function end_run(record, member, r, status, why, ttl_us)
   r.completed, r.expires, r.entry, r.error = now, now + ttl_us, '-', why
   save(record, member, r)
   redis.call('ZADD', unread, integer(now), member)
-  announce(status == 'cancelled' and 'cancelled' or 'ended', r.run, '-', member)
+  local kind = status == 'cancelled' and 'cancelled' or 'ended'
+  if announce(kind, r.run, '-', member, nil, result_of(record, ttl_us)) > 0 then
+    note_seen(record, member, r)
+    note_read(member, r)
+  end
+  forget_worker(record)
 end
 
 -- Returns the jobs' consumer group as a table of Redis' own fields; nil when there is none.

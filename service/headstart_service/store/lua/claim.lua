@@ -1,6 +1,7 @@
 -- Gives a delivered job's run to a worker: raises the attempt, which fences off every earlier holder, and shows the run
 -- as in progress. The job's first claim binds it to a run: of the waiting runs the one that is needed first. It passes
 -- over runs that cannot be ready in time, and leaves to others those that this worker does not offer.
+-- From then on the run's announcements are sent to the worker's `process`.
 -- Steps that another maker has made are computed anew. A job without a run is dropped. A run whose workers were lost too
 -- often ends here. A run's last try is refused unless `alone` is 1, and is set aside for this job.
 -- Returns {} when there is nothing to do, else {attempt, member, run, …}. With attempt 0 there follows why the run was
@@ -161,6 +162,7 @@ if not repeated then
   end
   r.expires = now + math.max(r.ttl, tonumber(patience_us))
   redis.call('HSET', record, 'claim', token)
+  send_to(record, process, 0)
   unqueue(member)
   redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
   -- It may have waited for its turn nearly as long as a lease: the lease begins now.

@@ -2,7 +2,7 @@
 -- Compares a partition's layout with a process's own. Writes its own where there is none and `create` is 1. If both
 -- are the same, registers the process as live for `ttl_us`; with 0 removes it.
 -- It is no part of a batch: it runs with any layout. KEYS: layout, processes.
--- ARGV: the process's layout, create, the process's name or '', ttl_us.
+-- ARGV: the process's layout, create, the process's name or '', ttl_us, the channel of resets.
 -- Returns {the layout or '', was_live, name, name, …}: was_live is 1 if the process was live until now, and
 -- the names are those of the processes that are.
 
@@ -14,6 +14,7 @@ if type(found) ~= 'string' then
   found = ''
   if create == '1' then
     redis.call('SET', KEYS[1], own)
+    redis.call('SPUBLISH', ARGV[5], 'reset - - :') -- what processes keep may be of a store that was emptied
     found = own
   end
 end

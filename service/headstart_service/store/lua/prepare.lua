@@ -3,7 +3,7 @@
 -- Returns how many it removed. Raises an error for a Redis user without the right to publish: other scripts would
 -- write first and then fail to publish.
 
-redis.call('PUBLISH', channel .. ':check', '') -- the same right, and no subscriber
+redis.call('SPUBLISH', channel .. ':check', '') -- the same right, and no subscriber
 
 local created = redis.pcall('XGROUP', 'CREATE', jobs, group, '0', 'MKSTREAM')
 if created.err and not string.find(created.err, 'BUSYGROUP', 1, true) then

@@ -1,6 +1,8 @@
 -- Reads a run with every existing fragment, at one moment. Notes that the result of an ended run was read: read results
 -- are evicted first. Steps that a caller reads count as used: see _accounting.lua.
--- With `waits` 1 the caller waits for it: a pending run goes before all runs without a waiting caller.
+-- With `awaits` above 0 the caller waits for it: a pending run goes before all runs without a waiting caller, unless
+-- `by_need` is 0. Announcements of the run are sent to the `process`, of a level from `awaits` on. Those of an ended run
+-- are sent to every reader, which keeps what it has read.
 -- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
 -- with the record's fields; for a pending run also `ahead`, the number of runs before it, and what it `lacks`.
 -- For a record of `large` bytes or more, its `size` and `about` stand for all fields: the caller reads them separately.
@@ -11,12 +13,13 @@ if left <= 0 then
   return {}
 end
 if r.seen == 0 and not is_live(r.status) then
-  r.seen = 1
-  save(record, member, r)
-  redis.call('ZREM', unread, member)
-  redis.call('ZADD', read, integer(r.completed), member)
+  note_seen(record, member, r)
 end
 note_read(member, r)
+local level = is_live(r.status) and tonumber(awaits) or 1
+if level > 0 then
+  send_to(record, process, level)
+end
 -- Counted by Redis in a twentieth of the time that reading them takes.
 local size = redis.call('MEMORY', 'USAGE', record, 'SAMPLES', 0)
 local fields
@@ -28,7 +31,7 @@ end
 table.insert(fields, 1, left)
 if r.status == 'pending' then
   local set, score = standing(member, r)
-  if waits == '1' and score >= 0 and score < math.huge then
+  if awaits ~= '0' and by_need == '1' and score >= 0 and score < math.huge then
     redis.call('ZADD', set, integer(place(clock(), -1) - AFTER_ALL), member)
   end
   fields[#fields + 1] = 'ahead'

@@ -6,7 +6,8 @@
 -- Returns {outcome, status, revision, read, unread, own, expired, shed}. The numbers are runs that it has removed: read
 -- ones, unread ones, those of its own namespace and expired ones; then those that it has shed, because they waited and
 -- could not be ready by their declared time. A joined or repeated start with a trace context also returns that of
--- its run. If nothing makes room, it changes nothing and returns {'full', why, live runs, expired}:
+-- its run. If nothing makes room, it changes nothing and returns {'full', why, live runs, expired, ended, microseconds in
+-- which so many runs have ended}:
 --   'queue'      too many runs have not ended
 --   'worker'     no worker has come for them in a while
 --   'namespace'  the run's namespace has no place that can be freed
@@ -107,6 +108,8 @@ end
 
 local trace = ...
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
+-- Also of a damaged record. A new run has none: whoever receives its start reads it again.
+local to = redis.pcall('HGET', record, 'to')
 local expired = sweep(now)
 
 local whole, old = pcall(load, record)
@@ -195,10 +198,15 @@ end
 
 local shed, in_vain
 local live = redis.call('ZCARD', with_status.pending) + redis.call('ZCARD', with_status.in_progress)
+
+local function full(why)
+  return {'full', why, live, expired, ended_lately(now)}
+end
+
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
   shed, in_vain = waits_in_vain(member, now)
   if not shed then
-    return {'full', 'queue', live, expired}
+    return full('queue')
   end
 end
 
@@ -219,12 +227,12 @@ local function nobody_works()
 end
 
 if not (old and is_live(old.status)) and nobody_works() then
-  return {'full', 'worker', live, expired}
+  return full('worker')
 end
 
 local function evict(victim)
-  forget(record_prefix .. victim, victim, 'evicted')
   announce('dropped', '-', '-', victim)
+  forget(record_prefix .. victim, victim, 'evicted')
 end
 
 local gone = {[read] = 0, [unread] = 0, own = 0}
@@ -237,11 +245,11 @@ if not old then
     own = math.min(kept + 1 - tonumber(namespace_max), WINDOW)
     -- Counted before anything goes, so that a refused start has evicted nothing.
     if ended < own then
-      return {'full', 'namespace', live, expired}
+      return full('namespace')
     end
   end
   if excess > 0 and redis.call('ZCARD', read) + redis.call('ZCARD', unread) < excess then
-    return {'full', 'records', live, expired}
+    return full('records')
   end
   if own > 0 then
     for _, victim in ipairs(first_to_go(member, own, now)) do
@@ -309,6 +317,6 @@ end
 save(record, member, r)
 open_line(member, carried)
 redis.call('ZADD', with_status.pending, 0, member)
-announce('started', r.run, old and old.run or '-', member)
+announce('started', r.run, old and old.run or '-', member, to)
 return {outcome, r.status, r.revision,
   gone[read], gone[unread], gone.own, expired, shed and 1 or 0}

@@ -10,7 +10,7 @@ end
 local reply = {left}
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
-  if fields[i] ~= 'inputs' then
+  if fields[i] ~= 'inputs' and fields[i] ~= 'to' then
     reply[#reply + 1] = fields[i]
     reply[#reply + 1] = fields[i] == 'about' and fields[i + 1] or letter_of(fields[i + 1])
   end
