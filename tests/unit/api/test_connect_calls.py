@@ -598,3 +598,26 @@ async def test_a_caller_that_reads_nothing_holds_back_its_own_stream(
         reader.feed_eof()
         writer.transport.abort()
         await wait_until(lambda: not outgoing.held)
+
+
+async def test_each_start_of_a_batch_needs_its_own_grant(opening: Opening) -> None:
+    grants = Grants(parsed(TOKENS.text, None))  # type: ignore[arg-type]
+    custom = {"pipeline": "test"}
+    starts = [{"namespace": name, "key": "k", "custom": custom} for name in ("default", "other")]
+    async with opening(grants=grants) as http:
+        bearer = {"authorization": f"Bearer {TOKENS.by_name['writer']}"}
+        body = json.dumps({"requests": starts}).encode()
+        answer = await http.post("BatchStartPrecomputes", body, JSON | bearer)
+    assert answer.status_code == 200, answer.text
+    mine, foreign = answer.json()["results"]
+    assert mine["response"]["outcome"] == "START_OUTCOME_STARTED"
+    assert "lacks write in 'other'" in foreign["error"]["message"]
+
+
+async def test_many_runs_are_watched_on_one_stream(http: Http, api: Api) -> None:
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    body = envelope(b'{"keys":["game-1","game-2"]}')
+    answer = await http.post("WatchResults", body, STREAM)
+    *messages, end = frames(answer.content)
+    assert end == (2, b"{}")
+    assert len(messages) == 2
