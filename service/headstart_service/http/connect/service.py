@@ -23,6 +23,7 @@ from ...api.call_limits import CallLimits
 from ...api.dependencies import Call, Dependencies
 from ...api.method_table import METHOD_TABLE, Method
 from ...api.methods.get_results import GetResults
+from ...api.request_rules import namespace_of
 from ...api.results.answer import Answer
 from ...api.results.outgoing import SMALL, Outgoing
 from ...api.status import internal_status, status_of
@@ -258,10 +259,10 @@ class _Served:
         """Return the answer to a GetResults that needs no store, no wait and so no limit."""
         if not isinstance(self._handler, GetResults):
             return None
-        key = self._handler.ready_key(request)
-        if key is None or (grant is not None and not grant.covers(Verb.READ, key.namespace)):
+        if grant is not None and not grant.covers(Verb.READ, namespace_of(request)):
             return None
-        ready = self._handler.ready(key)
+        key = self._handler.ready_key(request)
+        ready = None if key is None else self._handler.ready(key)
         return None if ready is None or len(ready.data) > SMALL else ready
 
     async def _unary(
