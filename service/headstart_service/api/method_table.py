@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol, TypeAlias
 
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message_factory import GetMessageClass
 
 from ..auth.grants import Grant, Verb
@@ -86,6 +87,12 @@ class Method:
         """Whether it streams its responses."""
         streams: bool = self.descriptor.server_streaming
         return streams
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing and answers once, so that HTTP may send it by GET."""
+        level: int = self.descriptor.GetOptions().idempotency_level
+        return level == MethodOptions.NO_SIDE_EFFECTS and not self.streams
 
     @property
     def retried(self) -> bool:

@@ -18,21 +18,16 @@ from ..api.grpc_server import build_server
 from ..api.health import Health
 from ..api.results.estimates import Estimates
 from ..api.results.near_cache import NearCache
+from ..api.results.outgoing import Outgoing
 from ..api.results.reader import ResultReader
 from ..api.results.waiting import Waiting
 from ..auth.server_certificate import ServerCertificate
-from ..base.listening import (
-    addresses,
-    listen,
-    reachable,
-    url_host,
-)
+from ..base.listening import addresses, listen, reachable, url_host
 from ..config.loading import child_environment
 from ..config.settings import Settings
 from ..domain import RunKey, WorkerState
 from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
 from ..http.readiness import Readiness
-from ..http.server import http_server
 from ..pipeline.registry import Registry
 from ..store.connect import API, BLOCKING, LARGE, Client
 from ..store.events import subscription
@@ -43,6 +38,7 @@ from ..telemetry.logging.formatter import wants_json
 from ..telemetry.tracing import tracing
 from .exposure import certificate, refuse_exposure, token_file
 from .first_call import first_call
+from .http_api import drain, http_api, http_ports
 from .lifecycle import (
     layout_watch,
     process_name,
@@ -234,15 +230,20 @@ async def serve(settings: Settings) -> None:
         )
         monitoring.watch_others(tokens, tls, worker)
         listening.create_task(monitoring.process.watch_loop(), name="loop lag")
+        outgoing = Outgoing()
+        wrap = traced.calls() if traced else None
+        over_http = http_api(settings, api, limits, grants, outgoing, wrap.begin if wrap else None)
         http_port = await stack.enter_async_context(
-            http_server(
-                settings.host,
-                settings.http_port,
+            http_ports(
+                settings,
                 lambda: readiness.state,
                 [
                     *([monitoring.route(grants)] if settings.metrics else []),
                     *(page.routes() if page else []),
                 ],
+                over_http,
+                limits,
+                tls,
             )
         )
         server = build_server(
@@ -250,11 +251,12 @@ async def serve(settings: Settings) -> None:
             health,
             limits,
             grants,
+            outgoing=outgoing,
             reflects=settings.reflection,
-            wrap=traced.calls() if traced else None,
+            wrap=wrap,
         )
         grpc_port = _bind(server, settings, tls)
-        stack.push_async_callback(server.stop, settings.drain)
+        stack.push_async_callback(drain, server, over_http, settings.drain)
         stack.callback(waiting.release)
         working = await stack.enter_async_context(asyncio.TaskGroup())
         stack.push_async_callback(health.shut_down)
@@ -342,7 +344,9 @@ def _log_access(settings: Settings, grpc_port: int, http_port: int) -> None:
         "required" if settings.tokens else "not asked for",
     )
     if settings.dashboard:
-        log.info("live page on http://%s:%d/", url_host(reachable(settings.host)), http_port)
+        scheme = "https" if settings.http_tls else "http"
+        where = f"{scheme}://{url_host(reachable(settings.host))}:{http_port}/"
+        log.info("live page on %s", where)
 
 
 def _start(group: asyncio.TaskGroup, **tasks: Coroutine[Any, Any, None] | None) -> None:
