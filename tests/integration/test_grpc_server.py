@@ -152,6 +152,7 @@ async def test_reflection_lists_the_service_and_its_methods(served: Served) -> N
     assert {SERVICE, "grpc.health.v1.Health"} <= services
     assert methods == {
         *("BatchStartPrecomputes", "BatchGetResults", "DeletePrecompute", "TouchPrecompute"),
+        "CreateRunToken",
         "StartPrecompute",
         "GetResults",
         "WatchResults",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -25,6 +25,7 @@ from headstart._messages.results import (
     PrecomputeStatus,
     Results,
     RunSummary,
+    RunToken,
     Stats,
     Status,
     Touched,
@@ -310,6 +311,29 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches):
         return convert.touched_from(
             await self._call(lambda stub: stub.TouchPrecompute, request, timeout)
         )
+
+    async def create_run_token(
+        self,
+        key: str,
+        *,
+        ttl: float | timedelta | None = None,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> RunToken:
+        """Return a token that allows its bearer, such as a browser, to read this run alone.
+
+        Args:
+            key: As it was started.
+            ttl: How long the token is valid: 1 second to 1 day. Default: 1 hour.
+            namespace: Instead of the client's.
+            timeout: Seconds to wait for the answer.
+
+        Raises:
+            ServiceError: The server asks for no tokens, or has no key to sign with.
+        """
+        request = requests.create_run_token(self._in(namespace), key, ttl=ttl)
+        answer = await self._call(lambda stub: stub.CreateRunToken, request, timeout)
+        return RunToken(token=answer.token, expires_at=answer.expires_at.ToDatetime(UTC))
 
     async def list(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..auth.grants import Grant
+from ..auth.grants import Grant, Grants
 from ..domain.run_store import RunStore, StartRun
 from ..pipeline.registry import Registry
 from .call_observer import CallObserver, CallObservers
@@ -36,6 +36,8 @@ class Dependencies:
     observer: CallObserver = field(default_factory=CallObservers)
     start: StartRun | None = None
     """Starts runs in place of the store's own method, where starts are traced."""
+    grants: Grants | None = None
+    """The tokens that callers need; None where they need none."""
 
 
 @dataclass(frozen=True, slots=True)

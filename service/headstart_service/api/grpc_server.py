@@ -216,7 +216,7 @@ def ready_answer(
     except (DecodeError, Unauthenticated):
         return None  # `handle` reports it, like every refusal
     key = method.ready_key(request)
-    if key is None or (grant is not None and not grant.covers(_READ, key.namespace)):
+    if key is None or (grant is not None and not grant.covers(_READ, key.namespace, key.key)):
         return None
     return method.ready(key)
 

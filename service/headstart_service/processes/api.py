@@ -208,6 +208,7 @@ async def serve(settings: Settings) -> None:
             ),
             calls,
             traced.start(store.start) if traced else None,
+            tokens.grants if tokens else None,
         )
         health = Health()
         await health.set_serving(serving=False)
