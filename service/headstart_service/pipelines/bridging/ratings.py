@@ -35,15 +35,18 @@ class Ratings:
         matrix: NDArray[np.float32],
         game: Game,
         rough: NDArray[np.float32],
+        lengths: NDArray[np.float32],
         error: Callable[[], NDArray[np.float32]] | None,
     ) -> None:
         """Take rough relevances, shape (n,), for `matrix` (n, d), each within `error()`, (n,).
 
-        With `error` None all are computed exactly.
+        No row is longer than its number of `lengths`, shape (n,). With `error` None all are
+        computed exactly.
         """
         self._matrix = matrix
         self._game = game
         self._rough = rough
+        self._lengths = lengths
         self._error = error
 
     def __len__(self) -> int:
@@ -80,7 +83,7 @@ class Ratings:
         rows = self._matrix[near]
         # Of hundreds, a product in float32 leaves few more than are wanted.
         length = np.float32(_lengths(np.stack(self._game)).max())
-        bound = np.float32(error_bound(rows.shape[1])) * length * _lengths(rows)
+        bound = np.float32(error_bound(rows.shape[1])) * length * self._lengths[near]
         kept, sure_again = _leading(relevance(rows, *self._game), bound, wanted)
         return near[kept], max(sure, sure_again)
 
@@ -119,13 +122,13 @@ class Rater:
         for at, game in enumerate(games):
             pair = [at, at + count]
             if extreme[pair].any():
-                rated.append(Ratings(self._matrix, game, np.zeros_like(self._scale), None))
+                rated.append(Ratings(self._matrix, game, np.zeros_like(self._scale), self._lengths, None))
                 continue
             anchor, target = (products[row].astype(np.float32) * scale[row] for row in pair)
             rough = np.minimum(anchor, target, out=anchor)
             rough *= self._scale
             error = partial(self._error, float(lengths[pair].max()), float(lost[pair].max()))
-            rated.append(Ratings(self._matrix, game, rough, error))
+            rated.append(Ratings(self._matrix, game, rough, self._lengths, error))
         return rated
 
     def _error(self, length: float, lost: float) -> NDArray[np.float32]:
