@@ -32,7 +32,7 @@ from .worker_observer import (
 
 log = logging.getLogger(__name__)
 
-_SHOW_AFTER = 0.005
+_SHOW_AFTER = 0.05
 """Seconds after which a new run's first steps are shown as running."""
 
 
@@ -164,6 +164,7 @@ class _Run:
     async def _write(self) -> None:
         """Write what ended and what runs now; end the run when nothing does."""
         async with self._writing:
+            await asyncio.sleep(0)  # steps that end in the same turn of the loop share a write
             while not self._finished:
                 ended, self._unwritten = self._unwritten, []
                 shown = [name for name in self._unshown if name in self._running]
