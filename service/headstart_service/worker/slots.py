@@ -13,13 +13,15 @@ from ..domain import Job, Offer
 from ..domain.errors import StoreUnavailable
 from ..domain.log_fields import fields
 from .ports import JobQueue
-from .upkeep import once
+from .upkeep import after_others, once
 
 log = logging.getLogger(__name__)
 
 POLL: Final = 1.0
 """Seconds that a request for jobs waits, and the pause after one that failed."""
 _BURST: Final = 64
+_TURNS: Final = 3
+"""Turns of the loop after a start, in which the job's claim is sent."""
 
 Start = Callable[[Job], None]
 """Begins the work on a job; its slot is given back when that ends."""
@@ -125,6 +127,7 @@ class Intake:
                 for job in await self._queue.next_jobs(partition, self._worker, 1, wait):
                     free, pause = 0, 0.0
                     start(job)
+                    await after_others(_TURNS)
                 self._refused.pop(partition, None)
                 if free:
                     continue

@@ -47,6 +47,12 @@ async def ended(task: asyncio.Task[Any]) -> None:
         task.remove_done_callback(note)
 
 
+async def after_others(turns: int) -> None:
+    """Return after so many turns of the loop, in which tasks that are ready go on."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
 async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel tasks until they have ended.
 
