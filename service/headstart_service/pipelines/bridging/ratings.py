@@ -122,7 +122,8 @@ class Rater:
         for at, game in enumerate(games):
             pair = [at, at + count]
             if extreme[pair].any():
-                rated.append(Ratings(self._matrix, game, np.zeros_like(self._scale), self._lengths, None))
+                nothing = np.zeros_like(self._scale)
+                rated.append(Ratings(self._matrix, game, nothing, self._lengths, None))
                 continue
             anchor, target = (products[row].astype(np.float32) * scale[row] for row in pair)
             rough = np.minimum(anchor, target, out=anchor)
