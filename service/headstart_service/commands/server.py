@@ -130,8 +130,7 @@ def _run(
         set_up_logging(settings.log_level, settings.log_format)
         if not getattr(options, "exit_with_parent", False):  # the parent has logged it
             warn_of_unknown()
-        if listens:
-            return_large_blocks()
+        return_large_blocks()
         run_loop(main(settings))
     except (StartupError, ModuleNotFoundError) as error:
         return _end(options, error)
