@@ -126,13 +126,13 @@ class Intake:
             pause = POLL / 20 if short else 0.0
             try:
                 wait = 0 if short else POLL
-                asked = clock()
+                began = clock()
                 for job in await self._queue.next_jobs(partition, self._worker, 1, wait):
                     free, pause = 0, 0.0
                     start(job)
                     await after_others(_TURNS)
                 self._refused.pop(partition, None)
-                if free or clock() - asked > _WAITED:
+                if free or clock() - began > _WAITED:
                     continue
                 # A partition that had a job at once may have more.
                 free = await self._slots.take_free()
