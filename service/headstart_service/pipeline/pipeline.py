@@ -56,6 +56,7 @@ class Pipeline:
     """A digest of the name, the version, the inputs' names and each step's name, version and needs.
 
     Processes whose definitions differ do not compute each other's runs."""
+    _needs: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
     where: str = field(init=False, repr=False, compare=False)
     """The line that declares it, as file:line."""
 
@@ -76,6 +77,8 @@ class Pipeline:
                 mistakes.append(Mistake(line_of(step.function), text))
             by_name[name] = step
         object.__setattr__(self, "by_name", by_name)
+        needs = {n: tuple(p for p in s.parameters if p in by_name) for n, s in by_name.items()}
+        object.__setattr__(self, "_needs", needs)
         object.__setattr__(self, "order", self._ordered(mistakes))
         object.__setattr__(self, "definition", self._defined())
         self._read_types(mistakes)
@@ -138,7 +141,7 @@ class Pipeline:
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """The steps whose values `step` takes."""
-        return tuple(p for p in step.parameters if p in self.by_name)
+        return self._needs[step.name]
 
     def dependants(self, names: Iterable[str]) -> set[str]:
         """The steps that take what these give, directly or through others."""
