@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..domain.run_store import RunStore, StartRun
 from ..pipeline.registry import Registry
@@ -37,8 +38,7 @@ class Dependencies:
     """Starts runs in place of the store's own method, where starts are traced."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a transport knows of a call besides its request."""
 
     time_left: float | None = None
