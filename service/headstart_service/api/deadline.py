@@ -32,13 +32,9 @@ class Deadline(NamedTuple):
         None means that the caller has no deadline.
         """
         if wait and left is not None:
-            wait = min(wait, left - _within(left * _MARGIN_SHARE, _MARGIN_MIN, _MARGIN_MAX))
-        return cls(wait, _within(wait * _GRACE_SHARE, _GRACE_MIN, _GRACE_MAX))
+            wait = min(wait, left - min(max(left * _MARGIN_SHARE, _MARGIN_MIN), _MARGIN_MAX))
+        return cls(wait, min(max(wait * _GRACE_SHARE, _GRACE_MIN), _GRACE_MAX))
 
 
 SHUTDOWN: Final = Deadline(0.0, RETRY_PAUSE)
 """The budget of every call that still waits when the process stops."""
-
-
-def _within(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high)

@@ -132,7 +132,7 @@ def _open_cluster(found: RedisUrl, patience: Patience) -> RedisCluster:
         # Each MOVED corrects its slot. By default every fifth cuts all connections, those on which
         # others wait included.
         reinitialize_steps=0,
-        **(_common(patience) | found.options),
+        **({"socket_timeout": patience.answer} | _common(patience) | found.options),
     )
 
 
@@ -168,14 +168,17 @@ def _server_client(pool: BlockingConnectionPool, patience: Patience) -> ServerCl
 
 
 def _pool(patience: Patience) -> dict[str, Any]:
-    return {"max_connections": patience.connections, "timeout": patience.answer}
+    return {
+        "max_connections": patience.connections,
+        "timeout": patience.answer,
+        "socket_timeout": None,  # `ServerClient` limits a command as a whole
+    }
 
 
 def _common(patience: Patience) -> dict[str, Any]:
     return {
         "protocol": 2,
         "socket_connect_timeout": patience.connect,
-        "socket_timeout": None,
         "retry": Retry(_backoff(), patience.retries),
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }

@@ -37,7 +37,7 @@ class ServerClient(Redis):
                 packed = pack_command((*args[0].split(), *args[1:]))
 
                 async def exchange() -> Any:
-                    await connection.send_packed_command(packed, check_health=False)
+                    await connection.send_packed_command(packed)
                     return await self.parse_response(connection, args[0], **options)
 
                 return await connection.retry.call_with_retry(

@@ -56,11 +56,12 @@ class GetResults:
         """Return what the request asks for. Raises InvalidRequest."""
         violations: list[Violation] = []
         key = checked_key(request, violations)
-        violations += repeated_violations("required_steps", request.required_steps)
-        violations += revision_violations("min_revision", request.min_revision)
+        steps, min_revision = request.required_steps, request.min_revision
+        violations += repeated_violations("required_steps", steps)
+        violations += revision_violations("min_revision", min_revision)
         wait = seconds(request, "wait", 0, MAX_WAIT, 0.0, violations)
         refuse(violations)
-        return Get(key, request.required_steps, wait, request.min_revision)
+        return Get(key, steps, wait, min_revision)
 
     async def handle(self, request: pb.GetResultsRequest, call: Call) -> bytes:
         """Return what exists, before the wait and the caller's deadline are over."""

@@ -132,11 +132,18 @@ def set_up_logging(level: str, log_format: str = "text") -> None:
         handler.setFormatter(OneLineFormatter(colours=colours))
     handler.addFilter(_Where())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # No line shows these, and finding them takes a third of a line's time.
-    logging._srcfile = None  # noqa: SLF001  # as Python's logging HOWTO has it
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def leave_out_places() -> None:
+    """Have log records hold neither the line of code nor the thread and process that wrote them.
+
+    No line of ours shows these, and finding them takes a third of a line's time. A worker keeps
+    them, because its steps may have log handlers of their own.
+    """
+    logging._srcfile = None  # noqa: SLF001  # as Python's logging HOWTO has it
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _clipped(text: str, limit: int = _FIELD_LIMIT) -> str:
