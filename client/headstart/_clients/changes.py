@@ -1,4 +1,4 @@
-"""Calls that change a run: `PrecomputeClient` cancels, deletes, prolongs and shares runs by them."""
+"""Cancels, deletes, prolongs and shares runs: the methods of `PrecomputeClient` that do so."""
 
 # ruff: noqa: ASYNC109  (a timeout here becomes gRPC's deadline, which the server sees too)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..auth.grants import Grant, Grants
 from ..domain.run_store import RunStore, StartRun
@@ -40,8 +41,7 @@ class Dependencies:
     """The tokens that callers need; None where they need none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a transport knows of a call besides its request."""
 
     time_left: float | None = None

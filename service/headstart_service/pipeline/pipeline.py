@@ -170,10 +170,10 @@ class Pipeline:
         if wire is None:
             rule = f"is not the same when kept as JSON and read again: {self.name} needs others"
             raise InvalidRequest([Violation(path, rule)])
-        steps = self.step_digests(values)
+        plain = values.model_dump(mode="json", round_trip=True)
+        steps = self._step_digests(values, plain)
         if not steps:
             raise InvalidRequest([Violation(path, "leaves this pipeline no step to run")])
-        plain = values.model_dump(mode="json", round_trip=True)
         return RunPlan(
             pipeline=self.name,
             inputs=wire,
@@ -184,7 +184,10 @@ class Pipeline:
 
     def step_digests(self, values: BaseModel) -> dict[str, str]:
         """The steps of a run with these inputs, in order, each with its own digest."""
-        plain = values.model_dump(mode="json", round_trip=True)
+        return self._step_digests(values, values.model_dump(mode="json", round_trip=True))
+
+    def _step_digests(self, values: BaseModel, plain: Mapping[str, Any]) -> dict[str, str]:
+        """As `step_digests`, of inputs that are `plain` as JSON."""
         digests: dict[str, str] = {}
         for name in self.order:
             step = self.by_name[name]

@@ -49,6 +49,7 @@ from .lifecycle import (
     wait_for_store,
 )
 from .live_page import live_page
+from .memory import keep_from_collector
 from .monitoring import ApiMonitoring
 from .worker_supervisor import WorkerProcess
 
@@ -276,6 +277,7 @@ async def serve(settings: Settings) -> None:
             adoption=Adoption(store, known).run(),
             worker_process=worker.run() if worker else None,
         )
+        keep_from_collector()
         await wait_for_store(client, readiness.waits)
         address = f"{url_host(reachable(settings.host))}:{grpc_port}"
         await readiness.watch(address, first_call(settings, known, address))

@@ -51,6 +51,8 @@ from .store_observer import StoreObserver, Unwatched
 from .store_rules import GONE_AFTER, LIVE_PATIENCE, StoreRules
 from .worker_registry import encode_expected, worker_from
 
+_EVICTIONS = tuple(Eviction)
+"""In the order in which start.lua counts them."""
 _SIZE = b"size"
 """The first field of read.lua's reply for a large record."""
 _UNREADABLE = 0
@@ -182,10 +184,10 @@ class RedisStore:
             delay = retry_after(live, ended, measured_us / 1e6)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
         outcome, status, revision, *rest = reply
-        gone, (shed, *carried) = rest[: len(Eviction)], rest[len(Eviction) :]
+        gone, (shed, *carried) = rest[: len(_EVICTIONS)], rest[len(_EVICTIONS) :]
         if shed:
             self._observer.shed(shed)
-        for kind, runs in zip(Eviction, gone, strict=True):
+        for kind, runs in zip(_EVICTIONS, gone, strict=True):
             if runs:
                 self._observer.evicted(kind, runs)
         trace = carried[0].decode(errors="replace") if carried and carried[0] else ""

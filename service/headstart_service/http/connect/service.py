@@ -261,8 +261,7 @@ class _Served:
             return None
         if grant is not None and not grant.covers(Verb.READ, namespace_of(request), request.key):
             return None
-        key = self._handler.ready_key(request)
-        ready = None if key is None else self._handler.ready(key)
+        ready = self._handler.ready(request)
         return None if ready is None or len(ready.data) > SMALL else ready
 
     async def _unary(
