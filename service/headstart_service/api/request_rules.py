@@ -35,7 +35,7 @@ def run_key(request: Any) -> RunKey:
 
 def namespace_of(request: Any) -> str:
     """Return the namespace of a request about one run."""
-    return run_key(request).namespace
+    return request.namespace or DEFAULT_NAMESPACE
 
 
 def checked_key(request: Any, into: list[Violation]) -> RunKey:
