@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from contextvars import Context
 
 from ...domain import (
@@ -25,7 +24,7 @@ from ..call_observer import CallObserver, CallObservers
 from ..deadline import RETRY_PAUSE, SHUTDOWN, Deadline
 from .answer import Answer, answer_from
 from .near_cache import NearCache
-from .run_waiters import RunWaiters, Waiter, awaits_of
+from .run_waiters import ReadTime, RunWaiters, Waiter, awaits_of
 from .subscription import Subscribe, Subscription
 
 Estimated = Callable[[Snapshot], Mapping[str, tuple[int, int]]]
@@ -89,9 +88,7 @@ class Waiting:
 
         Raises RunNotFound and StoreUnavailable.
         """
-        moment, began = self._cache.moment, time.monotonic()
-        snapshot = await self._store.read(key, awaits=awaits)
-        return self._kept(snapshot, moment, began)
+        return (await self._read(key, awaits))[0]
 
     async def wait(
         self,
@@ -265,26 +262,24 @@ class Waiting:
         finally:
             run.reading = None
 
-    def _kept(self, snapshot: Snapshot, moment: int, began: float) -> Answer:
-        """Return the answer of a run, and keep it if it has ended. Raises RecordDamaged.
-
-        The run was read from that `moment` of the cache on; the read `began` at that time.
-        """
+    async def _read(self, key: RunKey, awaits: Awaits) -> tuple[Answer, ReadTime]:
+        """Return the answer that `read` returns, kept if its run has ended, and when it was read."""
+        moment, began = self._cache.moment, time.monotonic()
+        snapshot = await self._store.read(key, awaits=awaits)
         try:
             answer = answer_from(snapshot, self._estimated)
         except RecordDamaged:
             self._observer.damaged()
             raise
-        self._cache.put(snapshot.summary.key, answer, moment, began)
-        return answer
+        self._cache.put(key, answer, moment, began)
+        return answer, ReadTime(moment, began, snapshot.read_at)
 
     async def _read_for(self, run: RunWaiters, awaits: Awaits) -> Answer:
         """Read for the waiters of a run; raises as `read` does."""
         generation, subscriptions = run.generation, self._subscriptions
-        answer = await self.read(run.key, awaits)
+        answer, read = await self._read(run.key, awaits)
         received = self.receiving and subscriptions == self._subscriptions
-        run.settle(answer, generation, awaits if received else Awaits.NOTHING)
-        return answer
+        return run.settle(answer, generation, awaits if received else Awaits.NOTHING, read)
 
     def _subscribed(self) -> None:
         """Read again for every waiter: what was announced before is lost."""
@@ -297,7 +292,7 @@ class Waiting:
         """Keep nothing that announcements might have outdated."""
         self._cache.close()
         for run in self._runs.values():
-            run.announced = Awaits.NOTHING
+            run.announced, run.ended = Awaits.NOTHING, None
 
     async def _poll(self) -> None:
         while True:
@@ -318,16 +313,33 @@ class Waiting:
             self._lost()
             self._subscribed()
             return
-        if kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run):
-            self._cache.drop(announcement.key)
-        answer: Answer | None = None
-        if announcement.result is not None:
-            with suppress(RecordDamaged):  # a read has the same error, and those that wait get it
-                answer = self._kept(announcement.result, self._cache.moment, time.monotonic())
         run = self._runs.get(announcement.key)
+        ended = None if run is None else self._ended(run, announcement)
+        if ended is None and (
+            kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run)
+        ):
+            self._cache.drop(announcement.key)
         if run is None or not run.receive(announcement):
             return
-        if answer is None:
+        if ended is None or not run.end(ended):
             self._request_read(run)
-        else:
-            run.settle(answer, run.generation, Awaits.END)
+
+    def _ended(self, run: RunWaiters, announcement: Announcement) -> Answer | None:
+        """Return the answer that the end of a run carries, and keep it if it is the latest.
+
+        An announcement may arrive late. So the answer is kept only if the last read returned the
+        same run, and nothing has outdated that read.
+        """
+        result, read = announcement.result, run.read
+        if result is None:
+            return None
+        try:
+            answer = answer_from(result, self._estimated)
+        except RecordDamaged:
+            return None  # a read has the same error, and those that wait get it
+        key = announcement.key
+        if self._cache.keeps_other(key, announcement.run):
+            self._cache.drop(key)
+        if read is not None and run.answer is not None and run.answer.run == answer.run:
+            self._cache.put(key, answer, read.moment, read.local(result.read_at))
+        return answer
