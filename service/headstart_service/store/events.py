@@ -50,9 +50,7 @@ async def subscription(
                 await pubsub.ssubscribe(channel)  # a cluster refuses several slots in one command
             connections = _connections(pubsub)
             for connection in connections:
-                for _ in connection.shard_channels:
-                    if await connection.get_message(timeout=1.0) is None:
-                        raise StoreUnavailable("cannot subscribe: no answer")
+                await _confirmed(connection)
         except AWAY as error:
             raise StoreUnavailable(f"cannot subscribe: {report(error)}") from error
         if len(connections) == 1:
@@ -74,6 +72,19 @@ async def subscription(
 def _connections(pubsub: Any) -> list[Any]:
     """Return a pubsub of redis-py for each connection: in a cluster there is one to each node."""
     return list(getattr(pubsub, "node_pubsub_mapping", {}).values()) or [pubsub]
+
+
+async def _confirmed(connection: Any) -> None:
+    """Return when the server has confirmed each of the connection's channels.
+
+    Announcements may arrive before that. They are lost, as all are until then.
+    """
+    left = len(connection.shard_channels)
+    while left:
+        message = await connection.get_message(timeout=1.0)
+        if message is None:
+            raise StoreUnavailable("cannot subscribe: no answer")
+        left -= message["type"] == "ssubscribe"
 
 
 async def _pass_on(
@@ -148,7 +159,7 @@ def _with_result(kind: EventKind, run: str, sizes: str, rest: bytes) -> Announce
         at += length
     try:
         result = decode_snapshot(key, left_us, values)
-    except LookupError:  # the record is damaged: a read reports it
+    except (LookupError, ValueError, OverflowError):  # the record is damaged: a read reports it
         result = None
     return Announcement(kind, key, run, result=result)
 

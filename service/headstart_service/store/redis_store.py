@@ -208,7 +208,11 @@ class RedisStore:
             return self._snapshot(key, reply)
         began = self._clock()
         record = await self._large.read(keys.record(key), reply[2])
-        return self._snapshot(key, reply, record, self._clock() - began)
+        found = self._snapshot(key, reply, record, self._clock() - began)
+        if f" {found.run} ".encode() not in reply[4]:
+            # Started anew between the two reads: the new record does not name this process yet.
+            return await self.read(key, awaits=awaits)
+        return found
 
     async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         """Return the run without counting a read or a damage. Raises RunNotFound.

@@ -271,6 +271,9 @@ class Waiting:
         except RecordDamaged:
             self._observer.damaged()
             raise
+        if not answer.final:
+            # The run was restarted, and the announcement of it has not arrived yet.
+            self._cache.drop(key)
         self._cache.put(key, answer, moment, began)
         return answer, ReadTime(moment, began, snapshot.read_at)
 
