@@ -101,7 +101,7 @@ async def test_a_result_that_many_short_lived_processes_read_names_only_so_many(
 
 @pytest.mark.parametrize(("size", "read"), [(1000, True), (100_000, False)])
 async def test_an_end_counts_as_read_only_where_its_announcement_carries_the_result(
-    store_backend: Backend, size: int, read: bool
+    store_backend: Backend, size: int, *, read: bool
 ) -> None:
     claim = await store_backend.begin(KEY)
     store = store_backend.store
@@ -147,7 +147,9 @@ async def test_the_end_of_a_damaged_record_is_announced_without_a_result(
             await store.read(KEY, awaits=Awaits.END)
             for name, text in value.items():
                 field = name.encode(errors="surrogateescape")
-                await store_backend.redis("HSET", store_backend.keys_of(KEY).record(KEY), field, text)
+                await store_backend.redis(
+                    "HSET", store_backend.keys_of(KEY).record(KEY), field, text
+                )
             await store_backend.queue.finish(claim.lease, [], Status.COMPLETED, "")
             async with asyncio.timeout(5):
                 announcement = await anext(heard)

@@ -223,7 +223,7 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     cache = NearCache(1_000_000)
     waiting = Waiting(
         store,
-        wire.subscribe,
+        [wire.subscribe],
         cache,
         poll=getattr(request, "param", POLL),
     )  # type: ignore[arg-type]

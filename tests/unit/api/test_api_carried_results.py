@@ -113,7 +113,7 @@ async def test_an_end_that_arrives_during_the_first_read_answers_it(api: Api) ->
 
 @pytest.mark.parametrize(("late", "kept"), [(0.0, True), (0.4, False)])
 async def test_a_result_is_kept_until_it_expires_however_late_its_announcement_arrives(
-    api: Api, late: float, kept: bool
+    api: Api, late: float, *, kept: bool
 ) -> None:
     api.store.snapshot = timed(snapshot_of(LIVE), 1000.0, 600.0)
     waiter = api.get()
