@@ -113,7 +113,7 @@ class _Merged:
         try:
             await self._receive_once(channels, self.tried.release)
         except StoreUnavailable:
-            self.tried.release()  # once more, if it was lost later: nobody counts any more
+            self.tried.release()  # if it was lost later, this counts for nothing
         while True:
             await asyncio.sleep(_AGAIN)
             with suppress(StoreUnavailable):
