@@ -139,7 +139,7 @@ async def guarded(valkey: Valkey) -> AsyncIterator[Guarded]:
         rules = StoreRules(partitions=1, max_records=1000, failure_ttl=600.0)
         store = RedisStore(clients[0], rules, budget=2.0, connections=3)
         cache = NearCache(1_000_000)
-        waiting = Waiting(store, lambda: subscription(clients[1], store.channels), cache)
+        waiting = Waiting(store, [lambda: subscription(clients[1], store.channels)], cache)
         registry = Registry([PIPELINE])
         access = Grants(parsed(TOKENS.text, Path("tokens")), RunTokens([b"k" * 32]))
         servicer = Dependencies(

@@ -98,7 +98,7 @@ async def served(valkey: Valkey) -> AsyncIterator[Served]:
         store = RedisStore(await client(WORKER), rules, budget=2.0, connections=3)
         events = await client(BLOCKING)
         cache = NearCache(1_000_000)
-        waiting = Waiting(store, lambda: subscription(events, store.channels), cache)
+        waiting = Waiting(store, [lambda: subscription(events, store.channels)], cache)
         reader = ResultReader(waiting, cache, registry)
         health = Health()
         await health.set_serving(serving=False)

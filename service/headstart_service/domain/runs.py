@@ -226,6 +226,11 @@ class Snapshot:
     ahead: int | None = None
     """Of a run that is queued: how many are before it in its partition."""
 
+    @property
+    def read_at(self) -> float:
+        """When it was read, in seconds of the store's clock."""
+        return self.summary.expires_us / 1e6 - self.lives_for
+
 
 @dataclass(frozen=True, slots=True)
 class Inspection:

@@ -6,6 +6,8 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from redis.asyncio import RedisCluster
+
 from ..base.metric_labels import Eviction
 from ..domain import (
     Awaits,
@@ -101,6 +103,7 @@ class RedisStore:
         self._rules = rules
         self._clock = clock
         self._process = new_process()
+        self._in_cluster = isinstance(client, RedisCluster)
         self._partitions = rules.keys(client)
         self._listing = RunListing(self._scripts, self._partitions, self._observer)
         self._expected = expected
@@ -112,8 +115,19 @@ class RedisStore:
     @property
     def channels(self) -> list[str]:
         """The channels of what is announced to this process."""
-        own = [keys.events_of(self._process) for keys in self._partitions]
-        return own + [keys.resets for keys in self._partitions]
+        return [channel for channels in self._channels() for channel in channels]
+
+    @property
+    def sections(self) -> list[list[str]]:
+        """These channels in groups that fail by themselves: in a cluster one for each partition."""
+        return self._channels() if self._in_cluster else [self.channels]
+
+    def section(self, key: RunKey) -> int:
+        """Return the index among `sections` of the one that announces this run."""
+        return partition_of(key, self._rules.partitions) if self._in_cluster else 0
+
+    def _channels(self) -> list[list[str]]:
+        return [[keys.events_of(self._process), keys.resets] for keys in self._partitions]
 
     @property
     def unreachable(self) -> int:
@@ -212,7 +226,11 @@ class RedisStore:
             return self._snapshot(key, reply)
         began = self._clock()
         record = await self._large.read(keys.record(key), reply[2])
-        return self._snapshot(key, reply, record, self._clock() - began)
+        found = self._snapshot(key, reply, record, self._clock() - began)
+        if f" {found.run} ".encode() not in reply[4]:
+            # Started anew between the two reads: the new record does not name this process yet.
+            return await self.read(key, awaits=awaits)
+        return found
 
     async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         """Return the run without counting a read or a damage. Raises RunNotFound.
