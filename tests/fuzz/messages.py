@@ -148,8 +148,7 @@ def _likely(name: str, any_value: SearchStrategy[Any]) -> SearchStrategy[Any]:
 
 def _report() -> pb.ReportStepRequest:
     report = pb.ReportStepRequest(namespace="games", key="k1", revision=1, step="nothing")
-    report.artifact.tensor.shape.append(2)
-    report.artifact.tensor.values.extend([0.5, 0.25])
+    report.artifact.json = '{"name": [1, 2.0, "text"]}'
     report.elapsed.nanos = 1_000_000
     return report
 
