@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from headstart_service.domain import RunKey, RunSummary, Status
+from headstart_service.domain import FailureReason, RunKey, RunSummary, Status
 from headstart_service.domain.errors import RunNotFound
 from tests.contract.backend import Backend, plan
 
@@ -88,10 +88,13 @@ async def test_a_list_gives_only_the_statuses_wanted(
 async def test_a_list_has_all_but_the_results(store_backend: Backend) -> None:
     [key] = store_backend.neighbours(1)
     claim = await store_backend.begin(key)
-    await store_backend.queue.finish(claim.lease, [], Status.FAILED, "first: broken")
+    reason = FailureReason.TIMED_OUT
+    await store_backend.queue.finish(claim.lease, [], Status.FAILED, "first: broken", reason)
     [listed] = await store_backend.store.list("games", ALL, None, 10)
     assert listed == (await store_backend.store.status(key)).summary
-    assert listed.error == "first: broken"
+    assert listed == (await store_backend.store.read(key)).summary
+    assert listed == (await store_backend.store.inspect(key)).snapshot.summary
+    assert (listed.error, listed.failure_reason) == ("first: broken", reason)
     assert listed.created_us <= listed.started_us <= listed.completed_us < listed.expires_us
 
 

@@ -31,7 +31,7 @@ from headstart._errors import (
     rpc_details,
 )
 from headstart._fake.reported_steps import ReportedStep
-from headstart._fake.script import Estimated, Script, Scripted, script_of
+from headstart._fake.script import Estimated, Failed, Script, Scripted, script_of
 from headstart._fake.service import Context, FakeService
 from headstart._messages.inputs import inputs_of
 from headstart._messages.results import Results, StepOrigin
@@ -107,8 +107,8 @@ class FakeServer:
         key: str | None = None,
         pipeline: str | None = None,
         delays: Mapping[str, float] | None = None,
-        failed: Mapping[str, str] | None = None,
-        error: str | None = None,
+        failed: Mapping[str, Failed] | None = None,
+        error: Failed | None = None,
         queued: float = 0.0,
         estimates: Mapping[str, Estimated] | None = None,
         origins: Mapping[str, StepOrigin | str] | None = None,

@@ -16,10 +16,12 @@ from headstart._messages.results import (
     BridgingResults,
     Cancelled,
     Embedding,
+    FailureReason,
     Ledger,
     LedgerHidden,
     LedgerWork,
     Page,
+    PendingReason,
     PipelineDescription,
     PrecomputeStatus,
     Results,
@@ -63,11 +65,19 @@ _STEP_STATES: Final[Mapping[int, StepState]] = {
     pb.STEP_STATE_SKIPPED: StepState.SKIPPED,
 }
 
-_STEP_ORIGINS: Final[Mapping[int, StepOrigin]] = {
-    pb.STEP_ORIGIN_UNSPECIFIED: StepOrigin.COMPUTED,
+_STEP_ORIGINS: Final[Mapping[int, StepOrigin | None]] = {
+    pb.STEP_ORIGIN_UNSPECIFIED: None,
+    pb.STEP_ORIGIN_COMPUTED: StepOrigin.COMPUTED,
     pb.STEP_ORIGIN_KEPT: StepOrigin.KEPT,
     pb.STEP_ORIGIN_MEMOISED: StepOrigin.MEMOISED,
     pb.STEP_ORIGIN_REPORTED: StepOrigin.REPORTED,
+}
+
+FAILURE_REASONS: Final[Mapping[int, FailureReason]] = {
+    pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}"): reason for reason in FailureReason
+}
+PENDING_REASONS: Final[Mapping[int, PendingReason]] = {
+    pb.PendingReason.Value(f"PENDING_REASON_{reason.name}"): reason for reason in PendingReason
 }
 
 
@@ -101,6 +111,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
             attempts=report.attempts,
             estimate=_estimate(report),
             origin=_known(_STEP_ORIGINS, report.origin, "step origin"),
+            failure_reason=FAILURE_REASONS.get(report.failure_reason),
         )
         for name, report in sorted(message.steps.items())
     }
@@ -227,7 +238,8 @@ class _Run(TypedDict):
     completed_at: datetime | None
     expires_at: datetime | None
     error: str | None
-    pending_reason: str | None
+    failure_reason: FailureReason | None
+    pending_reason: PendingReason | None
 
 
 def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.PrecomputeSummary) -> _Run:
@@ -242,7 +254,8 @@ def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.Precomp
         completed_at=_time(message, "completed_at"),
         expires_at=_time(message, "expires_at"),
         error=message.error or None,
-        pending_reason=message.pending_reason or None,
+        failure_reason=FAILURE_REASONS.get(message.failure_reason),
+        pending_reason=PENDING_REASONS.get(message.pending_reason),
     )
 
 

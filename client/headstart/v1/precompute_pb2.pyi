@@ -110,7 +110,7 @@ class _PrecomputeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Prec
     PRECOMPUTE_STATUS_COMPLETED: _PrecomputeStatus.ValueType  # 3
     """Ended; every required step has its result. Optional steps may have failed: see `steps`."""
     PRECOMPUTE_STATUS_FAILED: _PrecomputeStatus.ValueType  # 4
-    """Ended; a required step failed, or three workers were lost over it: see `error`. Steps that were
+    """Ended; a required step failed, or three workers were lost over it: see `failure_reason`. Steps that were
     finished before can be read.
     """
     PRECOMPUTE_STATUS_CANCELLED: _PrecomputeStatus.ValueType  # 5
@@ -130,7 +130,7 @@ PRECOMPUTE_STATUS_IN_PROGRESS: PrecomputeStatus.ValueType  # 2
 PRECOMPUTE_STATUS_COMPLETED: PrecomputeStatus.ValueType  # 3
 """Ended; every required step has its result. Optional steps may have failed: see `steps`."""
 PRECOMPUTE_STATUS_FAILED: PrecomputeStatus.ValueType  # 4
-"""Ended; a required step failed, or three workers were lost over it: see `error`. Steps that were
+"""Ended; a required step failed, or three workers were lost over it: see `failure_reason`. Steps that were
 finished before can be read.
 """
 PRECOMPUTE_STATUS_CANCELLED: PrecomputeStatus.ValueType  # 5
@@ -247,6 +247,110 @@ STEP_STATE_SKIPPED: StepState.ValueType  # 5
 """
 Global___StepState: _TypeAlias = StepState  # noqa: Y015
 
+class _FailureReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_REASON_UNSPECIFIED: _FailureReason.ValueType  # 0
+    """Nothing failed."""
+    FAILURE_REASON_STEP_FAILED: _FailureReason.ValueType  # 1
+    """The step gave up for a reason of its own, which `error` has."""
+    FAILURE_REASON_TIMED_OUT: _FailureReason.ValueType  # 2
+    """An attempt took longer than the step's `timeout`."""
+    FAILURE_REASON_QUEUE_TIMED_OUT: _FailureReason.ValueType  # 3
+    """No thread or process of the worker became free for the step in time."""
+    FAILURE_REASON_BLOCKED: _FailureReason.ValueType  # 4
+    """The step blocked the worker's event loop, and was stopped."""
+    FAILURE_REASON_WORKER_LOST: _FailureReason.ValueType  # 5
+    """Of a step: its process or its node of Ray was lost. Of a run: three of its workers were."""
+    FAILURE_REASON_SHED: _FailureReason.ValueType  # 6
+    """The run could not be ready by its `expected_need_in`, and made room in a full queue."""
+    FAILURE_REASON_TOO_LARGE: _FailureReason.ValueType  # 7
+    """The result is larger than a step's, or a run's, may be."""
+    FAILURE_REASON_WRONG_TYPE: _FailureReason.ValueType  # 8
+    """The result is not of the step's type, or cannot be encoded."""
+    FAILURE_REASON_NOT_OFFERED: _FailureReason.ValueType  # 9
+    """No worker offers what the run needs. Reserved: a run waits, and shows a `pending_reason`."""
+    FAILURE_REASON_CANCELLED: _FailureReason.ValueType  # 10
+    """CancelPrecompute has ended the run."""
+    FAILURE_REASON_DEPENDENCY_AWAY: _FailureReason.ValueType  # 11
+    """A service that the step calls, such as a model's API, was away or refused for now."""
+    FAILURE_REASON_INTERNAL: _FailureReason.ValueType  # 12
+    """A fault of the pipeline or of the service. Its log has the id in `error`."""
+    FAILURE_REASON_NEED_FAILED: _FailureReason.ValueType  # 13
+    """The step was skipped: a step that it needs has no result."""
+    FAILURE_REASON_RUN_FAILED: _FailureReason.ValueType  # 14
+    """The step was skipped: a required step of its run failed first."""
+    FAILURE_REASON_RECORD_DAMAGED: _FailureReason.ValueType  # 15
+    """What the store keeps of the run was changed by another program."""
+
+class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
+    """Why a step or a run has no result. Branch on it; `error` beside it is for people."""
+
+FAILURE_REASON_UNSPECIFIED: FailureReason.ValueType  # 0
+"""Nothing failed."""
+FAILURE_REASON_STEP_FAILED: FailureReason.ValueType  # 1
+"""The step gave up for a reason of its own, which `error` has."""
+FAILURE_REASON_TIMED_OUT: FailureReason.ValueType  # 2
+"""An attempt took longer than the step's `timeout`."""
+FAILURE_REASON_QUEUE_TIMED_OUT: FailureReason.ValueType  # 3
+"""No thread or process of the worker became free for the step in time."""
+FAILURE_REASON_BLOCKED: FailureReason.ValueType  # 4
+"""The step blocked the worker's event loop, and was stopped."""
+FAILURE_REASON_WORKER_LOST: FailureReason.ValueType  # 5
+"""Of a step: its process or its node of Ray was lost. Of a run: three of its workers were."""
+FAILURE_REASON_SHED: FailureReason.ValueType  # 6
+"""The run could not be ready by its `expected_need_in`, and made room in a full queue."""
+FAILURE_REASON_TOO_LARGE: FailureReason.ValueType  # 7
+"""The result is larger than a step's, or a run's, may be."""
+FAILURE_REASON_WRONG_TYPE: FailureReason.ValueType  # 8
+"""The result is not of the step's type, or cannot be encoded."""
+FAILURE_REASON_NOT_OFFERED: FailureReason.ValueType  # 9
+"""No worker offers what the run needs. Reserved: a run waits, and shows a `pending_reason`."""
+FAILURE_REASON_CANCELLED: FailureReason.ValueType  # 10
+"""CancelPrecompute has ended the run."""
+FAILURE_REASON_DEPENDENCY_AWAY: FailureReason.ValueType  # 11
+"""A service that the step calls, such as a model's API, was away or refused for now."""
+FAILURE_REASON_INTERNAL: FailureReason.ValueType  # 12
+"""A fault of the pipeline or of the service. Its log has the id in `error`."""
+FAILURE_REASON_NEED_FAILED: FailureReason.ValueType  # 13
+"""The step was skipped: a step that it needs has no result."""
+FAILURE_REASON_RUN_FAILED: FailureReason.ValueType  # 14
+"""The step was skipped: a required step of its run failed first."""
+FAILURE_REASON_RECORD_DAMAGED: FailureReason.ValueType  # 15
+"""What the store keeps of the run was changed by another program."""
+Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
+
+class _PendingReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PendingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PendingReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PENDING_REASON_UNSPECIFIED: _PendingReason.ValueType  # 0
+    """Some worker can take it, or it is not pending."""
+    PENDING_REASON_NO_WORKER: _PendingReason.ValueType  # 1
+    """No worker is running."""
+    PENDING_REASON_NO_WORKER_FOR_PIPELINE: _PendingReason.ValueType  # 2
+    """No running worker has the run's pipeline."""
+    PENDING_REASON_NO_WORKER_FOR_VERSION: _PendingReason.ValueType  # 3
+    """Running workers have the pipeline, but not in the version that the run was started with."""
+
+class PendingReason(_PendingReason, metaclass=_PendingReasonEnumTypeWrapper):
+    """Why no worker takes a pending run. The run waits for a worker that does."""
+
+PENDING_REASON_UNSPECIFIED: PendingReason.ValueType  # 0
+"""Some worker can take it, or it is not pending."""
+PENDING_REASON_NO_WORKER: PendingReason.ValueType  # 1
+"""No worker is running."""
+PENDING_REASON_NO_WORKER_FOR_PIPELINE: PendingReason.ValueType  # 2
+"""No running worker has the run's pipeline."""
+PENDING_REASON_NO_WORKER_FOR_VERSION: PendingReason.ValueType  # 3
+"""Running workers have the pipeline, but not in the version that the run was started with."""
+Global___PendingReason: _TypeAlias = PendingReason  # noqa: Y015
+
 class _StepOrigin:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -254,25 +358,29 @@ class _StepOrigin:
 class _StepOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepOrigin.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STEP_ORIGIN_UNSPECIFIED: _StepOrigin.ValueType  # 0
-    """Computed for this run, or not there."""
+    """There is no result."""
     STEP_ORIGIN_KEPT: _StepOrigin.ValueType  # 1
     """Kept from an earlier revision of this key: the step's inputs have not changed since."""
     STEP_ORIGIN_MEMOISED: _StepOrigin.ValueType  # 2
     """Kept from, or shared with, a run of another key: the step's pipeline asked for that (`memo`)."""
     STEP_ORIGIN_REPORTED: _StepOrigin.ValueType  # 3
     """Handed in by a caller: see ReportStep."""
+    STEP_ORIGIN_COMPUTED: _StepOrigin.ValueType  # 4
+    """Computed for this run."""
 
 class StepOrigin(_StepOrigin, metaclass=_StepOriginEnumTypeWrapper):
     """Where the result of a step comes from."""
 
 STEP_ORIGIN_UNSPECIFIED: StepOrigin.ValueType  # 0
-"""Computed for this run, or not there."""
+"""There is no result."""
 STEP_ORIGIN_KEPT: StepOrigin.ValueType  # 1
 """Kept from an earlier revision of this key: the step's inputs have not changed since."""
 STEP_ORIGIN_MEMOISED: StepOrigin.ValueType  # 2
 """Kept from, or shared with, a run of another key: the step's pipeline asked for that (`memo`)."""
 STEP_ORIGIN_REPORTED: StepOrigin.ValueType  # 3
 """Handed in by a caller: see ReportStep."""
+STEP_ORIGIN_COMPUTED: StepOrigin.ValueType  # 4
+"""Computed for this run."""
 Global___StepOrigin: _TypeAlias = StepOrigin  # noqa: Y015
 
 @_typing.final
@@ -824,6 +932,7 @@ class StepReport(_message.Message):
     STARTED_US_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
     """Where the step is in its life."""
     error: _builtins.str
@@ -841,6 +950,8 @@ class StepReport(_message.Message):
     """Where its result comes from. A result that was kept from an earlier revision says only that,
     wherever that revision had it from.
     """
+    failure_reason: Global___FailureReason.ValueType
+    """Why it failed or was skipped: set exactly when `state` is FAILED or SKIPPED."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """How long it took, all its attempts together. Absent until it has ended."""
@@ -861,10 +972,11 @@ class StepReport(_message.Message):
         started_us: _builtins.int = ...,
         estimate: Global___StepEstimate | None = ...,
         origin: Global___StepOrigin.ValueType = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "failure_reason", b"failure_reason", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -943,6 +1055,7 @@ class GetResultsResponse(_message.Message):
     BRIDGING_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -955,9 +1068,11 @@ class GetResultsResponse(_message.Message):
     """Where the run is in its life."""
     error: _builtins.str
     """Why the run failed or was cancelled; empty otherwise. For people: do not rely on its text."""
-    pending_reason: _builtins.str
-    """Why no worker takes a pending run: there is none, or none has this pipeline or this version of it.
-    The run waits for one that has. Empty otherwise. For people: do not rely on its text.
+    pending_reason: Global___PendingReason.ValueType
+    """Why no worker takes a pending run, if that is so."""
+    failure_reason: Global___FailureReason.ValueType
+    """Why the run failed or was cancelled: set exactly when `status` is FAILED or CANCELLED. For a
+    failed required step it is that step's.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -1005,11 +1120,12 @@ class GetResultsResponse(_message.Message):
         steps: _abc.Mapping[_builtins.str, Global___StepReport] | None = ...,
         bridging: Global___BridgingResults | None = ...,
         custom: Global___CustomResults | None = ...,
-        pending_reason: _builtins.str = ...,
+        pending_reason: Global___PendingReason.ValueType = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "expires_at", b"expires_at", "results", b"results", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_results: _TypeAlias = _typing.Literal["bridging", "custom"]  # noqa: Y015
     _WhichOneofArgType_results: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
@@ -1131,6 +1247,7 @@ class GetStatusResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1142,9 +1259,11 @@ class GetStatusResponse(_message.Message):
     status: Global___PrecomputeStatus.ValueType
     """Where the run is in its life."""
     error: _builtins.str
-    """Why the run failed or was cancelled; empty otherwise."""
-    pending_reason: _builtins.str
+    """Why the run failed or was cancelled; empty otherwise. For people: do not rely on its text."""
+    pending_reason: Global___PendingReason.ValueType
     """Why no worker takes a pending run: see GetResultsResponse."""
+    failure_reason: Global___FailureReason.ValueType
+    """Why the run failed or was cancelled: see GetResultsResponse."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When this revision was started."""
@@ -1179,11 +1298,12 @@ class GetStatusResponse(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         error: _builtins.str = ...,
         steps: _abc.Mapping[_builtins.str, Global___StepState.ValueType] | None = ...,
-        pending_reason: _builtins.str = ...,
+        pending_reason: Global___PendingReason.ValueType = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "expires_at", b"expires_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1406,6 +1526,7 @@ class PrecomputeSummary(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1417,9 +1538,11 @@ class PrecomputeSummary(_message.Message):
     status: Global___PrecomputeStatus.ValueType
     """Where the run is in its life."""
     error: _builtins.str
-    """Why the run failed or was cancelled; empty otherwise."""
-    pending_reason: _builtins.str
+    """Why the run failed or was cancelled; empty otherwise. For people: do not rely on its text."""
+    pending_reason: Global___PendingReason.ValueType
     """Why no worker takes a pending run: see GetResultsResponse."""
+    failure_reason: Global___FailureReason.ValueType
+    """Why the run failed or was cancelled: see GetResultsResponse."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When this revision was started."""
@@ -1449,11 +1572,12 @@ class PrecomputeSummary(_message.Message):
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         error: _builtins.str = ...,
-        pending_reason: _builtins.str = ...,
+        pending_reason: Global___PendingReason.ValueType = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "expires_at", b"expires_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,7 +22,7 @@ from ..domain import (
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.signatures import output_type
 from ..pipeline.step import VISIBLE_OPTIONS
-from ..values.fragments import PROTO_STATE, report_fragment, started_of
+from ..values.fragments import PROTO_REASON, PROTO_STATE, report_fragment, started_of
 
 STATUS: Final = {
     Status.PENDING: pb.PRECOMPUTE_STATUS_PENDING,
@@ -38,9 +38,9 @@ _OUTCOME: Final = {
     Outcome.REPLACED: pb.START_OUTCOME_REPLACED,
 }
 _LACKS: Final = {
-    Lack.WORKER: "no worker is running",
-    Lack.PIPELINE: "no worker has the pipeline {pipeline}",
-    Lack.VERSION: "no worker has this version of the pipeline {pipeline}",
+    Lack.WORKER: pb.PENDING_REASON_NO_WORKER,
+    Lack.PIPELINE: pb.PENDING_REASON_NO_WORKER_FOR_PIPELINE,
+    Lack.VERSION: pb.PENDING_REASON_NO_WORKER_FOR_VERSION,
 }
 _WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
 
@@ -105,7 +105,9 @@ def fill_summary(message: Any, summary: RunSummary) -> None:
     message.status = STATUS[summary.status]
     message.error = summary.error
     if summary.lacks is not None:
-        message.pending_reason = _LACKS[summary.lacks].format(pipeline=summary.pipeline)
+        message.pending_reason = _LACKS[summary.lacks]
+    if summary.failure_reason is not None:
+        message.failure_reason = PROTO_REASON[summary.failure_reason]
     _fill_time(message.created_at, summary.created_us)
     _fill_time(message.expires_at, summary.expires_us)
     if summary.started_us:

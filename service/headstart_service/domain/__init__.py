@@ -20,6 +20,7 @@ from .events import (
     Unserved,
     Withdrawal,
 )
+from .failures import FailureReason
 from .queue import (
     Claim,
     ExpectedRuns,
@@ -62,6 +63,7 @@ __all__ = [
     "Claim",
     "EventKind",
     "ExpectedRuns",
+    "FailureReason",
     "Fate",
     "Hidden",
     "Inspection",

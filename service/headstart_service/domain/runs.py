@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from .errors import Violation
+from .failures import FailureReason
 
 DEFAULT_NAMESPACE = "default"
 MAX_KEY_BYTES = 256
@@ -196,6 +197,8 @@ class RunSummary:
     error: str
     lacks: Lack | None = None
     """Of a pending run: why no worker can take it."""
+    failure_reason: FailureReason | None = None
+    """Why it failed or was cancelled: `error` as data."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,7 @@ class Scripts:
         ended_steps: str,
         work: str,
         end_status: str,
+        error_reason: str,
         error_text: str,
         failure_ttl_us: int,
     ) -> Reply:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticSerializationError, SchemaError
 
 from headstart.v1 import precompute_pb2 as pb
 
+from ..domain import FailureReason
 from ..domain.errors import StepFailed
 from .annotations import MISSING, ArrayType, is_numpys, spelled
 from .json_values import NotJson, read_json, write_json
@@ -96,15 +97,13 @@ class ArrayKind:
         import numpy as np
 
         if isinstance(value, np.ma.MaskedArray):
-            raise StepFailed(
-                "returned MaskedArray, whose mask cannot be kept: fill it", retry=False
-            )
+            raise _wrong("returned MaskedArray, whose mask cannot be kept: fill it")
         name = value.dtype.name
         wanted = getattr(np, self._dtype, None) if self._dtype else None
         if wanted is not None and not np.issubdtype(value.dtype, wanted):
-            raise StepFailed(f"returned ndarray[{name}], not {self.text}", retry=False)
+            raise _wrong(f"returned ndarray[{name}], not {self.text}")
         if name not in DTYPES:
-            raise StepFailed(f"returned ndarray[{name}], whose values are no numbers", retry=False)
+            raise _wrong(f"returned ndarray[{name}], whose values are no numbers")
         return value
 
     def write(self, value: Any, artifact: pb.Artifact) -> None:
@@ -148,12 +147,10 @@ class JsonKind:
             plain = self._adapter.dump_python(value, mode="json", warnings="error")
             write_json(plain, artifact)
         except NotJson as error:
-            raise StepFailed(
-                f"returned {type(value).__name__} that {error}", retry=False
-            ) from error
+            raise _wrong(f"returned {type(value).__name__} that {error}") from error
         except (PydanticSerializationError, ValueError) as error:
             reason = f"returned {type(value).__name__} that cannot be written as {self.text}"
-            raise StepFailed(reason, retry=False) from error
+            raise _wrong(reason) from error
 
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
@@ -171,7 +168,7 @@ class JsonKind:
         return ""
 
     def _failure(self, value: Any, error: ValidationError) -> StepFailed:
-        return StepFailed(f"{_misfit(value, self.text)}{_place(error)}", retry=False)
+        return _wrong(f"{_misfit(value, self.text)}{_place(error)}")
 
 
 class AnyKind:
@@ -182,9 +179,7 @@ class AnyKind:
     def checked(self, value: Any) -> Any:
         """See `Kind`."""
         if isinstance(value, BaseModel):
-            raise StepFailed(
-                f"returned {type(value).__name__}: annotate the step with that model", retry=False
-            )
+            raise _wrong(f"returned {type(value).__name__}: annotate the step with that model")
         return value
 
     def write(self, value: Any, artifact: pb.Artifact) -> None:
@@ -200,8 +195,7 @@ class AnyKind:
             try:
                 write_json(value, artifact)
             except NotJson as error:
-                reason = f"returned {type(value).__name__} that {error}"
-                raise StepFailed(reason, retry=False) from error
+                raise _wrong(f"returned {type(value).__name__} that {error}") from error
 
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
@@ -228,4 +222,8 @@ def _place(error: ValidationError) -> str:
 
 
 def _misfit(value: Any, text: str) -> StepFailed:
-    return StepFailed(f"returned {type(value).__name__}, not {text}", retry=False)
+    return _wrong(f"returned {type(value).__name__}, not {text}")
+
+
+def _wrong(error: str) -> StepFailed:
+    return StepFailed(error, retry=False, failure_reason=FailureReason.WRONG_TYPE)

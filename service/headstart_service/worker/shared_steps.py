@@ -150,7 +150,7 @@ class SharedSteps:
 def _deliver(flight: SharedStep, outcome: StepOutcome) -> None:
     """Copy how the step ended; what it cost and its tries go to the first caller alone."""
     every = [each.name for each in fields(StepOutcome)]
-    names = ["state", "error"] if flight.delivered else every
+    names = ["state", "error", "failure_reason"] if flight.delivered else every
     for name in names:
         setattr(outcome, name, getattr(flight.outcome, name))
     flight.delivered = True

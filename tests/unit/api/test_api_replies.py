@@ -30,6 +30,7 @@ from headstart_service.auth.grants import (
 from headstart_service.auth.token_file import TokenFile, line_of
 from headstart_service.domain import (
     Cancelled,
+    FailureReason,
     Fate,
     Hidden,
     Lack,
@@ -335,19 +336,21 @@ async def test_the_counts_have_every_field(
 @pytest.mark.parametrize(
     ("lacks", "reason"),
     [
-        (None, ""),
-        (Lack.WORKER, "no worker is running"),
-        (Lack.PIPELINE, "no worker has the pipeline test"),
-        (Lack.VERSION, "no worker has this version of the pipeline test"),
+        (None, pb.PENDING_REASON_UNSPECIFIED),
+        (Lack.WORKER, pb.PENDING_REASON_NO_WORKER),
+        (Lack.PIPELINE, pb.PENDING_REASON_NO_WORKER_FOR_PIPELINE),
+        (Lack.VERSION, pb.PENDING_REASON_NO_WORKER_FOR_VERSION),
     ],
 )
-def test_a_summary_has_every_field(lacks: Lack | None, reason: str) -> None:
+def test_a_summary_has_every_field(lacks: Lack | None, reason: int) -> None:
     values = {name: getattr(SUMMARY, name) for name in SUMMARY.__slots__} | {"lacks": lacks}
+    values["failure_reason"] = FailureReason.SHED
     message = pb.GetResultsResponse()
     messages.fill_summary(message, RunSummary(**values))
     assert (message.namespace, message.key, message.pipeline) == ("default", KEY.key, "test")
     assert (message.revision, message.error, message.pending_reason) == (3, "why", reason)
     assert message.status == pb.PRECOMPUTE_STATUS_PENDING
+    assert message.failure_reason == pb.FAILURE_REASON_SHED
     times = [message.created_at, message.started_at, message.completed_at, message.expires_at]
     micros = [1_000_001, 2_000_002, 3_000_003, 4_000_004]
     assert [time.ToMicroseconds() for time in times] == micros

@@ -8,6 +8,8 @@ import pytest
 from headstart import (
     BridgingResults,
     Cancelled,
+    FailureReason,
+    PendingReason,
     PipelineDescription,
     PrecomputeClient,
     Results,
@@ -197,14 +199,15 @@ async def test_get_status_and_cancel_are_converted(service: Any) -> None:
 @pytest.mark.parametrize(
     ("number", "origin"),
     [
-        (pb.STEP_ORIGIN_UNSPECIFIED, StepOrigin.COMPUTED),
+        (pb.STEP_ORIGIN_UNSPECIFIED, None),
+        (pb.STEP_ORIGIN_COMPUTED, StepOrigin.COMPUTED),
         (pb.STEP_ORIGIN_KEPT, StepOrigin.KEPT),
         (pb.STEP_ORIGIN_MEMOISED, StepOrigin.MEMOISED),
         (pb.STEP_ORIGIN_REPORTED, StepOrigin.REPORTED),
     ],
 )
 async def test_where_a_steps_result_comes_from_is_converted(
-    service: Any, number: pb.StepOrigin.ValueType, origin: StepOrigin
+    service: Any, number: pb.StepOrigin.ValueType, origin: StepOrigin | None
 ) -> None:
     told = report()
     told.origin = number
@@ -288,3 +291,38 @@ async def test_a_step_that_is_missing_has_when_it_is_expected(service: Any) -> N
     assert results.steps["two"].estimate is None
     text = described(results)
     assert "~1.5 s, p90 4.0 s" in text
+
+
+async def test_reasons_are_converted(service: Any) -> None:
+    told = report()
+    told.state, told.error = pb.STEP_STATE_FAILED, "took longer than 1 s"
+    told.failure_reason = pb.FAILURE_REASON_TIMED_OUT
+    answer = run(steps={"count": told})
+    answer.failure_reason = pb.FAILURE_REASON_CANCELLED
+    answer.pending_reason = pb.PENDING_REASON_NO_WORKER_FOR_VERSION
+    service.on("GetResults", answer)
+    async with PrecomputeClient(service.address) as client:
+        results = await client.get_results("game-1")
+    assert results.steps["count"].failure_reason is FailureReason.TIMED_OUT
+    assert results.failure_reason is FailureReason.CANCELLED
+    assert results.pending_reason is PendingReason.NO_WORKER_FOR_VERSION
+
+
+async def test_a_reason_that_this_client_is_too_old_to_know_is_none(service: Any) -> None:
+    told = report()
+    told.failure_reason = 999  # type: ignore[assignment]  # of a newer service
+    answer = run(steps={"count": told})
+    answer.failure_reason = answer.pending_reason = 999  # type: ignore[assignment]  # likewise
+    service.on("GetResults", answer)
+    async with PrecomputeClient(service.address) as client:
+        results = await client.get_results("game-1")
+    assert results.steps["count"].failure_reason is None
+    assert (results.failure_reason, results.pending_reason) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(FailureReason, pb.FailureReason), (PendingReason, pb.PendingReason)]
+)
+def test_every_reason_of_the_contract_has_a_name(ours: Any, theirs: Any) -> None:
+    names = {name.split("_REASON_")[1] for name in map(str, theirs.keys())}
+    assert {each.name for each in ours} == names - {"UNSPECIFIED"}

@@ -1,6 +1,6 @@
 -- One page of the runs whose member name lies in a range, in the order of their names.
 -- Arguments after the named ones: the statuses wanted.
--- Returns {member, status, revision, pipeline, created, started, completed, expires, error, lacks} per run, and
+-- Returns {member, status, revision, pipeline, created, started, completed, expires, error, lacks, reason} per run, and
 -- {member} alone where the record is damaged or gone, so that no page but the last is short. Returns 0 when
 -- more has expired than one call may sweep: call again.
 
@@ -52,7 +52,7 @@ for _ = 1, tonumber(limit) do
   local whole, r = pcall(load, record_prefix .. name)
   if whole and r then
     page[#page + 1] = {name, r.status, r.revision, r.pipeline, integer(r.created), integer(r.started),
-      integer(r.completed), integer(r.expires), r.error, lacks(r, now) or ''}
+      integer(r.completed), integer(r.expires), r.error, lacks(r, now) or '', r.reason}
   else
     page[#page + 1] = {name}
   end
