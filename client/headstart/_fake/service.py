@@ -282,7 +282,10 @@ class FakeService:
                     continue
                 for step in script.steps(script.results, {}):
                     description.steps.add(
-                        name=step, needs=script.needs.get(step, ()), max_attempts=1
+                        name=step,
+                        needs=script.needs.get(step, ()),
+                        max_attempts=1,
+                        runs_on=pb.EXECUTOR_KIND_LOOP,
                     )
         return answer
 

@@ -16,7 +16,9 @@ from headstart._messages.results import (
     BridgingResults,
     Cancelled,
     Embedding,
+    ExecutorKind,
     FailureReason,
+    Fate,
     Ledger,
     LedgerHidden,
     LedgerWork,
@@ -79,6 +81,11 @@ FAILURE_REASONS: Final[Mapping[int, FailureReason]] = {
 PENDING_REASONS: Final[Mapping[int, PendingReason]] = {
     pb.PendingReason.Value(f"PENDING_REASON_{reason.name}"): reason for reason in PendingReason
 }
+
+_EXECUTORS: Final[Mapping[int, ExecutorKind]] = {
+    pb.ExecutorKind.Value(f"EXECUTOR_KIND_{kind.name}"): kind for kind in ExecutorKind
+}
+_FATES: Final[Mapping[int, Fate]] = {pb.Fate.Value(f"FATE_{fate.name}"): fate for fate in Fate}
 
 
 def status_from(number: int) -> PrecomputeStatus:
@@ -178,6 +185,8 @@ def _step_from(step: pb.StepDescription) -> StepDescription:
 def _plain(step: pb.StepDescription, name: str) -> Any:
     """Return a field of a step's description as its dataclass has it."""
     value = getattr(step, name)
+    if name == "runs_on":
+        return _EXECUTORS.get(value)
     match value:
         case Duration():
             return _elapsed(step, name, value)
@@ -209,14 +218,15 @@ def _ledger_from(message: pb.Ledger) -> Ledger:
         hidden=message.hidden.ToTimedelta(),
         waited=message.waited.ToTimedelta(),
         fates={
-            fate: LedgerWork(
+            _FATES[work.fate]: LedgerWork(
                 runs=work.runs,
                 steps=work.steps,
                 compute=work.compute.ToTimedelta(),
                 cpu=work.cpu.ToTimedelta(),
                 llm_tokens=work.llm_tokens,
             )
-            for fate, work in sorted(message.fates.items())
+            for work in message.fates
+            if work.fate in _FATES
         },
         pipelines={
             name: LedgerHidden(runs=sent.runs, hidden=sent.hidden.ToTimedelta())

@@ -114,6 +114,43 @@ class StepOrigin(StrEnum):
     """A caller did, and reported it."""
 
 
+class ExecutorKind(StrEnum):
+    """What executes a step."""
+
+    LOOP = "loop"
+    """The worker's event loop."""
+    THREAD = "thread"
+    """A thread of the worker."""
+    PROCESS = "process"
+    """A child process of the worker."""
+    RAY = "ray"
+    """A Ray cluster."""
+
+
+class Fate(StrEnum):
+    """What becomes of a run, and of a step's work."""
+
+    USED_READY = "used_ready"
+    """Read, and there when the first reader came."""
+    USED_WAITED = "used_waited"
+    """Read, and there only after the first reader had come; or a run that was read in part."""
+    EXPIRED = "expired"
+    """Never read before its time was over."""
+    EVICTED = "evicted"
+    """Never read before it made room for others."""
+    CANCELLED = "cancelled"
+    """Cancelled before it was read."""
+    REPLACED = "replaced"
+    """Another start of its key took its place before it was read."""
+    FAILED = "failed"
+    """Of a step: it failed, or its run did before it was read. Of a run: it failed."""
+
+    @property
+    def used(self) -> bool:
+        """Return whether a caller has read the work."""
+        return self in {Fate.USED_READY, Fate.USED_WAITED}
+
+
 class StartOutcome(StrEnum):
     """What a start did."""
 
@@ -320,8 +357,8 @@ class StepDescription:
     timeout: timedelta | None
     """How long one attempt may take."""
     max_attempts: int
-    runs_on: str = ""
-    """Where it runs: "loop", "thread", "process" or "ray"; empty from a service without it."""
+    runs_on: ExecutorKind | None = None
+    """Where it runs; None if this client is too old to know it."""
     version: str = ""
     """A change of it invalidates this step's results and those of what needs it; may be empty."""
     memo: bool = False
@@ -381,14 +418,14 @@ class Ledger:
     """
     waited: timedelta
     """From the first read to the end, of runs that were first read before it."""
-    fates: Mapping[str, LedgerWork]
-    """By used_ready, used_waited, expired, evicted, cancelled, replaced and failed."""
+    fates: Mapping[Fate, LedgerWork]
+    """Of all fates, those too that nothing has met. Each equals its value: `fates["expired"]`."""
     pipelines: Mapping[str, LedgerHidden]
 
     @property
     def unread_share(self) -> float:
         """Which part of the settled work's duration was never read, 0 to 1; 0 without any."""
-        used = sum((w.compute for f, w in self.fates.items() if f.startswith("used_")), timedelta())
+        used = sum((w.compute for f, w in self.fates.items() if f.used), timedelta())
         whole = sum((w.compute for w in self.fates.values()), timedelta())
         return (whole - used) / whole if whole else 0.0
 

@@ -383,6 +383,86 @@ STEP_ORIGIN_COMPUTED: StepOrigin.ValueType  # 4
 """Computed for this run."""
 Global___StepOrigin: _TypeAlias = StepOrigin  # noqa: Y015
 
+class _ExecutorKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExecutorKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExecutorKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXECUTOR_KIND_UNSPECIFIED: _ExecutorKind.ValueType  # 0
+    """Never sent."""
+    EXECUTOR_KIND_LOOP: _ExecutorKind.ValueType  # 1
+    """The worker's event loop."""
+    EXECUTOR_KIND_THREAD: _ExecutorKind.ValueType  # 2
+    """A thread of the worker."""
+    EXECUTOR_KIND_PROCESS: _ExecutorKind.ValueType  # 3
+    """A child process of the worker."""
+    EXECUTOR_KIND_RAY: _ExecutorKind.ValueType  # 4
+    """A Ray cluster."""
+
+class ExecutorKind(_ExecutorKind, metaclass=_ExecutorKindEnumTypeWrapper):
+    """What executes a step."""
+
+EXECUTOR_KIND_UNSPECIFIED: ExecutorKind.ValueType  # 0
+"""Never sent."""
+EXECUTOR_KIND_LOOP: ExecutorKind.ValueType  # 1
+"""The worker's event loop."""
+EXECUTOR_KIND_THREAD: ExecutorKind.ValueType  # 2
+"""A thread of the worker."""
+EXECUTOR_KIND_PROCESS: ExecutorKind.ValueType  # 3
+"""A child process of the worker."""
+EXECUTOR_KIND_RAY: ExecutorKind.ValueType  # 4
+"""A Ray cluster."""
+Global___ExecutorKind: _TypeAlias = ExecutorKind  # noqa: Y015
+
+class _Fate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FATE_UNSPECIFIED: _Fate.ValueType  # 0
+    """Never sent."""
+    FATE_USED_READY: _Fate.ValueType  # 1
+    """Read, and there when the first reader came."""
+    FATE_USED_WAITED: _Fate.ValueType  # 2
+    """Read, and there only after the first reader had come; or a run of which only a part was read."""
+    FATE_EXPIRED: _Fate.ValueType  # 3
+    """Never read before its time was over."""
+    FATE_EVICTED: _Fate.ValueType  # 4
+    """Never read before it made room for others."""
+    FATE_CANCELLED: _Fate.ValueType  # 5
+    """Cancelled before it was read."""
+    FATE_REPLACED: _Fate.ValueType  # 6
+    """Another start of its key took its place before it was read. Steps that the next revision keeps
+    are its own.
+    """
+    FATE_FAILED: _Fate.ValueType  # 7
+    """Of a step: it failed, or its run did before it was read. Of a run: it failed."""
+
+class Fate(_Fate, metaclass=_FateEnumTypeWrapper):
+    """What becomes of a run, and of a step's work."""
+
+FATE_UNSPECIFIED: Fate.ValueType  # 0
+"""Never sent."""
+FATE_USED_READY: Fate.ValueType  # 1
+"""Read, and there when the first reader came."""
+FATE_USED_WAITED: Fate.ValueType  # 2
+"""Read, and there only after the first reader had come; or a run of which only a part was read."""
+FATE_EXPIRED: Fate.ValueType  # 3
+"""Never read before its time was over."""
+FATE_EVICTED: Fate.ValueType  # 4
+"""Never read before it made room for others."""
+FATE_CANCELLED: Fate.ValueType  # 5
+"""Cancelled before it was read."""
+FATE_REPLACED: Fate.ValueType  # 6
+"""Another start of its key took its place before it was read. Steps that the next revision keeps
+are its own.
+"""
+FATE_FAILED: Fate.ValueType  # 7
+"""Of a step: it failed, or its run did before it was read. Of a run: it failed."""
+Global___Fate: _TypeAlias = Fate  # noqa: Y015
+
 @_typing.final
 class BridgingSpec(_message.Message):
     """A word-bridging game: the pipeline "bridging". Words are normalised: NFC, trimmed, inner spaces
@@ -1643,8 +1723,8 @@ class StepDescription(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MEMO_FIELD_NUMBER: _builtins.int
-    OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
     RUNS_ON_FIELD_NUMBER: _builtins.int
+    OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
@@ -1657,12 +1737,10 @@ class StepDescription(_message.Message):
     """
     memo: _builtins.bool
     """Whether its result is reused in runs of other keys of the namespace."""
+    runs_on: Global___ExecutorKind.ValueType
+    """Where it runs."""
     output_type: _builtins.str
     """What it returns, as Python writes it: "list[str]", "ndarray[float32]", or the name of a model."""
-    runs_on: _builtins.str
-    """Where it runs: on the worker's event "loop", in a "thread" or a "process" of the worker, or on
-    "ray". Empty from a server that is older than the field.
-    """
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The steps whose results it takes; it starts when they are completed."""
@@ -1681,8 +1759,8 @@ class StepDescription(_message.Message):
         max_attempts: _builtins.int = ...,
         version: _builtins.str = ...,
         memo: _builtins.bool = ...,
+        runs_on: Global___ExecutorKind.ValueType = ...,
         output_type: _builtins.str = ...,
-        runs_on: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1891,27 +1969,6 @@ class Ledger(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class FatesEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        @_builtins.property
-        def value(self) -> Global___LedgerWork: ...
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: Global___LedgerWork | None = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
     class PipelinesEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -1965,18 +2022,8 @@ class Ledger(_message.Message):
         """How long they waited: from the first read to the end, of runs that were first read before it."""
 
     @_builtins.property
-    def fates(self) -> _containers.MessageMap[_builtins.str, Global___LedgerWork]:
-        """By fate:
-        used_ready: read, and there when the first reader came.
-        used_waited: read, and there only after the first reader had come; or a run of which only a part
-          was read.
-        expired: never read before its time was over.
-        evicted: never read before it made room for others.
-        cancelled: cancelled before it was read.
-        replaced: another start of its key took its place before it was read. Steps that the next revision
-          keeps are its own.
-        failed: of a step, it failed; or its run did, before it was read.
-        """
+    def fates(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerWork]:
+        """One for each fate, in the order of their numbers, also of fates that nothing has met."""
 
     @_builtins.property
     def pipelines(self) -> _containers.MessageMap[_builtins.str, Global___LedgerHidden]:
@@ -1992,7 +2039,7 @@ class Ledger(_message.Message):
         unsettled: _builtins.int = ...,
         hidden: _duration_pb2.Duration | None = ...,
         waited: _duration_pb2.Duration | None = ...,
-        fates: _abc.Mapping[_builtins.str, Global___LedgerWork] | None = ...,
+        fates: _abc.Iterable[Global___LedgerWork] | None = ...,
         pipelines: _abc.Mapping[_builtins.str, Global___LedgerHidden] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "since", b"since", "waited", b"waited"]  # noqa: Y015
@@ -2009,11 +2056,14 @@ class LedgerWork(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    FATE_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     COMPUTE_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
     LLM_TOKENS_FIELD_NUMBER: _builtins.int
+    fate: Global___Fate.ValueType
+    """The fate."""
     runs: _builtins.int
     """Runs that met it."""
     steps: _builtins.int
@@ -2031,6 +2081,7 @@ class LedgerWork(_message.Message):
     def __init__(
         self,
         *,
+        fate: Global___Fate.ValueType = ...,
         runs: _builtins.int = ...,
         steps: _builtins.int = ...,
         compute: _duration_pb2.Duration | None = ...,
@@ -2039,7 +2090,7 @@ class LedgerWork(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "cpu", b"cpu"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "cpu", b"cpu", "llm_tokens", b"llm_tokens", "runs", b"runs", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "cpu", b"cpu", "fate", b"fate", "llm_tokens", b"llm_tokens", "runs", b"runs", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

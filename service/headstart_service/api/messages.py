@@ -20,6 +20,7 @@ from ..domain import (
     StepState,
 )
 from ..pipeline.pipeline import Pipeline
+from ..pipeline.runs_on import EXECUTORS
 from ..pipeline.signatures import output_type
 from ..pipeline.step import VISIBLE_OPTIONS
 from ..values.fragments import PROTO_REASON, PROTO_STATE, report_fragment, started_of
@@ -41,6 +42,9 @@ _LACKS: Final = {
     Lack.WORKER: pb.PENDING_REASON_NO_WORKER,
     Lack.PIPELINE: pb.PENDING_REASON_NO_WORKER_FOR_PIPELINE,
     Lack.VERSION: pb.PENDING_REASON_NO_WORKER_FOR_VERSION,
+}
+_EXECUTORS: Final = {
+    kind: pb.ExecutorKind.Value(f"EXECUTOR_KIND_{kind.upper()}") for kind in EXECUTORS
 }
 _WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
 
@@ -136,7 +140,9 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
         )
         for option in VISIBLE_OPTIONS:
             value = getattr(step, option)
-            if isinstance(field := getattr(message, option), Duration):
+            if option == "runs_on":
+                message.runs_on = _EXECUTORS[value]
+            elif isinstance(field := getattr(message, option), Duration):
                 field.FromNanoseconds(round(value * 1e9))
             else:
                 setattr(message, option, value)

@@ -312,22 +312,27 @@ async def test_the_counts_have_every_field(
             "unsettled": "24",
             "hidden": "25.500s",
             "waited": "26.500s",
-            "fates": {
-                "used_ready": {
+            "fates": [
+                {
+                    "fate": "FATE_USED_READY",
                     "runs": "1",
                     "steps": "2",
                     "compute": "3.000004s",
                     "cpu": "4.500s",
                     "llm_tokens": "6",
                 },
-                "expired": {
-                    "runs": "0",
-                    "steps": "0",
-                    "compute": "0s",
-                    "cpu": "0s",
-                    "llm_tokens": "0",
-                },
-            },
+                *(
+                    {
+                        "fate": f"FATE_{fate.name}",
+                        "runs": "0",
+                        "steps": "0",
+                        "compute": "0s",
+                        "cpu": "0s",
+                        "llm_tokens": "0",
+                    }
+                    for fate in list(Fate)[1:]
+                ),
+            ],
             "pipelines": {"test": {"runs": "3", "hidden": "1.250s"}},
         },
     }

@@ -8,7 +8,9 @@ import pytest
 from headstart import (
     BridgingResults,
     Cancelled,
+    ExecutorKind,
     FailureReason,
+    Fate,
     PendingReason,
     PipelineDescription,
     PrecomputeClient,
@@ -221,7 +223,11 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
     pipeline = pb.PipelineDescription(name="words", version="2", description="Counts words.")
     pipeline.input_schema.update({"type": "object"})
     step = pipeline.steps.add(
-        name="count", needs=["split"], required=True, max_attempts=3, runs_on="thread"
+        name="count",
+        needs=["split"],
+        required=True,
+        max_attempts=3,
+        runs_on=pb.EXECUTOR_KIND_THREAD,
     )
     step.timeout.FromSeconds(30)
     step.version, step.memo = "7", True
@@ -256,7 +262,7 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
                     max_attempts=3,
                     version="7",
                     memo=True,
-                    runs_on="thread",
+                    runs_on=ExecutorKind.THREAD,
                 ),
                 StepDescription(
                     name="split", needs=(), required=False, timeout=None, max_attempts=0
@@ -321,8 +327,17 @@ async def test_a_reason_that_this_client_is_too_old_to_know_is_none(service: Any
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(FailureReason, pb.FailureReason), (PendingReason, pb.PendingReason)]
+    ("ours", "theirs"),
+    [
+        (FailureReason, pb.FailureReason),
+        (PendingReason, pb.PendingReason),
+        (StepOrigin, pb.StepOrigin),
+        (ExecutorKind, pb.ExecutorKind),
+        (Fate, pb.Fate),
+    ],
 )
-def test_every_reason_of_the_contract_has_a_name(ours: Any, theirs: Any) -> None:
-    names = {name.split("_REASON_")[1] for name in map(str, theirs.keys())}
+def test_every_value_of_the_contract_has_a_name(ours: Any, theirs: Any) -> None:
+    unspecified = theirs.Name(0)
+    prefix = unspecified.removesuffix("UNSPECIFIED")
+    names = {name.removeprefix(prefix) for name in map(str, theirs.keys())}
     assert {each.name for each in ours} == names - {"UNSPECIFIED"}
