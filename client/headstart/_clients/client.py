@@ -300,10 +300,19 @@ class PrecomputeClient(GetsOrComputes, Starts):
     async def list_pipelines(
         self, *, timeout: float | timedelta | None = None
     ) -> tuple[PipelineDescription, ...]:
-        """Return the pipelines that can be started, with their steps."""
+        """Return the pipelines that can be started, by name, asking for pages as needed.
+
+        Args:
+            timeout: How long each page may take.
+        """
+        found: list[PipelineDescription] = []
         request = pb.ListPipelinesRequest()
-        answer = await self._call(lambda stub: stub.ListPipelines, request, timeout)
-        return tuple(convert.pipeline_from(pipeline) for pipeline in answer.pipelines)
+        while True:
+            answer = await self._call(lambda stub: stub.ListPipelines, request, timeout)
+            found += map(convert.pipeline_from, answer.pipelines)
+            if not answer.next_page_token:
+                return tuple(found)
+            request.page_token = answer.next_page_token
 
     async def get_stats(
         self, *, namespace: str | None = None, timeout: float | timedelta | None = None

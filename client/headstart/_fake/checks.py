@@ -22,6 +22,8 @@ WEEK: Final = 7 * 24 * 3600.0
 _MAX_KEY_BYTES: Final = 256
 _MAX_PAGE: Final = 1000
 _MAX_REPEATED: Final = 1000
+_FOREIGN: Final = "is not a next_page_token of this method"
+_NAME: Final = "name:"
 _NAMESPACE: Final = re.compile(r"[a-z0-9._-]{1,64}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUSES: Final = frozenset(pb.PrecomputeStatus.values()) - {0}
@@ -73,6 +75,11 @@ class Checks:
         if len(values) > _MAX_REPEATED:
             self.add(field, f"must be at most {_MAX_REPEATED}, are {len(values)}")
         return len(values) <= _MAX_REPEATED
+
+    def page_size(self, value: int) -> None:
+        """Refuse a page that is too large, or has a negative size."""
+        if not 0 <= value <= _MAX_PAGE:
+            self.add("page_size", f"must be 1 to {_MAX_PAGE}, or 0 for the default, is {value}")
 
     def revision(self, field: str, value: int) -> None:
         """Refuse a negative revision; 0 means any."""
@@ -149,20 +156,34 @@ def page_of(request: pb.ListPrecomputesRequest) -> tuple[int, tuple[str, str] | 
     checks = Checks()
     if request.namespace:
         checks.namespace(request.namespace)
-    size = request.page_size
-    if not 0 <= size <= _MAX_PAGE:
-        checks.add("page_size", f"must be 1 to {_MAX_PAGE}, or 0 for the default, is {size}")
+    checks.page_size(request.page_size)
     after = None
     if request.page_token:
         after = _from_page_token(request.page_token)
         if after is None:
-            checks.add("page_token", "is not a next_page_token of this method")
+            checks.add("page_token", _FOREIGN)
     if checks.repeated("statuses", request.statuses):
         for place, number in enumerate(request.statuses):
             if number not in _STATUSES:
                 checks.add(f"statuses[{place}]", f"is no status: {number}")
     checks.refuse()
-    return size or DEFAULT_PAGE, after
+    return request.page_size or DEFAULT_PAGE, after
+
+
+def pipelines_page_of(request: pb.ListPipelinesRequest) -> tuple[int, str]:
+    """Return a page's size, and the name behind which it begins. Raises InvalidRequest."""
+    checks = Checks()
+    checks.page_size(request.page_size)
+    text = _decoded(request.page_token)
+    if request.page_token and not text.startswith(_NAME):
+        checks.add("page_token", _FOREIGN)
+    checks.refuse()
+    return request.page_size or DEFAULT_PAGE, text.removeprefix(_NAME)
+
+
+def name_token(name: str) -> str:
+    """Return the token of the page behind this pipeline."""
+    return base64.urlsafe_b64encode(f"{_NAME}{name}".encode()).decode()
 
 
 def page_token(namespace: str, key: str) -> str:
@@ -171,14 +192,18 @@ def page_token(namespace: str, key: str) -> str:
 
 
 def _from_page_token(token: str) -> tuple[str, str] | None:
-    try:
-        text = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None
-    namespace, _, key = text.partition(":")
+    namespace, _, key = _decoded(token).partition(":")
     checks = Checks()
     checks.run_key(pb.GetStatusRequest(namespace=namespace, key=key))
     return None if checks.violations or not namespace else (namespace, key)
+
+
+def _decoded(token: str) -> str:
+    """Return the text of a token; empty for what is none."""
+    try:
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def has_control_characters(text: str) -> bool:

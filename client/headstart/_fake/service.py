@@ -270,12 +270,17 @@ class FakeService:
         return answer
 
     async def list_pipelines(
-        self, _: pb.ListPipelinesRequest, __: Context
+        self, request: pb.ListPipelinesRequest, _: Context
     ) -> pb.ListPipelinesResponse:
-        """Return the pipelines that were scripted by name."""
+        """Return one page of the pipelines that were scripted by name."""
+        size, after = checks.pipelines_page_of(request)
         answer = pb.ListPipelinesResponse()
-        for (_key, name), script in self.scripts.items():
-            if name is not None:
+        named = {name: script for (_key, name), script in self.scripts.items() if name is not None}
+        for name, script in sorted(named.items()):
+            if name > after:
+                if len(answer.pipelines) == size:
+                    answer.next_page_token = checks.name_token(answer.pipelines[-1].name)
+                    break
                 # A function returns its steps only for given inputs.
                 description = answer.pipelines.add(name=name, version="fake")
                 if callable(script.results):

@@ -187,6 +187,8 @@ def _plain(step: pb.StepDescription, name: str) -> Any:
     value = getattr(step, name)
     if name == "runs_on":
         return _EXECUTORS.get(value)
+    if name == "output_schema":
+        return object_from(value) if step.HasField("output_schema") else None
     match value:
         case Duration():
             return _elapsed(step, name, value)

@@ -363,6 +363,8 @@ class StepDescription:
     """A change of it invalidates this step's results and those of what needs it; may be empty."""
     memo: bool = False
     """Whether its result is reused in runs of other keys of the namespace."""
+    output_schema: Mapping[str, Json] | None = None
+    """JSON Schema of its value; None where that is no JSON, or its type is not declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

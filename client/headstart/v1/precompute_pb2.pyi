@@ -1695,16 +1695,25 @@ Global___ListPrecomputesResponse: _TypeAlias = ListPrecomputesResponse  # noqa: 
 
 @_typing.final
 class ListPipelinesRequest(_message.Message):
-    """Asks for all pipelines."""
+    """Which pipelines to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many pipelines a page may hold: 1 to 1000. Default 100."""
+    page_token: _builtins.str
+    """From the previous page's next_page_token; empty for the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1725,6 +1734,7 @@ class StepDescription(_message.Message):
     MEMO_FIELD_NUMBER: _builtins.int
     RUNS_ON_FIELD_NUMBER: _builtins.int
     OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
@@ -1749,6 +1759,12 @@ class StepDescription(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """How long one attempt may take."""
 
+    @_builtins.property
+    def output_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema of the artifact's `json`. Its numbers are doubles, as in `input_schema`. Not set where
+        the value is bytes or a tensor, where the type is not declared or Any, and in "bridging".
+        """
+
     def __init__(
         self,
         *,
@@ -1761,10 +1777,11 @@ class StepDescription(_message.Message):
         memo: _builtins.bool = ...,
         runs_on: Global___ExecutorKind.ValueType = ...,
         output_type: _builtins.str = ...,
+        output_schema: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "output_type", b"output_type", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "output_schema", b"output_schema", "output_type", b"output_type", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1816,23 +1833,27 @@ Global___PipelineDescription: _TypeAlias = PipelineDescription  # noqa: Y015
 
 @_typing.final
 class ListPipelinesResponse(_message.Message):
-    """All pipelines."""
+    """A page of the pipelines."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """What to ask for the next page with. Empty on the last page, and only there."""
     @_builtins.property
     def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineDescription]:
-        """Those that this server can start."""
+        """Those that this server can start, ordered by name."""
 
     def __init__(
         self,
         *,
         pipelines: _abc.Iterable[Global___PipelineDescription] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipelines", b"pipelines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "pipelines", b"pipelines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2063,7 +2084,7 @@ class LedgerWork(_message.Message):
     CPU_FIELD_NUMBER: _builtins.int
     LLM_TOKENS_FIELD_NUMBER: _builtins.int
     fate: Global___Fate.ValueType
-    """The fate."""
+    """What became of this work."""
     runs: _builtins.int
     """Runs that met it."""
     steps: _builtins.int

@@ -21,9 +21,10 @@ from ..domain import (
 )
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.runs_on import EXECUTORS
-from ..pipeline.signatures import output_type
+from ..pipeline.signatures import output_schema, output_type
 from ..pipeline.step import VISIBLE_OPTIONS
 from ..values.fragments import PROTO_REASON, PROTO_STATE, report_fragment, started_of
+from ..values.output_schemas import finite
 
 STATUS: Final = {
     Status.PENDING: pb.PRECOMPUTE_STATUS_PENDING,
@@ -146,7 +147,9 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
                 field.FromNanoseconds(round(value * 1e9))
             else:
                 setattr(message, option, value)
-    json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)
+        if (schema := output_schema(pipeline.codec, step)) is not None:
+            json_format.ParseDict(dict(schema), message.output_schema)
+    json_format.ParseDict(finite(pipeline.inputs.model_json_schema()), description.input_schema)
     return description
 
 

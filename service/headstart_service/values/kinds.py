@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
@@ -14,6 +15,7 @@ from ..domain import FailureReason
 from ..domain.errors import StepFailed
 from .annotations import MISSING, ArrayType, is_numpys, spelled
 from .json_values import NotJson, read_json, write_json
+from .output_schemas import output_schema
 from .tensors import DTYPES, array_from, tensor_bytes
 
 _OWN_WORDS: Final = frozenset({"value_error", "assertion_error"})
@@ -26,6 +28,11 @@ class Kind(Protocol):
     @property
     def text(self) -> str:
         """As Python writes it, such as `list[str]`."""
+        ...
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema of what it writes; None where that is no JSON, or may be anything."""
         ...
 
     def checked(self, value: Any) -> Any:
@@ -62,6 +69,7 @@ class BytesKind:
     """Bytes, as they are."""
 
     text = "bytes"
+    schema = None
 
     def checked(self, value: Any) -> Any:
         """See `Kind`."""
@@ -84,6 +92,8 @@ class BytesKind:
 
 class ArrayKind:
     """A numpy array of numbers, whatever its shape."""
+
+    schema = None
 
     def __init__(self, dtype: str) -> None:
         self._dtype = dtype
@@ -127,7 +137,7 @@ class JsonKind:
         self.text = spelled(annotation)
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-            self._adapter.json_schema(mode="serialization")
+            self.schema: Mapping[str, Any] | None = output_schema(self._adapter)
         except (PydanticUserError, SchemaError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.text} cannot be kept: it must be an array, bytes, or what pydantic can "
@@ -175,6 +185,7 @@ class AnyKind:
     """`Any`: bytes, arrays of numbers, or plain JSON, as the value is."""
 
     text = "Any"
+    schema = None
 
     def checked(self, value: Any) -> Any:
         """See `Kind`."""

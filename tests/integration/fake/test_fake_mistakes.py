@@ -133,6 +133,10 @@ MISTAKES: dict[str, list[Any]] = {
         pb.ListPrecomputesRequest(page_token="bm8="),
         pb.ListPrecomputesRequest(statuses=[1] * 1001),
     ],
+    "ListPipelines": [
+        pb.ListPipelinesRequest(page_size=-1, page_token="!"),
+        pb.ListPipelinesRequest(page_size=1001, page_token="bm8="),
+    ],
     "GetStats": [pb.GetStatsRequest(namespace="A B")],
     "ReportStep": [
         pb.ReportStepRequest(),

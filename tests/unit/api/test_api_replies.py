@@ -20,6 +20,7 @@ from headstart_service.api.call_observer import CallObservers
 from headstart_service.api.dependencies import ApiRules, Call, Dependencies
 from headstart_service.api.methods import list_precomputes
 from headstart_service.api.methods.get_results import GetResults
+from headstart_service.api.page_token import page_token
 from headstart_service.api.results.estimates import Estimates
 from headstart_service.auth.grants import (
     Grant,
@@ -363,10 +364,10 @@ def test_a_summary_has_every_field(lacks: Lack | None, reason: int) -> None:
 
 def test_a_page_holds_1000_runs_and_100_unless_asked() -> None:
     wrong: list[Violation] = []
-    assert [list_precomputes.page_size(size, wrong) for size in (0, 1, 1000)] == [100, 1, 1000]
+    assert [request_rules.page_size(size, wrong) for size in (0, 1, 1000)] == [100, 1, 1000]
     assert wrong == []
     for size in (-1, 1001):
-        list_precomputes.page_size(size, wrong)
+        request_rules.page_size(size, wrong)
     rule = "must be 1 to 1000, or 0 for the default, is "
     assert wrong == [Violation("page_size", f"{rule}{size}") for size in (-1, 1001)]
 
@@ -380,9 +381,29 @@ def test_a_list_in_a_request_has_1000_entries_at_most() -> None:
     assert request_rules.repeated_violations("x", range(1000)) == []
 
 
-async def test_pipelines_are_listed_in_their_order() -> None:
-    listed = await Served().servicer.list_pipelines(pb.ListPipelinesRequest(), NOBODY)
-    assert [pipeline.name for pipeline in listed.pipelines] == ["test", "chain"]
+async def test_pipelines_are_listed_by_name_page_by_page() -> None:
+    servicer, request = Served().servicer, pb.ListPipelinesRequest()
+    listed = await servicer.list_pipelines(request, NOBODY)
+    assert [pipeline.name for pipeline in listed.pipelines] == ["chain", "test"]
+    assert listed.next_page_token == ""
+    request.page_size = 1
+    names = []
+    while not names or request.page_token:
+        page = await servicer.list_pipelines(request, NOBODY)
+        names.append([pipeline.name for pipeline in page.pipelines])
+        request.page_token = page.next_page_token
+    assert names == [["chain"], ["test"]]
+
+
+@pytest.mark.parametrize("token", ["!", "bm8=", page_token(RunKey("n", "k"), 1), "/////w=="])
+async def test_a_page_of_pipelines_refuses_a_token_of_something_else(token: str) -> None:
+    request = pb.ListPipelinesRequest(page_size=-1, page_token=token)
+    with pytest.raises(InvalidRequest) as refused:
+        await Served().servicer.list_pipelines(request, NOBODY)
+    assert refused.value.violations == (
+        Violation("page_size", "must be 1 to 1000, or 0 for the default, is -1"),
+        Violation("page_token", "is not a next_page_token of this method"),
+    )
 
 
 @pytest.mark.parametrize("size", [32 * 1024, 32 * 1024 + 1])

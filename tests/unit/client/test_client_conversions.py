@@ -231,6 +231,7 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
     )
     step.timeout.FromSeconds(30)
     step.version, step.memo = "7", True
+    step.output_schema.update({"type": "integer"})
     pipeline.steps.add(name="split")
     service.on("ListPipelines", pb.ListPipelinesResponse(pipelines=[pipeline]))
     service.on(
@@ -263,6 +264,7 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
                     version="7",
                     memo=True,
                     runs_on=ExecutorKind.THREAD,
+                    output_schema={"type": "integer"},
                 ),
                 StepDescription(
                     name="split", needs=(), required=False, timeout=None, max_attempts=0

@@ -28,6 +28,7 @@ from headstart import (
 )
 from headstart.testing import completed_results, fake_server
 from headstart.v1 import precompute_pb2 as pb
+from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 from tests.support.waiting import wait_until
 
@@ -252,6 +253,26 @@ async def test_pipelines_show_what_their_steps_need() -> None:
         async with PrecomputeClient(server.address) as client:
             [described] = await client.list_pipelines()
     assert {step.name: step.needs for step in described.steps} == {"a": (), "b": ("a",)}
+
+
+async def test_pipelines_come_by_name_page_by_page() -> None:
+    with fake_server() as server:
+        for name in ("b", "c", "a"):
+            server.script({"a": 1}, pipeline=name)
+        server.script({"a": 1}, pipeline="b", key="k")
+        async with (
+            PrecomputeClient(server.address) as client,
+            grpc.aio.insecure_channel(server.address) as channel,
+        ):
+            every = [each.name for each in await client.list_pipelines()]
+            method = pb_grpc.PrecomputeServiceStub(channel).ListPipelines
+            request, pages = pb.ListPipelinesRequest(page_size=2), []
+            while not pages or request.page_token:
+                page = await method(request)
+                pages.append([each.name for each in page.pipelines])
+                request.page_token = page.next_page_token
+    assert every == ["a", "b", "c"]
+    assert pages == [["a", "b"], ["c"]]
 
 
 async def test_the_ledger_has_amounts() -> None:

@@ -13,10 +13,8 @@ from ...domain.errors import Violation
 from ..dependencies import Call, Dependencies
 from ..messages import STATUS, fill_summary
 from ..page_token import from_page_token, page_token
-from ..request_rules import listed_namespace_violations, refuse, repeated_violations
+from ..request_rules import listed_namespace_violations, page_size, refuse, repeated_violations
 
-MAX_PAGE: Final = 1000
-DEFAULT_PAGE: Final = 100
 _FROM_STATUS: Final = {number: status for status, number in STATUS.items()}
 
 
@@ -75,11 +73,3 @@ def statuses(numbers: Sequence[int], into: list[Violation]) -> list[Status]:
         else:
             into.append(Violation(f"statuses[{i}]", f"is no status: {number}"))
     return list(dict.fromkeys(found)) or list(Status)
-
-
-def page_size(value: int, into: list[Violation]) -> int:
-    """Return how many runs a page may hold; append the rule that `value` breaks to `into`."""
-    if not 0 <= value <= MAX_PAGE:
-        rule = f"must be 1 to {MAX_PAGE}, or 0 for the default, is {value}"
-        into.append(Violation("page_size", rule))
-    return value or DEFAULT_PAGE

@@ -23,6 +23,8 @@ STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
 _LARGEST_PAGE: Final = 1000
 _HEADINGS: Final = {"output_type": "RETURNS", "required": "KIND", "max_attempts": "ATTEMPTS"}
 """Headings of columns that differ from the field's name."""
+_NOT_SHOWN: Final = ("name", "output_schema")
+"""Fields of a step's description that the table has in another way, or not."""
 
 
 def add(commands: Any) -> None:
@@ -126,7 +128,7 @@ async def _pipelines(client: Any, options: argparse.Namespace) -> int:
     from headstart import StepDescription
 
     pipelines = await client.list_pipelines()
-    shown_fields = [each.name for each in fields(StepDescription) if each.name != "name"]
+    shown_fields = [each.name for each in fields(StepDescription) if each.name not in _NOT_SHOWN]
     rows = [("PIPELINE", "STEP", *map(_heading, shown_fields))]
     graphs = []
     for pipeline in pipelines:
