@@ -252,6 +252,8 @@ class PrecomputeClient(GetsOrComputes, Starts):
         self,
         *,
         statuses: Iterable[PrecomputeStatus | str] = (),
+        key_prefix: str = "",
+        pipeline: str = "",
         page_size: int = 0,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
@@ -260,6 +262,8 @@ class PrecomputeClient(GetsOrComputes, Starts):
 
         Args:
             statuses: Only these. Default: all.
+            key_prefix: Only keys that begin so; not with an empty namespace.
+            pipeline: Only runs of this one.
             page_size: Runs per call, 1 to 1000. Default: the server's, 100.
             namespace: Instead of the client's; empty lists every namespace.
             timeout: How long each page may take.
@@ -269,6 +273,8 @@ class PrecomputeClient(GetsOrComputes, Starts):
         while True:
             page = await self.list_page(
                 statuses=wanted,
+                key_prefix=key_prefix,
+                pipeline=pipeline,
                 page_size=page_size,
                 page_token=token,
                 namespace=namespace,
@@ -284,14 +290,24 @@ class PrecomputeClient(GetsOrComputes, Starts):
         self,
         *,
         statuses: Iterable[PrecomputeStatus | str] = (),
+        key_prefix: str = "",
+        pipeline: str = "",
         page_size: int = 0,
         page_token: str = "",
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
     ) -> Page:
-        """Return one page of `list()`; `page_token` is the previous page's `next_page_token`."""
+        """Return one page of `list()`; `page_token` is the previous page's `next_page_token`.
+
+        A page may be short, or empty, before the last one.
+        """
         request = requests.list_precomputes(
-            self._in(namespace), page_size=page_size, page_token=page_token, statuses=statuses
+            self._in(namespace),
+            page_size=page_size,
+            page_token=page_token,
+            statuses=statuses,
+            key_prefix=key_prefix,
+            pipeline=pipeline,
         )
         return convert.page_from(
             await self._call(lambda stub: stub.ListPrecomputes, request, timeout)

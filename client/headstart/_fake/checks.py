@@ -26,6 +26,7 @@ _FOREIGN: Final = "is not a next_page_token of this method"
 _NAME: Final = "name:"
 _NAMESPACE: Final = re.compile(r"[a-z0-9._-]{1,64}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PIPELINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUSES: Final = frozenset(pb.PrecomputeStatus.values()) - {0}
 
 
@@ -166,8 +167,21 @@ def page_of(request: pb.ListPrecomputesRequest) -> tuple[int, tuple[str, str] | 
         for place, number in enumerate(request.statuses):
             if number not in _STATUSES:
                 checks.add(f"statuses[{place}]", f"is no status: {number}")
+    _check_filters(request, checks)
     checks.refuse()
     return request.page_size or DEFAULT_PAGE, after
+
+
+def _check_filters(request: pb.ListPrecomputesRequest, checks: Checks) -> None:
+    prefix = request.key_prefix
+    if prefix and not request.namespace:
+        checks.add("key_prefix", "needs a namespace")
+    if (size := len(prefix.encode())) > _MAX_KEY_BYTES:
+        checks.add("key_prefix", f"must be at most {_MAX_KEY_BYTES} bytes, is {size}")
+    elif has_control_characters(prefix):
+        checks.add("key_prefix", "must not contain control characters")
+    if request.pipeline and not _PIPELINE.fullmatch(request.pipeline):
+        checks.add("pipeline", "is no name that a pipeline can have")
 
 
 def pipelines_page_of(request: pb.ListPipelinesRequest) -> tuple[int, str]:

@@ -262,6 +262,10 @@ class FakeService:
             behind = after is None or (run.namespace, run.key) > after
             if not behind or (request.statuses and status not in request.statuses):
                 continue
+            if not run.key.startswith(request.key_prefix):
+                continue
+            if request.pipeline not in {"", run.pipeline}:
+                continue
             if len(answer.precomputes) == size:
                 last = answer.precomputes[-1]
                 answer.next_page_token = checks.page_token(last.namespace, last.key)

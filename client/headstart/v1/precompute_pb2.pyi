@@ -1561,6 +1561,8 @@ class ListPrecomputesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    KEY_PREFIX_FIELD_NUMBER: _builtins.int
+    PIPELINE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Only the runs of this one. Empty lists every namespace."""
     page_size: _builtins.int
@@ -1568,6 +1570,12 @@ class ListPrecomputesRequest(_message.Message):
     page_token: _builtins.str
     """From the previous page's next_page_token; empty for the first page. The other fields must be as
     they were then.
+    """
+    key_prefix: _builtins.str
+    """Only keys that begin so: at most 256 bytes, no control characters. Needs a `namespace`."""
+    pipeline: _builtins.str
+    """Only runs of this pipeline. A page then compares at most some 10,000 runs, so it may be short
+    or empty before the last one. Default: all.
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___PrecomputeStatus.ValueType]:
@@ -1580,10 +1588,12 @@ class ListPrecomputesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         statuses: _abc.Iterable[Global___PrecomputeStatus.ValueType] | None = ...,
+        key_prefix: _builtins.str = ...,
+        pipeline: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_prefix", b"key_prefix", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "pipeline", b"pipeline", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -199,6 +199,15 @@ class RunSummary:
     """Of a pending run: why no worker can take it."""
     failure_reason: FailureReason | None = None
     """Why it failed or was cancelled: `error` as data."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunsPage:
+    """A page of a list of runs."""
+
+    runs: Sequence[RunSummary]
+    after: RunKey | None
+    """The position behind which the next page begins; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)

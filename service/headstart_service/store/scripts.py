@@ -248,8 +248,10 @@ class Scripts:
         low: str | bytes,
         high: str | bytes,
         limit: int,
+        most: int,
+        pipeline: str,
     ) -> Reply:
-        """Read one page of runs in a range of member names."""
+        """Read one page of runs in a range of member names, of one pipeline or of all."""
         return in_lua()
 
     @script

@@ -132,6 +132,8 @@ MISTAKES: dict[str, list[Any]] = {
         pb.ListPrecomputesRequest(page_size=1001, statuses=[0, 1, 9]),
         pb.ListPrecomputesRequest(page_token="bm8="),
         pb.ListPrecomputesRequest(statuses=[1] * 1001),
+        pb.ListPrecomputesRequest(key_prefix="k" * 257, pipeline="a b"),
+        pb.ListPrecomputesRequest(namespace="n", key_prefix="k\0", pipeline="p" * 65),
     ],
     "ListPipelines": [
         pb.ListPipelinesRequest(page_size=-1, page_token="!"),

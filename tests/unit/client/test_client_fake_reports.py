@@ -28,7 +28,6 @@ from headstart import (
 )
 from headstart.testing import completed_results, fake_server
 from headstart.v1 import precompute_pb2 as pb
-from headstart.v1 import precompute_pb2_grpc as pb_grpc
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 from tests.support.waiting import wait_until
 
@@ -265,7 +264,7 @@ async def test_pipelines_come_by_name_page_by_page() -> None:
             grpc.aio.insecure_channel(server.address) as channel,
         ):
             every = [each.name for each in await client.list_pipelines()]
-            method = pb_grpc.PrecomputeServiceStub(channel).ListPipelines
+            method = PrecomputeServiceStub(channel).ListPipelines
             request, pages = pb.ListPipelinesRequest(page_size=2), []
             while not pages or request.page_token:
                 page = await method(request)
