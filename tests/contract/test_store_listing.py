@@ -10,7 +10,7 @@ from headstart_service.store import run_listing
 from tests.contract.backend import Backend, plan
 
 ALL = list(Status)
-SIMILAR = ["a", "a-b", "a.b", "a_b", "aa", "b"]
+SIMILAR = ["a", "a-b", "a.b", "a_b", "aa", "b", "A", "a:", "a:b", "a:b:", "a::", ":", ":a"]
 
 
 async def _pages(
@@ -108,12 +108,15 @@ async def test_a_namespace_lists_and_counts_its_own_runs_only(store_backend: Bac
     for each in SIMILAR:
         listed = await store_backend.store.list(each, ALL, None, 100)
         assert {summary.key for summary in listed} == {RunKey(each, f"{n}") for n in range(3)}
-        assert (await store_backend.store.stats(each)).counts == {Status.PENDING: 3}
+        stats = await store_backend.store.stats(each)
+        assert stats.counts == {Status.PENDING: 3}
+        assert stats.ledger is not None
+        assert stats.ledger.starts == 3, each
 
 
 # A namespace that continues another's name with '-', '.' or a digit is greater than it, but its
 # members are smaller: all of these characters come before the ':' behind a namespace.
-@pytest.mark.parametrize("other", ["a", "b-", "b.c", "b0", "c"])
+@pytest.mark.parametrize("other", ["a", "b-", "b.c", "b0", "c", "B", "b:", "b:c", "a:b"])
 async def test_a_position_in_another_namespace_shows_nothing_of_it(
     store_backend: Backend, other: str
 ) -> None:

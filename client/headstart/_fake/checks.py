@@ -24,7 +24,7 @@ _MAX_PAGE: Final = 1000
 _MAX_REPEATED: Final = 1000
 _FOREIGN: Final = "is not a next_page_token of this method"
 _NAME: Final = "name:"
-_NAMESPACE: Final = re.compile(r"[a-z0-9._-]{1,64}")
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PIPELINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUSES: Final = frozenset(pb.PrecomputeStatus.values()) - {0}
@@ -59,7 +59,8 @@ class Checks:
     def namespace(self, namespace: str) -> None:
         """Return a namespace that was named."""
         if not _NAMESPACE.fullmatch(namespace):
-            self.add("namespace", "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-'")
+            rule = "must be 1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '-' and ':'"
+            self.add("namespace", rule)
 
     def seconds(self, message: Any, field: str, low: float, high: float) -> float | None:
         """Return a duration in seconds; None if it is absent."""
@@ -202,11 +203,13 @@ def name_token(name: str) -> str:
 
 def page_token(namespace: str, key: str) -> str:
     """Return the token of the page behind this run."""
-    return base64.urlsafe_b64encode(f"{namespace}:{key}".encode()).decode()
+    text = f"{namespace.replace(':', ';')}:{key}"
+    return base64.urlsafe_b64encode(text.encode()).decode()
 
 
 def _from_page_token(token: str) -> tuple[str, str] | None:
     namespace, _, key = _decoded(token).partition(":")
+    namespace = namespace.replace(";", ":")
     checks = Checks()
     checks.run_key(pb.GetStatusRequest(namespace=namespace, key=key))
     return None if checks.violations or not namespace else (namespace, key)

@@ -573,7 +573,7 @@ class StartPrecomputeRequest(_message.Message):
     EXPECTED_NEED_IN_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Separates callers' keys: 1 to 64 of a-z, 0-9, '.', '_' and '-'. Empty means "default"."""
+    """Separates callers' keys: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '-' and ':'. Empty means "default"."""
     key: _builtins.str
     """The caller's name for this run, for example a game id: 1 to 256 bytes of UTF-8, no control
     characters. Required.

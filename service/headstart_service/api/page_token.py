@@ -33,7 +33,8 @@ def from_name_token(token: str, into: list[Violation]) -> str:
 
 def page_token(last: RunKey, partitions: int) -> str:
     """Return the token of the page behind `last`, in the order of a store of so many partitions."""
-    return _encoded(f"{partitions}:{last.namespace}:{last.key}")
+    namespace = last.namespace.replace(":", ";")  # which no namespace has
+    return _encoded(f"{partitions}:{namespace}:{last.key}")
 
 
 def from_page_token(token: str, partitions: int, into: list[Violation]) -> RunKey | None:
@@ -47,7 +48,7 @@ def from_page_token(token: str, partitions: int, into: list[Violation]) -> RunKe
     text = _decoded(token)
     count, _, text = text.partition(":")
     namespace, _, key = text.partition(":")
-    found = RunKey(namespace, key)
+    found = RunKey(namespace.replace(";", ":"), key)
     if not count.isdecimal() or found.violations():
         into.append(Violation("page_token", _FOREIGN))
     elif count != str(partitions):

@@ -21,7 +21,7 @@ from .failures import FailureReason
 
 DEFAULT_NAMESPACE = "default"
 MAX_KEY_BYTES = 256
-_NAMESPACE = re.compile(r"[a-z0-9._-]{1,64}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class Status(StrEnum):
@@ -87,7 +87,7 @@ def namespace_violations(namespace: str) -> list[Violation]:
     """The rules that this namespace breaks."""
     if _NAMESPACE.fullmatch(namespace):
         return []
-    rule = "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-'"
+    rule = "must be 1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '-' and ':'"
     return [Violation("namespace", rule)]
 
 

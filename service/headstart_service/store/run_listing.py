@@ -11,7 +11,7 @@ from ..base.metric_labels import Eviction
 from ..domain import RunKey, RunsPage, RunSummary, Stats, Status
 from .accounting import ALL, book_from, ledger_from
 from .batches import Reply
-from .keys import PartitionKeys, from_member, member, partition_of
+from .keys import PartitionKeys, encoded, from_member, member, partition_of
 from .offers import pipeline_of
 from .records import decode_summary
 from .scripts import Scripts
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PASSED = 500
 """Runs that a call compares for a page of one pipeline: Redis serves no other client for 5 ms."""
 COMPARED = 10_000
-"""Runs that a page of one pipeline compares at most, and some more: a quarter of a second."""
+"""Runs that a page of one pipeline compares at most, and some more: a tenth of a second."""
 _FIRST, _LAST = b"-", b"+"
 _AGAIN = 0
 """The reply of a script that had more to sweep than one call may."""
@@ -102,7 +102,7 @@ class RunListing:
         unserved: Counter[str] = Counter()
         for keys in self._partitions:
             call = partial(
-                self._scripts.stats, keys, None, low=low, high=high, book=namespace or ALL
+                self._scripts.stats, keys, None, low=low, high=high, book=encoded(namespace) or ALL
             )
             while len(reply := await call()) == 1:
                 # One call sweeps a bounded number of expired runs, and there are more.

@@ -124,10 +124,11 @@ def test_a_list_of_no_status_means_all_and_repetitions_count_once() -> None:
     assert into == []
 
 
-@pytest.mark.parametrize("key", ["k", "a:b", "🎲", "x" * 256])
-def test_a_page_token_finds_its_run_again(key: str) -> None:
+@pytest.mark.parametrize("key", ["k", "a:b", "🎲", "x" * 256, ";"])
+@pytest.mark.parametrize("namespace", ["team.1", "Team:1", "a::", ":"])
+def test_a_page_token_finds_its_run_again(namespace: str, key: str) -> None:
     into: list[Violation] = []
-    last = RunKey("team.1", key)
+    last = RunKey(namespace, key)
     assert page_token.from_page_token(page_token.page_token(last, 3), 3, into) == last
     assert page_token.from_page_token("", 3, into) is None
     assert into == []
