@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from headstart._errors.suggestions import with_suggestion
 from headstart._messages.artifacts import Artifact, Json, as_type_of
@@ -145,10 +145,9 @@ class Fate(StrEnum):
     FAILED = "failed"
     """Of a step: it failed, or its run did before it was read. Of a run: it failed."""
 
-    @property
-    def used(self) -> bool:
-        """Return whether a caller has read the work."""
-        return self in {Fate.USED_READY, Fate.USED_WAITED}
+
+_USED: Final = frozenset({Fate.USED_READY, Fate.USED_WAITED})
+"""The fates of work that a caller has read."""
 
 
 class StartOutcome(StrEnum):
@@ -427,7 +426,7 @@ class Ledger:
     @property
     def unread_share(self) -> float:
         """Which part of the settled work's duration was never read, 0 to 1; 0 without any."""
-        used = sum((w.compute for f, w in self.fates.items() if f.used), timedelta())
+        used = sum((w.compute for f, w in self.fates.items() if f in _USED), timedelta())
         whole = sum((w.compute for w in self.fates.values()), timedelta())
         return (whole - used) / whole if whole else 0.0
 

@@ -33,9 +33,9 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
     headstart:{0}:processes               zset    process -> until when it counts as live;
                                                   with a TTL, in the first partition alone
 
-A member of these sets is `<namespace>:<key>`. Scripts split it at its first colon, so a colon of the
-namespace is written as a semicolon, which no namespace has. A prefix holds neither a colon nor a
-brace.
+A member of these sets is `<namespace>:<key>`. Scripts split it at its first colon, so a colon of
+the namespace is written as a semicolon, which no namespace has. A prefix holds neither a colon nor
+a brace.
 
 Announcements go to sharded channels, which in a cluster are on the node of their partition. A key
 is one of its database, but a channel is one of all databases; so its name holds the database's
