@@ -24,12 +24,13 @@ from typing import Any, Final
 
 from headstart._clients.precompute_result import PrecomputeResult, result_from
 from headstart._fake.reported_steps import ReportedStep
-from headstart._fake.script import Estimated, Scripted, script_of
+from headstart._fake.script import Estimated, Failed, Scripted, script_of
 from headstart._fake.server import FakeServer, RecordedRequest
 from headstart._messages.pipeline_run import PipelineRun
 from headstart._messages.results import (
     BridgingResults,
     Embedding,
+    FailureReason,
     PrecomputeStatus,
     RecipientType,
     Results,
@@ -122,6 +123,8 @@ def completed_results(
                 error="made to fail" if name in failed else None,
                 elapsed=timedelta(seconds=1),
                 attempts=1,
+                origin=None if name in failed else StepOrigin.COMPUTED,
+                failure_reason=FailureReason.STEP_FAILED if name in failed else None,
             )
             for name in steps
         },
@@ -158,8 +161,8 @@ def fake_server(
     results: Scripted | None = None,
     *,
     delays: Mapping[str, float] | None = None,
-    failed: Mapping[str, str] | None = None,
-    error: str | None = None,
+    failed: Mapping[str, Failed] | None = None,
+    error: Failed | None = None,
     queued: float = 0.0,
     estimates: Mapping[str, Estimated] | None = None,
     origins: Mapping[str, StepOrigin | str] | None = None,
@@ -187,8 +190,10 @@ def fake_server(
             custom pipeline's steps, by name: JSON values, bytes, arrays, `Tensor`; or a function
             that makes those of the run's inputs. What has not ended in a `Results` never does.
         delays: By step, seconds until it ends, from when the run is taken. Others end at once.
-        failed: By step, why it fails.
-        error: Why the run fails in the end. Default: it is completed, with or without failed steps.
+        failed: By step, why it fails: a text, or a pair of a text and a `FailureReason`. Default
+            reason: STEP_FAILED.
+        error: Why the run fails in the end, likewise; without a reason it has that of the first
+            failed step. Default: it is completed, with or without failed steps.
         queued: Seconds that each run is PENDING first.
         estimates: By step, when the service believes that it ends: seconds from when the run is
             taken, or a pair of them, p50 and p90. Answers have what is left of it, and not less

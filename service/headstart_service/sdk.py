@@ -6,6 +6,7 @@ plan pipelines without them.
 
 from __future__ import annotations
 
+from .domain import FailureReason
 from .domain.errors import StepFailed
 from .pipeline.pipeline import Pipeline
 from .pipeline.providers import (
@@ -27,6 +28,7 @@ __all__ = [
     "ArtifactCodec",
     "Batcher",
     "Embedder",
+    "FailureReason",
     "LanguageModel",
     "Pipeline",
     "Ratings",

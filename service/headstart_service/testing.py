@@ -31,6 +31,7 @@ from .api.messages import fill_summary
 from .api.methods.start_precompute import custom_inputs
 from .domain import (
     Claim,
+    FailureReason,
     Job,
     Lease,
     RunKey,
@@ -43,6 +44,7 @@ from .domain import (
 from .domain.errors import InvalidRequest
 from .pipeline.pipeline import Pipeline
 from .pipeline.step import Step
+from .values.fragments import merged
 from .worker.run import run
 
 _KEY = RunKey("default", "test")
@@ -94,6 +96,7 @@ class _MemorySink:
     def __init__(self) -> None:
         self.ended: dict[str, StepRecord] = {}
         self.error = ""
+        self.failure_reason: FailureReason | None = None
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
@@ -103,12 +106,17 @@ class _MemorySink:
         self.ended.update((record.name, record) for record in ended)
 
     async def finish(
-        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+        self,
+        lease: Lease,
+        ended: Sequence[StepRecord],
+        status: Status,
+        error: str,
+        failure_reason: FailureReason | None = None,
     ) -> None:
         """Keep what ended, and why the run failed."""
         del status
         await self.commit(lease, ended, ())
-        self.error = error
+        self.error, self.failure_reason = error, failure_reason
 
 
 def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
@@ -193,9 +201,8 @@ def _pipeline_run(
     exceptions: Mapping[str, BaseException],
 ) -> PipelineRun:
     """The run as its caller sees it, read from the fragments that a store would keep."""
-    message = pb.GetResultsResponse.FromString(
-        b"".join(record.fragment for record in sink.ended.values())
-    )
+    fragments = b"".join(record.fragment for record in sink.ended.values())
+    message = pb.GetResultsResponse.FromString(merged(fragments) or fragments)
     ended_us = time.time_ns() // 1000
     summary = RunSummary(
         key=_KEY,
@@ -207,6 +214,7 @@ def _pipeline_run(
         completed_us=ended_us,
         expires_us=ended_us,
         error=sink.error,
+        failure_reason=sink.failure_reason,
     )
     fill_summary(message, summary)
     results = results_from(message)

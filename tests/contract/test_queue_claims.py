@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from headstart_service.domain import Claim, RunKey, Status, StepState
+from headstart_service.domain import Claim, FailureReason, RunKey, Status, StepState
 from headstart_service.domain.errors import LastTry, LeaseLost
 from headstart_service.store.connect import Client
 from headstart_service.store.job_queue import MAX_TRIES, RedisJobQueue
@@ -142,6 +142,8 @@ async def test_cancelling_a_run_in_progress_takes_its_job_off_the_queue(
 ) -> None:
     await store_backend.begin(KEY)
     assert (await store_backend.store.cancel(KEY)).cancelled
+    cancelled = (await store_backend.store.status(KEY)).summary
+    assert cancelled.failure_reason is FailureReason.CANCELLED
     assert await _lost(store_backend, store_backend.new_queue(lease=0)) == []
     assert await store_backend.redis("XLEN", store_backend.keys_of(KEY).jobs) == 0
 
@@ -157,6 +159,7 @@ async def test_a_run_whose_workers_were_lost_three_times_fails(store_backend: Ba
         Status.FAILED,
         "worker lost: each try ended or blocked its worker",
     )
+    assert found.summary.failure_reason is FailureReason.WORKER_LOST
     assert found.states == {"first": StepState.COMPLETED, "second": StepState.PENDING}
     assert found.body == b"<first>"
     assert await store_backend.pttl(KEY) <= 60.001

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from headstart_service.domain import Awaits, Claim, Outcome, RunKey, Status
+from headstart_service.domain import Awaits, Claim, FailureReason, Outcome, RunKey, Status
 from headstart_service.domain.errors import CapacityExhausted, LastTry
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.redis_store import RedisStore
@@ -146,6 +146,7 @@ async def test_when_the_queue_is_full_what_is_too_late_is_shed(store_backend: Ba
         await first_of("ended", heard)
     shed = (await store.read(late)).summary
     assert (shed.status, shed.error) == (Status.FAILED, SHED)
+    assert shed.failure_reason is FailureReason.SHED
     assert await store_backend.pttl(late) <= 60.001
     before = store_backend.deployment.dump()
     with pytest.raises(CapacityExhausted, match="queue is full"):

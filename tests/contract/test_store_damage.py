@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from headstart_service.domain import Outcome, RunKey, Status
+from headstart_service.domain import FailureReason, Outcome, RunKey, Status
 from headstart_service.domain.errors import LeaseLost, RecordDamaged
 from tests.contract.backend import FAILURE_TTL, TTL, Backend, done, plan
 
@@ -168,6 +168,7 @@ async def test_a_run_whose_inputs_are_gone_fails_and_its_waiters_are_told(store_
     assert await backend.queue.claim(job, "w1") is None
     summary = (await backend.store.read(KEY)).summary
     assert (summary.status, summary.error) == (Status.FAILED, "its record is damaged")
+    assert summary.failure_reason is FailureReason.RECORD_DAMAGED
     assert 0 < await backend.pttl(KEY) <= FAILURE_TTL
 
 

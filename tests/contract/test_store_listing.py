@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from headstart_service.domain import RunKey, RunSummary, Status
+from headstart_service.domain import FailureReason, RunKey, RunSummary, Status
 from headstart_service.domain.errors import RunNotFound
+from headstart_service.store import run_listing
 from tests.contract.backend import Backend, plan
 
 ALL = list(Status)
-SIMILAR = ["a", "a-b", "a.b", "a_b", "aa", "b"]
+SIMILAR = ["a", "a-b", "a.b", "a_b", "aa", "b", "A", "a:", "a:b", "a:b:", "a::", ":", ":a"]
 
 
 async def _pages(
@@ -88,10 +91,13 @@ async def test_a_list_gives_only_the_statuses_wanted(
 async def test_a_list_has_all_but_the_results(store_backend: Backend) -> None:
     [key] = store_backend.neighbours(1)
     claim = await store_backend.begin(key)
-    await store_backend.queue.finish(claim.lease, [], Status.FAILED, "first: broken")
+    reason = FailureReason.TIMED_OUT
+    await store_backend.queue.finish(claim.lease, [], Status.FAILED, "first: broken", reason)
     [listed] = await store_backend.store.list("games", ALL, None, 10)
     assert listed == (await store_backend.store.status(key)).summary
-    assert listed.error == "first: broken"
+    assert listed == (await store_backend.store.read(key)).summary
+    assert listed == (await store_backend.store.inspect(key)).snapshot.summary
+    assert (listed.error, listed.failure_reason) == ("first: broken", reason)
     assert listed.created_us <= listed.started_us <= listed.completed_us < listed.expires_us
 
 
@@ -102,12 +108,15 @@ async def test_a_namespace_lists_and_counts_its_own_runs_only(store_backend: Bac
     for each in SIMILAR:
         listed = await store_backend.store.list(each, ALL, None, 100)
         assert {summary.key for summary in listed} == {RunKey(each, f"{n}") for n in range(3)}
-        assert (await store_backend.store.stats(each)).counts == {Status.PENDING: 3}
+        stats = await store_backend.store.stats(each)
+        assert stats.counts == {Status.PENDING: 3}
+        assert stats.ledger is not None
+        assert stats.ledger.starts == 3, each
 
 
 # A namespace that continues another's name with '-', '.' or a digit is greater than it, but its
 # members are smaller: all of these characters come before the ':' behind a namespace.
-@pytest.mark.parametrize("other", ["a", "b-", "b.c", "b0", "c"])
+@pytest.mark.parametrize("other", ["a", "b-", "b.c", "b0", "c", "B", "b:", "b:c", "a:b"])
 async def test_a_position_in_another_namespace_shows_nothing_of_it(
     store_backend: Backend, other: str
 ) -> None:
@@ -117,6 +126,72 @@ async def test_a_position_in_another_namespace_shows_nothing_of_it(
             await store_backend.start(RunKey(namespace, f"{number}"))
     listed = await store_backend.store.list("b", ALL, after, 100)
     assert {summary.key.namespace for summary in listed} <= {"b"}
+
+
+async def _all_pages(backend: Backend, namespace: str, size: int, **filters: str) -> list[str]:
+    found: list[str] = []
+    after = None
+    while True:
+        page = await backend.store.page(namespace, ALL, after, size, **filters)
+        assert len(page.runs) <= size
+        found += [run.key.key for run in page.runs]
+        if page.after is None:
+            return found
+        after = page.after
+
+
+PREFIXED = ["a", "ab", "aé", "aê", "a;", "a:", "b", "é", "a\U0010ffff", "a\U0010ffffz"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+async def test_a_prefix_of_keys_lists_the_keys_that_begin_so(
+    store_backend: Backend, size: int
+) -> None:
+    for namespace in ("n", "n-"):
+        for key in PREFIXED:
+            await store_backend.start(RunKey(namespace, key))
+    for prefix in ("", *PREFIXED, "x", "a\U0010fffe"):
+        expected = [key for key in PREFIXED if key.startswith(prefix)]
+        found = await _all_pages(store_backend, "n", size, key_prefix=prefix)
+        assert sorted(found) == sorted(expected), prefix
+
+
+async def test_a_position_in_front_of_a_prefix_shows_nothing_in_front_of_it(
+    store_backend: Backend,
+) -> None:
+    for key in ("a", "b1", "b2", "c"):
+        await store_backend.start(RunKey("n", key))
+    page = await store_backend.store.page("n", ALL, RunKey("n", "a"), 9, key_prefix="b")
+    assert {run.key.key for run in page.runs} <= {"b1", "b2"}
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+async def test_a_pipeline_lists_its_own_runs_page_by_page(
+    store_backend: Backend, size: int
+) -> None:
+    other = replace(plan(), pipeline="other")
+    for number in range(24):
+        chosen = other if number % 5 == 0 else plan()
+        await store_backend.start(RunKey("games", f"{number:02}"), chosen)
+    found = await _all_pages(store_backend, "games", size, pipeline="other")
+    assert sorted(found) == ["00", "05", "10", "15", "20"]
+    found = await _all_pages(store_backend, "games", size, pipeline="other", key_prefix="1")
+    assert sorted(found) == ["10", "15"]
+    assert await _all_pages(store_backend, "games", size, pipeline="none") == []
+
+
+async def test_a_page_of_a_rare_pipeline_ends_early_and_goes_on(
+    store_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_listing, "PASSED", 2)
+    monkeypatch.setattr(run_listing, "COMPARED", 3)
+    keys = sorted(store_backend.neighbours(7))
+    rare = replace(plan(), pipeline="rare")
+    for key in keys:
+        await store_backend.start(key, rare if key == keys[-1] else plan())
+    first = await store_backend.store.page("games", ALL, None, 10, pipeline="rare")
+    assert (list(first.runs), first.after) == ([], keys[3])
+    assert await _all_pages(store_backend, "games", 10, pipeline="rare") == [keys[-1].key]
 
 
 async def test_stats_equal_the_records(store_backend: Backend) -> None:

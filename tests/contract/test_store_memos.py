@@ -78,6 +78,9 @@ async def test_a_memo_is_there_for_its_own_namespace_and_digest_alone(memos: Mem
     assert await memos.store.memo_get("other", "d") is None
     assert await memos.store.memo_get("games", "e") is None
     assert memos.looks.of == {"hit": 1, "miss": 3}
+    await memos.store.memo_put("games:a", "d", b"another")
+    assert await memos.store.memo_get("games:a", "d") == b"another"
+    assert await memos.store.memo_get("games", "d") == b"\x00result\xff"
 
 
 async def test_an_empty_result_is_a_memo_too_and_a_later_one_replaces_it(memos: Memos) -> None:

@@ -12,7 +12,7 @@ from tests.contract.backend import RESULT, Backend
 from tests.contract.conftest import fixed_keys
 from tests.support.deployments import Deployment
 
-NAMESPACES = st.text("ab.-_0", min_size=1, max_size=4)
+NAMESPACES = st.text("abA.-_:0", min_size=1, max_size=4)
 # What Redis, Lua, Python's logging and formats, shells and this service's own keys give a meaning.
 SPECIAL = (
     "{",

@@ -70,16 +70,22 @@ async def test_the_delay_of_a_refusal_grows_with_the_backlog(store_backend: Back
     assert 0 < delays[0] < delays[1] < delays[2] <= 60
 
 
-async def test_a_full_namespace_evicts_its_own_and_nobody_elses(store_backend: Backend) -> None:
+@pytest.mark.parametrize(
+    ("namespace", "before", "behind"),
+    [("games", "game", "games2"), ("a:b", "a", "a:b:"), ("a", "A", "a:b"), ("a:", ":", "a")],
+)
+async def test_a_full_namespace_evicts_its_own_and_nobody_elses(
+    store_backend: Backend, namespace: str, before: str, behind: str
+) -> None:
     store = store_backend.new_store(namespace_max=3 * store_backend.partitions)
-    others = store_backend.neighbours(3, namespace="game")  # sorts just before
-    others += store_backend.neighbours(3, namespace="games2")  # and just behind
-    mine = store_backend.neighbours(3)
+    others = store_backend.neighbours(3, namespace=before)
+    others += store_backend.neighbours(3, namespace=behind)
+    mine = store_backend.neighbours(3, namespace=namespace)
     await store_backend.complete(*others, *mine)
     for key in (*others, mine[1]):
         await store.read(key)
     gone = []
-    for newcomer in store_backend.neighbours(3, name="new"):
+    for newcomer in store_backend.neighbours(3, name="new", namespace=namespace):
         await start(store, newcomer)
         left = await store_backend.kept(mine)
         gone += [key for key in mine if key not in left and key not in gone]

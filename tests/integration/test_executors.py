@@ -11,6 +11,16 @@ from tests.support.executors import REFERENCES
 from tests.support.processes import api, serving, worker
 from tests.support.waiting import wait_until
 
+REASONS = {
+    "raises": "internal",
+    "unsendable": "wrong_type",
+    "blocks": "blocked",
+    "never_ends": "timed_out",
+    "dies": "worker_lost",
+    "leaves": "worker_lost",
+    "refuses": "step_failed",
+    "prints": None,
+}
 SETTINGS = {
     "HEADSTART_BRIDGING": "false",
     "HEADSTART_PIPELINES": REFERENCES,
@@ -39,6 +49,7 @@ async def test_steps_that_do_harm_fail_by_themselves(tmp_path) -> None:
         assert {str(step.state) for step in beside.steps.values()} == {"completed"}
         assert str(results.status) == "completed"  # no step of it is required
         errors = {name: step.error for name, step in results.steps.items()}
+        reasons = {name: step.failure_reason for name, step in results.steps.items()}
         assert "restarts" not in process.output
         assert "the worker ended" not in process.output
         assert "hunter2" in process.output
@@ -46,6 +57,7 @@ async def test_steps_that_do_harm_fail_by_themselves(tmp_path) -> None:
     for name in ("raises", "quits", "quits_in_task", "quits_in_thread", "quits_in_process"):
         assert errors.pop(name).startswith("internal error ")
     assert errors.pop("wordy") == "?" + "x" * 1_998 + "…"
+    assert {name: reasons[name] for name in REASONS} == REASONS
     returned = errors.pop("unsendable")
     assert returned.startswith("returned a function, which cannot leave its process")
     assert errors == {

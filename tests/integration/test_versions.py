@@ -146,7 +146,7 @@ async def test_a_version_that_workers_lack_waits_for_one_that_has_it(site: Site)
         await wait_until(unserved)
         status = await client.get_status("ahead")
         assert status.status is PrecomputeStatus.PENDING
-        assert status.pending_reason == "no worker has this version of the pipeline versioned"
+        assert status.pending_reason == "no_worker_for_version"
         told = json.loads(run("doctor", "--json", "--address", address).out)
         [check] = [each for each in told["checks"] if each["check"] == "unserved"]
         assert (check["verdict"], check["found"]) == (
@@ -171,7 +171,7 @@ async def test_a_worker_without_the_pipeline_leaves_its_runs(site: Site) -> None
         assert (await site.ended("other")).status is PrecomputeStatus.COMPLETED
         status = await site.client.get_status("lacking")
         assert status.status is PrecomputeStatus.PENDING
-        assert status.pending_reason == "no worker has the pipeline versioned"
+        assert status.pending_reason == "no_worker_for_pipeline"
         async with site.worker("a"):
             results = await site.ended("lacking")
         assert results.status is PrecomputeStatus.COMPLETED

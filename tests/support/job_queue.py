@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from headstart_service.domain import (
     Claim,
+    FailureReason,
     Job,
     Lease,
     Offer,
@@ -184,7 +185,12 @@ class FakeQueue(Ledger):
             raise StepsReported(taken)
 
     async def finish(
-        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+        self,
+        lease: Lease,
+        ended: Sequence[StepRecord],
+        status: Status,
+        error: str,
+        failure_reason: FailureReason | None = None,
     ) -> None:
         await self.commit(lease, ended, ())
         self.finished.append(lease.job.key.key)

@@ -10,7 +10,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.domain import Claim, Job, Lease, RunKey, Status, StepRecord, StepState
+from headstart_service.domain import (
+    Claim,
+    FailureReason,
+    Job,
+    Lease,
+    RunKey,
+    Status,
+    StepRecord,
+    StepState,
+)
 from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.step import Step
 from headstart_service.values.artifacts import ArtifactCodec
@@ -55,6 +64,7 @@ class Write:
     running: Sequence[StepRecord]
     status: Status | None = None
     error: str = ""
+    failure_reason: FailureReason | None = None
 
     @property
     def names(self) -> list[str]:
@@ -78,9 +88,14 @@ class Ledger:
         await self._keep(Write(tuple(ended), tuple(running)))
 
     async def finish(
-        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+        self,
+        lease: Lease,
+        ended: Sequence[StepRecord],
+        status: Status,
+        error: str,
+        failure_reason: FailureReason | None = None,
     ) -> None:
-        await self._keep(Write(tuple(ended), (), status, error))
+        await self._keep(Write(tuple(ended), (), status, error, failure_reason))
 
     async def _keep(self, write: Write) -> None:
         assert not self._busy, "a write overtakes another"

@@ -17,6 +17,7 @@ from headstart_service.domain import (
     Report,
     RunKey,
     RunPlan,
+    RunsPage,
     RunSummary,
     Snapshot,
     Started,
@@ -175,6 +176,28 @@ class FakeRunStore:
             for key, run in sorted(self.runs.items(), key=lambda item: item[0].key)
             if run.status in (statuses or Status) and namespace in ("", key.namespace)
         ][:limit]
+
+    async def page(
+        self,
+        namespace: str,
+        statuses: Sequence[Status],
+        after: RunKey | None,
+        limit: int,
+        *,
+        key_prefix: str = "",
+        pipeline: str = "",
+    ) -> RunsPage:
+        await self._called("page", namespace, tuple(statuses), after, limit, key_prefix, pipeline)
+        runs = [
+            run
+            for key, run in sorted(self.runs.items(), key=lambda item: item[0].key)
+            if run.status in (statuses or Status)
+            and namespace in ("", key.namespace)
+            and key.key.startswith(key_prefix)
+            and pipeline in ("", run.pipeline)
+        ]
+        more = len(runs) > limit
+        return RunsPage(runs[:limit], runs[limit - 1].key if more else None)
 
     async def stats(self, namespace: str) -> Stats:
         await self._called("stats", namespace)

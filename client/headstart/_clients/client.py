@@ -239,6 +239,8 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         self,
         *,
         statuses: Iterable[PrecomputeStatus | str] = (),
+        key_prefix: str = "",
+        pipeline: str = "",
         page_size: int = 0,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
@@ -247,6 +249,8 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
 
         Args:
             statuses: Only these. Default: all.
+            key_prefix: Only keys that begin so; not with an empty namespace.
+            pipeline: Only runs of this one.
             page_size: Runs per call, 1 to 1000. Default: the server's, 100.
             namespace: Instead of the client's; empty lists every namespace.
             timeout: How long each page may take.
@@ -256,6 +260,8 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         while True:
             page = await self.list_page(
                 statuses=wanted,
+                key_prefix=key_prefix,
+                pipeline=pipeline,
                 page_size=page_size,
                 page_token=token,
                 namespace=namespace,
@@ -271,14 +277,24 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         self,
         *,
         statuses: Iterable[PrecomputeStatus | str] = (),
+        key_prefix: str = "",
+        pipeline: str = "",
         page_size: int = 0,
         page_token: str = "",
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
     ) -> Page:
-        """Return one page of `list()`; `page_token` is the previous page's `next_page_token`."""
+        """Return one page of `list()`; `page_token` is the previous page's `next_page_token`.
+
+        A page may be short, or empty, before the last one.
+        """
         request = requests.list_precomputes(
-            self._in(namespace), page_size=page_size, page_token=page_token, statuses=statuses
+            self._in(namespace),
+            page_size=page_size,
+            page_token=page_token,
+            statuses=statuses,
+            key_prefix=key_prefix,
+            pipeline=pipeline,
         )
         return convert.page_from(
             await self._call(lambda stub: stub.ListPrecomputes, request, timeout)
@@ -287,10 +303,19 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
     async def list_pipelines(
         self, *, timeout: float | timedelta | None = None
     ) -> tuple[PipelineDescription, ...]:
-        """Return the pipelines that can be started, with their steps."""
+        """Return the pipelines that can be started, by name, asking for pages as needed.
+
+        Args:
+            timeout: How long each page may take.
+        """
+        found: list[PipelineDescription] = []
         request = pb.ListPipelinesRequest()
-        answer = await self._call(lambda stub: stub.ListPipelines, request, timeout)
-        return tuple(convert.pipeline_from(pipeline) for pipeline in answer.pipelines)
+        while True:
+            answer = await self._call(lambda stub: stub.ListPipelines, request, timeout)
+            found += map(convert.pipeline_from, answer.pipelines)
+            if not answer.next_page_token:
+                return tuple(found)
+            request.page_token = answer.next_page_token
 
     async def get_stats(
         self, *, namespace: str | None = None, timeout: float | timedelta | None = None

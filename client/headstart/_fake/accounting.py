@@ -8,12 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from headstart._fake.runs import FakeRun
-from headstart._messages.results import PrecomputeStatus, StepOrigin, StepState
+from headstart._messages.results import Fate, PrecomputeStatus, StepOrigin, StepState
 from headstart.v1 import precompute_pb2 as pb
 
-_FATES: Final = (
-    "used_ready", "used_waited", "expired", "evicted", "cancelled", "replaced", "failed"
-)  # fmt: skip
 _ENDS: Final = {PrecomputeStatus.FAILED: "failed", PrecomputeStatus.CANCELLED: "cancelled"}
 
 
@@ -114,8 +111,8 @@ class FakeAccounting:
         message.since.FromDatetime(book.since)
         message.hidden.FromTimedelta(timedelta(seconds=book.hidden))
         message.waited.FromTimedelta(timedelta(seconds=book.waited))
-        for fate in _FATES:
-            work = message.fates[fate]
+        for fate in Fate:
+            work = message.fates.add(fate=pb.Fate.Value(f"FATE_{fate.name}"))
             work.runs, work.steps = book.runs[fate], book.steps[fate]
             work.compute.FromTimedelta(timedelta(seconds=book.compute[fate]))
             work.cpu.SetInParent()

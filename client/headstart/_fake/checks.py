@@ -23,8 +23,11 @@ WEEK: Final = 7 * 24 * 3600.0
 _MAX_KEY_BYTES: Final = 256
 _MAX_PAGE: Final = 1000
 _MAX_REPEATED: Final = 1000
-_NAMESPACE: Final = re.compile(r"[a-z0-9._-]{1,64}")
+_FOREIGN: Final = "is not a next_page_token of this method"
+_NAME: Final = "name:"
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PIPELINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUSES: Final = frozenset(pb.PrecomputeStatus.values()) - {0}
 
 
@@ -53,7 +56,8 @@ class Checks:
     def namespace(self, namespace: str) -> None:
         """Return a namespace that was named."""
         if not _NAMESPACE.fullmatch(namespace):
-            self.add("namespace", "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-'")
+            rule = "must be 1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '-' and ':'"
+            self.add("namespace", rule)
 
     def seconds(self, message: Any, field: str, low: float, high: float) -> float | None:
         """Return a duration in seconds; None if it is absent."""
@@ -90,6 +94,11 @@ class Checks:
             self.add(field, f"must be 1 to {_MAX_KEY_BYTES} bytes, is {size}")
         elif has_control_characters(key):
             self.add(field, "must not contain control characters")
+
+    def page_size(self, value: int) -> None:
+        """Refuse a page that is too large, or has a negative size."""
+        if not 0 <= value <= _MAX_PAGE:
+            self.add("page_size", f"must be 1 to {_MAX_PAGE}, or 0 for the default, is {value}")
 
     def revision(self, field: str, value: int) -> None:
         """Refuse a negative revision; 0 means any."""
@@ -196,36 +205,69 @@ def page_of(request: pb.ListPrecomputesRequest) -> tuple[int, tuple[str, str] | 
     checks = Checks()
     if request.namespace:
         checks.namespace(request.namespace)
-    size = request.page_size
-    if not 0 <= size <= _MAX_PAGE:
-        checks.add("page_size", f"must be 1 to {_MAX_PAGE}, or 0 for the default, is {size}")
+    checks.page_size(request.page_size)
     after = None
     if request.page_token:
         after = _from_page_token(request.page_token)
         if after is None:
-            checks.add("page_token", "is not a next_page_token of this method")
+            checks.add("page_token", _FOREIGN)
     if checks.repeated("statuses", request.statuses):
         for place, number in enumerate(request.statuses):
             if number not in _STATUSES:
                 checks.add(f"statuses[{place}]", f"is no status: {number}")
+    _check_filters(request, checks)
     checks.refuse()
-    return size or DEFAULT_PAGE, after
+    return request.page_size or DEFAULT_PAGE, after
+
+
+def _check_filters(request: pb.ListPrecomputesRequest, checks: Checks) -> None:
+    prefix = request.key_prefix
+    if prefix and not request.namespace:
+        checks.add("key_prefix", "needs a namespace")
+    if (size := len(prefix.encode())) > _MAX_KEY_BYTES:
+        checks.add("key_prefix", f"must be at most {_MAX_KEY_BYTES} bytes, is {size}")
+    elif has_control_characters(prefix):
+        checks.add("key_prefix", "must not contain control characters")
+    if request.pipeline and not _PIPELINE.fullmatch(request.pipeline):
+        checks.add("pipeline", "is no name that a pipeline can have")
+
+
+def pipelines_page_of(request: pb.ListPipelinesRequest) -> tuple[int, str]:
+    """Return a page's size, and the name behind which it begins. Raises InvalidRequest."""
+    checks = Checks()
+    checks.page_size(request.page_size)
+    text = _decoded(request.page_token)
+    if request.page_token and not text.startswith(_NAME):
+        checks.add("page_token", _FOREIGN)
+    checks.refuse()
+    return request.page_size or DEFAULT_PAGE, text.removeprefix(_NAME)
+
+
+def name_token(name: str) -> str:
+    """Return the token of the page behind this pipeline."""
+    return base64.urlsafe_b64encode(f"{_NAME}{name}".encode()).decode()
 
 
 def page_token(namespace: str, key: str) -> str:
     """Return the token of the page behind this run."""
-    return base64.urlsafe_b64encode(f"{namespace}:{key}".encode()).decode()
+    text = f"{namespace.replace(':', ';')}:{key}"
+    return base64.urlsafe_b64encode(text.encode()).decode()
 
 
 def _from_page_token(token: str) -> tuple[str, str] | None:
-    try:
-        text = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None
-    namespace, _, key = text.partition(":")
+    namespace, _, key = _decoded(token).partition(":")
+    namespace = namespace.replace(";", ":")
     checks = Checks()
     checks.run_key(pb.GetStatusRequest(namespace=namespace, key=key))
     return None if checks.violations or not namespace else (namespace, key)
+
+
+def _decoded(token: str) -> str:
+    """Return the text of a token; empty for what is none."""
+    try:
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def has_control_characters(text: str) -> bool:

@@ -18,6 +18,7 @@ from headstart._fake.reported_steps import fill
 from headstart._fake.script import UNENDED, ScriptedStep
 from headstart._messages.results import (
     BridgingResults,
+    FailureReason,
     PrecomputeStatus,
     StepEstimate,
     StepOrigin,
@@ -40,10 +41,13 @@ _STATES: Final = {
     StepState.SKIPPED: pb.STEP_STATE_SKIPPED,
 }
 _ORIGINS: Final = {
-    StepOrigin.COMPUTED: pb.STEP_ORIGIN_UNSPECIFIED,
+    StepOrigin.COMPUTED: pb.STEP_ORIGIN_COMPUTED,
     StepOrigin.KEPT: pb.STEP_ORIGIN_KEPT,
     StepOrigin.MEMOISED: pb.STEP_ORIGIN_MEMOISED,
     StepOrigin.REPORTED: pb.STEP_ORIGIN_REPORTED,
+}
+_REASONS: Final = {
+    reason: pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}") for reason in FailureReason
 }
 _OVERDUE: Final = 0.1
 """Of what a step was expected to take: how much longer one is given that has had all of that."""
@@ -77,7 +81,7 @@ class FakeRun:
     needs: Mapping[str, tuple[str, ...]]
     """By step, those without which it has no result."""
     bridging: BridgingResults | None
-    error: str | None
+    error: tuple[str, FailureReason | None] | None
     """Why it fails in the end; None if it does not."""
     queued: float
     ttl: float
@@ -106,6 +110,11 @@ class FakeRun:
         failing = {n for n, step in self.steps.items() if step.state is StepState.FAILED}
         mended = bool(failing) and failing <= self.reports.keys()
         return self.error is not None and not mended
+
+    def _first_failure(self) -> FailureReason:
+        """Return the reason of the first step that fails."""
+        reasons = (step.failure_reason for n, step in self.steps.items() if n not in self.reports)
+        return next(filter(None, reasons), FailureReason.STEP_FAILED)
 
     def expires_at(self) -> float:
         """Return when it is forgotten."""
@@ -190,9 +199,11 @@ class FakeRun:
         if status.ended:
             message.completed_at.FromDatetime(self._time(self.ends_at()))
         if status is PrecomputeStatus.FAILED:
-            message.error = self.error or ""
+            message.error, reason = self.error or ("", None)
+            message.failure_reason = _REASONS[reason or self._first_failure()]
         elif status is PrecomputeStatus.CANCELLED:
             message.error = "cancelled by the caller"
+            message.failure_reason = pb.FAILURE_REASON_CANCELLED
 
     def response(self, now: float) -> pb.GetResultsResponse:
         """Return what GetResults answers now."""
@@ -231,7 +242,10 @@ class FakeRun:
             report.attempts = 0 if by_caller else 1
         if state not in UNENDED:
             report.error = step.error
-            report.origin = _ORIGINS[step.origin]
+            if step.failure_reason is not None:
+                report.failure_reason = _REASONS[step.failure_reason]
+            if state is StepState.COMPLETED:
+                report.origin = _ORIGINS[step.origin]
         elif step.estimate is not None and not self.status(now).ended:
             self._fill_estimate(report.estimate, step.estimate, now)
         if state not in {StepState.PENDING, StepState.SKIPPED} and not by_caller:

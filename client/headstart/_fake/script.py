@@ -9,7 +9,13 @@ from datetime import timedelta
 from typing import Final, TypeAlias
 
 from headstart._messages.artifacts import Artifact, Json, artifact_to
-from headstart._messages.results import Results, StepEstimate, StepOrigin, StepState
+from headstart._messages.results import (
+    FailureReason,
+    Results,
+    StepEstimate,
+    StepOrigin,
+    StepState,
+)
 from headstart.v1 import precompute_pb2 as pb
 
 Scripted: TypeAlias = (
@@ -18,8 +24,16 @@ Scripted: TypeAlias = (
 """What a run will give: results, values by step, or a function that makes those of the inputs."""
 Estimated: TypeAlias = float | tuple[float, float] | StepEstimate
 """When a step is expected to end: in seconds, p50 and p90 in one or as a pair."""
+Failed: TypeAlias = str | tuple[str, FailureReason | str]
+"""Why a step or a run fails: a text, which stands for STEP_FAILED, or a pair with the reason."""
 
 UNENDED: Final = frozenset({StepState.PENDING, StepState.RUNNING})
+
+_DEFAULT: Final = {
+    StepState.FAILED: FailureReason.STEP_FAILED,
+    StepState.SKIPPED: FailureReason.NEED_FAILED,
+}
+"""The reasons of steps whose scripted report has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +45,7 @@ class ScriptedStep:
     after: float
     """Seconds from when the run is taken until it ends."""
     error: str = ""
+    failure_reason: FailureReason | None = None
     artifact: pb.Artifact | None = None
     estimate: StepEstimate | None = None
     """From when the run is taken."""
@@ -44,8 +59,9 @@ class Script:
     results: Scripted | None
     """None: what each game needs, made up; nothing for other pipelines."""
     delays: Mapping[str, float]
-    failed: Mapping[str, str]
-    error: str | None
+    failed: Mapping[str, tuple[str, FailureReason]]
+    error: tuple[str, FailureReason | None] | None
+    """A reason of None is that of the first step that fails."""
     queued: float
     estimates: Mapping[str, StepEstimate]
     origins: Mapping[str, StepOrigin]
@@ -67,9 +83,10 @@ class Script:
                     state=report.state,
                     after=math.inf if report.state in UNENDED else self.delays.get(name, 0.0),
                     error=report.error or "",
+                    failure_reason=report.failure_reason or _DEFAULT.get(report.state),
                     artifact=None if given.custom is None else artifact_to(value),
                     estimate=report.estimate,
-                    origin=report.origin,
+                    origin=report.origin or StepOrigin.COMPUTED,
                 )
         else:
             values = given(inputs) if callable(given) else given or {}
@@ -78,9 +95,11 @@ class Script:
                 steps[name] = ScriptedStep(
                     state=StepState.COMPLETED, after=after, artifact=artifact_to(value)
                 )
-        for name, reason in self.failed.items():
+        for name, (error, reason) in self.failed.items():
             after = self.delays.get(name, 0.0)
-            steps[name] = ScriptedStep(state=StepState.FAILED, after=after, error=reason)
+            steps[name] = ScriptedStep(
+                state=StepState.FAILED, after=after, error=error, failure_reason=reason
+            )
         needed = [need for needs in self.needs.values() for need in needs]
         named = {*self.delays, *self.estimates, *self.origins, *self.needs, *needed}
         if unknown := sorted(named - steps.keys()):
@@ -97,8 +116,8 @@ def script_of(
     results: Scripted | None,
     *,
     delays: Mapping[str, float] | None,
-    failed: Mapping[str, str] | None,
-    error: str | None,
+    failed: Mapping[str, Failed] | None,
+    error: Failed | None,
     queued: float,
     estimates: Mapping[str, Estimated] | None,
     origins: Mapping[str, StepOrigin | str] | None,
@@ -108,8 +127,8 @@ def script_of(
     script = Script(
         results=results,
         delays=delays or {},
-        failed=failed or {},
-        error=error,
+        failed={name: _failure(given) for name, given in (failed or {}).items()},
+        error=(error, None) if isinstance(error, str) else error and _failure(error),
         queued=queued,
         estimates={name: _estimate(name, given) for name, given in (estimates or {}).items()},
         origins={name: StepOrigin(given) for name, given in (origins or {}).items()},
@@ -118,6 +137,11 @@ def script_of(
     if results is not None and not callable(results):
         script.steps(results, {})
     return script
+
+
+def _failure(given: Failed) -> tuple[str, FailureReason]:
+    error, reason = (given, FailureReason.STEP_FAILED) if isinstance(given, str) else given
+    return error, FailureReason(reason)
 
 
 def _estimate(step: str, given: Estimated) -> StepEstimate:

@@ -21,7 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from headstart._errors import HeadstartError
 from headstart._fake.errors import Context, abort
 from headstart._fake.reported_steps import ReportedStep
-from headstart._fake.script import Estimated, Script, Scripted, script_of
+from headstart._fake.script import Estimated, Failed, Script, Scripted, script_of
 from headstart._fake.service import FakeService
 from headstart._messages.inputs import inputs_of
 from headstart._messages.results import Results, StepOrigin
@@ -88,8 +88,8 @@ class FakeServer:
         key: str | None = None,
         pipeline: str | None = None,
         delays: Mapping[str, float] | None = None,
-        failed: Mapping[str, str] | None = None,
-        error: str | None = None,
+        failed: Mapping[str, Failed] | None = None,
+        error: Failed | None = None,
         queued: float = 0.0,
         estimates: Mapping[str, Estimated] | None = None,
         origins: Mapping[str, StepOrigin | str] | None = None,

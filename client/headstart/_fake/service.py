@@ -332,6 +332,10 @@ class FakeService:
             behind = after is None or (run.namespace, run.key) > after
             if not behind or (request.statuses and status not in request.statuses):
                 continue
+            if not run.key.startswith(request.key_prefix):
+                continue
+            if request.pipeline not in {"", run.pipeline}:
+                continue
             if len(answer.precomputes) == size:
                 last = answer.precomputes[-1]
                 answer.next_page_token = checks.page_token(last.namespace, last.key)
@@ -340,19 +344,27 @@ class FakeService:
         return answer
 
     async def list_pipelines(
-        self, _: pb.ListPipelinesRequest, __: Context
+        self, request: pb.ListPipelinesRequest, _: Context
     ) -> pb.ListPipelinesResponse:
-        """Return the pipelines that were scripted by name."""
+        """Return one page of the pipelines that were scripted by name."""
+        size, after = checks.pipelines_page_of(request)
         answer = pb.ListPipelinesResponse()
-        for (_key, name), script in self.scripts.items():
-            if name is not None:
+        named = {name: script for (_key, name), script in self.scripts.items() if name is not None}
+        for name, script in sorted(named.items()):
+            if name > after:
+                if len(answer.pipelines) == size:
+                    answer.next_page_token = checks.name_token(answer.pipelines[-1].name)
+                    break
                 # A function returns its steps only for given inputs.
                 description = answer.pipelines.add(name=name, version="fake")
                 if callable(script.results):
                     continue
                 for step in script.steps(script.results, {}):
                     description.steps.add(
-                        name=step, needs=script.needs.get(step, ()), max_attempts=1
+                        name=step,
+                        needs=script.needs.get(step, ()),
+                        max_attempts=1,
+                        runs_on=pb.EXECUTOR_KIND_LOOP,
                     )
         return answer
 

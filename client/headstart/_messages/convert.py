@@ -16,10 +16,14 @@ from headstart._messages.results import (
     BridgingResults,
     Cancelled,
     Embedding,
+    ExecutorKind,
+    FailureReason,
+    Fate,
     Ledger,
     LedgerHidden,
     LedgerWork,
     Page,
+    PendingReason,
     PipelineDescription,
     PrecomputeStatus,
     Results,
@@ -64,12 +68,25 @@ _STEP_STATES: Final[Mapping[int, StepState]] = {
     pb.STEP_STATE_SKIPPED: StepState.SKIPPED,
 }
 
-_STEP_ORIGINS: Final[Mapping[int, StepOrigin]] = {
-    pb.STEP_ORIGIN_UNSPECIFIED: StepOrigin.COMPUTED,
+_STEP_ORIGINS: Final[Mapping[int, StepOrigin | None]] = {
+    pb.STEP_ORIGIN_UNSPECIFIED: None,
+    pb.STEP_ORIGIN_COMPUTED: StepOrigin.COMPUTED,
     pb.STEP_ORIGIN_KEPT: StepOrigin.KEPT,
     pb.STEP_ORIGIN_MEMOISED: StepOrigin.MEMOISED,
     pb.STEP_ORIGIN_REPORTED: StepOrigin.REPORTED,
 }
+
+FAILURE_REASONS: Final[Mapping[int, FailureReason]] = {
+    pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}"): reason for reason in FailureReason
+}
+PENDING_REASONS: Final[Mapping[int, PendingReason]] = {
+    pb.PendingReason.Value(f"PENDING_REASON_{reason.name}"): reason for reason in PendingReason
+}
+
+_EXECUTORS: Final[Mapping[int, ExecutorKind]] = {
+    pb.ExecutorKind.Value(f"EXECUTOR_KIND_{kind.name}"): kind for kind in ExecutorKind
+}
+_FATES: Final[Mapping[int, Fate]] = {pb.Fate.Value(f"FATE_{fate.name}"): fate for fate in Fate}
 
 
 def status_from(number: int) -> PrecomputeStatus:
@@ -102,6 +119,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
             attempts=report.attempts,
             estimate=_estimate(report),
             origin=_known(_STEP_ORIGINS, report.origin, "step origin"),
+            failure_reason=FAILURE_REASONS.get(report.failure_reason),
         )
         for name, report in sorted(message.steps.items())
     }
@@ -179,6 +197,10 @@ def _step_from(step: pb.StepDescription) -> StepDescription:
 def _plain(step: pb.StepDescription, name: str) -> Any:
     """Return a field of a step's description as its dataclass has it."""
     value = getattr(step, name)
+    if name == "runs_on":
+        return _EXECUTORS.get(value)
+    if name == "output_schema":
+        return object_from(value) if step.HasField("output_schema") else None
     match value:
         case Duration():
             return _elapsed(step, name, value)
@@ -210,14 +232,15 @@ def _ledger_from(message: pb.Ledger) -> Ledger:
         hidden=message.hidden.ToTimedelta(),
         waited=message.waited.ToTimedelta(),
         fates={
-            fate: LedgerWork(
+            _FATES[work.fate]: LedgerWork(
                 runs=work.runs,
                 steps=work.steps,
                 compute=work.compute.ToTimedelta(),
                 cpu=work.cpu.ToTimedelta(),
                 llm_tokens=work.llm_tokens,
             )
-            for fate, work in sorted(message.fates.items())
+            for work in message.fates
+            if work.fate in _FATES
         },
         pipelines={
             name: LedgerHidden(runs=sent.runs, hidden=sent.hidden.ToTimedelta())
@@ -247,7 +270,8 @@ class _Run(TypedDict):
     completed_at: datetime | None
     expires_at: datetime | None
     error: str | None
-    pending_reason: str | None
+    failure_reason: FailureReason | None
+    pending_reason: PendingReason | None
 
 
 def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.PrecomputeSummary) -> _Run:
@@ -262,7 +286,8 @@ def _run_from(message: pb.GetResultsResponse | pb.GetStatusResponse | pb.Precomp
         completed_at=_time(message, "completed_at"),
         expires_at=_time(message, "expires_at"),
         error=message.error or None,
-        pending_reason=message.pending_reason or None,
+        failure_reason=FAILURE_REASONS.get(message.failure_reason),
+        pending_reason=PENDING_REASONS.get(message.pending_reason),
     )
 
 

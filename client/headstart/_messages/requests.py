@@ -198,6 +198,8 @@ def list_precomputes(
     page_size: int,
     page_token: str,
     statuses: Iterable[PrecomputeStatus | str],
+    key_prefix: str,
+    pipeline: str,
 ) -> pb.ListPrecomputesRequest:
     """Build the request for one page of a listing."""
     numbers = []
@@ -215,6 +217,8 @@ def list_precomputes(
         page_size=whole("page_size", page_size, _BITS_32),
         page_token=text("page_token", page_token),
         statuses=numbers,
+        key_prefix=text("key_prefix", key_prefix),
+        pipeline=text("pipeline", pipeline),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from headstart._errors.suggestions import with_suggestion
 from headstart._messages.artifacts import Artifact, Json, as_type_of
@@ -55,17 +55,99 @@ class StepState(StrEnum):
     """Never ran, because a step that it needs failed."""
 
 
+class FailureReason(StrEnum):
+    """Why a step or a run has no result; `error` beside it is the same for people."""
+
+    STEP_FAILED = "step_failed"
+    """The step gave up for a reason of its own."""
+    TIMED_OUT = "timed_out"
+    """An attempt took longer than the step's timeout."""
+    QUEUE_TIMED_OUT = "queue_timed_out"
+    """No thread or process of the worker became free for the step in time."""
+    BLOCKED = "blocked"
+    """The step blocked the worker's event loop."""
+    WORKER_LOST = "worker_lost"
+    """Of a step: its process or node of Ray was lost. Of a run: three of its workers were."""
+    SHED = "shed"
+    """The run could not be ready by its `expected_need_in`, and made room in a full queue."""
+    TOO_LARGE = "too_large"
+    """The result is larger than a step's, or a run's, may be."""
+    WRONG_TYPE = "wrong_type"
+    """The result is not of the step's type, or cannot be encoded."""
+    NOT_OFFERED = "not_offered"
+    """No worker offers what the run needs. Reserved: a run waits, with a `PendingReason`."""
+    CANCELLED = "cancelled"
+    """A caller has cancelled the run."""
+    DEPENDENCY_AWAY = "dependency_away"
+    """A service that the step calls, such as a model's API, was away or refused for now."""
+    INTERNAL = "internal"
+    """A fault of the pipeline or of the service; its log has the id in `error`."""
+    NEED_FAILED = "need_failed"
+    """The step was skipped: a step that it needs has no result."""
+    RUN_FAILED = "run_failed"
+    """The step was skipped: a required step of its run failed first."""
+    RECORD_DAMAGED = "record_damaged"
+    """Another program has changed what the store keeps of the run."""
+
+
+class PendingReason(StrEnum):
+    """Why no worker takes a pending run. The run waits for a worker that does."""
+
+    NO_WORKER = "no_worker"
+    """No worker is running."""
+    NO_WORKER_FOR_PIPELINE = "no_worker_for_pipeline"
+    """No running worker has the run's pipeline."""
+    NO_WORKER_FOR_VERSION = "no_worker_for_version"
+    """Running workers have the pipeline in another version than the run was started with."""
+
+
 class StepOrigin(StrEnum):
     """Where a step's result comes from."""
 
     COMPUTED = "computed"
-    """This run computed it, or it does not exist."""
+    """This run computed it."""
     KEPT = "kept"
     """An earlier revision of this key did; the step's inputs have not changed since."""
     MEMOISED = "memoised"
     """A run of another key did: the step is memoised."""
     REPORTED = "reported"
     """A caller did, and reported it."""
+
+
+class ExecutorKind(StrEnum):
+    """What executes a step."""
+
+    LOOP = "loop"
+    """The worker's event loop."""
+    THREAD = "thread"
+    """A thread of the worker."""
+    PROCESS = "process"
+    """A child process of the worker."""
+    RAY = "ray"
+    """A Ray cluster."""
+
+
+class Fate(StrEnum):
+    """What becomes of a run, and of a step's work."""
+
+    USED_READY = "used_ready"
+    """Read, and there when the first reader came."""
+    USED_WAITED = "used_waited"
+    """Read, and there only after the first reader had come; or a run that was read in part."""
+    EXPIRED = "expired"
+    """Never read before its time was over."""
+    EVICTED = "evicted"
+    """Never read before it made room for others."""
+    CANCELLED = "cancelled"
+    """Cancelled before it was read."""
+    REPLACED = "replaced"
+    """Another start of its key took its place before it was read."""
+    FAILED = "failed"
+    """Of a step: it failed, or its run did before it was read. Of a run: it failed."""
+
+
+_USED: Final = frozenset({Fate.USED_READY, Fate.USED_WAITED})
+"""The fates of work that a caller has read."""
 
 
 class StartOutcome(StrEnum):
@@ -113,8 +195,10 @@ class StepReport:
     """How often it was tried."""
     estimate: StepEstimate | None = None
     """When it will have ended; None once it has, and while no estimate exists."""
-    origin: StepOrigin = StepOrigin.COMPUTED
-    """Where its result comes from."""
+    origin: StepOrigin | None = None
+    """Where its result comes from; None without a result."""
+    failure_reason: FailureReason | None = None
+    """Why it failed or was skipped, as data; also None if this client is too old to know it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +238,9 @@ class Results:
     expires_at: datetime | None
     error: str | None
     """Why the run failed or was cancelled."""
-    pending_reason: str | None = None
+    failure_reason: FailureReason | None = None
+    """Why it failed or was cancelled, as data; also None if this client is too old to know it."""
+    pending_reason: PendingReason | None = None
     """Why no worker takes a pending run, if that is so."""
     steps: Mapping[str, StepReport]
     """By name, one for each step of this run."""
@@ -218,7 +304,9 @@ class RunSummary:
     expires_at: datetime | None
     error: str | None
     """Why the run failed or was cancelled."""
-    pending_reason: str | None = None
+    failure_reason: FailureReason | None = None
+    """Why it failed or was cancelled, as data; also None if this client is too old to know it."""
+    pending_reason: PendingReason | None = None
     """Why no worker takes a pending run, if that is so."""
 
 
@@ -288,12 +376,14 @@ class StepDescription:
     timeout: timedelta | None
     """How long one attempt may take."""
     max_attempts: int
-    runs_on: str = ""
-    """Where it runs: "loop", "thread", "process" or "ray"; empty from a service without it."""
+    runs_on: ExecutorKind | None = None
+    """Where it runs; None if this client is too old to know it."""
     version: str = ""
     """A change of it invalidates this step's results and those of what needs it; may be empty."""
     memo: bool = False
     """Whether its result is reused in runs of other keys of the namespace."""
+    output_schema: Mapping[str, Json] | None = None
+    """JSON Schema of its value; None where that is no JSON, or its type is not declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,14 +439,14 @@ class Ledger:
     """
     waited: timedelta
     """From the first read to the end, of runs that were first read before it."""
-    fates: Mapping[str, LedgerWork]
-    """By used_ready, used_waited, expired, evicted, cancelled, replaced and failed."""
+    fates: Mapping[Fate, LedgerWork]
+    """Of all fates, those too that nothing has met. Each equals its value: `fates["expired"]`."""
     pipelines: Mapping[str, LedgerHidden]
 
     @property
     def unread_share(self) -> float:
         """Which part of the settled work's duration was never read, 0 to 1; 0 without any."""
-        used = sum((w.compute for f, w in self.fates.items() if f.startswith("used_")), timedelta())
+        used = sum((w.compute for f, w in self.fates.items() if f in _USED), timedelta())
         whole = sum((w.compute for w in self.fates.values()), timedelta())
         return (whole - used) / whole if whole else 0.0
 

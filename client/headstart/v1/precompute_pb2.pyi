@@ -112,7 +112,7 @@ class _PrecomputeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Prec
     PRECOMPUTE_STATUS_COMPLETED: _PrecomputeStatus.ValueType  # 3
     """Ended; every required step has its result. Optional steps may have failed: see `steps`."""
     PRECOMPUTE_STATUS_FAILED: _PrecomputeStatus.ValueType  # 4
-    """Ended; a required step failed, or three workers were lost over it: see `error`. Steps that were
+    """Ended; a required step failed, or three workers were lost over it: see `failure_reason`. Steps that were
     finished before can be read.
     """
     PRECOMPUTE_STATUS_CANCELLED: _PrecomputeStatus.ValueType  # 5
@@ -132,7 +132,7 @@ PRECOMPUTE_STATUS_IN_PROGRESS: PrecomputeStatus.ValueType  # 2
 PRECOMPUTE_STATUS_COMPLETED: PrecomputeStatus.ValueType  # 3
 """Ended; every required step has its result. Optional steps may have failed: see `steps`."""
 PRECOMPUTE_STATUS_FAILED: PrecomputeStatus.ValueType  # 4
-"""Ended; a required step failed, or three workers were lost over it: see `error`. Steps that were
+"""Ended; a required step failed, or three workers were lost over it: see `failure_reason`. Steps that were
 finished before can be read.
 """
 PRECOMPUTE_STATUS_CANCELLED: PrecomputeStatus.ValueType  # 5
@@ -249,6 +249,110 @@ STEP_STATE_SKIPPED: StepState.ValueType  # 5
 """
 Global___StepState: _TypeAlias = StepState  # noqa: Y015
 
+class _FailureReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_REASON_UNSPECIFIED: _FailureReason.ValueType  # 0
+    """Nothing failed."""
+    FAILURE_REASON_STEP_FAILED: _FailureReason.ValueType  # 1
+    """The step gave up for a reason of its own, which `error` has."""
+    FAILURE_REASON_TIMED_OUT: _FailureReason.ValueType  # 2
+    """An attempt took longer than the step's `timeout`."""
+    FAILURE_REASON_QUEUE_TIMED_OUT: _FailureReason.ValueType  # 3
+    """No thread or process of the worker became free for the step in time."""
+    FAILURE_REASON_BLOCKED: _FailureReason.ValueType  # 4
+    """The step blocked the worker's event loop, and was stopped."""
+    FAILURE_REASON_WORKER_LOST: _FailureReason.ValueType  # 5
+    """Of a step: its process or its node of Ray was lost. Of a run: three of its workers were."""
+    FAILURE_REASON_SHED: _FailureReason.ValueType  # 6
+    """The run could not be ready by its `expected_need_in`, and made room in a full queue."""
+    FAILURE_REASON_TOO_LARGE: _FailureReason.ValueType  # 7
+    """The result is larger than a step's, or a run's, may be."""
+    FAILURE_REASON_WRONG_TYPE: _FailureReason.ValueType  # 8
+    """The result is not of the step's type, or cannot be encoded."""
+    FAILURE_REASON_NOT_OFFERED: _FailureReason.ValueType  # 9
+    """No worker offers what the run needs. Reserved: a run waits, and shows a `pending_reason`."""
+    FAILURE_REASON_CANCELLED: _FailureReason.ValueType  # 10
+    """CancelPrecompute has ended the run."""
+    FAILURE_REASON_DEPENDENCY_AWAY: _FailureReason.ValueType  # 11
+    """A service that the step calls, such as a model's API, was away or refused for now."""
+    FAILURE_REASON_INTERNAL: _FailureReason.ValueType  # 12
+    """A fault of the pipeline or of the service. Its log has the id in `error`."""
+    FAILURE_REASON_NEED_FAILED: _FailureReason.ValueType  # 13
+    """The step was skipped: a step that it needs has no result."""
+    FAILURE_REASON_RUN_FAILED: _FailureReason.ValueType  # 14
+    """The step was skipped: a required step of its run failed first."""
+    FAILURE_REASON_RECORD_DAMAGED: _FailureReason.ValueType  # 15
+    """What the store keeps of the run was changed by another program."""
+
+class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
+    """Why a step or a run has no result. Branch on it; `error` beside it is for people."""
+
+FAILURE_REASON_UNSPECIFIED: FailureReason.ValueType  # 0
+"""Nothing failed."""
+FAILURE_REASON_STEP_FAILED: FailureReason.ValueType  # 1
+"""The step gave up for a reason of its own, which `error` has."""
+FAILURE_REASON_TIMED_OUT: FailureReason.ValueType  # 2
+"""An attempt took longer than the step's `timeout`."""
+FAILURE_REASON_QUEUE_TIMED_OUT: FailureReason.ValueType  # 3
+"""No thread or process of the worker became free for the step in time."""
+FAILURE_REASON_BLOCKED: FailureReason.ValueType  # 4
+"""The step blocked the worker's event loop, and was stopped."""
+FAILURE_REASON_WORKER_LOST: FailureReason.ValueType  # 5
+"""Of a step: its process or its node of Ray was lost. Of a run: three of its workers were."""
+FAILURE_REASON_SHED: FailureReason.ValueType  # 6
+"""The run could not be ready by its `expected_need_in`, and made room in a full queue."""
+FAILURE_REASON_TOO_LARGE: FailureReason.ValueType  # 7
+"""The result is larger than a step's, or a run's, may be."""
+FAILURE_REASON_WRONG_TYPE: FailureReason.ValueType  # 8
+"""The result is not of the step's type, or cannot be encoded."""
+FAILURE_REASON_NOT_OFFERED: FailureReason.ValueType  # 9
+"""No worker offers what the run needs. Reserved: a run waits, and shows a `pending_reason`."""
+FAILURE_REASON_CANCELLED: FailureReason.ValueType  # 10
+"""CancelPrecompute has ended the run."""
+FAILURE_REASON_DEPENDENCY_AWAY: FailureReason.ValueType  # 11
+"""A service that the step calls, such as a model's API, was away or refused for now."""
+FAILURE_REASON_INTERNAL: FailureReason.ValueType  # 12
+"""A fault of the pipeline or of the service. Its log has the id in `error`."""
+FAILURE_REASON_NEED_FAILED: FailureReason.ValueType  # 13
+"""The step was skipped: a step that it needs has no result."""
+FAILURE_REASON_RUN_FAILED: FailureReason.ValueType  # 14
+"""The step was skipped: a required step of its run failed first."""
+FAILURE_REASON_RECORD_DAMAGED: FailureReason.ValueType  # 15
+"""What the store keeps of the run was changed by another program."""
+Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
+
+class _PendingReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PendingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PendingReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PENDING_REASON_UNSPECIFIED: _PendingReason.ValueType  # 0
+    """Some worker can take it, or it is not pending."""
+    PENDING_REASON_NO_WORKER: _PendingReason.ValueType  # 1
+    """No worker is running."""
+    PENDING_REASON_NO_WORKER_FOR_PIPELINE: _PendingReason.ValueType  # 2
+    """No running worker has the run's pipeline."""
+    PENDING_REASON_NO_WORKER_FOR_VERSION: _PendingReason.ValueType  # 3
+    """Running workers have the pipeline, but not in the version that the run was started with."""
+
+class PendingReason(_PendingReason, metaclass=_PendingReasonEnumTypeWrapper):
+    """Why no worker takes a pending run. The run waits for a worker that does."""
+
+PENDING_REASON_UNSPECIFIED: PendingReason.ValueType  # 0
+"""Some worker can take it, or it is not pending."""
+PENDING_REASON_NO_WORKER: PendingReason.ValueType  # 1
+"""No worker is running."""
+PENDING_REASON_NO_WORKER_FOR_PIPELINE: PendingReason.ValueType  # 2
+"""No running worker has the run's pipeline."""
+PENDING_REASON_NO_WORKER_FOR_VERSION: PendingReason.ValueType  # 3
+"""Running workers have the pipeline, but not in the version that the run was started with."""
+Global___PendingReason: _TypeAlias = PendingReason  # noqa: Y015
+
 class _StepOrigin:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -256,26 +360,110 @@ class _StepOrigin:
 class _StepOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepOrigin.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STEP_ORIGIN_UNSPECIFIED: _StepOrigin.ValueType  # 0
-    """Computed for this run, or not there."""
+    """There is no result."""
     STEP_ORIGIN_KEPT: _StepOrigin.ValueType  # 1
     """Kept from an earlier revision of this key: the step's inputs have not changed since."""
     STEP_ORIGIN_MEMOISED: _StepOrigin.ValueType  # 2
     """Kept from, or shared with, a run of another key: the step's pipeline asked for that (`memo`)."""
     STEP_ORIGIN_REPORTED: _StepOrigin.ValueType  # 3
     """Handed in by a caller: see ReportStep."""
+    STEP_ORIGIN_COMPUTED: _StepOrigin.ValueType  # 4
+    """Computed for this run."""
 
 class StepOrigin(_StepOrigin, metaclass=_StepOriginEnumTypeWrapper):
     """Where the result of a step comes from."""
 
 STEP_ORIGIN_UNSPECIFIED: StepOrigin.ValueType  # 0
-"""Computed for this run, or not there."""
+"""There is no result."""
 STEP_ORIGIN_KEPT: StepOrigin.ValueType  # 1
 """Kept from an earlier revision of this key: the step's inputs have not changed since."""
 STEP_ORIGIN_MEMOISED: StepOrigin.ValueType  # 2
 """Kept from, or shared with, a run of another key: the step's pipeline asked for that (`memo`)."""
 STEP_ORIGIN_REPORTED: StepOrigin.ValueType  # 3
 """Handed in by a caller: see ReportStep."""
+STEP_ORIGIN_COMPUTED: StepOrigin.ValueType  # 4
+"""Computed for this run."""
 Global___StepOrigin: _TypeAlias = StepOrigin  # noqa: Y015
+
+class _ExecutorKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExecutorKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExecutorKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXECUTOR_KIND_UNSPECIFIED: _ExecutorKind.ValueType  # 0
+    """Never sent."""
+    EXECUTOR_KIND_LOOP: _ExecutorKind.ValueType  # 1
+    """The worker's event loop."""
+    EXECUTOR_KIND_THREAD: _ExecutorKind.ValueType  # 2
+    """A thread of the worker."""
+    EXECUTOR_KIND_PROCESS: _ExecutorKind.ValueType  # 3
+    """A child process of the worker."""
+    EXECUTOR_KIND_RAY: _ExecutorKind.ValueType  # 4
+    """A Ray cluster."""
+
+class ExecutorKind(_ExecutorKind, metaclass=_ExecutorKindEnumTypeWrapper):
+    """What executes a step."""
+
+EXECUTOR_KIND_UNSPECIFIED: ExecutorKind.ValueType  # 0
+"""Never sent."""
+EXECUTOR_KIND_LOOP: ExecutorKind.ValueType  # 1
+"""The worker's event loop."""
+EXECUTOR_KIND_THREAD: ExecutorKind.ValueType  # 2
+"""A thread of the worker."""
+EXECUTOR_KIND_PROCESS: ExecutorKind.ValueType  # 3
+"""A child process of the worker."""
+EXECUTOR_KIND_RAY: ExecutorKind.ValueType  # 4
+"""A Ray cluster."""
+Global___ExecutorKind: _TypeAlias = ExecutorKind  # noqa: Y015
+
+class _Fate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FATE_UNSPECIFIED: _Fate.ValueType  # 0
+    """Never sent."""
+    FATE_USED_READY: _Fate.ValueType  # 1
+    """Read, and there when the first reader came."""
+    FATE_USED_WAITED: _Fate.ValueType  # 2
+    """Read, and there only after the first reader had come; or a run of which only a part was read."""
+    FATE_EXPIRED: _Fate.ValueType  # 3
+    """Never read before its time was over."""
+    FATE_EVICTED: _Fate.ValueType  # 4
+    """Never read before it made room for others."""
+    FATE_CANCELLED: _Fate.ValueType  # 5
+    """Cancelled or deleted before it was read."""
+    FATE_REPLACED: _Fate.ValueType  # 6
+    """Another start of its key took its place before it was read. Steps that the next revision keeps
+    are its own.
+    """
+    FATE_FAILED: _Fate.ValueType  # 7
+    """Of a step: it failed, or its run did before it was read. Of a run: it failed."""
+
+class Fate(_Fate, metaclass=_FateEnumTypeWrapper):
+    """What becomes of a run, and of a step's work."""
+
+FATE_UNSPECIFIED: Fate.ValueType  # 0
+"""Never sent."""
+FATE_USED_READY: Fate.ValueType  # 1
+"""Read, and there when the first reader came."""
+FATE_USED_WAITED: Fate.ValueType  # 2
+"""Read, and there only after the first reader had come; or a run of which only a part was read."""
+FATE_EXPIRED: Fate.ValueType  # 3
+"""Never read before its time was over."""
+FATE_EVICTED: Fate.ValueType  # 4
+"""Never read before it made room for others."""
+FATE_CANCELLED: Fate.ValueType  # 5
+"""Cancelled or deleted before it was read."""
+FATE_REPLACED: Fate.ValueType  # 6
+"""Another start of its key took its place before it was read. Steps that the next revision keeps
+are its own.
+"""
+FATE_FAILED: Fate.ValueType  # 7
+"""Of a step: it failed, or its run did before it was read. Of a run: it failed."""
+Global___Fate: _TypeAlias = Fate  # noqa: Y015
 
 @_typing.final
 class BridgingSpec(_message.Message):
@@ -387,7 +575,7 @@ class StartPrecomputeRequest(_message.Message):
     EXPECTED_NEED_IN_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Separates callers' keys: 1 to 64 of a-z, 0-9, '.', '_' and '-'. Empty means "default"."""
+    """Separates callers' keys: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '-' and ':'. Empty means "default"."""
     key: _builtins.str
     """The caller's name for this run, for example a game id: 1 to 256 bytes of UTF-8, no control
     characters. Required.
@@ -1003,6 +1191,7 @@ class StepReport(_message.Message):
     STARTED_US_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
     """Where the step is in its life."""
     error: _builtins.str
@@ -1020,6 +1209,8 @@ class StepReport(_message.Message):
     """Where its result comes from. A result that was kept from an earlier revision says only that,
     wherever that revision had it from.
     """
+    failure_reason: Global___FailureReason.ValueType
+    """Why it failed or was skipped: set exactly when `state` is FAILED or SKIPPED."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """How long it took, all its attempts together. Absent until it has ended."""
@@ -1040,10 +1231,11 @@ class StepReport(_message.Message):
         started_us: _builtins.int = ...,
         estimate: Global___StepEstimate | None = ...,
         origin: Global___StepOrigin.ValueType = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "failure_reason", b"failure_reason", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1122,6 +1314,7 @@ class GetResultsResponse(_message.Message):
     BRIDGING_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1134,9 +1327,11 @@ class GetResultsResponse(_message.Message):
     """Where the run is in its life."""
     error: _builtins.str
     """Why the run failed or was cancelled; empty otherwise. For people: do not rely on its text."""
-    pending_reason: _builtins.str
-    """Why no worker takes a pending run: there is none, or none has this pipeline or this version of it.
-    The run waits for one that has. Empty otherwise. For people: do not rely on its text.
+    pending_reason: Global___PendingReason.ValueType
+    """Why no worker takes a pending run, if that is so."""
+    failure_reason: Global___FailureReason.ValueType
+    """Why the run failed or was cancelled: set exactly when `status` is FAILED or CANCELLED. For a
+    failed required step it is that step's.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -1184,11 +1379,12 @@ class GetResultsResponse(_message.Message):
         steps: _abc.Mapping[_builtins.str, Global___StepReport] | None = ...,
         bridging: Global___BridgingResults | None = ...,
         custom: Global___CustomResults | None = ...,
-        pending_reason: _builtins.str = ...,
+        pending_reason: Global___PendingReason.ValueType = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "expires_at", b"expires_at", "results", b"results", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_results: _TypeAlias = _typing.Literal["bridging", "custom"]  # noqa: Y015
     _WhichOneofArgType_results: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
@@ -1339,6 +1535,7 @@ class GetStatusResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1350,9 +1547,11 @@ class GetStatusResponse(_message.Message):
     status: Global___PrecomputeStatus.ValueType
     """Where the run is in its life."""
     error: _builtins.str
-    """Why the run failed or was cancelled; empty otherwise."""
-    pending_reason: _builtins.str
+    """Why the run failed or was cancelled; empty otherwise. For people: do not rely on its text."""
+    pending_reason: Global___PendingReason.ValueType
     """Why no worker takes a pending run: see GetResultsResponse."""
+    failure_reason: Global___FailureReason.ValueType
+    """Why the run failed or was cancelled: see GetResultsResponse."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When this revision was started."""
@@ -1387,11 +1586,12 @@ class GetStatusResponse(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         error: _builtins.str = ...,
         steps: _abc.Mapping[_builtins.str, Global___StepState.ValueType] | None = ...,
-        pending_reason: _builtins.str = ...,
+        pending_reason: Global___PendingReason.ValueType = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "expires_at", b"expires_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1771,6 +1971,8 @@ class ListPrecomputesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    KEY_PREFIX_FIELD_NUMBER: _builtins.int
+    PIPELINE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Only the runs of this one. Empty lists every namespace."""
     page_size: _builtins.int
@@ -1778,6 +1980,12 @@ class ListPrecomputesRequest(_message.Message):
     page_token: _builtins.str
     """From the previous page's next_page_token; empty for the first page. The other fields must be as
     they were then.
+    """
+    key_prefix: _builtins.str
+    """Only keys that begin so: at most 256 bytes, no control characters. Needs a `namespace`."""
+    pipeline: _builtins.str
+    """Only runs of this pipeline. A page then compares at most some 10,000 runs, so it may be short
+    or empty before the last one. Default: all.
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___PrecomputeStatus.ValueType]:
@@ -1790,10 +1998,12 @@ class ListPrecomputesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         statuses: _abc.Iterable[Global___PrecomputeStatus.ValueType] | None = ...,
+        key_prefix: _builtins.str = ...,
+        pipeline: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_prefix", b"key_prefix", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "pipeline", b"pipeline", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1816,6 +2026,7 @@ class PrecomputeSummary(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1827,9 +2038,11 @@ class PrecomputeSummary(_message.Message):
     status: Global___PrecomputeStatus.ValueType
     """Where the run is in its life."""
     error: _builtins.str
-    """Why the run failed or was cancelled; empty otherwise."""
-    pending_reason: _builtins.str
+    """Why the run failed or was cancelled; empty otherwise. For people: do not rely on its text."""
+    pending_reason: Global___PendingReason.ValueType
     """Why no worker takes a pending run: see GetResultsResponse."""
+    failure_reason: Global___FailureReason.ValueType
+    """Why the run failed or was cancelled: see GetResultsResponse."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When this revision was started."""
@@ -1859,11 +2072,12 @@ class PrecomputeSummary(_message.Message):
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         error: _builtins.str = ...,
-        pending_reason: _builtins.str = ...,
+        pending_reason: Global___PendingReason.ValueType = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "expires_at", b"expires_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1901,16 +2115,25 @@ Global___ListPrecomputesResponse: _TypeAlias = ListPrecomputesResponse  # noqa: 
 
 @_typing.final
 class ListPipelinesRequest(_message.Message):
-    """Asks for all pipelines."""
+    """Which pipelines to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many pipelines a page may hold: 1 to 1000. Default 100."""
+    page_token: _builtins.str
+    """From the previous page's next_page_token; empty for the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1929,8 +2152,9 @@ class StepDescription(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MEMO_FIELD_NUMBER: _builtins.int
-    OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
     RUNS_ON_FIELD_NUMBER: _builtins.int
+    OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
@@ -1943,12 +2167,10 @@ class StepDescription(_message.Message):
     """
     memo: _builtins.bool
     """Whether its result is reused in runs of other keys of the namespace."""
+    runs_on: Global___ExecutorKind.ValueType
+    """Where it runs."""
     output_type: _builtins.str
     """What it returns, as Python writes it: "list[str]", "ndarray[float32]", or the name of a model."""
-    runs_on: _builtins.str
-    """Where it runs: on the worker's event "loop", in a "thread" or a "process" of the worker, or on
-    "ray". Empty from a server that is older than the field.
-    """
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The steps whose results it takes; it starts when they are completed."""
@@ -1956,6 +2178,12 @@ class StepDescription(_message.Message):
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long one attempt may take."""
+
+    @_builtins.property
+    def output_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema of the artifact's `json`. Its numbers are doubles, as in `input_schema`. Not set where
+        the value is bytes or a tensor, where the type is not declared or Any, and in "bridging".
+        """
 
     def __init__(
         self,
@@ -1967,12 +2195,13 @@ class StepDescription(_message.Message):
         max_attempts: _builtins.int = ...,
         version: _builtins.str = ...,
         memo: _builtins.bool = ...,
+        runs_on: Global___ExecutorKind.ValueType = ...,
         output_type: _builtins.str = ...,
-        runs_on: _builtins.str = ...,
+        output_schema: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "output_type", b"output_type", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "output_schema", b"output_schema", "output_type", b"output_type", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2024,23 +2253,27 @@ Global___PipelineDescription: _TypeAlias = PipelineDescription  # noqa: Y015
 
 @_typing.final
 class ListPipelinesResponse(_message.Message):
-    """All pipelines."""
+    """A page of the pipelines."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """What to ask for the next page with. Empty on the last page, and only there."""
     @_builtins.property
     def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineDescription]:
-        """Those that this server can start."""
+        """Those that this server can start, ordered by name."""
 
     def __init__(
         self,
         *,
         pipelines: _abc.Iterable[Global___PipelineDescription] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipelines", b"pipelines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "pipelines", b"pipelines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2177,27 +2410,6 @@ class Ledger(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class FatesEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        @_builtins.property
-        def value(self) -> Global___LedgerWork: ...
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: Global___LedgerWork | None = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
     class PipelinesEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -2251,18 +2463,8 @@ class Ledger(_message.Message):
         """How long they waited: from the first read to the end, of runs that were first read before it."""
 
     @_builtins.property
-    def fates(self) -> _containers.MessageMap[_builtins.str, Global___LedgerWork]:
-        """By fate:
-        used_ready: read, and there when the first reader came.
-        used_waited: read, and there only after the first reader had come; or a run of which only a part
-          was read.
-        expired: never read before its time was over.
-        evicted: never read before it made room for others.
-        cancelled: cancelled or deleted before it was read.
-        replaced: another start of its key took its place before it was read. Steps that the next revision
-          keeps are its own.
-        failed: of a step, it failed; or its run did, before it was read.
-        """
+    def fates(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerWork]:
+        """One for each fate, in the order of their numbers, also of fates that nothing has met."""
 
     @_builtins.property
     def pipelines(self) -> _containers.MessageMap[_builtins.str, Global___LedgerHidden]:
@@ -2278,7 +2480,7 @@ class Ledger(_message.Message):
         unsettled: _builtins.int = ...,
         hidden: _duration_pb2.Duration | None = ...,
         waited: _duration_pb2.Duration | None = ...,
-        fates: _abc.Mapping[_builtins.str, Global___LedgerWork] | None = ...,
+        fates: _abc.Iterable[Global___LedgerWork] | None = ...,
         pipelines: _abc.Mapping[_builtins.str, Global___LedgerHidden] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "since", b"since", "waited", b"waited"]  # noqa: Y015
@@ -2295,11 +2497,14 @@ class LedgerWork(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    FATE_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     COMPUTE_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
     LLM_TOKENS_FIELD_NUMBER: _builtins.int
+    fate: Global___Fate.ValueType
+    """What became of this work."""
     runs: _builtins.int
     """Runs that met it."""
     steps: _builtins.int
@@ -2317,6 +2522,7 @@ class LedgerWork(_message.Message):
     def __init__(
         self,
         *,
+        fate: Global___Fate.ValueType = ...,
         runs: _builtins.int = ...,
         steps: _builtins.int = ...,
         compute: _duration_pb2.Duration | None = ...,
@@ -2325,7 +2531,7 @@ class LedgerWork(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "cpu", b"cpu"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "cpu", b"cpu", "llm_tokens", b"llm_tokens", "runs", b"runs", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "cpu", b"cpu", "fate", b"fate", "llm_tokens", b"llm_tokens", "runs", b"runs", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

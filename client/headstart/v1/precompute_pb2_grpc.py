@@ -268,8 +268,8 @@ class PrecomputeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPipelines(self, request, context):
-        """Lists the pipelines that can be started here, with their steps. It changes only when the server
-        is deployed anew, so it can be kept. Idempotent. Any token will do.
+        """Lists the pipelines that can be started here, with their steps, ordered by name, page by page. It
+        changes only when the server is deployed anew, so it can be kept. Idempotent. Any token will do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

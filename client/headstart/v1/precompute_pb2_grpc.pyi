@@ -216,8 +216,8 @@ class PrecomputeServiceStub:
     run is listed twice. Verb: read in `namespace`; admin when that is empty.
     """
     ListPipelines: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ListPipelinesRequest, _precompute_pb2.ListPipelinesResponse]
-    """Lists the pipelines that can be started here, with their steps. It changes only when the server
-    is deployed anew, so it can be kept. Idempotent. Any token will do.
+    """Lists the pipelines that can be started here, with their steps, ordered by name, page by page. It
+    changes only when the server is deployed anew, so it can be kept. Idempotent. Any token will do.
     """
     GetStats: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.GetStatsRequest, _precompute_pb2.GetStatsResponse]
     """Counts what is kept, running and queued. Idempotent. Verb: read in `namespace`; admin when that
@@ -338,8 +338,8 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     run is listed twice. Verb: read in `namespace`; admin when that is empty.
     """
     ListPipelines: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ListPipelinesRequest, _precompute_pb2.ListPipelinesResponse]  # type: ignore[assignment]
-    """Lists the pipelines that can be started here, with their steps. It changes only when the server
-    is deployed anew, so it can be kept. Idempotent. Any token will do.
+    """Lists the pipelines that can be started here, with their steps, ordered by name, page by page. It
+    changes only when the server is deployed anew, so it can be kept. Idempotent. Any token will do.
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_precompute_pb2.GetStatsRequest, _precompute_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Counts what is kept, running and queued. Idempotent. Verb: read in `namespace`; admin when that
@@ -535,8 +535,8 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _precompute_pb2.ListPipelinesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.ListPipelinesResponse, _abc.Awaitable[_precompute_pb2.ListPipelinesResponse]]:
-        """Lists the pipelines that can be started here, with their steps. It changes only when the server
-        is deployed anew, so it can be kept. Idempotent. Any token will do.
+        """Lists the pipelines that can be started here, with their steps, ordered by name, page by page. It
+        changes only when the server is deployed anew, so it can be kept. Idempotent. Any token will do.
         """
 
     @_abc_1.abstractmethod

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Hidden, Ledger, Work
+from ..domain import Fate, Hidden, Ledger, Work
+
+_FATES: Final = {fate: pb.Fate.Value(f"FATE_{fate.name}") for fate in Fate}
 
 
 def ledger_message(ledger: Ledger) -> pb.Ledger:
@@ -22,13 +26,14 @@ def ledger_message(ledger: Ledger) -> pb.Ledger:
         unsettled=ledger.open,
         hidden=_duration(ledger.hidden),
         waited=_duration(ledger.waited),
-        fates={fate.value: _work(work) for fate, work in ledger.fates.items()},
+        fates=[_work(fate, ledger.fates.get(fate, Work())) for fate in Fate],
         pipelines={name: _hidden(hidden) for name, hidden in ledger.pipelines.items()},
     )
 
 
-def _work(work: Work) -> pb.LedgerWork:
+def _work(fate: Fate, work: Work) -> pb.LedgerWork:
     return pb.LedgerWork(
+        fate=_FATES[fate],
         runs=work.runs,
         steps=work.steps,
         compute=_duration(work.compute),

@@ -20,9 +20,11 @@ from ..domain import (
     StepState,
 )
 from ..pipeline.pipeline import Pipeline
-from ..pipeline.signatures import output_type
+from ..pipeline.runs_on import EXECUTORS
+from ..pipeline.signatures import output_schema, output_type
 from ..pipeline.step import VISIBLE_OPTIONS
-from ..values.fragments import PROTO_STATE, report_fragment, started_of
+from ..values.fragments import PROTO_REASON, PROTO_STATE, report_fragment, started_of
+from ..values.output_schemas import finite
 
 STATUS: Final = {
     Status.PENDING: pb.PRECOMPUTE_STATUS_PENDING,
@@ -38,9 +40,12 @@ _OUTCOME: Final = {
     Outcome.REPLACED: pb.START_OUTCOME_REPLACED,
 }
 _LACKS: Final = {
-    Lack.WORKER: "no worker is running",
-    Lack.PIPELINE: "no worker has the pipeline {pipeline}",
-    Lack.VERSION: "no worker has this version of the pipeline {pipeline}",
+    Lack.WORKER: pb.PENDING_REASON_NO_WORKER,
+    Lack.PIPELINE: pb.PENDING_REASON_NO_WORKER_FOR_PIPELINE,
+    Lack.VERSION: pb.PENDING_REASON_NO_WORKER_FOR_VERSION,
+}
+_EXECUTORS: Final = {
+    kind: pb.ExecutorKind.Value(f"EXECUTOR_KIND_{kind.upper()}") for kind in EXECUTORS
 }
 
 
@@ -109,7 +114,9 @@ def fill_summary(message: Any, summary: RunSummary) -> None:
     message.status = STATUS[summary.status]
     message.error = summary.error
     if summary.lacks is not None:
-        message.pending_reason = _LACKS[summary.lacks].format(pipeline=summary.pipeline)
+        message.pending_reason = _LACKS[summary.lacks]
+    if summary.failure_reason is not None:
+        message.failure_reason = PROTO_REASON[summary.failure_reason]
     fill_time(message.created_at, summary.created_us)
     fill_time(message.expires_at, summary.expires_us)
     if summary.started_us:
@@ -139,11 +146,15 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
         )
         for option in VISIBLE_OPTIONS:
             value = getattr(step, option)
-            if isinstance(field := getattr(message, option), Duration):
+            if option == "runs_on":
+                message.runs_on = _EXECUTORS[value]
+            elif isinstance(field := getattr(message, option), Duration):
                 field.FromNanoseconds(round(value * 1e9))
             else:
                 setattr(message, option, value)
-    json_format.ParseDict(pipeline.inputs.model_json_schema(), description.input_schema)
+        if (schema := output_schema(pipeline.codec, step)) is not None:
+            json_format.ParseDict(dict(schema), message.output_schema)
+    json_format.ParseDict(finite(pipeline.inputs.model_json_schema()), description.input_schema)
     return description
 
 

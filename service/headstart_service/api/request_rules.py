@@ -15,6 +15,8 @@ M = TypeVar("M", bound=Message)
 
 MIN_TTL: Final = 0.001
 MAX_TTL: Final = 7 * 24 * 3600.0
+MAX_PAGE: Final = 1000
+DEFAULT_PAGE: Final = 100
 MAX_REPEATED: Final = 1000
 """Entries of a request's list: parsing 4 MB of them would delay every other call for seconds."""
 
@@ -84,6 +86,14 @@ def revision_violations(field: str, revision: int) -> list[Violation]:
     if revision >= 0:
         return []
     return [Violation(field, f"must be 1 or more, or 0 for any, is {revision}")]
+
+
+def page_size(value: int, into: list[Violation]) -> int:
+    """Return how many runs a page may hold; append the rule that `value` breaks to `into`."""
+    if not 0 <= value <= MAX_PAGE:
+        rule = f"must be 1 to {MAX_PAGE}, or 0 for the default, is {value}"
+        into.append(Violation("page_size", rule))
+    return value or DEFAULT_PAGE
 
 
 def refuse(violations: Sequence[Violation]) -> None:

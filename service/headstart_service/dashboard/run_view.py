@@ -9,8 +9,10 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Inspection, RunKey, Status
 from ..pipeline.registry import Registry
+from ..values.fragments import PROTO_REASON
 
 _MAX_ERROR: Final = 500
+_REASONS: Final = {number: reason.value for reason, number in PROTO_REASON.items()}
 _SECOND_US: Final = 1_000_000
 
 
@@ -29,6 +31,8 @@ class RunView:
     completed_us: int
     expires_us: int
     error: str
+    failure_reason: str
+    """A `FailureReason`, empty without one."""
     steps: list[dict[str, Any]]
 
     def same_end(self, other: RunView) -> bool:
@@ -54,6 +58,7 @@ class RunView:
             "completed_us": self.completed_us,
             "expires_us": self.expires_us,
             "error": self.error[:_MAX_ERROR],
+            "failure_reason": self.failure_reason,
             "steps": self.steps,
         }
 
@@ -85,6 +90,7 @@ def run_view(look: Inspection, registry: Registry) -> RunView:
                 "kept": 0 < report.started_us < summary.created_us,
                 "memoised": report.origin == pb.STEP_ORIGIN_MEMOISED,
                 "error": report.error[:_MAX_ERROR],
+                "failure_reason": _REASONS.get(report.failure_reason, ""),
             }
         )
     return RunView(
@@ -99,6 +105,7 @@ def run_view(look: Inspection, registry: Registry) -> RunView:
         completed_us=summary.completed_us,
         expires_us=summary.expires_us,
         error=summary.error,
+        failure_reason=summary.failure_reason or "",
         steps=steps,
     )
 

@@ -136,5 +136,6 @@ class Snapshots:
             "completed_us": run.completed_us,
             "expires_us": run.expires_us,
             "error": run.error,
+            "failure_reason": run.failure_reason or "",
             "steps": [],
         }

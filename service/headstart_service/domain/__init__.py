@@ -20,6 +20,7 @@ from .events import (
     Unserved,
     Withdrawal,
 )
+from .failures import FailureReason
 from .queue import (
     Claim,
     ExpectedRuns,
@@ -40,6 +41,7 @@ from .runs import (
     Report,
     RunKey,
     RunPlan,
+    RunsPage,
     RunSummary,
     Snapshot,
     Started,
@@ -63,6 +65,7 @@ __all__ = [
     "Claim",
     "EventKind",
     "ExpectedRuns",
+    "FailureReason",
     "Fate",
     "Hidden",
     "Inspection",
@@ -78,6 +81,7 @@ __all__ = [
     "RunKey",
     "RunPlan",
     "RunSummary",
+    "RunsPage",
     "Snapshot",
     "Spread",
     "Started",

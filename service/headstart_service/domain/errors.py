@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .failures import FailureReason
+
 
 class HeadstartError(Exception):
     """The root: catching it catches everything that the server raises on purpose."""
@@ -137,12 +139,20 @@ class ExecutorUnavailable(HeadstartError):
 class StepFailed(HeadstartError):
     """A step cannot give its result. The message is shown to callers, so it holds no secrets.
 
-    Raise it with `retry=False` when another attempt would fail in the same way.
+    Raise it with `retry=False` when another attempt would fail in the same way. Callers get the
+    `failure_reason` as data, such as DEPENDENCY_AWAY when a service did not answer.
     """
 
-    def __init__(self, reason: str, *, retry: bool = True) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry: bool = True,
+        failure_reason: FailureReason = FailureReason.STEP_FAILED,
+    ) -> None:
         super().__init__(reason)
         self.retry = retry
+        self.failure_reason = failure_reason
 
 
 class StartupError(HeadstartError):

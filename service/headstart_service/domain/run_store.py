@@ -14,6 +14,7 @@ from .runs import (
     Report,
     RunKey,
     RunPlan,
+    RunsPage,
     RunSummary,
     Snapshot,
     Started,
@@ -114,6 +115,22 @@ class RunStore(Protocol):
         """Return up to `limit` runs behind `after`, by name; no namespace means all.
 
         When `quiet`, a damaged record is neither counted nor logged.
+        """
+        ...
+
+    async def page(
+        self,
+        namespace: str,
+        statuses: Sequence[Status],
+        after: RunKey | None,
+        limit: int,
+        *,
+        key_prefix: str = "",
+        pipeline: str = "",
+    ) -> RunsPage:
+        """Return a page of the runs whose keys begin so, of one pipeline or of all.
+
+        A `key_prefix` needs a namespace. With a `pipeline` the page may be short.
         """
         ...
 

@@ -11,16 +11,17 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from .errors import Violation
+from .failures import FailureReason
 
 DEFAULT_NAMESPACE = "default"
 MAX_KEY_BYTES = 256
-_NAMESPACE = re.compile(r"[a-z0-9._-]{1,64}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -87,7 +88,7 @@ def namespace_violations(namespace: str) -> list[Violation]:
     """The rules that this namespace breaks."""
     if _NAMESPACE.fullmatch(namespace):
         return []
-    rule = "must be 1 to 64 characters of a-z, 0-9, '.', '_' and '-'"
+    rule = "must be 1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '-' and ':'"
     return [Violation("namespace", rule)]
 
 
@@ -206,6 +207,17 @@ class RunSummary:
     error: str
     lacks: Lack | None = None
     """Of a pending run: why no worker can take it."""
+    failure_reason: FailureReason | None = None
+    """Why it failed or was cancelled: `error` as data."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunsPage:
+    """A page of a list of runs."""
+
+    runs: Sequence[RunSummary]
+    after: RunKey | None
+    """The position behind which the next page begins; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,12 @@ def output_type(codec: ResultCodec, step: Step) -> str:
     return kind.text if kind is not None else written(step.function, "return")
 
 
+def output_schema(codec: ResultCodec, step: Step) -> Mapping[str, Any] | None:
+    """Return the JSON Schema of the step's value; None where it is no JSON, or not declared."""
+    kind: Kind | None = getattr(codec, "kinds", {}).get(step.name)
+    return None if kind is None else kind.schema
+
+
 def misfits(steps: Mapping[str, Step], inputs: Mapping[str, Any]) -> Iterator[Mistake]:
     """Find parameters whose annotation cannot hold for the input or step that they name."""
     for step in steps.values():

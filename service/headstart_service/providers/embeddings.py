@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from ..domain import FailureReason
 from ..domain.errors import StepFailed
 from ..worker.batching import Batcher
 from .encoder import Encoder
@@ -131,7 +132,9 @@ class SentenceEmbedder:
             BaseException
         ) as error:  # whatever the runtime raises, or the tokenizer: a Rust panic, too
             _log.exception("the embedding model %s failed on %d texts", self.model, len(place))
-            raise StepFailed("the embedding model failed") from error
+            raise StepFailed(
+                "the embedding model failed", failure_reason=FailureReason.INTERNAL
+            ) from error
         self._observer.encoded(len(place), time.perf_counter() - began)
         return [vectors[[place[text] for text in group]] for group in groups]
 

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ..domain import FailureReason
 from ..domain.errors import StepFailed
 from ..worker.step_deadline import seconds_left
 from .provider_observer import (
@@ -163,7 +164,7 @@ async def limited(request: MessagesRequest) -> AsyncIterator[None]:
             raise status_failure(request) from error
         request.end = TIMEOUT
         reason = f"the Anthropic API did not answer within {request.budget:.3g} s"
-        raise StepFailed(reason) from error
+        raise _away(reason) from error
 
 
 @contextmanager
@@ -185,11 +186,11 @@ def translated(request: MessagesRequest, timeout: float) -> Iterator[None]:
     except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
         request.end = TIMEOUT
         reason = f"the Anthropic API did not answer within {timeout:g} s"
-        raise StepFailed(reason) from error
+        raise _away(reason) from error
     except (anthropic.APIConnectionError, httpx2.RequestError) as error:
         request.end = UNREACHABLE
         _log.debug("the Anthropic API could not be reached", exc_info=True)
-        raise StepFailed("the Anthropic API could not be reached") from error
+        raise _away("the Anthropic API could not be reached") from error
     # The SDK passes on JSONDecodeError of a wrong body, and UnicodeEncodeError of a wrong key; both
     # are ValueErrors.
     except (anthropic.AnthropicError, ValueError) as error:
@@ -204,7 +205,7 @@ def require_whole(request: MessagesRequest, stop_reason: str | None) -> None:
         return
     if not stop_reason:
         request.end = UNREADABLE
-        raise StepFailed("the language model's answer broke off")
+        raise _away("the language model's answer broke off")
     # The same request would end in the same way, so there is no other try.
     if stop_reason == "refusal":
         request.end = DECLINED
@@ -234,12 +235,17 @@ def status_failure(request: MessagesRequest) -> StepFailed:
     """Return the failure for the request's last status; it holds no text of the API."""
     status = request.status
     if status < _REFUSED:
-        return StepFailed("the Anthropic API broke its answer off")
+        return _away("the Anthropic API broke its answer off")
     meaning = _MEANINGS.get(status)
     reason = f"the Anthropic API answered {status}" + (f" ({meaning})" if meaning else "")
     if request.retry_after:
         # Another try of the step would begin before that delay, and be refused.
-        return StepFailed(f"{reason}, retry after {request.retry_after:.0f} s", retry=False)
+        return _away(f"{reason}, retry after {request.retry_after:.0f} s", retry=False)
     # Every other 4xx means that the request is wrong: a retry would fail again.
     passing = status >= _SERVER_ERROR or status in (408, 409, 429)
-    return StepFailed(reason, retry=passing)
+    return _away(reason) if passing else StepFailed(reason, retry=False)
+
+
+def _away(error: str, *, retry: bool = True) -> StepFailed:
+    """Return the failure of a request that the same API may answer later."""
+    return StepFailed(error, retry=retry, failure_reason=FailureReason.DEPENDENCY_AWAY)

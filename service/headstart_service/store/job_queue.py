@@ -17,6 +17,7 @@ from ..domain import (
     Claim,
     EventKind,
     ExpectedRuns,
+    FailureReason,
     Job,
     Lease,
     Offer,
@@ -177,7 +178,13 @@ class RedisJobQueue:
             attributes = fields("run.failed", job.key, run=job.run, error="its record is damaged")
             log.error("a run has failed: the record of %s is damaged", job.key, extra=attributes)  # noqa: TRY400
             with suppress(LeaseLost):
-                await self.finish(Lease(job, attempt), (), Status.FAILED, "its record is damaged")
+                await self.finish(
+                    Lease(job, attempt),
+                    (),
+                    Status.FAILED,
+                    "its record is damaged",
+                    FailureReason.RECORD_DAMAGED,
+                )
             return None
 
     def _not_taken(self, job: Job, why: bytes) -> None:
@@ -200,13 +207,18 @@ class RedisJobQueue:
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
     ) -> None:
         """Keep ended steps and show running ones. Raises LeaseLost and StepsReported."""
-        await self._write(lease, ended, running, "", "")
+        await self._write(lease, ended, running, "", None, "")
 
     async def finish(
-        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+        self,
+        lease: Lease,
+        ended: Sequence[StepRecord],
+        status: Status,
+        error: str,
+        failure_reason: FailureReason | None = None,
     ) -> None:
         """Keep ended steps and end the run. Raises LeaseLost and StepsReported."""
-        await self._write(lease, ended, (), status.value, error)
+        await self._write(lease, ended, (), status.value, failure_reason, error)
 
     async def _write(
         self,
@@ -214,6 +226,7 @@ class RedisJobQueue:
         ended: Sequence[StepRecord],
         running: Sequence[StepRecord],
         end_status: str,
+        failure_reason: FailureReason | None,
         error: str,
     ) -> None:
         held = await self._held(
@@ -228,6 +241,7 @@ class RedisJobQueue:
                 ended_steps=",".join(record.name for record in ended) or "-",
                 work=work_text(ended),
                 end_status=end_status,
+                error_reason=failure_reason or "-",
                 error_text=error,
                 failure_ttl_us=self._failure_ttl_us,
             )

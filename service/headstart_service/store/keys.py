@@ -33,8 +33,9 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
     headstart:{0}:processes               zset    process -> until when it counts as live;
                                                   with a TTL, in the first partition alone
 
-A member of these sets is `<namespace>:<key>`; a namespace holds no colon, a prefix neither a colon
-nor a brace.
+A member of these sets is `<namespace>:<key>`. Scripts split it at its first colon, so a colon of
+the namespace is written as a semicolon, which no namespace has. A prefix holds neither a colon nor
+a brace.
 
 Announcements go to sharded channels, which in a cluster are on the node of their partition. A key
 is one of its database, but a channel is one of all databases; so its name holds the database's
@@ -65,13 +66,23 @@ FIXED = (
 
 def member(key: RunKey) -> str:
     """Return a run's name in its partition's sets and announcements."""
-    return f"{key.namespace}:{key.key}"
+    return f"{encoded(key.namespace)}:{key.key}"
+
+
+def encoded(namespace: str) -> str:
+    """Return the namespace as names in Redis have it: without a colon."""
+    return namespace.replace(":", ";")
 
 
 def from_member(text: str) -> RunKey:
     """Return the run that `member` named so."""
     namespace, _, key = text.partition(":")
-    return RunKey(namespace, key)
+    return RunKey(namespace.replace(";", ":"), key)
+
+
+def memo_name(namespace: str, digest: str) -> str:
+    """Return a memo's name in its partition."""
+    return f"{encoded(namespace)}:{digest}"
 
 
 def new_process() -> str:
@@ -81,7 +92,7 @@ def new_process() -> str:
 
 def memo_partition(namespace: str, digest: str, partitions: int) -> int:
     """Return the partition that keeps this memo; memos are spread without regard to runs."""
-    return zlib.crc32(f"{namespace}:{digest}".encode()) % partitions
+    return zlib.crc32(memo_name(namespace, digest).encode()) % partitions
 
 
 def partition_of(key: RunKey, partitions: int) -> int:

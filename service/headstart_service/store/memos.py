@@ -9,7 +9,7 @@ from ..base.metric_labels import MemoLookup
 from ..domain.errors import CapacityExhausted, StoreUnavailable
 from .batches import ScriptBatches
 from .connect import WORKER, Client
-from .keys import PartitionKeys, memo_partition
+from .keys import PartitionKeys, memo_name, memo_partition
 from .layout import StoreLayout
 from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
@@ -97,7 +97,7 @@ class RedisMemos:
 
     def _place(self, namespace: str, digest: str) -> tuple[PartitionKeys, str]:
         partition = memo_partition(namespace, digest, self._rules.partitions)
-        return self._partitions[partition], f"{namespace}:{digest}"
+        return self._partitions[partition], memo_name(namespace, digest)
 
 
 def _seal(name: str, result: bytes) -> bytes:

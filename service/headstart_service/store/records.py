@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, Final
 
 from ..domain import (
+    FailureReason,
     Lack,
     RunKey,
     RunPlan,
@@ -63,6 +64,7 @@ ABOUT: Final = (
     Field("digest", _WORD),
     Field("steps", _WORD),
     Field("made", _WORD),
+    Field("reason", _WORD),
     Field("error", ".*"),
 )
 """The fields of a record's line, in their order; the last one alone may hold spaces."""
@@ -77,6 +79,8 @@ _LETTERS: Final = {
 """What the record keeps in front of a step's fragment."""
 _STATES: Final = {ord(letter): state for state, letter in _LETTERS.items()}
 _STATUSES: Final = {status.value: status for status in Status}
+_NONE: Final = "-"
+"""What `about` has for a text without a value."""
 _STEP: Final = "s:"
 _STEP_BYTES: Final = _STEP.encode()
 _STEP_DIGEST: Final = 16
@@ -92,6 +96,11 @@ All 22 would move a record's line into Redis' next allocation size, 64 bytes mor
 def decode_about(line: bytes) -> dict[str, str]:
     """Return the fields of a record's line by name. Raises ValueError for a damaged line."""
     return dict(zip(NAMES, line.decode().split(" ", len(NAMES) - 1), strict=True))
+
+
+def _failure_reason(text: str) -> FailureReason | None:
+    """Return the reason of the field `reason`. Raises ValueError for a damaged one."""
+    return None if text == _NONE else FailureReason(text)
 
 
 def expires_us(line: bytes) -> int:
@@ -191,6 +200,7 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
         int(line["expires"]),
         line["error"],
         lacks,
+        _failure_reason(line["reason"]),
     )
     states = dict.fromkeys(_plan_steps(line["steps"]), StepState.PENDING) | ended
     body = b"".join(fragments)
@@ -226,6 +236,7 @@ def decode_summary(
     expires: bytes,
     error: bytes,
     lacks: bytes,
+    reason: bytes,
 ) -> RunSummary:
     """Return a run of a row of list.lua. Raises ValueError and, for a name alone, TypeError."""
     return RunSummary(
@@ -239,6 +250,7 @@ def decode_summary(
         expires_us=int(expires),
         error=error.decode(),
         lacks=Lack(lacks.decode()) if lacks else None,
+        failure_reason=_failure_reason(reason.decode()),
     )
 
 

@@ -19,6 +19,7 @@ from ..domain import (
     Report,
     RunKey,
     RunPlan,
+    RunsPage,
     RunSummary,
     Snapshot,
     Started,
@@ -363,7 +364,26 @@ class RedisStore:
 
         A damaged record is left out. It is counted and logged unless `quiet`, for repeated lists.
         """
-        return await self._listing.page(namespace, statuses, after, limit, quiet=quiet)
+        page = await self._listing.page(namespace, statuses, after, limit, quiet=quiet)
+        return list(page.runs)
+
+    async def page(
+        self,
+        namespace: str,
+        statuses: Sequence[Status],
+        after: RunKey | None,
+        limit: int,
+        *,
+        key_prefix: str = "",
+        pipeline: str = "",
+    ) -> RunsPage:
+        """Return a page of the runs whose keys begin so, of one pipeline or of all.
+
+        A `key_prefix` needs a namespace. With a `pipeline` the page may be short.
+        """
+        return await self._listing.page(
+            namespace, statuses, after, limit, key_prefix=key_prefix, pipeline=pipeline
+        )
 
     async def stats(self, namespace: str) -> Stats:
         """Return how much is kept and queued; no namespace means all."""

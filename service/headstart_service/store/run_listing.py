@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..base.metric_labels import Eviction
-from ..domain import RunKey, RunSummary, Stats, Status
+from ..domain import RunKey, RunsPage, RunSummary, Stats, Status
 from .accounting import ALL, book_from, ledger_from
 from .batches import Reply
-from .keys import PartitionKeys, member, partition_of
+from .keys import PartitionKeys, encoded, from_member, member, partition_of
 from .offers import pipeline_of
 from .records import decode_summary
 from .scripts import Scripts
@@ -19,6 +19,11 @@ from .store_observer import StoreObserver
 
 log = logging.getLogger(__name__)
 
+PASSED = 500
+"""Runs that a call compares for a page of one pipeline: Redis serves no other client for 5 ms."""
+COMPARED = 10_000
+"""Runs that a page of one pipeline compares at most, and some more: a tenth of a second."""
+_FIRST, _LAST = b"-", b"+"
 _AGAIN = 0
 """The reply of a script that had more to sweep than one call may."""
 
@@ -41,33 +46,51 @@ class RunListing:
         after: RunKey | None,
         limit: int,
         *,
+        key_prefix: str = "",
+        pipeline: str = "",
         quiet: bool = False,
-    ) -> list[RunSummary]:
+    ) -> RunsPage:
         """Return up to `limit` runs behind `after`, by partition and name; no namespace means all.
 
-        A damaged record is left out. It is counted and logged unless `quiet`, for repeated lists.
+        A `key_prefix` needs a namespace. With a `pipeline` the page may be short, because it
+        compares a bounded number of runs. A damaged record is left out. It is counted and logged
+        unless `quiet`, for repeated lists.
         """
         page: list[RunSummary] = []
+        compared = 0
+        last = after
         first = partition_of(after, len(self._partitions)) if after else 0
+        wanted = [status.value for status in statuses]
         for keys in self._partitions[first:]:
-            low: str | bytes
-            low, high = _range(namespace)
-            # A caller may invent a position in front of its namespace. It must not get the names
-            # of other namespaces that lie between.
-            if after and keys.partition == first and _is_behind(after, namespace):
-                low = f"({member(after)}"
-            wanted = [status.value for status in statuses]
-            while missing := limit - len(page):
-                rows = await self._scripts.list(
-                    keys, None, *wanted, low=low, high=high, limit=missing
+            low, high = _range(namespace, key_prefix)
+            # A caller may invent a position in front of the range. It must not get the names of
+            # others that lie between.
+            if after and keys.partition == first and _is_behind(after, low):
+                low = b"(" + member(after).encode()
+            more = 1
+            while more:
+                # One run more than fits the page proves that there is a next page.
+                missing = limit + 1 - len(page)
+                if not missing or compared >= COMPARED:
+                    return _cut(page, limit, last)
+                reply = await self._scripts.list(
+                    keys,
+                    None,
+                    *wanted,
+                    low=low,
+                    high=high,
+                    limit=missing,
+                    most=PASSED if pipeline else missing,
+                    pipeline=pipeline,
                 )
-                if rows == _AGAIN:
+                if reply == _AGAIN:
                     continue
+                more, name, number, *rows = reply
                 page.extend(run for row in rows if (run := self._listed(row, quiet)))
-                if len(rows) < missing:
-                    break
-                low = b"(" + rows[-1][0]
-        return page
+                low, last = b"(" + name, _position(name) or last
+                if pipeline:
+                    compared += number
+        return _cut(page, limit, None)
 
     async def stats(self, namespace: str) -> Stats:
         """Return how much is kept and queued; no namespace means all."""
@@ -79,7 +102,7 @@ class RunListing:
         unserved: Counter[str] = Counter()
         for keys in self._partitions:
             call = partial(
-                self._scripts.stats, keys, None, low=low, high=high, book=namespace or ALL
+                self._scripts.stats, keys, None, low=low, high=high, book=encoded(namespace) or ALL
             )
             while len(reply := await call()) == 1:
                 # One call sweeps a bounded number of expired runs, and there are more.
@@ -109,11 +132,31 @@ class RunListing:
             return None
 
 
-def _is_behind(after: RunKey, namespace: str) -> bool:
-    """Whether `after` is in or behind the range of the namespace, in Redis' order of bytes."""
-    return not namespace or member(after).encode() >= f"{namespace}:".encode()
+def _cut(page: list[RunSummary], limit: int, last: RunKey | None) -> RunsPage:
+    """Return at most `limit` runs of the page; `last` is where it ends if they all fit."""
+    if len(page) > limit:
+        return RunsPage(page[:limit], page[limit - 1].key)
+    return RunsPage(page, last)
 
 
-def _range(namespace: str) -> tuple[str, str]:
-    """Return the lexicographic range of a namespace's members; ';' follows ':'."""
-    return (f"[{namespace}:", f"({namespace};") if namespace else ("-", "+")
+def _position(name: bytes) -> RunKey | None:
+    """Return the run of this member; None for a name that no run of ours has."""
+    try:
+        found = from_member(name.decode())
+    except UnicodeDecodeError:
+        return None
+    return None if found.violations() else found
+
+
+def _is_behind(after: RunKey, low: bytes) -> bool:
+    """Whether `after` is in or behind the range that begins so, in Redis' order of bytes."""
+    return low == _FIRST or member(after).encode() >= low[1:]
+
+
+def _range(namespace: str, key_prefix: str = "") -> tuple[bytes, bytes]:
+    """Return the lexicographic range of the members of a namespace whose keys begin so."""
+    if not namespace:
+        return _FIRST, _LAST
+    low = member(RunKey(namespace, key_prefix)).encode()
+    # The last byte is at most 0xF4, or the colon behind the namespace.
+    return b"[" + low, b"(" + low[:-1] + bytes([low[-1] + 1])

@@ -142,6 +142,7 @@ class Scripts:
         ended_steps: str,
         work: str,
         end_status: str,
+        error_reason: str,
         error_text: str,
         failure_ttl_us: int,
     ) -> Reply:
@@ -265,8 +266,10 @@ class Scripts:
         low: str | bytes,
         high: str | bytes,
         limit: int,
+        most: int,
+        pipeline: str,
     ) -> Reply:
-        """Read one page of runs in a range of member names."""
+        """Read one page of runs in a range of member names, of one pipeline or of all."""
         return in_lua()
 
     @script

@@ -8,13 +8,14 @@ answer is those pieces joined. Not every runtime merges, though: `merged` joins 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import StepState
+from ..domain import FailureReason, StepState
 
 _LARGE = 64 * 1024
 """Bytes of fragments, and of a field, from which on a text or bytes inside are not parsed."""
@@ -31,6 +32,9 @@ PROTO_STATE = {
     StepState.FAILED: pb.STEP_STATE_FAILED,
     StepState.SKIPPED: pb.STEP_STATE_SKIPPED,
 }
+PROTO_REASON: Final = {
+    reason: pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}") for reason in FailureReason
+}
 
 
 def report_fragment(
@@ -43,6 +47,7 @@ def report_fragment(
     started_us: int = 0,
     origin: pb.StepOrigin.ValueType = pb.STEP_ORIGIN_UNSPECIFIED,
     estimate: tuple[int, int] | None = None,
+    failure_reason: FailureReason | None = None,
 ) -> bytes:
     """Build the piece of GetResultsResponse that reports `step`'s state; `elapsed` is in seconds.
 
@@ -55,6 +60,8 @@ def report_fragment(
         started_us=started_us,
         origin=origin,
     )
+    if failure_reason is not None:
+        report.failure_reason = PROTO_REASON[failure_reason]
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))
     if estimate is not None:
@@ -82,7 +89,8 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     """Joined fragments as one message with every field once; None if they cannot be read.
 
     A step that began before `created_us`, when its run was started, was kept from an earlier
-    revision, and gets that origin here. Records hold no origin: they would be larger for it.
+    revision, and gets that origin here. Other completed steps without an origin were computed.
+    Records hold neither origin: they would be larger for it.
 
     Of several `results` fields protobuf.js, and so every Node caller, keeps the last alone
     (docs/decisions/0002).
@@ -96,8 +104,11 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     if large and not whole.HasField("custom"):
         whole = pb.GetResultsResponse.FromString(fragments)
     for report in whole.steps.values():
-        if report.state == pb.STEP_STATE_COMPLETED and 0 < report.started_us < created_us:
-            report.origin = pb.STEP_ORIGIN_KEPT
+        if report.state == pb.STEP_STATE_COMPLETED:
+            if 0 < report.started_us < created_us:
+                report.origin = pb.STEP_ORIGIN_KEPT
+            elif report.origin == pb.STEP_ORIGIN_UNSPECIFIED:
+                report.origin = pb.STEP_ORIGIN_COMPUTED
     if not (large and whole.HasField("custom")):
         return whole.SerializeToString()
     whole.ClearField("custom")

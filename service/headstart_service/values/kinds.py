@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
@@ -11,9 +12,11 @@ from pydantic_core import PydanticSerializationError, SchemaError
 from headstart._for_service import DTYPES
 from headstart.v1 import precompute_pb2 as pb
 
+from ..domain import FailureReason
 from ..domain.errors import StepFailed
 from .annotations import MISSING, ArrayType, is_numpys, spelled
 from .json_values import NotJson, json_text
+from .output_schemas import output_schema
 from .tensors import array_from, write_tensor
 
 _OWN_WORDS: Final = frozenset({"value_error", "assertion_error"})
@@ -26,6 +29,11 @@ class Kind(Protocol):
     @property
     def text(self) -> str:
         """As Python writes it, such as `list[str]`."""
+        ...
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema of what it writes; None where that is no JSON, or may be anything."""
         ...
 
     def checked(self, value: Any) -> Any:
@@ -62,6 +70,7 @@ class BytesKind:
     """Bytes, as they are."""
 
     text = "bytes"
+    schema = None
 
     def checked(self, value: Any) -> Any:
         """See `Kind`."""
@@ -85,6 +94,8 @@ class BytesKind:
 class ArrayKind:
     """A numpy array of numbers, whatever its shape."""
 
+    schema = None
+
     def __init__(self, dtype: str) -> None:
         self._dtype = dtype
         self.text = spelled(ArrayType(dtype))
@@ -97,15 +108,13 @@ class ArrayKind:
         import numpy as np
 
         if isinstance(value, np.ma.MaskedArray):
-            raise StepFailed(
-                "returned MaskedArray, whose mask cannot be kept: fill it", retry=False
-            )
+            raise _wrong("returned MaskedArray, whose mask cannot be kept: fill it")
         name = value.dtype.name
         wanted = getattr(np, self._dtype, None) if self._dtype else None
         if wanted is not None and not np.issubdtype(value.dtype, wanted):
-            raise StepFailed(f"returned ndarray[{name}], not {self.text}", retry=False)
+            raise _wrong(f"returned ndarray[{name}], not {self.text}")
         if name not in DTYPES:
-            raise StepFailed(f"returned ndarray[{name}], whose values are no numbers", retry=False)
+            raise _wrong(f"returned ndarray[{name}], whose values are no numbers")
         return value
 
     def write(self, value: Any, artifact: pb.Artifact) -> None:
@@ -132,7 +141,7 @@ class JsonKind:
         self.text = spelled(annotation)
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-            self._adapter.json_schema(mode="serialization")
+            self.schema: Mapping[str, Any] | None = output_schema(self._adapter)
         except (PydanticUserError, SchemaError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.text} cannot be kept: it must be an array, bytes, or what pydantic can "
@@ -152,12 +161,10 @@ class JsonKind:
             plain = self._adapter.dump_python(value, mode="json", warnings="error")
             artifact.json = json_text(plain)
         except NotJson as error:
-            raise StepFailed(
-                f"returned {type(value).__name__} that {error}", retry=False
-            ) from error
+            raise _wrong(f"returned {type(value).__name__} that {error}") from error
         except (PydanticSerializationError, ValueError) as error:
             reason = f"returned {type(value).__name__} that cannot be written as {self.text}"
-            raise StepFailed(reason, retry=False) from error
+            raise _wrong(reason) from error
 
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
@@ -174,20 +181,19 @@ class JsonKind:
         return ""
 
     def _failure(self, value: Any, error: ValidationError) -> StepFailed:
-        return StepFailed(f"{_misfit(value, self.text)}{_place(error)}", retry=False)
+        return _wrong(f"{_misfit(value, self.text)}{_place(error)}")
 
 
 class AnyKind:
     """`Any`: bytes, arrays of numbers, or plain JSON, as the value is."""
 
     text = "Any"
+    schema = None
 
     def checked(self, value: Any) -> Any:
         """See `Kind`."""
         if isinstance(value, BaseModel):
-            raise StepFailed(
-                f"returned {type(value).__name__}: annotate the step with that model", retry=False
-            )
+            raise _wrong(f"returned {type(value).__name__}: annotate the step with that model")
         return value
 
     def write(self, value: Any, artifact: pb.Artifact) -> None:
@@ -203,8 +209,7 @@ class AnyKind:
             try:
                 artifact.json = json_text(value)
             except NotJson as error:
-                reason = f"returned {type(value).__name__} that {error}"
-                raise StepFailed(reason, retry=False) from error
+                raise _wrong(f"returned {type(value).__name__} that {error}") from error
 
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
@@ -231,4 +236,8 @@ def _place(error: ValidationError) -> str:
 
 
 def _misfit(value: Any, text: str) -> StepFailed:
-    return StepFailed(f"returned {type(value).__name__}, not {text}", retry=False)
+    return _wrong(f"returned {type(value).__name__}, not {text}")
+
+
+def _wrong(error: str) -> StepFailed:
+    return StepFailed(error, retry=False, failure_reason=FailureReason.WRONG_TYPE)

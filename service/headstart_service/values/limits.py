@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..base.own_threads import in_own_thread
+from ..domain import FailureReason
 from ..domain.errors import StepFailed
 from .artifacts import ArtifactCodec
 from .codec import ResultCodec
@@ -35,6 +36,7 @@ class Limits:
                 f"returned {more:,} bytes, with which the run would have {held + more:,}; "
                 f"HEADSTART_MAX_RUN_BYTES is {self.run:,}",
                 retry=False,
+                failure_reason=FailureReason.TOO_LARGE,
             )
 
 
@@ -77,12 +79,12 @@ def _written(codec: ArtifactCodec, step: str, value: Any, *, needed: bool) -> tu
     except ValueError as error:
         # For example a model whose required field is excluded: no other worker could decode it.
         reason = f"returned {type(value).__name__} that cannot be read again as it is kept"
-        raise StepFailed(reason, retry=False) from error
+        raise StepFailed(reason, retry=False, failure_reason=FailureReason.WRONG_TYPE) from error
 
 
 def _too_much(size: str, limits: Limits) -> StepFailed:
     reason = f"returned {size} bytes; HEADSTART_MAX_ARTIFACT_BYTES is {limits.artifact:,}"
-    return StepFailed(reason, retry=False)
+    return StepFailed(reason, retry=False, failure_reason=FailureReason.TOO_LARGE)
 
 
 def weight(value: Any, enough: int) -> int:

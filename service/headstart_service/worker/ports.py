@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..domain import (
     Claim,
+    FailureReason,
     Job,
     Lease,
     Offer,
@@ -34,9 +35,14 @@ class ProgressSink(Protocol):
         ...
 
     async def finish(
-        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+        self,
+        lease: Lease,
+        ended: Sequence[StepRecord],
+        status: Status,
+        error: str,
+        failure_reason: FailureReason | None = None,
     ) -> None:
-        """Keep what ended and end the run, atomically."""
+        """Keep what ended and end the run, atomically; a failed one with its reason."""
         ...
 
 

@@ -36,7 +36,11 @@ def failure_of(error: BaseException) -> StepFailed | None:
         return None
     more = f" (and {len(leaves) - 1} more)" if len(leaves) > 1 else ""
     reason = readable(failures[0])[: MAX_REASON - len(more)]
-    return StepFailed(reason + more, retry=all(each.retry for each in failures))
+    return StepFailed(
+        reason + more,
+        retry=all(each.retry for each in failures),
+        failure_reason=failures[0].failure_reason,
+    )
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

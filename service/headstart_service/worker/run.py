@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from ..domain import Claim, Status, StepRecord, StepState, StepWork
+from ..domain import Claim, FailureReason, Status, StepRecord, StepState, StepWork
 from ..domain.errors import (
     HeadstartError,
     StepsReported,
@@ -109,7 +109,7 @@ class _Run:
         self._running: set[str] = set()
         self._unshown: list[str] = []
         self._unwritten: list[StepRecord] = []
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, tuple[str, FailureReason]] = {}
         self._reported: set[str] = set()
         self._finished = False
         self._starts: dict[str, int] = {}
@@ -122,9 +122,9 @@ class _Run:
         return [] if self._claim.fresh else self._digests.values()
 
     @property
-    def _failure(self) -> str:
+    def _failure(self) -> tuple[str, FailureReason] | None:
         """Why the run has failed, if it has."""
-        return next(iter(self._failures.values()), "")
+        return next(iter(self._failures.values()), None)
 
     async def to_end(self, reports: ReportedSteps) -> Status:
         try:
@@ -160,7 +160,8 @@ class _Run:
         self._states[step.name] = record.state
         self._unwritten.append(record)
         if record.state is not StepState.COMPLETED:
-            self._fail_if_required(step, outcome.error)
+            reason = outcome.failure_reason or FailureReason.INTERNAL
+            self._fail_if_required(step, outcome.error, reason)
         self._advance(group)
         await self._write()
 
@@ -203,7 +204,7 @@ class _Run:
     async def _finish(self, ended: list[StepRecord]) -> None:
         if self._failure:
             ended = [*ended, *self._abandoned()]
-            await self._sink.finish(self._lease, ended, Status.FAILED, self._failure)
+            await self._sink.finish(self._lease, ended, Status.FAILED, *self._failure)
         else:
             await self._sink.finish(self._lease, ended, Status.COMPLETED, "")
 
@@ -244,10 +245,12 @@ class _Run:
             states = {need: self._states.get(need) for need in self._pipeline.needs(step)}
             lost = [n for n, s in states.items() if s in (StepState.FAILED, StepState.SKIPPED)]
             if lost:
-                reason = f"{lost[0]} has no result"
+                error, reason = f"{lost[0]} has no result", FailureReason.NEED_FAILED
                 self._states[name] = StepState.SKIPPED
-                self._unwritten.append(step_record(name, StepState.SKIPPED, error=reason))
-                self._fail_if_required(step, reason)
+                self._unwritten.append(
+                    step_record(name, StepState.SKIPPED, error=error, failure_reason=reason)
+                )
+                self._fail_if_required(step, error, reason)
             elif all(state is StepState.COMPLETED for state in states.values()):
                 self._running.add(name)
                 self._unshown.append(name)
@@ -260,14 +263,19 @@ class _Run:
                 still_waiting.append(name)
         self._waiting = still_waiting
 
-    def _fail_if_required(self, step: Step, reason: str) -> None:
+    def _fail_if_required(self, step: Step, error: str, reason: FailureReason) -> None:
         if step.required:
-            self._failures[step.name] = f"{step.name}: {reason}"
+            self._failures[step.name] = f"{step.name}: {error}", reason
 
     def _abandoned(self) -> list[StepRecord]:
         """What will never end because a required step failed."""
         return [
-            step_record(name, StepState.SKIPPED, error="a required step failed")
+            step_record(
+                name,
+                StepState.SKIPPED,
+                error="a required step failed",
+                failure_reason=FailureReason.RUN_FAILED,
+            )
             for name in self._digests
             if name not in self._states
         ]

@@ -17,7 +17,7 @@ HOLD: Final = 1.0
 
 It was queued when the run was replaced: a worker with a free slot claims it within milliseconds."""
 _OF_THE_FIRST: Final = tuple(each.name for each in fields(StepOutcome))
-_OF_LATER_CALLERS: Final = ("state", "error")
+_OF_LATER_CALLERS: Final = ("state", "error", "failure_reason")
 """What a caller receives of a shared step's outcome."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, StepRecord, StepState
+from ..domain import Claim, FailureReason, StepRecord, StepState
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.step import Step
@@ -129,11 +129,9 @@ class StepRunner:
             self._limits.admit(held, len(record.fragment))
         except StepFailed as failure:
             outcome.state, outcome.error = StepEnd.FAILED, str(failure)
+            outcome.failure_reason = failure.failure_reason
             elapsed = (self.now_us() - started_us) / 1e6
-            attempts, reason = outcome.attempts, outcome.error
-            return step_record(
-                record.name, StepState.FAILED, b"", elapsed, attempts, reason, started_us
-            )
+            return _failed(record.name, elapsed, outcome, started_us)
         return record
 
     def _memo_digest(self, step: Step) -> str:
@@ -166,6 +164,7 @@ class StepRunner:
             step.name,
             state,
             error=outcome.error,
+            failure_reason=outcome.failure_reason,
             elapsed=(self.now_us() - started_us) / 1e6,
             attempts=attempts,
             started_us=started_us,
@@ -183,7 +182,7 @@ class StepRunner:
         """
         METER.set(outcome.meter)  # the flight's task has its own context: no reset is needed
         began = time.monotonic()
-        error = ""
+        error, reason = "", FailureReason.INTERNAL
         for attempt in range(1, step.max_attempts + 1):
             retry = True
             outcome.attempts = attempt
@@ -203,12 +202,12 @@ class StepRunner:
                 # A step that ends its executor must not be tried for ever.
                 if not failure.began or self._lease.attempt < _LAST_CLAIM:
                     raise
-                error = readable(failure)
+                error, reason = readable(failure), FailureReason.WORKER_LOST
             except BaseException as failure:
                 if outcome.unwanted:
                     # The step was cancelled, whatever it raised then.
                     raise asyncio.CancelledError from failure
-                error, retry = self._reason(step, failure, limit)
+                error, reason, retry = self._reason(step, failure, limit)
             else:
                 outcome.state = StepEnd.COMPLETED
                 elapsed = time.monotonic() - began
@@ -220,15 +219,13 @@ class StepRunner:
             if not retry or attempt == step.max_attempts:
                 break
             await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
-        outcome.state, outcome.error = StepEnd.FAILED, error
-        elapsed = time.monotonic() - began
-        failed = step_record(step.name, StepState.FAILED, b"", elapsed, attempt, error, started_us)
-        return failed, None
+        outcome.state, outcome.error, outcome.failure_reason = StepEnd.FAILED, error, reason
+        return _failed(step.name, time.monotonic() - began, outcome, started_us), None
 
     def _reason(
         self, step: Step, failure: BaseException, limit: asyncio.Timeout
-    ) -> tuple[str, bool]:
-        """Return the text that callers may read, and whether the step may be tried again.
+    ) -> tuple[str, FailureReason, bool]:
+        """Return what callers may read, as text and data, and whether a new try is allowed.
 
         An error that a step did not raise on purpose becomes an id: its text may hold anything. A
         cancellation that a step raises by itself, from a future that it shares, is an error too.
@@ -237,18 +234,32 @@ class StepRunner:
         if failed is not None:
             if failed is not failure:
                 log.info("%s %s failed", self._lease.job.key, step.name, exc_info=failure)
-            return readable(failed), failed.retry
+            return readable(failed), failed.failure_reason, failed.retry
         if isinstance(failure, TimeoutError) and limit.expired():
-            return f"took longer than {step.timeout:g} s", True
+            return f"took longer than {step.timeout:g} s", FailureReason.TIMED_OUT, True
         error = f"internal error {uuid.uuid4().hex[:12]}"
         log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
-        return error, True
+        return error, FailureReason.INTERNAL, True
 
 
 def _begin(seconds: float, limit: asyncio.Timeout) -> None:
     """Begin an attempt's time. The wait for its executor is not part of it."""
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
     end_in(seconds)
+
+
+def _failed(name: str, elapsed: float, outcome: StepOutcome, started_us: int) -> StepRecord:
+    """Build the record of a failed step."""
+    return step_record(
+        name,
+        StepState.FAILED,
+        b"",
+        elapsed,
+        outcome.attempts,
+        outcome.error,
+        started_us,
+        outcome.failure_reason,
+    )
 
 
 def step_record(
@@ -259,9 +270,16 @@ def step_record(
     attempts: int = 0,
     error: str = "",
     started_us: int = 0,
+    failure_reason: FailureReason | None = None,
 ) -> StepRecord:
     """Build a step's record: its result, a wire fragment, and its report. `elapsed` in seconds."""
     report = report_fragment(
-        name, state, error=error, elapsed=elapsed, attempts=attempts, started_us=started_us
+        name,
+        state,
+        error=error,
+        failure_reason=failure_reason,
+        elapsed=elapsed,
+        attempts=attempts,
+        started_us=started_us,
     )
     return StepRecord(name, state, result + report)

@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..domain import Claim, Job, Lease, Offer, Reported, Status, Unserved, Withdrawal, WorkerState
+from ..domain import (
+    Claim,
+    FailureReason,
+    Job,
+    Lease,
+    Offer,
+    Reported,
+    Status,
+    Unserved,
+    Withdrawal,
+    WorkerState,
+)
 from ..domain.errors import ExecutorUnavailable, LastTry, LeaseLost, StoreUnavailable
 from ..domain.log_fields import fields
 from ..pipeline.registry import Registry
@@ -313,7 +324,7 @@ class Worker:
                 reason = f"internal error {uuid.uuid4().hex[:12]}"
                 log.exception("%s: %s", lease.job.key, reason)
             outcome.error = reason
-            await self._sink.finish(lease, (), Status.FAILED, reason)
+            await self._sink.finish(lease, (), Status.FAILED, reason, FailureReason.INTERNAL)
         except LeaseLost:
             outcome.error = _LOST
             raise asyncio.CancelledError from None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
-from ..domain import Claim
+from ..domain import Claim, FailureReason
 from .cost_meter import CostMeter
 
 UNWANTED: Final = "it was cancelled or replaced"
@@ -63,6 +63,8 @@ class StepOutcome:
     state: StepEnd = StepEnd.STOPPED
     error: str = ""
     """What callers may read of it."""
+    failure_reason: FailureReason | None = None
+    """Why it failed: `error` as data."""
     attempts: int = 1
     memoised: bool = False
     """Whether its result was remembered, or shared with the run of another key."""

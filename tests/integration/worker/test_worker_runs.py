@@ -353,11 +353,11 @@ async def test_losing_the_lease_while_failing_a_run_does_not_end_the_worker(
     class Fenced(QueueWrapper):
         lost = 0
 
-        async def finish(self, lease, ended, status, error):
+        async def finish(self, lease, ended, status, error, failure_reason=None):
             if status is Status.FAILED:
                 self.lost += 1
                 raise LeaseLost("default/g")
-            await self.queue.finish(lease, ended, status, error)
+            await self.queue.finish(lease, ended, status, error, failure_reason)
 
     games.queue = Fenced(games.queue)
     unfit = b'{"no": "name"}'

@@ -496,18 +496,57 @@ def store_of(runs: int) -> FakeRunStore:
 
 
 @pytest.mark.parametrize(("runs", "more"), [(2, False), (3, True)])
-async def test_a_page_asks_for_one_run_more_than_it_shows(runs: int, more: bool) -> None:  # noqa: FBT001
+async def test_a_page_has_a_token_where_there_are_more_runs(runs: int, more: bool) -> None:  # noqa: FBT001
     store = store_of(runs)
     servicer = methods_of(store=store)
     context: Any = RpcCall()
     page = await servicer.list_precomputes(pb.ListPrecomputesRequest(page_size=2), context)
-    assert [asked[2:4] for asked in store.asked("list")] == [(None, 3)]
+    assert [asked[2:] for asked in store.asked("page")] == [(None, 2, "", "")]
     assert [run.key for run in page.precomputes] == ["k0", "k1"]
     assert bool(page.next_page_token) is more
     if more:
         request = pb.ListPrecomputesRequest(page_token=page.next_page_token)
         await servicer.list_precomputes(request, context)
-        assert store.asked("list")[-1][2] == RunKey("default", "k1")
+        assert store.asked("page")[-1][2] == RunKey("default", "k1")
+
+
+async def test_a_page_is_limited_to_a_prefix_and_a_pipeline() -> None:
+    store = store_of(12)
+    servicer = methods_of(store=store)
+    context: Any = RpcCall()
+    request = pb.ListPrecomputesRequest(namespace="default", key_prefix="k1", pipeline="test")
+    page = await servicer.list_precomputes(request, context)
+    assert [run.key for run in page.precomputes] == ["k1", "k10", "k11"]
+    request.pipeline = "other"
+    assert not (await servicer.list_precomputes(request, context)).precomputes
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "rule"),
+    [
+        ({"key_prefix": "k"}, "key_prefix", "needs a namespace"),
+        (
+            {"namespace": "n", "key_prefix": "é" * 129},
+            "key_prefix",
+            "must be at most 256 bytes, is 258",
+        ),
+        (
+            {"namespace": "n", "key_prefix": "a\n"},
+            "key_prefix",
+            "must not contain control characters",
+        ),
+        ({"pipeline": "a b"}, "pipeline", "is no name that a pipeline can have"),
+    ],
+)
+async def test_a_wrong_filter_of_a_list_is_refused(
+    request_: dict[str, Any], field: str, rule: str
+) -> None:
+    context: Any = RpcCall()
+    with pytest.raises(InvalidRequest) as refused:
+        await methods_of(store=store_of(1)).list_precomputes(
+            pb.ListPrecomputesRequest(**request_), context
+        )
+    assert refused.value.violations == (Violation(field, rule),)
 
 
 async def test_a_report_for_a_pipeline_that_is_not_served_here_names_its_step() -> None:

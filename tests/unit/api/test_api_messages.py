@@ -124,10 +124,11 @@ def test_a_list_of_no_status_means_all_and_repetitions_count_once() -> None:
     assert into == []
 
 
-@pytest.mark.parametrize("key", ["k", "a:b", "🎲", "x" * 256])
-def test_a_page_token_finds_its_run_again(key: str) -> None:
+@pytest.mark.parametrize("key", ["k", "a:b", "🎲", "x" * 256, ";"])
+@pytest.mark.parametrize("namespace", ["team.1", "Team:1", "a::", ":"])
+def test_a_page_token_finds_its_run_again(namespace: str, key: str) -> None:
     into: list[Violation] = []
-    last = RunKey("team.1", key)
+    last = RunKey(namespace, key)
     assert page_token.from_page_token(page_token.page_token(last, 3), 3, into) == last
     assert page_token.from_page_token("", 3, into) is None
     assert into == []
@@ -177,7 +178,7 @@ def test_a_pipeline_is_described_with_its_needs_and_its_inputs_schema() -> None:
 
 def test_every_visible_option_of_a_step_reaches_callers() -> None:
     """An option in one of the three declarations must be in all of them."""
-    derived = {"name", "needs", "output_type"}
+    derived = {"name", "needs", "output_type", "output_schema"}
     described = {field.name for field in pb.StepDescription.DESCRIPTOR.fields}
     assert described - derived == set(VISIBLE_OPTIONS)
     assert described == {field.name for field in fields(StepDescription)}
@@ -191,6 +192,7 @@ def test_every_visible_option_of_a_step_reaches_callers() -> None:
         name="seen",
         needs=(),
         output_type="int",
+        output_schema={"type": "integer"},
         required=True,
         timeout=timedelta(seconds=2),
         max_attempts=3,

@@ -21,6 +21,7 @@ from headstart_service.api.call_limits import CallLimits
 from headstart_service.api.call_observer import CallObservers
 from headstart_service.api.dependencies import ApiRules, Call, Dependencies
 from headstart_service.api.methods import list_precomputes
+from headstart_service.api.page_token import page_token
 from headstart_service.api.results.estimates import Estimates
 from headstart_service.api.results.outgoing import Outgoing
 from headstart_service.auth.grants import (
@@ -32,6 +33,7 @@ from headstart_service.auth.grants import (
 from headstart_service.auth.token_file import TokenFile, line_of
 from headstart_service.domain import (
     Cancelled,
+    FailureReason,
     Fate,
     Hidden,
     Lack,
@@ -313,22 +315,27 @@ async def test_the_counts_have_every_field(
             "unsettled": "24",
             "hidden": "25.500s",
             "waited": "26.500s",
-            "fates": {
-                "used_ready": {
+            "fates": [
+                {
+                    "fate": "FATE_USED_READY",
                     "runs": "1",
                     "steps": "2",
                     "compute": "3.000004s",
                     "cpu": "4.500s",
                     "llm_tokens": "6",
                 },
-                "expired": {
-                    "runs": "0",
-                    "steps": "0",
-                    "compute": "0s",
-                    "cpu": "0s",
-                    "llm_tokens": "0",
-                },
-            },
+                *(
+                    {
+                        "fate": f"FATE_{fate.name}",
+                        "runs": "0",
+                        "steps": "0",
+                        "compute": "0s",
+                        "cpu": "0s",
+                        "llm_tokens": "0",
+                    }
+                    for fate in list(Fate)[1:]
+                ),
+            ],
             "pipelines": {"test": {"runs": "3", "hidden": "1.250s"}},
         },
     }
@@ -337,19 +344,21 @@ async def test_the_counts_have_every_field(
 @pytest.mark.parametrize(
     ("lacks", "reason"),
     [
-        (None, ""),
-        (Lack.WORKER, "no worker is running"),
-        (Lack.PIPELINE, "no worker has the pipeline test"),
-        (Lack.VERSION, "no worker has this version of the pipeline test"),
+        (None, pb.PENDING_REASON_UNSPECIFIED),
+        (Lack.WORKER, pb.PENDING_REASON_NO_WORKER),
+        (Lack.PIPELINE, pb.PENDING_REASON_NO_WORKER_FOR_PIPELINE),
+        (Lack.VERSION, pb.PENDING_REASON_NO_WORKER_FOR_VERSION),
     ],
 )
-def test_a_summary_has_every_field(lacks: Lack | None, reason: str) -> None:
+def test_a_summary_has_every_field(lacks: Lack | None, reason: int) -> None:
     values = {name: getattr(SUMMARY, name) for name in SUMMARY.__slots__} | {"lacks": lacks}
+    values["failure_reason"] = FailureReason.SHED
     message = pb.GetResultsResponse()
     messages.fill_summary(message, RunSummary(**values))
     assert (message.namespace, message.key, message.pipeline) == ("default", KEY.key, "test")
     assert (message.revision, message.error, message.pending_reason) == (3, "why", reason)
     assert message.status == pb.PRECOMPUTE_STATUS_PENDING
+    assert message.failure_reason == pb.FAILURE_REASON_SHED
     times = [message.created_at, message.started_at, message.completed_at, message.expires_at]
     micros = [1_000_001, 2_000_002, 3_000_003, 4_000_004]
     assert [time.ToMicroseconds() for time in times] == micros
@@ -357,10 +366,10 @@ def test_a_summary_has_every_field(lacks: Lack | None, reason: str) -> None:
 
 def test_a_page_holds_1000_runs_and_100_unless_asked() -> None:
     wrong: list[Violation] = []
-    assert [list_precomputes.page_size(size, wrong) for size in (0, 1, 1000)] == [100, 1, 1000]
+    assert [request_rules.page_size(size, wrong) for size in (0, 1, 1000)] == [100, 1, 1000]
     assert wrong == []
     for size in (-1, 1001):
-        list_precomputes.page_size(size, wrong)
+        request_rules.page_size(size, wrong)
     rule = "must be 1 to 1000, or 0 for the default, is "
     assert wrong == [Violation("page_size", f"{rule}{size}") for size in (-1, 1001)]
 
@@ -374,9 +383,29 @@ def test_a_list_in_a_request_has_1000_entries_at_most() -> None:
     assert request_rules.repeated_violations("x", range(1000)) == []
 
 
-async def test_pipelines_are_listed_in_their_order() -> None:
-    listed = await Served().servicer.list_pipelines(pb.ListPipelinesRequest(), NOBODY)
-    assert [pipeline.name for pipeline in listed.pipelines] == ["test", "chain"]
+async def test_pipelines_are_listed_by_name_page_by_page() -> None:
+    servicer, request = Served().servicer, pb.ListPipelinesRequest()
+    listed = await servicer.list_pipelines(request, NOBODY)
+    assert [pipeline.name for pipeline in listed.pipelines] == ["chain", "test"]
+    assert listed.next_page_token == ""
+    request.page_size = 1
+    names = []
+    while not names or request.page_token:
+        page = await servicer.list_pipelines(request, NOBODY)
+        names.append([pipeline.name for pipeline in page.pipelines])
+        request.page_token = page.next_page_token
+    assert names == [["chain"], ["test"]]
+
+
+@pytest.mark.parametrize("token", ["!", "bm8=", page_token(RunKey("n", "k"), 1), "/////w=="])
+async def test_a_page_of_pipelines_refuses_a_token_of_something_else(token: str) -> None:
+    request = pb.ListPipelinesRequest(page_size=-1, page_token=token)
+    with pytest.raises(InvalidRequest) as refused:
+        await Served().servicer.list_pipelines(request, NOBODY)
+    assert refused.value.violations == (
+        Violation("page_size", "must be 1 to 1000, or 0 for the default, is -1"),
+        Violation("page_token", "is not a next_page_token of this method"),
+    )
 
 
 async def asked_when_ready(data: bytes, grants: Grants | None = None) -> list[str]:

@@ -61,7 +61,7 @@ def test_every_namespace_is_not_all_of_them_at_once() -> None:
         (f"sh/op {DIGEST} a read", "the name must be"),
         ("shop hst_s3cret a read", "the digest must be"),
         (f"shop {DIGEST.upper()} a read", "the digest must be"),
-        (f"shop {DIGEST} A read", "a namespace must be 1 to 64 characters"),
+        (f"shop {DIGEST} a;b read", "a namespace must be 1 to 64 characters"),
         (f"shop {DIGEST} a, read", "a namespace must be 1 to 64 characters"),
         (f"shop {DIGEST} a,* read", "* alone is every one"),
         (f"shop {DIGEST} a reed", "the verbs must be of read, write, metrics, admin"),

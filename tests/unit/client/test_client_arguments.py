@@ -106,6 +106,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ([1], "[0] must be a str, not int"),
     ],
     "page_size": [("10", " must be an int, not str"), (None, " must be an int, not None")],
+    "key_prefix": [(None, " must be a str, not None"), (b"k", " must be a str, not bytes")],
     "page_token": [(None, " must be a str, not None")],
     "deadline": [(None, f" must be {SECONDS}, not None"), ("5", f" must be {SECONDS}, not str")],
     "budget": [(None, f" must be {SECONDS}, not None"), (True, f" must be {SECONDS}, not bool")],

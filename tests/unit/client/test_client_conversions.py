@@ -9,6 +9,10 @@ import pytest
 from headstart import (
     BridgingResults,
     Cancelled,
+    ExecutorKind,
+    FailureReason,
+    Fate,
+    PendingReason,
     PipelineDescription,
     PrecomputeClient,
     Results,
@@ -220,14 +224,15 @@ async def test_get_status_and_cancel_are_converted(service: Any) -> None:
 @pytest.mark.parametrize(
     ("number", "origin"),
     [
-        (pb.STEP_ORIGIN_UNSPECIFIED, StepOrigin.COMPUTED),
+        (pb.STEP_ORIGIN_UNSPECIFIED, None),
+        (pb.STEP_ORIGIN_COMPUTED, StepOrigin.COMPUTED),
         (pb.STEP_ORIGIN_KEPT, StepOrigin.KEPT),
         (pb.STEP_ORIGIN_MEMOISED, StepOrigin.MEMOISED),
         (pb.STEP_ORIGIN_REPORTED, StepOrigin.REPORTED),
     ],
 )
 async def test_where_a_steps_result_comes_from_is_converted(
-    service: Any, number: pb.StepOrigin.ValueType, origin: StepOrigin
+    service: Any, number: pb.StepOrigin.ValueType, origin: StepOrigin | None
 ) -> None:
     told = report()
     told.origin = number
@@ -241,10 +246,15 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
     pipeline = pb.PipelineDescription(name="words", version="2", description="Counts words.")
     pipeline.input_schema.update({"type": "object"})
     step = pipeline.steps.add(
-        name="count", needs=["split"], required=True, max_attempts=3, runs_on="thread"
+        name="count",
+        needs=["split"],
+        required=True,
+        max_attempts=3,
+        runs_on=pb.EXECUTOR_KIND_THREAD,
     )
     step.timeout.FromSeconds(30)
     step.version, step.memo = "7", True
+    step.output_schema.update({"type": "integer"})
     pipeline.steps.add(name="split")
     service.on("ListPipelines", pb.ListPipelinesResponse(pipelines=[pipeline]))
     service.on(
@@ -276,7 +286,8 @@ async def test_pipelines_and_stats_are_converted(service: Any) -> None:
                     max_attempts=3,
                     version="7",
                     memo=True,
-                    runs_on="thread",
+                    runs_on=ExecutorKind.THREAD,
+                    output_schema={"type": "integer"},
                 ),
                 StepDescription(
                     name="split", needs=(), required=False, timeout=None, max_attempts=0
@@ -311,3 +322,47 @@ async def test_a_step_that_is_missing_has_when_it_is_expected(service: Any) -> N
     assert results.steps["two"].estimate is None
     text = described(results)
     assert "~1.5 s, p90 4.0 s" in text
+
+
+async def test_reasons_are_converted(service: Any) -> None:
+    told = report()
+    told.state, told.error = pb.STEP_STATE_FAILED, "took longer than 1 s"
+    told.failure_reason = pb.FAILURE_REASON_TIMED_OUT
+    answer = run(steps={"count": told})
+    answer.failure_reason = pb.FAILURE_REASON_CANCELLED
+    answer.pending_reason = pb.PENDING_REASON_NO_WORKER_FOR_VERSION
+    service.on("GetResults", answer)
+    async with PrecomputeClient(service.address) as client:
+        results = await client.get_results("game-1")
+    assert results.steps["count"].failure_reason is FailureReason.TIMED_OUT
+    assert results.failure_reason is FailureReason.CANCELLED
+    assert results.pending_reason is PendingReason.NO_WORKER_FOR_VERSION
+
+
+async def test_a_reason_that_this_client_is_too_old_to_know_is_none(service: Any) -> None:
+    told = report()
+    told.failure_reason = 999  # type: ignore[assignment]  # of a newer service
+    answer = run(steps={"count": told})
+    answer.failure_reason = answer.pending_reason = 999  # type: ignore[assignment]  # likewise
+    service.on("GetResults", answer)
+    async with PrecomputeClient(service.address) as client:
+        results = await client.get_results("game-1")
+    assert results.steps["count"].failure_reason is None
+    assert (results.failure_reason, results.pending_reason) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (FailureReason, pb.FailureReason),
+        (PendingReason, pb.PendingReason),
+        (StepOrigin, pb.StepOrigin),
+        (ExecutorKind, pb.ExecutorKind),
+        (Fate, pb.Fate),
+    ],
+)
+def test_every_value_of_the_contract_has_a_name(ours: Any, theirs: Any) -> None:
+    unspecified = theirs.Name(0)
+    prefix = unspecified.removesuffix("UNSPECIFIED")
+    names = {name.removeprefix(prefix) for name in map(str, theirs.keys())}
+    assert {each.name for each in ours} == names - {"UNSPECIFIED"}

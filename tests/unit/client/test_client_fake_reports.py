@@ -16,6 +16,7 @@ import pytest
 
 from headstart import (
     BlockingClient,
+    FailureReason,
     Ledger,
     NotFound,
     PrecomputeClient,
@@ -96,7 +97,7 @@ async def test_results_bring_estimates_and_origins_of_their_own() -> None:
     assert {name: step.origin for name, step in results.steps.items()} == {
         "embed_endpoints": StepOrigin.KEPT,
         "lexical_bridge": StepOrigin.MEMOISED,
-        "null_samples": StepOrigin.COMPUTED,
+        "null_samples": None,
     }
     assert results.missing == ("null_samples",)
     estimate = results.steps["null_samples"].estimate
@@ -105,9 +106,40 @@ async def test_results_bring_estimates_and_origins_of_their_own() -> None:
     assert timedelta(seconds=60) < estimate.p90 <= expected.p90
 
 
+async def test_failures_have_the_reasons_of_their_script() -> None:
+    failed = {"a": "broken", "b": ("too slow", "timed_out")}
+    shed = ("no room", FailureReason.SHED)
+    with fake_server({"c": 1}, failed=failed, error="a: broken") as server:
+        server.script({"c": 1}, failed={"b": failed["b"]}, error=shed, key="shed")
+        async with PrecomputeClient(server.address) as client:
+            for key in ("k", "shed"):
+                await client.start(key, "p", {})
+            results = await client.get_results("k", wait=LONG)
+            assert (await client.get_status("shed")).failure_reason is FailureReason.SHED
+            listed = [run.failure_reason async for run in client.list()]
+    assert {name: step.failure_reason for name, step in results.steps.items()} == {
+        "a": FailureReason.STEP_FAILED,
+        "b": FailureReason.TIMED_OUT,
+        "c": None,
+    }
+    assert results.failure_reason is FailureReason.STEP_FAILED
+    assert listed == [FailureReason.STEP_FAILED, FailureReason.SHED]
+    assert results.steps["c"].origin is StepOrigin.COMPUTED
+    assert results.steps["a"].origin is None
+
+
+async def test_a_cancelled_run_has_its_reason() -> None:
+    with fake_server({"a": 1}, queued=LONG) as server:
+        async with PrecomputeClient(server.address) as client:
+            await client.start("k", "p", {})
+            await client.cancel("k")
+            assert (await client.get_results("k")).failure_reason is FailureReason.CANCELLED
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "match"),
     [
+        ({"failed": {"b": ("no", "bored")}}, ValueError, "bored"),
         ({"estimates": {"b": 1.0}}, ValueError, "no such step: b; there are a"),
         ({"estimates": {"a": (2.0, 1.0)}}, ValueError, r"estimates\['a'\] must be 0 <= p50"),
         ({"estimates": {"a": float("nan")}}, ValueError, r"estimates\['a'\]"),
@@ -220,6 +252,26 @@ async def test_pipelines_show_what_their_steps_need() -> None:
         async with PrecomputeClient(server.address) as client:
             [described] = await client.list_pipelines()
     assert {step.name: step.needs for step in described.steps} == {"a": (), "b": ("a",)}
+
+
+async def test_pipelines_come_by_name_page_by_page() -> None:
+    with fake_server() as server:
+        for name in ("b", "c", "a"):
+            server.script({"a": 1}, pipeline=name)
+        server.script({"a": 1}, pipeline="b", key="k")
+        async with (
+            PrecomputeClient(server.address) as client,
+            grpc.aio.insecure_channel(server.address) as channel,
+        ):
+            every = [each.name for each in await client.list_pipelines()]
+            method = PrecomputeServiceStub(channel).ListPipelines
+            request, pages = pb.ListPipelinesRequest(page_size=2), []
+            while not pages or request.page_token:
+                page = await method(request)
+                pages.append([each.name for each in page.pipelines])
+                request.page_token = page.next_page_token
+    assert every == ["a", "b", "c"]
+    assert pages == [["a", "b"], ["c"]]
 
 
 async def test_the_ledger_has_amounts() -> None:

@@ -244,6 +244,21 @@ async def test_a_run_fails_after_its_script():
     assert (again.outcome, again.revision) == (StartOutcome.STARTED, 2)
 
 
+async def test_a_namespace_with_colons_has_pages_and_filters_of_its_own():
+    with fake_server({"a": 1}, queued=NEVER) as server:
+        async with PrecomputeClient(server.address, namespace="Shop:A") as client:
+            for key in ("k1", "k2", "k3", "x"):
+                await client.start(key, "p", {})
+            await client.start("k1", "p", {}, namespace="Shop")
+            await client.start("k4", "q", {})
+            listed = [run.key async for run in client.list(page_size=1, key_prefix="k")]
+            own = [run.key async for run in client.list(pipeline="q")]
+            with pytest.raises(InvalidRequest, match="namespace: must be 1 to 64"):
+                await client.start("k", "p", {}, namespace="Shop;A")
+    assert listed == ["k1", "k2", "k3", "k4"]
+    assert own == ["k4"]
+
+
 async def test_cancels_lists_and_counts():
     with fake_server({"a": 1}, queued=NEVER) as server:
         async with PrecomputeClient(server.address) as client:

@@ -332,7 +332,9 @@ def test_a_list_is_asked_for_by_status_and_cut_at_its_limit(run: Any, games: Gam
     wanted = [pb.PRECOMPUTE_STATUS_FAILED, pb.PRECOMPUTE_STATUS_COMPLETED]
     assert (list(request.statuses), request.page_size) == (wanted, 2)
     assert run("list", "--limit", "0")[1].count("known") == 2
-    assert run("list", "--pipeline", "other", "--json")[1] == "[]\n"
+    assert run("list", "--namespace", "n", "--pipeline", "other", "--prefix", "a:")[0] == 0
+    last = games.requests[-1]
+    assert (last.namespace, last.pipeline, last.key_prefix) == ("n", "other", "a:")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from headstart_service.dashboard.snapshots import Snapshots
 from headstart_service.domain import (
     Announcement,
     EventKind,
+    FailureReason,
     RunKey,
     RunSummary,
     Stats,
@@ -72,7 +73,13 @@ def many(number: int, namespace: str = "shop") -> list[RunKey]:
 
 async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() -> None:
     failed = summary(
-        "k", Status.FAILED, revision=3, started_us=120, completed_us=900, error="e" * 600
+        "k",
+        Status.FAILED,
+        revision=3,
+        started_us=120,
+        completed_us=900,
+        error="e" * 600,
+        failure_reason=FailureReason.TIMED_OUT,
     )
     store = FakeRunStore(failed)
     store.states[failed.key] = {
@@ -82,7 +89,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
     }
     store.reports[failed.key] = {
         "first": report(1.5, started_us=50, attempts=1),
-        "gated": report(0.25, attempts=2, error="x" * 600),
+        "gated": report(0.25, attempts=2, error="x" * 600, failure_reason=pb.FAILURE_REASON_SHED),
     }
     told = run_view(await store.inspect(failed.key), REGISTRY).as_json()
     first, gated = PROBE.by_name["first"], PROBE.by_name["gated"]
@@ -99,6 +106,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
         "completed_us": 900,
         "expires_us": 999,
         "error": "e" * 500,
+        "failure_reason": "timed_out",
         "steps": [
             {
                 "name": "first",
@@ -112,6 +120,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "kept": True,  # begun before this run was started
                 "memoised": False,
                 "error": "",
+                "failure_reason": "",
             },
             {
                 "name": "gated",
@@ -125,6 +134,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "kept": False,
                 "memoised": False,
                 "error": "x" * 500,
+                "failure_reason": "shed",
             },
             {
                 "name": "unknown",
@@ -138,6 +148,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "kept": False,
                 "memoised": False,
                 "error": "",
+                "failure_reason": "",
             },
         ],
     }
@@ -440,6 +451,7 @@ async def test_a_run_that_was_seen_before_it_was_started_anew_is_shown_as_it_is_
         "completed_us": 0,
         "expires_us": 999,
         "error": "",
+        "failure_reason": "",
         "steps": [],
     }
 

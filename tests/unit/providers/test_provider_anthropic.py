@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from headstart_service.domain import FailureReason
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
 from headstart_service.providers.anthropic import HaikuModel
@@ -124,6 +125,8 @@ async def test_a_status_is_reported_without_the_body(
     failed = await failure(api, max_retries=0)
     assert str(failed) == f"the Anthropic API answered {said}"
     assert failed.retry == retry
+    away = FailureReason.DEPENDENCY_AWAY
+    assert failed.failure_reason is (away if retry else FailureReason.STEP_FAILED)
 
 
 async def ends(figures: ModelMetrics) -> dict[str, float]:

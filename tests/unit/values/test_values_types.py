@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from headstart._messages.tensors import DTYPES
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain.errors import StepFailed
-from headstart_service.pipeline.signatures import output_type
+from headstart_service.pipeline.signatures import output_schema, output_type
 from headstart_service.pipeline.step import Step, step
 from headstart_service.values import limits as limits_module
 from headstart_service.values.limits import Limits, encoded, weight
+from headstart_service.values.output_schemas import finite
 from headstart_service.worker.run import run
 from tests.support.ledger import Ledger, claim_of, pipeline_of
 
@@ -166,6 +169,66 @@ def test_what_does_not_fit_the_annotation_is_refused_and_told(
 def test_a_steps_output_type_is_reported_as_python_writes_it(annotation: Any, text: str) -> None:
     pipeline = pipeline_of(typed(annotation))
     assert output_type(pipeline.codec, pipeline.steps[0]) == text
+
+
+class Aliased(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+    inner: int = Field(alias="in", default=1)
+
+
+class Holder(BaseModel):
+    """Holds numbers."""
+
+    outer: Aliased = Field(alias="out", default=Aliased())
+    least: float = float("-inf")
+
+
+@dataclass
+class Named:
+    left: int
+    right: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema"),
+    [
+        ("list[str]", {"type": "array", "items": {"type": "string"}}),
+        ("int", {"type": "integer"}),
+        ("None", {"type": "null"}),
+        ("dict[str, float]", {"type": "object", "additionalProperties": {"type": "number"}}),
+        ("np.ndarray", None),
+        ("bytes", None),
+        ("Any", None),
+    ],
+)
+def test_a_steps_output_schema_is_that_of_its_json(annotation: str, schema: Any) -> None:
+    pipeline = pipeline_of(typed(annotation))
+    assert output_schema(pipeline.codec, pipeline.steps[0]) == schema
+
+
+def test_an_output_schema_names_fields_as_they_are_written() -> None:
+    pipeline = pipeline_of(typed(Holder))
+    schema = output_schema(pipeline.codec, pipeline.steps[0])
+    assert schema is not None
+    written = TypeAdapter(Holder).dump_python(Holder(), mode="json")
+    assert schema["properties"].keys() == written.keys() == {"outer", "least"}
+    assert schema["$defs"]["Aliased"]["properties"].keys() == written["outer"].keys() == {"in"}
+    assert schema["description"] == "Holds numbers."
+
+
+def test_an_output_schema_has_no_infinity() -> None:
+    pipeline = pipeline_of(typed(Holder))
+    schema = output_schema(pipeline.codec, pipeline.steps[0])
+    json.dumps(schema, allow_nan=False)
+    assert finite([{"a": float("nan"), "b": 1}, float("inf"), 2.5]) == [{"b": 1}, 2.5]
+
+
+def test_a_dataclass_has_an_output_schema() -> None:
+    pipeline = pipeline_of(typed(Named))
+    schema = output_schema(pipeline.codec, pipeline.steps[0])
+    assert schema is not None
+    assert schema["required"] == ["left"]
+    assert schema["properties"]["left"] == {"title": "Left", "type": "integer"}
 
 
 def test_the_next_step_gets_the_annotated_type_whoever_computed_it() -> None:

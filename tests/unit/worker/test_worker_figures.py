@@ -356,10 +356,12 @@ def test_what_ends_a_run_decides_who_has_it_next(
             async def commit(self, *_: Any) -> None:
                 raise error
 
-            async def finish(self, lease: Lease, ended: Any, status: Any, reason: str) -> None:
+            async def finish(
+                self, lease: Lease, ended: Any, status: Any, error_text: str, failure_reason: Any
+            ) -> None:
                 if not isinstance(error, RuntimeError) or ended:
                     raise error
-                queue.finished.append(f"{status} {reason}")
+                queue.finished.append(f"{status} {error_text}")
 
         async with working(queue, gates, observer=outcomes, sink=Broken()) as worker:
             gates.open["a"].set()

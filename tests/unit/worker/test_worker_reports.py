@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from headstart_service.domain import Lease, Status, StepRecord, StepState
+from headstart_service.domain import FailureReason, Lease, Status, StepRecord, StepState
 from headstart_service.domain.errors import StepFailed, StepsReported
 from headstart_service.pipeline.step import step
 from headstart_service.values.artifacts import ArtifactCodec
@@ -47,11 +47,16 @@ class SharedLedger(Ledger):
         await super().commit(lease, ended, running)
 
     async def finish(
-        self, lease: Lease, ended: Sequence[StepRecord], status: Status, error: str
+        self,
+        lease: Lease,
+        ended: Sequence[StepRecord],
+        status: Status,
+        error: str,
+        failure_reason: FailureReason | None = None,
     ) -> None:
         await self.gate.wait()
         self._refuse(ended)
-        await super().finish(lease, ended, status, error)
+        await super().finish(lease, ended, status, error, failure_reason)
 
 
 @pytest.fixture

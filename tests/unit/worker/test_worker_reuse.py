@@ -539,7 +539,8 @@ def test_results_without_their_reports_are_equal_whenever_they_were_computed() -
     )
     assert result_of(early) == result_of(late)
     assert codec.decode("s", result_of(early)) == value
-    for created_us, origin in ((1, 0), (2, 0), (3, pb.STEP_ORIGIN_KEPT)):
+    computed, kept = pb.STEP_ORIGIN_COMPUTED, pb.STEP_ORIGIN_KEPT
+    for created_us, origin in ((1, computed), (2, computed), (3, kept)):
         whole = merged(late, created_us)
         assert whole is not None
         assert pb.GetResultsResponse.FromString(whole).steps["s"].origin == origin

@@ -8,15 +8,14 @@ from typing import Final
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ...domain import RunKey, Status
+from ...domain import MAX_KEY_BYTES, RunKey, Status, has_control_characters
 from ...domain.errors import Violation
+from ...pipeline.pipeline import NAME
 from ..dependencies import Call, Dependencies
 from ..messages import STATUS, fill_summary
 from ..page_token import from_page_token, page_token
-from ..request_rules import listed_namespace_violations, refuse, repeated_violations
+from ..request_rules import listed_namespace_violations, page_size, refuse, repeated_violations
 
-MAX_PAGE: Final = 1000
-DEFAULT_PAGE: Final = 100
 _FROM_STATUS: Final = {number: status for status, number in STATUS.items()}
 
 
@@ -28,6 +27,10 @@ class Page:
     statuses: Sequence[Status]
     after: RunKey | None
     size: int
+    key_prefix: str
+    """Only keys that begin so; empty for all."""
+    pipeline: str
+    """Only runs of this pipeline; empty for all."""
 
 
 class ListPrecomputes:
@@ -42,22 +45,49 @@ class ListPrecomputes:
         size = page_size(request.page_size, violations)
         after = from_page_token(request.page_token, self._partitions, violations)
         wanted = statuses(request.statuses, violations)
+        violations += key_prefix_violations(request.namespace, request.key_prefix)
+        violations += pipeline_violations(request.pipeline)
         refuse(violations)
-        return Page(request.namespace, wanted, after, size)
+        return Page(request.namespace, wanted, after, size, request.key_prefix, request.pipeline)
 
     async def handle(
         self, request: pb.ListPrecomputesRequest, _: Call
     ) -> pb.ListPrecomputesResponse:
         """Return the page, with the token of the next one if there is one."""
         page = self.parse(request)
-        # One run more than fits the page proves that there is a next page.
-        runs = await self._store.list(page.namespace, page.statuses, page.after, page.size + 1)
+        found = await self._store.page(
+            page.namespace,
+            page.statuses,
+            page.after,
+            page.size,
+            key_prefix=page.key_prefix,
+            pipeline=page.pipeline,
+        )
         response = pb.ListPrecomputesResponse()
-        for summary in runs[: page.size]:
+        for summary in found.runs:
             fill_summary(response.precomputes.add(), summary)
-        if len(runs) > page.size:
-            response.next_page_token = page_token(runs[page.size - 1].key, self._partitions)
+        if found.after is not None:
+            response.next_page_token = page_token(found.after, self._partitions)
         return response
+
+
+def key_prefix_violations(namespace: str, prefix: str) -> list[Violation]:
+    """Return the rules that a prefix of keys breaks; an empty one means all keys."""
+    found = []
+    if prefix and not namespace:
+        found.append(Violation("key_prefix", "needs a namespace"))
+    if (size := len(prefix.encode())) > MAX_KEY_BYTES:
+        found.append(Violation("key_prefix", f"must be at most {MAX_KEY_BYTES} bytes, is {size}"))
+    elif has_control_characters(prefix):
+        found.append(Violation("key_prefix", "must not contain control characters"))
+    return found
+
+
+def pipeline_violations(name: str) -> list[Violation]:
+    """Return the rule that a pipeline's name breaks; an empty one means all pipelines."""
+    if not name or NAME.fullmatch(name):
+        return []
+    return [Violation("pipeline", "is no name that a pipeline can have")]
 
 
 def statuses(numbers: Sequence[int], into: list[Violation]) -> list[Status]:
@@ -75,11 +105,3 @@ def statuses(numbers: Sequence[int], into: list[Violation]) -> list[Status]:
         else:
             into.append(Violation(f"statuses[{i}]", f"is no status: {number}"))
     return list(dict.fromkeys(found)) or list(Status)
-
-
-def page_size(value: int, into: list[Violation]) -> int:
-    """Return how many runs a page may hold; append the rule that `value` breaks to `into`."""
-    if not 0 <= value <= MAX_PAGE:
-        rule = f"must be 1 to {MAX_PAGE}, or 0 for the default, is {value}"
-        into.append(Violation("page_size", rule))
-    return value or DEFAULT_PAGE

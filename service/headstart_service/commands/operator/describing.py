@@ -75,10 +75,24 @@ def _number(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:.3f}"
 
 
+_PENDING: Final = {
+    "no_worker": "no worker is running",
+    "no_worker_for_pipeline": "no worker has the pipeline {}",
+    "no_worker_for_version": "no worker has this version of the pipeline {}",
+}
+
+
+def reason_of(results: Any) -> str:
+    """Return why a run failed, or why no worker takes it; empty if neither is so."""
+    if results.error:
+        return str(results.error)
+    return _PENDING.get(results.pending_reason or "", "").format(results.pipeline)
+
+
 def _head(results: Any) -> str:
     status = coloured(str(results.status), COLOURS.get(str(results.status)))
     head = f"{results.key} revision {results.revision}: {status}"
-    if reason := results.error or results.pending_reason:
+    if reason := reason_of(results):
         head += f" ({escaped(reason)})"
     now = datetime.now(UTC)
     if results.expires_at and results.status.ended:

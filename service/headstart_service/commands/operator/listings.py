@@ -23,6 +23,8 @@ STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
 _LARGEST_PAGE: Final = 1000
 _HEADINGS: Final = {"output_type": "RETURNS", "required": "KIND", "max_attempts": "ATTEMPTS"}
 """Headings of columns that differ from the field's name."""
+_NOT_SHOWN: Final = ("name", "output_schema")
+"""Fields of a step's description that the table has in another way, or not."""
 
 
 def add(commands: Any) -> None:
@@ -35,7 +37,10 @@ def add(commands: Any) -> None:
         choices=STATUSES,
         help="only runs of this status; may be given several times",
     )
-    listing.add_argument("--pipeline", metavar="NAME", help="only runs of this pipeline")
+    listing.add_argument(
+        "--pipeline", default="", metavar="NAME", help="only runs of this pipeline"
+    )
+    listing.add_argument("--prefix", default="", metavar="TEXT", help="only keys that begin so")
     listing.add_argument(
         "--limit",
         type=_limit,
@@ -61,10 +66,10 @@ async def _list(client: Any, options: argparse.Namespace) -> int:
     runs: list[Any] = []
     more = False
     size = min(options.limit + 1, _LARGEST_PAGE) if options.limit else _LARGEST_PAGE
-    async with aclosing(client.list(statuses=options.status, page_size=size)) as found:
+    filters = {"key_prefix": options.prefix, "pipeline": options.pipeline}
+    listed = client.list(statuses=options.status, page_size=size, **filters)
+    async with aclosing(listed) as found:
         async for run in found:
-            if options.pipeline and run.pipeline != options.pipeline:
-                continue
             if options.limit and len(runs) == options.limit:
                 more = True
                 break
@@ -126,7 +131,7 @@ async def _pipelines(client: Any, options: argparse.Namespace) -> int:
     from headstart import StepDescription
 
     pipelines = await client.list_pipelines()
-    shown_fields = [each.name for each in fields(StepDescription) if each.name != "name"]
+    shown_fields = [each.name for each in fields(StepDescription) if each.name not in _NOT_SHOWN]
     rows = [("PIPELINE", "STEP", *map(_heading, shown_fields))]
     graphs = []
     for pipeline in pipelines:

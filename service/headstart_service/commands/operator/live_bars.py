@@ -14,7 +14,7 @@ from ...base.output import (
     coloured,
     spoken,
 )
-from .describing import expected, step_cells
+from .describing import expected, reason_of, step_cells
 
 _BAR: Final = 16
 _MOVING: Final = 4
@@ -105,7 +105,7 @@ class LiveView:
         text = f"{results.key}  revision {results.revision}  {done} of {len(results.steps)} steps  "
         room = max(0, width - len(status))
         tail = ""
-        if reason := results.error or results.pending_reason:
+        if reason := reason_of(results):
             tail = clipped(escaped(f"  {reason}"), max(0, room - len(text)))
         return clipped(escaped(text), room) + coloured(status, COLOURS.get(status)) + tail
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ...base import exit_codes
 from ...base.escaping import escaped
 from ...base.output import is_terminal, plain
-from .describing import described, expected, step_cells
+from .describing import described, expected, reason_of, step_cells
 from .execution import command, complain
 from .live_bars import LiveView
 
@@ -72,7 +72,7 @@ async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
     shown: dict[str, str] = {}
     async for results in stream:
         head = f"revision {results.revision}: {results.status}"
-        if reason := results.error or results.pending_reason:
+        if reason := reason_of(results):
             head += f" ({reason})"
         lines = []
         for name, report in results.steps.items():

@@ -104,6 +104,7 @@ export class Detail {
       ["In the queue", run.started_us ? seconds((run.started_us - run.created_us) / 1e6) : "still"],
       ["Took", run.completed_us ? seconds((run.completed_us - run.created_us) / 1e6) : "still runs"],
     ];
+    if (run.failure_reason) facts.push(["Reason", inWords(run.failure_reason)]);
     const errors = run.steps.filter((step) => step.error);
     this.dialog.replaceChildren(
       this.head(run),
@@ -116,7 +117,7 @@ export class Detail {
       run.error && h("p", { class: "notice bad" }, run.error),
       h("h3", { text: "Steps" }),
       timeline(run, this.nowUs()),
-      errors.length ? h("ul", { class: "errors" }, errors.map((step) => h("li", {}, h("b", { text: step.name }), ` ${step.error}`))) : null ?? "",
+      errors.length ? h("ul", { class: "errors" }, errors.map((step) => h("li", {}, h("b", { text: step.name }), ` ${inWords(step.failure_reason)}: ${step.error}`))) : null ?? "",
       h("h3", { text: "Values" }),
       told.values.length ? h("div", { class: "values" }, told.values.map(value)) : h("p", { class: "muted", text: "None yet." }),
     );
@@ -182,4 +183,8 @@ function picture(told) {
     default:
       return h("p", { class: "muted", text: "too large to show here" });
   }
+}
+
+function inWords(reason) {
+  return reason ? reason.replaceAll("_", " ") : "failed";
 }

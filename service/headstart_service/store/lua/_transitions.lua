@@ -65,7 +65,8 @@ local function forget_worker(record)
   end
 end
 
-local function end_run(record, member, r, status, why, ttl_us)
+-- `reason` is the value of a FailureReason, or '-' for a completed run; `why` is its text.
+local function end_run(record, member, r, status, reason, why, ttl_us)
   local now = clock()
   count_ends(now, 1)
   redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
@@ -77,7 +78,7 @@ local function end_run(record, member, r, status, why, ttl_us)
     settle(member, status)
   end
   become(member, r, status)
-  r.completed, r.expires, r.entry, r.error = now, now + ttl_us, '-', why
+  r.completed, r.expires, r.entry, r.reason, r.error = now, now + ttl_us, '-', reason, why
   save(record, member, r)
   redis.call('ZADD', unread, integer(now), member)
   local kind = status == 'cancelled' and 'cancelled' or 'ended'

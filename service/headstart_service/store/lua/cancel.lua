@@ -13,5 +13,5 @@ end
 if r.status == 'in_progress' then
   drop_job(r.entry)
 end
-end_run(record, member, r, 'cancelled', 'cancelled by the caller', tonumber(failure_ttl_us))
+end_run(record, member, r, 'cancelled', 'cancelled', 'cancelled by the caller', tonumber(failure_ttl_us))
 return {1, r.status, r.revision}

@@ -128,7 +128,7 @@ local repeated = r.status == 'in_progress' and redis.call('HGET', record, 'claim
 
 if r.tries >= tonumber(max_tries) and not repeated then
   drop_job(entry)
-  end_run(record, member, r, 'failed', lost, tonumber(failure_ttl_us))
+  end_run(record, member, r, 'failed', 'worker_lost', lost, tonumber(failure_ttl_us))
   return {0, member, run_id, 'lost'}
 end
 

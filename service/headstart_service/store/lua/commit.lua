@@ -42,6 +42,6 @@ local ttl_us = r.ttl
 if end_status == 'failed' then
   ttl_us = tonumber(failure_ttl_us)
 end
-end_run(record, member, r, end_status, error_text, ttl_us)
+end_run(record, member, r, end_status, error_reason, error_text, ttl_us)
 drop_job(entry)
 return 1

@@ -1,8 +1,11 @@
 -- One page of the runs whose member name lies in a range, in the order of their names.
--- Arguments after the named ones: the statuses wanted.
--- Returns {member, status, revision, pipeline, created, started, completed, expires, error, lacks} per run, and
--- {member} alone where the record is damaged or gone, so that no page but the last is short. Returns 0 when
--- more has expired than one call may sweep: call again.
+-- Arguments after the named ones: the statuses wanted. It compares `most` runs at most. With a `pipeline` it returns
+-- only runs of that.
+-- Returns {more, last, compared, row, …}: 1 if the range may have more, the last name that it has compared or '', and how
+-- many it has compared.
+-- A row is {member, status, revision, pipeline, created, started, completed, expires, error, lacks, reason}, and
+-- {member} alone where the record is damaged or gone. Returns 0 when more has expired than one call may sweep: call
+-- again.
 
 -- Compares by bytes, in ZRANGEBYLEX's order; Lua's own `<` follows the server's locale.
 local function before(a, b)
@@ -15,14 +18,14 @@ local function before(a, b)
   return #a < #b
 end
 
--- All of them: a page that comes out short for what has expired would look like the last one.
+-- Expired runs are not listed.
 local now = clock()
 if sweep(now) == SWEEP then
   return 0
 end
 local lists, places = {}, {}
 for _, status in ipairs({...}) do
-  local found = redis.call('ZRANGEBYLEX', with_status[status], low, high, 'LIMIT', 0, limit)
+  local found = redis.call('ZRANGEBYLEX', with_status[status], low, high, 'LIMIT', 0, most)
   if #found > 0 then
     lists[#lists + 1], places[#places + 1] = found, 1
   end
@@ -43,18 +46,22 @@ local function next_name()
   end
 end
 
-local page = {}
-for _ = 1, tonumber(limit) do
+local page, compared, last, more = {}, 0, '', 1
+while compared < tonumber(most) and #page < tonumber(limit) do
   local name = next_name()
   if not name then
+    more = 0
     break
   end
+  compared, last = compared + 1, name
   local whole, r = pcall(load, record_prefix .. name)
-  if whole and r then
+  if whole and r and pipeline ~= '' and r.pipeline ~= pipeline then
+    -- another pipeline's
+  elseif whole and r then
     page[#page + 1] = {name, r.status, r.revision, r.pipeline, integer(r.created), integer(r.started),
-      integer(r.completed), integer(r.expires), r.error, lacks(r, now) or ''}
+      integer(r.completed), integer(r.expires), r.error, lacks(r, now) or '', r.reason}
   else
     page[#page + 1] = {name}
   end
 end
-return page
+return {more, last, compared, unpack(page)}

@@ -270,7 +270,7 @@ if not old then
 end
 
 if shed then
-  end_run(record_prefix .. shed, shed, in_vain, 'failed',
+  end_run(record_prefix .. shed, shed, in_vain, 'failed', 'shed',
     'shed: could not be ready by the time it was needed', tonumber(failure_ttl_us))
 end
 
@@ -301,7 +301,7 @@ local r = {
   status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = run_id,
   entry = entry, ttl = ttl, created = now, started = 0, completed = 0, seen = 0,
   expires = now + math.max(ttl, patience), pipeline = pipeline, definition = definition,
-  digest = digest, steps = steps, made = made_text(made, names), error = '',
+  digest = digest, steps = steps, made = made_text(made, names), reason = '-', error = '',
 }
 redis.call('HSET', record, 'inputs', inputs, unpack(kept))
 if trace then

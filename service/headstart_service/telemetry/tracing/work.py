@@ -11,7 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from ...domain import Claim, Lease, StepRecord
+from ...domain import Claim, FailureReason, Lease, StepRecord
 from ...domain import Status as RunStatus
 from ...worker.ports import ProgressSink
 from ...worker.worker_observer import (
@@ -121,11 +121,16 @@ class TracedProgress:
             await self._sink.commit(lease, ended, running)
 
     async def finish(
-        self, lease: Lease, ended: Sequence[StepRecord], status: RunStatus, error: str
+        self,
+        lease: Lease,
+        ended: Sequence[StepRecord],
+        status: RunStatus,
+        error: str,
+        failure_reason: FailureReason | None = None,
     ) -> None:
         """As the ledger's."""
         with self._writing("finish", ended):
-            await self._sink.finish(lease, ended, status, error)
+            await self._sink.finish(lease, ended, status, error, failure_reason)
 
     @contextmanager
     def _writing(self, operation: str, ended: Sequence[StepRecord]) -> Iterator[None]:

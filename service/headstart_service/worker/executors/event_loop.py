@@ -10,6 +10,7 @@ from collections.abc import Generator
 from types import CoroutineType
 from typing import Any
 
+from ...domain import FailureReason
 from ...domain.errors import StepFailed
 from ..cost_meter import CostMeter
 from .remote_call import StepRaised
@@ -109,6 +110,7 @@ class drive:  # noqa: N801  # used as a function: `await drive(…)`
             f"blocked the event loop for more than {self._watchdog.limit:g} s: "
             "use runs_on='thread'",
             retry=False,
+            failure_reason=FailureReason.BLOCKED,
         )
 
     def _log_blocked(self, blocked: LoopBlocked) -> None:

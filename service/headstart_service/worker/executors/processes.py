@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ...base.own_threads import in_own_thread
+from ...domain import FailureReason
 from ...domain.errors import StartupError, StepFailed
 from . import child as child_process
 from .child_socket import command, message, receive
@@ -214,7 +215,8 @@ class Processes:
         except ProcessLost:
             code, spent = await child.kill()
             meter.cpu_seconds += spent
-            raise StepFailed(f"its process {_ended(code)}") from None
+            lost = FailureReason.WORKER_LOST
+            raise StepFailed(f"its process {_ended(code)}", failure_reason=lost) from None
         except asyncio.CancelledError:
             meter.cpu_seconds += child.unpaid()
             log.warning("%s is killed with its process %d", step.name, child.pid)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from ...domain import FailureReason
 from ...domain.errors import StepFailed
 
 
@@ -22,4 +23,8 @@ async def queueing(limit: float, what: str) -> AsyncIterator[None]:
     except TimeoutError as error:
         if not timeout.expired():
             raise
-        raise StepFailed(f"waited {limit:g} s for a free {what}", retry=False) from error
+        raise StepFailed(
+            f"waited {limit:g} s for a free {what}",
+            retry=False,
+            failure_reason=FailureReason.QUEUE_TIMED_OUT,
+        ) from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...base.extras import install
 from ...base.own_threads import in_own_thread
+from ...domain import FailureReason
 from ...domain.errors import ExecutorUnavailable, StartupError, StepFailed
 from ...pipeline.ray_options import RayOptions
 from . import ray_driver
@@ -241,7 +242,7 @@ class RayCluster:
             self._changed()
             raise ExecutorUnavailable(self.unavailable(step) or answer.refused)
         if answer.lost:
-            raise StepFailed(answer.lost)
+            raise StepFailed(answer.lost, failure_reason=FailureReason.WORKER_LOST)
         load = pickle.loads  # from nodes that run the same code as this process
         big = len(answer.done) >= _BIG
         done: Performed = await in_own_thread(load, answer.done) if big else load(answer.done)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...domain import FailureReason
 from ...domain.errors import StepFailed
 from ...pipeline.runs_on import find
 from ..reasons import failure_of, readable
@@ -45,11 +46,13 @@ class Performed:
     """Why it was not called: this process has other code, or none."""
     missing: bool = False
     """Whether that code cannot be imported there at all."""
+    failure_reason: FailureReason = FailureReason.STEP_FAILED
+    """Why it failed: `failure` as data."""
 
     def result(self) -> Any:
         """The value; raises StepFailed or StepRaised when there is none."""
         if self.failure is not None:
-            raise StepFailed(self.failure, retry=self.retry)
+            raise StepFailed(self.failure, retry=self.retry, failure_reason=self.failure_reason)
         if self.trace is not None:
             raise StepRaised(self.trace)
         return self.value
@@ -99,7 +102,12 @@ def packed(done: Performed) -> bytes:
     except Exception as error:  # noqa: BLE001  # whatever a value's own pickling raises
         what = f"returned a {type(done.value).__name__}, which cannot leave its process: {error}"
         return pickle.dumps(
-            Performed(failure=what[:300], retry=False, cpu_seconds=done.cpu_seconds)
+            Performed(
+                failure=what[:300],
+                retry=False,
+                cpu_seconds=done.cpu_seconds,
+                failure_reason=FailureReason.WRONG_TYPE,
+            )
         )
 
 
@@ -107,13 +115,14 @@ def perform(module: str, name: str, arguments: Mapping[str, Any]) -> Performed:
     """Call the function; never raises what it raises, which the worker might not know."""
     began = time.process_time()
     value, failure, retry, trace = None, None, True, None
+    reason = FailureReason.STEP_FAILED
     try:
         value = find(module, name)(**arguments)
     except BaseException as error:  # noqa: BLE001  # reported by its text
         failed = failure_of(error)
         if failed is not None:
-            failure, retry = readable(failed), failed.retry
+            failure, retry, reason = readable(failed), failed.retry, failed.failure_reason
         else:
             trace = traceback.format_exc()
     spent = time.process_time() - began
-    return Performed(value, failure, retry, trace, spent)
+    return Performed(value, failure, retry, trace, spent, failure_reason=reason)
