@@ -107,7 +107,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
 
 
 def _stamp(results: pb.GetResultsResponse) -> float:
-    return results.custom.artifacts["stamp"].json.number_value
+    return float(results.custom.artifacts["stamp"].json)
 
 
 FIGURE = Figure("browser", "From a step's end to a web page", measure, _needs)

@@ -267,6 +267,8 @@ class BlockingClient(BlockingStarts):
         self,
         *,
         statuses: Iterable[PrecomputeStatus | str] = (),
+        key_prefix: str = "",
+        pipeline: str = "",
         page_size: int = 0,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
@@ -275,7 +277,12 @@ class BlockingClient(BlockingStarts):
         wanted = arguments.texts("statuses", statuses)
         return self._iterate(
             lambda client: client.list(
-                statuses=wanted, page_size=page_size, namespace=namespace, timeout=timeout
+                statuses=wanted,
+                key_prefix=key_prefix,
+                pipeline=pipeline,
+                page_size=page_size,
+                namespace=namespace,
+                timeout=timeout,
             )
         )
 
@@ -283,6 +290,8 @@ class BlockingClient(BlockingStarts):
         self,
         *,
         statuses: Iterable[PrecomputeStatus | str] = (),
+        key_prefix: str = "",
+        pipeline: str = "",
         page_size: int = 0,
         page_token: str = "",
         namespace: str | None = None,
@@ -293,6 +302,8 @@ class BlockingClient(BlockingStarts):
         return self._call(
             lambda client: client.list_page(
                 statuses=wanted,
+                key_prefix=key_prefix,
+                pipeline=pipeline,
                 page_size=page_size,
                 page_token=page_token,
                 namespace=namespace,
