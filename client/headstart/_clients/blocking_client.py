@@ -20,6 +20,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from headstart._clients.blocking_changes import BlockingChanges
 from headstart._clients.blocking_starts import BlockingStarts
 from headstart._clients.client import PrecomputeClient
 from headstart._clients.loop_thread import CLOSED, InThread, Place
@@ -28,23 +29,20 @@ from headstart._get_or_compute.budgeted_call import BUDGET
 from headstart._get_or_compute.computed import Computed
 from headstart._messages import arguments
 from headstart._messages.results import (
-    Cancelled,
     Page,
     PipelineDescription,
     PrecomputeStatus,
     Results,
     RunSummary,
-    RunToken,
     Stats,
     Status,
-    Touched,
 )
 from headstart._transport import forks
 
 T = TypeVar("T")
 
 
-class BlockingClient(BlockingStarts):
+class BlockingClient(BlockingStarts, BlockingChanges):
     """`PrecomputeClient` for plain functions. All methods may be called from any thread.
 
         headstart = BlockingClient()  # one for the process
@@ -200,67 +198,6 @@ class BlockingClient(BlockingStarts):
         """Return a run's status as `PrecomputeClient.get_status`."""
         return self._call(
             lambda client: client.get_status(key, namespace=namespace, timeout=timeout)
-        )
-
-    def cancel(
-        self,
-        key: str,
-        *,
-        revision: int = 0,
-        namespace: str | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> Cancelled:
-        """Cancel a run as `PrecomputeClient.cancel`."""
-        return self._call(
-            lambda client: client.cancel(
-                key, revision=revision, namespace=namespace, timeout=timeout
-            )
-        )
-
-    def delete(
-        self,
-        key: str,
-        *,
-        revision: int = 0,
-        namespace: str | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> bool:
-        """Delete a run as `PrecomputeClient.delete`."""
-        return self._call(
-            lambda client: client.delete(
-                key, revision=revision, namespace=namespace, timeout=timeout
-            )
-        )
-
-    def touch(
-        self,
-        key: str,
-        *,
-        ttl: float | timedelta | None = None,
-        revision: int = 0,
-        namespace: str | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> Touched:
-        """Let a run live longer as `PrecomputeClient.touch`."""
-        return self._call(
-            lambda client: client.touch(
-                key, ttl=ttl, revision=revision, namespace=namespace, timeout=timeout
-            )
-        )
-
-    def create_run_token(
-        self,
-        key: str,
-        *,
-        ttl: float | timedelta | None = None,
-        namespace: str | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> RunToken:
-        """Return a token for one run as `PrecomputeClient.create_run_token`."""
-        return self._call(
-            lambda client: client.create_run_token(
-                key, ttl=ttl, namespace=namespace, timeout=timeout
-            )
         )
 
     def list(

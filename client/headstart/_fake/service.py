@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from headstart._errors import NotFound
 from headstart._errors.suggestions import not_one_of
-from headstart._fake import batches, checks
+from headstart._fake import batches, checks, pages
 from headstart._fake.accounting import FakeAccounting
 from headstart._fake.errors import Context
 from headstart._fake.games import NEEDS, game_inputs, inputs_of
@@ -325,48 +325,13 @@ class FakeService:
         self, request: pb.ListPrecomputesRequest, _: Context
     ) -> pb.ListPrecomputesResponse:
         """One page of what is kept."""
-        size, after = checks.page_of(request)
-        now, answer = time.monotonic(), pb.ListPrecomputesResponse()
-        for run in self._kept(request.namespace):
-            status = status_number(run.status(now))
-            behind = after is None or (run.namespace, run.key) > after
-            if not behind or (request.statuses and status not in request.statuses):
-                continue
-            if not run.key.startswith(request.key_prefix):
-                continue
-            if request.pipeline not in {"", run.pipeline}:
-                continue
-            if len(answer.precomputes) == size:
-                last = answer.precomputes[-1]
-                answer.next_page_token = checks.page_token(last.namespace, last.key)
-                break
-            run.fill(answer.precomputes.add(), now)
-        return answer
+        return pages.runs_page(request, self._kept(request.namespace))
 
     async def list_pipelines(
         self, request: pb.ListPipelinesRequest, _: Context
     ) -> pb.ListPipelinesResponse:
         """Return one page of the pipelines that were scripted by name."""
-        size, after = checks.pipelines_page_of(request)
-        answer = pb.ListPipelinesResponse()
-        named = {name: script for (_key, name), script in self.scripts.items() if name is not None}
-        for name, script in sorted(named.items()):
-            if name > after:
-                if len(answer.pipelines) == size:
-                    answer.next_page_token = checks.name_token(answer.pipelines[-1].name)
-                    break
-                # A function returns its steps only for given inputs.
-                description = answer.pipelines.add(name=name, version="fake")
-                if callable(script.results):
-                    continue
-                for step in script.steps(script.results, {}):
-                    description.steps.add(
-                        name=step,
-                        needs=script.needs.get(step, ()),
-                        max_attempts=1,
-                        runs_on=pb.EXECUTOR_KIND_LOOP,
-                    )
-        return answer
+        return pages.pipelines_page(request, self.scripts)
 
     async def get_stats(self, request: pb.GetStatsRequest, _: Context) -> pb.GetStatsResponse:
         """Count what is kept."""
