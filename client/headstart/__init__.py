@@ -26,19 +26,23 @@ from headstart._errors import (
 )
 from headstart._get_or_compute.computed import Computed, Source
 from headstart._messages.artifacts import Artifact, Json
-from headstart._messages.results import (
-    BridgingResults,
-    Cancelled,
-    Embedding,
+from headstart._messages.descriptions import (
     ExecutorKind,
-    FailureReason,
     Fate,
     Ledger,
     LedgerHidden,
     LedgerWork,
+    PipelineDescription,
+    Stats,
+    StepDescription,
+)
+from headstart._messages.results import (
+    BridgingResults,
+    Cancelled,
+    Embedding,
+    FailureReason,
     Page,
     PendingReason,
-    PipelineDescription,
     PrecomputeStatus,
     RecipientType,
     Results,
@@ -46,9 +50,7 @@ from headstart._messages.results import (
     RunToken,
     Started,
     StartOutcome,
-    Stats,
     Status,
-    StepDescription,
     StepEstimate,
     StepOrigin,
     StepReport,

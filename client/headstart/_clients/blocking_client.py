@@ -28,15 +28,8 @@ from headstart._errors import HeadstartError
 from headstart._get_or_compute.budgeted_call import BUDGET
 from headstart._get_or_compute.computed import Computed
 from headstart._messages import arguments
-from headstart._messages.results import (
-    Page,
-    PipelineDescription,
-    PrecomputeStatus,
-    Results,
-    RunSummary,
-    Stats,
-    Status,
-)
+from headstart._messages.descriptions import PipelineDescription, Stats
+from headstart._messages.results import Page, PrecomputeStatus, Results, RunSummary, Status
 from headstart._transport import forks
 
 T = TypeVar("T")

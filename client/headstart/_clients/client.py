@@ -19,15 +19,8 @@ from headstart._clients.starts import Starts
 from headstart._clients.watch import watch
 from headstart._get_or_compute.get_or_compute import GetsOrComputes
 from headstart._messages import arguments, convert, requests
-from headstart._messages.results import (
-    Page,
-    PipelineDescription,
-    PrecomputeStatus,
-    Results,
-    RunSummary,
-    Stats,
-    Status,
-)
+from headstart._messages.descriptions import PipelineDescription, Stats
+from headstart._messages.results import Page, PrecomputeStatus, Results, RunSummary, Status
 from headstart._transport.connection import Connection, Method
 from headstart._transport.endpoint import ChannelOption, endpoint
 from headstart._transport.security import Tls

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from headstart._fake.runs import FakeRun
-from headstart._messages.results import Fate, PrecomputeStatus, StepOrigin, StepState
+from headstart._messages.descriptions import Fate
+from headstart._messages.results import PrecomputeStatus, StepOrigin, StepState
 from headstart.v1 import precompute_pb2 as pb
 
 _ENDS: Final = {PrecomputeStatus.FAILED: "failed", PrecomputeStatus.CANCELLED: "cancelled"}

@@ -12,27 +12,29 @@ from google.protobuf.message import Message
 
 from headstart._errors import ServiceError
 from headstart._messages.artifacts import Artifact, artifact_from, object_from
-from headstart._messages.results import (
-    BridgingResults,
-    Cancelled,
-    Embedding,
+from headstart._messages.descriptions import (
     ExecutorKind,
-    FailureReason,
     Fate,
     Ledger,
     LedgerHidden,
     LedgerWork,
+    PipelineDescription,
+    Stats,
+    StepDescription,
+)
+from headstart._messages.results import (
+    BridgingResults,
+    Cancelled,
+    Embedding,
+    FailureReason,
     Page,
     PendingReason,
-    PipelineDescription,
     PrecomputeStatus,
     Results,
     RunSummary,
     Started,
     StartOutcome,
-    Stats,
     Status,
-    StepDescription,
     StepEstimate,
     StepOrigin,
     StepReport,
