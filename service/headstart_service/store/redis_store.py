@@ -35,12 +35,12 @@ from .batches import Reply, ScriptBatches
 from .connect import Client
 from .keys import (
     PartitionKeys,
-    from_member,
     new_process,
     partition_of,
 )
 from .large_reads import LARGE, LargeReads
 from .layout import StoreLayout
+from .orphans import OrphanRuns
 from .records import (
     decode_large_snapshot,
     decode_snapshot,
@@ -106,6 +106,7 @@ class RedisStore:
         self._process = new_process()
         self._in_cluster = isinstance(client, RedisCluster)
         self._partitions = rules.keys(client)
+        self._orphans = OrphanRuns(self._scripts, self._partitions, self._process)
         self._listing = RunListing(self._scripts, self._partitions, self._observer)
         self._expected = expected
 
@@ -197,7 +198,7 @@ class RedisStore:
                 self._observer.evicted(Eviction.EXPIRED, reply[3])
             live, _, ended, measured_us = map(int, reply[2:])
             delay = retry_after(live, ended, measured_us / 1e6)
-            raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
+            raise CapacityExhausted(rules.refusal(reply[1], key.namespace), delay)
         outcome, status, revision, *rest = reply
         gone, (shed, *carried) = rest[: len(_EVICTIONS)], rest[len(_EVICTIONS) :]
         if shed:
@@ -323,33 +324,11 @@ class RedisStore:
         Orphans are of pipelines that live workers offer with this process's definition. Returns at
         most `limit` of each class in each partition.
         """
-        found = []
-        for keys in self._partitions:
-            rows = await self._scripts.orphans(
-                keys,
-                None,
-                process=self._process,
-                classes=" ".join(classes),
-                ttl_us=round(ttl * 1e6),
-                limit=limit,
-            )
-            for name, run, pipeline, inputs in rows:
-                key = from_member(name.decode(errors="replace"))
-                found.append(Orphan(key, run.decode(), pipeline.decode(), inputs))
-        return found
+        return await self._orphans.find(classes, ttl, limit)
 
     async def adopt(self, orphan: Orphan, plan: RunPlan) -> bool:
         """Queue an orphan by another plan of its inputs; return whether it still was one."""
-        adopted: int = await self._scripts.adopt(
-            self._keys(orphan.key),
-            orphan.key,
-            run_id=orphan.run,
-            definition=plan.definition,
-            digest=plan.digest,
-            steps=encode_plan_steps(plan),
-            inputs=plan.inputs,
-        )
-        return bool(adopted)
+        return await self._orphans.adopt(orphan, plan)
 
     async def list(
         self,
@@ -412,17 +391,3 @@ class RedisStore:
         except (ValueError, LookupError) as error:
             self._observer.damaged()
             raise RecordDamaged(str(key)) from error
-
-
-def _refusal(why: bytes, key: RunKey, rules: StoreRules) -> str:
-    """Return why a run cannot be started now."""
-    match why:
-        case b"queue":
-            return f"the queue is full: {rules.max_live} runs have not ended"
-        case b"worker":
-            return "no worker has come for five minutes, and runs wait for one"
-        case b"namespace":
-            places, whose = rules.namespace_max, f" of namespace {key.namespace}"
-        case _:
-            places, whose = rules.max_records, ""
-    return f"all {places} places{whose} are held by runs that have not ended"

@@ -51,6 +51,19 @@ class StoreRules:
         """Return a partition's share of this limit; all shares add up to it."""
         return limit // self.partitions + (partition < limit % self.partitions)
 
+    def refusal(self, why: bytes, namespace: str) -> str:
+        """Return why a run of this namespace cannot be started now, by start.lua's word for it."""
+        match why:
+            case b"queue":
+                return f"the queue is full: {self.max_live} runs have not ended"
+            case b"worker":
+                return "no worker has come for five minutes, and runs wait for one"
+            case b"namespace":
+                places, whose = self.namespace_max, f" of namespace {namespace}"
+            case _:
+                places, whose = self.max_records, ""
+        return f"all {places} places{whose} are held by runs that have not ended"
+
     def keys(self, client: Client) -> list[PartitionKeys]:
         """Return the keys of each partition, in the database that this client uses."""
         installation = Installation(self.prefix, database_of(client))

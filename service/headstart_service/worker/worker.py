@@ -25,11 +25,11 @@ from ..domain import (
     WorkerState,
 )
 from ..domain.errors import ExecutorUnavailable, LastTry, LeaseLost, StoreUnavailable
-from ..domain.log_fields import fields
 from ..pipeline.registry import Registry
 from ..values.limits import Limits
 from .durations import Durations
 from .executors.executors import Executors
+from .left_jobs import log_left_alone
 from .offers import offers_of
 from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import ReportedSteps
@@ -229,7 +229,7 @@ class Worker:
         except LastTry:
             await self._work_alone(job)
         except StoreUnavailable as error:
-            _left_alone(job, error)
+            log_left_alone(job, error)
 
     async def _work_alone(self, job: Job) -> None:
         """Run a job with nothing beside it, which takes every slot.
@@ -245,7 +245,7 @@ class Worker:
             async with self._slots.all():
                 await self._claim_and_run(job, alone=True)
         except StoreUnavailable as error:
-            _left_alone(job, error)
+            log_left_alone(job, error)
         finally:
             self._lonely.discard(delivery)
 
@@ -396,8 +396,3 @@ class Worker:
             task.cancel()
         if self._jobs:
             await asyncio.wait(self._jobs)
-
-
-def _left_alone(job: Job, error: StoreUnavailable) -> None:
-    """Log a job whose lease will run out. The next worker keeps the steps that were committed."""
-    log.warning("%s left alone: %s", job.key, error, extra=fields("run.left", job.key, run=job.run))
