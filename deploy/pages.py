@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from . import contract_pages, dashboard, metrics_page, settings_page, step_options
+from . import contract_pages, dashboard, metrics_page, openapi, settings_page, step_options
 
 PAGES: Final[Mapping[Path, Callable[[str], str]]] = {
     settings_page.PAGE: settings_page.page,
@@ -15,6 +15,7 @@ PAGES: Final[Mapping[Path, Callable[[str], str]]] = {
     contract_pages.SECURITY: contract_pages.security,
     contract_pages.SERVICE_CONFIG: contract_pages.service_config,
     dashboard.PATH: dashboard.dashboard,
+    openapi.PATH: openapi.document,
 }
 """Each file that has generated parts, with the function that writes them into its text."""
 

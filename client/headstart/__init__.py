@@ -5,6 +5,7 @@ the same service behind the interface of an in-process singleton that never rais
 `percentile` score a caller's own words as the service scores its null samples.
 """
 
+from headstart._clients.batches import Start
 from headstart._clients.blocking_client import BlockingClient
 from headstart._clients.client import PrecomputeClient
 from headstart._clients.eager_precompute import EagerPrecompute
@@ -38,6 +39,7 @@ from headstart._messages.results import (
     RecipientType,
     Results,
     RunSummary,
+    RunToken,
     Started,
     StartOutcome,
     Stats,
@@ -47,6 +49,7 @@ from headstart._messages.results import (
     StepOrigin,
     StepReport,
     StepState,
+    Touched,
 )
 from headstart._messages.tensors import Tensor
 from headstart._scoring import percentile, relevance
@@ -81,9 +84,11 @@ __all__ = [
     "ResourceExhausted",
     "Results",
     "RunSummary",
+    "RunToken",
     "ServiceError",
     "ServiceUnavailable",
     "Source",
+    "Start",
     "StartOutcome",
     "Started",
     "Stats",
@@ -95,6 +100,7 @@ __all__ = [
     "StepState",
     "Tensor",
     "Tls",
+    "Touched",
     "Unauthenticated",
     "UnusableProcess",
     "Violation",

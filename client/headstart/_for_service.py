@@ -17,6 +17,7 @@ from headstart._messages.convert import results_from
 from headstart._messages.inputs import INPUTS, InputsError, inputs_of, read_inputs, write_inputs
 from headstart._messages.json_text import MAX_DEPTH, MAX_DIGITS
 from headstart._messages.pipeline_run import PipelineRun, StepValues
+from headstart._messages.result_parts import BRIDGING_FIELDS, Changes, only_results
 from headstart._messages.tensors import DTYPES
 from headstart._transport.addresses import DEFAULT_PORT, target_of
 from headstart._transport.endpoint import Endpoint, default_address, endpoint
@@ -24,11 +25,13 @@ from headstart._transport.loopback import is_loopback
 from headstart._transport.security import tls_from, token_from_environment
 
 __all__ = [
+    "BRIDGING_FIELDS",
     "DEFAULT_PORT",
     "DTYPES",
     "INPUTS",
     "MAX_DEPTH",
     "MAX_DIGITS",
+    "Changes",
     "Endpoint",
     "InputsError",
     "PipelineRun",
@@ -41,6 +44,7 @@ __all__ = [
     "inputs_of",
     "is_loopback",
     "not_one_of",
+    "only_results",
     "read_inputs",
     "results_from",
     "suggested",

@@ -1,7 +1,8 @@
 """Serves the application alone: `python -m examples.bridging_web`, beside a running Headstart.
 
 It finds Headstart as every client does (HEADSTART_ADDRESS, HEADSTART_TOKEN, …), and its model,
-vocabulary and ANTHROPIC_API_KEY as a worker does.
+vocabulary and ANTHROPIC_API_KEY as a worker does. Pages watch a game's parts at the URL of
+BRIDGING_WEB_HEADSTART, Headstart's HTTP port, which must allow their origin.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ async def serve(host: str, port: int) -> None:
     """Serve until a signal comes."""
     stand_in = os.environ.get("BRIDGING_WEB_STAND_IN") == "1"
     async with PrecomputeClient() as client, open_live(load_settings({})) as live:
-        app = create_app(client, live, stand_in=stand_in)
+        headstart = os.environ.get("BRIDGING_WEB_HEADSTART", "")
+        app = create_app(client, live, stand_in=stand_in, headstart=headstart)
         await _Server(
             uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
         ).serve()

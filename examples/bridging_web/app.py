@@ -40,13 +40,18 @@ def create_app(
     *,
     stand_in: bool = False,
     games: Games | None = None,
+    headstart: str = "",
     budget: float = BUDGET,
 ) -> FastAPI:
     """The application over an open client and what computes here.
 
-    With `stand_in`, players read that its Haiku is not Claude Haiku. `budget` is
-    how many seconds the service may take at submit before parts are computed here.
+    With `stand_in`, players read that its Haiku is not Claude Haiku. Pages watch what is computed
+    at the URL `headstart`, if there is one. `budget` is how many seconds the service may take at
+    submit before parts are computed here.
     """
+    policy = "content-security-policy"
+    own = "connect-src 'self'"
+    headers = _HEADERS | {policy: _HEADERS[policy].replace(own, f"{own} {headstart}".rstrip())}
     known = Games() if games is None else games
     # Without the pages of documentation: they load their scripts from other hosts.
     app = FastAPI(title="Word bridge", docs_url=None, redoc_url=None)
@@ -57,9 +62,9 @@ def create_app(
         length = request.headers.get("content-length", "")
         if request.method == "POST" and not (length.isdigit() and int(length) <= MAX_BODY):
             rule = f"a request needs a content-length, of at most {MAX_BODY} bytes"
-            return JSONResponse({"detail": rule}, 413, _HEADERS)
+            return JSONResponse({"detail": rule}, 413, headers)
         response: Response = await call_next(request)
-        response.headers.update(_HEADERS)
+        response.headers.update(headers)
         return response
 
     @app.get("/", include_in_schema=False)
@@ -69,7 +74,7 @@ def create_app(
     @app.get("/about")
     async def about() -> dict[str, Any]:
         """What a page needs to know before a game."""
-        return {"stand_in": stand_in, "max_clue": MAX_CLUE}
+        return {"stand_in": stand_in, "max_clue": MAX_CLUE, "headstart": headstart}
 
     @app.post("/bridging/", status_code=201)
     async def begin(new: NewGame) -> dict[str, Any]:

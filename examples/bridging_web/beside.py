@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -58,6 +59,11 @@ async def everything(*, port: int = 0, http_port: int = 0) -> AsyncIterator[Serv
                 "ANTHROPIC_BASE_URL": found[1],
                 "BRIDGING_WEB_STAND_IN": "1",
             }
+        port = port or _any_port()
+        # The game's pages may watch their runs: nothing else calls over HTTP here.
+        environment["HEADSTART_CORS_ORIGINS"] = ",".join(
+            f"http://{host}:{port}" for host in ("localhost", "127.0.0.1")
+        )
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-demo-"))
         found = await stack.enter_async_context(
             _process(
@@ -68,6 +74,7 @@ async def everything(*, port: int = 0, http_port: int = 0) -> AsyncIterator[Serv
             )
         )
         environment["HEADSTART_ADDRESS"] = found["address"]
+        environment["BRIDGING_WEB_HEADSTART"] = found["page"].rstrip("/")
         web = await stack.enter_async_context(
             _process(
                 r"Word bridge on (\S+)",
@@ -106,6 +113,12 @@ async def _process(
         if process.returncode is None:
             process.terminate()
         await process.wait()
+
+
+def _any_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 async def _read_on(stream: asyncio.StreamReader) -> None:

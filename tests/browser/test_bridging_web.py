@@ -74,10 +74,13 @@ def test_a_game_is_played_with_the_keyboard_alone(game: Any, picture: Any) -> No
     press("Enter")
     expect(game.get_by_role("heading", name="2. From music to winter")).to_be_visible()
     expect(game.get_by_label("Clue 1")).to_be_focused()
+    progress = game.get_by_role("status")
+    expect(progress).to_have_text(re.compile(r"Computed so far: \d of 5 parts\."))
     for clue in ("dance", "holiday", "carol", "song", "festive"):
         write(clue)
         press("Tab")
         game.wait_for_timeout(1200)  # a player thinks, and Haiku's stand-in answers meanwhile
+    expect(progress).to_have_text("Computed so far: 5 of 5 parts.", timeout=30_000)
     expect(game.get_by_role("button", name="Submit")).to_be_focused()
     press("Enter")
     expect(game.locator("#result-title")).to_be_focused()

@@ -181,6 +181,8 @@ def seeds() -> list[Call]:
         ("WatchResults", pb.WatchResultsRequest(key="k1")),
         ("GetStatus", pb.GetStatusRequest(namespace="games", key="k1")),
         ("CancelPrecompute", pb.CancelPrecomputeRequest(key="k2")),
+        ("DeletePrecompute", pb.DeletePrecomputeRequest(key="k3", revision=1)),
+        ("TouchPrecompute", pb.TouchPrecomputeRequest(key="k1", ttl={"seconds": 60})),
         ("ReportStep", _report()),
         (
             "ListPrecomputes",

@@ -272,7 +272,7 @@ async def test_the_page_needs_nothing_from_elsewhere_and_bodies_are_bounded(nobo
         page = await web.get("/")
         assert page.status_code == 200
         assert page.headers["content-security-policy"].startswith("default-src 'none'")
-        for name in ("page.js", "histogram.js", "style.css", "icon.svg"):
+        for name in ("page.js", "histogram.js", "watch.js", "style.css", "icon.svg"):
             text = (await web.get(f"/static/{name}")).raise_for_status().text
             assert "https://" not in text + page.text
         large = await web.post("/bridging/", content=b" " * (MAX_BODY + 1))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -46,3 +48,15 @@ async def test_values_are_taken_or_computed_and_their_sources_told(environment: 
 
 def test_every_example_of_the_page_is_a_file_that_is_run():
     assert PAGE.count("```python\n") == len(FILES) == 1
+
+
+async def test_curl_calls_with_json(game_server: GameServer):
+    [block] = [text for text in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "curl" in text]
+    port = (await game_server.process.says(r"HTTP on \S+:(\d+)"))[1]
+    answers = []
+    for line in block.replace("localhost:8080", f"localhost:{port}").splitlines():
+        command = [*shlex.split(line), "--silent"]
+        answers.append(json.loads(await output_of(command, clean_environment())))
+    started, got, read = answers
+    assert started["outcome"] in ("START_OUTCOME_STARTED", "START_OUTCOME_REUSED")
+    assert got["status"] == read["status"] == "PRECOMPUTE_STATUS_COMPLETED"

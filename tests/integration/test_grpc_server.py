@@ -32,7 +32,6 @@ from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.store.connect import BLOCKING, WORKER, open_client
 from headstart_service.store.events import subscription
 from headstart_service.store.job_queue import RedisJobQueue
-from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_rules import StoreRules
 from headstart_service.worker.worker import Worker, WorkerRules
@@ -42,7 +41,6 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 STATUS = health_pb2.HealthCheckResponse.ServingStatus
-CHANNEL = PartitionKeys(0).events
 
 
 @dataclass
@@ -101,7 +99,7 @@ async def served(valkey: Valkey) -> AsyncIterator[Served]:
         store = RedisStore(await client(WORKER), rules, budget=2.0, connections=3)
         events = await client(BLOCKING)
         cache = NearCache(1_000_000)
-        waiting = Waiting(store, lambda: subscription(events, [CHANNEL]), cache)
+        waiting = Waiting(store, [lambda: subscription(events, store.channels)], cache)
         reader = ResultReader(waiting, cache, registry)
         health = Health()
         await health.set_serving(serving=False)
@@ -154,6 +152,8 @@ async def test_reflection_lists_the_service_and_its_methods(served: Served) -> N
     services, methods = await asyncio.to_thread(look)
     assert {SERVICE, "grpc.health.v1.Health"} <= services
     assert methods == {
+        *("BatchStartPrecomputes", "BatchGetResults", "DeletePrecompute", "TouchPrecompute"),
+        "CreateRunToken",
         "StartPrecompute",
         "GetResults",
         "WatchResults",

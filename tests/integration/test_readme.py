@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import GameServer
 from tests.support.processes import ROOT, Process, clean_environment, serving
 
 README = (ROOT / "README.md").read_text()
@@ -77,11 +76,21 @@ def test_make_run_serves_the_pipeline():
 async def test_the_pipeline_is_started_and_read(tmp_path: Path):
     activation, *lines = "".join(blocks(part("A pipeline"), "sh")).splitlines()
     assert activation == ". .venv/bin/activate"
-    async with serving(HEADSTART_DATA_DIR=str(tmp_path / "data"), **FACTORS) as (_, address):
+    curls = "".join(blocks(part("Call it from anywhere"), "sh")).splitlines()
+    data = str(tmp_path / "data")
+    async with serving(HEADSTART_DATA_DIR=data, **FACTORS) as (process, address):
         printed = [await typed(quick(line), HEADSTART_ADDRESS=address) for line in lines]
+        http = f"127.0.0.1:{(await process.says(r'HTTP on [^ ]+:([0-9]+)'))[1]}"
+        here = [quick(line).replace("localhost:8080", http) for line in curls]
+        here[-1] += f" --http {http}"
+        called = [await typed(line, HEADSTART_ADDRESS=address) for line in here]
     assert printed[0].startswith("started: revision 1")
     assert "factors: [1000003, 1000033]" in printed[1]
     assert "of user waiting" in printed[2]
+    assert json.loads(called[0])["outcome"] == "START_OUTCOME_STARTED"
+    shown = json.loads(called[1])["custom"]["artifacts"]["factors"]["json"]
+    assert json.loads(shown) == [1000003, 1000033]
+    assert called[2].strip()
 
 
 @pytest.mark.parametrize("served", [True, False])
@@ -104,16 +113,6 @@ async def test_the_application_answers_with_and_without_the_service(
     assert chosen is None
     assert shown["factors"] == [1000003, 1000033]
     assert shown["source"] in (("ready", "waited", "live") if served else ("live",))
-
-
-async def test_the_commands_run_in_their_order(game_server: GameServer):
-    commands = "".join(blocks(part("Call it from anywhere"), "sh")).splitlines()
-    assert len(commands) == 3
-    for line in commands:
-        here = line.replace("localhost:50051", game_server.address)
-        # The default HTTP port may be another test's.
-        here = here.replace("headstart doctor", "headstart doctor --http 127.0.0.1:1")
-        assert (await typed(here, HEADSTART_ADDRESS=game_server.address)).strip()
 
 
 def test_the_pages_call_the_commands_in_one_way_and_name_no_package_that_no_index_has():

@@ -15,6 +15,7 @@ import pytest
 from tests.support.processes import ROOT
 
 NODE_EXAMPLE = ROOT / "examples" / "node"
+CONNECT_CLIENTS = ROOT / "tests" / "languages" / "connect"
 
 
 def missing(what: str, remedy: str) -> NoReturn:
@@ -54,23 +55,53 @@ def npm() -> list[str]:
     return [node(), str(cli)] if cli else [_on_path("npm")]
 
 
-def install_node_packages() -> None:
-    """What examples/node locks, unless that is there already."""
-    lock = NODE_EXAMPLE / "package-lock.json"
-    installed = NODE_EXAMPLE / "node_modules" / ".package-lock.json"
+def node_environment() -> dict[str, str]:
+    """This environment, in which `node` is the one that tests use."""
+    path = os.pathsep.join((str(Path(node()).parent), os.environ.get("PATH", "")))
+    return os.environ | {"PATH": path}
+
+
+def install_node_packages(directory: Path = NODE_EXAMPLE) -> None:
+    """What a directory locks, unless that is there already."""
+    lock = directory / "package-lock.json"
+    installed = directory / "node_modules" / ".package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
         return
-    path = os.pathsep.join((str(Path(node()).parent), os.environ.get("PATH", "")))
     done = subprocess.run(
-        [*npm(), "ci"],
-        cwd=NODE_EXAMPLE,
-        env=os.environ | {"PATH": path},
+        [*npm(), "ci", "--no-fund", "--no-audit"],
+        cwd=directory,
+        env=node_environment(),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        missing("what examples/node needs", f"npm ci said:\n{done.stderr}")
+        missing(f"what {directory.name} needs", f"npm ci said:\n{done.stderr}")
+
+
+def connect_clients() -> Path:
+    """The official Connect clients, with stubs and a bundle for pages made of the contract."""
+    directory = CONNECT_CLIENTS
+    install_node_packages(directory)
+    generated = directory / "generated"
+    generated.mkdir(exist_ok=True)
+    plugin = directory / "node_modules" / ".bin" / "protoc-gen-es"
+    details = packaged("google.rpc.error_details_pb2")
+    assert details is not None
+    include = [f"-I{ROOT / 'protos'}", f"-I{details.parents[1]}"]
+    command = [sys.executable, "-m", "grpc_tools.protoc", *include]
+    command += [f"--plugin=protoc-gen-es={plugin}", f"--es_out={generated}", "--es_opt=target=js"]
+    files = ["headstart/v1/precompute.proto", "google/rpc/error_details.proto"]
+    subprocess.run([*command, *files], env=node_environment(), check=True)
+    bundler = directory / "node_modules" / ".bin" / "esbuild"
+    subprocess.run(
+        [bundler, "page.js", "--bundle", "--format=iife", "--outfile=generated/page.js"],
+        cwd=directory,
+        env=node_environment(),
+        capture_output=True,
+        check=True,
+    )
+    return directory
 
 
 def _on_path(name: str) -> str:

@@ -24,6 +24,7 @@ from headstart_service.domain import (
     Status,
     StepRecord,
     StepState,
+    Touched,
     WorkerState,
 )
 from headstart_service.domain.errors import RunNotFound, StoreUnavailable
@@ -64,6 +65,7 @@ class FakeRunStore:
         self.on_start = Started(Outcome.STARTED, Status.PENDING, 1)
         self.on_cancel: Cancelled | None = None
         """The answer to a cancellation; by default the first one of a run succeeds."""
+        self.on_touch = Touched(Status.COMPLETED, 2, 1_900_000_000_000_000)
         self.on_report = Report(accepted=True, state=StepState.COMPLETED)
         self.error: Exception | None = None
         self.fails: dict[RunKey | str, Exception] = {}
@@ -137,6 +139,14 @@ class FakeRunStore:
         first = key not in [each for each, _ in self.asked("cancel")]
         await self._called("cancel", key, revision, key=key)
         return self.on_cancel or Cancelled(first, Status.CANCELLED, 3)
+
+    async def delete(self, key: RunKey, revision: int = 0) -> bool:
+        await self._called("delete", key, revision, key=key)
+        return self.runs.pop(key, None) is not None
+
+    async def touch(self, key: RunKey, ttl: float, revision: int = 0) -> Touched:
+        await self._called("touch", key, ttl, revision, key=key)
+        return self.on_touch
 
     async def report(
         self,

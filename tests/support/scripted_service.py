@@ -164,6 +164,12 @@ class ScriptedService(PrecomputeServiceServicer):
     async def GetResults(self, request: Any, context: Any) -> Any:
         return await self._answer("GetResults", request, context)
 
+    async def BatchStartPrecomputes(self, request: Any, context: Any) -> Any:
+        return await self._answer("BatchStartPrecomputes", request, context)
+
+    async def BatchGetResults(self, request: Any, context: Any) -> Any:
+        return await self._answer("BatchGetResults", request, context)
+
     async def WatchResults(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for answer in self._next("WatchResults", request, context):
             if isinstance(answer, Fault):
@@ -178,6 +184,15 @@ class ScriptedService(PrecomputeServiceServicer):
 
     async def CancelPrecompute(self, request: Any, context: Any) -> Any:
         return await self._answer("CancelPrecompute", request, context)
+
+    async def DeletePrecompute(self, request: Any, context: Any) -> Any:
+        return await self._answer("DeletePrecompute", request, context)
+
+    async def TouchPrecompute(self, request: Any, context: Any) -> Any:
+        return await self._answer("TouchPrecompute", request, context)
+
+    async def CreateRunToken(self, request: Any, context: Any) -> Any:
+        return await self._answer("CreateRunToken", request, context)
 
     async def ReportStep(self, request: Any, context: Any) -> Any:
         return await self._answer("ReportStep", request, context)

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-import threading
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import CancelledError
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+)
 from contextlib import suppress
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from datetime import timedelta
-from enum import Enum
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
+from headstart._clients.blocking_starts import BlockingStarts
 from headstart._clients.client import PrecomputeClient
+from headstart._clients.loop_thread import CLOSED, InThread, Place
+from headstart._errors import HeadstartError
 from headstart._get_or_compute.budgeted_call import BUDGET
 from headstart._get_or_compute.computed import Computed
 from headstart._messages import arguments
-from headstart._messages.artifacts import Json
-from headstart._messages.results import RecipientType, Results, Started
+from headstart._messages.results import (
+    Cancelled,
+    Page,
+    PipelineDescription,
+    PrecomputeStatus,
+    Results,
+    RunSummary,
+    RunToken,
+    Stats,
+    Status,
+    Touched,
+)
 from headstart._transport import forks
 
 T = TypeVar("T")
-_CLOSED: Final = "this client was closed"
 
 
-class BlockingClient:
+class BlockingClient(BlockingStarts):
     """`PrecomputeClient` for plain functions. All methods may be called from any thread.
 
         headstart = BlockingClient()  # one for the process
@@ -59,7 +74,7 @@ class BlockingClient:
         forks.check_threads()
         self._new_client = partial(new_client, address, **settings)
         self._lock = forks.ForkLock()
-        self._place: _Place | None = None
+        self._place: Place | None = None
         self._closed = False
         self._new_client()  # raises for wrong settings here rather than in the first call
 
@@ -77,7 +92,7 @@ class BlockingClient:
         self.close()
 
     def __del__(self) -> None:
-        place: _Place | None = getattr(self, "_place", None)  # absent if the settings were wrong
+        place: Place | None = getattr(self, "_place", None)  # absent if the settings were wrong
         if place is not None and place.is_ours() and not sys.is_finalizing():
             warnings.warn(
                 "unclosed BlockingClient: use `with`, or call its close()",
@@ -97,57 +112,209 @@ class BlockingClient:
         if place is not None and place.is_ours():
             place.close()
 
-    def start_bridging(
-        self,
-        key: str,
-        anchor: str,
-        target: str,
-        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
-        **options: Any,
-    ) -> Started:
-        """Start a game as `PrecomputeClient.start_bridging`."""
-        return self._call(
-            lambda client: client.start_bridging(key, anchor, target, recipient_type, **options)
-        )
-
-    def start(self, key: str, pipeline: str, inputs: Mapping[str, Json], **options: Any) -> Started:
-        """Start a run as `PrecomputeClient.start`."""
-        return self._call(lambda client: client.start(key, pipeline, inputs, **options))
-
-    def start_bridging_or_skip(
-        self,
-        key: str,
-        anchor: str,
-        target: str,
-        recipient_type: RecipientType | str | Enum = RecipientType.HUMAN,
-        **options: Any,
-    ) -> Started | None:
-        """Start a game, or skip it, as `PrecomputeClient.start_bridging_or_skip`."""
-        return self._call(
-            lambda client: client.start_bridging_or_skip(
-                key, anchor, target, recipient_type, **options
-            )
-        )
-
-    def start_or_skip(
-        self, key: str, pipeline: str, inputs: Mapping[str, Json], **options: Any
-    ) -> Started | None:
-        """Start a run, or skip it, as `PrecomputeClient.start_or_skip`."""
-        return self._call(lambda client: client.start_or_skip(key, pipeline, inputs, **options))
-
     def get_results(
         self,
         key: str,
         *,
         wait: float | timedelta = 0.0,
         required_steps: Iterable[str] = (),
-        **options: Any,
+        result_steps: Iterable[str] = (),
+        min_revision: int = 0,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Results:
         """Read results as `PrecomputeClient.get_results`."""
-        steps = arguments.texts("required_steps", required_steps)
+        required = arguments.texts("required_steps", required_steps)
+        wanted = arguments.texts("result_steps", result_steps)
         return self._call(
-            lambda client: client.get_results(key, wait=wait, required_steps=steps, **options)
+            lambda client: client.get_results(
+                key,
+                wait=wait,
+                required_steps=required,
+                result_steps=wanted,
+                min_revision=min_revision,
+                namespace=namespace,
+                timeout=timeout,
+            )
         )
+
+    def get_many(
+        self,
+        keys: Iterable[str],
+        *,
+        wait: float | timedelta = 0.0,
+        required_steps: Iterable[str] = (),
+        result_steps: Iterable[str] = (),
+        min_ready: int = 0,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> dict[str, Results | HeadstartError]:
+        """Read the results of many runs as `PrecomputeClient.get_many`."""
+        names = arguments.texts("keys", keys)
+        required = arguments.texts("required_steps", required_steps)
+        wanted = arguments.texts("result_steps", result_steps)
+        return self._call(
+            lambda client: client.get_many(
+                names,
+                wait=wait,
+                required_steps=required,
+                result_steps=wanted,
+                min_ready=min_ready,
+                namespace=namespace,
+                timeout=timeout,
+            )
+        )
+
+    def watch_results(
+        self, key: str, *, result_steps: Iterable[str] = (), namespace: str | None = None
+    ) -> Generator[Results, None, None]:
+        """Yield results as they grow, as `PrecomputeClient.watch_results`.
+
+        Use `contextlib.closing()` when leaving early.
+        """
+        steps = arguments.texts("result_steps", result_steps)
+        return self._iterate(
+            lambda client: client.watch_results(key, result_steps=steps, namespace=namespace)
+        )
+
+    def watch_many(
+        self,
+        keys: Iterable[str],
+        *,
+        result_steps: Iterable[str] = (),
+        namespace: str | None = None,
+    ) -> Generator[tuple[str, Results | HeadstartError], None, None]:
+        """Yield the results of many runs as they grow, as `PrecomputeClient.watch_many`.
+
+        Use `contextlib.closing()` when leaving early.
+        """
+        names = arguments.texts("keys", keys)
+        steps = arguments.texts("result_steps", result_steps)
+        return self._iterate(
+            lambda client: client.watch_many(names, result_steps=steps, namespace=namespace)
+        )
+
+    def get_status(
+        self, key: str, *, namespace: str | None = None, timeout: float | timedelta | None = None
+    ) -> Status:
+        """Return a run's status as `PrecomputeClient.get_status`."""
+        return self._call(
+            lambda client: client.get_status(key, namespace=namespace, timeout=timeout)
+        )
+
+    def cancel(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Cancelled:
+        """Cancel a run as `PrecomputeClient.cancel`."""
+        return self._call(
+            lambda client: client.cancel(
+                key, revision=revision, namespace=namespace, timeout=timeout
+            )
+        )
+
+    def delete(
+        self,
+        key: str,
+        *,
+        revision: int = 0,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> bool:
+        """Delete a run as `PrecomputeClient.delete`."""
+        return self._call(
+            lambda client: client.delete(
+                key, revision=revision, namespace=namespace, timeout=timeout
+            )
+        )
+
+    def touch(
+        self,
+        key: str,
+        *,
+        ttl: float | timedelta | None = None,
+        revision: int = 0,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Touched:
+        """Let a run live longer as `PrecomputeClient.touch`."""
+        return self._call(
+            lambda client: client.touch(
+                key, ttl=ttl, revision=revision, namespace=namespace, timeout=timeout
+            )
+        )
+
+    def create_run_token(
+        self,
+        key: str,
+        *,
+        ttl: float | timedelta | None = None,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> RunToken:
+        """Return a token for one run as `PrecomputeClient.create_run_token`."""
+        return self._call(
+            lambda client: client.create_run_token(
+                key, ttl=ttl, namespace=namespace, timeout=timeout
+            )
+        )
+
+    def list(
+        self,
+        *,
+        statuses: Iterable[PrecomputeStatus | str] = (),
+        page_size: int = 0,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Generator[RunSummary, None, None]:
+        """Yield every run that is kept, as `PrecomputeClient.list`."""
+        wanted = arguments.texts("statuses", statuses)
+        return self._iterate(
+            lambda client: client.list(
+                statuses=wanted, page_size=page_size, namespace=namespace, timeout=timeout
+            )
+        )
+
+    def list_page(
+        self,
+        *,
+        statuses: Iterable[PrecomputeStatus | str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Page:
+        """Return one page of `list()`, as `PrecomputeClient.list_page`."""
+        wanted = arguments.texts("statuses", statuses)
+        return self._call(
+            lambda client: client.list_page(
+                statuses=wanted,
+                page_size=page_size,
+                page_token=page_token,
+                namespace=namespace,
+                timeout=timeout,
+            )
+        )
+
+    def list_pipelines(
+        self, *, timeout: float | timedelta | None = None
+    ) -> tuple[PipelineDescription, ...]:
+        """Return the pipelines that can be started, with their steps."""
+        return self._call(lambda client: client.list_pipelines(timeout=timeout))
+
+    def get_stats(
+        self, *, namespace: str | None = None, timeout: float | timedelta | None = None
+    ) -> Stats:
+        """Count what is kept and running, as `PrecomputeClient.get_stats`."""
+        return self._call(lambda client: client.get_stats(namespace=namespace, timeout=timeout))
+
+    def connect(self, timeout: float | timedelta | None = None) -> None:
+        """Open the connection now, as `PrecomputeClient.connect`."""
+        self._call(lambda client: client.connect(timeout))
 
     def get_or_compute(
         self,
@@ -170,7 +337,7 @@ class BlockingClient:
         arguments.mapping("fallback", fallback, "steps to functions")
         context = copy_context()
         functions = {
-            step: _InThread(arguments.function(f"fallback[{step!r}]", function), context.copy())
+            step: InThread(arguments.function(f"fallback[{step!r}]", function), context.copy())
             for step, function in fallback.items()
         }
         return self._call(
@@ -185,110 +352,43 @@ class BlockingClient:
             )
         )
 
+    def _iterate(
+        self, begin: Callable[[PrecomputeClient], AsyncGenerator[T, None]]
+    ) -> Generator[T, None, None]:
+        """Yield what an asynchronous generator yields on the client's loop.
+
+        After a fork the generator belongs to the parent, so a child raises RuntimeError.
+        """
+        stream: AsyncGenerator[T, None] | None = None
+
+        async def following(client: PrecomputeClient) -> tuple[T] | None:
+            nonlocal stream
+            stream = stream or begin(client)
+            async for item in stream:
+                return (item,)
+            return None
+
+        async def close(_: PrecomputeClient) -> None:
+            if stream is not None:
+                await stream.aclose()
+
+        pid = os.getpid()
+        try:
+            while (found := self._call(following)) is not None:
+                yield found[0]
+                if os.getpid() != pid:
+                    raise RuntimeError("this iterator belongs to the process before the fork")
+        finally:
+            if os.getpid() == pid:
+                with suppress(RuntimeError):  # the client was closed
+                    self._call(close)
+
     def _call(self, make: Callable[[PrecomputeClient], Coroutine[Any, Any, T]]) -> T:
         with self._lock:
             if self._closed:
-                raise RuntimeError(_CLOSED)
+                raise RuntimeError(CLOSED)
             if self._place is None or not self._place.is_ours():
                 forks.check_threads()
-                self._place = _Place(self._new_client)
+                self._place = Place(self._new_client)
             place = self._place
         return place.call(make)
-
-
-class _Place:
-    """A thread with an event loop, and a client on it."""
-
-    def __init__(self, new_client: Callable[[], PrecomputeClient]) -> None:
-        self._pid = os.getpid()
-        self._client = new_client()
-        self._lock = forks.ForkLock()
-        self._closed = False
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="headstart", daemon=True)
-        self._thread.start()
-
-    def is_ours(self) -> bool:
-        """Return whether this process began it; a parent's is never freed, its loop is shared."""
-        if self._pid == os.getpid():
-            return True
-        forks.keep(self)
-        return False
-
-    def call(self, make: Callable[[PrecomputeClient], Coroutine[Any, Any, T]]) -> T:
-        """Run what `make` makes on the loop, and wait for it.
-
-        Raises RuntimeError when the client is closed, also when that happens meanwhile.
-        """
-        with self._lock:
-            if self._closed:
-                raise RuntimeError(_CLOSED)
-            future = asyncio.run_coroutine_threadsafe(make(self._client), self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise RuntimeError(_CLOSED) from None
-        except BaseException:
-            future.cancel()  # does nothing if it has ended
-            raise
-
-    def close(self) -> None:
-        """Close the client, end the calls of other threads, and end the thread."""
-        with self._lock:
-            self._closed = True
-            # Earlier calls have become tasks before this coroutine begins.
-            future = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
-        future.result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    async def _end(self) -> None:
-        try:
-            await self._client.close()
-        finally:
-            calls = asyncio.all_tasks() - {asyncio.current_task()}
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.close()
-
-
-class _InThread:
-    """A plain function as one that can be awaited. Its signature is the function's."""
-
-    def __init__(self, function: Callable[..., Any], context: Context) -> None:
-        self.__wrapped__ = function  # inspect.signature reads it
-        self._context = context
-
-    def __call__(self, **needed: Any) -> Awaitable[Any]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-
-        def settle(value: Any, error: BaseException | None) -> None:
-            if future.done():
-                return  # its call has ended
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
-
-        def work() -> None:
-            value: Any = None
-            error: BaseException | None = None
-            try:
-                value = self._context.run(self.__wrapped__, **needed)
-            except StopIteration as exc:  # which a future cannot hold
-                error = RuntimeError("a fallback raised StopIteration")
-                error.__cause__ = exc
-            except BaseException as exc:  # noqa: BLE001  # it is its caller's, in another thread
-                error = exc
-            with suppress(RuntimeError):  # the client was closed
-                loop.call_soon_threadsafe(settle, value, error)
-
-        # No pool: functions that no caller can stop would fill it, and delay those that are wanted.
-        threading.Thread(target=work, name="headstart fallback", daemon=True).start()
-        return future

@@ -13,12 +13,13 @@ from typing import Self, TypeVar
 import grpc
 import grpc.aio
 
+from headstart._clients.batches import Batches
+from headstart._clients.changes import Changes
 from headstart._clients.starts import Starts
 from headstart._clients.watch import watch
 from headstart._get_or_compute.get_or_compute import GetsOrComputes
 from headstart._messages import arguments, convert, requests
 from headstart._messages.results import (
-    Cancelled,
     Page,
     PipelineDescription,
     PrecomputeStatus,
@@ -36,7 +37,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class PrecomputeClient(GetsOrComputes, Starts):
+class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
     """Calls the Headstart service from asyncio.
 
         async with PrecomputeClient() as headstart:
@@ -158,6 +159,7 @@ class PrecomputeClient(GetsOrComputes, Starts):
         *,
         wait: float | timedelta = 0.0,
         required_steps: Iterable[str] = (),
+        result_steps: Iterable[str] = (),
         min_revision: int = 0,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
@@ -169,6 +171,7 @@ class PrecomputeClient(GetsOrComputes, Starts):
             wait: How long to wait for `required_steps`, up to 10 minutes; then the answer is
                 partial: see `Results.missing`.
             required_steps: What to wait for. Default: all steps.
+            result_steps: The steps whose results are wanted. Default: all.
             min_revision: Answer with no earlier run of this key; `Started.revision` has it.
             namespace: Instead of the client's.
             timeout: How long the answer may take beyond `wait`.
@@ -182,6 +185,7 @@ class PrecomputeClient(GetsOrComputes, Starts):
             key,
             wait=wait_seconds,
             required_steps=required_steps,
+            result_steps=result_steps,
             min_revision=min_revision,
         )
         # The deadline is later than the end of the wait, so that the partial answer then still
@@ -192,7 +196,7 @@ class PrecomputeClient(GetsOrComputes, Starts):
         )
 
     def watch_results(
-        self, key: str, *, namespace: str | None = None
+        self, key: str, *, result_steps: Iterable[str] = (), namespace: str | None = None
     ) -> AsyncGenerator[Results, None]:
         """Yield the results as they grow: what exists at once, then each change, then the end.
 
@@ -200,12 +204,21 @@ class PrecomputeClient(GetsOrComputes, Starts):
         is resumed, without repeating what was yielded. There is no timeout: use
         `asyncio.timeout()` around it, and `contextlib.aclosing()` when leaving early.
 
+        Args:
+            key: As it was started.
+            result_steps: The steps whose results are wanted. Default: all.
+            namespace: Instead of the client's.
+
         Raises:
             NotFound: Nothing is kept under this key (any more).
             ServiceUnavailable: Resuming failed several times in a row.
         """
         place = self._in(namespace)
-        request = pb.WatchResultsRequest(namespace=place, key=requests.text("key", key))
+        request = pb.WatchResultsRequest(
+            namespace=place,
+            key=requests.text("key", key),
+            result_steps=requests.texts("result_steps", result_steps),
+        )
         return watch(self._connection, request)
 
     async def get_status(
@@ -220,32 +233,6 @@ class PrecomputeClient(GetsOrComputes, Starts):
         request = pb.GetStatusRequest(namespace=place, key=requests.text("key", key))
         return convert.run_status_from(
             await self._call(lambda stub: stub.GetStatus, request, timeout)
-        )
-
-    async def cancel(
-        self,
-        key: str,
-        *,
-        revision: int = 0,
-        namespace: str | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> Cancelled:
-        """Cancel a run that has not ended; finished steps stay readable for a minute.
-
-        Args:
-            key: As it was started.
-            revision: Cancel no other revision than this, so that a late cancel spares a run that
-                was started after it; `Started.revision` has it. Default: any. If the key has
-                another one, `cancelled` of the answer is False, and `revision` is the present one.
-            namespace: Instead of the client's.
-            timeout: Seconds to wait for the answer.
-
-        Raises:
-            NotFound: Nothing is kept under this key.
-        """
-        request = requests.cancel(self._in(namespace), key, revision=revision)
-        return convert.cancelled_from(
-            await self._call(lambda stub: stub.CancelPrecompute, request, timeout)
         )
 
     async def list(

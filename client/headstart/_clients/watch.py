@@ -1,14 +1,15 @@
-"""Watches a run to its end, over as many streams as that takes."""
+"""Watches runs to their end, over as many streams as that takes."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from typing import Final
 
-from headstart._errors import ServiceUnavailable
+from headstart._errors import HeadstartError, ServiceUnavailable
 from headstart._messages import convert
 from headstart._messages.results import Results
 from headstart._transport.call_errors import Rested
@@ -27,29 +28,81 @@ _HEALTHY_STREAM: Final = 5.0
 async def watch(
     connection: Connection, request: pb.WatchResultsRequest
 ) -> AsyncGenerator[Results, None]:
-    """Yield each state once, the ended one last; raise when resuming no longer helps."""
-    last: pb.GetResultsResponse | None = None
-    ended = False
+    """Yield each state of one run once, the ended one last; raise when resuming fails."""
+    states = _States([request.key])
+
+    def rest() -> pb.WatchResultsRequest | None:
+        return request if states.left else None
+
+    async with aclosing(_messages(connection, rest, states)) as messages:
+        async for message in messages:
+            yield convert.results_from(message.results)
+
+
+async def watch_keys(
+    connection: Connection,
+    request: pb.WatchResultsRequest,
+    error_from: Callable[[pb.Error], HeadstartError],
+) -> AsyncGenerator[tuple[str, Results | HeadstartError], None]:
+    """Yield each state of each of the request's `keys` once; raise when resuming fails."""
+    states = _States(request.keys)
+
+    def rest() -> pb.WatchResultsRequest | None:
+        del request.keys[:]
+        request.keys.extend(states.left)
+        return request if states.left else None
+
+    async with aclosing(_messages(connection, rest, states)) as messages:
+        async for message in messages:
+            if message.HasField("error"):
+                yield message.key, error_from(message.error)
+            else:
+                yield message.results.key, convert.results_from(message.results)
+
+
+class _States:
+    """The last state of each key that is watched."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self.left: dict[str, pb.GetResultsResponse | None] = dict.fromkeys(keys)
+        """Those that have not ended."""
+
+    def take(self, message: pb.WatchResultsResponse) -> bool:
+        """Note a message; return whether it is news."""
+        if message.HasField("error"):
+            self.left.pop(message.key, None)
+            return True
+        key = message.results.key
+        if message.results == self.left.get(key):
+            return False
+        if convert.status_from(message.results.status).ended:
+            self.left.pop(key, None)
+        else:
+            self.left[key] = message.results
+        return True
+
+
+async def _messages(
+    connection: Connection, rest: Callable[[], pb.WatchResultsRequest | None], states: _States
+) -> AsyncGenerator[pb.WatchResultsResponse, None]:
+    """Yield the news of streams of the `rest`, what has not ended, until that is None."""
     cuts = 0
-    while True:
+    while (request := rest()) is not None:
         opened_at = time.monotonic()
         stream = await connection.stream(lambda stub: stub.WatchResults, request)
         error = ServiceUnavailable("the stream ended before the run did")
         try:
             while (message := await stream.read()) is not None:
-                if message.results != last:
-                    last = message.results
+                if states.take(message):
                     cuts = 0
-                    results = convert.results_from(last)
-                    ended = results.status.ended
-                    yield results
+                    yield message
         except Rested:  # interrupted for a fork, which is over soon
             continue
         except ServiceUnavailable as exc:
             error = exc
         finally:
             stream.end()
-        if ended:
+        if not states.left:
             return
         cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1
         if cuts >= _WATCH_ATTEMPTS or connection.closed:

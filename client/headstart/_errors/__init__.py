@@ -137,7 +137,16 @@ def from_rpc_error(error: grpc.RpcError) -> HeadstartError:
         return ServiceError(str(error))
     code = error.code()
     message = error.details() or code.name
-    details = rpc_details.read(error.trailing_metadata())
+    return _error_of(code, message, rpc_details.read(error.trailing_metadata()))
+
+
+def from_status(number: int, message: str, serialized: bytes) -> HeadstartError:
+    """Return the error of one item of a batch: its code, its text, and its bytes as a status."""
+    code = next((each for each in grpc.StatusCode if each.value[0] == number), None)
+    return _error_of(code or grpc.StatusCode.UNKNOWN, message, rpc_details.parse(serialized))
+
+
+def _error_of(code: grpc.StatusCode, message: str, details: rpc_details.Details) -> HeadstartError:
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT:
             # The server's message lists the violations, too.

@@ -43,7 +43,7 @@ def read(trailing_metadata: Iterable[tuple[str, str | bytes]] | None) -> Details
     """Read the details, as far as they can be read: details that are malformed are left out."""
     for name, value in trailing_metadata or ():
         if name == METADATA_KEY and isinstance(value, bytes):
-            return _parse(value)
+            return parse(value)
     return Details()
 
 
@@ -76,7 +76,8 @@ def serialized(
     return result
 
 
-def _parse(serialized: bytes) -> Details:
+def parse(serialized: bytes) -> Details:
+    """Read the details of a serialized google.rpc.Status, as far as they can be read."""
     status = _decode(_STATUS, serialized)
     violations: tuple[tuple[str, str], ...] = ()
     retry_after: float | None = None

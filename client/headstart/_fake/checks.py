@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import re
+import time
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final
@@ -46,11 +47,7 @@ class Checks:
         """Return the namespace and key that a request is about."""
         namespace = request.namespace or "default"
         self.namespace(namespace)
-        size = len(request.key.encode())
-        if not 1 <= size <= _MAX_KEY_BYTES:
-            self.add("key", f"must be 1 to {_MAX_KEY_BYTES} bytes, is {size}")
-        elif has_control_characters(request.key):
-            self.add("key", "must not contain control characters")
+        self.key("key", request.key)
         return namespace, request.key
 
     def namespace(self, namespace: str) -> None:
@@ -74,6 +71,26 @@ class Checks:
             self.add(field, f"must be at most {_MAX_REPEATED}, are {len(values)}")
         return len(values) <= _MAX_REPEATED
 
+    def batch(self, field: str, items: Sequence[object]) -> None:
+        """Refuse a batch without items, or with too many."""
+        if not 1 <= len(items) <= _MAX_REPEATED:
+            self.add(field, f"must be 1 to {_MAX_REPEATED}, are {len(items)}")
+
+    def keys(self, request: Any) -> None:
+        """Refuse keys of many runs that break a rule."""
+        self.batch("keys", request.keys)
+        self.namespace(request.namespace or "default")
+        for place, key in enumerate(request.keys[:_MAX_REPEATED]):
+            self.key(f"keys[{place}]", key)
+
+    def key(self, field: str, key: str) -> None:
+        """Refuse a key that breaks a rule."""
+        size = len(key.encode())
+        if not 1 <= size <= _MAX_KEY_BYTES:
+            self.add(field, f"must be 1 to {_MAX_KEY_BYTES} bytes, is {size}")
+        elif has_control_characters(key):
+            self.add(field, "must not contain control characters")
+
     def revision(self, field: str, value: int) -> None:
         """Refuse a negative revision; 0 means any."""
         if value < 0:
@@ -92,8 +109,14 @@ def times_of_start(
     request: pb.StartPrecomputeRequest, checks: Checks
 ) -> tuple[float | None, float]:
     """Return the requested `ttl`, if any, and `expected_need_in`, 0 if absent."""
-    ttl = checks.seconds(request, "ttl", MIN_TTL, WEEK)
-    return ttl, checks.seconds(request, "expected_need_in", 0, WEEK) or 0.0
+    return ttl_of(request, checks), checks.seconds(request, "expected_need_in", 0, WEEK) or 0.0
+
+
+def ttl_of(
+    request: pb.StartPrecomputeRequest | pb.TouchPrecomputeRequest, checks: Checks
+) -> float | None:
+    """Return the requested `ttl`, if any."""
+    return checks.seconds(request, "ttl", MIN_TTL, WEEK)
 
 
 def request_id_of_start(request: pb.StartPrecomputeRequest, checks: Checks) -> str:
@@ -103,8 +126,10 @@ def request_id_of_start(request: pb.StartPrecomputeRequest, checks: Checks) -> s
     return request.request_id
 
 
-def cancelled_run(request: pb.CancelPrecomputeRequest) -> tuple[str, str, int]:
-    """Return a cancel's namespace, key and revision. Raises InvalidRequest."""
+def run_and_revision(
+    request: pb.CancelPrecomputeRequest | pb.DeletePrecomputeRequest,
+) -> tuple[str, str, int]:
+    """Return a request's namespace, key and revision. Raises InvalidRequest."""
     checks = Checks()
     namespace, key = checks.run_key(request)
     checks.revision("revision", request.revision)
@@ -130,18 +155,40 @@ def elapsed_of_report(request: pb.ReportStepRequest, checks: Checks) -> float:
 def wait_of(request: pb.GetResultsRequest, checks: Checks) -> float:
     """Return how long a reader wants to wait, in seconds."""
     checks.repeated("required_steps", request.required_steps)
+    checks.repeated("result_steps", request.result_steps)
     checks.revision("min_revision", request.min_revision)
     return checks.seconds(request, "wait", 0, MAX_WAIT) or 0.0
 
 
-def check_required_steps(steps: Sequence[str], has: set[str], known: set[str]) -> None:
-    """Raise InvalidRequest for steps that neither the run nor its pipeline has."""
+def check_steps(request: Any, has: set[str], known: set[str]) -> None:
+    """Raise InvalidRequest for a request's steps that neither the run nor its pipeline has."""
     checks = Checks()
-    if not has.issuperset(steps):
-        known = known | has
-        for place, rule in unknown_among(steps, known):
-            checks.add(f"required_steps[{place}]", rule)
+    for field in ("required_steps", "result_steps"):
+        steps = getattr(request, field, ())
+        if not has.issuperset(steps):
+            for place, rule in unknown_among(steps, known | has):
+                checks.add(f"{field}[{place}]", rule)
     checks.refuse()
+
+
+def checked_watch(request: pb.WatchResultsRequest) -> tuple[str, str]:
+    """Return the namespace and key of a watch of one run. Raises InvalidRequest."""
+    checks = Checks()
+    place = checks.run_key(request)
+    checks.repeated("result_steps", request.result_steps)
+    checks.refuse()
+    return place
+
+
+def made_up_token(request: pb.CreateRunTokenRequest) -> pb.CreateRunTokenResponse:
+    """Return a token for one run that nothing checks. Raises InvalidRequest."""
+    checks = Checks()
+    namespace, key = checks.run_key(request)
+    ttl = checks.seconds(request, "ttl", 1.0, 24 * 3600.0)
+    checks.refuse()
+    answer = pb.CreateRunTokenResponse(token=f"hsr_fake.{namespace}.{key}")
+    answer.expires_at.FromSeconds(int(time.time() + (3600.0 if ttl is None else ttl)))
+    return answer
 
 
 def page_of(request: pb.ListPrecomputesRequest) -> tuple[int, tuple[str, str] | None]:

@@ -11,17 +11,11 @@ from headstart._errors.suggestions import not_one_of
 from headstart._fake.checks import Checks, all_finite
 from headstart._messages.artifacts import artifact_from, artifact_mistakes, artifact_to
 from headstart._messages.convert import BRIDGING_PIPELINE, results_from
+from headstart._messages.result_parts import BRIDGING_FIELDS
 from headstart._messages.values import value_of
 from headstart.v1 import precompute_pb2 as pb
 
 _MAX_RESULT_BYTES: Final = 1 << 20
-_FIELDS: Final[Mapping[str, Sequence[str]]] = {
-    "embed_endpoints": ("anchor_embedding", "target_embedding", "embedding_model"),
-    "lexical_bridge": ("lexical_bridge", "lexical_embeddings"),
-    "null_samples": ("null_samples",),
-    "haiku_bridge": ("haiku_clues",),
-    "haiku_embeddings": ("haiku_embeddings",),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +60,7 @@ def check_result(request: pb.ReportStepRequest, pipeline: str, steps: set[str]) 
     elif kind == "artifact":
         for field, rule in artifact_mistakes(request.artifact):
             checks.add(field, rule)
-    elif request.step in _FIELDS:
+    elif request.step in BRIDGING_FIELDS:
         _check_bridging(request.step, request.bridging, checks)
     checks.refuse()
 
@@ -104,7 +98,7 @@ def fill(message: pb.GetResultsResponse, request: pb.ReportStepRequest) -> None:
 
 
 def _check_bridging(step: str, results: pb.BridgingResults, checks: Checks) -> None:  # noqa: C901  # a step each
-    wanted = _FIELDS[step]
+    wanted = BRIDGING_FIELDS[step]
     given = {field.name for field, _ in results.ListFields()}
     for name in wanted:
         if name not in given:

@@ -18,21 +18,11 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from headstart._errors import (
-    DeadlineExceeded,
-    HeadstartError,
-    InvalidRequest,
-    NotFound,
-    PermissionDenied,
-    ResourceExhausted,
-    ServiceError,
-    ServiceUnavailable,
-    Unauthenticated,
-    rpc_details,
-)
+from headstart._errors import HeadstartError
+from headstart._fake.errors import Context, abort
 from headstart._fake.reported_steps import ReportedStep
 from headstart._fake.script import Estimated, Script, Scripted, script_of
-from headstart._fake.service import Context, FakeService
+from headstart._fake.service import FakeService
 from headstart._messages.inputs import inputs_of
 from headstart._messages.results import Results, StepOrigin
 from headstart.v1 import precompute_pb2 as pb
@@ -41,15 +31,6 @@ T = TypeVar("T")
 Answer: TypeAlias = Callable[[Any, Context], Awaitable[Message]]
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["PrecomputeService"]
-_CODES: Final = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    ServiceUnavailable: grpc.StatusCode.UNAVAILABLE,
-    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-}
 
 
 @dataclass(frozen=True)
@@ -248,7 +229,7 @@ class FakeServer:
                 await self._receive(request, context)
                 return await answer(request, context)
             except Exception as error:
-                await _abort(context, error)
+                await abort(context, error)
                 raise AssertionError from error  # unreachable: abort raises
 
         return grpc.unary_unary_rpc_method_handler(
@@ -266,7 +247,7 @@ class FakeServer:
                 async for response in responses:
                     yield response
         except HeadstartError as error:
-            await _abort(context, error)
+            await abort(context, error)
 
     async def _receive(self, request: Message, context: Context) -> None:
         """Record the request, then delay and fail it as scripted."""
@@ -279,26 +260,3 @@ class FakeServer:
             if fault.left > 0 and fault.method in {None, method}:
                 fault.left -= 1
                 raise fault.error
-
-
-async def _abort(context: Context, error: Exception) -> None:
-    """End the call as the service does when the client is to raise this error.
-
-    Any other error is the script's, and reaches the test that wrote it.
-    """
-    if not isinstance(error, HeadstartError):
-        error = ServiceError(f"the script of this run cannot be followed: {error!r}")
-    code = _CODES.get(type(error), grpc.StatusCode.INTERNAL)
-    error_id = None
-    if isinstance(error, ServiceError):
-        code, error_id = error.code or code, error.error_id
-    details = rpc_details.serialized(
-        code.value[0],
-        str(error),
-        violations=[(each.field, each.description) for each in getattr(error, "violations", ())],
-        retry_after=getattr(error, "retry_after", None),
-        error_id=error_id,
-    )
-    if details:
-        context.set_trailing_metadata(((rpc_details.METADATA_KEY, details),))
-    await context.abort(code, str(error))

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
-from typing import Any, Final, TypeAlias
-
-import grpc.aio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final
 
 from headstart._errors import NotFound
 from headstart._errors.suggestions import not_one_of
-from headstart._fake import checks
+from headstart._fake import batches, checks
 from headstart._fake.accounting import FakeAccounting
+from headstart._fake.errors import Context
 from headstart._fake.games import NEEDS, game_inputs, inputs_of
 from headstart._fake.reported_steps import ReportedStep, check_form, check_result, reported_step
 from headstart._fake.runs import FakeRun, status_number
 from headstart._fake.script import Script, ScriptedStep
 from headstart._messages.convert import BRIDGING_PIPELINE
 from headstart._messages.inputs import INPUTS
+from headstart._messages.result_parts import Changes, only_results
 from headstart._messages.results import BridgingResults, PrecomputeStatus, Results
 from headstart.v1 import precompute_pb2 as pb
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _RESULT_TTL: Final = 1800.0
 _MAX_CACHED: Final = 10_000
@@ -191,23 +189,49 @@ class FakeService:
             if run.revision < request.min_revision:
                 missing = f"{namespace}/{key} revision {request.min_revision}"
                 raise NotFound(f"nothing is precomputed under {missing}")
-            checks.check_required_steps(request.required_steps, set(run.steps), _steps_of(run))
+            checks.check_steps(request, set(run.steps), _steps_of(run))
             if now >= deadline or run.settles(now, required):
-                return run.response(now)
+                return _part(run.response(now), request.result_steps)
             await self.until_change(run, deadline)
 
     async def watch_results(
         self, request: pb.WatchResultsRequest
     ) -> AsyncGenerator[pb.WatchResultsResponse, None]:
-        """Stream the run as it grows, until it has ended."""
-        namespace, key = checks.checked_key(request)
+        """Stream the runs as they grow, until they have ended."""
+        many = batches.watch_many(self._watch, request) if request.keys else self._watch(request)
+        async with aclosing(many) as messages:
+            async for message in messages:
+                yield message
+
+    async def _watch(
+        self, request: pb.WatchResultsRequest
+    ) -> AsyncGenerator[pb.WatchResultsResponse, None]:
+        namespace, key = checks.checked_watch(request)
+        changes = Changes(request.result_steps)
         while True:
             run, now = self._find(namespace, key), time.monotonic()
             self._accounting.read(run, now)
-            yield pb.WatchResultsResponse(results=run.response(now))
+            checks.check_steps(request, set(run.steps), _steps_of(run))
+            results = run.response(now)
+            if request.changes_only:
+                part = changes.since(results.SerializeToString())
+                results = pb.GetResultsResponse.FromString(part)
+            yield pb.WatchResultsResponse(results=_part(results, request.result_steps))
             if run.status(now).ended:
                 return
             await self.until_change(run, math.inf)
+
+    async def batch_start_precomputes(
+        self, request: pb.BatchStartPrecomputesRequest, context: Context
+    ) -> pb.BatchStartPrecomputesResponse:
+        """Start many runs."""
+        return await batches.start_many(self.start_precompute, request, context)
+
+    async def batch_get_results(
+        self, request: pb.BatchGetResultsRequest, context: Context
+    ) -> pb.BatchGetResultsResponse:
+        """Read many runs."""
+        return await batches.get_many(self.get_results, request, context)
 
     async def get_status(self, request: pb.GetStatusRequest, _: Context) -> pb.GetStatusResponse:
         """Return the status without the results."""
@@ -217,7 +241,7 @@ class FakeService:
         self, request: pb.CancelPrecomputeRequest, _: Context
     ) -> pb.CancelPrecomputeResponse:
         """End a run that has not ended."""
-        namespace, key, revision = checks.cancelled_run(request)
+        namespace, key, revision = checks.run_and_revision(request)
         run, now = self._find(namespace, key), time.monotonic()
         cancelled = not run.status(now).ended and revision in {0, run.revision}
         if cancelled:
@@ -231,6 +255,52 @@ class FakeService:
             status=status_number(run.status(now)),
             revision=run.revision,
         )
+
+    async def delete_precompute(
+        self, request: pb.DeletePrecomputeRequest, _: Context
+    ) -> pb.DeletePrecomputeResponse:
+        """Forget a run."""
+        namespace, key, revision = checks.run_and_revision(request)
+        self._sweep()
+        run = self._runs.get((namespace, key))
+        deleted = run is not None and revision in {0, run.revision}
+        if run is not None and deleted:
+            self._accounting.gone(run, "cancelled", time.monotonic())
+            del self._runs[namespace, key]
+            self.note_change()
+        return pb.DeletePrecomputeResponse(namespace=namespace, key=key, deleted=deleted)
+
+    async def touch_precompute(
+        self, request: pb.TouchPrecomputeRequest, _: Context
+    ) -> pb.TouchPrecomputeResponse:
+        """Let a run live longer."""
+        check = checks.Checks()
+        namespace, key = check.run_key(request)
+        given = checks.ttl_of(request, check)
+        ttl = _RESULT_TTL if given is None else given
+        check.revision("revision", request.revision)
+        check.refuse()
+        run, now = self._find(namespace, key), time.monotonic()
+        if request.revision not in {0, run.revision}:
+            missing = f"{namespace}/{key} revision {request.revision}"
+            raise NotFound(f"nothing is precomputed under {missing}")
+        run.ttl = max(run.ttl, ttl)
+        if run.status(now).ended:
+            run.kept_until = max(run.kept_until, now + ttl)
+        found = run.status_response(now)
+        return pb.TouchPrecomputeResponse(
+            namespace=namespace,
+            key=key,
+            status=found.status,
+            revision=run.revision,
+            expires_at=found.expires_at,
+        )
+
+    async def create_run_token(
+        self, request: pb.CreateRunTokenRequest, _: Context
+    ) -> pb.CreateRunTokenResponse:
+        """Return a made-up token: this server asks for none, and the service would refuse."""
+        return checks.made_up_token(request)
 
     async def report_step(self, request: pb.ReportStepRequest, _: Context) -> pb.ReportStepResponse:
         """Keep a result that the caller has computed."""
@@ -316,6 +386,13 @@ def _started(
         status=status_number(run.status(now)),
         revision=run.revision,
     )
+
+
+def _part(results: pb.GetResultsResponse, steps: Sequence[str]) -> pb.GetResultsResponse:
+    """Return the results of these steps alone; with none, of all."""
+    if not steps:
+        return results
+    return pb.GetResultsResponse.FromString(only_results(results.SerializeToString(), steps))
 
 
 def _steps_of(run: FakeRun) -> set[str]:

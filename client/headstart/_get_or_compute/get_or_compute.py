@@ -109,7 +109,12 @@ class GetsOrComputes:
 
         def request(wait: float, steps: Sequence[str]) -> pb.GetResultsRequest:
             return requests.get_results(
-                whose, key, wait=wait, required_steps=steps, min_revision=min_revision
+                whose,
+                key,
+                wait=wait,
+                required_steps=steps,
+                result_steps=steps,
+                min_revision=min_revision,
             )
 
         request(0.0, ())  # a wrong argument is an error also while no call is made

@@ -33,6 +33,7 @@ from headstart._messages.results import (
     StepOrigin,
     StepReport,
     StepState,
+    Touched,
 )
 from headstart.v1 import precompute_pb2 as pb
 
@@ -136,6 +137,17 @@ def cancelled_from(message: pb.CancelPrecomputeResponse) -> Cancelled:
         cancelled=message.cancelled,
         status=status_from(message.status),
         revision=message.revision,
+    )
+
+
+def touched_from(message: pb.TouchPrecomputeResponse) -> Touched:
+    """Convert the answer to a touch."""
+    return Touched(
+        namespace=message.namespace,
+        key=message.key,
+        status=status_from(message.status),
+        revision=message.revision,
+        expires_at=message.expires_at.ToDatetime(UTC),
     )
 
 

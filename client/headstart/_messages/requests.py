@@ -113,8 +113,42 @@ def cancel(namespace: str, key: str, *, revision: int) -> pb.CancelPrecomputeReq
     )
 
 
+def delete(namespace: str, key: str, *, revision: int) -> pb.DeletePrecomputeRequest:
+    """Build a deletion; with revision 0 of whatever run the key has."""
+    return pb.DeletePrecomputeRequest(
+        namespace=namespace, key=text("key", key), revision=whole("revision", revision, _BITS_64)
+    )
+
+
+def touch(
+    namespace: str, key: str, *, ttl: float | timedelta | None, revision: int
+) -> pb.TouchPrecomputeRequest:
+    """Build a touch; with revision 0 of whatever run the key has."""
+    return pb.TouchPrecomputeRequest(
+        namespace=namespace,
+        key=text("key", key),
+        ttl=duration("ttl", ttl),
+        revision=whole("revision", revision, _BITS_64),
+    )
+
+
+def create_run_token(
+    namespace: str, key: str, *, ttl: float | timedelta | None
+) -> pb.CreateRunTokenRequest:
+    """Build the request for a token for one run."""
+    return pb.CreateRunTokenRequest(
+        namespace=namespace, key=text("key", key), ttl=duration("ttl", ttl)
+    )
+
+
 def get_results(
-    namespace: str, key: str, *, wait: float, required_steps: Iterable[str], min_revision: int
+    namespace: str,
+    key: str,
+    *,
+    wait: float,
+    required_steps: Iterable[str],
+    result_steps: Iterable[str] = (),
+    min_revision: int,
 ) -> pb.GetResultsRequest:
     """Build a read; `wait` in seconds, as `seconds()` gives it."""
     return pb.GetResultsRequest(
@@ -122,7 +156,39 @@ def get_results(
         key=text("key", key),
         wait=duration("wait", wait) if wait else None,
         required_steps=texts("required_steps", required_steps),
+        result_steps=texts("result_steps", result_steps),
         min_revision=whole("min_revision", min_revision, _BITS_64),
+    )
+
+
+def get_many(
+    namespace: str,
+    keys: Iterable[str],
+    *,
+    wait: float,
+    required_steps: Iterable[str],
+    result_steps: Iterable[str],
+    min_ready: int,
+) -> pb.BatchGetResultsRequest:
+    """Build a read of many runs; `wait` in seconds, as `seconds()` gives it."""
+    return pb.BatchGetResultsRequest(
+        namespace=text("namespace", namespace),
+        keys=texts("keys", keys),
+        wait=duration("wait", wait) if wait else None,
+        required_steps=texts("required_steps", required_steps),
+        result_steps=texts("result_steps", result_steps),
+        min_ready=whole("min_ready", min_ready, _BITS_32),
+    )
+
+
+def watch_many(
+    namespace: str, keys: Iterable[str], *, result_steps: Iterable[str]
+) -> pb.WatchResultsRequest:
+    """Build a watch of many runs."""
+    return pb.WatchResultsRequest(
+        namespace=text("namespace", namespace),
+        keys=texts("keys", keys),
+        result_steps=texts("result_steps", result_steps),
     )
 
 

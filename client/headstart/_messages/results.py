@@ -255,6 +255,26 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """A run whose life was prolonged."""
+
+    namespace: str
+    key: str
+    status: PrecomputeStatus
+    revision: int
+    expires_at: datetime
+    """When it is forgotten, unless it is evicted or started again before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunToken:
+    """A token that allows its bearer to read one run."""
+
+    token: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepDescription:
     """One step of a pipeline."""
 

@@ -38,6 +38,7 @@ more there are.
   PERMISSION_DENIED    ErrorInfo "PERMISSION_DENIED",  use a token with that verb
                        metadata "field", "missing"
   DATA_LOSS            none                            start with `restart`: see below
+  FAILED_PRECONDITION  none                            the operator adds a key: see CreateRunToken
   INTERNAL             ErrorInfo "INTERNAL",           report the id: the log has it too
                        metadata "error_id"
 
@@ -77,6 +78,7 @@ by step, and the steps of a pipeline, may grow with the pipeline's version.
 """
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -498,6 +500,7 @@ class GetResultsRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     REQUIRED_STEPS_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    RESULT_STEPS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace; empty means "default"."""
     key: _builtins.str
@@ -522,6 +525,12 @@ class GetResultsRequest(_message.Message):
         is not waited for; one that its pipeline does not have is refused.
         """
 
+    @_builtins.property
+    def result_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The steps whose results the answer holds, at most 1000; the others' results are left out, their
+        reports are not. Default: all. A step that the run's pipeline does not have is refused.
+        """
+
     def __init__(
         self,
         *,
@@ -530,14 +539,237 @@ class GetResultsRequest(_message.Message):
         wait: _duration_pb2.Duration | None = ...,
         required_steps: _abc.Iterable[_builtins.str] | None = ...,
         min_revision: _builtins.int = ...,
+        result_steps: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "min_revision", b"min_revision", "namespace", b"namespace", "required_steps", b"required_steps", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "min_revision", b"min_revision", "namespace", b"namespace", "required_steps", b"required_steps", "result_steps", b"result_steps", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetResultsRequest: _TypeAlias = GetResultsRequest  # noqa: Y015
+
+@_typing.final
+class BatchStartPrecomputesRequest(_message.Message):
+    """Many starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartPrecomputeRequest]:
+        """What to start: 1 to 1,000. Two requests of the same key are done one after the other."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___StartPrecomputeRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStartPrecomputesRequest: _TypeAlias = BatchStartPrecomputesRequest  # noqa: Y015
+
+@_typing.final
+class BatchStartPrecomputesResponse(_message.Message):
+    """What many starts did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchStartResult]:
+        """One for each request, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchStartResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStartPrecomputesResponse: _TypeAlias = BatchStartPrecomputesResponse  # noqa: Y015
+
+@_typing.final
+class BatchStartResult(_message.Message):
+    """What one start of a batch did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___StartPrecomputeResponse:
+        """As StartPrecompute answers."""
+
+    @_builtins.property
+    def error(self) -> Global___Error:
+        """As StartPrecompute fails; its violations name fields of this one request."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___StartPrecomputeResponse | None = ...,
+        error: Global___Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___BatchStartResult: _TypeAlias = BatchStartResult  # noqa: Y015
+
+@_typing.final
+class Error(_message.Message):
+    """An error of one item of a call whose other items may have succeeded. It has the fields of
+    google.rpc.Status, so its bytes can be read as one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """A gRPC status code: see "Errors" at the top of this file."""
+    message: _builtins.str
+    """What is wrong, in English, for people."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """The google.rpc details that the code has as the error of a call."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        details: _abc.Iterable[_any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Error: _TypeAlias = Error  # noqa: Y015
+
+@_typing.final
+class BatchGetResultsRequest(_message.Message):
+    """Which results of many keys, and how long to wait for them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    REQUIRED_STEPS_FIELD_NUMBER: _builtins.int
+    RESULT_STEPS_FIELD_NUMBER: _builtins.int
+    MIN_READY_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The runs' namespace; empty means "default"."""
+    min_ready: _builtins.int
+    """Answer as soon as so many keys have their `required_steps` or an error: 1 to the number of keys.
+    0, the default, waits for all.
+    """
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The runs' keys: 1 to 1,000."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait, as in GetResultsRequest."""
+
+    @_builtins.property
+    def required_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The steps of each run to wait for, as in GetResultsRequest."""
+
+    @_builtins.property
+    def result_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The steps whose results the answer holds, as in GetResultsRequest."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
+        required_steps: _abc.Iterable[_builtins.str] | None = ...,
+        result_steps: _abc.Iterable[_builtins.str] | None = ...,
+        min_ready: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "min_ready", b"min_ready", "namespace", b"namespace", "required_steps", b"required_steps", "result_steps", b"result_steps", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetResultsRequest: _TypeAlias = BatchGetResultsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetResultsResponse(_message.Message):
+    """The results of many keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetResult]:
+        """One for each key, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchGetResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetResultsResponse: _TypeAlias = BatchGetResultsResponse  # noqa: Y015
+
+@_typing.final
+class BatchGetResult(_message.Message):
+    """What exists of one key of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___GetResultsResponse:
+        """As GetResults answers."""
+
+    @_builtins.property
+    def error(self) -> Global___Error:
+        """As GetResults fails."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___GetResultsResponse | None = ...,
+        error: Global___Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___BatchGetResult: _TypeAlias = BatchGetResult  # noqa: Y015
 
 @_typing.final
 class Embedding(_message.Message):
@@ -966,25 +1198,44 @@ Global___GetResultsResponse: _TypeAlias = GetResultsResponse  # noqa: Y015
 
 @_typing.final
 class WatchResultsRequest(_message.Message):
-    """Which run to watch."""
+    """Which runs to watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    RESULT_STEPS_FIELD_NUMBER: _builtins.int
+    CHANGES_ONLY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """The run's namespace; empty means "default"."""
+    """The runs' namespace; empty means "default"."""
     key: _builtins.str
-    """The run's key, as it was started. Required."""
+    """The key of one run, as it was started. Required, unless `keys` has some."""
+    changes_only: _builtins.bool
+    """Send of each key only what has changed since the stream's last message about it: the run's own
+    fields, and `steps` and results of those steps alone that have changed. The first message of a key,
+    and of each revision, is whole. So merging a revision's messages gives all of it.
+    """
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys of many runs, in place of `key`: up to 1,000."""
+
+    @_builtins.property
+    def result_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The steps whose results the messages hold, as in GetResultsRequest."""
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         key: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        result_steps: _abc.Iterable[_builtins.str] | None = ...,
+        changes_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_only", b"changes_only", "key", b"key", "keys", b"keys", "namespace", b"namespace", "result_steps", b"result_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -997,18 +1248,28 @@ class WatchResultsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """With `error`: the key."""
     @_builtins.property
     def results(self) -> Global___GetResultsResponse:
-        """All of it, not only what is new: what GetResults would answer now."""
+        """What GetResults would answer now; with `changes_only` a part of it. Its `key` is the run's."""
+
+    @_builtins.property
+    def error(self) -> Global___Error:
+        """In place of `results`, with `keys`: why this key is watched no longer."""
 
     def __init__(
         self,
         *,
         results: Global___GetResultsResponse | None = ...,
+        error: Global___Error | None = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "results", b"results"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "key", b"key", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1207,6 +1468,208 @@ class CancelPrecomputeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelPrecomputeResponse: _TypeAlias = CancelPrecomputeResponse  # noqa: Y015
+
+@_typing.final
+class DeletePrecomputeRequest(_message.Message):
+    """Which run to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
+    key: _builtins.str
+    """The run's key, as it was started. Required."""
+    revision: _builtins.int
+    """Delete only this revision (from StartPrecompute's response): a late call then spares a run that was
+    started after it. 0, the default, takes any; negative is refused.
+    """
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePrecomputeRequest: _TypeAlias = DeletePrecomputeRequest  # noqa: Y015
+
+@_typing.final
+class DeletePrecomputeResponse(_message.Message):
+    """What a deletion did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    key: _builtins.str
+    """The run's key."""
+    deleted: _builtins.bool
+    """Whether this call deleted a run."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "key", b"key", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePrecomputeResponse: _TypeAlias = DeletePrecomputeResponse  # noqa: Y015
+
+@_typing.final
+class TouchPrecomputeRequest(_message.Message):
+    """Which run's life to prolong, and for how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
+    key: _builtins.str
+    """The run's key, as it was started. Required."""
+    revision: _builtins.int
+    """Only this revision (from StartPrecompute's response). 0, the default, takes any; negative is
+    refused.
+    """
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long results live at least: of a run that has ended from now on, of any other from its end
+        on. 1 millisecond to 7 days. Default: the server's HEADSTART_RESULT_TTL, 30 minutes.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace", "revision", b"revision", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchPrecomputeRequest: _TypeAlias = TouchPrecomputeRequest  # noqa: Y015
+
+@_typing.final
+class TouchPrecomputeResponse(_message.Message):
+    """The run whose life was prolonged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace."""
+    key: _builtins.str
+    """The run's key."""
+    status: Global___PrecomputeStatus.ValueType
+    """Where the run is in its life."""
+    revision: _builtins.int
+    """The run's revision."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is forgotten: see GetResultsResponse."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        status: Global___PrecomputeStatus.ValueType = ...,
+        revision: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "key", b"key", "namespace", b"namespace", "revision", b"revision", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchPrecomputeResponse: _TypeAlias = TouchPrecomputeResponse  # noqa: Y015
+
+@_typing.final
+class CreateRunTokenRequest(_message.Message):
+    """Which run a token is for, and for how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
+    key: _builtins.str
+    """The run's key, as it was started. Required."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the token is valid: 1 second to 1 day. Default: 1 hour."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRunTokenRequest: _TypeAlias = CreateRunTokenRequest  # noqa: Y015
+
+@_typing.final
+class CreateRunTokenResponse(_message.Message):
+    """A token for one run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """To be sent as `authorization: Bearer <token>`."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ends."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRunTokenResponse: _TypeAlias = CreateRunTokenResponse  # noqa: Y015
 
 @_typing.final
 class ReportStepRequest(_message.Message):
@@ -1795,7 +2258,7 @@ class Ledger(_message.Message):
           was read.
         expired: never read before its time was over.
         evicted: never read before it made room for others.
-        cancelled: cancelled before it was read.
+        cancelled: cancelled or deleted before it was read.
         replaced: another start of its key took its place before it was read. Steps that the next revision
           keeps are its own.
         failed: of a step, it failed; or its run did, before it was read.

@@ -41,10 +41,20 @@ class PrecomputeServiceStub:
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.StartPrecomputeRequest.SerializeToString,
                 response_deserializer=headstart_dot_v1_dot_precompute__pb2.StartPrecomputeResponse.FromString,
                 _registered_method=True)
+        self.BatchStartPrecomputes = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/BatchStartPrecomputes',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesResponse.FromString,
+                _registered_method=True)
         self.GetResults = channel.unary_unary(
                 '/headstart.v1.PrecomputeService/GetResults',
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.GetResultsRequest.SerializeToString,
                 response_deserializer=headstart_dot_v1_dot_precompute__pb2.GetResultsResponse.FromString,
+                _registered_method=True)
+        self.BatchGetResults = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/BatchGetResults',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.BatchGetResultsRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.BatchGetResultsResponse.FromString,
                 _registered_method=True)
         self.WatchResults = channel.unary_stream(
                 '/headstart.v1.PrecomputeService/WatchResults',
@@ -60,6 +70,21 @@ class PrecomputeServiceStub:
                 '/headstart.v1.PrecomputeService/CancelPrecompute',
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.SerializeToString,
                 response_deserializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.FromString,
+                _registered_method=True)
+        self.DeletePrecompute = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/DeletePrecompute',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeResponse.FromString,
+                _registered_method=True)
+        self.TouchPrecompute = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/TouchPrecompute',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.FromString,
+                _registered_method=True)
+        self.CreateRunToken = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/CreateRunToken',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.CreateRunTokenRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.CreateRunTokenResponse.FromString,
                 _registered_method=True)
         self.ReportStep = channel.unary_unary(
                 '/headstart.v1.PrecomputeService/ReportStep',
@@ -104,6 +129,18 @@ class PrecomputeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchStartPrecomputes(self, request, context):
+        """Starts many runs in one call: for each request what StartPrecompute does, in their order.
+
+        Idempotent as the starts that it holds. Each start is atomic and has its own result; one that is
+        refused keeps no other from being done. When the call itself ends with an error, each start may or may
+        not have been done. A start in a namespace that the token does not cover has the error
+        PERMISSION_DENIED. Verb: write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetResults(self, request, context):
         """Returns whatever exists of a key's results: at once if all `required_steps` have ended, else
         after at most `wait`.
@@ -118,15 +155,28 @@ class PrecomputeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetResults(self, request, context):
+        """Returns whatever exists of many keys' results in one call: for each key what GetResults does, in
+        their order.
+
+        Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
+        or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
+        whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchResults(self, request, context):
-        """Streams the results as they grow: the present state at once, then the whole state after
-        changes. The last message's run has ended, and the stream then ends with OK.
+        """Streams the results of one key or of many as they grow: each key's present state at once, then its
+        state after each change. The last message of a key has a run that has ended, or an error; after the
+        last of all keys the stream ends with OK.
 
         Changes in quick succession may come as one message; a message may repeat the one before. If
-        the key is started anew, the stream goes on with the new revision. A stream that is cut
-        (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
-        message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
-        run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+        a key is started anew, the stream goes on with the new revision. A stream that is cut
+        (UNAVAILABLE, CANCELLED, or OK before all runs have ended) is resumed by calling again: the first
+        message of each key is whole, so nothing is missed. Leave out the deadline, or set the longest time
+        that a run may take; cancel the call to leave early. NOT_FOUND at any time when the `key` is not kept
         any more; DATA_LOSS. Verb: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -149,6 +199,43 @@ class PrecomputeServiceServicer:
         Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
         and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
         that is not kept; DATA_LOSS. Verb: write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePrecompute(self, request, context):
+        """Deletes a run and its results at once: for erasure on request, or a log-out. A run that has not ended
+        is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
+
+        Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
+        and answers `deleted` false, not NOT_FOUND. The next start of the key is revision 1. Results of `memo` steps may
+        also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
+        others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TouchPrecompute(self, request, context):
+        """Lets a run's results live longer, without computing or reading anything: for a user who is still
+        there.
+
+        Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
+        for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateRunToken(self, request, context):
+        """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+        whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+
+        Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+        not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+        `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+        FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,10 +291,20 @@ def add_PrecomputeServiceServicer_to_server(servicer, server):
                     request_deserializer=headstart_dot_v1_dot_precompute__pb2.StartPrecomputeRequest.FromString,
                     response_serializer=headstart_dot_v1_dot_precompute__pb2.StartPrecomputeResponse.SerializeToString,
             ),
+            'BatchStartPrecomputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchStartPrecomputes,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesResponse.SerializeToString,
+            ),
             'GetResults': grpc.unary_unary_rpc_method_handler(
                     servicer.GetResults,
                     request_deserializer=headstart_dot_v1_dot_precompute__pb2.GetResultsRequest.FromString,
                     response_serializer=headstart_dot_v1_dot_precompute__pb2.GetResultsResponse.SerializeToString,
+            ),
+            'BatchGetResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetResults,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.BatchGetResultsRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.BatchGetResultsResponse.SerializeToString,
             ),
             'WatchResults': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchResults,
@@ -223,6 +320,21 @@ def add_PrecomputeServiceServicer_to_server(servicer, server):
                     servicer.CancelPrecompute,
                     request_deserializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.FromString,
                     response_serializer=headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.SerializeToString,
+            ),
+            'DeletePrecompute': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePrecompute,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeResponse.SerializeToString,
+            ),
+            'TouchPrecompute': grpc.unary_unary_rpc_method_handler(
+                    servicer.TouchPrecompute,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.SerializeToString,
+            ),
+            'CreateRunToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRunToken,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.CreateRunTokenRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.CreateRunTokenResponse.SerializeToString,
             ),
             'ReportStep': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportStep,
@@ -285,6 +397,33 @@ class PrecomputeService:
             _registered_method=True)
 
     @staticmethod
+    def BatchStartPrecomputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/BatchStartPrecomputes',
+            headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.BatchStartPrecomputesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetResults(request,
             target,
             options=(),
@@ -301,6 +440,33 @@ class PrecomputeService:
             '/headstart.v1.PrecomputeService/GetResults',
             headstart_dot_v1_dot_precompute__pb2.GetResultsRequest.SerializeToString,
             headstart_dot_v1_dot_precompute__pb2.GetResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/BatchGetResults',
+            headstart_dot_v1_dot_precompute__pb2.BatchGetResultsRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.BatchGetResultsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -382,6 +548,87 @@ class PrecomputeService:
             '/headstart.v1.PrecomputeService/CancelPrecompute',
             headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeRequest.SerializeToString,
             headstart_dot_v1_dot_precompute__pb2.CancelPrecomputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePrecompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/DeletePrecompute',
+            headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.DeletePrecomputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TouchPrecompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/TouchPrecompute',
+            headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRunToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/CreateRunToken',
+            headstart_dot_v1_dot_precompute__pb2.CreateRunTokenRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.CreateRunTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

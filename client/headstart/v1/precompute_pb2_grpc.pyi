@@ -38,6 +38,7 @@ more there are.
   PERMISSION_DENIED    ErrorInfo "PERMISSION_DENIED",  use a token with that verb
                        metadata "field", "missing"
   DATA_LOSS            none                            start with `restart`: see below
+  FAILED_PRECONDITION  none                            the operator adds a key: see CreateRunToken
   INTERNAL             ErrorInfo "INTERNAL",           report the id: the log has it too
                        metadata "error_id"
 
@@ -120,6 +121,14 @@ class PrecomputeServiceStub:
     `restart` is set. On an error nothing was changed, but for DEADLINE_EXCEEDED, CANCELLED and an
     UNAVAILABLE without RetryInfo, where it is not known. Verb: write.
     """
+    BatchStartPrecomputes: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.BatchStartPrecomputesRequest, _precompute_pb2.BatchStartPrecomputesResponse]
+    """Starts many runs in one call: for each request what StartPrecompute does, in their order.
+
+    Idempotent as the starts that it holds. Each start is atomic and has its own result; one that is
+    refused keeps no other from being done. When the call itself ends with an error, each start may or may
+    not have been done. A start in a namespace that the token does not cover has the error
+    PERMISSION_DENIED. Verb: write.
+    """
     GetResults: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.GetResultsRequest, _precompute_pb2.GetResultsResponse]
     """Returns whatever exists of a key's results: at once if all `required_steps` have ended, else
     after at most `wait`.
@@ -130,15 +139,24 @@ class PrecomputeServiceStub:
     ends waits early in the same way, so look at `status` and `steps`, and call again if there is
     time. NOT_FOUND for a key that is not kept, or not in `min_revision`; DATA_LOSS. Verb: read.
     """
+    BatchGetResults: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.BatchGetResultsRequest, _precompute_pb2.BatchGetResultsResponse]
+    """Returns whatever exists of many keys' results in one call: for each key what GetResults does, in
+    their order.
+
+    Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
+    or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
+    whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+    """
     WatchResults: _grpc.UnaryStreamMultiCallable[_precompute_pb2.WatchResultsRequest, _precompute_pb2.WatchResultsResponse]
-    """Streams the results as they grow: the present state at once, then the whole state after
-    changes. The last message's run has ended, and the stream then ends with OK.
+    """Streams the results of one key or of many as they grow: each key's present state at once, then its
+    state after each change. The last message of a key has a run that has ended, or an error; after the
+    last of all keys the stream ends with OK.
 
     Changes in quick succession may come as one message; a message may repeat the one before. If
-    the key is started anew, the stream goes on with the new revision. A stream that is cut
-    (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
-    message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
-    run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+    a key is started anew, the stream goes on with the new revision. A stream that is cut
+    (UNAVAILABLE, CANCELLED, or OK before all runs have ended) is resumed by calling again: the first
+    message of each key is whole, so nothing is missed. Leave out the deadline, or set the longest time
+    that a run may take; cancel the call to leave early. NOT_FOUND at any time when the `key` is not kept
     any more; DATA_LOSS. Verb: read.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.GetStatusRequest, _precompute_pb2.GetStatusResponse]
@@ -153,6 +171,31 @@ class PrecomputeServiceStub:
     Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
     and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
     that is not kept; DATA_LOSS. Verb: write.
+    """
+    DeletePrecompute: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.DeletePrecomputeRequest, _precompute_pb2.DeletePrecomputeResponse]
+    """Deletes a run and its results at once: for erasure on request, or a log-out. A run that has not ended
+    is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
+
+    Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
+    and answers `deleted` false, not NOT_FOUND. The next start of the key is revision 1. Results of `memo` steps may
+    also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
+    others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
+    """
+    TouchPrecompute: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.TouchPrecomputeRequest, _precompute_pb2.TouchPrecomputeResponse]
+    """Lets a run's results live longer, without computing or reading anything: for a user who is still
+    there.
+
+    Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
+    for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
+    """
+    CreateRunToken: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.CreateRunTokenRequest, _precompute_pb2.CreateRunTokenResponse]
+    """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+    whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+
+    Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+    not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+    `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+    FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
     """
     ReportStep: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]
     """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
@@ -200,6 +243,14 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     `restart` is set. On an error nothing was changed, but for DEADLINE_EXCEEDED, CANCELLED and an
     UNAVAILABLE without RetryInfo, where it is not known. Verb: write.
     """
+    BatchStartPrecomputes: _aio.UnaryUnaryMultiCallable[_precompute_pb2.BatchStartPrecomputesRequest, _precompute_pb2.BatchStartPrecomputesResponse]  # type: ignore[assignment]
+    """Starts many runs in one call: for each request what StartPrecompute does, in their order.
+
+    Idempotent as the starts that it holds. Each start is atomic and has its own result; one that is
+    refused keeps no other from being done. When the call itself ends with an error, each start may or may
+    not have been done. A start in a namespace that the token does not cover has the error
+    PERMISSION_DENIED. Verb: write.
+    """
     GetResults: _aio.UnaryUnaryMultiCallable[_precompute_pb2.GetResultsRequest, _precompute_pb2.GetResultsResponse]  # type: ignore[assignment]
     """Returns whatever exists of a key's results: at once if all `required_steps` have ended, else
     after at most `wait`.
@@ -210,15 +261,24 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     ends waits early in the same way, so look at `status` and `steps`, and call again if there is
     time. NOT_FOUND for a key that is not kept, or not in `min_revision`; DATA_LOSS. Verb: read.
     """
+    BatchGetResults: _aio.UnaryUnaryMultiCallable[_precompute_pb2.BatchGetResultsRequest, _precompute_pb2.BatchGetResultsResponse]  # type: ignore[assignment]
+    """Returns whatever exists of many keys' results in one call: for each key what GetResults does, in
+    their order.
+
+    Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
+    or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
+    whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+    """
     WatchResults: _aio.UnaryStreamMultiCallable[_precompute_pb2.WatchResultsRequest, _precompute_pb2.WatchResultsResponse]  # type: ignore[assignment]
-    """Streams the results as they grow: the present state at once, then the whole state after
-    changes. The last message's run has ended, and the stream then ends with OK.
+    """Streams the results of one key or of many as they grow: each key's present state at once, then its
+    state after each change. The last message of a key has a run that has ended, or an error; after the
+    last of all keys the stream ends with OK.
 
     Changes in quick succession may come as one message; a message may repeat the one before. If
-    the key is started anew, the stream goes on with the new revision. A stream that is cut
-    (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
-    message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
-    run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+    a key is started anew, the stream goes on with the new revision. A stream that is cut
+    (UNAVAILABLE, CANCELLED, or OK before all runs have ended) is resumed by calling again: the first
+    message of each key is whole, so nothing is missed. Leave out the deadline, or set the longest time
+    that a run may take; cancel the call to leave early. NOT_FOUND at any time when the `key` is not kept
     any more; DATA_LOSS. Verb: read.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_precompute_pb2.GetStatusRequest, _precompute_pb2.GetStatusResponse]  # type: ignore[assignment]
@@ -233,6 +293,31 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
     and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
     that is not kept; DATA_LOSS. Verb: write.
+    """
+    DeletePrecompute: _aio.UnaryUnaryMultiCallable[_precompute_pb2.DeletePrecomputeRequest, _precompute_pb2.DeletePrecomputeResponse]  # type: ignore[assignment]
+    """Deletes a run and its results at once: for erasure on request, or a log-out. A run that has not ended
+    is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
+
+    Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
+    and answers `deleted` false, not NOT_FOUND. The next start of the key is revision 1. Results of `memo` steps may
+    also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
+    others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
+    """
+    TouchPrecompute: _aio.UnaryUnaryMultiCallable[_precompute_pb2.TouchPrecomputeRequest, _precompute_pb2.TouchPrecomputeResponse]  # type: ignore[assignment]
+    """Lets a run's results live longer, without computing or reading anything: for a user who is still
+    there.
+
+    Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
+    for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
+    """
+    CreateRunToken: _aio.UnaryUnaryMultiCallable[_precompute_pb2.CreateRunTokenRequest, _precompute_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
+    """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+    whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+
+    Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+    not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+    `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+    FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
     """
     ReportStep: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]  # type: ignore[assignment]
     """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
@@ -285,6 +370,20 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def BatchStartPrecomputes(
+        self,
+        request: _precompute_pb2.BatchStartPrecomputesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.BatchStartPrecomputesResponse, _abc.Awaitable[_precompute_pb2.BatchStartPrecomputesResponse]]:
+        """Starts many runs in one call: for each request what StartPrecompute does, in their order.
+
+        Idempotent as the starts that it holds. Each start is atomic and has its own result; one that is
+        refused keeps no other from being done. When the call itself ends with an error, each start may or may
+        not have been done. A start in a namespace that the token does not cover has the error
+        PERMISSION_DENIED. Verb: write.
+        """
+
+    @_abc_1.abstractmethod
     def GetResults(
         self,
         request: _precompute_pb2.GetResultsRequest,
@@ -301,19 +400,34 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def BatchGetResults(
+        self,
+        request: _precompute_pb2.BatchGetResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.BatchGetResultsResponse, _abc.Awaitable[_precompute_pb2.BatchGetResultsResponse]]:
+        """Returns whatever exists of many keys' results in one call: for each key what GetResults does, in
+        their order.
+
+        Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
+        or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
+        whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+        """
+
+    @_abc_1.abstractmethod
     def WatchResults(
         self,
         request: _precompute_pb2.WatchResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_precompute_pb2.WatchResultsResponse], _abc.AsyncIterator[_precompute_pb2.WatchResultsResponse]]:
-        """Streams the results as they grow: the present state at once, then the whole state after
-        changes. The last message's run has ended, and the stream then ends with OK.
+        """Streams the results of one key or of many as they grow: each key's present state at once, then its
+        state after each change. The last message of a key has a run that has ended, or an error; after the
+        last of all keys the stream ends with OK.
 
         Changes in quick succession may come as one message; a message may repeat the one before. If
-        the key is started anew, the stream goes on with the new revision. A stream that is cut
-        (UNAVAILABLE, CANCELLED, or OK before the run has ended) is resumed by calling again: each
-        message is whole, so nothing is missed. Leave out the deadline, or set the longest time that a
-        run may take; cancel the call to leave early. NOT_FOUND at any time when the key is not kept
+        a key is started anew, the stream goes on with the new revision. A stream that is cut
+        (UNAVAILABLE, CANCELLED, or OK before all runs have ended) is resumed by calling again: the first
+        message of each key is whole, so nothing is missed. Leave out the deadline, or set the longest time
+        that a run may take; cancel the call to leave early. NOT_FOUND at any time when the `key` is not kept
         any more; DATA_LOSS. Verb: read.
         """
 
@@ -340,6 +454,49 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent: for a run that has ended, or is not the `revision` that was sent, it changes nothing
         and answers `cancelled` false. A start with the same inputs computes anew. NOT_FOUND for a key
         that is not kept; DATA_LOSS. Verb: write.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePrecompute(
+        self,
+        request: _precompute_pb2.DeletePrecomputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.DeletePrecomputeResponse, _abc.Awaitable[_precompute_pb2.DeletePrecomputeResponse]]:
+        """Deletes a run and its results at once: for erasure on request, or a log-out. A run that has not ended
+        is cancelled first. Every replica drops what it keeps of the run, normally within a millisecond.
+
+        Idempotent: for a key that is not kept, or is not the `revision` that was sent, it changes nothing
+        and answers `deleted` false, not NOT_FOUND. The next start of the key is revision 1. Results of `memo` steps may
+        also serve other keys of the namespace, and stay for the server's HEADSTART_MEMO_TTL. A run that
+        others have changed is deleted too, so DATA_LOSS is not answered. Verb: write.
+        """
+
+    @_abc_1.abstractmethod
+    def TouchPrecompute(
+        self,
+        request: _precompute_pb2.TouchPrecomputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.TouchPrecomputeResponse, _abc.Awaitable[_precompute_pb2.TouchPrecomputeResponse]]:
+        """Lets a run's results live longer, without computing or reading anything: for a user who is still
+        there.
+
+        Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
+        for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateRunToken(
+        self,
+        request: _precompute_pb2.CreateRunTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.CreateRunTokenResponse, _abc.Awaitable[_precompute_pb2.CreateRunTokenResponse]]:
+        """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+        whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+
+        Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+        not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+        `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+        FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
         """
 
     @_abc_1.abstractmethod

@@ -1,6 +1,7 @@
 // The game's page: begins games, submits clues, shows what came back.
 
 import { histogram } from './histogram.js';
+import { watch } from './watch.js';
 
 const $ = (id) => document.getElementById(id);
 let game = null;
@@ -106,6 +107,30 @@ async function begin(clues = []) {
     $('play').scrollIntoView({ block: 'nearest' });
   });
   $('submit').disabled = false;
+  if (game) follow();
+}
+
+let watching = new AbortController();
+
+// Shows how many parts Headstart has computed so far, as it reports them.
+async function follow() {
+  watching.abort();
+  watching = new AbortController();
+  const { signal } = watching;
+  const progress = $('progress');
+  progress.hidden = true;
+  if (!about?.headstart || !game.head_start || game.not_started) return;
+  try {
+    for await (const { steps } of watch(about.headstart, game.id, signal)) {
+      if (signal.aborted) return;
+      const all = Object.values(steps);
+      const ready = all.filter(({ state }) => state === 'STEP_STATE_COMPLETED').length;
+      progress.textContent = `Computed so far: ${ready} of ${all.length} parts.`;
+      progress.hidden = false;
+    }
+  } catch {
+    progress.hidden = progress.hidden || signal.aborted; // what was seen last stays true
+  }
 }
 
 const typed = () => [...$('clue-fields').querySelectorAll('input')].map((field) => field.value);

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from types import TracebackType
 
@@ -41,10 +42,7 @@ class CallLimit:
         self.inside = 0
 
     def __enter__(self) -> None:
-        if self.inside >= self.limit:
-            delay = self._spread(_SOONEST, _LATEST)
-            raise CapacityExhausted(f"{self.limit} {self._what} are under way here", delay)
-        self.inside += 1
+        self._enter(1)
 
     def __exit__(
         self,
@@ -53,6 +51,21 @@ class CallLimit:
         trace: TracebackType | None,
     ) -> None:
         self.inside -= 1
+
+    @contextmanager
+    def several(self, number: int) -> Iterator[None]:
+        """Enter with so many at once, or not at all. Raises CapacityExhausted."""
+        self._enter(number)
+        try:
+            yield
+        finally:
+            self.inside -= number
+
+    def _enter(self, number: int) -> None:
+        if self.inside + number > self.limit:
+            delay = self._spread(_SOONEST, _LATEST)
+            raise CapacityExhausted(f"{self.limit} {self._what} are under way here", delay)
+        self.inside += number
 
 
 class CallLimits:

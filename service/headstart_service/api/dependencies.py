@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from ..auth.grants import Grant, Grants
 from ..domain.run_store import RunStore, StartRun
 from ..pipeline.registry import Registry
 from .call_observer import CallObserver, CallObservers
@@ -35,14 +37,17 @@ class Dependencies:
     observer: CallObserver = field(default_factory=CallObservers)
     start: StartRun | None = None
     """Starts runs in place of the store's own method, where starts are traced."""
+    grants: Grants | None = None
+    """The tokens that callers need; None where they need none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a transport knows of a call besides its request."""
 
     time_left: float | None = None
     """Seconds until the caller's deadline when the call came; None without one."""
+    grant: Grant | None = None
+    """What the caller may do, for methods whose items need it; None where no tokens are needed."""
 
 
 LARGE_REQUEST = 32 * 1024

@@ -42,7 +42,6 @@ _LACKS: Final = {
     Lack.PIPELINE: "no worker has the pipeline {pipeline}",
     Lack.VERSION: "no worker has this version of the pipeline {pipeline}",
 }
-_WATCH_TAG: Final = b"\x0a"  # WatchResultsResponse.results: field 1, length-delimited
 
 
 def outcome(value: Outcome) -> pb.StartOutcome.ValueType:
@@ -84,7 +83,12 @@ def results_bytes(
 
 def watch_bytes(results: bytes) -> bytes:
     """Return a serialized WatchResultsResponse around a serialized GetResultsResponse."""
-    return _WATCH_TAG + _varint(len(results)) + results
+    return delimited(1, results)
+
+
+def delimited(field: int, data: bytes) -> bytes:
+    """Return a serialized message or text as a field of another message, of number 1 to 15."""
+    return bytes((field << 3 | 2,)) + _varint(len(data)) + data
 
 
 def status_response(snapshot: Snapshot) -> pb.GetStatusResponse:
@@ -106,15 +110,16 @@ def fill_summary(message: Any, summary: RunSummary) -> None:
     message.error = summary.error
     if summary.lacks is not None:
         message.pending_reason = _LACKS[summary.lacks].format(pipeline=summary.pipeline)
-    _fill_time(message.created_at, summary.created_us)
-    _fill_time(message.expires_at, summary.expires_us)
+    fill_time(message.created_at, summary.created_us)
+    fill_time(message.expires_at, summary.expires_us)
     if summary.started_us:
-        _fill_time(message.started_at, summary.started_us)
+        fill_time(message.started_at, summary.started_us)
     if summary.completed_us:
-        _fill_time(message.completed_at, summary.completed_us)
+        fill_time(message.completed_at, summary.completed_us)
 
 
-def _fill_time(timestamp: Timestamp, microseconds: int) -> None:
+def fill_time(timestamp: Timestamp, microseconds: int) -> None:
+    """Write a time in microseconds since the epoch into a message's field."""
     # Three times as fast as Timestamp.FromMicroseconds; every answer has four of them.
     timestamp.seconds, left = divmod(microseconds, 1_000_000)
     timestamp.nanos = left * 1000

@@ -11,13 +11,18 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol, TypeAlias
 
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message_factory import GetMessageClass
 
 from ..auth.grants import Grant, Verb
 from ..base.service_methods import METHODS
 from .call_limits import CallKind
 from .dependencies import Call, Dependencies
+from .methods.batch_get_results import BatchGetResults
+from .methods.batch_start_precomputes import BatchStartPrecomputes
 from .methods.cancel_precompute import CancelPrecompute
+from .methods.create_run_token import CreateRunToken
+from .methods.delete_precompute import DeletePrecompute
 from .methods.get_results import GetResults
 from .methods.get_stats import GetStats
 from .methods.get_status import GetStatus
@@ -25,6 +30,7 @@ from .methods.list_pipelines import ListPipelines
 from .methods.list_precomputes import ListPrecomputes
 from .methods.report_step import ReportStep
 from .methods.start_precompute import StartPrecompute
+from .methods.touch_precompute import TouchPrecompute
 from .methods.watch_results import WatchResults
 from .request_rules import namespace_of
 
@@ -50,11 +56,11 @@ class Scope(Enum):
     """What a request is about."""
 
     RUN = auto()
-    """One run, of the default namespace if it names none."""
+    """Runs of one namespace, the default one if it names none."""
     NAMESPACE = auto()
     """The runs of one namespace, or of all if it names none."""
     PROCESS = auto()
-    """No run."""
+    """No run, or runs of several namespaces, which its method checks one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,12 @@ class Method:
         return streams
 
     @property
+    def reads(self) -> bool:
+        """Whether it changes nothing and answers once, so that HTTP may send it by GET."""
+        level: int = self.descriptor.GetOptions().idempotency_level
+        return level == MethodOptions.NO_SIDE_EFFECTS and not self.streams
+
+    @property
     def retried(self) -> bool:
         """Whether clients retry it by themselves: a stream that has begun would not be resumed."""
         return not self.streams
@@ -98,7 +110,7 @@ class Method:
     @property
     def scope(self) -> Scope:
         """What its requests are about, by the fields that they have."""
-        if "key" in self._fields:
+        if "key" in self._fields or "keys" in self._fields:
             return Scope.RUN
         return Scope.NAMESPACE if "namespace" in self._fields else Scope.PROCESS
 
@@ -108,7 +120,9 @@ class Method:
         verb = self.verb
 
         def of_run(request: Any, grant: Grant) -> None:
-            grant.demand(verb, namespace_of(request))
+            namespace = namespace_of(request)
+            for key in getattr(request, "keys", ()) or (getattr(request, "key", None),):
+                grant.demand(verb, namespace, key)
 
         def of_namespace(request: Any, grant: Grant) -> None:
             grant.demand(verb, request.namespace or None)
@@ -126,10 +140,15 @@ class Method:
 
 _ROWS: Final[tuple[tuple[type[Any], Verb], ...]] = (
     (StartPrecompute, Verb.WRITE),
+    (BatchStartPrecomputes, Verb.WRITE),
     (GetResults, Verb.READ),
+    (BatchGetResults, Verb.READ),
     (WatchResults, Verb.READ),
     (GetStatus, Verb.READ),
     (CancelPrecompute, Verb.WRITE),
+    (DeletePrecompute, Verb.WRITE),
+    (TouchPrecompute, Verb.WRITE),
+    (CreateRunToken, Verb.READ),
     (ReportStep, Verb.WRITE),
     (ListPrecomputes, Verb.READ),
     (ListPipelines, Verb.READ),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headstart._for_service import artifact_mistakes, not_one_of
+from headstart._for_service import BRIDGING_FIELDS, artifact_mistakes, not_one_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import RunSummary, StepRecord, StepState
@@ -25,14 +25,6 @@ from ..values.json_values import json_text
 MAX_RESULT_BYTES: Final = 1 << 20
 """More than any bridging step returns, and as much as the inputs of a run may have."""
 _BRIDGING: Final = "bridging"
-_FIELDS: Final[Mapping[str, Sequence[str]]] = {
-    "embed_endpoints": ("anchor_embedding", "target_embedding", "embedding_model"),
-    "lexical_bridge": ("lexical_bridge", "lexical_embeddings"),
-    "null_samples": ("null_samples",),
-    "haiku_bridge": ("haiku_clues",),
-    "haiku_embeddings": ("haiku_embeddings",),
-}
-"""The fields that each step fills, as the comments of BridgingResults list them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +91,7 @@ def step_record(step: ReportedStep, pipeline: Pipeline) -> StepRecord:
         if kept.HasField("json") and not found:
             kept.json = json_text(json.loads(kept.json))
     else:
-        if step.name in _FIELDS:
+        if step.name in BRIDGING_FIELDS:
             found += _bridging_violations(step.name, step.result)
         results.bridging.CopyFrom(step.result)
     if found:
@@ -121,7 +113,7 @@ def _misfits(step: str, artifact: pb.Artifact, pipeline: Pipeline) -> list[Viola
 
 
 def _bridging_violations(step: str, results: pb.BridgingResults) -> list[Violation]:  # noqa: PLR0911  # a step each
-    wanted = _FIELDS[step]
+    wanted = BRIDGING_FIELDS[step]
     given = {field.name for field, _ in results.ListFields()}
     found = [
         Violation(f"bridging.{name}", f"must be set for step {step}")

@@ -28,14 +28,14 @@ def request_from(kind: type[M], data: bytes) -> M:
         raise InvalidRequest([Violation("request", rule)]) from error
 
 
-def namespace_of(request: Any) -> str:
-    """Return the namespace of a request about one run; an empty one is the default one."""
-    return request.namespace or DEFAULT_NAMESPACE
-
-
 def run_key(request: Any) -> RunKey:
-    """Return the run that a request names, unchecked."""
-    return RunKey(namespace_of(request), request.key)
+    """Return the run that a request names, unchecked; an empty namespace is the default one."""
+    return RunKey(request.namespace or DEFAULT_NAMESPACE, request.key)
+
+
+def namespace_of(request: Any) -> str:
+    """Return the namespace of a request about one run."""
+    return request.namespace or DEFAULT_NAMESPACE
 
 
 def checked_key(request: Any, into: list[Violation]) -> RunKey:
@@ -55,6 +55,28 @@ def repeated_violations(field: str, values: Sequence[object]) -> list[Violation]
     if len(values) <= MAX_REPEATED:
         return []
     return [Violation(field, f"must be at most {MAX_REPEATED}, are {len(values)}")]
+
+
+def batch_violations(field: str, items: Sequence[object]) -> list[Violation]:
+    """Return the rule that the number of a batch's items breaks."""
+    if 1 <= len(items) <= MAX_REPEATED:
+        return []
+    return [Violation(field, f"must be 1 to {MAX_REPEATED}, are {len(items)}")]
+
+
+def batch_keys(request: Any, into: list[Violation]) -> list[RunKey]:
+    """Return the runs of a request's `keys`; append the rules that they break to `into`."""
+    into += batch_violations("keys", request.keys)
+    namespace = namespace_of(request)
+    into += namespace_violations(namespace)
+    keys = [RunKey(namespace, key) for key in request.keys[:MAX_REPEATED]]
+    for place, key in enumerate(keys):
+        into += [
+            Violation(f"keys[{place}]", rule.description)
+            for rule in key.violations()
+            if rule.field == "key"
+        ]
+    return keys
 
 
 def revision_violations(field: str, revision: int) -> list[Violation]:

@@ -68,6 +68,7 @@ class ServerCertificate:
         self._refused = False
         self._try_again = 0.0
         self._first, self.expires = _tried(files)
+        self._context = _context(files)
         """`expires` is when the served certificate ends, as Unix time."""
         self._fresh: grpc.ServerCertificateConfiguration | None = None
 
@@ -79,6 +80,10 @@ class ServerCertificate:
             self._first, renewed, require_client_authentication=bool(self._files.client_ca)
         )
         return made
+
+    def context(self) -> ssl.SSLContext:
+        """What a new connection of an HTTP port is served with."""
+        return self._context
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return a new certificate once, else None; called on gRPC's own threads."""
@@ -101,6 +106,7 @@ class ServerCertificate:
         changed, self._seen = seen != self._seen, seen
         try:
             read, expires = _tried(self._files)
+            context = _context(self._files)
         except StartupError as error:
             self._refused, self._try_again = True, now + self._pause
             if changed:
@@ -111,6 +117,7 @@ class ServerCertificate:
             self._seen = ()  # A file changed during the reads: the next check reads all again.
             return
         self._refused = False
+        self._context = context
         with self._lock:
             self._fresh = read
         self.expires = expires
@@ -146,6 +153,20 @@ def _tried(files: TlsFiles) -> tuple[grpc.ServerCertificateConfiguration, float]
         [(key, cert)], root_certificates=roots
     )
     return made, own.ends
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    """Return Python's form of files that have been tried. Raises StartupError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(files.cert, files.key, password="")
+        if files.client_ca is not None:
+            context.load_verify_locations(files.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (ssl.SSLError, OSError) as error:  # they have changed in this moment
+        raise StartupError(f"HEADSTART_TLS_CERT: {files.cert}: {_reason(error)}") from None
+    return context
 
 
 def _client_authorities(context: ssl.SSLContext, path: Path) -> bytes:

@@ -22,6 +22,9 @@ from .allowed_values import PREFIX, allowed
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
 SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
+LISTS = ("pipelines", "cors_origins")
+"""The settings that take several values, separated by commas."""
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\\\s]+")
 _STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
 """What is often read from a file with a line end."""
 
@@ -48,7 +51,7 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = Field(
         None,
-        description="PEM file of the gRPC port's certificate chain. Certificate and key are read "
+        description="PEM file of the server's certificate chain. Certificate and key are read "
         "again when they change.",
     )
     tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
@@ -69,6 +72,25 @@ class Settings(BaseSettings):
     )
     reflection: bool = Field(True, description="Whether the gRPC port serves reflection.")
     dashboard: bool = Field(True, description="Whether the HTTP port serves the live page.")
+    connect: bool = Field(
+        True, description="Whether the HTTP port serves the API with JSON, by the Connect protocol."
+    )
+    connect_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of its own for that, not the HTTP port; 0 picks a free one. With a "
+        "certificate it speaks TLS.",
+    )
+    http_tls: bool = Field(
+        False,
+        description="Whether the HTTP port of `serve` speaks TLS, for probes and metrics too.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins of web pages that may call over HTTP, separated by commas, such as "
+        "`https://shop.example`; `*` is every page, and needs tokens.",
+    )
     data_dir: Path = Field(
         Path(_DIRS.user_data_dir),
         description="Directory of the embedded Valkey's data and socket.",
@@ -288,7 +310,7 @@ class Settings(BaseSettings):
         description="Whether OpenTelemetry spans are exported, to OTEL_EXPORTER_OTLP_ENDPOINT.",
     )
 
-    @field_validator("pipelines", mode="before")
+    @field_validator(*LISTS, mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -300,6 +322,14 @@ class Settings(BaseSettings):
     def _without_brackets(cls, value: Any) -> Any:
         if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
             return value[1:-1]
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: Any) -> Any:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError("must be origins as browsers send them: scheme, host, no path")
         return value
 
     @field_validator("anthropic_api_key", mode="before")
@@ -347,7 +377,7 @@ class Settings(BaseSettings):
     def _is_text(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, str) and info.field_name in _STRIPPED:
             value = value.strip()
-        if value == "" and (name := str(info.field_name)) != "pipelines":
+        if value == "" and (name := str(info.field_name)) not in LISTS:
             if cls.model_fields[name].default is None:
                 return None
             raise ValueError(f"must be {allowed(name, cls.model_fields[name])}")

@@ -8,8 +8,6 @@ be refused for: answers carry no CORS headers.
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +17,7 @@ from starlette.requests import Request
 from ..base.listening import is_loopback_address
 from ..domain import namespace_violations
 from ..domain.errors import PermissionDenied
+from ..http.host_names import is_own_name
 from .viewer import Admit, Viewer
 
 HEADERS: Final[Mapping[str, str]] = {
@@ -60,7 +59,7 @@ class Door:
                 "through a tunnel, such as kubectl port-forward, or set HEADSTART_INSECURE",
                 "tunnel",
             )
-        if not self.tokens and not self._is_ours(request.headers.get("host", "")):
+        if not self.tokens and not is_own_name(request.headers.get("host", ""), self.host):
             raise PermissionDenied(
                 "Host",
                 "without tokens the page answers to localhost, to addresses and to this machine's "
@@ -69,19 +68,6 @@ class Door:
             )
         if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise PermissionDenied("Sec-Fetch-Site", "another site has asked", "same-origin")
-
-    def _is_ours(self, header: str) -> bool:
-        name = _without_port(header).lower().rstrip(".")
-        if name in ("localhost", self.host.lower(), socket.gethostname().lower()):
-            return True
-        if name.endswith(".localhost"):
-            return True
-        try:
-            # No caller can make an address mean another host.
-            ipaddress.ip_address(name.strip("[]"))
-        except ValueError:
-            return False
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +102,3 @@ def view_of(viewer: Viewer, namespace: str) -> View:
     if not seen:
         raise PermissionDenied("namespace", f"the token {viewer.name!r} lacks read", "read")
     return View(seen, whole=False)
-
-
-def _without_port(header: str) -> str:
-    if header.startswith("["):
-        return header.partition("]")[0] + "]"
-    return header.partition(":")[0]

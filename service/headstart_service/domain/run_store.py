@@ -19,6 +19,7 @@ from .runs import (
     Started,
     Status,
     StepRecord,
+    Touched,
 )
 
 
@@ -73,6 +74,17 @@ class RunStore(Protocol):
 
     async def cancel(self, key: RunKey, revision: int = 0) -> Cancelled:
         """End a run, if it has this revision; 0 is any. Raises RunNotFound."""
+        ...
+
+    async def delete(self, key: RunKey, revision: int = 0) -> bool:
+        """Delete a run, if it has this revision; 0 is any. Return whether there was one."""
+        ...
+
+    async def touch(self, key: RunKey, ttl: float, revision: int = 0) -> Touched:
+        """Let a run live for `ttl` seconds more, after now and after its end.
+
+        0 as `revision` is any. Raises RunNotFound.
+        """
         ...
 
     async def report(

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, cast
+import socket as tcp
+from contextlib import suppress
+from socket import SO_KEEPALIVE, SOL_SOCKET
+from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -20,25 +23,43 @@ HEAD_TIMEOUT: Final = 10.0
 BACKLOG: Final = 64
 """Connections that the kernel holds ready, which the loop may accept in one turn."""
 _MOST: Final = 512
+"""Connections of probes, scrapes and pages."""
+_STALL: Final = 30.0
+"""Seconds within which the other end takes some of what was sent to it."""
+_PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}
+"""A peer that is gone without a word, during a long wait, is noticed within two minutes."""
 _WARN_EVERY: Final = 60.0
 """Seconds between two log lines about connections that were closed."""
 
 
-def most_connections() -> int:
-    """Return how many connections the HTTP port holds at once."""
-    return min(_MOST, share_of_files(4))
+def most_connections(calls: int = 0) -> int:
+    """Return how many connections the HTTP port holds at once, with so many calls of the API."""
+    return min(_MOST + calls, share_of_files(4))
+
+
+class Held(Protocol):
+    """What a room knows of a connection."""
+
+    since: float
+    """When it became idle or its request began, in loop time."""
 
 
 class Room:
     """The connections of one port."""
 
-    def __init__(self, limit: int, head_timeout: float = HEAD_TIMEOUT) -> None:
-        """Hold at most `limit` connections; close each that is idle for `head_timeout` seconds."""
+    def __init__(
+        self, limit: int, head_timeout: float = HEAD_TIMEOUT, stall: float = _STALL
+    ) -> None:
+        """Hold at most `limit` connections; close each that is idle for `head_timeout` seconds.
+
+        End each whose peer takes nothing of its answer for `stall` seconds.
+        """
         self.limit = limit
         self.head_timeout = head_timeout
+        self.stall = stall
         self._warned = -_WARN_EVERY
 
-    def enter(self, new: BoundedConnection, connections: set[Any]) -> None:
+    def enter(self, new: Held, connections: set[Any]) -> None:
         """Close another connection if there are too many: the oldest idle one, else the oldest."""
         if len(connections) <= self.limit:
             return
@@ -62,6 +83,7 @@ class BoundedConnection(H11Protocol):
     since = 0.0
     """When it became idle or its request began, in loop time."""
     _timer: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
@@ -73,13 +95,26 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer, and make room if there are too many connections."""
         super().connection_made(transport)
+        _keep_alive(transport.get_extra_info("socket"))
         self._await_head()
         self.room.enter(self, self.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
         self._stop_timer()
+        self._stop_stall()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the timer of a peer that takes nothing."""
+        super().pause_writing()
+        self._stop_stall()
+        self._stalled = self.loop.call_later(self.room.stall, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop it: the peer has taken some."""
+        self._stop_stall()
+        super().resume_writing()
 
     def handle_events(self) -> None:
         """Stop the timer when a request has begun."""
@@ -102,6 +137,20 @@ class BoundedConnection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+
+def _keep_alive(socket: Any) -> None:
+    """Have the kernel probe a silent peer, where it can."""
+    with suppress(OSError):
+        socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        for name, value in _PROBES.items():
+            if hasattr(tcp, name):
+                socket.setsockopt(tcp.IPPROTO_TCP, getattr(tcp, name), value)
 
 
 def connections_of(room: Room) -> type[BoundedConnection]:

@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -20,6 +21,7 @@ from ..base.listening import listen
 from ..domain.errors import StartupError
 from .connections import BACKLOG, Room, connections_of, most_connections
 from .readiness import Readiness
+from .tls import Context, tls_connections
 
 _THEIRS = frozenset(
     {
@@ -59,13 +61,16 @@ async def http_server(
     *,
     or_any_port: bool = False,
     room: Room | None = None,
+    tls: Context | None = None,
+    setting: str = "HEADSTART_HTTP_PORT",
 ) -> AsyncIterator[int]:
     """Serve while the context is open; gives the bound port.
 
     `GET /livez` is 200 as long as the process answers, whatever the store does; `GET /readyz` is
     200 while `readiness()` is ready, else 503, with its line. `routes` are what else there is. When
     the port is taken, `or_any_port` takes a free one; without it StartupError is raised. `room`
-    bounds the connections, by default to a quarter of the files that the process may open.
+    bounds the connections, by default to a quarter of the files that the process may open. With
+    `tls` the port speaks nothing else. Errors name the port by its `setting`.
     """
 
     async def livez(_: Request) -> PlainTextResponse:
@@ -76,7 +81,8 @@ async def http_server(
         return PlainTextResponse(f"{found.line}\n", status_code=200 if found.ready else 503)
 
     app = Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), *routes])
-    bound = _listen(host, port, or_any_port=or_any_port)
+    bound = _listen(host, port, setting, or_any_port=or_any_port)
+    connections = connections_of(room or Room(most_connections()))
     for logger in ("uvicorn.error", "asyncio"):
         logging.getLogger(logger).addFilter(_NOT_OUR_MISTAKE)
     config = uvicorn.Config(
@@ -85,7 +91,8 @@ async def http_server(
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=1,
-        http=connections_of(room or Room(most_connections())),
+        # A class of protocols, though not of uvicorn's own.
+        http=cast("Any", connections if tls is None else tls_connections(connections, tls)),
         # The event loop accepts so many connections at once, before `Room` counts them.
         backlog=BACKLOG,
         # The peer is the connected address, whatever its headers claim.
@@ -100,7 +107,7 @@ async def http_server(
         await task
 
 
-def _listen(host: str, port: int, *, or_any_port: bool) -> list[socket.socket]:
+def _listen(host: str, port: int, setting: str, *, or_any_port: bool) -> list[socket.socket]:
     """Listening sockets. Made here, because uvicorn leaves the process when it cannot bind."""
     try:
         return listen(host, port)
@@ -109,8 +116,6 @@ def _listen(host: str, port: int, *, or_any_port: bool) -> list[socket.socket]:
             return listen(host, 0)
         taken = "another process has it; stop that, or give another port (0: any free one)"
         why = taken if error.errno == errno.EADDRINUSE else error.strerror
-        raise StartupError(
-            f"HEADSTART_HTTP_PORT: cannot listen on {host} port {port}: {why}"
-        ) from error
+        raise StartupError(f"{setting}: cannot listen on {host} port {port}: {why}") from error
     except (ValueError, TypeError) as error:
         raise StartupError(f"HEADSTART_HOST: {host!r:.100} is no host: {error}") from error

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from grpc.aio import Server
@@ -18,21 +19,16 @@ from ..api.grpc_server import build_server
 from ..api.health import Health
 from ..api.results.estimates import Estimates
 from ..api.results.near_cache import NearCache
+from ..api.results.outgoing import Outgoing
 from ..api.results.reader import ResultReader
 from ..api.results.waiting import Waiting
 from ..auth.server_certificate import ServerCertificate
-from ..base.listening import (
-    addresses,
-    listen,
-    reachable,
-    url_host,
-)
+from ..base.listening import addresses, listen, reachable, url_host
 from ..config.loading import child_environment
 from ..config.settings import Settings
 from ..domain import RunKey, WorkerState
 from ..domain.errors import CapacityExhausted, StartupError, StoreUnavailable
 from ..http.readiness import Readiness
-from ..http.server import http_server
 from ..pipeline.registry import Registry
 from ..store.connect import API, BLOCKING, LARGE, Client
 from ..store.events import subscription
@@ -43,6 +39,7 @@ from ..telemetry.logging.formatter import wants_json
 from ..telemetry.tracing import tracing
 from .exposure import certificate, refuse_exposure, token_file
 from .first_call import first_call
+from .http_api import drain, http_api, http_ports
 from .lifecycle import (
     layout_watch,
     process_name,
@@ -53,6 +50,7 @@ from .lifecycle import (
     wait_for_store,
 )
 from .live_page import live_page
+from .memory import keep_from_collector
 from .monitoring import ApiMonitoring
 from .worker_supervisor import WorkerProcess
 
@@ -178,7 +176,7 @@ async def serve(settings: Settings) -> None:
         monitoring = ApiMonitoring()
         rules = store_rules(settings)
         store, estimates = await _stored(stack, settings, url, client, rules, monitoring, known)
-        cache = NearCache(settings.near_cache_mb * 1024 * 1024)
+        cache = NearCache(settings.near_cache_mb * 1024 * 1024, store.section)
 
         def outdate(key: RunKey) -> None:
             waiting.outdate(key)
@@ -194,9 +192,10 @@ async def serve(settings: Settings) -> None:
         calls = CallObservers([monitoring.calls, page.counters]) if page else monitoring.calls
         waiting = Waiting(
             store,
-            lambda: subscription(events, store.channels),
+            [partial(subscription, events, channels) for channels in store.sections],
             cache,
             calls,
+            section=store.section,
             estimated=estimates.of,
         )
         api = Dependencies(
@@ -212,11 +211,12 @@ async def serve(settings: Settings) -> None:
             ),
             calls,
             traced.start(store.start) if traced else None,
+            tokens.grants if tokens else None,
         )
         health = Health()
         await health.set_serving(serving=False)
         worker = _worker(settings, url, monitoring) if settings.worker else None
-        layout = await stack.enter_async_context(_layout(store, waiting, cache))
+        layout = await stack.enter_async_context(_layout(store, waiting))
         readiness = ApiReadiness(
             store,
             health,
@@ -234,15 +234,20 @@ async def serve(settings: Settings) -> None:
         )
         monitoring.watch_others(tokens, tls, worker)
         listening.create_task(monitoring.process.watch_loop(), name="loop lag")
+        outgoing = Outgoing()
+        wrap = traced.calls() if traced else None
+        over_http = http_api(settings, api, limits, grants, outgoing, wrap.begin if wrap else None)
         http_port = await stack.enter_async_context(
-            http_server(
-                settings.host,
-                settings.http_port,
+            http_ports(
+                settings,
                 lambda: readiness.state,
                 [
                     *([monitoring.route(grants)] if settings.metrics else []),
                     *(page.routes() if page else []),
                 ],
+                over_http,
+                limits,
+                tls,
             )
         )
         server = build_server(
@@ -250,11 +255,12 @@ async def serve(settings: Settings) -> None:
             health,
             limits,
             grants,
+            outgoing=outgoing,
             reflects=settings.reflection,
-            wrap=traced.calls() if traced else None,
+            wrap=wrap,
         )
         grpc_port = _bind(server, settings, tls)
-        stack.push_async_callback(server.stop, settings.drain)
+        stack.push_async_callback(drain, server, over_http, settings.drain)
         stack.callback(waiting.release)
         working = await stack.enter_async_context(asyncio.TaskGroup())
         stack.push_async_callback(health.shut_down)
@@ -273,6 +279,7 @@ async def serve(settings: Settings) -> None:
             adoption=Adoption(store, known).run(),
             worker_process=worker.run() if worker else None,
         )
+        keep_from_collector()
         await wait_for_store(client, readiness.waits)
         address = f"{url_host(reachable(settings.host))}:{grpc_port}"
         await readiness.watch(address, first_call(settings, known, address))
@@ -309,16 +316,14 @@ async def _stored(
 
 
 @asynccontextmanager
-async def _layout(
-    store: RedisStore, waiting: Waiting, cache: NearCache
-) -> AsyncIterator[LayoutWatch]:
+async def _layout(store: RedisStore, waiting: Waiting) -> AsyncIterator[LayoutWatch]:
     """Keep this process from a store of another layout, and from its own old answers."""
     watch = layout_watch(
         store.layout,
         process_name("api"),
         every=_CHECK_EVERY,
-        differs=cache.close,
-        agrees=lambda: cache.open() if waiting.receiving else None,
+        differs=waiting.keep_nothing,
+        agrees=waiting.keep_again,
     )
     async with watch.running():
         yield watch
@@ -342,7 +347,9 @@ def _log_access(settings: Settings, grpc_port: int, http_port: int) -> None:
         "required" if settings.tokens else "not asked for",
     )
     if settings.dashboard:
-        log.info("live page on http://%s:%d/", url_host(reachable(settings.host)), http_port)
+        scheme = "https" if settings.http_tls else "http"
+        where = f"{scheme}://{url_host(reachable(settings.host))}:{http_port}/"
+        log.info("live page on %s", where)
 
 
 def _start(group: asyncio.TaskGroup, **tasks: Coroutine[Any, Any, None] | None) -> None:

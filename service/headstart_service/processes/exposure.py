@@ -42,6 +42,28 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
+def check_origins(settings: Settings) -> None:
+    """Raise StartupError if pages of every site could call without a token."""
+    if "*" in settings.cors_origins and settings.tokens is None:
+        raise StartupError(
+            "HEADSTART_CORS_ORIGINS: with * any web page may call through its visitors' browsers: "
+            "name the origins, or set HEADSTART_TOKENS"
+        )
+
+
+def check_http_tls(settings: Settings) -> None:
+    """Raise StartupError if the HTTP port has no certificate for its TLS."""
+    if settings.http_tls and settings.tls_cert is None:
+        raise StartupError(
+            "HEADSTART_HTTP_TLS: needs a certificate: set HEADSTART_TLS_CERT and HEADSTART_TLS_KEY"
+        )
+
+
+def http_is_open(settings: Settings, *, tls: bool) -> bool:
+    """Whether what an HTTP port with or without TLS serves may go to other machines."""
+    return tls or settings.insecure or is_loopback(settings.host)
+
+
 def exposure(settings: Settings) -> str | None:
     """What others could read; None when they cannot. Raises StartupError for half of TLS."""
     if _tls_files(settings) is not None or is_loopback(settings.host):

@@ -11,13 +11,13 @@ from typing import Any
 from ..api.results.subscription import Subscribe, Subscription
 from ..auth.grants import EVERYTHING, Grant
 from ..auth.token_file import TokenFile
-from ..base.listening import is_loopback
 from ..config.settings import Settings
 from ..dashboard.access import Door
 from ..dashboard.routes import Dashboard, Rules
 from ..domain import RunKey
 from ..pipeline.registry import Registry
 from ..store.redis_store import RedisStore
+from .exposure import http_is_open
 
 
 def live_page(
@@ -42,7 +42,7 @@ def live_page(
     door = Door(
         host=settings.host,
         tokens=tokens is not None,
-        open=settings.insecure or is_loopback(settings.host),
+        open=http_is_open(settings, tls=settings.http_tls),
     )
     about = {
         "host": socket.gethostname(),

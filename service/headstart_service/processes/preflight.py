@@ -6,6 +6,7 @@ also files and URLs that a process would only find unusable when it comes to the
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from ..config.loading import joined, try_settings
 from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
 from ..store.connect import API, open_client
-from .exposure import certificate, check_exposure, token_file
+from .exposure import certificate, check_exposure, check_http_tls, check_origins, token_file
 from .lifecycle import registry, store_rules
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,14 @@ def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
     """What is wrong with them, one text each, beginning with the variable to mend."""
     checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.limits, registry]
     if listens:
-        checks += [_Rules.ports, check_exposure, certificate, token_file]
+        checks += [
+            _Rules.ports,
+            check_exposure,
+            check_origins,
+            check_http_tls,
+            certificate,
+            token_file,
+        ]
     else:
         checks.append(_Rules.shared_store)
     seen = set()
@@ -109,11 +117,13 @@ class _Rules:
 
     @staticmethod
     def ports(settings: Settings) -> None:
-        if settings.grpc_port and settings.grpc_port == settings.http_port:
-            raise StartupError(
-                f"HEADSTART_GRPC_PORT: {settings.grpc_port} is HEADSTART_HTTP_PORT too: "
-                "they must differ"
-            )
+        names = ("grpc_port", "http_port", "connect_port")
+        for one, other in itertools.combinations(names, 2):
+            port = getattr(settings, one)
+            if port and port == getattr(settings, other):
+                raise StartupError(
+                    f"{variable(one)}: {port} is {variable(other)} too: they must differ"
+                )
 
     @staticmethod
     def url(settings: Settings) -> None:

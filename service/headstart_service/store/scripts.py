@@ -197,6 +197,24 @@ class Scripts:
         return in_lua()
 
     @script
+    async def delete(self, keys: PartitionKeys, run: RunKey | None, *, revision: int) -> Reply:
+        """Delete a run with everything that is kept of it."""
+        return in_lua()
+
+    @script
+    async def touch(
+        self,
+        keys: PartitionKeys,
+        run: RunKey | None,
+        *,
+        ttl_us: int,
+        patience_us: int,
+        revision: int,
+    ) -> Reply:
+        """Let a run live longer."""
+        return in_lua()
+
+    @script
     async def report(
         self,
         keys: PartitionKeys,

@@ -14,6 +14,8 @@ from headstart import (
     NotFound,
     PrecomputeStatus,
     Results,
+    Start,
+    Started,
     StepOrigin,
     StepState,
 )
@@ -188,6 +190,136 @@ async def test_get_or_compute_refuses_a_misspelt_step_and_computes_one_that_is_l
 
 
 # Repeating
+
+
+# Many runs
+
+
+def _start(key: str, tmp_path: Path, value: int = 1, **more: Any) -> Start:
+    return Start(**{"key": key, "pipeline": "probe", "inputs": inputs_of(tmp_path, value)} | more)
+
+
+async def test_each_start_of_many_has_its_own_outcome(waiting: Side, tmp_path: Path):
+    started = await waiting.client.start_many(
+        [
+            _start("a", tmp_path),
+            _start("", tmp_path),
+            _start("a", tmp_path, 2),
+            _start("b", tmp_path, pipeline="prob"),
+            _start("c", tmp_path),
+        ]
+    )
+    first, unnamed, again, misspelt, other = started
+    for each, outcome, revision in ((first, "started", 1), (again, "replaced", 2)):
+        assert isinstance(each, Started)
+        assert (each.outcome, each.revision) == (outcome, revision)
+    assert isinstance(other, Started)
+    for each, field in ((unnamed, "key"), (misspelt, "custom.pipeline")):
+        assert isinstance(each, InvalidRequest)
+        assert [violation.field for violation in each.violations] == [field]
+
+
+async def test_the_results_of_many_keys_have_those_that_exist(waiting: Side, tmp_path: Path):
+    await waiting.client.start_many([_start("a", tmp_path), _start("b", tmp_path)])
+    await waiting.report("a", "first", 3)
+    found = await waiting.client.get_many(["b", "nobody", "a"], result_steps=["first"])
+    assert list(found) == ["b", "nobody", "a"]
+    assert isinstance(found["nobody"], NotFound)
+    results = [found[key] for key in ("a", "b")]
+    assert all(isinstance(each, Results) for each in results)
+    assert [each.custom for each in results if isinstance(each, Results)] == [{"first": 3}, {}]
+    async with asyncio.timeout(LONG):
+        waited = await waiting.client.get_many(
+            ["a", "b"], wait=600, required_steps=["first"], min_ready=1
+        )
+    assert len(waited) == 2
+    reading = asyncio.create_task(
+        waiting.client.get_many(["a", "b"], wait=600, required_steps=["first"])
+    )
+    await waiting.report("b", "first", 4)
+    async with asyncio.timeout(LONG):
+        assert {key: each.custom for key, each in (await reading).items()} == {  # type: ignore[union-attr]
+            "a": {"first": 3},
+            "b": {"first": 4},
+        }
+
+
+async def test_many_keys_are_watched_until_each_has_ended(waiting: Side, tmp_path: Path):
+    await waiting.client.start_many([_start("a", tmp_path), _start("b", tmp_path)])
+    seen: dict[str, list[str]] = {}
+
+    async def watch() -> None:
+        async for key, found in waiting.client.watch_many(["a", "b", "nobody"]):
+            told = str(found.status) if isinstance(found, Results) else type(found).__name__
+            if told not in seen.setdefault(key, []):
+                seen[key].append(told)
+
+    async with asyncio.timeout(LONG):
+        watching = asyncio.create_task(watch())
+        await wait_until(lambda: len(seen) == 3)
+        for key in ("b", "a"):
+            await waiting.client.cancel(key)
+        await watching
+    ended = ["pending", "cancelled"]
+    assert seen == {"a": ended, "b": ended, "nobody": ["NotFound"]}
+
+
+async def test_only_wanted_results_and_changes_are_sent(waiting: Side, tmp_path: Path):
+    await waiting.client.start("k", "probe", inputs_of(tmp_path))
+    for step in ("first", "gated"):
+        await waiting.report("k", step)
+    found = await waiting.client.get_results("k", result_steps=["gated"])
+    assert found.custom == {"gated": 7}
+    assert _states(found) == {"first": COMPLETED, "gated": COMPLETED}
+    request = pb.WatchResultsRequest(namespace=waiting.namespace, key="k", changes_only=True)
+    stream = waiting.stub.WatchResults(request, timeout=LONG)
+    whole = (await stream.read()).results
+    assert set(whole.custom.artifacts) == {"first", "gated"}
+    await waiting.client.cancel("k")
+    last = whole
+    while last.status != pb.PRECOMPUTE_STATUS_CANCELLED:
+        last = (await stream.read()).results
+    assert not last.custom.artifacts
+    assert not last.steps
+
+
+async def test_a_run_is_deleted_whatever_it_does_and_only_once(working: Side, tmp_path: Path):
+    client = working.client
+    await client.start("k", "probe", inputs_of(tmp_path))
+    await working.reaches("k", gated=RUNNING)
+    assert not await client.delete("k", revision=2)
+    assert await client.delete("k", revision=1)
+    assert not await client.delete("k")
+    for call in (client.get_results("k"), client.touch("k")):
+        with pytest.raises(NotFound):
+            await call
+    started = await client.start("k", "probe", inputs_of(tmp_path))
+    assert (started.outcome, started.revision) == ("started", 1)
+    assert (await client.get_stats()).ledger.fates["cancelled"].runs == 1
+    await client.cancel("k")
+    await client.get_results("k")
+    assert await client.delete("k")
+    assert (await client.get_stats()).total_cached == 0
+
+
+async def test_a_touch_lets_a_run_live_longer_and_never_shorter(working: Side, tmp_path: Path):
+    client = working.client
+    await client.start("k", "probe", inputs_of(tmp_path), ttl=60)
+    assert (await client.touch("k", ttl=120)).status in {"pending", "in_progress"}
+    await client.cancel("k")
+    before = (await client.get_results("k")).expires_at
+    assert before is not None
+    touched = await client.touch("k", ttl=timedelta(hours=1), revision=1)
+    assert (touched.key, touched.status) == ("k", "cancelled")
+    assert touched.revision == 1
+    assert timedelta(minutes=58) < touched.expires_at - before < timedelta(minutes=61)
+    shorter = await client.touch("k", ttl=1)
+    found = (await client.get_results("k")).expires_at
+    assert found is not None
+    for other in (shorter.expires_at, found):
+        assert abs(other - touched.expires_at) < timedelta(seconds=1)
+    with pytest.raises(NotFound):
+        await client.touch("k", revision=2)
 
 
 async def test_a_repeated_restart_and_a_late_cancel_change_nothing(waiting: Side, tmp_path: Path):

@@ -14,6 +14,7 @@ import pytest
 from headstart_service.api.deadline import Deadline
 from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.method_table import METHOD_TABLE
+from headstart_service.api.results.answer import Answer, answer_from
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.waiting import POLL, Waiting
@@ -177,8 +178,12 @@ class Wire:
             return
         if what is EventKind.STARTED:
             self.awaits[key] = Awaits.NOTHING
+        self.send(Announcement(what, key, run, steps))
+
+    def send(self, announcement: Announcement) -> None:
+        """Announce this, whatever the process awaits."""
         for stream in self._streams:
-            stream.put_nowait(Announcement(what, key, run, steps))
+            stream.put_nowait(announcement)
 
     def cut(self) -> None:
         for stream in self._streams:
@@ -196,14 +201,19 @@ class Api:
     reader: ResultReader
 
     def get(self, *steps: str, wait: float = 20.0, key: RunKey = KEY) -> asyncio.Task[bytes]:
-        return asyncio.create_task(
-            self.reader.get(key, steps, Deadline.of_call(wait), 0), name="waiter"
-        )
+        async def data() -> bytes:
+            return (await self.reader.get(key, steps, Deadline.of_call(wait))).data
+
+        return asyncio.create_task(data(), name="waiter")
 
     async def parked(self, waiters: int = 1) -> None:
         """Return when so many wait, each after its first look."""
         await wait_until(lambda: self.waiting.waiters == waiters)
-        # A waiter that has looked sleeps: give each the few turns of the loop that it needs.
+        await self.settled()
+
+    @staticmethod
+    async def settled() -> None:
+        """Give each task the few turns of the loop that it needs until it sleeps."""
         for _ in range(10):
             await asyncio.sleep(0)
 
@@ -215,7 +225,7 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     cache = NearCache(1_000_000)
     waiting = Waiting(
         store,
-        wire.subscribe,
+        [wire.subscribe],
         cache,
         poll=getattr(request, "param", POLL),
     )  # type: ignore[arg-type]
@@ -240,10 +250,15 @@ class FakeReader:
         self.outdated.append(str(key))
 
     async def get(
-        self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int
-    ) -> bytes:
+        self,
+        key: RunKey,
+        steps: Sequence[str],
+        deadline: Deadline,
+        min_revision: int = 0,
+        result_steps: Sequence[str] = (),
+    ) -> Answer:
         self.waits.append(deadline.wait)
-        return b""
+        return answer_from(snapshot_of({}))
 
 
 def dependencies_of(reader: Any = None, store: Any = None) -> Dependencies:

@@ -21,12 +21,26 @@ def test_each_method_of_the_contract_has_a_handler_in_a_module_of_its_name() -> 
 
 def test_limits_and_scopes_follow_from_the_fields_of_the_requests() -> None:
     kinds = {n: m.kind for n, m in METHOD_TABLE.items() if m.kind is not CallKind.OTHER}
-    assert kinds == {"GetResults": CallKind.WAIT, "WatchResults": CallKind.WATCH}
+    assert kinds == {
+        "GetResults": CallKind.WAIT,
+        "BatchGetResults": CallKind.WAIT,
+        "WatchResults": CallKind.WATCH,
+    }
     many = {n for n, m in METHOD_TABLE.items() if m.scope is Scope.NAMESPACE}
     assert many == {"ListPrecomputes", "GetStats"}
-    assert [n for n, m in METHOD_TABLE.items() if m.scope is Scope.PROCESS] == ["ListPipelines"]
+    several = {n for n, m in METHOD_TABLE.items() if m.scope is Scope.PROCESS}
+    assert several == {"BatchStartPrecomputes", "ListPipelines"}
     writes = {n for n, m in METHOD_TABLE.items() if m.verb is Verb.WRITE}
-    assert writes == {"StartPrecompute", "CancelPrecompute", "ReportStep"}
+    assert writes == {
+        *(
+            "StartPrecompute",
+            "BatchStartPrecomputes",
+            "CancelPrecompute",
+            "DeletePrecompute",
+            "TouchPrecompute",
+        ),
+        "ReportStep",
+    }
     assert {"WatchResults"} == STREAMS
 
 

@@ -154,8 +154,12 @@ async def test_a_wrong_namespace_is_told_by_every_method(namespace: str) -> None
         "start_precompute": pb.StartPrecomputeRequest(**keyed, bridging=pb.BridgingSpec(**GAME)),
         "get_results": pb.GetResultsRequest(**keyed),
         "watch_results": pb.WatchResultsRequest(**keyed),
+        "batch_get_results": pb.BatchGetResultsRequest(**named, keys=["k"]),
         "get_status": pb.GetStatusRequest(**keyed),
         "cancel_precompute": pb.CancelPrecomputeRequest(**keyed),
+        "delete_precompute": pb.DeletePrecomputeRequest(**keyed),
+        "touch_precompute": pb.TouchPrecomputeRequest(**keyed),
+        "create_run_token": pb.CreateRunTokenRequest(**keyed),
         "report_step": pb.ReportStepRequest(
             **keyed, revision=1, step="a", artifact=pb.Artifact(data=b"x")
         ),

@@ -9,7 +9,7 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.call_observer import CallObservers
 from headstart_service.api.deadline import Deadline
-from headstart_service.api.results.answer import answer_from
+from headstart_service.api.results.answer import Answer, answer_from
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.run_waiters import RunWaiters
 from headstart_service.base.metric_labels import ResultsOutcome
@@ -22,7 +22,8 @@ from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, Api, snapshot_of
 RUNNING = StepState.RUNNING
 
 
-def states(data: bytes) -> dict[str, str]:
+def states(answer: bytes | Answer) -> dict[str, str]:
+    data = answer.data if isinstance(answer, Answer) else answer
     steps = pb.GetResultsResponse.FromString(data).steps
     return {
         name: pb.StepState.Name(r.state).removeprefix("STEP_STATE_") for name, r in steps.items()
@@ -202,7 +203,7 @@ async def test_who_knows_of_a_later_revision_is_not_told_what_others_saw(api: Ap
     await api.parked()
     api.store.now(revision=2, one=COMPLETED)
     answer = await asyncio.wait_for(api.reader.get(KEY, ("one",), Deadline.of_call(20.0), 2), 5)
-    assert pb.GetResultsResponse.FromString(answer).revision == 2
+    assert answer.revision == 2
     with pytest.raises(RunNotFound, match="revision 3"):
         await api.reader.get(KEY, (), Deadline.of_call(20.0), 3)
     api.store.end("two", "three")
@@ -622,3 +623,13 @@ async def test_each_call_is_counted_by_whether_its_steps_were_there_came_or_did_
     with pytest.raises(RunNotFound):
         await reader.get(KEY, (), Deadline.of_call(0.0), 0)
     assert outcomes.of == list(ResultsOutcome)
+
+
+async def test_waits_that_expire_together_share_their_last_read(api: Api) -> None:
+    waiters = [api.get(wait=0.3) for _ in range(200)]
+    await api.parked(200)
+    reads = api.store.reads
+    api.store.now(one=COMPLETED)  # silently: nobody awaits a step
+    for waiter in waiters:
+        assert states(await soon(waiter))["one"] == "COMPLETED"
+    assert api.store.reads - reads <= 5

@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from headstart import BlockingClient, InvalidRequest, NotFound, PrecomputeClient, Tls
+from headstart import BlockingClient, InvalidRequest, NotFound, PrecomputeClient, Start, Tls
 from headstart.v1 import precompute_pb2 as pb
 from tests.unit.client.messages import STARTED, run
 
@@ -34,10 +34,16 @@ RIGHT: dict[str, dict[str, Any]] = {
     "start_bridging_or_skip": {"key": "k", "anchor": "ocean", "target": "forest"},
     "start": {"key": "k", "pipeline": "text", "inputs": {}},
     "start_or_skip": {"key": "k", "pipeline": "text", "inputs": {}},
+    "start_many": {"starts": [Start(key="k", pipeline="text", inputs={})]},
     "get_results": {"key": "k"},
+    "get_many": {"keys": ["k"]},
     "watch_results": {"key": "k"},
+    "watch_many": {"keys": ["k"]},
     "get_status": {"key": "k"},
     "cancel": {"key": "k"},
+    "delete": {"key": "k"},
+    "touch": {"key": "k"},
+    "create_run_token": {"key": "k"},
     "list": {},
     "list_page": {},
     "list_pipelines": {},
@@ -86,6 +92,13 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (b"card", f" must be {TEXTS}, not bytes"),
         (["card", 7], "[1] must be a str, not int"),
     ],
+    "result_steps": [(7, f" must be {TEXTS}, not int"), ([None], "[0] must be a str, not None")],
+    "keys": [("k", f" must be {TEXTS}, not str: pass ['k']"), ([7], "[0] must be a str, not int")],
+    "min_ready": [("1", " must be an int, not str")],
+    "starts": [
+        (None, " must be a list or another iterable of headstart.Start, not None"),
+        ([{"key": "k"}], "[0] must be headstart.Start, not dict"),
+    ],
     "min_revision": [(None, " must be an int, not None"), (1.0, " must be an int, not float")],
     "statuses": [
         ("completed", f" must be {TEXTS}, not str: pass ['completed']"),
@@ -129,13 +142,27 @@ def cases(of: type[Any]) -> Iterator[tuple[str, str, Any, str]]:
     for name, method in inspect.getmembers(of, inspect.isfunction):
         if name.startswith("_"):
             continue
-        # BlockingClient passes some on.
-        parameters = set(inspect.signature(method).parameters) - {"self", "options"}
-        if "options" in inspect.signature(method).parameters:
-            parameters |= set(inspect.signature(getattr(PrecomputeClient, name)).parameters)
-        for parameter in parameters - {"self"}:
+        for parameter in inspect.signature(method).parameters.keys() - {"self"}:
             for wrong, message in WRONG[parameter]:
                 yield name, parameter, wrong, f"{parameter}{message}"
+
+
+def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
+    methods = {
+        of: dict(inspect.getmembers(of, inspect.isfunction))
+        for of in (PrecomputeClient, BlockingClient)
+    }
+    public = [{n for n in methods[of] if not n.startswith("_")} for of in methods]
+    assert public[0] == public[1]
+    for name in public[0] - {"close"}:
+        asynchronous, blocking = (
+            {
+                p.name: (p.kind, p.default)
+                for p in inspect.signature(found[name]).parameters.values()
+            }
+            for found in methods.values()
+        )
+        assert blocking == asynchronous, name
 
 
 def told(error: BaseException) -> str:
@@ -171,7 +198,9 @@ def test_the_blocking_client_refuses_wrong_types(service: Any) -> None:
         for name, parameter, wrong, message in cases(BlockingClient):
             right = RIGHT[name] | ({"fallback": {"a": int}} if name == "get_or_compute" else {})
             with pytest.raises(TypeError) as caught:
-                getattr(client, name)(**(right | {parameter: wrong}))
+                made = getattr(client, name)(**(right | {parameter: wrong}))
+                if isinstance(made, Iterator):
+                    next(made)
             assert told(caught.value).startswith(f"TypeError: {message}"), (name, parameter)
     assert service.calls == []
 

@@ -27,7 +27,18 @@ from headstart_service.commands.cli import SERVER_COMMANDS, main
 from headstart_service.config.settings import Settings, variable
 from tests.support.scripted_service import Fault, ScriptedService
 
-OPERATOR_COMMANDS = ("start", "get", "watch", "list", "cancel", "stats", "pipelines", "doctor")
+OPERATOR_COMMANDS = (
+    "start",
+    "get",
+    "watch",
+    "list",
+    "cancel",
+    "delete",
+    "touch",
+    "stats",
+    "pipelines",
+    "doctor",
+)
 COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "token", "completion")
 SERVICE = "headstart.v1.PrecomputeService"
 SECRET = "hunter2"
@@ -68,6 +79,10 @@ class Games(ScriptedService):
         self.on("StartPrecompute", self._started)
         self.on("GetResults", self._results)
         self.on("CancelPrecompute", self._cancelled)
+        self.on("DeletePrecompute", pb.DeletePrecomputeResponse(key="known", deleted=True))
+        kept = pb.TouchPrecomputeResponse(key="known", status=pb.PRECOMPUTE_STATUS_COMPLETED)
+        kept.expires_at.FromSeconds(2_000_000_000)
+        self.on("TouchPrecompute", kept)
         self.on("ListPrecomputes", pb.ListPrecomputesResponse(precomputes=[summary, summary]))
         self.on(
             "GetStats",
@@ -244,6 +259,8 @@ def test_every_operators_command_prints_text_and_json(run: Any, command: str) ->
         "get": ["known"],
         "watch": ["known"],
         "cancel": ["known"],
+        "delete": ["known"],
+        "touch": ["known", "--ttl", "1h"],
     }.get(command, [])
     code, text, err = run(command, *arguments)
     assert (code, err) == (0, "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ from starlette.routing import Route
 
 from headstart_service.http import connections
 from headstart_service.http.connections import Room, most_connections
+from headstart_service.http.readiness import Readiness
 from headstart_service.http.server import http_server
+from tests.support.certificates import authority, signed
 from tests.support.waiting import wait_until
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -139,6 +143,7 @@ def test_a_port_holds_512_connections_or_a_quarter_of_its_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert Room(8).head_timeout == 10.0
+    assert most_connections(2000) >= most_connections()
     for share, most in ((10_000, 512), (256, 256)):
         monkeypatch.setattr(connections, "share_of_files", lambda part, share=share: share)
         assert most_connections() == most
@@ -173,3 +178,49 @@ async def test_a_full_port_is_logged_once_a_minute(
         assert connections_open == {busy, idle, new}, "there is room"
         told.append(len(caplog.messages))
     assert told == [1, 1, 2, 2, 3]
+
+
+async def test_a_peer_that_takes_nothing_of_its_answer_is_ended() -> None:
+    gone = asyncio.Event()
+
+    async def endless(_: Request) -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 65536
+                    await asyncio.sleep(0)
+            finally:
+                gone.set()
+
+        return StreamingResponse(parts())
+
+    room = Room(8, stall=0.1)
+    routes = [Route("/endless", endless)]
+    async with http_server("127.0.0.1", 0, lambda: True, routes, room=room) as port:
+        async with AsyncExitStack() as stack:
+            await connect(stack, port, b"GET /endless HTTP/1.1\r\nHost: h\r\n\r\n")
+            await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_connections_that_shake_no_hands_keep_no_probe_out(tmp_path: Path) -> None:
+    root = authority(tmp_path, "ours")
+    pair = signed(root, tmp_path, "server")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.cert, pair.key)
+    trust = ssl.create_default_context(cafile=root.cert)
+    room = Room(8)
+    ready = Readiness(ready=True)
+    async with (
+        http_server("127.0.0.1", 0, lambda: ready, room=room, tls=lambda: context) as port,
+        AsyncExitStack() as stack,
+    ):
+        flood = [await connect(stack, port, b"\x16" if i % 2 else b"") for i in range(30)]
+        wrong = await connect(stack, port, PROBE)
+        assert await ended(wrong)
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("localhost", port, ssl=trust)
+            stack.callback(writer.close)
+            writer.write(PROBE)
+            assert b"200 OK" in await asyncio.wait_for(reader.readline(), 5)
+        for first in flood[:22]:
+            assert await ended(first)

@@ -1,35 +1,115 @@
-"""WatchResults: streams the results of a run as they grow."""
+"""WatchResults: streams the results of runs as they grow."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
 
+from headstart._for_service import Changes
 from headstart.v1 import precompute_pb2 as pb
 
 from ...domain import RunKey
-from ...domain.errors import Violation
+from ...domain.errors import InvalidRequest, Violation
+from ..batch_errors import error_of
+from ..call_limits import CallLimit
 from ..dependencies import Call, Dependencies
-from ..request_rules import checked_key, refuse
-from ..results.answer import Message
+from ..messages import watch_bytes
+from ..request_rules import batch_keys, checked_key, refuse, repeated_violations
+from ..result_parts import part_of
+from ..results.answer import Answer, Message
+
+_MAX_WATCHED: Final = 50_000
+"""Keys that the streams of many keys watch at once in a process: each takes some 5 kB."""
+_QUEUED: Final = 16
+"""Messages of a stream that wait for its caller; further ones wait in the keys' tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A valid question for the growing results of runs."""
+
+    keys: Sequence[RunKey]
+    many: bool
+    """Whether a key's error is a message, not the stream's end."""
+    result_steps: Sequence[str]
+    changes_only: bool
 
 
 class WatchResults:
-    """Streams results. Its responses are serialized, because watchers of one run share them."""
+    """Streams results. Whole responses are serialized, because watchers of one run share them."""
 
     def __init__(self, api: Dependencies) -> None:
         self._reader = api.reader
+        self._limit = CallLimit("keys of WatchResults", _MAX_WATCHED)
 
-    def parse(self, request: pb.WatchResultsRequest) -> RunKey:
-        """Return the run to watch. Raises InvalidRequest."""
+    def parse(self, request: pb.WatchResultsRequest) -> Watch:
+        """Return what to watch. Raises InvalidRequest."""
         violations: list[Violation] = []
-        key = checked_key(request, violations)
+        if many := bool(request.keys):
+            keys = batch_keys(request, violations)
+            if request.key:
+                violations.append(Violation("key", "must be empty beside keys"))
+        else:
+            keys = [checked_key(request, violations)]
+        violations += repeated_violations("result_steps", request.result_steps)
         refuse(violations)
-        return key
+        return Watch(keys, many, request.result_steps, request.changes_only)
 
     async def handle(self, request: pb.WatchResultsRequest, _: Call) -> AsyncGenerator[Message]:
-        """Yield the results now and after each change, until the run has ended."""
-        key = self.parse(request)
+        """Yield the results now and after each change, until the runs have ended."""
+        watch = self.parse(request)
+        messages = self._many(watch) if watch.many else self._one(watch, watch.keys[0])
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
+
+    async def _one(self, watch: Watch, key: RunKey) -> AsyncGenerator[Message]:
+        part = _part_of(watch)
         async with aclosing(self._reader.watch(key)) as watched:
             async for answer in watched:
-                yield answer.message()
+                if violations := self._reader.unknown_results(answer, watch.result_steps):
+                    raise InvalidRequest(violations)
+                yield part(answer)
+
+    async def _many(self, watch: Watch) -> AsyncGenerator[Message]:
+        with self._limit.several(len(watch.keys)):
+            queue: asyncio.Queue[Message | None] = asyncio.Queue(_QUEUED)
+            tasks = [asyncio.create_task(self._pass_on(watch, key, queue)) for key in watch.keys]
+            left = len(tasks)
+            try:
+                while left:
+                    if message := await queue.get():
+                        yield message
+                    else:
+                        left -= 1
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pass_on(
+        self, watch: Watch, key: RunKey, queue: asyncio.Queue[Message | None]
+    ) -> None:
+        """Put a key's messages into the queue, and None behind the last."""
+        try:
+            async with aclosing(self._one(watch, key)) as messages:
+                async for message in messages:
+                    await queue.put(message)
+        except Exception as error:  # noqa: BLE001  # it is this key's last message
+            last = pb.WatchResultsResponse(key=key.key, error=error_of(error))
+            await queue.put(Message(last.SerializeToString()))
+        await queue.put(None)
+
+
+def _part_of(watch: Watch) -> Callable[[Answer], Message]:
+    """Return what makes a key's messages of its answers."""
+    if watch.changes_only:
+        changes = Changes(watch.result_steps)
+        return lambda answer: Message(watch_bytes(changes.since(answer.data)))
+    if watch.result_steps:
+        steps = watch.result_steps
+        return lambda answer: Message(watch_bytes(part_of(answer, steps)))
+    return Answer.message

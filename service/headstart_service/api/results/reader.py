@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from headstart._for_service import unknown_among
@@ -33,30 +33,47 @@ class ResultReader:
         self._cache = cache
         self._registry = registry
         self._observer = observer or CallObservers()
-
-    def ready(self, key: RunKey) -> Answer | None:
-        """Return the results, if this process knows them and the run has ended."""
-        return self._cache.get(key)
+        self.ready: Callable[[RunKey], Answer | None] = cache.get
+        """Returns the results, if this process knows them and the run has ended."""
 
     async def get(
-        self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int
-    ) -> bytes:
-        """Return the serialized results, once `steps` (none: all) have ended or the wait is over.
+        self,
+        key: RunKey,
+        steps: Sequence[str],
+        deadline: Deadline,
+        min_revision: int = 0,
+        result_steps: Sequence[str] = (),
+    ) -> Answer:
+        """Return the results, once `steps` (none: all) have ended or the wait is over.
 
         With a `min_revision` they are read from the store after this call has come. What the
         process knew before may be older, even with the same revision: a reset repeats revisions.
 
-        Raises RunNotFound, InvalidRequest for a step that the run's pipeline does not have, and
-        StoreUnavailable when nothing could be read at all.
+        Raises RunNotFound, StoreUnavailable when nothing could be read at all, and InvalidRequest
+        for a step that the run's pipeline does not have, also of `result_steps`.
         """
         began = time.perf_counter()
-        waited = False
+        unmet = 0  # answers that came before the last one
+
+        def met(answer: Answer) -> bool:
+            nonlocal unmet
+            # An answer that proves the request wrong ends the wait, too.
+            done = (
+                answer.settles(steps)
+                or answer.revision < min_revision
+                or bool(self._violations(answer, steps))
+            )
+            unmet += not done
+            return done
+
         try:
             answer = None if min_revision else self._cache.get(key)
             if answer is None:
                 self._cache.misses += 1
                 if deadline.wait > 0:
-                    answer, waited = await self._wait(key, steps, deadline, min_revision)
+                    answer = await self._waiting.wait(
+                        key, met, frozenset(steps), deadline=deadline, min_revision=min_revision
+                    )
                 else:
                     answer = await self._waiting.read(key)
                 if answer.revision < min_revision:
@@ -64,13 +81,15 @@ class ResultReader:
         except RunNotFound:
             self._observer.results(ResultsOutcome.MISSING, time.perf_counter() - began)
             raise
-        if violations := self._violations(answer, steps):
+        violations = self._violations(answer, steps)
+        violations += self.unknown_results(answer, result_steps)
+        if violations:
             raise InvalidRequest(violations)
         outcome = ResultsOutcome.PARTIAL
-        if answer.holds(steps or answer.states):
-            outcome = ResultsOutcome.WAITED if waited else ResultsOutcome.READY
+        if answer.holds(steps) if steps else answer.complete:
+            outcome = ResultsOutcome.WAITED if unmet else ResultsOutcome.READY
         self._observer.results(outcome, time.perf_counter() - began)
-        return answer.data
+        return answer
 
     async def watch(self, key: RunKey) -> AsyncGenerator[Answer]:
         """Yield the results now and after every change, until the run has ended."""
@@ -84,36 +103,15 @@ class ResultReader:
         """Serve nothing that this process knew of the run before it was changed."""
         self._waiting.outdate(key)
 
-    async def _wait(
-        self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int
-    ) -> tuple[Answer, bool]:
-        """Return the answer, and whether it was not the first one that was read."""
-        unmet = 0
+    def unknown_results(self, answer: Answer, steps: Sequence[str]) -> list[Violation]:
+        """Return a violation for each of `result_steps` that the run's pipeline does not have."""
+        return self._violations(answer, steps, "result_steps")
 
-        def met(answer: Answer) -> bool:
-            nonlocal unmet
-            # An answer that proves the request wrong ends the wait, too.
-            done = (
-                answer.settles(steps)
-                or answer.revision < min_revision
-                or bool(self._violations(answer, steps))
-            )
-            unmet += not done
-            return done
-
-        answer = await self._waiting.wait(
-            key,
-            met,
-            frozenset(steps),
-            deadline=deadline,
-            min_revision=min_revision,
-        )
-        return answer, unmet > 0
-
-    def _violations(self, answer: Answer, steps: Sequence[str]) -> list[Violation]:
-        """Return a violation for each step that the run's pipeline does not have."""
-        if all(step in answer.states for step in steps):
+    def _violations(
+        self, answer: Answer, steps: Sequence[str], field: str = "required_steps"
+    ) -> list[Violation]:
+        if not steps or all(step in answer.states for step in steps):
             return []
         pipeline = self._registry.find(answer.pipeline)
         known = set(answer.states) | set(pipeline.by_name if pipeline else ())
-        return [Violation(f"required_steps[{i}]", rule) for i, rule in unknown_among(steps, known)]
+        return [Violation(f"{field}[{i}]", rule) for i, rule in unknown_among(steps, known)]

@@ -277,8 +277,10 @@ def _key(settings: Settings) -> Check:
 
 
 def _ports(settings: Settings) -> Iterator[Check]:
-    for name in ("grpc_port", "http_port"):
-        port: int = getattr(settings, name)
+    for name in ("grpc_port", "http_port", "connect_port"):
+        port: int | None = getattr(settings, name)
+        if port is None:
+            continue
         if port == 0:
             yield ok("ports", f"{variable(name)} is 0: a free one is picked")
             continue
@@ -294,7 +296,12 @@ def _ports(settings: Settings) -> Iterator[Check]:
 
 def _taken(settings: Settings, name: str, reason: str) -> Check:
     place = Place(reachable(settings.host), getattr(settings, name))
-    if _is_headstart(settings, place) if name == "grpc_port" else _is_headstart_http(place):
+    encrypted = settings.http_tls if name == "http_port" else settings.tls_cert is not None
+    if name == "grpc_port":
+        ours = _is_headstart(settings, place)
+    else:
+        ours = speaks_tls(place, 1.0) if encrypted else _is_headstart_http(place)
+    if ours:
         return ok("ports", f"a Headstart server listens on {place}")
     return fail(
         "ports",

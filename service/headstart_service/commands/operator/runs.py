@@ -1,4 +1,4 @@
-"""The commands about one run: start, get, cancel."""
+"""The commands about one run: start, get, cancel, delete, touch."""
 
 from __future__ import annotations
 
@@ -63,6 +63,25 @@ def add(commands: Any) -> None:
         help="only this revision, so that a newer run is spared (default: any)",
     )
 
+    delete = command(commands, "delete", _delete, "delete a run and its results")
+    delete.add_argument("key")
+    delete.add_argument(
+        "--revision",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only this revision, so that a newer run is spared (default: any)",
+    )
+
+    touch = command(commands, "touch", _touch, "let a run's results live longer")
+    touch.add_argument("key")
+    touch.add_argument(
+        "--ttl",
+        type=duration,
+        metavar="TIME",
+        help="how long they live at least (default: the server's)",
+    )
+
 
 async def _start(client: Any, options: argparse.Namespace) -> int:
     rules = {
@@ -119,4 +138,17 @@ async def _cancel(client: Any, options: argparse.Namespace) -> int:
     else:
         text = f"had ended before: {done.status}"
     show(done, text, as_json=options.json)
+    return exit_codes.DONE
+
+
+async def _delete(client: Any, options: argparse.Namespace) -> int:
+    deleted = await client.delete(options.key, revision=options.revision)
+    show({"deleted": deleted}, "deleted" if deleted else "nothing to delete", as_json=options.json)
+    return exit_codes.DONE
+
+
+async def _touch(client: Any, options: argparse.Namespace) -> int:
+    touched = await client.touch(options.key, ttl=options.ttl)
+    text = f"{touched.status}, kept until {touched.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    show(touched, text, as_json=options.json)
     return exit_codes.DONE

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -13,6 +14,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from headstart.v1 import precompute_pb2 as pb
 
+from ...base.service_methods import STREAMS
 from ...domain import DEFAULT_NAMESPACE, RunKey
 from .context import from_metadata
 from .recent import RecentStarts
@@ -103,20 +105,36 @@ class TracedCalls:
 
         return traced
 
+    def begin(
+        self, method: str, request: Message | None, metadata: Iterable[tuple[str, str]]
+    ) -> ConnectSpan:
+        """Begin the span of a call over HTTP; a request that cannot be read is None."""
+        key = None if request is None or method not in _KEYED else _run_key(request)
+        return ConnectSpan(method, self._started(method, "connectrpc", key, metadata))
+
     def _span(self, method: str, data: bytes, context: Context) -> Span:
+        metadata = context.invocation_metadata() or ()
+        return self._started(method, "grpc", _key(method, data), metadata)
+
+    def _started(
+        self,
+        method: str,
+        system: str,
+        key: RunKey | None,
+        metadata: Iterable[tuple[str, str | bytes]],
+    ) -> Span:
         attributes = {
-            "rpc.system.name": "grpc",
+            "rpc.system.name": system,
             "rpc.method": f"{_SERVICE.full_name}/{method}",
         }
         links: list[Link] = []
-        key = _key(method, data)
         if key is not None:
             attributes |= {"headstart.namespace": key.namespace, "headstart.key": key.key}
             if method != "StartPrecompute":  # the run's span has a link to that call instead
                 links = self._recent.links(key)
         return self._tracer.start_span(
             f"{_SERVICE.full_name}/{method}",
-            from_metadata(context.invocation_metadata() or ()),
+            from_metadata(metadata),
             SpanKind.SERVER,
             attributes,
             links,
@@ -129,9 +147,12 @@ def _key(method: str, data: bytes) -> RunKey | None:
     if request is None:
         return None
     try:
-        message: Any = request.FromString(data)
+        return _run_key(request.FromString(data))
     except DecodeError:
         return None
+
+
+def _run_key(message: Any) -> RunKey:
     return RunKey(message.namespace[:64] or DEFAULT_NAMESPACE, message.key[:256])
 
 
@@ -149,6 +170,41 @@ def _describe(span: Span, method: str, response: bytes | Message) -> None:
     elif isinstance(response, pb.StartPrecomputeResponse):
         span.set_attribute("headstart.outcome", _OUTCOME[response.outcome])
         span.set_attribute("headstart.revision", response.revision)
+
+
+class ConnectSpan:
+    """The span of a call over HTTP."""
+
+    def __init__(self, method: str, span: Span) -> None:
+        self._method = method
+        self._span = span
+        self._sent = 0
+
+    def current(self) -> AbstractContextManager[Span]:
+        """Make it the current span while the context is open."""
+        return use_span(self._span, record_exception=False, set_status_on_exception=False)
+
+    def answered(self, data: bytes) -> None:
+        """Note a serialized response."""
+        self._sent += 1
+        if not self._span.is_recording():
+            return
+        if self._method == "StartPrecompute":
+            _describe(self._span, self._method, pb.StartPrecomputeResponse.FromString(data))
+        else:
+            _describe(self._span, self._method, data)
+
+    def end(self, code: int, name: str, message: str) -> None:
+        """End it, with the gRPC code, the protocol's name for it and what the caller gets."""
+        span = self._span
+        if self._method in STREAMS:
+            span.set_attribute("headstart.responses", self._sent)
+        if code == _NOT_FOUND:
+            span.set_attribute("headstart.outcome", "missing")
+        if code in _OURS:
+            span.set_status(Status(StatusCode.ERROR, message[:_SHOWN]))
+        span.set_attribute("rpc.response.status_code", name)
+        span.end()
 
 
 def _end(span: Span, context: Context, *, ended: bool) -> None:

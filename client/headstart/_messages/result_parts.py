@@ -1,0 +1,68 @@
+"""Parts of an answer: the results of some steps, or what has changed since an earlier answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from headstart.v1 import precompute_pb2 as pb
+
+BRIDGING_FIELDS: Final[Mapping[str, Sequence[str]]] = {
+    "embed_endpoints": ("anchor_embedding", "target_embedding", "embedding_model"),
+    "lexical_bridge": ("lexical_bridge", "lexical_embeddings"),
+    "null_samples": ("null_samples",),
+    "haiku_bridge": ("haiku_clues",),
+    "haiku_embeddings": ("haiku_embeddings",),
+}
+"""The fields that each step fills, as the comments of BridgingResults list them."""
+
+
+def only_results(data: bytes, steps: Collection[str]) -> bytes:
+    """Return a serialized GetResultsResponse with the results of these steps alone."""
+    message = pb.GetResultsResponse.FromString(data)
+    _keep(message, steps)
+    return message.SerializeToString()
+
+
+class Changes:
+    """What of one run's answers was sent before, so that only what has changed is sent."""
+
+    def __init__(self, steps: Collection[str]) -> None:
+        """Send the results of these steps alone; with none, of all."""
+        self._steps = steps
+        self._run: tuple[int, int, int] | None = None
+        self._reports: dict[str, bytes] = {}
+
+    def since(self, data: bytes) -> bytes:
+        """Return what has changed in a serialized GetResultsResponse; all of it in a new run."""
+        message = pb.GetResultsResponse.FromString(data)
+        run = (message.revision, message.created_at.seconds, message.created_at.nanos)
+        before = self._reports if run == self._run else {}
+        self._run = run
+        self._reports = {
+            name: report.SerializeToString(deterministic=True)
+            for name, report in message.steps.items()
+        }
+        changed = {name for name, report in self._reports.items() if before.get(name) != report}
+        for name in self._reports.keys() - changed:
+            del message.steps[name]
+        _keep(message, changed.intersection(self._steps) if self._steps else changed)
+        return message.SerializeToString()
+
+
+def _keep(message: pb.GetResultsResponse, steps: Collection[str]) -> None:
+    """Remove the results of all other steps."""
+    match message.WhichOneof("results"):
+        case "custom":
+            for name in set(message.custom.artifacts) - set(steps):
+                del message.custom.artifacts[name]
+            empty = not message.custom.artifacts
+        case "bridging":
+            for name, fields in BRIDGING_FIELDS.items():
+                for field in fields if name not in steps else ():
+                    message.bridging.ClearField(field)  # type: ignore[arg-type]  # a name from the table
+            empty = not message.bridging.ByteSize()
+        case _:
+            return
+    if empty:
+        message.ClearField("results")

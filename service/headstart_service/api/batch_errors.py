@@ -1,0 +1,14 @@
+"""Errors of one item of a batch, whose other items may succeed."""
+
+from __future__ import annotations
+
+from headstart.v1 import precompute_pb2 as pb
+
+from ..domain.errors import HeadstartError
+from .status import internal_status, status_of
+
+
+def error_of(error: Exception) -> pb.Error:
+    """Return what a call about this item alone would answer."""
+    status = status_of(error) if isinstance(error, HeadstartError) else internal_status(error)
+    return pb.Error.FromString(status.SerializeToString())

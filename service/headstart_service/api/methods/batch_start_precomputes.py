@@ -1,0 +1,69 @@
+"""BatchStartPrecomputes: starts many runs, each as StartPrecompute does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from headstart.v1 import precompute_pb2 as pb
+
+from ...auth.grants import Verb
+from ...domain import RunKey
+from ...domain.errors import Violation
+from ..batch_errors import error_of
+from ..dependencies import Call, Dependencies
+from ..request_rules import batch_violations, namespace_of, refuse, run_key
+from .start_precompute import StartPrecompute
+
+_AT_ONCE: Final = 32
+"""Starts that are parsed before other calls have their turn: some milliseconds."""
+
+
+class BatchStartPrecomputes:
+    """Starts runs side by side; the store's calls of a partition travel together."""
+
+    def __init__(self, api: Dependencies) -> None:
+        self._start = StartPrecompute(api)
+
+    def parse(
+        self, request: pb.BatchStartPrecomputesRequest
+    ) -> Sequence[pb.StartPrecomputeRequest]:
+        """Return the starts, unchecked. Raises InvalidRequest for none or too many."""
+        violations: list[Violation] = batch_violations("requests", request.requests)
+        refuse(violations)
+        return request.requests
+
+    async def handle(
+        self, request: pb.BatchStartPrecomputesRequest, call: Call
+    ) -> pb.BatchStartPrecomputesResponse:
+        """Start each run, or report why it was not started."""
+        starts = self.parse(request)
+        tasks: list[asyncio.Task[pb.BatchStartResult]] = []
+        of_key: dict[RunKey, asyncio.Task[pb.BatchStartResult]] = {}
+        async with asyncio.TaskGroup() as group:
+            for number, start in enumerate(starts):
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                key = run_key(start)
+                task = group.create_task(self._result(start, call, of_key.get(key)))
+                of_key[key] = task
+                tasks.append(task)
+        return pb.BatchStartPrecomputesResponse(results=[task.result() for task in tasks])
+
+    async def _result(
+        self,
+        request: pb.StartPrecomputeRequest,
+        call: Call,
+        before: asyncio.Task[pb.BatchStartResult] | None,
+    ) -> pb.BatchStartResult:
+        """Start one run, after the start `before` of its key."""
+        if before is not None:
+            await before
+        try:
+            if call.grant is not None:
+                call.grant.demand(Verb.WRITE, namespace_of(request))
+            response = await self._start.handle(request, call)
+        except Exception as error:  # noqa: BLE001  # it is the result of this item
+            return pb.BatchStartResult(error=error_of(error))
+        return pb.BatchStartResult(response=response)

@@ -1,0 +1,260 @@
+"""Requests as JSON: every violation at once, by the path of its field as over gRPC.
+
+protobuf's own parser stops at the first one, often without its path, and takes some wrong types.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, TypeVar
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ...domain.errors import InvalidRequest, Violation
+
+M = TypeVar("M", bound=Message)
+
+_MOST: Final = 100
+"""Violations after which a request is read no further."""
+_SHOWN: Final = 60
+_WHOLE: Final = re.compile(r"-?[0-9]{1,20}")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|NaN|-?Infinity")
+_RANGES: Final = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+_FLOATS: Final = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+
+
+def request_from_json(kind: type[M], data: bytes) -> M:
+    """Return the request that `data` holds. Raises InvalidRequest with every violation."""
+    value = _parsed(data)
+    violations: list[Violation] = []
+    descriptor: Any = kind.DESCRIPTOR
+    _check_message(value, descriptor, "", violations)
+    if violations:
+        raise InvalidRequest(violations)
+    try:
+        return ParseDict(value, kind())
+    except (ParseError, ValueError, TypeError, RecursionError) as error:
+        # Its message may quote the whole request.
+        reason = "nests too deep" if _is_deep(error) else "is not what its fields take"
+        raise _invalid(f"must be the JSON of {kind.DESCRIPTOR.full_name}: {reason}") from error
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        text = data.decode("utf-8")
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise _invalid(f"must be UTF-8, is not at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        where = f"at line {error.lineno}, column {error.colno}"
+        raise _invalid(f"must be JSON: {error.msg} {where}") from error
+    except RecursionError as error:
+        raise _invalid("must be JSON that nests at most 100 deep") from error
+    except ValueError as error:  # such as a number of 5,000 digits
+        raise _invalid(f"must be JSON: {str(error)[:_SHOWN]}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _invalid(f"must be JSON with each name once, has {_shown(twice)} twice")
+    return made
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _invalid(f"must be JSON, which has no {name}")
+
+
+def _is_deep(error: Exception) -> bool:
+    return isinstance(error, RecursionError) or "too deep" in str(error)
+
+
+def _invalid(rule: str) -> InvalidRequest:
+    return InvalidRequest([Violation("request", rule)])
+
+
+def _check_message(value: Any, kind: Descriptor, path: str, into: list[Violation]) -> None:
+    if not isinstance(value, dict):
+        into.append(Violation(path or "request", f"must be a JSON object, is {_shown(value)}"))
+        return
+    names = kind.fields_by_camelcase_name
+    seen: dict[str, str] = {}
+    for name, given in value.items():
+        if len(into) >= _MOST:
+            return
+        # The descriptor's maps encode what they look up.
+        named = _SURROGATE.search(name) is None
+        field = (names.get(name) or kind.fields_by_name.get(name)) if named else None
+        if field is None:
+            known = ", ".join(names) or "none"
+            rule = f"is no field of {kind.full_name}, which has: {known}"
+            into.append(Violation(_joined(path, _clipped(name)), rule))
+            continue
+        if given is None and _full_name(field) != "google.protobuf.Value":
+            continue
+        group = field.containing_oneof
+        slot = group.name if group is not None else field.name
+        if slot in seen:
+            rule = f"must be given once, has {seen[slot]} and {_clipped(name)}"
+            into.append(Violation(_joined(path, slot), rule))
+        seen[slot] = name
+        _check_field(given, field, _joined(path, field.name), into)
+
+
+def _check_field(value: Any, field: FieldDescriptor, path: str, into: list[Violation]) -> None:
+    if _is_map(field):
+        pair: Any = field.message_type
+        entry = pair.fields_by_name["value"]
+        _check_map(value, entry, path, into)
+    elif field.is_repeated:
+        if not isinstance(value, list):
+            into.append(Violation(path, f"must be a list, is {_shown(value)}"))
+            return
+        for i, each in enumerate(value):
+            if len(into) >= _MOST:
+                return
+            _check_value(each, field, f"{path}[{i}]", into)
+    else:
+        _check_value(value, field, path, into)
+
+
+def _check_map(value: Any, entry: FieldDescriptor, path: str, into: list[Violation]) -> None:
+    if not isinstance(value, dict):
+        into.append(Violation(path, f"must be a JSON object, is {_shown(value)}"))
+        return
+    for name, each in value.items():
+        if len(into) >= _MOST:
+            return
+        _check_value(each, entry, f"{path}[{_clipped(name)}]", into)
+
+
+def _check_value(value: Any, field: FieldDescriptor, path: str, into: list[Violation]) -> None:
+    if field.message_type is not None and _full_name(field) not in _WELL_KNOWN:
+        _check_message(value, field.message_type, path, into)
+        return
+    rule = _broken_rule(value, field)
+    if rule is not None:
+        into.append(Violation(path, f"{rule}, is {_shown(value)}"))
+
+
+def _broken_rule(value: Any, field: FieldDescriptor) -> str | None:  # noqa: PLR0911  # one kind a line
+    """Return the rule of the field's type that a value breaks; None if it breaks none."""
+    if field.message_type is not None:
+        return _WELL_KNOWN[_full_name(field)](value)
+    kind = field.cpp_type
+    if kind in _RANGES:
+        return _whole_rule(value, *_RANGES[kind])
+    if kind in _FLOATS:
+        number = _is_number(value) or (isinstance(value, str) and _NUMBER.fullmatch(value))
+        return None if number else "must be a number"
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        return None if isinstance(value, bool) else "must be true or false"
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        return _enum_rule(value, field)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        valid = isinstance(value, str) and _BASE64.fullmatch(value)
+        whole = valid and len(value.rstrip("=")) % 4 != 1
+        return None if whole else "must be text in base 64"
+    if isinstance(value, str):
+        return "must be text without lone surrogates" if _SURROGATE.search(value) else None
+    return "must be text"
+
+
+def _whole_rule(value: Any, low: int, high: int) -> str | None:
+    if isinstance(value, str):
+        whole = _WHOLE.fullmatch(value) is not None
+    else:
+        whole = _is_number(value) and value == value // 1
+    if whole and low <= int(value) <= high:
+        return None
+    return f"must be a whole number from {low} to {high}"
+
+
+def _enum_rule(value: Any, field: FieldDescriptor) -> str | None:
+    kind: Any = field.enum_type
+    if isinstance(value, str):
+        valid = _SURROGATE.search(value) is None and value in kind.values_by_name
+    else:
+        valid = _is_number(value) and isinstance(value, int) and value in kind.values_by_number
+    return None if valid else f"must be one of {', '.join(kind.values_by_name)}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _parses(kind: type[Any], rule: str) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        if not isinstance(value, str):
+            return rule
+        try:
+            kind().FromJsonString(value)
+        except (ValueError, OverflowError):
+            return rule
+        return None
+
+    return check
+
+
+def _struct_rule(value: Any) -> str | None:
+    return None if isinstance(value, dict) else "must be a JSON object"
+
+
+def _list_rule(value: Any) -> str | None:
+    return None if isinstance(value, list) else "must be a list"
+
+
+_WELL_KNOWN: Final[dict[str, Callable[[Any], str | None]]] = {
+    "google.protobuf.Duration": _parses(Duration, 'must be seconds as text, such as "1.5s"'),
+    "google.protobuf.Timestamp": _parses(
+        Timestamp, 'must be a time as text, such as "2026-01-31T12:00:00Z"'
+    ),
+    "google.protobuf.Struct": _struct_rule,
+    "google.protobuf.ListValue": _list_rule,
+    "google.protobuf.Value": lambda _: None,
+}
+
+
+def _full_name(field: FieldDescriptor) -> str:
+    name: str = "" if field.message_type is None else field.message_type.full_name
+    return name
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    kind = field.message_type
+    return kind is not None and kind.has_options and bool(kind.GetOptions().map_entry)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _shown(value: Any) -> str:
+    """Return the beginning of a value, as JSON."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        value = _clipped(value)
+    return json.dumps(value)[: _SHOWN + 2]
+
+
+def _clipped(text: str) -> str:
+    text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text[: _SHOWN + 1])
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
