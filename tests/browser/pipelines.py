@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from headstart_service.domain import FailureReason
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.step import step
@@ -21,7 +22,8 @@ async def echo(text: str) -> str:
 
 @step(required=True, max_attempts=2, backoff=0.01)
 async def refused(echo: str) -> str:
-    raise StepFailed("the warehouse does not answer", retry=True)
+    away = FailureReason.DEPENDENCY_AWAY
+    raise StepFailed("the warehouse does not answer", retry=True, failure_reason=away)
 
 
 @step(required=True)

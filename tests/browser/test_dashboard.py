@@ -96,6 +96,8 @@ def test_failures_are_shown_and_grouped_by_reason(page: Any, site: Site) -> None
     failed.get_by_role("link").click()
     detail = page.get_by_role("dialog")
     expect(detail).to_contain_text("in 2 tries")
+    expect(detail.locator("dl.facts")).to_contain_text("dependency away")
+    expect(detail.locator(".errors")).to_contain_text("dependency away: the warehouse does not")
     expect(detail.locator("rect.bar.failed")).to_have_count(1)
     assert "nobody may read this" not in page.content()
 
