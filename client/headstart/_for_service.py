@@ -13,7 +13,7 @@ from headstart._errors.suggestions import (
     with_suggestion,
 )
 from headstart._messages.artifacts import has_wrong_integers
-from headstart._messages.convert import results_from
+from headstart._messages.convert import pipeline_from, results_from
 from headstart._messages.inputs import INPUTS, InputsError, inputs_of, read_inputs, write_inputs
 from headstart._messages.pipeline_run import PipelineRun, StepValues
 from headstart._transport.addresses import DEFAULT_PORT, target_of
@@ -36,6 +36,7 @@ __all__ = [
     "inputs_of",
     "is_loopback",
     "not_one_of",
+    "pipeline_from",
     "read_inputs",
     "results_from",
     "suggested",
