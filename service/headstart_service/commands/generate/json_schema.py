@@ -104,7 +104,7 @@ class _Reader:
         """Return the named types that were read. One that is nothing but itself is ANY."""
         return {name: ANY if self._is_circle(name) else kind for name, kind in self._found.items()}
 
-    def read(self, schema: object, name: str) -> Type:  # noqa: PLR0911  # one keyword a line
+    def read(self, schema: object, name: str) -> Type:  # noqa: C901, PLR0911  # one keyword a line
         """Return the type of a schema; `name` is for an object without a title."""
         if not isinstance(schema, Mapping):
             return ANY
