@@ -219,7 +219,7 @@ def test_a_dataclass_has_an_output_schema() -> None:
     pipeline = pipeline_of(typed(Named))
     schema = output_schema(pipeline.codec, pipeline.steps[0])
     assert schema is not None
-    assert schema["required"] == ["left"]
+    assert schema["required"] == ["left", "right"]  # each is written, with a default too
     assert schema["properties"]["left"] == {"title": "Left", "type": "integer"}
 
 
