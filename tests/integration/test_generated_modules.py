@@ -55,7 +55,7 @@ async def generated(address: str, path: Path, *options: str) -> str:
         run, "pipelines", "generate", "--python", *options, "--address", address, "--out", str(path)
     )
     assert done == (0, "", "")
-    return path.read_text()
+    return await asyncio.to_thread(path.read_text)
 
 
 async def test_mypy_accepts_a_servers_module_and_its_right_use_alone(

@@ -58,19 +58,24 @@ PYTHON_WRONG_LINES = (7, 8, 9, 10, 11, 13, 14, 15, 17, 18, 19)
 """Each has one mistake."""
 
 TYPESCRIPT_CLIENT = """\
-export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
-export interface StartOptions { ttl?: number; restart?: boolean }
-export interface GetOptions { wait?: number; requiredSteps?: string[]; resultSteps?: string[] }
-export interface Started { outcome: string; revision: bigint }
-export interface Results { status: string; custom?: Record<string, Json | Uint8Array> }
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json };
+export type Value = Json | Uint8Array;
+export interface StartOptions { ttlMs?: number; restart?: boolean }
+export interface ReadOptions {
+  waitMs?: number; requiredSteps?: readonly string[]; resultSteps?: readonly string[];
+}
+export interface Started { outcome: string; revision: number }
+export interface Results<S extends object = Record<string, Value>> { status: string; values: Partial<S> }
 export class Client {
   async start(
-    key: string, pipeline: string, inputs: Record<string, unknown>, options: StartOptions = {},
+    key: string, pipeline: string, inputs: { readonly [name: string]: Json } = {}, options: StartOptions = {},
   ): Promise<Started> {
-    return { outcome: `${key} ${pipeline} ${Object.keys(inputs)} ${options.ttl}`, revision: 1n };
+    return { outcome: `${key} ${pipeline} ${Object.keys(inputs)} ${options.ttlMs}`, revision: 1 };
   }
-  async getResults(key: string, options: GetOptions = {}): Promise<Results> {
-    return { status: `${key} ${options.wait}`, custom: { words: ["a"], run: 1 } };
+  async getResults<S extends object = Record<string, Value>>(
+    key: string, options: ReadOptions & { minRevision?: number } = {},
+  ): Promise<Results<S>> {
+    return { status: `${key} ${options.waitMs}`, values: {} };
   }
 }
 """
@@ -79,9 +84,9 @@ import { Client } from "./client.js";
 import * as pipelines from "./pipelines.js";
 
 export async function right(client: Client): Promise<string[]> {
-  const started = await pipelines.startTyped(client, "k", { text: "a bee a" }, { ttl: 60 });
-  const revision: bigint = started.revision;
-  const found = await pipelines.getTyped(client, "k", { wait: 20, requiredSteps: ["words"] });
+  const started = await pipelines.startTyped(client, "k", { text: "a bee a" }, { ttlMs: 60 });
+  const revision: number = started.revision;
+  const found = await pipelines.getTyped(client, "k", { waitMs: 20, requiredSteps: ["words"] });
   const words: string[] = [...(found.words ?? []), found.run.status, `${revision}`];
   if (found.counts) words.push(found.counts[0].word.toUpperCase(), `${found.counts[0].share / 2}`);
   if (found.raw) words.push(new TextDecoder().decode(found.raw));
@@ -101,11 +106,11 @@ export async function wrong(client: Client): Promise<void> {
   await pipelines.startTyped(client, "k", { text: 1 });
   await pipelines.startTyped(client, "k", {});
   await pipelines.startTyped(client, "k", { text: "", txet: "" });
-  await pipelines.startTyped(client, "k", { text: "" }, { tll: 60 });
+  await pipelines.startTyped(client, "k", { text: "" }, { tllMs: 60 });
   await pipelines.startSchemasAll2(client, "s", { text: "", key: 1, class: "c" });
   const found = await pipelines.getTyped(client, "k");
   await pipelines.getTyped(client, "k", { requiredSteps: ["wrods"] });
-  await pipelines.getTyped(client, "k", { wiat: 1 });
+  await pipelines.getTyped(client, "k", { wiatMs: 1 });
   found.wrods;
   found.words[0];
   if (!found.words || !found.counts) return;

@@ -32,7 +32,7 @@ export interface Starter<Options, Started> {
 
 /** What a client reads of a run: the value of each completed step, by name. */
 export interface AnyRun {
-  custom?: { readonly [step: string]: unknown } | null;
+  values: object;
 }
 
 /** A client that reads results; its own type gives `Options` and `Run`. */
@@ -123,7 +123,7 @@ export async function get{word}<Options, Run extends AnyRun>(
 
 /** Returns what a run of {pipeline.shown} has, as of a watch. */
 export function resultsOf{word}<Run extends AnyRun>(run: Run): {word}Results & {{ run: Run }} {{
-  return {{ ...(run.custom as {word}Results | null | undefined), run }};
+  return {{ ...(run.values as {word}Results), run }};
 }}"""
 
 
