@@ -25,7 +25,7 @@ export interface Starter<Options, Started> {
   start(
     key: string,
     pipeline: string,
-    inputs: { [name: string]: unknown },
+    inputs: { [name: string]: any },
     options?: Options,
   ): Promise<Started>;
 }
@@ -62,7 +62,8 @@ def typescript_module(module: Module) -> str:
     head = (
         "// Starts and reads pipelines of Headstart, with types for inputs and results.\n"
         f"// Made by: {module.command}\n"
-        "// Do not edit: run the command again."
+        "// Do not edit: run the command again.\n"
+        "/* eslint-disable */"
     )
     definitions = [_definition(*each) for each in module.definitions.items()]
     pipelines = [_pipeline(each) for each in module.pipelines]
