@@ -89,6 +89,7 @@ export async function right(client: Client): Promise<string[]> {
   const found = await pipelines.getTyped(client, "k", { waitMs: 20, requiredSteps: ["words"] });
   const words: string[] = [...(found.words ?? []), found.run.status, `${revision}`];
   if (found.counts) words.push(found.counts[0].word.toUpperCase(), `${found.counts[0].share / 2}`);
+  if (found.lengths) words.push(`${found.lengths.shape[0]} ${found.lengths.data[0]}`);
   if (found.raw) words.push(new TextDecoder().decode(found.raw));
   await pipelines.startSchemasAll2(client, "s", { text: "", key: 1, class: "a", depth: null });
   await pipelines.startSchemasAll22(client, "t");

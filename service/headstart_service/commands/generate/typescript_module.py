@@ -49,11 +49,11 @@ export type ReadOptions<Options, Step> = Omit<
   resultSteps?: readonly Step[];
 };"""
 _TENSOR: Final = """\
-/** A dense array of numbers in row-major order. */
+/** A dense array of numbers in row-major order; `dtype` is numpy's name of their type. */
 export interface Tensor {
-  readonly shape: readonly (number | bigint)[];
-  readonly values: ArrayLike<unknown>;
-  readonly dtype?: string;
+  dtype: string;
+  shape: readonly number[];
+  data: ArrayLike<number> | ArrayLike<bigint>;
 }"""
 
 
