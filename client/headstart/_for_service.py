@@ -13,7 +13,7 @@ from headstart._errors.suggestions import (
     with_suggestion,
 )
 from headstart._messages.artifacts import artifact_mistakes, tensor_from
-from headstart._messages.convert import results_from
+from headstart._messages.convert import pipeline_from, results_from
 from headstart._messages.inputs import INPUTS, InputsError, inputs_of, read_inputs, write_inputs
 from headstart._messages.json_text import MAX_DEPTH, MAX_DIGITS
 from headstart._messages.pipeline_run import PipelineRun, StepValues
@@ -45,6 +45,7 @@ __all__ = [
     "is_loopback",
     "not_one_of",
     "only_results",
+    "pipeline_from",
     "read_inputs",
     "results_from",
     "suggested",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from ..base.own_threads import in_own_thread
@@ -108,6 +109,8 @@ def weight(value: Any, enough: int) -> int:
             total += len(one)
             if total <= enough:
                 waiting.extend(one)
+        elif isinstance(one, Enum):
+            waiting.append(one.value)  # its fields lead to its class, and on to all members
         else:
             total += _LEAST
             # A model's fields or a dataclass's.

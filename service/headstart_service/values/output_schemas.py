@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
+
+_Field: TypeAlias = core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField
 
 
 class _AsWritten(GenerateJsonSchema):
@@ -21,6 +23,12 @@ class _AsWritten(GenerateJsonSchema):
             return super().model_schema(schema)
         finally:
             self.by_alias = outer
+
+    def field_is_required(self, field: _Field, total: bool) -> bool:  # noqa: FBT001  # pydantic's
+        """Return whether a field is always written: one with a default is, too."""
+        if field["type"] == "typed-dict-field":
+            return super().field_is_required(field, total)
+        return field.get("serialization_exclude_if") is None
 
 
 def output_schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:

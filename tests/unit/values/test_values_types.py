@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from datetime import date
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -227,7 +228,7 @@ def test_a_dataclass_has_an_output_schema() -> None:
     pipeline = pipeline_of(typed(Named))
     schema = output_schema(pipeline.codec, pipeline.steps[0])
     assert schema is not None
-    assert schema["required"] == ["left"]
+    assert schema["required"] == ["left", "right"]  # each is written, with a default too
     assert schema["properties"]["left"] == {"title": "Left", "type": "integer"}
 
 
@@ -342,6 +343,14 @@ def test_weighing_stops_at_enough_also_in_what_holds_itself() -> None:
     loop: dict[str, Any] = {}
     loop[""] = loop
     assert 1000 < weight(loop, 1000) < 1100
+
+
+def test_an_enumerations_member_weighs_what_its_value_does() -> None:
+    class Colour(Enum):
+        RED = "red"
+        BLUE = "blue"
+
+    assert weight([Colour.RED], 10**9) == weight(["red"], 10**9)
 
 
 async def test_a_large_value_is_encoded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

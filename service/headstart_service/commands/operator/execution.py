@@ -25,13 +25,20 @@ def command(commands: Any, name: str, run: Command, text: str) -> argparse.Argum
     """Add a command that calls a server."""
     parser = bare_command(commands, name, text)
     parser.add_argument("--namespace", default="", help="whose keys (default: default; lists: all)")
-    parser.set_defaults(run=lambda options: _execute(run, options))
+    parser.set_defaults(run=lambda options: execute(run, options))
     return parser
 
 
 def bare_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     """Add a command with the options of a connection; its caller sets what it runs."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    connection_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    return parser
+
+
+def connection_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a connection."""
     parser.add_argument(
         "--address", help="the server (default: HEADSTART_ADDRESS, else localhost:50051)"
     )
@@ -42,8 +49,6 @@ def bare_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser
         metavar="TIME",
         help="how long the server may take for an answer, beyond --wait (default: 5s)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    return parser
 
 
 def duration(text: str) -> float:
@@ -90,7 +95,8 @@ def code_of(error: Exception) -> int:
     return exit_codes.FAILED
 
 
-def _execute(run: Command, options: argparse.Namespace) -> int:
+def execute(run: Command, options: argparse.Namespace) -> int:
+    """Run a command with a client; return its exit code, also of the client's errors."""
     import headstart
 
     try:
@@ -100,7 +106,7 @@ def _execute(run: Command, options: argparse.Namespace) -> int:
         complain(error)
         return exit_codes.WRONG_ARGUMENTS
 
-    async def execute() -> int:
+    async def call() -> int:
         timeout = {} if options.timeout is None else {"timeout": options.timeout}
         async with headstart.PrecomputeClient(
             options.address,
@@ -111,7 +117,7 @@ def _execute(run: Command, options: argparse.Namespace) -> int:
             return await run(client, options)
 
     try:
-        return asyncio.run(execute())
+        return asyncio.run(call())
     except (headstart.HeadstartError, ValueError, TimeoutError) as error:
         complain(_with_advice(error, options.address))
         return code_of(error)

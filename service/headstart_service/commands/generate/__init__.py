@@ -1,0 +1,1 @@
+"""`headstart pipelines generate`: writes a typed module that starts and reads pipelines."""
