@@ -37,6 +37,7 @@ ALLOWED = frozenset(
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.FAILED_PRECONDITION,  # a token for one run, where no tokens are needed
     }
 )
 """What any request may be answered with while all is well: never INTERNAL, never too late."""
