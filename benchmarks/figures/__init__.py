@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     api_process,
+    batches,
     encoder,
     fastapi_json,
     first_game,
@@ -23,6 +24,7 @@ ALL = (
     redis_read.FIGURE,
     fastapi_json.FIGURE,
     starts.FIGURE,
+    batches.FIGURE,
     wake_up.FIGURE,
     waiters.FIGURE,
     encoder.FIGURE,

@@ -88,12 +88,12 @@ def results_bytes(
 
 def watch_bytes(results: bytes) -> bytes:
     """Return a serialized WatchResultsResponse around a serialized GetResultsResponse."""
-    return delimited(1, results)
+    return prefix(1, len(results)) + results
 
 
-def delimited(field: int, data: bytes) -> bytes:
-    """Return a serialized message or text as a field of another message, of number 1 to 15."""
-    return bytes((field << 3 | 2,)) + _varint(len(data)) + data
+def prefix(field: int, size: int) -> bytes:
+    """Return what stands before a serialized message of so many bytes as a field, 1 to 15."""
+    return bytes((field << 3 | 2,)) + _varint(size)
 
 
 def status_response(snapshot: Snapshot) -> pb.GetStatusResponse:

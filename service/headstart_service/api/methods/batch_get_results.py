@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from headstart.v1 import precompute_pb2 as pb
 
@@ -15,7 +15,7 @@ from ..batch_errors import error_of
 from ..call_limits import CallLimit
 from ..deadline import Deadline
 from ..dependencies import Call, Dependencies
-from ..messages import delimited
+from ..messages import prefix
 from ..request_rules import batch_keys, refuse, repeated_violations, seconds
 from ..result_parts import part_of
 from .get_results import MAX_WAIT
@@ -23,6 +23,10 @@ from .get_results import MAX_WAIT
 _MAX_WAITING: Final = 50_000
 """Keys that the batches of a process wait for at once: each takes some 5 kB."""
 _NOW: Final = Deadline(0.0, 0.0)
+_RESPONSE: Final = pb.BatchGetResult.RESPONSE_FIELD_NUMBER
+_ERROR: Final = pb.BatchGetResult.ERROR_FIELD_NUMBER
+Item: TypeAlias = tuple[bytes, bytes, bytes]
+"""One result in pieces, of which the last is the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +64,26 @@ class BatchGetResults:
         """Return what exists of each run, when enough have settled or the wait is over."""
         get = self.parse(request)
         deadline = Deadline.of_call(get.wait, call.time_left)
-        results: list[bytes | None] = [self._ready(get, key) for key in get.keys]
+        results: list[Item | None] = [self._ready(get, key) for key in get.keys]
         if missing := [place for place, found in enumerate(results) if found is None]:
             enough = (get.min_ready or len(results)) - (len(results) - len(missing))
             with self._limit.several(len(missing)):
                 await self._wait(get, deadline, results, missing, enough)
-        return b"".join(delimited(1, result or b"") for result in results)
+        # The results are megabytes: this copies each once.
+        return b"".join(part for item in results if item is not None for part in item)
 
-    def _ready(self, get: BatchGet, key: RunKey) -> bytes | None:
+    def _ready(self, get: BatchGet, key: RunKey) -> Item | None:
         """Return the result of a run that this process keeps."""
         if get.steps or get.result_steps:
             return None  # they are checked where the answer is read
         answer = self._reader.ready(key)
-        return None if answer is None else delimited(1, answer.data)
+        return None if answer is None else _item(_RESPONSE, answer.data)
 
     async def _wait(
         self,
         get: BatchGet,
         deadline: Deadline,
-        results: list[bytes | None],
+        results: list[Item | None],
         missing: Sequence[int],
         enough: int,
     ) -> None:
@@ -86,7 +91,7 @@ class BatchGetResults:
         settled = asyncio.Event()
         left = enough
 
-        def note(task: asyncio.Task[bytes]) -> None:
+        def note(task: asyncio.Task[Item]) -> None:
             nonlocal left
             left -= not task.cancelled()
             if left <= 0:
@@ -111,10 +116,16 @@ class BatchGetResults:
         if unsettled:
             await self._wait(get, _NOW, results, unsettled, len(unsettled))
 
-    async def _result(self, get: BatchGet, key: RunKey, deadline: Deadline) -> bytes:
-        """Return one serialized BatchGetResult."""
+    async def _result(self, get: BatchGet, key: RunKey, deadline: Deadline) -> Item:
+        """Return one result, or why there is none."""
         try:
             answer = await self._reader.get(key, get.steps, deadline, result_steps=get.result_steps)
         except Exception as error:  # noqa: BLE001  # it is the result of this item
-            return pb.BatchGetResult(error=error_of(error)).SerializeToString()
-        return delimited(1, part_of(answer, get.result_steps))
+            return _item(_ERROR, error_of(error).SerializeToString())
+        return _item(_RESPONSE, part_of(answer, get.result_steps))
+
+
+def _item(field: int, data: bytes) -> Item:
+    """Return a BatchGetResult with this field, as a field of the response, in pieces."""
+    inner = prefix(field, len(data))
+    return prefix(1, len(inner) + len(data)), inner, data
