@@ -280,7 +280,7 @@ async def test_status_cancel_list_and_stats_agree(served: Served) -> None:
     assert dict(stats.status_counts) == {"cancelled": 1, "pending": 1}
     assert (stats.total_cached, stats.active_tasks, stats.max_cached) == (2, 0, 3)
     pipelines = await served.stub.ListPipelines(pb.ListPipelinesRequest(), timeout=5)
-    assert [p.name for p in pipelines.pipelines] == ["test", "bridging"]
+    assert [p.name for p in pipelines.pipelines] == ["bridging", "test"]
 
 
 async def test_a_full_store_of_live_runs_refuses_with_a_delay(served: Served) -> None:
