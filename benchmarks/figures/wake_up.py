@@ -9,6 +9,7 @@ and one bare gRPC call with an answer of the same size, one after the other.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -79,7 +80,7 @@ async def _run(start: Unary, get: Unary, key: str) -> tuple[bytes, float]:
     answer = await get(get_request(key, wait=10))
     now = time.monotonic()
     results = pb.GetResultsResponse.FromString(answer)
-    return answer, now - results.custom.artifacts["stamp"].json.number_value
+    return answer, now - json.loads(results.custom.artifacts["stamp"].json)
 
 
 async def _publish(redis: Redis, number: int) -> list[float]:

@@ -25,7 +25,7 @@ from headstart._errors import (
     Violation,
 )
 from headstart._get_or_compute.computed import Computed, Source
-from headstart._messages.artifacts import Artifact, Json, Tensor
+from headstart._messages.artifacts import Artifact, Json
 from headstart._messages.results import (
     BridgingResults,
     Cancelled,
@@ -50,6 +50,7 @@ from headstart._messages.results import (
     StepState,
     Touched,
 )
+from headstart._messages.tensors import Tensor
 from headstart._scoring import percentile, relevance
 from headstart._transport.security import Tls
 

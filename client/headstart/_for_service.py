@@ -12,11 +12,13 @@ from headstart._errors.suggestions import (
     unknown_among,
     with_suggestion,
 )
-from headstart._messages.artifacts import has_wrong_integers
+from headstart._messages.artifacts import artifact_mistakes, tensor_from
 from headstart._messages.convert import results_from
 from headstart._messages.inputs import INPUTS, InputsError, inputs_of, read_inputs, write_inputs
+from headstart._messages.json_text import MAX_DEPTH, MAX_DIGITS
 from headstart._messages.pipeline_run import PipelineRun, StepValues
 from headstart._messages.result_parts import BRIDGING_FIELDS, Changes, only_results
+from headstart._messages.tensors import DTYPES
 from headstart._transport.addresses import DEFAULT_PORT, target_of
 from headstart._transport.endpoint import Endpoint, default_address, endpoint
 from headstart._transport.loopback import is_loopback
@@ -25,17 +27,20 @@ from headstart._transport.security import tls_from, token_from_environment
 __all__ = [
     "BRIDGING_FIELDS",
     "DEFAULT_PORT",
+    "DTYPES",
     "INPUTS",
+    "MAX_DEPTH",
+    "MAX_DIGITS",
     "Changes",
     "Endpoint",
     "InputsError",
     "PipelineRun",
     "StepValues",
+    "artifact_mistakes",
     "default_address",
     "did_you_mean",
     "endpoint",
     "from_rpc_error",
-    "has_wrong_integers",
     "inputs_of",
     "is_loopback",
     "not_one_of",
@@ -44,6 +49,7 @@ __all__ = [
     "results_from",
     "suggested",
     "target_of",
+    "tensor_from",
     "tls_from",
     "token_from_environment",
     "unknown_among",

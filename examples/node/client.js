@@ -9,7 +9,7 @@
 // HEADSTART_CLIENT_KEY, HEADSTART_TOKEN, HEADSTART_NAMESPACE. Exit code 1: the service refused.
 
 const grpc = require('@grpc/grpc-js');
-const { Headstart, details, plain } = require('./headstart');
+const { Headstart, details } = require('./headstart');
 
 const say = (object) => console.log(JSON.stringify(object));
 const states = (run) =>
@@ -37,7 +37,7 @@ async function main([key, pipeline, inputs]) {
     const artifacts = Object.entries(run.custom?.artifacts ?? {});
     say({
       got: run.status,
-      values: Object.fromEntries(artifacts.map(([step, each]) => [step, each.json && plain(each.json)])),
+      values: Object.fromEntries(artifacts.map(([step, each]) => [step, each.json && JSON.parse(each.json)])),
     });
   } catch (error) {
     if (error.code === undefined) throw error;

@@ -67,19 +67,6 @@ function duration(seconds) {
   return { seconds: whole, nanos: Math.round((seconds - whole) * 1e9) };
 }
 
-/** The plain value of a google.protobuf.Value. */
-function plain(message) {
-  switch (message.kind) {
-    case 'listValue': return message.listValue.values.map(plain);
-    case 'structValue':
-      return Object.fromEntries(
-        Object.entries(message.structValue.fields).map(([name, each]) => [name, plain(each)]),
-      );
-    case 'nullValue': return null;
-    default: return message[message.kind];
-  }
-}
-
 // gRPC would send calls to this machine to the proxy of `http_proxy`, which cannot reach it.
 const LOOPBACK = /^(dns:(\/\/\/)?|ipv[46]:)?(localhost|127\.[\d.]+|\[::1\])(:\d+)?$/i;
 
@@ -173,4 +160,4 @@ class Headstart {
   }
 }
 
-module.exports = { Headstart, details, hasEnded, plain };
+module.exports = { Headstart, details, hasEnded };

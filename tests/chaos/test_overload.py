@@ -14,7 +14,7 @@ from headstart.v1 import precompute_pb2 as pb
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Process, Service, api, health, stub, worker
 from tests.support.refusals import refused_for
-from tests.support.requests import chain, results
+from tests.support.requests import chain, json_of, results
 from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.chaos
@@ -47,7 +47,7 @@ async def completed(service: Service, number: int) -> None:
     """The run ends, with the right value."""
     answer = await service.GetResults(results(f"k{number}", 60))
     assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED, answer
-    assert answer.custom.artifacts["three"].json.number_value == (number + 1) * 2 + 3
+    assert json_of(answer, "three") == (number + 1) * 2 + 3
 
 
 class Load:

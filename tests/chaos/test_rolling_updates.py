@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import signal
@@ -268,7 +269,7 @@ class Callers:
         await asyncio.sleep(self._chance.choice((0, 0, 0.2)))
         value = f"version {kind.version} model {kind.model}, {one}"
         request = pb.ReportStepRequest(key=key, revision=results.revision, step="two")
-        request.artifact.json.string_value = value
+        request.artifact.json = json.dumps(value)
         with suppress(grpc.aio.AioRpcError):
             async with stub(api.address) as service:
                 answer = await service.ReportStep(request, timeout=5)

@@ -1,8 +1,9 @@
 """What an earlier version wrote is still read and run: records, jobs and calls, byte by byte.
 
 `frozen/layout-3.json` is what the code of decision 0035 had in Redis and on the wire in November
-2026; only `expires` was put off to the year 2100. It is never made anew: another layout is another
-file and another `layout.FORMAT`, and this one goes when nobody can have such records any more.
+2026, but with values as JSON text; only `expires` was put off to the year 2100. It is never made
+anew: another layout is another file and another `layout.FORMAT`, and this one goes when nobody can
+have such records any more.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ async def _thaw(valkey: Valkey) -> None:
 async def _values(backend: Backend, key: RunKey) -> tuple[float, ...]:
     answer = pb.GetResultsResponse.FromString(answer_from(await backend.store.read(key)).data)
     artifacts = answer.custom.artifacts
-    return tuple(artifacts[name].json.number_value for name in ("one", "two", "three"))
+    return tuple(json.loads(artifacts[name].json) for name in ("one", "two", "three"))
 
 
 async def test_records_and_jobs_of_an_earlier_version_are_read_and_run(valkey: Valkey) -> None:

@@ -61,6 +61,10 @@ _LIKELY: dict[str, list[Any]] = {
         '{"value":1,"more":' + "[" * 150 + "]" * 150 + "}",
         '{"value":' + "9" * 700 + "}",
     ],
+    "step": ["nothing", "one", "three"],
+    "json": ["3", "1.0", '{"a":1,"a":2}', "[NaN]", r'"\udfff"', "[" * 150, "9" * 700, "1 2"],
+    "dtype": ["bool", "uint8", "float32", "complex128", "float"],
+    "shape": [0, 1, 2, 2**62, -1],
 }
 
 
@@ -148,8 +152,7 @@ def _likely(name: str, any_value: SearchStrategy[Any]) -> SearchStrategy[Any]:
 
 def _report() -> pb.ReportStepRequest:
     report = pb.ReportStepRequest(namespace="games", key="k1", revision=1, step="nothing")
-    report.artifact.tensor.shape.append(2)
-    report.artifact.tensor.values.extend([0.5, 0.25])
+    report.artifact.tensor.CopyFrom(pb.Tensor(dtype="float32", shape=[2], data=bytes(8)))
     report.elapsed.nanos = 1_000_000
     return report
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from google.protobuf import struct_pb2
@@ -74,6 +76,11 @@ def _text(inputs: str) -> Call:
     return "StartPrecompute", request.SerializeToString()
 
 
+def _reported(**artifact: Any) -> Call:
+    request = pb.ReportStepRequest(key="huge", revision=1, step="nothing", artifact=artifact)
+    return "ReportStep", request.SerializeToString()
+
+
 HUGE: dict[str, Call] = {
     "deep text": _text('{"value":' + "[" * 1_000_000),
     "closed deep text": _text('{"value":' + "[" * 500_000 + "]" * 500_000 + "}"),
@@ -105,6 +112,9 @@ HUGE: dict[str, Call] = {
         "ListPrecomputes",
         pb.ListPrecomputesRequest(page_token="A" * 4_000_000).SerializeToString(),
     ),
+    "a deep artifact": _reported(json="[" * 1_000_000),
+    "an artifact's digits": _reported(json="9" * 1_000_000),
+    "many dimensions": _reported(tensor={"dtype": "int8", "shape": [2**62] * 100_000}),
     "a list of inputs": ("StartPrecompute", _many_inputs(900_000)),
 }
 
@@ -112,7 +122,7 @@ HUGE: dict[str, Call] = {
 @pytest.mark.parametrize("name", HUGE)
 def test_a_huge_request_holds_up_nobody(victim: Victim, name: str):
     """None of them may take the server's only loop for long: another caller is answered meanwhile."""
-    if name == "steps":
+    if name == "steps" or HUGE[name][0] == "ReportStep":
         victim.call_all(
             [
                 (

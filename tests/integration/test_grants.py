@@ -118,7 +118,7 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
 
 
 def report(namespace: str, key: str) -> pb.ReportStepRequest:
-    value = pb.Artifact(json={"number_value": 1})
+    value = pb.Artifact(json="1")
     return pb.ReportStepRequest(
         namespace=namespace, key=key, revision=1, step=PIPELINE.order[0], artifact=value
     )

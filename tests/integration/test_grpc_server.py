@@ -36,6 +36,7 @@ from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_rules import StoreRules
 from headstart_service.worker.worker import Worker, WorkerRules
 from tests.support.ledger import pipeline_of
+from tests.support.requests import json_of
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -191,7 +192,7 @@ async def test_a_run_from_its_start_to_its_results(served: Served) -> None:
     async with served.working():
         partial = await served.get(wait=5, required_steps=["quick"])
         assert partial.status == pb.PRECOMPUTE_STATUS_IN_PROGRESS
-        assert partial.custom.artifacts["quick"].json.list_value[1] == 0.25
+        assert json_of(partial, "quick")[1] == 0.25
         assert "slow" not in partial.custom.artifacts
         waiting = asyncio.create_task(served.get(wait=5))
         await wait_until(lambda: served.waiting.waiters)

@@ -21,7 +21,7 @@ from tests.support.commands import run
 from tests.support.pipelines import began
 from tests.support.processes import Service, api, serving, stub, worker
 from tests.support.replicas import LIGHT
-from tests.support.requests import noop, probe, results
+from tests.support.requests import json_of, noop, probe, results
 from tests.support.waiting import wait_until
 
 LEASE = {"HEADSTART_LEASE": "1"}
@@ -73,7 +73,7 @@ async def test_installations_on_one_redis_do_not_stop_each_others_runs(
             answer = await service.GetResults(results("k", 20))
             assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
             value = 20 if service is first else 50
-            assert answer.custom.artifacts["gated"].json.number_value == value
+            assert json_of(answer, "gated") == value
             stats = await service.GetStats(pb.GetStatsRequest())
             assert sum(stats.status_counts.values()) == 1
     names = [line.split()[0] for line in began(directories[0])]
@@ -85,7 +85,7 @@ async def test_a_prefix_reaches_the_worker_of_serve_and_its_own_valkey(tmp_path:
     async with serving("--prefix", "mine", **settings) as (_, address), stub(address) as service:
         await service.StartPrecompute(noop("k", 7))
         answer = await service.GetResults(results("k", 20))
-        assert answer.custom.artifacts["nothing"].json.number_value == 7
+        assert json_of(answer, "nothing") == 7
         socket = str(tmp_path / "data" / "valkey.sock")
         async with Redis(unix_socket_path=socket, protocol=2) as client:
             names = {key.decode() async for key in client.scan_iter(count=1000)}

@@ -22,7 +22,7 @@ from headstart import (
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.pipelines import REFERENCES, began
 from tests.support.processes import Process, Service, api, stub, worker
-from tests.support.requests import noop, probe, results
+from tests.support.requests import json_of, noop, probe, results
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -82,7 +82,7 @@ async def test_what_a_caller_computed_stops_the_worker_and_ends_the_run_for_all(
         assert got.sources == {"first": "ready", "gated": "live"}
         answer = await waiting  # nobody has made the file that the worker's own step waits for
         await completed(place, "k")
-    assert answer.custom.artifacts["gated"].json.number_value == 80
+    assert json_of(answer, "gated") == 80
     report = answer.steps["gated"]
     assert (report.origin, report.attempts) == (pb.STEP_ORIGIN_REPORTED, 0)
     ready = await place.client.get_results("k")
@@ -120,13 +120,13 @@ async def test_a_run_of_a_killed_worker_keeps_what_was_reported(
         await wait_until(shown)
         lost.send(signal.SIGSTOP)
         request = pb.ReportStepRequest(key="k", revision=1, step="gated")
-        request.artifact.json.number_value = 80
+        request.artifact.json = "80"
         assert (await place.stub.ReportStep(request)).accepted
         lost.kill()
         async with worker(valkey.url, **LIGHT, HEADSTART_LEASE="1"):
             await completed(place, "k")
     end = await place.stub.GetResults(results("k"))
-    assert end.custom.artifacts["gated"].json.number_value == 80
+    assert json_of(end, "gated") == 80
     assert len(began(tmp_path)) == 2
 
 

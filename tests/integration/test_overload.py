@@ -10,7 +10,7 @@ from headstart.v1 import precompute_pb2 as pb
 from tests.support.pipelines import REFERENCES, began
 from tests.support.processes import api, health, stub, worker
 from tests.support.refusals import refused_for
-from tests.support.requests import noop, probe, results
+from tests.support.requests import json_of, noop, probe, results
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -73,7 +73,7 @@ async def test_of_ten_times_too_many_starts_what_is_accepted_ends_and_the_rest_i
         for n in accepted:
             answer = await service.GetResults(results(f"k{n}", 30))
             assert answer.status == pb.PRECOMPUTE_STATUS_COMPLETED
-            assert answer.custom.artifacts["gated"].json.number_value == (n + 1) * 10
+            assert json_of(answer, "gated") == (n + 1) * 10
         refused = next(n for n in numbers if n not in accepted)
         started = await service.StartPrecompute(probe(f"k{refused}", tmp_path, refused))
         assert started.outcome == pb.START_OUTCOME_STARTED

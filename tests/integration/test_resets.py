@@ -12,7 +12,7 @@ from headstart_service.store.keys import PartitionKeys
 from tests.support.pipelines import began
 from tests.support.processes import api, stub, worker
 from tests.support.replicas import LIGHT
-from tests.support.requests import probe, results
+from tests.support.requests import json_of, probe, results
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -60,10 +60,10 @@ async def test_after_a_reset_readers_of_another_process_get_the_new_inputs_value
             request = results(key, 20, "first")
             request.min_revision = started.revision
             answers = await asyncio.gather(*(first.GetResults(request) for _ in range(_READERS)))
-            values = {answer.custom.artifacts["first"].json.number_value for answer in answers}
+            values = {json_of(answer, "first") for answer in answers}
             assert values == {3}, f"round {number}"
             (new / "go").touch()
             end = await first.GetResults(results(key, 20))
-            assert end.custom.artifacts["gated"].json.number_value == 30
+            assert json_of(end, "gated") == 30
             watch.cancel()
             (old / "go").touch()

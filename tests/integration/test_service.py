@@ -30,7 +30,7 @@ from tests.support.processes import (
     stub,
     worker,
 )
-from tests.support.requests import human_game, noop, probe, results
+from tests.support.requests import human_game, json_of, noop, probe, results
 from tests.support.valkey import Valkey, free_port
 from tests.support.waiting import wait_until
 
@@ -101,7 +101,7 @@ async def test_other_inputs_replace_the_run_and_its_late_writes_change_nothing(
     (new / "go").touch()
     end = await shared.GetResults(results("replaced", 20))
     assert end.revision == 2
-    assert end.custom.artifacts["gated"].json.number_value == 30
+    assert json_of(end, "gated") == 30
 
 
 async def test_a_replaced_run_keeps_the_steps_whose_inputs_did_not_change(games: Service):
@@ -137,7 +137,7 @@ async def test_a_start_is_seen_at_once_through_the_replica_that_made_it(shared: 
         started = await shared.StartPrecompute(noop("seen", value))
         answer = await shared.GetResults(results("seen", 10))
         assert answer.revision == started.revision
-        assert answer.custom.artifacts["nothing"].json.number_value == value
+        assert json_of(answer, "nothing") == value
 
 
 async def test_twelve_hundred_finished_runs_leave_a_thousand_and_the_read_ones_go_first(
@@ -270,7 +270,7 @@ async def test_a_cancelled_run_stops_and_reports_its_cancellation(shared: Servic
     assert done.cancelled
     answer = await shared.GetResults(results("cancelled"))
     assert answer.status == pb.PRECOMPUTE_STATUS_CANCELLED
-    assert answer.custom.artifacts["first"].json.number_value == 1
+    assert json_of(answer, "first") == 1
     again = await shared.CancelPrecompute(pb.CancelPrecomputeRequest(key="cancelled"))
     assert not again.cancelled
 
@@ -348,7 +348,7 @@ async def test_a_server_that_stops_answers_whoever_waits_with_what_exists(
         answer = await waiting
         assert await server.ended() == 0
     assert answer.steps["gated"].state == pb.STEP_STATE_RUNNING
-    assert answer.custom.artifacts["first"].json.number_value == 1
+    assert json_of(answer, "first") == 1
 
 
 async def test_a_store_that_is_away_is_told_soon_and_noticed_when_it_is_back(valkey: Valkey):

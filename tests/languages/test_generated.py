@@ -68,6 +68,7 @@ async def test_go_calls_a_server(replicas: Replicas, tmp_path: Path):
         "outcome": "START_OUTCOME_STARTED",
         "status": "PRECOMPUTE_STATUS_COMPLETED",
         "values": {"one": 2, "two": 4, "three": 7},
+        "exact": {"one": 2**53 + 2, "two": 2**54 + 4, "three": 2**54 + 7},
         "large": ["START_OUTCOME_STARTED", "START_OUTCOME_REPLACED"],
         "code": "InvalidArgument",
         "fields": ["custom.inputs.value"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
@@ -53,3 +55,8 @@ def results(key: str, wait: float = 0, *steps: str) -> pb.GetResultsRequest:
     request = pb.GetResultsRequest(key=key, required_steps=steps)
     request.wait.FromNanoseconds(round(wait * 1e9))
     return request
+
+
+def json_of(answer: pb.GetResultsResponse, step: str) -> Any:
+    """What a step of a custom pipeline gave as JSON."""
+    return json.loads(answer.custom.artifacts[step].json)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from google.protobuf import json_format
-
 from headstart._errors.suggestions import not_one_of
 from headstart._fake.checks import Checks, all_finite
-from headstart._messages.artifacts import has_wrong_integers
+from headstart._messages.artifacts import artifact_from, artifact_mistakes, artifact_to
 from headstart._messages.convert import BRIDGING_PIPELINE, results_from
 from headstart._messages.result_parts import BRIDGING_FIELDS
 from headstart._messages.values import value_of
 from headstart.v1 import precompute_pb2 as pb
 
 _MAX_RESULT_BYTES: Final = 1 << 20
-_INTEGERS: Final = "must be the digits of the integers that `json` has at these places"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +58,8 @@ def check_result(request: pb.ReportStepRequest, pipeline: str, steps: set[str]) 
     if kind != expected:
         checks.add("result", f"must be {expected} for a run of {pipeline}, is {kind}")
     elif kind == "artifact":
-        _check_artifact(request.artifact, checks)
+        for field, rule in artifact_mistakes(request.artifact):
+            checks.add(field, rule)
     elif request.step in BRIDGING_FIELDS:
         _check_bridging(request.step, request.bridging, checks)
     checks.refuse()
@@ -95,25 +92,9 @@ def fill(message: pb.GetResultsResponse, request: pb.ReportStepRequest) -> None:
     if request.HasField("bridging"):
         message.bridging.MergeFrom(request.bridging)
     else:
-        message.custom.artifacts[request.step].CopyFrom(request.artifact)
-
-
-def _check_artifact(artifact: pb.Artifact, checks: Checks) -> None:
-    match artifact.WhichOneof("value"):
-        case None:
-            checks.add("artifact", "must be set: json, tensor or data")
-        case "json":
-            try:
-                json_format.MessageToDict(artifact.json)
-            except (ValueError, json_format.Error):
-                checks.add("artifact.json", "must be JSON: no NaN, no infinity")
-            if artifact.large_integers and has_wrong_integers(artifact):
-                checks.add("artifact.large_integers", _INTEGERS)
-        case "tensor":
-            shape, values = artifact.tensor.shape, artifact.tensor.values
-            if any(length < 0 for length in shape) or math.prod(shape) != len(values):
-                rule = f"must hold as many as shape says, {list(shape)[:8]}, are {len(values)}"
-                checks.add("artifact.tensor.values", rule)
+        message.custom.artifacts[request.step].CopyFrom(
+            artifact_to(artifact_from(request.artifact))
+        )
 
 
 def _check_bridging(step: str, results: pb.BridgingResults, checks: Checks) -> None:  # noqa: C901  # a step each

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from headstart._errors import ServiceError
-from headstart._messages.artifacts import artifact_from, object_from
+from headstart._messages.artifacts import Artifact, artifact_from, object_from
 from headstart._messages.results import (
     BridgingResults,
     Cancelled,
@@ -112,7 +112,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
         custom=None
         if is_bridging
         else {
-            name: artifact_from(artifact)
+            name: _artifact_from(name, artifact)
             for name, artifact in sorted(message.custom.artifacts.items())
         },
     )
@@ -224,6 +224,14 @@ def _ledger_from(message: pb.Ledger) -> Ledger:
             for name, sent in sorted(message.pipelines.items())
         },
     )
+
+
+def _artifact_from(step: str, message: pb.Artifact) -> Artifact:
+    try:
+        return artifact_from(message)
+    except ValueError as error:
+        wrong = f"the service sent an artifact of step {step} that cannot be read: {error}"
+        raise ServiceError(wrong) from None
 
 
 class _Run(TypedDict):

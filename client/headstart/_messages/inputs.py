@@ -5,36 +5,39 @@ Imports nothing of the client, because the service's API uses it too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any, Final, NoReturn
 
 from google.protobuf import json_format
 
+from headstart._messages.json_text import (
+    MAX_DEPTH,
+    MAX_DIGITS,
+    SURROGATE,
+    TOO_DEEP,
+    TOO_LONG,
+    NotJson,
+    is_text,
+    read_json,
+    shown,
+    write_json,
+)
 from headstart.v1 import precompute_pb2 as pb
 
 INPUTS: Final = "custom.inputs"
 """The path of the inputs in violations, whichever field brought them."""
 _TEXT: Final = "custom.inputs_json"
 _MAX_BYTES: Final = 1 << 20
-_MAX_DEPTH: Final = 100
-"""Objects and arrays inside each other; pydantic's reader of JSON stops at 200."""
-_MAX_DIGITS: Final = 640
-"""Of an integer. Python refuses no such integer, whatever PYTHONINTMAXSTRDIGITS is."""
-_BEYOND: Final = 10**_MAX_DIGITS
+_BEYOND: Final = 10**MAX_DIGITS
 _FIRST_INEXACT: Final = 2**53
 """The least whole number that has a neighbour with the same double."""
-_SHOWN: Final = 40
-"""Characters of a wrong value in a message."""
-
-_TOO_DEEP: Final = f"must nest at most {_MAX_DEPTH} objects and arrays"
-_SURROGATE: Final = "must be Unicode text, has a lone surrogate"
+_PATH: Final = 40
+"""Characters of a path in inputs that nest too deeply."""
 _INEXACT: Final = (
     "must be more than -2^53 and less than 2^53, is {:.17g}: a Struct's numbers are doubles, "
     "which round such whole numbers; send the inputs as `inputs_json`"
 )
-_TOO_LONG: Final = f"must have at most {_MAX_DIGITS} digits"
 
 
 class InputsError(ValueError):
@@ -55,7 +58,7 @@ def write_inputs(inputs: Mapping[str, Any]) -> str:
         raise InputsError([(INPUTS, f"must be a mapping, is {type(inputs).__name__}")])
     if rules := list(_unwritable(inputs, INPUTS, 0)):
         raise InputsError(rules)
-    return json.dumps(inputs, ensure_ascii=False, separators=(",", ":"), default=dict)
+    return write_json(inputs)
 
 
 def read_inputs(text: str) -> dict[str, Any]:
@@ -63,20 +66,14 @@ def read_inputs(text: str) -> dict[str, Any]:
 
     Raises InputsError that names `custom.inputs_json`.
     """
-    if not _is_text(text):
-        _refuse(_SURROGATE)
-    if (size := len(text.encode())) > _MAX_BYTES:
+    if (size := len(text.encode("utf-8", "surrogatepass"))) > _MAX_BYTES:
         _refuse(f"must be at most {_MAX_BYTES} bytes, is {size}")
     try:
-        inputs = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        _refuse(f"must be JSON: {error}")
-    except RecursionError:
-        _refuse(_TOO_DEEP)
+        inputs = read_json(text)
+    except NotJson as error:
+        _refuse(str(error))
     if not isinstance(inputs, dict):
-        _refuse(f"must be a JSON object, is {_shown(text.strip())}")
-    if text.count("[") + text.count("{") > _MAX_DEPTH or r"\u" in text:  # else nothing can be wrong
-        _check(inputs, 1)
+        _refuse(f"must be a JSON object, is {shown(text.strip())}")
     return inputs
 
 
@@ -103,18 +100,6 @@ def _refuse(rule: str) -> NoReturn:
     raise InputsError([(_TEXT, rule)]) from None
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:
     """Return the names and values of an object, or the places and values of an array."""
     return iter(value.items()) if isinstance(value, Mapping) else enumerate(value)
@@ -125,28 +110,28 @@ def _unwritable(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, str):
-        if not _is_text(value):
-            yield path, _SURROGATE
+        if not is_text(value):
+            yield path, SURROGATE
     elif isinstance(value, int):
-        if not -_BEYOND < value < _BEYOND:
-            yield path, _TOO_LONG
+        if abs(value) >= _BEYOND:
+            yield path, TOO_LONG
     elif isinstance(value, float):
         if not isfinite(value):
             yield path, f"must be a finite number, is {value}: JSON has no such number"
     elif not isinstance(value, Mapping | list | tuple):
         kind = type(value).__name__
         yield path, f"must be what JSON can express, is {kind}: convert it, to text for example"
-    elif depth == _MAX_DEPTH:
+    elif depth == MAX_DEPTH:
         # Stop at once: a value that holds itself has no end.
-        raise InputsError([(path[: len(INPUTS) + _SHOWN], _TOO_DEEP)])
+        raise InputsError([(path[: len(INPUTS) + _PATH], TOO_DEEP)])
     else:
         for name, item in _items(value):
-            if not isinstance(value, Mapping) or (isinstance(name, str) and _is_text(name)):
+            if not isinstance(value, Mapping) or (isinstance(name, str) and is_text(name)):
                 yield from _unwritable(item, f"{path}.{name}", depth + 1)
             elif isinstance(name, str):
-                yield path, f"must have names in Unicode text, has {_shown(name)}"
+                yield path, f"must have names in Unicode text, has {shown(name)}"
             else:
-                yield path, f"must have text as names, has {_shown(repr(name))}"
+                yield path, f"must have text as names, has {shown(repr(name))}"
 
 
 def _inexact(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -157,50 +142,3 @@ def _inexact(value: Any, path: str) -> Iterator[tuple[str, str]]:
                 yield f"{path}.{name}", _INEXACT.format(item)
         elif isinstance(item, dict | list):
             yield from _inexact(item, f"{path}.{name}")
-
-
-def _check(value: Any, depth: int) -> None:
-    """Refuse what JSON text may hold and inputs may not. `depth` counts from 1."""
-    if depth > _MAX_DEPTH:
-        _refuse(_TOO_DEEP)
-    if isinstance(value, dict):
-        _check(list(value), depth)
-        value = value.values()
-    for item in value:
-        if isinstance(item, dict | list):
-            _check(item, depth + 1)
-        elif isinstance(item, str) and not _is_text(item):
-            _refuse(f"{_SURROGATE}: {_shown(item)}")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        left = set(found)
-        for name, _ in pairs:
-            if name not in left:
-                _refuse(f"must have each name once in an object, has {_shown(name)} twice")
-            left.remove(name)
-    return found
-
-
-def _integer(digits: str) -> int:
-    if len(digits.lstrip("-")) > _MAX_DIGITS:
-        _refuse(f"integers {_TOO_LONG}, one is {_shown(digits)}")
-    return int(digits)
-
-
-def _double(text: str) -> float:
-    number = float(text)
-    if not isfinite(number):
-        _refuse(f"numbers must be within a double's range, one is {_shown(text)}")
-    return number
-
-
-def _constant(name: str) -> NoReturn:
-    _refuse(f"must not hold {name}: JSON has no such number")
-
-
-_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_double, parse_constant=_constant
-)

@@ -872,55 +872,36 @@ Global___BridgingResults: _TypeAlias = BridgingResults  # noqa: Y015
 
 @_typing.final
 class Tensor(_message.Message):
-    """A dense array in row-major order."""
+    """A dense array of numbers, as its bytes lie in memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SHAPE_FIELD_NUMBER: _builtins.int
-    VALUES_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
-    DOUBLES_FIELD_NUMBER: _builtins.int
-    INTEGERS_FIELD_NUMBER: _builtins.int
-    UNSIGNED_INTEGERS_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     dtype: _builtins.str
-    """The type that the values have, by numpy's name: "bool", "int8" to "int64", "uint8" to "uint64",
-    "float16" to "float64", "complex64" or "complex128". Empty means "float32".
+    """The type of each value, by numpy's name: "bool", "int8" to "int64", "uint8" to "uint64",
+    "float16" to "float64", "complex64" or "complex128". Required.
+    """
+    data: _builtins.bytes
+    """The values in row-major order without gaps, each little-endian: as many bytes as the product of
+    `shape` times the size of a value. A bool is one byte, 0 or 1. A complex number is its real part,
+    then its imaginary part. NaN and infinity are allowed.
     """
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The length of each dimension, outermost first; empty for a single number."""
-
-    @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Its values as 32-bit floats, as many as the product of `shape`. Exact, unless `dtype` has a field
-        of its own below; of complex numbers only the real parts.
-        """
-
-    @_builtins.property
-    def doubles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Of "float64": its values, exactly. Of complex numbers: real and imaginary parts in turn."""
-
-    @_builtins.property
-    def integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Of "int32", "int64" and "uint32": its values, exactly."""
-
-    @_builtins.property
-    def unsigned_integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Of "uint64": its values, exactly."""
+        """The length of each dimension, outermost first; at most 64. Empty for a single number."""
 
     def __init__(
         self,
         *,
-        shape: _abc.Iterable[_builtins.int] | None = ...,
-        values: _abc.Iterable[_builtins.float] | None = ...,
         dtype: _builtins.str = ...,
-        doubles: _abc.Iterable[_builtins.float] | None = ...,
-        integers: _abc.Iterable[_builtins.int] | None = ...,
-        unsigned_integers: _abc.Iterable[_builtins.int] | None = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+        data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["doubles", b"doubles", "dtype", b"dtype", "integers", b"integers", "shape", b"shape", "unsigned_integers", b"unsigned_integers", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dtype", b"dtype", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -932,64 +913,30 @@ class Artifact(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class LargeIntegersEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.int
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.int = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     JSON_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
-    WHOLE_FLOATS_FIELD_NUMBER: _builtins.int
-    LARGE_INTEGERS_FIELD_NUMBER: _builtins.int
+    json: _builtins.str
+    """The text of one JSON value (RFC 8259), by the rules of CustomSpec.inputs_json: whole numbers are
+    exact, with at most 640 digits, and 3.0 is another number than 3. An answer's text has no spaces
+    between values, and the names of an object are in the order in which the step gave them.
+    """
     data: _builtins.bytes
     """Bytes, as they were returned."""
-    @_builtins.property
-    def json(self) -> _struct_pb2.Value:
-        """Anything that JSON can say. Numbers are doubles."""
-
     @_builtins.property
     def tensor(self) -> Global___Tensor:
         """An array of numbers."""
 
-    @_builtins.property
-    def whole_floats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Of `json`: which of its numbers were floats although their value is whole, as 3.0. Numbers count
-        from 0 as one meets them: lists in order, objects by the code points of their names. All other
-        whole numbers were integers.
-        """
-
-    @_builtins.property
-    def large_integers(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
-        """Of `json`: the digits of those integers that a double does not hold exactly, by the same count."""
-
     def __init__(
         self,
         *,
-        json: _struct_pb2.Value | None = ...,
+        json: _builtins.str = ...,
         tensor: Global___Tensor | None = ...,
         data: _builtins.bytes = ...,
-        whole_floats: _abc.Iterable[_builtins.int] | None = ...,
-        large_integers: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "json", b"json", "tensor", b"tensor", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "json", b"json", "large_integers", b"large_integers", "tensor", b"tensor", "value", b"value", "whole_floats", b"whole_floats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "json", b"json", "tensor", b"tensor", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["json", "tensor", "data"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015

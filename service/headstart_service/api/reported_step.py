@@ -6,14 +6,13 @@ reported result in the form that a worker would have written.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from google.protobuf import json_format
-
-from headstart._for_service import BRIDGING_FIELDS, has_wrong_integers, not_one_of
+from headstart._for_service import BRIDGING_FIELDS, artifact_mistakes, not_one_of
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import RunSummary, StepRecord, StepState
@@ -21,10 +20,10 @@ from ..domain.errors import InvalidRequest, Violation
 from ..pipeline.pipeline import Pipeline
 from ..values.artifacts import ArtifactCodec
 from ..values.fragments import report_fragment
+from ..values.json_values import json_text
 
 MAX_RESULT_BYTES: Final = 1 << 20
 """More than any bridging step returns, and as much as the inputs of a run may have."""
-_INTEGERS: Final = "must be the digits of the integers that `json` has at these places"
 _BRIDGING: Final = "bridging"
 
 
@@ -85,8 +84,12 @@ def step_record(step: ReportedStep, pipeline: Pipeline) -> StepRecord:
         rule = f"must be {expected} for a run of {pipeline.name}, is {step.kind}"
         found.append(Violation("result", rule))
     elif isinstance(step.result, pb.Artifact):
-        found += _artifact_violations(step.result) or _misfits(step.name, step.result, pipeline)
-        results.custom.artifacts[step.name].CopyFrom(step.result)
+        wrong = [Violation(field, rule) for field, rule in artifact_mistakes(step.result)]
+        found += wrong or _misfits(step.name, step.result, pipeline)
+        kept = results.custom.artifacts[step.name]
+        kept.CopyFrom(step.result)
+        if kept.HasField("json") and not found:
+            kept.json = json_text(json.loads(kept.json))
     else:
         if step.name in BRIDGING_FIELDS:
             found += _bridging_violations(step.name, step.result)
@@ -100,25 +103,6 @@ def step_record(step: ReportedStep, pipeline: Pipeline) -> StepRecord:
         origin=pb.STEP_ORIGIN_REPORTED,
     )
     return StepRecord(step.name, StepState.COMPLETED, results.SerializeToString() + report)
-
-
-def _artifact_violations(artifact: pb.Artifact) -> list[Violation]:
-    match artifact.WhichOneof("value"):
-        case None:
-            return [Violation("artifact", "must be set: json, tensor or data")]
-        case "json":
-            try:
-                json_format.MessageToDict(artifact.json)
-            except (ValueError, json_format.Error):
-                return [Violation("artifact.json", "must be JSON: no NaN, no infinity")]
-            if artifact.large_integers and has_wrong_integers(artifact):
-                return [Violation("artifact.large_integers", _INTEGERS)]
-        case "tensor":
-            shape, values = artifact.tensor.shape, artifact.tensor.values
-            if any(length < 0 for length in shape) or math.prod(shape) != len(values):
-                rule = f"must hold as many as shape says, {list(shape)[:8]}, are {len(values)}"
-                return [Violation("artifact.tensor.values", rule)]
-    return []
 
 
 def _misfits(step: str, artifact: pb.Artifact, pipeline: Pipeline) -> list[Violation]:

@@ -121,6 +121,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911  # one type a line
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if hasattr(value, "to_numpy"):  # a Tensor: its numbers, not its bytes
+        return {name: plain(getattr(value, name)) for name in ("dtype", "shape", "values")}
     if hasattr(value, "__dataclass_fields__"):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value

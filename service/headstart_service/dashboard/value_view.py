@@ -8,10 +8,10 @@ from itertools import pairwise
 from math import sqrt
 from typing import Any, Final
 
+from headstart._for_service import tensor_from
 from headstart.v1 import precompute_pb2 as pb
 
 from ..base.output import shortened
-from ..values.json_values import read_json
 
 _POINTS: Final = 64
 _BINS: Final = 24
@@ -110,11 +110,12 @@ def _artifact(name: str, artifact: pb.Artifact) -> Value:
     base = {"step": name, "name": name}
     size = artifact.ByteSize()
     match artifact.WhichOneof("value"):
-        case "tensor" if size <= _LARGEST and artifact.tensor.values:
+        case "tensor" if size <= _LARGEST and artifact.tensor.data:
             shape = " x ".join(str(n) for n in artifact.tensor.shape)
-            return base | _vector(name, artifact.tensor.values) | {"shape": shape}
+            numbers = [float(value.real) for value in tensor_from(artifact.tensor).values]
+            return base | _vector(name, numbers) | {"shape": shape}
         case "json" if size <= _LARGEST:
-            text = json.dumps(shortened(read_json(artifact)), ensure_ascii=False, indent=1)
+            text = json.dumps(shortened(json.loads(artifact.json)), ensure_ascii=False, indent=1)
             return base | {"kind": "json", "text": text[:_TEXT], "clipped": len(text) > _TEXT}
         case "data":
             head = artifact.data[:_BYTES].hex(" ")

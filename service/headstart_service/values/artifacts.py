@@ -41,10 +41,9 @@ class ArtifactCodec:
 
     def written(self, step: str, value: Any) -> bytes:
         """As `encode`, of what `checked` gave."""
-        artifact = pb.Artifact()
-        self._kind(step).write(value, artifact)
-        results = pb.CustomResults(artifacts={step: artifact})
-        return pb.GetResultsResponse(custom=results).SerializeToString()
+        response = pb.GetResultsResponse()
+        self._kind(step).write(value, response.custom.artifacts[step])
+        return response.SerializeToString()
 
     def decode(self, step: str, fragment: bytes) -> Any:
         """The value that `encode` was given."""

@@ -17,7 +17,7 @@ from headstart.v1 import precompute_pb2 as pb
 from ..domain import StepState
 
 _LARGE = 64 * 1024
-"""Bytes of fragments, and of a field, from which on what is inside is not parsed if it is bytes."""
+"""Bytes of fragments, and of a field, from which on a text or bytes inside are not parsed."""
 _RESULTS = pb.GetResultsResponse.DESCRIPTOR
 _FILE = pb.DESCRIPTOR
 _CUSTOM = _RESULTS.fields_by_name["custom"].number
@@ -88,7 +88,7 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     try:
         read = _outline(_RESULTS, memoryview(fragments)) if large else fragments
         whole = pb.GetResultsResponse.FromString(read)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):
         return None
     if large and not whole.HasField("custom"):
         whole = pb.GetResultsResponse.FromString(fragments)
@@ -104,16 +104,18 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
 
 
 def _outline(kind: Descriptor, data: memoryview) -> bytes:
-    """A message of this kind with its large `bytes` fields empty: as good to check as the whole.
+    """A message of this kind with large texts and bytes empty: as good to check as the whole.
 
-    Parsing megabytes holds the process's other calls up. Raises DecodeError.
+    Parsing megabytes holds the process's other calls up. Raises DecodeError or UnicodeDecodeError.
     """
     out: list[bytes | memoryview] = []
     for start, body, end, number in _walk(data):
         field = kind.fields_by_number.get(number)
         if end - body <= _LARGE or field is None:
             out.append(data[start:end])
-        elif field.type == FieldDescriptor.TYPE_BYTES:
+        elif field.type in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING):
+            if field.type == FieldDescriptor.TYPE_STRING:
+                str(data[body:end], "utf-8")
             out += (_varint(number << 3 | _DELIMITED), b"\0")
         elif field.message_type is not None and field.message_type.file is _FILE:
             inner = _outline(field.message_type, data[body:end])

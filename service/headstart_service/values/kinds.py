@@ -8,12 +8,13 @@ from typing import Any, Final, Protocol
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, SchemaError
 
+from headstart._for_service import DTYPES
 from headstart.v1 import precompute_pb2 as pb
 
 from ..domain.errors import StepFailed
 from .annotations import MISSING, ArrayType, is_numpys, spelled
-from .json_values import NotJson, read_json, write_json
-from .tensors import DTYPES, array_from, tensor_bytes
+from .json_values import NotJson, json_text
+from .tensors import array_from, write_tensor
 
 _OWN_WORDS: Final = frozenset({"value_error", "assertion_error"})
 """Errors whose text is an author's, and may repeat the value."""
@@ -109,8 +110,7 @@ class ArrayKind:
 
     def write(self, value: Any, artifact: pb.Artifact) -> None:
         """See `Kind`."""
-        artifact.tensor.SetInParent()
-        artifact.tensor.MergeFromString(tensor_bytes(value))
+        write_tensor(value, artifact.tensor)
 
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
@@ -118,7 +118,11 @@ class ArrayKind:
 
     def misfit(self, artifact: pb.Artifact) -> str:
         """See `Kind`."""
-        return "" if artifact.WhichOneof("value") == "tensor" else f"a tensor, for {self.text}"
+        if artifact.WhichOneof("value") != "tensor":
+            return f"a tensor, for {self.text}"
+        # Only numpy knows which types are of an abstract one, such as `floating`.
+        exact = self._dtype in DTYPES and artifact.tensor.dtype != self._dtype
+        return f"a tensor of {self._dtype}, is of {artifact.tensor.dtype}" if exact else ""
 
 
 class JsonKind:
@@ -146,7 +150,7 @@ class JsonKind:
         """See `Kind`."""
         try:
             plain = self._adapter.dump_python(value, mode="json", warnings="error")
-            write_json(plain, artifact)
+            artifact.json = json_text(plain)
         except NotJson as error:
             raise StepFailed(
                 f"returned {type(value).__name__} that {error}", retry=False
@@ -157,8 +161,7 @@ class JsonKind:
 
     def read(self, artifact: pb.Artifact) -> Any:
         """See `Kind`."""
-        # Convert by JSON text: strict models accept a date in JSON, but not as Python's str.
-        return self._adapter.validate_json(json.dumps(read_json(artifact)))
+        return self._adapter.validate_json(artifact.json)
 
     def misfit(self, artifact: pb.Artifact) -> str:
         """See `Kind`."""
@@ -198,7 +201,7 @@ class AnyKind:
             kind.write(kind.checked(np.asanyarray(value)), artifact)
         else:
             try:
-                write_json(value, artifact)
+                artifact.json = json_text(value)
             except NotJson as error:
                 reason = f"returned {type(value).__name__} that {error}"
                 raise StepFailed(reason, retry=False) from error
@@ -210,7 +213,7 @@ class AnyKind:
                 return artifact.data
             case "tensor":
                 return array_from(artifact.tensor)
-        return read_json(artifact)
+        return json.loads(artifact.json)
 
     def misfit(self, artifact: pb.Artifact) -> str:  # noqa: ARG002  # anything fits
         """See `Kind`."""

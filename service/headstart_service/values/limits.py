@@ -13,10 +13,10 @@ from .codec import ResultCodec
 
 ON_LOOP: Final = 64 * 1024
 """Bytes that are encoded or copied on the event loop, a millisecond's work; more in a thread."""
-_NUMBER: Final = 9
-"""Bytes of a number in protobuf's JSON."""
+_FLOAT: Final = 3
+"""Bytes of the shortest float, as 1.0."""
 _LEAST: Final = 2
-"""Bytes of anything else, and of whatever stands in something."""
+"""Bytes of an empty object, and of what separates the entries of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ async def encoded(
     """Encode what a step returned: what other steps get, if it is `needed`, and the fragment.
 
     Other steps get what the fragment holds, as they would from a memo or on the next worker. A
-    dict's order, a tuple in `Any` or a subclass's fields may be lost in it. Nothing that the step
-    changes afterwards changes either. Raises StepFailed when the value is of another type than the
-    step's, or more than one step may return.
+    tuple in `Any` or a subclass's fields may be lost in it. Nothing that the step changes
+    afterwards changes either. Raises StepFailed when the value is of another type than the step's,
+    or more than one step may return.
     """
     if not isinstance(codec, ArtifactCodec):
         fragment = codec.encode(step, value)
@@ -94,7 +94,7 @@ def weight(value: Any, enough: int) -> int:
         if isinstance(one, str | bytes):
             total += len(one)
         elif isinstance(one, int | float):
-            total += _LEAST if isinstance(one, bool) else _NUMBER
+            total += _FLOAT if isinstance(one, float) else 1
         elif isinstance(getattr(one, "nbytes", None), int):
             total += one.nbytes
         elif isinstance(one, Mapping):
@@ -103,7 +103,7 @@ def weight(value: Any, enough: int) -> int:
                 waiting.extend(one.keys())
                 waiting.extend(one.values())
         elif isinstance(one, list | tuple | set | frozenset):
-            total += _LEAST * len(one)
+            total += len(one)
             if total <= enough:
                 waiting.extend(one)
         else:

@@ -116,7 +116,7 @@ class Side:
         if isinstance(value, pb.BridgingResults):
             request.bridging.CopyFrom(value)
         else:
-            request.artifact.json.number_value = value
+            request.artifact.json = str(value)
         if elapsed is not None:
             request.elapsed.FromNanoseconds(round(elapsed * 1e9))
         if created_at is not None:

@@ -52,8 +52,7 @@ def _of_game(step: str, **results: Any) -> pb.ReportStepRequest:
     return _report(key="game", step=step, bridging=results)
 
 
-def _json(number: float) -> dict[str, Any]:
-    return {"json": {"number_value": number}}
+ONE: dict[str, Any] = {"json": "1"}
 
 
 ODD_GAME = (
@@ -71,6 +70,16 @@ BAD_TEXTS = (
     '{"value": 1e400}',
     '{"a": 1, "a": 2}',
     r'{"a": "\ud800"}',
+)
+
+BAD_TENSORS: tuple[dict[str, Any], ...] = (
+    {},
+    {"dtype": "flaot32", "data": b"1234"},
+    {"dtype": "float32", "shape": [2, 2], "data": b"1234"},
+    {"dtype": "int8", "shape": [-1]},
+    {"dtype": "int8", "shape": [2**62, 2]},
+    {"dtype": "int8", "shape": [1] * 65, "data": b"1"},
+    {"dtype": "bool", "data": b"1"},
 )
 
 MISTAKES: dict[str, list[Any]] = {
@@ -165,19 +174,17 @@ MISTAKES: dict[str, list[Any]] = {
     "ReportStep": [
         pb.ReportStepRequest(),
         pb.ReportStepRequest(namespace="A", key="k" * 300, revision=-1),
-        _seconds(_report(artifact=_json(1)), "elapsed", -0.5),
-        _seconds(_report(artifact=_json(1)), "elapsed", 7 * DAY + 1),
+        _seconds(_report(artifact=ONE), "elapsed", -0.5),
+        _seconds(_report(artifact=ONE), "elapsed", 7 * DAY + 1),
         _report(artifact={"data": b"x" * (1 << 20)}),
-        _report(key="nobody", artifact=_json(1)),
-        _report(step="x", artifact=_json(1)),
-        _report(step="frist", artifact=_json(1)),
+        _report(key="nobody", artifact=ONE),
+        _report(step="x", artifact=ONE),
+        _report(step="frist", artifact=ONE),
         _report(step="x", bridging={"haiku_clues": ["a"]}),
         _report(artifact={}),
-        _report(artifact=_json(math.inf)),
-        _report(artifact=_json(2.0**53) | {"large_integers": {0: "9007199254740994"}}),
-        _report(artifact={"tensor": {"shape": [2, 2], "values": [1, 2, 3]}}),
-        _report(artifact={"tensor": {"shape": [-1], "values": []}}),
-        _report(key="game", step="null_samples", artifact=_json(1)),
+        *(_report(artifact={"json": text}) for text in (*BAD_TEXTS[1:], "", "1 2", "[" * 101)),
+        *(_report(artifact={"tensor": tensor}) for tensor in BAD_TENSORS),
+        _report(key="game", step="null_samples", artifact=ONE),
         _report(key="game", step="x", bridging={}),
         _of_game("null_samples"),
         _of_game("null_samples", null_samples=[2, 1], haiku_clues=["a"]),

@@ -33,6 +33,15 @@ func (codec) Unmarshal(data []byte, message interface{}) error {
 	return proto.Unmarshal(data, message.(proto.Message))
 }
 
+// The artifacts' JSON as it came: decoding it to interface{} would make every number a double.
+func texts(got *headstartv1.GetResultsResponse) map[string]json.RawMessage {
+	values := map[string]json.RawMessage{}
+	for step, artifact := range got.GetCustom().GetArtifacts() {
+		values[step] = json.RawMessage(artifact.GetJson())
+	}
+	return values
+}
+
 func start(ctx context.Context, client headstartv1.PrecomputeServiceClient, key string, value interface{}) (*headstartv1.StartPrecomputeResponse, error) {
 	// Not structpb, whose numbers are doubles.
 	inputs, err := json.Marshal(map[string]interface{}{"value": value})
@@ -79,10 +88,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	values := map[string]interface{}{}
-	for step, artifact := range got.GetCustom().GetArtifacts() {
-		values[step] = artifact.GetJson().AsInterface()
-	}
+	values := texts(got)
 	// Two whole numbers that are one double.
 	var large []string
 	for _, id := range []int64{1 << 53, 1<<53 + 1} {
@@ -92,6 +98,11 @@ func main() {
 		}
 		large = append(large, again.Outcome.String())
 	}
+	got, err = client.GetResults(ctx, &headstartv1.GetResultsRequest{Key: "large", Wait: durationpb.New(20 * time.Second)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	exact := texts(got)
 	var fields []string
 	_, err = start(ctx, client, "go", "x")
 	for _, detail := range status.Convert(err).Details() {
@@ -107,6 +118,7 @@ func main() {
 		"watched": watched,
 		"values":  values,
 		"large":   large,
+		"exact":   exact,
 		"code":    status.Code(err).String(),
 		"fields":  fields,
 	})

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from headstart import StepDescription
@@ -32,6 +31,7 @@ from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.sdk import Pipeline, step
 from headstart_service.values.artifacts import ArtifactCodec
 from headstart_service.values.fragments import report_fragment
+from tests.support.any_json import VALUES
 from tests.unit.api.conftest import PIPELINE, FakeReader, methods_of
 
 
@@ -86,7 +86,7 @@ def test_results_bytes_are_the_message_that_one_would_build() -> None:
     built.created_at.FromMicroseconds(SUMMARY.created_us)
     built.started_at.FromMicroseconds(SUMMARY.started_us)
     built.expires_at.FromMicroseconds(SUMMARY.expires_us)
-    built.custom.artifacts["one"].json.struct_value.update({"x": 1})
+    built.custom.artifacts["one"].json = '{"x":1}'
     written = messages.results_bytes(Snapshot(SUMMARY, "run-1", states, body, 10.0), body)
     assert pb.GetResultsResponse.FromString(written) == built
 
@@ -259,27 +259,6 @@ def test_inputs_larger_than_a_mebibyte_are_refused_by_their_fields_name() -> Non
     assert refused(pb.CustomSpec(inputs_json=text + "  ")) == [
         ("custom.inputs_json", "must be at most 1048576 bytes, is 1048577")
     ]
-
-
-LEAVES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(1 - 10**640, 10**640 - 1),
-    st.sampled_from([2**53, 2**53 + 1, -(2**53) - 1, 2**63, 2**64, 10**30]),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
-)
-VALUES = st.recursive(
-    LEAVES,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner, max_size=4
-        )
-    ),
-    max_leaves=12,
-)
 
 
 class Anything(BaseModel):

@@ -208,7 +208,7 @@ async def test_a_cancel_returns_what_became_of_it_and_logs_what_it_has_done(
 def report(created_us: int | None = None, **fields: Any) -> pb.ReportStepRequest:
     request = pb.ReportStepRequest(
         **{"key": KEY.key, "revision": 3, "step": "one"} | fields,
-        artifact=pb.Artifact(json={"number_value": 1}),
+        artifact=pb.Artifact(json="1"),
     )
     if created_us is not None:
         request.created_at.FromMicroseconds(created_us)

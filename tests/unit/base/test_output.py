@@ -21,6 +21,7 @@ from headstart_service.base.output import (
     ago,
     clipped,
     coloured,
+    plain,
     shortened,
     spoken,
     table,
@@ -211,11 +212,11 @@ def test_values_of_other_pipelines_are_short() -> None:
     custom = {
         "text": "x" * 500,
         "vector": [0.5] * 100,
-        "tensor": Tensor(shape=(2, 2), values=(1.0, 2.0, 3.0, 4.0)),
+        "tensor": Tensor.of((1.0, 2.0, 3.0, 4.0), shape=(2, 2)),
         "data": b"abc",
         "number": 5,
         "ids": [2**53 + 1, 1, 2, 3],
-        "int64": Tensor(shape=(2,), values=(2**53 + 1, 1), dtype="int64"),
+        "int64": Tensor.of((2**53 + 1, 1), "int64"),
         "flags": [True, False, True, False],
     }
     lines = described(results(custom=custom)).splitlines()[2:]
@@ -230,6 +231,11 @@ def test_values_of_other_pipelines_are_short() -> None:
         "flags: [true, false, true, false]",
     ]
     assert vector([1.0]) == "[1] (1 numbers)"
+
+
+def test_scripts_get_a_tensors_numbers() -> None:
+    tensor = Tensor.of((0.5, 2.0), "float64", shape=(2, 1))
+    assert plain(tensor) == {"dtype": "float64", "shape": [2, 1], "values": [0.5, 2.0]}
 
 
 @pytest.mark.parametrize("origin", ["kept", "memoised", "reported"])

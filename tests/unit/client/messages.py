@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -49,7 +50,7 @@ def values(pending: dict[str, pb.StepReport] | None = None, **ready: Any) -> pb.
     )
     message.pipeline = "text"
     for name, value in ready.items():
-        message.custom.artifacts[name].json.string_value = value
+        message.custom.artifacts[name].json = json.dumps(value)
     return message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ from annotated_types import Le
 from pydantic import BaseModel, ValidationError
 
 from headstart import PrecomputeClient, PrecomputeStatus, Results, Tensor
+from headstart._messages.artifacts import artifact_to
 from headstart._messages.convert import results_from
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.config.settings import Settings
@@ -103,12 +105,47 @@ def test_a_double_and_a_large_integer_lose_nothing_in_a_tensor() -> None:
     assert given.artifact("big").values == (2**63 - 1, -(2**63))
 
 
-def test_a_tensor_of_a_server_that_sends_no_type_is_of_32_bit_floats() -> None:
-    artifact = pb.Artifact(tensor=pb.Tensor(shape=[2], values=[1.0, 0.5]))
-    message = pb.GetResultsResponse(
-        status=pb.PRECOMPUTE_STATUS_COMPLETED, custom=pb.CustomResults(artifacts={"s": artifact})
-    )
-    assert results_from(message).artifact("s") == Tensor(shape=(2,), values=(1.0, 0.5))
+def test_an_array_is_the_tensors_own_bytes() -> None:
+    tensor = results(step=np.arange(3.0)).artifact("step", as_type=Tensor)
+    for array in (tensor.to_numpy(), np.asarray(tensor), np.array(tensor, copy=False)):
+        assert np.shares_memory(array, np.frombuffer(tensor.data, np.uint8))
+        assert not array.flags.writeable
+    assert np.array(tensor).flags.writeable
+    with pytest.raises(ValueError, match="copy"):
+        np.array(tensor, dtype=np.float32, copy=False)
+
+
+def test_a_tensor_is_made_without_numpy() -> None:
+    assert Tensor.of([1, 2]) == Tensor(dtype="float32", shape=(2,), data=b"\0\0\x80?\0\0\0@")
+    for dtype, values in (
+        ("bool", (True, False)),
+        ("complex64", (1j, 2 + 0j)),
+        ("uint8", (0, 255)),
+    ):
+        made = Tensor.of(values, dtype, shape=(2, 1))
+        assert made.values == values
+        assert made.to_numpy().tolist() == [[values[0]], [values[1]]]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: Tensor.of([256], "uint8"), "values: must be of uint8: "),
+        (lambda: Tensor.of([0.5], "int8"), "values: must be of int8: "),
+        (lambda: Tensor.of([1], "float"), "dtype: did you mean 'float64'"),
+        (lambda: Tensor.of([1], "complex128", (2,)), "data: must be 32 bytes"),
+        (lambda: Tensor(dtype="int8", shape=(-1,), data=b""), "shape: must have lengths"),
+        (lambda: artifact_to(np.array(["x"])), "must be one of: bool"),
+    ],
+)
+def test_what_makes_no_tensor_is_refused_by_its_field(make: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        make()
+
+
+def test_a_masked_array_is_not_written_since_its_mask_would_be_lost() -> None:
+    with pytest.raises(TypeError, match="mask"):
+        artifact_to(np.ma.masked_array([1.0], mask=[True]))
 
 
 def test_artifacts_become_models() -> None:
@@ -155,7 +192,7 @@ def test_reading_a_tensor_loads_no_numpy() -> None:
     code = (
         "import sys; from headstart._messages.convert import results_from; "
         "from headstart.v1 import precompute_pb2 as pb; "
-        "a = pb.Artifact(tensor=pb.Tensor(shape=[1], doubles=[1.0], dtype='float64')); "
+        "a = pb.Artifact(tensor=pb.Tensor(dtype='float64', shape=[1], data=bytes(6) + b'\\xf0?')); "
         "m = pb.GetResultsResponse(status=3, custom=pb.CustomResults(artifacts={'s': a})); "
         "print(results_from(m).artifact('s').values, 'numpy' in sys.modules)"
     )
@@ -166,10 +203,10 @@ def test_reading_a_tensor_loads_no_numpy() -> None:
 async def test_a_run_of_the_largest_size_reaches_a_client(service: ScriptedService) -> None:
     [most] = [m.le for m in Settings.model_fields["max_run_bytes"].metadata if isinstance(m, Le)]
     message = run(custom=pb.CustomResults())
-    message.custom.artifacts["large"].json.string_value = "x" * int(most)
+    message.custom.artifacts["large"].json = json.dumps("x" * (int(most) - 2))
     # Beside the results there are reports, of hundreds of steps at most.
-    message.custom.artifacts["reports"].json.string_value = "x" * 2**20
+    message.custom.artifacts["reports"].json = json.dumps("x" * 2**20)
     service.on("GetResults", message)
     async with PrecomputeClient(service.address) as client:
         found = await client.get_results("game-1", timeout=60.0)
-    assert len(found.artifact("large", str)) == most
+    assert len(found.artifact("large", str)) == most - 2

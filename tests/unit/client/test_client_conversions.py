@@ -1,5 +1,6 @@
 """What PrecomputeClient makes of the service's answers."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from headstart import (
     StepReport,
     Tensor,
 )
+from headstart._messages.artifacts import artifact_to
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.commands.operator.describing import described
 from tests.unit.client.messages import CREATED, report, run
@@ -115,11 +117,11 @@ async def test_a_bridging_run_without_any_result_has_all_parts_missing(service: 
 
 
 async def test_custom_results_are_plain_values(service: Any) -> None:
-    json = pb.Artifact()
-    json.json.struct_value.update({"count": 3, "share": 0.5, "tags": ["a", None, True], "o": {}})
+    text = '{"share":0.5,"count":3,"tags":["a",null,true],"o":{}}'
+    tensor = Tensor.of([1.5, 2.5], shape=(2, 1))
     artifacts = {
-        "json": json,
-        "tensor": pb.Artifact(tensor=pb.Tensor(shape=[2, 1], values=[1.5, 2.5])),
+        "json": pb.Artifact(json=text),
+        "tensor": artifact_to(tensor),
         "data": pb.Artifact(data=b"\x00\xff"),
         "nothing": pb.Artifact(),
     }
@@ -135,9 +137,30 @@ async def test_custom_results_are_plain_values(service: Any) -> None:
         "data": b"\x00\xff",
         "json": {"count": 3, "share": 0.5, "tags": ["a", None, True], "o": {}},
         "nothing": None,
-        "tensor": Tensor(shape=(2, 1), values=(1.5, 2.5)),
+        "tensor": tensor,
     }
-    assert type(results.custom["json"]["count"]) is int
+    assert json.dumps(results.custom["json"], separators=(",", ":")) == text
+
+
+@pytest.mark.parametrize(
+    ("artifact", "reason"),
+    [
+        (pb.Artifact(json="{"), "json: must be JSON: "),
+        (pb.Artifact(tensor=pb.Tensor()), "dtype: must be one of: bool, complex128, "),
+        (
+            pb.Artifact(tensor=pb.Tensor(dtype="float32", shape=[2], data=b"1234")),
+            r"data: must be 8 bytes, for float32 of shape \[2\], is 4",
+        ),
+    ],
+)
+async def test_an_artifact_that_cannot_be_read_is_an_error_that_names_step_and_field(
+    service: Any, artifact: pb.Artifact, reason: str
+) -> None:
+    service.on("GetResults", run(custom=pb.CustomResults(artifacts={"odd": artifact})))
+
+    async with PrecomputeClient(service.address) as client:
+        with pytest.raises(ServiceError, match=f"of step odd that cannot be read: {reason}"):
+            await client.get_results("game-1")
 
 
 async def test_a_status_from_the_future_is_an_error_that_names_it(service: Any) -> None:

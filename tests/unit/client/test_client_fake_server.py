@@ -26,6 +26,7 @@ from headstart import (
 from headstart.testing import FakeServer, completed_results, fake_server
 from headstart.v1 import precompute_pb2 as pb
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
+from tests.support.requests import json_of
 from tests.support.waiting import wait_until
 
 COMPLETED, RUNNING, FAILED = StepState.COMPLETED, StepState.RUNNING, StepState.FAILED
@@ -80,7 +81,7 @@ async def test_values_of_every_kind_come_back():
         "longs": np.array([[2**60 + 1]]),
         "raw": b"\x00\xff",
         "array": np.arange(6, dtype=np.float32).reshape(2, 3),
-        "tensor": Tensor(shape=(2,), values=(0.5, 1.5)),
+        "tensor": Tensor.of((0.5, 1.5)),
     }
     with fake_server(values) as server:
         async with PrecomputeClient(server.address) as client:
@@ -348,4 +349,4 @@ def test_a_test_that_is_not_async_calls_it():
         custom = pb.CustomSpec(pipeline="p")
         stub.StartPrecompute(pb.StartPrecomputeRequest(key="k", custom=custom), timeout=5)
         answer = stub.GetResults(pb.GetResultsRequest(key="k"), timeout=5)
-    assert answer.custom.artifacts["a"].json.number_value == 1
+    assert json_of(answer, "a") == 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+from headstart import Tensor
+from headstart._messages.artifacts import artifact_to
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.dashboard.value_view import values_of
-from headstart_service.values.json_values import write_json
 
 
 def custom(**artifacts: pb.Artifact) -> list[dict[str, object]]:
@@ -38,12 +39,9 @@ def test_a_game_is_reported_as_lines_words_and_a_histogram() -> None:
 
 
 def test_large_and_strange_values_are_clipped() -> None:
-    text, tensor, data = pb.Artifact(), pb.Artifact(), pb.Artifact(data=b"\x00\xff" * 500)
-    text.json.string_value = "é" * 5000
-    tensor.tensor.shape.extend([2, 3])
-    tensor.tensor.values.extend([math.nan, math.inf, 1, 2, 3, 4])
-    huge = pb.Artifact()
-    huge.json.string_value = "x" * 300_000
+    text, huge = artifact_to("é" * 5000), artifact_to("x" * 300_000)
+    tensor = artifact_to(Tensor.of([math.nan, math.inf, 1, 2, 3, 4], shape=(2, 3)))
+    data = pb.Artifact(data=b"\x00\xff" * 500)
     told = {v["name"]: v for v in custom(text=text, tensor=tensor, data=data, huge=huge)}
     assert told["text"]["clipped"]
     assert len(told["text"]["text"]) == 2000
@@ -55,9 +53,7 @@ def test_large_and_strange_values_are_clipped() -> None:
 
 
 def test_whole_numbers_are_shown_exactly() -> None:
-    artifact = pb.Artifact()
-    write_json([2**53 + 1, 2.0, 3, 10**30], artifact)
-    [told] = custom(numbers=artifact)
+    [told] = custom(numbers=artifact_to([2**53 + 1, 2.0, 3, 10**30]))
     assert json.loads(str(told["text"])) == [2**53 + 1, 2.0, 3, 10**30]
     assert "2.0" not in str(told["text"]), "people write 2"
 
@@ -114,14 +110,9 @@ def test_rows_without_words_are_numbered_and_a_stretch_of_a_vector_is_its_mean()
 
 
 def test_every_artifact_names_its_step_and_kind() -> None:
-    text, tensor, data = pb.Artifact(), pb.Artifact(), pb.Artifact(data=bytes(range(40)))
-    text.json.string_value = "a"
-    tensor.tensor.shape.extend([2])
-    tensor.tensor.values.extend([3.0, 4.0])
-    huge, empty = pb.Artifact(), pb.Artifact()
-    huge.tensor.shape.extend([70_000])
-    huge.tensor.values.extend([1.0] * 70_000)
-    empty.tensor.shape.extend([0])
+    text, data = artifact_to("a"), pb.Artifact(data=bytes(range(40)))
+    tensor, empty = artifact_to(Tensor.of([3.0, 4.0])), artifact_to(Tensor.of([]))
+    huge = artifact_to(Tensor.of([1.0] * 70_000))
     assert custom(text=text, tensor=tensor, data=data, huge=huge, empty=empty) == [
         {
             "step": "data",
@@ -143,7 +134,6 @@ def test_every_artifact_names_its_step_and_kind() -> None:
         },
         {"step": "text", "name": "text", "kind": "json", "text": '"a"', "clipped": False},
     ]
-    text.json.list_value.values.add().string_value = "é"
-    assert custom(text=text)[0]["text"] == '[\n "é"\n]'
+    assert custom(text=artifact_to(["é"]))[0]["text"] == '[\n "é"\n]'
     many = custom(**{f"a{i:02}": data for i in range(60)})
     assert [value["name"] for value in many] == [f"a{i:02}" for i in range(50)]

@@ -49,7 +49,7 @@ def test_what_cannot_be_read_is_reported():
 
 
 def test_large_values_keep_their_meaning_and_are_checked_too():
-    values = {"blob": b"x" * 200_000, "small": b"y", "text": ["z" * 1000] * 100, "none": None}
+    values = {"blob": b"x" * 200_000, "small": b"y", "text": ["ż" * 1000] * 100, "none": None}
     steps = [
         report_fragment(name, StepState.COMPLETED, started_us=5) + CODEC.encode(name, value)
         for name, value in values.items()
@@ -65,5 +65,6 @@ def test_large_values_keep_their_meaning_and_are_checked_too():
         joined[1:],
         joined + b"\xff",
         joined.replace(b"blob", b"\xff\xff\xff\xff"),
+        joined.replace("żż".encode(), b"\xff\xff\xff\xff", 1),
     ):
         assert merged(damaged) is None

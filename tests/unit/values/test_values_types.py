@@ -11,13 +11,13 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
+from headstart._messages.tensors import DTYPES
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipeline.signatures import output_type
 from headstart_service.pipeline.step import Step, step
 from headstart_service.values import limits as limits_module
 from headstart_service.values.limits import Limits, encoded, weight
-from headstart_service.values.tensors import DTYPES
 from headstart_service.worker.run import run
 from tests.support.ledger import Ledger, claim_of, pipeline_of
 
@@ -103,14 +103,22 @@ def test_arrays_of_every_type_and_shape_come_back_exactly(dtype: str, shape: Any
     assert decoded.tobytes() == array.tobytes()
 
 
-def test_every_array_has_its_values_as_floats_too_as_callers_of_before_read_them() -> None:
-    array = np.array([[1, -2], [3, 4]], dtype=np.int64)
-    codec = pipeline_of(typed("NDArray[np.int64]")).codec
-    message = pb.GetResultsResponse.FromString(codec.encode("made", array))
-    tensor = message.custom.artifacts["made"].tensor
-    assert list(tensor.values) == [1.0, -2.0, 3.0, 4.0]
-    assert list(tensor.integers) == [1, -2, 3, 4]
-    assert list(tensor.shape) == [2, 2]
+def test_a_tensor_has_the_arrays_own_bytes_little_endian_and_row_by_row() -> None:
+    codec = pipeline_of(typed("NDArray[np.generic]")).codec
+    rows = np.array([[1, -2], [3, 4]], dtype=np.int16)
+    for array in (rows, np.asfortranarray(rows), rows.astype(">i2"), rows[::-1][::-1]):
+        message = pb.GetResultsResponse.FromString(codec.encode("made", array))
+        assert message.custom.artifacts["made"].tensor == pb.Tensor(
+            dtype="int16", shape=[2, 2], data=b"\1\0\xfe\xff\3\0\4\0"
+        )
+    image = codec.encode("made", np.zeros((100, 100, 3), np.uint8))
+    assert len(image) < 30_100, "a byte a value"
+
+
+def test_a_step_may_change_an_array_that_it_gets() -> None:
+    array = round_trip("NDArray[np.float32]", np.ones(2, np.float32))
+    array *= 2
+    assert array.tolist() == [2.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +205,7 @@ async def small() -> bytes:
 
 @step()
 async def bulky() -> list[int]:
-    return list(range(1000))
+    return list(range(1500))
 
 
 @step()
@@ -250,7 +258,9 @@ async def test_what_was_kept_before_counts_to_a_runs_limit() -> None:
         "x" * 300,
         ["ż", "b"],
         {"a": [1, 2.5, None, True]},
-        list(range(500)),
+        list(range(10)),
+        [0.5] * 10,
+        [None, False, {}, {"": 0}],
         b"x" * 70,
         np.zeros((7, 9)),
         np.zeros(50, dtype=np.bool_),
