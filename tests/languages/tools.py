@@ -18,6 +18,7 @@ NODE_EXAMPLE = ROOT / "examples" / "node"
 CONNECT_CLIENTS = ROOT / "tests" / "languages" / "connect"
 TYPESCRIPT_CLIENT = ROOT / "client" / "typescript"
 GO_CLIENT = ROOT / "client" / "go"
+GO_SOURCES = Path("/usr/share/gocode")
 
 
 def missing(what: str, remedy: str) -> NoReturn:
@@ -104,6 +105,18 @@ def typescript_stubs(out: Path) -> None:
     _es_stubs(TYPESCRIPT_CLIENT, out, "target=ts,import_extension=js")
 
 
+def go_stubs(out: Path) -> None:
+    """Generate the stubs of the Go client."""
+    proto = "headstart/v1/precompute.proto"
+    module = "headstart.example/client"
+    package = f"M{proto}={module}/headstartv1;headstartv1"
+    command = ["protoc", f"-I{ROOT / 'protos'}"]
+    for plugin in ("go", "go-grpc"):
+        command += [f"--{plugin}_out={out}", f"--{plugin}_opt=module={module}"]
+        command += [f"--{plugin}_opt={package}"]
+    subprocess.run([*command, proto], check=True)
+
+
 def _es_stubs(directory: Path, out: Path, options: str) -> None:
     details = packaged("google.rpc.error_details_pb2")
     assert details is not None
@@ -117,3 +130,9 @@ def _es_stubs(directory: Path, out: Path, options: str) -> None:
 
 def _on_path(name: str) -> str:
     return shutil.which(name) or missing(name, "make test-languages installs it")
+
+
+if __name__ == "__main__":  # make proto-clients
+    install_node_packages(TYPESCRIPT_CLIENT)
+    typescript_stubs(TYPESCRIPT_CLIENT / "src" / "gen")
+    go_stubs(GO_CLIENT)

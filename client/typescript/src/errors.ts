@@ -93,6 +93,9 @@ export class HeadstartError extends Error {
     if (reason instanceof HeadstartError) return reason;
     const error = ConnectError.from(reason);
     if (isBroken(error)) return new HeadstartError("UNAVAILABLE", error.rawMessage, { cause: reason });
+    if (!error.isWireError && error.rawMessage.startsWith("serialize ")) {
+      return new HeadstartError("INVALID_ARGUMENT", error.rawMessage, { cause: reason });
+    }
     const violations: Violation[] = error
       .findDetails(BadRequestSchema)
       .flatMap((bad) => bad.fieldViolations.map(({ field, description }) => ({ field, description })));
@@ -127,18 +130,12 @@ export class HeadstartError extends Error {
 }
 
 /** Whether the connection failed: Connect has no code of its own for most such errors. */
-function isBroken(error: ConnectError): boolean {
-  if (error.isWireError || isMistake(error.cause)) return false;
-  const { code, rawMessage } = error;
+function isBroken({ code, rawMessage, cause, isWireError }: ConnectError): boolean {
+  if (isWireError || /^(serialize|parse) /.test(rawMessage)) return false;
   if (code === Code.InvalidArgument || code === Code.Unknown) {
-    if (/missing EndStreamResponse|missing request message/.test(rawMessage)) return true;
+    if (/missing (EndStreamResponse|request message)/.test(rawMessage)) return true;
   }
-  return code === Code.Aborted || code === Code.Internal || (code === Code.Unknown && isOfNetwork(error.cause));
-}
-
-/** Whether a message could not be encoded, which no retry mends. */
-function isMistake(cause: unknown): boolean {
-  return cause instanceof Error && (cause.name === "FieldError" || /^cannot (en|de)code/.test(cause.message));
+  return code === Code.Aborted || code === Code.Internal || (code === Code.Unknown && isOfNetwork(cause));
 }
 
 /** Whether `fetch` or the body of its response failed: browsers throw a TypeError for both. */

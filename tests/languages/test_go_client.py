@@ -1,0 +1,66 @@
+"""The Go client's own tests against a real server, and its generated stubs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.languages.tools import GO_CLIENT, GO_SOURCES, go_stubs, missing
+from tests.support.replicas import Replicas
+
+pytestmark = [pytest.mark.languages, pytest.mark.asyncio(loop_scope="module")]
+
+MODULE = Path("src") / "headstart.example" / "client"
+
+
+@pytest.fixture(autouse=True)
+def toolchain() -> None:
+    needed = ("go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc")
+    lacking = [name for name in needed if shutil.which(name) is None]
+    lacking += [] if (GO_SOURCES / "src" / "google.golang.org" / "grpc").exists() else ["grpc"]
+    if lacking:
+        missing(", ".join(lacking), "Debian has it; .ci/run names the packages")
+
+
+async def test_its_own_tests_pass_against_a_server(replicas: Replicas, tmp_path: Path):
+    # Debian's packages are sources in a GOPATH, so the client's are too.
+    shutil.copytree(GO_CLIENT, tmp_path / MODULE)
+    one, _ = await replicas.two()
+    settings = {
+        "GO111MODULE": "off",
+        "GOPATH": f"{tmp_path}:{GO_SOURCES}",
+        "GOFLAGS": "",
+        "GOCACHE": os.environ.get("GOCACHE", str(tmp_path / "cache")),
+        "HEADSTART_ADDRESS": one.address,
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ("go", "test", "-tags", "debian", "-count=1", "."),
+        cwd=tmp_path / MODULE,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_its_stubs_are_those_of_the_contract(tmp_path: Path):
+    go_stubs(tmp_path)
+    names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.go"))
+    assert len(names) == 2
+    assert [_code(tmp_path / name) for name in names] == [
+        _code(GO_CLIENT / name) for name in names
+    ], "make proto-clients generates them anew"
+
+
+def _code(path: Path) -> list[str]:
+    """The lines but those that name the generators' versions."""
+    lines = path.read_text().splitlines()
+    return [line for line in lines if not line.startswith("// \t")]
