@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -77,13 +78,7 @@ func errorFrom(err error) *Error {
 
 // errorOfItem returns the error of one item of a batch.
 func errorOfItem(item *pb.Error) *Error {
-	found := &Error{Code: codes.Code(item.Code), Message: item.Message}
-	for _, packed := range item.Details {
-		if detail, err := packed.UnmarshalNew(); err == nil {
-			found.add(detail)
-		}
-	}
-	return found
+	return errorFrom(status.ErrorProto(&rpcstatus.Status{Code: item.Code, Message: item.Message, Details: item.Details}))
 }
 
 func (e *Error) add(detail interface{}) {

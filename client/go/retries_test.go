@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/runtime/protoimpl"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
-
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 
 	pb "headstart.example/client/headstartv1"
 )
@@ -23,7 +23,7 @@ func tried(t *testing.T, code codes.Code, times int, after, timeout time.Duratio
 	t.Helper()
 	message := &rpcstatus.Status{Code: int32(code), Message: "no"}
 	if after > 0 {
-		info := must[[]byte](t)(proto.Marshal(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)}))
+		info := must[[]byte](t)(proto.Marshal(protoimpl.X.ProtoMessageV2Of(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})))
 		message.Details = append(message.Details, &anypb.Any{TypeUrl: "type.googleapis.com/google.rpc.RetryInfo", Value: info})
 	}
 	var at []time.Time

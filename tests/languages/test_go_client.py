@@ -51,7 +51,7 @@ async def test_its_own_tests_pass_against_a_server(replicas: Replicas, tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_its_stubs_are_those_of_the_contract(tmp_path: Path):
+async def test_its_stubs_are_those_of_the_contract(tmp_path: Path):
     go_stubs(tmp_path)
     names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.go"))
     assert len(names) == 2
