@@ -6,9 +6,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/runtime/protoimpl"
 )
 
-// Debian's gRPC is of 2020: it has no package insecure, and a codec for messages of the older API.
+// Debian's gRPC is of 2020: it has no package insecure, and its codec and its own messages have the older API.
 
 func init() { encoding.RegisterCodec(codec{}) }
 
@@ -16,10 +17,10 @@ type codec struct{}
 
 func (codec) Name() string { return "proto" }
 func (codec) Marshal(message interface{}) ([]byte, error) {
-	return proto.Marshal(message.(proto.Message))
+	return proto.Marshal(protoimpl.X.ProtoMessageV2Of(message))
 }
 func (codec) Unmarshal(data []byte, message interface{}) error {
-	return proto.Unmarshal(data, message.(proto.Message))
+	return proto.Unmarshal(data, protoimpl.X.ProtoMessageV2Of(message))
 }
 
 func plaintext() grpc.DialOption { return grpc.WithInsecure() }
