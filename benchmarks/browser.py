@@ -11,6 +11,7 @@ Needs what `make test-browser` and `make test-languages` install. Exit codes are
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 import time
@@ -107,7 +108,8 @@ async def measure(bench: Bench) -> Sequence[Line]:
 
 
 def _stamp(results: pb.GetResultsResponse) -> float:
-    return results.custom.artifacts["stamp"].json.number_value
+    stamp: float = json.loads(results.custom.artifacts["stamp"].json)
+    return stamp
 
 
 FIGURE = Figure("browser", "From a step's end to a web page", measure, _needs)

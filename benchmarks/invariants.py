@@ -23,11 +23,12 @@ import grpc
 from redis.asyncio import Redis
 
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.store.scripts import SOURCES
 
 from .hand import HandWorker, hand_worker
 from .harness import Bench
-from .pipelines import LIGHT, NOOP
+from .pipelines import LIGHT, NOOP, SHAPE
 from .processes import Process, start_api, start_worker
 from .ready import GET, SERVICE, Unary, get_request, unary
 
@@ -62,6 +63,8 @@ class Costs:
     """Commands for one that is."""
     run: float
     """Commands of a worker for a run of one step, apart from asking for jobs."""
+    game: float
+    """The same for a run with the steps of a game against a person."""
     job_requests: float
     """Times that a worker asks for jobs, for each run that it gets."""
     wait: float
@@ -162,16 +165,17 @@ async def measure_costs(work: Path) -> Costs:
         wake_up = await _waking(get, hand, api, commands)
         api_connections = await _connections(redis)
         await start_worker(bench, url, **LIGHT)
-        running = await _running(get, start, commands)
+        shaped = await _running(get, start, commands, SHAPE)
+        game = _of_worker(commands, shaped)
+        running = await _running(get, start, commands, NOOP)
         answer = await get(get_request(keys[0]))
         modules = _modules()
         return Costs(
             start=commands.usual(running, "start"),
             miss=miss,
             hit=hit,
-            # A claim names no run: the script picks it.
-            run=round(commands.scripts["claim"] / len(running))
-            + commands.usual(running, "commit", "renew", "release"),
+            run=_of_worker(commands, running),
+            game=game,
             job_requests=commands.names["XREADGROUP"] / len(running),
             wait=commands.usual(running, "read", "status"),
             wake_up=wake_up,
@@ -215,12 +219,21 @@ async def _waking(get: Unary, hand: HandWorker, api: Process, commands: Commands
     return commands.usual([key], "read", "status")
 
 
-async def _running(get: Unary, start: Unary, commands: Commands) -> Sequence[str]:
+def _of_worker(commands: Commands, keys: Sequence[str]) -> float:
+    """How many commands a worker usually sends for one of these runs, its claim among them."""
+    # A claim names no run: the script picks it.
+    claims = round(commands.scripts["claim"] / len(keys))
+    return claims + commands.usual(keys, "commit", "renew", "release")
+
+
+async def _running(
+    get: Unary, start: Unary, commands: Commands, pipeline: Pipeline
+) -> Sequence[str]:
     """Do some runs, one after the other; gives their keys."""
-    keys = [f"run-{number}" for number in range(_CALLS)]
+    keys = [f"{pipeline.name}-{number}" for number in range(_CALLS)]
     await _settled(commands)
     for key in keys:
-        spec = pb.CustomSpec(pipeline=NOOP.name)
+        spec = pb.CustomSpec(pipeline=pipeline.name)
         await start(pb.StartPrecomputeRequest(key=key, custom=spec).SerializeToString())
         answer = pb.GetResultsResponse.FromString(await get(get_request(key, 10)))
         if answer.status != pb.PRECOMPUTE_STATUS_COMPLETED:

@@ -16,6 +16,7 @@ from headstart_service.pipeline.step import step
 from headstart_service.values.artifacts import ArtifactCodec
 
 _LONG_ENOUGH_TO_WAIT = 0.015
+_ENCODING, _SCAN = 0.01, 0.005
 
 
 class Inputs(BaseModel):
@@ -33,6 +34,25 @@ async def stamp(value: int) -> float:
     del value
     await asyncio.sleep(_LONG_ENOUGH_TO_WAIT)
     return time.monotonic()
+
+
+@step()
+async def ends(value: int) -> int:
+    """Take about as long as two words take the encoder."""
+    await asyncio.sleep(_ENCODING)
+    return value
+
+
+@step()
+async def best(ends: int) -> int:
+    await asyncio.sleep(_SCAN)
+    return ends
+
+
+@step()
+async def samples(ends: int) -> int:
+    await asyncio.sleep(_SCAN)
+    return ends
 
 
 class Size(BaseModel):
@@ -61,6 +81,14 @@ STAMP = Pipeline(
     steps=(stamp,),
     codec=ArtifactCodec(),
 )
+SHAPE = Pipeline(
+    name="shape",
+    version="1",
+    description="Has the steps of a game, and computes nothing",
+    inputs=Inputs,
+    steps=(ends, best, samples),
+    codec=ArtifactCodec(),
+)
 BLOB = Pipeline(
     name="blob",
     version="1",
@@ -69,7 +97,8 @@ BLOB = Pipeline(
     steps=(blob,),
     codec=ArtifactCodec(),
 )
-LIGHT = {"BRIDGING": "false", "PIPELINES": "benchmarks.pipelines:NOOP,benchmarks.pipelines:STAMP"}
+_LIGHT = ",".join(f"{__name__}:{name}" for name in ("NOOP", "STAMP", "SHAPE"))
+LIGHT = {"BRIDGING": "false", "PIPELINES": _LIGHT}
 """Settings of processes that know these alone, so that no model is loaded."""
 
 

@@ -27,7 +27,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
             "requests/s",
             Series("Headstart", ours),
             Series("bare grpc.aio", bare),
-            at_least(0.85),
+            at_least(0.9),
             f"{len(ready.answer) / 1000:.1f} kB an answer",
         )
     ]

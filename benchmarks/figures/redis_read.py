@@ -26,7 +26,7 @@ async def measure(bench: Bench) -> Sequence[Line]:
             "requests/s",
             Series("Headstart", ours),
             Series("bare grpc.aio", bare),
-            at_least(0.5),
+            at_least(0.6),
             "near-cache off",
         )
     ]

@@ -23,6 +23,7 @@ from headstart_service.domain.log_fields import FIELDS
 from headstart_service.store.job_queue import MAX_TRIES
 from tests.contract.backend import OFFER, RESULT, TTL, Backend, done, plan, running
 from tests.contract.beside import (
+    HOUR,
     KEY,
     SECOND,
     beside,
@@ -302,16 +303,24 @@ async def test_what_stands_among_left_runs_and_is_none_is_cleared_away(
 
 
 @pytest.mark.parametrize(
-    ("since", "window", "before", "during", "slowest"),
+    ("since", "window", "before", "during", "fastest", "slowest"),
     [
-        (100, 0, 1, 9, 6.0),  # ten in the 15 s at most since the window before the present one
-        (100, 1, 7, 10, 6.0),  # what was the present window is the one before
-        (100, 2, 10, 10, 40.0),  # nothing lately: one in the second since then
-        (0, 0, 0, 20, 2.0),  # twenty within a second
+        (100, 0, 1, 9, 1.0, 6.0),  # ten in the 15 s at most since the window before this one
+        (100, 1, 7, 10, 1.0, 6.0),  # what was the present window is the one before
+        (100, 2, 10, 10, 10.0, 40.0),  # none in the five seconds and more since then
+        (100, 9, 10, 10, 10.0, 40.0),
+        (0, 0, 0, 20, 0.1, 2.0),  # twenty within a second
+        (0, 0, 0, 0, 2.0, 4.0),  # none in the first second
     ],
 )
 async def test_a_refused_start_may_be_repeated_when_as_many_runs_have_ended_as_are_before_it(
-    store_backend: Backend, since: int, window: int, before: int, during: int, slowest: float
+    store_backend: Backend,
+    since: int,
+    window: int,
+    before: int,
+    during: int,
+    fastest: float,
+    slowest: float,
 ) -> None:
     """`since` is in seconds before now, `window` in windows of five seconds."""
     partitions = store_backend.partitions
@@ -325,7 +334,25 @@ async def test_a_refused_start_may_be_repeated_when_as_many_runs_have_ended_as_a
     await store_backend.redis("HSET", ledger, "ended", line)
     with pytest.raises(CapacityExhausted, match=f"{4 * partitions} runs have not ended") as caught:
         await store.start(newcomer, plan(), TTL, restart=False)
-    assert caught.value.retry_after <= slowest
+    assert fastest <= caught.value.retry_after <= slowest
+
+
+async def test_a_service_that_was_idle_measures_from_its_first_start(
+    store_backend: Backend,
+) -> None:
+    ledger = beside(store_backend.keys_of(KEY), "ledger")
+
+    async def noted() -> list[int]:
+        return [int(each) for each in (await store_backend.redis("HGET", ledger, "ended")).split()]
+
+    await store_backend.redis("HSET", ledger, "ended", "1000000 5 3 4")
+    await store_backend.start(KEY)
+    since, window, *ended = await noted()
+    assert abs(since - now_us()) < 10 * SECOND
+    assert ended == [0, 0]
+    await store_backend.redis("HSET", ledger, "ended", f"{since - HOUR} {window - 1} 3 4")
+    await store_backend.store.cancel(KEY)
+    assert (await noted())[0] == since - HOUR, "it was busy until a window ago"
 
 
 async def test_every_run_that_ends_counts_for_the_delay_of_refused_starts(

@@ -26,6 +26,7 @@ from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.waiting import Waiting
 from headstart_service.auth.grants import Grants
+from headstart_service.auth.run_tokens import RunTokens
 from headstart_service.auth.token_file import parsed
 from headstart_service.pipeline.registry import Registry
 from headstart_service.store.connect import BLOCKING, WORKER, open_client
@@ -138,14 +139,15 @@ async def guarded(valkey: Valkey) -> AsyncIterator[Guarded]:
         rules = StoreRules(partitions=1, max_records=1000, failure_ttl=600.0)
         store = RedisStore(clients[0], rules, budget=2.0, connections=3)
         cache = NearCache(1_000_000)
-        waiting = Waiting(store, lambda: subscription(clients[1], store.channels), cache)
+        waiting = Waiting(store, [lambda: subscription(clients[1], store.channels)], cache)
         registry = Registry([PIPELINE])
-        access = Grants(parsed(TOKENS.text, Path("tokens")))
+        access = Grants(parsed(TOKENS.text, Path("tokens")), RunTokens([b"k" * 32]))
         servicer = Dependencies(
             store,
             registry,
             ResultReader(waiting, cache, registry),
             ApiRules(result_ttl=600.0, max_records=1000, separate=True),
+            grants=access,
         )
         health = Health()
         server = build_server(servicer, health, grants=access)
@@ -190,6 +192,9 @@ async def test_each_method_obeys_the_token_in_every_namespace(guarded: Guarded, 
             told[method, namespace] = await guarded.code(method, sent, token)
             granted = run in (read if method in READS else write)
             right[method, namespace] = expected(granted=granted)
+        sign = pb.CreateRunTokenRequest(namespace=namespace, key="a")
+        told["CreateRunToken", namespace] = await guarded.code("CreateRunToken", sign, token)
+        right["CreateRunToken", namespace] = expected(granted=run in read)
         keys = pb.BatchGetResultsRequest(namespace=namespace, keys=["a"])
         told["BatchGetResults", namespace] = await guarded.code("BatchGetResults", keys, token)
         right["BatchGetResults", namespace] = expected(granted=run in read)
@@ -233,6 +238,39 @@ async def test_a_refusal_is_the_same_whether_the_key_exists_or_not(
         error = await refused(guarded.call(method, request, token))
         said.append((error.code(), error.details(), error.trailing_metadata()))
     assert len({repr(each) for each in said}) == 1
+
+
+async def test_a_token_for_one_run_reads_that_run_and_does_nothing_else(guarded: Guarded):
+    sign = pb.CreateRunTokenRequest(namespace="shop", key="a")
+    made = await guarded.call("CreateRunToken", sign, "reader")
+
+    async def code(method: str, request: Any) -> grpc.StatusCode:
+        metadata = (("authorization", f"Bearer {made.token}"),)
+        call = getattr(guarded.stub, method)(request, metadata=metadata, timeout=10)
+        try:
+            await (call.read() if method == "WatchResults" else call)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        return OK
+
+    own, other = {"namespace": "shop", "key": "a"}, {"namespace": "shop", "key": "b"}
+    for method, request in READS.items():
+        for _ in range(2):  # from the store, and from the near-cache
+            assert await code(method, request(**own)) is OK, method
+            assert await code(method, request(**other)) is NO, method
+            assert await code(method, request(namespace="default", key="a")) is NO, method
+    batch = pb.BatchGetResultsRequest
+    assert await code("BatchGetResults", batch(namespace="shop", keys=["a"])) is OK
+    assert await code("BatchGetResults", batch(namespace="shop", keys=["a", "b"])) is NO
+    watch = pb.WatchResultsRequest(namespace="shop", key="a", keys=["b"])
+    assert await code("WatchResults", watch) is NO
+    for method, request in WRITES.items():
+        assert await code(method, request(**own)) is NO, method
+    for method, request in LISTS.items():
+        assert await code(method, request(namespace="shop")) is NO, method
+    assert await code("CreateRunToken", sign) is NO, "nor does it prolong itself"
+    guarded.access.replace({}, guarded.access.run_tokens)
+    assert await code("GetStatus", READS["GetStatus"](**own)) is WHO, "its granter is no more"
 
 
 async def test_a_refusal_names_the_field_and_the_verb_that_is_missing(guarded: Guarded):
@@ -301,7 +339,7 @@ async def test_a_token_that_is_withdrawn_is_refused_from_then_on(guarded: Guarde
     request = pb.GetResultsRequest(namespace="shop", key="a")
     assert await guarded.code("GetResults", request, "reader") is OK
     left = tokens_of(other=("shop", "read"))
-    guarded.access.replace(parsed(left.text, Path("tokens")))
+    guarded.access.replace(parsed(left.text, Path("tokens")), RunTokens())
     assert await guarded.code("GetResults", request, "reader") is WHO
     assert await code_of(guarded.call("GetResults", request, "other", left)) is OK
 

@@ -99,7 +99,7 @@ async def served(valkey: Valkey) -> AsyncIterator[Served]:
         store = RedisStore(await client(WORKER), rules, budget=2.0, connections=3)
         events = await client(BLOCKING)
         cache = NearCache(1_000_000)
-        waiting = Waiting(store, lambda: subscription(events, store.channels), cache)
+        waiting = Waiting(store, [lambda: subscription(events, store.channels)], cache)
         reader = ResultReader(waiting, cache, registry)
         health = Health()
         await health.set_serving(serving=False)
@@ -153,6 +153,7 @@ async def test_reflection_lists_the_service_and_its_methods(served: Served) -> N
     assert {SERVICE, "grpc.health.v1.Health"} <= services
     assert methods == {
         *("BatchStartPrecomputes", "BatchGetResults", "DeletePrecompute", "TouchPrecompute"),
+        "CreateRunToken",
         "StartPrecompute",
         "GetResults",
         "WatchResults",

@@ -89,7 +89,7 @@ async def test_the_pipeline_is_started_and_read(tmp_path: Path):
     assert "of user waiting" in printed[2]
     assert json.loads(called[0])["outcome"] == "START_OUTCOME_STARTED"
     shown = json.loads(called[1])["custom"]["artifacts"]["factors"]["json"]
-    assert shown == [1000003, 1000033]
+    assert json.loads(shown) == [1000003, 1000033]
     assert called[2].strip()
 
 

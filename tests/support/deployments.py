@@ -48,6 +48,12 @@ class Deployment:
                 client.flushall()
                 client.script_flush()
 
+    def cut_subscriptions(self) -> None:
+        """End the connection of every subscription."""
+        for url in self.masters:
+            with Redis.from_url(url, protocol=2) as client:
+                client.execute_command("CLIENT KILL TYPE pubsub")
+
     def ttls(self) -> dict[str, int]:
         """Every key that is kept, with its TTL in milliseconds; -1 is none."""
         return {key: client.pttl(key) for client, key in self._each_key()}

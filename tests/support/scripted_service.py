@@ -191,6 +191,9 @@ class ScriptedService(PrecomputeServiceServicer):
     async def TouchPrecompute(self, request: Any, context: Any) -> Any:
         return await self._answer("TouchPrecompute", request, context)
 
+    async def CreateRunToken(self, request: Any, context: Any) -> Any:
+        return await self._answer("CreateRunToken", request, context)
+
     async def ReportStep(self, request: Any, context: Any) -> Any:
         return await self._answer("ReportStep", request, context)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from ...games import Deck, uncommon_words
 from ...harness import Bench, Figure
-from ...results import Line, at_most, percentile
-from ..compare import compare
+from ...results import Line, Series, at_most, percentile
+from ..compare import Comparison, compare
 from ..contenders import Driver, Field, start_headstart
-from ..roster import FLOORS, PEERS, TUNED
+from ..roster import BARE_GRPC, CELERY, DOCKET, FLOORS, PEERS, TUNED
 
 _LEAST = 3
 _GAME_NUMBERS = 2 * 384 + 5 * 384 + 100
@@ -37,7 +37,33 @@ async def noop(bench: Bench) -> Sequence[Line]:
         return await _p50(driver, "noop", orders, seconds)
 
     comparison = await compare(bench, headstart, field, p50)
-    return comparison.lines("no-op, start → result, p50", "ms", at_most(1))
+    title = "no-op, start → result, p50"
+    return [
+        *comparison.lines(title, "ms", at_most(1)),
+        *_without_calls(f"{title}, less two bare calls", comparison),
+    ]
+
+
+def _without_calls(title: str, comparison: Comparison) -> list[Line]:
+    """Lines against the peers whose clients talk to Redis themselves.
+
+    Headstart's client talks to a server, which adds a gRPC call to the start and one to the result.
+    The floor's time is what two such calls take, so without it both sides do the same.
+    """
+    floors = [calls for each, calls in comparison.theirs if each.peer is BARE_GRPC]
+    return [
+        Line(
+            f"{title} · {each.peer.name}",
+            "ms",
+            Series("Headstart", [a - b for a, b in zip(comparison.ours, calls, strict=True)]),
+            Series(each.peer.name, samples),
+            at_most(1),
+            each.driver.versions,
+        )
+        for calls in floors
+        for each, samples in comparison.theirs
+        if each.peer in (CELERY, DOCKET)
+    ]
 
 
 async def game(bench: Bench) -> Sequence[Line]:

@@ -87,6 +87,14 @@ type PrecomputeServiceClient interface {
 	// Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
 	// for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
 	TouchPrecompute(ctx context.Context, in *TouchPrecomputeRequest, opts ...grpc.CallOption) (*TouchPrecomputeResponse, error)
+	// Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+	// whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+	//
+	// Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+	// not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+	// `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+	// FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
+	CreateRunToken(ctx context.Context, in *CreateRunTokenRequest, opts ...grpc.CallOption) (*CreateRunTokenResponse, error)
 	// Hands in one step's result that the caller has computed itself, so that the run goes on with it:
 	// the worker stops its own try of that step, and whoever waits for it gets it at once.
 	//
@@ -223,6 +231,15 @@ func (c *precomputeServiceClient) TouchPrecompute(ctx context.Context, in *Touch
 	return out, nil
 }
 
+func (c *precomputeServiceClient) CreateRunToken(ctx context.Context, in *CreateRunTokenRequest, opts ...grpc.CallOption) (*CreateRunTokenResponse, error) {
+	out := new(CreateRunTokenResponse)
+	err := c.cc.Invoke(ctx, "/headstart.v1.PrecomputeService/CreateRunToken", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *precomputeServiceClient) ReportStep(ctx context.Context, in *ReportStepRequest, opts ...grpc.CallOption) (*ReportStepResponse, error) {
 	out := new(ReportStepResponse)
 	err := c.cc.Invoke(ctx, "/headstart.v1.PrecomputeService/ReportStep", in, out, opts...)
@@ -333,6 +350,14 @@ type PrecomputeServiceServer interface {
 	// Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
 	// for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
 	TouchPrecompute(context.Context, *TouchPrecomputeRequest) (*TouchPrecomputeResponse, error)
+	// Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+	// whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+	//
+	// Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+	// not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+	// `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+	// FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
+	CreateRunToken(context.Context, *CreateRunTokenRequest) (*CreateRunTokenResponse, error)
 	// Hands in one step's result that the caller has computed itself, so that the run goes on with it:
 	// the worker stops its own try of that step, and whoever waits for it gets it at once.
 	//
@@ -388,6 +413,9 @@ func (UnimplementedPrecomputeServiceServer) DeletePrecompute(context.Context, *D
 }
 func (UnimplementedPrecomputeServiceServer) TouchPrecompute(context.Context, *TouchPrecomputeRequest) (*TouchPrecomputeResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method TouchPrecompute not implemented")
+}
+func (UnimplementedPrecomputeServiceServer) CreateRunToken(context.Context, *CreateRunTokenRequest) (*CreateRunTokenResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method CreateRunToken not implemented")
 }
 func (UnimplementedPrecomputeServiceServer) ReportStep(context.Context, *ReportStepRequest) (*ReportStepResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ReportStep not implemented")
@@ -579,6 +607,24 @@ func _PrecomputeService_TouchPrecompute_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PrecomputeService_CreateRunToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateRunTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PrecomputeServiceServer).CreateRunToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/headstart.v1.PrecomputeService/CreateRunToken",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PrecomputeServiceServer).CreateRunToken(ctx, req.(*CreateRunTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PrecomputeService_ReportStep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReportStepRequest)
 	if err := dec(in); err != nil {
@@ -686,6 +732,10 @@ var _PrecomputeService_serviceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TouchPrecompute",
 			Handler:    _PrecomputeService_TouchPrecompute_Handler,
+		},
+		{
+			MethodName: "CreateRunToken",
+			Handler:    _PrecomputeService_CreateRunToken_Handler,
 		},
 		{
 			MethodName: "ReportStep",

@@ -34,6 +34,7 @@ from headstart._messages.results import (
     PrecomputeStatus,
     Results,
     RunSummary,
+    RunToken,
     Stats,
     Status,
     Touched,
@@ -244,6 +245,21 @@ class BlockingClient(BlockingStarts):
         return self._call(
             lambda client: client.touch(
                 key, ttl=ttl, revision=revision, namespace=namespace, timeout=timeout
+            )
+        )
+
+    def create_run_token(
+        self,
+        key: str,
+        *,
+        ttl: float | timedelta | None = None,
+        namespace: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> RunToken:
+        """Return a token for one run as `PrecomputeClient.create_run_token`."""
+        return self._call(
+            lambda client: client.create_run_token(
+                key, ttl=ttl, namespace=namespace, timeout=timeout
             )
         )
 

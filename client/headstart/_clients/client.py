@@ -14,12 +14,12 @@ import grpc
 import grpc.aio
 
 from headstart._clients.batches import Batches
+from headstart._clients.changes import Changes
 from headstart._clients.starts import Starts
 from headstart._clients.watch import watch
 from headstart._get_or_compute.get_or_compute import GetsOrComputes
 from headstart._messages import arguments, convert, requests
 from headstart._messages.results import (
-    Cancelled,
     Page,
     PipelineDescription,
     PrecomputeStatus,
@@ -27,7 +27,6 @@ from headstart._messages.results import (
     RunSummary,
     Stats,
     Status,
-    Touched,
 )
 from headstart._transport.connection import Connection, Method
 from headstart._transport.endpoint import ChannelOption, endpoint
@@ -38,7 +37,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-class PrecomputeClient(GetsOrComputes, Starts, Batches):
+class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
     """Calls the Headstart service from asyncio.
 
         async with PrecomputeClient() as headstart:
@@ -234,81 +233,6 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches):
         request = pb.GetStatusRequest(namespace=place, key=requests.text("key", key))
         return convert.run_status_from(
             await self._call(lambda stub: stub.GetStatus, request, timeout)
-        )
-
-    async def cancel(
-        self,
-        key: str,
-        *,
-        revision: int = 0,
-        namespace: str | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> Cancelled:
-        """Cancel a run that has not ended; finished steps stay readable for a minute.
-
-        Args:
-            key: As it was started.
-            revision: Cancel no other revision than this, so that a late cancel spares a run that
-                was started after it; `Started.revision` has it. Default: any. If the key has
-                another one, `cancelled` of the answer is False, and `revision` is the present one.
-            namespace: Instead of the client's.
-            timeout: Seconds to wait for the answer.
-
-        Raises:
-            NotFound: Nothing is kept under this key.
-        """
-        request = requests.cancel(self._in(namespace), key, revision=revision)
-        return convert.cancelled_from(
-            await self._call(lambda stub: stub.CancelPrecompute, request, timeout)
-        )
-
-    async def delete(
-        self,
-        key: str,
-        *,
-        revision: int = 0,
-        namespace: str | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> bool:
-        """Delete a run and its results at once; return whether there was one.
-
-        A run that has not ended is cancelled. Repeating it does no harm.
-
-        Args:
-            key: As it was started.
-            revision: Delete no other revision than this; `Started.revision` has it. Default: any.
-            namespace: Instead of the client's.
-            timeout: Seconds to wait for the answer.
-        """
-        request = requests.delete(self._in(namespace), key, revision=revision)
-        answer = await self._call(lambda stub: stub.DeletePrecompute, request, timeout)
-        return answer.deleted
-
-    async def touch(
-        self,
-        key: str,
-        *,
-        ttl: float | timedelta | None = None,
-        revision: int = 0,
-        namespace: str | None = None,
-        timeout: float | timedelta | None = None,
-    ) -> Touched:
-        """Let a run's results live longer, without computing or reading anything.
-
-        Args:
-            key: As it was started.
-            ttl: How long they live at least, up to 7 days: of a run that has ended from now on, of
-                any other from its end on. Default: the server's, 30 minutes.
-            revision: Touch no other revision than this; `Started.revision` has it. Default: any.
-            namespace: Instead of the client's.
-            timeout: Seconds to wait for the answer.
-
-        Raises:
-            NotFound: Nothing is kept under this key, or not in this revision.
-        """
-        request = requests.touch(self._in(namespace), key, ttl=ttl, revision=revision)
-        return convert.touched_from(
-            await self._call(lambda stub: stub.TouchPrecompute, request, timeout)
         )
 
     async def list(

@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import re
+import time
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final
@@ -177,6 +178,17 @@ def checked_watch(request: pb.WatchResultsRequest) -> tuple[str, str]:
     checks.repeated("result_steps", request.result_steps)
     checks.refuse()
     return place
+
+
+def made_up_token(request: pb.CreateRunTokenRequest) -> pb.CreateRunTokenResponse:
+    """Return a token for one run that nothing checks. Raises InvalidRequest."""
+    checks = Checks()
+    namespace, key = checks.run_key(request)
+    ttl = checks.seconds(request, "ttl", 1.0, 24 * 3600.0)
+    checks.refuse()
+    answer = pb.CreateRunTokenResponse(token=f"hsr_fake.{namespace}.{key}")
+    answer.expires_at.FromSeconds(int(time.time() + (3600.0 if ttl is None else ttl)))
+    return answer
 
 
 def page_of(request: pb.ListPrecomputesRequest) -> tuple[int, tuple[str, str] | None]:

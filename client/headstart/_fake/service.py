@@ -296,6 +296,12 @@ class FakeService:
             expires_at=found.expires_at,
         )
 
+    async def create_run_token(
+        self, request: pb.CreateRunTokenRequest, _: Context
+    ) -> pb.CreateRunTokenResponse:
+        """Return a made-up token: this server asks for none, and the service would refuse."""
+        return checks.made_up_token(request)
+
     async def report_step(self, request: pb.ReportStepRequest, _: Context) -> pb.ReportStepResponse:
         """Keep a result that the caller has computed."""
         check = checks.Checks()

@@ -132,6 +132,15 @@ def touch(
     )
 
 
+def create_run_token(
+    namespace: str, key: str, *, ttl: float | timedelta | None
+) -> pb.CreateRunTokenRequest:
+    """Build the request for a token for one run."""
+    return pb.CreateRunTokenRequest(
+        namespace=namespace, key=text("key", key), ttl=duration("ttl", ttl)
+    )
+
+
 def get_results(
     namespace: str,
     key: str,

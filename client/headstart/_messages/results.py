@@ -267,6 +267,14 @@ class Touched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunToken:
+    """A token that allows its bearer to read one run."""
+
+    token: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepDescription:
     """One step of a pipeline."""
 

@@ -38,6 +38,7 @@ more there are.
   PERMISSION_DENIED    ErrorInfo "PERMISSION_DENIED",  use a token with that verb
                        metadata "field", "missing"
   DATA_LOSS            none                            start with `restart`: see below
+  FAILED_PRECONDITION  none                            the operator adds a key: see CreateRunToken
   INTERNAL             ErrorInfo "INTERNAL",           report the id: the log has it too
                        metadata "error_id"
 
@@ -1609,6 +1610,66 @@ class TouchPrecomputeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TouchPrecomputeResponse: _TypeAlias = TouchPrecomputeResponse  # noqa: Y015
+
+@_typing.final
+class CreateRunTokenRequest(_message.Message):
+    """Which run a token is for, and for how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The run's namespace; empty means "default"."""
+    key: _builtins.str
+    """The run's key, as it was started. Required."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the token is valid: 1 second to 1 day. Default: 1 hour."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        key: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "namespace", b"namespace", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRunTokenRequest: _TypeAlias = CreateRunTokenRequest  # noqa: Y015
+
+@_typing.final
+class CreateRunTokenResponse(_message.Message):
+    """A token for one run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """To be sent as `authorization: Bearer <token>`."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ends."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRunTokenResponse: _TypeAlias = CreateRunTokenResponse  # noqa: Y015
 
 @_typing.final
 class ReportStepRequest(_message.Message):

@@ -81,6 +81,11 @@ class PrecomputeServiceStub:
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.SerializeToString,
                 response_deserializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.FromString,
                 _registered_method=True)
+        self.CreateRunToken = channel.unary_unary(
+                '/headstart.v1.PrecomputeService/CreateRunToken',
+                request_serializer=headstart_dot_v1_dot_precompute__pb2.CreateRunTokenRequest.SerializeToString,
+                response_deserializer=headstart_dot_v1_dot_precompute__pb2.CreateRunTokenResponse.FromString,
+                _registered_method=True)
         self.ReportStep = channel.unary_unary(
                 '/headstart.v1.PrecomputeService/ReportStep',
                 request_serializer=headstart_dot_v1_dot_precompute__pb2.ReportStepRequest.SerializeToString,
@@ -223,6 +228,19 @@ class PrecomputeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateRunToken(self, request, context):
+        """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+        whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+
+        Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+        not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+        `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+        FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportStep(self, request, context):
         """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
         the worker stops its own try of that step, and whoever waits for it gets it at once.
@@ -312,6 +330,11 @@ def add_PrecomputeServiceServicer_to_server(servicer, server):
                     servicer.TouchPrecompute,
                     request_deserializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.FromString,
                     response_serializer=headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.SerializeToString,
+            ),
+            'CreateRunToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRunToken,
+                    request_deserializer=headstart_dot_v1_dot_precompute__pb2.CreateRunTokenRequest.FromString,
+                    response_serializer=headstart_dot_v1_dot_precompute__pb2.CreateRunTokenResponse.SerializeToString,
             ),
             'ReportStep': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportStep,
@@ -579,6 +602,33 @@ class PrecomputeService:
             '/headstart.v1.PrecomputeService/TouchPrecompute',
             headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeRequest.SerializeToString,
             headstart_dot_v1_dot_precompute__pb2.TouchPrecomputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRunToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headstart.v1.PrecomputeService/CreateRunToken',
+            headstart_dot_v1_dot_precompute__pb2.CreateRunTokenRequest.SerializeToString,
+            headstart_dot_v1_dot_precompute__pb2.CreateRunTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

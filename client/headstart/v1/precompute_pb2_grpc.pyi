@@ -38,6 +38,7 @@ more there are.
   PERMISSION_DENIED    ErrorInfo "PERMISSION_DENIED",  use a token with that verb
                        metadata "field", "missing"
   DATA_LOSS            none                            start with `restart`: see below
+  FAILED_PRECONDITION  none                            the operator adds a key: see CreateRunToken
   INTERNAL             ErrorInfo "INTERNAL",           report the id: the log has it too
                        metadata "error_id"
 
@@ -187,6 +188,15 @@ class PrecomputeServiceStub:
     Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
     for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
     """
+    CreateRunToken: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.CreateRunTokenRequest, _precompute_pb2.CreateRunTokenResponse]
+    """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+    whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+
+    Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+    not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+    `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+    FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
+    """
     ReportStep: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]
     """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
     the worker stops its own try of that step, and whoever waits for it gets it at once.
@@ -299,6 +309,15 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
 
     Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
     for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
+    """
+    CreateRunToken: _aio.UnaryUnaryMultiCallable[_precompute_pb2.CreateRunTokenRequest, _precompute_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
+    """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+    whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+
+    Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+    not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+    `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+    FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
     """
     ReportStep: _aio.UnaryUnaryMultiCallable[_precompute_pb2.ReportStepRequest, _precompute_pb2.ReportStepResponse]  # type: ignore[assignment]
     """Hands in one step's result that the caller has computed itself, so that the run goes on with it:
@@ -463,6 +482,21 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent: it never shortens a life, and a repetition counts `ttl` anew from its own time. NOT_FOUND
         for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateRunToken(
+        self,
+        request: _precompute_pb2.CreateRunTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_precompute_pb2.CreateRunTokenResponse, _abc.Awaitable[_precompute_pb2.CreateRunTokenResponse]]:
+        """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
+        whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+
+        Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
+        not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
+        `ttl`, with the token that asked for it, or when the operator replaces the key that signed it.
+        FAILED_PRECONDITION where the server asks for no tokens or has no key to sign with. Verb: read.
         """
 
     @_abc_1.abstractmethod

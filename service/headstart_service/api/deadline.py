@@ -6,8 +6,7 @@ read at the end of the wait has a part of that margin, the grace.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 RETRY_PAUSE: Final = 0.1
 """Seconds between reads while the store is unavailable and a caller still waits."""
@@ -18,8 +17,7 @@ _GRACE_SHARE, _GRACE_MIN, _GRACE_MAX = 0.05, 0.01, 0.1
 """Of the wait: the share by which its last read may end late, in bounds; less than the margin."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """How long a call may wait, in seconds."""
 
     wait: float
@@ -34,13 +32,9 @@ class Deadline:
         None means that the caller has no deadline.
         """
         if wait and left is not None:
-            wait = min(wait, left - _within(left * _MARGIN_SHARE, _MARGIN_MIN, _MARGIN_MAX))
-        return cls(wait, _within(wait * _GRACE_SHARE, _GRACE_MIN, _GRACE_MAX))
+            wait = min(wait, left - min(max(left * _MARGIN_SHARE, _MARGIN_MIN), _MARGIN_MAX))
+        return cls(wait, min(max(wait * _GRACE_SHARE, _GRACE_MIN), _GRACE_MAX))
 
 
 SHUTDOWN: Final = Deadline(0.0, RETRY_PAUSE)
 """The budget of every call that still waits when the process stops."""
-
-
-def _within(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high)

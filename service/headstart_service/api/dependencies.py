@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from ..auth.grants import Grant
+from ..auth.grants import Grant, Grants
 from ..domain.run_store import RunStore, StartRun
 from ..pipeline.registry import Registry
 from .call_observer import CallObserver, CallObservers
@@ -36,10 +37,11 @@ class Dependencies:
     observer: CallObserver = field(default_factory=CallObservers)
     start: StartRun | None = None
     """Starts runs in place of the store's own method, where starts are traced."""
+    grants: Grants | None = None
+    """The tokens that callers need; None where they need none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a transport knows of a call besides its request."""
 
     time_left: float | None = None

@@ -9,17 +9,16 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc.aio import Server, ServicerContext
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..auth.grants import Grant, Grants, Verb
+from ..auth.grants import Grant, Grants
 from ..base.open_files import share_of_files
 from ..base.service_methods import SERVICE
-from ..domain.errors import Unauthenticated
+from ..domain.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from .call_limits import CallLimit, CallLimits
 from .call_observer import CallObserver
 from .dependencies import LARGE_REQUEST, Call, Dependencies
@@ -35,7 +34,8 @@ Context = ServicerContext[Any, Any]
 
 _REFLECTIONS = 100
 """Streams of reflection that a process holds at once."""
-_READ = Verb.READ  # an enum lookup takes longer than all else in the check of a ready result
+_REFUSALS = (InvalidRequest, Unauthenticated, PermissionDenied)
+"""What `admitted` raises."""
 
 SERVER_OPTIONS = (
     # Two servers must not silently share a port.
@@ -57,6 +57,8 @@ _MORE_STREAMS = 1000
 _MOST_CONNECTIONS = 2**31 - 1
 """What gRPC takes as no limit."""
 
+Admitted: TypeAlias = tuple[Any, Grant | None]
+"""A parsed request, and what its caller's token grants; None where no tokens are needed."""
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Wrap = Callable[[str, RpcHandler], RpcHandler]
 """Takes a method's name and its handler; returns a handler that does the same and more."""
@@ -150,19 +152,21 @@ def _rpc_handler(
     ended = partial(api.observer.ended, method.name)
     kind, check = method.request, method.check
 
-    def admitted(data: bytes, context: Context) -> tuple[Any, Call]:
-        """Return the parsed request, if the caller's token covers it, and its call."""
+    def admitted(data: bytes, context: Context) -> Admitted:
+        """Return the parsed request, if the caller's token covers it. Raises `_REFUSALS`."""
         if grants is None:
-            return request_from(kind, data), Call(context.time_remaining())
+            return request_from(kind, data), None
         grant = grants.of_call(context)
         request = request_from(kind, data)
         check(request, grant)
-        return request, Call(context.time_remaining(), grant)
+        return request, grant
 
     if method.streams:
 
         async def stream(data: bytes, context: Context) -> AsyncGenerator[bytes]:
-            async with aclosing(handle(*admitted(data, context))) as responses:
+            request, grant = admitted(data, context)
+            known = Call(context.time_remaining(), grant)
+            async with aclosing(handle(request, known)) as responses:
                 async for response in responses:
                     # gRPC reads the next response when it has written this one.
                     async with outgoing.sending(response.data, context):
@@ -170,55 +174,55 @@ def _rpc_handler(
 
         return grpc.unary_stream_rpc_method_handler(guarded_stream(stream, limit, ended))
 
-    async def call(data: bytes, context: Context) -> Any:
-        response = await handle(*admitted(data, context))
+    async def respond(admitted: Admitted, context: Context) -> Any:
+        request, grant = admitted
+        response = await handle(request, Call(context.time_remaining(), grant))
         if isinstance(response, bytes):
             return await outgoing.admit(response, context)
         return response
 
+    async def call(data: bytes, context: Context) -> Any:
+        return await respond(admitted(data, context), context)
+
     served = guarded(call, limit, ended)
     if isinstance(handler, GetResults):
         # Without a serializer the bytes go out as they are.
-        ready = ready_or(served, handler, api.observer, grants)
+        ready = _ready_or(
+            served, handler.ready, admitted, guarded(respond, limit, ended), api.observer
+        )
         return grpc.unary_unary_rpc_method_handler(ready)
     return grpc.unary_unary_rpc_method_handler(served, response_serializer=_serialized)
 
 
-def ready_or(
+def _ready_or(
     served: Callable[[bytes, Context], Awaitable[bytes]],
-    method: GetResults,
+    ready: Callable[[pb.GetResultsRequest], Answer | None],
+    admitted: Callable[[bytes, Context], Admitted],
+    respond: Callable[[Admitted, Context], Awaitable[bytes]],
     observer: CallObserver,
-    grants: Grants | None,
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    """Return GetResults that answers from memory if it can, outside the limit, else by `served`."""
+    """Return GetResults that answers with what is `ready` in memory, outside the limit.
+
+    What is not ready goes to `respond`, within the limit, and a request that is large or that
+    `admitted` refuses to `served`.
+    """
     clock, note_ready = time.perf_counter, observer.ready
 
     async def get_or_ready(data: bytes, context: Context) -> bytes:
         began = clock()
-        ready = ready_answer(method, grants, data, context)
-        if ready is None or len(ready.data) > SMALL:
+        if len(data) > LARGE_REQUEST:
             return await served(data, context)
-        note_ready(clock() - began, ready.complete)
-        return ready.data
+        try:
+            known = admitted(data, context)
+        except _REFUSALS:
+            return await served(data, context)
+        answer = ready(known[0])
+        if answer is None or len(answer.data) > SMALL:
+            return await respond(known, context)
+        note_ready(clock() - began, answer.complete)
+        return answer.data
 
     return get_or_ready
-
-
-def ready_answer(
-    method: GetResults, grants: Grants | None, data: bytes, context: Context
-) -> Answer | None:
-    """Return a ready result, if this process has it and the caller may read it."""
-    if len(data) > LARGE_REQUEST:
-        return None
-    try:
-        grant: Grant | None = None if grants is None else grants.of_call(context)
-        request = pb.GetResultsRequest.FromString(data)
-    except (DecodeError, Unauthenticated):
-        return None  # `handle` reports it, like every refusal
-    key = method.ready_key(request)
-    if key is None or (grant is not None and not grant.covers(_READ, key.namespace)):
-        return None
-    return method.ready(key)
 
 
 def _serialized(response: Any) -> bytes:

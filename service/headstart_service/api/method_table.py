@@ -21,6 +21,7 @@ from .dependencies import Call, Dependencies
 from .methods.batch_get_results import BatchGetResults
 from .methods.batch_start_precomputes import BatchStartPrecomputes
 from .methods.cancel_precompute import CancelPrecompute
+from .methods.create_run_token import CreateRunToken
 from .methods.delete_precompute import DeletePrecompute
 from .methods.get_results import GetResults
 from .methods.get_stats import GetStats
@@ -119,7 +120,9 @@ class Method:
         verb = self.verb
 
         def of_run(request: Any, grant: Grant) -> None:
-            grant.demand(verb, namespace_of(request))
+            namespace = namespace_of(request)
+            for key in getattr(request, "keys", ()) or (getattr(request, "key", None),):
+                grant.demand(verb, namespace, key)
 
         def of_namespace(request: Any, grant: Grant) -> None:
             grant.demand(verb, request.namespace or None)
@@ -145,6 +148,7 @@ _ROWS: Final[tuple[tuple[type[Any], Verb], ...]] = (
     (CancelPrecompute, Verb.WRITE),
     (DeletePrecompute, Verb.WRITE),
     (TouchPrecompute, Verb.WRITE),
+    (CreateRunToken, Verb.READ),
     (ReportStep, Verb.WRITE),
     (ListPrecomputes, Verb.READ),
     (ListPipelines, Verb.READ),

@@ -28,14 +28,14 @@ def request_from(kind: type[M], data: bytes) -> M:
         raise InvalidRequest([Violation("request", rule)]) from error
 
 
-def namespace_of(request: Any) -> str:
-    """Return the namespace of a request about one run; an empty one is the default one."""
-    return request.namespace or DEFAULT_NAMESPACE
-
-
 def run_key(request: Any) -> RunKey:
-    """Return the run that a request names, unchecked."""
-    return RunKey(namespace_of(request), request.key)
+    """Return the run that a request names, unchecked; an empty namespace is the default one."""
+    return RunKey(request.namespace or DEFAULT_NAMESPACE, request.key)
+
+
+def namespace_of(request: Any) -> str:
+    """Return the namespace of a request about one run."""
+    return request.namespace or DEFAULT_NAMESPACE
 
 
 def checked_key(request: Any, into: list[Violation]) -> RunKey:

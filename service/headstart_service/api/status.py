@@ -21,6 +21,7 @@ from ..domain.errors import (
     HeadstartError,
     InvalidRequest,
     LayoutMismatch,
+    NotConfigured,
     PermissionDenied,
     RecordDamaged,
     RunNotFound,
@@ -62,6 +63,8 @@ def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # o
         case PermissionDenied():
             denied = _info("PERMISSION_DENIED", field=error.field, missing=error.missing)
             return _status(code_pb2.PERMISSION_DENIED, str(error), denied)
+        case NotConfigured():
+            return _status(code_pb2.FAILED_PRECONDITION, str(error))
         case RecordDamaged():
             log.error("%s", error)
             return _status(code_pb2.DATA_LOSS, str(error))

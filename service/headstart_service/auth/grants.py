@@ -16,6 +16,7 @@ from typing import Any, Final
 from grpc.aio import ServicerContext
 
 from ..domain.errors import PermissionDenied, Unauthenticated
+from .run_tokens import RUN_PREFIX, RunTokens
 
 Context = ServicerContext[Any, Any]
 _SCHEME: Final = "bearer "
@@ -45,19 +46,29 @@ class Grant:
     namespaces: frozenset[str] | None
     """None means every one."""
     verbs: frozenset[Verb]
+    run: str | None = None
+    """The key of the only run that it is for; None where it is for all runs."""
 
-    def covers(self, verb: Verb, namespace: str | None) -> bool:
-        """Whether `verb` is granted in this namespace; None is all of them at once."""
+    def covers(self, verb: Verb, namespace: str | None, key: str | None = None) -> bool:
+        """Whether `verb` is granted in this namespace; None is all of them at once.
+
+        With a `key`, whether it is granted for the run of this key.
+        """
         if _ADMIN in self.verbs:
             return True
         if namespace is None or verb not in self.verbs:
             return False
+        if self.run is not None and self.run != key:
+            return False
         return self.namespaces is None or namespace in self.namespaces
 
-    def demand(self, verb: Verb, namespace: str | None) -> None:
+    def demand(self, verb: Verb, namespace: str | None, key: str | None = None) -> None:
         """Raise PermissionDenied unless `covers` is true."""
-        if self.covers(verb, namespace):
+        if self.covers(verb, namespace, key):
             return
+        if self.run is not None:
+            rule = f"the token {self.name!r} lacks everything but read of that run"
+            raise PermissionDenied("key", rule, verb)
         if namespace is None:
             # This token may not list all namespaces, so a request must name one.
             missing = Verb.ADMIN
@@ -94,13 +105,15 @@ def digest_of(token: str) -> bytes:
 class Grants:
     """Recognises tokens. What it accepts can be replaced while the server runs."""
 
-    def __init__(self, grants: Mapping[bytes, Grant]) -> None:
-        """Accept the tokens with these digests."""
-        self.replace(grants)
+    def __init__(self, grants: Mapping[bytes, Grant], run_tokens: RunTokens | None = None) -> None:
+        """Accept the tokens with these digests, and those for one run that they have given."""
+        self.replace(grants, run_tokens or RunTokens())
 
-    def replace(self, grants: Mapping[bytes, Grant]) -> None:
+    def replace(self, grants: Mapping[bytes, Grant], run_tokens: RunTokens) -> None:
         """Accept these from the next call on, and no others."""
         self._grants = tuple(grants.items())
+        self._by_name = {grant.name: grant for grant in grants.values()}
+        self.run_tokens = run_tokens
         # A header that was accepted once is found again in a fraction of the time. Only
         # callers with a token can add to it, and only as many entries as ways to spell one.
         self._accepted: dict[str | bytes, Grant] = {}
@@ -140,6 +153,8 @@ class Grants:
     def _recognised(self, value: str | bytes) -> Grant:
         text = value if isinstance(value, str) else value.decode(errors="replace")
         scheme, token = text[: len(_SCHEME)], text[len(_SCHEME) :]
+        if token.startswith(RUN_PREFIX) and scheme.lower() == _SCHEME:
+            return self._for_run(token)
         given = digest_of(token)
         found: Grant | None = None
         for digest, grant in self._grants:
@@ -152,3 +167,12 @@ class Grants:
             self._accepted.clear()
         self._accepted[value] = found
         return found
+
+    def _for_run(self, token: str) -> Grant:
+        """Return the grant of a token for one run, as long as its granter may read the run."""
+        key, granter = self.run_tokens.read(token)
+        own = self._by_name.get(granter)
+        if own is None or not own.covers(Verb.READ, key.namespace):
+            raise Unauthenticated("the token for one run is of a token that is no longer valid")
+        name = f"{granter}, for one run"
+        return Grant(name, frozenset({key.namespace}), frozenset({Verb.READ}), key.key)

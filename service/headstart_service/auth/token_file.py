@@ -4,6 +4,9 @@
     shop     sha256:<64 hex digits>   shop,default   read,write
     ops      sha256:<64 hex digits>   *              admin
     scraper  sha256:<64 hex digits>   *              metrics
+    signer   hmac:<64 hex digits>     *              sign
+
+The last line is no token but a key, with which the server signs tokens for one run.
 
 No message quotes a line: it may hold the token itself.
 """
@@ -27,6 +30,7 @@ from .grants import (
     Verb,
     digest_of,
 )
+from .run_tokens import RunTokens
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +39,37 @@ EVERY: Final = "*"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NAME_RULE: Final = "the name must be 1 to 64 letters, digits, '.', '_' and '-'"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_KEY = re.compile(r"hmac:([0-9a-f]{64})")
+SIGN: Final = "sign"
+"""In place of verbs: a line with a key for tokens of one run."""
 _COLUMNS: Final = 4
 _LOOK_EVERY: Final = 1.0
+
+
+def new_key_line(name: str) -> str:
+    """Return the line of a new key for tokens of one run. Raises ValueError for a wrong name."""
+    line = f"{name} hmac:{secrets.token_hex(32)} {EVERY} {SIGN}"
+    _run_key(line)
+    return line
+
+
+def run_keys(text: str) -> list[bytes]:
+    """Return the keys for tokens of one run, the signing one first; `parsed` has checked them."""
+    return [key for line in text.split("\n") if (key := _run_key(line)) is not None]
+
+
+def _run_key(line: str) -> bytes | None:
+    """Return the key of a line; None for any other line. Raises ValueError for a wrong one."""
+    columns = line.split()
+    if line.lstrip().startswith("#") or len(columns) < 2 or not columns[1].startswith("hmac:"):  # noqa: PLR2004
+        return None
+    if not (found := _KEY.fullmatch(columns[1])):
+        raise ValueError("the key must be hmac: and 64 hexadecimal digits in lower case")
+    if columns[2:] != [EVERY, SIGN]:
+        raise ValueError(f"a key has the namespaces {EVERY} and the verb {SIGN} alone")
+    if not _NAME.fullmatch(columns[0]):
+        raise ValueError(_NAME_RULE)
+    return bytes.fromhex(found[1])
 
 
 def new_token() -> str:
@@ -61,6 +94,8 @@ def parsed(text: str, path: Path) -> dict[bytes, Grant]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
+            if _run_key(line) is not None:
+                continue
             digest, grant = _parsed_line(line)
             if digest in grants:
                 raise ValueError(f"is the same token as line {lines[grants[digest].name]}")
@@ -123,7 +158,7 @@ class TokenFile:
         self.refusals = 0
         """How often what was new could not be read."""
         self._seen = fingerprint([path])
-        self.grants = Grants(self._read())
+        self.grants = Grants(*self._read())
 
     async def watch(self) -> None:
         """Read it again whenever it changes, for ever; what is wrong leaves the old tokens."""
@@ -138,17 +173,18 @@ class TokenFile:
             return
         self._seen = seen
         try:
-            grants = self._read()
+            grants, run_tokens = self._read()
         except StartupError as error:
             self.refusals += 1
             log.error("the tokens that were read before stay in force: %s", error)  # noqa: TRY400  # no news in the trace
         else:
-            self.grants.replace(grants)
+            self.grants.replace(grants, run_tokens)
             log.info("%d tokens read from %s", len(grants), self._path)
 
-    def _read(self) -> Mapping[bytes, Grant]:
+    def _read(self) -> tuple[Mapping[bytes, Grant], RunTokens]:
         try:
-            return parsed(self._path.read_text(encoding="utf-8"), self._path)
+            text = self._path.read_text(encoding="utf-8")
+            return parsed(text, self._path), RunTokens(run_keys(text))
         except OSError as error:
             raise StartupError(
                 f"HEADSTART_TOKENS: cannot read {self._path}: {error.strerror}"

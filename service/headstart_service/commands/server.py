@@ -24,7 +24,7 @@ from ..processes.preflight import load_checked, warn_of_unknown
 from ..processes.worker_supervisor import LACKS_LINE
 from ..store.redis_url import holds_secret
 from ..store.repartition import StoreInUse
-from ..telemetry.logging.formatter import set_up_logging
+from ..telemetry.logging.formatter import leave_out_places, set_up_logging
 from . import client_options
 from .check_config import check_config
 
@@ -165,6 +165,7 @@ def _serve(options: argparse.Namespace) -> int:
         from ..processes.api import serve
     except ImportError as error:
         return _end(options, error)
+    leave_out_places()
     return _run(options, serve, listens=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..base import exit_codes
@@ -28,15 +29,17 @@ def add(commands: Any) -> None:
         "--verbs",
         default="read,write",
         help="of read, write, metrics (with --namespaces '*': /metrics alone) and admin, which "
-        "allows everything (default: read,write)",
+        "allows everything; or sign: a key for tokens of one run (default: read,write)",
     )
     parser.add_argument("--json", action="store_true", help="print both as JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ..auth.token_file import line_of, new_token
+    from ..auth.token_file import SIGN, line_of, new_key_line, new_token
 
+    if options.verbs == SIGN:
+        return _key(options, new_key_line)
     token = new_token()
     try:
         line = line_of(options.name, token, options.namespaces.split(","), options.verbs.split(","))
@@ -48,4 +51,15 @@ def _run(options: argparse.Namespace) -> int:
         return exit_codes.DONE
     print(line, flush=True)
     print(f"The token, which is shown this once: {token}", file=sys.stderr)
+    return exit_codes.DONE
+
+
+def _key(options: argparse.Namespace, new_line: Callable[[str], str]) -> int:
+    """Print the line of a key, which callers never see."""
+    try:
+        line = new_line(options.name)
+    except ValueError as error:
+        print(f"headstart: {error}", file=sys.stderr)
+        return exit_codes.WRONG_ARGUMENTS
+    print(json.dumps({"line": line}) if options.json else line, flush=True)
     return exit_codes.DONE

@@ -149,11 +149,13 @@ class Dashboard:
         turn = monotonic() + _SECOND
         subscribed: asyncio.Task[None] | None = None
         while True:
+            # One at a time: the end of an earlier one would close the page to announcements.
+            if subscribed is not None and subscribed.done():
+                subscribed = None
             if self.streams.watched and subscribed is None:
                 subscribed = group.create_task(self._subscribed(self), name="page's announcements")
             elif not self.streams.watched and subscribed is not None:
-                subscribed.cancel()
-                subscribed = None
+                subscribed.cancel()  # again each second: redis-py may swallow one
             await self.streams.joined(max(0.0, turn - monotonic()))
             due = monotonic() >= turn
             if due:

@@ -69,6 +69,10 @@ class PermissionDenied(HeadstartError):
         """The verb that a token would need."""
 
 
+class NotConfigured(HeadstartError):
+    """The operator has not configured what the call needs; the message names the cure."""
+
+
 class RecordDamaged(HeadstartError):
     """What is kept under this key is not what was written: another program changed the store.
 

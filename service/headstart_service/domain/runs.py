@@ -21,6 +21,7 @@ from .errors import Violation
 DEFAULT_NAMESPACE = "default"
 MAX_KEY_BYTES = 256
 _NAMESPACE = re.compile(r"[a-z0-9._-]{1,64}")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class Status(StrEnum):
@@ -100,8 +101,7 @@ def has_control_characters(text: str) -> bool:
 
 def digest(value: Any) -> str:
     """A 128-bit fingerprint of `value`'s canonical JSON: SHA-256 in 22 base64url characters."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    fingerprint = hashlib.sha256(canonical.encode()).digest()[:16]
+    fingerprint = hashlib.sha256(_CANONICAL.encode(value).encode()).digest()[:16]
     return base64.urlsafe_b64encode(fingerprint).decode().rstrip("=")
 
 
@@ -225,6 +225,11 @@ class Snapshot:
     """The fragments of the steps that run, which `body` has too."""
     ahead: int | None = None
     """Of a run that is queued: how many are before it in its partition."""
+
+    @property
+    def read_at(self) -> float:
+        """When it was read, in seconds of the store's clock."""
+        return self.summary.expires_us / 1e6 - self.lives_for
 
 
 @dataclass(frozen=True, slots=True)

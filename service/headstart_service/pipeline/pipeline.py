@@ -56,6 +56,7 @@ class Pipeline:
     """A digest of the name, the version, the inputs' names and each step's name, version and needs.
 
     Processes whose definitions differ do not compute each other's runs."""
+    _needs: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
     where: str = field(init=False, repr=False, compare=False)
     """The line that declares it, as file:line."""
 
@@ -76,6 +77,8 @@ class Pipeline:
                 mistakes.append(Mistake(line_of(step.function), text))
             by_name[name] = step
         object.__setattr__(self, "by_name", by_name)
+        needs = {n: tuple(p for p in s.parameters if p in by_name) for n, s in by_name.items()}
+        object.__setattr__(self, "_needs", needs)
         object.__setattr__(self, "order", self._ordered(mistakes))
         object.__setattr__(self, "definition", self._defined())
         self._read_types(mistakes)
@@ -138,7 +141,7 @@ class Pipeline:
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """The steps whose values `step` takes."""
-        return tuple(p for p in step.parameters if p in self.by_name)
+        return self._needs[step.name]
 
     def dependants(self, names: Iterable[str]) -> set[str]:
         """The steps that take what these give, directly or through others."""
@@ -167,10 +170,10 @@ class Pipeline:
         if wire is None:
             rule = f"is not the same when kept as JSON and read again: {self.name} needs others"
             raise InvalidRequest([Violation(path, rule)])
-        steps = self.step_digests(values)
+        plain = values.model_dump(mode="json", round_trip=True)
+        steps = self._step_digests(values, plain)
         if not steps:
             raise InvalidRequest([Violation(path, "leaves this pipeline no step to run")])
-        plain = values.model_dump(mode="json", round_trip=True)
         return RunPlan(
             pipeline=self.name,
             inputs=wire,
@@ -181,7 +184,10 @@ class Pipeline:
 
     def step_digests(self, values: BaseModel) -> dict[str, str]:
         """The steps of a run with these inputs, in order, each with its own digest."""
-        plain = values.model_dump(mode="json", round_trip=True)
+        return self._step_digests(values, values.model_dump(mode="json", round_trip=True))
+
+    def _step_digests(self, values: BaseModel, plain: Mapping[str, Any]) -> dict[str, str]:
+        """As `step_digests`, of inputs that are `plain` as JSON."""
         digests: dict[str, str] = {}
         for name in self.order:
             step = self.by_name[name]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from grpc.aio import Server
@@ -49,6 +50,7 @@ from .lifecycle import (
     wait_for_store,
 )
 from .live_page import live_page
+from .memory import keep_from_collector
 from .monitoring import ApiMonitoring
 from .worker_supervisor import WorkerProcess
 
@@ -174,7 +176,7 @@ async def serve(settings: Settings) -> None:
         monitoring = ApiMonitoring()
         rules = store_rules(settings)
         store, estimates = await _stored(stack, settings, url, client, rules, monitoring, known)
-        cache = NearCache(settings.near_cache_mb * 1024 * 1024)
+        cache = NearCache(settings.near_cache_mb * 1024 * 1024, store.section)
 
         def outdate(key: RunKey) -> None:
             waiting.outdate(key)
@@ -190,9 +192,10 @@ async def serve(settings: Settings) -> None:
         calls = CallObservers([monitoring.calls, page.counters]) if page else monitoring.calls
         waiting = Waiting(
             store,
-            lambda: subscription(events, store.channels),
+            [partial(subscription, events, channels) for channels in store.sections],
             cache,
             calls,
+            section=store.section,
             estimated=estimates.of,
         )
         api = Dependencies(
@@ -208,11 +211,12 @@ async def serve(settings: Settings) -> None:
             ),
             calls,
             traced.start(store.start) if traced else None,
+            tokens.grants if tokens else None,
         )
         health = Health()
         await health.set_serving(serving=False)
         worker = _worker(settings, url, monitoring) if settings.worker else None
-        layout = await stack.enter_async_context(_layout(store, waiting, cache))
+        layout = await stack.enter_async_context(_layout(store, waiting))
         readiness = ApiReadiness(
             store,
             health,
@@ -275,6 +279,7 @@ async def serve(settings: Settings) -> None:
             adoption=Adoption(store, known).run(),
             worker_process=worker.run() if worker else None,
         )
+        keep_from_collector()
         await wait_for_store(client, readiness.waits)
         address = f"{url_host(reachable(settings.host))}:{grpc_port}"
         await readiness.watch(address, first_call(settings, known, address))
@@ -311,16 +316,14 @@ async def _stored(
 
 
 @asynccontextmanager
-async def _layout(
-    store: RedisStore, waiting: Waiting, cache: NearCache
-) -> AsyncIterator[LayoutWatch]:
+async def _layout(store: RedisStore, waiting: Waiting) -> AsyncIterator[LayoutWatch]:
     """Keep this process from a store of another layout, and from its own old answers."""
     watch = layout_watch(
         store.layout,
         process_name("api"),
         every=_CHECK_EVERY,
-        differs=cache.close,
-        agrees=lambda: cache.open() if waiting.receiving else None,
+        differs=waiting.keep_nothing,
+        agrees=waiting.keep_again,
     )
     async with watch.running():
         yield watch

@@ -6,6 +6,7 @@ Apart from `api`, because its providers bring numpy and onnxruntime, which no AP
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
 import logging
 import socket
@@ -157,6 +158,8 @@ async def work(
             stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))
         readiness.worker = worker
         await worker.prepare()  # the next start must find what this worker offers
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: no collection needs to visit it again
         layout.ready.set()
         _announce_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker)

@@ -95,15 +95,13 @@ class Agreement(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Call:
     record: str | None
     arguments: Sequence[Value]
+    size: int
+    """Bytes of its arguments."""
     reply: asyncio.Future[Reply]
-
-    @property
-    def size(self) -> int:
-        return sum(len(a) for a in self.arguments if not isinstance(a, int))
 
 
 @dataclass(slots=True)
@@ -157,7 +155,8 @@ class ScriptBatches:
         if lane.breaker.away and not lane.breaker.admits(loop.time()):
             self.observer.failed(name, 1, SKIPPED)
             raise StoreUnavailable(f"{lane.breaker.reason}, as others found out before", _SOON)
-        call = _Call(record, arguments, loop.create_future())
+        size = sum([len(argument) for argument in arguments if not isinstance(argument, int)])
+        call = _Call(record, arguments, size, loop.create_future())
         lane.waiting.append(call)
         if lane.sender is None:
             # The batch serves other callers too, so it carries neither log fields nor the trace of
@@ -232,7 +231,7 @@ class ScriptBatches:
                 raise StoreUnavailable(f"{breaker.reason}, as others found out meanwhile")
             began = time.perf_counter()  # an event loop's clock may have a resolution of 1 ms
             try:
-                budget = self._budget + _size(batch) / SLOWEST
+                budget = self._budget + sum([call.size for call in batch]) / SLOWEST
                 replies: Sequence[Reply] = await answered(
                     self._agreed(lane, keys, arguments), budget
                 )
@@ -298,11 +297,6 @@ async def _gathered(lane: _Lane) -> Sequence[_Call]:
             break
         batch.append(waiting.popleft())
     return batch
-
-
-def _size(batch: Sequence[_Call]) -> int:
-    """Return the bytes of a batch's arguments."""
-    return sum(call.size for call in batch)
 
 
 def _refuse(batch: Sequence[_Call], error: Exception) -> None:

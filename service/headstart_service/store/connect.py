@@ -23,6 +23,7 @@ from ..base.urls import ENCODING
 from ..domain.errors import StartupError, StoreUnavailable
 from .redis_url import CLUSTER, FORMS, SENTINEL, RedisUrl, parsed_redis_url
 from .refusals import reason_of
+from .server_client import ServerClient
 
 Client = Redis | RedisCluster
 
@@ -74,7 +75,7 @@ def open_client(url: str, patience: Patience) -> Client:
             return _open_sentinel(found, patience)
         if found.scheme == CLUSTER:
             return _open_cluster(found, patience)
-        return Redis.from_pool(_open_pool(found, patience))
+        return _server_client(_open_pool(found, patience), patience)
     except (ValueError, TypeError, RedisError, RedisClusterException) as error:
         # redis-py's message is left out: it may quote the URL.
         raise StartupError(
@@ -131,7 +132,7 @@ def _open_cluster(found: RedisUrl, patience: Patience) -> RedisCluster:
         # Each MOVED corrects its slot. By default every fifth cuts all connections, those on which
         # others wait included.
         reinitialize_steps=0,
-        **(_common(patience) | found.options),
+        **({"socket_timeout": patience.answer} | _common(patience) | found.options),
     )
 
 
@@ -156,18 +157,28 @@ def _open_sentinel(found: RedisUrl, patience: Patience) -> Redis:
     quick = {"socket_timeout": patience.connect, "retry": Retry(_backoff(), 0)}
     sentinel: Any = Sentinel(found.nodes, sentinel_kwargs=common | quick | tls | of_sentinels)  # type: ignore[no-untyped-call]
     options = _pool(patience) | common | options
-    return Redis.from_pool(_SentinelPool(unquote(found.service), sentinel, **options))  # type: ignore[no-untyped-call]
+    return _server_client(_SentinelPool(unquote(found.service), sentinel, **options), patience)  # type: ignore[no-untyped-call]
+
+
+def _server_client(pool: BlockingConnectionPool, patience: Patience) -> ServerClient:
+    limit = None if patience.answer is None else patience.connect + patience.answer
+    client = ServerClient(connection_pool=pool, limit=limit)
+    client.auto_close_connection_pool = True
+    return client
 
 
 def _pool(patience: Patience) -> dict[str, Any]:
-    return {"max_connections": patience.connections, "timeout": patience.answer}
+    return {
+        "max_connections": patience.connections,
+        "timeout": patience.answer,
+        "socket_timeout": None,  # `ServerClient` limits a command as a whole
+    }
 
 
 def _common(patience: Patience) -> dict[str, Any]:
     return {
         "protocol": 2,
         "socket_connect_timeout": patience.connect,
-        "socket_timeout": patience.answer,
         "retry": Retry(_backoff(), patience.retries),
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }

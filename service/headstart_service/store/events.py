@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import RedisCluster
@@ -23,6 +23,10 @@ SILENCE = 5.0
 """Seconds of silence after which a connection must prove that it lives."""
 _QUEUED = 1000
 """Announcements of several connections that wait to be taken; further ones stay in Redis."""
+_ENTRY = 5.0
+"""Seconds within which a server must confirm a subscription."""
+_AGAIN = 0.5
+"""Seconds after which a section that was lost is subscribed to again."""
 _MOVED = frozenset({"ssubscribe", "sunsubscribe"})
 """Messages that come when redis-py or the server has moved a channel: some may be lost."""
 
@@ -42,17 +46,10 @@ async def subscription(
     reading: list[asyncio.Task[None]] = []
     try:
         try:
-            if isinstance(client, RedisCluster):
-                # redis-py knows no node at first, and later maybe one that has gone.
-                await client.initialize()
-                await client.nodes_manager.initialize()
-            for channel in channels:
-                await pubsub.ssubscribe(channel)  # a cluster refuses several slots in one command
-            connections = _connections(pubsub)
-            for connection in connections:
-                for _ in connection.shard_channels:
-                    if await connection.get_message(timeout=1.0) is None:
-                        raise StoreUnavailable("cannot subscribe: no answer")
+            async with asyncio.timeout(_ENTRY):
+                connections = await _subscribed(client, pubsub, channels)
+        except TimeoutError as error:  # a server that hangs still accepts connections
+            raise StoreUnavailable("cannot subscribe: no answer") from error
         except AWAY as error:
             raise StoreUnavailable(f"cannot subscribe: {report(error)}") from error
         if len(connections) == 1:
@@ -71,9 +68,102 @@ async def subscription(
         await pubsub.aclose()
 
 
+@asynccontextmanager
+async def lasting_subscription(
+    client: Client, sections: Sequence[Sequence[str]]
+) -> AsyncIterator[AsyncIterator[Announcement]]:
+    """Subscribe to each section by itself, and again when one is lost; else as `subscription`.
+
+    So announcements of a cluster's other nodes arrive while one is away. Raises StoreUnavailable,
+    on entry or from the iterator, when none is subscribed to.
+    """
+    if len(sections) == 1:
+        async with subscription(client, sections[0]) as announcements:
+            yield announcements
+        return
+    merged = _Merged(client)
+    receiving = [
+        asyncio.create_task(merged.receive(channels), name="announcements") for channels in sections
+    ]
+    try:
+        for _ in sections:
+            await merged.tried.acquire()
+        if not merged.active:
+            raise StoreUnavailable("cannot subscribe: no node answers")
+        yield _queued(merged.arrived)
+    finally:
+        for task in receiving:
+            task.cancel()
+        await asyncio.gather(*receiving, return_exceptions=True)
+
+
+class _Merged:
+    """The announcements of several subscriptions."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.arrived: asyncio.Queue[Announcement | StoreUnavailable] = asyncio.Queue(_QUEUED)
+        self.active = 0
+        """How many subscriptions there are now."""
+        self.tried = asyncio.Semaphore(0)
+        """How many sections were subscribed to, or could not be, for the first time."""
+
+    async def receive(self, channels: Sequence[str]) -> None:
+        """Receive one section until cancelled."""
+        try:
+            await self._receive_once(channels, self.tried.release)
+        except StoreUnavailable:
+            self.tried.release()  # if it was lost later, this counts for nothing
+        while True:
+            await asyncio.sleep(_AGAIN)
+            with suppress(StoreUnavailable):
+                await self._receive_once(channels, lambda: None)
+
+    async def _receive_once(self, channels: Sequence[str], opened: Callable[[], None]) -> None:
+        async with subscription(self._client, channels) as announcements:
+            self.active += 1
+            opened()
+            try:
+                async for announcement in announcements:
+                    await self.arrived.put(announcement)
+            except StoreUnavailable as error:
+                if self.active == 1:
+                    await self.arrived.put(error)
+                raise
+            finally:
+                self.active -= 1
+
+
 def _connections(pubsub: Any) -> list[Any]:
     """Return a pubsub of redis-py for each connection: in a cluster there is one to each node."""
     return list(getattr(pubsub, "node_pubsub_mapping", {}).values()) or [pubsub]
+
+
+async def _subscribed(client: Client, pubsub: Any, channels: Sequence[str]) -> list[Any]:
+    """Subscribe, and return a pubsub of redis-py for each connection."""
+    if isinstance(client, RedisCluster):
+        # redis-py knows no node at first, and later maybe one that has gone.
+        await client.initialize()
+        await client.nodes_manager.initialize()
+    for channel in channels:
+        await pubsub.ssubscribe(channel)  # a cluster refuses several slots in one command
+    connections = _connections(pubsub)
+    for connection in connections:
+        await _confirmed(connection)
+    return connections
+
+
+async def _confirmed(connection: Any) -> None:
+    """Return when the server has confirmed each of the connection's channels.
+
+    Announcements may arrive before that. They are lost, as all are until then.
+    """
+    left = len(connection.shard_channels)
+    while left:
+        message = await connection.get_message(timeout=1.0)
+        if message is None:
+            raise StoreUnavailable("cannot subscribe: no answer")
+        left -= message["type"] == "ssubscribe"
 
 
 async def _pass_on(
@@ -148,7 +238,7 @@ def _with_result(kind: EventKind, run: str, sizes: str, rest: bytes) -> Announce
         at += length
     try:
         result = decode_snapshot(key, left_us, values)
-    except LookupError:  # the record is damaged: a read reports it
+    except (LookupError, ValueError, OverflowError):  # the record is damaged: a read reports it
         result = None
     return Announcement(kind, key, run, result=result)
 

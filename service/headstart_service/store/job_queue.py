@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+from redis.asyncio import RedisCluster
+
 from ..domain import (
     Announcement,
     Claim,
@@ -35,7 +37,7 @@ from ..domain.log_fields import fields
 from .accounting import work_text
 from .batches import Reply, ScriptBatches
 from .connect import WORKER, Client
-from .events import subscription
+from .events import lasting_subscription
 from .job_delivery import TRY, JobDelivery
 from .keys import from_member, new_process, partition_of
 from .layout import StoreLayout
@@ -292,9 +294,10 @@ class RedisJobQueue:
     @asynccontextmanager
     async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Unserved]]:
         """Yield the withdrawn runs, reported steps and unserved classes, as they are announced."""
-        channels = [keys.events_of(self._process) for keys in self._keys]
-        channels += [keys.unserved for keys in self._keys]
-        async with subscription(self._blocking, channels) as announcements:
+        sections = [[keys.events_of(self._process), keys.unserved] for keys in self._keys]
+        if not isinstance(self._blocking, RedisCluster):
+            sections = [[channel for channels in sections for channel in channels]]
+        async with lasting_subscription(self._blocking, sections) as announcements:
             yield _withdrawals(announcements, self.partitions)
 
     async def _held(self, call: Callable[[], Awaitable[Reply]]) -> Reply:

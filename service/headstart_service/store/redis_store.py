@@ -6,6 +6,8 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from redis.asyncio import RedisCluster
+
 from ..base.metric_labels import Eviction
 from ..domain import (
     Awaits,
@@ -51,6 +53,8 @@ from .store_observer import StoreObserver, Unwatched
 from .store_rules import GONE_AFTER, LIVE_PATIENCE, StoreRules
 from .worker_registry import encode_expected, worker_from
 
+_EVICTIONS = tuple(Eviction)
+"""In the order in which start.lua counts them."""
 _SIZE = b"size"
 """The first field of read.lua's reply for a large record."""
 _UNREADABLE = 0
@@ -99,6 +103,7 @@ class RedisStore:
         self._rules = rules
         self._clock = clock
         self._process = new_process()
+        self._in_cluster = isinstance(client, RedisCluster)
         self._partitions = rules.keys(client)
         self._listing = RunListing(self._scripts, self._partitions, self._observer)
         self._expected = expected
@@ -110,8 +115,19 @@ class RedisStore:
     @property
     def channels(self) -> list[str]:
         """The channels of what is announced to this process."""
-        own = [keys.events_of(self._process) for keys in self._partitions]
-        return own + [keys.resets for keys in self._partitions]
+        return [channel for channels in self._channels() for channel in channels]
+
+    @property
+    def sections(self) -> list[list[str]]:
+        """These channels in groups that fail by themselves: in a cluster one for each partition."""
+        return self._channels() if self._in_cluster else [self.channels]
+
+    def section(self, key: RunKey) -> int:
+        """Return the index among `sections` of the one that announces this run."""
+        return partition_of(key, self._rules.partitions) if self._in_cluster else 0
+
+    def _channels(self) -> list[list[str]]:
+        return [[keys.events_of(self._process), keys.resets] for keys in self._partitions]
 
     @property
     def unreachable(self) -> int:
@@ -182,10 +198,10 @@ class RedisStore:
             delay = retry_after(live, ended, measured_us / 1e6)
             raise CapacityExhausted(_refusal(reply[1], key, rules), delay)
         outcome, status, revision, *rest = reply
-        gone, (shed, *carried) = rest[: len(Eviction)], rest[len(Eviction) :]
+        gone, (shed, *carried) = rest[: len(_EVICTIONS)], rest[len(_EVICTIONS) :]
         if shed:
             self._observer.shed(shed)
-        for kind, runs in zip(Eviction, gone, strict=True):
+        for kind, runs in zip(_EVICTIONS, gone, strict=True):
             if runs:
                 self._observer.evicted(kind, runs)
         trace = carried[0].decode(errors="replace") if carried and carried[0] else ""
@@ -210,7 +226,11 @@ class RedisStore:
             return self._snapshot(key, reply)
         began = self._clock()
         record = await self._large.read(keys.record(key), reply[2])
-        return self._snapshot(key, reply, record, self._clock() - began)
+        found = self._snapshot(key, reply, record, self._clock() - began)
+        if f" {found.run} ".encode() not in reply[4]:
+            # Started anew between the two reads: the new record does not name this process yet.
+            return await self.read(key, awaits=awaits)
+        return found
 
     async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         """Return the run without counting a read or a damage. Raises RunNotFound.

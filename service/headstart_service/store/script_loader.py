@@ -155,10 +155,10 @@ def script(method: _Method[S, P]) -> _Method[S, P]:
     async def call(
         self: S, keys: PartitionKeys, run: RunKey | None, *extra: P.args, **named: P.kwargs
     ) -> Reply:
-        values = cast("list[Value]", [*(named[argument] for argument in arguments), *extra])
-        record = None if run is None else keys.record(run)
-        about = "" if run is None else member(run)
-        return await self.batches.call(name, keys, record, [about, *values])
+        values = cast("list[Value]", [*map(named.__getitem__, arguments), *extra])
+        if run is None:
+            return await self.batches.call(name, keys, None, ["", *values])
+        return await self.batches.call(name, keys, keys.record(run), [member(run), *values])
 
     return cast("_Method[S, P]", call)
 

@@ -64,7 +64,10 @@ def report_fragment(
 
 
 def result_of(fragment: bytes) -> bytes:
-    """A step's fragment without its report: equal results, equal bytes. Raises DecodeError."""
+    """A step's fragment without its report: equal bytes for equal results in the same order.
+
+    Raises DecodeError.
+    """
     message = pb.GetResultsResponse.FromString(fragment)
     message.ClearField("steps")
     return message.SerializeToString(deterministic=True)

@@ -24,6 +24,7 @@ from .ports import ProgressSink
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .step_run import StepRunner, step_record
+from .upkeep import after_others
 from .worker_observer import (
     StepOutcome,
     WorkObserver,
@@ -32,8 +33,10 @@ from .worker_observer import (
 
 log = logging.getLogger(__name__)
 
-_SHOW_AFTER = 0.005
+_SHOW_AFTER = 0.05
 """Seconds after which a new run's first steps are shown as running."""
+_TURNS = 5
+"""Turns of the loop before a write: steps that end together share it, and the next steps begin."""
 
 
 async def run(
@@ -164,6 +167,7 @@ class _Run:
     async def _write(self) -> None:
         """Write what ended and what runs now; end the run when nothing does."""
         async with self._writing:
+            await after_others(_TURNS)
             while not self._finished:
                 ended, self._unwritten = self._unwritten, []
                 shown = [name for name in self._unshown if name in self._running]

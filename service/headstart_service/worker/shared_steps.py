@@ -9,12 +9,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from ..domain import RunKey
+from .upkeep import ended
 from .worker_observer import StepOutcome
 
 HOLD: Final = 1.0
 """Seconds that the steps of a replaced run go on, at most, until its next revision asks for them.
 
 It was queued when the run was replaced: a worker with a free slot claims it within milliseconds."""
+_OF_THE_FIRST: Final = tuple(each.name for each in fields(StepOutcome))
+_OF_LATER_CALLERS: Final = ("state", "error")
+"""What a caller receives of a shared step's outcome."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,12 +76,12 @@ class SharedSteps:
                 flight = self._begin(SharedStep(key, run, digest, StepOutcome()), work)
             flight.waiting += 1
             try:
-                await asyncio.wait({flight.task})
+                await ended(flight.task)
             finally:
                 flight.waiting -= 1
                 if not flight.waiting and not flight.task.done() and not self._is_held(flight):
                     self._drop(flight)
-                    await asyncio.wait({flight.task})
+                    await ended(flight.task)
                     _deliver(flight, outcome)
             # The timer may have dropped the flight just before this caller joined: begin anew then.
             if not flight.task.cancelled():
@@ -149,8 +153,6 @@ class SharedSteps:
 
 def _deliver(flight: SharedStep, outcome: StepOutcome) -> None:
     """Copy how the step ended; what it cost and its tries go to the first caller alone."""
-    every = [each.name for each in fields(StepOutcome)]
-    names = ["state", "error"] if flight.delivered else every
-    for name in names:
+    for name in _OF_LATER_CALLERS if flight.delivered else _OF_THE_FIRST:
         setattr(outcome, name, getattr(flight.outcome, name))
     flight.delivered = True

@@ -13,13 +13,17 @@ from ..domain import Job, Offer
 from ..domain.errors import StoreUnavailable
 from ..domain.log_fields import fields
 from .ports import JobQueue
-from .upkeep import once
+from .upkeep import after_others, once
 
 log = logging.getLogger(__name__)
 
 POLL: Final = 1.0
 """Seconds that a request for jobs waits, and the pause after one that failed."""
 _BURST: Final = 64
+_WAITED: Final = 0.005
+"""Seconds after which a job was not there when it was asked for."""
+_TURNS: Final = 3
+"""Turns of the loop after a start, in which the job's claim is sent."""
 
 Start = Callable[[Job], None]
 """Begins the work on a job; its slot is given back when that ends."""
@@ -112,7 +116,7 @@ class Intake:
 
     async def take_new(self, partition: int, start: Start) -> None:
         """Start a partition's new jobs whenever there is a slot for them."""
-        pause = 0.0
+        clock, pause = asyncio.get_running_loop().time, 0.0
         while True:
             await asyncio.sleep(pause)
             await self._slots.take()
@@ -122,13 +126,15 @@ class Intake:
             pause = POLL / 20 if short else 0.0
             try:
                 wait = 0 if short else POLL
+                began = clock()
                 for job in await self._queue.next_jobs(partition, self._worker, 1, wait):
                     free, pause = 0, 0.0
                     start(job)
+                    await after_others(_TURNS)
                 self._refused.pop(partition, None)
-                if free:
+                if free or clock() - began > _WAITED:
                     continue
-                # A partition with one job may have more.
+                # A partition that had a job at once may have more.
                 free = await self._slots.take_free()
                 if free:
                     for job in await self._queue.next_jobs(partition, self._worker, free, 0):

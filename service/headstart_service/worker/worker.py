@@ -25,7 +25,7 @@ from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
 from .slots import POLL, Intake, Slots
-from .upkeep import end, once, repeat
+from .upkeep import end, ended, once, repeat
 from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 
 log = logging.getLogger(__name__)
@@ -255,11 +255,11 @@ class Worker:
         task = asyncio.create_task(self._execute(claim, outcome, reports), name=name)
         self._runs[lease] = claim, outcome, task
         try:
-            await asyncio.wait({task})
+            await ended(task)
         finally:
             del self._runs[lease], self._reports[lease]
             task.cancel()
-            await asyncio.wait({task})
+            await ended(task)
         if task.cancelled():
             if self._handing_on:
                 await self._queue.release(lease)

@@ -9,7 +9,7 @@ const clientOf = (url, useBinaryFormat) =>
 // The value of the step `stamp`, if there is one.
 function stampOf(results) {
   const value = results.results.value?.artifacts?.stamp?.value.value;
-  return typeof value === "string" ? Number(value) : (value?.kind.value ?? null);
+  return value === undefined ? null : Number(value);
 }
 
 // Watches a run; each message becomes { at, status, steps }, with the time in ms since 1970.

@@ -178,8 +178,12 @@ class Wire:
             return
         if what is EventKind.STARTED:
             self.awaits[key] = Awaits.NOTHING
+        self.send(Announcement(what, key, run, steps))
+
+    def send(self, announcement: Announcement) -> None:
+        """Announce this, whatever the process awaits."""
         for stream in self._streams:
-            stream.put_nowait(Announcement(what, key, run, steps))
+            stream.put_nowait(announcement)
 
     def cut(self) -> None:
         for stream in self._streams:
@@ -205,7 +209,11 @@ class Api:
     async def parked(self, waiters: int = 1) -> None:
         """Return when so many wait, each after its first look."""
         await wait_until(lambda: self.waiting.waiters == waiters)
-        # A waiter that has looked sleeps: give each the few turns of the loop that it needs.
+        await self.settled()
+
+    @staticmethod
+    async def settled() -> None:
+        """Give each task the few turns of the loop that it needs until it sleeps."""
         for _ in range(10):
             await asyncio.sleep(0)
 
@@ -217,7 +225,7 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     cache = NearCache(1_000_000)
     waiting = Waiting(
         store,
-        wire.subscribe,
+        [wire.subscribe],
         cache,
         poll=getattr(request, "param", POLL),
     )  # type: ignore[arg-type]

@@ -171,3 +171,21 @@ def test_a_read_that_began_before_the_cache_opened_is_not_kept() -> None:
     cache.open()
     cache.put(A, answer(), moment, time.monotonic())
     assert len(cache) == 0
+
+
+def test_a_section_that_is_closed_keeps_nothing_and_others_keep_theirs() -> None:
+    cache = NearCache(1_000_000, lambda key: int(key == B))
+    for section in (0, 1):
+        cache.open(section)
+    for key in (A, B, C):
+        keep(cache, key, answer())
+    cache.close(1)
+    assert [cache.get(key) is not None for key in (A, B, C)] == [True, False, True]
+    assert cache.size == 2 * (10 + OVERHEAD)
+    keep(cache, B, answer())
+    assert cache.get(B) is None
+    cache.open(1)
+    keep(cache, B, answer())
+    assert cache.get(B) is not None
+    cache.close_all()
+    assert (len(cache), cache.size) == (0, 0)

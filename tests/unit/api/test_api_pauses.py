@@ -21,7 +21,7 @@ MINUTE = 60.0
 @asynccontextmanager
 async def hearing(wire: Wire, store: AnnouncedRun) -> Any:
     cache = NearCache(1_000_000)
-    waiting = Waiting(store, wire.subscribe, cache)  # type: ignore[arg-type]
+    waiting = Waiting(store, [wire.subscribe], cache)  # type: ignore[arg-type]
     running = asyncio.create_task(waiting.run())
     await asyncio.sleep(0.1)
     try:

@@ -11,16 +11,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import json_format
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api import grpc_server, messages, reported_step, request_rules
+from headstart_service.api.call_limits import CallLimits
 from headstart_service.api.call_observer import CallObservers
 from headstart_service.api.dependencies import ApiRules, Call, Dependencies
 from headstart_service.api.methods import list_precomputes
-from headstart_service.api.methods.get_results import GetResults
 from headstart_service.api.results.estimates import Estimates
+from headstart_service.api.results.outgoing import Outgoing
 from headstart_service.auth.grants import (
     Grant,
     Grants,
@@ -377,17 +379,36 @@ async def test_pipelines_are_listed_in_their_order() -> None:
     assert [pipeline.name for pipeline in listed.pipelines] == ["test", "chain"]
 
 
-@pytest.mark.parametrize("size", [32 * 1024, 32 * 1024 + 1])
-def test_a_request_of_32_kib_is_answered_at_once_and_a_larger_one_parsed_once(size: int) -> None:
+async def asked_when_ready(data: bytes, grants: Grants | None = None) -> list[str]:
+    """The keys that GetResults looks for in memory, when it gets this request."""
     asked: list[str] = []
-    servicer: Any = GetResults(
-        SimpleNamespace(reader=SimpleNamespace(ready=lambda key: asked.append(key.key)))
-    )  # type: ignore[arg-type]
+
+    async def abort(_: Any) -> None:
+        raise grpc.aio.AbortError
+
+    reader: Any = SimpleNamespace(ready=lambda key: asked.append(key.key))
+    rules = ApiRules(result_ttl=600.0, max_records=9)
+    api = Dependencies(FakeRunStore(SUMMARY), Registry([]), reader, rules)  # type: ignore[arg-type]
+    handler: Any = grpc_server.rpc_handlers(api, CallLimits(), grants, Outgoing())["GetResults"]
+    context = SimpleNamespace(
+        time_remaining=lambda: None,
+        abort_with_status=abort,
+        invocation_metadata=lambda: (("authorization", "Bearer t"),),
+    )
+    # What is not ready gets no further here: its key is invalid, or it is refused.
+    with pytest.raises(grpc.aio.AbortError):
+        await handler.unary_unary(data, context)
+    return asked
+
+
+@pytest.mark.parametrize("size", [32 * 1024, 32 * 1024 + 1])
+async def test_a_request_of_32_kib_is_answered_at_once_and_a_larger_one_parsed_once(
+    size: int,
+) -> None:
     data = pb.GetResultsRequest(key="k" * (size - 4)).SerializeToString()
     data = pb.GetResultsRequest(key="k" * (2 * size - 4 - len(data))).SerializeToString()
     assert len(data) == size
-    grpc_server.ready_answer(servicer, None, data, NOBODY)
-    assert len(asked) == (size == 32 * 1024)
+    assert len(await asked_when_ready(data)) == (size == 32 * 1024)
 
 
 @pytest.mark.parametrize(
@@ -399,23 +420,18 @@ def test_a_request_of_32_kib_is_answered_at_once_and_a_larger_one_parsed_once(si
         (None, None, False),
     ],
 )
-def test_what_is_ready_is_for_callers_that_may_read_it(
+async def test_what_is_ready_is_for_callers_that_may_read_it(
     verbs: set[Verb] | None,
     namespaces: set[str] | None,
     ready: bool,  # noqa: FBT001
 ) -> None:
-    asked: list[str] = []
-    servicer: Any = GetResults(
-        SimpleNamespace(reader=SimpleNamespace(ready=lambda key: asked.append(key.key)))
-    )  # type: ignore[arg-type]
     grants = {}
     if verbs is not None and namespaces is not None:
         grants[digest_of("t")] = Grant("ops", frozenset(namespaces), frozenset(verbs))
-    context: Any = SimpleNamespace(invocation_metadata=lambda: (("authorization", "Bearer t"),))
-    data = pb.GetResultsRequest(key="k").SerializeToString()
-    assert grpc_server.ready_answer(servicer, Grants(grants), data, context) is None
-    assert asked == (["k"] if ready else [])
-    assert grpc_server.ready_answer(servicer, None, b"\xff", context) is None
+    key = "k" * 300
+    data = pb.GetResultsRequest(key=key).SerializeToString()
+    assert await asked_when_ready(data, Grants(grants)) == ([key] if ready else [])
+    assert await asked_when_ready(b"\xff") == []
 
 
 # Tokens

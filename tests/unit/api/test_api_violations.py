@@ -159,6 +159,7 @@ async def test_a_wrong_namespace_is_told_by_every_method(namespace: str) -> None
         "cancel_precompute": pb.CancelPrecomputeRequest(**keyed),
         "delete_precompute": pb.DeletePrecomputeRequest(**keyed),
         "touch_precompute": pb.TouchPrecomputeRequest(**keyed),
+        "create_run_token": pb.CreateRunTokenRequest(**keyed),
         "report_step": pb.ReportStepRequest(
             **keyed, revision=1, step="a", artifact=pb.Artifact(data=b"x")
         ),

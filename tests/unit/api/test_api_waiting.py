@@ -623,3 +623,13 @@ async def test_each_call_is_counted_by_whether_its_steps_were_there_came_or_did_
     with pytest.raises(RunNotFound):
         await reader.get(KEY, (), Deadline.of_call(0.0), 0)
     assert outcomes.of == list(ResultsOutcome)
+
+
+async def test_waits_that_expire_together_share_their_last_read(api: Api) -> None:
+    waiters = [api.get(wait=0.3) for _ in range(200)]
+    await api.parked(200)
+    reads = api.store.reads
+    api.store.now(one=COMPLETED)  # silently: nobody awaits a step
+    for waiter in waiters:
+        assert states(await soon(waiter))["one"] == "COMPLETED"
+    assert api.store.reads - reads <= 5

@@ -97,12 +97,13 @@ def test_no_error_of_the_shortlist_within_the_bound_changes_a_word(seed: int) ->
     matrix, one = exact[:, None], np.ones(1, np.float32)
     error = random.uniform(0, 1e-6, 3000).astype(np.float32)
     rough = exact + (error * random.uniform(-0.9, 0.9, 3000)).astype(np.float32)
-    ratings = Ratings(matrix, (one, one), rough, lambda: error + np.float32(1e-7))
+    bound = error + np.float32(1e-7)
+    ratings = Ratings(matrix, (one, one), rough, exact, lambda: bound)
     words = _distinct(random, 3000)
-    # The first ones are variants of the anchor, so that the first shortlist, of 192, ends amid
+    # The first ones are variants of the anchor, so that the first shortlist, of 46, ends amid
     # the words that are found.
     order = np.argsort(-exact, kind="stable").tolist()
-    for place in order[:180]:
+    for place in order[:40]:
         words[place] = f"ocean-{place}"
     expected = [place for place in order if not words[place].startswith("ocean")][:20]
     assert neighbours(ratings, words, "ocean", "forest", 20) == expected

@@ -4,6 +4,7 @@ import pytest
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.pipelines.bridging import BRIDGING
 from headstart_service.pipelines.bridging.values import Bridge, Endpoints
+from headstart_service.worker.copies import copied
 
 _RANDOM = np.random.Generator(np.random.PCG64(1))
 CODEC = BRIDGING.codec
@@ -86,3 +87,12 @@ def test_arrays_of_another_layout_are_written_right() -> None:
     sent = pb.GetResultsResponse.FromString(CODEC.encode("embed_endpoints", value)).bridging
     assert sent.anchor_embedding == A[::-1].tolist()
     assert sent.target_embedding == A[::-1].tolist()
+
+
+def test_no_step_can_change_the_ends_that_others_share() -> None:
+    step = "embed_endpoints"
+    ends = CODEC.decode(step, CODEC.encode(step, CASES[step][0]))
+    assert copied(ends) is ends
+    for vector in (ends.anchor, ends.target):
+        with pytest.raises(ValueError, match="read-only"):
+            vector[0] = 1

@@ -43,6 +43,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "cancel": {"key": "k"},
     "delete": {"key": "k"},
     "touch": {"key": "k"},
+    "create_run_token": {"key": "k"},
     "list": {},
     "list_page": {},
     "list_pipelines": {},

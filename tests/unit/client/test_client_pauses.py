@@ -154,6 +154,7 @@ CALLS: dict[str, Callable[[PrecomputeClient, Any], Awaitable[Any]]] = {
     "CancelPrecompute": lambda client, more: client.cancel("k", **more),
     "DeletePrecompute": lambda client, more: client.delete("k", **more),
     "TouchPrecompute": lambda client, more: client.touch("k", **more),
+    "CreateRunToken": lambda client, more: client.create_run_token("k", **more),
     "ListPrecomputes": lambda client, more: client.list_page(**more),
     "ListPrecomputes of all pages": lambda client, more: anext(client.list(**more)),
     "ListPipelines": lambda client, more: client.list_pipelines(**more),

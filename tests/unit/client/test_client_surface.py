@@ -41,6 +41,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "ResourceExhausted",
         "Results",
         "RunSummary",
+        "RunToken",
         "ServiceError",
         "ServiceUnavailable",
         "Source",

@@ -265,7 +265,7 @@ async def test_a_client_waits_and_tries_again_as_its_patience_says(
     pool: Any = client.connection_pool  # type: ignore[union-attr]
     assert (pool.max_connections, pool.timeout) == (connections, answer)
     options = pool.connection_kwargs
-    assert (options["socket_connect_timeout"], options["socket_timeout"]) == (connect, answer)
+    assert (options["socket_connect_timeout"], options["socket_timeout"]) == (connect, None)
     assert (options["db"], options["protocol"]) == (2, 2)
     assert options["retry"].get_retries() == retries
     if "sentinel" in url:

@@ -157,8 +157,8 @@ async def test_neither_a_failure_nor_a_step_without_a_memo_is_remembered() -> No
     assert memos.kept == {}
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0.0049, False), (0.0051, True)])
-def test_steps_of_five_milliseconds_are_shown_as_running(
+@pytest.mark.parametrize(("seconds", "shown"), [(0.0499, False), (0.0501, True)])
+def test_steps_of_fifty_milliseconds_are_shown_as_running(
     seconds: float,
     shown: bool,  # noqa: FBT001
 ) -> None:
@@ -176,3 +176,26 @@ def test_steps_of_five_milliseconds_are_shown_as_running(
     assert [[record.name for record in write.running] for write in writes] == (
         [["naps"], []] if shown else [[]]
     )
+
+
+async def test_steps_that_end_in_one_turn_of_the_loop_share_a_write() -> None:
+    scanned = asyncio.Event()
+
+    @step()
+    async def ends() -> int:
+        asyncio.get_running_loop().call_later(0.01, scanned.set)
+        return 1
+
+    @step()
+    async def best(ends: int) -> int:
+        await scanned.wait()
+        return ends
+
+    @step()
+    async def samples(ends: int) -> int:
+        await scanned.wait()
+        return ends
+
+    pipeline, ledger = pipeline_of(ends, best, samples), Ledger()
+    await run(claim_of(pipeline), pipeline, {}, ledger)
+    assert [write.names for write in ledger.writes] == [["ends"], ["best", "samples"]]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from headstart.v1 import precompute_pb2 as pb
 
@@ -26,8 +25,7 @@ from ..results.answer import Answer
 MAX_WAIT: Final = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(NamedTuple):
     """A valid question for results; `wait` is in seconds."""
 
     key: RunKey
@@ -43,10 +41,10 @@ class GetResults:
     def __init__(self, api: Dependencies) -> None:
         self._reader = api.reader
 
-    def ready_key(self, request: pb.GetResultsRequest) -> RunKey | None:
-        """Return the run whose ready results answer the request; None if `handle` must serve it.
+    def ready(self, request: pb.GetResultsRequest) -> Answer | None:
+        """Return results of an ended run that this process keeps; None if `handle` must serve it.
 
-        Most calls can be answered by `ready`, and each takes some microseconds.
+        Most calls are answered so, and each takes some microseconds.
         """
         if (
             request.required_steps
@@ -55,22 +53,19 @@ class GetResults:
             or not 0 <= request.wait.seconds < MAX_WAIT
         ):
             return None
-        return run_key(request)
-
-    def ready(self, key: RunKey) -> Answer | None:
-        """Return the results of an ended run, if this process keeps them."""
-        return self._reader.ready(key)
+        return self._reader.ready(run_key(request))
 
     def parse(self, request: pb.GetResultsRequest) -> Get:
         """Return what the request asks for. Raises InvalidRequest."""
         violations: list[Violation] = []
         key = checked_key(request, violations)
-        violations += repeated_violations("required_steps", request.required_steps)
+        steps, min_revision = request.required_steps, request.min_revision
+        violations += repeated_violations("required_steps", steps)
         violations += repeated_violations("result_steps", request.result_steps)
-        violations += revision_violations("min_revision", request.min_revision)
+        violations += revision_violations("min_revision", min_revision)
         wait = seconds(request, "wait", 0, MAX_WAIT, 0.0, violations)
         refuse(violations)
-        return Get(key, request.required_steps, request.result_steps, wait, request.min_revision)
+        return Get(key, steps, request.result_steps, wait, min_revision)
 
     async def handle(self, request: pb.GetResultsRequest, call: Call) -> bytes:
         """Return what exists, before the wait and the caller's deadline are over."""

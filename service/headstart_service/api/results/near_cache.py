@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...domain import RunKey
@@ -26,14 +27,19 @@ class _Entry:
 
 
 class NearCache:
-    """Answers, the most recently used ones, up to a number of bytes of memory."""
+    """Answers, the most recently used ones, up to a number of bytes of memory.
 
-    def __init__(self, max_bytes: int) -> None:
+    Announcements may arrive for some sections of the runs, and for others not.
+    """
+
+    def __init__(self, max_bytes: int, section: Callable[[RunKey], int] = lambda _: 0) -> None:
+        """`section` returns the section of a run."""
         self._max_bytes = max_bytes
+        self._section = section
         self._bytes = 0
         self._entries: OrderedDict[RunKey, _Entry] = OrderedDict()
         self._dropped = Recent()
-        self._open = False
+        self._open: set[int] = set()
         self.hits = 0
         """How often an answer was given."""
         self.misses = 0
@@ -75,7 +81,7 @@ class NearCache:
         The read `began` at that time of the monotonic clock. Not kept if the run was dropped
         meanwhile: what was read may be from before.
         """
-        if not (self._open and answer.final and answer.lives_for > 0):
+        if not (answer.final and answer.lives_for > 0) or self._section(key) not in self._open:
             return
         size = len(answer.data) + OVERHEAD
         if size > self._max_bytes or self._dropped.since(key, moment):
@@ -91,14 +97,20 @@ class NearCache:
         self._remove(key)
         self._dropped.note(key)
 
-    def open(self) -> None:
-        """Announcements arrive from now on: answers may be kept."""
-        self._open = True
+    def open(self, section: int = 0) -> None:
+        """Announcements of this section arrive from now on: its answers may be kept."""
+        self._open.add(section)
         self._dropped.forget()
 
-    def close(self) -> None:
-        """Announcements may be missed from now on: forget everything, keep nothing."""
-        self._open = False
+    def close(self, section: int = 0) -> None:
+        """Announcements of this section may be missed from now on: forget and keep none of it."""
+        self._open.discard(section)
+        for key in [key for key in self._entries if self._section(key) == section]:
+            self._remove(key)
+
+    def close_all(self) -> None:
+        """Forget everything, keep nothing."""
+        self._open.clear()
         self._entries.clear()
         self._bytes = 0
 

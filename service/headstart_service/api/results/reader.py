@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from headstart._for_service import unknown_among
@@ -33,10 +33,8 @@ class ResultReader:
         self._cache = cache
         self._registry = registry
         self._observer = observer or CallObservers()
-
-    def ready(self, key: RunKey) -> Answer | None:
-        """Return the results, if this process knows them and the run has ended."""
-        return self._cache.get(key)
+        self.ready: Callable[[RunKey], Answer | None] = cache.get
+        """Returns the results, if this process knows them and the run has ended."""
 
     async def get(
         self,
@@ -55,13 +53,27 @@ class ResultReader:
         for a step that the run's pipeline does not have, also of `result_steps`.
         """
         began = time.perf_counter()
-        waited = False
+        unmet = 0  # answers that came before the last one
+
+        def met(answer: Answer) -> bool:
+            nonlocal unmet
+            # An answer that proves the request wrong ends the wait, too.
+            done = (
+                answer.settles(steps)
+                or answer.revision < min_revision
+                or bool(self._violations(answer, steps))
+            )
+            unmet += not done
+            return done
+
         try:
             answer = None if min_revision else self._cache.get(key)
             if answer is None:
                 self._cache.misses += 1
                 if deadline.wait > 0:
-                    answer, waited = await self._wait(key, steps, deadline, min_revision)
+                    answer = await self._waiting.wait(
+                        key, met, frozenset(steps), deadline=deadline, min_revision=min_revision
+                    )
                 else:
                     answer = await self._waiting.read(key)
                 if answer.revision < min_revision:
@@ -74,8 +86,8 @@ class ResultReader:
         if violations:
             raise InvalidRequest(violations)
         outcome = ResultsOutcome.PARTIAL
-        if answer.holds(steps or answer.states):
-            outcome = ResultsOutcome.WAITED if waited else ResultsOutcome.READY
+        if answer.holds(steps) if steps else answer.complete:
+            outcome = ResultsOutcome.WAITED if unmet else ResultsOutcome.READY
         self._observer.results(outcome, time.perf_counter() - began)
         return answer
 
@@ -91,32 +103,6 @@ class ResultReader:
         """Serve nothing that this process knew of the run before it was changed."""
         self._waiting.outdate(key)
 
-    async def _wait(
-        self, key: RunKey, steps: Sequence[str], deadline: Deadline, min_revision: int
-    ) -> tuple[Answer, bool]:
-        """Return the answer, and whether it was not the first one that was read."""
-        unmet = 0
-
-        def met(answer: Answer) -> bool:
-            nonlocal unmet
-            # An answer that proves the request wrong ends the wait, too.
-            done = (
-                answer.settles(steps)
-                or answer.revision < min_revision
-                or bool(self._violations(answer, steps))
-            )
-            unmet += not done
-            return done
-
-        answer = await self._waiting.wait(
-            key,
-            met,
-            frozenset(steps),
-            deadline=deadline,
-            min_revision=min_revision,
-        )
-        return answer, unmet > 0
-
     def unknown_results(self, answer: Answer, steps: Sequence[str]) -> list[Violation]:
         """Return a violation for each of `result_steps` that the run's pipeline does not have."""
         return self._violations(answer, steps, "result_steps")
@@ -124,7 +110,7 @@ class ResultReader:
     def _violations(
         self, answer: Answer, steps: Sequence[str], field: str = "required_steps"
     ) -> list[Violation]:
-        if all(step in answer.states for step in steps):
+        if not steps or all(step in answer.states for step in steps):
             return []
         pipeline = self._registry.find(answer.pipeline)
         known = set(answer.states) | set(pipeline.by_name if pipeline else ())

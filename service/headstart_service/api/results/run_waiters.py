@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -52,6 +53,22 @@ class Waiter:
             self.future.set_exception(error)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadTime:
+    """When a run was read."""
+
+    moment: int
+    """The near-cache's moment when the read began."""
+    began: float
+    """The same on the monotonic clock."""
+    read_at: float
+    """When the store answered, in seconds of its own clock."""
+
+    def local(self, later: float) -> float:
+        """Return the monotonic time of a `later` time of the store's clock, or an earlier one."""
+        return min(self.began + later - self.read_at, time.monotonic())
+
+
 @dataclass(slots=True, eq=False)
 class RunWaiters:
     """The callers that wait for one run, and the read that they share.
@@ -69,6 +86,10 @@ class RunWaiters:
     started_at: int = 0
     """The generation that this announcement began."""
     answer: Answer | None = None
+    read: ReadTime | None = None
+    """When it was read."""
+    ended: Answer | None = None
+    """The last answer that an announcement carried: the end of its run."""
     announced: Awaits = Awaits.NOTHING
     """What has been announced to this process since the last read."""
     holders: int = 0
@@ -120,19 +141,42 @@ class RunWaiters:
         ended = announcement.steps
         return any(w.steps is None or not w.steps.isdisjoint(ended) for w in self.particular)
 
-    def settle(self, answer: Answer, generation: int, announced: Awaits) -> None:
-        """End each wait that this answer satisfies; its read began at this generation.
+    def end(self, ended: Answer) -> bool:
+        """End the waits of callers that know this run, which has ended with this answer.
 
-        What is `announced` arrives from that read on.
+        Return whether there are no others. A caller that came after the last read may know a later
+        run, so it must read: an announcement may arrive late.
         """
+        self.ended = ended
+        if self.answer is None or self.answer.run != ended.run:
+            return False
+        self.answer = ended
+        self._give(ended, self.read_at)
+        return all(waiter.since <= self.read_at for waiter in self.waiters)
+
+    def settle(
+        self, answer: Answer, generation: int, announced: Awaits, read: ReadTime | None = None
+    ) -> Answer:
+        """End each wait that this answer satisfies; its `read` began at this generation.
+
+        What is `announced` arrives from that read on. Return the answer, or the end of its run if
+        that was announced meanwhile.
+        """
+        if self.ended is not None and self.ended.run == answer.run and not answer.final:
+            answer = self.ended
         if generation < self.started_at and answer.run != self.started:
             # This read may have returned the run that this one replaced.
             self.wanted = self.generation
         else:
             self.announced = max(self.announced, announced)
         if generation < self.read_at:
-            return  # a later read was faster
-        self.answer, self.read_at = answer, generation
+            return answer  # a later read was faster
+        self.answer, self.read_at, self.read = answer, generation, read
+        self._give(answer, generation)
+        return answer
+
+    def _give(self, answer: Answer, generation: int) -> None:
+        """Give an answer to each waiter that takes reads of this generation."""
         for waiter in self.waiters:
             if waiter.since <= generation:
                 waiter.seen = answer

@@ -1,4 +1,4 @@
-"""The one subscription of a process to what the store announces."""
+"""A subscription of a process to what the store announces of a section of the runs."""
 
 from __future__ import annotations
 

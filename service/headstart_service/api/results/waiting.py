@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from contextvars import Context
+from functools import partial
 
 from ...domain import (
     Announcement,
@@ -25,7 +25,7 @@ from ..call_observer import CallObserver, CallObservers
 from ..deadline import RETRY_PAUSE, SHUTDOWN, Deadline
 from .answer import Answer, answer_from
 from .near_cache import NearCache
-from .run_waiters import RunWaiters, Waiter, awaits_of
+from .run_waiters import ReadTime, RunWaiters, Waiter, awaits_of
 from .subscription import Subscribe, Subscription
 
 Estimated = Callable[[Snapshot], Mapping[str, tuple[int, int]]]
@@ -45,15 +45,18 @@ class Waiting:
     def __init__(
         self,
         store: RunStore,
-        subscribe: Subscribe,
+        subscribe: Sequence[Subscribe],
         cache: NearCache,
         observer: CallObserver | None = None,
         *,
+        section: Callable[[RunKey], int] = lambda _: 0,
         estimated: Estimated | None = None,
         poll: float = POLL,
     ) -> None:
-        """Answers about runs that have not ended hold what is `estimated` of them.
+        """`subscribe` to each section of the runs; a key's is at the index `section`.
 
+        While one section's server is away, announcements of the others arrive. Answers about runs
+        that have not ended hold what is `estimated` of them.
         `poll` is the number of seconds after which waiters read again without an announcement.
         """
         self._estimated = estimated
@@ -63,16 +66,24 @@ class Waiting:
         self._poll_every = poll
         self._runs: dict[RunKey, RunWaiters] = {}
         self._reads: set[asyncio.Task[None]] = set()
-        self._subscription = Subscription(
-            subscribe, opened=self._subscribed, closed=self._lost, receive=self._receive
-        )
+        self._section = section
+        self._subscriptions = [
+            Subscription(
+                each,
+                opened=partial(self._subscribed, number),
+                closed=partial(self._lost, number),
+                receive=self._receive,
+            )
+            for number, each in enumerate(subscribe)
+        ]
+        self._opened = [0] * len(subscribe)
+        """How often each section was subscribed to."""
         self._closing = False
-        self._subscriptions = 0
 
     @property
     def receiving(self) -> bool:
-        """Whether announcements arrive now."""
-        return self._subscription.active
+        """Whether announcements of all sections arrive now."""
+        return all(each.active for each in self._subscriptions)
 
     @property
     def waiters(self) -> int:
@@ -89,9 +100,7 @@ class Waiting:
 
         Raises RunNotFound and StoreUnavailable.
         """
-        moment, began = self._cache.moment, time.monotonic()
-        snapshot = await self._store.read(key, awaits=awaits)
-        return self._kept(snapshot, moment, began)
+        return (await self._read(key, awaits))[0]
 
     async def wait(
         self,
@@ -111,7 +120,7 @@ class Waiting:
         run = self.join(key)
         try:
             seen: Answer | None = None
-            if run.holders == 1 and self.receiving:
+            if run.holders == 1 and self._receives(key):
                 # Most often the result exists already, and no other caller could share this read.
                 seen = await self._read_for(run, awaits_of(steps))
                 if met(seen):
@@ -169,7 +178,7 @@ class Waiting:
         timer: asyncio.TimerHandle | None = None
         run.add(waiter)
         try:
-            if known is None or (unannounced and self.receiving):
+            if known is None or (unannounced and self._receives(run.key)):
                 self._request_read(run)
             else:
                 self._read_if_wanted(run)
@@ -213,7 +222,8 @@ class Waiting:
         """Receive announcements until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._subscription.run(), name="announcements")
+                for each in self._subscriptions:
+                    group.create_task(each.run(), name="announcements")
                 group.create_task(self._poll(), name="poll")
         finally:
             for reading in self._reads:
@@ -265,39 +275,57 @@ class Waiting:
         finally:
             run.reading = None
 
-    def _kept(self, snapshot: Snapshot, moment: int, began: float) -> Answer:
-        """Return the answer of a run, and keep it if it has ended. Raises RecordDamaged.
-
-        The run was read from that `moment` of the cache on; the read `began` at that time.
-        """
+    async def _read(self, key: RunKey, awaits: Awaits) -> tuple[Answer, ReadTime]:
+        """Return what `read` returns, kept if its run has ended, and when it was read."""
+        moment, began = self._cache.moment, time.monotonic()
+        snapshot = await self._store.read(key, awaits=awaits)
         try:
             answer = answer_from(snapshot, self._estimated)
         except RecordDamaged:
             self._observer.damaged()
             raise
-        self._cache.put(snapshot.summary.key, answer, moment, began)
-        return answer
+        if not answer.final and self._cache.keeps_other(key, answer.run):
+            # The run was restarted, and the announcement of it has not arrived yet.
+            self._cache.drop(key)
+        self._cache.put(key, answer, moment, began)
+        return answer, ReadTime(moment, began, snapshot.read_at)
 
     async def _read_for(self, run: RunWaiters, awaits: Awaits) -> Answer:
         """Read for the waiters of a run; raises as `read` does."""
-        generation, subscriptions = run.generation, self._subscriptions
-        answer = await self.read(run.key, awaits)
-        received = self.receiving and subscriptions == self._subscriptions
-        run.settle(answer, generation, awaits if received else Awaits.NOTHING)
-        return answer
+        section = self._section(run.key)
+        generation, opened = run.generation, self._opened[section]
+        answer, read = await self._read(run.key, awaits)
+        received = self._receives(run.key) and opened == self._opened[section]
+        return run.settle(answer, generation, awaits if received else Awaits.NOTHING, read)
 
-    def _subscribed(self) -> None:
+    def _receives(self, key: RunKey) -> bool:
+        """Whether announcements of this run arrive now."""
+        return self._subscriptions[self._section(key)].active
+
+    def _subscribed(self, section: int) -> None:
         """Read again for every waiter: what was announced before is lost."""
-        self._subscriptions += 1
-        self._cache.open()
+        self._opened[section] += 1
+        self._cache.open(section)
         for run in self._runs.values():
-            self._refresh(run)
+            if self._section(run.key) == section:
+                self._refresh(run)
 
-    def _lost(self) -> None:
+    def _lost(self, section: int) -> None:
         """Keep nothing that announcements might have outdated."""
-        self._cache.close()
+        self._cache.close(section)
         for run in self._runs.values():
-            run.announced = Awaits.NOTHING
+            if self._section(run.key) == section:
+                run.announced, run.ended = Awaits.NOTHING, None
+
+    def keep_nothing(self) -> None:
+        """Keep no answer from now on: the store is another one."""
+        self._cache.close_all()
+
+    def keep_again(self) -> None:
+        """Keep answers of those sections whose announcements arrive."""
+        for section, each in enumerate(self._subscriptions):
+            if each.active:
+                self._cache.open(section)
 
     async def _poll(self) -> None:
         while True:
@@ -315,19 +343,38 @@ class Waiting:
     def _receive(self, announcement: Announcement) -> None:
         kind = announcement.kind
         if kind is EventKind.RESET:
-            self._lost()
-            self._subscribed()
+            for section, each in enumerate(self._subscriptions):
+                if each.active:
+                    self._lost(section)
+                    self._subscribed(section)
             return
-        if kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run):
-            self._cache.drop(announcement.key)
-        answer: Answer | None = None
-        if announcement.result is not None:
-            with suppress(RecordDamaged):  # a read has the same error, and those that wait get it
-                answer = self._kept(announcement.result, self._cache.moment, time.monotonic())
         run = self._runs.get(announcement.key)
+        ended = None if run is None else self._ended(run, announcement)
+        if ended is None and (
+            kind.outdates_results or self._cache.keeps_other(announcement.key, announcement.run)
+        ):
+            self._cache.drop(announcement.key)
         if run is None or not run.receive(announcement):
             return
-        if answer is None:
+        if ended is None or not run.end(ended):
             self._request_read(run)
-        else:
-            run.settle(answer, run.generation, Awaits.END)
+
+    def _ended(self, run: RunWaiters, announcement: Announcement) -> Answer | None:
+        """Return the answer that the end of a run carries, and keep it if it is the latest.
+
+        An announcement may arrive late. So the answer is kept only if the last read returned the
+        same run, and nothing has outdated that read.
+        """
+        result, read = announcement.result, run.read
+        if result is None:
+            return None
+        try:
+            answer = answer_from(result, self._estimated)
+        except RecordDamaged:
+            return None  # a read has the same error, and those that wait get it
+        key = announcement.key
+        if self._cache.keeps_other(key, announcement.run):
+            self._cache.drop(key)
+        if read is not None and run.answer is not None and run.answer.run == answer.run:
+            self._cache.put(key, answer, read.moment, read.local(result.read_at))
+        return answer

@@ -259,10 +259,9 @@ class _Served:
         """Return the answer to a GetResults that needs no store, no wait and so no limit."""
         if not isinstance(self._handler, GetResults):
             return None
-        if grant is not None and not grant.covers(Verb.READ, namespace_of(request)):
+        if grant is not None and not grant.covers(Verb.READ, namespace_of(request), request.key):
             return None
-        key = self._handler.ready_key(request)
-        ready = None if key is None else self._handler.ready(key)
+        ready = self._handler.ready(request)
         return None if ready is None or len(ready.data) > SMALL else ready
 
     async def _unary(

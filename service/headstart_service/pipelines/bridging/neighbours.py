@@ -25,7 +25,7 @@ def neighbours(
     """
     excluded = Exclusions((anchor, target))
     found: list[int] = []
-    for index in ratings.descending(first=8 * count + 32):
+    for index in ratings.descending(first=2 * count + 6):
         word = words[index]
         if excluded.excludes(word):
             continue

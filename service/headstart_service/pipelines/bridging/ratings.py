@@ -16,6 +16,8 @@ from .integer_products import LEVELS, MATRIX_LEVELS, IntegerProducts
 from .relevance import Game, error_bound, exact_relevance, relevance
 
 _GROWTH = 8
+_PIECE = 128
+"""Rows of one product of `Ratings`: 200 kB for 384 dimensions."""
 _ROWS = 2048
 """Rows that are rounded at once: 3 MB for 384 dimensions."""
 _ROUNDING = 1e-5
@@ -35,15 +37,18 @@ class Ratings:
         matrix: NDArray[np.float32],
         game: Game,
         rough: NDArray[np.float32],
+        lengths: NDArray[np.float32],
         error: Callable[[], NDArray[np.float32]] | None,
     ) -> None:
         """Take rough relevances, shape (n,), for `matrix` (n, d), each within `error()`, (n,).
 
-        With `error` None all are computed exactly.
+        No row is longer than its number of `lengths`, shape (n,). With `error` None all are
+        computed exactly.
         """
         self._matrix = matrix
         self._game = game
         self._rough = rough
+        self._lengths = lengths
         self._error = error
 
     def __len__(self) -> int:
@@ -52,7 +57,7 @@ class Ratings:
 
     def of(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute the relevances of some words, of the shape of `places`: exact to 1e-6."""
-        return relevance(self._matrix[places.ravel()], *self._game).reshape(places.shape)
+        return self._relevance(places.ravel()).reshape(places.shape)
 
     def descending(self, first: int) -> Iterator[int]:
         """Yield all places, the highest exact relevance first, of equals the lowest place.
@@ -77,12 +82,19 @@ class Ratings:
         """
         assert self._error is not None
         near, sure = _leading(self._rough, self._error(), wanted)
-        rows = self._matrix[near]
         # Of hundreds, a product in float32 leaves few more than are wanted.
         length = np.float32(_lengths(np.stack(self._game)).max())
-        bound = np.float32(error_bound(rows.shape[1])) * length * _lengths(rows)
-        kept, sure_again = _leading(relevance(rows, *self._game), bound, wanted)
+        bound = np.float32(error_bound(self._matrix.shape[1])) * length * self._lengths[near]
+        kept, sure_again = _leading(self._relevance(near), bound, wanted)
         return near[kept], max(sure, sure_again)
+
+    def _relevance(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Compute relevances piece by piece: a process maps memory for a large block each time."""
+        found = np.empty(len(places), np.float32)
+        for start in range(0, len(places), _PIECE):
+            piece = slice(start, start + _PIECE)
+            found[piece] = relevance(self._matrix[places[piece]], *self._game)
+        return found
 
 
 def _leading(
@@ -119,13 +131,14 @@ class Rater:
         for at, game in enumerate(games):
             pair = [at, at + count]
             if extreme[pair].any():
-                rated.append(Ratings(self._matrix, game, np.zeros_like(self._scale), None))
+                nothing = np.zeros_like(self._scale)
+                rated.append(Ratings(self._matrix, game, nothing, self._lengths, None))
                 continue
             anchor, target = (products[row].astype(np.float32) * scale[row] for row in pair)
             rough = np.minimum(anchor, target, out=anchor)
             rough *= self._scale
             error = partial(self._error, float(lengths[pair].max()), float(lost[pair].max()))
-            rated.append(Ratings(self._matrix, game, rough, error))
+            rated.append(Ratings(self._matrix, game, rough, self._lengths, error))
         return rated
 
     def _error(self, length: float, lost: float) -> NDArray[np.float32]:

@@ -23,6 +23,8 @@ _TIMEOUT = 60.0
 _HAIKU_TIMEOUT = 45.0
 """Seconds, for both requests with the SDK's retries: players think for 30 to 120. The provider ends
 a request a second earlier, with its reason."""
+_MANY_CLUES = 10
+"""Selecting and stemming more words takes milliseconds, too long for the loop."""
 _MANY_DRAWS = 10_000
 """Drawing this many words takes a millisecond, too long for the loop."""
 
@@ -53,8 +55,11 @@ async def lexical_bridge(
     game = (embed_endpoints.anchor, embed_endpoints.target)
     ratings = await scan.rate(*game)
     words = vocabulary.words
-    # Selecting and stemming take a few milliseconds, too long for the loop.
-    best = await asyncio.to_thread(neighbours, ratings, words, anchor, target, clue_count)
+    arguments = (ratings, words, anchor, target, clue_count)
+    if clue_count <= _MANY_CLUES:
+        best = neighbours(*arguments)
+    else:
+        best = await asyncio.to_thread(neighbours, *arguments)
     return Bridge([words[index] for index in best], vocabulary.matrix[best])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,12 +13,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Endpoints:
-    """The embedded ends of a game. Vectors are float32, of unit length, shape (d,)."""
+    """The embedded ends of a game. Vectors are float32, of unit length, shape (d,).
+
+    They become read-only: steps share them, without a copy for each.
+    """
 
     anchor: NDArray[np.float32]
     target: NDArray[np.float32]
     model: str
     """The name of the model that made them."""
+
+    def __post_init__(self) -> None:
+        self.anchor.setflags(write=False)
+        self.target.setflags(write=False)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,11 +36,34 @@ local LEAST = {
 }
 local FOR_WORKERS = {started = true, cancelled = true, dropped = true, reported = true}
 
+-- So many processes may be named before those that have ended are removed; then as many again.
+local CROWD = 64
+
+-- Returns `to` without processes that receive nothing.
+local function without_ended(to)
+  local levels, processes, channels = {}, {}, {}
+  for level, process in string.gmatch(to, TO) do
+    levels[#levels + 1], processes[#processes + 1] = level, process
+    channels[#channels + 1] = channel .. ':' .. process
+  end
+  local left, receivers = '', redis.pcall('PUBSUB', 'SHARDNUMSUB', unpack(channels))
+  for i, level in ipairs(levels) do
+    if level == '0' or receivers.err or receivers[2 * i] > 0 then
+      left = left .. ' ' .. level .. processes[i]
+    end
+  end
+  return left
+end
+
 -- Has a run's announcements sent to a process, from this level on.
 local function send_to(record, process, level)
   local to = redis.call('HGET', record, 'to') or ''
   local known = string.match(to, ' (%d)' .. process)
   if not known then
+    local _, crowd = string.gsub(to, ' ', ' ')
+    if crowd > 0 and crowd % CROWD == 0 then
+      to = without_ended(to)
+    end
     redis.call('HSET', record, 'to', to .. ' ' .. level .. process)
   elseif tonumber(known) < level then
     redis.call('HSET', record, 'to', (string.gsub(to, ' %d' .. process, ' ' .. level .. process)))
@@ -49,9 +72,10 @@ end
 
 -- Publishes what has happened to a run: `run` is its id, or '-' if that is unknown. `what` are the steps that
 -- ended; for 'started' it is the id of the replaced run; '-' stands for neither. It goes to live pages, and to the
--- processes in `to`, by default those of the record. A process that receives nothing has ended, and is removed.
+-- processes in `to`, by default those of the record. A process that receives nothing is removed: it has ended, or will
+-- read again once it receives. A worker reads nothing again, so it stays until the run ends or is released.
 -- Processes with waiting callers also get the `result`, {sizes, values}, with the sizes in place of `what`.
--- Returns how many of these there are.
+-- Returns how many of these have received it.
 local function announce(kind, run, what, member, to, result)
   local text = kind .. ' ' .. run .. ' ' .. what .. ' ' .. member
   redis.call('SPUBLISH', channel, text)
@@ -71,12 +95,12 @@ local function announce(kind, run, what, member, to, result)
       received = redis.call('SPUBLISH', channel .. ':' .. process, level ~= '0' and whole or text)
       reached = reached + (level ~= '0' and received or 0)
     end
-    if received > 0 then
+    if received > 0 or level == '0' then
       left = left .. ' ' .. level .. process
     end
   end
   if #left < #to and redis.call('HEXISTS', record, 'to') == 1 then
     redis.call('HSET', record, 'to', left)
   end
-  return reached
+  return whole and reached or 0
 end

@@ -67,7 +67,7 @@ end
 
 local function end_run(record, member, r, status, why, ttl_us)
   local now = clock()
-  count_end(now)
+  count_ends(now, 1)
   redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
   unqueue(member)
   if status ~= 'completed' then

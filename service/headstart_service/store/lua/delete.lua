@@ -10,7 +10,7 @@ end
 local there = not whole or r.expires > clock()
 announce('dropped', whole and r.run or '-', '-', member)
 if whole and is_live(r.status) then
-  count_end(clock())
+  count_ends(clock(), 1)
   if r.status == 'in_progress' then
     drop_job(r.entry)
   end

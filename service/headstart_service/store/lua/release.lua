@@ -14,5 +14,6 @@ r.entry = queue(member, run_id, score)
 r.tries = r.tries - 1
 become(member, r, 'pending')
 save(record, member, r)
+forget_worker(record)
 announce('released', r.run, '-', member)
 return 1

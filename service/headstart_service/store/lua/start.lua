@@ -318,5 +318,6 @@ save(record, member, r)
 open_line(member, carried)
 redis.call('ZADD', with_status.pending, 0, member)
 announce('started', r.run, old and old.run or '-', member, to)
+count_ends(now, 0)
 return {outcome, r.status, r.revision,
   gone[read], gone[unread], gone.own, expired, shed and 1 or 0}

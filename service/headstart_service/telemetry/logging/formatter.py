@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -67,6 +68,16 @@ class OneLineFormatter(logging.Formatter):
     def __init__(self, *, colours: bool = False) -> None:
         super().__init__(_LINE)
         self._colours = colours
+        self._second = -1
+        self._shown = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
+        """The local time of the event; lines of one second share all but the milliseconds."""
+        del datefmt
+        if (second := int(record.created)) != self._second:
+            shown = time.strftime(self.default_time_format, self.converter(second))
+            self._second, self._shown = second, shown
+        return f"{self._shown},{record.msecs:03.0f}"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         """The line of the event."""
@@ -90,9 +101,9 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, in ASCII, so that no reader takes a part of it for its end."""
-        time = datetime.fromtimestamp(record.created, UTC)
+        at = datetime.fromtimestamp(record.created, UTC)
         content: dict[str, Any] = {
-            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _clipped(record.getMessage(), _MESSAGE_LIMIT),
@@ -123,6 +134,16 @@ def set_up_logging(level: str, log_format: str = "text") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def leave_out_places() -> None:
+    """Have log records hold neither the line of code nor the thread and process that wrote them.
+
+    No line of ours shows these, and finding them takes a third of a line's time. A worker keeps
+    them, because its steps may have log handlers of their own.
+    """
+    logging._srcfile = None  # noqa: SLF001  # as Python's logging HOWTO has it
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _clipped(text: str, limit: int = _FIELD_LIMIT) -> str:

@@ -75,6 +75,8 @@ class WorkLog:
                     self._log_end(claim, name, outcome, began)
 
     def _log_end(self, claim: Claim, name: str, outcome: StepOutcome, began: float) -> None:
+        if not outcome.error and not log.isEnabledFor(logging.DEBUG):
+            return
         key = claim.lease.job.key
         attributes = _attributes(outcome, began) | {"attempts": outcome.attempts}
         extra = fields(f"step.{outcome.state}", **attributes)

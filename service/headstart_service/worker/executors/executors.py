@@ -143,6 +143,8 @@ class Executors:
 
         Raises ExecutorUnavailable when it still cannot.
         """
+        if step.runs_on not in REMOTE_EXECUTORS:
+            return
         if step.runs_on == "ray":
             await self._cluster([step])
         with suppress(TimeoutError):
