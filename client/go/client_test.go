@@ -5,6 +5,8 @@ package headstart
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -207,6 +209,31 @@ func TestAWatchOfAMissingKeyFailsAndOneThatIsClosedEnds(t *testing.T) {
 	}
 	refused(t, watch.Err(), codes.Canceled)
 	must[*pb.CancelPrecomputeResponse](t)(client.Cancel(ctx, "", "go-left", 0))
+}
+
+func TestTLSAndAToken(t *testing.T) {
+	target := os.Getenv("SECURED_ADDRESS")
+	if target == "" {
+		t.Skip("SECURED_ADDRESS names no server")
+	}
+	trusted := x509.NewCertPool()
+	same(t, trusted.AppendCertsFromPEM(must[[]byte](t)(os.ReadFile(os.Getenv("SECURED_CA")))), true)
+	own := must[tls.Certificate](t)(tls.LoadX509KeyPair(os.Getenv("SECURED_CERT"), os.Getenv("SECURED_KEY")))
+	options := Options{Namespace: "shop", TLS: &tls.Config{RootCAs: trusted, Certificates: []tls.Certificate{own}}}
+	ctx, start := context.Background(), Start{Key: "go-secured", Pipeline: "noop"}
+
+	_, err := dial(t, target, options).Start(ctx, start)
+	refused(t, err, codes.Unauthenticated)
+	options.Token = StaticToken(os.Getenv("SECURED_READER"))
+	_, err = dial(t, target, options).Start(ctx, start)
+	same(t, refused(t, err, codes.PermissionDenied).Metadata["missing"], "write")
+	options.Token = StaticToken(os.Getenv("SECURED_TOKEN"))
+	client := dial(t, target, options)
+	must[*pb.StartPrecomputeResponse](t)(client.Start(ctx, start))
+	watch := client.Watch(ctx, "", "go-secured")
+	for watch.Next() {
+	}
+	same(t, watch.Err(), nil)
 }
 
 func TestATensorHasItsValues(t *testing.T) {

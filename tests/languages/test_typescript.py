@@ -40,7 +40,7 @@ async def run(*command: str, **environment: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def test_its_own_tests_pass_against_a_server(replicas: Replicas):
+async def test_its_own_tests_pass_against_a_server(replicas: Replicas, secured: dict[str, str]):
     # No server of other tests, which kill theirs.
     own = await replicas.add()
     port = (await own.process.says(r"HTTP on \S+:(\d+)"))[1]
@@ -52,6 +52,7 @@ async def test_its_own_tests_pass_against_a_server(replicas: Replicas):
         *(node(), "--test", *sorted(map(str, tests.glob("*.test.js")))),
         HEADSTART_ADDRESS=own.address,
         HEADSTART_URL=f"http://127.0.0.1:{port}",
+        **secured,
     )
     own.process.kill()
 
