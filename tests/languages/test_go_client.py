@@ -42,7 +42,7 @@ async def test_its_own_tests_pass_against_a_server(
     }
     done = await asyncio.to_thread(
         subprocess.run,
-        ("go", "test", "-tags", "debian", "-count=1", "."),
+        ("go", "test", "-tags", "debian", "-count=1", "-v", "."),
         cwd=tmp_path / MODULE,
         env=os.environ | settings | secured,
         capture_output=True,
@@ -52,6 +52,7 @@ async def test_its_own_tests_pass_against_a_server(
     )
     own.process.kill()
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "SKIP" not in done.stdout
 
 
 async def test_its_stubs_are_those_of_the_contract(tmp_path: Path):
