@@ -117,6 +117,8 @@ for (const [name, connectTo] of connections) {
       assert.ok(a && !(a instanceof HeadstartError));
       assert.deepEqual(a.values, { nothing: 1 });
       assert.ok(none instanceof HeadstartError && none.code === "NOT_FOUND");
+      const long = Array.from({ length: 1000 }, (_, i) => `${i}`.padEnd(250, "x"));
+      assert.equal((await client.getMany(long)).size, 1000);
     });
 
     test("a run is touched, listed, cancelled and deleted", async () => {
