@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE := 1
 PREPARE := $(BIN)/headstart model prepare && $(BIN)/headstart vocabulary build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint words format types imports check clean
+.PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-clients proto-check lint words format types imports check clean
 
 help:  ## List these targets
 	@bold=; plain=; if [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ]; then bold=$$(printf '\033[1m'); plain=$$(printf '\033[0m'); fi; \
@@ -136,6 +136,9 @@ proto: setup  ## Generate the stubs in client/headstart/v1 from the proto file
 		--python_out=client --grpc_python_out=client \
 		--mypy_out=client --mypy_grpc_out=client $(PROTO)
 
+proto-clients: setup  ## Generate the stubs of client/typescript and client/go; needs what test-languages does
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.languages.tools
+
 proto-check: proto  ## Lint the proto file, compare it with the last release, check the stubs are current
 	$(BIN)/buf lint protos
 	.ci/proto-breaking $(BIN)/buf
@@ -172,5 +175,6 @@ check: lint types imports proto-check rules manifests  ## All static checks
 
 clean:  ## Remove the environment and what tools left behind
 	rm -rf $(VENV) $(POLICY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf client/typescript/node_modules client/typescript/dist client/typescript/build
 	rm -rf examples/node/node_modules tests/languages/connect/node_modules tests/languages/connect/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

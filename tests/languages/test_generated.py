@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.languages.tools import missing
+from tests.languages.tools import GO_SOURCES, missing
 from tests.support.processes import ROOT
 from tests.support.replicas import Replicas
 
@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.languages, pytest.mark.asyncio(loop_scope="module")]
 
 PROTO = "headstart/v1/precompute.proto"
 HERE = Path(__file__).parent
-GO_SOURCES = Path("/usr/share/gocode")
 JARS = Path("/usr/share/java")
 GO = ("go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc")
 JAVA = ("javac", "protoc", "grpc_java_plugin")

@@ -16,6 +16,9 @@ from tests.support.processes import ROOT
 
 NODE_EXAMPLE = ROOT / "examples" / "node"
 CONNECT_CLIENTS = ROOT / "tests" / "languages" / "connect"
+TYPESCRIPT_CLIENT = ROOT / "client" / "typescript"
+GO_CLIENT = ROOT / "client" / "go"
+GO_SOURCES = Path("/usr/share/gocode")
 
 
 def missing(what: str, remedy: str) -> NoReturn:
@@ -85,14 +88,7 @@ def connect_clients() -> Path:
     install_node_packages(directory)
     generated = directory / "generated"
     generated.mkdir(exist_ok=True)
-    plugin = directory / "node_modules" / ".bin" / "protoc-gen-es"
-    details = packaged("google.rpc.error_details_pb2")
-    assert details is not None
-    include = [f"-I{ROOT / 'protos'}", f"-I{details.parents[1]}"]
-    command = [sys.executable, "-m", "grpc_tools.protoc", *include]
-    command += [f"--plugin=protoc-gen-es={plugin}", f"--es_out={generated}", "--es_opt=target=js"]
-    files = ["headstart/v1/precompute.proto", "google/rpc/error_details.proto"]
-    subprocess.run([*command, *files], env=node_environment(), check=True)
+    _es_stubs(directory, generated, "target=js")
     bundler = directory / "node_modules" / ".bin" / "esbuild"
     subprocess.run(
         [bundler, "page.js", "--bundle", "--format=iife", "--outfile=generated/page.js"],
@@ -104,5 +100,39 @@ def connect_clients() -> Path:
     return directory
 
 
+def typescript_stubs(out: Path) -> None:
+    """Generate the stubs of the TypeScript client, whose packages are installed."""
+    _es_stubs(TYPESCRIPT_CLIENT, out, "target=ts,import_extension=js")
+
+
+def go_stubs(out: Path) -> None:
+    """Generate the stubs of the Go client."""
+    proto = "headstart/v1/precompute.proto"
+    module = "headstart.example/client"
+    package = f"M{proto}={module}/headstartv1;headstartv1"
+    command = ["protoc", f"-I{ROOT / 'protos'}"]
+    for plugin in ("go", "go-grpc"):
+        command += [f"--{plugin}_out={out}", f"--{plugin}_opt=module={module}"]
+        command += [f"--{plugin}_opt={package}"]
+    subprocess.run([*command, proto], check=True)
+
+
+def _es_stubs(directory: Path, out: Path, options: str) -> None:
+    details = packaged("google.rpc.error_details_pb2")
+    assert details is not None
+    plugin = directory / "node_modules" / ".bin" / "protoc-gen-es"
+    command = [sys.executable, "-m", "grpc_tools.protoc"]
+    command += [f"-I{ROOT / 'protos'}", f"-I{details.parents[1]}"]
+    command += [f"--plugin=protoc-gen-es={plugin}", f"--es_out={out}", f"--es_opt={options}"]
+    files = ["headstart/v1/precompute.proto", "google/rpc/error_details.proto"]
+    subprocess.run([*command, *files], env=node_environment(), check=True)
+
+
 def _on_path(name: str) -> str:
     return shutil.which(name) or missing(name, "make test-languages installs it")
+
+
+if __name__ == "__main__":  # make proto-clients
+    install_node_packages(TYPESCRIPT_CLIENT)
+    typescript_stubs(TYPESCRIPT_CLIENT / "src" / "gen")
+    go_stubs(GO_CLIENT)
