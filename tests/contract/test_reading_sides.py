@@ -98,7 +98,7 @@ class Process:
 
     async def _get(self, key: RunKey, wait: float, min_revision: int) -> None:
         known, began = self._known[key], time.monotonic()
-        data = await self.reader.get(key, (), Deadline.of_call(wait), min_revision)
+        data = (await self.reader.get(key, (), Deadline.of_call(wait), min_revision)).data
         assert created_us(data) >= known
         assert time.monotonic() - began < LONGEST
         self._known[key] = max(self._known[key], created_us(data))
@@ -159,7 +159,7 @@ async def test_no_caller_gets_an_older_run_or_waits_long_whatever_happens_at_onc
         for key in KEYS:
             truth = await store_backend.store.status(key)
             for process in processes:
-                data = await process.reader.get(key, (), Deadline.of_call(0), 0)
+                data = (await process.reader.get(key, (), Deadline.of_call(0), 0)).data
                 assert created_us(data) == truth.summary.created_us
     finally:
         for task in (*waiting, *beside):

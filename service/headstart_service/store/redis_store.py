@@ -61,8 +61,8 @@ _SIZE = b"size"
 _UNREADABLE = 0
 """The reply of inspect.lua for a damaged record."""
 _RUN_ID_BYTES = 9
-_PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 """Random bytes of a run's id, which takes 12 characters in its record."""
+_PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 
 
 class RedisStore:

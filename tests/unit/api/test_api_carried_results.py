@@ -67,6 +67,23 @@ async def test_the_late_end_of_a_replaced_run_answers_no_caller_that_read_its_su
     assert pb.GetResultsResponse.FromString(await waiter).revision == 2
 
 
+async def test_the_late_end_of_a_run_answers_no_caller_that_came_after_a_read_of_its_successor(
+    api: Api,
+) -> None:
+    earlier = api.get()
+    await api.parked()
+    api.store.now(revision=2, run="run-2")  # its start is not announced yet
+    assert pb.GetResultsResponse.FromString(await api.get(wait=0.0)).revision == 2
+    later = api.get()
+    await api.parked(2)
+    await announce_end(api, snapshot_of(ENDED, Status.COMPLETED))
+    assert pb.GetResultsResponse.FromString(await earlier).revision == 1
+    assert not later.done()
+    assert api.reader.ready(KEY) is None, "it is not kept either"
+    await announce_end(api, snapshot_of(ENDED, Status.COMPLETED, 2))
+    assert pb.GetResultsResponse.FromString(await later).revision == 2
+
+
 async def test_the_late_end_of_a_run_that_was_restarted_here_answers_only_earlier_callers(
     api: Api,
 ) -> None:

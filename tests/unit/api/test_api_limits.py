@@ -251,15 +251,28 @@ def test_a_kept_answer_counts_with_a_kibibyte_beside_its_bytes() -> None:
     assert cache.hits == 1
 
 
+def test_a_read_of_another_run_outdates_what_was_read_before_it() -> None:
+    recent = Recent()
+    key = RunKey("default", "k")
+    before = recent.now
+    assert recent.note_read(key, "run-2", before)
+    assert recent.since(key, before, "run-1")
+    assert not recent.since(key, before, "run-2")
+    assert not recent.note_read(key, "run-1", before), "which of both is later is not known"
+    assert recent.note_read(key, "run-3", recent.now)
+
+
 def test_the_last_4096_runs_that_were_dropped_are_reported_from_others() -> None:
     recent = Recent()
     keys = [RunKey("default", f"{number}") for number in range(4097)]
     for key in keys[:4096]:
         recent.note(key)
-    assert not recent.since(RunKey("default", "other"), 0)
+    assert not recent.since(RunKey("default", "other"), 0, "run-1")
     recent.note(keys[4096])
-    assert recent.since(RunKey("default", "other"), 0), "it may be the one that is forgotten"
-    assert not recent.since(RunKey("default", "other"), 1)
+    assert recent.since(RunKey("default", "other"), 0, "run-1"), (
+        "it may be the one that is forgotten"
+    )
+    assert not recent.since(RunKey("default", "other"), 1, "run-1")
 
 
 @pytest.mark.parametrize(("left", "patience"), [(None, 5.0), (2.0, 1.8), (600.0, 5.0)])

@@ -38,7 +38,7 @@ class NearCache:
         self._section = section
         self._bytes = 0
         self._entries: OrderedDict[RunKey, _Entry] = OrderedDict()
-        self._dropped = Recent()
+        self._recent = Recent()
         self._open: set[int] = set()
         self.hits = 0
         """How often an answer was given."""
@@ -73,7 +73,7 @@ class NearCache:
     @property
     def moment(self) -> int:
         """To be taken before a read whose answer is put."""
-        return self._dropped.now
+        return self._recent.now
 
     def put(self, key: RunKey, answer: Answer, moment: int, began: float) -> None:
         """Keep what was read from that moment on, if its run has ended, until it expires.
@@ -84,7 +84,7 @@ class NearCache:
         if not (answer.final and answer.lives_for > 0) or self._section(key) not in self._open:
             return
         size = len(answer.data) + OVERHEAD
-        if size > self._max_bytes or self._dropped.since(key, moment):
+        if size > self._max_bytes or self._recent.since(key, moment, answer.run):
             return
         self._remove(key)
         self._entries[key] = _Entry(answer, began + answer.lives_for)
@@ -92,15 +92,25 @@ class NearCache:
         while self._bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))
 
+    def note_read(self, key: RunKey, run: str, moment: int) -> None:
+        """Forget the answers of other runs of this key: a read that began then returned this one.
+
+        Its announcement, or that of an earlier run's end, may arrive later.
+        """
+        if not self._recent.note_read(key, run, moment):
+            self.drop(key)
+        elif self.keeps_other(key, run):
+            self._remove(key)
+
     def drop(self, key: RunKey) -> None:
         """Forget the answer of a run that was started anew or evicted."""
         self._remove(key)
-        self._dropped.note(key)
+        self._recent.note(key)
 
     def open(self, section: int = 0) -> None:
         """Announcements of this section arrive from now on: its answers may be kept."""
         self._open.add(section)
-        self._dropped.forget()
+        self._recent.forget()
 
     def close(self, section: int = 0) -> None:
         """Announcements of this section may be missed from now on: forget and keep none of it."""

@@ -100,7 +100,13 @@ class Waiting:
 
         Raises RunNotFound and StoreUnavailable.
         """
-        return (await self._read(key, awaits))[0]
+        answer, _ = await self._read(key, awaits)
+        run = self._runs.get(key)
+        if run is not None and run.answer is not None and run.answer.run != answer.run:
+            # This caller knows another run than those that wait, whose start was not announced yet.
+            # So later callers must read: what the others know may be older.
+            run.generation += 1
+        return answer
 
     async def wait(
         self,
@@ -284,9 +290,7 @@ class Waiting:
         except RecordDamaged:
             self._observer.damaged()
             raise
-        if not answer.final and self._cache.keeps_other(key, answer.run):
-            # The run was restarted, and the announcement of it has not arrived yet.
-            self._cache.drop(key)
+        self._cache.note_read(key, answer.run, moment)
         self._cache.put(key, answer, moment, began)
         return answer, ReadTime(moment, began, snapshot.read_at)
 
