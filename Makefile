@@ -7,6 +7,8 @@ PROTO := protos/headstart/v1/precompute.proto
 STUBS := client/headstart/v1
 # checkov pins a hundred distributions, which nothing else here could live with.
 POLICY := .venv-policy
+# The stubs run on no older grpcio and protobuf than those that generated them.
+PROTOC := .venv-protoc
 # Where torch's build for CPUs is, if pip's own indexes have it not.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_OFFLINE := 1
@@ -131,8 +133,13 @@ bench-peers: setup  ## Compare with Celery, arq, taskiq, docket, FastAPI; BENCH=
 	@$(PREPARE)
 	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
-proto: setup  ## Generate the stubs in client/headstart/v1 from the proto file
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos \
+$(PROTOC)/.installed: protos/toolchain.txt
+	$(PYTHON) -m venv --clear $(PROTOC)
+	$(PROTOC)/bin/pip install --disable-pip-version-check --only-binary :all: --no-deps --requirement $<
+	@touch $@
+
+proto: setup $(PROTOC)/.installed  ## Generate the stubs in client/headstart/v1 from the proto file
+	PATH="$(abspath $(BIN)):$$PATH" $(PROTOC)/bin/python -m grpc_tools.protoc -I protos \
 		--python_out=client --grpc_python_out=client \
 		--mypy_out=client --mypy_grpc_out=client $(PROTO)
 
@@ -171,6 +178,6 @@ rules: setup  ## Check and unit-test the alert rules, if promtool is here (with 
 check: lint types imports proto-check rules manifests  ## All static checks
 
 clean:  ## Remove the environment and what tools left behind
-	rm -rf $(VENV) $(POLICY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(POLICY) $(PROTOC) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf examples/node/node_modules tests/languages/connect/node_modules tests/languages/connect/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
