@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 SERVER: Final = ("pydantic", "pydantic_settings", "redis", "starlette", "uvicorn")
 """What the server's commands import, which the light client does not bring."""
@@ -14,6 +14,6 @@ def install(extra: str) -> str:
     return f"pip install '.[{extra}]' in Headstart's clone"
 
 
-def listed(text: str, packages: tuple[str, ...]) -> dict[str, str]:
+def listed(text: str, packages: tuple[str, ...]) -> dict[str, Any]:
     """Return what makes a parser list a command with this help; nothing if a package is missing."""
     return {"help": text} if all(find_spec(name) for name in packages) else {}
