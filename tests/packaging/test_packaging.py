@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.pins import needed
-from tests.support.processes import Process, address_of, clean_environment
+from deploy.pins import needed, pins
+from headstart_service.commands.cli import SERVER_COMMANDS
+from tests.packaging.commands import run
+from tests.support.pipelines import REFERENCES
+from tests.support.processes import Process, address_of, clean_environment, serving
 
 ROOT = Path(__file__).parents[2]
 STUBS = ROOT / "client" / "headstart" / "v1"
@@ -23,18 +27,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("wheel")
-    # By the hatchling that is here: `make setup` has built with one of its own.
-    options = ("--quiet", "--no-deps", "--no-build-isolation")
-    run(sys.executable, "-m", "pip", "wheel", *options, "-w", directory, ROOT)
-    (found,) = directory.glob("headstart-*.whl")
-    return found
-
-
-@pytest.fixture(scope="session")
 def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the light client and the lowest versions of what it needs."""
+    """An environment with the light client and the lowest versions of what it needs.
+
+    `make test-installs` runs it on the newest versions, and on other Pythons.
+    """
     directory = tmp_path_factory.mktemp("light")
     venv.create(directory, with_pip=False)
     python = directory / "bin" / "python"
@@ -69,14 +66,6 @@ def pip(python: Path, *arguments: object) -> str:
     return run(*own, *arguments)
 
 
-def run(*command: object, check: bool = True) -> str:
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 or not check, done.stderr
-    return done.stdout + done.stderr
-
-
 def test_the_light_client_brings_grpcio_and_protobuf_and_nothing_else(light_python: Path):
     listed = pip(light_python, "list", "--format=freeze").split()
     names = {line.partition("==")[0].lower() for line in listed}
@@ -106,11 +95,35 @@ def test_the_light_client_works_at_its_lowest_versions(light_python: Path):
     ]
 
 
-def test_a_server_command_without_its_extra_names_what_to_install(light_python: Path):
-    command = light_python.parent / "headstart"
-    output = run(command, "serve", check=False)
-    assert "pip install '.[server]' in Headstart's clone" in output
-    assert "Traceback" not in output
+async def test_the_light_client_starts_and_gets_runs_at_its_lowest_versions(
+    light_python: Path, tmp_path: Path
+):
+    settings = {"HEADSTART_PIPELINES": REFERENCES, "HEADSTART_BRIDGING": "false"}
+    async with serving(**settings, HEADSTART_DATA_DIR=str(tmp_path / "data")) as (_, address):
+        script = Path(__file__).with_name("light_client.py")
+        printed = await asyncio.to_thread(run, light_python, "-W", "error", script, address)
+    lowest = [requirement.replace(">=", " ") for requirement in PROJECT["dependencies"]]
+    assert printed.strip().endswith(", ".join(lowest))
+
+
+@pytest.mark.parametrize("command", [*SERVER_COMMANDS, "completion bash", "pipelines check"])
+def test_a_command_without_its_extra_names_in_one_line_what_to_install(
+    light_python: Path, command: str
+):
+    output = run(light_python.parent / "headstart", *command.split(), check=False)
+    assert re.fullmatch(
+        rf"headstart: {command.removesuffix(' bash')} needs (pydantic|shtab).*: "
+        r"pip install '\.\[server\]' in Headstart's clone.*\n",
+        output,
+    ), output
+
+
+def test_help_lists_no_command_that_cannot_work(light_python: Path):
+    output = run(light_python.parent / "headstart", "--help")
+    listed = set(re.findall(r"^    ([a-z-]+) ", output, re.MULTILINE))
+    assert {"start", "get", "watch", "doctor", "token"} <= listed
+    assert not listed & {*SERVER_COMMANDS, "completion"}
+    assert "pip install '.[server]'" in " ".join(output.split())
 
 
 async def test_the_first_pipeline_of_the_page_runs_on_the_extras_that_the_page_names(
@@ -162,6 +175,12 @@ def test_the_floors_are_what_the_generated_stubs_demand():
         f"grpcio>={grpc[1]}",
         f"protobuf>={'.'.join(protobuf.groups())}",
     ]
+
+
+def test_the_stubs_are_generated_by_the_pinned_tools():
+    tools = pins(ROOT / "protos" / "toolchain.txt")
+    assert [f"{name}>={tools[name]}" for name in ("grpcio", "protobuf")] == PROJECT["dependencies"]
+    assert tools["grpcio-tools"] == tools["grpcio"]
 
 
 def test_the_wheel_holds_both_packages_their_scripts_and_types(wheel: Path):

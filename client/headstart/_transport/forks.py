@@ -12,6 +12,7 @@ of such a child raise UnusableProcess before they touch gRPC.
 
 from __future__ import annotations
 
+import _thread
 import concurrent.futures.thread  # noqa: F401  (see the end of this module)
 import gc
 import logging  # noqa: F401
@@ -106,8 +107,7 @@ def check() -> None:
 
 def check_threads() -> None:
     """Raise UnusableProcess if threads are coroutines here: gRPC would block them all."""
-    starts_threads = threading._start_new_thread  # type: ignore[attr-defined]  # noqa: SLF001
-    library = (getattr(starts_threads, "__module__", None) or "").partition(".")[0]
+    library = (getattr(_thread.start_new_thread, "__module__", None) or "").partition(".")[0]
     if library in _GREEN:
         message = (
             f"{library} has replaced this process's threads, and gRPC would block all of them for "

@@ -5,7 +5,7 @@ import warnings
 
 from headstart.v1 import precompute_pb2 as headstart_dot_v1_dot_precompute__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in headstart/v1/precompute_pb2_grpc.py depends on'
+        + f' but the generated code in headstart/v1/precompute_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class PrecomputeServiceStub:
+class PrecomputeServiceStub(object):
     """Computes ahead, keeps the results, and gives them out. Health of this name in
     grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
     """
@@ -108,7 +108,7 @@ class PrecomputeServiceStub:
                 _registered_method=True)
 
 
-class PrecomputeServiceServicer:
+class PrecomputeServiceServicer(object):
     """Computes ahead, keeps the results, and gives them out. Health of this name in
     grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
     """
@@ -364,7 +364,7 @@ def add_PrecomputeServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class PrecomputeService:
+class PrecomputeService(object):
     """Computes ahead, keeps the results, and gives them out. Health of this name in
     grpc.health.v1.Health is SERVING while calls can be answered; that needs no token.
     """

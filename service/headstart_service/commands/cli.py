@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..base import exit_codes
-from ..base.extras import install
+from ..base.extras import SERVER, install, listed
 from . import (
     completion,
     operator,
@@ -70,22 +70,30 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
     if first.startswith("--") and first not in ("--help", "--version"):
         parser.error(f"{first} stands before COMMAND: options stand after it")
     wanted = next((word for word in given if not word.startswith("-")), "")
-    serve = commands.add_parser("serve", help="serve the gRPC API, with a worker beside it")
-    worker = commands.add_parser("worker", help="compute what API processes have queued")
-    model = commands.add_parser("model", help="prepare an embedding model for workers")
-    vocabulary = commands.add_parser("vocabulary", help="make the vocabulary of bridging games")
-    check = commands.add_parser("check-config", help="check the settings without starting")
-    health = commands.add_parser("healthcheck", help="exit 0 if a server serves, else 1")
-    move = commands.add_parser("repartition", help="move a store to another number of partitions")
+
+    def server_command(name: str, text: str) -> argparse.ArgumentParser:
+        found: argparse.ArgumentParser = commands.add_parser(name, **listed(text, SERVER))
+        return found
+
+    if not listed("", SERVER):
+        parser.epilog = f"{', '.join(SERVER_COMMANDS)}: {install('server')} first"
+    serve = server_command("serve", "serve the gRPC API, with a worker beside it")
+    worker = server_command("worker", "compute what API processes have queued")
+    model = server_command("model", "prepare an embedding model for workers")
+    vocabulary = server_command("vocabulary", "make the vocabulary of bridging games")
+    check = server_command("check-config", "check the settings without starting")
+    health = server_command("healthcheck", "exit 0 if a server serves, else 1")
+    move = server_command("repartition", "move a store to another number of partitions")
     if whole or wanted in SERVER_COMMANDS:
         # The operator's commands stay free of packages that only a server has, and of slow
         # imports.
         try:
             from . import server
         except ImportError as error:
-            parser.error(
-                f"{wanted} needs {error.name}, which is not installed: "
-                f"{install('server')}, [worker] for a worker, or [all]"
+            parser.exit(
+                exit_codes.WRONG_ARGUMENTS,
+                f"headstart: {wanted} needs {error.name}, which is not installed: "
+                f"{install('server')}, [worker] for a worker, or [all]\n",
             )
         server.add(serve, worker, model, vocabulary, check, health, move)
     operator.add(commands)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..base import exit_codes
-from ..base.extras import install
+from ..base.extras import install, listed
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -17,7 +17,7 @@ def add(commands: Any, whole: Callable[[], argparse.ArgumentParser]) -> None:
     """Add the command to the parser's subcommands; `whole` gives the parser of all of them."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "completion",
-        help="print a script that completes commands and options in a shell",
+        **listed("print a script that completes commands and options in a shell", ("shtab",)),
         description="Print a script for a shell. "
         "bash: headstart completion bash > ~/.local/share/bash-completion/completions/headstart; "
         "zsh: into _headstart in a directory of $fpath; "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base import exit_codes
 from ..base.escaping import escaped
-from ..base.extras import install
+from ..base.extras import SERVER, install, listed
 from ..base.output import graph, show, table
 from .declared_pipelines import complain, declared, references, report
 from .generate import command
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     actions = parser.add_subparsers(metavar="ACTION")
     check = actions.add_parser(
         "check",
-        help="check pipelines on this machine, without a server",
+        **listed("check pipelines on this machine, without a server", SERVER),
         description="Check pipelines on this machine, without a server: print their steps, and "
         "every mistake in their declarations with its file and line.",
     )
