@@ -1,4 +1,4 @@
-"""What a service says of itself: its pipelines, and what became of all that it computed."""
+"""The pipelines of a service, and what became of all that it computed."""
 
 from __future__ import annotations
 

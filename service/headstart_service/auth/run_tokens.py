@@ -1,8 +1,8 @@
 """Tokens for one run: signed by the server, short-lived, checked without a look-up.
 
 A backend that may read a run asks for such a token, and hands it to a browser. It names the run,
-the backend's own token and a time. It ends with that time, when the backend's token is deleted, or
-with the key that signed it: the first key signs, all verify, so a new first key rotates.
+the backend's own token and a time. It ends with that time, with the backend's token, or with the
+key that signed it. The first key signs and all verify, so a new first key rotates.
 """
 
 from __future__ import annotations
