@@ -1,5 +1,7 @@
 import { date, milliseconds } from "./durations.js";
 import {
+  FailureReason,
+  PendingReason,
   PrecomputeStatus,
   StartOutcome,
   StepOrigin,
@@ -19,6 +21,8 @@ export type Status = NameOf<typeof PrecomputeStatus>;
 export type State = NameOf<typeof StepState>;
 export type Origin = NameOf<typeof StepOrigin>;
 export type Outcome = NameOf<typeof StartOutcome>;
+export type Failure = NameOf<typeof FailureReason>;
+export type Pending = NameOf<typeof PendingReason>;
 
 /** What a step of a custom pipeline may give. */
 export type Value = Json | Tensor | Uint8Array;
@@ -35,8 +39,10 @@ export interface Started {
 /** How one step went. */
 export interface StepReport {
   state: State;
-  /** Why it failed or was skipped. */
+  /** Why it failed or was skipped, for people. */
   error: string | undefined;
+  /** Why it failed or was skipped, to branch on. */
+  failureReason: Failure | undefined;
   elapsedMs: number | undefined;
   attempts: number;
   /** In how many milliseconds it ends: in one case of two, and in nine of ten. */
@@ -53,10 +59,12 @@ export interface Run {
   status: Status;
   /** Whether the run will not change any more. */
   ended: boolean;
-  /** Why it failed or was cancelled. */
+  /** Why it failed or was cancelled, for people. */
   error: string | undefined;
+  /** Why it failed or was cancelled, to branch on. */
+  failureReason: Failure | undefined;
   /** Why no worker takes a pending run. */
-  pendingReason: string | undefined;
+  pendingReason: Pending | undefined;
   createdAt: Date | undefined;
   startedAt: Date | undefined;
   completedAt: Date | undefined;
@@ -83,6 +91,11 @@ export function status(value: PrecomputeStatus): Status {
 
 const state = (value: StepState): State => (StepState[value] ?? "unspecified").toLowerCase() as State;
 
+const failure = (value: FailureReason): Failure | undefined =>
+  value ? ((FailureReason[value] ?? "unspecified").toLowerCase() as Failure) : undefined;
+const pending = (value: PendingReason): Pending | undefined =>
+  value ? ((PendingReason[value] ?? "unspecified").toLowerCase() as Pending) : undefined;
+
 export const hasEnded = (value: PrecomputeStatus): boolean => value >= PrecomputeStatus.COMPLETED;
 
 export function started(message: StartPrecomputeResponse): Started {
@@ -104,7 +117,8 @@ export function run(message: GetResultsResponse | GetStatusResponse | Precompute
     status: status(message.status),
     ended: hasEnded(message.status),
     error: message.error || undefined,
-    pendingReason: message.pendingReason || undefined,
+    failureReason: failure(message.failureReason),
+    pendingReason: pending(message.pendingReason),
     createdAt: date(message.createdAt),
     startedAt: date(message.startedAt),
     completedAt: date(message.completedAt),
@@ -125,6 +139,7 @@ export function results<S extends object>(message: GetResultsResponse): Results<
     {
       state: state(step.state),
       error: step.error || undefined,
+      failureReason: failure(step.failureReason),
       elapsedMs: step.elapsed && milliseconds(step.elapsed),
       attempts: step.attempts,
       estimateMs:
