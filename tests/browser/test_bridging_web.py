@@ -145,6 +145,20 @@ def test_with_head_start_off_the_player_waits_for_what_is_computed_then(
     assert game.locator("#bridges tbody tr").first.inner_text() == first
 
 
+def test_what_is_computed_moves_no_button_under_the_player(game: Any) -> None:
+    game.get_by_role("button", name="Begin").click()
+    submit = game.get_by_role("button", name="Submit")
+    expect(submit).to_be_enabled()
+    place = "all => all.map(e => e.getBoundingClientRect().top + scrollY)"
+    before = game.locator("#submit").evaluate_all(
+        f"all => {{ document.getElementById('progress').hidden = true; return ({place})(all); }}"
+    )
+    expect(game.get_by_role("status")).to_have_text(
+        "Computed so far: 5 of 5 parts.", timeout=30_000
+    )
+    assert game.locator("#submit").evaluate_all(place) == before
+
+
 def test_what_is_wrong_is_said_beside_its_field(game: Any) -> None:
     game.get_by_label("a person").check()
     game.get_by_label("Target").fill("OCEAN")
