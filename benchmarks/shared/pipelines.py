@@ -1,0 +1,37 @@
+"""Pipelines whose runs take a known time and next to no processor."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pydantic import BaseModel
+
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.step import step
+from headstart_service.values.artifacts import ArtifactCodec
+
+SERVICE = 0.1
+"""Seconds that a run takes."""
+
+
+class Inputs(BaseModel):
+    value: int = 0
+
+
+@step()
+async def pause(value: int) -> int:
+    """Take the time, as a call of a language model does."""
+    await asyncio.sleep(SERVICE)
+    return value
+
+
+PAUSE = Pipeline(
+    name="pause",
+    version="1",
+    description=f"Takes {SERVICE} s",
+    inputs=Inputs,
+    steps=(pause,),
+    codec=ArtifactCodec(),
+)
+ONLY = {"BRIDGING": "false", "PIPELINES": f"{__name__}:PAUSE"}
+"""Settings of processes that know this pipeline alone."""
