@@ -108,6 +108,10 @@ end
 -- delivery stays, too: the worker that receives it drops it.
 local function drop_job(entry)
   redis.pcall('XACK', jobs, group, entry) -- refused, if a damaged record names no entry
+  local ticket = redis.call('HGET', tickets, entry)
+  if ticket then
+    correct(ticket, clock())
+  end
   redis.call('HDEL', tickets, entry)
   local info = group_info()
   if not info then

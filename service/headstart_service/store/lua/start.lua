@@ -68,23 +68,26 @@ local function first_to_go(member, number, now)
   return names
 end
 
--- Returns a run of the member's namespace that waits in vain: one that a claim has passed over because it could not be
--- ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
+-- Returns a run of the member's namespace that waits in vain: the last of those that claims have passed over because they
+-- could not be ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
 local function waits_in_vain(member, now)
-  local own = string.match(member, '^[^:]*') .. ':'
-  local passed = redis.call('ZREVRANGEBYSCORE', waiting, '(inf', integer(AFTER_ALL), 'LIMIT', 0, WINDOW)
-  for _, name in ipairs(passed) do
-    local whole, r = pcall(load, record_prefix .. name)
-    if string.sub(name, 1, #own) == own and whole and r and r.status == 'pending' then
-      return name, r
+  local namespace = namespace_of(member)
+  for _, band in ipairs({2, 1}) do
+    local low, high = part_of(namespace, band)
+    local found
+    if band == 2 then
+      found = redis.call('ZREVRANGEBYLEX', order_of(waiting), high, low, 'LIMIT', 0, WINDOW)
+    else
+      found = redis.call('ZRANGEBYLEX', order_of(waiting), low, high, 'LIMIT', 0, WINDOW)
     end
-  end
-  local first = redis.call('ZRANGEBYSCORE', waiting, 0, integer(AFTER_ALL), 'WITHSCORES', 'LIMIT', 0, WINDOW)
-  for i = 1, #first, 2 do
-    local whole, r = pcall(load, record_prefix .. first[i])
-    if string.sub(first[i], 1, #own) == own and whole and r and r.status == 'pending'
-        and is_late(r, tonumber(first[i + 1]), expected_of(expected, r.pipeline), now) then
-      return first[i], r
+    for _, entry in ipairs(found) do
+      local name = member_of(entry, namespace)
+      local score = tonumber(redis.call('ZSCORE', waiting, name))
+      local whole, r = pcall(load, record_prefix .. name)
+      if score and whole and r and r.status == 'pending'
+          and (band == 2 or is_late(r, score, expected_of(expected, r.pipeline), now)) then
+        return name, r
+      end
     end
   end
 end
@@ -169,16 +172,16 @@ if old and old.digest == digest and restart == '0' then
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
     local set, score = standing(member, old)
-    if set ~= waiting then
-      stand_unserved(set, member, old, score)
-    end
     if score >= 0 and score < math.huge then
       -- The earliest declared time counts, except one that has become too late. A run can be too late only if
       -- all its starts declared a time.
       local wanted = place(now, tonumber(need_us))
       local late = score >= AFTER_ALL or is_late(old, score, expected_of(expected, old.pipeline), now)
       local sooner = late and wanted or math.min(score, wanted)
-      redis.call('ZADD', set, integer(sooner - sooner % 2 + math.min(score % 2, wanted % 2)), member)
+      score = sooner - sooner % 2 + math.min(score % 2, wanted % 2)
+    end
+    if redis.call('ZSCORE', set, member) then
+      move_to(set, member, old, score)
     end
     enter(member, {joined = 1})
     local carried = trace and redis.call('HGET', record, 'trace') or nil
