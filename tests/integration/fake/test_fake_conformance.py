@@ -228,6 +228,7 @@ async def test_the_results_of_many_keys_have_those_that_exist(waiting: Side, tmp
     results = [found[key] for key in ("a", "b")]
     assert all(isinstance(each, Results) for each in results)
     assert [each.custom for each in results if isinstance(each, Results)] == [{"first": 3}, {}]
+    assert await waiting.client.get_many([]) == {}
     async with asyncio.timeout(LONG):
         waited = await waiting.client.get_many(
             ["a", "b"], wait=600, required_steps=["first"], min_ready=1
