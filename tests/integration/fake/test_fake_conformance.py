@@ -319,7 +319,7 @@ async def test_a_touch_lets_a_run_live_longer_and_never_shorter(working: Side, t
     assert found is not None
     for other in (shorter.expires_at, found):
         assert abs(other - touched.expires_at) < timedelta(seconds=1)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="/k revision 2"):
         await client.touch("k", revision=2)
 
 
