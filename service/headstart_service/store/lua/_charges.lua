@@ -14,40 +14,35 @@ local function weight_of(namespace, weights)
   return 1
 end
 
--- Moves a namespace's virtual time in every set where it has waiting runs.
-local function set_turns(namespace, band, time_of)
-  for _, set in ipairs(all_sets()) do
-    local turn = tonumber(redis.call('ZSCORE', turns_of(set, band), namespace))
-    if turn then
-      redis.call('ZADD', turns_of(set, band), integer(time_of(turn)), namespace)
-    end
+local function note_served(namespace, band, time)
+  if redis.call('ZADD', served_of(band), integer(time), namespace) == 1 then
+    redis.call('PEXPIRE', served_of(band), SERVED_MS)
   end
 end
 
-local function note_served(namespace, band, time)
-  redis.call('ZADD', served_of(band), integer(time), namespace)
-  redis.call('PEXPIRE', served_of(band), SERVED_MS)
-end
-
--- Charges the namespace of a run that is claimed from a set, while the run still stands there. Returns the charge as a
--- ticket notes it: "cost,weight,virtual time".
-local function charge(set, member, score, cost, weights)
+-- Charges the namespace of a run that a claim takes out of its set; `turn` is its virtual time there. Returns the charge
+-- as a ticket notes it: "cost,weight,virtual time".
+local function charge(set, member, score, turn, cost, weights)
   local namespace, band = namespace_of(member), band_of(score)
   local weight = weight_of(namespace, weights)
   cost = math.max(cost > 0 and cost or UNKNOWN_COST, LEAST_COST)
-  local turn = redis.call('ZSCORE', turns_of(set, band), namespace)
-    or redis.call('ZSCORE', served_of(band), namespace) or 0
   -- A namespace whose charges were corrected may lie behind the band: it is first now, but once only.
-  local from = math.max(virtual_time(band), tonumber(turn))
+  local from = math.max(virtual_time(band), turn)
   local till = from + math.ceil(cost / weight)
   redis.call('HSET', ledger, VIRTUAL .. band, integer(from))
   note_served(namespace, band, till)
-  set_turns(namespace, band, function() return till end)
-  local past = redis.call('ZRANGEBYSCORE', served_of(band), '-inf', '(' .. integer(from), 'LIMIT', 0, PAST)
-  if #past > 0 then
-    redis.call('ZREM', served_of(band), unpack(past))
+  redis.call('PEXPIRE', served_of(band), SERVED_MS)
+  leave_from(set, member, score)
+  for _, other in ipairs(all_sets()) do
+    redis.call('ZADD', turns_of(other, band), 'XX', integer(till), namespace)
   end
   return integer(cost) .. ',' .. weight .. ',' .. integer(till)
+end
+
+-- Charges the namespace of a run that stands in no order, because it was set aside for one ticket.
+local function charge_aside(member, score, cost, weights)
+  local turn = redis.call('ZSCORE', served_of(band_of(score)), namespace_of(member))
+  return charge(waiting, member, score, tonumber(turn or 0), cost, weights)
 end
 
 -- Corrects the charge of a ticket, by the time from its claim until now.
@@ -63,10 +58,23 @@ local function correct(ticket, now)
   local served = tonumber(redis.call('ZSCORE', served_of(band), namespace))
   local past = served or math.min(tonumber(till), virtual_time(band))
   local time = past + by
-  set_turns(namespace, band, function(turn)
-    return turn <= past and time or math.max(turn, time)
-  end)
+  for _, set in ipairs(all_sets()) do
+    local turn = tonumber(redis.call('ZSCORE', turns_of(set, band), namespace))
+    if turn then
+      local corrected = turn <= past and time or math.max(turn, time)
+      redis.call('ZADD', turns_of(set, band), integer(corrected), namespace)
+    end
+  end
   if served or time > virtual_time(band) then
     note_served(namespace, band, time)
+  end
+end
+
+-- Forgets, in the band, namespaces whose virtual time it has passed, at most `most`.
+local function forget_served(band, most)
+  local time = integer(virtual_time(band))
+  local past = redis.call('ZRANGEBYSCORE', served_of(band), '-inf', '(' .. time, 'LIMIT', 0, most)
+  if #past > 0 then
+    redis.call('ZREM', served_of(band), unpack(past))
   end
 end

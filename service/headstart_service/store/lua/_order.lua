@@ -25,8 +25,6 @@ local BEFORE_KEY = 18
 local VIRTUAL = 'virtual:'
 -- Virtual times that nobody has used for so long describe no present load.
 local SERVED_MS = 600000
--- Namespaces that one claim forgets, at most, because the band's time has passed theirs.
-local PAST = 8
 -- Microseconds: what a run costs before any of its pipeline has ended, and what the cheapest one costs.
 local UNKNOWN_COST = 1000000
 local LEAST_COST = 1000
@@ -99,12 +97,8 @@ local function virtual_time(band)
   return tonumber(noted or redis.call('ZRANGE', turns_of(waiting, band), 0, 0, 'WITHSCORES')[2] or 0)
 end
 
--- Removes a run from a set. Returns whether it was there.
-local function leave(set, member)
-  local score = tonumber(redis.call('ZSCORE', set, member))
-  if not score then
-    return false
-  end
+-- Removes a run, whose score is known, from the set where it stands.
+local function leave_from(set, member, score)
   redis.call('ZREM', set, member)
   if score < math.huge then
     local entry, namespace, band = entry_of(member, score)
@@ -114,7 +108,23 @@ local function leave(set, member)
       redis.call('ZREM', turns_of(set, band), namespace)
     end
   end
-  return true
+end
+
+-- Removes a run from a set. Returns whether it was there.
+local function leave(set, member)
+  local score = tonumber(redis.call('ZSCORE', set, member))
+  if score then
+    leave_from(set, member, score)
+  end
+  return score ~= nil
+end
+
+-- Lets the order of a set of a class live until `till`, at least.
+local function order_lives(set, till)
+  redis.call('PEXPIREAT', order_of(set), till)
+  for band = 0, BANDS - 1 do
+    redis.call('PEXPIREAT', turns_of(set, band), till)
+  end
 end
 
 -- Adds what a run of a set lacks in `order` and `turns`. Returns 1 if anything was missing.
@@ -126,13 +136,19 @@ local function complete(set, member, score)
     redis.call('ZADD', turns_of(set, band), integer(math.max(virtual_time(band), served)), namespace)
     added = 1
   end
+  local till = added == 1 and set ~= waiting and redis.call('PEXPIRETIME', set) or 0
+  if till > 0 then
+    order_lives(set, till)
+  end
   return added
 end
 
 -- Puts a run into a set, or moves it there.
 local function stand(set, member, score)
-  leave(set, member)
-  redis.call('ZADD', set, integer(score), member)
+  if redis.call('ZADD', set, 'NX', integer(score), member) == 0 then
+    leave(set, member)
+    redis.call('ZADD', set, integer(score), member)
+  end
   if score < math.huge then
     complete(set, member, score)
   end
@@ -171,7 +187,7 @@ local function is_disordered(set)
   return false
 end
 
--- Returns the run of these sets that is to be claimed first, its score and its set.
+-- Returns the run of these sets that is to be claimed first, its score, its set and its namespace's virtual time there.
 local function first_of(sets)
   local band = 0
   while band < BANDS do
@@ -189,7 +205,7 @@ local function first_of(sets)
       local member = member_of(entry, namespace)
       local score = tonumber(redis.call('ZSCORE', from, member))
       if score and entry_of(member, score) == entry then
-        return member, score, from
+        return member, score, from, least
       end
       redis.call('ZREM', order_of(from), entry) -- another program has changed the set
       if score and score < math.huge then

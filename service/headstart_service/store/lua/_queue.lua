@@ -8,12 +8,18 @@ local function ticket_of(score, charged, since, r, member)
   return integer(score) .. ',' .. charged .. ',' .. integer(since) .. ' ' .. r.run .. ' ' .. member
 end
 
+local function forget_empty(set, class)
+  if redis.call('EXISTS', set) == 0 then
+    redis.call('HDEL', unserved, class)
+  end
+end
+
 local function unqueue(member)
   leave(waiting, member)
   for _, class in ipairs(redis.call('HKEYS', unserved)) do
     local set = unserved_of(class)
-    if leave(set, member) and redis.call('EXISTS', set) == 0 then
-      redis.call('HDEL', unserved, class)
+    if leave(set, member) then
+      forget_empty(set, class)
     end
   end
 end
@@ -23,10 +29,7 @@ local function stand_unserved(set, member, r, score)
   stand(set, member, score)
   local till = integer(math.max(redis.call('PEXPIRETIME', set), math.ceil(r.expires / 1000)))
   redis.call('PEXPIREAT', set, till)
-  redis.call('PEXPIREAT', order_of(set), till)
-  for band = 0, BANDS - 1 do
-    redis.call('PEXPIREAT', turns_of(set, band), till)
-  end
+  order_lives(set, till)
 end
 
 -- Moves a pending run to another place of its set.

@@ -70,7 +70,9 @@ local function end_run(record, member, r, status, reason, why, ttl_us)
   local now = clock()
   count_ends(now, 1)
   redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
-  unqueue(member)
+  if r.status == 'pending' then
+    unqueue(member)
+  end
   if status ~= 'completed' then
     stop_steps(record)
   end

@@ -57,7 +57,7 @@ end
 local function first_in_order()
   local passed, left = 0, 0
   while true do
-    local name, place_of, set = first_of(sets)
+    local name, place_of, set, turn = first_of(sets)
     if not name or left == PASSED then -- there are as many tickets more than runs as were left
       r = nil
       return
@@ -76,11 +76,12 @@ local function first_in_order()
       move_to(set, member, r, score + AFTER_ALL)
       passed = passed + 1
     else
-      if set ~= waiting then -- it had no ticket of its own
-        redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
-      end
       run_id = r.run
-      charged = charge(set, member, score, expected_of(expected, r.pipeline), weights)
+      charged = charge(set, member, score, turn, expected_of(expected, r.pipeline), weights)
+      if set ~= waiting then
+        forget_empty(set, class_of(r))
+        redis.call('XADD', jobs, '*', 'member', member, 'run', r.run) -- it had no ticket of its own
+      end
       return
     end
   end
@@ -127,7 +128,6 @@ end
 if not repeated then
   if r.tries == tonumber(max_tries) - 1 and alone == '0' then
     if not ticket then
-      unqueue(member)
       stand(waiting, member, tonumber(ASIDE))
       redis.call('HSET', tickets, entry, ticket_of(score, charged, 0, r, member))
     end
@@ -155,8 +155,10 @@ if not repeated then
   r.expires = now + math.max(r.ttl, tonumber(patience_us))
   redis.call('HSET', record, 'claim', token)
   send_to(record, process, 0)
-  charged = charged or charge(waiting, member, score, expected_of(expected, r.pipeline), weights)
-  unqueue(member)
+  if ticket then
+    unqueue(member)
+    charged = charged or charge_aside(member, score, expected_of(expected, r.pipeline), weights)
+  end
   redis.call('HSET', tickets, entry, ticket_of(score, charged, now, r, member))
   -- It may have waited for its turn nearly as long as a lease: the lease begins now.
   redis.call('XCLAIM', jobs, group, worker, 0, entry, 'JUSTID')

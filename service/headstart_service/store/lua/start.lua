@@ -111,11 +111,15 @@ end
 
 local trace = ...
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
--- Also of a damaged record. A new run has none: whoever receives its start reads it again.
-local to = redis.pcall('HGET', record, 'to')
+-- `to` also of a damaged record. A new run has none: whoever receives its start reads it again.
+local about, to = unpack(redis.pcall('HMGET', record, 'about', 'to'))
 local expired = sweep(now)
-
-local whole, old = pcall(load, record)
+local whole, old
+if about ~= nil and expired == 0 then
+  whole, old = pcall(decoded, record, about)
+else
+  whole, old = pcall(load, record)
+end
 if not whole then
   if restart == '0' then
     damaged()
@@ -140,7 +144,8 @@ if old and request_id ~= '' and old.digest == digest then
 end
 
 -- A start returns only values that live workers would make in the same way.
-local found = offers_of(pipeline, pipeline .. '@' .. definition, now)
+local every = every_offer()
+local found = offers_of(every, pipeline, pipeline .. '@' .. definition, now)
 local today = old and makes_run(found, old)
 
 if old and old.digest == digest and restart == '0' then
@@ -218,7 +223,7 @@ end
 local WORKERLESS = 300000000
 
 local function nobody_works()
-  for till in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) %S+ %S+') do
+  for till in string.gmatch(every, '(%d+) %S+ %S+') do
     if tonumber(till) > now then
       return false
     end
@@ -323,7 +328,7 @@ end
 save(record, member, r)
 open_line(member, carried)
 redis.call('ZADD', with_status.pending, 0, member)
-announce('started', r.run, old and old.run or '-', member, to)
+announce('started', r.run, old and old.run or '-', member, to or '')
 count_ends(now, 0)
 return {outcome, r.status, r.revision,
   gone[read], gone[unread], gone.own, expired, shed and 1 or 0}

@@ -3,6 +3,9 @@
 local now = clock()
 note_clock(now)
 local expired = sweep(now)
+for band = 0, BANDS - 1 do
+  forget_served(band, SWEEP)
+end
 local info = group_info()
 if info and info.lag then
   local free = info.lag + info.pending - redis.call('HLEN', tickets)

@@ -14,7 +14,7 @@ local function add(...)
   end
 end
 
-local function deliver(set, member, r, score)
+local function deliver(set, member, r, score, turn)
   redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
   while not full() do
     local found = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', jobs, '>')
@@ -24,9 +24,9 @@ local function deliver(set, member, r, score)
     local entry = found[1][2][1][1]
     local _, run, name = string.match(redis.call('HGET', tickets, entry) or '', TICKET)
     if not name then
-      local charged = charge(set, member, score, expected_of(expected, r.pipeline), weights)
+      local charged = charge(set, member, score, turn, expected_of(expected, r.pipeline), weights)
+      forget_empty(set, class_of(r))
       redis.call('HSET', tickets, entry, ticket_of(score, charged, 0, r, member))
-      unqueue(member)
       stand(waiting, member, tonumber(ASIDE))
       add(entry, member, r.run)
       return
@@ -46,13 +46,13 @@ for class in string.gmatch(offering, '(%S+) %S+') do
   end
 end
 while not full() do
-  local member, score, set = first_of(sets)
+  local member, score, set, turn = first_of(sets)
   if not member then
     break
   end
   local whole, r = pcall(load, record_prefix .. member)
   if whole and r and r.status == 'pending' then
-    deliver(set, member, r, score)
+    deliver(set, member, r, score, turn)
   else
     unqueue(member)
   end
