@@ -1,8 +1,9 @@
 """What 10,000 runs of one namespace do to another that starts one run at a time.
 
 The light namespace's p99 from a start to its result is measured alone, then behind the flood: one
-that nobody waits for, and one with a waiting caller for each run. It may be one and a half times
-that alone, plus one service time, because every slot may just have begun a run of the flood.
+that nobody waits for, one that restarts a thousand keys, and one with a waiting caller for each
+run. It may be one and a half times that alone, plus one service time, because every slot may just
+have begun a run of the flood.
 """
 
 from __future__ import annotations
@@ -24,33 +25,42 @@ from ..results import Line, Series, at_most, percentile
 from .pipelines import ONLY, SERVICE
 
 _RUNS, _BATCH = 10_000, 500
+_KEYS = 1000
+"""Those over which one of the floods is sharded: each is started ten times."""
 _SLOTS = 4
 """With them the flood lasts for four minutes, longer than a repetition."""
 _FACTOR = 1.5
 _PATIENCE = 10.0
 """Seconds after which a run counts as if it had come now."""
+_FEW = 60
+"""Runs beside the flood that is shorter than the others."""
 _GIVEN_UP = 3
 """So many of these runs show enough."""
 
 
 async def measure(bench: Bench) -> Sequence[Line]:
     repeats, runs = (2, 60) if bench.quick else (3, 150)
-    alone, unwaited, waited = (list[float]() for _ in range(3))
+    alone, unwaited, sharded, waited = (list[float]() for _ in range(4))
     for _ in range(repeats):
         async with part(bench, repeats) as here, _service(here) as channel:
             alone.append(await _p99(channel, runs, "alone"))
             here.tick(0.2)
-            await _flood(channel, wait=False)
+            for _ in range(_RUNS // _KEYS):
+                await _flood(channel, _KEYS, restart=True)
+            sharded.append(await _p99(channel, _FEW, "sharded"))
+            here.tick(0.2)
+            await _flood(channel, _RUNS)
             unwaited.append(await _p99(channel, runs, "unwaited"))
-            here.tick(0.4)
-            await _flood(channel, wait=True)
+            here.tick(0.3)
+            await _flood(channel, _RUNS, wait=True)
             waited.append(await _p99(channel, runs, "waited"))
-            here.tick(0.4)
+            here.tick(0.3)
     bounds = [(_FACTOR * seconds + SERVICE) * 1000 for seconds in alone]
     bound = Series("1.5 times alone and a service time", bounds)
     return [
         Line("p99 alone", "ms", Series("light", [s * 1000 for s in alone])),
         _line("not waited for", unwaited, bound),
+        _line("not waited for, over a thousand keys", sharded, bound),
         _line("waited for", waited, bound),
     ]
 
@@ -70,18 +80,21 @@ async def _service(here: Bench) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-def _start(namespace: str, key: str) -> pb.StartPrecomputeRequest:
+def _start(namespace: str, key: str, *, restart: bool = False) -> pb.StartPrecomputeRequest:
     spec = pb.CustomSpec(pipeline="pause")
-    return pb.StartPrecomputeRequest(namespace=namespace, key=key, custom=spec)
+    return pb.StartPrecomputeRequest(namespace=namespace, key=key, custom=spec, restart=restart)
 
 
-async def _flood(channel: grpc.aio.Channel, *, wait: bool) -> None:
+async def _flood(
+    channel: grpc.aio.Channel, runs: int, *, wait: bool = False, restart: bool = False
+) -> None:
     """Start the flood; with `wait`, a caller has begun to wait for each of its runs."""
     start = unary(channel, f"{METHODS}/BatchStartPrecomputes")
     get = unary(channel, f"{METHODS}/BatchGetResults")
-    for first in range(0, _RUNS, _BATCH):
+    for first in range(0, runs, _BATCH):
         keys = [f"{first + number:05}" for number in range(_BATCH)]
-        batch = pb.BatchStartPrecomputesRequest(requests=[_start("flood", key) for key in keys])
+        starts = [_start("flood", key, restart=restart) for key in keys]
+        batch = pb.BatchStartPrecomputesRequest(requests=starts)
         await start(batch.SerializeToString())
         if wait:
             results = pb.BatchGetResultsRequest(namespace="flood", keys=keys)

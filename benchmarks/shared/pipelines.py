@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 
 from pydantic import BaseModel
 
@@ -19,9 +19,9 @@ class Inputs(BaseModel):
 
 
 @step()
-async def pause(value: int) -> int:
-    """Take the time, as a call of a language model does."""
-    await asyncio.sleep(SERVICE)
+def pause(value: int) -> int:
+    """Take the time in a thread, so that the run keeps its slot."""
+    time.sleep(SERVICE)
     return value
 
 
