@@ -18,7 +18,7 @@ class Inputs(BaseModel):
     value: int = 0
 
 
-@step()
+@step(runs_on="thread")
 def pause(value: int) -> int:
     """Take the time in a thread, so that the run keeps its slot."""
     time.sleep(SERVICE)
