@@ -91,6 +91,9 @@ class Batches:
     ) -> dict[str, Results | HeadstartError]:
         """Return for each key what `get_results` returns, or the error that it raises.
 
+        One call returns results of at most 62 MiB. A key whose result does not fit has
+        ResourceExhausted, and one that was not read in time DeadlineExceeded.
+
         Args:
             keys: As they were started, 1 to 1,000.
             wait: How long to wait for `required_steps` of all of them, up to 10 minutes.

@@ -7,6 +7,7 @@
     ├── PermissionDenied     its token does not grant what it asks for
     ├── RecordDamaged        what is kept under that key is not what was written there
     ├── CapacityExhausted    there is no room now, for a run or for a call
+    ├── AnswerTooLarge       one response cannot hold it beside the others
     ├── StoreUnavailable     Redis did not answer in time
     │   └── LayoutMismatch   the store is laid out for other processes than this one
     ├── LeaseLost            a worker wrote for a run that is no longer its own
@@ -93,6 +94,10 @@ class CapacityExhausted(HeadstartError):
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class AnswerTooLarge(HeadstartError):
+    """One response cannot hold this result beside the others; repeating the call does not help."""
 
 
 class StoreUnavailable(HeadstartError):
