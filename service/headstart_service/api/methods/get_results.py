@@ -23,6 +23,8 @@ from ..result_parts import part_of
 from ..results.answer import Answer
 
 MAX_WAIT: Final = 600.0
+_SECOND: Final = 1_000_000_000
+"""Nanoseconds; as many or more are no part of a second."""
 
 
 class Get(NamedTuple):
@@ -51,6 +53,7 @@ class GetResults:
             or request.result_steps
             or request.min_revision
             or not 0 <= request.wait.seconds < MAX_WAIT
+            or not 0 <= request.wait.nanos < _SECOND
         ):
             return None
         return self._reader.ready(run_key(request))
