@@ -15,6 +15,7 @@ from headstart_service.domain.errors import InvalidRequest
 from headstart_service.http.connect.codecs import MAX_JSON, JsonCodec, ProtoCodec, json_of
 from headstart_service.http.connect.errors import Refused
 from headstart_service.http.connect.json_requests import request_from_json
+from tests.support.waiting import wait_until
 
 START, GET, REPORT = pb.StartPrecomputeRequest, pb.GetResultsRequest, pb.ReportStepRequest
 
@@ -105,7 +106,7 @@ def test_proto_json_is_accepted(kind: Any, value: Any) -> None:
         (GET, b"null", "request", "must be a JSON object, is null"),
         (GET, b'{"key":NaN}', "request", "has no NaN"),
         (GET, b'{"key":"a","key":"b"}', "request", 'has "key" twice'),
-        (GET, b'{"key":' + b"1" * 5000 + b"}", "request", "must be JSON"),
+        (GET, b'{"key":' + b"1" * 5000 + b"}", "request", "at most 4300 digits"),
         (START, b'{"custom":{"inputs":' + b'{"a":' * 150 + b"1" + b"}" * 152, "request", "deep"),
         (GET, b"\xff", "request", "must be UTF-8, is not at byte 0"),
     ],
@@ -159,6 +160,15 @@ async def test_a_large_response_is_converted_once() -> None:
     await codec.encode(pb.GetResultsResponse, response.replace(b"k", b"j", 1))
     assert await codec.encode(pb.GetResultsResponse, response) is not first
     assert codec.size <= 50_000
+
+
+async def test_a_converted_response_is_kept_for_a_bounded_time() -> None:
+    codec = JsonCodec(kept_bytes=50_000, kept_for=0.05)
+    for key in "abc":  # the third evicts the first, and its timer
+        response = pb.GetResultsResponse(key=key, error="x" * 10_000).SerializeToString()
+        await codec.encode(pb.GetResultsResponse, response)
+    assert codec.size
+    await wait_until(lambda: codec.size == 0)
 
 
 def test_text_of_any_language_is_as_it_is() -> None:

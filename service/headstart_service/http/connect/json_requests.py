@@ -75,8 +75,9 @@ def _parsed(data: bytes) -> Any:
         raise _invalid(f"must be JSON: {error.msg} {where}") from error
     except RecursionError as error:
         raise _invalid("must be JSON that nests at most 100 deep") from error
-    except ValueError as error:  # such as a number of 5,000 digits
-        raise _invalid(f"must be JSON: {str(error)[:_SHOWN]}") from error
+    except ValueError as error:
+        most = sys.get_int_max_str_digits()
+        raise _invalid(f"must be JSON whose numbers have at most {most} digits") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
