@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .failures import FailureReason
 
@@ -43,11 +43,16 @@ class Violation:
     description: str
 
 
+_SHOWN: Final = 100
+"""Violations in the text of an error: what a caller gets of it is cut sooner."""
+
+
 class InvalidRequest(HeadstartError):
     """The request breaks rules; nothing was done."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        shown = violations[:_SHOWN]
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in shown))
         self.violations = tuple(violations)
 
 

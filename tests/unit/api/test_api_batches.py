@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -203,6 +204,23 @@ async def test_the_mistakes_of_a_batch_are_named_by_its_fields(api: Api) -> None
     ]
     [found] = await batch(api, "a", required_steps=["x"], result_steps=["one", "y"])
     assert fields(found.error) == ["required_steps[0]", "result_steps[1]"]
+
+
+async def test_the_same_mistake_in_a_thousand_keys_is_worked_out_once(api: Api) -> None:
+    names = [f"ones{number}" for number in range(1000)]
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    keys = ["k"] * 1000
+    began = time.process_time()
+    found = await batch(api, *keys, required_steps=names, result_steps=names)
+    await watched(api, keys=keys, result_steps=names)
+    # One for each key would hold up all other calls for five seconds.
+    assert time.process_time() - began < 1.5
+    assert {code(each) for each in found} == {code_pb2.INVALID_ARGUMENT}
+    details = found[-1].error.details[0].value
+    shown = error_details_pb2.BadRequest.FromString(details).field_violations
+    assert shown[0].field == "required_steps[0]"
+    assert "did you mean 'one'" in shown[0].description
+    assert sum(bool(each.field) for each in shown) + int(shown[-1].description.split()[1]) == 2000
 
 
 async def test_a_batch_leaves_time_for_each_of_its_keys() -> None:

@@ -20,6 +20,7 @@ from ..messages import prefix
 from ..request_rules import batch_keys, refuse, repeated_violations, seconds
 from ..result_parts import part_of
 from ..results.outgoing import Parts
+from ..step_names import StepNames
 from .get_results import MAX_WAIT
 
 _MAX_WAITING: Final = 50_000
@@ -64,7 +65,8 @@ class BatchGetResults:
             rule = f"must be 0 to {len(request.keys)}, the number of keys, is {request.min_ready}"
             violations.append(Violation("min_ready", rule))
         refuse(violations)
-        return BatchGet(keys, request.required_steps, request.result_steps, wait, request.min_ready)
+        steps, result_steps = StepNames(request.required_steps), StepNames(request.result_steps)
+        return BatchGet(keys, steps, result_steps, wait, request.min_ready)
 
     async def handle(self, request: pb.BatchGetResultsRequest, call: Call) -> Parts:
         """Return what exists of each run, when enough have settled or the wait is over."""
