@@ -15,6 +15,7 @@ from headstart_service.api.deadline import Deadline
 from headstart_service.api.dependencies import Call
 from headstart_service.api.methods.batch_get_results import BatchGetResults
 from headstart_service.api.results.answer import Answer
+from headstart_service.api.step_names import StepNames
 from headstart_service.auth.grants import Grant, Verb
 from headstart_service.domain import Outcome, RunKey, Started, Status
 from headstart_service.domain.errors import (
@@ -221,6 +222,14 @@ async def test_the_same_mistake_in_a_thousand_keys_is_worked_out_once(api: Api) 
     assert shown[0].field == "required_steps[0]"
     assert "did you mean 'one'" in shown[0].description
     assert sum(bool(each.field) for each in shown) + int(shown[-1].description.split()[1]) == 2000
+
+
+def test_a_repeated_name_of_a_step_is_looked_up_once_and_wrong_in_each_place() -> None:
+    names = StepNames(["one", "x", "one", "x"])
+    assert names == ("one", "x")
+    for known in (["one"], ["x", "one"]):
+        found = [each.field for each in names.unknown("steps", known)]
+        assert found == ([] if "x" in known else ["steps[1]", "steps[3]"])
 
 
 async def test_a_batch_leaves_time_for_each_of_its_keys() -> None:
