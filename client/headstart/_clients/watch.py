@@ -21,7 +21,8 @@ from headstart.v1 import precompute_pb2 as pb
 _WATCH_ATTEMPTS: Final = 6
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 3.0
-# A stream that lived so long was healthy: servers end old connections on purpose, to rebalance.
+# A stream that lived so long was healthy. So was one that its server ended in order: servers that
+# stop do so, and those that send their clients to new replicas.
 _HEALTHY_STREAM: Final = 5.0
 
 
@@ -91,11 +92,14 @@ async def _messages(
         opened_at = time.monotonic()
         stream = await connection.stream(lambda stub: stub.WatchResults, request)
         error = ServiceUnavailable("the stream ended before the run did")
+        answered = ended = False
         try:
             while (message := await stream.read()) is not None:
+                answered = True
                 if states.take(message):
                     cuts = 0
                     yield message
+            ended = True
         except Rested:  # interrupted for a fork, which is over soon
             continue
         except ServiceUnavailable as exc:
@@ -104,7 +108,9 @@ async def _messages(
             stream.end()
         if not states.left:
             return
-        cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1
+        planned = answered and ended
+        healthy = planned or time.monotonic() - opened_at > _HEALTHY_STREAM
+        cuts = 1 if healthy else cuts + 1
         if cuts >= _WATCH_ATTEMPTS or connection.closed:
             raise error
         pause = min(max(error.retry_after or 0.0, _FIRST_PAUSE * 2 ** (cuts - 1)), _LONGEST_PAUSE)

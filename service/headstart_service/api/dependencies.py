@@ -22,6 +22,8 @@ class ApiRules:
     """Of the store: a list's order, and so its page tokens, depend on it."""
     separate: bool = False
     """Whether a namespace may learn nothing of the others, not even the length of their queue."""
+    max_connection_age: float = 0.0
+    """How long a connection or a watch lives; 0 is for ever."""
     log_inputs: bool = False
     """Whether the log of a start shows its inputs."""
 

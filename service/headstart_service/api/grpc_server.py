@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 from grpc.aio import Server, ServicerContext
@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from headstart.v1 import precompute_pb2 as pb
 
 from ..auth.grants import Grant, Grants
+from ..base.connection_age import longest
 from ..base.open_files import share_of_files
 from ..base.service_methods import SERVICE
 from ..domain.errors import InvalidRequest, PermissionDenied, Unauthenticated
@@ -24,7 +25,7 @@ from .call_observer import CallObserver
 from .dependencies import LARGE_REQUEST, Call, Dependencies
 from .health import Health
 from .method_table import METHOD_TABLE, Method
-from .methods.get_results import GetResults
+from .methods.get_results import MAX_WAIT, GetResults
 from .request_rules import request_from
 from .results.answer import Answer
 from .results.outgoing import SMALL, Outgoing
@@ -57,6 +58,9 @@ _MORE_STREAMS = 1000
 _MOST_CONNECTIONS = 2**31 - 1
 """What gRPC takes as no limit."""
 
+_AGE_MARGIN: Final = 30.0
+"""Seconds that a call may take beyond its longest wait, on a connection that takes no new ones."""
+
 Admitted: TypeAlias = tuple[Any, Grant | None]
 """A parsed request, and what its caller's token grants; None where no tokens are needed."""
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -87,6 +91,7 @@ def build_server(
             ("grpc.max_allowed_incoming_connections", connections),
             # One connection may use all slots. A call beyond them is refused, not queued.
             ("grpc.max_concurrent_streams", limits.total + _MORE_STREAMS),
+            *age_options(api.rules.max_connection_age),
         )
     )
     handlers = rpc_handlers(api, limits, grants, outgoing or Outgoing())
@@ -101,6 +106,21 @@ def build_server(
         )  # it ships no types
         add_reflection(Reflection(names, grants), server)
     return server
+
+
+def age_options(age: float) -> Sequence[tuple[str, int]]:
+    """Return the options by which clients connect again after `age` seconds; 0 is never.
+
+    Calls under way go on, each longer than any wait, so none of them fails. A watch ends by itself.
+    gRPC varies the age by a tenth.
+    """
+    if not age:
+        return ()
+    grace = max(MAX_WAIT, longest(age)) + _AGE_MARGIN
+    return (
+        ("grpc.max_connection_age_ms", round(age * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(grace * 1000)),
+    )
 
 
 class Reflection(reflection.aio.ReflectionServicer):

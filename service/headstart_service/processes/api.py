@@ -207,6 +207,7 @@ async def serve(settings: Settings) -> None:
                 max_records=settings.max_cached_results,
                 partitions=settings.partitions,
                 separate=tokens is not None,
+                max_connection_age=settings.max_connection_age,
                 log_inputs=settings.log_inputs,
             ),
             calls,
