@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import grpc
 
+from ..base.file_changes import fingerprint
 from ..domain.errors import StartupError
 from .certificate_facts import Facts, facts_of, without_ended
-from .file_changes import fingerprint
 
 log = logging.getLogger(__name__)
 

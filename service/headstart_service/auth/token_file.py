@@ -13,17 +13,15 @@ No message quotes a line: it may hold the token itself.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ..config.reloaded_file import ReloadedFile, text_of
 from ..domain import namespace_violations
 from ..domain.errors import StartupError
-from .file_changes import fingerprint
 from .grants import (
     Grant,
     Grants,
@@ -31,8 +29,6 @@ from .grants import (
     digest_of,
 )
 from .run_tokens import RunTokens
-
-log = logging.getLogger(__name__)
 
 TOKEN_PREFIX: Final = "hst_"  # noqa: S105  # what makes a leaked token easy to find, no token itself
 EVERY: Final = "*"
@@ -43,7 +39,6 @@ _KEY = re.compile(r"hmac:([0-9a-f]{64})")
 SIGN: Final = "sign"
 """In place of verbs: a line with a key for tokens of one run."""
 _COLUMNS: Final = 4
-_LOOK_EVERY: Final = 1.0
 
 
 def new_key_line(name: str) -> str:
@@ -150,44 +145,21 @@ def _namespaces(text: str) -> frozenset[str] | None:
 
 
 class TokenFile:
-    """The file, and what it held when it was last right."""
+    """The file, and the grants that it held when it was last right."""
 
     def __init__(self, path: Path) -> None:
         """Read it. Raises StartupError."""
-        self._path = path
-        self.refusals = 0
+        self.grants = Grants({})
+        self._file = ReloadedFile(path, self._accept, "tokens")
+        self.watch = self._file.watch
+        self.look = self._file.look
+
+    @property
+    def refusals(self) -> int:
         """How often what was new could not be read."""
-        self._seen = fingerprint([path])
-        self.grants = Grants(*self._read())
+        return self._file.refusals
 
-    async def watch(self) -> None:
-        """Read it again whenever it changes, for ever; what is wrong leaves the old tokens."""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY)
-            self.look()
-
-    def look(self) -> None:
-        """Read it again if it has changed."""
-        seen = fingerprint([self._path])
-        if seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            grants, run_tokens = self._read()
-        except StartupError as error:
-            self.refusals += 1
-            log.error("the tokens that were read before stay in force: %s", error)  # noqa: TRY400  # no news in the trace
-        else:
-            self.grants.replace(grants, run_tokens)
-            log.info("%d tokens read from %s", len(grants), self._path)
-
-    def _read(self) -> tuple[Mapping[bytes, Grant], RunTokens]:
-        try:
-            text = self._path.read_text(encoding="utf-8")
-            return parsed(text, self._path), RunTokens(run_keys(text))
-        except OSError as error:
-            raise StartupError(
-                f"HEADSTART_TOKENS: cannot read {self._path}: {error.strerror}"
-            ) from None
-        except UnicodeDecodeError:
-            raise StartupError(f"HEADSTART_TOKENS: {self._path} is not UTF-8 text") from None
+    def _accept(self, path: Path) -> None:
+        text = text_of(path, "HEADSTART_TOKENS")
+        grants, run_tokens = parsed(text, path), RunTokens(run_keys(text))
+        self.grants.replace(grants, run_tokens)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ..base.urls import ENCODING, check_web_url
+from . import setting_checks
 from .allowed_values import PREFIX, allowed
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
@@ -24,7 +23,6 @@ SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address",
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 LISTS = ("pipelines", "cors_origins")
 """The settings that take several values, separated by commas."""
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\\\s]+")
 _STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
 """What is often read from a file with a line end."""
 
@@ -69,6 +67,11 @@ class Settings(BaseSettings):
         None,
         description="File of the tokens that callers need, read again when it changes; "
         "`headstart token` makes its lines. Without a file no caller needs a token.",
+    )
+    limits: Path | None = Field(
+        None,
+        description="TOML file of the limits of namespaces and providers, read again when it "
+        "changes. Without a file every namespace weighs the same.",
     )
     reflection: bool = Field(True, description="Whether the gRPC port serves reflection.")
     dashboard: bool = Field(True, description="Whether the HTTP port serves the live page.")
@@ -310,54 +313,12 @@ class Settings(BaseSettings):
         description="Whether OpenTelemetry spans are exported, to OTEL_EXPORTER_OTLP_ENDPOINT.",
     )
 
-    @field_validator(*LISTS, mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("host", mode="before")
-    @classmethod
-    def _without_brackets(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
-            return value[1:-1]
-        return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _are_origins(cls, value: Any) -> Any:
-        for origin in value:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError("must be origins as browsers send them: scheme, host, no path")
-        return value
-
-    @field_validator("anthropic_api_key", mode="before")
-    @classmethod
-    def _is_key(cls, value: Any) -> Any:
-        # Headers allow nothing else, and the library's own error would quote the key.
-        if isinstance(value, str) and not re.fullmatch(r"[!-~]*", value):
-            raise ValueError("must be printable ASCII without spaces")
-        return value
-
-    @field_validator("anthropic_base_url", mode="before")
-    @classmethod
-    def _is_url(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                check_web_url(value)
-            except ValueError as error:
-                raise ValueError(f"must be a URL: {error}; {ENCODING}") from None
-        return value
-
-    @field_validator("tokens", mode="before")
-    @classmethod
-    def _is_no_token(cls, value: Any) -> Any:
-        if "hst_" in str(value):
-            raise ValueError(
-                "must be the file of tokens, not a token: clients take HEADSTART_TOKEN"
-            )
-        return value
+    _split = field_validator(*LISTS, mode="before")(setting_checks.split)
+    _host = field_validator("host", mode="before")(setting_checks.without_brackets)
+    _origins = field_validator("cors_origins")(setting_checks.are_origins)
+    _key = field_validator("anthropic_api_key", mode="before")(setting_checks.is_key)
+    _url = field_validator("anthropic_base_url", mode="before")(setting_checks.is_url)
+    _tokens = field_validator("tokens", mode="before")(setting_checks.is_no_token)
 
     @field_validator("*")
     @classmethod

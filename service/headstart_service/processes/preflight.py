@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from ..config.allowed_values import unknown_variables
+from ..config.limits_file import LimitsFile
 from ..config.loading import joined, try_settings
 from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
@@ -54,7 +55,7 @@ def _with_flag(problem: str, flags: Mapping[str, str]) -> str:
 
 def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
     """What is wrong with them, one text each, beginning with the variable to mend."""
-    checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.limits, registry]
+    checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.hangs, _Rules.limits, registry]
     if listens:
         checks += [
             _Rules.ports,
@@ -108,6 +109,10 @@ class _Rules:
 
     @staticmethod
     def limits(settings: Settings) -> None:
+        LimitsFile(settings.limits)
+
+    @staticmethod
+    def hangs(settings: Settings) -> None:
         if settings.hang_limit and settings.hang_limit <= settings.block_limit:
             raise StartupError(
                 f"HEADSTART_HANG_LIMIT: {settings.hang_limit:g} s are not more than "

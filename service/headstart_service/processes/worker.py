@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ..base.listening import url_host
+from ..config.limits_file import LimitsFile
 from ..config.rules import rules_of
 from ..config.settings import Settings
 from ..domain.errors import StartupError
@@ -81,18 +82,17 @@ async def work(
     executors = Executors(_executor_rules(settings))
     readiness = _Readiness(layout, executors)
     monitoring = WorkerMonitoring(known)
+    limits = LimitsFile(settings.limits)
     # Only /metrics needs tokens.
     tokens = None if child or not settings.metrics else token_file(settings)
     async with AsyncExitStack() as stack:
         traced = await stack.enter_async_context(tracing("worker", on=settings.tracing))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        if settings.metrics:
-            tasks.create_task(monitoring.process.watch_loop(), name="loop lag")
-            if metrics_socket is not None:
-                answering = monitoring.answer_parent(metrics_socket)
-                tasks.create_task(answering, name="metrics for the parent")
+        tasks.create_task(limits.watch(), name="limits")
         if tokens is not None:
             tasks.create_task(tokens.watch(), name="tokens")
+        if settings.metrics:
+            _measure(monitoring, metrics_socket, tasks)
         if not child:
             await stack.enter_async_context(_http(settings, readiness, monitoring, tokens))
         client = await stack.enter_async_context(redis_client(url, WORKER))
@@ -148,6 +148,7 @@ async def work(
             durations,
             executors,
         )
+        monitoring.work.watch_limits(lambda: limits.refusals)
         monitoring.work.watch_pool(
             rules.concurrency,
             lambda: worker.busy,
@@ -163,6 +164,15 @@ async def work(
         layout.ready.set()
         _announce_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker)
+
+
+def _measure(
+    monitoring: WorkerMonitoring, metrics_socket: int | None, tasks: asyncio.TaskGroup
+) -> None:
+    tasks.create_task(monitoring.process.watch_loop(), name="loop lag")
+    if metrics_socket is not None:
+        answering = monitoring.answer_parent(metrics_socket)
+        tasks.create_task(answering, name="metrics for the parent")
 
 
 def _url_of(settings: Settings) -> str:

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart_service.auth.file_changes import fingerprint
 from headstart_service.auth.grants import (
     Grant,
     Grants,
@@ -26,6 +25,7 @@ from headstart_service.auth.token_file import (
     new_token,
     parsed,
 )
+from headstart_service.base.file_changes import fingerprint
 from headstart_service.commands.cli import main
 from headstart_service.domain.errors import PermissionDenied, StartupError, Unauthenticated
 from tests.support.tokens import Tokens, tokens_of
@@ -213,7 +213,7 @@ def test_a_file_that_changes_is_read_within_a_second_and_what_is_wrong_is_counte
 
     run_virtually(main())
     read = [line for line in caplog.messages if "tokens read" in line]
-    assert read == [f"2 tokens read from {path}", f"1 tokens read from {path}"]
+    assert read == [f"tokens read from {path}"] * 2
 
 
 @pytest.mark.parametrize("what", ["time", "size", "inode", "link"])

@@ -86,6 +86,14 @@ class WorkerMetrics(Instruments):
             hung,
         )
 
+    def watch_limits(self, refusals: Callable[[], int]) -> None:
+        """Show how often a new file of limits could not be used."""
+        self.reading(
+            "limits_reload_failures_total",
+            "Unusable new files of limits; the old limits stay in force.",
+            refusals,
+        )
+
     @contextmanager
     def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
         """Time a run."""
