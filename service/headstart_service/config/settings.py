@@ -174,6 +174,13 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Most other calls that one API process holds.",
     )
+    max_connection_age: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        description="How long a connection or a watch lives, give or take a tenth. Then clients "
+        "connect again, maybe to a new replica; no call fails. 0: any time.",
+    )
     near_cache_mb: int = Field(
         32,
         ge=0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from headstart_service.domain.errors import (
 )
 from tests.support.run_store import FakeRunStore
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import COMPLETED, KEY, Api, methods_of
+from tests.unit.api.conftest import COMPLETED, KEY, Api, Methods, dependencies_of, methods_of
 
 NOW = Call()
 
@@ -281,6 +282,19 @@ async def test_a_watch_of_many_that_is_left_leaves_no_waiter(api: Api) -> None:
         await anext(messages)
     await api.parked(3)
     await messages.aclose()
+    assert api.waiting.waiters == 0
+
+
+@pytest.mark.parametrize("request_of", [{"key": KEY.key}, {"keys": ["a", "b"]}])
+async def test_a_watch_ends_at_its_age_and_leaves_no_waiter(
+    api: Api, request_of: dict[str, Any]
+) -> None:
+    known = dependencies_of(api.reader, api.store)
+    aged = replace(known, rules=replace(known.rules, max_connection_age=0.05))
+    handle = Methods(aged).watch_results
+    async with asyncio.timeout(10):
+        found = [message async for message in handle(pb.WatchResultsRequest(**request_of), NOW)]
+    assert found, "what exists comes first"
     assert api.waiting.waiters == 0
 
 
