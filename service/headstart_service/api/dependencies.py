@@ -9,6 +9,7 @@ from ..auth.grants import Grant, Grants
 from ..domain.run_store import RunStore, StartRun
 from ..pipeline.registry import Registry
 from .call_observer import CallObserver, CallObservers
+from .refusals import Refusals
 from .results.reader import ResultReader
 
 
@@ -41,6 +42,7 @@ class Dependencies:
     """Starts runs in place of the store's own method, where starts are traced."""
     grants: Grants | None = None
     """The tokens that callers need; None where they need none."""
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 class Call(NamedTuple):

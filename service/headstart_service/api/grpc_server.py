@@ -19,17 +19,19 @@ from ..auth.grants import Grant, Grants
 from ..base.connection_age import longest
 from ..base.open_files import share_of_files
 from ..base.service_methods import SERVICE
-from ..domain.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from ..domain import RunKey
+from ..domain.errors import HeadstartError, InvalidRequest, PermissionDenied, Unauthenticated
 from .call_limits import CallLimit, CallLimits
 from .call_observer import CallObserver
 from .dependencies import LARGE_REQUEST, Call, Dependencies
 from .health import Health
 from .method_table import METHOD_TABLE, Method
 from .methods.get_results import MAX_WAIT, GetResults
-from .request_rules import request_from
+from .refusals import REFUSED
+from .request_rules import request_from, run_key
 from .results.answer import Answer
 from .results.outgoing import SMALL, Outgoing
-from .status import guarded, guarded_stream
+from .status import Refused, guarded, guarded_stream, unlogged
 
 Context = ServicerContext[Any, Any]
 
@@ -104,7 +106,8 @@ def build_server(
         add_reflection: Any = (
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server
         )  # it ships no types
-        add_reflection(Reflection(names, grants), server)
+        refused = _refused(api, grants, reflection.SERVICE_NAME)
+        add_reflection(Reflection(names, grants, refused), server)
     return server
 
 
@@ -126,7 +129,9 @@ def age_options(age: float) -> Sequence[tuple[str, int]]:
 class Reflection(reflection.aio.ReflectionServicer):
     """Reflection, for callers with any token when tokens are required."""
 
-    def __init__(self, names: Sequence[str], grants: Grants | None) -> None:
+    def __init__(
+        self, names: Sequence[str], grants: Grants | None, refused: Refused | None = None
+    ) -> None:
         super().__init__(names)  # type: ignore[no-untyped-call]
         describe: Any = super().ServerReflectionInfo
 
@@ -136,7 +141,11 @@ class Reflection(reflection.aio.ReflectionServicer):
             async for response in describe(requests, context):
                 yield response
 
-        self._describe = guarded_stream(checked, CallLimit("streams of reflection", _REFLECTIONS))
+        self._describe = guarded_stream(
+            checked,
+            CallLimit("streams of reflection", _REFLECTIONS),
+            refused=refused or unlogged,
+        )
 
     async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncGenerator[Any]:  # noqa: D102, N802  # gRPC's name
         async for response in self._describe(requests, context):
@@ -171,6 +180,7 @@ def _rpc_handler(
     limit = limits.by_kind[method.kind]
     ended = partial(api.observer.ended, method.name)
     kind, check = method.request, method.check
+    refused = _refused(api, grants, method.name, kind)
 
     def admitted(data: bytes, context: Context) -> Admitted:
         """Return the parsed request, if the caller's token covers it. Raises `_REFUSALS`."""
@@ -192,7 +202,7 @@ def _rpc_handler(
                     async with outgoing.sending(response.data, context):
                         yield response.data
 
-        return grpc.unary_stream_rpc_method_handler(guarded_stream(stream, limit, ended))
+        return grpc.unary_stream_rpc_method_handler(guarded_stream(stream, limit, ended, refused))
 
     async def respond(admitted: Admitted, context: Context) -> Any:
         request, grant = admitted
@@ -204,11 +214,11 @@ def _rpc_handler(
     async def call(data: bytes, context: Context) -> Any:
         return await respond(admitted(data, context), context)
 
-    served = guarded(call, limit, ended)
+    served = guarded(call, limit, ended, refused)
     if isinstance(handler, GetResults):
         # Without a serializer the bytes go out as they are.
         ready = _ready_or(
-            served, handler.ready, admitted, guarded(respond, limit, ended), api.observer
+            served, handler.ready, admitted, guarded(respond, limit, ended, refused), api.observer
         )
         return grpc.unary_unary_rpc_method_handler(ready)
     return grpc.unary_unary_rpc_method_handler(served, response_serializer=_serialized)
@@ -243,6 +253,35 @@ def _ready_or(
         return answer.data
 
     return get_or_ready
+
+
+def _refused(api: Dependencies, grants: Grants | None, method: str, kind: Any = None) -> Refused:
+    """Return what logs refused calls of a method, whose requests are of this `kind`."""
+
+    def refused(error: HeadstartError, given: Any, context: Context) -> None:
+        if not isinstance(error, REFUSED):
+            return
+        known = not isinstance(error, Unauthenticated)
+        api.refusals.note(
+            method,
+            error,
+            token=grants.of_call(context).name if grants and known else "",
+            peer=context.peer(),
+            run=lambda: _run_of(error, given, kind),
+        )
+
+    return refused
+
+
+def _run_of(error: HeadstartError, given: Any, kind: Any) -> RunKey | None:
+    """Return the run that a refused call is about, unless finding it costs time."""
+    if isinstance(given, tuple):  # it was parsed, and admitted
+        given = given[0]
+    elif isinstance(error, Unauthenticated) or kind is None or len(given) > LARGE_REQUEST:
+        return None
+    else:
+        given = request_from(kind, given)
+    return run_key(given) if hasattr(given, "key") else None
 
 
 def _serialized(response: Any) -> bytes:

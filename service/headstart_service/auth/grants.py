@@ -138,6 +138,13 @@ class Grants:
             )
         return self._accepted.get(authorization) or self._recognised(authorization)
 
+    def name_of(self, authorization: str | None) -> str:
+        """Return the name of a header's token; empty for one that is not accepted."""
+        try:
+            return self.admit(authorization).name
+        except Unauthenticated:
+            return ""
+
     def check_metrics(self, header: str | None) -> None:
         """Check a request for /metrics by its Authorization header.
 

@@ -17,6 +17,7 @@ from ..api.call_observer import CallObservers
 from ..api.dependencies import ApiRules, Dependencies
 from ..api.grpc_server import build_server
 from ..api.health import Health
+from ..api.refusals import Refusals
 from ..api.results.estimates import Estimates
 from ..api.results.near_cache import NearCache
 from ..api.results.outgoing import Outgoing
@@ -40,6 +41,7 @@ from ..telemetry.tracing import tracing
 from .exposure import certificate, refuse_exposure, token_file
 from .first_call import first_call
 from .http_api import drain, http_api, http_ports
+from .http_refusals import noted
 from .lifecycle import (
     layout_watch,
     process_name,
@@ -181,6 +183,8 @@ async def serve(settings: Settings) -> None:
         def outdate(key: RunKey) -> None:
             waiting.outdate(key)
 
+        refusals = Refusals()
+        stack.callback(refusals.flush)
         page = live_page(
             settings,
             store,
@@ -188,6 +192,7 @@ async def serve(settings: Settings) -> None:
             tokens,
             outdate,
             lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
+            refusals,
         )
         calls = CallObservers([monitoring.calls, page.counters]) if page else monitoring.calls
         waiting = Waiting(
@@ -213,6 +218,7 @@ async def serve(settings: Settings) -> None:
             calls,
             traced.start(store.start) if traced else None,
             tokens.grants if tokens else None,
+            refusals,
         )
         health = Health()
         await health.set_serving(serving=False)
@@ -235,6 +241,7 @@ async def serve(settings: Settings) -> None:
         )
         monitoring.watch_others(tokens, tls, worker)
         listening.create_task(monitoring.process.watch_loop(), name="loop lag")
+        refused = noted(refusals, grants)
         outgoing = Outgoing()
         wrap = traced.calls() if traced else None
         over_http = http_api(settings, api, limits, grants, outgoing, wrap.begin if wrap else None)
@@ -243,7 +250,7 @@ async def serve(settings: Settings) -> None:
                 settings,
                 lambda: readiness.state,
                 [
-                    *([monitoring.route(grants)] if settings.metrics else []),
+                    *([monitoring.route(grants, refused)] if settings.metrics else []),
                     *(page.routes() if page else []),
                 ],
                 over_http,

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from headstart.v1 import precompute_pb2 as pb
 
 from ...auth.grants import Verb
 from ...domain import RunKey
-from ...domain.errors import Violation
+from ...domain.errors import PermissionDenied, Violation
 from ..batch_errors import error_of
 from ..dependencies import Call, Dependencies
 from ..request_rules import batch_violations, namespace_of, refuse, run_key
+from ..write_log import of_write
 from .start_precompute import StartPrecompute
 
+log = logging.getLogger(__name__)
+
+METHOD: Final = "BatchStartPrecomputes"
+_NAMED: Final = 10
+"""Namespaces of a batch that its log line names."""
 _AT_ONCE: Final = 32
 """Starts that are parsed before other calls have their turn: some milliseconds."""
 
@@ -25,6 +33,7 @@ class BatchStartPrecomputes:
 
     def __init__(self, api: Dependencies) -> None:
         self._start = StartPrecompute(api)
+        self._refusals = api.refusals
 
     def parse(
         self, request: pb.BatchStartPrecomputesRequest
@@ -49,7 +58,9 @@ class BatchStartPrecomputes:
                 task = group.create_task(self._result(start, call, of_key.get(key)))
                 of_key[key] = task
                 tasks.append(task)
-        return pb.BatchStartPrecomputesResponse(results=[task.result() for task in tasks])
+        results = [task.result() for task in tasks]
+        _log(starts, results, call)
+        return pb.BatchStartPrecomputesResponse(results=results)
 
     async def _result(
         self,
@@ -63,7 +74,31 @@ class BatchStartPrecomputes:
         try:
             if call.grant is not None:
                 call.grant.demand(Verb.WRITE, namespace_of(request))
-            response = await self._start.handle(request, call)
+            response = await self._start.start(request, call, logging.DEBUG)
+        except PermissionDenied as error:
+            name = call.grant.name if call.grant else ""
+            self._refusals.note(METHOD, error, token=name, run=lambda: run_key(request))
+            return pb.BatchStartResult(error=error_of(error))
         except Exception as error:  # noqa: BLE001  # it is the result of this item
             return pb.BatchStartResult(error=error_of(error))
         return pb.BatchStartResult(response=response)
+
+
+def _log(
+    starts: Sequence[pb.StartPrecomputeRequest], results: Sequence[pb.BatchStartResult], call: Call
+) -> None:
+    """Write one line for the batch; each start has one of level debug."""
+    outcomes = Counter(map(_outcome, results))
+    namespaces = sorted({namespace_of(start) for start in starts})
+    text = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
+    counts: dict[str, Any] = {"count": len(starts), "outcomes": dict(outcomes)}
+    counts["namespaces"] = namespaces[:_NAMED]
+    extra = of_write(call, METHOD, "started", of="batch", **counts)
+    log.info("a batch of %d starts: %s", len(starts), text, extra=extra)
+
+
+def _outcome(result: pb.BatchStartResult) -> str:
+    if result.HasField("error"):
+        return "refused"
+    name = pb.StartOutcome.Name(result.response.outcome)
+    return name.removeprefix("START_OUTCOME_").lower()
