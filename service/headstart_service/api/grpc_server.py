@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..auth.grants import Grant, Grants
+from ..auth.grants import Grant, Grants, authorization_of
 from ..base.connection_age import longest
 from ..base.open_files import share_of_files
 from ..base.service_methods import SERVICE
@@ -265,7 +265,7 @@ def _refused(api: Dependencies, grants: Grants | None, method: str, kind: Any = 
         api.refusals.note(
             method,
             error,
-            token=grants.of_call(context).name if grants and known else "",
+            token=grants.name_of(authorization_of(context)) if grants and known else "",
             peer=context.peer(),
             run=lambda: _run_of(error, given, kind),
         )
@@ -280,7 +280,10 @@ def _run_of(error: HeadstartError, given: Any, kind: Any) -> RunKey | None:
     elif isinstance(error, Unauthenticated) or kind is None or len(given) > LARGE_REQUEST:
         return None
     else:
-        given = request_from(kind, given)
+        try:
+            given = request_from(kind, given)
+        except InvalidRequest:  # a call beyond its limit is refused before it is read
+            return None
     return run_key(given) if hasattr(given, "key") else None
 
 

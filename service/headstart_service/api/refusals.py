@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from ..domain import RunKey
 from ..domain.errors import (
@@ -80,17 +80,16 @@ class Refusals:
             window.more[method] += 1
             return
         window.lines += 1
-        about: dict[str, Any] = {
-            "method": method,
-            "outcome": code,
-            "peer": peer,
-            "error": str(error),
-        }
-        extra = fields("call.refused", run(), **about, **_named(token))
+        about: dict[str, Any] = {"method": method, "outcome": code, **_named(token)}
+        extra = fields("call.refused", run(), peer=peer, error=str(error), **about)
         log.warning("%s refused to %s: %s", method, peer or "a caller", error, extra=extra)
 
-    def flush(self) -> None:
-        """Write what is not written yet: the process ends."""
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what is not written yet."""
         for code, token in list(self._open):
             self._close(code, token)
 

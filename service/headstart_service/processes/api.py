@@ -183,8 +183,7 @@ async def serve(settings: Settings) -> None:
         def outdate(key: RunKey) -> None:
             waiting.outdate(key)
 
-        refusals = Refusals()
-        stack.callback(refusals.flush)
+        refusals = stack.enter_context(Refusals())
         page = live_page(
             settings,
             store,
@@ -220,8 +219,7 @@ async def serve(settings: Settings) -> None:
             tokens.grants if tokens else None,
             refusals,
         )
-        health = Health()
-        await health.set_serving(serving=False)
+        health = Health()  # it starts as not serving
         worker = _worker(settings, url, monitoring) if settings.worker else None
         layout = await stack.enter_async_context(_layout(store, waiting))
         readiness = ApiReadiness(
@@ -241,7 +239,6 @@ async def serve(settings: Settings) -> None:
         )
         monitoring.watch_others(tokens, tls, worker)
         listening.create_task(monitoring.process.watch_loop(), name="loop lag")
-        refused = noted(refusals, grants)
         outgoing = Outgoing()
         wrap = traced.calls() if traced else None
         over_http = http_api(settings, api, limits, grants, outgoing, wrap.begin if wrap else None)
@@ -250,7 +247,11 @@ async def serve(settings: Settings) -> None:
                 settings,
                 lambda: readiness.state,
                 [
-                    *([monitoring.route(grants, refused)] if settings.metrics else []),
+                    *(
+                        [monitoring.route(grants, noted(refusals, grants))]
+                        if settings.metrics
+                        else []
+                    ),
                     *(page.routes() if page else []),
                 ],
                 over_http,

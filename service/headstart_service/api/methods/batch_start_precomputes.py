@@ -6,15 +6,17 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from headstart.v1 import precompute_pb2 as pb
 
 from ...auth.grants import Verb
 from ...domain import RunKey
-from ...domain.errors import PermissionDenied, Violation
+from ...domain.errors import HeadstartError, Violation
 from ..batch_errors import error_of
 from ..dependencies import Call, Dependencies
+from ..refusals import REFUSED
 from ..request_rules import batch_violations, namespace_of, refuse, run_key
 from ..write_log import of_write
 from .start_precompute import StartPrecompute
@@ -49,17 +51,20 @@ class BatchStartPrecomputes:
         """Start each run, or report why it was not started."""
         starts = self.parse(request)
         tasks: list[asyncio.Task[pb.BatchStartResult]] = []
+        refused: dict[type[HeadstartError], tuple[RunKey, HeadstartError]] = {}
         of_key: dict[RunKey, asyncio.Task[pb.BatchStartResult]] = {}
         async with asyncio.TaskGroup() as group:
             for number, start in enumerate(starts):
                 if number % _AT_ONCE == 0:
                     await asyncio.sleep(0)
                 key = run_key(start)
-                task = group.create_task(self._result(start, call, of_key.get(key)))
+                task = group.create_task(self._result(start, call, of_key.get(key), refused))
                 of_key[key] = task
                 tasks.append(task)
         results = [task.result() for task in tasks]
         _log(starts, results, call)
+        for run, error in refused.values():
+            self._refusals.note(METHOD, error, token=_token(call), run=partial(_same, run))
         return pb.BatchStartPrecomputesResponse(results=results)
 
     async def _result(
@@ -67,17 +72,20 @@ class BatchStartPrecomputes:
         request: pb.StartPrecomputeRequest,
         call: Call,
         before: asyncio.Task[pb.BatchStartResult] | None,
+        refused: dict[type[HeadstartError], tuple[RunKey, HeadstartError]],
     ) -> pb.BatchStartResult:
-        """Start one run, after the start `before` of its key."""
+        """Start one run, after the start `before` of its key.
+
+        Note the first refusal of each kind in `refused`: the whole batch has one line of it.
+        """
         if before is not None:
             await before
         try:
             if call.grant is not None:
                 call.grant.demand(Verb.WRITE, namespace_of(request))
             response = await self._start.start(request, call, logging.DEBUG)
-        except PermissionDenied as error:
-            name = call.grant.name if call.grant else ""
-            self._refusals.note(METHOD, error, token=name, run=lambda: run_key(request))
+        except REFUSED as error:
+            refused.setdefault(type(error), (run_key(request), error))
             return pb.BatchStartResult(error=error_of(error))
         except Exception as error:  # noqa: BLE001  # it is the result of this item
             return pb.BatchStartResult(error=error_of(error))
@@ -95,6 +103,14 @@ def _log(
     counts["namespaces"] = namespaces[:_NAMED]
     extra = of_write(call, METHOD, "started", of="batch", **counts)
     log.info("a batch of %d starts: %s", len(starts), text, extra=extra)
+
+
+def _same(run: RunKey) -> RunKey:
+    return run
+
+
+def _token(call: Call) -> str:
+    return call.grant.name if call.grant else ""
 
 
 def _outcome(result: pb.BatchStartResult) -> str:
