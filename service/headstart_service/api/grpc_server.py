@@ -30,7 +30,7 @@ from .methods.get_results import MAX_WAIT, GetResults
 from .refusals import REFUSED
 from .request_rules import request_from, run_key
 from .results.answer import Answer
-from .results.outgoing import SMALL, Outgoing
+from .results.outgoing import SMALL, Outgoing, Parts
 from .status import Refused, guarded, guarded_stream, unlogged
 
 Context = ServicerContext[Any, Any]
@@ -207,7 +207,7 @@ def _rpc_handler(
     async def respond(admitted: Admitted, context: Context) -> Any:
         request, grant = admitted
         response = await handle(request, Call(context.time_remaining(), grant))
-        if isinstance(response, bytes):
+        if isinstance(response, bytes | Parts):
             return await outgoing.admit(response, context)
         return response
 
