@@ -28,7 +28,7 @@ threading.Thread(target=answer, daemon=True).start()
 with BlockingClient("127.0.0.1:%d" % server.getsockname()[1], tls=Tls()) as client:
     for _ in range(6):
         try:
-            client.get_stats(timeout=0.5)
+            client.get_stats(timeout=20)
         except ServiceUnavailable as error:
             print(error)
 """
