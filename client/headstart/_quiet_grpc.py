@@ -1,9 +1,9 @@
-"""Loads gRPC with its errors alone on standard error, where nobody has chosen a level.
+"""Loads gRPC with its errors alone on standard error, unless the application chooses a level.
 
 gRPC's core writes a line of level INFO for each failed TLS handshake: one a second, for as long as
-a server's certificate is wrong. The error of each call has the same reason. A channel has no level
-of its own: the core reads one for the process, once, from the environment, so this concerns every
-use of gRPC in it. What decides, in this order:
+a server's certificate is wrong. The error of each call has the same reason. The core reads one
+level for the process, once, from the environment. So this concerns every use of gRPC in it. What
+decides, in this order:
 
 - an application that loads gRPC first;
 - GRPC_VERBOSITY, which `INFO` makes as talkative as it was;

@@ -22,7 +22,7 @@ def of_write(
     of: str = "run",
     **more: Any,
 ) -> Mapping[str, Any]:
-    """Return what `extra` takes: who wrote by which method, and what became of it.
+    """Return what `extra` takes: the token's name, the method and the outcome.
 
     The event is the outcome `of` a run, or of something else.
     """
