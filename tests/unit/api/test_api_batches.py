@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from headstart_service.domain.errors import (
     RunNotFound,
     StoreUnavailable,
 )
+from headstart_service.domain.log_fields import FIELDS
 from tests.support.run_store import FakeRunStore
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import (
@@ -31,6 +34,7 @@ from tests.unit.api.conftest import (
     KEY,
     Api,
     FakeReader,
+    Methods,
     dependencies_of,
     methods_of,
 )
@@ -106,6 +110,26 @@ async def test_a_start_in_a_namespace_that_the_token_does_not_cover_is_refused_a
     denied = code_pb2.PERMISSION_DENIED
     assert [code(each) for each in response.results] == [0, denied, denied]
     assert [key.key for key, *_ in store.asked("start")] == ["a"]
+
+
+async def test_a_batch_is_one_line_and_one_for_each_kind_of_refusal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "headstart_service")
+    store = FakeRunStore()
+    for key in ("full", "full too"):
+        store.fails[RunKey("shop", key)] = CapacityExhausted("full", 2.0)
+    grant = Grant("web", frozenset({"shop"}), frozenset({Verb.WRITE}))
+    starts = [start(key, "shop") for key in ("a", "full", "b", "full too")]
+    requests = [*starts, *(start(key, "other") for key in ("c", "d", "e"))]
+    await methods_of(store=store).batch_start_precomputes(
+        pb.BatchStartPrecomputesRequest(requests=requests), Call(None, grant)
+    )
+    lines = [record.__dict__[FIELDS] for record in caplog.records]
+    assert [line["event"] for line in lines] == ["batch.started", "call.refused", "call.refused"]
+    assert lines[0]["outcomes"] == {"started": 2, "refused": 5}
+    told = {line["outcome"]: (line["token"], line["key"]) for line in lines[1:]}
+    assert told == {"RESOURCE_EXHAUSTED": ("web", "full"), "PERMISSION_DENIED": ("web", "c")}
 
 
 @pytest.mark.parametrize("number", [0, 1001])
@@ -369,6 +393,19 @@ async def test_a_watch_of_many_that_is_left_leaves_no_waiter(api: Api) -> None:
         await anext(messages)
     await api.parked(3)
     await messages.aclose()
+    assert api.waiting.waiters == 0
+
+
+@pytest.mark.parametrize("request_of", [{"key": KEY.key}, {"keys": ["a", "b"]}])
+async def test_a_watch_ends_at_its_age_and_leaves_no_waiter(
+    api: Api, request_of: dict[str, Any]
+) -> None:
+    known = dependencies_of(api.reader, api.store)
+    aged = replace(known, rules=replace(known.rules, max_connection_age=0.05))
+    handle = Methods(aged).watch_results
+    async with asyncio.timeout(10):
+        found = [message async for message in handle(pb.WatchResultsRequest(**request_of), NOW)]
+    assert found, "what exists comes first"
     assert api.waiting.waiters == 0
 
 
