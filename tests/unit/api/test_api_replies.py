@@ -578,4 +578,4 @@ async def test_what_is_known_of_steps_outlives_their_workers() -> None:
     await estimates.ask()
     assert estimates.of(running) == known
     assert estimates.of(run(PENDING, PENDING, PENDING, ahead=0)) == {}
-    assert estimates.expected() == {"chain": 7_000_000}
+    assert estimates.expected() == {"chain": 70_000_000}
