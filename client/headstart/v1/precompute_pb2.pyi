@@ -339,6 +339,8 @@ class _PendingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pending
     """No running worker has the run's pipeline."""
     PENDING_REASON_NO_WORKER_FOR_VERSION: _PendingReason.ValueType  # 3
     """Running workers have the pipeline, but not in the version that the run was started with."""
+    PENDING_REASON_NO_WORKER_FOR_POOL: _PendingReason.ValueType  # 4
+    """No running worker serves the pool that the run's pipeline names."""
 
 class PendingReason(_PendingReason, metaclass=_PendingReasonEnumTypeWrapper):
     """Why no worker takes a pending run. The run waits for a worker that does."""
@@ -351,6 +353,8 @@ PENDING_REASON_NO_WORKER_FOR_PIPELINE: PendingReason.ValueType  # 2
 """No running worker has the run's pipeline."""
 PENDING_REASON_NO_WORKER_FOR_VERSION: PendingReason.ValueType  # 3
 """Running workers have the pipeline, but not in the version that the run was started with."""
+PENDING_REASON_NO_WORKER_FOR_POOL: PendingReason.ValueType  # 4
+"""No running worker serves the pool that the run's pipeline names."""
 Global___PendingReason: _TypeAlias = PendingReason  # noqa: Y015
 
 class _StepOrigin:
@@ -2349,6 +2353,27 @@ class GetStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PoolsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Pool: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Pool | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOTAL_CACHED_FIELD_NUMBER: _builtins.int
     ACTIVE_TASKS_FIELD_NUMBER: _builtins.int
     STATUS_COUNTS_FIELD_NUMBER: _builtins.int
@@ -2356,6 +2381,7 @@ class GetStatsResponse(_message.Message):
     MAX_CACHED_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     UNSERVED_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
     total_cached: _builtins.int
     """Everything kept: queued, running and ended."""
     active_tasks: _builtins.int
@@ -2384,6 +2410,12 @@ class GetStatsResponse(_message.Message):
         worker that has it, in the version that they were started with.
         """
 
+    @_builtins.property
+    def pools(self) -> _containers.MessageMap[_builtins.str, Global___Pool]:
+        """By name, the pools of workers that have had runs or have workers, in all namespaces. Empty for a
+        token that may not see all namespaces.
+        """
+
     def __init__(
         self,
         *,
@@ -2394,14 +2426,45 @@ class GetStatsResponse(_message.Message):
         max_cached: _builtins.int = ...,
         ledger: Global___Ledger | None = ...,
         unserved: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        pools: _abc.Mapping[_builtins.str, Global___Pool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "pools", b"pools", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class Pool(_message.Message):
+    """Workers that serve the same pipelines, and what there is for them to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    queued: _builtins.int
+    """Runs that no worker has taken yet."""
+    running: _builtins.int
+    """Runs that a worker has taken and not ended."""
+    workers: _builtins.int
+    """Live workers that serve the pool."""
+    def __init__(
+        self,
+        *,
+        queued: _builtins.int = ...,
+        running: _builtins.int = ...,
+        workers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued", b"queued", "running", b"running", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pool: _TypeAlias = Pool  # noqa: Y015
 
 @_typing.final
 class Ledger(_message.Message):

@@ -9,6 +9,7 @@ from .accounting import (
     Fate,
     Hidden,
     Ledger,
+    PoolStats,
     Stats,
     Work,
 )
@@ -34,6 +35,7 @@ from .queue import (
 )
 from .runs import (
     DEFAULT_NAMESPACE,
+    DEFAULT_POOL,
     MAX_KEY_BYTES,
     Cancelled,
     Inspection,
@@ -53,12 +55,15 @@ from .runs import (
     Touched,
     digest,
     has_control_characters,
+    in_pool,
     namespace_violations,
+    pool_violation,
     runs_class,
 )
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "DEFAULT_POOL",
     "MAX_KEY_BYTES",
     "Announcement",
     "Awaits",
@@ -77,6 +82,7 @@ __all__ = [
     "Offer",
     "Orphan",
     "Outcome",
+    "PoolStats",
     "Report",
     "Reported",
     "RunKey",
@@ -99,6 +105,8 @@ __all__ = [
     "WorkerState",
     "digest",
     "has_control_characters",
+    "in_pool",
     "namespace_violations",
+    "pool_violation",
     "runs_class",
 ]

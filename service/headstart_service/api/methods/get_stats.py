@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ...domain import Status
+from ...domain import Stats, Status
 from ..accounting_message import ledger_message
 from ..dependencies import Call, Dependencies
 from ..request_rules import listed_namespace_violations, refuse
@@ -21,6 +21,15 @@ class GetStats:
         refuse(listed_namespace_violations(request.namespace))
         return request.namespace
 
+    def _pools(self, namespace: str, stats: Stats) -> dict[str, pb.Pool]:
+        """Return the pools, which all namespaces share; none to who may see one namespace."""
+        if self._rules.separate and namespace:
+            return {}
+        return {
+            name: pb.Pool(queued=pool.queued, running=pool.running, workers=pool.workers)
+            for name, pool in stats.pools.items()
+        }
+
     async def handle(self, request: pb.GetStatsRequest, _: Call) -> pb.GetStatsResponse:
         """Return the counts and the accounting of the namespace."""
         namespace = self.parse(request)
@@ -36,4 +45,5 @@ class GetStats:
             max_cached=self._rules.max_records,
             ledger=ledger_message(stats.ledger) if stats.ledger else None,
             unserved=stats.unserved,
+            pools=self._pools(namespace, stats),
         )

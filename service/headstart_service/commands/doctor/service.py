@@ -172,6 +172,8 @@ class Server:
         stats = self._ask("GetStats", pb.GetStatsRequest(namespace=self._namespace))
         if isinstance(stats, HeadstartError):
             return
+        if set(stats.pools) - {"default"}:
+            yield self._pools(stats.pools)
         if stats.unserved:
             listed = ", ".join(f"{runs} of {name}" for name, runs in sorted(stats.unserved.items()))
             yield warn(
@@ -194,6 +196,21 @@ class Server:
             yield warn("work", f"{load}: every place is held, starts are refused", advice)
         else:
             yield ok("work", f"{load}, {stats.total_cached} of {stats.max_cached} kept")
+
+    def _pools(self, pools: Any) -> Check:
+        """Whether each pool with queued runs has a worker."""
+        found = ", ".join(
+            f"{name}: {pool.queued} queued, {pool.running} running, {pool.workers} workers"
+            for name, pool in sorted(pools.items())
+        )
+        empty = [name for name, pool in sorted(pools.items()) if pool.queued and not pool.workers]
+        if empty:
+            return warn(
+                "pools",
+                f"{found}; no worker serves {', '.join(empty)}",
+                "start workers with that pool in HEADSTART_POOLS, or without that setting",
+            )
+        return ok("pools", found)
 
     def _latency(self) -> Check:
         trips = []
