@@ -39,6 +39,7 @@ from headstart_service.domain import (
     Lack,
     Ledger,
     Outcome,
+    PoolStats,
     Report,
     RunKey,
     RunSummary,
@@ -299,6 +300,7 @@ async def test_the_counts_have_every_field(
             pipelines={"test": Hidden(runs=3, seconds=1.25)},
         ),
         unserved={"test": 5},
+        pools={"gpu": PoolStats(queued=31, running=32, workers=33)},
     )
     stats = await served.servicer.get_stats(pb.GetStatsRequest(namespace=namespace), NOBODY)
     assert served.store.asked("stats") == [namespace]
@@ -312,6 +314,9 @@ async def test_the_counts_have_every_field(
         "queued_jobs": f"{queued}",
         "max_cached": "77",
         "unserved": {"test": "5"},
+        "pools": {}
+        if separate and namespace
+        else {"gpu": {"queued": "31", "running": "32", "workers": "33"}},
         "ledger": {
             "since": "1970-01-01T00:00:01.500Z",
             "starts": "21",
@@ -351,6 +356,7 @@ async def test_the_counts_have_every_field(
     [
         (None, pb.PENDING_REASON_UNSPECIFIED),
         (Lack.WORKER, pb.PENDING_REASON_NO_WORKER),
+        (Lack.POOL, pb.PENDING_REASON_NO_WORKER_FOR_POOL),
         (Lack.PIPELINE, pb.PENDING_REASON_NO_WORKER_FOR_PIPELINE),
         (Lack.VERSION, pb.PENDING_REASON_NO_WORKER_FOR_VERSION),
     ],
