@@ -51,6 +51,7 @@ class Estimates:
         self._registry = registry
         self._partitions = partitions
         self._table: Table = {}
+        self._runs: Mapping[str, int] = {}
         self._slots = self._busy = 0
         self._refreshed = -FRESH
         self._asking: asyncio.Task[None] | None = None
@@ -68,6 +69,7 @@ class Estimates:
             workers = await self._workers(_WORKERS)
             # Without a worker, the last durations are still the best guess.
             self._table = joined(worker.durations for worker in workers) or self._table
+            self._runs = expected_runs(self._table)
             self._slots = sum(worker.slots for worker in workers)
             self._busy = sum(worker.busy for worker in workers)
         except StoreUnavailable as error:
@@ -84,7 +86,7 @@ class Estimates:
     def expected(self) -> Mapping[str, int]:
         """Return how long a run of each pipeline takes, in microseconds."""
         self.refresh()
-        return expected_runs(self._table)
+        return self._runs
 
     def of(self, snapshot: Snapshot) -> Mapping[str, Estimate]:
         """In how long each step that has not ended ends; without those of which it is not known."""
