@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from ..program import run
+from .flood import FLOOD
 from .hung_model import HUNG_MODEL
 
-FIGURES = (HUNG_MODEL,)
+FIGURES = (FLOOD, HUNG_MODEL)
 
 if __name__ == "__main__":
     sys.exit(run("python -m benchmarks.shared", __doc__ or "", FIGURES, Path("build/shared")))

@@ -12,6 +12,7 @@ from headstart_service.domain.errors import CapacityExhausted, LastTry
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import Backend, first_of, plan
+from tests.contract.beside import stand
 
 MINUTE = 60.0
 SHED = "shed: could not be ready by the time it was needed"
@@ -242,8 +243,7 @@ async def _forget_claims(backend: Backend, keys: Sequence[RunKey]) -> None:
         member = f"{key.namespace}:{key.key}"
         await backend.redis("ZREM", names.fixed[5], member)
         await backend.redis("ZADD", names.fixed[4], 0, member)
-        first = (round(time.time()) - 10) * 1_000_000
-        await backend.redis("ZADD", names.fixed[9], first, member)
+        await stand(backend, key, (round(time.time()) - 10) * 1_000_000)
         await backend.redis("XADD", names.jobs, "*", "member", member)
 
 

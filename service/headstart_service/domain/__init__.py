@@ -29,6 +29,7 @@ from .queue import (
     Offer,
     Orphan,
     Spread,
+    Weights,
     WorkerState,
 )
 from .runs import (
@@ -92,6 +93,7 @@ __all__ = [
     "StepWork",
     "Touched",
     "Unserved",
+    "Weights",
     "Withdrawal",
     "Work",
     "WorkerState",

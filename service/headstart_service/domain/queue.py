@@ -81,6 +81,10 @@ ExpectedRuns = Callable[[], Mapping[str, int]]
 """Returns how long a run of each pipeline takes, in microseconds; without those not known yet."""
 
 
+Weights = Callable[[], Mapping[str, float]]
+"""Returns the share of busy workers that each namespace has beside others; `*` is every other."""
+
+
 class Spread(NamedTuple):
     """How long something took lately, in microseconds."""
 

@@ -116,6 +116,7 @@ async def work(
             budget=_STORE_BUDGET,
             observer=monitoring.store,
             expected=durations.expected,
+            weights=lambda: limits.table.weights,
         )
         stack.push_async_callback(queue.aclose)
         rules = rules_of(

@@ -31,6 +31,7 @@ from ..domain import (
 from ..domain.errors import CapacityExhausted, RecordDamaged, RunNotFound
 from ..domain.retry_after import retry_after
 from .batches import Reply, ScriptBatches
+from .claim_order import encode_expected
 from .connect import Client
 from .keys import (
     PartitionKeys,
@@ -52,7 +53,7 @@ from .run_listing import RunListing
 from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
 from .store_rules import GONE_AFTER, LIVE_PATIENCE, StoreRules
-from .worker_registry import encode_expected, worker_from
+from .worker_registry import worker_from
 
 _EVICTIONS = tuple(Eviction)
 """In the order in which start.lua counts them."""
