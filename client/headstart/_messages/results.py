@@ -88,6 +88,8 @@ class FailureReason(StrEnum):
     """The step was skipped: a required step of its run failed first."""
     RECORD_DAMAGED = "record_damaged"
     """Another program has changed what the store keeps of the run."""
+    OVER_BUDGET = "over_budget"
+    """The run's namespace has used up what its steps may spend until midnight UTC."""
 
 
 class PendingReason(StrEnum):

@@ -287,6 +287,8 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The step was skipped: a required step of its run failed first."""
     FAILURE_REASON_RECORD_DAMAGED: _FailureReason.ValueType  # 15
     """What the store keeps of the run was changed by another program."""
+    FAILURE_REASON_OVER_BUDGET: _FailureReason.ValueType  # 16
+    """The run's namespace has used up what its steps may spend until midnight UTC. No call was made."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a step or a run has no result. Branch on it; `error` beside it is for people."""
@@ -323,6 +325,8 @@ FAILURE_REASON_RUN_FAILED: FailureReason.ValueType  # 14
 """The step was skipped: a required step of its run failed first."""
 FAILURE_REASON_RECORD_DAMAGED: FailureReason.ValueType  # 15
 """What the store keeps of the run was changed by another program."""
+FAILURE_REASON_OVER_BUDGET: FailureReason.ValueType  # 16
+"""The run's namespace has used up what its steps may spend until midnight UTC. No call was made."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _PendingReason:

@@ -101,7 +101,7 @@ _LIBRARY: Final = "\n".join(
         _text("_partition"),
         lua_codec(),
         *map(_text, ("_records", "_offers", "_queue", "_accounting", "_ends")),
-        *map(_text, ("_transitions", "_clock")),
+        *map(_text, ("_transitions", "_clock", "_providers")),
     )
 )
 SOURCES: Final[dict[str, str]] = {}

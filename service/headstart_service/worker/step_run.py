@@ -23,6 +23,7 @@ from .cost_meter import METER
 from .executors.executors import Executors
 from .reasons import failure_of, readable
 from .reuse import Landed, Reuse
+from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
 from .worker_observer import FailedTry, StepEnd, StepOutcome
 
@@ -180,7 +181,9 @@ class StepRunner:
         Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, which
         counts as no attempt.
         """
-        METER.set(outcome.meter)  # the flight's task has its own context: no reset is needed
+        # The flight's task has its own context: no reset is needed.
+        METER.set(outcome.meter)
+        CALLER.set(StepCaller(self._lease.job.key.namespace, self._claim.at_us))
         began = time.monotonic()
         error, reason = "", FailureReason.INTERNAL
         for attempt in range(1, step.max_attempts + 1):
@@ -245,7 +248,7 @@ class StepRunner:
 def _begin(seconds: float, limit: asyncio.Timeout) -> None:
     """Begin an attempt's time. The wait for its executor is not part of it."""
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
-    end_in(seconds)
+    end_in(seconds, limit)
 
 
 def _failed(name: str, elapsed: float, outcome: StepOutcome, started_us: int) -> StepRecord:

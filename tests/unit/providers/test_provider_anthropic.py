@@ -122,7 +122,7 @@ async def test_a_status_is_reported_without_the_body(
     *, api: MessagesApi, code: int, said: str, retry: bool
 ) -> None:
     api.script(Reply.status(code))
-    failed = await failure(api, max_retries=0)
+    failed = await failure(api, patience=0)
     assert str(failed) == f"the Anthropic API answered {said}"
     assert failed.retry == retry
     away = FailureReason.DEPENDENCY_AWAY
@@ -189,7 +189,7 @@ async def test_a_request_whose_step_is_stopped_is_counted(api: MessagesApi) -> N
 
 async def test_a_slow_api_times_out(api: MessagesApi) -> None:
     api.script(Reply.clues(["late"], delay=60))
-    failed = await failure(api, timeout=0.1, max_retries=0)
+    failed = await failure(api, timeout=0.1, patience=0)
     assert str(failed) == "the Anthropic API did not answer within 0.1 s"
 
 
@@ -197,14 +197,14 @@ async def test_an_api_that_is_not_there_is_reported() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        failed = await failure(url, max_retries=0)
+        failed = await failure(url, patience=0)
     assert str(failed) == "the Anthropic API could not be reached"
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"[]", b"null", b'"text"', b"{}", b'{"content": 5}'])
 async def test_a_body_that_is_no_message_is_reported(api: MessagesApi, body: bytes) -> None:
     api.script(Reply.raw(body))
-    assert str(await failure(api, max_retries=0)) in (UNREADABLE, MALFORMED)
+    assert str(await failure(api, patience=0)) in (UNREADABLE, MALFORMED)
 
 
 @pytest.mark.parametrize("text", ["", "{", "Sure! Here you are", '{"clues": "a"}', "[]", "{}"])
@@ -265,7 +265,7 @@ async def test_without_a_key_nothing_is_sent(api: MessagesApi, key: str | None) 
 
 
 async def test_a_key_that_no_header_can_carry_fails_the_step(api: MessagesApi) -> None:
-    failed = await failure(api, api_key="sk-ant\nx", max_retries=0)
+    failed = await failure(api, api_key="sk-ant\nx", patience=0)
     assert "sk-ant" not in str(failed)
     assert api.requests == []
 
@@ -360,7 +360,7 @@ async def test_a_stream_that_is_left_is_stopped(api: MessagesApi) -> None:
 async def test_a_stream_that_fails_reports_why(api: MessagesApi, reply: Reply, said: str) -> None:
     api.script(reply)
     with pytest.raises(StepFailed) as caught:
-        await heard(api, max_retries=0)
+        await heard(api, patience=0)
     assert str(caught.value) == said
 
 
@@ -407,14 +407,14 @@ async def test_a_step_may_keep_what_a_cut_off_stream_gave(api: MessagesApi) -> N
 async def test_a_connection_that_closes_early_fails_the_stream(api: MessagesApi) -> None:
     api.script(Reply.stream(["Half ", "a sen"], dropped=True))
     with pytest.raises(StepFailed, match="could not be reached") as caught:
-        await heard(api, max_retries=0)
+        await heard(api, patience=0)
     assert caught.value.retry
 
 
 async def test_a_stream_that_stalls_times_out(api: MessagesApi) -> None:
     api.script(Reply.stream(["a", "b"], pause=60))
     with pytest.raises(StepFailed, match=r"did not answer within 0\.2 s"):
-        await heard(api, timeout=0.2, max_retries=0)
+        await heard(api, timeout=0.2, patience=0)
 
 
 async def test_what_a_step_raises_while_it_listens_is_its_own(api: MessagesApi) -> None:

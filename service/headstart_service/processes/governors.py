@@ -1,0 +1,53 @@
+"""Makes the governors of a worker's providers, with the limits that are in force."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..config.limits_file import LimitsFile
+from ..domain import Permits, Rates
+from ..pipeline.identity import printable
+from ..providers.governor import Governor, GovernorRules
+from ..providers.provider_observer import ProviderObserver
+
+_LEASE = 60.0
+"""Seconds until the permit of a call is free whose worker was killed: a call takes less."""
+
+
+class Governors:
+    """All governors of a worker."""
+
+    def __init__(
+        self, permits: Permits, limits: LimitsFile, patience: float, observer: ProviderObserver
+    ) -> None:
+        """Grant by `permits` within `limits`; a call waits `patience` seconds for its turn."""
+        self._permits = permits
+        self._limits = limits
+        self._patience = patience
+        self._observer = observer
+        self._made: list[Governor] = []
+
+    def of_model(self, provider: str, model: str, title: str) -> Governor:
+        """Return a new governor of a provider's model, which messages call `title`."""
+        rules = GovernorRules(
+            lease=_LEASE,
+            patience=self._patience,
+            rates=partial(self._rates, provider, model),
+            budget=self._budget,
+        )
+        name = f"{provider}/{printable(model)}"
+        governor = Governor(name, title, self._permits, rules, self._observer)
+        self._made.append(governor)
+        return governor
+
+    def drain(self) -> None:
+        """Begin no more calls: those under way may end, and others are left to other workers."""
+        for governor in self._made:
+            governor.drain()
+
+    def _rates(self, provider: str, model: str) -> Rates:
+        limits = self._limits.table.of_provider(provider, model)
+        return Rates(limits.calls_a_minute, limits.tokens_a_minute, limits.concurrency)
+
+    def _budget(self, namespace: str) -> int:
+        return self._limits.table.of_namespace(namespace).llm_tokens_a_day or 0
