@@ -40,10 +40,17 @@ local function unpacked(line)
   return numbers
 end
 
--- Adds to the sums of all namespaces and, if it has a book, to those of the member's namespace.
-local function enter(member, sums)
+local function has_book(namespace)
+  return redis.call('HEXISTS', ledger, namespace .. ' starts') == 1
+end
+
+-- Adds to the sums of all namespaces and, if it has a book, to those of the member's namespace. `own` tells whether it
+-- has one, where that is known.
+local function enter(member, sums, own)
   local namespace = string.match(member, '^[^:]*')
-  local own = redis.call('HEXISTS', ledger, namespace .. ' starts') == 1
+  if own == nil then
+    own = has_book(namespace)
+  end
   for name, by in pairs(sums) do
     if by > 0 then
       redis.call('HINCRBY', ledger, '* ' .. name, integer(by))
@@ -83,25 +90,27 @@ local function settle(member, fate, kept, sums)
   return true
 end
 
--- Begins the sums of the member's namespace if they are missing and it is among the first BOOKS.
+-- Begins the sums of the member's namespace if they are missing and it is among the first BOOKS. Returns whether it has
+-- sums now.
 local function open_book(member)
   local namespace = string.match(member, '^[^:]*')
-  local now = integer(clock())
-  if redis.call('HSETNX', ledger, '* since', now) == 1
-      or redis.call('HEXISTS', ledger, namespace .. ' starts') == 0 then
-    if redis.call('HINCRBY', ledger, 'namespaces', 1) <= BOOKS then
-      redis.call('HSET', ledger, namespace .. ' starts', 0, namespace .. ' since', now)
-    else
-      redis.call('HINCRBY', ledger, 'namespaces', -1)
-    end
+  if has_book(namespace) then
+    return true
   end
+  local now = integer(clock())
+  redis.call('HSETNX', ledger, '* since', now)
+  if redis.call('HINCRBY', ledger, 'namespaces', 1) <= BOOKS then
+    redis.call('HSET', ledger, namespace .. ' starts', 0, namespace .. ' since', now)
+    return true
+  end
+  redis.call('HINCRBY', ledger, 'namespaces', -1)
+  return false
 end
 
 -- Opens the line of a new run, with the steps that it took over from the run before it.
 local function open_line(member, carried)
-  open_book(member)
   redis.call('HSET', unsettled, member, OPEN .. (carried or ''))
-  enter(member, {starts = 1})
+  enter(member, {starts = 1}, open_book(member))
 end
 
 -- Maps each step's name to its place in the run's `steps`.

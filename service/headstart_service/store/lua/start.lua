@@ -295,7 +295,10 @@ if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
 local carried = old and hand_over(member, old.steps, steps, kept_names) or ''
-forget(record, member, 'expired')
+-- Every record stands in `expiry`: a run that does not has nothing that could be forgotten.
+if old or redis.call('ZSCORE', expiry, member) then
+  forget(record, member, 'expired')
+end
 local entry = queue(member, nil, place(now, tonumber(need_us)))
 local r = {
   status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = run_id,

@@ -1,0 +1,135 @@
+"""Slots: how many runs a worker has room for, and how many of them compute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from .occupancy import Occupancy
+
+_BURST: Final = 64
+"""Runs for which room is taken at once, at most."""
+_MOST_BYTES: Final = 256 * 1024 * 1024
+"""Inputs and results of the runs that a worker holds, beyond which it begins none."""
+
+
+class _Room:
+    """Places that are taken in the order in which they are asked for."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._asking: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def short(self) -> bool:
+        """Whether no place is free, or others already wait for one."""
+        return self._free <= 0 or bool(self._asking)
+
+    async def take(self) -> None:
+        """Wait for a place and take it."""
+        if not self.short:
+            self._free -= 1
+            return
+        granted = asyncio.get_running_loop().create_future()
+        self._asking.append(granted)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.cancelled():
+                self._asking.remove(granted)
+            else:
+                self.free()
+            raise
+
+    def take_at_once(self) -> None:
+        """Take a place, if need be one that does not exist: new ones wait until it is free."""
+        self._free -= 1
+
+    def free(self) -> None:
+        """Free a place."""
+        self._free += 1
+        while self._free > 0 and self._asking:
+            granted = self._asking.popleft()
+            if not granted.done():
+                self._free -= 1
+                granted.set_result(None)
+
+
+class Slots:
+    """Counts the runs that a worker has room for: all that it holds, and those that compute.
+
+    A run that only waits for others leaves its slot, and takes one again without waiting: it is
+    older than what waits for slots.
+    """
+
+    def __init__(self, computing: int, held: int) -> None:
+        """Have room for `held` runs, of which so many have slots for computing."""
+        self._most = held
+        self._computing = _Room(computing)
+        self._held = _Room(held)
+        self._solitude = asyncio.Lock()
+        self._bytes = 0
+        self._light = asyncio.Event()
+        self._light.set()
+
+    @property
+    def short(self) -> bool:
+        """Whether there is no room for a new run, or others already wait for it."""
+        return self._held.short or self._computing.short or not self._light.is_set()
+
+    async def take(self) -> None:
+        """Wait for room for a new run and take it."""
+        await self._light.wait()
+        await self._held.take()
+        try:
+            await self._computing.take()
+        except BaseException:
+            self._held.free()
+            raise
+
+    async def take_free(self) -> int:
+        """Take at most a burst of the room that no other task waits for. Returns for how many."""
+        taken = 0
+        while taken < _BURST and not self.short:
+            await self.take()
+            taken += 1
+        return taken
+
+    def give_back(self, count: int = 1) -> None:
+        """Free the room that was taken for so many runs which have not begun."""
+        for _ in range(count):
+            self._computing.free()
+            self._held.free()
+
+    def occupancy(self) -> Occupancy:
+        """Return what a run occupies that has taken room; `end` frees it."""
+        return Occupancy(self._computing.take_at_once, self._computing.free, self._weigh)
+
+    def end(self, occupancy: Occupancy) -> None:
+        """Free the room of a run that has ended."""
+        occupancy.end()
+        self._held.free()
+
+    @asynccontextmanager
+    async def all(self) -> AsyncIterator[None]:
+        """Take the whole room, as soon as the runs in it have ended."""
+        taken = 0
+        try:
+            async with self._solitude:
+                while taken < self._most:
+                    await self._held.take()
+                    taken += 1
+                yield
+        finally:
+            for _ in range(taken):
+                self._held.free()
+
+    def _weigh(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > _MOST_BYTES:
+            self._light.clear()
+        else:
+            self._light.set()
