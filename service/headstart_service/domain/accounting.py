@@ -77,6 +77,8 @@ class Ledger:
     earlier waited for less, so more was hidden. Time in the queue hides nothing, and takes nothing
     away.
     """
+    llm_calls: int = 0
+    """Calls of language models, each try, to whatever end."""
     waited: float
     """Seconds from the first read to the end, of runs that were first read before their end."""
     fates: Mapping[Fate, Work]

@@ -2,7 +2,8 @@
 
 Calls of all workers share the provider's limits: `domain.Permits`. A caller waits in its worker,
 which asks again when it was told to. While others are before it, its step's clock stands still;
-while the provider is away or pauses, the clock goes on, and the wait ends with the step's time.
+while the provider is away or pauses, the clock goes on, and the wait ends with the step's time or,
+if that is later, when the run is needed.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class _Waiter:
     clock: StepClock | None
     until: float
     """When its patience ends, in loop time."""
+    needed_at: float
+    """When its run is needed, by the monotonic clock; 0 for at once."""
     limit: asyncio.Timeout
     granted: asyncio.Future[Permit] = field(default_factory=asyncio.Future)
     stopped: bool = False
@@ -81,6 +84,12 @@ class _Waiter:
 
     def __lt__(self, other: _Waiter) -> bool:
         return self.order < other.order
+
+    def stop(self) -> None:
+        """Let its step's clock stand still."""
+        if not self.stopped and self.clock is not None:
+            self.stopped = True
+            self.clock.stop()
 
     def go(self) -> None:
         """Let its step's clock go on."""
@@ -170,8 +179,10 @@ class Governor:
         loop = asyncio.get_running_loop()
         began = loop.time()
         limit = asyncio.timeout(self._rules.patience)
-        order = (caller.claimed_us, next(self._numbers))
-        waiter = _Waiter(order, ask, step_clock(), began + self._rules.patience, limit)
+        order = (caller.order_us, next(self._numbers))
+        waiter = _Waiter(
+            order, ask, step_clock(), began + self._rules.patience, caller.needed_at, limit
+        )
         insort(self._waiting, waiter)
         self._observer.waiting(self.provider, len(self._waiting))
         try:
@@ -311,19 +322,24 @@ class Governor:
             return
         if turn.waits_for.is_turn:
             waiter.trouble = None
-            if waiter.clock is not None and not waiter.stopped:
-                waiter.stopped = True
-                waiter.clock.stop()
+            waiter.stop()
             waiter.limit.reschedule(waiter.until)
             return
         waiter.trouble = turn
-        waiter.go()
-        if waiter.clock is not None:
-            left = waiter.clock.left
-            if turn.wait >= left:
-                waiter.granted.set_exception(self._ended(waiter))
-                return
-            waiter.limit.reschedule(min(waiter.until, asyncio.get_running_loop().time() + left))
+        if waiter.clock is None:
+            return
+        left = waiter.clock.left
+        spare = waiter.needed_at - time.monotonic() if waiter.needed_at else 0.0
+        # A run that is needed later than its step's time ends may wait until then.
+        if spare > left:
+            waiter.stop()
+            left = spare
+        else:
+            waiter.go()
+        if turn.wait >= left:
+            waiter.granted.set_exception(self._ended(waiter))
+            return
+        waiter.limit.reschedule(min(waiter.until, asyncio.get_running_loop().time() + left))
 
     def _ended(self, waiter: _Waiter) -> WaitEnded:
         """Return why a waiter gets no permit."""

@@ -84,6 +84,8 @@ class MessagesRequest:
     began: float
     patience: float
     """Seconds for all tries, outside of a step."""
+    margin: float = 0.0
+    """Seconds before the end of its step's try at which it ends."""
     end: str = ""
     """How the last try ended, one of `provider_observer.ENDS`; empty until it is known."""
     tries: int = 0
@@ -94,8 +96,8 @@ class MessagesRequest:
     """Whether that is the answer to the last try."""
     retry_after: float = 0.0
     """Seconds that this answer asks callers to wait."""
-    waits: bool = False
-    """Whether that is longer than the request may take."""
+    whole: float = 0.0
+    """Seconds that it had at its beginning."""
     hurried: bool = False
     """Whether the last try had less time than those before it: its end shows nothing of the API."""
 
@@ -103,13 +105,18 @@ class MessagesRequest:
     def step_left(self) -> float | None:
         """Seconds until the request must end for its step; None outside of a step."""
         left = seconds_left()
-        return None if left is None else left - min(_MARGIN, left / 10)
+        return None if left is None else left - self.margin
 
     @property
     def left(self) -> float:
         """Seconds in which other tries may begin."""
         left = self.step_left
         return self.began + self.patience - time.perf_counter() if left is None else left
+
+    @property
+    def waits(self) -> bool:
+        """Whether the last answer asks for a longer wait than the request had in all."""
+        return self.fresh and 0 < self.whole <= self.retry_after
 
     @property
     def outcome(self) -> CallOutcome:
@@ -152,7 +159,9 @@ def retry_after(headers: Mapping[str, str]) -> float:
 @contextmanager
 def observed(observer: LanguageModelObserver, patience: float) -> Iterator[MessagesRequest]:
     """Open for one request, which `observer` receives when this is left, however it ended."""
-    request = MessagesRequest(time.perf_counter(), patience)
+    margin = min(_MARGIN, (seconds_left() or 0.0) / 10)
+    request = MessagesRequest(time.perf_counter(), patience, margin)
+    request.whole = request.left
     try:
         yield request
     finally:

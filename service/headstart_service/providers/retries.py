@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from ..domain import CallOutcome
 from ..domain.errors import StepFailed
+from ..worker.step_caller import CALLER
 from .governor import Governor, Permit, WaitEnded
 from .provider_observer import CANCELLED, TIMEOUT
 
@@ -26,8 +28,6 @@ class Tried(Protocol):
     """How the last try ended, as metrics name it; empty for one that was stopped."""
     retry_after: float
     """Seconds that the provider asks callers to wait; 0 if it does not."""
-    waits: bool
-    """Whether that is longer than the call may take."""
 
     @property
     def left(self) -> float:
@@ -84,15 +84,14 @@ async def with_retries(
             )
             if not isinstance(error, StepFailed) or not call.may_pass:
                 raise
-            if call.retry_after and call.retry_after >= call.left:
-                call.waits = True
-                raise failure() or error from error
-            pause = 0.0 if refused else max(call.retry_after, backoff(call.tries))
-            if pause >= call.left:
+            pause = max(call.retry_after, backoff(call.tries))
+            needed_later = CALLER.get().needed_at > time.monotonic() + pause
+            if pause >= call.left and not (refused and needed_later):
                 raise
         # The next permit must know of this failure.
         await asyncio.shield(settling)
-        await asyncio.sleep(pause)
+        if not refused:  # else the governor pauses, as all workers do
+            await asyncio.sleep(pause)
 
 
 def backoff(tries: int) -> float:

@@ -12,8 +12,10 @@ class StepCaller:
     """The run of a step."""
 
     namespace: str = ""
-    claimed_us: int = 0
-    """When a worker took it. Runs are taken in the order of need, so this is their order."""
+    order_us: int = 0
+    """When it is needed, else when a worker took it: the order of calls."""
+    needed_at: float = 0.0
+    """When it is needed, by the monotonic clock; 0 for at once."""
 
 
 CALLER: Final[ContextVar[StepCaller]] = ContextVar("headstart_caller", default=StepCaller())  # noqa: B039  # frozen

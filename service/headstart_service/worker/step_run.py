@@ -183,7 +183,7 @@ class StepRunner:
         """
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
-        CALLER.set(StepCaller(self._lease.job.key.namespace, self._claim.at_us))
+        CALLER.set(self._caller())
         began = time.monotonic()
         error, reason = "", FailureReason.INTERNAL
         for attempt in range(1, step.max_attempts + 1):
@@ -224,6 +224,13 @@ class StepRunner:
             await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
         outcome.state, outcome.error, outcome.failure_reason = StepEnd.FAILED, error, reason
         return _failed(step.name, time.monotonic() - began, outcome, started_us), None
+
+    def _caller(self) -> StepCaller:
+        claim, namespace = self._claim, self._lease.job.key.namespace
+        if not claim.needed_us:
+            return StepCaller(namespace, claim.at_us)
+        needed_at = self._began + (claim.needed_us - claim.at_us) / 1e6
+        return StepCaller(namespace, claim.needed_us, needed_at)
 
     def _reason(
         self, step: Step, failure: BaseException, limit: asyncio.Timeout

@@ -98,11 +98,11 @@ async def test_an_overloaded_api_is_asked_again(api: MessagesApi) -> None:
 
 
 async def test_an_api_that_stays_overloaded_fails_the_step(api: MessagesApi) -> None:
-    api.script(*[Reply.status(529)] * 3)
-    failed = await failure(api)
+    api.script(*[Reply.status(529)] * 9)
+    failed = await failure(api, patience=0.5)
     assert str(failed) == "the Anthropic API answered 529 (overloaded)"
     assert failed.retry
-    assert len(api.requests) == 3
+    assert 2 <= len(api.requests) <= 4
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ async def test_a_request_ends_before_its_step_with_what_is_known_of_it(api: Mess
     api.script(Reply.stream(["a", "b"], pause=60))
     with pytest.raises(StepFailed, match=late):
         await heard(api, observer=figures)
-    assert await ends(figures) == {"timeout": 2, "overloaded": 1}
+    assert await ends(figures) == {"timeout": 3}
 
 
 async def test_a_request_whose_step_is_stopped_is_counted(api: MessagesApi) -> None:
@@ -291,7 +291,7 @@ async def test_using_it_before_entering_is_a_mistake() -> None:
 async def test_logs_hold_no_key(api: MessagesApi, caplog: pytest.LogCaptureFixture) -> None:
     api.script(Reply.status(500), Reply.text("no JSON"))
     with caplog.at_level(logging.DEBUG):
-        await failure(api, max_retries=1)
+        await failure(api)
     assert caplog.messages
     assert KEY not in caplog.text
 

@@ -84,10 +84,10 @@ local function fill_buckets(s, now, call_limit, token_limit)
   return rate
 end
 
--- Counts calls to language models in the ledger.
+-- Counts calls to language models in the ledger, of a namespace if a run makes them.
 local function count_calls(namespace, by)
   redis.call('HINCRBY', ledger, '* llm_calls', by)
-  if redis.call('HEXISTS', ledger, namespace .. ' starts') == 1 then
+  if namespace ~= '' and open_book(namespace) then
     redis.call('HINCRBY', ledger, namespace .. ' llm_calls', by)
   end
 end

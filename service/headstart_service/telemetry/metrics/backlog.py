@@ -108,6 +108,11 @@ class BacklogMetrics(Collector):
             ("fate",),
         )
         reading(
+            "ledger_llm_calls_total",
+            f"Calls of language models, each try, cancelled and unanswered ones too.{WHOLE_STORE}",
+            lambda: self._of_ledger(lambda ledger: ledger.llm_calls),
+        )
+        reading(
             "ledger_hidden_seconds_total",
             f"Wait that was hidden from users.{WHOLE_STORE}",
             self._hidden,
