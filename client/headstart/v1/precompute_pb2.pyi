@@ -2351,6 +2351,26 @@ class GetStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class OverBudgetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOTAL_CACHED_FIELD_NUMBER: _builtins.int
     ACTIVE_TASKS_FIELD_NUMBER: _builtins.int
     STATUS_COUNTS_FIELD_NUMBER: _builtins.int
@@ -2358,6 +2378,8 @@ class GetStatsResponse(_message.Message):
     MAX_CACHED_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     UNSERVED_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    OVER_BUDGET_FIELD_NUMBER: _builtins.int
     total_cached: _builtins.int
     """Everything kept: queued, running and ended."""
     active_tasks: _builtins.int
@@ -2386,6 +2408,16 @@ class GetStatsResponse(_message.Message):
         worker that has it, in the version that they were started with.
         """
 
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderStatus]:
+        """Providers, such as language models, that steps called in the last minutes, by name."""
+
+    @_builtins.property
+    def over_budget(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Namespaces that have used up their tokens of language models until midnight UTC, with that budget.
+        Where tokens are asked for, a namespace learns of itself alone.
+        """
+
     def __init__(
         self,
         *,
@@ -2396,14 +2428,60 @@ class GetStatsResponse(_message.Message):
         max_cached: _builtins.int = ...,
         ledger: Global___Ledger | None = ...,
         unserved: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        providers: _abc.Iterable[Global___ProviderStatus] | None = ...,
+        over_budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "over_budget", b"over_budget", "providers", b"providers", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class ProviderStatus(_message.Message):
+    """What all workers know of a provider that steps call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    FAILING_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    CALLS_A_SECOND_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Provider and model, such as `anthropic/claude-haiku-5-5`."""
+    failing: _builtins.bool
+    """Whether calls have failed in a row, so that only one at a time is tried."""
+    last_error: _builtins.str
+    """How its last bad call ended, as metrics name it: `rate_limited`, `overloaded`, `timeout`, … May be empty."""
+    waits_for: _builtins.str
+    """Which limit calls waited for in the last seconds: `calls`, `tokens` or `concurrency`; else empty."""
+    calls_a_second: _builtins.float
+    """Calls a second that its refusals allow at present; 0 before it refused any."""
+    @_builtins.property
+    def paused(self) -> _duration_pb2.Duration:
+        """How long calls of all workers pause, because it refused some. Not set while they do not."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        paused: _duration_pb2.Duration | None = ...,
+        failing: _builtins.bool = ...,
+        last_error: _builtins.str = ...,
+        waits_for: _builtins.str = ...,
+        calls_a_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_a_second", b"calls_a_second", "failing", b"failing", "last_error", b"last_error", "name", b"name", "paused", b"paused", "waits_for", b"waits_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderStatus: _TypeAlias = ProviderStatus  # noqa: Y015
 
 @_typing.final
 class Ledger(_message.Message):

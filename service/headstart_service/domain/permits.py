@@ -126,6 +126,23 @@ class ProviderNews:
     ending: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderState:
+    """What all workers know of a provider."""
+
+    name: str
+    paused: float = 0.0
+    """Seconds for which calls of all workers pause."""
+    opened: int = 0
+    """How often the breaker has opened in a row; 0 while it is closed."""
+    ending: str = ""
+    """How the last bad call ended, as metrics name it."""
+    waits_for: WaitsFor = WaitsFor.NOTHING
+    """What callers waited for in the last seconds."""
+    rate: float = 0.0
+    """Calls a second that its refusals allow; 0 without any."""
+
+
 class Permits(Protocol):
     """Grants permits, for one worker or for all. Both methods may raise StoreUnavailable."""
 

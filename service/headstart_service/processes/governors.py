@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from ..config.limits_file import LimitsFile
@@ -25,10 +26,13 @@ class Governors:
         self._limits = limits
         self._patience = patience
         self._observer = observer
-        self._made: list[Governor] = []
+        self._made: dict[str, Governor] = {}
 
-    def of_model(self, provider: str, model: str, title: str) -> Governor:
-        """Return a new governor of a provider's model, which messages call `title`."""
+    def of_model(self, parameter: str, provider: str, model: str, title: str) -> Governor:
+        """Return a new governor of a provider's model, which messages call `title`.
+
+        Steps have it as their `parameter`.
+        """
         rules = GovernorRules(
             lease=_LEASE,
             patience=self._patience,
@@ -37,13 +41,17 @@ class Governors:
         )
         name = f"{provider}/{printable(model)}"
         governor = Governor(name, title, self._permits, rules, self._observer)
-        self._made.append(governor)
+        self._made[parameter] = governor
         return governor
 
     def drain(self) -> None:
         """Begin no more calls: those under way may end, and others are left to other workers."""
-        for governor in self._made:
+        for governor in self._made.values():
             governor.drain()
+
+    def waits(self) -> Mapping[str, float]:
+        """Return about how long a call of each waits now, in seconds, by the step's parameter."""
+        return {parameter: governor.wait for parameter, governor in self._made.items()}
 
     def _rates(self, provider: str, model: str) -> Rates:
         limits = self._limits.table.of_provider(provider, model)

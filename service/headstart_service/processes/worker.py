@@ -108,7 +108,7 @@ async def work(
         )
         await stack.enter_async_context(executors)
         await executors.prepare(known)
-        durations = Durations()
+        durations = Durations(governors.waits)
         queue = RedisJobQueue(
             client,
             blocking,

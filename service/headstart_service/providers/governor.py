@@ -32,6 +32,7 @@ from ..domain import (
     WaitsFor,
 )
 from ..domain.errors import StepFailed
+from ..worker.cost_meter import spend
 from ..worker.step_caller import CALLER
 from ..worker.step_deadline import StepClock, step_clock
 from .provider_observer import MEANINGS, ProviderObserver, Unwatched
@@ -71,6 +72,8 @@ class _Waiter:
     order: tuple[int, int]
     ask: Ask
     clock: StepClock | None
+    since: float
+    """When it came, in loop time."""
     until: float
     """When its patience ends, in loop time."""
     needed_at: float
@@ -157,6 +160,19 @@ class Governor:
         """The last answer, for as long as callers wait."""
         self._draining = False
 
+    @property
+    def wait(self) -> float:
+        """About how long a call that comes now waits for its permit, in seconds."""
+        turn, waiting = self._turn, len(self._waiting)
+        if turn is None or not waiting:
+            return 0.0
+        if not turn.waits_for.is_turn:
+            return turn.wait
+        if turn.waits_for is WaitsFor.CALLS and turn.rate:
+            # The other workers have about as many callers.
+            return waiting * turn.workers / turn.rate
+        return asyncio.get_running_loop().time() - min(each.since for each in self._waiting)
+
     def drain(self) -> None:
         """Grant nothing more: calls under way may end, and others are left to other workers."""
         self._draining = True
@@ -181,7 +197,7 @@ class Governor:
         limit = asyncio.timeout(self._rules.patience)
         order = (caller.order_us, next(self._numbers))
         waiter = _Waiter(
-            order, ask, step_clock(), began + self._rules.patience, caller.needed_at, limit
+            order, ask, step_clock(), began, began + self._rules.patience, caller.needed_at, limit
         )
         insort(self._waiting, waiter)
         self._observer.waiting(self.provider, len(self._waiting))
@@ -200,7 +216,9 @@ class Governor:
         finally:
             self._forget(waiter)
             waiter.go()
-            self._observer.waited(self.provider, loop.time() - began)
+            waited = loop.time() - began
+            self._observer.waited(self.provider, waited)
+            spend(waited=waited)
 
     def settled(self, settled: Settlement, seconds: float) -> asyncio.Future[None]:
         """Note the end of a call; a `Permit` calls this."""

@@ -84,10 +84,15 @@ def encoded(namespace: str) -> str:
     return namespace.replace(":", ";")
 
 
+def decoded(namespace: str) -> str:
+    """Return the namespace that `encoded` wrote so."""
+    return namespace.replace(";", ":")
+
+
 def from_member(text: str) -> RunKey:
     """Return the run that `member` named so."""
     namespace, _, key = text.partition(":")
-    return RunKey(namespace.replace(";", ":"), key)
+    return RunKey(decoded(namespace), key)
 
 
 def memo_name(namespace: str, digest: str) -> str:

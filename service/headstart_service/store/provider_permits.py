@@ -20,7 +20,8 @@ from .batches import ScriptBatches
 from .connect import WORKER, Client
 from .keys import encoded
 from .layout import StoreLayout
-from .scripts import SOURCES, Scripts
+from .provider_scripts import ProviderScripts
+from .script_loader import SOURCES
 from .store_observer import StoreObserver, Unwatched
 from .store_rules import StoreRules
 
@@ -49,7 +50,7 @@ class RedisPermits:
             layout=StoreLayout(client, rules.partitions, rules.prefix),
             observer=observer or Unwatched(),
         )
-        self._scripts = Scripts(self._batches)
+        self._scripts = ProviderScripts(self._batches)
         self._keys = rules.keys(client)[0]
         self._worker = worker
 

@@ -331,51 +331,6 @@ class Scripts:
         return in_lua()
 
     @script
-    async def take_permits(
-        self,
-        keys: PartitionKeys,
-        run: RunKey | None,
-        *asks: str | int,
-        name: str,
-        state: str,
-        under_way: str,
-        askers: str,
-        turns: str,
-        index: str,
-        budgets: str,
-        over: str,
-        worker: str,
-        lease_us: int,
-        calls: int,
-        tokens: int,
-        concurrency: int,
-    ) -> Reply:
-        """Grant permits to call a provider, as far as its limits allow; else return the wait."""
-        return in_lua()
-
-    @script
-    async def settle_permit(
-        self,
-        keys: PartitionKeys,
-        run: RunKey | None,
-        *,
-        state: str,
-        under_way: str,
-        budgets: str,
-        lease: str,
-        outcome: str,
-        ending: str,
-        namespace: str,
-        granted: int,
-        retry_us: int,
-        estimate: int,
-        used: int,
-        calls: int,
-    ) -> Reply:
-        """Free a permit, and note what its call shows of the provider."""
-        return in_lua()
-
-    @script
     async def move_out(self, keys: PartitionKeys, run: RunKey | None) -> Reply:
         """Read all that a partition holds of a run, for a move to another."""
         return in_lua()

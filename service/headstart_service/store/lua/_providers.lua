@@ -16,8 +16,9 @@ local LONGEST_COOLDOWN = 30000000
 local FORGET = 900000
 local FIELDS = {
   'used', 'at', 'calls', 'tokens', 'known', 'depth', 'cut_at', 'refusals', 'pause', 'failures', 'open', 'probe_at',
+  'waits_at',
 }
-local TEXTS = {'why', 'probe'}
+local TEXTS = {'why', 'probe', 'waits'}
 
 local function load_provider(state, now)
   local s = {}
@@ -28,7 +29,7 @@ local function load_provider(state, now)
     s[TEXTS[i]] = value or ''
   end
   -- Times ahead of a clock that was set back.
-  for _, name in ipairs({'at', 'cut_at'}) do
+  for _, name in ipairs({'at', 'cut_at', 'waits_at'}) do
     s[name] = math.min(s[name], now)
   end
   for _, name in ipairs({'pause', 'probe_at'}) do

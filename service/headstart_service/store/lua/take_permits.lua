@@ -81,6 +81,9 @@ end
 if redis.call('PTTL', under_way) < lease / 1000 then
   redis.call('PEXPIRE', under_way, integer(lease / 1000))
 end
+if why ~= '' then
+  s.waits, s.waits_at = why, now
+end
 save_provider(state, s)
 return {
   table.concat(answers), integer(math.ceil(wait)), why .. ':' .. s.why, integer(now), integer(rate * 1000),

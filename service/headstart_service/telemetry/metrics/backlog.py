@@ -60,6 +60,13 @@ class BacklogMetrics(Collector):
             lambda: {(n,): c for n, c in self._stats.unserved.items()} if self._stats else {},
             ("pipeline",),
         )
+        instruments.reading(
+            "budget_used_up_tokens",
+            "Daily budget of language model tokens of each namespace that has used it up."
+            f"{WHOLE_STORE}",
+            lambda: {(n,): c for n, c in self._stats.over_budget.items()} if self._stats else {},
+            ("namespace",),
+        )
         self._show_ledger(instruments)
         self._instruments = instruments
 
