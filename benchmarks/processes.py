@@ -145,10 +145,16 @@ async def _headstart(
     bench: Bench, redis_url: str, arguments: list[str], settings: Mapping[str, str]
 ) -> Process:
     own = {"REDIS_URL": redis_url, "GRPC_PORT": "0", "HTTP_PORT": "0"}
-    variables = {f"HEADSTART_{name}": value for name, value in (own | dict(settings)).items()}
+    named = own | dict(settings)
+    variables = {_variable(name): value for name, value in named.items()}
     command = [sys.executable, "-m", "headstart_service", *arguments]
     context = running(command, bench.work, clean_environment() | variables)
     return await bench.stack.enter_async_context(context)
+
+
+def _variable(setting: str) -> str:
+    """The environment's name of a setting; the Anthropic SDK's own keep theirs."""
+    return setting if setting.startswith("ANTHROPIC_") else f"HEADSTART_{setting}"
 
 
 async def start_server(

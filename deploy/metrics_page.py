@@ -30,7 +30,9 @@ def registered() -> dict[str, tuple[Description, tuple[str, ...]]]:
     api.watch_calls(CallLimits(), NearCache(0), lambda: True)
     api.watch_store(lambda: 0, _stats, 0)
     api.watch_others(None, None, None)
-    worker.work.watch_pool(0, lambda: 0, lambda: 0, lambda: 0)
+    none = {"busy": int, "held": int, "unavailable": int, "hung": int}
+    worker.work.watch_pool(slots=0, **none)
+    worker.work.watch_limits(int)
     found: dict[str, tuple[Description, tuple[str, ...]]] = {}
     for process, metrics in (("api", api.described()), ("worker", worker.described())):
         for metric in metrics:

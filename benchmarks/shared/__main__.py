@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from ..program import run
+from .hung_model import HUNG_MODEL
 from .provider import PROVIDER
 
-FIGURES = (PROVIDER,)
+FIGURES = (HUNG_MODEL, PROVIDER)
 
 if __name__ == "__main__":
     sys.exit(run("python -m benchmarks.shared", __doc__ or "", FIGURES, Path("build/shared")))

@@ -137,8 +137,11 @@ func (c *Client) GetResults(ctx context.Context, key string, read Read) (*Result
 	return &Results{answer}, nil
 }
 
-// GetMany returns for each key, in their order, what GetResults returns.
+// GetMany returns for each key, in their order, what GetResults returns. Without keys no call is made.
 func (c *Client) GetMany(ctx context.Context, keys []string, read Read) ([]Found, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
 	answer, err := c.Stub.BatchGetResults(ctx, &pb.BatchGetResultsRequest{
 		Namespace:     c.in(read.Namespace),
 		Keys:          keys,

@@ -108,10 +108,13 @@ func TestManyKeysGoInOneCall(t *testing.T) {
 	}
 	started := must[[]Started](t)(client.StartMany(ctx, starts))
 	same(t, started[0].Response.Outcome, pb.StartOutcome_START_OUTCOME_STARTED)
-	same(t, started[1].Err.Violations[0].Field, "custom.inputs.value")
+	wrong := started[1].Err.Violations[0]
+	same(t, wrong.Field, "custom.inputs.value")
+	same(t, started[1].Err.Error(), "InvalidArgument: custom.inputs.value: "+wrong.Description)
 	found := must[[]Found](t)(client.GetMany(ctx, []string{"go-a", "go-none"}, Read{Wait: 20 * time.Second}))
 	same(t, found[0].Results.Ended(), true)
 	same(t, found[1].Err.Code, codes.NotFound)
+	same(t, len(must[[]Found](t)(client.GetMany(ctx, nil, Read{}))), 0)
 }
 
 func TestARunIsTouchedListedCancelledAndDeleted(t *testing.T) {

@@ -38,13 +38,17 @@ type Error struct {
 	cause error
 }
 
-// Error returns the code, the message and the violations.
+// Error returns the code and the message; the server's message lists the violations.
 func (e *Error) Error() string {
-	parts := []string{e.Code.String(), e.Message}
-	for _, each := range e.Violations {
-		parts = append(parts, fmt.Sprintf("%s %s", each.Field, each.Description))
+	message := e.Message
+	if message == "" {
+		listed := make([]string, 0, len(e.Violations))
+		for _, each := range e.Violations {
+			listed = append(listed, fmt.Sprintf("%s: %s", each.Field, each.Description))
+		}
+		message = strings.Join(listed, "; ")
 	}
-	return strings.Join(parts, ": ")
+	return fmt.Sprintf("%s: %s", e.Code, message)
 }
 
 // Unwrap returns gRPC's error, or the cause that stopped the call before it was sent.

@@ -115,7 +115,7 @@ def test_sentinels_may_have_a_password_of_their_own() -> None:
 
 @pytest.fixture
 def fragile_sentinel(tmp_path: Path) -> Iterator[Deployment]:
-    with deployments.sentinel(tmp_path) as opened:
+    with deployments.sentinel(tmp_path, down_after=500) as opened:
         yield opened
 
 

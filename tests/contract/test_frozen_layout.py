@@ -18,7 +18,8 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.results.answer import answer_from
 from headstart_service.domain import Outcome, RunKey, Status, StepState
 from headstart_service.pipeline.registry import Registry
-from headstart_service.worker.worker import Worker, WorkerRules
+from headstart_service.worker.worker import Worker
+from headstart_service.worker.worker_rules import WorkerRules
 from tests.contract.backend import Backend
 from tests.support.deployments import Deployment
 from tests.support.pipelines import CHAIN
@@ -67,7 +68,7 @@ async def test_records_and_jobs_of_an_earlier_version_are_read_and_run(valkey: V
         plan = CHAIN.plan({"value": 3}, "inputs")
         joined = await backend.store.start(QUEUED, plan, 60, restart=False)
         assert joined.outcome is Outcome.JOINED, "its digests are computed as they were"
-        rules = WorkerRules(name="new", concurrency=4, lease=0.5, drain=5)
+        rules = WorkerRules(name="new", concurrency=4, runs=4, lease=0.5, drain=5)
         worker = Worker(backend.new_queue(lease=0.5), Registry([CHAIN]), {}, rules)
         serving = asyncio.create_task(worker.serve())
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from headstart_service.domain import RunKey, Status, StepState, WorkerState
@@ -106,10 +104,11 @@ async def test_workers_are_shown_until_they_are_silent_or_leave(store_backend: B
     await queue.heartbeat(state("w2"), 60)
     await queue.heartbeat(state("w1"), 60)
     await queue.heartbeat(state("w1", busy=3), 60)
-    await queue.heartbeat(state("brief"), 0.2)
+    await queue.heartbeat(state("brief"), 60)
     assert await store.workers(100) == [state("brief"), state("w1", busy=3), state("w2")]
     assert len(await store.workers(2)) == 2
-    await asyncio.gather(queue.deregister("w2"))
+    await queue.deregister("w2")
+    await queue.heartbeat(state("brief"), 0.1)
 
     async def left() -> bool:
         return await store.workers(100) == [state("w1", busy=3)]

@@ -77,7 +77,8 @@ async def test_a_made_token_lets_commands_and_the_facade_in_through_the_environm
         not_found, refused = 3, 5
         assert (await run(*command, HEADSTART_TOKEN=made["token"]))[0] == not_found
         assert (await run(*command, HEADSTART_TOKEN_FILE=str(secret)))[0] == not_found
-        assert (await run(*command))[0] == refused
+        code, said = await run(*command)
+        assert (code, "set HEADSTART_TOKEN, or HEADSTART_TOKEN_FILE" in said) == (refused, True)
         assert (await run("healthcheck", "--grpc-port", address.rpartition(":")[2]))[0] == 0
         monkeypatch.setenv("HEADSTART_ADDRESS", address)
         monkeypatch.setenv("HEADSTART_TOKEN_FILE", str(secret))
@@ -86,7 +87,10 @@ async def test_a_made_token_lets_commands_and_the_facade_in_through_the_environm
         assert await facade.get_precomputed_results("no-such-key") is None
         facade.close()
     assert run_here("token", "a b")[0] == 2
-    assert run_here("token", "ok", "--verbs", "all")[0] == 2
+    code, said = run_here("token", "ok", "--verbs", "all")
+    assert (code, "`headstart token NAME --verbs sign` makes" in said) == (2, True)
+    code, said = run_here("token", "signer", "--verbs", "sign")
+    assert (code, "This line is a secret" in said) == (0, True)
 
 
 def test_a_wrong_token_file_stops_the_start_with_one_message(tmp_path: Path):

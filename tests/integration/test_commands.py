@@ -281,9 +281,17 @@ def test_every_exit_code_is_in_the_page_and_none_else():
     assert told == {value for name, value in vars(exit_codes).items() if name.isupper()}
 
 
-def test_cancel_spares_a_run_of_another_revision(light_server: str, tmp_path: Path):
+def test_a_run_of_another_revision_is_neither_cancelled_nor_touched(
+    light_server: str, tmp_path: Path
+):
     started(light_server, "spared", tmp_path)
     here = ("spared", "--address", light_server)
+    touched = run("touch", *here, "--revision", "7")
+    assert (touched.code, touched.err) == (
+        3,
+        "headstart: nothing is precomputed under default/spared revision 7\n",
+    )
+    assert run("touch", *here, "--revision", "1").code == 0
     found = run("cancel", *here, "--revision", "7")
     assert (found.code, found.err) == (0, "")
     assert re.fullmatch(r"spared: the key has revision 1, (pending|in_progress)\n", found.out)

@@ -176,6 +176,13 @@ def test_what_answers_and_is_no_headstart_fails():
     assert found["health"][0][0] == "FAIL"
 
 
+def test_an_http_port_is_recognised(plain: Served):
+    http = plain.process.output.split("HTTP on ")[1].split()[0]
+    done = run("doctor", "--address", http)
+    assert done.code == 1
+    assert "→ is this an HTTP port? Give the port of gRPC" in done.out
+
+
 def test_the_way_through_tls_and_tokens_is_followed_step_by_step(secured: Secured):
     def check(**environment: str) -> dict[str, list[tuple[str, str]]]:
         found = doctor("--address", secured.address, **environment)[1]

@@ -291,7 +291,7 @@ async def test_a_refusal_names_the_field_and_the_verb_that_is_missing(guarded: G
     assert await details("GetStats", pb.GetStatsRequest(), "wide") == (
         denied,
         {"field": "namespace", "missing": "admin"},
-        "namespace: the token 'wide' lacks admin, which all namespaces at once need",
+        "namespace: the token 'wide' lacks admin, which all namespaces at once need: name one",
     )
     reason, metadata, message = await details("GetStatus", pb.GetStatusRequest(key="a"), "stranger")
     assert (reason, metadata) == ("UNAUTHENTICATED", {})

@@ -34,7 +34,8 @@ from headstart_service.store.events import subscription
 from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_rules import StoreRules
-from headstart_service.worker.worker import Worker, WorkerRules
+from headstart_service.worker.worker import Worker
+from headstart_service.worker.worker_rules import WorkerRules
 from tests.support.ledger import pipeline_of
 from tests.support.requests import json_of
 from tests.support.valkey import Valkey
@@ -122,7 +123,7 @@ async def served(valkey: Valkey) -> AsyncIterator[Served]:
 
         @asynccontextmanager
         async def working() -> AsyncIterator[None]:
-            worker_rules = WorkerRules(name="w", concurrency=4, lease=30.0, drain=0.1)
+            worker_rules = WorkerRules(name="w", concurrency=4, runs=4, lease=30.0, drain=0.1)
             worker = Worker(queue, registry, {"go": go}, worker_rules)
             task = asyncio.create_task(worker.serve())
             yield

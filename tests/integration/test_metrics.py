@@ -72,10 +72,10 @@ async def test_a_server_counts_what_happened_in_it_and_in_its_worker_and_shows_n
 
     await wait_until(waits)
 
-    async def busy() -> bool:
-        return value(await with_worker(process), "headstart_worker_slots_busy") == 1
+    async def held() -> bool:
+        return value(await with_worker(process), "headstart_worker_runs") == 1
 
-    await wait_until(busy)
+    await wait_until(held)
     (tmp_path / "go").touch()
     await waiting
     # The worker notes the end of a run after it was announced.

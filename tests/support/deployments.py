@@ -203,8 +203,12 @@ def cluster(directory: Path) -> Iterator[Deployment]:
 
 
 @contextmanager
-def sentinel(directory: Path) -> Iterator[Deployment]:
-    """A master, a replica, and one sentinel that tells which is which."""
+def sentinel(directory: Path, *, down_after: int = 60_000) -> Iterator[Deployment]:
+    """A master, a replica, and one sentinel that tells which is which.
+
+    The sentinel takes a master for lost that is silent for `down_after` ms: by default longer
+    than a busy machine keeps one still, for most tests want no failover.
+    """
     with ExitStack() as stack:
         at_once = ("--save", "", "--repl-diskless-sync-delay", "0")
         master = stack.enter_context(server(directory / "master", *at_once))
@@ -212,8 +216,7 @@ def sentinel(directory: Path) -> Iterator[Deployment]:
         stack.enter_context(server(directory / "replica", *at_once, "--replicaof", host, port))
         config = directory / "sentinel.conf"
         rules = [f"monitor {SENTINEL_SERVICE} {host} {port} 1"]
-        # A busy machine may keep the master still for a while: no test here wants a failover.
-        rules += [f"down-after-milliseconds {SENTINEL_SERVICE} 60000"]
+        rules += [f"down-after-milliseconds {SENTINEL_SERVICE} {down_after}"]
         config.write_text("".join(f"sentinel {rule}\n" for rule in rules))
         url = stack.enter_context(server(directory / "sentinel", str(config), "--sentinel"))
         address = url.removeprefix("redis://")

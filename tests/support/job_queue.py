@@ -26,7 +26,8 @@ from headstart_service.domain import (
 from headstart_service.domain.errors import LastTry, StepsReported, StoreUnavailable
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
-from headstart_service.worker.worker import Worker, WorkerRules
+from headstart_service.worker.worker import Worker
+from headstart_service.worker.worker_rules import WorkerRules
 from tests.support.ledger import Ledger, claim_for, pipeline_of
 from tests.support.virtual_time import loop_time
 
@@ -198,10 +199,16 @@ class FakeQueue(Ledger):
 
 @asynccontextmanager
 async def working(
-    queue: FakeQueue, gates: Gates, concurrency: int = 4, **more: Any
+    queue: FakeQueue, gates: Gates, concurrency: int = 4, runs: int = 0, **more: Any
 ) -> AsyncIterator[Worker]:
     rules = WorkerRules(
-        name="w1", concurrency=concurrency, lease=LEASE, drain=5.0, host="box", version="1.2"
+        name="w1",
+        concurrency=concurrency,
+        runs=runs or concurrency,
+        lease=LEASE,
+        drain=5.0,
+        host="box",
+        version="1.2",
     )
     worker = Worker(queue, Registry([PIPELINE]), {"gates": gates}, rules, **more)
     serving = asyncio.create_task(worker.serve())

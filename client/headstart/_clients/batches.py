@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -21,13 +21,14 @@ _MOST_STARTS: Final = 1000
 """Starts of one call; more are sent in further ones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Start:
     """One start of `start_many`; its fields are the arguments of `start`."""
 
     key: str
     pipeline: str
     inputs: Mapping[str, Json]
+    _: KW_ONLY
     ttl: float | timedelta | None = None
     restart: bool = False
     request_id: str | None = None
@@ -92,11 +93,11 @@ class Batches:
         """Return for each key what `get_results` returns, or the error that it raises.
 
         Args:
-            keys: As they were started, 1 to 1,000.
+            keys: As they were started, at most 1,000. Without keys no call is made.
             wait: How long to wait for `required_steps` of all of them, up to 10 minutes.
             required_steps: What to wait for. Default: all steps.
             result_steps: The steps whose results are wanted. Default: all.
-            min_ready: Wait for so many keys only. Default: for all.
+            min_ready: Wait for so many keys only; one with an error counts. Default: for all.
             namespace: Instead of the client's.
             timeout: How long the answer may take beyond `wait`.
         """
@@ -109,6 +110,8 @@ class Batches:
             result_steps=result_steps,
             min_ready=min_ready,
         )
+        if not request.keys:
+            return {}
         allowed = self._within(timeout) + max(0.0, wait_seconds)
         answer = await self._connection.call(lambda stub: stub.BatchGetResults, request, allowed)
         found = [

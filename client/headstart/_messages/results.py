@@ -8,7 +8,7 @@ are plain dicts, so that results can be pickled and copied; treat them as read-o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar, overload
@@ -239,6 +239,8 @@ class Results:
             report = self.steps.get(step)
             unknown = with_suggestion(f"is no step of {self.pipeline}", step, self.steps)
             state = f"is {report.state}" if report else unknown
+            if self.custom is not None and report and report.state is StepState.COMPLETED:
+                state += ", and the call's `result_steps` left its value out"
             raise KeyError(f"{step} has no artifact: it {state}")
         return as_type_of(self.custom[step], as_type)
 
@@ -324,5 +326,6 @@ class Touched:
 class RunToken:
     """A token that allows its bearer to read one run."""
 
-    token: str
+    token: str = field(repr=False)
+    """A secret: the repr leaves it out, so that no log shows it."""
     expires_at: datetime

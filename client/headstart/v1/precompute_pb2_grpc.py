@@ -230,7 +230,7 @@ class PrecomputeServiceServicer(object):
 
     def CreateRunToken(self, request, context):
         """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-        whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+        whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
 
         Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
         not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after

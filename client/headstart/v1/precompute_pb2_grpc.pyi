@@ -190,7 +190,7 @@ class PrecomputeServiceStub:
     """
     CreateRunToken: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.CreateRunTokenRequest, _precompute_pb2.CreateRunTokenResponse]
     """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-    whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+    whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
 
     Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
     not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
@@ -312,7 +312,7 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     """
     CreateRunToken: _aio.UnaryUnaryMultiCallable[_precompute_pb2.CreateRunTokenRequest, _precompute_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
     """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-    whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+    whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
 
     Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
     not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
@@ -491,7 +491,7 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.CreateRunTokenResponse, _abc.Awaitable[_precompute_pb2.CreateRunTokenResponse]]:
         """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-        whose run it is. It is valid for GetResults, WatchResults and GetStatus of this key.
+        whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
 
         Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
         not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after

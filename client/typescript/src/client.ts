@@ -117,12 +117,13 @@ export class HeadstartClient {
     );
   }
 
-  /** Return for each key what `getResults` returns, or its error. */
+  /** Return for each key what `getResults` returns, or its error. Without keys no call is made. */
   async getMany<S extends object = Record<string, Value>>(
     keys: readonly string[],
     options: ReadOptions & { minReady?: number } = {},
   ): Promise<Map<string, Results<S> | HeadstartError>> {
     const request = { keys: [...keys], minReady: options.minReady ?? 0, ...this.#read(options) };
+    if (keys.length === 0) return new Map();
     const answer = await this.#call(options, (call) => this.stub.batchGetResults(request, call), options.waitMs);
     return new Map(answer.results.map(({ result }, i) => [keys[i] ?? "", item(result, from.results<S>)]));
   }

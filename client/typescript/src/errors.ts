@@ -76,7 +76,7 @@ export class HeadstartError extends Error {
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     const violations = details.violations ?? [];
     const listed = violations.map(({ field, description }) => [field, description].filter(Boolean).join(": "));
-    super([message, listed.join("; ")].filter(Boolean).join(": "), { cause: details.cause });
+    super(message || listed.join("; "), { cause: details.cause }); // the server's message lists them
     this.code = code;
     this.violations = violations;
     this.retryAfterMs = details.retryAfterMs;

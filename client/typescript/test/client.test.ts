@@ -111,6 +111,7 @@ for (const [name, connectTo] of connections) {
       assert.ok(wrong instanceof HeadstartError);
       assert.equal(wrong.code, "INVALID_ARGUMENT");
       assert.deepEqual(wrong.violations.map((each) => each.field), ["custom.inputs.value"]);
+      assert.equal(wrong.message, `custom.inputs.value: ${wrong.violations[0]?.description}`);
       assert.ok(bad instanceof HeadstartError);
       const found = await client.getMany([key("a"), key("none")], { waitMs: 5000 });
       const [a, none] = [found.get(key("a")), found.get(key("none"))];
@@ -119,6 +120,7 @@ for (const [name, connectTo] of connections) {
       assert.ok(none instanceof HeadstartError && none.code === "NOT_FOUND");
       const long = Array.from({ length: 1000 }, (_, i) => `${i}`.padEnd(250, "x"));
       assert.equal((await client.getMany(long)).size, 1000);
+      assert.equal((await client.getMany([])).size, 0);
     });
 
     test("a run is touched, listed, cancelled and deleted", async () => {

@@ -67,12 +67,13 @@ class Grant:
         if self.covers(verb, namespace, key):
             return
         if self.run is not None:
-            rule = f"the token {self.name!r} lacks everything but read of that run"
+            rule = f"the token {self.name!r} may only read the run that it was made for"
             raise PermissionDenied("key", rule, verb)
         if namespace is None:
             # This token may not list all namespaces, so a request must name one.
             missing = Verb.ADMIN
-            rule = f"the token {self.name!r} lacks {missing}, which all namespaces at once need"
+            lacks = f"the token {self.name!r} lacks {missing}, which all namespaces at once need"
+            rule = f"{lacks}: name one"
         else:
             missing = verb
             shown = namespace[:_SHOWN_NAMESPACE]

@@ -131,7 +131,8 @@ def _verbs(text: str) -> frozenset[Verb]:
         return frozenset(Verb(verb) for verb in text.split(","))
     except ValueError:
         rule = f"the verbs must be of {', '.join(Verb)}, separated by commas"
-        raise ValueError(rule) from None
+        key = f"or {SIGN} alone, in a line that `headstart token NAME --verbs {SIGN}` makes"
+        raise ValueError(f"{rule}, {key}") from None
 
 
 def _namespaces(text: str) -> frozenset[str] | None:

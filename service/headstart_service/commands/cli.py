@@ -76,7 +76,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
         return found
 
     if not listed("", SERVER):
-        parser.epilog = f"{', '.join(SERVER_COMMANDS)}: {install('server')} first"
+        parser.epilog = f"{', '.join((*SERVER_COMMANDS, 'completion'))}: {install('server')} first"
     serve = server_command("serve", "serve the gRPC API, with a worker beside it")
     worker = server_command("worker", "compute what API processes have queued")
     model = server_command("model", "prepare an embedding model for workers")

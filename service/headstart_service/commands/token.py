@@ -55,11 +55,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _key(options: argparse.Namespace, new_line: Callable[[str], str]) -> int:
-    """Print the line of a key, which callers never see."""
+    """Print the line of a key, which no caller may see: it holds the key itself, not a digest."""
     try:
         line = new_line(options.name)
     except ValueError as error:
         print(f"headstart: {error}", file=sys.stderr)
         return exit_codes.WRONG_ARGUMENTS
     print(json.dumps({"line": line}) if options.json else line, flush=True)
+    note = "anyone who reads it can make tokens for one run. Keep the file private."
+    print(f"This line is a secret: {note}", file=sys.stderr)
     return exit_codes.DONE

@@ -182,7 +182,18 @@ class Settings(BaseSettings):
     )
     worker: bool = Field(True, description="Whether `serve` runs a worker in a child process.")
     worker_concurrency: int = Field(
-        64, ge=1, le=1024, description="Most runs that one worker computes at once."
+        64,
+        ge=1,
+        le=1024,
+        description="Most runs that compute at once in one worker. A run that waits for a "
+        "language model or another service does not count.",
+    )
+    worker_runs: int = Field(
+        2000,
+        ge=1,
+        le=100_000,
+        description="Most runs that one worker holds, those that wait included; at least as many "
+        "as compute.",
     )
     word_cache: int = Field(
         10_000,

@@ -35,8 +35,9 @@ from ..values.limits import Limits
 from ..worker.durations import Durations
 from ..worker.executors.executors import ExecutorRules, Executors
 from ..worker.ports import ProgressSink
-from ..worker.worker import Worker, WorkerRules
+from ..worker.worker import Worker
 from ..worker.worker_observer import WorkObserver, WorkObservers
+from ..worker.worker_rules import WorkerRules
 from .exposure import token_file
 from .governors import Governors
 from .hang_guard import HangGuard
@@ -124,6 +125,7 @@ async def work(
             settings,
             name=layout.process.removeprefix("worker "),
             concurrency=settings.worker_concurrency,
+            runs=settings.worker_runs,
             host=socket.gethostname(),
             version=importlib.metadata.version("headstart"),
             limits=Limits(settings.max_artifact_bytes, settings.max_run_bytes),
@@ -152,10 +154,11 @@ async def work(
         )
         monitoring.work.watch_limits(lambda: limits.refusals)
         monitoring.work.watch_pool(
-            rules.concurrency,
-            lambda: worker.busy,
-            lambda: len(executors.unavailable),
-            lambda: executors.hung_threads,
+            slots=rules.concurrency,
+            busy=lambda: worker.busy,
+            held=lambda: worker.held,
+            unavailable=lambda: len(executors.unavailable),
+            hung=lambda: executors.hung_threads,
         )
         if guard is not None:
             stack.enter_context(guard.watching(lambda: ", ".join(worker.underway)))

@@ -286,7 +286,8 @@ class RedisStore:
             revision=revision,
         )
         if not reply:
-            raise RunNotFound(key.namespace, key.key)
+            wanted = f" revision {revision}" if revision else ""
+            raise RunNotFound(key.namespace, f"{key.key}{wanted}")
         status, found, expires_us = reply
         return Touched(Status(status.decode()), int(found), int(expires_us))
 

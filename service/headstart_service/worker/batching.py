@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from .cost_meter import spend
+from .occupancy import occupying
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -102,11 +103,13 @@ class Batcher(Generic[Item, Value]):
         if not self._open:
             raise RuntimeError(f"batcher {self._name} is not open")
         future: asyncio.Future[tuple[Value, float]] = asyncio.get_running_loop().create_future()
-        await self._waiting.put((item, future))
-        if not self._open:
-            # The batcher closed while this call waited for a place; others may still wait for one.
-            self._drop_waiting()
-        value, cpu_seconds = await future
+        with occupying():
+            await self._waiting.put((item, future))
+            if not self._open:
+                # The batcher closed while this call waited for a place; others may still wait for
+                # one.
+                self._drop_waiting()
+            value, cpu_seconds = await future
         spend(cpu_seconds=cpu_seconds)
         return value
 

@@ -26,6 +26,8 @@ class _Room:
     @property
     def short(self) -> bool:
         """Whether no place is free, or others already wait for one."""
+        while self._asking and self._asking[0].done():  # it was cancelled
+            self._asking.popleft()
         return self._free <= 0 or bool(self._asking)
 
     async def take(self) -> None:
@@ -38,9 +40,7 @@ class _Room:
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.cancelled():
-                self._asking.remove(granted)
-            else:
+            if not granted.cancelled():
                 self.free()
             raise
 

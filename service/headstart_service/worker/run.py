@@ -19,6 +19,7 @@ from ..pipeline.pipeline import Pipeline
 from ..pipeline.step import Step
 from ..values.limits import Limits
 from .executors.executors import Executors
+from .occupancy import begun, keeping
 from .offers import makers_of
 from .ports import ProgressSink
 from .reported_steps import ReportedSteps
@@ -101,6 +102,7 @@ class _Run:
         self._observer = observer
         self._pipeline = pipeline
         self._sink = sink
+        keeping(len(claim.inputs) + sum(len(each.fragment) for each in claim.ended.values()))
         self._steps = StepRunner(claim, pipeline, providers, makers, limits, reuse, executors)
         self._digests = self._steps.digests
         self._settled = set(claim.ended)
@@ -138,6 +140,7 @@ class _Run:
                             timeout=_SHOW_AFTER,
                             return_when=asyncio.FIRST_COMPLETED,
                         )
+                    begun()
                     await self._write()
         except BaseExceptionGroup as errors:
             expected = errors.subgroup(HeadstartError)
@@ -156,6 +159,7 @@ class _Run:
             return  # a reported result has replaced this step, but its task did not stop
         record = replace(record, work=_work(outcome, time.monotonic() - began))
         self._steps.keep(record, value)
+        keeping(len(record.fragment))
         self._running.discard(step.name)
         self._states[step.name] = record.state
         self._unwritten.append(record)

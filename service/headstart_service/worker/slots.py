@@ -1,17 +1,17 @@
-"""Slots and intake: how many runs a worker has room for, and how it gets jobs for them."""
+"""Intake: how a worker gets jobs for the room that it has."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 from ..domain import Job, Offer
 from ..domain.errors import StoreUnavailable
 from ..domain.log_fields import fields
+from .capacity import Slots
 from .ports import JobQueue
 from .upkeep import after_others, once
 
@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 POLL: Final = 1.0
 """Seconds that a request for jobs waits, and the pause after one that failed."""
-_BURST: Final = 64
 _WAITED: Final = 0.005
 """Seconds after which a job was not there when it was asked for."""
 _TURNS: Final = 3
@@ -27,50 +26,6 @@ _TURNS: Final = 3
 
 Start = Callable[[Job], None]
 """Begins the work on a job; its slot is given back when that ends."""
-
-
-class Slots:
-    """Counts the runs that a worker has room for."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._free = asyncio.Semaphore(count)
-        self._solitude = asyncio.Lock()
-
-    @property
-    def short(self) -> bool:
-        """Whether no slot is free, or others already wait for one."""
-        return self._free.locked()
-
-    async def take(self) -> None:
-        """Wait for a slot and take it."""
-        await self._free.acquire()
-
-    async def take_free(self) -> int:
-        """Take at most a burst of the slots that no other task waits for. Returns their number."""
-        taken = 0
-        while taken < _BURST and not self._free.locked():
-            await self._free.acquire()
-            taken += 1
-        return taken
-
-    def give_back(self, count: int = 1) -> None:
-        """Free so many slots."""
-        for _ in range(count):
-            self._free.release()
-
-    @asynccontextmanager
-    async def all(self) -> AsyncIterator[None]:
-        """Take every slot, as soon as the runs in them have ended."""
-        taken = 0
-        try:
-            async with self._solitude:
-                while taken < self._count:
-                    await self._free.acquire()
-                    taken += 1
-                yield
-        finally:
-            self.give_back(taken)
 
 
 class Intake:

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,6 @@ from ..domain import (
     Claim,
     FailureReason,
     Job,
-    Lease,
     Offer,
     Reported,
     Status,
@@ -26,42 +24,26 @@ from ..domain import (
 )
 from ..domain.errors import ExecutorUnavailable, LastTry, LeaseLost, StoreUnavailable
 from ..pipeline.registry import Registry
-from ..values.limits import Limits
+from .capacity import Slots
 from .durations import Durations
 from .executors.executors import Executors
+from .held_runs import HeldRun, HeldRuns
 from .left_jobs import log_left_alone
+from .occupancy import Occupancy, within
 from .offers import offers_of
 from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
-from .slots import POLL, Intake, Slots
+from .slots import POLL, Intake
 from .upkeep import end, ended, once, repeat
 from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
+from .worker_rules import WorkerRules
 
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY = 5.0
 _LOST = "its lease was lost"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerRules:
-    """How a worker behaves. Durations in seconds."""
-
-    name: str
-    """Unique among all workers of a store."""
-    concurrency: int
-    """How many runs it works on at once."""
-    lease: float
-    """How long a run stays its own without renewal."""
-    drain: float
-    """How long runs may go on after `stop`."""
-    host: str = ""
-    """The machine that operators see it on."""
-    version: str = ""
-    limits: Limits = field(default_factory=Limits)
-    """How much steps may return."""
 
 
 class Worker:
@@ -95,13 +77,12 @@ class Worker:
         self._providers = providers
         self._executors = executors
         self._rules = rules
-        self._slots = Slots(rules.concurrency)
+        self._slots = Slots(rules.concurrency, max(rules.runs, rules.concurrency))
         self._intake = Intake(queue, rules.name, self._slots, lambda: self._offers)
         self._lonely: set[tuple[int, str]] = set()
         """The partition and entry of each job that gets the worker to itself."""
         self._jobs: set[asyncio.Task[None]] = set()
-        self._runs: dict[Lease, tuple[Claim, RunOutcome, asyncio.Task[Status]]] = {}
-        self._reports: dict[Lease, ReportedSteps] = {}
+        self._runs = HeldRuns()
         self._stopping = asyncio.Event()
         self._prepared = False
         self._changed = asyncio.Event()
@@ -118,17 +99,23 @@ class Worker:
     @property
     def _full(self) -> bool:
         """Whether it asks for no jobs now, because it has enough."""
-        return bool(self._lonely) or len(self._runs) >= self._rules.concurrency
+        most = self._rules
+        return bool(self._lonely) or self.busy >= most.concurrency or self.held >= most.runs
 
     @property
     def busy(self) -> int:
-        """How many runs it computes now."""
+        """How many of its runs compute now; the others only wait for what is elsewhere."""
+        return self._runs.computing
+
+    @property
+    def held(self) -> int:
+        """How many runs it holds."""
         return len(self._runs)
 
     @property
     def underway(self) -> Sequence[str]:
         """The keys of these runs."""
-        return [str(lease.job.key) for lease in list(self._runs)]
+        return [str(lease.job.key) for lease in self._runs.leases]
 
     def stop(self) -> None:
         """Take no more jobs, and make `serve` return once its runs have ended or were handed on."""
@@ -220,12 +207,13 @@ class Worker:
         task.add_done_callback(self._jobs.discard)
 
     async def _work(self, job: Job) -> None:
-        """Claim a job and run it; gives its slot back."""
+        """Claim a job and run it, then free its room."""
         try:
+            occupancy = self._slots.occupancy()
             try:
-                await self._claim_and_run(job, alone=False)
+                await self._claim_and_run(job, occupancy)
             finally:
-                self._slots.give_back()
+                self._slots.end(occupancy)
         except LastTry:
             await self._work_alone(job)
         except StoreUnavailable as error:
@@ -243,32 +231,33 @@ class Worker:
         self._lonely.add(delivery)
         try:
             async with self._slots.all():
-                await self._claim_and_run(job, alone=True)
+                await self._claim_and_run(job, None)
         except StoreUnavailable as error:
             log_left_alone(job, error)
         finally:
             self._lonely.discard(delivery)
 
-    async def _claim_and_run(self, job: Job, *, alone: bool) -> None:
+    async def _claim_and_run(self, job: Job, occupancy: Occupancy | None) -> None:
+        alone = occupancy is None
         claim = await self._queue.claim(job, self._rules.name, self._offers, alone=alone)
         if claim is not None:
-            await self._run(claim)
+            await self._run(claim, occupancy)
 
-    async def _run(self, claim: Claim) -> None:
+    async def _run(self, claim: Claim, occupancy: Occupancy | None) -> None:
         lease = claim.lease
         name = f"{lease.job.key} revision {claim.revision} attempt {lease.attempt}"
         if self._handing_on:
             await self._queue.release(lease)
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
-        outcome = RunOutcome()
-        reports = self._reports[lease] = ReportedSteps()
-        task = asyncio.create_task(self._execute(claim, outcome, reports), name=name)
-        self._runs[lease] = claim, outcome, task
+        outcome, reports = RunOutcome(), ReportedSteps()
+        task = asyncio.create_task(
+            self._execute(claim, outcome, reports), name=name, context=within(occupancy)
+        )
         try:
-            await ended(task)
+            with self._runs.holding(lease, HeldRun(outcome, reports, task, occupancy)):
+                await ended(task)
         finally:
-            del self._runs[lease], self._reports[lease]
             task.cancel()
             await ended(task)
         if task.cancelled():
@@ -331,9 +320,9 @@ class Worker:
         return Status.FAILED
 
     async def _renew(self) -> None:
-        for lease in await self._queue.renew(list(self._runs), self._rules.name):
-            if lease in self._runs:
-                self._cancel(lease, _LOST)
+        for lease in await self._queue.renew(self._runs.leases, self._rules.name):
+            if (held := self._runs.get(lease)) is not None:
+                held.cancel(_LOST)
 
     async def _beat(self) -> None:
         """Let operators see this worker until two of its beats have been missed."""
@@ -343,7 +332,7 @@ class Worker:
             version=self._rules.version,
             pipelines=tuple(pipeline.name for pipeline in self._registry),
             slots=self._rules.concurrency,
-            busy=len(self._runs),
+            busy=self.busy,
             started_us=self._started_us,
             durations=self._durations.table(),
         )
@@ -369,22 +358,15 @@ class Worker:
 
     def _pass_on(self, reported: Reported) -> None:
         """Pass reported steps to the run that computes them."""
-        for lease in list(self._runs):
-            if (lease.job.key, lease.job.run) == (reported.key, reported.run):
-                self._reports[lease].pass_on(reported.steps)
+        for held in self._runs.of(reported.key, reported.run):
+            held.reports.pass_on(reported.steps)
 
     def _stop(self, withdrawn: Withdrawal) -> None:
         """Stop the run that is not wanted any more, if it is this worker's."""
-        for lease in list(self._runs):
-            if (lease.job.key, lease.job.run) == (withdrawn.key, withdrawn.run):
-                if withdrawn.replaced:
-                    self._reuse.shared_steps.hold(withdrawn.key)
-                self._cancel(lease, UNWANTED)
-
-    def _cancel(self, lease: Lease, why: str) -> None:
-        _, outcome, task = self._runs[lease]
-        outcome.error = outcome.error or why
-        task.cancel()
+        for held in self._runs.of(withdrawn.key, withdrawn.run):
+            if withdrawn.replaced:
+                self._reuse.shared_steps.hold(withdrawn.key)
+            held.cancel(UNWANTED)
 
     async def _drain(self) -> None:
         """Let runs end for a while, then hand on those that have not."""
@@ -392,7 +374,7 @@ class Worker:
             log.info("draining %d runs for at most %g s", len(self._jobs), self._rules.drain)
             await asyncio.wait(self._jobs, timeout=self._rules.drain)
         self._handing_on = True
-        for _, _, task in list(self._runs.values()):
-            task.cancel()
+        for held in self._runs.all:
+            held.cancel()
         if self._jobs:
             await asyncio.wait(self._jobs)

@@ -228,6 +228,7 @@ async def test_the_results_of_many_keys_have_those_that_exist(waiting: Side, tmp
     results = [found[key] for key in ("a", "b")]
     assert all(isinstance(each, Results) for each in results)
     assert [each.custom for each in results if isinstance(each, Results)] == [{"first": 3}, {}]
+    assert await waiting.client.get_many([]) == {}
     async with asyncio.timeout(LONG):
         waited = await waiting.client.get_many(
             ["a", "b"], wait=600, required_steps=["first"], min_ready=1
@@ -318,7 +319,7 @@ async def test_a_touch_lets_a_run_live_longer_and_never_shorter(working: Side, t
     assert found is not None
     for other in (shorter.expires_at, found):
         assert abs(other - touched.expires_at) < timedelta(seconds=1)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="/k revision 2"):
         await client.touch("k", revision=2)
 
 

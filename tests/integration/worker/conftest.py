@@ -22,8 +22,9 @@ from headstart_service.store.job_queue import RedisJobQueue
 from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.worker.executors.executors import Executors
-from headstart_service.worker.worker import Worker, WorkerRules
+from headstart_service.worker.worker import Worker
 from headstart_service.worker.worker_observer import WorkObserver
+from headstart_service.worker.worker_rules import WorkerRules
 from tests.contract.backend import Backend
 from tests.support.deployments import Deployment
 from tests.support.ledger import pipeline_of
@@ -141,6 +142,7 @@ class Games:
         **rules,
     ) -> Worker:
         merged = {"name": name, "concurrency": 4, "lease": 30.0, "drain": 5.0} | rules
+        merged.setdefault("runs", merged["concurrency"])
         registry = Registry(pipelines)
         providers = {"control": self.control}
         rules = WorkerRules(**merged)

@@ -525,7 +525,7 @@ def test_a_file_of_tokens_is_looked_at_every_second_and_logged_when_it_changes(
             await watching
 
     run_virtually(watched())
-    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["2", "the"]
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["tokens", "the"]
 
 
 # Waiting

@@ -437,6 +437,7 @@ async def test_a_stream_is_sent_in_protobuf(http: Http, api: Api) -> None:
     ("body", "headers", "code", "text"),
     [
         (b"", {}, "invalid_argument", "must be one envelope"),
+        (b'{"key":"game-1"}', {}, "invalid_argument", "not JSON alone"),
         (envelope(GAME)[:-1], {}, "invalid_argument", "must have 16 bytes"),
         (envelope(GAME) * 2, {}, "invalid_argument", "has more behind it"),
         (envelope(GAME, 2), {}, "invalid_argument", "flags 0"),

@@ -34,7 +34,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "start_bridging_or_skip": {"key": "k", "anchor": "ocean", "target": "forest"},
     "start": {"key": "k", "pipeline": "text", "inputs": {}},
     "start_or_skip": {"key": "k", "pipeline": "text", "inputs": {}},
-    "start_many": {"starts": [Start(key="k", pipeline="text", inputs={})]},
+    "start_many": {"starts": [Start("k", "text", {})]},
     "get_results": {"key": "k"},
     "get_many": {"keys": ["k"]},
     "watch_results": {"key": "k"},

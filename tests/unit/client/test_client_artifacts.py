@@ -188,6 +188,13 @@ def test_a_step_without_an_artifact_is_reported_with_its_state() -> None:
         given.artifact("slwo")
 
 
+def test_a_completed_step_whose_value_was_left_out_is_reported_so() -> None:
+    message = pb.GetResultsResponse(pipeline="p", status=pb.PRECOMPUTE_STATUS_COMPLETED)
+    message.steps["card"].state = pb.STEP_STATE_COMPLETED
+    with pytest.raises(KeyError, match="it is completed, and the call's `result_steps` left"):
+        results_from(message).artifact("card")
+
+
 def test_reading_a_tensor_loads_no_numpy() -> None:
     code = (
         "import sys; from headstart._messages.convert import results_from; "

@@ -366,3 +366,11 @@ def test_every_value_of_the_contract_has_a_name(ours: Any, theirs: Any) -> None:
     prefix = unspecified.removesuffix("UNSPECIFIED")
     names = {name.removeprefix(prefix) for name in map(str, theirs.keys())}
     assert {each.name for each in ours} == names - {"UNSPECIFIED"}
+
+
+async def test_a_token_for_a_run_is_not_in_its_repr(service: Any) -> None:
+    service.on("CreateRunToken", pb.CreateRunTokenResponse(token="hsr_secret"))
+    async with PrecomputeClient(service.address) as client:
+        made = await client.create_run_token("game-1")
+    assert made.token == "hsr_secret"
+    assert "secret" not in repr(made)

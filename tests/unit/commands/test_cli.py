@@ -225,6 +225,9 @@ def test_another_pipeline_is_started_with_its_inputs(run: Any, games: Games) -> 
     [
         (["known"], "give an anchor and a target"),
         (["known", "ocean"], "give an anchor and a target"),
+        (["known", "ocean", "forest", "--pipeline", "p"], "anchor: for a bridging game alone"),
+        (["known", "--pipeline", "p", "--clues", "3"], "--clues: for a bridging game alone"),
+        (["known", "ocean", "forest", "--inputs", "{}"], "--inputs needs --pipeline"),
         (["known", "--pipeline", "p", "--inputs", "[1]"], "--inputs must be a JSON object"),
         (["known", "--pipeline", "p", "--inputs", "{"], "double quotes"),
         (["known", "--pipeline", "p", "--inputs", '{"a": 1, "a": 2}'], "has 'a' twice"),

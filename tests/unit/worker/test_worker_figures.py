@@ -73,7 +73,7 @@ def test_64_jobs_beyond_the_first_are_taken_at_once(by: str) -> None:
             await asyncio.sleep(1.0)
             queue.jobs[by] += [job_of(name) for name in names]
             await asyncio.sleep(2 * LEASE)
-            assert worker.busy == 150
+            assert worker.held == 150
             limits = [limit for name, _, limit in queue.asked if name == by]
             for name in names:
                 gates.open[name].set()
@@ -156,10 +156,10 @@ def test_what_a_worker_registers_lives_for_a_lease_and_is_complete() -> None:
             assert queue.shown is not None
             shown = queue.shown
             assert (shown.name, shown.host, shown.version) == ("w1", "box", "1.2")
-            assert (shown.pipelines, shown.slots, shown.busy) == (("test",), 4, 1)
+            assert (shown.pipelines, shown.slots, shown.busy) == (("test",), 4, 0)
             assert before <= shown.started_us <= time.time_ns() // 1000
             assert set(queue.shown_for) == {LEASE}
-            assert (worker.busy, worker.underway) == (1, ["default/a"])
+            assert (worker.held, worker.underway) == (1, ["default/a"])
             gates.open["a"].set()
         assert queue.left == 1
 
@@ -179,7 +179,7 @@ def test_a_worker_offers_nothing_of_a_partition_that_gives_it_no_jobs() -> None:
             # One that has enough to do asks for no jobs: so that is no problem.
             queue.jobs["next_jobs"] += [job_of(name) for name in ("a", "b", "c")]
             await asyncio.sleep(LEASE)
-            assert (worker.busy, worker.problem) == (3, "")
+            assert (worker.held, worker.problem) == (3, "")
             queue.offered.clear()
             await asyncio.sleep(LEASE)
             assert {partition for partition, _ in queue.offered} == {0, 1}
@@ -367,7 +367,7 @@ def test_what_ends_a_run_decides_who_has_it_next(
             gates.open["a"].set()
             queue.jobs["next_jobs"].append(job_of("a"))
             await asyncio.sleep(2.0)
-            assert worker.busy == 0
+            assert worker.held == 0
             assert queue.released == released
             if isinstance(error, RuntimeError):
                 [told] = queue.finished

@@ -123,7 +123,7 @@ def test_a_replaced_runs_steps_are_held_for_the_next_revision_and_a_cancelled_on
             await asyncio.sleep(2.0)
             queue.heard.append(Withdrawal(job_of("other").key, RUN, replaced=replaced))
             await asyncio.sleep(0.11)
-            assert worker.busy == 0
+            assert worker.held == 0
             assert gates.stopped == ([] if replaced else ["other"])
             await asyncio.sleep(HOLD)
             assert gates.stopped == ["other"]
@@ -146,7 +146,7 @@ def test_a_step_that_a_caller_has_reported_is_stopped_and_the_run_goes_on() -> N
             queue.heard.append(Reported(job_of("other").key, RUN, ("held",)))
             await asyncio.sleep(1.0)
             assert (gates.stopped, queue.finished) == (["other"], ["other"])
-            assert worker.busy == 0
+            assert worker.held == 0
 
     run_virtually(serve())
 
@@ -157,10 +157,10 @@ def test_a_run_whose_lease_was_lost_is_stopped_at_the_next_renewal() -> None:
         async with working(queue, gates) as worker:
             queue.jobs["next_jobs"].append(job_of("other"))
             await asyncio.sleep(LEASE)
-            assert worker.busy == 1
+            assert worker.held == 1
             queue.lost.add(job_of("other").key)
             await asyncio.sleep(LEASE / 3 + 0.1)
-            assert worker.busy == 0
+            assert worker.held == 0
             assert gates.stopped == ["other"]
             assert queue.finished == []
 
@@ -199,5 +199,5 @@ def test_a_worker_shows_its_slots_and_how_long_its_steps_took() -> None:
 
     shown = run_virtually(serve())
     assert shown is not None
-    assert (shown.slots, shown.busy) == (4, 1)
+    assert (shown.slots, shown.busy) == (4, 0)
     assert shown.durations == durations.table() != {}

@@ -52,7 +52,7 @@ class CreateRunToken:
                 "writes its line"
             )
         if call.grant.run is not None:
-            rule = f"the token {call.grant.name!r} cannot be prolonged by its bearer"
+            rule = f"the token {call.grant.name!r} may only read its run, not make another token"
             raise PermissionDenied("key", rule, "read")
         token, ends = self._grants.run_tokens.sign(create.key, call.grant.name, create.lives_for)
         response = pb.CreateRunTokenResponse(token=token)

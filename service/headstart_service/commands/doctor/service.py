@@ -87,7 +87,10 @@ class Server:
             if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
                 return fail("health", f"there is no {_SERVICE}", "is this a Headstart server?")
             reason = from_rpc_error(error)
-            return fail("health", f"no answer: {reason}", "see the checks above")
+            advice = "see the checks above"
+            if "HTTP/2" in str(reason):  # gRPC: "Failed parsing HTTP/2 (…"
+                advice = "is this an HTTP port? Give the port of gRPC, by default 50051"
+            return fail("health", f"no answer: {reason}", advice)
         if answer == _SERVING:
             return ok("health", f"{_SERVICE} is SERVING")
         return fail(

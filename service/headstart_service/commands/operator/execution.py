@@ -133,4 +133,8 @@ def _with_advice(error: Exception, address: str | None) -> str:
     if isinstance(error, headstart.ServiceUnavailable):
         called = address or os.environ.get("HEADSTART_ADDRESS") or "localhost:50051"
         return f"cannot reach {called}: {error} (`headstart doctor` finds out why)"
+    if isinstance(error, headstart.Unauthenticated) and not (
+        os.environ.get("HEADSTART_TOKEN") or os.environ.get("HEADSTART_TOKEN_FILE")
+    ):
+        return f"{error} (set HEADSTART_TOKEN, or HEADSTART_TOKEN_FILE to the file that holds it)"
     return str(error)

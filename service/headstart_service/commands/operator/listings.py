@@ -40,7 +40,9 @@ def add(commands: Any) -> None:
     listing.add_argument(
         "--pipeline", default="", metavar="NAME", help="only runs of this pipeline"
     )
-    listing.add_argument("--prefix", default="", metavar="TEXT", help="only keys that begin so")
+    listing.add_argument(
+        "--prefix", default="", metavar="TEXT", help="only keys that begin so; needs --namespace"
+    )
     listing.add_argument(
         "--limit",
         type=_limit,

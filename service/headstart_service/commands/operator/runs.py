@@ -19,12 +19,12 @@ def add(commands: Any) -> None:
     start.add_argument("anchor", nargs="?", help="the word to start from")
     start.add_argument("target", nargs="?", help="the word to get to")
     start.add_argument(
-        "--recipient", choices=("human", "haiku"), default="human", help="the player that answers"
+        "--recipient", choices=("human", "haiku"), help="the player that answers (default: human)"
     )
     start.add_argument("--clues", type=int, metavar="N", help="how many clues make a bridge")
     start.add_argument("--pipeline", metavar="NAME", help="another pipeline than bridging")
     start.add_argument(
-        "--inputs", default="{}", metavar="JSON", help="its inputs, an object; - reads them"
+        "--inputs", metavar="JSON", help="its inputs, an object; - reads standard input"
     )
     start.add_argument("--ttl", type=duration, metavar="TIME", help="how long results live")
     start.add_argument(
@@ -55,23 +55,11 @@ def add(commands: Any) -> None:
 
     cancel = command(commands, "cancel", _cancel, "end a run")
     cancel.add_argument("key")
-    cancel.add_argument(
-        "--revision",
-        type=int,
-        default=0,
-        metavar="N",
-        help="only this revision, so that a newer run is spared (default: any)",
-    )
+    _take_revision(cancel)
 
     delete = command(commands, "delete", _delete, "delete a run and its results")
     delete.add_argument("key")
-    delete.add_argument(
-        "--revision",
-        type=int,
-        default=0,
-        metavar="N",
-        help="only this revision, so that a newer run is spared (default: any)",
-    )
+    _take_revision(delete)
 
     touch = command(commands, "touch", _touch, "let a run's results live longer")
     touch.add_argument("key")
@@ -81,6 +69,17 @@ def add(commands: Any) -> None:
         metavar="TIME",
         help="how long they live at least (default: the server's)",
     )
+    _take_revision(touch)
+
+
+def _take_revision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--revision",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only this revision, so that a newer run is spared (default: any)",
+    )
 
 
 async def _start(client: Any, options: argparse.Namespace) -> int:
@@ -89,8 +88,9 @@ async def _start(client: Any, options: argparse.Namespace) -> int:
         "restart": options.restart,
         "expected_need_in": options.needed_in,
     }
+    _refuse_mixed(options)
     if options.pipeline:
-        inputs = _inputs(options.inputs)
+        inputs = _inputs(options.inputs or "{}")
         started = await client.start(options.key, options.pipeline, inputs, **rules)
     elif options.anchor is None or options.target is None:
         raise ValueError("give an anchor and a target, or --pipeline and --inputs")
@@ -99,13 +99,27 @@ async def _start(client: Any, options: argparse.Namespace) -> int:
             options.key,
             options.anchor,
             options.target,
-            options.recipient,
+            options.recipient or "human",
             clue_count=options.clues,
             **rules,
         )
     text = f"{started.outcome}: revision {started.revision}, {started.status}"
     show(started, text, as_json=options.json)
     return exit_codes.DONE
+
+
+def _refuse_mixed(options: argparse.Namespace) -> None:
+    """Refuse options of a game for another pipeline, and the reverse. Raises ValueError."""
+    of_game = {
+        "anchor": options.anchor,
+        "--recipient": options.recipient,
+        "--clues": options.clues,
+    }
+    given = [name for name, value in of_game.items() if value is not None]
+    if options.pipeline and given:
+        raise ValueError(f"{', '.join(given)}: for a bridging game alone, not with --pipeline")
+    if options.inputs is not None and not options.pipeline:
+        raise ValueError("--inputs needs --pipeline")
 
 
 def _inputs(text: str) -> dict[str, Any]:
@@ -148,7 +162,7 @@ async def _delete(client: Any, options: argparse.Namespace) -> int:
 
 
 async def _touch(client: Any, options: argparse.Namespace) -> int:
-    touched = await client.touch(options.key, ttl=options.ttl)
+    touched = await client.touch(options.key, ttl=options.ttl, revision=options.revision)
     text = f"{touched.status}, kept until {touched.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     show(touched, text, as_json=options.json)
     return exit_codes.DONE

@@ -23,6 +23,7 @@ _HELD: Final = 64 * 1024 * 1024
 """Bytes of all bodies that a process holds at once."""
 _AGAIN: Final = 1.0
 _COMPRESSED, _END = 0x01, 0x02
+_JSON_OBJECT: Final = ord("{")
 
 
 class ClientGone(Exception):
@@ -107,6 +108,9 @@ def opened(body: bytes) -> bytes:
     if len(body) < _PREFIX:
         raise _malformed(f"must be one envelope of 5 bytes and a message, has {len(body)} bytes")
     flags, size = body[0], int.from_bytes(body[1:_PREFIX])
+    if flags == _JSON_OBJECT:
+        rule = "must be an envelope, not JSON alone: 1 byte of flags, 4 of length, the message"
+        raise _malformed(rule)
     if flags & _COMPRESSED:
         raise Refused(
             code_pb2.INTERNAL, "body: its envelope is compressed, without Connect-Content-Encoding"

@@ -63,18 +63,26 @@ class WorkerMetrics(Instruments):
 
     def watch_pool(
         self,
+        *,
         slots: int,
         busy: Callable[[], int],
+        held: Callable[[], int],
         unavailable: Callable[[], int],
         hung: Callable[[], int],
     ) -> None:
         """Show the worker's pool, and what of it cannot be used now."""
         self.reading(
             "worker_slots",
-            "Most runs that this worker computes at once, `HEADSTART_WORKER_CONCURRENCY`.",
+            "Most runs that compute at once in this worker, `HEADSTART_WORKER_CONCURRENCY`.",
             lambda: slots,
         )
-        self.reading("worker_slots_busy", "Runs that this worker computes now.", busy)
+        self.reading("worker_slots_busy", "Runs that compute in this worker now.", busy)
+        self.reading(
+            "worker_runs",
+            "Runs that this worker holds: those that compute, and those that only wait for a "
+            "language model or another service.",
+            held,
+        )
         self.reading(
             "worker_pipelines_unavailable",
             "Pipelines that this worker cannot run now. Its log has the reason.",

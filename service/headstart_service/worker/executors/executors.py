@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from ...domain.errors import ExecutorUnavailable, StartupError
 from ...pipeline.runs_on import REMOTE_EXECUTORS
+from ..occupancy import occupying
 from .code_identity import OtherCode, identity
 from .event_loop import drive
 from .processes import Processes
@@ -167,6 +168,16 @@ class Executors:
         Raises what the function raises, and StepFailed when its executor failed it. Raises
         ExecutorUnavailable when the executor cannot run it now, or was lost while it ran.
         """
+        if step.runs_on == "loop":
+            begin()
+            work = step.function(**arguments)
+            return await drive(work, step.name, meter, self._watchdog, self._grace)
+        with occupying():
+            return await self._call_elsewhere(step, arguments, meter, begin)
+
+    async def _call_elsewhere(
+        self, step: Step, arguments: Mapping[str, Any], meter: CostMeter, begin: Callable[[], None]
+    ) -> Any:
         match step.runs_on:
             case "thread":
                 return await self._pool().call(step, arguments, meter, begin)
@@ -179,13 +190,9 @@ class Executors:
                     self._broken[step.function.__module__] = reason
                     self._notify()
                     raise ExecutorUnavailable(reason) from error
-            case "ray":
-                begin()
-                return await (await self._cluster([step])).call(step, arguments, meter)
             case _:
                 begin()
-                work = step.function(**arguments)
-                return await drive(work, step.name, meter, self._watchdog, self._grace)
+                return await (await self._cluster([step])).call(step, arguments, meter)
 
     def _pool(self) -> Threads:
         if self._threads is None:

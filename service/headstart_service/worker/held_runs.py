@@ -1,0 +1,75 @@
+"""The runs that a worker holds, each with what computes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..domain import Lease, RunKey, Status
+from .occupancy import Occupancy
+from .reported_steps import ReportedSteps
+from .worker_observer import RunOutcome
+
+
+@dataclass(slots=True)
+class HeldRun:
+    """A run that its worker computes."""
+
+    outcome: RunOutcome
+    reports: ReportedSteps
+    task: asyncio.Task[Status]
+    occupancy: Occupancy | None
+    """None of a run that has the worker to itself."""
+
+    def cancel(self, why: str = "") -> None:
+        """Stop it; `why` goes to its outcome unless that has a reason."""
+        self.outcome.error = self.outcome.error or why
+        self.task.cancel()
+
+
+class HeldRuns:
+    """Holds each run by its lease."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Lease, HeldRun] = {}
+
+    @contextmanager
+    def holding(self, lease: Lease, run: HeldRun) -> Iterator[None]:
+        """Hold a run while the context is open."""
+        self._runs[lease] = run
+        try:
+            yield
+        finally:
+            del self._runs[lease]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def leases(self) -> Sequence[Lease]:
+        """The leases of all runs."""
+        return list(self._runs)
+
+    @property
+    def all(self) -> Sequence[HeldRun]:
+        """All runs."""
+        return list(self._runs.values())
+
+    @property
+    def computing(self) -> int:
+        """How many runs have a slot; the others only wait for what is elsewhere."""
+        return sum([each.occupancy is None or each.occupancy.occupied for each in self.all])
+
+    def get(self, lease: Lease) -> HeldRun | None:
+        """Return the run of a lease, if it is held still."""
+        return self._runs.get(lease)
+
+    def of(self, key: RunKey, run: str) -> Sequence[HeldRun]:
+        """Return what computes the run of this key and id."""
+        return [
+            held
+            for lease, held in self._runs.items()
+            if (lease.job.key, lease.job.run) == (key, run)
+        ]
