@@ -45,7 +45,7 @@ class Governors:
         return governor
 
     def drain(self) -> None:
-        """Begin no more calls: those under way may end, and others are left to other workers."""
+        """Let calls under way end; hand on the runs that have none to other workers."""
         for governor in self._made.values():
             governor.drain()
 

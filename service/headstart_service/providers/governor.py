@@ -14,6 +14,7 @@ import random
 import time
 import uuid
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -31,8 +32,8 @@ from ..domain import (
     Turn,
     WaitsFor,
 )
-from ..domain.errors import StepFailed
-from ..worker.cost_meter import spend
+from ..domain.errors import ExecutorUnavailable, StepFailed
+from ..worker.cost_meter import METER, spend
 from ..worker.step_caller import CALLER
 from ..worker.step_deadline import StepClock, step_clock
 from .provider_observer import MEANINGS, ProviderObserver, Unwatched
@@ -71,6 +72,9 @@ class _Waiter:
 
     order: tuple[int, int]
     ask: Ask
+    run: str
+    paid: bool
+    """Whether its step has paid for a call before this one."""
     clock: StepClock | None
     since: float
     """When it came, in loop time."""
@@ -104,8 +108,9 @@ class _Waiter:
 class Permit:
     """The right to make one call. Settle it once, however the call ends."""
 
-    def __init__(self, governor: Governor, ask: Ask, granted_us: int) -> None:
+    def __init__(self, governor: Governor, ask: Ask, granted_us: int, run: str) -> None:
         self._governor = governor
+        self._run = run
         self._ask = ask
         self._granted_us = granted_us
         self._began = time.monotonic()
@@ -130,7 +135,7 @@ class Permit:
             estimate=self._ask.tokens,
             tokens=tokens,
         )
-        self._settling = self._governor.settled(settled, time.monotonic() - self._began)
+        self._settling = self._governor.settled(self._run, settled, time.monotonic() - self._began)
         return self._settling
 
 
@@ -158,7 +163,10 @@ class Governor:
         self._again = asyncio.Event()
         self._turn: Turn | None = None
         """The last answer, for as long as callers wait."""
-        self._draining = False
+        self._calling: Counter[str] = Counter()
+        """How many calls each run has under way."""
+        self._draining: set[str] | None = None
+        """While the worker drains: the runs that go on, because they had a call under way."""
 
     @property
     def wait(self) -> float:
@@ -174,8 +182,20 @@ class Governor:
         return asyncio.get_running_loop().time() - min(each.since for each in self._waiting)
 
     def drain(self) -> None:
-        """Grant nothing more: calls under way may end, and others are left to other workers."""
-        self._draining = True
+        """Begin calls of those runs alone that have one under way: else it would be paid twice.
+
+        Other runs that wait are handed on to another worker.
+        """
+        self._draining = set(+self._calling)
+        for waiter in self._waiting:
+            if not waiter.granted.done() and self._hands_on(waiter.run, waiter.paid):
+                waiter.granted.set_exception(self._stops())
+
+    def _hands_on(self, run: str, paid: bool) -> bool:  # noqa: FBT001  # of our own
+        return self._draining is not None and bool(run) and not paid and run not in self._draining
+
+    def _stops(self) -> ExecutorUnavailable:
+        return ExecutorUnavailable(f"the worker stops, and begins no call of {self._title}")
 
     async def aclose(self) -> None:
         """Return when the last calls are noted."""
@@ -188,16 +208,28 @@ class Governor:
     async def permit(self, tokens: int = 0) -> Permit:
         """Return a permit for a call of about so many tokens, once it is this call's turn.
 
-        Raises StepFailed when the namespace has used up its budget, and WaitEnded.
+        Raises StepFailed when the namespace has used up its budget, WaitEnded, and
+        ExecutorUnavailable when the worker drains.
         """
-        caller = CALLER.get()
+        caller, meter = CALLER.get(), METER.get()
+        paid = meter is not None and meter.llm_tokens > 0
+        if self._hands_on(caller.run, paid):
+            raise self._stops()
         ask = Ask(uuid.uuid4().hex, tokens, caller.namespace, self._rules.budget(caller.namespace))
         loop = asyncio.get_running_loop()
         began = loop.time()
         limit = asyncio.timeout(self._rules.patience)
         order = (caller.order_us, next(self._numbers))
         waiter = _Waiter(
-            order, ask, step_clock(), began, began + self._rules.patience, caller.needed_at, limit
+            order=order,
+            ask=ask,
+            run=caller.run,
+            paid=paid,
+            clock=step_clock(),
+            since=began,
+            until=began + self._rules.patience,
+            needed_at=caller.needed_at,
+            limit=limit,
         )
         insort(self._waiting, waiter)
         self._observer.waiting(self.provider, len(self._waiting))
@@ -220,8 +252,9 @@ class Governor:
             self._observer.waited(self.provider, waited)
             spend(waited=waited)
 
-    def settled(self, settled: Settlement, seconds: float) -> asyncio.Future[None]:
-        """Note the end of a call; a `Permit` calls this."""
+    def settled(self, run: str, settled: Settlement, seconds: float) -> asyncio.Future[None]:
+        """Note the end of a call of a run; a `Permit` calls this."""
+        self._calling[run] -= 1
         if settled.outcome is not CallOutcome.UNUSED:
             self._observer.called(self.provider, settled.ending, seconds)
         task = asyncio.create_task(self._settle(settled), name=f"settle {self.provider}")
@@ -278,9 +311,9 @@ class Governor:
             while self._waiting:
                 self._again.clear()
                 pause = await self._ask()
-                if pause > 0 or self._draining:
+                if pause > 0:
                     try:
-                        async with asyncio.timeout(pause or _LONGEST):
+                        async with asyncio.timeout(pause):
                             await self._again.wait()
                     except TimeoutError:
                         pass
@@ -294,8 +327,6 @@ class Governor:
 
     async def _ask(self) -> float:
         """Ask once. Returns the seconds until the next time, 0 for at once."""
-        if self._draining:
-            return 0.0
         batch = [each for each in self._waiting if not each.granted.done()][:_BATCH]
         if not batch:
             # All of these have been answered; they leave the list in this turn of the loop.
@@ -318,7 +349,8 @@ class Governor:
     def _answer(self, waiter: _Waiter, answer: AskAnswer, turn: Turn) -> None:
         ask = waiter.ask
         if answer.granted:
-            permit = Permit(self, ask, turn.granted_us)
+            self._calling[waiter.run] += 1
+            permit = Permit(self, ask, turn.granted_us, waiter.run)
             if waiter.granted.done():
                 permit.settle(CallOutcome.UNUSED, "")
             else:

@@ -12,6 +12,8 @@ class StepCaller:
     """The run of a step."""
 
     namespace: str = ""
+    run: str = ""
+    """Its run, by a name that no other run of the worker has; empty outside of a step."""
     order_us: int = 0
     """When it is needed, else when a worker took it: the order of calls."""
     needed_at: float = 0.0

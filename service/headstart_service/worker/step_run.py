@@ -226,11 +226,15 @@ class StepRunner:
         return _failed(step.name, time.monotonic() - began, outcome, started_us), None
 
     def _caller(self) -> StepCaller:
-        claim, namespace = self._claim, self._lease.job.key.namespace
-        if not claim.needed_us:
-            return StepCaller(namespace, claim.at_us)
-        needed_at = self._began + (claim.needed_us - claim.at_us) / 1e6
-        return StepCaller(namespace, claim.needed_us, needed_at)
+        claim, job = self._claim, self._lease.job
+        needed_us = claim.needed_us
+        needed_at = self._began + (needed_us - claim.at_us) / 1e6 if needed_us else 0.0
+        return StepCaller(
+            namespace=job.key.namespace,
+            run=f"{job.partition} {job.entry}",
+            order_us=needed_us or claim.at_us,
+            needed_at=needed_at,
+        )
 
     def _reason(
         self, step: Step, failure: BaseException, limit: asyncio.Timeout

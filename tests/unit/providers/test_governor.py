@@ -20,7 +20,7 @@ from headstart_service.domain import (
     Turn,
     WaitsFor,
 )
-from headstart_service.domain.errors import StepFailed, StoreUnavailable
+from headstart_service.domain.errors import ExecutorUnavailable, StepFailed, StoreUnavailable
 from headstart_service.providers import governor as governor_module
 from headstart_service.providers import retries
 from headstart_service.providers.governor import Governor, GovernorRules, WaitEnded
@@ -50,11 +50,13 @@ class Permits:
         self._fails = fails
         self.asked: list[list[Ask]] = []
         self.settled: list[Settlement] = []
+        self.came = asyncio.Event()
 
     async def take(self, provider: str, asks: Sequence[Ask], rates: Rates, lease: float) -> Turn:
         if self._fails:
             raise self._fails
         self.asked.append(list(asks))
+        self.came.set()
         if self._turns:
             turn = self._turns.pop(0)
             answers = [*turn.answers, *[AskAnswer.WAIT] * len(asks)][: len(asks)]
@@ -91,7 +93,7 @@ def test_calls_go_in_the_order_of_need() -> None:
         governor, order = governed(Permits(*[one] * 5)), []
 
         async def call(need: int) -> None:
-            CALLER.set(StepCaller("games", need))
+            CALLER.set(StepCaller("games", order_us=need))
             permit = await governor.permit()
             order.append(need)
             await permit.settle(ANSWERED, "answered")
@@ -143,7 +145,7 @@ def test_a_run_that_is_needed_later_waits_for_its_provider_until_then() -> None:
         governor = governed(Permits(*[waits(WaitsFor.BREAKER, 2.0)] * pauses))
 
         async def step() -> float | None:
-            CALLER.set(StepCaller("games", 1, needed_at=60.0))
+            CALLER.set(StepCaller("games", order_us=1, needed_at=60.0))
             await governor.permit()
             return seconds_left()
 
@@ -189,8 +191,7 @@ def test_a_permit_whose_caller_has_gone_is_given_back() -> None:
         permits = Permits()
         governor = governed(permits)
         caller = asyncio.create_task(governor.permit())
-        while not permits.asked:
-            await asyncio.sleep(0)
+        await permits.came.wait()
         caller.cancel()
         await asyncio.wait({caller})
         await asyncio.sleep(1)
@@ -212,19 +213,49 @@ def test_a_permit_is_settled_once() -> None:
     assert (settled.outcome, settled.estimate, settled.tokens) == (ANSWERED, 50, 40)
 
 
-def test_a_draining_worker_begins_no_call() -> None:
-    async def main() -> int:
-        permits = Permits()
-        governor = governed(permits)
-        governor.drain()
-        caller = asyncio.create_task(governor.permit())
-        await asyncio.sleep(20)
-        caller.cancel()
-        await asyncio.wait({caller})
-        await governor.aclose()
-        return len(permits.asked)
+def test_a_draining_worker_hands_on_runs_that_have_not_paid() -> None:
+    async def main() -> tuple[list[str], int]:
+        granted = Turn(answers=[AskAnswer.GRANTED])
+        permits = Permits(granted, *[waits(WaitsFor.CALLS, 1.0)] * 2)
+        governor, ended = governed(permits), []
 
-    assert run_virtually(main()) == 0
+        async def call(run: str, calls: int = 1) -> None:
+            CALLER.set(StepCaller("games", run, order_us=len(run)))
+            try:
+                for _ in range(calls):
+                    permit = await governor.permit()
+                    await asyncio.sleep(5)
+                    await permit.settle(ANSWERED, "answered")
+                ended.append(run)
+            except ExecutorUnavailable:
+                ended.append(f"{run} handed on")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(call("a", 2))
+            await asyncio.sleep(0.5)
+            group.create_task(call("bb"))
+            await asyncio.sleep(0.1)
+            governor.drain()
+            await asyncio.sleep(0.1)
+            assert ended == ["bb handed on"]
+            group.create_task(call("ccc"))
+        await governor.aclose()
+        return ended, len(permits.settled)
+
+    assert run_virtually(main()) == (["bb handed on", "ccc handed on", "a"], 2)
+
+
+def test_a_draining_worker_ends_a_step_that_has_paid() -> None:
+    async def main() -> None:
+        governor, meter = governed(Permits()), CostMeter(llm_tokens=7)
+        governor.drain()
+        CALLER.set(StepCaller("games", "a"))
+        with pytest.raises(ExecutorUnavailable, match="the worker stops"):
+            await governor.permit()
+        METER.set(meter)
+        await (await governor.permit()).settle(ANSWERED, "answered")
+
+    run_virtually(main())
 
 
 def test_an_error_of_the_permits_reaches_the_callers() -> None:
@@ -297,8 +328,7 @@ def test_a_worker_alone_pauses_and_breaks_the_circuit() -> None:
             await asyncio.sleep(0.1)
             return turn.waits_for
 
-        for _ in range(6):
-            seen.append(await call(CallOutcome.FAILED))
+        seen += [await call(CallOutcome.FAILED) for _ in range(6)]
         await asyncio.sleep(1)
         seen.append(await call(CallOutcome.ANSWERED))
         await asyncio.sleep(1)
