@@ -28,7 +28,7 @@ from ..curves.curve import part
 from ..harness import Bench, Figure
 from ..processes import clean_environment, running, start_api
 from ..ready import SERVICE as METHODS
-from ..ready import unary
+from ..ready import Unary, unary
 from ..results import Line, Series, at_most
 from .messages_server import MessagesServer, serving
 
@@ -160,16 +160,27 @@ async def _game(channel: grpc.aio.Channel, number: int, need: float) -> bool:
     request = pb.StartPrecomputeRequest(key=f"game-{number}", custom=spec)
     request.expected_need_in.FromMilliseconds(round(need * 1000))
     began = time.monotonic()
-    await start(request.SerializeToString())
+    await _answered(start, request.SerializeToString())
     wanted = pb.GetResultsRequest(key=request.key)
     while (left := began + need - time.monotonic()) > 0:
         await asyncio.sleep(min(left, 1.0))
-        answer = pb.GetResultsResponse.FromString(await get(wanted.SerializeToString()))
+        answer = pb.GetResultsResponse.FromString(await _answered(get, wanted.SerializeToString()))
         if answer.status == pb.PRECOMPUTE_STATUS_COMPLETED:
             return "bridge" in answer.custom.artifacts
         if answer.status == pb.PRECOMPUTE_STATUS_FAILED:
             return False
     return False
+
+
+async def _answered(method: Unary, request: bytes) -> bytes:
+    """Call until it is answered: 500 games at once may make the store late."""
+    while True:
+        try:
+            return await method(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+        await asyncio.sleep(0.5)
 
 
 PROVIDER = Figure("provider", "Games beside a language model's limits", measure)
