@@ -42,7 +42,9 @@ elseif outcome == 'refused' or outcome == 'failed' then
     if anew then
       s.refusals = s.refusals + 1
       local limit = tonumber(calls) / 60
-      local from = math.min(allowed_rate(s, now, limit), math.max(2 * s.used, LEAST))
+      -- A first refusal of few calls says little of the rate.
+      local least = s.known == 0 and START / 4 or LEAST
+      local from = math.min(allowed_rate(s, now, limit), math.max(2 * s.used, least))
       local first = s.known == 0 and limit == 0
       s.depth = (first or s.refusals > 1) and 0.5 or 0.2
       s.known, s.cut_at, s.calls = math.max(LEAST, from * 0.95), now, 0
