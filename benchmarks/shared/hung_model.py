@@ -98,7 +98,7 @@ async def _hung(
     finally:
         for key in keys:
             await stub.CancelPrecompute(pb.CancelPrecomputeRequest(key=key))
-        while model.calls:
+        while model.calls:  # noqa: ASYNC110  # another process ends them
             await asyncio.sleep(_SETTLED)
 
 
