@@ -16,7 +16,7 @@ import uuid
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
@@ -35,7 +35,8 @@ from ..domain import (
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..worker.cost_meter import METER, spend
 from ..worker.step_caller import CALLER
-from ..worker.step_deadline import StepClock, step_clock
+from ..worker.step_deadline import step_clock
+from .call_waiter import Waiter
 from .provider_observer import MEANINGS, ProviderObserver, Unwatched
 
 log = logging.getLogger(__name__)
@@ -64,45 +65,6 @@ class GovernorRules:
 
 class WaitEnded(StepFailed):
     """The call was not made: its turn did not come in time."""
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """A call without a permit."""
-
-    order: tuple[int, int]
-    ask: Ask
-    run: str
-    paid: bool
-    """Whether its step has paid for a call before this one."""
-    clock: StepClock | None
-    since: float
-    """When it came, in loop time."""
-    until: float
-    """When its patience ends, in loop time."""
-    needed_at: float
-    """When its run is needed, by the monotonic clock; 0 for at once."""
-    limit: asyncio.Timeout
-    granted: asyncio.Future[Permit] = field(default_factory=asyncio.Future)
-    stopped: bool = False
-    """Whether it has stopped its step's clock."""
-    trouble: Turn | None = None
-    """What it waits for, if that is no turn."""
-
-    def __lt__(self, other: _Waiter) -> bool:
-        return self.order < other.order
-
-    def stop(self) -> None:
-        """Let its step's clock stand still."""
-        if not self.stopped and self.clock is not None:
-            self.stopped = True
-            self.clock.stop()
-
-    def go(self) -> None:
-        """Let its step's clock go on."""
-        if self.stopped and self.clock is not None:
-            self.stopped = False
-            self.clock.go()
 
 
 class Permit:
@@ -156,7 +118,7 @@ class Governor:
         self._permits = permits
         self._rules = rules
         self._observer = observer or Unwatched()
-        self._waiting: list[_Waiter] = []
+        self._waiting: list[Waiter] = []
         self._numbers = count()
         self._serving: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
@@ -220,7 +182,7 @@ class Governor:
         began = loop.time()
         limit = asyncio.timeout(self._rules.patience)
         order = (caller.order_us, next(self._numbers))
-        waiter = _Waiter(
+        waiter = Waiter(
             order=order,
             ask=ask,
             run=caller.run,
@@ -292,7 +254,7 @@ class Governor:
                 log.info("%s: answers again, the circuit breaker is closed", self.provider)
         self._observer.state(self.provider, news.opened)
 
-    def _wake(self, waiter: _Waiter) -> None:
+    def _wake(self, waiter: Waiter) -> None:
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve(), name=f"permits {self.provider}")
         elif waiter.ask.budget or self._turn is None:
@@ -300,7 +262,7 @@ class Governor:
         else:
             self._note(waiter, self._turn)
 
-    def _forget(self, waiter: _Waiter) -> None:
+    def _forget(self, waiter: Waiter) -> None:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
         self._observer.waiting(self.provider, len(self._waiting))
@@ -346,7 +308,7 @@ class Governor:
         pause = turn.wait * random.uniform(1, 1 + _JITTER)  # noqa: S311  # no secret
         return min(_LONGEST, max(_SHORTEST, pause))
 
-    def _answer(self, waiter: _Waiter, answer: AskAnswer, turn: Turn) -> None:
+    def _answer(self, waiter: Waiter, answer: AskAnswer, turn: Turn) -> None:
         ask = waiter.ask
         if answer.granted:
             self._calling[waiter.run] += 1
@@ -366,7 +328,7 @@ class Governor:
                 )
             )
 
-    def _note(self, waiter: _Waiter, turn: Turn) -> None:
+    def _note(self, waiter: Waiter, turn: Turn) -> None:
         """Let the waiter's step know what it waits for."""
         if waiter.granted.done() or waiter.limit.expired():
             return
@@ -391,7 +353,7 @@ class Governor:
             return
         waiter.limit.reschedule(min(waiter.until, asyncio.get_running_loop().time() + left))
 
-    def _ended(self, waiter: _Waiter) -> WaitEnded:
+    def _ended(self, waiter: Waiter) -> WaitEnded:
         """Return why a waiter gets no permit."""
         turn = waiter.trouble
         if turn is None:
