@@ -110,9 +110,12 @@ async def test_all_workers_share_the_calls_of_a_minute(two: tuple[Worker, Worker
     none, turn = await two[1].ask(1, rates)
     assert (len(first), none, turn.workers) == (1, [], 2)
     await two[1].granted(rates)
-    # Another minute's limit holds from the next ask.
-    granted, _ = await two[0].ask(9, Rates(calls_a_minute=60_000))
-    assert len(granted) <= 1
+    # Another limit holds from the next ask.
+
+    async def several() -> bool:
+        return len((await two[0].ask(9, Rates(calls_a_minute=60_000)))[0]) > 1
+
+    await wait_until(several)
 
 
 async def test_a_call_that_was_not_made_gives_its_place_back(two: tuple[Worker, Worker]) -> None:
@@ -199,14 +202,12 @@ async def test_the_breaker_opens_after_failures_and_lets_one_call_try(
     for lease in leases[:-1]:
         news = await two[0].end(lease, CallOutcome.FAILED, ending="server_error")
     assert (news.event, news.opened) == ("opened", 1)
-    none, turn = await two[1].ask()
-    assert (none, turn.waits_for, turn.opened) == ([], WaitsFor.BREAKER, 1)
     probe = await two[1].granted()
     assert two[1].turns[probe].answers == [PROBE]
-    assert (await two[0].ask(2))[1].answers == [WAIT, WAIT]
+    _, turn = await two[0].ask(2)
+    assert (turn.answers, turn.waits_for, turn.opened) == ([WAIT, WAIT], WaitsFor.BREAKER, 1)
     news = await two[1].end(probe, CallOutcome.FAILED, ending="server_error")
     assert (news.event, news.opened) == ("opened", 2)
-    assert 1 < (await two[0].ask())[1].wait <= 2
     probe = await two[0].granted()
     # A probe that is cancelled shows nothing: another one may begin at once.
     await two[0].end(probe, CallOutcome.LOST, ending="cancelled")

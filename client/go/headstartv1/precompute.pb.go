@@ -360,7 +360,7 @@ const (
 	FailureReason_FAILURE_REASON_STEP_FAILED FailureReason = 1
 	// An attempt took longer than the step's `timeout`.
 	FailureReason_FAILURE_REASON_TIMED_OUT FailureReason = 2
-	// No thread or process of the worker became free for the step in time.
+	// No thread or process of the worker, or permit of a provider, became free for the step in time.
 	FailureReason_FAILURE_REASON_QUEUE_TIMED_OUT FailureReason = 3
 	// The step blocked the worker's event loop, and was stopped.
 	FailureReason_FAILURE_REASON_BLOCKED FailureReason = 4

@@ -63,7 +63,7 @@ class FailureReason(StrEnum):
     TIMED_OUT = "timed_out"
     """An attempt took longer than the step's timeout."""
     QUEUE_TIMED_OUT = "queue_timed_out"
-    """No thread or process of the worker became free for the step in time."""
+    """No thread or process of the worker, or permit of a provider, became free in time."""
     BLOCKED = "blocked"
     """The step blocked the worker's event loop."""
     WORKER_LOST = "worker_lost"

@@ -262,7 +262,7 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_TIMED_OUT: _FailureReason.ValueType  # 2
     """An attempt took longer than the step's `timeout`."""
     FAILURE_REASON_QUEUE_TIMED_OUT: _FailureReason.ValueType  # 3
-    """No thread or process of the worker became free for the step in time."""
+    """No thread or process of the worker, or permit of a provider, became free for the step in time."""
     FAILURE_REASON_BLOCKED: _FailureReason.ValueType  # 4
     """The step blocked the worker's event loop, and was stopped."""
     FAILURE_REASON_WORKER_LOST: _FailureReason.ValueType  # 5
@@ -300,7 +300,7 @@ FAILURE_REASON_STEP_FAILED: FailureReason.ValueType  # 1
 FAILURE_REASON_TIMED_OUT: FailureReason.ValueType  # 2
 """An attempt took longer than the step's `timeout`."""
 FAILURE_REASON_QUEUE_TIMED_OUT: FailureReason.ValueType  # 3
-"""No thread or process of the worker became free for the step in time."""
+"""No thread or process of the worker, or permit of a provider, became free for the step in time."""
 FAILURE_REASON_BLOCKED: FailureReason.ValueType  # 4
 """The step blocked the worker's event loop, and was stopped."""
 FAILURE_REASON_WORKER_LOST: FailureReason.ValueType  # 5

@@ -2635,7 +2635,7 @@ export enum FailureReason {
   TIMED_OUT = 2,
 
   /**
-   * No thread or process of the worker became free for the step in time.
+   * No thread or process of the worker, or permit of a provider, became free for the step in time.
    *
    * @generated from enum value: FAILURE_REASON_QUEUE_TIMED_OUT = 3;
    */
