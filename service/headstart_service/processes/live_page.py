@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ..api.refusals import Refusals
 from ..api.results.subscription import Subscribe, Subscription
 from ..auth.grants import EVERYTHING, Grant
 from ..auth.token_file import TokenFile
@@ -18,6 +19,7 @@ from ..domain import RunKey
 from ..pipeline.registry import Registry
 from ..store.redis_store import RedisStore
 from .exposure import http_is_open
+from .http_refusals import noted
 
 
 def live_page(
@@ -27,6 +29,7 @@ def live_page(
     tokens: TokenFile | None,
     outdate: Callable[[RunKey], None],
     subscribe: Subscribe,
+    refusals: Refusals,
 ) -> Dashboard | None:
     """Build the page of an API process, or return None where it has none.
 
@@ -56,4 +59,6 @@ def live_page(
             subscribe, opened=page.opened, closed=page.closed, receive=page.receive
         ).run()
 
-    return Dashboard(store, known, admit, Rules(door=door, about=about), outdate, subscribed)
+    refused = noted(refusals, tokens.grants if tokens else None)
+    rules = Rules(door=door, about=about)
+    return Dashboard(store, known, admit, rules, outdate, subscribed, refused)
