@@ -15,7 +15,7 @@ from ..domain import CallOutcome
 from ..domain.errors import StepFailed
 from ..pipeline.identity import printable
 from ..worker.cost_meter import spend
-from .governor import Governor, GovernorRules, Permit
+from .governor import Governor, GovernorRules
 from .local_permits import LocalPermits
 from .messages_request import (
     MessagesRequest,
@@ -26,6 +26,7 @@ from .messages_request import (
     tokens_of,
     translated,
 )
+from .permit import Permit
 from .provider_observer import (
     ANSWERED,
     CANCELLED,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ..domain import Ask, Turn
 from ..worker.step_deadline import StepClock
-
-if TYPE_CHECKING:
-    from .governor import Permit
+from .permit import Permit
 
 
 @dataclass(slots=True, eq=False)

@@ -37,6 +37,7 @@ from ..worker.cost_meter import METER, spend
 from ..worker.step_caller import CALLER
 from ..worker.step_deadline import step_clock
 from .call_waiter import Waiter
+from .permit import Permit
 from .provider_observer import MEANINGS, ProviderObserver, Unwatched
 
 log = logging.getLogger(__name__)
@@ -65,40 +66,6 @@ class GovernorRules:
 
 class WaitEnded(StepFailed):
     """The call was not made: its turn did not come in time."""
-
-
-class Permit:
-    """The right to make one call. Settle it once, however the call ends."""
-
-    def __init__(self, governor: Governor, ask: Ask, granted_us: int, run: str) -> None:
-        self._governor = governor
-        self._run = run
-        self._ask = ask
-        self._granted_us = granted_us
-        self._began = time.monotonic()
-        self._settling: asyncio.Future[None] | None = None
-
-    def settle(
-        self, outcome: CallOutcome, ending: str, *, retry_after: float = 0.0, tokens: int = 0
-    ) -> asyncio.Future[None]:
-        """Note how the call ended; the permit is free for others. Later calls change nothing.
-
-        Returns what is done once all workers know it.
-        """
-        if self._settling is not None:
-            return self._settling
-        settled = Settlement(
-            lease=self._ask.lease,
-            outcome=outcome,
-            ending=ending,
-            namespace=self._ask.namespace,
-            granted_us=self._granted_us,
-            retry_after=retry_after,
-            estimate=self._ask.tokens,
-            tokens=tokens,
-        )
-        self._settling = self._governor.settled(self._run, settled, time.monotonic() - self._began)
-        return self._settling
 
 
 class Governor:

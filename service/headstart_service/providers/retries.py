@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 from ..domain import CallOutcome
 from ..domain.errors import StepFailed
 from ..worker.step_caller import CALLER
-from .governor import Governor, Permit, WaitEnded
+from .governor import Governor, WaitEnded
+from .permit import Permit
 from .provider_observer import CANCELLED, TIMEOUT
 
 T = TypeVar("T")

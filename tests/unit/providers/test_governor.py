@@ -22,7 +22,7 @@ from headstart_service.domain import (
 )
 from headstart_service.domain.errors import ExecutorUnavailable, StepFailed, StoreUnavailable
 from headstart_service.providers import governor as governor_module
-from headstart_service.providers import retries
+from headstart_service.providers import permit, retries
 from headstart_service.providers.governor import Governor, GovernorRules, WaitEnded
 from headstart_service.providers.local_permits import LocalPermits, SharedPermits
 from headstart_service.worker import step_deadline
@@ -38,7 +38,7 @@ ANSWERED = CallOutcome.ANSWERED
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the modules measure by the virtual loop."""
     module = SimpleNamespace(monotonic=loop_time, perf_counter=loop_time)
-    for each in (governor_module, retries, step_deadline):
+    for each in (governor_module, permit, retries, step_deadline):
         monkeypatch.setattr(each, "time", module)
 
 

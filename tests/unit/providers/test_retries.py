@@ -10,10 +10,11 @@ import pytest
 from headstart_service.domain import CallOutcome
 from headstart_service.domain.errors import StepFailed
 from headstart_service.providers import governor as governor_module
-from headstart_service.providers import messages_request, retries
-from headstart_service.providers.governor import Governor, GovernorRules, Permit
+from headstart_service.providers import messages_request, permit, retries
+from headstart_service.providers.governor import Governor, GovernorRules
 from headstart_service.providers.local_permits import LocalPermits
 from headstart_service.providers.messages_request import MessagesRequest, status_failure
+from headstart_service.providers.permit import Permit
 from headstart_service.providers.retries import backoff, with_retries
 from tests.support.virtual_time import loop_time, run_virtually
 
@@ -21,7 +22,7 @@ from tests.support.virtual_time import loop_time, run_virtually
 @pytest.fixture(autouse=True)
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(monotonic=loop_time, perf_counter=loop_time, time=loop_time)
-    for each in (governor_module, retries, messages_request):
+    for each in (governor_module, permit, retries, messages_request):
         monkeypatch.setattr(each, "time", module)
 
 

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from headstart_service.domain import CallOutcome, Rates
-from headstart_service.providers.governor import Governor, GovernorRules, Permit
+from headstart_service.providers.governor import Governor, GovernorRules
 from headstart_service.providers.local_permits import LocalPermits
+from headstart_service.providers.permit import Permit
 from headstart_service.telemetry.metrics.exposition import Exposition
 from headstart_service.telemetry.metrics.providers import ProviderMetrics
 from tests.support.scrape import parsed, value
