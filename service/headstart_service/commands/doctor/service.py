@@ -22,6 +22,7 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 
 from ...base.output import spoken
+from .providers import provider_checks
 from .report import Check, fail, ok, warn
 
 _SERVICE: Final = "headstart.v1.PrecomputeService"
@@ -180,6 +181,7 @@ class Server:
                 "deploy workers with that pipeline in the version that the API has, or start these "
                 "runs again through an API whose pipelines the workers have",
             )
+        yield from provider_checks(stats)
         live = sum(stats.status_counts[name] for name in ("pending", "in_progress"))
         load = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
         # Runs that no worker can compute have a check of their own.
