@@ -87,7 +87,7 @@ class Turn:
     ending: str = ""
     """How the last bad call ended."""
     granted_us: int = 0
-    """When, by the clock of whoever grants."""
+    """When, by the clock of the store, or of the worker if it grants."""
     rate: float = 0.0
     """Calls a second that all workers may make now."""
     workers: int = 1

@@ -72,8 +72,8 @@ class HaikuModel:
     ) -> None:
         """Ask `model` with `api_key`; without a key every request fails and none is sent.
 
-        `timeout` is for each try, in seconds. After timeouts, lost connections, 408, 409, 429 and
-        5xx there are other tries until the step's time ends; outside of a step they begin within
+        `timeout` is for each try, in seconds. Timeouts, lost connections, 408, 409, 429 and 5xx
+        lead to other tries until the step's time ends. Outside of a step they begin within
         `patience` seconds. A pause that is longer than that is not begun. Each try needs a permit
         of the `governor`, by default one of its own. `base_url` defaults to ANTHROPIC_BASE_URL,
         else to Anthropic's own. `open_telemetry` is the SDK's option of that name: how it traces

@@ -1,9 +1,9 @@
 """Governs the calls of one provider: each waits for a permit, in the order of need.
 
 Calls of all workers share the provider's limits: `domain.Permits`. A caller waits in its worker,
-which asks again when it was told to. While others are before it, its step's clock stands still;
-while the provider is away or pauses, the clock goes on, and the wait ends with the step's time or,
-if that is later, when the run is needed.
+which asks again after the wait that the store returned. While others are before it, its step's
+clock stands still. While the provider is away or pauses, the clock goes on. That wait ends with the
+step's time or, if that is later, when the run is needed.
 """
 
 from __future__ import annotations
@@ -197,12 +197,12 @@ class Governor:
         except Exception:
             log.exception("%s: the end of a call is not noted", self.provider)
             return
-        self._tell(news)
+        self._log_news(news)
         turn = self._turn
         if turn and (turn.waits_for is WaitsFor.CONCURRENCY or news.event == "closed"):
             self._again.set()
 
-    def _tell(self, news: ProviderNews) -> None:
+    def _log_news(self, news: ProviderNews) -> None:
         """Log what has changed, and count it."""
         why = MEANINGS.get(news.ending, news.ending)
         match news.event:

@@ -62,13 +62,13 @@ class RedisPermits:
         """Answer each ask. Raises StoreUnavailable."""
         keys = self._keys
         state = keys.provider(provider)
-        asked: list[str | int] = []
+        arguments: list[str | int] = []
         for ask in asks:
-            asked += (ask.lease, ask.tokens, encoded(ask.namespace), ask.budget)
+            arguments += (ask.lease, ask.tokens, encoded(ask.namespace), ask.budget)
         reply = await self._scripts.take_permits(
             keys,
             None,
-            *asked,
+            *arguments,
             name=provider,
             state=state,
             under_way=f"{state}:calls",
