@@ -79,8 +79,8 @@ lock: setup  ## Write the images' requirement files anew, with hashes, from cons
 licences: setup  ## Print the licence of every dependency
 	@$(BIN)/python -m deploy.licences
 
-prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL stands before their pages
-	@$(BIN)/python -m deploy.prometheusrule --runbooks '$(RUNBOOKS)'
+prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL is where this repository is read
+	@$(BIN)/python -m deploy.prometheusrule $(if $(RUNBOOKS),--runbooks '$(RUNBOOKS)')
 
 docs: setup  ## Write the generated parts of pages, dashboard and service config anew
 	@$(BIN)/python -m deploy.pages
@@ -177,7 +177,7 @@ imports: setup  ## Check that imports run one way
 rules: setup  ## Check and unit-test the alert rules, if promtool is here (with CI=true it must be)
 	@if command -v promtool > /dev/null; then \
 		cd deploy/prometheus && promtool check rules recording.yaml alerts.yaml \
-			&& promtool test rules alerts_test.yaml; \
+			&& promtool test rules alerts_test.yaml installations_test.yaml; \
 	elif [ "$(CI)" = true ]; then \
 		echo 'promtool is missing: apt-get install prometheus' >&2; exit 1; \
 	else echo 'rules: left out, because promtool is not installed'; fi
