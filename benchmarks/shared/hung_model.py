@@ -87,9 +87,7 @@ async def _hung(
     """Have a game for each pair hang in its call, or queue for one, while the context is open."""
     keys = [f"hung-{number}" for number in range(len(pairs))]
     for key, (anchor, target) in zip(keys, pairs, strict=True):
-        spec = pb.BridgingSpec(
-            anchor=anchor, target=target, recipient_type=pb.RECIPIENT_TYPE_HAIKU
-        )
+        spec = pb.BridgingSpec(anchor=anchor, target=target, recipient_type=pb.RECIPIENT_TYPE_HAIKU)
         await stub.StartPrecompute(pb.StartPrecomputeRequest(key=key, bridging=spec))
     seen = -1
     while (calls := model.calls) == 0 or calls > seen:
@@ -100,7 +98,7 @@ async def _hung(
     finally:
         for key in keys:
             await stub.CancelPrecompute(pb.CancelPrecomputeRequest(key=key))
-        while model.calls:
+        while model.calls:  # noqa: ASYNC110  # another process ends them
             await asyncio.sleep(_SETTLED)
 
 

@@ -176,6 +176,8 @@ class ScriptedService(PrecomputeServiceServicer):
                 await answer.raise_in(context)
             elif callable(answer):
                 await answer(request, context)
+            elif isinstance(answer, pb.WatchResultsResponse):
+                yield answer
             else:
                 yield pb.WatchResultsResponse(results=answer)
 

@@ -2561,7 +2561,8 @@ type WatchResultsResponse struct {
 
 	// What GetResults would answer now; with `changes_only` a part of it. Its `key` is the run's.
 	Results *GetResultsResponse `protobuf:"bytes,1,opt,name=results,proto3" json:"results,omitempty"`
-	// In place of `results`, with `keys`: why this key is watched no longer.
+	// In place of `results`, with `keys`: why this key is watched no longer. With UNAVAILABLE, watch it
+	// again in another call.
 	Error *Error `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
 	// With `error`: the key.
 	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`

@@ -49,7 +49,10 @@ type PrecomputeServiceClient interface {
 	//
 	// Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
 	// or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
-	// whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+	// whose record is damaged DATA_LOSS; neither is waited for. A key for which the call's deadline leaves no
+	// time has DEADLINE_EXCEEDED. The results have at most 62 MiB together, or are one: a key whose result
+	// does not fit has RESOURCE_EXHAUSTED without RetryInfo, so read it in another call. Let the client receive
+	// 64 MiB. Verb: read.
 	BatchGetResults(ctx context.Context, in *BatchGetResultsRequest, opts ...grpc.CallOption) (*BatchGetResultsResponse, error)
 	// Streams the results of one key or of many as they grow: each key's present state at once, then its
 	// state after each change. The last message of a key has a run that has ended, or an error; after the
@@ -88,7 +91,8 @@ type PrecomputeServiceClient interface {
 	// for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
 	TouchPrecompute(ctx context.Context, in *TouchPrecomputeRequest, opts ...grpc.CallOption) (*TouchPrecomputeResponse, error)
 	// Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-	// whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
+	// whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key alone,
+	// and for what any token allows. A watch that began in time goes on to its end.
 	//
 	// Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
 	// not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
@@ -312,7 +316,10 @@ type PrecomputeServiceServer interface {
 	//
 	// Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
 	// or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
-	// whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+	// whose record is damaged DATA_LOSS; neither is waited for. A key for which the call's deadline leaves no
+	// time has DEADLINE_EXCEEDED. The results have at most 62 MiB together, or are one: a key whose result
+	// does not fit has RESOURCE_EXHAUSTED without RetryInfo, so read it in another call. Let the client receive
+	// 64 MiB. Verb: read.
 	BatchGetResults(context.Context, *BatchGetResultsRequest) (*BatchGetResultsResponse, error)
 	// Streams the results of one key or of many as they grow: each key's present state at once, then its
 	// state after each change. The last message of a key has a run that has ended, or an error; after the
@@ -351,7 +358,8 @@ type PrecomputeServiceServer interface {
 	// for a key that is not kept, or not in the `revision` that was sent; DATA_LOSS. Verb: write.
 	TouchPrecompute(context.Context, *TouchPrecomputeRequest) (*TouchPrecomputeResponse, error)
 	// Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-	// whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
+	// whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key alone,
+	// and for what any token allows. A watch that began in time goes on to its end.
 	//
 	// Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
 	// not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after

@@ -9,8 +9,8 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from headstart._clients.watch import watch_keys
-from headstart._errors import HeadstartError, from_status
+from headstart._clients.watch import error_of, watch_keys
+from headstart._errors import HeadstartError
 from headstart._messages import arguments, convert, requests
 from headstart._messages.artifacts import Json
 from headstart._messages.results import Results, Started
@@ -72,7 +72,7 @@ class Batches:
                 lambda stub: stub.BatchStartPrecomputes, batch, self._within(timeout)
             )
             found += [
-                _error(result.error)
+                error_of(result.error)
                 if result.HasField("error")
                 else convert.started_from(result.response)
                 for result in answer.results
@@ -91,6 +91,9 @@ class Batches:
         timeout: float | timedelta | None = None,
     ) -> dict[str, Results | HeadstartError]:
         """Return for each key what `get_results` returns, or the error that it raises.
+
+        One call returns results of at most 62 MiB. A key whose result does not fit has
+        ResourceExhausted, and one that was not read in time DeadlineExceeded.
 
         Args:
             keys: As they were started, at most 1,000. Without keys no call is made.
@@ -115,7 +118,7 @@ class Batches:
         allowed = self._within(timeout) + max(0.0, wait_seconds)
         answer = await self._connection.call(lambda stub: stub.BatchGetResults, request, allowed)
         found = [
-            _error(result.error)
+            error_of(result.error)
             if result.HasField("error")
             else convert.results_from(result.response)
             for result in answer.results
@@ -132,7 +135,7 @@ class Batches:
         """Yield (key, results) at once and after each change of any of the runs, until all end.
 
         The last item of a key has results whose status has ended, or an error such as NotFound.
-        A stream that is cut is resumed, as by `watch_results`.
+        A stream that is cut is resumed, as by `watch_results`, and so is a key that is unavailable.
 
         Args:
             keys: As they were started, 1 to 1,000.
@@ -143,7 +146,7 @@ class Batches:
             ServiceUnavailable: Resuming failed several times in a row.
         """
         request = requests.watch_many(self._in(namespace), keys, result_steps=result_steps)
-        return watch_keys(self._connection, request, _error)
+        return watch_keys(self._connection, request)
 
     def _start_request(self, start: Start) -> pb.StartPrecomputeRequest:
         return requests.start(
@@ -156,7 +159,3 @@ class Batches:
             request_id=start.request_id,
             expected_need_in=start.expected_need_in,
         )
-
-
-def _error(error: pb.Error) -> HeadstartError:
-    return from_status(error.code, error.message, error.SerializeToString())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Final
 
-from headstart._errors import HeadstartError, ServiceUnavailable
+from headstart._errors import HeadstartError, ServiceUnavailable, from_status
 from headstart._messages import convert
 from headstart._messages.results import Results
 from headstart._transport.call_errors import Rested
@@ -40,11 +41,12 @@ async def watch(
 
 
 async def watch_keys(
-    connection: Connection,
-    request: pb.WatchResultsRequest,
-    error_from: Callable[[pb.Error], HeadstartError],
+    connection: Connection, request: pb.WatchResultsRequest
 ) -> AsyncGenerator[tuple[str, Results | HeadstartError], None]:
-    """Yield each state of each of the request's `keys` once; raise when resuming fails."""
+    """Yield each state of each of the request's `keys` once; raise when resuming fails.
+
+    A key that is unavailable, because its store is away, is watched again as a stream is.
+    """
     states = _States(request.keys)
 
     def rest() -> pb.WatchResultsRequest | None:
@@ -55,9 +57,14 @@ async def watch_keys(
     async with aclosing(_messages(connection, rest, states)) as messages:
         async for message in messages:
             if message.HasField("error"):
-                yield message.key, error_from(message.error)
+                yield message.key, error_of(message.error)
             else:
                 yield message.results.key, convert.results_from(message.results)
+
+
+def error_of(error: pb.Error) -> HeadstartError:
+    """Return the error of one item of a call about many."""
+    return from_status(error.code, error.message, error.SerializeToString())
 
 
 class _States:
@@ -66,13 +73,36 @@ class _States:
     def __init__(self, keys: Iterable[str]) -> None:
         self.left: dict[str, pb.GetResultsResponse | None] = dict.fromkeys(keys)
         """Those that have not ended."""
+        self._away: dict[str, pb.WatchResultsResponse] = {}
+        """Those that this stream could not watch."""
+        self._tries: Counter[str] = Counter()
+        """Of how many streams in a row that was so."""
+        self.pause = 0.0
+        """The least pause before they are watched again."""
+        self._silent: set[str] = set()
+        """Those of which this stream has sent nothing yet."""
+
+    def open(self) -> None:
+        """Begin a stream."""
+        self._away.clear()
+        self.pause = 0.0
+        self._silent = set(self.left)
 
     def take(self, message: pb.WatchResultsResponse) -> bool:
         """Note a message; return whether it is news."""
         if message.HasField("error"):
+            self._silent.discard(message.key)
+            error = error_of(message.error)
+            if isinstance(error, ServiceUnavailable):
+                self.pause = max(self.pause, error.retry_after or 0.0)
+                self._away[message.key] = message
+                self._tries[message.key] += 1
+                return False
             self.left.pop(message.key, None)
             return True
         key = message.results.key
+        self._silent.discard(key)
+        self._tries.pop(key, None)
         if message.results == self.left.get(key):
             return False
         if convert.status_from(message.results.status).ended:
@@ -80,6 +110,23 @@ class _States:
         else:
             self.left[key] = message.results
         return True
+
+    @property
+    def needs_another(self) -> bool:
+        """Whether another stream may watch more: keys are away, and all others have a state."""
+        return bool(self._away) and not self._silent
+
+    def given_up(self) -> list[pb.WatchResultsResponse]:
+        """Return the errors of the keys that were away too often; they are watched no longer."""
+        found = [self._away[key] for key in self._away if self._tries[key] >= _WATCH_ATTEMPTS]
+        for message in found:
+            del self.left[message.key], self._away[message.key]
+        return found
+
+    @property
+    def tries(self) -> int:
+        """Of how many streams in a row the keys that are away were so, at most."""
+        return max((self._tries[key] for key in self._away), default=1)
 
 
 async def _messages(
@@ -89,10 +136,11 @@ async def _messages(
     cuts = 0
     while (request := rest()) is not None:
         opened_at = time.monotonic()
+        states.open()
         stream = await connection.stream(lambda stub: stub.WatchResults, request)
         error = ServiceUnavailable("the stream ended before the run did")
         try:
-            while (message := await stream.read()) is not None:
+            while not states.needs_another and (message := await stream.read()) is not None:
                 if states.take(message):
                     cuts = 0
                     yield message
@@ -102,11 +150,17 @@ async def _messages(
             error = exc
         finally:
             stream.end()
+        if states.needs_another:
+            for message in states.given_up():
+                yield message
+            tries, least = states.tries, states.pause
+        else:
+            cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1
+            tries, least = cuts, error.retry_after or 0.0
         if not states.left:
             return
-        cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1
         if cuts >= _WATCH_ATTEMPTS or connection.closed:
             raise error
-        pause = min(max(error.retry_after or 0.0, _FIRST_PAUSE * 2 ** (cuts - 1)), _LONGEST_PAUSE)
+        pause = min(max(least, _FIRST_PAUSE * 2 ** (tries - 1)), _LONGEST_PAUSE)
         # Not all watchers of a lost server should reconnect at once.
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)

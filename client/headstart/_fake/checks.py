@@ -66,7 +66,7 @@ class Checks:
         duration = getattr(message, field)
         value: float = duration.seconds + duration.nanos / 1e9
         if not low <= value <= high:
-            self.add(field, f"must be {low:g} to {high:g} seconds, is {value:g}")
+            self.add(field, f"must be {low:g} to {high:g} seconds, is {value:.15g}")
         return value
 
     def repeated(self, field: str, values: Sequence[object]) -> bool:
@@ -196,7 +196,8 @@ def made_up_token(request: pb.CreateRunTokenRequest) -> pb.CreateRunTokenRespons
     ttl = checks.seconds(request, "ttl", 1.0, 24 * 3600.0)
     checks.refuse()
     answer = pb.CreateRunTokenResponse(token=f"hsr_fake.{namespace}.{key}")
-    answer.expires_at.FromSeconds(int(time.time() + (3600.0 if ttl is None else ttl)))
+    ends = time.time() + (3600.0 if ttl is None else ttl)
+    answer.expires_at.FromMilliseconds(round(ends * 1000))
     return answer
 
 

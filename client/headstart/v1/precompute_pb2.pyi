@@ -1454,7 +1454,9 @@ class WatchResultsResponse(_message.Message):
 
     @_builtins.property
     def error(self) -> Global___Error:
-        """In place of `results`, with `keys`: why this key is watched no longer."""
+        """In place of `results`, with `keys`: why this key is watched no longer. With UNAVAILABLE, watch it
+        again in another call.
+        """
 
     def __init__(
         self,

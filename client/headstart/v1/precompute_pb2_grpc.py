@@ -161,7 +161,10 @@ class PrecomputeServiceServicer(object):
 
         Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
         or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
-        whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+        whose record is damaged DATA_LOSS; neither is waited for. A key for which the call's deadline leaves no
+        time has DEADLINE_EXCEEDED. The results have at most 62 MiB together, or are one: a key whose result
+        does not fit has RESOURCE_EXHAUSTED without RetryInfo, so read it in another call. Let the client receive
+        64 MiB. Verb: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,7 +233,8 @@ class PrecomputeServiceServicer(object):
 
     def CreateRunToken(self, request, context):
         """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-        whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
+        whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key alone,
+        and for what any token allows. A watch that began in time goes on to its end.
 
         Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
         not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after

@@ -145,7 +145,10 @@ class PrecomputeServiceStub:
 
     Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
     or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
-    whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+    whose record is damaged DATA_LOSS; neither is waited for. A key for which the call's deadline leaves no
+    time has DEADLINE_EXCEEDED. The results have at most 62 MiB together, or are one: a key whose result
+    does not fit has RESOURCE_EXHAUSTED without RetryInfo, so read it in another call. Let the client receive
+    64 MiB. Verb: read.
     """
     WatchResults: _grpc.UnaryStreamMultiCallable[_precompute_pb2.WatchResultsRequest, _precompute_pb2.WatchResultsResponse]
     """Streams the results of one key or of many as they grow: each key's present state at once, then its
@@ -190,7 +193,8 @@ class PrecomputeServiceStub:
     """
     CreateRunToken: _grpc.UnaryUnaryMultiCallable[_precompute_pb2.CreateRunTokenRequest, _precompute_pb2.CreateRunTokenResponse]
     """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-    whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
+    whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key alone,
+    and for what any token allows. A watch that began in time goes on to its end.
 
     Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
     not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
@@ -267,7 +271,10 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
 
     Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
     or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
-    whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+    whose record is damaged DATA_LOSS; neither is waited for. A key for which the call's deadline leaves no
+    time has DEADLINE_EXCEEDED. The results have at most 62 MiB together, or are one: a key whose result
+    does not fit has RESOURCE_EXHAUSTED without RetryInfo, so read it in another call. Let the client receive
+    64 MiB. Verb: read.
     """
     WatchResults: _aio.UnaryStreamMultiCallable[_precompute_pb2.WatchResultsRequest, _precompute_pb2.WatchResultsResponse]  # type: ignore[assignment]
     """Streams the results of one key or of many as they grow: each key's present state at once, then its
@@ -312,7 +319,8 @@ class PrecomputeServiceAsyncStub(PrecomputeServiceStub):
     """
     CreateRunToken: _aio.UnaryUnaryMultiCallable[_precompute_pb2.CreateRunTokenRequest, _precompute_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
     """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-    whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
+    whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key alone,
+    and for what any token allows. A watch that began in time goes on to its end.
 
     Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
     not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after
@@ -410,7 +418,10 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent, and as GetResults in all else. It answers when `required_steps` of every key have ended,
         or of `min_ready` keys, or when `wait` is over. A key that is not kept has the error NOT_FOUND, one
-        whose record is damaged DATA_LOSS; neither is waited for. Let the client receive 64 MiB. Verb: read.
+        whose record is damaged DATA_LOSS; neither is waited for. A key for which the call's deadline leaves no
+        time has DEADLINE_EXCEEDED. The results have at most 62 MiB together, or are one: a key whose result
+        does not fit has RESOURCE_EXHAUSTED without RetryInfo, so read it in another call. Let the client receive
+        64 MiB. Verb: read.
         """
 
     @_abc_1.abstractmethod
@@ -491,7 +502,8 @@ class PrecomputeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_precompute_pb2.CreateRunTokenResponse, _abc.Awaitable[_precompute_pb2.CreateRunTokenResponse]]:
         """Returns a token that allows its bearer to read one run, and nothing else: for the browser of the user
-        whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key.
+        whose run it is. It is valid for GetResults, BatchGetResults, WatchResults and GetStatus of this key alone,
+        and for what any token allows. A watch that began in time goes on to its end.
 
         Each call makes another token; a repetition does no harm, so it is Idempotent. Whether the key is kept is
         not looked up, so NOT_FOUND is not answered. A token cannot be taken back by itself: it ends after

@@ -17,6 +17,15 @@ _GRACE_SHARE, _GRACE_MIN, _GRACE_MAX = 0.05, 0.01, 0.1
 """Of the wait: the share by which its last read may end late, in bounds; less than the margin."""
 
 
+_ITEM, _ITEMS_SHARE = 0.0003, 0.5
+"""Seconds for the last read of each further item of a batch, and the most of the time left."""
+
+
+def answered_within(left: float) -> float:
+    """Return the seconds in which a call must be answered whose caller leaves in `left`."""
+    return left - min(max(left * _MARGIN_SHARE, _MARGIN_MIN), _MARGIN_MAX)
+
+
 class Deadline(NamedTuple):
     """How long a call may wait, in seconds."""
 
@@ -26,13 +35,14 @@ class Deadline(NamedTuple):
     """How long after the wait its last read may end."""
 
     @classmethod
-    def of_call(cls, wait: float, left: float | None = None) -> Deadline:
+    def of_call(cls, wait: float, left: float | None = None, items: int = 1) -> Deadline:
         """Return the budget of a call that asks for `wait` and whose caller leaves in `left`.
 
-        None means that the caller has no deadline.
+        None means that the caller has no deadline. A call about many `items` ends its wait sooner.
         """
         if wait and left is not None:
-            wait = min(wait, left - min(max(left * _MARGIN_SHARE, _MARGIN_MIN), _MARGIN_MAX))
+            reads = min(_ITEM * (items - 1), left * _ITEMS_SHARE)
+            wait = min(wait, answered_within(left) - reads)
         return cls(wait, min(max(wait * _GRACE_SHARE, _GRACE_MIN), _GRACE_MAX))
 
 

@@ -27,7 +27,7 @@ from .method_table import METHOD_TABLE, Method
 from .methods.get_results import GetResults
 from .request_rules import request_from
 from .results.answer import Answer
-from .results.outgoing import SMALL, Outgoing
+from .results.outgoing import SMALL, Outgoing, Parts
 from .status import guarded, guarded_stream
 
 Context = ServicerContext[Any, Any]
@@ -177,7 +177,7 @@ def _rpc_handler(
     async def respond(admitted: Admitted, context: Context) -> Any:
         request, grant = admitted
         response = await handle(request, Call(context.time_remaining(), grant))
-        if isinstance(response, bytes):
+        if isinstance(response, bytes | Parts):
             return await outgoing.admit(response, context)
         return response
 

@@ -114,6 +114,6 @@ def seconds(
     duration: Duration = getattr(message, field)
     value = duration.seconds + duration.nanos / 1e9
     if not low <= value <= high:
-        rule = f"must be {low:g} to {high:g} seconds, is {value:g}"
+        rule = f"must be {low:g} to {high:g} seconds, is {value:.15g}"
         into.append(Violation(field, rule))
     return value

@@ -17,6 +17,7 @@ from grpc.aio import ServicerContext
 from grpc_status import rpc_status
 
 from ..domain.errors import (
+    AnswerTooLarge,
     CapacityExhausted,
     HeadstartError,
     InvalidRequest,
@@ -48,7 +49,7 @@ Response = TypeVar("Response")
 Context = ServicerContext[Any, Any]
 
 
-def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # one error a line
+def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: C901, PLR0911  # one error a line
     """Return the status, with its details, that reports `error` to a caller."""
     match error:
         case InvalidRequest():
@@ -70,6 +71,9 @@ def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: PLR0911  # o
             return _status(code_pb2.DATA_LOSS, str(error))
         case CapacityExhausted():
             return _status(code_pb2.RESOURCE_EXHAUSTED, str(error), _retry(error.retry_after))
+        case AnswerTooLarge():
+            # Without a delay: the same call would be answered in the same way.
+            return _status(code_pb2.RESOURCE_EXHAUSTED, str(error))
         case LayoutMismatch():
             # Another replica may agree with the store, so callers may retry.
             return _status(code_pb2.UNAVAILABLE, str(error), _retry(error.retry_after))

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from grpc.aio import ServicerContext
 
+from ..domain import RunKey
 from ..domain.errors import PermissionDenied, Unauthenticated
 from .run_tokens import RUN_PREFIX, RunTokens
 
@@ -103,6 +104,11 @@ def digest_of(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
+def _granter(digest: bytes, grant: Grant) -> str:
+    """Return the name of a token, which another token of the same name does not have."""
+    return f"{grant.name} {hashlib.sha256(digest).hexdigest()[:16]}"
+
+
 class Grants:
     """Recognises tokens. What it accepts can be replaced while the server runs."""
 
@@ -113,7 +119,7 @@ class Grants:
     def replace(self, grants: Mapping[bytes, Grant], run_tokens: RunTokens) -> None:
         """Accept these from the next call on, and no others."""
         self._grants = tuple(grants.items())
-        self._by_name = {grant.name: grant for grant in grants.values()}
+        self._granters = {_granter(digest, grant): grant for digest, grant in grants.items()}
         self.run_tokens = run_tokens
         # A header that was accepted once is found again in a fraction of the time. Only
         # callers with a token can add to it, and only as many entries as ways to spell one.
@@ -169,11 +175,21 @@ class Grants:
         self._accepted[value] = found
         return found
 
+    def sign(self, key: RunKey, grant: Grant, lives_for: float) -> tuple[str, int]:
+        """Return a token to read this run, and when it ends, in milliseconds since the epoch.
+
+        The bearer of `grant` asks for it. Raises Unauthenticated if that is no longer accepted.
+        """
+        for granter, accepted in self._granters.items():
+            if accepted.name == grant.name:
+                return self.run_tokens.sign(key, granter, lives_for)
+        raise Unauthenticated("the token is no longer one that this server accepts")
+
     def _for_run(self, token: str) -> Grant:
         """Return the grant of a token for one run, as long as its granter may read the run."""
         key, granter = self.run_tokens.read(token)
-        own = self._by_name.get(granter)
+        own = self._granters.get(granter)
         if own is None or not own.covers(Verb.READ, key.namespace):
             raise Unauthenticated("the token for one run is of a token that is no longer valid")
-        name = f"{granter}, for one run"
+        name = f"{own.name}, for one run"
         return Grant(name, frozenset({key.namespace}), frozenset({Verb.READ}), key.key)

@@ -37,32 +37,37 @@ class RunTokens:
         return bool(self._keys)
 
     def sign(self, key: RunKey, granter: str, lives_for: float) -> tuple[str, int]:
-        """Return a token to read this run, and when it ends, in seconds since the epoch.
+        """Return a token to read this run, and when it ends, in milliseconds since the epoch.
 
-        `granter` is the name of the token whose bearer asks for it.
+        `granter` names the token whose bearer asks for it.
         """
-        ends = int(self._clock() + lives_for)
+        ends = round((self._clock() + lives_for) * 1000)
         payload = f"{ends}\n{granter}\n{key.namespace}\n{key.key}".encode()
         signature = _signature(self._keys[0], payload)
-        return f"{RUN_PREFIX}{_encoded(payload)}.{_encoded(signature)}", ends
+        return _token(payload, signature), ends
 
     def read(self, token: str) -> tuple[RunKey, str]:
-        """Return the run that a token is for, and its granter's name. Raises Unauthenticated."""
+        """Return the run that a token is for, and its granter. Raises Unauthenticated."""
         payload, _, signature = token.removeprefix(RUN_PREFIX).partition(".")
         data, given = _decoded(payload), _decoded(signature)
         # All keys are compared, and in full, so that the time reveals nothing.
         right = [hmac.compare_digest(_signature(key, data), given) for key in self._keys]
         parts = data.decode(errors="replace").split("\n")
-        if not any(right) or len(parts) != _PARTS:
+        # Base 64 has several spellings of the same bytes: only the one that was signed is a token.
+        if not any(right) or len(parts) != _PARTS or token != _token(data, given):
             raise Unauthenticated("the token for one run is not one that this server has signed")
         ends, granter, namespace, key = parts
-        if int(ends) <= self._clock():
+        if int(ends) <= self._clock() * 1000:
             raise Unauthenticated("the token for one run has ended: its backend signs another")
         return RunKey(namespace, key), granter
 
 
 def _signature(key: bytes, payload: bytes) -> bytes:
     return hmac.new(key, _PURPOSE + payload, hashlib.sha256).digest()
+
+
+def _token(payload: bytes, signature: bytes) -> str:
+    return f"{RUN_PREFIX}{_encoded(payload)}.{_encoded(signature)}"
 
 
 def _encoded(data: bytes) -> str:

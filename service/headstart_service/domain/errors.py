@@ -7,6 +7,7 @@
     ├── PermissionDenied     its token does not grant what it asks for
     ├── RecordDamaged        what is kept under that key is not what was written there
     ├── CapacityExhausted    there is no room now, for a run or for a call
+    ├── AnswerTooLarge       one response cannot hold it beside the others
     ├── StoreUnavailable     Redis did not answer in time
     │   └── LayoutMismatch   the store is laid out for other processes than this one
     ├── LeaseLost            a worker wrote for a run that is no longer its own
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .failures import FailureReason
 
@@ -42,11 +43,16 @@ class Violation:
     description: str
 
 
+_SHOWN: Final = 100
+"""Violations in the text of an error: what a caller gets of it is cut sooner."""
+
+
 class InvalidRequest(HeadstartError):
     """The request breaks rules; nothing was done."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        shown = violations[:_SHOWN]
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in shown))
         self.violations = tuple(violations)
 
 
@@ -93,6 +99,10 @@ class CapacityExhausted(HeadstartError):
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class AnswerTooLarge(HeadstartError):
+    """One response cannot hold this result beside the others; repeating the call does not help."""
 
 
 class StoreUnavailable(HeadstartError):

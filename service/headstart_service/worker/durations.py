@@ -17,11 +17,13 @@ from .worker_observer import (
 
 RUN = ""
 """The name under which whole runs stand among their steps."""
+SLOT = "*"
+"""The name under which the time stands for which a run has a slot."""
 _KEPT = 64
 """How many of each are kept: old ones do not describe the present."""
 
 Table = Mapping[str, Mapping[str, Spread]]
-"""Of each pipeline, its steps and `RUN`."""
+"""Of each pipeline, its steps, `RUN` and `SLOT`."""
 
 
 class Durations:
@@ -38,7 +40,9 @@ class Durations:
             yield
         finally:
             if outcome.state is RunEnd.COMPLETED and not claim.ended:
-                self.note(claim.pipeline, RUN, time.perf_counter() - began)
+                took, in_slot = time.perf_counter() - began, outcome.slot_seconds
+                self.note(claim.pipeline, RUN, took)
+                self.note(claim.pipeline, SLOT, took if in_slot is None else in_slot)
 
     @contextmanager
     def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
@@ -92,9 +96,9 @@ def joined(tables: Iterable[Table]) -> Table:
     }
 
 
-def usual_run(table: Table) -> Spread:
-    """Return how long any run takes. Each pipeline counts by its number of recent runs."""
-    return _mean([steps[RUN] for steps in table.values() if RUN in steps])
+def usual_slot(table: Table) -> Spread:
+    """Return how long any run has a slot. Each pipeline counts by its number of recent runs."""
+    return _mean([steps[SLOT] for steps in table.values() if SLOT in steps])
 
 
 def _mean(spreads: list[Spread]) -> Spread:

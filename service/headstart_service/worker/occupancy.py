@@ -6,6 +6,7 @@ the model. It leaves its slot meanwhile. What computes for a step wraps that in 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
@@ -25,23 +26,34 @@ class Occupancy:
         self._occupants = 1
         self._beginning = True
         self._bytes = 0
+        self._since = time.perf_counter()
+        self._before = 0.0
+        """Seconds that it had a slot, up to the last time that it left one."""
 
     @property
     def occupied(self) -> bool:
         """Whether the run has a slot."""
         return self._occupants > 0
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has had a slot, all times together."""
+        present = time.perf_counter() - self._since if self.occupied else 0.0
+        return self._before + present
+
     def enter(self) -> None:
         """Hold the slot until the matching `leave`; take one if the run has none."""
         if not self._occupants:
             self._take()
+            self._since = time.perf_counter()
         self._occupants += 1
 
     def leave(self) -> None:
         """Free the slot if nothing else holds it."""
-        self._occupants -= 1
-        if not self._occupants:
+        if self._occupants == 1:
+            self._before = self.seconds
             self._free()
+        self._occupants -= 1
 
     def begun(self) -> None:
         """Note that the run's first steps have begun: from now on these hold the slot."""
@@ -97,3 +109,9 @@ def keeping(size: int) -> None:
     occupancy = OCCUPANCY.get()
     if occupancy is not None:
         occupancy.keep(size)
+
+
+def occupied_seconds() -> float | None:
+    """How long the run in whose context this is has had a slot; None outside of one."""
+    occupancy = OCCUPANCY.get()
+    return None if occupancy is None else occupancy.seconds

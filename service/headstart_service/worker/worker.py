@@ -29,7 +29,7 @@ from .durations import Durations
 from .executors.executors import Executors
 from .held_runs import HeldRun, HeldRuns
 from .left_jobs import log_left_alone
-from .occupancy import Occupancy, within
+from .occupancy import Occupancy, occupied_seconds, within
 from .offers import offers_of
 from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import ReportedSteps
@@ -286,6 +286,7 @@ class Worker:
                 outcome.state, outcome.error = RunEnd.HANDED_ON, str(error)
                 raise
             outcome.state = RunEnd(status)
+            outcome.slot_seconds = occupied_seconds()
             return status
 
     async def _to_end(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:

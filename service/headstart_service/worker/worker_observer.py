@@ -54,6 +54,8 @@ class RunOutcome:
     state: RunEnd = RunEnd.STOPPED
     error: str = ""
     """What callers may read of it; of a run that was stopped, why."""
+    slot_seconds: float | None = None
+    """How long it had a slot; None means all of the time."""
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from headstart._messages.result_parts import Changes, only_results
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.api.deadline import Deadline
 from headstart_service.api.dependencies import Call
+from headstart_service.api.methods.batch_get_results import BatchGetResults
+from headstart_service.api.results.answer import Answer
 from headstart_service.auth.grants import Grant, Verb
 from headstart_service.domain import Outcome, RunKey, Started, Status
 from headstart_service.domain.errors import (
@@ -21,7 +25,14 @@ from headstart_service.domain.errors import (
 )
 from tests.support.run_store import FakeRunStore
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import COMPLETED, KEY, Api, methods_of
+from tests.unit.api.conftest import (
+    COMPLETED,
+    KEY,
+    Api,
+    FakeReader,
+    dependencies_of,
+    methods_of,
+)
 
 NOW = Call()
 
@@ -118,11 +129,17 @@ async def test_a_batch_has_one_to_a_thousand_items(number: int) -> None:
 # Reads
 
 
+class Unready(FakeReader):
+    """Keeps nothing in memory."""
+
+    def ready(self, _: RunKey) -> None: ...
+
+
 async def batch(api: Api, *keys: str, wait: float = 0.0, **more: Any) -> Any:
     request = pb.BatchGetResultsRequest(keys=keys, **more)
     request.wait.FromNanoseconds(round(wait * 1e9))
-    data = await methods_of(api.reader, api.store).batch_get_results(request, NOW)
-    return pb.BatchGetResultsResponse.FromString(data).results
+    parts = await methods_of(api.reader, api.store).batch_get_results(request, NOW)
+    return pb.BatchGetResultsResponse.FromString(bytes(parts)).results
 
 
 async def test_each_key_of_a_batch_has_its_own_result_in_its_place(api: Api) -> None:
@@ -187,6 +204,68 @@ async def test_the_mistakes_of_a_batch_are_named_by_its_fields(api: Api) -> None
     ]
     [found] = await batch(api, "a", required_steps=["x"], result_steps=["one", "y"])
     assert fields(found.error) == ["required_steps[0]", "result_steps[1]"]
+
+
+async def test_the_same_mistake_in_a_thousand_keys_is_worked_out_once(api: Api) -> None:
+    names = [f"ones{number}" for number in range(1000)]
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    keys = ["k"] * 1000
+    began = time.process_time()
+    found = await batch(api, *keys, required_steps=names, result_steps=names)
+    await watched(api, keys=keys, result_steps=names)
+    # One for each key would hold up all other calls for five seconds.
+    assert time.process_time() - began < 1.5
+    assert {code(each) for each in found} == {code_pb2.INVALID_ARGUMENT}
+    details = found[-1].error.details[0].value
+    shown = error_details_pb2.BadRequest.FromString(details).field_violations
+    assert shown[0].field == "required_steps[0]"
+    assert "did you mean 'one'" in shown[0].description
+    assert sum(bool(each.field) for each in shown) + int(shown[-1].description.split()[1]) == 2000
+
+
+async def test_a_batch_leaves_time_for_each_of_its_keys() -> None:
+    for number, wait in ((1, 9.75), (1000, 9.75 - 999 * 0.0003)):
+        reader = Unready()
+        request = pb.BatchGetResultsRequest(keys=map(str, range(number)), wait={"seconds": 60})
+        await methods_of(reader).batch_get_results(request, Call(10.0))
+        assert reader.waits == [pytest.approx(wait)] * number
+    assert Deadline.of_call(60, 0.1, 1000).wait > 0, "short deadlines are shared"
+
+
+async def test_keys_that_are_not_read_before_the_deadline_have_an_error() -> None:
+    class Slow(Unready):
+        async def get(self, key: RunKey, *more: Any, **by_name: Any) -> Answer:
+            if key.key != "fast":
+                await asyncio.sleep(60)
+            return await super().get(key, *more, **by_name)
+
+    for request in (
+        pb.BatchGetResultsRequest(keys=["slow", "fast"]),
+        pb.BatchGetResultsRequest(keys=["slow", "fast"], min_ready=1),
+    ):
+        async with asyncio.timeout(5):
+            parts = await methods_of(Slow()).batch_get_results(request, Call(0.2))
+        slow, fast = pb.BatchGetResultsResponse.FromString(bytes(parts)).results
+        assert (code(slow), code(fast)) == (code_pb2.DEADLINE_EXCEEDED, 0)
+
+
+async def test_a_response_holds_no_more_than_clients_receive(api: Api) -> None:
+    api.store.now(Status.COMPLETED, one=COMPLETED, two=COMPLETED, three=COMPLETED)
+    [one] = await batch(api, "a")
+    size = len(one.response.SerializeToString())
+    for most, fit in ((3 * size, 3), (3 * size - 1, 2), (1, 1)):
+        handler = BatchGetResults(dependencies_of(api.reader, api.store), most)
+        for _ in range(2):  # the second time all come from the near-cache
+            request = pb.BatchGetResultsRequest(keys=["a", "b", "c", "a", "d"])
+            parts = await handler.handle(request, NOW)
+            found = pb.BatchGetResultsResponse.FromString(bytes(parts)).results
+            full = [each.error for each in found if code(each)]
+            assert len(found) - len(full) == fit
+            # Without a delay: the same call would be answered in the same way.
+            assert {(each.code, len(each.details)) for each in full} <= {
+                (code_pb2.RESOURCE_EXHAUSTED, 0)
+            }
+            assert all("in another call" in each.message for each in full)
 
 
 # Parts

@@ -576,7 +576,14 @@ async def test_a_report_for_a_pipeline_that_is_not_served_here_names_its_step() 
 
 @pytest.mark.parametrize(
     "fields",
-    [{"required_steps": ["one"]}, {"min_revision": 1}, {"wait": 600.0}, {"wait": -1.0}],
+    [
+        {"required_steps": ["one"]},
+        {"min_revision": 1},
+        {"wait": {"seconds": 600}},
+        {"wait": {"seconds": -1}},
+        {"wait": {"nanos": -1}},
+        {"wait": {"seconds": 599, "nanos": 10**9}},
+    ],
     ids=str,
 )
 def test_what_needs_a_second_read_is_not_answered_at_once(fields: dict[str, Any]) -> None:
@@ -584,10 +591,7 @@ def test_what_needs_a_second_read_is_not_answered_at_once(fields: dict[str, Any]
     ready = SimpleNamespace(ready=asked.append)
     rules = ApiRules(result_ttl=600.0, max_records=3)
     servicer = GetResults(Dependencies(None, Registry([PIPELINE]), ready, rules))  # type: ignore[arg-type]
-    wait = fields.pop("wait", None)
     request = pb.GetResultsRequest(key="k", **fields)
-    if wait is not None:
-        request.wait.FromSeconds(int(wait))
     servicer.ready(request)
     assert asked == []
     request = pb.GetResultsRequest(key="k")

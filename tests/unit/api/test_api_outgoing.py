@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from headstart_service.api.results.outgoing import SMALL, Outgoing
+from headstart_service.api.results.outgoing import SMALL, Outgoing, Parts
 from headstart_service.api.status import guarded_stream
 from headstart_service.domain.errors import CapacityExhausted
 from tests.support.waiting import wait_until
@@ -170,3 +170,18 @@ async def test_a_stream_that_is_not_read_holds_one_message_until_its_call_ends()
         assert outgoing.held == 4 * MEGABYTE
         unread.cancel()
         await wait_until(lambda: outgoing.held == 0)
+
+
+async def test_the_parts_of_an_answer_are_joined_when_there_is_room() -> None:
+    outgoing = Outgoing(len(DATA), patience=600)
+    held: Any = Call()
+    await outgoing.admit(DATA, held)
+    call: Any = Call("b")
+    joining = asyncio.create_task(outgoing.admit(Parts([b"a", DATA[:-1]]), call))
+    await asyncio.sleep(0)
+    assert not joining.done()
+    held.end()
+    assert await joining == b"a" + DATA[:-1]
+    assert outgoing.held == len(DATA)
+    small: Any = Call()
+    assert await outgoing.admit(Parts([b"a", b"b"]), small) == b"ab"

@@ -172,6 +172,7 @@ async def test_a_start_stores_returns_and_logs_all_of_it(
     [
         ("ttl", 0.0009, "must be 0.001 to 604800 seconds, is 0.0009"),
         ("ttl", 7 * DAY + 1, "must be 0.001 to 604800 seconds, is 604801"),
+        ("ttl", 7 * DAY + 1e-6, "must be 0.001 to 604800 seconds, is 604800.000001"),
         ("expected_need_in", 7 * DAY + 1, "must be 0 to 604800 seconds, is 604801"),
         ("expected_need_in", -1.0, "must be 0 to 604800 seconds, is -1"),
     ],

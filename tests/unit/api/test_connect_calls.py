@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import httpx2
 import pytest
@@ -26,6 +27,8 @@ from headstart_service.domain import Status
 from headstart_service.domain.errors import StoreUnavailable
 from headstart_service.http.connect.access import Access
 from headstart_service.http.connect.bodies import MAX_REQUEST, Bodies
+from headstart_service.http.connect.head import Head
+from headstart_service.http.connect.query import message_of
 from headstart_service.http.connect.service import ConnectRules, ConnectService
 from headstart_service.http.readiness import Readiness
 from headstart_service.http.server import http_server
@@ -282,6 +285,14 @@ async def test_a_read_is_sent_by_get(http: Http, query: str) -> None:
         assert answer.json()["key"] == "game-1"
     else:
         assert pb.GetStatusResponse.FromString(answer.content).key == "game-1"
+
+
+def test_a_get_holds_text_and_bytes_of_any_kind() -> None:
+    text = '{"key":"été-游戏"}'.encode()
+    for data in (text, bytes(range(256))):
+        for query in (f"message={quote(data)}", f"encoding=json&message={quote_plus(data)}"):
+            assert message_of(Head("GET", {}, query.encode(), ("", 0))) == ("json", data)
+    assert message_of(Head("GET", {}, b"message=" + text, ("", 0))) == ("json", text)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from headstart_service.domain.errors import InvalidRequest
 from headstart_service.http.connect.codecs import MAX_JSON, JsonCodec, ProtoCodec, json_of
 from headstart_service.http.connect.errors import Refused
 from headstart_service.http.connect.json_requests import request_from_json
+from tests.support.waiting import wait_until
 
 START, GET, REPORT = pb.StartPrecomputeRequest, pb.GetResultsRequest, pb.ReportStepRequest
 
@@ -51,9 +54,28 @@ def test_proto_json_is_accepted(kind: Any, value: Any) -> None:
         (GET, b'{"key":"\\ud800"}', "key", "lone surrogates"),
         (GET, b'{"\\ud800":1}', "\ufffd", "is no field"),
         (pb.ListPrecomputesRequest, b'{"statuses":["\\ud800"]}', "statuses[0]", "must be one of"),
-        (START, b'{"custom":{"inputs":{"\\ud800":1}}}', "request", "fields take"),
+        (START, b'{"custom":{"inputs":{"\\ud800":1}}}', "custom.inputs", "names in Unicode text"),
+        (START, b'{"custom":{"inputs":{"a":["\\ud800"]}}}', "custom.inputs.a.0", "lone surrogates"),
+        (
+            START,
+            {"custom": {"inputs": {"a": [10**400]}}},
+            "custom.inputs.a.0",
+            "of a double, is 100",
+        ),
+        (START, b'{"custom":{"inputs":{"a":-1e400}}}', "custom.inputs.a", "is -Infinity"),
+        (REPORT, {"bridging": {"nullSamples": [10**400]}}, "bridging.null_samples[0]", "a double"),
+        (REPORT, {"bridging": {"nullSamples": ["1e400"]}}, "bridging.null_samples[0]", "a double"),
+        (
+            REPORT,
+            {"bridging": {"anchorEmbedding": [0.5, 1e39]}},
+            "bridging.anchor_embedding[1]",
+            "must be a number within the range of a float, is 1e+39",
+        ),
         (GET, {"wait": 5}, "wait", 'such as "1.5s", is 5'),
         (GET, {"wait": "soon"}, "wait", "must be seconds as text"),
+        (GET, {"wait": " 1s"}, "wait", "must be seconds as text"),
+        (GET, {"wait": "1_0s"}, "wait", "must be seconds as text"),
+        (GET, {"wait": "\u0661s"}, "wait", "must be seconds as text"),
         (GET, {"wait": "9999999999999s"}, "wait", "must be seconds as text"),
         (GET, {"minRevision": "x"}, "min_revision", "must be a whole number"),
         (GET, {"minRevision": 2**63}, "min_revision", "must be a whole number"),
@@ -77,13 +99,14 @@ def test_proto_json_is_accepted(kind: Any, value: Any) -> None:
         ),
         (START, {"bridging": {"recipientType": 9}}, "bridging.recipient_type", "must be one of"),
         (START, {"bridging": {"recipientType": []}}, "bridging.recipient_type", "must be one of"),
+        (GET, {"requiredSteps": [0] * 1001}, "required_steps", "must be at most 1000, are 1001"),
         (GET, b"", "request", "must be JSON: Expecting value at line 1, column 1"),
         (GET, b"{", "request", "line 1, column 2"),
         (GET, b"5", "request", "must be a JSON object, is 5"),
         (GET, b"null", "request", "must be a JSON object, is null"),
         (GET, b'{"key":NaN}', "request", "has no NaN"),
         (GET, b'{"key":"a","key":"b"}', "request", 'has "key" twice'),
-        (GET, b'{"key":' + b"1" * 5000 + b"}", "request", "must be JSON"),
+        (GET, b'{"key":' + b"1" * 5000 + b"}", "request", "at most 4300 digits"),
         (START, b'{"custom":{"inputs":' + b'{"a":' * 150 + b"1" + b"}" * 152, "request", "deep"),
         (GET, b"\xff", "request", "must be UTF-8, is not at byte 0"),
     ],
@@ -101,6 +124,22 @@ def test_all_mistakes_are_named_up_to_a_hundred() -> None:
         "required_steps[0]",
     ]
     assert len(refused(GET, {"requiredSteps": [0] * 1000})) == 100
+
+
+def test_a_name_that_is_given_twice_is_found_in_one_pass() -> None:
+    names = [*map(str, range(100_000)), "99999"]
+    body = "{" + ",".join(f'"{name}":0' for name in names) + "}"
+    began = time.process_time()
+    assert 'has "99999" twice' in refused(START, body.encode())["request"]
+    # One pass takes some 0.1 s, a pass for each name minutes.
+    assert time.process_time() - began < 10
+
+
+def test_numbers_that_no_json_has_are_left_to_the_method() -> None:
+    data = {"bridging": {"nullSamples": ["NaN", "-Infinity", "1e3", 10**300]}}
+    found = request_from_json(REPORT, json.dumps(data).encode()).bridging.null_samples
+    assert math.isnan(found[0])
+    assert found[1:] == [-math.inf, 1000.0, 1e300]
 
 
 def test_bytes_are_base_64() -> None:
@@ -121,6 +160,15 @@ async def test_a_large_response_is_converted_once() -> None:
     await codec.encode(pb.GetResultsResponse, response.replace(b"k", b"j", 1))
     assert await codec.encode(pb.GetResultsResponse, response) is not first
     assert codec.size <= 50_000
+
+
+async def test_a_converted_response_is_kept_for_a_bounded_time() -> None:
+    codec = JsonCodec(kept_bytes=50_000, kept_for=0.05)
+    for key in "abc":  # the third evicts the first, and its timer
+        response = pb.GetResultsResponse(key=key, error="x" * 10_000).SerializeToString()
+        await codec.encode(pb.GetResultsResponse, response)
+    assert codec.size
+    await wait_until(lambda: codec.size == 0)
 
 
 def test_text_of_any_language_is_as_it_is() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import code_pb2
 
 from headstart import NotFound, PrecomputeClient, ServiceUnavailable
 from headstart.v1 import precompute_pb2 as pb
@@ -173,3 +174,54 @@ async def test_closing_the_client_ends_a_watch_with_an_error(service: Any) -> No
 
     with pytest.raises(ServiceUnavailable, match="closed during this call"):
         await asyncio.wait_for(following, 5)
+
+
+def of_key(key: str, status: int = pb.PRECOMPUTE_STATUS_COMPLETED) -> pb.GetResultsResponse:
+    state = run(status)
+    state.key = key
+    return state
+
+
+def lost(key: str, code: int = code_pb2.UNAVAILABLE) -> pb.WatchResultsResponse:
+    return pb.WatchResultsResponse(key=key, error=pb.Error(code=code, message="away"))
+
+
+async def watched_keys(service: Any, *keys: str) -> list[tuple[str, str]]:
+    async with PrecomputeClient(service.address) as client, asyncio.timeout(10):
+        return [
+            (key, type(found).__name__ if isinstance(found, Exception) else found.status)
+            async for key, found in client.watch_many(keys)
+        ]
+
+
+async def test_a_key_whose_store_is_away_is_watched_again(service: Any) -> None:
+    waiting = of_key("b", pb.PRECOMPUTE_STATUS_PENDING)
+
+    async def wait_for_the_end(request: Any, context: Any) -> None:
+        await asyncio.Event().wait()
+
+    service.on(
+        "WatchResults",
+        [lost("a"), waiting, lost("c", code_pb2.NOT_FOUND), wait_for_the_end],
+        [waiting, lost("a"), wait_for_the_end],
+        [of_key("a"), waiting, of_key("b")],
+    )
+    assert await watched_keys(service, "a", "b", "c") == [
+        ("b", "pending"),
+        ("c", "NotFound"),
+        ("a", "completed"),
+        ("b", "completed"),
+    ]
+    assert [list(call.request.keys) for call in service.calls] == [
+        ["a", "b", "c"],
+        ["a", "b"],
+        ["a", "b"],
+    ]
+
+
+async def test_a_key_that_stays_away_has_its_error_and_the_others_go_on(service: Any) -> None:
+    waiting = of_key("b", pb.PRECOMPUTE_STATUS_PENDING)
+    service.on("WatchResults", *[[lost("a"), waiting]] * 6, [waiting, of_key("b")])
+    found = await watched_keys(service, "a", "b", "b")
+    assert found == [("b", "pending"), ("a", "ServiceUnavailable"), ("b", "completed")]
+    assert [list(call.request.keys) for call in service.calls] == [["a", "b"]] * 6 + [["b"]]

@@ -6,10 +6,10 @@ from headstart_service.domain import Claim, Job, Lease, RunKey, Spread, StepReco
 from headstart_service.store.worker_registry import about_of, worker_from
 from headstart_service.worker.durations import (
     RUN,
+    SLOT,
     Durations,
     expected_runs,
     joined,
-    usual_run,
 )
 from headstart_service.worker.worker_observer import (
     RunEnd,
@@ -45,7 +45,8 @@ def test_what_gave_its_result_counts_and_nothing_else() -> None:
     ended(durations, "two", "completed")
     ended(durations, RUN, "completed")
     table = durations.table()
-    assert {step: spread.samples for step, spread in table["chain"].items()} == {"two": 1, RUN: 1}
+    known = {step: spread.samples for step, spread in table["chain"].items()}
+    assert known == {"two": 1, RUN: 1, SLOT: 1}
 
 
 def test_the_last_ones_are_remembered_with_their_median_and_ninth_tenth() -> None:
@@ -58,8 +59,6 @@ def test_the_last_ones_are_remembered_with_their_median_and_ninth_tenth() -> Non
 def test_workers_count_by_how_much_they_know() -> None:
     tables = [{"chain": {RUN: Spread(100, 200, 1)}}, {"chain": {RUN: Spread(500, 600, 3)}}, {}]
     assert joined(tables) == {"chain": {RUN: Spread(400, 500, 4)}}
-    assert usual_run(joined([*tables, {"other": {RUN: Spread(0, 100, 4)}}])) == Spread(200, 300, 8)
-    assert usual_run({}) == Spread(0, 0, 0)
 
 
 def test_the_store_receives_what_runs_take() -> None:

@@ -20,7 +20,7 @@ from headstart_service.domain.errors import (
     StoreUnavailable,
 )
 from headstart_service.domain.log_fields import FIELDS
-from headstart_service.worker.durations import Durations, usual_run
+from headstart_service.worker.durations import Durations, joined, usual_slot
 from headstart_service.worker.shared_steps import HOLD, SharedSteps
 from headstart_service.worker.upkeep import end
 from headstart_service.worker.worker_observer import (
@@ -459,10 +459,12 @@ def test_each_replaced_runs_steps_are_held_for_its_own_second() -> None:
     virtually(test)
 
 
-def test_pipelines_of_which_no_run_has_ended_have_no_usual_run() -> None:
-    table = {"a": {"": Spread(4, 8, 1), "x": Spread(1, 1, 9)}, "b": {"x": Spread(9, 9, 9)}}
-    assert usual_run(table) == Spread(4, 8, 1)
-    assert usual_run({}) == Spread(0, 0, 0)
+def test_pipelines_of_which_no_run_has_ended_count_for_nothing() -> None:
+    table = {"a": {"*": Spread(4, 8, 1), "": Spread(9, 9, 1)}, "b": {"x": Spread(9, 9, 9)}}
+    assert usual_slot(table) == Spread(4, 8, 1)
+    more = [table, {"other": {"*": Spread(0, 100, 3)}}]
+    assert usual_slot(joined(more)) == Spread(1, 77, 4)
+    assert usual_slot({}) == Spread(0, 0, 0)
 
 
 def test_a_run_that_was_taken_over_changes_no_durations() -> None:

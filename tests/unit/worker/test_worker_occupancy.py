@@ -183,3 +183,18 @@ async def test_a_run_alone_waits_until_all_others_have_ended() -> None:
 def test_outside_of_a_run_nothing_is_occupied() -> None:
     with occupying():
         pass
+
+
+def test_only_the_time_in_a_slot_counts_for_the_queue_behind_a_run() -> None:
+    slots = Slots(1, 2)
+    asyncio.run(slots.take())
+    occupancy = slots.occupancy()
+    at_first = occupancy.seconds
+    assert occupancy.seconds > at_first
+    occupancy.begun()
+    had = occupancy.seconds
+    assert occupancy.seconds == had, "it only waits"
+    occupancy.enter()
+    assert occupancy.seconds > had
+    occupancy.leave()
+    slots.end(occupancy)

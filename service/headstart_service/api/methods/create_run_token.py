@@ -54,7 +54,7 @@ class CreateRunToken:
         if call.grant.run is not None:
             rule = f"the token {call.grant.name!r} may only read its run, not make another token"
             raise PermissionDenied("key", rule, "read")
-        token, ends = self._grants.run_tokens.sign(create.key, call.grant.name, create.lives_for)
+        token, ends = self._grants.sign(create.key, call.grant, create.lives_for)
         response = pb.CreateRunTokenResponse(token=token)
-        response.expires_at.seconds = ends
+        response.expires_at.FromMilliseconds(ends)
         return response

@@ -21,8 +21,11 @@ from ..request_rules import (
 )
 from ..result_parts import part_of
 from ..results.answer import Answer
+from ..step_names import StepNames
 
 MAX_WAIT: Final = 600.0
+_SECOND: Final = 1_000_000_000
+"""Nanoseconds; as many or more are no part of a second."""
 
 
 class Get(NamedTuple):
@@ -51,6 +54,7 @@ class GetResults:
             or request.result_steps
             or request.min_revision
             or not 0 <= request.wait.seconds < MAX_WAIT
+            or not 0 <= request.wait.nanos < _SECOND
         ):
             return None
         return self._reader.ready(run_key(request))
@@ -59,13 +63,14 @@ class GetResults:
         """Return what the request asks for. Raises InvalidRequest."""
         violations: list[Violation] = []
         key = checked_key(request, violations)
-        steps, min_revision = request.required_steps, request.min_revision
-        violations += repeated_violations("required_steps", steps)
+        min_revision = request.min_revision
+        violations += repeated_violations("required_steps", request.required_steps)
         violations += repeated_violations("result_steps", request.result_steps)
         violations += revision_violations("min_revision", min_revision)
         wait = seconds(request, "wait", 0, MAX_WAIT, 0.0, violations)
         refuse(violations)
-        return Get(key, steps, request.result_steps, wait, min_revision)
+        steps, result_steps = StepNames(request.required_steps), StepNames(request.result_steps)
+        return Get(key, steps, result_steps, wait, min_revision)
 
     async def handle(self, request: pb.GetResultsRequest, call: Call) -> bytes:
         """Return what exists, before the wait and the caller's deadline are over."""

@@ -20,6 +20,7 @@ from ..messages import watch_bytes
 from ..request_rules import batch_keys, checked_key, refuse, repeated_violations
 from ..result_parts import part_of
 from ..results.answer import Answer, Message
+from ..step_names import StepNames
 
 _MAX_WATCHED: Final = 50_000
 """Keys that the streams of many keys watch at once in a process: each takes some 5 kB."""
@@ -56,7 +57,7 @@ class WatchResults:
             keys = [checked_key(request, violations)]
         violations += repeated_violations("result_steps", request.result_steps)
         refuse(violations)
-        return Watch(keys, many, request.result_steps, request.changes_only)
+        return Watch(keys, many, StepNames(request.result_steps), request.changes_only)
 
     async def handle(self, request: pb.WatchResultsRequest, _: Call) -> AsyncGenerator[Message]:
         """Yield the results now and after each change, until the runs have ended."""

@@ -15,7 +15,7 @@ from ...worker.durations import (
     Table,
     expected_runs,
     joined,
-    usual_run,
+    usual_slot,
 )
 
 log = logging.getLogger(__name__)
@@ -122,8 +122,8 @@ class Estimates:
         # Partitions fill and drain alike: each of the others has about as many jobs before this
         # one.
         ahead = snapshot.ahead * self._partitions + (self._busy >= self._slots)
-        run = usual_run(self._table)
-        p50, p90 = (round(ahead * each / self._slots) for each in run[:2])
+        slot = usual_slot(self._table)
+        p50, p90 = (round(ahead * each / self._slots) for each in slot[:2])
         return Estimate(p50, p90)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -29,6 +29,20 @@ PATIENCE: Final = 5.0
 _SHARE: Final = 0.9
 """Of the time that its caller has left."""
 _AGAIN: Final = 1.0
+
+
+class Parts:
+    """An answer in parts, which are joined when there is room for it."""
+
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        self._parts = parts
+        self._size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._parts)
 
 
 class _Turn:
@@ -52,7 +66,7 @@ class Outgoing:
         self._connections: Counter[str] = Counter()
         self._waiting: list[_Turn] = []
 
-    async def admit(self, data: bytes, context: Context) -> bytes:
+    async def admit(self, data: bytes | Parts, context: Context) -> bytes:
         """Return `data` when there is room for it, which it holds until the call has ended.
 
         Raises CapacityExhausted.
@@ -61,7 +75,7 @@ class Outgoing:
             leave = await self._enter(len(data), context)
             # The stubs of grpc declare a callback as a class that no function satisfies.
             context.add_done_callback(lambda _: leave())  # type: ignore[arg-type]
-        return data
+        return data if isinstance(data, bytes) else bytes(data)
 
     @asynccontextmanager
     async def sending(self, data: bytes, context: Context) -> AsyncGenerator[None]:

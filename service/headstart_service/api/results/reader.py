@@ -6,14 +6,13 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
-from headstart._for_service import unknown_among
-
 from ...base.metric_labels import ResultsOutcome
 from ...domain import RunKey
 from ...domain.errors import InvalidRequest, RunNotFound, Violation
 from ...pipeline.registry import Registry
 from ..call_observer import CallObserver, CallObservers
 from ..deadline import Deadline
+from ..step_names import StepNames
 from .answer import Answer
 from .near_cache import NearCache
 from .waiting import Waiting
@@ -82,7 +81,7 @@ class ResultReader:
             self._observer.results(ResultsOutcome.MISSING, time.perf_counter() - began)
             raise
         violations = self._violations(answer, steps)
-        violations += self.unknown_results(answer, result_steps)
+        violations = [*violations, *self.unknown_results(answer, result_steps)]
         if violations:
             raise InvalidRequest(violations)
         outcome = ResultsOutcome.PARTIAL
@@ -103,15 +102,16 @@ class ResultReader:
         """Serve nothing that this process knew of the run before it was changed."""
         self._waiting.outdate(key)
 
-    def unknown_results(self, answer: Answer, steps: Sequence[str]) -> list[Violation]:
+    def unknown_results(self, answer: Answer, steps: Sequence[str]) -> Sequence[Violation]:
         """Return a violation for each of `result_steps` that the run's pipeline does not have."""
         return self._violations(answer, steps, "result_steps")
 
     def _violations(
         self, answer: Answer, steps: Sequence[str], field: str = "required_steps"
-    ) -> list[Violation]:
+    ) -> Sequence[Violation]:
         if not steps or all(step in answer.states for step in steps):
-            return []
+            return ()
         pipeline = self._registry.find(answer.pipeline)
         known = set(answer.states) | set(pipeline.by_name if pipeline else ())
-        return [Violation(f"{field}[{i}]", rule) for i, rule in unknown_among(steps, known)]
+        names = steps if isinstance(steps, StepNames) else StepNames(steps)
+        return names.unknown(field, known)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -25,8 +25,14 @@ MAX_JSON: Final = 16 * 1024 * 1024
 """Bytes of a message that JSON is written of: a float of 4 bytes takes 50 on its way."""
 _KEPT_BYTES: Final = 16 * 1024 * 1024
 _KEPT_ENTRY: Final = 1024 * 1024
+_KEPT_FOR: Final = 60.0
+"""Seconds: nothing of a run that was deleted may stay for longer."""
 _AT_ONCE: Final = 2
 """Large messages that are converted at once: each takes time from all other calls."""
+
+
+_Response: TypeAlias = tuple[type[Message], bytes]
+"""Its class, and it as protobuf serializes it."""
 
 
 class Codec(Protocol):
@@ -63,10 +69,10 @@ class JsonCodec:
 
     name = "json"
 
-    def __init__(self, kept_bytes: int = _KEPT_BYTES) -> None:
-        """Keep at most so many bytes of converted responses."""
-        self._limit = kept_bytes
-        self._kept: OrderedDict[tuple[type[Message], bytes], bytes] = OrderedDict()
+    def __init__(self, kept_bytes: int = _KEPT_BYTES, kept_for: float = _KEPT_FOR) -> None:
+        """Keep at most so many bytes of converted responses, each for so many seconds."""
+        self._limit, self._kept_for = kept_bytes, kept_for
+        self._kept: OrderedDict[_Response, tuple[bytes, asyncio.TimerHandle]] = OrderedDict()
         self.size = 0
         """Bytes that are kept, of both forms."""
         self._large = asyncio.Semaphore(_AT_ONCE)
@@ -101,18 +107,25 @@ class JsonCodec:
 
     def _recent(self, kind: type[Message], data: bytes) -> bytes | None:
         kept = self._kept.get((kind, data))
-        if kept is not None:
-            self._kept.move_to_end((kind, data))
-        return kept
+        if kept is None:
+            return None
+        self._kept.move_to_end((kind, data))
+        return kept[0]
 
     def _keep(self, kind: type[Message], data: bytes, converted: bytes) -> None:
-        if len(converted) > _KEPT_ENTRY or (kind, data) in self._kept:
+        response = (kind, data)
+        if len(converted) > _KEPT_ENTRY or response in self._kept:
             return
-        self._kept[kind, data] = converted
+        timer = asyncio.get_running_loop().call_later(self._kept_for, self._drop, response)
+        self._kept[response] = converted, timer
         self.size += len(data) + len(converted)
         while self.size > self._limit:
-            (_, old), dropped = self._kept.popitem(last=False)
-            self.size -= len(old) + len(dropped)
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, response: _Response) -> None:
+        converted, timer = self._kept.pop(response)
+        timer.cancel()
+        self.size -= len(response[1]) + len(converted)
 
 
 def json_of(kind: type[Message], data: bytes) -> bytes:

@@ -133,8 +133,13 @@ def check_verb(head: Head, allowed: Sequence[str]) -> None:
 def parsed_query(query: bytes) -> dict[str, bytes]:
     """Return the parameters of a GET. Raises Refused."""
     try:
+        # As Latin-1, each byte is one character: the message may be in UTF-8 or be protobuf.
         pairs = parse_qsl(
-            query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=_FIELDS
+            query.decode("latin-1"),
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            encoding="latin-1",
+            max_num_fields=_FIELDS,
         )
     except ValueError as error:
         raise Refused(
@@ -143,8 +148,7 @@ def parsed_query(query: bytes) -> dict[str, bytes]:
         ) from error
     found: dict[str, bytes] = {}
     for name, value in pairs:
-        text = name.decode(errors="replace")
-        if text in found:
-            raise Refused(code_pb2.INVALID_ARGUMENT, f"{text[:_SHOWN]}: must be given once")
-        found[text] = value
+        if name in found:
+            raise Refused(code_pb2.INVALID_ARGUMENT, f"{name[:_SHOWN]}: must be given once")
+        found[name] = value.encode("latin-1")
     return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -16,6 +17,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ...api.request_rules import MAX_REPEATED
 from ...domain.errors import InvalidRequest, Violation
 
 M = TypeVar("M", bound=Message)
@@ -25,6 +27,7 @@ _MOST: Final = 100
 _SHOWN: Final = 60
 _WHOLE: Final = re.compile(r"-?[0-9]{1,20}")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
+_UNICODE: Final = "must be text without lone surrogates"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|NaN|-?Infinity")
 _RANGES: Final = {
@@ -33,7 +36,16 @@ _RANGES: Final = {
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-_FLOATS: Final = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+_FLOATS: Final = {
+    FieldDescriptor.CPPTYPE_FLOAT: (float.fromhex("0x1.fffffep+127"), "a float"),
+    FieldDescriptor.CPPTYPE_DOUBLE: (sys.float_info.max, "a double"),
+}
+"""The greatest number of a kind, and the kind's name."""
+_NUMBERS: Final = {*_RANGES, *_FLOATS}
+"""Lists of these have limits of their own, such as those of a report's samples."""
+_DURATION: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s")
+_DEPTH: Final = 100
+"""Objects and lists inside each other in a Struct: protobuf reads none that nests as deep."""
 
 
 def request_from_json(kind: type[M], data: bytes) -> M:
@@ -46,7 +58,7 @@ def request_from_json(kind: type[M], data: bytes) -> M:
         raise InvalidRequest(violations)
     try:
         return ParseDict(value, kind())
-    except (ParseError, ValueError, TypeError, RecursionError) as error:
+    except (ParseError, ValueError, TypeError, OverflowError, RecursionError) as error:
         # Its message may quote the whole request.
         reason = "nests too deep" if _is_deep(error) else "is not what its fields take"
         raise _invalid(f"must be the JSON of {kind.DESCRIPTOR.full_name}: {reason}") from error
@@ -63,16 +75,19 @@ def _parsed(data: bytes) -> Any:
         raise _invalid(f"must be JSON: {error.msg} {where}") from error
     except RecursionError as error:
         raise _invalid("must be JSON that nests at most 100 deep") from error
-    except ValueError as error:  # such as a number of 5,000 digits
-        raise _invalid(f"must be JSON: {str(error)[:_SHOWN]}") from error
+    except ValueError as error:
+        most = sys.get_int_max_str_digits()
+        raise _invalid(f"must be JSON whose numbers have at most {most} digits") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _invalid(f"must be JSON with each name once, has {_shown(twice)} twice")
+        left = set(made)
+        for name, _ in pairs:
+            if name not in left:
+                raise _invalid(f"must be JSON with each name once, has {_shown(name)} twice")
+            left.remove(name)
     return made
 
 
@@ -125,6 +140,10 @@ def _check_field(value: Any, field: FieldDescriptor, path: str, into: list[Viola
         if not isinstance(value, list):
             into.append(Violation(path, f"must be a list, is {_shown(value)}"))
             return
+        if field.cpp_type not in _NUMBERS and len(value) > MAX_REPEATED:
+            # Before its entries are read: each takes a microsecond from all other calls.
+            into.append(Violation(path, f"must be at most {MAX_REPEATED}, are {len(value)}"))
+            return
         for i, each in enumerate(value):
             if len(into) >= _MOST:
                 return
@@ -150,6 +169,28 @@ def _check_value(value: Any, field: FieldDescriptor, path: str, into: list[Viola
     rule = _broken_rule(value, field)
     if rule is not None:
         into.append(Violation(path, f"{rule}, is {_shown(value)}"))
+    elif _full_name(field) in _PLAIN:
+        _check_plain(value, path, 0, into)
+
+
+def _check_plain(value: Any, path: str, depth: int, into: list[Violation]) -> None:
+    """Check a value of a Struct; names and places continue its path."""
+    if len(into) >= _MOST or depth > _DEPTH:
+        return
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            into.append(Violation(path, f"{_UNICODE}, is {_shown(value)}"))
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            if _SURROGATE.search(name):
+                into.append(Violation(path, f"must have names in Unicode text, has {_shown(name)}"))
+            else:
+                _check_plain(each, _joined(path, _clipped(name)), depth + 1, into)
+    elif isinstance(value, list):
+        for place, each in enumerate(value):
+            _check_plain(each, f"{path}.{place}", depth + 1, into)
+    elif _is_number(value) and (rule := _float_rule(value, FieldDescriptor.CPPTYPE_DOUBLE)):
+        into.append(Violation(path, f"{rule}, is {_shown(value)}"))
 
 
 def _broken_rule(value: Any, field: FieldDescriptor) -> str | None:  # noqa: PLR0911  # one kind a line
@@ -160,8 +201,7 @@ def _broken_rule(value: Any, field: FieldDescriptor) -> str | None:  # noqa: PLR
     if kind in _RANGES:
         return _whole_rule(value, *_RANGES[kind])
     if kind in _FLOATS:
-        number = _is_number(value) or (isinstance(value, str) and _NUMBER.fullmatch(value))
-        return None if number else "must be a number"
+        return _float_rule(value, kind)
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return None if isinstance(value, bool) else "must be true or false"
     if kind == FieldDescriptor.CPPTYPE_ENUM:
@@ -171,8 +211,24 @@ def _broken_rule(value: Any, field: FieldDescriptor) -> str | None:  # noqa: PLR
         whole = valid and len(value.rstrip("=")) % 4 != 1
         return None if whole else "must be text in base 64"
     if isinstance(value, str):
-        return "must be text without lone surrogates" if _SURROGATE.search(value) else None
+        return _UNICODE if _SURROGATE.search(value) else None
     return "must be text"
+
+
+def _float_rule(value: Any, kind: int) -> str | None:
+    if isinstance(value, str):
+        if not _NUMBER.fullmatch(value):
+            return "must be a number"
+        if value.lstrip("-") in ("NaN", "Infinity"):
+            return None  # as JSON for protobuf has them; the method decides
+    elif not _is_number(value):
+        return "must be a number"
+    greatest, name = _FLOATS[kind]
+    try:
+        within = abs(float(value)) <= greatest
+    except OverflowError:  # an integer of hundreds of digits
+        within = False
+    return None if within else f"must be a number within the range of {name}"
 
 
 def _whole_rule(value: Any, low: int, high: int) -> str | None:
@@ -219,8 +275,18 @@ def _list_rule(value: Any) -> str | None:
     return None if isinstance(value, list) else "must be a list"
 
 
+def _duration_rule(value: Any) -> str | None:
+    # Python's own parser also takes spaces, underscores and digits of other scripts.
+    if isinstance(value, str) and not _DURATION.fullmatch(value):
+        return _SECONDS
+    return _parses(Duration, _SECONDS)(value)
+
+
+_SECONDS: Final = 'must be seconds as text, such as "1.5s"'
+_PLAIN: Final = ("google.protobuf.Struct", "google.protobuf.ListValue", "google.protobuf.Value")
+"""Kinds that hold any JSON."""
 _WELL_KNOWN: Final[dict[str, Callable[[Any], str | None]]] = {
-    "google.protobuf.Duration": _parses(Duration, 'must be seconds as text, such as "1.5s"'),
+    "google.protobuf.Duration": _duration_rule,
     "google.protobuf.Timestamp": _parses(
         Timestamp, 'must be a time as text, such as "2026-01-31T12:00:00Z"'
     ),

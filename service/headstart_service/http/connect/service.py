@@ -25,7 +25,7 @@ from ...api.method_table import METHOD_TABLE, Method
 from ...api.methods.get_results import GetResults
 from ...api.request_rules import namespace_of
 from ...api.results.answer import Answer
-from ...api.results.outgoing import SMALL, Outgoing
+from ...api.results.outgoing import SMALL, Outgoing, Parts
 from ...api.status import internal_status, status_of
 from ...auth.grants import Grant, Grants, Verb
 from ...base.service_methods import SERVICE
@@ -268,9 +268,10 @@ class _Served:
         self, call: HttpCall, request: Any, grant: Grant | None, form: Codec, span: CallSpan
     ) -> bytes:
         response = await self._handle(request, Call(call.time_remaining(), grant))
-        data = response if isinstance(response, bytes) else response.SerializeToString()
+        if not isinstance(response, bytes | Parts):
+            response = response.SerializeToString()
         context: Any = call
-        await self._rules.outgoing.admit(data, context)
+        data = await self._rules.outgoing.admit(response, context)
         span.answered(data)
         return await form.encode(self._response, data)
 
