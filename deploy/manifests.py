@@ -33,8 +33,9 @@ COMBINATIONS: Mapping[str, tuple[str, Sequence[str]]] = {
     **{
         f"base-{path.name}": ("base", (path.name,))
         for path in sorted((KUBERNETES / "components").iterdir())
-        if path.name != "keda-nights"  # which changes components/keda
+        if path.name not in {"keda-nights", "hpa-waiters"}  # which change others
     },
+    "base-waiters": ("base", ("hpa", "servicemonitor", "hpa-waiters")),
     "base-keda-nights": ("base", ("keda", "keda-nights")),
     "base-observed": ("base", ("servicemonitor", "prometheusrule", "tokens")),
     "base-traced": ("base", ("networkpolicy", "otlp")),
@@ -43,6 +44,7 @@ COMBINATIONS: Mapping[str, tuple[str, Sequence[str]]] = {
     "prod-nights": ("overlays/prod", ("keda-nights",)),
     "prod-sentinel": ("overlays/prod", ("redis-sentinel",)),
     "prod-cluster": ("overlays/prod", ("redis-cluster",)),
+    "prod-waiters": ("overlays/prod", ("hpa-waiters",)),
     "prod-traced": ("overlays/prod", ("otlp",)),
 }
 """What is rendered and checked: what a kustomization starts from, and the components it adds."""

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from headstart_service.commands.check_config import Row, rows
+from headstart_service.config.partitions import CLUSTER_PARTITIONS
 from headstart_service.config.settings import Settings
 
 from .markers import replaced, row
@@ -13,11 +14,12 @@ from .pins import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
 _DEFAULTS: Final = {
+    "HEADSTART_PARTITIONS": f"`1`, in a cluster `{CLUSTER_PARTITIONS}`",
     "HEADSTART_DATA_DIR": "`headstart` in the user's data directory",
     "HEADSTART_PREPARED_MODELS": "`headstart/models-1` in the user's cache directory",
     "HEADSTART_VOCABULARY": "`headstart/vocabulary-3` in the user's cache directory",
 }
-"""Defaults that depend on who asks."""
+"""Defaults that depend on who asks, or on other settings."""
 _HEADING: Final = "| variable | default | allowed | meaning |", "|---|---|---|---|"
 
 

@@ -18,7 +18,8 @@ const (
 	watchCuts         = 6
 	firstWatchPause   = 200 * time.Millisecond
 	longestWatchPause = 3 * time.Second
-	// A stream that lived so long was healthy: servers end old connections on purpose.
+	// A stream that lived so long was healthy. So was one that its server ended in order: servers that
+	// stop do so, and those that send their clients to new replicas.
 	healthyStream = 5 * time.Second
 )
 
@@ -38,6 +39,7 @@ type Watch struct {
 	stream   pb.PrecomputeService_WatchResultsClient
 	leave    context.CancelFunc
 	openedAt time.Time
+	answered bool
 	cuts     int
 	last     *Results
 	err      error
@@ -59,6 +61,7 @@ func (w *Watch) Next() bool {
 	for {
 		message, err := w.receive()
 		if err == nil {
+			w.answered = true
 			news := message.GetResults()
 			if news == nil || (w.last != nil && proto.Equal(news, w.last.GetResultsResponse)) {
 				continue
@@ -88,7 +91,7 @@ func (w *Watch) Close() { w.cancel() }
 
 func (w *Watch) receive() (*pb.WatchResultsResponse, error) {
 	if w.stream == nil {
-		w.openedAt = time.Now()
+		w.openedAt, w.answered = time.Now(), false
 		var ctx context.Context
 		ctx, w.leave = context.WithCancel(w.ctx)
 		stream, err := w.client.Stub.WatchResults(ctx, w.request)
@@ -110,6 +113,7 @@ func (w *Watch) rest(err error) error {
 	if w.ctx.Err() != nil {
 		return errorFrom(w.ctx.Err())
 	}
+	planned := w.answered && errors.Is(err, io.EOF)
 	if errors.Is(err, io.EOF) {
 		err = &Error{Code: codes.Unavailable, Message: "the stream ended before the run did"}
 	}
@@ -118,7 +122,7 @@ func (w *Watch) rest(err error) error {
 		return cut
 	}
 	w.cuts++
-	if time.Since(w.openedAt) > healthyStream {
+	if planned || time.Since(w.openedAt) > healthyStream {
 		w.cuts = 1
 	}
 	if w.cuts >= watchCuts {

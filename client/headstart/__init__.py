@@ -5,6 +5,7 @@ the same service behind the interface of an in-process singleton that never rais
 `percentile` score a caller's own words as the service scores its null samples.
 """
 
+import headstart._quiet_grpc  # noqa: F401  # first, because it loads gRPC
 from headstart._clients.batches import Start
 from headstart._clients.blocking_client import BlockingClient
 from headstart._clients.client import PrecomputeClient

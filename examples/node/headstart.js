@@ -123,6 +123,7 @@ class Headstart {
   /** Each state of a run until it has ended, over as many streams as that takes. */
   async *watch(key, { namespace = '' } = {}) {
     let cuts = 0;
+    let last;
     for (;;) {
       const opened = Date.now();
       const stream = this.stub.WatchResults({ namespace, key }, this.#metadata());
@@ -130,6 +131,9 @@ class Headstart {
       try {
         for await (const { results } of stream) {
           cuts = 0;
+          const state = JSON.stringify(results); // a resumed stream begins with the last one
+          if (state === last) continue;
+          last = state;
           yield results;
           if (hasEnded(results)) return;
         }

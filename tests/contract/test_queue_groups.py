@@ -1,4 +1,4 @@
-"""What starts workers by the queue's length, KEDA for example, finds it without a worker's help."""
+"""The queue can be counted, in metrics and by other tools, before the first worker has come."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEY = RunKey("games", "game-1")
 
 
 async def _counted(backend: Backend) -> tuple[int, int]:
-    """The lag and the pending entries of the group, as an autoscaler reads them."""
+    """The lag and the pending entries of the group."""
     client: Any = backend.raw
     [group] = await client.xinfo_groups(backend.keys_of(KEY).jobs)
     assert group["name"] == GROUP.encode()

@@ -16,7 +16,8 @@ from opentelemetry.sdk import environment_variables
 from deploy.manifests import COMBINATIONS, KUBERNETES, render
 from headstart_service.config.loading import load_settings
 from headstart_service.config.settings import Settings, variable
-from headstart_service.store.keys import GROUP, Installation, PartitionKeys
+from headstart_service.domain import Status
+from headstart_service.store.keys import Installation, PartitionKeys
 from tests.support.processes import ROOT
 
 Resource: TypeAlias = Mapping[str, Any]
@@ -247,18 +248,16 @@ def test_keda_counts_every_partitions_queue(name: str):
     given = environment(name, "headstart-worker")
     partitions = int(given["HEADSTART_PARTITIONS"])
     installation = Installation(given["HEADSTART_PREFIX"])
-    wanted = {PartitionKeys(partition, installation).jobs for partition in range(partitions)}
+    keys = [PartitionKeys(partition, installation) for partition in range(partitions)]
+    statuses = (Status.PENDING, Status.IN_PROGRESS)
+    wanted = {each.of_status(status) for each in keys for status in statuses}
     queues = [each for each in scaled["spec"]["triggers"] if each["type"] != "cron"]
     kinds = {each["type"] for each in queues}
     assert len(kinds) == 1
-    assert kinds <= {"redis-streams", "redis-sentinel-streams", "redis-cluster-streams"}
-    for measure in ("lagCount", "pendingEntriesCount"):
-        counted = [each["metadata"] for each in queues if measure in each["metadata"]]
-        assert {each["stream"] for each in counted} == wanted
-        assert len(counted) == partitions
-        assert all(int(each[measure]) > 0 for each in counted)
+    assert kinds <= {"redis", "redis-sentinel", "redis-cluster"}
+    assert {each["metadata"]["listName"] for each in queues} == wanted
+    assert len(queues) == 2 * partitions
     for each in queues:
-        assert each["metadata"]["consumerGroup"] == GROUP
         assert each["authenticationRef"]["name"] == authentication["metadata"]["name"]
     names = [each["name"] for each in scaled["spec"]["triggers"]]
     assert len(set(names)) == len(names)
@@ -272,7 +271,8 @@ def test_by_night_the_last_worker_goes_and_by_day_one_stays(name: str):
     [scaled] = of_kind(name, "ScaledObject")
     [day] = [each for each in scaled["spec"]["triggers"] if each["type"] == "cron"]
     assert scaled["spec"]["minReplicaCount"] == 0
-    assert day["metadata"]["desiredReplicas"] == "1"
+    assert day["metadata"]["desiredReplicas"] == "2", "its value by night is 1"
+    assert scaled["spec"]["advanced"]["scalingModifiers"]["formula"].endswith(" + day - 1")
 
 
 def test_production_has_tls_tokens_and_a_policy_for_all_pods():

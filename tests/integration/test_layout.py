@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
+from redis import Redis
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.store.keys import PartitionKeys
-from headstart_service.store.layout import Layout
+from headstart_service.store.layout import FORMAT, Layout
 from tests.support.commands import run
+from tests.support.deployments import cluster
 from tests.support.layouts import answers, listed, of, served
 from tests.support.processes import (
     api,
@@ -128,3 +131,17 @@ async def test_a_store_moves_by_command_and_an_empty_one_by_itself(valkey: Valke
                 await client.zadd(PartitionKeys(partition).expiry, {member: 1})
     async with served(valkey.url, 6) as service:
         assert await listed(service) == []
+
+
+async def test_in_a_cluster_every_master_has_partitions_though_no_number_is_set(
+    tmp_path: Path,
+) -> None:
+    with cluster(tmp_path) as deployment:
+        async with api(deployment.url):
+            for url in deployment.masters:
+                with Redis.from_url(url, protocol=2) as client:
+                    layouts = {client.get(key) for key in client.scan_iter("*:layout")}
+                assert layouts == {b"format=%d partitions=12" % FORMAT}
+        own = {"HEADSTART_REDIS_URL": deployment.url, "HEADSTART_PARTITIONS": "3"}
+        checked = await asyncio.to_thread(run, "check-config", **own)
+        assert "set HEADSTART_PARTITIONS=12" in checked.err

@@ -32,7 +32,7 @@ async def test_its_own_tests_pass_against_a_server(
 ):
     # Debian's packages are sources in a GOPATH, so the client's are too.
     shutil.copytree(GO_CLIENT, tmp_path / MODULE)
-    own = await replicas.add()
+    own = await replicas.add(HEADSTART_MAX_CONNECTION_AGE="1")
     settings = {
         "GO111MODULE": "off",
         "GOPATH": f"{tmp_path}:{GO_SOURCES}",

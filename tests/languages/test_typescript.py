@@ -42,8 +42,8 @@ async def run(*command: str, **environment: str) -> str:
 
 
 async def test_its_own_tests_pass_against_a_server(replicas: Replicas, secured: dict[str, str]):
-    # No server of other tests, which kill theirs.
-    own = await replicas.add()
+    # No server of other tests, which kill theirs. Its connections do not get old.
+    own = await replicas.add(HEADSTART_MAX_CONNECTION_AGE="1")
     port = (await own.process.says(r"HTTP on \S+:(\d+)"))[1]
     tests = TYPESCRIPT_CLIENT / "build" / "test"
     compiler = str(TYPESCRIPT_CLIENT / "node_modules" / "typescript" / "bin" / "tsc")

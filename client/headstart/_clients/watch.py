@@ -22,7 +22,8 @@ from headstart.v1 import precompute_pb2 as pb
 _WATCH_ATTEMPTS: Final = 6
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 3.0
-# A stream that lived so long was healthy: servers end old connections on purpose, to rebalance.
+# A stream that lived so long was healthy. So was one that its server ended in order: servers that
+# stop do so, and those that send their clients to new replicas.
 _HEALTHY_STREAM: Final = 5.0
 
 
@@ -139,11 +140,14 @@ async def _messages(
         states.open()
         stream = await connection.stream(lambda stub: stub.WatchResults, request)
         error = ServiceUnavailable("the stream ended before the run did")
+        answered = ended = False
         try:
             while not states.needs_another and (message := await stream.read()) is not None:
+                answered = True
                 if states.take(message):
                     cuts = 0
                     yield message
+            ended = True
         except Rested:  # interrupted for a fork, which is over soon
             continue
         except ServiceUnavailable as exc:
@@ -155,7 +159,9 @@ async def _messages(
                 yield message
             tries, least = states.tries, states.pause
         else:
-            cuts = 1 if time.monotonic() - opened_at > _HEALTHY_STREAM else cuts + 1
+            planned = answered and ended
+            healthy = planned or time.monotonic() - opened_at > _HEALTHY_STREAM
+            cuts = 1 if healthy else cuts + 1
             tries, least = cuts, error.retry_after or 0.0
         if not states.left:
             return

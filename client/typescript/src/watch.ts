@@ -16,7 +16,8 @@ import { hasEnded } from "./results.js";
 const CUTS = 6;
 const FIRST_PAUSE_MS = 200;
 const LONGEST_PAUSE_MS = 3000;
-// A stream that lived so long was healthy: servers end old connections on purpose.
+// A stream that lived so long was healthy. So was one that its server ended in order: servers that
+// stop do so, and those that send their clients to new replicas.
 const HEALTHY_STREAM_MS = 5000;
 
 /** Yield each state of one run once, the ended one last, over as many streams as that takes. */
@@ -28,6 +29,8 @@ export async function* watch(
   let cuts = 0;
   for (;;) {
     const openedAt = performance.now();
+    let answered = false;
+    let planned = false;
     let cut = new HeadstartError("UNAVAILABLE", "the stream ended before the run did");
     const leaving = new AbortController();
     const leave = (): void => leaving.abort(signal?.reason);
@@ -36,12 +39,14 @@ export async function* watch(
     try {
       // No deadline: 0 switches a transport's default off.
       for await (const { results } of open({ signal: leaving.signal, timeoutMs: 0 })) {
+        answered = true;
         if (!results || (last && equals(GetResultsResponseSchema, last, results))) continue;
         cuts = 0;
         last = results;
         yield results;
         if (hasEnded(results.status)) return;
       }
+      planned = answered;
     } catch (reason) {
       if (signal?.aborted) throw aborted(signal);
       cut = HeadstartError.from(reason);
@@ -50,7 +55,7 @@ export async function* watch(
       signal?.removeEventListener("abort", leave);
       leaving.abort(); // ends the stream where the caller leaves the loop
     }
-    cuts = performance.now() - openedAt > HEALTHY_STREAM_MS ? 1 : cuts + 1;
+    cuts = planned || performance.now() - openedAt > HEALTHY_STREAM_MS ? 1 : cuts + 1;
     if (cuts >= CUTS) throw cut;
     const wait = Math.min(Math.max(cut.retryAfterMs ?? 0, FIRST_PAUSE_MS * 2 ** (cuts - 1)), LONGEST_PAUSE_MS);
     // Not all watchers of a lost server should reconnect at once.

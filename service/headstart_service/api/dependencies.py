@@ -9,6 +9,7 @@ from ..auth.grants import Grant, Grants
 from ..domain.run_store import RunStore, StartRun
 from ..pipeline.registry import Registry
 from .call_observer import CallObserver, CallObservers
+from .refusals import Refusals
 from .results.reader import ResultReader
 
 
@@ -22,6 +23,8 @@ class ApiRules:
     """Of the store: a list's order, and so its page tokens, depend on it."""
     separate: bool = False
     """Whether a namespace may learn nothing of the others, not even the length of their queue."""
+    max_connection_age: float = 0.0
+    """How long a connection or a watch lives; 0 is for ever."""
     log_inputs: bool = False
     """Whether the log of a start shows its inputs."""
 
@@ -39,6 +42,7 @@ class Dependencies:
     """Starts runs in place of the store's own method, where starts are traced."""
     grants: Grants | None = None
     """The tokens that callers need; None where they need none."""
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 class Call(NamedTuple):

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 from grpc.aio import Server, ServicerContext
@@ -15,20 +15,23 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..auth.grants import Grant, Grants
+from ..auth.grants import Grant, Grants, authorization_of
+from ..base.connection_age import longest
 from ..base.open_files import share_of_files
 from ..base.service_methods import SERVICE
-from ..domain.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from ..domain import RunKey
+from ..domain.errors import HeadstartError, InvalidRequest, PermissionDenied, Unauthenticated
 from .call_limits import CallLimit, CallLimits
 from .call_observer import CallObserver
 from .dependencies import LARGE_REQUEST, Call, Dependencies
 from .health import Health
 from .method_table import METHOD_TABLE, Method
-from .methods.get_results import GetResults
-from .request_rules import request_from
+from .methods.get_results import MAX_WAIT, GetResults
+from .refusals import REFUSED
+from .request_rules import request_from, run_key
 from .results.answer import Answer
 from .results.outgoing import SMALL, Outgoing, Parts
-from .status import guarded, guarded_stream
+from .status import Refused, guarded, guarded_stream, unlogged
 
 Context = ServicerContext[Any, Any]
 
@@ -56,6 +59,9 @@ _MORE_STREAMS = 1000
 """Streams of a connection beyond the places that there are."""
 _MOST_CONNECTIONS = 2**31 - 1
 """What gRPC takes as no limit."""
+
+_AGE_MARGIN: Final = 30.0
+"""Seconds that a call may take beyond its longest wait, on a connection that takes no new ones."""
 
 Admitted: TypeAlias = tuple[Any, Grant | None]
 """A parsed request, and what its caller's token grants; None where no tokens are needed."""
@@ -87,6 +93,7 @@ def build_server(
             ("grpc.max_allowed_incoming_connections", connections),
             # One connection may use all slots. A call beyond them is refused, not queued.
             ("grpc.max_concurrent_streams", limits.total + _MORE_STREAMS),
+            *age_options(api.rules.max_connection_age),
         )
     )
     handlers = rpc_handlers(api, limits, grants, outgoing or Outgoing())
@@ -99,14 +106,32 @@ def build_server(
         add_reflection: Any = (
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server
         )  # it ships no types
-        add_reflection(Reflection(names, grants), server)
+        refused = _refused(api, grants, reflection.SERVICE_NAME)
+        add_reflection(Reflection(names, grants, refused), server)
     return server
+
+
+def age_options(age: float) -> Sequence[tuple[str, int]]:
+    """Return the options by which clients connect again after `age` seconds; 0 is never.
+
+    Calls under way go on, each longer than any wait, so none of them fails. A watch ends by itself.
+    gRPC varies the age by a tenth.
+    """
+    if not age:
+        return ()
+    grace = max(MAX_WAIT, longest(age)) + _AGE_MARGIN
+    return (
+        ("grpc.max_connection_age_ms", round(age * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(grace * 1000)),
+    )
 
 
 class Reflection(reflection.aio.ReflectionServicer):
     """Reflection, for callers with any token when tokens are required."""
 
-    def __init__(self, names: Sequence[str], grants: Grants | None) -> None:
+    def __init__(
+        self, names: Sequence[str], grants: Grants | None, refused: Refused | None = None
+    ) -> None:
         super().__init__(names)  # type: ignore[no-untyped-call]
         describe: Any = super().ServerReflectionInfo
 
@@ -116,7 +141,11 @@ class Reflection(reflection.aio.ReflectionServicer):
             async for response in describe(requests, context):
                 yield response
 
-        self._describe = guarded_stream(checked, CallLimit("streams of reflection", _REFLECTIONS))
+        self._describe = guarded_stream(
+            checked,
+            CallLimit("streams of reflection", _REFLECTIONS),
+            refused=refused or unlogged,
+        )
 
     async def ServerReflectionInfo(self, requests: Any, context: Any) -> AsyncGenerator[Any]:  # noqa: D102, N802  # gRPC's name
         async for response in self._describe(requests, context):
@@ -151,6 +180,7 @@ def _rpc_handler(
     limit = limits.by_kind[method.kind]
     ended = partial(api.observer.ended, method.name)
     kind, check = method.request, method.check
+    refused = _refused(api, grants, method.name, kind)
 
     def admitted(data: bytes, context: Context) -> Admitted:
         """Return the parsed request, if the caller's token covers it. Raises `_REFUSALS`."""
@@ -172,7 +202,7 @@ def _rpc_handler(
                     async with outgoing.sending(response.data, context):
                         yield response.data
 
-        return grpc.unary_stream_rpc_method_handler(guarded_stream(stream, limit, ended))
+        return grpc.unary_stream_rpc_method_handler(guarded_stream(stream, limit, ended, refused))
 
     async def respond(admitted: Admitted, context: Context) -> Any:
         request, grant = admitted
@@ -184,11 +214,11 @@ def _rpc_handler(
     async def call(data: bytes, context: Context) -> Any:
         return await respond(admitted(data, context), context)
 
-    served = guarded(call, limit, ended)
+    served = guarded(call, limit, ended, refused)
     if isinstance(handler, GetResults):
         # Without a serializer the bytes go out as they are.
         ready = _ready_or(
-            served, handler.ready, admitted, guarded(respond, limit, ended), api.observer
+            served, handler.ready, admitted, guarded(respond, limit, ended, refused), api.observer
         )
         return grpc.unary_unary_rpc_method_handler(ready)
     return grpc.unary_unary_rpc_method_handler(served, response_serializer=_serialized)
@@ -223,6 +253,38 @@ def _ready_or(
         return answer.data
 
     return get_or_ready
+
+
+def _refused(api: Dependencies, grants: Grants | None, method: str, kind: Any = None) -> Refused:
+    """Return what logs refused calls of a method, whose requests are of this `kind`."""
+
+    def refused(error: HeadstartError, given: Any, context: Context) -> None:
+        if not isinstance(error, REFUSED):
+            return
+        known = not isinstance(error, Unauthenticated)
+        api.refusals.note(
+            method,
+            error,
+            token=grants.name_of(authorization_of(context)) if grants and known else "",
+            peer=context.peer(),
+            run=lambda: _run_of(error, given, kind),
+        )
+
+    return refused
+
+
+def _run_of(error: HeadstartError, given: Any, kind: Any) -> RunKey | None:
+    """Return the run that a refused call is about, unless finding it costs time."""
+    if isinstance(given, tuple):  # it was parsed, and admitted
+        given = given[0]
+    elif isinstance(error, Unauthenticated) or kind is None or len(given) > LARGE_REQUEST:
+        return None
+    else:
+        try:
+            given = request_from(kind, given)
+        except InvalidRequest:  # a call beyond its limit is refused before it is read
+            return None
+    return run_key(given) if hasattr(given, "key") else None
 
 
 def _serialized(response: Any) -> bytes:

@@ -48,6 +48,13 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Context = ServicerContext[Any, Any]
 
+Refused = Callable[[HeadstartError, Any, Context], None]
+"""Called with the error of a call, its request as it came, and its context."""
+
+
+def unlogged(_: HeadstartError, __: Any, ___: Context) -> None:
+    """Do nothing with an error."""
+
 
 def status_of(error: HeadstartError) -> status_pb2.Status:  # noqa: C901, PLR0911  # one error a line
     """Return the status, with its details, that reports `error` to a caller."""
@@ -98,10 +105,12 @@ def guarded(
     method: Callable[[Request, Context], Awaitable[Response]],
     gate: AbstractContextManager[None],
     ended: Ended = unheard,
+    refused: Refused = unlogged,
 ) -> Callable[[Request, Context], Awaitable[Response]]:
     """Call `method` inside the gate; answer with a status what either raises.
 
-    However it ends, `ended` receives the code; for a call whose caller has gone, CANCELLED.
+    However it ends, `ended` receives the code; for a call whose caller has gone, CANCELLED. What
+    either raises goes to `refused`, too.
     """
 
     async def call(request: Request, context: Context) -> Response:
@@ -116,6 +125,7 @@ def guarded(
         except HeadstartError as error:
             status = status_of(error)
             code = _name(status)
+            refused(error, request, context)
         except Exception as error:  # noqa: BLE001  # its text must not reach the caller
             status = internal_status(error)
             code = _name(status)
@@ -133,6 +143,7 @@ def guarded_stream(
     method: Callable[[Request, Context], AsyncGenerator[Response]],
     gate: AbstractContextManager[None],
     ended: Ended = unheard,
+    refused: Refused = unlogged,
 ) -> Callable[[Request, Context], AsyncGenerator[Response]]:
     """As `guarded`, for a method that streams its responses."""
 
@@ -150,6 +161,7 @@ def guarded_stream(
         except HeadstartError as error:
             status = status_of(error)
             code = _name(status)
+            refused(error, request, context)
         except Exception as error:  # noqa: BLE001  # as above
             status = internal_status(error)
             code = _name(status)

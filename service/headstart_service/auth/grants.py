@@ -99,6 +99,12 @@ EVERYTHING: Final = Grant("", None, frozenset(Verb))
 """The grant of every caller where no tokens are required."""
 
 
+def authorization_of(context: Context) -> str | bytes | None:
+    """Return the value of the call's `authorization`; None without one."""
+    given = context.invocation_metadata() or ()
+    return next((value for name, value in given if name == "authorization"), None)
+
+
 def digest_of(token: str) -> bytes:
     """Return what is kept of a token: unsalted, because a token is 256 random bits."""
     return hashlib.sha256(token.encode(errors="replace")).digest()
@@ -132,10 +138,7 @@ class Grants:
 
     def of_call(self, context: Context) -> Grant:
         """Return the grant of the call's token. Raises Unauthenticated."""
-        for name, value in context.invocation_metadata() or ():
-            if name == "authorization":
-                return self.admit(value)
-        return self.admit(None)
+        return self.admit(authorization_of(context))
 
     def admit(self, authorization: str | bytes | None) -> Grant:
         """Return the grant of a header's token. Raises Unauthenticated."""
@@ -144,6 +147,13 @@ class Grants:
                 "a token is needed: send the metadata `authorization: Bearer <token>`"
             )
         return self._accepted.get(authorization) or self._recognised(authorization)
+
+    def name_of(self, authorization: str | bytes | None) -> str:
+        """Return the name of a header's token; empty for one that is not accepted."""
+        try:
+            return self.admit(authorization).name
+        except Unauthenticated:
+            return ""
 
     def check_metrics(self, header: str | None) -> None:
         """Check a request for /metrics by its Authorization header.

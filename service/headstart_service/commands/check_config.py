@@ -17,7 +17,7 @@ from ..base.escaping import escaped
 from ..base.output import shortened, show, table
 from ..base.urls import redacted
 from ..config.allowed_values import allowed
-from ..config.settings import Settings, variable
+from ..config.settings import Settings, default_of, variable
 from ..domain.errors import StartupError, StoreUnavailable
 from ..processes.exposure import exposure
 from ..processes.lifecycle import layout_problem, redis_client
@@ -88,7 +88,7 @@ def rows(settings: Settings, flags: Mapping[str, str]) -> list[Row]:
             flag=None if name == "anthropic_api_key" else flag(name),
             value=_plain(getattr(settings, name)),
             source=_source(name, settings, flags),
-            default=_plain(field.default),
+            default=_plain(default_of(name, settings)),
             allowed=allowed(name, field),
             meaning=field.description or "",
         )

@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 from ..base.output import shortened
 from ..domain.errors import StartupError
 from .allowed_values import allowed
-from .settings import SECRET, Settings, variable
+from .settings import SECRET, Settings, default_of, variable
 
 
 def load_settings(flags: Mapping[str, str]) -> Settings:
@@ -36,7 +36,7 @@ def try_settings(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]
             for detail in error.errors(include_url=False)
         }
     # A flag takes precedence over the environment.
-    defaults = {name: Settings.model_fields[name].default for name in wrong}
+    defaults = {name: default_of(name) for name in wrong}
     return Settings(**(values | defaults)), wrong
 
 
@@ -61,7 +61,7 @@ def child_environment(settings: Settings, **changes: str) -> dict[str, str]:
 def describe() -> Sequence[tuple[str, str, str]]:
     """Return every field's name, default as text, and description."""
     return [
-        (name, _text(field.default), field.description or "")
+        (name, _text(default_of(name)), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
 

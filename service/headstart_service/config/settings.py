@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import platformdirs
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from . import setting_checks
 from .allowed_values import PREFIX, allowed
+from .partitions import default_partitions
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
 SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
@@ -109,11 +110,11 @@ class Settings(BaseSettings):
         "need different prefixes or databases.",
     )
     partitions: int = Field(
-        1,
+        cast("int", None),  # see `default_partitions`
         ge=1,
         le=1024,
-        description="Slots that runs are spread over: more than 1 for a cluster, equal in all "
-        "processes of a store. `headstart repartition` changes it.",
+        description="Slots that runs are spread over, equal in all processes of a store. "
+        "`headstart repartition` changes it.",
     )
     result_ttl: float = Field(
         1800.0,
@@ -173,6 +174,13 @@ class Settings(BaseSettings):
         ge=1,
         le=1_000_000,
         description="Most other calls that one API process holds.",
+    )
+    max_connection_age: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        description="How long a connection or a watch lives, give or take a tenth. Then clients "
+        "connect again, maybe to a new replica; no call fails. 0: any time.",
     )
     near_cache_mb: int = Field(
         32,
@@ -331,6 +339,12 @@ class Settings(BaseSettings):
     _url = field_validator("anthropic_base_url", mode="before")(setting_checks.is_url)
     _tokens = field_validator("tokens", mode="before")(setting_checks.is_no_token)
 
+    # Of validators before a field's own, the last is called first.
+    @field_validator("partitions", mode="before")
+    @classmethod
+    def _of_deployment(cls, value: Any, info: ValidationInfo) -> Any:
+        return default_partitions(info.data) if value is None else value
+
     @field_validator("*")
     @classmethod
     def _from_home(cls, value: Any) -> Any:
@@ -360,6 +374,13 @@ class Settings(BaseSettings):
             except UnicodeEncodeError:
                 raise ValueError("must be UTF-8") from None
         return value
+
+
+def default_of(name: str, settings: Settings | None = None) -> Any:
+    """Return a field's default, beside the other values of `settings`."""
+    if name == "partitions":
+        return default_partitions(dict(settings or ()))
+    return Settings.model_fields[name].default
 
 
 def variable(name: str) -> str:

@@ -73,6 +73,8 @@ _CODES: Final[tuple[tuple[type[HeadstartError], int], ...]] = (
 )
 
 Subscribed = Callable[["Dashboard"], Coroutine[Any, Any, None]]
+Refused = Callable[[HeadstartError, Request], None]
+"""Called with each error that the server raises on purpose."""
 Endpoint = Callable[[Request], Awaitable[Response | EventResponse]]
 
 
@@ -103,11 +105,14 @@ class Dashboard:
         rules: Rules,
         outdate: Callable[[RunKey], None] = lambda _: None,
         subscribed: Subscribed = _never,
+        refused: Refused = lambda _, __: None,
     ) -> None:
         """Serve `runs`; pass a run that is cancelled here to `outdate` before the answer.
 
         `subscribed` keeps a page subscribed until it is cancelled, while a viewer is there.
+        `refused` gets the errors of requests.
         """
+        self._refused = refused
         self._runs = runs
         self._registry = registry
         self._admit = admit
@@ -174,11 +179,11 @@ class Dashboard:
     def routes(self) -> list[BaseRoute]:
         """What the HTTP port serves of it."""
         return [
-            Route("/", _answered(self._page)),
-            Route("/static/{name}", _answered(self._static)),
-            Route("/api/events", _answered(self._events)),
-            Route("/api/run", _answered(self._run)),
-            Route("/api/cancel", _answered(self._cancel), methods=["POST"]),
+            Route("/", self._answered(self._page)),
+            Route("/static/{name}", self._answered(self._static)),
+            Route("/api/events", self._answered(self._events)),
+            Route("/api/run", self._answered(self._run)),
+            Route("/api/cancel", self._answered(self._cancel), methods=["POST"]),
         ]
 
     async def _page(self, _: Request) -> Response:
@@ -242,34 +247,38 @@ class Dashboard:
         if cancelled.cancelled:
             # The line that the API writes for a cancel, with the token's name.
             attributes = fields(
-                "run.cancelled", key, revision=cancelled.revision, token=viewer.name
+                *("run.cancelled", key),
+                method="POST /api/cancel",
+                outcome="cancelled",
+                revision=cancelled.revision,
+                token=viewer.name,
             )
             by = f" by the token {viewer.name!r}" if viewer.name else ""
             text = "%s revision %d cancelled on the live page%s"
             log.info(text, key, cancelled.revision, by, extra=attributes)
         return _json({"cancelled": cancelled.cancelled, "status": cancelled.status.value})
 
+    def _answered(self, endpoint: Endpoint) -> Endpoint:
+        """Turn what it raises into an answer, without the text of what was raised by mistake."""
 
-def _answered(endpoint: Endpoint) -> Endpoint:
-    """Turn what it raises into an answer, without the text of what was raised by mistake."""
+        async def answer(request: Request) -> Response | EventResponse:
+            try:
+                return await endpoint(request)
+            except HeadstartError as error:
+                self._refused(error, request)
+                code = next((code for kind, code in _CODES if isinstance(error, kind)), 500)
+                text = str(error)
+                if isinstance(error, StoreUnavailable):
+                    text = "the store is unavailable"
+                return _json({"error": text}, code)
+            except DecodeError:
+                return _json({"error": "what is kept under this key cannot be read"}, 500)
+            except Exception:
+                error_id = uuid.uuid4().hex[:12]
+                log.exception("internal error %s", error_id)
+                return _json({"error": f"internal error {error_id}"}, 500)
 
-    async def answer(request: Request) -> Response | EventResponse:
-        try:
-            return await endpoint(request)
-        except HeadstartError as error:
-            code = next((code for kind, code in _CODES if isinstance(error, kind)), 500)
-            text = str(error)
-            if isinstance(error, StoreUnavailable):
-                text = "the store is unavailable"
-            return _json({"error": text}, code)
-        except DecodeError:
-            return _json({"error": "what is kept under this key cannot be read"}, 500)
-        except Exception:
-            error_id = uuid.uuid4().hex[:12]
-            log.exception("internal error %s", error_id)
-            return _json({"error": f"internal error {error_id}"}, 500)
-
-    return answer
+        return answer
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bounds the connections of the HTTP port: how many there are, and how long one may send nothing.
+"""Bounds the connections of the HTTP port: how many there are, how old, how long silent.
 
 One connection more than the limit ends the oldest idle one, so a probe always gets in.
 """
@@ -12,8 +12,10 @@ from contextlib import suppress
 from socket import SO_KEEPALIVE, SOL_SOCKET
 from typing import Any, Final, Protocol, cast
 
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..base.connection_age import age_of_one
 from ..base.open_files import share_of_files
 
 log = logging.getLogger(__name__)
@@ -48,13 +50,20 @@ class Room:
     """The connections of one port."""
 
     def __init__(
-        self, limit: int, head_timeout: float = HEAD_TIMEOUT, stall: float = _STALL
+        self,
+        limit: int,
+        head_timeout: float = HEAD_TIMEOUT,
+        stall: float = _STALL,
+        *,
+        age: float = 0.0,
     ) -> None:
         """Hold at most `limit` connections; close each that is idle for `head_timeout` seconds.
 
-        End each whose peer takes nothing of its answer for `stall` seconds.
+        End each whose peer takes nothing of its answer for `stall` seconds. Close each with its
+        first answer after some `age` seconds; 0 is never.
         """
         self.limit = limit
+        self.age = age
         self.head_timeout = head_timeout
         self.stall = stall
         self._warned = -_WARN_EVERY
@@ -82,6 +91,8 @@ class BoundedConnection(H11Protocol):
     """The port's; set by a subclass."""
     since = 0.0
     """When it became idle or its request began, in loop time."""
+    old_at: float | None = None
+    """When it takes no further request, in loop time."""
     _timer: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
 
@@ -97,6 +108,8 @@ class BoundedConnection(H11Protocol):
         super().connection_made(transport)
         _keep_alive(transport.get_extra_info("socket"))
         self._await_head()
+        if (age := age_of_one(self.room.age)) is not None:
+            self.old_at = self.since + age
         self.room.enter(self, self.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -122,6 +135,9 @@ class BoundedConnection(H11Protocol):
         if self._timer is not None and not self.idle:
             self._stop_timer()
             self.since = self.loop.time()
+            if self.old_at is not None and self.since >= self.old_at:
+                # The answer announces the end, so that its client sends nothing more here.
+                self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
 
     def on_response_complete(self) -> None:
         """Start the timer for the next request's head."""

@@ -17,6 +17,7 @@ from ..api.call_observer import CallObservers
 from ..api.dependencies import ApiRules, Dependencies
 from ..api.grpc_server import build_server
 from ..api.health import Health
+from ..api.refusals import Refusals
 from ..api.results.estimates import Estimates
 from ..api.results.near_cache import NearCache
 from ..api.results.outgoing import Outgoing
@@ -40,6 +41,7 @@ from ..telemetry.tracing import tracing
 from .exposure import certificate, refuse_exposure, token_file
 from .first_call import first_call
 from .http_api import drain, http_api, http_ports
+from .http_refusals import noted
 from .lifecycle import (
     layout_watch,
     process_name,
@@ -181,6 +183,7 @@ async def serve(settings: Settings) -> None:
         def outdate(key: RunKey) -> None:
             waiting.outdate(key)
 
+        refusals = stack.enter_context(Refusals())
         page = live_page(
             settings,
             store,
@@ -189,6 +192,7 @@ async def serve(settings: Settings) -> None:
             outdate,
             lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
             lambda: own_facts(settings, readiness.state, tls),
+            refusals,
         )
         calls = CallObservers([monitoring.calls, page.counters]) if page else monitoring.calls
         waiting = Waiting(
@@ -208,14 +212,15 @@ async def serve(settings: Settings) -> None:
                 max_records=settings.max_cached_results,
                 partitions=settings.partitions,
                 separate=tokens is not None,
+                max_connection_age=settings.max_connection_age,
                 log_inputs=settings.log_inputs,
             ),
             calls,
             traced.start(store.start) if traced else None,
             tokens.grants if tokens else None,
+            refusals,
         )
-        health = Health()
-        await health.set_serving(serving=False)
+        health = Health()  # it starts as not serving
         worker = _worker(settings, url, monitoring) if settings.worker else None
         layout = await stack.enter_async_context(_layout(store, waiting))
         readiness = ApiReadiness(
@@ -243,7 +248,11 @@ async def serve(settings: Settings) -> None:
                 settings,
                 lambda: readiness.state,
                 [
-                    *([monitoring.route(grants)] if settings.metrics else []),
+                    *(
+                        [monitoring.route(grants, noted(refusals, grants))]
+                        if settings.metrics
+                        else []
+                    ),
                     *(page.routes() if page else []),
                 ],
                 over_http,

@@ -80,6 +80,7 @@ async def http_ports(
     context = tls.context if tls else None
     shared = [] if own is not None else api
     calls = limits.total if shared else 0
+    age = settings.max_connection_age
     async with AsyncExitStack() as stack:
         if own is not None and api:
             port = await stack.enter_async_context(
@@ -88,7 +89,7 @@ async def http_ports(
                     own,
                     readiness,
                     api,
-                    room=Room(most_connections(limits.total)),
+                    room=Room(most_connections(limits.total), age=age),
                     tls=context,
                     setting="HEADSTART_CONNECT_PORT",
                 )
@@ -100,7 +101,7 @@ async def http_ports(
                 settings.http_port,
                 readiness,
                 [*routes, *shared],
-                room=Room(most_connections(calls)),
+                room=Room(most_connections(calls), age=age),
                 tls=context if settings.http_tls else None,
             )
         )

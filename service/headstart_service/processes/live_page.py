@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ..api.refusals import Refusals
 from ..api.results.subscription import Subscribe, Subscription
 from ..auth.grants import EVERYTHING, Grant
 from ..auth.server_certificate import ServerCertificate
@@ -22,6 +23,7 @@ from ..http.readiness import Readiness
 from ..pipeline.registry import Registry
 from ..store.redis_store import RedisStore
 from .exposure import http_is_open
+from .http_refusals import noted
 
 _DAY = 86400
 
@@ -34,6 +36,7 @@ def live_page(
     outdate: Callable[[RunKey], None],
     subscribe: Subscribe,
     facts: ReadFacts,
+    refusals: Refusals,
 ) -> Dashboard | None:
     """Build the page of an API process, or return None where it has none.
 
@@ -64,8 +67,9 @@ def live_page(
             subscribe, opened=page.opened, closed=page.closed, receive=page.receive
         ).run()
 
+    refused = noted(refusals, tokens.grants if tokens else None)
     rules = Rules(door=door, about=about, facts=facts)
-    return Dashboard(store, known, admit, rules, outdate, subscribed)
+    return Dashboard(store, known, admit, rules, outdate, subscribed, refused)
 
 
 def own_facts(settings: Settings, state: Readiness, tls: ServerCertificate | None) -> Facts:

@@ -12,7 +12,7 @@ from ..auth.grants import Grants
 from ..auth.server_certificate import ServerCertificate
 from ..auth.token_file import TokenFile
 from ..domain import Stats
-from ..http.metrics import metrics_route
+from ..http.metrics import Noted, metrics_route
 from ..pipeline.registry import Registry
 from ..telemetry.metrics.backlog import BacklogMetrics
 from ..telemetry.metrics.calls import CallMetrics
@@ -109,14 +109,15 @@ class ApiMonitoring:
             lambda: worker.hangs if worker else None,
         )
 
-    def route(self, grants: Grants | None) -> Route:
+    def route(self, grants: Grants | None, refused: Noted | None = None) -> Route:
         """`GET /metrics`; with tokens, for those that may see every namespace."""
         exposition = Exposition(
             self._collectors(),
             refresh=self._backlog.refresh if self._backlog else None,
             child=self.child.text,
         )
-        return metrics_route(exposition.text, grants.check_metrics if grants else None)
+        check = grants.check_metrics if grants else None
+        return metrics_route(exposition.text, check, refused)
 
     def _collectors(self) -> list[_Collector]:
         backlog = [self._backlog] if self._backlog else []
@@ -138,9 +139,10 @@ class WorkerMonitoring:
         self._collectors: list[_Collector] = [self.work, self.models, self.store, self.process]
         self._exposition = Exposition(self._collectors)
 
-    def route(self, grants: Grants | None) -> Route:
+    def route(self, grants: Grants | None, refused: Noted | None = None) -> Route:
         """As `ApiMonitoring.route`."""
-        return metrics_route(self._exposition.text, grants.check_metrics if grants else None)
+        check = grants.check_metrics if grants else None
+        return metrics_route(self._exposition.text, check, refused)
 
     def described(self) -> Iterator[Description]:
         """Describe all metrics of the process."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from ..api.refusals import Refusals
 from ..base.listening import url_host
 from ..config.limits_file import LimitsFile
 from ..config.rules import rules_of
@@ -38,6 +39,7 @@ from ..worker.worker_observer import WorkObserver, WorkObservers
 from ..worker.worker_rules import WorkerRules
 from .exposure import token_file
 from .hang_guard import HangGuard
+from .http_refusals import noted
 from .lifecycle import (
     layout_watch,
     process_name,
@@ -243,7 +245,7 @@ async def _http(
         settings.host,
         settings.http_port,
         lambda: readiness.state,
-        [monitoring.route(grants)] if settings.metrics else [],
+        [monitoring.route(grants, noted(Refusals(), grants))] if settings.metrics else [],
         # Several workers on one machine must not each need a port of their own in the settings.
         or_any_port="http_port" not in settings.model_fields_set,
     ) as port:

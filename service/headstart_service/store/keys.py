@@ -126,6 +126,14 @@ class PartitionKeys:
         """The keys that are no records, in the order of `FIXED`."""
         return tuple(self._prefix + name for name in FIXED)
 
+    def named(self, name: str) -> str:
+        """Return the key of this name, which is one of `FIXED` or of a set beside them."""
+        return self._prefix + name
+
+    def of_status(self, status: Status) -> str:
+        """Return the key of the runs of one status."""
+        return self.named(f"status:{status}")
+
     @cached_property
     def jobs(self) -> str:
         """The stream of queued runs."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from headstart_service.api.deadline import Deadline
 from headstart_service.api.dependencies import Call
 from headstart_service.api.methods.batch_get_results import BatchGetResults
 from headstart_service.api.results.answer import Answer
+from headstart_service.api.step_names import StepNames
 from headstart_service.auth.grants import Grant, Verb
 from headstart_service.domain import Outcome, RunKey, Started, Status
 from headstart_service.domain.errors import (
@@ -23,6 +26,7 @@ from headstart_service.domain.errors import (
     RunNotFound,
     StoreUnavailable,
 )
+from headstart_service.domain.log_fields import FIELDS
 from tests.support.run_store import FakeRunStore
 from tests.support.waiting import wait_until
 from tests.unit.api.conftest import (
@@ -30,6 +34,7 @@ from tests.unit.api.conftest import (
     KEY,
     Api,
     FakeReader,
+    Methods,
     dependencies_of,
     methods_of,
 )
@@ -105,6 +110,26 @@ async def test_a_start_in_a_namespace_that_the_token_does_not_cover_is_refused_a
     denied = code_pb2.PERMISSION_DENIED
     assert [code(each) for each in response.results] == [0, denied, denied]
     assert [key.key for key, *_ in store.asked("start")] == ["a"]
+
+
+async def test_a_batch_is_one_line_and_one_for_each_kind_of_refusal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "headstart_service")
+    store = FakeRunStore()
+    for key in ("full", "full too"):
+        store.fails[RunKey("shop", key)] = CapacityExhausted("full", 2.0)
+    grant = Grant("web", frozenset({"shop"}), frozenset({Verb.WRITE}))
+    starts = [start(key, "shop") for key in ("a", "full", "b", "full too")]
+    requests = [*starts, *(start(key, "other") for key in ("c", "d", "e"))]
+    await methods_of(store=store).batch_start_precomputes(
+        pb.BatchStartPrecomputesRequest(requests=requests), Call(None, grant)
+    )
+    lines = [record.__dict__[FIELDS] for record in caplog.records]
+    assert [line["event"] for line in lines] == ["batch.started", "call.refused", "call.refused"]
+    assert lines[0]["outcomes"] == {"started": 2, "refused": 5}
+    told = {line["outcome"]: (line["token"], line["key"]) for line in lines[1:]}
+    assert told == {"RESOURCE_EXHAUSTED": ("web", "full"), "PERMISSION_DENIED": ("web", "c")}
 
 
 @pytest.mark.parametrize("number", [0, 1001])
@@ -221,6 +246,14 @@ async def test_the_same_mistake_in_a_thousand_keys_is_worked_out_once(api: Api) 
     assert shown[0].field == "required_steps[0]"
     assert "did you mean 'one'" in shown[0].description
     assert sum(bool(each.field) for each in shown) + int(shown[-1].description.split()[1]) == 2000
+
+
+def test_a_repeated_name_of_a_step_is_looked_up_once_and_wrong_in_each_place() -> None:
+    names = StepNames(["one", "x", "one", "x"])
+    assert names == ("one", "x")
+    for known in (["one"], ["x", "one"]):
+        found = [each.field for each in names.unknown("steps", known)]
+        assert found == ([] if "x" in known else ["steps[1]", "steps[3]"])
 
 
 async def test_a_batch_leaves_time_for_each_of_its_keys() -> None:
@@ -360,6 +393,19 @@ async def test_a_watch_of_many_that_is_left_leaves_no_waiter(api: Api) -> None:
         await anext(messages)
     await api.parked(3)
     await messages.aclose()
+    assert api.waiting.waiters == 0
+
+
+@pytest.mark.parametrize("request_of", [{"key": KEY.key}, {"keys": ["a", "b"]}])
+async def test_a_watch_ends_at_its_age_and_leaves_no_waiter(
+    api: Api, request_of: dict[str, Any]
+) -> None:
+    known = dependencies_of(api.reader, api.store)
+    aged = replace(known, rules=replace(known.rules, max_connection_age=0.05))
+    handle = Methods(aged).watch_results
+    async with asyncio.timeout(10):
+        found = [message async for message in handle(pb.WatchResultsRequest(**request_of), NOW)]
+    assert found, "what exists comes first"
     assert api.waiting.waiters == 0
 
 

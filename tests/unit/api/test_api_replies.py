@@ -164,7 +164,8 @@ async def test_a_start_stores_returns_and_logs_all_of_it(
     assert text == "default/game-1 revision 7 replaced"
     about = {"namespace": "default", "key": "game-1", "revision": 7, "pipeline": "test"}
     inputs = {"inputs": "{}"} if log_inputs else {}
-    assert fields == {"event": "run.replaced"} | about | inputs
+    what = {"event": "run.replaced", "method": "StartPrecompute", "outcome": "replaced"}
+    assert fields == what | about | inputs
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,10 @@ async def test_a_cancel_returns_what_became_of_it_and_logs_what_it_has_done(
     )
     cancels = [(RunKey("shop", "k"), 5)]
     assert (served.store.asked("cancel"), served.reader.outdated) == (cancels, ["shop/k"])
-    fields = {"event": "run.cancelled", "namespace": "shop", "key": "k", "revision": 5}
-    assert told(caplog) == ([("shop/k revision 5 cancelled", fields)] if cancelled else [])
+    outcome = "cancelled" if cancelled else "unchanged"
+    fields = {"event": f"run.{outcome}", "namespace": "shop", "key": "k", "revision": 5}
+    fields |= {"method": "CancelPrecompute", "outcome": outcome}
+    assert told(caplog) == [(f"shop/k revision 5 {outcome}", fields)]
 
 
 def report(created_us: int | None = None, **fields: Any) -> pb.ReportStepRequest:
@@ -235,8 +238,9 @@ async def test_a_report_is_kept_for_the_run_that_it_is_of(
     assert served.store.asked("report") == [(KEY, "run-3", 3, PIPELINE.runs_class, (), "one")]
     assert served.reader.outdated == ([str(KEY)] if accepted else [])
     fields = {"namespace": "default", "key": KEY.key, "revision": 3, "step": "one"}
-    line = (f"{KEY} one reported by a caller", {"event": "step.reported"} | fields)
-    assert told(caplog) == ([line] if accepted else [])
+    outcome = "reported" if accepted else "unchanged"
+    fields |= {"event": f"step.{outcome}", "method": "ReportStep", "outcome": outcome}
+    assert told(caplog) == [(f"{KEY} one {outcome} by a caller", fields)]
 
 
 @pytest.mark.parametrize("created_us", [SUMMARY.created_us + 1, SUMMARY.created_us - 1])
@@ -423,6 +427,7 @@ async def asked_when_ready(data: bytes, grants: Grants | None = None) -> list[st
     context = SimpleNamespace(
         time_remaining=lambda: None,
         abort_with_status=abort,
+        peer=lambda: "ipv4:10.0.0.1:9",
         invocation_metadata=lambda: (("authorization", "Bearer t"),),
     )
     # What is not ready gets no further here: its key is invalid, or it is refused.
@@ -573,4 +578,4 @@ async def test_what_is_known_of_steps_outlives_their_workers() -> None:
     await estimates.ask()
     assert estimates.of(running) == known
     assert estimates.of(run(PENDING, PENDING, PENDING, ahead=0)) == {}
-    assert estimates.expected() == {"chain": 7_000_000}
+    assert estimates.expected() == {"chain": 70_000_000}

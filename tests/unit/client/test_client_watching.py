@@ -113,6 +113,17 @@ async def test_a_stream_that_ends_before_the_run_is_resumed(service: Any) -> Non
     assert statuses == ["pending", "completed"]
 
 
+async def test_streams_that_servers_end_in_order_are_resumed_without_end(service: Any) -> None:
+    pending = run(pb.PRECOMPUTE_STATUS_PENDING)
+    service.on("WatchResults", *[[pending]] * 9, [pending, run()])
+
+    async with PrecomputeClient(service.address) as client:
+        statuses = [results.status async for results in client.watch_results("game-1")]
+
+    assert statuses == ["pending", "completed"]
+    assert len(service.calls) == 10
+
+
 async def test_gives_up_when_resuming_brings_nothing_new(service: Any) -> None:
     pending = run(pb.PRECOMPUTE_STATUS_PENDING)
     cut = Fault(grpc.StatusCode.UNAVAILABLE, "still away")

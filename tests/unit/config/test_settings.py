@@ -1,20 +1,28 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from deploy.settings_page import PAGE
+from headstart_service.commands.check_config import rows
 from headstart_service.config.allowed_values import allowed
 from headstart_service.config.loading import (
     child_environment,
     describe,
     load_settings,
 )
+from headstart_service.config.partitions import CLUSTER_PARTITIONS
 from headstart_service.config.rules import rules_of
-from headstart_service.config.settings import Settings, variable
+from headstart_service.config.settings import (
+    Settings,
+    default_of,
+    variable,
+)
 from headstart_service.domain.errors import StartupError
 from headstart_service.http.readiness import Readiness
 from headstart_service.http.server import http_server
@@ -43,6 +51,40 @@ def test_the_defaults_are_those_that_the_design_names() -> None:
     assert (settings.partitions, settings.lease, settings.failure_ttl) == (1, 10.0, 60.0)
     assert settings.redis_url is None
     assert settings.model == "all-MiniLM-L6-v2"
+
+
+@pytest.mark.parametrize(
+    ("url", "partitions"),
+    [
+        ("redis+cluster://a:7000,b:7001", 12),
+        (" REDIS+CLUSTER://a:7000\n", 12),
+        ("rediss://a:6379", 1),
+        ("redis+sentinel://a:26379/mymaster", 1),
+    ],
+)
+def test_a_store_in_a_cluster_has_partitions_for_its_masters_unless_a_number_is_set(
+    url: str, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_REDIS_URL", url)
+    settings = load_settings({})
+    assert settings.partitions == partitions
+    [row] = [row for row in rows(settings, {}) if row.variable == "HEADSTART_PARTITIONS"]
+    assert (row.value, row.default, row.source) == (partitions, partitions, "default")
+    assert "HEADSTART_PARTITIONS" not in child_environment(settings)
+    monkeypatch.setenv("HEADSTART_PARTITIONS", "1")
+    assert load_settings({}).partitions == 1
+    assert load_settings({"partitions": "3"}).partitions == 3
+
+
+def test_twelve_partitions_use_every_master_of_a_small_cluster_and_three_do_not() -> None:
+    def used(partitions: int, masters: int) -> list[int]:
+        slots = [key_slot(str(partition).encode()) for partition in range(partitions)]
+        found = Counter(slot * masters // REDIS_CLUSTER_HASH_SLOTS for slot in slots)
+        return [found[master] for master in range(masters)]
+
+    assert used(3, 3) == [0, 2, 1]
+    assert used(CLUSTER_PARTITIONS, 3) == [4, 5, 3]
+    assert used(CLUSTER_PARTITIONS, 4) == [3, 3, 3, 3]
 
 
 def test_a_setting_comes_from_its_flag_else_its_variable_else_its_default(
@@ -154,7 +196,8 @@ def test_every_setting_names_what_it_may_be_and_its_own_default_is() -> None:
         assert said != "text" or name in {"anthropic_api_key", "model", "haiku_model"}, name
         if "from" in said:
             low, high = (float(each) for each in said.split("from ")[1].split(" to "))
-            assert field.default is None or low <= field.default <= high
+            default = default_of(name)
+            assert default is None or low <= default <= high
 
 
 def test_the_page_of_settings_is_what_the_code_says() -> None:

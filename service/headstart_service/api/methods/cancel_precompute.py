@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Final
 
 from headstart.v1 import precompute_pb2 as pb
 
 from ...domain import RunKey
 from ...domain.errors import Violation
-from ...domain.log_fields import fields
 from .. import messages
 from ..dependencies import Call, Dependencies
 from ..request_rules import checked_key, refuse, revision_violations
+from ..write_log import UNCHANGED, of_write
 
 log = logging.getLogger(__name__)
+
+METHOD: Final = "CancelPrecompute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +43,16 @@ class CancelPrecompute:
         return Cancel(key, request.revision)
 
     async def handle(
-        self, request: pb.CancelPrecomputeRequest, _: Call
+        self, request: pb.CancelPrecomputeRequest, call: Call
     ) -> pb.CancelPrecomputeResponse:
         """Cancel the run, unless it has ended. Raises RunNotFound."""
         cancel = self.parse(request)
         key = cancel.key
         cancelled = await self._store.cancel(key, cancel.revision)
         self._reader.outdate(key)
-        if cancelled.cancelled:
-            extra = fields("run.cancelled", key, revision=cancelled.revision)
-            log.info("%s revision %d cancelled", key, cancelled.revision, extra=extra)
+        outcome = "cancelled" if cancelled.cancelled else UNCHANGED
+        extra = of_write(call, METHOD, outcome, key, revision=cancelled.revision)
+        log.info("%s revision %d %s", key, cancelled.revision, outcome, extra=extra)
         return pb.CancelPrecomputeResponse(
             namespace=key.namespace,
             key=key.key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +12,11 @@ from ...domain import RunKey
 from ...domain.errors import NotConfigured, PermissionDenied, Violation
 from ..dependencies import Call, Dependencies
 from ..request_rules import checked_key, refuse, seconds
+from ..write_log import of_write
 
+log = logging.getLogger(__name__)
+
+METHOD: Final = "CreateRunToken"
 _MIN_LIFE: Final = 1.0
 _MAX_LIFE: Final = 24 * 3600.0
 _LIFE: Final = 3600.0
@@ -55,6 +60,10 @@ class CreateRunToken:
             rule = f"the token {call.grant.name!r} may only read its run, not make another token"
             raise PermissionDenied("key", rule, "read")
         token, ends = self._grants.sign(create.key, call.grant, create.lives_for)
+        extra = of_write(
+            call, METHOD, "created", create.key, of="token", lives_for=create.lives_for
+        )
+        log.info("%s: a token for %g s created", create.key, create.lives_for, extra=extra)
         response = pb.CreateRunTokenResponse(token=token)
         response.expires_at.FromMilliseconds(ends)
         return response

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Final
 
 from headstart.v1 import precompute_pb2 as pb
 
 from ...domain import RunKey
 from ...domain.errors import Violation
-from ...domain.log_fields import fields
 from ..dependencies import Call, Dependencies
 from ..request_rules import checked_key, refuse, revision_violations
+from ..write_log import UNCHANGED, of_write
 
 log = logging.getLogger(__name__)
+
+METHOD: Final = "DeletePrecompute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,13 @@ class DeletePrecompute:
         return Delete(key, request.revision)
 
     async def handle(
-        self, request: pb.DeletePrecomputeRequest, _: Call
+        self, request: pb.DeletePrecomputeRequest, call: Call
     ) -> pb.DeletePrecomputeResponse:
         """Delete the run, if there is one."""
         delete = self.parse(request)
         key = delete.key
         deleted = await self._store.delete(key, delete.revision)
         self._reader.outdate(key)
-        if deleted:
-            log.info("%s deleted", key, extra=fields("run.deleted", key))
+        outcome = "deleted" if deleted else UNCHANGED
+        log.info("%s %s", key, outcome, extra=of_write(call, METHOD, outcome, key))
         return pb.DeletePrecomputeResponse(namespace=key.namespace, key=key.key, deleted=deleted)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Any, Final
 
 from headstart.v1 import precompute_pb2 as pb
 
 from ...domain import Report, RunKey
 from ...domain.errors import Violation
-from ...domain.log_fields import fields
 from .. import messages
 from ..dependencies import LARGE_REQUEST, Call, Dependencies
 from ..reported_step import ReportedStep, is_of, step_record, violations_of
 from ..request_rules import MAX_TTL, checked_key, refuse, seconds
+from ..write_log import UNCHANGED, of_write
 
 log = logging.getLogger(__name__)
+
+METHOD: Final = "ReportStep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class ReportStep:
         refuse(violations)
         return StepReport(key, request.revision, ReportedStep.of(request, elapsed))
 
-    async def handle(self, request: pb.ReportStepRequest, _: Call) -> pb.ReportStepResponse:
+    async def handle(self, request: pb.ReportStepRequest, call: Call) -> pb.ReportStepResponse:
         """Keep the result, if its run still wants it. Raises RunNotFound, InvalidRequest."""
         reported = self.parse(request)
         key, step, store = reported.key, reported.step, self._api.store
@@ -62,8 +65,10 @@ class ReportStep:
             )
         if report.accepted:
             self._api.reader.outdate(key)
-            extra = fields("step.reported", key, revision=reported.revision, step=step.name)
-            log.info("%s %s reported by a caller", key, step.name, extra=extra)
+        outcome = "reported" if report.accepted else UNCHANGED
+        more: dict[str, Any] = {"revision": reported.revision, "step": step.name}
+        extra = of_write(call, METHOD, outcome, key, of="step", **more)
+        log.info("%s %s %s by a caller", key, step.name, outcome, extra=extra)
         return pb.ReportStepResponse(
             accepted=report.accepted, state=messages.step_state(report.state)
         )

@@ -13,13 +13,14 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ...domain import RunKey, RunPlan, Started
 from ...domain.errors import InvalidRequest, Violation
-from ...domain.log_fields import fields
 from .. import messages
 from ..dependencies import LARGE_REQUEST, Call, Dependencies
 from ..request_rules import MAX_TTL, MIN_TTL, checked_key, seconds
+from ..write_log import of_write
 
 log = logging.getLogger(__name__)
 
+METHOD: Final = "StartPrecompute"
 MAX_NEED: Final = 7 * 24 * 3600.0
 _RECIPIENT: Final = {pb.RECIPIENT_TYPE_HUMAN: "human", pb.RECIPIENT_TYPE_HAIKU: "haiku"}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -62,9 +63,15 @@ class StartPrecompute:
         return Start(key, plan, ttl, request.restart, request.request_id, needed_in)
 
     async def handle(
-        self, request: pb.StartPrecomputeRequest, _: Call
+        self, request: pb.StartPrecomputeRequest, call: Call
     ) -> pb.StartPrecomputeResponse:
         """Start the run; from then on this process serves nothing older of its key."""
+        return await self.start(request, call, logging.INFO)
+
+    async def start(
+        self, request: pb.StartPrecomputeRequest, call: Call, level: int
+    ) -> pb.StartPrecomputeResponse:
+        """As `handle`, with a log line of this level."""
         if request.ByteSize() > LARGE_REQUEST:
             start = await asyncio.to_thread(self.parse, request)
         else:
@@ -80,7 +87,8 @@ class StartPrecompute:
         )
         # Drop the answer before the response is sent: the caller's next read must return this run.
         self._api.reader.outdate(start.key)
-        self._log(start, started)
+        if log.isEnabledFor(level):
+            self._log(start, started, call, level)
         self._api.observer.started(started.outcome)
         return pb.StartPrecomputeResponse(
             namespace=start.key.namespace,
@@ -90,13 +98,14 @@ class StartPrecompute:
             revision=started.revision,
         )
 
-    def _log(self, start: Start, started: Started) -> None:
+    def _log(self, start: Start, started: Started, call: Call, level: int) -> None:
         """Write one line for a start; its inputs only if the operator asks for them."""
-        more = {"revision": started.revision, "pipeline": start.plan.pipeline}
+        more: dict[str, Any] = {"revision": started.revision, "pipeline": start.plan.pipeline}
         if self._api.rules.log_inputs:
             more["inputs"] = start.plan.inputs.decode(errors="replace")
-        extra = fields(f"run.{started.outcome}", start.key, **more)
-        log.info("%s revision %d %s", start.key, started.revision, started.outcome, extra=extra)
+        outcome = started.outcome.value
+        extra = of_write(call, METHOD, outcome, start.key, **more)
+        log.log(level, "%s revision %d %s", start.key, started.revision, outcome, extra=extra)
 
     def _plan(
         self, request: pb.StartPrecomputeRequest, violations: list[Violation]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Final
 
 from headstart.v1 import precompute_pb2 as pb
 
@@ -11,6 +13,11 @@ from ...domain.errors import Violation
 from .. import messages
 from ..dependencies import Call, Dependencies
 from ..request_rules import MAX_TTL, MIN_TTL, checked_key, refuse, revision_violations, seconds
+from ..write_log import of_write
+
+log = logging.getLogger(__name__)
+
+METHOD: Final = "TouchPrecompute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +45,15 @@ class TouchPrecompute:
         return Touch(key, ttl, request.revision)
 
     async def handle(
-        self, request: pb.TouchPrecomputeRequest, _: Call
+        self, request: pb.TouchPrecomputeRequest, call: Call
     ) -> pb.TouchPrecomputeResponse:
         """Prolong the run's life. Raises RunNotFound."""
         touch = self.parse(request)
         key = touch.key
         touched = await self._api.store.touch(key, touch.ttl, touch.revision)
         self._api.reader.outdate(key)
+        extra = of_write(call, METHOD, "touched", key, revision=touched.revision, ttl=touch.ttl)
+        log.info("%s revision %d kept for %g s", key, touched.revision, touch.ttl, extra=extra)
         response = pb.TouchPrecomputeResponse(
             namespace=key.namespace,
             key=key.key,

@@ -11,6 +11,7 @@ from typing import Final
 from headstart._for_service import Changes
 from headstart.v1 import precompute_pb2 as pb
 
+from ...base.connection_age import age_of_one
 from ...domain import RunKey
 from ...domain.errors import InvalidRequest, Violation
 from ..batch_errors import error_of
@@ -44,6 +45,7 @@ class WatchResults:
 
     def __init__(self, api: Dependencies) -> None:
         self._reader = api.reader
+        self._age = api.rules.max_connection_age
         self._limit = CallLimit("keys of WatchResults", _MAX_WATCHED)
 
     def parse(self, request: pb.WatchResultsRequest) -> Watch:
@@ -60,11 +62,26 @@ class WatchResults:
         return Watch(keys, many, StepNames(request.result_steps), request.changes_only)
 
     async def handle(self, request: pb.WatchResultsRequest, _: Call) -> AsyncGenerator[Message]:
-        """Yield the results now and after each change, until the runs have ended."""
+        """Yield the results now and after each change, until the runs have ended.
+
+        A watch that is older than a connection may be ends before: its watcher calls again, over a
+        connection that may lead to another replica.
+        """
         watch = self.parse(request)
         messages = self._many(watch) if watch.many else self._one(watch, watch.keys[0])
+        age = age_of_one(self._age)
+        ends = None if age is None else asyncio.get_running_loop().time() + age
         async with aclosing(messages):
-            async for message in messages:
+            while True:
+                try:
+                    async with asyncio.timeout_at(ends) as scope:
+                        message = await anext(messages)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if scope.expired():
+                        return
+                    raise
                 yield message
 
     async def _one(self, watch: Watch, key: RunKey) -> AsyncGenerator[Message]:

@@ -79,6 +79,8 @@ class Attempt:
         self._ended = ended
         self._counted = False
         self._span: CallSpan | None = None
+        self.request: Message | None = None
+        """What it asks for, once that was read."""
         self.code: int = code_pb2.CANCELLED
         """What it ends with; as long as nothing else is known, its caller has gone."""
         self.status: status_pb2.Status | None = None
@@ -93,6 +95,7 @@ class Attempt:
 
     def begin(self, request: Message | None) -> CallSpan:
         """Begin the trace of this request."""
+        self.request = request
         self._span = self._trace(request, list(self._head.metadata()))
         return self._span
 

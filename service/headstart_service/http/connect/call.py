@@ -32,8 +32,7 @@ class HttpCall:
 
     def peer(self) -> str:
         """Return the connection's other end."""
-        host, port = self.head.client
-        return f"{host}:{port}"
+        return self.head.peer
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the caller's deadline, None without one."""

@@ -44,6 +44,11 @@ class Head:
         client = scope.get("client") or ("", 0)
         return cls(scope["method"], headers, scope["query_string"], tuple(client))
 
+    @property
+    def peer(self) -> str:
+        """The connection's other end."""
+        return "{}:{}".format(*self.client)
+
     def metadata(self) -> Iterator[tuple[str, str]]:
         """Yield the headers that carry a trace."""
         for name in _METADATA:

@@ -23,13 +23,14 @@ from ...api.call_limits import CallLimits
 from ...api.dependencies import Call, Dependencies
 from ...api.method_table import METHOD_TABLE, Method
 from ...api.methods.get_results import GetResults
-from ...api.request_rules import namespace_of
+from ...api.refusals import REFUSED
+from ...api.request_rules import namespace_of, run_key
 from ...api.results.answer import Answer
 from ...api.results.outgoing import SMALL, Outgoing, Parts
 from ...api.status import internal_status, status_of
 from ...auth.grants import Grant, Grants, Verb
 from ...base.service_methods import SERVICE
-from ...domain.errors import HeadstartError
+from ...domain.errors import HeadstartError, Unauthenticated
 from .access import Access
 from .attempt import Attempt, CallSpan, TraceCall, untraced
 from .bodies import Bodies, ClientGone, Hold, opened, whole
@@ -207,6 +208,7 @@ class _Served:
             pass  # its code is CANCELLED
         except HeadstartError as error:
             attempt.fail(status_of(error))
+            self._note(error, head, attempt)
         except Refused as error:
             attempt.fail(error.status, error.http_status, error.headers)
         except Exception as error:  # noqa: BLE001  # its text must not reach the caller
@@ -254,6 +256,20 @@ class _Served:
                 else:
                     work = self._unary(call, request, grant, form, attempt.span)
                     await reply.message(await while_connected(receive, work))
+
+    def _note(self, error: HeadstartError, head: Head, attempt: Attempt) -> None:
+        """Log a refusal."""
+        if not isinstance(error, REFUSED):
+            return
+        grants, request = self._rules.grants, attempt.request
+        known = not isinstance(error, Unauthenticated)
+        self._rules.api.refusals.note(
+            self.method.name,
+            error,
+            token=grants.name_of(head.headers.get("authorization")) if grants and known else "",
+            peer=head.peer,
+            run=lambda: run_key(request) if hasattr(request, "key") else None,
+        )
 
     def _ready(self, request: Any, grant: Grant | None) -> Answer | None:
         """Return the answer to a GetResults that needs no store, no wait and so no limit."""

@@ -27,7 +27,7 @@ _MESSAGE_LIMIT: Final = 4000
 _FIELD_LIMIT: Final = 1000
 _TRACEBACK_LIMIT: Final = 16_000
 """All in characters: what a caller has sent may be long."""
-_ALSO_AS_TEXT: Final = ("trace_id", "inputs")
+_ALSO_AS_TEXT: Final = ("token", "trace_id", "inputs")
 _COLOURS: Final = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
 _PLAIN: Final = "\033[0m"
 _NOISY: Final = (
