@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from ..domain import RunKey, RunSummary, Stats, Status, WorkerState
-from ..domain.causes import Facts, causes
+from ..domain.causes import FLOOD, Facts, causes
 
-_MANY: Final = 100
-"""Pending runs from which those of single namespaces are counted."""
-_CANDIDATES: Final = 2
-"""Namespaces that are counted then, each by a read of the store."""
 _TRIPS: Final = 3
 """Looks of which the fastest read counts: one that waits for a busy process is no slow Redis."""
 
@@ -30,8 +26,6 @@ class Look:
     live: Sequence[RunSummary]
     """Some runs that have not ended."""
     workers: Sequence[WorkerState]
-    busiest: Iterable[str]
-    """Namespaces that started the most lately."""
     trip: float
     """Seconds of a read."""
 
@@ -40,7 +34,7 @@ class Problems:
     """Compares each look with the one before."""
 
     def __init__(self, facts: ReadFacts, stats: ReadStats) -> None:
-        """Add `facts` to what is read; count single namespaces by `stats`."""
+        """Add `facts` to what is read; count the one with the most pending runs by `stats`."""
         self._facts = facts
         self._stats = stats
         self._waited: set[tuple[RunKey, int]] = set()
@@ -58,7 +52,8 @@ class Problems:
         self._trips.append(look.trip)
         counts = look.stats.counts
         all_pending = counts.get(Status.PENDING, 0)
-        several = await self._several(pending, look.busiest) if all_pending >= _MANY else {}
+        largest = max(look.stats.pending, key=look.stats.pending.__getitem__, default="")
+        its = await self._stats(largest) if all_pending >= FLOOD else Stats({}, 0)
         facts = replace(
             self._facts(),
             queued=look.stats.queued_jobs,
@@ -66,24 +61,14 @@ class Problems:
             unserved=look.stats.unserved,
             lacks={run.pipeline: run.lacks for run in pending if run.lacks is not None},
             workers=len(look.workers),
-            free_slots=sum(max(each.slots - each.busy, 0) for each in look.workers),
             waits=waits,
-            pending={name: each.counts.get(Status.PENDING, 0) for name, each in several.items()},
+            pending=look.stats.pending,
             all_pending=all_pending,
             kept=sum(counts.values()),
-            kept_in={name: sum(each.counts.values()) for name, each in several.items()},
+            kept_in={largest: sum(its.counts.values())},
             store_trip=min(self._trips),
         )
         return _told(facts)
-
-    async def _several(
-        self, pending: Iterable[RunSummary], busiest: Iterable[str]
-    ) -> dict[str, Stats]:
-        """Return the counts of the namespaces that may hold the most pending runs."""
-        sample = Counter(run.key.namespace for run in pending)
-        names = dict.fromkeys([name for name, _ in sample.most_common(_CANDIDATES)])
-        names |= dict.fromkeys(busiest)
-        return {name: await self._stats(name) for name in names}
 
 
 def _told(facts: Facts) -> list[Mapping[str, str]]:

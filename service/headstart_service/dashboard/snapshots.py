@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -130,16 +129,8 @@ class Snapshots:
             trip = time.perf_counter() - began
             snapshot["workers"] = [asdict(each) for each in workers]
             if view.scope is None:
-                busiest = self._busiest()
-                look = Look(stats=stats, live=live, workers=workers, busiest=busiest, trip=trip)
+                look = Look(stats=stats, live=live, workers=workers, trip=trip)
                 snapshot["problems"] = await self._problems.found(look)
-
-    def _busiest(self) -> Iterable[str]:
-        """Return the namespace that started the most runs in the seconds that are remembered."""
-        starts: Counter[str] = Counter()
-        for past in self._counters.past:
-            starts.update(past.starts_in)
-        return [name for name, _ in starts.most_common(1)]
 
     async def _list(
         self, name: str, statuses: Sequence[Status], limit: int

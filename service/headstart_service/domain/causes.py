@@ -18,7 +18,7 @@ SLOW_STORE: Final = 0.05
 """Seconds of a round trip to Redis from which it is slow; a usual one takes a millisecond."""
 CERTIFICATE_SOON: Final = 14.0
 """Days before its end from which a certificate is reported."""
-_FLOOD: Final = 100
+FLOOD: Final = 100
 """Pending runs below which no namespace floods the queue."""
 _MOST: Final = 0.5
 """Share of the pending runs that makes a flood of one namespace's."""
@@ -50,8 +50,6 @@ class Facts:
     """Why no worker takes the pending runs of a pipeline, of those that were read."""
     workers: int | None = None
     """Workers that are alive."""
-    free_slots: int | None = None
-    """Runs that these could take at once."""
     waits: bool = False
     """Whether a run that some worker can compute has waited for a second or longer."""
     pending: Mapping[str, int] = field(default_factory=dict)
@@ -125,7 +123,7 @@ def unserved(facts: Facts) -> Cause | None:
 def workers_full(facts: Facts) -> Cause | None:
     """Runs wait for a slot, though workers are alive."""
     waiting = facts.queued - sum(facts.unserved.values())
-    if waiting <= 0 or not facts.waits or _without_workers(facts) or facts.free_slots:
+    if waiting <= 0 or not facts.waits or _without_workers(facts):
         return None
     if not facts.running:
         return Cause(
@@ -142,7 +140,7 @@ def workers_full(facts: Facts) -> Cause | None:
 
 def flood(facts: Facts) -> Cause | None:
     """One of several namespaces holds most of the queue."""
-    if facts.all_pending < _FLOOD or not facts.pending:
+    if facts.all_pending < FLOOD or not facts.pending:
         return None
     [(name, count)] = Counter(facts.pending).most_common(1)
     alone = facts.kept_in.get(name, facts.kept) >= facts.kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,6 @@ from headstart_service.dashboard.call_counters import Counters
 from headstart_service.dashboard.recent_runs import RecentRuns
 from headstart_service.dashboard.snapshots import Snapshots
 from headstart_service.domain import (
-    Announcement,
-    EventKind,
     Lack,
     RunKey,
     RunSummary,
@@ -85,19 +84,18 @@ async def test_workers_are_full_when_a_run_waits_in_two_looks() -> None:
     assert await page.found() == ["all workers are full: 1 run waits while 4 run"]
 
 
-async def test_a_flood_is_found_in_the_runs_or_in_the_starts() -> None:
+async def test_a_flood_beside_others_is_found() -> None:
     page = Page(pending("a", "quiz", Lack.VERSION))
     page.store.registered = [BUSY]
+    flood = {"quiz": 20, "robots": 180}
     page.store.stats_of |= {
-        "": counts(200, ended=50),
-        "quiz": counts(20, ended=50),
+        "": replace(counts(200, ended=50), pending=flood),
         "robots": counts(180),
     }
-    flood = "the namespace robots holds 90% of the queue: 180 of 200 pending runs"
-    assert flood not in await page.found(), "nothing names it"
-    page.counters.receive(Announcement(EventKind.STARTED, RunKey("robots", "r"), "run-1"))
-    page.counters.turn()
-    assert flood in await page.found()
+    found = "the namespace robots holds 90% of the queue: 180 of 200 pending runs"
+    assert found in await page.found()
+    page.store.stats_of["robots"] = counts(180, ended=70)
+    assert found not in await page.found(), "nobody else has runs"
 
 
 async def test_what_the_process_knows_is_added() -> None:

@@ -13,7 +13,6 @@ WELL = Facts(
     queued=3,
     running=5,
     workers=2,
-    free_slots=100,
     pending={"shop": 3},
     all_pending=3,
     kept=10,
@@ -22,14 +21,14 @@ WELL = Facts(
     store_trip=0.002,
     certificate_left=60,
 )
-FULL = replace(WELL, queued=12, running=64, free_slots=0, waits=True)
+FULL = replace(WELL, queued=12, running=64, waits=True)
 FLOOD = replace(WELL, pending={"shop": 150, "quiz": 20}, all_pending=200, kept=400)
 
 CASES: dict[str, tuple[Facts, str, str]] = {
     "away": (replace(WELL, store_problem="Redis does not answer"), "store", "does not answer"),
     "slow": (replace(WELL, store_trip=0.12), "slow store", "a round trip takes 120 ms"),
     "no worker": (
-        replace(WELL, workers=0, free_slots=0, waits=True),
+        replace(WELL, workers=0, waits=True),
         "no worker",
         "no worker is running: 3 runs wait",
     ),
@@ -55,7 +54,7 @@ CASES: dict[str, tuple[Facts, str, str]] = {
     ),
     "full": (FULL, "full", "all workers are full: 12 runs wait while 64 run"),
     "idle": (
-        replace(FULL, running=0, free_slots=None),
+        replace(FULL, running=0),
         "idle",
         "no worker takes jobs: 12 runs wait, and none runs",
     ),
@@ -99,14 +98,13 @@ def test_a_cause_is_named_with_its_figures_and_a_cure(case: str) -> None:
         WELL,
         replace(WELL, queued=0, workers=0),
         replace(FULL, waits=False),
-        replace(FULL, free_slots=3),
         replace(FULL, unserved={}, queued=0),
         replace(FLOOD, pending={"shop": 99}),
         replace(FLOOD, all_pending=99),
         replace(FLOOD, kept=150, kept_in={"shop": 150}),
     ],
     ids=[
-        *("nothing known", "well", "scaled to zero", "a moment's queue", "slots are free"),
+        *("nothing known", "well", "scaled to zero", "a moment's queue"),
         *("busy without a queue", "less than half", "few", "nobody else is there"),
     ],
 )
@@ -115,7 +113,7 @@ def test_what_is_usual_has_no_cause(facts: Facts) -> None:
 
 
 def test_a_missing_worker_explains_what_would_follow_from_it() -> None:
-    facts = replace(FULL, workers=0, free_slots=0, unserved={"probe": 2})
+    facts = replace(FULL, workers=0, unserved={"probe": 2})
     assert [cause.name for cause in causes(facts)] == ["no worker"]
 
 
