@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 PREPARE := $(BIN)/headstart model prepare && $(BIN)/headstart vocabulary build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-deployments test-chaos test-languages test-installs test-browser test-observability test-ray rules drills soak fuzz audit lock licences prometheusrule keda docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves proto proto-clients proto-check lint words format types imports check clean
+.PHONY: help setup run test test-deployments test-chaos test-languages test-installs test-browser test-observability test-ray rules drills soak fuzz audit lock licences prometheusrule keda docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves bench-shared proto proto-clients proto-check lint words format types imports check clean
 
 help:  ## List these targets
 	@bold=; plain=; if [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ]; then bold=$$(printf '\033[1m'); plain=$$(printf '\033[0m'); fi; \
@@ -138,6 +138,9 @@ bench: setup  ## Measure every figure of the design; BENCH=--quick takes three m
 bench-curves: setup  ## Measure how costs grow with the work; BENCH=--quick takes eight minutes
 	@$(PREPARE)
 	@$(BIN)/python -m benchmarks.curves $(BENCH)
+
+bench-shared: setup  ## Measure what users of one service do to each other; BENCH=--quick takes three minutes
+	@$(BIN)/python -m benchmarks.shared $(BENCH)
 
 bench-peers: setup  ## Compare with Celery, arq, taskiq, docket, FastAPI; BENCH=--quick takes some minutes
 	@$(PREPARE)

@@ -100,6 +100,8 @@ class Backend:
         self.scripts = Scripts(batches)
         self.expected: dict[str, int] = {}
         """How long runs take, in microseconds by pipeline, as all stores and queues are given it."""
+        self.weights: Mapping[str, float] = {}
+        """The weights of namespaces, as all queues are given them."""
         self.store = self.new_store()
         self.queue = self.new_queue()
 
@@ -159,6 +161,7 @@ class Backend:
             idle=idle,
             observer=observer,
             expected=lambda: self.expected,
+            weights=lambda: self.weights,
         )
 
     # What a test may look at behind the store's back.

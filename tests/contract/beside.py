@@ -32,6 +32,25 @@ def beside(keys: PartitionKeys, name: str) -> str:
     return keys.jobs.removesuffix("jobs") + name
 
 
+def entry_of(key: RunKey, score: float) -> tuple[str, int]:
+    """A run's entry in the order of its set, and its band; spelled once more so that a slip shows."""
+    band = 0 if score < 0 else 1 if score < 2**52 else 2
+    namespace = key.namespace.replace(":", ";")
+    return f"{namespace}:{band}{score + (1 - band) * 2**52:016.0f}{key.key}", band
+
+
+async def stand(backend: Backend, key: RunKey, score: int, among: str = "waiting") -> None:
+    """Put a pending run into a set, with this score, whatever it had."""
+    where = beside(backend.keys_of(key), among)
+    old = await backend.redis("ZSCORE", where, name_of(key))
+    if old is not None:
+        await backend.redis("ZREM", f"{where}:order", entry_of(key, float(old))[0])
+    entry, band = entry_of(key, score)
+    await backend.redis("ZADD", where, score, name_of(key))
+    await backend.redis("ZADD", f"{where}:order", 0, entry)
+    await backend.redis("ZADD", f"{where}:turns:{band}", "NX", 0, key.namespace)
+
+
 async def sweep(backend: Backend, keys: PartitionKeys) -> list[int]:
     """What sweep.lua returns: expired, more, broken."""
     reply: list[int] = await backend.scripts.sweep(keys, None)

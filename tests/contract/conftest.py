@@ -94,6 +94,8 @@ def fixed_keys(partition: int) -> tuple[str, ...]:
     statuses = ("pending", "in_progress", "completed", "failed", "cancelled")
     later = (
         "waiting",
+        "waiting:order",
+        *(f"waiting:turns:{band}" for band in range(3)),
         "tickets",
         "ledger",
         "unsettled",

@@ -52,6 +52,11 @@ class Place(NamedTuple):
         return (1 if self.late else self.awaited, self.need, self.since)
 
     @property
+    def band(self) -> int:
+        """0 once somebody waits for it, 2 if it is late."""
+        return 2 if self.late else 1 + self.awaited
+
+    @property
     def late(self) -> bool:
         """Whether it cannot be ready in time."""
         return self.declared and not self.awaited and self.need < TOOK

@@ -1,7 +1,7 @@
 """What an earlier version wrote is still read and run: records, jobs and calls, byte by byte.
 
-`frozen/layout-3.json` is what the code of decision 0035 had in Redis and on the wire in November
-2026, but with values as JSON text; only `expires` was put off to the year 2100. It is never made
+`frozen/layout-4.json` is what the code of decision 0048 had in Redis and on the wire in November
+2026; only `expires` was put off to the year 2100. It is never made
 anew: another layout is another file and another `layout.FORMAT`, and this one goes when nobody can
 have such records any more.
 """
@@ -27,7 +27,7 @@ from tests.support.requests import chain, results
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
-FROZEN: dict[str, Any] = json.loads((Path(__file__).parent / "frozen/layout-3.json").read_text())
+FROZEN: dict[str, Any] = json.loads((Path(__file__).parent / "frozen/layout-4.json").read_text())
 ENDED, LOST, QUEUED = (RunKey("default", name) for name in ("ended", "lost", "queued"))
 EXPECTED = {ENDED: (2.0, 4.0, 7.0), LOST: (3.0, 6.0, 9.0), QUEUED: (4.0, 8.0, 11.0)}
 

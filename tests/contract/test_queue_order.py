@@ -12,6 +12,7 @@ from headstart_service.domain.errors import CapacityExhausted, LastTry
 from headstart_service.store.job_queue import MAX_TRIES
 from headstart_service.store.redis_store import RedisStore
 from tests.contract.backend import Backend, first_of, plan
+from tests.contract.beside import stand
 
 MINUTE = 60.0
 SHED = "shed: could not be ready by the time it was needed"
@@ -242,8 +243,7 @@ async def _forget_claims(backend: Backend, keys: Sequence[RunKey]) -> None:
         member = f"{key.namespace}:{key.key}"
         await backend.redis("ZREM", names.fixed[5], member)
         await backend.redis("ZADD", names.fixed[4], 0, member)
-        first = (round(time.time()) - 10) * 1_000_000
-        await backend.redis("ZADD", names.fixed[9], first, member)
+        await stand(backend, key, (round(time.time()) - 10) * 1_000_000)
         await backend.redis("XADD", names.jobs, "*", "member", member)
 
 
@@ -263,3 +263,20 @@ async def test_a_run_whose_ticket_is_gone_gets_another(
     assert len(jobs) == 2
     found = [await store_backend.queue.claim(job, "w1") for job in jobs]
     assert [claim and claim.lease.job.key for claim in found] == [first, second]
+
+
+async def test_a_claim_brings_the_time_of_need_that_the_start_declared(
+    store_backend: Backend,
+) -> None:
+    declared, awaited, undeclared = keys = [RunKey("games", name) for name in "abc"]
+    store, found = store_backend.store, {}
+    for key in keys:
+        need = None if key is undeclared else MINUTE
+        await start(store, key, need)
+        if key is awaited:
+            await store.read(key, awaits=Awaits.END)
+        claim = await store_backend.claim()
+        found[key] = claim.needed_us - claim.at_us if claim.needed_us else 0
+        await store_backend.queue.finish(claim.lease, [], Status.COMPLETED, "")
+    assert found[declared] == pytest.approx(MINUTE * 1e6, abs=10e6)
+    assert found[awaited] == found[undeclared] == 0

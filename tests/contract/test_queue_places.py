@@ -24,6 +24,7 @@ from tests.contract.beside import (
     beside,
     name_of,
     now_us,
+    stand,
     sweep,
 )
 
@@ -106,7 +107,7 @@ async def test_a_share_of_a_declared_need_is_left_for_what_takes_longer(
         assert claim is not None
         assert claim.lease.job.key == first, seconds
         await queue.release(claim.lease)
-        await store_backend.redis("ZADD", beside(names, "waiting"), score, member)
+        await stand(store_backend, key, score)
 
 
 @pytest.mark.parametrize("how", ["read", "passed over"])
@@ -121,8 +122,8 @@ async def test_a_run_of_a_busy_namespace_that_waits_in_vain_is_found_among_a_hun
     for key in (*others, late):
         await store.start(key, plan(), TTL, restart=False, needed_in=60)
     if how == "passed over":
-        places = [x for i, key in enumerate((late, *others)) for x in (2**52 + i, name_of(key))]
-        await store_backend.redis("ZADD", beside(store_backend.keys_of(late), "waiting"), *places)
+        for place, key in enumerate((late, *others)):
+            await stand(store_backend, key, 2**52 + place)
     await store.start(newcomer, plan(), TTL, restart=False)
     assert (await store.read(late)).summary.error.startswith("shed: ")
     with pytest.raises(CapacityExhausted):

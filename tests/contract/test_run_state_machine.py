@@ -302,12 +302,24 @@ class RunLives(RuleBasedStateMachine):
         ticket = self.tickets.get(job)
         if ticket is None:
             mine = {k: r for k, r in self.runs.items() if r.waits and self.partition(k) == job[0]}
-            return min(mine, key=lambda key: mine[key].place.order, default=None)
+            return min(mine, key=lambda key: self._order(job[0], key, mine[key]), default=None)
         run = self.runs.get(ticket.key)
         its_own = run is not None and run.run == ticket.run
         if its_own and (run.aside or (run.status is Status.IN_PROGRESS and run.entry == job[1])):
             return ticket.key
         return None
+
+    def _order(self, partition: int, key: RunKey, run: Run) -> tuple[Any, ...]:
+        """By band, then by the namespace's virtual time, then as the namespace's own runs."""
+        band, prefix = run.place.band, f"headstart:{{{partition}}}:"
+        with self.client.pipeline(transaction=False) as batch:
+            batch.zscore(f"{prefix}waiting:turns:{band}", key.namespace)
+            batch.zscore(f"{prefix}waiting:served:{band}", key.namespace)
+            batch.hget(f"{prefix}ledger", f"virtual:{band}")
+            turn, served, virtual = batch.execute()
+        if turn is None:  # it will stand there, once it was passed over
+            turn = max(served or 0, float(virtual or 0))
+        return (band, turn, key.namespace, run.place.order)
 
     def _claim(self, job: Job, worker: str, *, alone: bool = True) -> Any:
         place = (job.partition, job.entry)

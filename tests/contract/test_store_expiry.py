@@ -117,7 +117,7 @@ async def test_expiry_leaves_no_trace(store_backend: Backend) -> None:
     assert await store_backend.queue.renew([claim.lease], "w1") == [claim.lease]
     [job] = await store_backend.new_queue(lease=0).lost_jobs(claim.lease.job.partition, "w2", 10)
     assert await store_backend.queue.claim(job, "w2") is None
-    lasting = (":jobs", ":ledger", ":layout")
+    lasting = (":jobs", ":ledger", ":layout", ":waiting:served:1")  # the last for ten minutes
     with_members = [k for k in store_backend.deployment.ttls() if not k.endswith(lasting)]
     assert with_members == []
 

@@ -51,9 +51,9 @@ async def test_a_process_with_another_number_of_partitions_changes_and_reads_not
 
 async def test_another_format_is_refused_and_named(store_backend: Backend) -> None:
     await store_backend.start(KEY)
-    layout = Layout(store_backend.partitions, format=4)
+    layout = Layout(store_backend.partitions, format=3)
     await store_backend.redis("SET", PartitionKeys(0).layout, str(layout))
-    with pytest.raises(LayoutMismatch, match="the store's format is 4, this version's 3"):
+    with pytest.raises(LayoutMismatch, match="the store's format is 3, this version's 4"):
         await StoreLayout(store_backend.client(WORKER), store_backend.partitions).agree_all("", 0)
 
 

@@ -30,6 +30,7 @@ from tests.contract.beside import (
     name_of,
     next_of,
     now_us,
+    stand,
 )
 from tests.support.waiting import wait_until
 
@@ -295,7 +296,7 @@ async def test_what_stands_among_left_runs_and_is_none_is_cleared_away(
     keys = store_backend.keys_of(KEY)
     unserved = beside(keys, "unserved")
     await store_backend.redis("HSET", unserved, "probe@v1", 1, "probe@v2", 1)
-    await store_backend.redis("ZADD", f"{unserved}:probe@v1", 5, name_of(KEY))
+    await stand(store_backend, KEY, 5, "unserved:probe@v1")
     offers = [OFFER, Offer("probe", "v2", {})]
     assert await store_backend.queue.unserved_jobs(keys.partition, "w1", offers, 9) == []
     assert await store_backend.redis("EXISTS", unserved) == 0

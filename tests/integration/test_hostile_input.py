@@ -60,7 +60,7 @@ async def test_no_text_of_a_caller_leaves_its_key_or_its_line_of_the_log(valkey:
     records = {
         f"headstart:{{0}}:run:{key.namespace.replace(':', ';')}:{key.key}" for key in accepted
     }
-    fixed = r"headstart:\{0\}:(jobs|expiry|unread|read|workers|waiting|tickets|ledger|unsettled|unserved|offers|starters|layout|processes|status:[a-z_]+)"
+    fixed = r"headstart:\{0\}:(jobs|expiry|unread|read|workers|waiting(:served:[0-2])?|tickets|ledger|unsettled|unserved|offers|starters|layout|processes|status:[a-z_]+)"
     assert {name for name in names if not re.fullmatch(fixed, name)} == records
     assert "forged" in said[1], "the worker has told of what it was sent"
     for line in "\n".join(said).split("\n"):

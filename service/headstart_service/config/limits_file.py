@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,6 +73,11 @@ class LimitsTable(BaseModel):
 
     namespaces: Mapping[str, NamespaceLimits] = Field(default_factory=dict)
     providers: Mapping[str, ProviderLimits] = Field(default_factory=dict)
+
+    @cached_property
+    def weights(self) -> Mapping[str, float]:
+        """The weight of each namespace in the file, with EVERY for all others."""
+        return {name: limits.weight for name, limits in self.namespaces.items()}
 
     def of_namespace(self, namespace: str) -> NamespaceLimits:
         """Return the namespace's own limits, else those of every namespace, else the defaults."""

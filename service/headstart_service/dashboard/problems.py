@@ -67,6 +67,8 @@ class Problems:
             kept=sum(counts.values()),
             kept_in={largest: sum(its.counts.values())},
             store_trip=min(self._trips),
+            providers=look.stats.providers,
+            over_budget=look.stats.over_budget,
         )
         return _told(facts)
 

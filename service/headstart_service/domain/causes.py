@@ -1,6 +1,6 @@
 """Name the causes why a service does not do its work. doctor and the live page show them.
 
-One cause is one function of `CHECKS`: it reads `Facts` and returns a `Cause` or None. A new cause
+A cause is a function of `CHECKS`: it reads `Facts` and returns a `Cause` or None. A new cause
 is a function here, and a field of `Facts` for what it must know. Each reader fills the fields that
 it can read, and a field's default means that nothing is known.
 """
@@ -8,10 +8,11 @@ it can read, and a field's default means that nothing is known.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from .permits import ProviderState, WaitsFor
 from .runs import Lack
 
 SLOW_STORE: Final = 0.05
@@ -67,6 +68,10 @@ class Facts:
     """Seconds of a usual round trip to Redis."""
     certificate_left: float | None = None
     """Days until the served certificate ends; below 0 it has ended."""
+    providers: Sequence[ProviderState] = ()
+    """Those that steps called lately."""
+    over_budget: Mapping[str, int] = field(default_factory=dict)
+    """Namespaces that have used up their tokens of the day, each with its budget."""
 
 
 def store_away(facts: Facts) -> Cause | None:
@@ -182,6 +187,44 @@ def certificate(facts: Facts) -> Cause | None:
     )
 
 
+def provider_cause(state: ProviderState) -> Cause | None:
+    """Return why calls of a provider fail or wait."""
+    last = f", last by {state.ending}" if state.ending else ""
+    if state.opened:
+        return Cause(
+            "provider",
+            f"{state.name} fails{last}: the circuit breaker is open, one call at a time tries it",
+            "see the provider's status page, its key, and the network; calls go on by themselves",
+        )
+    if state.paused:
+        return Cause(
+            "provider",
+            f"{state.name} refuses calls{last}: all workers pause, for another "
+            f"{state.paused:.1f} s",
+            "set its calls_a_minute in the file of HEADSTART_LIMITS to what the provider grants",
+        )
+    if state.waits_for.is_turn:
+        limit = _LIMITS.get(state.waits_for, state.waits_for.value)
+        rate = f", {state.rate:.1f} a second" if state.rate else ""
+        return Cause(
+            "provider",
+            f"{state.name}: calls wait for their turn within {limit}{rate}",
+            "fewer starts, or a higher limit, if the provider grants it: HEADSTART_LIMITS",
+        )
+    return None
+
+
+def budget_causes(facts: Facts) -> Iterator[Cause]:
+    """Yield each namespace that has used up its tokens of the day."""
+    for namespace, budget in sorted(facts.over_budget.items()):
+        yield Cause(
+            "budget",
+            f"namespace {namespace} has used up its {budget:,} tokens of today: its steps that "
+            "call a language model fail until midnight UTC",
+            "is it meant? Else raise its llm_tokens_a_day in the file of HEADSTART_LIMITS",
+        )
+
+
 CHECKS: Final[tuple[Callable[[Facts], Cause | None], ...]] = (
     store_away,
     store_slow,
@@ -196,10 +239,14 @@ CHECKS: Final[tuple[Callable[[Facts], Cause | None], ...]] = (
 
 
 def causes(facts: Facts) -> list[Cause]:
-    """Return the causes that hold, by the order of `CHECKS`."""
-    return [cause for check in CHECKS if (cause := check(facts)) is not None]
+    """Return the causes that hold, by the order of `CHECKS`, then those of providers."""
+    found = [check(facts) for check in CHECKS]
+    found += map(provider_cause, facts.providers)
+    return [*(cause for cause in found if cause is not None), *budget_causes(facts)]
 
 
+_LIMITS: Final = {WaitsFor.CALLS: "calls_a_minute", WaitsFor.TOKENS: "tokens_a_minute"}
+"""What calls wait for, and the limit's name in the file of limits."""
 _LACKING: Final[Mapping[Lack | None, str]] = {
     Lack.PIPELINE: "no worker has the pipeline {}",
     Lack.VERSION: "no worker has this version of the pipeline {}",

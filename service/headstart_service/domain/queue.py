@@ -75,10 +75,16 @@ class Claim:
     """The W3C trace context of the start that queued it, if that was traced."""
     fresh: bool = False
     """Whether it was started to compute everything anew, whatever is remembered."""
+    needed_us: int = 0
+    """When it is needed, by the store's clock, if its start declared that and no caller waits."""
 
 
 ExpectedRuns = Callable[[], Mapping[str, int]]
 """Returns how long a run of each pipeline takes, in microseconds; without those not known yet."""
+
+
+Weights = Callable[[], Mapping[str, float]]
+"""Returns the share of busy workers that each namespace has beside others; `*` is every other."""
 
 
 class Spread(NamedTuple):

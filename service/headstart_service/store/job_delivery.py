@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..domain import Job, Offer
 from ..domain.errors import StoreUnavailable
 from .batches import kind_of, unavailable
+from .claim_order import ClaimOrder
 from .connect import AWAY, Client
 from .keys import GROUP, PartitionKeys, from_member
 from .offers import text_of
@@ -39,6 +40,7 @@ class JobDelivery:
         idle: float,
         retries: Retries,
         observer: StoreObserver,
+        order: ClaimOrder,
     ) -> None:
         """Wait for jobs on `blocking`, do all else on `client`.
 
@@ -53,6 +55,7 @@ class JobDelivery:
         self._idle_ms = round(idle * 1000)
         self._retries = retries
         self._observer = observer
+        self._order = order
 
     async def prepare(self) -> None:
         """Create missing consumer groups, and remove silent consumers."""
@@ -136,6 +139,8 @@ class JobDelivery:
                 worker=worker,
                 offering=text_of(offers),
                 limit=limit,
+                expected=self._order.expected,
+                weights=self._order.weights,
             )
         )
         found = zip(reply[::3], reply[1::3], reply[2::3], strict=True)

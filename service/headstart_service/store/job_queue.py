@@ -25,6 +25,7 @@ from ..domain import (
     Status,
     StepRecord,
     Unserved,
+    Weights,
     Withdrawal,
     WorkerState,
 )
@@ -37,6 +38,7 @@ from ..domain.errors import (
 from ..domain.log_fields import fields
 from .accounting import work_text
 from .batches import Reply, ScriptBatches
+from .claim_order import ClaimOrder
 from .connect import WORKER, Client
 from .events import lasting_subscription
 from .job_delivery import TRY, JobDelivery
@@ -49,7 +51,7 @@ from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
 from .store_rules import GONE_AFTER, LIVE_PATIENCE, StoreRules
 from .upkeep import Upkeep
-from .worker_registry import about_of, encode_expected
+from .worker_registry import about_of
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +75,13 @@ class RedisJobQueue:
         idle: float = GONE_AFTER,
         observer: StoreObserver | None = None,
         expected: ExpectedRuns = dict,
+        weights: Weights = dict,
     ) -> None:
         """Wait for jobs on `blocking`, do all else on `client`; leases last `lease` seconds.
 
         Everything but waiting for jobs is tried for `budget` seconds, to outlast a short outage.
         Consumers without jobs are removed when they were silent for `idle` seconds. Claims use
-        `expected` to find runs that cannot be ready in time.
+        `expected` to find runs that cannot be ready in time, and share the workers by `weights`.
         """
         self.partitions = rules.partitions
         self._blocking = blocking
@@ -95,6 +98,7 @@ class RedisJobQueue:
         self._retries = Retries(budget)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = rules.keys(client)
+        self._order = ClaimOrder(expected, weights)
         self._delivery = JobDelivery(
             client,
             blocking,
@@ -104,9 +108,9 @@ class RedisJobQueue:
             idle=idle,
             retries=self._retries,
             observer=self._observer,
+            order=self._order,
         )
         self._upkeep = Upkeep(self._scripts, self._retries, self._observer)
-        self._expected = expected
         self._process = new_process()
 
     async def aclose(self) -> None:
@@ -158,7 +162,8 @@ class RedisJobQueue:
             lost=_LOST,
             patience_us=_PATIENCE_US,
             failure_ttl_us=self._failure_ttl_us,
-            expected=encode_expected(self._expected()),
+            expected=self._order.expected,
+            weights=self._order.weights,
         )
         reply = await self._retries.run(call)
         if not reply:
@@ -347,7 +352,7 @@ def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
     if inputs is None:
         raise ValueError("no inputs")
     ended = {}
-    trace, fresh = "", False
+    trace, fresh, needed_us = "", False, 0
     for field, value in zip(fields[::2], fields[1::2], strict=True):
         if field == b"fresh":
             fresh = True
@@ -355,10 +360,12 @@ def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
         if field == b"trace":
             trace = value.decode(errors="replace")
             continue
+        if field == b"need":
+            needed_us = int(value)
+            continue
         step = decode_step(field, value)
         if not step.state.ended:
             raise ValueError(f"{step.name} has not ended")
         ended[step.name] = step
-    return Claim(
-        Lease(job, attempt), revision, pipeline.decode(), inputs, ended, at_us, trace, fresh
-    )
+    lease = Lease(job, attempt)
+    return Claim(lease, revision, pipeline.decode(), inputs, ended, at_us, trace, fresh, needed_us)

@@ -28,7 +28,7 @@ from .keys import DEFAULT_PREFIX, Installation, PartitionKeys
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """The format of records, sets and jobs. A change that older code cannot read makes it another."""
 LIVE_FOR: Final = 10.0
 """Seconds that a process counts as live after it was last seen: also one that was killed."""

@@ -13,6 +13,8 @@ from .accounting import ALL, book_from, ledger_from
 from .batches import Reply
 from .keys import PartitionKeys, encoded, from_member, member, partition_of
 from .offers import pipeline_of
+from .provider_scripts import ProviderScripts
+from .provider_states import provider_states
 from .records import decode_summary
 from .scripts import Scripts
 from .store_observer import StoreObserver
@@ -36,6 +38,7 @@ class RunListing:
     ) -> None:
         """List and count the runs of these partitions, which are all of the store's."""
         self._scripts = scripts
+        self._providers = ProviderScripts(scripts.batches)
         self._partitions = partitions
         self._observer = observer
 
@@ -121,7 +124,17 @@ class RunListing:
             for name, count in zip(numbers[::2], numbers[1::2], strict=True):
                 counts[Status(name.decode())] += count
         kept = {status: count for status, count in counts.items() if count}
-        return Stats(kept, queued, oldest, ledger_from(books), unserved, pending)
+        providers, over_budget = await provider_states(self._providers, self._partitions[0])
+        return Stats(
+            kept,
+            queued,
+            oldest,
+            ledger_from(books),
+            unserved,
+            pending=pending,
+            providers=providers,
+            over_budget=over_budget,
+        )
 
     def _listed(self, row: Reply, quiet: bool) -> RunSummary | None:  # noqa: FBT001  # of our own
         """Return a run of a row of list.lua; for a damaged record log it and return None."""

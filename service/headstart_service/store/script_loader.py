@@ -100,8 +100,8 @@ _LIBRARY: Final = "\n".join(
     (
         _text("_partition"),
         lua_codec(),
-        *map(_text, ("_records", "_offers", "_queue", "_accounting", "_ends")),
-        *map(_text, ("_transitions", "_clock")),
+        *map(_text, ("_records", "_offers", "_order", "_charges", "_queue", "_accounting")),
+        *map(_text, ("_ends", "_transitions", "_clock", "_providers")),
     )
 )
 SOURCES: Final[dict[str, str]] = {}

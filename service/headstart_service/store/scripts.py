@@ -66,6 +66,7 @@ class Scripts:
         patience_us: int,
         failure_ttl_us: int,
         expected: str,
+        weights: str,
     ) -> Reply:
         """Take a delivered job's run, raising its attempt; or drop the job; or fail the run."""
         return in_lua()
@@ -92,6 +93,8 @@ class Scripts:
         worker: str,
         offering: str,
         limit: int,
+        expected: str,
+        weights: str,
     ) -> Reply:
         """Deliver jobs for runs that were left for workers which offer their class."""
         return in_lua()

@@ -43,8 +43,3 @@ def _durations(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Sp
         pipeline: {step: Spread(*map(int, spread)) for step, spread in steps.items()}
         for pipeline, steps in found.items()
     }
-
-
-def encode_expected(runs: Mapping[str, int]) -> str:
-    """Encode how long runs take, in microseconds by pipeline, for start.lua and claim.lua."""
-    return ",".join(f"{pipeline}={microseconds}" for pipeline, microseconds in runs.items())

@@ -100,6 +100,10 @@ def test_no_rule_mixes_two_installations() -> None:
     assert all("$labels.namespace" in alert["annotations"]["summary"] for alert in ALERTS)
 
 
+def test_no_metric_of_ours_has_the_label_of_the_installation() -> None:
+    assert [name for name, row in documented().items() if "namespace" in row.labels] == []
+
+
 def test_the_dashboard_shows_the_chosen_installations_apart() -> None:
     variables = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
     chosen = variables["namespace"]

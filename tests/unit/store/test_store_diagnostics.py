@@ -64,7 +64,7 @@ class Store(Redis):
         return [{"name": b"other", "lag": 100}, {"name": b"workers", "lag": lags[jobs]}]
 
     async def get(self, key: str) -> Any:
-        return b"format=3 partitions=2"
+        return b"format=4 partitions=2"
 
 
 RULES = StoreRules(partitions=2, max_records=10, failure_ttl=60)
@@ -96,7 +96,7 @@ async def test_the_facts_of_a_store_are_read_and_its_clock_by_its_quickest_trip(
         append_only=True,
         workers=3,  # w0 and w1 of the one, w1 and w2 of the other; each once
         queued=7,
-        layout="format=3 partitions=2",
+        layout="format=4 partitions=2",
     )
     assert await eviction_policy(store) == "allkeys-lru"
 

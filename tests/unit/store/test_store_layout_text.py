@@ -22,9 +22,9 @@ MOVING = Layout(4, target=6)
 @pytest.mark.parametrize(
     ("layout", "text"),
     [
-        (Layout(4), "format=3 partitions=4"),
+        (Layout(4), "format=4 partitions=4"),
         (Layout(1, format=7), "format=7 partitions=1"),
-        (MOVING, "format=3 partitions=4 moving-to=6"),
+        (MOVING, "format=4 partitions=4 moving-to=6"),
     ],
 )
 def test_a_layout_is_what_its_text_says(layout: Layout, text: str) -> None:
@@ -39,7 +39,7 @@ def test_any_other_text_is_no_layout(text: str) -> None:
     with pytest.raises(ValueError, match=r"no|not|invalid|dictionary"):
         Layout.parse(text)
     told = difference(text, Layout(4))
-    assert "which this version cannot read: it reads format=3 partitions=4" in told
+    assert "which this version cannot read: it reads format=4 partitions=4" in told
 
 
 def test_a_move_ends_in_its_target() -> None:
@@ -67,9 +67,9 @@ def test_a_move_ends_in_its_target() -> None:
             ),
         ),
         (
-            Layout(4, format=4, target=6),
+            Layout(4, format=5, target=6),
             (
-                "the store's format is 4, this version's 3: run the version that wrote the store, or "
+                "the store's format is 5, this version's 4: run the version that wrote the store, or "
                 "empty the store"
             ),
         ),

@@ -86,7 +86,7 @@ def test_a_process_that_differs_logs_it_once_and_calls_back_at_each_change(
     assert [line for line in caplog.messages if "layout" in line or "not ready" in line] == [
         "not ready: three",
         "not ready: four",
-        "the store's layout is this process's: format=3 partitions=1",
+        "the store's layout is this process's: format=4 partitions=1",
     ]
 
 
@@ -133,14 +133,14 @@ def test_a_process_that_differed_leaves_an_emptied_store_to_others_for_two_secon
         def register_script(self, script: Any) -> Any:
             async def run(keys: Sequence[str], args: Sequence[Any]) -> Any:
                 created.append(args[1])
-                return [b"format=3 partitions=1" if args[1] else b"", 0]
+                return [b"format=4 partitions=1" if args[1] else b"", 0]
 
             return run
 
     async def main() -> None:
         await asyncio.sleep(100)
         layout = StoreLayout(Empty(), 1)
-        layout.mismatch("format=3 partitions=2")
+        layout.mismatch("format=4 partitions=2")
         for _ in range(5):
             try:
                 await layout.agree_all("api a", 10)
@@ -158,7 +158,7 @@ def test_a_move_asks_a_store_that_is_away_for_a_minute() -> None:
 
     class Leaving(Server):
         async def get(self, key: str) -> Any:
-            return b"format=3 partitions=1"
+            return b"format=4 partitions=1"
 
     async def main() -> None:
         server = Leaving()

@@ -144,7 +144,7 @@ def test_a_server_of_another_layout_is_there() -> None:
             await asyncio.wait({ask(batches, "x")})
         assert batches.unreachable == 1
         await asyncio.sleep(0.3)
-        server.fails = ResponseError("LAYOUT format=3 partitions=3")
+        server.fails = ResponseError("LAYOUT format=4 partitions=3")
         with pytest.raises(LayoutMismatch, match="3 partitions"):
             await ask(batches, "x")
         assert batches.unreachable == 0

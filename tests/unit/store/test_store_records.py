@@ -22,7 +22,7 @@ from headstart_service.store.records import (
 )
 
 FROZEN: dict[str, Any] = json.loads(
-    (Path(__file__).parents[2] / "contract/frozen/layout-3.json").read_text()
+    (Path(__file__).parents[2] / "contract/frozen/layout-4.json").read_text()
 )
 
 

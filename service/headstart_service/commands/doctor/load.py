@@ -12,6 +12,7 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ...domain import Lack
 from ...domain.causes import Facts, causes
+from .providers import provider_checks
 from .report import Check, ok, warn
 
 _PAGE: Final = 1000
@@ -41,6 +42,7 @@ def check_load(
         return []
     found = causes(_facts(ask, namespace, stats, pause))
     checks = [warn(cause.name, cause.found, cause.advice) for cause in found]
+    checks += provider_checks(stats)
     # Workers that cannot compute some runs may take all others.
     if all(cause.name == "unserved" for cause in found):
         load = f"{stats.queued_jobs} queued, {stats.active_tasks} running"

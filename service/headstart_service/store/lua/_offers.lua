@@ -51,12 +51,15 @@ local function made_text(made, names)
   return any and table.concat(parts, '.') or '-'
 end
 
+local function every_offer()
+  return redis.call('HGET', offers, EVERY) or ''
+end
+
 -- Returns the makers in each offer of this class, of live workers. If none of them offers the pipeline, returns
--- those that were offered last; nil when no worker has ever offered it.
-local function offers_of(pipeline, class, now)
+-- those that were offered last; nil when no worker has ever offered it. `every` are the offers of all workers.
+local function offers_of(every, pipeline, class, now)
   local today, last, offered, known = {}, {}, false, false
   local own = pipeline .. '@'
-  local every = redis.call('HGET', offers, EVERY) or ''
   for till, other, makers in string.gmatch(every, '(%d+) (%S+) (%S+)') do
     if string.sub(other, 1, #own) == own then
       known = true
@@ -128,7 +131,7 @@ local function lacks(r, now)
   end
   local any, pipeline = false, false
   local own = r.pipeline .. '@'
-  for till, class in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) (%S+) %S+') do
+  for till, class in string.gmatch(every_offer(), '(%d+) (%S+) %S+') do
     if tonumber(till) > now then
       any = true
       if class == class_of(r) then
@@ -174,7 +177,7 @@ local function note_offers(worker, offering, ttl, now)
     redis.call('HSET', offers, worker, integer(now + ttl) .. ' ' .. offering)
     add(offering, now + ttl)
   end
-  for till, offer in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) (%S+ %S+)') do
+  for till, offer in string.gmatch(every_offer(), '(%d+) (%S+ %S+)') do
     till_of[offer] = till_of[offer] or math.min(tonumber(till), now)
   end
   local lines = {}

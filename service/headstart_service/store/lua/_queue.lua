@@ -1,43 +1,44 @@
--- Pending runs stand in `waiting` in the order of their scores, in even microseconds:
---   the time by which the run is needed, by default its start; one more, so odd, if a caller declared the time;
---   below 0 once a caller waits for the run: the time since when, less AFTER_ALL;
---   AFTER_ALL more once the run was passed over, because it could not be ready in time;
---   infinite while the run is set aside for one ticket: its last try, which needs an otherwise idle worker.
--- The stream `jobs` holds their tickets. A claim binds a ticket to a run; `tickets` has the bound ones, as
--- "score run member". There are always at least as many unbound tickets as waiting runs; more do no harm. A ticket
--- names the run that brought it, for log lines alone.
-local AFTER_ALL = 2 ^ 52
-local ASIDE = 'inf'
-local TICKET = '^(%S+) (%S+) (.*)$'
+-- The stream `jobs` holds the tickets of the runs in `waiting`. A claim binds a ticket to a run; `tickets` has the bound
+-- ones, as "score run member" or "score,charge,since run member": see _charges.lua; `since` is the time of the claim, 0
+-- before it. There are always at least as many unbound tickets as waiting runs; more do no harm. A ticket names the run
+-- that brought it, for log lines alone.
+local TICKET = '^([^ ,]+)%S* (%S+) (.*)$'
 
--- The score in `waiting` of a run that is needed `need` microseconds from now; below 0 it is needed at once.
-local function place(now, need)
-  local declared = need >= 0 and 1 or 0
-  local when = now + math.max(need, 0)
-  return when - when % 2 + declared
+local function ticket_of(score, charged, since, r, member)
+  return integer(score) .. ',' .. charged .. ',' .. integer(since) .. ' ' .. r.run .. ' ' .. member
 end
 
--- A worker leaves pending runs of classes that it does not offer in a sorted set of each class, with the scores of
--- `waiting` and without tickets. The hash `unserved` has the classes that have such runs.
-local function unserved_of(class)
-  return unserved .. ':' .. class
+local function forget_empty(set, class)
+  if redis.call('EXISTS', set) == 0 then
+    redis.call('HDEL', unserved, class)
+  end
 end
 
 local function unqueue(member)
-  redis.call('ZREM', waiting, member)
+  leave(waiting, member)
   for _, class in ipairs(redis.call('HKEYS', unserved)) do
     local set = unserved_of(class)
-    if redis.call('ZREM', set, member) == 1 and redis.call('EXISTS', set) == 0 then
-      redis.call('HDEL', unserved, class)
+    if leave(set, member) then
+      forget_empty(set, class)
     end
   end
 end
 
 -- Puts a pending run into the set of its class, whose TTL is that of the last of its runs.
 local function stand_unserved(set, member, r, score)
-  redis.call('ZADD', set, integer(score), member)
-  local till = math.max(redis.call('PEXPIRETIME', set), math.ceil(r.expires / 1000))
-  redis.call('PEXPIREAT', set, integer(till))
+  stand(set, member, score)
+  local till = integer(math.max(redis.call('PEXPIRETIME', set), math.ceil(r.expires / 1000)))
+  redis.call('PEXPIREAT', set, till)
+  order_lives(set, till)
+end
+
+-- Moves a pending run to another place of its set.
+local function move_to(set, member, r, score)
+  if set == waiting then
+    stand(set, member, score)
+  else
+    stand_unserved(set, member, r, score)
+  end
 end
 
 -- Leaves a pending run for workers that offer its class.
@@ -70,7 +71,7 @@ local function queue(member, run, score)
     entry = redis.call('XADD', jobs, '*', 'member', member)
     score = score + 2 * tonumber(string.match(entry, '%-(%d+)$'))
   end
-  redis.call('ZADD', waiting, integer(score), member)
+  stand(waiting, member, score)
   return entry
 end
 

@@ -70,7 +70,9 @@ local function end_run(record, member, r, status, reason, why, ttl_us)
   local now = clock()
   count_ends(now, 1)
   redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
-  unqueue(member)
+  if r.status == 'pending' then
+    unqueue(member)
+  end
   if status ~= 'completed' then
     stop_steps(record)
   end
@@ -108,6 +110,10 @@ end
 -- delivery stays, too: the worker that receives it drops it.
 local function drop_job(entry)
   redis.pcall('XACK', jobs, group, entry) -- refused, if a damaged record names no entry
+  local ticket = redis.call('HGET', tickets, entry)
+  if ticket then
+    correct(ticket, clock())
+  end
   redis.call('HDEL', tickets, entry)
   local info = group_info()
   if not info then

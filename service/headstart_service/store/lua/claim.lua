@@ -1,13 +1,13 @@
 -- Gives a delivered job's run to a worker: raises the attempt, which fences off every earlier holder, and shows the run
--- as in progress. The job's first claim binds it to a run: of the waiting runs the one that is needed first. It passes
--- over runs that cannot be ready in time, and leaves to others those that this worker does not offer.
+-- as in progress. The job's first claim binds it to a run, the first in order (_order.lua), and charges its namespace. It
+-- passes over runs that cannot be ready in time, and leaves to others those that this worker does not offer.
 -- From then on the run's announcements are sent to the worker's `process`.
 -- Steps that another maker has made are computed anew. A job without a run is dropped. A run whose workers were lost too
 -- often ends here. A run's last try is refused unless `alone` is 1, and is set aside for this job.
 -- Returns {} when there is nothing to do, else {attempt, member, run, …}. With attempt 0 there follows why the run was
 -- not taken: 'last', 'lost' or 'damaged'. Otherwise there follow {revision, pipeline, inputs, now, field, value, …} with
--- the fields of ended steps, `trace` if the start was traced, and `fresh` if it was a restart. Repeating a claim with
--- the same token changes nothing.
+-- the fields of ended steps, `need` if the start declared it, `trace` if it was traced, and `fresh` if it was a restart.
+-- Repeating a claim with the same token changes nothing.
 
 -- Late runs that one call passes over, at most.
 local PASSED = 100
@@ -20,6 +20,8 @@ end
 local now = clock()
 local whole, r = true, nil
 local score
+-- What the run's namespace was charged: see _charges.lua.
+local charged
 -- '-' where it is not known, of a damaged record.
 local run_id = '-'
 -- `offering`: "class makers" for each pipeline of this worker.
@@ -35,6 +37,7 @@ local function held(ticket)
     return
   end
   score, run_id, member, record = tonumber(need), run, name, record_prefix .. name
+  charged = string.match(ticket, '^[^ ,]+,(%S+),%d+ ')
   whole, r = pcall(load, record)
   if whole and not (r and r.run == run_id and (r.status == 'in_progress' and r.entry == entry
       or r.status == 'pending' and redis.call('ZSCORE', waiting, member) == ASIDE)) then
@@ -50,23 +53,11 @@ for _, class in ipairs(redis.call('HKEYS', unserved)) do
   end
 end
 
--- Returns the first run of all sets, its score and its set.
-local function first_of_all()
-  local name, place_of, from
-  for _, set in ipairs(sets) do
-    local first = redis.call('ZRANGEBYSCORE', set, '-inf', '(inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    if first[1] and (not name or tonumber(first[2]) < place_of) then
-      name, place_of, from = first[1], tonumber(first[2]), set
-    end
-  end
-  return name, place_of, from
-end
-
--- Finds the run that is needed first.
-local function first_needed()
+-- Finds the run that is first in order.
+local function first_in_order()
   local passed, left = 0, 0
   while true do
-    local name, place_of, set = first_of_all()
+    local name, place_of, set, turn = first_of(sets)
     if not name or left == PASSED then -- there are as many tickets more than runs as were left
       r = nil
       return
@@ -82,13 +73,15 @@ local function first_needed()
       set_aside(member, r, score)
       left = left + 1
     elseif passed < PASSED and is_late(r, score, expected_of(expected, r.pipeline), now) then
-      redis.call('ZADD', set, integer(score + AFTER_ALL), member)
+      move_to(set, member, r, score + AFTER_ALL)
       passed = passed + 1
     else
-      if set ~= waiting then -- it had no ticket of its own
-        redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
-      end
       run_id = r.run
+      charged = charge(set, member, score, turn, expected_of(expected, r.pipeline), weights)
+      if set ~= waiting then
+        forget_empty(set, class_of(r))
+        redis.call('XADD', jobs, '*', 'member', member, 'run', r.run) -- it had no ticket of its own
+      end
       return
     end
   end
@@ -98,7 +91,7 @@ local ticket = redis.call('HGET', tickets, entry)
 if ticket then
   held(ticket)
 else
-  first_needed()
+  first_in_order()
 end
 if not whole then
   drop_job(entry) -- else it would come back to one worker after the other
@@ -135,9 +128,8 @@ end
 if not repeated then
   if r.tries == tonumber(max_tries) - 1 and alone == '0' then
     if not ticket then
-      unqueue(member)
-      redis.call('ZADD', waiting, ASIDE, member)
-      redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
+      stand(waiting, member, tonumber(ASIDE))
+      redis.call('HSET', tickets, entry, ticket_of(score, charged, 0, r, member))
     end
     return {0, member, run_id, 'last'}
   end
@@ -163,8 +155,11 @@ if not repeated then
   r.expires = now + math.max(r.ttl, tonumber(patience_us))
   redis.call('HSET', record, 'claim', token)
   send_to(record, process, 0)
-  unqueue(member)
-  redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
+  if ticket then
+    unqueue(member)
+    charged = charged or charge_aside(member, score, expected_of(expected, r.pipeline), weights)
+  end
+  redis.call('HSET', tickets, entry, ticket_of(score, charged, now, r, member))
   -- It may have waited for its turn nearly as long as a lease: the lease begins now.
   redis.call('XCLAIM', jobs, group, worker, 0, entry, 'JUSTID')
   save(record, member, r)
@@ -172,6 +167,10 @@ if not repeated then
 end
 
 local reply = {r.attempt, member, r.run, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), now}
+if score and score > 0 and score < math.huge and score % 2 == 1 then
+  reply[#reply + 1] = 'need'
+  reply[#reply + 1] = integer(score % AFTER_ALL)
+end
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
   if is_step(fields[i]) or fields[i] == 'trace' or fields[i] == 'fresh' then

@@ -4,7 +4,8 @@
 
 -- Binds the run of one job to the other job.
 local function hand_on(ticket, old, new)
-  redis.call('HSET', tickets, new, ticket)
+  -- Its charge was corrected with the old job; the next claim charges anew.
+  redis.call('HSET', tickets, new, (string.gsub(ticket, '^([^ ,]+)%S*', '%1')))
   local _, _, member = string.match(ticket, TICKET)
   local whole, r = pcall(load, record_prefix .. (member or ''))
   if whole and r and r.entry == old then

@@ -2,7 +2,10 @@
 -- Returns 1.
 
 if kept == '0' then
-  redis.call('UNLINK', unpack(KEYS))
+  redis.call('UNLINK', order_of(waiting), unpack(KEYS))
+  for band = 0, BANDS - 1 do
+    redis.call('UNLINK', turns_of(waiting, band), served_of(band))
+  end
   return 1
 end
 for _, name in ipairs(redis.call('HKEYS', ledger)) do

@@ -18,7 +18,7 @@ for i = 1, #known, 2 do
     end
   end
 end
-for till, class in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) (%S+) %S+') do
+for till, class in string.gmatch(every_offer(), '(%d+) (%S+) %S+') do
   if tonumber(till) > now then
     served[class] = true
     if string.find(' ' .. classes .. ' ', ' ' .. class .. ' ', 1, true) then

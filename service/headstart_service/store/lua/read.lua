@@ -32,10 +32,11 @@ table.insert(fields, 1, left)
 if r.status == 'pending' then
   local set, score = standing(member, r)
   if awaits ~= '0' and by_need == '1' and score >= 0 and score < math.huge then
-    redis.call('ZADD', set, integer(place(clock(), -1) - AFTER_ALL), member)
+    score = place(clock(), -1) - AFTER_ALL
+    move_to(set, member, r, score)
   end
   fields[#fields + 1] = 'ahead'
-  fields[#fields + 1] = redis.call('ZRANK', set, member) or 0
+  fields[#fields + 1] = before(set, member, score)
   fields[#fields + 1] = 'lacks'
   fields[#fields + 1] = lacks(r, clock()) or ''
 end

@@ -20,10 +20,15 @@ local function queue_again(member, r)
 end
 
 local function mend_pending(member, r)
-  if not redis.call('ZSCORE', waiting, member) and not redis.call('ZSCORE', unserved_of(class_of(r)), member) then
+  local set, score = standing(member, r)
+  if not redis.call('ZSCORE', set, member) then
     queue_again(member, r)
-  elseif redis.call('ZSCORE', unserved_of(class_of(r)), member) then
+    return
+  elseif set ~= waiting then
     mend(redis.call('HSETNX', unserved, class_of(r), 1))
+  end
+  if score < math.huge then
+    mend(complete(set, member, score))
   end
 end
 

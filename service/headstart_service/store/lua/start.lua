@@ -68,23 +68,26 @@ local function first_to_go(member, number, now)
   return names
 end
 
--- Returns a run of the member's namespace that waits in vain: one that a claim has passed over because it could not be
--- ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
+-- Returns a run of the member's namespace that waits in vain: the last of those that claims have passed over because they
+-- could not be ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
 local function waits_in_vain(member, now)
-  local own = string.match(member, '^[^:]*') .. ':'
-  local passed = redis.call('ZREVRANGEBYSCORE', waiting, '(inf', integer(AFTER_ALL), 'LIMIT', 0, WINDOW)
-  for _, name in ipairs(passed) do
-    local whole, r = pcall(load, record_prefix .. name)
-    if string.sub(name, 1, #own) == own and whole and r and r.status == 'pending' then
-      return name, r
+  local namespace = namespace_of(member)
+  for _, band in ipairs({2, 1}) do
+    local low, high = part_of(namespace, band)
+    local found
+    if band == 2 then
+      found = redis.call('ZREVRANGEBYLEX', order_of(waiting), high, low, 'LIMIT', 0, WINDOW)
+    else
+      found = redis.call('ZRANGEBYLEX', order_of(waiting), low, high, 'LIMIT', 0, WINDOW)
     end
-  end
-  local first = redis.call('ZRANGEBYSCORE', waiting, 0, integer(AFTER_ALL), 'WITHSCORES', 'LIMIT', 0, WINDOW)
-  for i = 1, #first, 2 do
-    local whole, r = pcall(load, record_prefix .. first[i])
-    if string.sub(first[i], 1, #own) == own and whole and r and r.status == 'pending'
-        and is_late(r, tonumber(first[i + 1]), expected_of(expected, r.pipeline), now) then
-      return first[i], r
+    for _, entry in ipairs(found) do
+      local name = member_of(entry, namespace)
+      local score = tonumber(redis.call('ZSCORE', waiting, name))
+      local whole, r = pcall(load, record_prefix .. name)
+      if score and whole and r and r.status == 'pending'
+          and (band == 2 or is_late(r, score, expected_of(expected, r.pipeline), now)) then
+        return name, r
+      end
     end
   end
 end
@@ -108,11 +111,15 @@ end
 
 local trace = ...
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
--- Also of a damaged record. A new run has none: whoever receives its start reads it again.
-local to = redis.pcall('HGET', record, 'to')
+-- `to` also of a damaged record. A new run has none: whoever receives its start reads it again.
+local about, to = unpack(redis.pcall('HMGET', record, 'about', 'to'))
 local expired = sweep(now)
-
-local whole, old = pcall(load, record)
+local whole, old
+if about ~= nil and expired == 0 then
+  whole, old = pcall(decoded, record, about)
+else
+  whole, old = pcall(load, record)
+end
 if not whole then
   if restart == '0' then
     damaged()
@@ -137,7 +144,8 @@ if old and request_id ~= '' and old.digest == digest then
 end
 
 -- A start returns only values that live workers would make in the same way.
-local found = offers_of(pipeline, pipeline .. '@' .. definition, now)
+local every = every_offer()
+local found = offers_of(every, pipeline, pipeline .. '@' .. definition, now)
 local today = old and makes_run(found, old)
 
 if old and old.digest == digest and restart == '0' then
@@ -169,16 +177,16 @@ if old and old.digest == digest and restart == '0' then
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
     local set, score = standing(member, old)
-    if set ~= waiting then
-      stand_unserved(set, member, old, score)
-    end
     if score >= 0 and score < math.huge then
       -- The earliest declared time counts, except one that has become too late. A run can be too late only if
       -- all its starts declared a time.
       local wanted = place(now, tonumber(need_us))
       local late = score >= AFTER_ALL or is_late(old, score, expected_of(expected, old.pipeline), now)
       local sooner = late and wanted or math.min(score, wanted)
-      redis.call('ZADD', set, integer(sooner - sooner % 2 + math.min(score % 2, wanted % 2)), member)
+      score = sooner - sooner % 2 + math.min(score % 2, wanted % 2)
+    end
+    if redis.call('ZSCORE', set, member) then
+      move_to(set, member, old, score)
     end
     enter(member, {joined = 1})
     local carried = trace and redis.call('HGET', record, 'trace') or nil
@@ -215,7 +223,7 @@ end
 local WORKERLESS = 300000000
 
 local function nobody_works()
-  for till in string.gmatch(redis.call('HGET', offers, EVERY) or '', '(%d+) %S+ %S+') do
+  for till in string.gmatch(every, '(%d+) %S+ %S+') do
     if tonumber(till) > now then
       return false
     end
@@ -320,7 +328,7 @@ end
 save(record, member, r)
 open_line(member, carried)
 redis.call('ZADD', with_status.pending, 0, member)
-announce('started', r.run, old and old.run or '-', member, to)
+announce('started', r.run, old and old.run or '-', member, to or '')
 count_ends(now, 0)
 return {outcome, r.status, r.revision,
   gone[read], gone[unread], gone.own, expired, shed and 1 or 0}

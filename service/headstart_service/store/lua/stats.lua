@@ -33,7 +33,7 @@ for _, class in ipairs(redis.call('HKEYS', unserved)) do
 end
 counts[#counts + 1] = queued
 counts[#counts + 1] = left
-local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us'}
+local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us', 'llm_calls'}
 for _, fate in ipairs({'used_ready', 'used_waited', 'expired', 'evicted', 'cancelled', 'replaced', 'failed'}) do
   for _, sum in ipairs({'runs', 'steps', 'compute_us', 'cpu_us', 'llm_tokens'}) do
     names[#names + 1] = fate .. '.' .. sum

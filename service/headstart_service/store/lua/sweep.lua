@@ -3,6 +3,9 @@
 local now = clock()
 note_clock(now)
 local expired = sweep(now)
+for band = 0, BANDS - 1 do
+  forget_served(band, SWEEP)
+end
 local info = group_info()
 if info and info.lag then
   local free = info.lag + info.pending - redis.call('HLEN', tickets)
@@ -31,11 +34,16 @@ local function disagree()
     counts[status] = redis.call('ZCARD', set)
     kept = kept + counts[status]
   end
-  local queued = redis.call('ZCARD', waiting)
-  for _, class in ipairs(redis.call('HKEYS', unserved)) do
-    queued = queued + redis.call('ZCARD', unserved_of(class))
+  local queued, disordered = 0, false
+  for _, set in ipairs(all_sets()) do
+    queued = queued + redis.call('ZCARD', set)
+    if is_disordered(set) then
+      disordered = true
+      -- Mending adds each run's entry anew.
+      redis.call('UNLINK', order_of(set), turns_of(set, 0), turns_of(set, 1), turns_of(set, 2))
+    end
   end
-  return kept ~= redis.call('ZCARD', expiry)
+  return disordered or kept ~= redis.call('ZCARD', expiry)
     or queued ~= counts.pending
     or redis.call('ZCARD', read) + redis.call('ZCARD', unread) ~= kept - counts.pending - counts.in_progress
     or redis.call('HLEN', tickets) < counts.in_progress
@@ -45,7 +53,7 @@ end
 -- Mending reads every record. A damage that it cannot mend, such as a damaged record, costs this once a minute.
 local MENDED = 'mended'
 local EVERY_US = 60000000
-if disagree() and math.abs(now - (tonumber(redis.call('HGET', ledger, MENDED)) or 0)) > EVERY_US then
+if math.abs(now - (tonumber(redis.call('HGET', ledger, MENDED)) or 0)) > EVERY_US and disagree() then
   redis.call('HSET', ledger, MENDED, integer(now))
   return {expired, 0, 1}
 end

@@ -1,6 +1,6 @@
 -- Delivers to a worker up to `limit` jobs for runs that were left for workers that offer their class. Each such run
 -- brings a new ticket and is bound to the ticket that is delivered next, so that no worker without the class gets it.
--- Returns {entry, member, run, …}.
+-- It charges their namespaces, as a claim does. Returns {entry, member, run, …}.
 
 local reply = {}
 
@@ -14,7 +14,7 @@ local function add(...)
   end
 end
 
-local function deliver(member, r, score)
+local function deliver(set, member, r, score, turn)
   redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
   while not full() do
     local found = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', jobs, '>')
@@ -24,29 +24,37 @@ local function deliver(member, r, score)
     local entry = found[1][2][1][1]
     local _, run, name = string.match(redis.call('HGET', tickets, entry) or '', TICKET)
     if not name then
-      redis.call('HSET', tickets, entry, integer(score) .. ' ' .. r.run .. ' ' .. member)
-      redis.call('ZADD', waiting, ASIDE, member)
+      local charged = charge(set, member, score, turn, expected_of(expected, r.pipeline), weights)
+      forget_empty(set, class_of(r))
+      redis.call('HSET', tickets, entry, ticket_of(score, charged, 0, r, member))
+      stand(waiting, member, tonumber(ASIDE))
       add(entry, member, r.run)
       return
     end
     add(entry, name, run) -- a worker that left had claimed or taken it for this run
   end
-  redis.call('ZADD', waiting, integer(score), member) -- it has a ticket like others
+  unqueue(member)
+  stand(waiting, member, score) -- it has a ticket like others
 end
 
+local sets = {}
 for class in string.gmatch(offering, '(%S+) %S+') do
-  while redis.call('HEXISTS', unserved, class) == 1 and not full() do
-    local first = redis.call('ZRANGE', unserved_of(class), 0, 0, 'WITHSCORES')
-    local member, score = first[1], tonumber(first[2])
-    if not member then
-      redis.call('HDEL', unserved, class)
-    else
-      local whole, r = pcall(load, record_prefix .. member)
-      unqueue(member)
-      if whole and r and r.status == 'pending' then
-        deliver(member, r, score)
-      end
-    end
+  if redis.call('EXISTS', unserved_of(class)) == 1 then
+    sets[#sets + 1] = unserved_of(class)
+  else
+    redis.call('HDEL', unserved, class)
+  end
+end
+while not full() do
+  local member, score, set, turn = first_of(sets)
+  if not member then
+    break
+  end
+  local whole, r = pcall(load, record_prefix .. member)
+  if whole and r and r.status == 'pending' then
+    deliver(set, member, r, score, turn)
+  else
+    unqueue(member)
   end
 end
 return reply
