@@ -98,7 +98,15 @@ class Stats:
     """None for a namespace that the ledger does not name: nothing was started, or in too many."""
     unserved: Mapping[str, int] = field(default_factory=dict)
     """Of the queued jobs, those for runs that workers have met and do not offer, by pipeline."""
+    pending: Mapping[str, int] = field(default_factory=dict)
+    """Pending runs by namespace, of the first 250 namespaces of a partition that have some."""
     providers: Sequence[ProviderState] = ()
     """Those that were called lately, by name."""
     over_budget: Mapping[str, int] = field(default_factory=dict)
     """Namespaces that have used up their tokens of the day, each with its budget."""
+
+    @property
+    def largest_share(self) -> float:
+        """The largest share of the pending runs that one namespace holds."""
+        whole = self.counts.get(Status.PENDING, 0)
+        return max(self.pending.values(), default=0) / whole if whole else 0.0

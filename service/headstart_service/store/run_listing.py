@@ -103,6 +103,7 @@ class RunListing:
         oldest = 0.0
         books = []
         unserved: Counter[str] = Counter()
+        pending: Counter[str] = Counter()
         for keys in self._partitions:
             call = partial(
                 self._scripts.stats, keys, None, low=low, high=high, book=encoded(namespace) or ALL
@@ -110,9 +111,11 @@ class RunListing:
             while len(reply := await call()) == 1:
                 # One call sweeps a bounded number of expired runs, and there are more.
                 self._observer.evicted(Eviction.EXPIRED, reply[0])
-            *numbers, expired, waits_ms, jobs, left, sums, unsettled = reply
+            *numbers, expired, waits_ms, jobs, left, sums, unsettled, waiting = reply
             for name, count in zip(left[::2], left[1::2], strict=True):
                 unserved[pipeline_of(name.decode(errors="replace"))] += count
+            for name, count in zip(waiting[::2], waiting[1::2], strict=True):
+                pending[from_member(name.decode(errors="replace")).namespace] += count
             books.append(book_from(sums, None if namespace else unsettled))
             queued += jobs
             oldest = max(oldest, waits_ms / 1000)
@@ -122,7 +125,16 @@ class RunListing:
                 counts[Status(name.decode())] += count
         kept = {status: count for status, count in counts.items() if count}
         providers, over_budget = await provider_states(self._providers, self._partitions[0])
-        return Stats(kept, queued, oldest, ledger_from(books), unserved, providers, over_budget)
+        return Stats(
+            kept,
+            queued,
+            oldest,
+            ledger_from(books),
+            unserved,
+            pending=pending,
+            providers=providers,
+            over_budget=over_budget,
+        )
 
     def _listed(self, row: Reply, quiet: bool) -> RunSummary | None:  # noqa: FBT001  # of our own
         """Return a run of a row of list.lua; for a damaged record log it and return None."""

@@ -1,10 +1,13 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
--- Returns {status, count, …, expired, waits, queued, {class, count, …}, {sum, number, …}, open}:
+-- Returns {status, count, …, expired, waits, queued, {class, count, …}, {sum, number, …}, open, {member, pending, …}}:
 --   expired   runs that this call has forgotten
 --   waits     milliseconds that the oldest of these jobs has waited
 --   queued    jobs; then how many runs were left for workers of each class, and the ledger's sums of `book`
 --   open      runs whose work has no fate yet
+--   pending   pending runs of the namespace of this member: of NAMESPACES namespaces at most, by name
 -- Returns {expired} alone when more has expired than one call may sweep: call again.
+
+local NAMESPACES = 250
 
 local now = clock()
 local expired = sweep(now)
@@ -49,4 +52,18 @@ for _, name in ipairs(names) do
 end
 counts[#counts + 1] = sums
 counts[#counts + 1] = redis.call('HLEN', unsettled)
+local by_namespace = {}
+for _ = 1, NAMESPACES do
+  local first = redis.call('ZRANGEBYLEX', with_status.pending, low, high, 'LIMIT', 0, 1)[1]
+  if not first then
+    break
+  end
+  -- A semicolon follows the colon that ends the name.
+  local namespace = string.match(first, '^[^:]*')
+  by_namespace[#by_namespace + 1] = first
+  by_namespace[#by_namespace + 1] =
+    redis.call('ZLEXCOUNT', with_status.pending, '[' .. namespace .. ':', '(' .. namespace .. ';')
+  low = '[' .. namespace .. ';'
+end
+counts[#counts + 1] = by_namespace
 return counts

@@ -55,6 +55,11 @@ class BacklogMetrics(Collector):
             lambda: self._stats.oldest_wait if self._stats else None,
         )
         instruments.reading(
+            "queue_largest_share",
+            f"Largest share of the pending runs that one namespace holds.{WHOLE_STORE}",
+            lambda: self._stats.largest_share if self._stats else None,
+        )
+        instruments.reading(
             "queue_unserved_runs",
             f"Pending runs whose pipeline version no worker has.{WHOLE_STORE}",
             lambda: {(n,): c for n, c in self._stats.unserved.items()} if self._stats else {},
@@ -65,7 +70,8 @@ class BacklogMetrics(Collector):
             "Daily budget of language model tokens of each namespace that has used it up."
             f"{WHOLE_STORE}",
             lambda: {(n,): c for n, c in self._stats.over_budget.items()} if self._stats else {},
-            ("namespace",),
+            # Kubernetes gives each scraped series the label `namespace`.
+            ("tenant",),
         )
         self._show_ledger(instruments)
         self._instruments = instruments
