@@ -12,8 +12,9 @@ from pathlib import Path
 from ..program import run
 from .flood import FLOOD
 from .hung_model import HUNG_MODEL
+from .provider import PROVIDER
 
-FIGURES = (FLOOD, HUNG_MODEL)
+FIGURES = (FLOOD, HUNG_MODEL, PROVIDER)
 
 if __name__ == "__main__":
     sys.exit(run("python -m benchmarks.shared", __doc__ or "", FIGURES, Path("build/shared")))

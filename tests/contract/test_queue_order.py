@@ -263,3 +263,20 @@ async def test_a_run_whose_ticket_is_gone_gets_another(
     assert len(jobs) == 2
     found = [await store_backend.queue.claim(job, "w1") for job in jobs]
     assert [claim and claim.lease.job.key for claim in found] == [first, second]
+
+
+async def test_a_claim_brings_the_time_of_need_that_the_start_declared(
+    store_backend: Backend,
+) -> None:
+    declared, awaited, undeclared = keys = [RunKey("games", name) for name in "abc"]
+    store, found = store_backend.store, {}
+    for key in keys:
+        need = None if key is undeclared else MINUTE
+        await start(store, key, need)
+        if key is awaited:
+            await store.read(key, awaits=Awaits.END)
+        claim = await store_backend.claim()
+        found[key] = claim.needed_us - claim.at_us if claim.needed_us else 0
+        await store_backend.queue.finish(claim.lease, [], Status.COMPLETED, "")
+    assert found[declared] == pytest.approx(MINUTE * 1e6, abs=10e6)
+    assert found[awaited] == found[undeclared] == 0

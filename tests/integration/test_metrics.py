@@ -23,6 +23,13 @@ LIGHT = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": REFERENCES}
 WITHOUT_SAMPLES = {
     "headstart_certificate_expiry_timestamp_seconds",
     "headstart_queue_unserved_runs",
+    "headstart_budget_used_up_tokens",
+    "headstart_provider_breaker_open",
+    "headstart_provider_call_duration_seconds",
+    "headstart_provider_over_budget_total",
+    "headstart_provider_paused_seconds_total",
+    "headstart_provider_wait_seconds",
+    "headstart_provider_waiting",
 }
 """Of a server without TLS whose worker has every pipeline."""
 

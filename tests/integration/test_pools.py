@@ -40,7 +40,7 @@ async def test_a_run_waits_for_a_worker_of_its_pool_and_says_so(valkey: Valkey):
             assert stats.pools["default"].workers == 1
 
             found = await asyncio.to_thread(run, "doctor", "--address", address)
-            assert "no worker serves gpu" in found.out
+            assert "no worker serves the pool gpu: 1 run waits" in found.out
             figures = await metrics_of(server)
             assert value(figures, "headstart_pool_queued_runs", pool="gpu") == 1
             assert value(figures, "headstart_pool_workers", pool="default") == 1

@@ -78,7 +78,8 @@ def rules(name: str) -> list[dict[str, Any]]:
 
 def asked_for(expression: str) -> str:
     """The query as Grafana sends it."""
-    return expression.replace("$__rate_interval", "1m").replace("$pipeline", ".*")
+    asked = expression.replace("$__rate_interval", "1m")
+    return asked.replace("$pipeline", ".*").replace("$namespace", ".*")
 
 
 @asynccontextmanager

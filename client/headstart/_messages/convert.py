@@ -233,6 +233,7 @@ def _ledger_from(message: pb.Ledger) -> Ledger:
         unsettled=message.unsettled,
         hidden=message.hidden.ToTimedelta(),
         waited=message.waited.ToTimedelta(),
+        llm_calls=message.llm_calls,
         fates={
             _FATES[work.fate]: LedgerWork(
                 runs=work.runs,

@@ -130,6 +130,8 @@ class Ledger:
     fates: Mapping[Fate, LedgerWork]
     """Of all fates, those too that nothing has met. Each equals its value: `fates["expired"]`."""
     pipelines: Mapping[str, LedgerHidden]
+    llm_calls: int = 0
+    """Calls of language models, each try by itself, to whatever end."""
 
     @property
     def unread_share(self) -> float:

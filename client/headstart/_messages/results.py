@@ -63,7 +63,7 @@ class FailureReason(StrEnum):
     TIMED_OUT = "timed_out"
     """An attempt took longer than the step's timeout."""
     QUEUE_TIMED_OUT = "queue_timed_out"
-    """No thread or process of the worker became free for the step in time."""
+    """No thread or process of the worker, or permit of a provider, became free in time."""
     BLOCKED = "blocked"
     """The step blocked the worker's event loop."""
     WORKER_LOST = "worker_lost"
@@ -88,6 +88,8 @@ class FailureReason(StrEnum):
     """The step was skipped: a required step of its run failed first."""
     RECORD_DAMAGED = "record_damaged"
     """Another program has changed what the store keeps of the run."""
+    OVER_BUDGET = "over_budget"
+    """The run's namespace has used up what its steps may spend until midnight UTC."""
 
 
 class PendingReason(StrEnum):

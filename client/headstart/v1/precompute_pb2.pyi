@@ -262,7 +262,7 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_TIMED_OUT: _FailureReason.ValueType  # 2
     """An attempt took longer than the step's `timeout`."""
     FAILURE_REASON_QUEUE_TIMED_OUT: _FailureReason.ValueType  # 3
-    """No thread or process of the worker became free for the step in time."""
+    """No thread or process of the worker, or permit of a provider, became free for the step in time."""
     FAILURE_REASON_BLOCKED: _FailureReason.ValueType  # 4
     """The step blocked the worker's event loop, and was stopped."""
     FAILURE_REASON_WORKER_LOST: _FailureReason.ValueType  # 5
@@ -287,6 +287,8 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The step was skipped: a required step of its run failed first."""
     FAILURE_REASON_RECORD_DAMAGED: _FailureReason.ValueType  # 15
     """What the store keeps of the run was changed by another program."""
+    FAILURE_REASON_OVER_BUDGET: _FailureReason.ValueType  # 16
+    """The run's namespace has used up what its steps may spend until midnight UTC. No call was made."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a step or a run has no result. Branch on it; `error` beside it is for people."""
@@ -298,7 +300,7 @@ FAILURE_REASON_STEP_FAILED: FailureReason.ValueType  # 1
 FAILURE_REASON_TIMED_OUT: FailureReason.ValueType  # 2
 """An attempt took longer than the step's `timeout`."""
 FAILURE_REASON_QUEUE_TIMED_OUT: FailureReason.ValueType  # 3
-"""No thread or process of the worker became free for the step in time."""
+"""No thread or process of the worker, or permit of a provider, became free for the step in time."""
 FAILURE_REASON_BLOCKED: FailureReason.ValueType  # 4
 """The step blocked the worker's event loop, and was stopped."""
 FAILURE_REASON_WORKER_LOST: FailureReason.ValueType  # 5
@@ -323,6 +325,8 @@ FAILURE_REASON_RUN_FAILED: FailureReason.ValueType  # 14
 """The step was skipped: a required step of its run failed first."""
 FAILURE_REASON_RECORD_DAMAGED: FailureReason.ValueType  # 15
 """What the store keeps of the run was changed by another program."""
+FAILURE_REASON_OVER_BUDGET: FailureReason.ValueType  # 16
+"""The run's namespace has used up what its steps may spend until midnight UTC. No call was made."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _PendingReason:
@@ -2354,6 +2358,26 @@ class GetStatsResponse(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class OverBudgetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class PoolsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -2381,6 +2405,8 @@ class GetStatsResponse(_message.Message):
     MAX_CACHED_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     UNSERVED_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    OVER_BUDGET_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
     total_cached: _builtins.int
     """Everything kept: queued, running and ended."""
@@ -2411,6 +2437,16 @@ class GetStatsResponse(_message.Message):
         """
 
     @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderStatus]:
+        """Providers, such as language models, that steps called in the last minutes, by name."""
+
+    @_builtins.property
+    def over_budget(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Namespaces that have used up their tokens of language models until midnight UTC, with that budget.
+        Where tokens are asked for, a namespace learns of itself alone.
+        """
+
+    @_builtins.property
     def pools(self) -> _containers.MessageMap[_builtins.str, Global___Pool]:
         """By name, the pools of workers that have had runs or have workers, in all namespaces. Empty for a
         token that may not see all namespaces.
@@ -2426,15 +2462,61 @@ class GetStatsResponse(_message.Message):
         max_cached: _builtins.int = ...,
         ledger: Global___Ledger | None = ...,
         unserved: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        providers: _abc.Iterable[Global___ProviderStatus] | None = ...,
+        over_budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         pools: _abc.Mapping[_builtins.str, Global___Pool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "pools", b"pools", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "over_budget", b"over_budget", "pools", b"pools", "providers", b"providers", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class ProviderStatus(_message.Message):
+    """What all workers know of a provider that steps call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    FAILING_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    CALLS_A_SECOND_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Provider and model, such as `anthropic/claude-haiku-5-5`."""
+    failing: _builtins.bool
+    """Whether calls have failed in a row, so that only one at a time is tried."""
+    last_error: _builtins.str
+    """How its last bad call ended, as metrics name it: `rate_limited`, `overloaded`, `timeout`, … May be empty."""
+    waits_for: _builtins.str
+    """Which limit calls waited for in the last seconds: `calls`, `tokens` or `concurrency`; else empty."""
+    calls_a_second: _builtins.float
+    """Calls a second that its refusals allow at present; 0 before it refused any."""
+    @_builtins.property
+    def paused(self) -> _duration_pb2.Duration:
+        """How long calls of all workers pause, because it refused some. Not set while they do not."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        paused: _duration_pb2.Duration | None = ...,
+        failing: _builtins.bool = ...,
+        last_error: _builtins.str = ...,
+        waits_for: _builtins.str = ...,
+        calls_a_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_a_second", b"calls_a_second", "failing", b"failing", "last_error", b"last_error", "name", b"name", "paused", b"paused", "waits_for", b"waits_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderStatus: _TypeAlias = ProviderStatus  # noqa: Y015
 
 @_typing.final
 class Pool(_message.Message):
@@ -2504,6 +2586,7 @@ class Ledger(_message.Message):
     WAITED_FIELD_NUMBER: _builtins.int
     FATES_FIELD_NUMBER: _builtins.int
     PIPELINES_FIELD_NUMBER: _builtins.int
+    LLM_CALLS_FIELD_NUMBER: _builtins.int
     starts: _builtins.int
     """Runs that were queued: starts with the outcome STARTED or REPLACED."""
     joined: _builtins.int
@@ -2512,6 +2595,8 @@ class Ledger(_message.Message):
     """Starts that a result which was there served, and so are no runs."""
     unsettled: _builtins.int
     """Runs of which it is not known yet what becomes of them: under way, or kept and not read."""
+    llm_calls: _builtins.int
+    """Calls of language models, each try by itself, to whatever end: cancelled and unanswered ones too."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """When the sums begin: at the first start after the store was empty."""
@@ -2547,10 +2632,11 @@ class Ledger(_message.Message):
         waited: _duration_pb2.Duration | None = ...,
         fates: _abc.Iterable[Global___LedgerWork] | None = ...,
         pipelines: _abc.Mapping[_builtins.str, Global___LedgerHidden] | None = ...,
+        llm_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "since", b"since", "waited", b"waited"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fates", b"fates", "hidden", b"hidden", "joined", b"joined", "pipelines", b"pipelines", "reused", b"reused", "since", b"since", "starts", b"starts", "unsettled", b"unsettled", "waited", b"waited"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fates", b"fates", "hidden", b"hidden", "joined", b"joined", "llm_calls", b"llm_calls", "pipelines", b"pipelines", "reused", b"reused", "since", b"since", "starts", b"starts", "unsettled", b"unsettled", "waited", b"waited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -238,8 +238,8 @@ class Settings(BaseSettings):
         300.0,
         ge=0.001,
         le=86_400,
-        description="How long a step may wait for a free thread or process, beside its own "
-        "timeout.",
+        description="How long a step may wait for a free thread or process, or for its turn at a "
+        "provider, beside its own timeout.",
     )
     block_limit: float = Field(
         1.0,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from .permits import ProviderState
 from .runs import Status
 
 
@@ -77,6 +78,8 @@ class Ledger:
     earlier waited for less, so more was hidden. Time in the queue hides nothing, and takes nothing
     away.
     """
+    llm_calls: int = 0
+    """Calls of language models, each try, to whatever end."""
     waited: float
     """Seconds from the first read to the end, of runs that were first read before their end."""
     fates: Mapping[Fate, Work]
@@ -104,4 +107,16 @@ class Stats:
     """None for a namespace that the ledger does not name: nothing was started, or in too many."""
     unserved: Mapping[str, int] = field(default_factory=dict)
     """Of the queued jobs, those for runs that workers have met and none offers, by pipeline."""
+    pending: Mapping[str, int] = field(default_factory=dict)
+    """Pending runs by namespace, of the first 250 namespaces of a partition that have some."""
+    providers: Sequence[ProviderState] = ()
+    """Those that were called lately, by name."""
+    over_budget: Mapping[str, int] = field(default_factory=dict)
+    """Namespaces that have used up their tokens of the day, each with its budget."""
     pools: Mapping[str, PoolStats] = field(default_factory=dict)
+
+    @property
+    def largest_share(self) -> float:
+        """The largest share of the pending runs that one namespace holds."""
+        whole = self.counts.get(Status.PENDING, 0)
+        return max(self.pending.values(), default=0) / whole if whole else 0.0

@@ -75,6 +75,8 @@ class Claim:
     """The W3C trace context of the start that queued it, if that was traced."""
     fresh: bool = False
     """Whether it was started to compute everything anew, whatever is remembered."""
+    needed_us: int = 0
+    """When it is needed, by the store's clock, if its start declared that and no caller waits."""
 
 
 ExpectedRuns = Callable[[], Mapping[str, int]]

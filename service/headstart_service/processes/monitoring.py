@@ -20,6 +20,7 @@ from ..telemetry.metrics.child_pipe import ChildMetrics, answer_parent
 from ..telemetry.metrics.exposition import Exposition
 from ..telemetry.metrics.instruments import Description, Instruments
 from ..telemetry.metrics.process import API, WORKER, ProcessMetrics
+from ..telemetry.metrics.providers import ProviderMetrics
 from ..telemetry.metrics.store import StoreMetrics, WorkerStoreMetrics
 from ..telemetry.metrics.work import ModelMetrics, WorkerMetrics
 from .worker_supervisor import WorkerProcess
@@ -136,7 +137,10 @@ class WorkerMonitoring:
         self.store = WorkerStoreMetrics(WORKER)
         self.work = WorkerMetrics(registry)
         self.models = ModelMetrics()
-        self._collectors: list[_Collector] = [self.work, self.models, self.store, self.process]
+        self.providers = ProviderMetrics()
+        self._collectors: list[_Collector] = [
+            *(self.work, self.models, self.providers, self.store, self.process)
+        ]
         self._exposition = Exposition(self._collectors)
 
     def route(self, grants: Grants | None, refused: Noted | None = None) -> Route:

@@ -23,10 +23,12 @@ from ..domain.errors import StartupError
 from ..domain.log_fields import fields
 from ..http.readiness import Readiness
 from ..http.server import http_server
+from ..providers.local_permits import SharedPermits
 from ..store.connect import BLOCKING, WORKER
 from ..store.job_queue import RedisJobQueue
 from ..store.layout import StoreLayout
 from ..store.memos import RedisMemos
+from ..store.provider_permits import RedisPermits
 from ..telemetry.logging.formatter import wants_json
 from ..telemetry.logging.work_log import WorkLog
 from ..telemetry.tracing import tracing
@@ -38,6 +40,7 @@ from ..worker.worker import Worker
 from ..worker.worker_observer import WorkObserver, WorkObservers
 from ..worker.worker_rules import WorkerRules
 from .exposure import token_file
+from .governors import Governors
 from .hang_guard import HangGuard
 from .http_refusals import noted
 from .lifecycle import (
@@ -102,12 +105,13 @@ async def work(
         blocking = await stack.enter_async_context(redis_client(url, BLOCKING))
         await wait_for_store(client, readiness.waits)
         await layout.agree(client, settings, stack)
+        governors = _governors(client, settings, layout.process, limits, monitoring, stack)
         providers = await stack.enter_async_context(
-            open_providers(settings, known.providers(), monitoring.models, traced)
+            open_providers(settings, known.providers(), monitoring.models, traced, governors)
         )
         await stack.enter_async_context(executors)
         await executors.prepare(known)
-        durations = Durations()
+        durations = Durations(governors.waits)
         queue = RedisJobQueue(
             client,
             blocking,
@@ -139,9 +143,7 @@ async def work(
             # Outside the log: each log line has the id of the span around it.
             observers.insert(0, traced.work(rules.name))
             sink = traced.sink(queue)
-        memos = _memos(client, settings, monitoring.store)
-        if memos is not None:
-            stack.push_async_callback(memos.aclose)
+        memos = _memos(client, settings, monitoring.store, stack)
         worker = Worker(
             queue,
             known,
@@ -169,7 +171,22 @@ async def work(
         gc.freeze()  # what is loaded by now stays: no collection needs to visit it again
         layout.ready.set()
         _announce_ready(rules.name, plainly=child or not wants_json(settings.log_format))
-        await layout.work(worker)
+        await layout.work(worker, governors)
+
+
+def _governors(
+    client: Client,
+    settings: Settings,
+    process: str,
+    limits: LimitsFile,
+    monitoring: WorkerMonitoring,
+    stack: AsyncExitStack,
+) -> Governors:
+    """Return the governors of this worker; what they use is closed by `stack`."""
+    permits = RedisPermits(client, store_rules(settings), process, observer=monitoring.store)
+    stack.push_async_callback(permits.aclose)
+    shared = SharedPermits(permits)
+    return Governors(shared, limits, settings.step_wait, monitoring.providers)
 
 
 def _measure(
@@ -213,23 +230,24 @@ class _OwnLayout:
         await stack.enter_async_context(self._watch.running())
         await self._watch.agreed()
 
-    async def work(self, worker: Worker) -> None:
+    async def work(self, worker: Worker, governors: Governors) -> None:
         """Work until cancelled. Raises StartupError when the store has got another layout.
 
         A worker that is started again then waits until the layouts are the same.
         """
-        stopping = asyncio.create_task(self._stop(worker), name="layout differs")
+        stopping = asyncio.create_task(self._stop(worker, governors), name="layout differs")
         try:
-            await _until_cancelled(worker)
+            await _until_cancelled(worker, governors)
         finally:
             stopping.cancel()
         raise StartupError(self.problem or "the store had another layout for a moment")
 
-    async def _stop(self, worker: Worker) -> None:
+    async def _stop(self, worker: Worker, governors: Governors) -> None:
         while not self.problem:
             self._different.clear()
             await self._different.wait()
         self.ready.clear()
+        governors.drain()
         worker.stop()
 
 
@@ -301,18 +319,23 @@ def _lacks(executors: Executors) -> str:
     return f"cannot run {', '.join(executors.unavailable)} now, see the log"
 
 
-def _memos(client: Client, settings: Settings, observer: StoreObserver) -> RedisMemos | None:
+def _memos(
+    client: Client, settings: Settings, observer: StoreObserver, stack: AsyncExitStack
+) -> RedisMemos | None:
     if not settings.max_memos:
         return None
-    return RedisMemos(client, store_rules(settings), ttl=settings.memo_ttl, observer=observer)
+    memos = RedisMemos(client, store_rules(settings), ttl=settings.memo_ttl, observer=observer)
+    stack.push_async_callback(memos.aclose)
+    return memos
 
 
-async def _until_cancelled(worker: Worker) -> None:
+async def _until_cancelled(worker: Worker, governors: Governors) -> None:
     """Let the worker drain when this is cancelled; raise what broke it."""
     serving = asyncio.create_task(worker.serve(), name="worker")
     try:
         await asyncio.wait({serving})
     finally:
+        governors.drain()
         worker.stop()
         await asyncio.wait({serving})
         serving.result()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.extras import install
 from ..config.settings import Settings
 from ..domain.errors import PackageMissing
-from ..providers.anthropic import HaikuModel
+from ..providers.anthropic import API, HaikuModel
 from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
@@ -22,6 +22,7 @@ from ..providers.http import http_client
 from ..providers.progress import build_progress
 from ..providers.vocabulary import Vocabulary
 from ..telemetry.metrics.work import ModelMetrics
+from .governors import Governors
 
 if TYPE_CHECKING:
     from ..telemetry.tracing.tracing import Tracing
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_providers(
-    settings: Settings, wanted: AbstractSet[str], metrics: ModelMetrics, traced: Tracing | None
+    settings: Settings,
+    wanted: AbstractSet[str],
+    metrics: ModelMetrics,
+    traced: Tracing | None,
+    governors: Governors,
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Open the wanted providers of `pipeline.providers.PROVIDERS`, by parameter name.
 
+    Calls of the language model need permits of `governors`.
     Raises PackageMissing, which names the extra, where a package of one is not installed.
     """
     providers: dict[str, Any] = {}
@@ -83,6 +89,9 @@ async def open_providers(
                 base_url=settings.anthropic_base_url,
                 open_telemetry=traced.language_model() if traced else None,
                 observer=metrics,
+                governor=governors.of_model(
+                    "language_model", "anthropic", settings.haiku_model, API
+                ),
             )
             with _needing("language_model", "language-model"):
                 if find_spec("anthropic") is None:  # found, not imported: the import takes a second

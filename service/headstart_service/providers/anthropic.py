@@ -4,40 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..domain import CallOutcome
 from ..domain.errors import StepFailed
 from ..pipeline.identity import printable
 from ..worker.cost_meter import spend
+from .governor import Governor, GovernorRules
+from .local_permits import LocalPermits
 from .messages_request import (
     MessagesRequest,
     limited,
-    note_answer,
-    note_try,
     observed,
     require_whole,
+    status_failure,
     tokens_of,
     translated,
 )
+from .permit import Permit
 from .provider_observer import (
     ANSWERED,
+    CANCELLED,
     MALFORMED,
     NO_KEY,
     UNREADABLE,
     LanguageModelObserver,
     Unwatched,
 )
+from .retries import with_retries
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic, AsyncStream
     from anthropic.types import Message, RawMessageStreamEvent
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+API: Final = "the Anthropic API"
+"""How messages call it."""
+_TRY_TIMEOUT: Final = 20.0
+_LEASE: Final = 60.0
+"""Seconds until the permit of a call is free whose worker was killed: a call takes less."""
+_CHARACTERS_A_TOKEN: Final = 4
 
 _log = logging.getLogger(__name__)
 
@@ -51,27 +64,32 @@ class HaikuModel:
         api_key: str | None,
         model: str,
         base_url: str | None = None,
-        timeout: float = 20.0,
-        max_retries: int = 2,
+        timeout: float = _TRY_TIMEOUT,
+        patience: float = 45.0,
         open_telemetry: Mapping[str, Any] | None = None,
         observer: LanguageModelObserver | None = None,
+        governor: Governor | None = None,
     ) -> None:
         """Ask `model` with `api_key`; without a key every request fails and none is sent.
 
-        `timeout` is for each try, in seconds. The SDK itself tries again, `max_retries` times,
-        after timeouts, lost connections, 408, 409, 429 and 5xx. Within a step all of it ends before
-        the step's try does, and a pause that is longer than that is not begun. `base_url` defaults
-        to ANTHROPIC_BASE_URL, else to Anthropic's own. `open_telemetry` is the SDK's option of that
-        name: how it traces what it sends.
+        `timeout` is for each try, in seconds. Timeouts, lost connections, 408, 409, 429 and 5xx
+        lead to other tries until the step's time ends. Outside of a step they begin within
+        `patience` seconds. A pause that is longer than that is not begun. Each try needs a permit
+        of the `governor`, by default one of its own. `base_url` defaults to ANTHROPIC_BASE_URL,
+        else to Anthropic's own. `open_telemetry` is the SDK's option of that name: how it traces
+        what it sends.
         """
         self._api_key = api_key.strip() if api_key else ""
         self._model = model
         self._base_url = base_url
         self._timeout = timeout
-        self._max_retries = max_retries
+        self._patience = patience
         self._open_telemetry = open_telemetry
         self._client: AsyncAnthropic | None = None
         self._observer = observer or Unwatched()
+        self._governor = governor or Governor(
+            model, API, LocalPermits(), GovernorRules(lease=_LEASE)
+        )
 
     @property
     def identity(self) -> str:
@@ -91,6 +109,7 @@ class HaikuModel:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self._governor.aclose()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -101,7 +120,7 @@ class HaikuModel:
         Raises StepFailed when there is no key, the API fails, the model declines, or its answer is
         cut off or not an `output`. Its reason holds neither the key nor the API's own text.
         """
-        with observed(self._observer) as request:
+        with observed(self._observer, self._patience) as request:
             return await self._parse(request, system, prompt, output, max_tokens)
 
     @asynccontextmanager
@@ -113,26 +132,51 @@ class HaikuModel:
         Entering raises StepFailed as `parse` does. Iterating raises it at the end of an answer
         that is not whole.
         """
-        with observed(self._observer) as request:
+        question = _estimated(system, prompt)
+        with observed(self._observer, self._patience) as request:
             client = self._connected(request)
-            async with limited(request):
-                with translated(request, self._timeout):
-                    events = await client.messages.create(
-                        model=self._model,
-                        max_tokens=max_tokens,
-                        system=system,
-                        messages=[{"role": "user", "content": prompt}],
-                        stream=True,
-                    )
-                spoken = SpokenText(self._timeout, request, events)
-                try:
+
+            async def begin(permit: Permit) -> tuple[Permit, AsyncStream[RawMessageStreamEvent]]:
+                async with limited(request):
+                    with translated(request, self._timeout):
+                        return permit, await client.messages.create(
+                            model=self._model,
+                            max_tokens=max_tokens,
+                            system=system,
+                            messages=[{"role": "user", "content": prompt}],
+                            stream=True,
+                        )
+
+            permit, events = await self._tried(request, begin, question, max_tokens)
+            spoken = SpokenText(self._timeout, request, events)
+            try:
+                async with limited(request):
                     yield spoken
-                    # A step may also leave a stream before its end.
-                    request.end = request.end or ANSWERED
-                finally:
-                    await events.close()
-                    self._observer.spent(spoken.input_tokens, spoken.output_tokens)
-                    spend(llm_tokens=spoken.input_tokens + spoken.output_tokens)
+                # A step may also leave a stream before its end.
+                request.end = request.end or ANSWERED
+            finally:
+                used = spoken.input_tokens + spoken.output_tokens
+                end = request.end or CANCELLED
+                permit.settle(request.outcome, end, tokens=used or question)
+                await events.close()
+                self._observer.spent(spoken.input_tokens, spoken.output_tokens)
+                spend(llm_tokens=used)
+
+    async def _tried(
+        self,
+        request: MessagesRequest,
+        attempt: Callable[[Permit], Awaitable[T]],
+        question: int,
+        max_tokens: int,
+    ) -> T:
+        return await with_retries(
+            self._governor,
+            request,
+            attempt,
+            lambda: status_failure(request) if request.status else None,
+            tokens=question + max_tokens,
+            cost_of_lost=question,
+        )
 
     def _connected(self, request: MessagesRequest) -> AsyncAnthropic:
         """The SDK's client. Raises StepFailed when there is no key."""
@@ -147,8 +191,14 @@ class HaikuModel:
         self, request: MessagesRequest, system: str, prompt: str, output: type[M], max_tokens: int
     ) -> M:
         client = self._connected(request)
-        async with limited(request):
-            message = await self._ask(client, request, system, prompt, output, max_tokens)
+
+        async def ask(permit: Permit) -> Message:
+            async with limited(request):
+                message = await self._ask(client, request, system, prompt, output, max_tokens)
+            permit.settle(CallOutcome.ANSWERED, ANSWERED, tokens=sum(tokens_of(message)))
+            return message
+
+        message = await self._tried(request, ask, _estimated(system, prompt), max_tokens)
         question, answer = tokens_of(message)
         self._observer.spent(question, answer)
         spend(llm_tokens=question + answer)
@@ -164,7 +214,7 @@ class HaikuModel:
         return parsed
 
     def _connect(self) -> AsyncAnthropic:
-        from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+        from anthropic import AsyncAnthropic
 
         options: dict[str, Any] = {}
         if self._open_telemetry is not None:
@@ -173,10 +223,7 @@ class HaikuModel:
             api_key=self._api_key,
             base_url=self._base_url,
             timeout=self._timeout,
-            max_retries=self._max_retries,
-            http_client=DefaultAsyncHttpxClient(
-                event_hooks={"request": [note_try], "response": [note_answer]}
-            ),
+            max_retries=0,  # `with_retries` tries again, by a permit each
             **options,
         )
 
@@ -209,6 +256,11 @@ class HaikuModel:
             request.end = UNREADABLE
             raise StepFailed("the Anthropic API's answer could not be read")
         return message
+
+
+def _estimated(*texts: str) -> int:
+    """Return about how many tokens a question has."""
+    return sum(map(len, texts)) // _CHARACTERS_A_TOKEN
 
 
 class SpokenText:

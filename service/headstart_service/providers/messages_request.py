@@ -7,12 +7,11 @@ import email.utils
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from ..domain import FailureReason
+from ..domain import CallOutcome, FailureReason
 from ..domain.errors import StepFailed
 from ..worker.step_deadline import seconds_left
 from .provider_observer import (
@@ -55,8 +54,10 @@ _SERVER_ERROR = 500
 """The first status that blames the server."""
 
 _ENDS = {408: TIMEOUT, 429: RATE_LIMITED, 504: TIMEOUT, 529: OVERLOADED}
-_RETRIES = "x-stainless-retry-count"
-"""The header in which the SDK counts its repetitions of a request."""
+_OVERLOADS = (429, 503, 529)
+"""The statuses of an API that has too much to do: all workers pause."""
+_AGAIN = (408, 409, *_OVERLOADS)
+"""The statuses below 500 after which the same request may succeed, and others."""
 
 _MARGIN: Final = 1.0
 """Seconds before the end of a step's try at which a request ends, so that the step has its reason.
@@ -81,44 +82,67 @@ class MessagesRequest:
     """How a request went, all of its tries together."""
 
     began: float
-    budget: float | None
-    """Seconds that it may take; None for any time."""
+    patience: float
+    """Seconds for all tries, outside of a step."""
+    margin: float = 0.0
+    """Seconds before the end of its step's try at which it ends."""
     end: str = ""
-    """One of `provider_observer.ENDS`; empty until it is known."""
-    retries: int = 0
+    """How the last try ended, one of `provider_observer.ENDS`; empty until it is known."""
+    tries: int = 0
+    """How many were sent."""
     status: int = 0
     """The status of the last answer that was an error; 0 without one."""
+    fresh: bool = False
+    """Whether that is the answer to the last try."""
     retry_after: float = 0.0
-    """Seconds of that answer's `retry-after`, when they are more than the budget had left."""
+    """Seconds that this answer asks callers to wait."""
+    whole: float = 0.0
+    """Seconds that it had at its beginning."""
+    hurried: bool = False
+    """Whether the last try had less time than those before it: its end shows nothing of the API."""
 
     @property
-    def left(self) -> float | None:
-        """Seconds of the budget that are left."""
-        return None if self.budget is None else self.began + self.budget - time.perf_counter()
+    def step_left(self) -> float | None:
+        """Seconds until the request must end for its step; None outside of a step."""
+        left = seconds_left()
+        return None if left is None else left - self.margin
 
+    @property
+    def left(self) -> float:
+        """Seconds in which other tries may begin."""
+        left = self.step_left
+        return self.began + self.patience - time.perf_counter() if left is None else left
 
-CURRENT: Final[ContextVar[MessagesRequest | None]] = ContextVar(
-    "headstart_messages_request", default=None
-)
-"""The request that is made in this context."""
+    @property
+    def waits(self) -> bool:
+        """Whether the last answer asks for a longer wait than the request had in all."""
+        return self.fresh and 0 < self.whole <= self.retry_after
 
+    @property
+    def outcome(self) -> CallOutcome:
+        """What the last try has shown of the API."""
+        if self.fresh and self.status in _OVERLOADS:
+            return CallOutcome.REFUSED
+        if self.end in (TIMEOUT, UNREACHABLE, SERVER_ERROR) and not self.hurried:
+            return CallOutcome.FAILED
+        return CallOutcome.LOST if not self.end or self.hurried else CallOutcome.ANSWERED
 
-async def note_try(request: Any) -> None:
-    """Note a try. The HTTP library calls this before each."""
-    if (current := CURRENT.get()) is not None:
-        current.retries = int(request.headers.get(_RETRIES, 0))
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later."""
+        if self.fresh:
+            return self.status in _AGAIN or not _REFUSED <= self.status < _SERVER_ERROR
+        return self.end in (TIMEOUT, UNREACHABLE)
 
+    def begin_try(self) -> None:
+        """Count a try, and forget how the one before ended."""
+        self.tries += 1
+        self.end, self.fresh, self.retry_after, self.hurried = "", False, 0.0, False
 
-async def note_answer(response: Any) -> None:
-    """Note an error, and keep the SDK from a pause that exceeds the budget."""
-    current = CURRENT.get()
-    if current is None or response.status_code < _REFUSED:
-        return
-    current.status = response.status_code
-    pause, left = retry_after(response.headers), current.left
-    if left is not None and pause >= left:
-        current.retry_after = pause
-        response.headers["x-should-retry"] = "false"  # the SDK obeys it
+    def note_status(self, status: int, headers: Mapping[str, str]) -> None:
+        """Note an answer that is an error."""
+        self.end, self.status, self.fresh = end_of(status), status, True
+        self.retry_after = retry_after(headers)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -133,38 +157,34 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 @contextmanager
-def observed(observer: LanguageModelObserver) -> Iterator[MessagesRequest]:
+def observed(observer: LanguageModelObserver, patience: float) -> Iterator[MessagesRequest]:
     """Open for one request, which `observer` receives when this is left, however it ended."""
-    left = seconds_left()
-    budget = None if left is None else left - min(_MARGIN, left / 10)
-    request = MessagesRequest(time.perf_counter(), budget)
-    token = CURRENT.set(request)
+    margin = min(_MARGIN, (seconds_left() or 0.0) / 10)
+    request = MessagesRequest(time.perf_counter(), patience, margin)
+    request.whole = request.left
     try:
         yield request
     finally:
-        # A stream that its step never closed ends in another context.
-        with suppress(ValueError):
-            CURRENT.reset(token)
         took = time.perf_counter() - request.began
-        observer.requested(request.end or CANCELLED, took, request.retries)
+        observer.requested(request.end or CANCELLED, took, max(0, request.tries - 1))
 
 
 @asynccontextmanager
 async def limited(request: MessagesRequest) -> AsyncIterator[None]:
-    """Stop the request at the end of its budget. Raises StepFailed with the last known reason."""
-    limit = asyncio.timeout(request.left)
+    """Stop the try when the request has no time left. Raises StepFailed with the last reason."""
+    left = request.step_left
+    limit = asyncio.timeout(left)
     try:
         async with limit:
             yield
     except TimeoutError as error:
-        if not limit.expired():
+        if left is None or not limit.expired():
             raise
-        if request.status:
-            request.end = end_of(request.status)
-            raise status_failure(request) from error
         request.end = TIMEOUT
-        reason = f"the Anthropic API did not answer within {request.budget:.3g} s"
-        raise _away(reason) from error
+        request.hurried = left < time.perf_counter() - left - request.began
+        if request.status:
+            raise status_failure(request) from error
+        raise _away(f"the Anthropic API did not answer within {left:.3g} s") from error
 
 
 @contextmanager
@@ -179,7 +199,7 @@ def translated(request: MessagesRequest, timeout: float) -> Iterator[None]:
     try:
         yield
     except anthropic.APIStatusError as error:
-        request.end, request.status = end_of(error.status_code), error.status_code
+        request.note_status(error.status_code, error.response.headers)
         _log.debug("the Anthropic API answered %d", error.status_code, exc_info=True)
         raise status_failure(request) from error
     # In the middle of a stream the HTTP library's own errors come through the SDK.
@@ -238,11 +258,11 @@ def status_failure(request: MessagesRequest) -> StepFailed:
         return _away("the Anthropic API broke its answer off")
     meaning = _MEANINGS.get(status)
     reason = f"the Anthropic API answered {status}" + (f" ({meaning})" if meaning else "")
-    if request.retry_after:
+    if request.waits:
         # Another try of the step would begin before that delay, and be refused.
         return _away(f"{reason}, retry after {request.retry_after:.0f} s", retry=False)
     # Every other 4xx means that the request is wrong: a retry would fail again.
-    passing = status >= _SERVER_ERROR or status in (408, 409, 429)
+    passing = status >= _SERVER_ERROR or status in _AGAIN
     return _away(reason) if passing else StepFailed(reason, retry=False)
 
 

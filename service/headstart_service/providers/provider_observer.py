@@ -22,11 +22,49 @@ ENDS: Final = (
 """How a request to a language model ends."""
 
 
+MEANINGS: Final = {
+    TIMEOUT: "did not answer",
+    UNREACHABLE: "could not be reached",
+    RATE_LIMITED: "answered 429 (rate limited)",
+    OVERLOADED: "is overloaded",
+    SERVER_ERROR: "failed",
+}
+"""What a provider did, by how its last bad call ended."""
+
+
+class ProviderObserver(Protocol):
+    """Watches the calls of a governed provider. Durations in seconds."""
+
+    def called(self, provider: str, end: str, seconds: float) -> None:
+        """Note the end of a call, in one of `ENDS`."""
+        ...
+
+    def waiting(self, provider: str, callers: int) -> None:
+        """Note how many calls wait for a permit now."""
+        ...
+
+    def waited(self, provider: str, seconds: float) -> None:
+        """Note how long a call has waited for its permit, or until it gave up."""
+        ...
+
+    def paused(self, provider: str, seconds: float) -> None:
+        """Note that a refusal makes all workers pause."""
+        ...
+
+    def state(self, provider: str, opened: int) -> None:
+        """Note how often the breaker has opened in a row; 0 while it is closed."""
+        ...
+
+    def over_budget(self, provider: str) -> None:
+        """Note that a call was not made because its namespace is over its budget."""
+        ...
+
+
 class LanguageModelObserver(Protocol):
     """Watches requests to a language model."""
 
     def requested(self, end: str, seconds: float, retries: int) -> None:
-        """Note a request that ended in one of `ENDS`, after so many repetitions by the SDK."""
+        """Note a request that ended in one of `ENDS`, after so many repetitions."""
         ...
 
     def spent(self, input_tokens: int, output_tokens: int) -> None:
@@ -53,6 +91,24 @@ class Unwatched:
         """Nothing."""
 
     def spent(self, input_tokens: int, output_tokens: int) -> None:
+        """Nothing."""
+
+    def called(self, provider: str, end: str, seconds: float) -> None:
+        """Nothing."""
+
+    def waiting(self, provider: str, callers: int) -> None:
+        """Nothing."""
+
+    def waited(self, provider: str, seconds: float) -> None:
+        """Nothing."""
+
+    def paused(self, provider: str, seconds: float) -> None:
+        """Nothing."""
+
+    def state(self, provider: str, opened: int) -> None:
+        """Nothing."""
+
+    def over_budget(self, provider: str) -> None:
         """Nothing."""
 
     def embedded(self, source: TextSource, texts: int) -> None:

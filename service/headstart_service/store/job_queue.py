@@ -352,7 +352,7 @@ def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
     if inputs is None:
         raise ValueError("no inputs")
     ended = {}
-    trace, fresh = "", False
+    trace, fresh, needed_us = "", False, 0
     for field, value in zip(fields[::2], fields[1::2], strict=True):
         if field == b"fresh":
             fresh = True
@@ -360,10 +360,12 @@ def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
         if field == b"trace":
             trace = value.decode(errors="replace")
             continue
+        if field == b"need":
+            needed_us = int(value)
+            continue
         step = decode_step(field, value)
         if not step.state.ended:
             raise ValueError(f"{step.name} has not ended")
         ended[step.name] = step
-    return Claim(
-        Lease(job, attempt), revision, pipeline.decode(), inputs, ended, at_us, trace, fresh
-    )
+    lease = Lease(job, attempt)
+    return Claim(lease, revision, pipeline.decode(), inputs, ended, at_us, trace, fresh, needed_us)

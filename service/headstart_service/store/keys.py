@@ -32,6 +32,16 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
                                                   with a TTL, in the first partition alone
     headstart:{0}:processes               zset    process -> until when it counts as live;
                                                   with a TTL, in the first partition alone
+    headstart:{0}:provider:<name>         hash    what is known of a provider; it and the next three
+                                                  with a TTL, in the first partition alone
+    headstart:{0}:provider:<name>:calls   zset    a call under way -> when its lease ends
+    headstart:{0}:provider:<name>:askers  zset    worker -> when it last asked for permits
+    headstart:{0}:provider:<name>:turns   zset    worker -> since when it waits for concurrency
+    headstart:{0}:providers               zset    provider -> when it was last asked for; with a TTL
+    headstart:{0}:budget:<day>:<namespace>  string  tokens that a namespace used on that day, in UTC
+                                                  and days since 1970; with a TTL
+    headstart:{0}:over_budget             hash    namespace -> the last day on which its budget was
+                                                  used up, and the budget; with a TTL
 
 A member of these sets is `<namespace>:<key>`. Scripts split it at its first colon, so a colon of
 the namespace is written as a semicolon, which no namespace has. A prefix holds neither a colon nor
@@ -74,10 +84,15 @@ def encoded(namespace: str) -> str:
     return namespace.replace(":", ";")
 
 
+def decoded(namespace: str) -> str:
+    """Return the namespace that `encoded` wrote so."""
+    return namespace.replace(";", ":")
+
+
 def from_member(text: str) -> RunKey:
     """Return the run that `member` named so."""
     namespace, _, key = text.partition(":")
-    return RunKey(namespace.replace(";", ":"), key)
+    return RunKey(decoded(namespace), key)
 
 
 def memo_name(namespace: str, digest: str) -> str:
@@ -192,6 +207,25 @@ class PartitionKeys:
     def memo_prefix(self) -> str:
         """The prefix of a memo's key, before its namespace and digest."""
         return self._prefix + "memo:"
+
+    @cached_property
+    def providers(self) -> str:
+        """All providers, by the time of their last use."""
+        return self._prefix + "providers"
+
+    def provider(self, name: str) -> str:
+        """Return the key of what is known of a provider."""
+        return f"{self._prefix}provider:{name}"
+
+    @cached_property
+    def budget_prefix(self) -> str:
+        """The prefix of the keys of what namespaces used, before day and namespace."""
+        return self._prefix + "budget:"
+
+    @cached_property
+    def over_budget(self) -> str:
+        """The namespaces that have used up their budgets."""
+        return self._prefix + "over_budget"
 
     @cached_property
     def record_prefix(self) -> str:

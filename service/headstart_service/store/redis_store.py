@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -49,6 +48,7 @@ from .records import (
     encode_step_value,
     step_state,
 )
+from .run_ids import run_ids
 from .run_listing import RunListing
 from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
@@ -61,7 +61,6 @@ _SIZE = b"size"
 """The first field of read.lua's reply for a large record."""
 _UNREADABLE = 0
 """The reply of inspect.lua for a damaged record."""
-_RUN_ID_BYTES = 9
 """Random bytes of a run's id, which takes 12 characters in its record."""
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 
@@ -110,6 +109,7 @@ class RedisStore:
         self._orphans = OrphanRuns(self._scripts, self._partitions, self._process)
         self._listing = RunListing(self._scripts, self._partitions, self._observer)
         self._expected = expected
+        self._run_ids = run_ids()
 
     async def aclose(self) -> None:
         """End what is under way for callers that have gone; the client is its opener's to close."""
@@ -177,7 +177,7 @@ class RedisStore:
             keys,
             key,
             *((trace,) if trace else ()),
-            run_id=secrets.token_urlsafe(_RUN_ID_BYTES),
+            run_id=next(self._run_ids),
             pipeline=plan.pipeline,
             definition=plan.definition,
             digest=plan.digest,

@@ -13,6 +13,8 @@ from .accounting import ALL, book_from, ledger_from
 from .batches import Reply
 from .keys import PartitionKeys, encoded, from_member, member, partition_of
 from .offers import pipeline_of
+from .provider_scripts import ProviderScripts
+from .provider_states import provider_states
 from .records import decode_summary
 from .scripts import Scripts
 from .store_observer import StoreObserver
@@ -36,6 +38,7 @@ class RunListing:
     ) -> None:
         """List and count the runs of these partitions, which are all of the store's."""
         self._scripts = scripts
+        self._providers = ProviderScripts(scripts.batches)
         self._partitions = partitions
         self._observer = observer
 
@@ -101,6 +104,7 @@ class RunListing:
         books = []
         unserved: Counter[str] = Counter()
         pools: dict[str, PoolStats] = {}
+        pending: Counter[str] = Counter()
         for keys in self._partitions:
             call = partial(
                 self._scripts.stats, keys, None, low=low, high=high, book=encoded(namespace) or ALL
@@ -108,10 +112,12 @@ class RunListing:
             while len(reply := await call()) == 1:
                 # One call sweeps a bounded number of expired runs, and there are more.
                 self._observer.evicted(Eviction.EXPIRED, reply[0])
-            *numbers, expired, waits_ms, jobs, left, in_pools, sums, unsettled = reply
+            *numbers, expired, waits_ms, jobs, left, in_pools, sums, unsettled, waiting = reply
             _add(pools, in_pools)
             for name, count in zip(left[::2], left[1::2], strict=True):
                 unserved[pipeline_of(name.decode(errors="replace"))] += count
+            for name, count in zip(waiting[::2], waiting[1::2], strict=True):
+                pending[from_member(name.decode(errors="replace")).namespace] += count
             books.append(book_from(sums, None if namespace else unsettled))
             queued += jobs
             oldest = max(oldest, waits_ms / 1000)
@@ -120,7 +126,18 @@ class RunListing:
             for name, count in zip(numbers[::2], numbers[1::2], strict=True):
                 counts[Status(name.decode())] += count
         kept = {status: count for status, count in counts.items() if count}
-        return Stats(kept, queued, oldest, ledger_from(books), unserved, pools)
+        providers, over_budget = await provider_states(self._providers, self._partitions[0])
+        return Stats(
+            kept,
+            queued,
+            oldest,
+            ledger_from(books),
+            unserved,
+            pools=pools,
+            pending=pending,
+            providers=providers,
+            over_budget=over_budget,
+        )
 
     def _listed(self, row: Reply, quiet: bool) -> RunSummary | None:  # noqa: FBT001  # of our own
         """Return a run of a row of list.lua; for a damaged record log it and return None."""

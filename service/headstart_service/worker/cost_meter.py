@@ -18,15 +18,18 @@ class CostMeter:
     cpu_seconds: float = 0.0
     llm_tokens: int = 0
     """Read and written, of every request that was answered."""
+    waited: float = 0.0
+    """Seconds that its calls have waited for their turn at a provider."""
 
 
 METER: Final[ContextVar[CostMeter | None]] = ContextVar("headstart_meter", default=None)
 """The meter of the step that runs in this context."""
 
 
-def spend(*, cpu_seconds: float = 0.0, llm_tokens: int = 0) -> None:
+def spend(*, cpu_seconds: float = 0.0, llm_tokens: int = 0, waited: float = 0.0) -> None:
     """Add to the meter of the step that runs in this context; does nothing outside of one."""
     meter = METER.get()
     if meter is not None:
         meter.cpu_seconds += cpu_seconds
         meter.llm_tokens += llm_tokens
+        meter.waited += waited

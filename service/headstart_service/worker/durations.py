@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from ..domain import Claim, Spread
@@ -19,17 +19,21 @@ RUN = ""
 """The name under which whole runs stand among their steps."""
 SLOT = "*"
 """The name under which the time stands for which a run has a slot."""
+PROVIDERS = ""
+"""The pipeline under which the present waits for providers stand, by the parameter's name."""
 _KEPT = 64
 """How many of each are kept: old ones do not describe the present."""
 
 Table = Mapping[str, Mapping[str, Spread]]
-"""Of each pipeline, its steps, `RUN` and `SLOT`."""
+"""Of each pipeline, its steps, `RUN` and `SLOT`; and `PROVIDERS`."""
 
 
 class Durations:
     """Keeps the last durations of this worker. Satisfies `worker_observer.WorkObserver`."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Callable[[], Mapping[str, float]] = dict) -> None:
+        """`waits` returns how long a call of each provider waits now, in seconds."""
+        self._waits = waits
         self._seconds: dict[tuple[str, str], deque[float]] = {}
 
     @contextmanager
@@ -46,13 +50,14 @@ class Durations:
 
     @contextmanager
     def step(self, claim: Claim, name: str, outcome: StepOutcome) -> Iterator[None]:
-        """Time a step. It counts if it gave its result."""
+        """Time a step, without its wait for providers. It counts if it gave its result."""
         began = time.perf_counter()
         try:
             yield
         finally:
             if outcome.state is StepEnd.COMPLETED:
-                self.note(claim.pipeline, name, time.perf_counter() - began)
+                took = time.perf_counter() - began - outcome.meter.waited
+                self.note(claim.pipeline, name, max(0.0, took))
 
     def note(self, pipeline: str, step: str, seconds: float) -> None:
         """Keep how many seconds it took."""
@@ -63,7 +68,8 @@ class Durations:
         table: dict[str, dict[str, Spread]] = {}
         for (pipeline, step), seconds in self._seconds.items():
             table.setdefault(pipeline, {})[step] = _spread(sorted(seconds))
-        return table
+        waits = {name: _spread([seconds]) for name, seconds in self._waits().items() if seconds}
+        return table | {PROVIDERS: waits} if waits else table
 
     def expected(self) -> Mapping[str, int]:
         """Return `expected_runs` of this worker's own durations."""

@@ -23,6 +23,7 @@ from .cost_meter import METER
 from .executors.executors import Executors
 from .reasons import failure_of, readable
 from .reuse import Landed, Reuse
+from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
 from .worker_observer import FailedTry, StepEnd, StepOutcome
 
@@ -180,7 +181,9 @@ class StepRunner:
         Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, which
         counts as no attempt.
         """
-        METER.set(outcome.meter)  # the flight's task has its own context: no reset is needed
+        # The flight's task has its own context: no reset is needed.
+        METER.set(outcome.meter)
+        CALLER.set(self._caller())
         began = time.monotonic()
         error, reason = "", FailureReason.INTERNAL
         for attempt in range(1, step.max_attempts + 1):
@@ -222,6 +225,17 @@ class StepRunner:
         outcome.state, outcome.error, outcome.failure_reason = StepEnd.FAILED, error, reason
         return _failed(step.name, time.monotonic() - began, outcome, started_us), None
 
+    def _caller(self) -> StepCaller:
+        claim, job = self._claim, self._lease.job
+        needed_us = claim.needed_us
+        needed_at = self._began + (needed_us - claim.at_us) / 1e6 if needed_us else 0.0
+        return StepCaller(
+            namespace=job.key.namespace,
+            run=f"{job.partition} {job.entry}",
+            order_us=needed_us or claim.at_us,
+            needed_at=needed_at,
+        )
+
     def _reason(
         self, step: Step, failure: BaseException, limit: asyncio.Timeout
     ) -> tuple[str, FailureReason, bool]:
@@ -245,7 +259,7 @@ class StepRunner:
 def _begin(seconds: float, limit: asyncio.Timeout) -> None:
     """Begin an attempt's time. The wait for its executor is not part of it."""
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
-    end_in(seconds)
+    end_in(seconds, limit)
 
 
 def _failed(name: str, elapsed: float, outcome: StepOutcome, started_us: int) -> StepRecord:

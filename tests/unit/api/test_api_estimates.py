@@ -14,7 +14,9 @@ from headstart_service.api.results.estimates import Estimate, Estimates
 from headstart_service.domain import Lack, Snapshot, Spread, Status, StepState, WorkerState
 from headstart_service.pipeline.registry import Registry
 from headstart_service.values.fragments import report_fragment
+from headstart_service.worker.durations import PROVIDERS
 from tests.support.pipelines import CHAIN
+from tests.support.provider_pipelines import PATIENT
 from tests.support.run_store import FakeRunStore
 from tests.unit.api.conftest import summary_of
 
@@ -177,3 +179,20 @@ async def test_an_estimate_alone_is_no_news() -> None:
     plain = answer_from(run(COMPLETED, RUNNING, PENDING, had=1))
     assert first.data != plain.data
     assert first.news == plain.news == plain.data
+
+
+async def test_a_step_waits_for_its_turn_at_a_provider_first() -> None:
+    crew = crew_of()
+    waits = {PROVIDERS: {"language_model": Spread(20 * SECOND, 20 * SECOND, 1)}}
+    took = {"patient": Spread(2 * SECOND, 3 * SECOND, 9)}
+    crew.registered = [
+        replace(each, durations={"patient": took} | waits) for each in crew.registered
+    ]
+    estimates = Estimates(crew.workers, Registry([PATIENT]), 1)
+    await estimates.ask()
+    for state, had, expected in ((PENDING, 0, (22, 23)), (RUNNING, 9, (13, 14))):
+        found = run(state, state, state, had=had)
+        summary = replace(found.summary, pipeline="patient")
+        running = {"patient": report_fragment("patient", state, started_us=NOW - had * SECOND)}
+        waiting = replace(found, summary=summary, states={"patient": state}, running=running)
+        assert estimates.of(waiting) == seconds(patient=expected)

@@ -40,6 +40,7 @@ from headstart_service.domain import (
     Ledger,
     Outcome,
     PoolStats,
+    ProviderState,
     Report,
     RunKey,
     RunSummary,
@@ -47,6 +48,7 @@ from headstart_service.domain import (
     Stats,
     Status,
     StepState,
+    WaitsFor,
     Work,
 )
 from headstart_service.domain.errors import (
@@ -298,9 +300,22 @@ async def test_the_counts_have_every_field(
             waited=26.5,
             fates={Fate.USED_READY: work, Fate.EXPIRED: Work()},
             pipelines={"test": Hidden(runs=3, seconds=1.25)},
+            llm_calls=27,
         ),
         unserved={"test": 5},
         pools={"gpu": PoolStats(queued=31, running=32, workers=33)},
+        providers=[
+            ProviderState(
+                name="a/m",
+                paused=1.5,
+                opened=2,
+                ending="overloaded",
+                waits_for=WaitsFor.TOKENS,
+                rate=9.5,
+            ),
+            ProviderState(name="b", waits_for=WaitsFor.PAUSE),
+        ],
+        over_budget={"shop": 500, "quiz": 600},
     )
     stats = await served.servicer.get_stats(pb.GetStatsRequest(namespace=namespace), NOBODY)
     assert served.store.asked("stats") == [namespace]
@@ -317,7 +332,27 @@ async def test_the_counts_have_every_field(
         "pools": {}
         if separate and namespace
         else {"gpu": {"queued": "31", "running": "32", "workers": "33"}},
+        "providers": [
+            {
+                "name": "a/m",
+                "paused": "1.500s",
+                "failing": True,
+                "last_error": "overloaded",
+                "waits_for": "tokens",
+                "calls_a_second": 9.5,
+            },
+            {
+                "name": "b",
+                "failing": False,
+                "last_error": "",
+                "waits_for": "",
+                "calls_a_second": 0.0,
+            },
+        ],
+        # With tokens, a namespace learns nothing of the others.
+        "over_budget": {"shop": "500"} | ({} if separate and namespace else {"quiz": "600"}),
         "ledger": {
+            "llm_calls": "27",
             "since": "1970-01-01T00:00:01.500Z",
             "starts": "21",
             "joined": "22",

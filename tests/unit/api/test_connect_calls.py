@@ -316,7 +316,7 @@ async def test_a_bad_query_is_a_clear_error(http: Http, query: str, status: int,
 
 
 async def test_a_wait_ends_before_the_callers_timeout(http: Http, api: Api) -> None:
-    headers = JSON | {"connect-timeout-ms": "300"}
+    headers = JSON | {"connect-timeout-ms": "1000"}
     answer = await http.post("GetResults", b'{"key":"game-1","wait":"20s"}', headers)
     assert (answer.status_code, answer.json()["status"]) == (200, "PRECOMPUTE_STATUS_IN_PROGRESS")
     api.store.gate.clear()

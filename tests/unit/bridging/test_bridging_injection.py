@@ -50,7 +50,7 @@ def api():
 
 @pytest.fixture
 async def model(api: MessagesApi) -> AsyncIterator[HaikuModel]:
-    async with HaikuModel(api_key="key", model="m", base_url=api.url, max_retries=0) as model:
+    async with HaikuModel(api_key="key", model="m", base_url=api.url, patience=0) as model:
         yield model
 
 

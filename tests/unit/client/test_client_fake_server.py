@@ -156,7 +156,7 @@ async def test_an_answer_comes_before_the_callers_deadline():
             await stub.StartPrecompute(pb.StartPrecomputeRequest(key="k", custom=custom))
             request = pb.GetResultsRequest(key="k")
             request.wait.FromSeconds(60)
-            answer = await stub.GetResults(request, timeout=0.5)
+            answer = await stub.GetResults(request, timeout=1.5)
     assert answer.steps["a"].state == pb.STEP_STATE_RUNNING
 
 

@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from headstart_service.config.limits_file import LimitsFile
 from headstart_service.config.loading import load_settings
 from headstart_service.config.settings import Settings
 from headstart_service.pipeline.identity import identity_of
 from headstart_service.pipeline.providers import PROVIDERS
 from headstart_service.pipeline.registry import Registry
+from headstart_service.processes.governors import Governors
 from headstart_service.processes.monitoring import WorkerMonitoring
 from headstart_service.processes.vocabulary import build_vocabulary
 from headstart_service.processes.worker_providers import open_providers
 from headstart_service.providers.encoder import load_encoder
+from headstart_service.providers.local_permits import LocalPermits
 from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Manifest
 from headstart_service.telemetry.tracing.tracing import Tracing
@@ -50,9 +53,10 @@ def settings(tmp_path: Path) -> Settings:
 def providers(
     settings: Settings, *, traced: bool = False
 ) -> AbstractAsyncContextManager[Mapping[str, Any]]:
-    figures = WorkerMonitoring(Registry([])).models
+    figures = WorkerMonitoring(Registry([]))
     tracing = Tracing(TracerProvider()) if traced else None
-    return open_providers(settings, PROVIDERS, figures, tracing)
+    governors = Governors(LocalPermits(), LimitsFile(None), 1.0, figures.providers)
+    return open_providers(settings, PROVIDERS, figures.models, tracing, governors)
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +104,9 @@ async def test_each_provider_has_the_identity_of_what_its_answers_depend_on(
 
 PROVIDERS_WITHOUT = """
 import asyncio, sys
+from headstart_service.config.limits_file import LimitsFile
+from headstart_service.processes.governors import Governors
+from headstart_service.providers.local_permits import LocalPermits
 from headstart_service.processes.monitoring import WorkerMonitoring
 from headstart_service.pipeline.registry import Registry
 from headstart_service.config.loading import load_settings
@@ -109,8 +116,9 @@ from headstart_service.processes.vocabulary import build_vocabulary
 from headstart_service.processes.worker_providers import open_providers
 async def main():
     settings = load_settings({"anthropic_api_key": "k"})
-    figures = WorkerMonitoring(Registry([])).models
-    async with open_providers(settings, set(wanted), figures, None) as given:
+    figures = WorkerMonitoring(Registry([]))
+    governors = Governors(LocalPermits(), LimitsFile(None), 1.0, figures.providers)
+    async with open_providers(settings, set(wanted), figures.models, None, governors) as given:
         print(*sorted(given))
 asyncio.run(main())
 """

@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart_service.domain import CallOutcome
 from headstart_service.domain.errors import StepFailed
 from headstart_service.providers import messages_request
 from headstart_service.providers.embedding_cache import CachedEmbedder
 from headstart_service.providers.http import http_client
 from headstart_service.providers.messages_request import (
-    CURRENT,
     MessagesRequest,
     end_of,
     limited,
-    note_answer,
-    note_try,
     observed,
     require_whole,
     retry_after,
@@ -68,53 +66,58 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize(
-    ("left", "budget"),
-    [(None, None), (0.0, 0.0), (1.0, 0.9), (10.0, 9.0), (10.5, 9.5), (45.0, 44.0)],
+    ("left", "budget"), [(0.0, 0.0), (1.0, 0.9), (10.0, 9.0), (10.5, 9.5), (45.0, 44.0)]
 )
 async def test_a_request_ends_a_tenth_or_a_second_before_its_step(
-    clock: Clock, left: float | None, budget: float | None
+    clock: Clock, left: float, budget: float
 ) -> None:
     noted = Noted()
-    if left is not None:
-        step_deadline.end_in(left)
-    with observed(noted) as asked:
-        assert asked.budget == (None if budget is None else pytest.approx(budget))
+    step_deadline.end_in(left)
+    with observed(noted, 7.0) as asked:
+        assert asked.left == asked.step_left == pytest.approx(budget)
         clock.now += 0.5
-        assert asked.left == (None if budget is None else pytest.approx(budget - 0.5))
-        asked.retries = 2
+        assert asked.left == pytest.approx(max(0.0, left - 0.5) - (left - budget))
+        for _ in range(3):
+            asked.begin_try()
     assert noted.requests == [("cancelled", 0.5, 2)]
-    assert CURRENT.get() is None
+
+
+async def test_a_request_outside_of_a_step_has_its_own_patience(clock: Clock) -> None:
+    noted = Noted()
+    with observed(noted, 7.0) as asked:
+        assert asked.step_left is None
+        clock.now += 0.5
+        assert asked.left == pytest.approx(6.5)
+    assert noted.requests == [("cancelled", 0.5, 0)]
 
 
 @pytest.mark.parametrize(
-    ("status", "retry_after", "end", "reason", "retry"),
+    ("before", "status", "reason", "outcome"),
     [
-        (0, 0.0, "timeout", "did not answer within 4.5 s", True),
-        (529, 0.0, "overloaded", "answered 529 (overloaded)", True),
-        (429, 40.0, "rate_limited", "answered 429 (rate limited), retry after 40 s", False),
+        (0.0, 0, "did not answer within 4.5 s", CallOutcome.FAILED),
+        (0.0, 529, "answered 529 (overloaded)", CallOutcome.FAILED),
+        (40.0, 529, "answered 529 (overloaded)", CallOutcome.LOST),
     ],
 )
-def test_a_budget_that_is_over_ends_a_request_with_what_is_known_of_it(
-    status: int,
-    retry_after: float,
-    end: str,
-    reason: str,
-    retry: bool,  # noqa: FBT001
+def test_a_step_that_is_over_ends_a_request_with_what_is_known_of_it(
+    before: float, status: int, reason: str, outcome: CallOutcome
 ) -> None:
     async def ask() -> tuple[float, MessagesRequest, StepFailed]:
         loop = asyncio.get_running_loop()
-        asked = MessagesRequest(messages_request.time.perf_counter(), 4.5)
-        asked.status, asked.retry_after = status, retry_after
-        began = loop.time()
-        with pytest.raises(StepFailed) as failed:
-            async with limited(asked):
-                await asyncio.sleep(3600)
+        step_deadline.end_in(5)
+        with observed(Noted(), 0.0) as asked:
+            asked.status = status
+            asked.began -= before
+            began = loop.time()
+            with pytest.raises(StepFailed) as failed:
+                async with limited(asked):
+                    await asyncio.sleep(3600)
         return loop.time() - began, asked, failed.value
 
     took, asked, failed = run_virtually(ask())
-    assert took == pytest.approx(4.5, abs=0.5)
-    assert asked.end == end
-    assert (str(failed), failed.retry) == (f"the Anthropic API {reason}", retry)
+    assert took == pytest.approx(4.5, abs=0.1)
+    assert (asked.end, asked.outcome) == ("timeout", outcome)
+    assert (str(failed), failed.retry) == (f"the Anthropic API {reason}", True)
 
 
 async def test_a_step_keeps_a_time_out_of_its_own() -> None:
@@ -149,32 +152,30 @@ async def test_an_answer_gives_how_long_to_wait_in_several_ways(
 
 
 @pytest.mark.parametrize(
-    ("code", "pause", "budget", "noted"),
+    ("code", "pause", "whole", "waits", "outcome", "may_pass"),
     [
-        (200, "40", 10.0, (0, 0.0, False)),
-        (399, "40", 10.0, (0, 0.0, False)),
-        (400, "0", 10.0, (400, 0.0, False)),
-        (429, "9.9", 10.0, (429, 0.0, False)),
-        (429, "10", 10.0, (429, 10.0, True)),
-        (503, "40", 10.0, (503, 40.0, True)),
-        (429, "40", None, (429, 0.0, False)),
+        (399, "", 10.0, False, CallOutcome.FAILED, True),
+        (400, "", 10.0, False, CallOutcome.ANSWERED, False),
+        (409, "", 10.0, False, CallOutcome.ANSWERED, True),
+        (429, "9.9", 10.0, False, CallOutcome.REFUSED, True),
+        (429, "10", 10.0, True, CallOutcome.REFUSED, True),
+        (503, "40", 10.0, True, CallOutcome.REFUSED, True),
+        (429, "40", 0.0, False, CallOutcome.REFUSED, True),
+        (500, "", 10.0, False, CallOutcome.FAILED, True),
+        (504, "", 10.0, False, CallOutcome.FAILED, True),
+        (529, "", 10.0, False, CallOutcome.REFUSED, True),
     ],
 )
-async def test_a_pause_beyond_the_budget_is_not_begun_and_remembered(
-    clock: Clock, code: int, pause: str, budget: float | None, noted: tuple[int, float, bool]
+def test_an_answer_shows_something_of_the_api_and_of_the_request(
+    *, code: int, pause: str, whole: float, waits: bool, outcome: CallOutcome, may_pass: bool
 ) -> None:
-    response = SimpleNamespace(status_code=code, headers={"retry-after": pause})
-    await note_answer(response)  # of no request of ours
-    asked = MessagesRequest(clock(), budget)
-    token = CURRENT.set(asked)
-    await note_answer(response)
-    await note_try(SimpleNamespace(headers={"x-stainless-retry-count": "2"}))
-    told = (asked.status, asked.retry_after, "x-should-retry" in response.headers)
-    assert (told, asked.retries) == (noted, 2)
-    assert response.headers.get("x-should-retry", "false") == "false"
-    await note_try(SimpleNamespace(headers={}))
-    assert asked.retries == 0
-    CURRENT.reset(token)
+    asked = MessagesRequest(0.0, 0.0, whole=whole)
+    asked.begin_try()
+    assert (asked.outcome, asked.may_pass) == (CallOutcome.LOST, False)
+    asked.note_status(code, {"retry-after": pause})
+    assert (asked.waits, asked.outcome, asked.may_pass) == (waits, outcome, may_pass)
+    asked.begin_try()
+    assert (asked.waits, asked.outcome, asked.may_pass) == (False, CallOutcome.LOST, False)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_each_status_has_its_end_its_meaning_and_whether_another_try_helps(
     meaning: str | None,
     retry: bool,  # noqa: FBT001
 ) -> None:
-    asked = MessagesRequest(0.0, None)
+    asked = MessagesRequest(0.0, 0.0)
     asked.status = code
     failed = status_failure(asked)
     broken = "the Anthropic API broke its answer off"
@@ -227,7 +228,7 @@ def test_each_stop_reason_has_its_end(
     said: str,
     retry: bool,  # noqa: FBT001
 ) -> None:
-    asked = MessagesRequest(0.0, None)
+    asked = MessagesRequest(0.0, 0.0)
     if said:
         with pytest.raises(StepFailed, match=f"^the language model('s)? {said}$") as failed:
             require_whole(asked, stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headstart_service.domain import Claim, Job, Lease, RunKey, Spread, StepRecord, StepState
 from headstart_service.store.worker_registry import about_of, worker_from
 from headstart_service.worker.durations import (
+    PROVIDERS,
     RUN,
     SLOT,
     Durations,
@@ -85,3 +86,16 @@ def test_a_worker_reports_its_durations_and_an_older_one_reports_none() -> None:
     assert older is not None
     assert older.durations == {}
     assert worker_from(text.replace("250000", '"x"').encode()) is None
+
+
+def test_the_wait_for_a_provider_is_not_part_of_a_step_and_stands_by_itself() -> None:
+    waits = {"language_model": 20.0, "http": 0.0}
+    durations = Durations(lambda: waits)
+    with durations.step(claim(), "one", outcome := StepOutcome()):
+        outcome.state = StepEnd.COMPLETED
+        outcome.meter.waited = 60.0
+    table = durations.table()
+    assert table["chain"]["one"] == Spread(0, 0, 1)
+    assert table[PROVIDERS] == {"language_model": Spread(20_000_000, 20_000_000, 1)}
+    waits.clear()
+    assert PROVIDERS not in durations.table()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ...domain import Stats, Status
+from ...domain import ProviderState, Stats, Status
 from ..accounting_message import ledger_message
 from ..dependencies import Call, Dependencies
 from ..request_rules import listed_namespace_violations, refuse
@@ -37,6 +37,9 @@ class GetStats:
         queued = stats.queued_jobs
         if self._rules.separate and namespace:
             queued = stats.counts.get(Status.PENDING, 0)
+        over = stats.over_budget
+        if self._rules.separate and namespace:
+            over = {name: budget for name, budget in over.items() if name == namespace}
         return pb.GetStatsResponse(
             total_cached=sum(stats.counts.values()),
             active_tasks=stats.counts.get(Status.IN_PROGRESS, 0),
@@ -45,5 +48,20 @@ class GetStats:
             max_cached=self._rules.max_records,
             ledger=ledger_message(stats.ledger) if stats.ledger else None,
             unserved=stats.unserved,
+            providers=[_provider(state) for state in stats.providers],
+            over_budget=over,
             pools=self._pools(namespace, stats),
         )
+
+
+def _provider(state: ProviderState) -> pb.ProviderStatus:
+    message = pb.ProviderStatus(
+        name=state.name,
+        failing=state.opened > 0,
+        last_error=state.ending,
+        waits_for=state.waits_for.value if state.waits_for.is_turn else "",
+        calls_a_second=state.rate,
+    )
+    if state.paused:
+        message.paused.FromMicroseconds(round(state.paused * 1e6))
+    return message

@@ -10,8 +10,10 @@ from typing import NamedTuple
 from ...domain import Snapshot, StepState, WorkerState
 from ...domain.errors import StoreUnavailable
 from ...pipeline.registry import Registry
+from ...pipeline.step import Step
 from ...values.fragments import started_of
 from ...worker.durations import (
+    PROVIDERS,
     Table,
     expected_runs,
     joined,
@@ -51,6 +53,7 @@ class Estimates:
         self._registry = registry
         self._partitions = partitions
         self._table: Table = {}
+        self._runs: Mapping[str, int] = {}
         self._slots = self._busy = 0
         self._refreshed = -FRESH
         self._asking: asyncio.Task[None] | None = None
@@ -68,6 +71,7 @@ class Estimates:
             workers = await self._workers(_WORKERS)
             # Without a worker, the last durations are still the best guess.
             self._table = joined(worker.durations for worker in workers) or self._table
+            self._runs = expected_runs(self._table)
             self._slots = sum(worker.slots for worker in workers)
             self._busy = sum(worker.busy for worker in workers)
         except StoreUnavailable as error:
@@ -84,7 +88,7 @@ class Estimates:
     def expected(self) -> Mapping[str, int]:
         """Return how long a run of each pipeline takes, in microseconds."""
         self.refresh()
-        return expected_runs(self._table)
+        return self._runs
 
     def of(self, snapshot: Snapshot) -> Mapping[str, Estimate]:
         """In how long each step that has not ended ends; without those of which it is not known."""
@@ -100,18 +104,25 @@ class Estimates:
             state = snapshot.states.get(name)
             if state is None or state.ended or name not in took:
                 continue
-            spread = took[name]
+            spread, wait = took[name], self._wait(pipeline.by_name[name])
             if state is StepState.RUNNING:
                 had = max(now_us - started_of(name, snapshot.running[name]), 0)
-                found[name] = Estimate(_left(spread.p50, had), _left(spread.p90, had))
+                p50, p90 = (_left(spread[i] + wait[i], had) for i in (0, 1))
+                found[name] = Estimate(p50, p90)
                 continue
             needs = pipeline.needs(pipeline.by_name[name])
             missing = [n for n in needs if n in snapshot.states and not snapshot.states[n].ended]
             if begins is not None and all(need in found for need in missing):
                 first = [begins, *(found[need] for need in missing)]
-                p50, p90 = (max(each[i] for each in first) + spread[i] for i in (0, 1))
+                p50, p90 = (max(each[i] for each in first) + wait[i] + spread[i] for i in (0, 1))
                 found[name] = Estimate(p50, p90)
         return found
+
+    def _wait(self, step: Step) -> Estimate:
+        """In how long it is the turn of the step's calls at its providers, as workers report."""
+        waits = self._table.get(PROVIDERS, {})
+        needed = [waits[name] for name in step.parameters if name in waits]
+        return Estimate(*(max((each[i] for each in needed), default=0) for i in (0, 1)))
 
     def _turn(self, snapshot: Snapshot) -> Estimate | None:
         """In how long a worker takes the run; None when there is none for it."""

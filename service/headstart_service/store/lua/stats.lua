@@ -1,12 +1,15 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
 -- Returns {status, count, …, expired, waits, queued, {class, count, …}, {pool, queued, running, workers, …},
--- {sum, number, …}, open}:
+-- {sum, number, …}, open, {member, pending, …}}:
 --   expired   runs that this call has forgotten
 --   waits     milliseconds that the oldest of these jobs has waited
 --   queued    jobs; then the queued runs of each class that no worker offers; then the queued and running runs of each
 --             pool, and the workers that serve it; then the ledger's sums of `book`
 --   open      runs whose work has no fate yet
+--   pending   pending runs of the namespace of this member: of NAMESPACES namespaces at most, by name
 -- Returns {expired} alone when more has expired than one call may sweep: call again.
+
+local NAMESPACES = 250
 
 local now = clock()
 local expired = sweep(now)
@@ -69,7 +72,7 @@ end
 counts[#counts + 1] = queued
 counts[#counts + 1] = left
 counts[#counts + 1] = flat
-local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us'}
+local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us', 'llm_calls'}
 for _, fate in ipairs({'used_ready', 'used_waited', 'expired', 'evicted', 'cancelled', 'replaced', 'failed'}) do
   for _, sum in ipairs({'runs', 'steps', 'compute_us', 'cpu_us', 'llm_tokens'}) do
     names[#names + 1] = fate .. '.' .. sum
@@ -88,4 +91,18 @@ for _, name in ipairs(names) do
 end
 counts[#counts + 1] = sums
 counts[#counts + 1] = redis.call('HLEN', unsettled)
+local by_namespace = {}
+for _ = 1, NAMESPACES do
+  local first = redis.call('ZRANGEBYLEX', with_status.pending, low, high, 'LIMIT', 0, 1)[1]
+  if not first then
+    break
+  end
+  -- A semicolon follows the colon that ends the name.
+  local namespace = string.match(first, '^[^:]*')
+  by_namespace[#by_namespace + 1] = first
+  by_namespace[#by_namespace + 1] =
+    redis.call('ZLEXCOUNT', with_status.pending, '[' .. namespace .. ':', '(' .. namespace .. ';')
+  low = '[' .. namespace .. ';'
+end
+counts[#counts + 1] = by_namespace
 return counts

@@ -56,10 +56,23 @@ class BacklogMetrics(Collector):
             lambda: self._stats.oldest_wait if self._stats else None,
         )
         instruments.reading(
+            "queue_largest_share",
+            f"Largest share of the pending runs that one namespace holds.{WHOLE_STORE}",
+            lambda: self._stats.largest_share if self._stats else None,
+        )
+        instruments.reading(
             "queue_unserved_runs",
             f"Pending runs whose pipeline version no worker has.{WHOLE_STORE}",
             lambda: {(n,): c for n, c in self._stats.unserved.items()} if self._stats else {},
             ("pipeline",),
+        )
+        instruments.reading(
+            "budget_used_up_tokens",
+            "Daily budget of language model tokens of each namespace that has used it up."
+            f"{WHOLE_STORE}",
+            lambda: {(n,): c for n, c in self._stats.over_budget.items()} if self._stats else {},
+            # Kubernetes gives each scraped series the label `namespace`.
+            ("tenant",),
         )
         self._show_pools(instruments)
         self._show_ledger(instruments)
@@ -133,6 +146,11 @@ class BacklogMetrics(Collector):
             f"Language model tokens of the executed steps.{WHOLE_STORE}",
             per_fate(lambda work: work.llm_tokens),
             ("fate",),
+        )
+        reading(
+            "ledger_llm_calls_total",
+            f"Calls of language models, each try, cancelled and unanswered ones too.{WHOLE_STORE}",
+            lambda: self._of_ledger(lambda ledger: ledger.llm_calls),
         )
         reading(
             "ledger_hidden_seconds_total",

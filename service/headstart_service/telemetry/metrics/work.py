@@ -161,7 +161,7 @@ class ModelMetrics(Instruments):
         )
         self._requests.of("answered")
         self._retries = self.counter(
-            "llm_retries_total", "Repetitions of requests to the language model by its SDK."
+            "llm_retries_total", "Repetitions of requests to the language model."
         )
         self._tokens = self.counter(
             "llm_tokens_total", "Tokens of the language model: `input` or `output`.", ("kind",)

@@ -1,0 +1,49 @@
+"""A call that waits for its permit."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from ..domain import Ask, Turn
+from ..worker.step_deadline import StepClock
+from .permit import Permit
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A call without a permit."""
+
+    order: tuple[int, int]
+    ask: Ask
+    run: str
+    paid: bool
+    """Whether its step has paid for a call before this one."""
+    clock: StepClock | None
+    since: float
+    """When it came, in loop time."""
+    until: float
+    """When its patience ends, in loop time."""
+    needed_at: float
+    """When its run is needed, by the monotonic clock; 0 for at once."""
+    limit: asyncio.Timeout
+    granted: asyncio.Future[Permit] = field(default_factory=asyncio.Future)
+    stopped: bool = False
+    """Whether it has stopped its step's clock."""
+    trouble: Turn | None = None
+    """What it waits for, if that is no turn."""
+
+    def __lt__(self, other: Waiter) -> bool:
+        return self.order < other.order
+
+    def stop(self) -> None:
+        """Let its step's clock stand still."""
+        if not self.stopped and self.clock is not None:
+            self.stopped = True
+            self.clock.stop()
+
+    def go(self) -> None:
+        """Let its step's clock go on."""
+        if self.stopped and self.clock is not None:
+            self.stopped = False
+            self.clock.go()

@@ -1,0 +1,50 @@
+"""A pipeline of one call of a language model, for processes of tests."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.providers import LanguageModel
+from headstart_service.pipeline.step import step
+from headstart_service.values.artifacts import ArtifactCodec
+
+
+class Nothing(BaseModel):
+    """No inputs."""
+
+
+class Clues(BaseModel):
+    clues: list[str]
+
+
+async def asked(language_model: LanguageModel) -> list[str]:
+    answer = await language_model.parse(system="s", prompt="p", output=Clues, max_tokens=50)
+    return answer.clues
+
+
+@step(timeout=30)
+async def patient(language_model: LanguageModel) -> list[str]:
+    return await asked(language_model)
+
+
+@step(timeout=2)
+async def hasty(language_model: LanguageModel) -> list[str]:
+    return await asked(language_model)
+
+
+def _pipeline(name: str, *steps: object) -> Pipeline:
+    return Pipeline(
+        name=name,
+        version="1",
+        description="Asks a language model",
+        inputs=Nothing,
+        steps=steps,  # type: ignore[arg-type]
+        codec=ArtifactCodec(),
+    )
+
+
+PATIENT = _pipeline("patient", patient)
+HASTY = _pipeline("hasty", hasty)
+ASKING = f"{__name__}:PATIENT,{__name__}:HASTY"
+"""What HEADSTART_PIPELINES must be."""

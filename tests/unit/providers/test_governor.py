@@ -1,0 +1,341 @@
+"""The governor of a provider's calls, on a virtual clock: order, pauses, budgets, the step's time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from headstart_service.domain import (
+    Ask,
+    AskAnswer,
+    CallOutcome,
+    FailureReason,
+    ProviderNews,
+    Rates,
+    Settlement,
+    Turn,
+    WaitsFor,
+)
+from headstart_service.domain.errors import ExecutorUnavailable, StepFailed, StoreUnavailable
+from headstart_service.providers import governor as governor_module
+from headstart_service.providers import permit, retries
+from headstart_service.providers.governor import Governor, GovernorRules, WaitEnded
+from headstart_service.providers.local_permits import LocalPermits, SharedPermits
+from headstart_service.worker import step_deadline
+from headstart_service.worker.cost_meter import METER, CostMeter
+from headstart_service.worker.step_caller import CALLER, StepCaller
+from headstart_service.worker.step_deadline import end_in, seconds_left
+from tests.support.virtual_time import loop_time, run_virtually
+
+ANSWERED = CallOutcome.ANSWERED
+
+
+@pytest.fixture(autouse=True)
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the modules measure by the virtual loop."""
+    module = SimpleNamespace(monotonic=loop_time, perf_counter=loop_time)
+    for each in (governor_module, permit, retries, step_deadline):
+        monkeypatch.setattr(each, "time", module)
+
+
+class Permits:
+    """Grants what a test has scripted; once that is used up, everything."""
+
+    def __init__(self, *turns: Turn, fails: Exception | None = None) -> None:
+        self._turns = list(turns)
+        self._fails = fails
+        self.asked: list[list[Ask]] = []
+        self.settled: list[Settlement] = []
+        self.came = asyncio.Event()
+
+    async def take(self, provider: str, asks: Sequence[Ask], rates: Rates, lease: float) -> Turn:
+        if self._fails:
+            raise self._fails
+        self.asked.append(list(asks))
+        self.came.set()
+        if self._turns:
+            turn = self._turns.pop(0)
+            answers = [*turn.answers, *[AskAnswer.WAIT] * len(asks)][: len(asks)]
+            return Turn(answers=answers, wait=turn.wait, waits_for=turn.waits_for, rate=turn.rate)
+        return Turn(answers=[AskAnswer.GRANTED] * len(asks))
+
+    async def settle(self, provider: str, settled: Settlement, rates: Rates) -> ProviderNews:
+        self.settled.append(settled)
+        return ProviderNews(0.0, 0)
+
+
+def waits(waits_for: WaitsFor, seconds: float, *answers: AskAnswer) -> Turn:
+    return Turn(answers=answers, wait=seconds, waits_for=waits_for)
+
+
+def governed(permits: Any, **rules: Any) -> Governor:
+    return Governor("p/m", "the API", permits, GovernorRules(lease=60, **rules))
+
+
+def within(seconds: float, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+    """Run as a step whose try has so much time."""
+
+    async def stepped() -> Any:
+        async with asyncio.timeout(seconds) as limit:
+            end_in(seconds, limit)
+            return await work()
+
+    return asyncio.create_task(stepped())
+
+
+def test_calls_go_in_the_order_of_need() -> None:
+    async def main() -> list[int]:
+        one = Turn(answers=[AskAnswer.GRANTED], wait=1.0, waits_for=WaitsFor.CALLS)
+        governor, order = governed(Permits(*[one] * 5)), []
+
+        async def call(need: int) -> None:
+            CALLER.set(StepCaller("games", order_us=need))
+            permit = await governor.permit()
+            order.append(need)
+            await permit.settle(ANSWERED, "answered")
+
+        async with asyncio.TaskGroup() as group:
+            for need in (5, 3, 9, 1):
+                group.create_task(call(need))
+        await governor.aclose()
+        return order
+
+    assert run_virtually(main()) == [1, 3, 5, 9]
+
+
+def test_a_step_has_all_of_its_time_once_it_is_its_turn() -> None:
+    async def main() -> tuple[float, float | None, float]:
+        governor = governed(Permits(*[waits(WaitsFor.CALLS, 4.0)] * 10))
+        meter = CostMeter()
+
+        async def step() -> tuple[float, float | None]:
+            METER.set(meter)
+            await asyncio.sleep(1)
+            await governor.permit()
+            return loop_time(), seconds_left()
+
+        at, left = await within(5, step)
+        return at, left, meter.waited
+
+    at, left, waited = run_virtually(main())
+    assert at > 40
+    assert left == pytest.approx(4.0)
+    assert waited == pytest.approx(at - 1)
+
+
+def test_a_step_s_time_goes_on_while_its_provider_pauses() -> None:
+    async def main() -> tuple[float, WaitEnded]:
+        governor = governed(Permits(*[waits(WaitsFor.PAUSE, 2.0)] * 10))
+        with pytest.raises(WaitEnded) as ended:
+            await within(5, governor.permit)
+        return loop_time(), ended.value
+
+    at, ended = run_virtually(main())
+    assert at < 5
+    assert ended.failure_reason is FailureReason.DEPENDENCY_AWAY
+    assert "calls pause" in str(ended)
+
+
+def test_a_run_that_is_needed_later_waits_for_its_provider_until_then() -> None:
+    async def main(pauses: int) -> tuple[float, float | None]:
+        governor = governed(Permits(*[waits(WaitsFor.BREAKER, 2.0)] * pauses))
+
+        async def step() -> float | None:
+            CALLER.set(StepCaller("games", order_us=1, needed_at=60.0))
+            await governor.permit()
+            return seconds_left()
+
+        return await within(5, step), loop_time()
+
+    left, at = run_virtually(main(10))
+    assert left == pytest.approx(5.0)
+    assert at > 20
+    with pytest.raises(WaitEnded, match="calls have failed in a row"):
+        run_virtually(main(100))
+
+
+def test_a_call_waits_for_its_turn_no_longer_than_its_patience() -> None:
+    async def main() -> tuple[float, WaitEnded]:
+        turns = [waits(WaitsFor.CONCURRENCY, 1.0)] * 100
+        governor = governed(Permits(*turns), patience=10.0)
+        with pytest.raises(WaitEnded) as ended:
+            await within(5, governor.permit)
+        return loop_time(), ended.value
+
+    at, ended = run_virtually(main())
+    assert at == pytest.approx(10.0)
+    assert ended.failure_reason is FailureReason.QUEUE_TIMED_OUT
+    assert str(ended) == "waited 10 s for its turn at the API"
+
+
+def test_a_namespace_over_its_budget_fails_at_once() -> None:
+    async def main() -> StepFailed:
+        turn = Turn(answers=[AskAnswer.OVER_BUDGET])
+        governor = governed(Permits(turn), budget={"games": 500}.__getitem__)
+        CALLER.set(StepCaller("games"))
+        with pytest.raises(StepFailed) as failed:
+            await governor.permit()
+        return failed.value
+
+    failed = run_virtually(main())
+    assert (failed.failure_reason, failed.retry) == (FailureReason.OVER_BUDGET, False)
+    assert "namespace games has used up its budget of 500 tokens" in str(failed)
+
+
+def test_a_permit_whose_caller_has_gone_is_given_back() -> None:
+    async def main() -> list[CallOutcome]:
+        permits = Permits()
+        governor = governed(permits)
+        caller = asyncio.create_task(governor.permit())
+        await permits.came.wait()
+        caller.cancel()
+        await asyncio.wait({caller})
+        await asyncio.sleep(1)
+        await governor.aclose()
+        return [each.outcome for each in permits.settled]
+
+    assert run_virtually(main()) == [CallOutcome.UNUSED]
+
+
+def test_a_permit_is_settled_once() -> None:
+    async def main() -> list[Settlement]:
+        permits = Permits()
+        permit = await governed(permits).permit(50)
+        permit.settle(ANSWERED, "answered", tokens=40)
+        await permit.settle(CallOutcome.LOST, "cancelled")
+        return permits.settled
+
+    (settled,) = run_virtually(main())
+    assert (settled.outcome, settled.estimate, settled.tokens) == (ANSWERED, 50, 40)
+
+
+def test_a_draining_worker_hands_on_runs_that_have_not_paid() -> None:
+    async def main() -> tuple[list[str], int]:
+        granted = Turn(answers=[AskAnswer.GRANTED])
+        permits = Permits(granted, *[waits(WaitsFor.CALLS, 1.0)] * 2)
+        governor, ended = governed(permits), []
+
+        async def call(run: str, calls: int = 1) -> None:
+            CALLER.set(StepCaller("games", run, order_us=len(run)))
+            try:
+                for _ in range(calls):
+                    permit = await governor.permit()
+                    await asyncio.sleep(5)
+                    await permit.settle(ANSWERED, "answered")
+                ended.append(run)
+            except ExecutorUnavailable:
+                ended.append(f"{run} handed on")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(call("a", 2))
+            await asyncio.sleep(0.5)
+            group.create_task(call("bb"))
+            await asyncio.sleep(0.1)
+            governor.drain()
+            await asyncio.sleep(0.1)
+            assert ended == ["bb handed on"]
+            group.create_task(call("ccc"))
+        await governor.aclose()
+        return ended, len(permits.settled)
+
+    assert run_virtually(main()) == (["bb handed on", "ccc handed on", "a"], 2)
+
+
+def test_a_draining_worker_ends_a_step_that_has_paid() -> None:
+    async def main() -> None:
+        governor, meter = governed(Permits()), CostMeter(llm_tokens=7)
+        governor.drain()
+        CALLER.set(StepCaller("games", "a"))
+        with pytest.raises(ExecutorUnavailable, match="the worker stops"):
+            await governor.permit()
+        METER.set(meter)
+        await (await governor.permit()).settle(ANSWERED, "answered")
+
+    run_virtually(main())
+
+
+def test_an_error_of_the_permits_reaches_the_callers() -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match="no number"):
+            await governed(Permits(fails=ValueError("no number"))).permit()
+
+    run_virtually(main())
+
+
+def test_the_wait_in_front_of_a_provider_is_known() -> None:
+    async def main() -> tuple[float, float]:
+        turn = Turn(answers=[], wait=1.0, waits_for=WaitsFor.CALLS, rate=2.0)
+        governor = governed(Permits(*[turn] * 50))
+        before = governor.wait
+        callers = [asyncio.create_task(governor.permit()) for _ in range(10)]
+        await asyncio.sleep(0.5)
+        found = governor.wait
+        for each in callers:
+            each.cancel()
+        await asyncio.wait(callers)
+        await governor.aclose()
+        return before, found
+
+    assert run_virtually(main()) == (0.0, 5.0)
+
+
+# Without the store
+
+
+def test_while_the_store_is_away_a_worker_goes_on_with_its_share() -> None:
+    async def main() -> tuple[int, int, WaitsFor]:
+        away = Permits(fails=StoreUnavailable("away"))
+        own = LocalPermits(loop_time)
+        own.learn("p", Turn(answers=[], rate=12.0, workers=4))
+        shared = SharedPermits(away, own)
+
+        async def granted() -> int:
+            asks = [Ask(f"{loop_time()}-{n}", 0, "games") for n in range(16)]
+            turn = await shared.take("p", asks, Rates(), 60.0)
+            return sum(answer.granted for answer in turn.answers)
+
+        first = await granted()
+        await asyncio.sleep(10)
+        later = 0
+        for _ in range(10):
+            await asyncio.sleep(1)
+            later += await granted()
+        limited = await shared.take("p", [Ask("a", 0, "g"), Ask("b", 0, "g")], Rates(60), 60.0)
+        return first, later, limited.waits_for
+
+    first, later, waits_for = run_virtually(main())
+    assert 1 <= first <= 10
+    assert 28 <= later <= 33
+    assert waits_for is WaitsFor.CALLS
+
+
+def test_a_worker_alone_pauses_and_breaks_the_circuit() -> None:
+    async def main() -> list[WaitsFor]:
+        own, seen = LocalPermits(loop_time), []
+
+        async def call(outcome: CallOutcome) -> WaitsFor:
+            lease = f"{loop_time()}"
+            turn = await own.take("p", [Ask(lease, 0, "g")], Rates(), 60.0)
+            if turn.answers[0].granted:
+                settled = Settlement(
+                    lease=lease, outcome=outcome, granted_us=turn.granted_us, ending="timeout"
+                )
+                await own.settle("p", settled, Rates())
+            await asyncio.sleep(0.1)
+            return turn.waits_for
+
+        seen += [await call(CallOutcome.FAILED) for _ in range(6)]
+        await asyncio.sleep(1)
+        seen.append(await call(CallOutcome.ANSWERED))
+        await asyncio.sleep(1)
+        seen.append(await call(CallOutcome.REFUSED))
+        seen.append(await call(CallOutcome.ANSWERED))
+        return seen
+
+    nothing = WaitsFor.NOTHING
+    expected = [*[nothing] * 5, WaitsFor.BREAKER, nothing, nothing, WaitsFor.PAUSE]
+    assert run_virtually(main()) == expected
