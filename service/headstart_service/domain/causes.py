@@ -157,9 +157,9 @@ def workers_full(facts: Facts) -> Cause | None:
             f"see the worker's log, and GET /readyz on its HTTP port: {_RUNBOOK}headstartqueueold",
         )
     pools = [name for name, pool in sorted(facts.pools.items()) if pool.queued and pool.workers]
-    whose = (
-        f"all workers of {', '.join(pools)}" if len(facts.pools) > 1 and pools else "all workers"
-    )
+    whose = "all workers"
+    if len(facts.pools) > 1 and pools:
+        whose += f" of the pool {' and of '.join(pools)}"
     return Cause(
         "full",
         f"{whose} are full: {_runs(waiting)} while {facts.running} run",
