@@ -51,7 +51,7 @@ class Row:
     @property
     def line(self) -> str:
         metric = "" if self.metric is None else f"{self.metric:.1f} s"
-        return f"| {self.fault} | `{self.found}` | {self.doctor:.1f} s | {metric} |"
+        return f"{self.fault:<33}  {self.found:<55} {self.doctor:>5.1f} s {metric:>6}"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def table(pytestconfig: pytest.Config) -> Iterator[list[Row]]:
     yield rows
     capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        print("\n\n| fault | doctor reports | after | metric after |\n|---|---|---|---|")
+        print(f"\n\n{'fault':<33}  {'doctor reports':<55}   after  metric")
         print("\n".join(row.line for row in rows))
 
 
