@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 PREPARE := $(BIN)/headstart model prepare && $(BIN)/headstart vocabulary build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-deployments test-chaos test-languages test-installs test-browser test-observability test-ray rules drills soak fuzz audit lock licences prometheusrule keda docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves bench-shared proto proto-clients proto-check lint words format types imports check clean
+.PHONY: help setup run test test-deployments test-chaos test-languages test-installs test-browser test-observability test-ray rules drills soak fuzz audit lock licences prometheusrule keda pool docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves bench-shared proto proto-clients proto-check lint words format types imports check clean
 
 help:  ## List these targets
 	@bold=; plain=; if [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ]; then bold=$$(printf '\033[1m'); plain=$$(printf '\033[0m'); fi; \
@@ -81,6 +81,9 @@ licences: setup  ## Print the licence of every dependency
 
 prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL is where this repository is read
 	@$(BIN)/python -m deploy.prometheusrule $(if $(RUNBOOKS),--runbooks '$(RUNBOOKS)')
+
+pool: setup  ## Write the Kubernetes components of a pool of workers anew; POOL=io those of another
+	@$(BIN)/python -m deploy.pool $(POOL)
 
 keda: setup  ## Write the workers' ScaledObject anew; KEDA="--partitions 6" prints that of another store
 	@$(BIN)/python -m deploy.keda $(KEDA)

@@ -61,6 +61,7 @@ class Problems:
             unserved=look.stats.unserved,
             lacks={run.pipeline: run.lacks for run in pending if run.lacks is not None},
             workers=len(look.workers),
+            pools=look.stats.pools,
             waits=waits,
             pending=look.stats.pending,
             all_pending=all_pending,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from .accounting import PoolStats
 from .permits import ProviderState, WaitsFor
 from .runs import Lack
 
@@ -51,6 +52,8 @@ class Facts:
     """Why no worker takes the pending runs of a pipeline, of those that were read."""
     workers: int | None = None
     """Workers that are alive."""
+    pools: Mapping[str, PoolStats] = field(default_factory=dict)
+    """What each pool has to do, and its workers."""
     waits: bool = False
     """Whether a run that some worker can compute has waited for a second or longer."""
     pending: Mapping[str, int] = field(default_factory=dict)
@@ -104,12 +107,29 @@ def no_worker(facts: Facts) -> Cause | None:
     )
 
 
+def pool_without_workers(facts: Facts) -> Cause | None:
+    """Workers are alive, and none serves a pool that has runs."""
+    empty = {name: pool.queued for name, pool in facts.pools.items() if not pool.workers}
+    empty = {name: queued for name, queued in sorted(empty.items()) if queued}
+    if not empty or _without_workers(facts) or not any(p.workers for p in facts.pools.values()):
+        return None
+    found = "; ".join(f"no worker serves the pool {n}: {_runs(q)}" for n, q in empty.items())
+    return Cause(
+        "pool",
+        found,
+        "start workers with that pool in HEADSTART_POOLS, or without that setting: "
+        f"{_RUNBOOK}headstartpoolwithoutworkers",
+    )
+
+
 def unserved(facts: Facts) -> Cause | None:
     """Workers are alive, and none has the pipeline, or none its version."""
     if _without_workers(facts):
         return None
-    lacks = {name: lack for name, lack in facts.lacks.items() if lack is not Lack.WORKER}
-    names = sorted(facts.unserved.keys() | lacks.keys())
+    others = {Lack.WORKER, Lack.POOL}  # which have causes of their own
+    lacks = {name: lack for name, lack in facts.lacks.items() if lack not in others}
+    in_pools = {name for name, lack in facts.lacks.items() if lack is Lack.POOL}
+    names = sorted((facts.unserved.keys() - in_pools) | lacks.keys())
     if not names:
         return None
     found = []
@@ -136,9 +156,13 @@ def workers_full(facts: Facts) -> Cause | None:
             f"no worker takes jobs: {_runs(waiting)}, and none runs",
             f"see the worker's log, and GET /readyz on its HTTP port: {_RUNBOOK}headstartqueueold",
         )
+    pools = [name for name, pool in sorted(facts.pools.items()) if pool.queued and pool.workers]
+    whose = "all workers"
+    if len(facts.pools) > 1 and pools:
+        whose += f" of the pool {' and of '.join(pools)}"
     return Cause(
         "full",
-        f"all workers are full: {_runs(waiting)} while {facts.running} run",
+        f"{whose} are full: {_runs(waiting)} while {facts.running} run",
         f"add workers, or find the step that became slow: {_RUNBOOK}headstartworkersfull",
     )
 
@@ -229,6 +253,7 @@ CHECKS: Final[tuple[Callable[[Facts], Cause | None], ...]] = (
     store_away,
     store_slow,
     no_worker,
+    pool_without_workers,
     unserved,
     workers_full,
     flood,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..base.metric_labels import Eviction
-from ..domain import RunKey, RunsPage, RunSummary, Stats, Status
+from ..domain import PoolStats, RunKey, RunsPage, RunSummary, Stats, Status
 from .accounting import ALL, book_from, ledger_from
 from .batches import Reply
 from .keys import PartitionKeys, encoded, from_member, member, partition_of
@@ -103,6 +103,7 @@ class RunListing:
         oldest = 0.0
         books = []
         unserved: Counter[str] = Counter()
+        pools: dict[str, PoolStats] = {}
         pending: Counter[str] = Counter()
         for keys in self._partitions:
             call = partial(
@@ -111,7 +112,8 @@ class RunListing:
             while len(reply := await call()) == 1:
                 # One call sweeps a bounded number of expired runs, and there are more.
                 self._observer.evicted(Eviction.EXPIRED, reply[0])
-            *numbers, expired, waits_ms, jobs, left, sums, unsettled, waiting = reply
+            *numbers, expired, waits_ms, jobs, left, in_pools, sums, unsettled, waiting = reply
+            _add(pools, in_pools)
             for name, count in zip(left[::2], left[1::2], strict=True):
                 unserved[pipeline_of(name.decode(errors="replace"))] += count
             for name, count in zip(waiting[::2], waiting[1::2], strict=True):
@@ -131,6 +133,7 @@ class RunListing:
             oldest,
             ledger_from(books),
             unserved,
+            pools=pools,
             pending=pending,
             providers=providers,
             over_budget=over_budget,
@@ -176,3 +179,13 @@ def _range(namespace: str, key_prefix: str = "") -> tuple[bytes, bytes]:
     low = member(RunKey(namespace, key_prefix)).encode()
     # The last byte is at most 0xF4, or the colon behind the namespace.
     return b"[" + low, b"(" + low[:-1] + bytes([low[-1] + 1])
+
+
+def _add(pools: dict[str, PoolStats], reply: Reply) -> None:
+    """Add a partition's figures; a worker serves its pool in all partitions."""
+    for name, queued, running, workers in zip(*[iter(reply)] * 4, strict=True):
+        pool = name.decode(errors="replace")
+        before = pools.get(pool, PoolStats())
+        pools[pool] = PoolStats(
+            before.queued + queued, before.running + running, max(before.workers, workers)
+        )

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..domain import (
+    DEFAULT_POOL,
     Claim,
     FailureReason,
     Job,
@@ -140,7 +141,10 @@ class Worker:
                 group.create_task(self._intake.take_unserved(start), name="unserved"),
             ]
             for partition in range(self._queue.partitions):
-                fetch = self._intake.take_new(partition, start)
+                if DEFAULT_POOL in self._registry.pools:
+                    fetch = self._intake.take_new(partition, start)
+                else:
+                    fetch = self._intake.ask_for_unserved(partition)
                 taking.append(group.create_task(fetch, name=f"fetch {partition}"))
             try:
                 await self._stopping.wait()
@@ -332,6 +336,7 @@ class Worker:
             host=self._rules.host,
             version=self._rules.version,
             pipelines=tuple(pipeline.name for pipeline in self._registry),
+            pools=tuple(sorted(self._registry.pools)),
             slots=self._rules.concurrency,
             busy=self.busy,
             started_us=self._started_us,

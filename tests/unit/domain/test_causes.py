@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from headstart_service.domain import Lack
+from headstart_service.domain import Lack, PoolStats
 from headstart_service.domain.causes import CHECKS, Facts, causes
 from headstart_service.domain.permits import ProviderState, WaitsFor
 
@@ -53,6 +53,21 @@ CASES: dict[str, tuple[Facts, str, str]] = {
         replace(WELL, unserved={"a": 1, "b": 2}),
         "unserved",
         "no worker can compute a: 1 run waits; no worker can compute b: 2 runs wait",
+    ),
+    "no worker for a pool": (
+        replace(
+            WELL,
+            pools={"default": PoolStats(0, 5, 2), "gpu": PoolStats(3, 0, 0)},
+            unserved={"probe": 3},
+            lacks={"probe": Lack.POOL},
+        ),
+        "pool",
+        "no worker serves the pool gpu: 3 runs wait",
+    ),
+    "a full pool": (
+        replace(FULL, pools={"default": PoolStats(0, 4, 2), "gpu": PoolStats(12, 60, 1)}),
+        "full",
+        "all workers of the pool gpu are full: 12 runs wait while 64 run",
     ),
     "full": (FULL, "full", "all workers are full: 12 runs wait while 64 run"),
     "idle": (

@@ -10,7 +10,7 @@ from typing import Any, Final
 from headstart import HeadstartError
 from headstart.v1 import precompute_pb2 as pb
 
-from ...domain import Lack
+from ...domain import DEFAULT_POOL, Lack, PoolStats
 from ...domain.causes import Facts, causes
 from .providers import provider_checks
 from .report import Check, ok, warn
@@ -26,6 +26,7 @@ _MOMENT: Final = 1.0
 """Seconds between two looks at the queue: a run that is in both waits for a slot."""
 _LACKS: Final = {
     pb.PENDING_REASON_NO_WORKER: Lack.WORKER,
+    pb.PENDING_REASON_NO_WORKER_FOR_POOL: Lack.POOL,
     pb.PENDING_REASON_NO_WORKER_FOR_PIPELINE: Lack.PIPELINE,
     pb.PENDING_REASON_NO_WORKER_FOR_VERSION: Lack.VERSION,
 }
@@ -44,10 +45,21 @@ def check_load(
     checks = [warn(cause.name, cause.found, cause.advice) for cause in found]
     checks += provider_checks(stats)
     # Workers that cannot compute some runs may take all others.
-    if all(cause.name == "unserved" for cause in found):
+    if set(stats.pools) - {DEFAULT_POOL}:
+        checks.append(_pools(stats.pools))
+    if all(cause.name in {"unserved", "pool"} for cause in found):
         load = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
         checks.append(ok("work", f"{load}, {stats.total_cached} of {stats.max_cached} kept"))
     return checks
+
+
+def _pools(pools: Any) -> Check:
+    """Show what each pool has to do, and how many workers for it."""
+    shown = (
+        f"{name}: {pool.queued} queued, {pool.running} running, {pool.workers} workers"
+        for name, pool in sorted(pools.items())
+    )
+    return ok("pools", "; ".join(shown))
 
 
 def _facts(ask: Ask, namespace: str, stats: Any, pause: Callable[[float], None]) -> Facts:
@@ -75,6 +87,10 @@ def _facts(ask: Ask, namespace: str, stats: Any, pause: Callable[[float], None])
         queued=stats.queued_jobs,
         running=stats.active_tasks,
         unserved=dict(stats.unserved),
+        pools={
+            name: PoolStats(pool.queued, pool.running, pool.workers)
+            for name, pool in stats.pools.items()
+        },
         lacks=lacks,
         waits=waits,
         pending={name: each.status_counts["pending"] for name, each in counted.items()},

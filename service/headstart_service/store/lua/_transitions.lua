@@ -9,6 +9,11 @@ local function forget(record, member, fate)
   for _, set in pairs(with_status) do
     redis.call('ZREM', set, member)
   end
+  for _, pool in ipairs(pools()) do
+    for _, status in ipairs(IN_POOL) do
+      redis.call('ZREM', pool_key(pool, status), member)
+    end
+  end
 end
 
 -- Runs that one call may forget: Redis serves no other client for some 15 ms.
@@ -89,6 +94,18 @@ local function end_run(record, member, r, status, reason, why, ttl_us)
     note_read(member, r)
   end
   forget_worker(record)
+end
+
+-- Leaves a run, whose job is gone, for workers that offer its class.
+local function leave_to_others(record, member, r, score)
+  if r.status == 'in_progress' then
+    stop_steps(record)
+    become(member, r, 'pending')
+    announce('released', r.run, '-', member)
+  end
+  r.entry = '-'
+  save(record, member, r)
+  set_aside(member, r, score)
 end
 
 -- Returns the jobs' consumer group as a table of Redis' own fields; nil when there is none.
