@@ -116,8 +116,8 @@ test-ray: setup  ## Run steps on a real Ray of this machine; installs it
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/pytest -m ray
 
-drills: setup  ## Cause each fault on real processes; print how soon doctor and metrics name it
-	$(BIN)/pytest -q tests/integration/test_drills.py
+drills: setup  ## Cause each fault on real processes; print how soon doctor and metrics name it; PAGE=docs/operations.md keeps that
+	HEADSTART_DRILLS=$(PAGE) $(BIN)/pytest -q tests/integration/test_drills.py
 
 soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (600)
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py

@@ -1,6 +1,6 @@
 """Each fault of a shared service, caused on real processes: doctor and a metric name its cause.
 
-`make drills` prints how long that took from the fault on. A metric is read from the process
+`make drills` prints how long that took from the fault on; PAGE=docs/operations.md keeps it. A metric is read from the process
 itself: a scrape interval and the alert's `for` come on top.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from deploy.markers import replaced, row
 from headstart import PrecomputeClient
 from tests.support.certificates import Certificate, self_signed
 from tests.support.commands import run
@@ -51,18 +53,21 @@ class Row:
     @property
     def line(self) -> str:
         metric = "" if self.metric is None else f"{self.metric:.1f} s"
-        return f"| {self.fault} | `{self.found}` | {self.doctor:.1f} s | {metric} |"
+        return row(self.fault, f"`{self.found}`", f"{self.doctor:.1f} s", metric)
 
 
 @pytest.fixture(scope="module")
 def table(pytestconfig: pytest.Config) -> Iterator[list[Row]]:
-    """Prints the rows of all drills at the end, as docs/operations.md has them."""
+    """Prints the rows of all drills at the end, and writes them into the page that is named."""
     rows: list[Row] = []
     yield rows
+    lines = [row("fault", "doctor reports", "after", "metric after"), "|---|---|---|---|"]
+    lines += [each.line for each in rows]
     capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        print("\n\n| fault | doctor reports | after | metric after |\n|---|---|---|---|")
-        print("\n".join(row.line for row in rows))
+        print("", "", *lines, sep="\n")
+    if page := os.environ.get("HEADSTART_DRILLS"):
+        Path(page).write_text(replaced(Path(page).read_text(), lines))
 
 
 Metric = Callable[[], Awaitable[bool]]

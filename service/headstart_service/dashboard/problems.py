@@ -1,4 +1,4 @@
-"""What a viewer of everything is told first: the causes why the service does not do its work."""
+"""Name the causes why the service does not do its work, for a viewer of everything."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Problems:
 
     def away(self, reason: str) -> list[Mapping[str, str]]:
         """Return the causes while the store cannot be read, for this reason."""
-        return _told(replace(self._facts(), store_problem=reason))
+        return _as_json(replace(self._facts(), store_problem=reason))
 
     async def found(self, look: Look) -> list[Mapping[str, str]]:
         """Return the causes that a look at the store shows. Raises StoreUnavailable."""
@@ -71,8 +71,8 @@ class Problems:
             providers=look.stats.providers,
             over_budget=look.stats.over_budget,
         )
-        return _told(facts)
+        return _as_json(facts)
 
 
-def _told(facts: Facts) -> list[Mapping[str, str]]:
+def _as_json(facts: Facts) -> list[Mapping[str, str]]:
     return [asdict(cause) for cause in causes(facts)]

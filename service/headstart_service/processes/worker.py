@@ -120,6 +120,7 @@ async def work(
             budget=_STORE_BUDGET,
             observer=monitoring.store,
             expected=durations.expected,
+            costs=durations.costs,
             weights=lambda: limits.table.weights,
         )
         stack.push_async_callback(queue.aclose)

@@ -29,6 +29,7 @@ from .capacity import Slots
 from .durations import Durations
 from .executors.executors import Executors
 from .held_runs import HeldRun, HeldRuns
+from .intake import POLL, Intake
 from .left_jobs import log_left_alone
 from .occupancy import Occupancy, occupied_seconds, within
 from .offers import offers_of
@@ -36,7 +37,6 @@ from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
-from .slots import POLL, Intake
 from .upkeep import end, ended, once, repeat
 from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 from .worker_rules import WorkerRules

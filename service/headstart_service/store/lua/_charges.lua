@@ -1,6 +1,6 @@
--- What a claim costs its namespace (docs/decisions/0048): the time that runs of its pipeline usually take, divided by
--- the namespace's weight. A ticket notes the charge behind its score; when the job leaves the queue the charge is
--- corrected by the time that the run really took.
+-- What a claim costs its namespace (docs/decisions/0048): the time that runs of its pipeline usually have a slot,
+-- divided by the namespace's weight. A ticket notes the charge behind its score; when the job leaves the queue the
+-- charge is corrected by the time that the run really had one.
 
 -- The weight of a namespace, by lines "\nnamespace=weight"; '*' is every other one.
 local function weight_of(namespace, weights)
@@ -45,15 +45,22 @@ local function charge_aside(member, score, pool, cost, weights)
   return charge(waiting, member, score, tonumber(turn or 0), pool, cost, weights)
 end
 
--- Corrects the charge of a ticket, by the time from its claim until now.
-local function correct(ticket, now)
+-- Corrects the charge of a ticket, by the time `took` that its run had a slot; below 0 since the claim. Without `took`
+-- it is not known: then the time since the claim counts, but not more than was charged.
+local function correct(ticket, now, took)
   local score, cost, weight, till, pool, since, member =
     string.match(ticket, '^([^ ,]+),(%d+),([%d.]+),(%d+)/?([^, ]*),(%d+) %S+ (.*)$')
   if not score then
     return
   end
   pool = pool ~= '' and pool or nil
-  local took = since ~= '0' and math.max(now - tonumber(since), LEAST_COST) or 0
+  if since == '0' then
+    took = 0
+  else
+    local whole = now - tonumber(since)
+    took = took and (took < 0 and whole or took) or math.min(whole, tonumber(cost))
+    took = math.max(took, LEAST_COST)
+  end
   local by = math.floor((took - tonumber(cost)) / tonumber(weight))
   local namespace, band = namespace_of(member), band_of(tonumber(score))
   local served = tonumber(redis.call('ZSCORE', served_of(pool, band), namespace))

@@ -125,11 +125,11 @@ end
 -- Takes a delivered job off the queue. Its entry is trimmed once no older entry is left. Deleting entries would make
 -- the queue's lag unknown, by which workers are scaled; trimming does not. The job of a run that ended before its
 -- delivery stays, too: the worker that receives it drops it.
-local function drop_job(entry)
+local function drop_job(entry, took)
   redis.pcall('XACK', jobs, group, entry) -- refused, if a damaged record names no entry
   local ticket = redis.call('HGET', tickets, entry)
   if ticket then
-    correct(ticket, clock())
+    correct(ticket, clock(), took)
   end
   redis.call('HDEL', tickets, entry)
   local info = group_info()

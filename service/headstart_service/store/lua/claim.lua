@@ -77,7 +77,7 @@ local function first_in_order()
       passed = passed + 1
     else
       run_id = r.run
-      charged = charge(set, member, score, turn, pool_of(class_of(r)), expected_of(expected, r.pipeline), weights)
+      charged = charge(set, member, score, turn, pool_of(class_of(r)), expected_of(costs, r.pipeline), weights)
       if set ~= waiting then
         forget_empty(set, class_of(r))
         redis.call('XADD', jobs, '*', 'member', member, 'run', r.run) -- it had no ticket of its own
@@ -151,7 +151,7 @@ if not repeated then
   if ticket then
     unqueue(member)
     charged = charged
-      or charge_aside(member, score, pool_of(class_of(r)), expected_of(expected, r.pipeline), weights)
+      or charge_aside(member, score, pool_of(class_of(r)), expected_of(costs, r.pipeline), weights)
   end
   redis.call('HSET', tickets, entry, ticket_of(score, charged, now, r, member))
   -- It may have waited for its turn nearly as long as a lease: the lease begins now.
