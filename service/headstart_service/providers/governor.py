@@ -57,7 +57,7 @@ class GovernorRules:
     lease: float
     """How long a call takes at most: then its permit is free, even if its worker was killed."""
     patience: float = 300.0
-    """How long a call may wait for its turn. That of a run that is needed later waits until then."""
+    """How long a call may wait for its turn, unless its run is needed later than that."""
     rates: Callable[[], Rates] = Rates
     """Returns the configured limits in force."""
     budget: Callable[[str], int] = lambda _: 0
