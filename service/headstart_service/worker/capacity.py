@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 from .occupancy import Occupancy
@@ -70,7 +68,6 @@ class Slots:
         self._most = held
         self._computing = _Room(computing)
         self._held = _Room(held)
-        self._solitude = asyncio.Lock()
         self._bytes = 0
         self._light = asyncio.Event()
         self._light.set()
@@ -113,19 +110,24 @@ class Slots:
         occupancy.end()
         self._held.free()
 
-    @asynccontextmanager
-    async def all(self) -> AsyncIterator[None]:
-        """Take the whole room, as soon as the runs in it have ended."""
+    async def take_all(self) -> None:
+        """Take the whole room, as soon as the runs in it have ended. One task at a time may."""
         taken = 0
         try:
-            async with self._solitude:
-                while taken < self._most:
-                    await self._held.take()
-                    taken += 1
-                yield
-        finally:
-            for _ in range(taken):
-                self._held.free()
+            while taken < self._most:
+                await self._held.take()
+                taken += 1
+        except BaseException:
+            self._free_held(taken)
+            raise
+
+    def give_back_all(self) -> None:
+        """Free what `take_all` took."""
+        self._free_held(self._most)
+
+    def _free_held(self, count: int) -> None:
+        for _ in range(count):
+            self._held.free()
 
     def _weigh(self, size: int) -> None:
         self._bytes += size

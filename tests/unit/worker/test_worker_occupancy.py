@@ -165,18 +165,13 @@ async def test_a_run_alone_waits_until_all_others_have_ended() -> None:
     await slots.take()
     other = slots.occupancy()
     other.begun()  # it only waits for others, and would be lost with this worker all the same
-    entered = asyncio.Event()
-
-    async def alone() -> None:
-        async with slots.all():
-            entered.set()
-            assert slots.short
-
-    task = asyncio.create_task(alone())
+    task = asyncio.create_task(slots.take_all())
     await asyncio.sleep(0)
-    assert not entered.is_set()
+    assert not task.done()
     slots.end(other)
     await task
+    assert slots.short
+    slots.give_back_all()
     assert await slots.take_free() == 2
 
 
