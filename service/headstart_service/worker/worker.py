@@ -253,7 +253,7 @@ class Worker:
             task.cancel()
             await ended(task)
         if task.cancelled():
-            if self._handing_on or held.is_handed_on:
+            if held.is_handed_on or self._handing_on:
                 await self._queue.release(lease)
             return
         try:
