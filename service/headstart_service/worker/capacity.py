@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import Final
 
@@ -10,8 +11,13 @@ from .occupancy import Occupancy
 
 _BURST: Final = 64
 """Runs for which room is taken at once, at most."""
-_MOST_BYTES: Final = 256 * 1024 * 1024
+_MIB: Final = 1024 * 1024
+_MOST_BYTES: Final = 256 * _MIB
 """Inputs and results of the runs that a worker holds, beyond which it begins none."""
+_FEWER_BYTES: Final = 3 * _MOST_BYTES // 4
+"""Those with which it begins runs again."""
+
+log = logging.getLogger(__name__)
 
 
 class _Room:
@@ -131,7 +137,14 @@ class Slots:
 
     def _weigh(self, size: int) -> None:
         self._bytes += size
-        if self._bytes > _MOST_BYTES:
+        light = self._light.is_set()
+        if light and self._bytes > _MOST_BYTES:
             self._light.clear()
-        else:
+            log.warning(
+                "no more runs begin: those that this worker holds keep %d MiB of inputs and "
+                "results, and %d MiB are allowed",
+                *(self._bytes // _MIB, _MOST_BYTES // _MIB),
+            )
+        elif not light and self._bytes <= _FEWER_BYTES:
             self._light.set()
+            log.info("runs begin again")
