@@ -538,3 +538,24 @@ def test_a_worker_alone_pauses_and_breaks_the_circuit() -> None:
     nothing = WaitsFor.NOTHING
     expected = [*[nothing] * 5, WaitsFor.BREAKER, nothing, nothing, WaitsFor.PAUSE]
     assert run_virtually(main()) == expected
+
+
+def test_refusals_of_calls_that_the_store_had_granted_slow_a_worker_alone_once() -> None:
+    """The store's clock is another: by it each of them would have begun after the one before."""
+
+    async def main() -> float:
+        own = LocalPermits(loop_time)
+        shared = SharedPermits(Permits(fails=StoreUnavailable("away")), own)
+        await asyncio.sleep(1)
+        own.learn("p", Turn(answers=[], rate=16.0))
+        for number in range(10):
+            settled = Settlement(
+                lease=f"{number}",
+                outcome=CallOutcome.REFUSED,
+                granted_us=1_800_000_000_000_000,
+                ending="rate_limited",
+            )
+            await own.settle("p", settled, Rates())
+        return (await shared.take("p", [], Rates(), 60.0)).rate
+
+    assert run_virtually(main()) == 8.0
