@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 PREPARE := $(BIN)/headstart model prepare && $(BIN)/headstart vocabulary build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-deployments test-chaos test-languages test-installs test-browser test-observability test-ray rules soak fuzz audit lock licences prometheusrule keda docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves bench-shared proto proto-clients proto-check lint words format types imports check clean
+.PHONY: help setup run test test-deployments test-chaos test-languages test-installs test-browser test-observability test-ray rules drills soak fuzz audit lock licences prometheusrule keda pool docs image image-test image-clean manifests demo demo-web demo-live bench bench-peers bench-curves bench-shared proto proto-clients proto-check lint words format types imports check clean
 
 help:  ## List these targets
 	@bold=; plain=; if [ -t 1 ] && [ -z "$$NO_COLOR" ] && [ "$$TERM" != dumb ]; then bold=$$(printf '\033[1m'); plain=$$(printf '\033[0m'); fi; \
@@ -79,8 +79,11 @@ lock: setup  ## Write the images' requirement files anew, with hashes, from cons
 licences: setup  ## Print the licence of every dependency
 	@$(BIN)/python -m deploy.licences
 
-prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL stands before their pages
-	@$(BIN)/python -m deploy.prometheusrule --runbooks '$(RUNBOOKS)'
+prometheusrule: setup  ## Write the rules for the Prometheus operator anew; RUNBOOKS=URL is where this repository is read
+	@$(BIN)/python -m deploy.prometheusrule $(if $(RUNBOOKS),--runbooks '$(RUNBOOKS)')
+
+pool: setup  ## Write the Kubernetes components of a pool of workers anew; POOL=io those of another
+	@$(BIN)/python -m deploy.pool $(POOL)
 
 keda: setup  ## Write the workers' ScaledObject anew; KEDA="--partitions 6" prints that of another store
 	@$(BIN)/python -m deploy.keda $(KEDA)
@@ -112,6 +115,9 @@ test-observability: setup  ## Scrape real processes with a real Prometheus, and 
 test-ray: setup  ## Run steps on a real Ray of this machine; installs it
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/pytest -m ray
+
+drills: setup  ## Cause each fault on real processes; print how soon doctor and metrics name it; PAGE=docs/operations.md keeps that
+	HEADSTART_DRILLS=$(PAGE) $(BIN)/pytest -q tests/integration/test_drills.py
 
 soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (600)
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py
@@ -183,7 +189,7 @@ imports: setup  ## Check that imports run one way
 rules: setup  ## Check and unit-test the alert rules, if promtool is here (with CI=true it must be)
 	@if command -v promtool > /dev/null; then \
 		cd deploy/prometheus && promtool check rules recording.yaml alerts.yaml \
-			&& promtool test rules alerts_test.yaml; \
+			&& promtool test rules alerts_test.yaml installations_test.yaml; \
 	elif [ "$(CI)" = true ]; then \
 		echo 'promtool is missing: apt-get install prometheus' >&2; exit 1; \
 	else echo 'rules: left out, because promtool is not installed'; fi

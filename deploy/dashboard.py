@@ -19,6 +19,8 @@ _FIRST_ID: Final = 1000
 """Panels of this id and higher are generated."""
 _HEIGHT, _WIDTH, _COLUMNS = 8, 8, 3
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+_SHOWN: Final = '{namespace=~"$namespace"}'
+"""Selects the installations that the dashboard's reader has chosen."""
 
 
 def dashboard(text: str) -> str:
@@ -55,18 +57,17 @@ def _panels(metrics: list[Description], top: int) -> Iterator[dict[str, Any]]:
 
 
 def _panel(metric: Description, number: int, position: dict[str, int]) -> dict[str, Any]:
-    labels = ("instance", *metric.labels)
-    rate = "rate({}[$__rate_interval])"
+    labels = ("namespace", "instance", *metric.labels)
     match metric.kind:
         case "counter":
             title = "{}, per second"
-            query = f"sum by ({', '.join(labels)}) ({rate.format(metric.name)})"
+            query = f"sum by ({', '.join(labels)}) ({_rate(metric.name)})"
         case "histogram":
-            buckets = rate.format(f"{metric.name}_bucket")
+            buckets = _rate(f"{metric.name}_bucket")
             title = "{}, p99"
             query = f"histogram_quantile(0.99, sum by (le, {', '.join(labels)}) ({buckets}))"
         case _:
-            title, query = "{}", metric.name
+            title, query = "{}", metric.name + _SHOWN
     timed = metric.kind != "counter" and metric.name.endswith("_seconds")
     legend = " ".join(f"{{{{{label}}}}}" for label in labels)
     target = {"refId": "A", "datasource": _SOURCE, "expr": query, "legendFormat": legend}
@@ -84,3 +85,7 @@ def _panel(metric: Description, number: int, position: dict[str, int]) -> dict[s
         "options": {"tooltip": {"mode": "multi", "sort": "desc"}},
         "targets": [target | {"range": True}],
     }
+
+
+def _rate(series: str) -> str:
+    return f"rate({series}{_SHOWN}[$__rate_interval])"

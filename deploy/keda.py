@@ -17,7 +17,7 @@ import yaml
 
 from headstart_service.config.partitions import CLUSTER_PARTITIONS
 from headstart_service.config.settings import Settings
-from headstart_service.domain import Status
+from headstart_service.domain import Status, pool_violation
 from headstart_service.store.keys import DEFAULT_PREFIX, Installation, PartitionKeys
 
 from .pins import ROOT
@@ -51,23 +51,38 @@ class Scaling:
     """The sentinels' name of it."""
     nights: bool = False
     """Whether no worker waits by night."""
+    others: tuple[str, ...] = ()
+    """Pools with workers of their own, whose runs stand in these sets too."""
 
     def formula(self) -> str:
         """Return the sum of all runs that need a worker, over all partitions."""
-        names = [trigger["name"] for trigger in self._sets()]
+        names = [trigger["name"] for trigger in self._sets(self._own())]
+        others = [trigger["name"] for trigger in self._sets(self._of_others())]
         # By day the cron trigger's value is 2, by night 1: a cron trigger is never 0.
-        return " + ".join(names) + (" + day - 1" if self.nights else "")
+        day = " + day - 1" if self.nights else ""
+        return " + ".join(names) + "".join(f" - {name}" for name in others) + day
 
     def triggers(self) -> list[dict[str, Any]]:
         """Return a trigger for each term of the formula."""
         day = {"type": "cron", "name": "day", "metadata": _DAY | {"desiredReplicas": "2"}}
-        return [*self._sets(), *([day] if self.nights else [])]
+        sets = self._sets([*self._own(), *self._of_others()])
+        return [*sets, *([day] if self.nights else [])]
 
-    def _sets(self) -> Iterator[dict[str, Any]]:
+    def _own(self) -> list[tuple[str, str]]:
+        return [("queued", self.queued), ("running", self.running)]
+
+    def _of_others(self) -> list[tuple[str, str]]:
+        terms = []
+        for number, pool in enumerate(self.others):
+            terms.append((f"other{number}_queued", queued_in(pool)))
+            terms.append((f"other{number}_running", running_in(pool)))
+        return terms
+
+    def _sets(self, terms: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
         installation = Installation(self.prefix, self.database)
         # Equally long: KEDA renames a trigger whose name begins with another's.
         width = len(str(self.partitions - 1))
-        for term, name in (("queued", self.queued), ("running", self.running)):
+        for term, name in terms:
             for partition in range(self.partitions):
                 metadata = {"listName": PartitionKeys(partition, installation).named(name)}
                 if self.kind == "sentinel":
@@ -120,6 +135,22 @@ class Scaling:
         return _HEADER + yaml.safe_dump(self.resource(), sort_keys=False, width=110)
 
 
+def queued_in(pool: str) -> str:
+    """Name the set of each partition that holds the pool's queued runs."""
+    return f"pool:{pool}:{Status.PENDING}"
+
+
+def running_in(pool: str) -> str:
+    """Name the set of each partition that holds the pool's runs that have a worker."""
+    return f"pool:{pool}:{Status.IN_PROGRESS}"
+
+
+def of_pool(pool: str, **more: Any) -> Scaling:
+    """Return what scales the workers of a pool other than the default one."""
+    name = f"headstart-worker-{pool}"
+    return Scaling(name=name, queued=queued_in(pool), running=running_in(pool), **more)
+
+
 FILES: Final = {
     COMPONENTS / "keda" / "scaledobject.yaml": Scaling(),
     COMPONENTS / "redis-cluster" / "scaledobject.yaml": Scaling(
@@ -138,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--prefix", help="HEADSTART_PREFIX")
     parser.add_argument("--database", **number, help="number of Redis' database")
     parser.add_argument("--runs-per-worker", **number, help="a worker's share of runs")
+    parser.add_argument("--pool", help="a pool whose workers it scales, else those of the others")
+    parser.add_argument("--without", dest="others", help="pools with workers of their own: a,b")
     parser.add_argument(
         "--nights", action="store_const", const=True, help="no idle worker from 22:00 to 6:00 UTC"
     )
@@ -145,6 +178,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, least in (("partitions", 1), ("database", 0), ("runs_per_worker", 1)):
         if name in given and given[name] < least:
             parser.error(f"--{name.replace('_', '-')}: must be {least} or more, is {given[name]}")
+    pool = given.pop("pool", None)
+    given |= {"others": tuple(given["others"].split(","))} if "others" in given else {}
+    for name in (*([pool] if pool else []), *given.get("others", ())):
+        if rule := pool_violation(name):
+            parser.error(f"pool {name!r}: {rule}")
+    if pool:
+        print(of_pool(pool, **given).text(), end="")
+        return
     if given:
         print(Scaling(**given).text(), end="")
         return

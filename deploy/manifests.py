@@ -33,11 +33,12 @@ COMBINATIONS: Mapping[str, tuple[str, Sequence[str]]] = {
     **{
         f"base-{path.name}": ("base", (path.name,))
         for path in sorted((KUBERNETES / "components").iterdir())
-        if path.name not in {"keda-nights", "hpa-waiters"}  # which change others
+        if path.name not in {"keda-nights", "hpa-waiters", "pool-gpu-keda"}  # which change others
     },
     "base-waiters": ("base", ("hpa", "servicemonitor", "hpa-waiters")),
     "base-keda-nights": ("base", ("keda", "keda-nights")),
     "base-observed": ("base", ("servicemonitor", "prometheusrule", "tokens")),
+    "base-pools": ("base", ("keda", "pool-gpu", "pool-gpu-keda", "networkpolicy")),
     "base-traced": ("base", ("networkpolicy", "otlp")),
     "base-sentinel": ("base", ("networkpolicy", "keda", "redis-sentinel")),
     "base-cluster": ("base", ("networkpolicy", "keda", "redis-cluster")),

@@ -6,21 +6,25 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-_PART: Final = re.compile(r"(?<=<!-- written by make docs -->\n).*?(?=\n\n|\n?\Z)", re.DOTALL)
+_PART: Final = re.compile(
+    r"(<!-- written by make (?:docs|drills) -->\n).*?(?=\n\n|\n?\Z)", re.DOTALL
+)
 
 
 def replaced(text: str, lines: Iterable[str]) -> str:
     """Return a page's text with these lines behind its marker. Raises ValueError without one."""
     part = "\n".join(lines)
-    page, count = _PART.subn(lambda _: part, text)
+    page, count = _PART.subn(lambda marker: marker[1] + part, text)
     if count != 1:
-        raise ValueError(f"a page needs one marker <!-- written by make docs -->, has {count}")
+        raise ValueError(
+            f"a page needs one marker such as <!-- written by make docs -->, has {count}"
+        )
     return page
 
 
 def written(text: str) -> str:
     """Return a page's text without its generated part."""
-    return _PART.sub("", text)
+    return _PART.sub(r"\1", text)
 
 
 def row(*cells: str) -> str:

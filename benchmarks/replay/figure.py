@@ -31,6 +31,7 @@ LOAD = 2.0
 _SEEDS_QUICK, _SEEDS = 5, 10
 _GOAL, _LEAST = 1.5, 1.2
 """What the mean ratio must reach, and what the lower end of its interval must."""
+_TRIES = 5
 _STUDENT = {14: 2.145, 29: 2.045}
 """By degrees of freedom: where 95 % of the distribution ends, on both sides."""
 _Replay = Callable[[Sequence[User], "_Replayed"], Awaitable[None]]
@@ -110,9 +111,9 @@ def _line(
 
 
 def _replay(channel: grpc.aio.Channel, worker: Process, names: count[int]) -> _Replay:
-    start = unary(channel, f"{SERVICE}/StartPrecompute")
-    cancel = unary(channel, f"{SERVICE}/CancelPrecompute")
-    get = unary(channel, GET)
+    start = _patient(unary(channel, f"{SERVICE}/StartPrecompute"))
+    cancel = _patient(unary(channel, f"{SERVICE}/CancelPrecompute"))
+    get = _patient(unary(channel, GET))
 
     async def one(user: User, key: str, began: float) -> tuple[float, bool]:
         """The seconds that it did not wait, and whether all was there when it submitted."""
@@ -153,6 +154,21 @@ def _replay(channel: grpc.aio.Channel, worker: Process, names: count[int]) -> _R
         into.efficiency.append(saved / (worker.used_seconds() - used))
 
     return replay
+
+
+def _patient(call: Unary) -> Unary:
+    """Call again while the store is unavailable: the worker may have kept the core from it."""
+
+    async def tried(request: bytes) -> bytes:
+        for _ in range(_TRIES):
+            try:
+                return await call(request)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+        return await call(request)
+
+    return tried
 
 
 def _is_worth_waiting(answer: pb.GetResultsResponse, cost: float) -> bool:

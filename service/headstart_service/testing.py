@@ -112,9 +112,10 @@ class _MemorySink:
         status: Status,
         error: str,
         failure_reason: FailureReason | None = None,
+        slot_seconds: float | None = None,
     ) -> None:
         """Keep what ended, and why the run failed."""
-        del status
+        del status, slot_seconds
         await self.commit(lease, ended, ())
         self.error, self.failure_reason = error, failure_reason
 

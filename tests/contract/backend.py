@@ -100,6 +100,8 @@ class Backend:
         self.scripts = Scripts(batches)
         self.expected: dict[str, int] = {}
         """How long runs take, in microseconds by pipeline, as all stores and queues are given it."""
+        self.costs: dict[str, int] = {}
+        """How long runs have a slot, in the same way; empty means as long as they take."""
         self.weights: Mapping[str, float] = {}
         """The weights of namespaces, as all queues are given them."""
         self.store = self.new_store()
@@ -161,6 +163,7 @@ class Backend:
             idle=idle,
             observer=observer,
             expected=lambda: self.expected,
+            costs=lambda: self.costs or self.expected,
             weights=lambda: self.weights,
         )
 

@@ -103,6 +103,8 @@ def fixed_keys(partition: int) -> tuple[str, ...]:
         "offers",
         "starters",
         "layout",
+        "pools",
+        *(f"pool:gpu:{status}" for status in ("pending", "in_progress")),
     )
     return tuple(
         f"headstart:{{{partition}}}:{name}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from headstart_service.domain import Awaits, Claim, Offer, RunKey, Status
+from headstart_service.domain import Awaits, Claim, Lease, Offer, RunKey, Status
 from headstart_service.store.retries import Retries
 from headstart_service.store.store_observer import Unwatched
 from headstart_service.store.upkeep import Upkeep
@@ -117,21 +117,43 @@ async def test_a_namespace_pays_for_the_time_that_its_runs_really_take(
         await started(store_backend, namespace, 40)
     claims = await claimed(store_backend, 2)
     long = next(claim for claim in claims if claim.lease.job.key.namespace == "a")
-    names = store_backend.all_keys[0]
-    turns_of = beside(names, "waiting:turns:1")
-    before = float(await store_backend.redis("ZSCORE", turns_of, "a"))
-    tickets = await store_backend.redis("HGETALL", names.fixed[10])
-    entry = long.lease.job.entry
-    score, _, rest = tickets[entry.encode()].partition(b",")
-    cost, weight, till, since_on = rest.split(b",", 3)
-    since, _, run = since_on.partition(b" ")
-    earlier = str(int(since) - 10 * SECOND).encode()  # as if it had been claimed ten seconds ago
-    ticket = b",".join((score, cost, weight, till, earlier)) + b" " + run
-    await store_backend.redis("HSET", names.fixed[10], entry, ticket)
+    before = await _turn(store_backend, "a")
+    await _make_older(store_backend, long.lease)
     await store_backend.queue.finish(long.lease, [done("first")], Status.COMPLETED, "")
-    after = float(await store_backend.redis("ZSCORE", turns_of, "a"))
+    after = await _turn(store_backend, "a")
     assert 10 * SECOND - 1000 <= after - before < 70 * SECOND
     assert await turns(store_backend, 20) == "b" * 20
+
+
+async def test_a_run_that_waited_pays_for_its_slot_alone(store_backend: Backend) -> None:
+    store_backend.costs = {"probe": SECOND}
+    for namespace in ("a", "b"):
+        await started(store_backend, namespace, 40)
+    ended, cancelled = [claim.lease for claim in await claimed(store_backend, 2)]
+    paid = [await _turn(store_backend, lease.job.key.namespace) for lease in (ended, cancelled)]
+    for lease in (ended, cancelled):
+        await _make_older(store_backend, lease)
+    finish = store_backend.queue.finish
+    await finish(ended, [done("first")], Status.COMPLETED, "", slot_seconds=0.25)
+    await store_backend.store.cancel(cancelled.job.key)
+    pays = [await _turn(store_backend, lease.job.key.namespace) for lease in (ended, cancelled)]
+    assert pays == [paid[0] - 0.75 * SECOND, paid[1]]
+
+
+async def _turn(backend: Backend, namespace: str) -> float:
+    """The virtual time of a namespace whose runs wait by need."""
+    turns_of = beside(backend.all_keys[0], "waiting:turns:1")
+    return float(await backend.redis("ZSCORE", turns_of, namespace))
+
+
+async def _make_older(backend: Backend, lease: Lease) -> None:
+    """Change a ticket as if it had been claimed ten seconds ago."""
+    tickets = backend.all_keys[0].fixed[10]
+    ticket = await backend.redis("HGET", tickets, lease.job.entry)
+    about, _, run = ticket.partition(b" ")
+    *charge, since = about.split(b",")
+    earlier = b",".join((*charge, str(int(since) - 10 * SECOND).encode()))
+    await backend.redis("HSET", tickets, lease.job.entry, earlier + b" " + run)
 
 
 async def test_what_fairness_remembers_is_forgotten(store_backend: Backend) -> None:

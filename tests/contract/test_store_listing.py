@@ -204,6 +204,22 @@ async def test_stats_equal_the_records(store_backend: Backend) -> None:
     assert (await store_backend.store.stats("elsewhere")).counts == {}
 
 
+async def test_pending_runs_are_counted_by_namespace(store_backend: Backend) -> None:
+    store = store_backend.store
+    await store_backend.complete(RunKey("done", "k"))
+    # A colon ends the namespace in a member's name, and one of the name becomes a semicolon. The
+    # members of `a-b` and `a0` come before those of `a`.
+    wanted = {"a": 3, "a:b": 2, "a-b": 1, "a0": 1, "ab": 1, "z": 7}
+    for namespace, count in wanted.items():
+        for number in range(count):
+            await store.start(RunKey(namespace, f"k:{number}"), plan(), 60, restart=False)
+    stats = await store.stats("")
+    assert stats.pending == wanted
+    assert stats.largest_share == 7 / 15
+    assert (await store.stats("a")).pending == {"a": 3}
+    assert (await store.stats("none")).largest_share == 0
+
+
 async def test_the_queues_lag_stays_known_whatever_becomes_of_runs(store_backend: Backend) -> None:
     """Workers are scaled by it, and Redis gives it up when undelivered entries are deleted."""
     expected = await _mixed(store_backend)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.keda import COMPONENTS, FILES, Scaling, main
+from deploy.keda import COMPONENTS, FILES, Scaling, main, of_pool
 from deploy.manifests import render
+from deploy.pool import BASE, deployment, files
 from headstart_service.api.call_limits import CallKind, CallLimits
 from headstart_service.api.results.near_cache import NearCache
 from headstart_service.config.settings import Settings
@@ -174,6 +175,37 @@ def test_components_ask_for_what_is_tested_here(name: str, scaling: Scaling):
 def test_the_written_files_are_current():
     for path, scaling in FILES.items():
         assert path.read_text() == scaling.text(), "run `make keda`"
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_each_pool_is_scaled_by_its_own_runs(partitions: int):
+    """All runs stand in the sets of statuses: those of a pool with workers of its own are less."""
+    rest = Scaling(others=("gpu",), partitions=partitions)
+    gpu = of_pool("gpu", partitions=partitions)
+    runs = {"status:pending": 70, "status:in_progress": 30}
+    runs |= {"pool:gpu:pending": 50, "pool:gpu:in_progress": 10}
+
+    def asked(scaling: Scaling) -> float:
+        values = {
+            each["name"]: float(runs[each["metadata"]["listName"].partition("}:")[2]])
+            for each in scaling.triggers()
+        }
+        return computed(scaling.formula(), values) / partitions
+
+    assert asked(gpu) == 60
+    assert asked(rest) == 40
+
+
+def test_the_components_of_a_pool_are_current():
+    for path, text in files("gpu").items():
+        assert path.read_text() == text, "run `make pool`"
+
+
+def test_workers_of_a_pool_are_those_of_the_base_but_for_name_and_pool():
+    base, gpu = yaml.safe_load(BASE.read_text()), deployment("gpu")
+    [container] = gpu["spec"]["template"]["spec"]["containers"]
+    assert container["env"].pop() == {"name": "HEADSTART_POOLS", "value": "gpu"}
+    assert yaml.safe_dump(gpu).replace("worker-gpu", "worker") == yaml.safe_dump(base)
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 10, 11, 101])

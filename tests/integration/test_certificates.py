@@ -16,36 +16,13 @@ import pytest
 from headstart_service.auth.certificate_facts import facts_of
 from headstart_service.auth.server_certificate import ServerCertificate, TlsFiles
 from headstart_service.domain.errors import StartupError
-from tests.support.certificates import Certificate, authority, signed
+from tests.support.certificates import Certificate, authority, self_signed, signed
 from tests.support.commands import run_here
 from tests.support.waiting import wait_until
 
 P256 = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
 P384 = ("ec", "-pkeyopt", "ec_paramgen_curve:P-384")
 P521 = ("ec", "-pkeyopt", "ec_paramgen_curve:P-521")
-LOCALHOST = "subjectAltName=DNS:localhost"
-
-
-def self_signed(
-    directory: Path, *key: str, names: str = LOCALHOST, days: tuple[float, float] = (-1, 2)
-) -> Certificate:
-    """A certificate with this kind of key, valid between these days from now."""
-    name = f"{len(list(directory.iterdir()))}"
-    made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
-    request = directory / f"{name}.csr"
-    begin, end = (f"{datetime.now(UTC) + timedelta(days=each):%Y%m%d%H%M%SZ}" for each in days)
-    (directory / "index").write_text("")
-    (directory / "ca.cnf").write_text(
-        f"[ca]\ndefault_ca=own\n[own]\ndatabase={directory}/index\nnew_certs_dir={directory}\n"
-        "rand_serial=yes\ndefault_md=sha256\npolicy=any\n[any]\ncommonName=optional\n"
-        f"[ext]\n{names or 'basicConstraints=CA:FALSE'}\n"
-    )
-    run("req", "-new", "-nodes", "-newkey", *key, "-subj", "/CN=x" if names else "/",
-        "-config", "/dev/null", "-keyout", made.key, "-out", request)  # fmt: skip
-    run("ca", "-batch", "-selfsign", "-config", directory / "ca.cnf", "-extensions", "ext",
-        "-keyfile", made.key, "-in", request, "-out", made.cert, "-notext",
-        "-startdate", begin, "-enddate", end)  # fmt: skip
-    return made
 
 
 def run(*arguments: str | Path) -> None:

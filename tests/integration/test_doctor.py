@@ -39,7 +39,8 @@ def doctor(*arguments: str, **environment: str) -> tuple[int, dict[str, list[tup
         found.setdefault(check["check"], []).append((check["verdict"], check["found"]))
         assert check["advice"] or check["verdict"] in ("OK", "SKIP"), check
     verdicts = {verdict for each in found.values() for verdict, _ in each}
-    assert told["ok"] == ("FAIL" not in verdicts) == (done.code == 0)
+    bad = {"FAIL", "WARN"} if "--strict" in arguments else {"FAIL"}
+    assert told["ok"] == verdicts.isdisjoint(bad) == (done.code == 0)
     return done.code, found
 
 
@@ -231,6 +232,11 @@ async def test_a_store_that_forgets_or_that_nobody_works_on_is_warned_of(valkey:
         await redis.config_set("requirepass", PASSWORD)
     url = valkey.url.replace("//", f"//:{PASSWORD}@")
     code, found = doctor("--local-only", HEADSTART_REDIS_URL=url, HEADSTART_GRPC_PORT="0", **LIGHT)
+    assert code == 0
+    strict, _ = doctor(
+        *("--local-only", "--strict"), HEADSTART_REDIS_URL=url, HEADSTART_GRPC_PORT="0", **LIGHT
+    )
+    assert strict == 1, "a warning is an error when asked"
     assert "address" not in found
     assert found["memory"][0][0] == "WARN"
     assert "allkeys-lru" in found["memory"][0][1]

@@ -151,7 +151,7 @@ async def test_a_version_that_workers_lack_waits_for_one_that_has_it(site: Site)
         [check] = [each for each in told["checks"] if each["check"] == "unserved"]
         assert (check["verdict"], check["found"]) == (
             "WARN",
-            "no worker can compute 1 of versioned",
+            "no worker has this version of the pipeline versioned: 1 run waits",
         )
         [check] = [each for each in told["checks"] if each["check"] == "work"]
         assert check["verdict"] == "OK", "the worker takes jobs: it needs no cure"

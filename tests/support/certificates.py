@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+LOCALHOST = "subjectAltName=DNS:localhost"
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
@@ -43,6 +45,28 @@ def signed(
         *("x509", "-req", "-in", request, "-CA", by.cert, "-CAkey", by.key, "-days", "2"),
         *("-CAcreateserial", "-extfile", extensions, "-out", made.cert),
     )
+    return made
+
+
+def self_signed(
+    directory: Path, *key: str, names: str = LOCALHOST, days: tuple[float, float] = (-1, 2)
+) -> Certificate:
+    """A certificate with this kind of key, valid between these days from now."""
+    name = f"{len(list(directory.iterdir()))}"
+    made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
+    request = directory / f"{name}.csr"
+    begin, end = (f"{datetime.now(UTC) + timedelta(days=each):%Y%m%d%H%M%SZ}" for each in days)
+    (directory / "index").write_text("")
+    (directory / "ca.cnf").write_text(
+        f"[ca]\ndefault_ca=own\n[own]\ndatabase={directory}/index\nnew_certs_dir={directory}\n"
+        "rand_serial=yes\ndefault_md=sha256\npolicy=any\n[any]\ncommonName=optional\n"
+        f"[ext]\n{names or 'basicConstraints=CA:FALSE'}\n"
+    )
+    _openssl("req", "-new", "-nodes", "-newkey", *key, "-subj", "/CN=x" if names else "/",
+        "-config", "/dev/null", "-keyout", made.key, "-out", request)  # fmt: skip
+    _openssl("ca", "-batch", "-selfsign", "-config", directory / "ca.cnf", "-extensions", "ext",
+        "-keyfile", made.key, "-in", request, "-out", made.cert, "-notext",
+        "-startdate", begin, "-enddate", end)  # fmt: skip
     return made
 
 

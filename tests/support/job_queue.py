@@ -87,6 +87,7 @@ class FakeQueue(Ledger):
         self.shown: WorkerState | None = None
         self.reported: dict[str, StepRecord] = {}
         self.finished: list[str] = []
+        self.slot_seconds: list[float | None] = []
         self.asked: list[tuple[str, int, int]] = []
         """The method, partition and limit of each request for jobs."""
         self.times: list[tuple[str, float]] = []
@@ -196,9 +197,11 @@ class FakeQueue(Ledger):
         status: Status,
         error: str,
         failure_reason: FailureReason | None = None,
+        slot_seconds: float | None = None,
     ) -> None:
         await self.commit(lease, ended, ())
         self.finished.append(lease.job.key.key)
+        self.slot_seconds.append(slot_seconds)
 
 
 @asynccontextmanager

@@ -94,6 +94,7 @@ class Ledger:
         status: Status,
         error: str,
         failure_reason: FailureReason | None = None,
+        slot_seconds: float | None = None,
     ) -> None:
         await self._keep(Write(tuple(ended), (), status, error, failure_reason))
 

@@ -131,6 +131,15 @@ CHAIN = Pipeline(
     steps=(one, two, three),
     codec=ArtifactCodec(),
 )
+ON_GPU = Pipeline(
+    name="on-gpu",
+    version="1",
+    description="Computes next to nothing, on workers of the pool gpu",
+    inputs=NoInputs,
+    steps=(nothing,),
+    codec=ArtifactCodec(),
+    pool="gpu",
+)
 REFERENCES = ",".join(
     f"tests.support.pipelines:{name}" for name in ("PROBE", "NOOP", "CHAIN", "WITNESS", "MORTAL")
 )

@@ -37,6 +37,8 @@ class Proxy:
 
     port: int
     links: set[_Link] = field(default_factory=set)
+    delay: float = 0.0
+    """Seconds for which each piece of a reply is held back."""
     silent: bool = False
     """Whether what the server publishes to subscribers is swallowed: a half-dead connection."""
     doomed: bytes | None = None
@@ -74,14 +76,13 @@ class Proxy:
         try:
             while data := await source.read(_CHUNK):
                 link.carried += not reply
-                if link.lost:
+                if link.lost or (reply and link.subscribed and self.silent):
                     continue
                 if not reply and self.unanswered and self.unanswered in data:
                     self.unanswered, link.lost = None, True
                 if not reply and b"SUBSCRIBE" in data:
                     link.subscribed = True
-                if reply and link.subscribed and self.silent:
-                    continue
+                await asyncio.sleep(self.delay * reply)
                 if not reply and self.doomed and self.doomed in data:
                     self.doomed, link.doomed = None, True
                 if link.doomed and reply is self.in_reply:

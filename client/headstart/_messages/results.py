@@ -101,6 +101,8 @@ class PendingReason(StrEnum):
     """No running worker has the run's pipeline."""
     NO_WORKER_FOR_VERSION = "no_worker_for_version"
     """Running workers have the pipeline in another version than the run was started with."""
+    NO_WORKER_FOR_POOL = "no_worker_for_pool"
+    """No running worker serves the pool that the run's pipeline names."""
 
 
 class StepOrigin(StrEnum):

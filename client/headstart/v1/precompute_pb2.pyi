@@ -343,6 +343,8 @@ class _PendingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pending
     """No running worker has the run's pipeline."""
     PENDING_REASON_NO_WORKER_FOR_VERSION: _PendingReason.ValueType  # 3
     """Running workers have the pipeline, but not in the version that the run was started with."""
+    PENDING_REASON_NO_WORKER_FOR_POOL: _PendingReason.ValueType  # 4
+    """No running worker serves the pool that the run's pipeline names."""
 
 class PendingReason(_PendingReason, metaclass=_PendingReasonEnumTypeWrapper):
     """Why no worker takes a pending run. The run waits for a worker that does."""
@@ -355,6 +357,8 @@ PENDING_REASON_NO_WORKER_FOR_PIPELINE: PendingReason.ValueType  # 2
 """No running worker has the run's pipeline."""
 PENDING_REASON_NO_WORKER_FOR_VERSION: PendingReason.ValueType  # 3
 """Running workers have the pipeline, but not in the version that the run was started with."""
+PENDING_REASON_NO_WORKER_FOR_POOL: PendingReason.ValueType  # 4
+"""No running worker serves the pool that the run's pipeline names."""
 Global___PendingReason: _TypeAlias = PendingReason  # noqa: Y015
 
 class _StepOrigin:
@@ -2373,6 +2377,27 @@ class GetStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PoolsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Pool: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Pool | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOTAL_CACHED_FIELD_NUMBER: _builtins.int
     ACTIVE_TASKS_FIELD_NUMBER: _builtins.int
     STATUS_COUNTS_FIELD_NUMBER: _builtins.int
@@ -2382,6 +2407,7 @@ class GetStatsResponse(_message.Message):
     UNSERVED_FIELD_NUMBER: _builtins.int
     PROVIDERS_FIELD_NUMBER: _builtins.int
     OVER_BUDGET_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
     total_cached: _builtins.int
     """Everything kept: queued, running and ended."""
     active_tasks: _builtins.int
@@ -2420,6 +2446,12 @@ class GetStatsResponse(_message.Message):
         Where tokens are asked for, a namespace learns of itself alone.
         """
 
+    @_builtins.property
+    def pools(self) -> _containers.MessageMap[_builtins.str, Global___Pool]:
+        """By name, the pools of workers that have had runs or have workers, in all namespaces. Empty for a
+        token that may not see all namespaces.
+        """
+
     def __init__(
         self,
         *,
@@ -2432,10 +2464,11 @@ class GetStatsResponse(_message.Message):
         unserved: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         providers: _abc.Iterable[Global___ProviderStatus] | None = ...,
         over_budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        pools: _abc.Mapping[_builtins.str, Global___Pool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "over_budget", b"over_budget", "providers", b"providers", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "over_budget", b"over_budget", "pools", b"pools", "providers", b"providers", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2484,6 +2517,36 @@ class ProviderStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderStatus: _TypeAlias = ProviderStatus  # noqa: Y015
+
+@_typing.final
+class Pool(_message.Message):
+    """Workers that serve the same pipelines, and what there is for them to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    queued: _builtins.int
+    """Runs that no worker has taken yet."""
+    running: _builtins.int
+    """Runs that a worker has taken and not ended."""
+    workers: _builtins.int
+    """Live workers that serve the pool."""
+    def __init__(
+        self,
+        *,
+        queued: _builtins.int = ...,
+        running: _builtins.int = ...,
+        workers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued", b"queued", "running", b"running", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pool: _TypeAlias = Pool  # noqa: Y015
 
 @_typing.final
 class Ledger(_message.Message):

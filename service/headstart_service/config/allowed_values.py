@@ -26,6 +26,7 @@ _OF_KUBERNETES: Final = re.compile(
 _CHOICE: Final = re.compile(r"\^\(([\w|-]+)\)\$")
 _SPECIAL: Final = {
     "pipelines": "module:name, several separated by commas",
+    "pools": "names of 1 to 32 of a-z, 0-9 and '-', separated by commas",
     "cors_origins": "origins such as https://shop.example, or *, separated by commas",
     "redis_url": "a URL: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
     "anthropic_base_url": "a URL",

@@ -6,6 +6,7 @@ import re
 from typing import Any, Final
 
 from ..base.urls import ENCODING, check_web_url
+from ..domain import pool_violation
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\\\s]+")
 
@@ -29,6 +30,14 @@ def are_origins(value: Any) -> Any:
     for origin in value:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError("must be origins as browsers send them: scheme, host, no path")
+    return value
+
+
+def are_pools(value: Any) -> Any:
+    """Raise ValueError unless these are names of pools."""
+    for pool in value:
+        if rule := pool_violation(pool):
+            raise ValueError(f"{pool!r} {rule}")
     return value
 
 

@@ -22,7 +22,7 @@ from .partitions import default_partitions
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
 SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
-LISTS = ("pipelines", "cors_origins")
+LISTS = ("pipelines", "pools", "cors_origins")
 """The settings that take several values, separated by commas."""
 _STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
 """What is often read from a file with a line end."""
@@ -298,6 +298,11 @@ class Settings(BaseSettings):
         (),
         description="More pipelines, beside those that installed packages offer.",
     )
+    pools: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Pools that a worker serves, separated by commas, such as `default,gpu`: it "
+        "runs the pipelines that name them. Without it, it serves all.",
+    )
     max_artifact_bytes: int = Field(
         8 * 1024 * 1024,
         ge=1024,
@@ -334,6 +339,7 @@ class Settings(BaseSettings):
 
     _split = field_validator(*LISTS, mode="before")(setting_checks.split)
     _host = field_validator("host", mode="before")(setting_checks.without_brackets)
+    _pools = field_validator("pools")(setting_checks.are_pools)
     _origins = field_validator("cors_origins")(setting_checks.are_origins)
     _key = field_validator("anthropic_api_key", mode="before")(setting_checks.is_key)
     _url = field_validator("anthropic_base_url", mode="before")(setting_checks.is_url)

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..domain import Announcement, RunKey
+from ..domain.causes import Facts
 from ..domain.errors import (
     CapacityExhausted,
     HeadstartError,
@@ -41,6 +42,7 @@ from .access import (
 )
 from .call_counters import Counters
 from .event_streams import EventResponse, Streams
+from .problems import ReadFacts
 from .recent_runs import RecentRuns
 from .run_view import results_of, run_view
 from .snapshots import Snapshots
@@ -83,6 +85,8 @@ class Rules:
     door: Door
     about: dict[str, Any]
     """Shown as it is: host, version and so on."""
+    facts: ReadFacts = Facts
+    """Returns what the process knows of its own problems."""
 
 
 async def _never(_: Dashboard) -> None:
@@ -118,7 +122,7 @@ class Dashboard:
         self.counters = Counters()
         self.recent_runs = RecentRuns(runs, registry)
         about = {**rules.about, "pipelines": sorted(pipeline.name for pipeline in registry)}
-        self._snapshots = Snapshots(runs, self.recent_runs, self.counters, about)
+        self._snapshots = Snapshots(runs, self.recent_runs, self.counters, about, rules.facts)
         self.streams = Streams(self._snapshots)
         self._inspections = asyncio.Semaphore(_INSPECTIONS)
         self._files = {

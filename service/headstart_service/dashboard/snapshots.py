@@ -8,11 +8,13 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from ..domain import Ledger, RunSummary, Stats, Status
+from ..domain.causes import Facts
 from ..domain.errors import StoreUnavailable
 from ..domain.run_store import RunStore
 from .access import View
 from .accounting_view import accounting_view
 from .call_counters import Counters
+from .problems import Look, Problems, ReadFacts
 from .recent_runs import RecentRuns
 
 _LIVE: Final = 60
@@ -34,13 +36,22 @@ class Snapshots:
     """Makes them, from the counters, the recent runs and bounded reads of the store."""
 
     def __init__(
-        self, runs: RunStore, book: RecentRuns, counters: Counters, about: dict[str, Any]
+        self,
+        runs: RunStore,
+        book: RecentRuns,
+        counters: Counters,
+        about: dict[str, Any],
+        facts: ReadFacts = Facts,
     ) -> None:
-        """`about` is what the page shows of the process: host, version, pipelines, limits."""
+        """`about` is what the page shows of the process: host, version, pipelines, limits.
+
+        `facts` returns what the process knows of its own problems.
+        """
         self._runs = runs
         self._book = book
         self._counters = counters
         self._about = about
+        self._problems = Problems(facts, runs.stats)
         self._seeded: set[frozenset[str] | None] = set()
 
     def regained(self) -> None:
@@ -66,8 +77,10 @@ class Snapshots:
             ]
         try:
             await self._read(view, snapshot)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             snapshot["store"] = "away"
+            if view.whole:
+                snapshot["problems"] = self._problems.away(str(error))
         snapshot["recent"] = [
             seen.as_json()
             for key in self._book.latest(view.scope, _RECENT)
@@ -100,8 +113,8 @@ class Snapshots:
             self._seeded.add(view.scope)
         # Running before waiting runs, each the longest listed first.
         live.sort(key=lambda run: (run.status is Status.PENDING, run.created_us))
-        live = live[:_LIVE]
-        await self._book.look([run.key for run in live])
+        shown = live[:_LIVE]
+        await self._book.look([run.key for run in shown])
         await self._book.look(self._book.latest(view.scope, _RECENT))
         snapshot["counts"] = counts
         snapshot["ledger"] = accounting_view(ledgers)
@@ -109,9 +122,15 @@ class Snapshots:
         snapshot["queued"] = stats.queued_jobs if view.scope is None else counts.get("pending", 0)
         if view.scope is None and self._counters.past:
             self._counters.past[-1].queued = stats.queued_jobs
-        snapshot["live"] = [self._live(run) for run in live]
+        snapshot["live"] = [self._live(run) for run in shown]
         if view.whole:
-            snapshot["workers"] = [asdict(each) for each in await self._runs.workers(_WORKERS)]
+            began = time.perf_counter()
+            workers = await self._runs.workers(_WORKERS)
+            trip = time.perf_counter() - began
+            snapshot["workers"] = [asdict(each) for each in workers]
+            if view.scope is None:
+                look = Look(stats=stats, live=live, workers=workers, trip=trip)
+                snapshot["problems"] = await self._problems.found(look)
 
     async def _list(
         self, name: str, statuses: Sequence[Status], limit: int

@@ -9,6 +9,7 @@ from .accounting import (
     Fate,
     Hidden,
     Ledger,
+    PoolStats,
     Stats,
     Work,
 )
@@ -46,6 +47,7 @@ from .queue import (
 )
 from .runs import (
     DEFAULT_NAMESPACE,
+    DEFAULT_POOL,
     MAX_KEY_BYTES,
     Cancelled,
     Inspection,
@@ -65,12 +67,15 @@ from .runs import (
     Touched,
     digest,
     has_control_characters,
+    in_pool,
     namespace_violations,
+    pool_violation,
     runs_class,
 )
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "DEFAULT_POOL",
     "MAX_KEY_BYTES",
     "Announcement",
     "Ask",
@@ -93,6 +98,7 @@ __all__ = [
     "Orphan",
     "Outcome",
     "Permits",
+    "PoolStats",
     "ProviderNews",
     "ProviderState",
     "Rates",
@@ -121,6 +127,8 @@ __all__ = [
     "WorkerState",
     "digest",
     "has_control_characters",
+    "in_pool",
     "namespace_violations",
+    "pool_violation",
     "runs_class",
 ]

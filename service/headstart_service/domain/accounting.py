@@ -87,6 +87,15 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool has to do, and how many workers for it."""
+
+    queued: int = 0
+    running: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """How much is kept, by status, and how much is queued."""
 
@@ -97,8 +106,17 @@ class Stats:
     ledger: Ledger | None = None
     """None for a namespace that the ledger does not name: nothing was started, or in too many."""
     unserved: Mapping[str, int] = field(default_factory=dict)
-    """Of the queued jobs, those for runs that workers have met and do not offer, by pipeline."""
+    """Of the queued jobs, those for runs that workers have met and none offers, by pipeline."""
+    pending: Mapping[str, int] = field(default_factory=dict)
+    """Pending runs by namespace, of the first 250 namespaces of a partition that have some."""
     providers: Sequence[ProviderState] = ()
     """Those that were called lately, by name."""
     over_budget: Mapping[str, int] = field(default_factory=dict)
     """Namespaces that have used up their tokens of the day, each with its budget."""
+    pools: Mapping[str, PoolStats] = field(default_factory=dict)
+
+    @property
+    def largest_share(self) -> float:
+        """The largest share of the pending runs that one namespace holds."""
+        whole = self.counts.get(Status.PENDING, 0)
+        return max(self.pending.values(), default=0) / whole if whole else 0.0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .runs import RunKey, StepRecord, runs_class
+from .runs import DEFAULT_POOL, RunKey, StepRecord, runs_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,8 @@ class WorkerState:
     host: str
     version: str
     pipelines: tuple[str, ...]
+    pools: tuple[str, ...] = (DEFAULT_POOL,)
+    """Those whose pipelines it runs."""
     slots: int
     """How many runs it works on at most."""
     busy: int

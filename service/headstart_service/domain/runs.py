@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .errors import Violation
 from .failures import FailureReason
@@ -22,6 +22,9 @@ from .failures import FailureReason
 DEFAULT_NAMESPACE = "default"
 MAX_KEY_BYTES = 256
 _NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_POOL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+DEFAULT_POOL: Final = "default"
+"""The pool of pipelines that name none."""
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -122,8 +125,20 @@ class RunPlan:
 
 
 def runs_class(pipeline: str, definition: str) -> str:
-    """Name the class of a pipeline's runs: those of one definition."""
+    """Name the class of a pipeline's runs: those of one definition, which names the pool too."""
     return f"{pipeline}@{definition}"
+
+
+def in_pool(definition: str, pool: str) -> str:
+    """Return the definition of a pipeline in this pool: the scripts read the pool from it."""
+    return definition if pool == DEFAULT_POOL else f"{definition}/{pool}"
+
+
+def pool_violation(pool: str) -> str:
+    """Return the rule that this name of a pool breaks; empty if it breaks none."""
+    if _POOL.fullmatch(pool):
+        return ""
+    return "must be 1 to 32 of a-z, 0-9 and '-', with a letter or digit at both ends"
 
 
 class Lack(StrEnum):
@@ -131,6 +146,8 @@ class Lack(StrEnum):
 
     WORKER = "worker"
     """There is no worker."""
+    POOL = "pool"
+    """No worker serves its pipeline's pool."""
     PIPELINE = "pipeline"
     """No worker offers its pipeline."""
     VERSION = "version"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from ..domain import RunPlan, digest, runs_class
+from ..domain import DEFAULT_POOL, RunPlan, digest, in_pool, pool_violation, runs_class
 from ..domain.errors import InvalidRequest, Violation
 from ..values.artifacts import ArtifactCodec
 from ..values.codec import ResultCodec
@@ -49,13 +49,16 @@ class Pipeline:
     steps: Sequence[Step]
     codec: ResultCodec = field(default_factory=ArtifactCodec)
     """How steps' values are kept: by their annotations, unless the pipeline has its own message."""
+    pool: str = field(default=DEFAULT_POOL, kw_only=True)
+    """Which workers run it: those that serve this pool."""
     by_name: Mapping[str, Step] = field(init=False)
     order: Sequence[str] = field(init=False)
     """The steps' names, each after what it needs."""
     definition: str = field(init=False)
     """A digest of the name, the version, the inputs' names and each step's name, version and needs.
 
-    Processes whose definitions differ do not compute each other's runs."""
+    A pool other than the default one stands behind it. Processes whose definitions differ do not
+    compute each other's runs."""
     _needs: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
     where: str = field(init=False, repr=False, compare=False)
     """The line that declares it, as file:line."""
@@ -87,7 +90,8 @@ class Pipeline:
     def _defined(self) -> str:
         in_order = (self.by_name[name] for name in self.order)
         steps = [(step.name, step.version, self.needs(step)) for step in in_order]
-        return digest([self.name, self.version, sorted(self.inputs.model_fields), steps])[:_SHORT]
+        fields = sorted(self.inputs.model_fields)
+        return in_pool(digest([self.name, self.version, fields, steps])[:_SHORT], self.pool)
 
     @property
     def runs_class(self) -> str:
@@ -95,9 +99,13 @@ class Pipeline:
         return runs_class(self.name, self.definition)
 
     def _misnamed(self) -> list[str]:
-        if NAME.fullmatch(self.name):
-            return []
-        return [f"pipeline {self.name!r}: a name is 1 to 64 of letters, digits, '.', '_' and '-'"]
+        found = []
+        if not NAME.fullmatch(self.name):
+            rule = "a name is 1 to 64 of letters, digits, '.', '_' and '-'"
+            found.append(f"pipeline {self.name!r}: {rule}")
+        if rule := pool_violation(self.pool):
+            found.append(f"pipeline {self.name}: pool = {self.pool!r} {rule}")
+        return found
 
     def _undecorated(self) -> list[Mistake]:
         """Remove what is no step from `steps`, and return a mistake for each."""

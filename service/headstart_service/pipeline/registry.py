@@ -44,6 +44,23 @@ class Registry:
         """The names of the providers that the pipelines' steps take."""
         return {name for pipeline in self for name in pipeline.providers()}
 
+    @property
+    def pools(self) -> set[str]:
+        """The pools that the pipelines name."""
+        return {pipeline.pool for pipeline in self}
+
+    def of_pools(self, pools: Sequence[str]) -> Registry:
+        """Return the pipelines that these pools run; no pools means all.
+
+        Raises StartupError that names each pool which no pipeline names.
+        """
+        if unknown := [pool for pool in pools if pool not in self.pools]:
+            known = ", ".join(sorted(self.pools)) or "none"
+            raise StartupError(
+                f"HEADSTART_POOLS: no pipeline here names {', '.join(unknown)}; they name: {known}"
+            )
+        return Registry(pipeline for pipeline in self if not pools or pipeline.pool in pools)
+
     def find(self, name: str) -> Pipeline | None:
         """The pipeline of this name, if there is one."""
         return self._by_name.get(name)

@@ -51,7 +51,7 @@ from .lifecycle import (
     store_rules,
     wait_for_store,
 )
-from .live_page import live_page
+from .live_page import live_page, own_facts
 from .memory import keep_from_collector
 from .monitoring import ApiMonitoring
 from .worker_supervisor import WorkerProcess
@@ -191,6 +191,7 @@ async def serve(settings: Settings) -> None:
             tokens,
             outdate,
             lambda: subscription(events, [keys.events for keys in rules.keys(events)]),
+            lambda: own_facts(settings, readiness.state, tls),
             refusals,
         )
         calls = CallObservers([monitoring.calls, page.counters]) if page else monitoring.calls

@@ -217,3 +217,11 @@ def registry(settings: Settings) -> Registry:
     """
     own = [BRIDGING] if settings.bridging else []
     return Registry([*own, *load_installed(), *load_pipelines(settings.pipelines)])
+
+
+def served(settings: Settings) -> Registry:
+    """Return the pipelines that a worker with these settings runs: those of its pools.
+
+    Raises StartupError as `registry`, and for a pool that none of them names.
+    """
+    return registry(settings).of_pools(settings.pools)

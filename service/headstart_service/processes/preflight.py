@@ -18,7 +18,7 @@ from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
 from ..store.connect import API, open_client
 from .exposure import certificate, check_exposure, check_http_tls, check_origins, token_file
-from .lifecycle import registry, store_rules
+from .lifecycle import served, store_rules
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _with_flag(problem: str, flags: Mapping[str, str]) -> str:
 
 def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
     """What is wrong with them, one text each, beginning with the variable to mend."""
-    checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.hangs, _Rules.limits, registry]
+    checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.hangs, _Rules.limits, served]
     if listens:
         checks += [
             _Rules.ports,

@@ -47,7 +47,7 @@ from .lifecycle import (
     layout_watch,
     process_name,
     redis_client,
-    registry,
+    served,
     store_rules,
     wait_for_store,
 )
@@ -83,7 +83,7 @@ async def work(
     StartupError, maybe inside an exception group, when it cannot start.
     """
     url = _url_of(settings)
-    known = registry(settings)
+    known = served(settings)
     layout = _OwnLayout()
     executors = Executors(_executor_rules(settings))
     readiness = _Readiness(layout, executors)
@@ -120,6 +120,7 @@ async def work(
             budget=_STORE_BUDGET,
             observer=monitoring.store,
             expected=durations.expected,
+            costs=durations.costs,
             weights=lambda: limits.table.weights,
         )
         stack.push_async_callback(queue.aclose)

@@ -1,6 +1,6 @@
 """The calls of one provider that wait in this worker, in the order in which they ask for permits.
 
-Namespaces take turns by start-time fair queueing, as they do where runs are claimed: each permit
+Namespaces take turns by start-time fair queueing, as they do where runs are claimed. Each permit
 adds 1 / weight to its namespace's virtual time, and the namespace of the least is next. So the many
 calls of one namespace do not keep the few of another from theirs. Within a namespace the call whose
 run is needed first is first.

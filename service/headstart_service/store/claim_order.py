@@ -1,4 +1,4 @@
-"""Encode what claims order runs by: how long runs take, and what namespaces weigh."""
+"""Encode what claims order runs by: how long runs take, what they cost, what namespaces weigh."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from .keys import encoded
 class ClaimOrder:
     """What one worker orders runs by, as the scripts read it."""
 
-    def __init__(self, expected: ExpectedRuns, weights: Weights) -> None:
-        """Ask both at each claim: they change."""
+    def __init__(self, expected: ExpectedRuns, costs: ExpectedRuns, weights: Weights) -> None:
+        """Ask all at each claim: they change."""
         self._expected = expected
+        self._costs = costs
         self._weights = weights
         self._known: Mapping[str, float] = {}
         self._lines = ""
@@ -22,6 +23,11 @@ class ClaimOrder:
     def expected(self) -> str:
         """How long runs take, by pipeline."""
         return encode_expected(self._expected())
+
+    @property
+    def costs(self) -> str:
+        """How long runs have a slot, by pipeline."""
+        return encode_expected(self._costs())
 
     @property
     def weights(self) -> str:

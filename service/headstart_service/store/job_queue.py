@@ -75,13 +75,15 @@ class RedisJobQueue:
         idle: float = GONE_AFTER,
         observer: StoreObserver | None = None,
         expected: ExpectedRuns = dict,
+        costs: ExpectedRuns = dict,
         weights: Weights = dict,
     ) -> None:
         """Wait for jobs on `blocking`, do all else on `client`; leases last `lease` seconds.
 
         Everything but waiting for jobs is tried for `budget` seconds, to outlast a short outage.
         Consumers without jobs are removed when they were silent for `idle` seconds. Claims use
-        `expected` to find runs that cannot be ready in time, and share the workers by `weights`.
+        `expected` to find runs that cannot be ready in time. They share the workers by `weights`
+        and by `costs`, the time that runs have a slot.
         """
         self.partitions = rules.partitions
         self._blocking = blocking
@@ -98,7 +100,7 @@ class RedisJobQueue:
         self._retries = Retries(budget)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = rules.keys(client)
-        self._order = ClaimOrder(expected, weights)
+        self._order = ClaimOrder(expected, costs, weights)
         self._delivery = JobDelivery(
             client,
             blocking,
@@ -163,6 +165,7 @@ class RedisJobQueue:
             patience_us=_PATIENCE_US,
             failure_ttl_us=self._failure_ttl_us,
             expected=self._order.expected,
+            costs=self._order.costs,
             weights=self._order.weights,
         )
         reply = await self._retries.run(call)
@@ -212,7 +215,7 @@ class RedisJobQueue:
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
     ) -> None:
         """Keep ended steps and show running ones. Raises LeaseLost and StepsReported."""
-        await self._write(lease, ended, running, "", None, "")
+        await self._write(lease, ended, running, "", None, "", None)
 
     async def finish(
         self,
@@ -221,9 +224,13 @@ class RedisJobQueue:
         status: Status,
         error: str,
         failure_reason: FailureReason | None = None,
+        slot_seconds: float | None = None,
     ) -> None:
-        """Keep ended steps and end the run. Raises LeaseLost and StepsReported."""
-        await self._write(lease, ended, (), status.value, failure_reason, error)
+        """Keep ended steps and end the run. Raises LeaseLost and StepsReported.
+
+        The run's namespace pays for `slot_seconds`; None means for the time since its claim.
+        """
+        await self._write(lease, ended, (), status.value, failure_reason, error, slot_seconds)
 
     async def _write(
         self,
@@ -233,6 +240,7 @@ class RedisJobQueue:
         end_status: str,
         failure_reason: FailureReason | None,
         error: str,
+        slot_seconds: float | None,
     ) -> None:
         held = await self._held(
             partial(
@@ -248,6 +256,7 @@ class RedisJobQueue:
                 end_status=end_status,
                 error_reason=failure_reason or "-",
                 error_text=error,
+                slot_us=-1 if slot_seconds is None else round(slot_seconds * 1e6),
                 failure_ttl_us=self._failure_ttl_us,
             )
         )

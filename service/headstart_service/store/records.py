@@ -60,7 +60,7 @@ ABOUT: Final = (
     Field("expires", _NUMBER),
     Field("seen", _NUMBER),
     Field("pipeline", "[%w._-]+"),
-    Field("definition", "[%w_-]+"),
+    Field("definition", "[%w_/-]+"),
     Field("digest", _WORD),
     Field("steps", _WORD),
     Field("made", _WORD),

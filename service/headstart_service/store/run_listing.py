@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..base.metric_labels import Eviction
-from ..domain import RunKey, RunsPage, RunSummary, Stats, Status
+from ..domain import PoolStats, RunKey, RunsPage, RunSummary, Stats, Status
 from .accounting import ALL, book_from, ledger_from
 from .batches import Reply
 from .keys import PartitionKeys, encoded, from_member, member, partition_of
@@ -103,6 +103,8 @@ class RunListing:
         oldest = 0.0
         books = []
         unserved: Counter[str] = Counter()
+        pools: dict[str, PoolStats] = {}
+        pending: Counter[str] = Counter()
         for keys in self._partitions:
             call = partial(
                 self._scripts.stats, keys, None, low=low, high=high, book=encoded(namespace) or ALL
@@ -110,9 +112,12 @@ class RunListing:
             while len(reply := await call()) == 1:
                 # One call sweeps a bounded number of expired runs, and there are more.
                 self._observer.evicted(Eviction.EXPIRED, reply[0])
-            *numbers, expired, waits_ms, jobs, left, sums, unsettled = reply
+            *numbers, expired, waits_ms, jobs, left, in_pools, sums, unsettled, waiting = reply
+            _add(pools, in_pools)
             for name, count in zip(left[::2], left[1::2], strict=True):
                 unserved[pipeline_of(name.decode(errors="replace"))] += count
+            for name, count in zip(waiting[::2], waiting[1::2], strict=True):
+                pending[from_member(name.decode(errors="replace")).namespace] += count
             books.append(book_from(sums, None if namespace else unsettled))
             queued += jobs
             oldest = max(oldest, waits_ms / 1000)
@@ -122,7 +127,17 @@ class RunListing:
                 counts[Status(name.decode())] += count
         kept = {status: count for status, count in counts.items() if count}
         providers, over_budget = await provider_states(self._providers, self._partitions[0])
-        return Stats(kept, queued, oldest, ledger_from(books), unserved, providers, over_budget)
+        return Stats(
+            kept,
+            queued,
+            oldest,
+            ledger_from(books),
+            unserved,
+            pools=pools,
+            pending=pending,
+            providers=providers,
+            over_budget=over_budget,
+        )
 
     def _listed(self, row: Reply, quiet: bool) -> RunSummary | None:  # noqa: FBT001  # of our own
         """Return a run of a row of list.lua; for a damaged record log it and return None."""
@@ -164,3 +179,13 @@ def _range(namespace: str, key_prefix: str = "") -> tuple[bytes, bytes]:
     low = member(RunKey(namespace, key_prefix)).encode()
     # The last byte is at most 0xF4, or the colon behind the namespace.
     return b"[" + low, b"(" + low[:-1] + bytes([low[-1] + 1])
+
+
+def _add(pools: dict[str, PoolStats], reply: Reply) -> None:
+    """Add a partition's figures; a worker serves its pool in all partitions."""
+    for name, queued, running, workers in zip(*[iter(reply)] * 4, strict=True):
+        pool = name.decode(errors="replace")
+        before = pools.get(pool, PoolStats())
+        pools[pool] = PoolStats(
+            before.queued + queued, before.running + running, max(before.workers, workers)
+        )

@@ -66,6 +66,7 @@ class Scripts:
         patience_us: int,
         failure_ttl_us: int,
         expected: str,
+        costs: str,
         weights: str,
     ) -> Reply:
         """Take a delivered job's run, raising its attempt; or drop the job; or fail the run."""
@@ -147,6 +148,7 @@ class Scripts:
         end_status: str,
         error_reason: str,
         error_text: str,
+        slot_us: int,
         failure_ttl_us: int,
     ) -> Reply:
         """Keep ended steps, show running ones and, with an end status, end the run. Fenced.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ..domain import Spread, WorkerState
+from ..domain import DEFAULT_POOL, Spread, WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ def worker_from(text: bytes) -> WorkerState | None:
             host=str(found["host"]),
             version=str(found["version"]),
             pipelines=tuple(str(name) for name in found["pipelines"]),
+            pools=tuple(str(name) for name in found.get("pools", (DEFAULT_POOL,))),
             slots=int(found["slots"]),
             busy=int(found["busy"]),
             started_us=int(found["started_us"]),

@@ -73,9 +73,15 @@ class Durations:
 
     def expected(self) -> Mapping[str, int]:
         """Return `expected_runs` of this worker's own durations."""
-        return expected_runs(
-            {p: {RUN: _spread(sorted(s))} for (p, step), s in self._seconds.items() if step == RUN}
-        )
+        return self._medians(RUN)
+
+    def costs(self) -> Mapping[str, int]:
+        """Return how long a run of each pipeline has a slot: its median, in microseconds."""
+        return self._medians(SLOT)
+
+    def _medians(self, of: str) -> Mapping[str, int]:
+        found = {p: seconds for (p, step), seconds in self._seconds.items() if step == of}
+        return {p: _spread(sorted(seconds)).p50 for p, seconds in found.items()}
 
 
 def _spread(ordered: list[float]) -> Spread:

@@ -41,8 +41,12 @@ class ProgressSink(Protocol):
         status: Status,
         error: str,
         failure_reason: FailureReason | None = None,
+        slot_seconds: float | None = None,
     ) -> None:
-        """Keep what ended and end the run, atomically; a failed one with its reason."""
+        """Keep what ended and end the run, atomically; a failed one with its reason.
+
+        The run had a slot for `slot_seconds`; None means since its claim.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ from ..pipeline.pipeline import Pipeline
 from ..pipeline.step import Step
 from ..values.limits import Limits
 from .executors.executors import Executors
-from .occupancy import begun, keeping
+from .occupancy import begun, keeping, occupied_seconds
 from .offers import makers_of
 from .ports import ProgressSink
 from .reported_steps import ReportedSteps
@@ -206,11 +206,12 @@ class _Run:
             await self._sink.commit(self._lease, ended, running)
 
     async def _finish(self, ended: list[StepRecord]) -> None:
+        slot = occupied_seconds()
         if self._failure:
             ended = [*ended, *self._abandoned()]
-            await self._sink.finish(self._lease, ended, Status.FAILED, *self._failure)
+            await self._sink.finish(self._lease, ended, Status.FAILED, *self._failure, slot)
         else:
-            await self._sink.finish(self._lease, ended, Status.COMPLETED, "")
+            await self._sink.finish(self._lease, ended, Status.COMPLETED, "", None, slot)
 
     def _take_reported(self, steps: Sequence[str]) -> None:
         """Callers have reported these steps: take them as soon as the write under way is over."""

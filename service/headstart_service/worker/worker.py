@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..domain import (
+    DEFAULT_POOL,
     Claim,
     FailureReason,
     Job,
@@ -28,6 +29,7 @@ from .capacity import Slots
 from .durations import Durations
 from .executors.executors import Executors
 from .held_runs import HeldRun, HeldRuns
+from .intake import POLL, Intake
 from .last_tries import LastTries
 from .left_jobs import log_left_alone
 from .occupancy import Occupancy, occupied_seconds, within
@@ -36,7 +38,6 @@ from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
-from .slots import POLL, Intake
 from .upkeep import end, ended, once, repeat
 from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 from .worker_rules import WorkerRules
@@ -142,7 +143,10 @@ class Worker:
                 group.create_task(self._intake.take_unserved(start), name="unserved"),
             ]
             for partition in range(self._queue.partitions):
-                fetch = self._intake.take_new(partition, start)
+                if DEFAULT_POOL in self._registry.pools:
+                    fetch = self._intake.take_new(partition, start)
+                else:
+                    fetch = self._intake.ask_for_unserved(partition)
                 taking.append(group.create_task(fetch, name=f"fetch {partition}"))
             try:
                 await self._stopping.wait()
@@ -325,6 +329,7 @@ class Worker:
             host=self._rules.host,
             version=self._rules.version,
             pipelines=tuple(pipeline.name for pipeline in self._registry),
+            pools=tuple(sorted(self._registry.pools)),
             slots=self._rules.concurrency,
             busy=self.busy,
             started_us=self._started_us,

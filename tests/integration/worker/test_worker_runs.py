@@ -353,7 +353,7 @@ async def test_losing_the_lease_while_failing_a_run_does_not_end_the_worker(
     class Fenced(QueueWrapper):
         lost = 0
 
-        async def finish(self, lease, ended, status, error, failure_reason=None):
+        async def finish(self, lease, ended, status, error, failure_reason=None, slot_seconds=None):
             if status is Status.FAILED:
                 self.lost += 1
                 raise LeaseLost("default/g")

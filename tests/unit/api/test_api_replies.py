@@ -39,6 +39,7 @@ from headstart_service.domain import (
     Lack,
     Ledger,
     Outcome,
+    PoolStats,
     ProviderState,
     Report,
     RunKey,
@@ -302,6 +303,7 @@ async def test_the_counts_have_every_field(
             llm_calls=27,
         ),
         unserved={"test": 5},
+        pools={"gpu": PoolStats(queued=31, running=32, workers=33)},
         providers=[
             ProviderState(
                 name="a/m",
@@ -327,6 +329,9 @@ async def test_the_counts_have_every_field(
         "queued_jobs": f"{queued}",
         "max_cached": "77",
         "unserved": {"test": "5"},
+        "pools": {}
+        if separate and namespace
+        else {"gpu": {"queued": "31", "running": "32", "workers": "33"}},
         "providers": [
             {
                 "name": "a/m",
@@ -386,6 +391,7 @@ async def test_the_counts_have_every_field(
     [
         (None, pb.PENDING_REASON_UNSPECIFIED),
         (Lack.WORKER, pb.PENDING_REASON_NO_WORKER),
+        (Lack.POOL, pb.PENDING_REASON_NO_WORKER_FOR_POOL),
         (Lack.PIPELINE, pb.PENDING_REASON_NO_WORKER_FOR_PIPELINE),
         (Lack.VERSION, pb.PENDING_REASON_NO_WORKER_FOR_VERSION),
     ],

@@ -50,14 +50,19 @@ def test_every_alert_has_its_runbook_and_all_that_it_must() -> None:
     headings = re.findall(r"^### (\w+)$", PAGE, re.MULTILINE)
     names = [alert["alert"] for alert in ALERTS]
     assert [h for h in headings if h.startswith("Headstart")] == names
+    bases = set()
     for alert in ALERTS:
         name, told = alert["alert"], alert["annotations"]
         assert alert["labels"]["severity"] in ("critical", "warning")
         assert told["summary"]
         assert told["description"].endswith(".")
-        assert told["runbook_url"] == f"docs/operations.md#{name.lower()}"
+        base, page = told["runbook_url"].split("docs/")
+        assert page == f"operations.md#{name.lower()}"
+        bases.add(base)
         part = PAGE.split(f"### {name}\n")[1].split("\n### ")[0]
         assert all(f"- **{word}.** " in part for word in ("Cause", "Check", "Fix")), name
+    [base] = bases
+    assert re.fullmatch(r"https?://[^/]+/\S*/", base), "a link of a notification is absolute"
 
 
 def test_every_alert_is_tested_firing_and_quiet() -> None:
@@ -67,6 +72,51 @@ def test_every_alert_is_tested_firing_and_quiet() -> None:
         [case] = test["alert_rule_test"]
         (fires if case["exp_alerts"] else quiet).add(case["alertname"])
     assert fires == quiet == {alert["alert"] for alert in ALERTS}
+
+
+AGGREGATION = re.compile(r"\b(?:sum|max|min|count|group|avg)\b(?: by \(([^)]*)\))?(?= ?\()")
+MATCHING = re.compile(r"\bon \(([^)]*)\)")
+
+
+def apart(expression: str) -> bool:
+    """Whether an expression keeps the installations of one Prometheus apart."""
+    return (
+        all("namespace" in found for found in AGGREGATION.findall(expression))
+        and all("namespace" in found for found in MATCHING.findall(expression))
+        and not re.search(r"\babsent\(|\bvector\(|\bignoring\b|\bwithout\b", expression)
+    )
+
+
+def test_no_rule_mixes_two_installations() -> None:
+    rules = (*ALERTS, *RECORDED["rules"])
+    assert [rule for rule in rules if not apart(rule["expr"])] == []
+    tests = yaml.safe_load((ROOT / "deploy/prometheus/installations_test.yaml").read_text())[
+        "tests"
+    ]
+    tested = {case["alertname"] for test in tests for case in test["alert_rule_test"]}
+    # What neither aggregates nor reads a recorded value is of one process.
+    mixing = re.compile(rf"{AGGREGATION.pattern}|headstart:")
+    assert tested >= {alert["alert"] for alert in ALERTS if mixing.search(alert["expr"])}
+    assert all("$labels.namespace" in alert["annotations"]["summary"] for alert in ALERTS)
+
+
+def test_no_metric_of_ours_has_the_label_of_the_installation() -> None:
+    assert [name for name, row in documented().items() if "namespace" in row.labels] == []
+
+
+def test_the_dashboard_shows_the_chosen_installations_apart() -> None:
+    variables = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
+    chosen = variables["namespace"]
+    assert chosen["multi"]
+    assert (chosen["includeAll"], chosen["allValue"]) == (True, ".*")
+    assert 'namespace=~"$namespace"' in variables["pipeline"]["definition"]
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            query = target["expr"]
+            series = re.findall(r"\b(?:headstart|process)[_:][a-z0-9_:]+", query)
+            assert query.count('{namespace=~"$namespace"') == len(series), query
+            assert apart(query), query
+            assert target["legendFormat"].startswith("{{namespace}}"), panel["title"]
 
 
 def test_the_dashboard_can_be_imported_anywhere() -> None:
@@ -112,12 +162,15 @@ def test_a_metric_that_no_panel_names_gets_one_of_its_kind(monkeypatch: pytest.M
     *_, row, counter, histogram, gauge = board["panels"]
     assert (row["title"], row["type"]) == ("Other metrics", "row")
     assert [panel["targets"][0]["expr"] for panel in (counter, histogram, gauge)] == [
-        "sum by (instance, pot) (rate(headstart_cups_total[$__rate_interval]))",
         (
-            "histogram_quantile(0.99, sum by (le, instance, pot) "
-            "(rate(headstart_cup_size_seconds_bucket[$__rate_interval])))"
+            "sum by (namespace, instance, pot) "
+            '(rate(headstart_cups_total{namespace=~"$namespace"}[$__rate_interval]))'
         ),
-        "headstart_cups",
+        (
+            "histogram_quantile(0.99, sum by (le, namespace, instance, pot) "
+            '(rate(headstart_cup_size_seconds_bucket{namespace=~"$namespace"}[$__rate_interval])))'
+        ),
+        'headstart_cups{namespace=~"$namespace"}',
     ]
     assert {panel["gridPos"]["y"] for panel in (counter, histogram, gauge)} == {
         row["gridPos"]["y"] + 1

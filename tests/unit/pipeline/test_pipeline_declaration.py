@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from headstart_service.domain.errors import InvalidRequest, StartupError
+from headstart_service.pipeline.mistakes import DeclarationError
 from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.registry import Registry, load_pipelines
 from headstart_service.pipeline.step import Step, step
@@ -289,3 +290,29 @@ def test_the_runs_digest_changes_with_the_version_of_any_step_that_it_has() -> N
 def test_the_version_of_a_step_that_a_run_leaves_out_changes_nothing() -> None:
     one, other = (made.plan({"size": 1}, "") for made in (PIPELINE, versioned(extra="2")))
     assert (one.digest, one.steps) == (other.digest, other.steps)
+
+
+def in_pool(pool: str, name: str = "test") -> Pipeline:
+    return Pipeline(name, "1", "", Inputs, (base,), ArtifactCodec(), pool=pool)
+
+
+def test_a_pool_is_in_the_definition_and_changes_no_result() -> None:
+    plain, gpu = make(base), in_pool("gpu")
+    assert gpu.definition == f"{plain.definition}/gpu"
+    assert in_pool("default").definition == plain.definition
+    raw = {"size": 1}
+    assert gpu.plan(raw, "").digest == plain.plan(raw, "").digest
+
+
+@pytest.mark.parametrize("pool", ["", "GPU", "a_b", "-a", "a-", "x" * 33, "a/b", "a b"])
+def test_a_malformed_pool_is_refused_with_what_it_may_be(pool: str) -> None:
+    with pytest.raises(DeclarationError, match=r"pool = .* must be 1 to 32 of a-z, 0-9 and '-'"):
+        in_pool(pool)
+
+
+def test_a_worker_has_the_pipelines_of_its_pools_and_names_those_that_no_pipeline_has() -> None:
+    registry = Registry([make(base, name="plain"), in_pool("gpu", "big"), in_pool("io", "slow")])
+    assert {p.name for p in registry.of_pools(())} == {"plain", "big", "slow"}
+    assert {p.name for p in registry.of_pools(("gpu", "default"))} == {"plain", "big"}
+    with pytest.raises(StartupError, match=r"no pipeline here names fpga; they name: default, gpu"):
+        registry.of_pools(("gpu", "fpga"))

@@ -101,7 +101,7 @@ async def test_a_write_that_fails_reports_its_kind_and_not_its_text(traced: Trac
         async def commit(self, lease, ended, running):
             raise LeaseLost("whatever stands here")
 
-        async def finish(self, lease, ended, status, error, failure_reason=None):
+        async def finish(self, lease, ended, status, error, failure_reason=None, slot_seconds=None):
             raise AssertionError
 
     ledger = traced.tracing.sink(Ledger())

@@ -358,7 +358,13 @@ def test_what_ends_a_run_decides_who_has_it_next(
                 raise error
 
             async def finish(
-                self, lease: Lease, ended: Any, status: Any, error_text: str, failure_reason: Any
+                self,
+                lease: Lease,
+                ended: Any,
+                status: Any,
+                error_text: str,
+                failure_reason: Any,
+                slot: Any = None,
             ) -> None:
                 if not isinstance(error, RuntimeError) or ended:
                     raise error

@@ -35,6 +35,7 @@ def test_runs_that_wait_for_others_hold_no_slots() -> None:
                 gates.open[f"run-{number}"].set()
             await asyncio.sleep(1.0)
             assert (worker.held, len(queue.finished)) == (0, 50)
+            assert None not in queue.slot_seconds
 
     run_virtually(test())
 

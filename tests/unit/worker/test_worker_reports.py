@@ -53,6 +53,7 @@ class SharedLedger(Ledger):
         status: Status,
         error: str,
         failure_reason: FailureReason | None = None,
+        slot_seconds: float | None = None,
     ) -> None:
         await self.gate.wait()
         self._refuse(ended)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ...domain import ProviderState, Status
+from ...domain import ProviderState, Stats, Status
 from ..accounting_message import ledger_message
 from ..dependencies import Call, Dependencies
 from ..request_rules import listed_namespace_violations, refuse
@@ -20,6 +20,15 @@ class GetStats:
         """Return the namespace to count; empty means all. Raises InvalidRequest."""
         refuse(listed_namespace_violations(request.namespace))
         return request.namespace
+
+    def _pools(self, namespace: str, stats: Stats) -> dict[str, pb.Pool]:
+        """Return the pools, which all namespaces share; none to who may see one namespace."""
+        if self._rules.separate and namespace:
+            return {}
+        return {
+            name: pb.Pool(queued=pool.queued, running=pool.running, workers=pool.workers)
+            for name, pool in stats.pools.items()
+        }
 
     async def handle(self, request: pb.GetStatsRequest, _: Call) -> pb.GetStatsResponse:
         """Return the counts and the accounting of the namespace."""
@@ -41,6 +50,7 @@ class GetStats:
             unserved=stats.unserved,
             providers=[_provider(state) for state in stats.providers],
             over_budget=over,
+            pools=self._pools(namespace, stats),
         )
 
 

@@ -35,6 +35,9 @@ def add(commands: Any) -> None:
         help="also check what a server needs on this machine: settings, store, model, vocabulary",
     )
     where.add_argument("--local-only", action="store_true", help="check nothing else")
+    doctor.add_argument(
+        "--strict", action="store_true", help="exit with 1 also when something is to look at (WARN)"
+    )
     doctor.add_argument("--load", action="store_true", help="with --local: load the model, too")
     doctor.set_defaults(run=_run)
 
@@ -47,7 +50,8 @@ def _run(options: argparse.Namespace) -> int:
         checks.append(check)
         if not options.json:
             print(line(check), flush=True)
-    failed = any(check.verdict is Verdict.FAIL for check in checks)
+    bad = {Verdict.FAIL, Verdict.WARN} if options.strict else {Verdict.FAIL}
+    failed = any(check.verdict in bad for check in checks)
     if options.json:
         findings = [
             {"check": c.name, "verdict": c.verdict, "found": c.found, "advice": c.advice}

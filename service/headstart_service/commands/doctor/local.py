@@ -25,7 +25,7 @@ from ...base.urls import redacted
 from ...config.loading import try_settings
 from ...config.settings import Settings, variable
 from ...domain.errors import StartupError, StoreUnavailable
-from ...processes.lifecycle import redis_client, registry, store_rules
+from ...processes.lifecycle import redis_client, served, store_rules
 from ...processes.preflight import load_checked, strangers
 from ...store.connect import WORKER
 from ...store.diagnostics import StoreFacts, examine
@@ -184,7 +184,7 @@ def _data_dir(path: Path) -> Check:  # noqa: PLR0911  # one fault a line
 def _models(settings: Settings, *, load: bool) -> Iterator[Check]:
     """Check what the steps of this machine's pipelines take of models."""
     try:
-        wanted = registry(settings).providers()
+        wanted = served(settings).providers()
     except StartupError:
         yield skip("model", "the pipelines cannot be loaded")
         return

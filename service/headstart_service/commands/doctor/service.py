@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any, Final
 
 import grpc
@@ -22,13 +22,15 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart.v1.precompute_pb2_grpc import PrecomputeServiceStub
 
 from ...base.output import spoken
-from .providers import provider_checks
+from ...domain.causes import Facts, causes
+from .load import check_load
 from .report import Check, fail, ok, warn
 
 _SERVICE: Final = "headstart.v1.PrecomputeService"
 _SERVING: Final = b"\x08\x01"
 """HealthCheckResponse{status: SERVING}. The light client has no stubs of gRPC health."""
 _CALLS: Final = 20
+_BARE: Final = 5
 _SLOW: Final = 0.05
 
 
@@ -77,7 +79,7 @@ class Server:
                 return
             yield self._verbs()
             yield from self._work()
-            yield self._latency()
+            yield from self._latency()
 
     def _health(self, channel: grpc.Channel) -> Check:
         try:
@@ -170,42 +172,26 @@ class Server:
                 yield ok("pipelines", ", ".join(names))
             else:
                 yield warn("pipelines", "none", "set HEADSTART_BRIDGING or HEADSTART_PIPELINES")
-        stats = self._ask("GetStats", pb.GetStatsRequest(namespace=self._namespace))
-        if isinstance(stats, HeadstartError):
-            return
-        if stats.unserved:
-            listed = ", ".join(f"{runs} of {name}" for name, runs in sorted(stats.unserved.items()))
-            yield warn(
-                "unserved",
-                f"no worker can compute {listed}",
-                "deploy workers with that pipeline in the version that the API has, or start these "
-                "runs again through an API whose pipelines the workers have",
-            )
-        yield from provider_checks(stats)
-        live = sum(stats.status_counts[name] for name in ("pending", "in_progress"))
-        load = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
-        # Runs that no worker can compute have a check of their own.
-        if stats.queued_jobs > sum(stats.unserved.values()) and not stats.active_tasks:
-            yield warn(
-                "work",
-                f"{load}: no worker takes them",
-                "is a worker up? See its log, and GET /readyz on its HTTP port",
-            )
-        elif live >= stats.max_cached:
-            advice = "more workers, or a larger HEADSTART_MAX_CACHED_RESULTS"
-            yield warn("work", f"{load}: every place is held, starts are refused", advice)
-        else:
-            yield ok("work", f"{load}, {stats.total_cached} of {stats.max_cached} kept")
+        yield from check_load(self._ask, self._namespace)
 
-    def _latency(self) -> Check:
-        trips = []
-        for _ in range(_CALLS):
-            began = time.perf_counter()
-            self._ask("GetStatus", self._about(pb.GetStatusRequest))
-            trips.append(time.perf_counter() - began)
+    def _latency(self) -> Iterator[Check]:
+        about = self._about(pb.GetStatusRequest)
+        trips = self._times(_CALLS, lambda: self._ask("GetStatus", about))
+        # ListPipelines does not read the store, so the difference is the store's.
+        bare = self._times(_BARE, lambda: self._ask("ListPipelines", pb.ListPipelinesRequest()))
         cuts = quantiles(trips, n=20, method="inclusive")
+        slow = causes(Facts(store_trip=cuts[9] - median(bare)))
+        yield from (warn(cause.name, cause.found, cause.advice) for cause in slow)
         found = f"p50 {spoken(cuts[9])}, p95 {spoken(cuts[18])} of {_CALLS} calls"
-        if cuts[9] > _SLOW:
-            advice = "is the server far away, its machine busy, or its Redis slow?"
-            return warn("latency", found, advice)
-        return ok("latency", found)
+        if cuts[9] <= _SLOW or slow:
+            yield ok("latency", found)
+        else:
+            yield warn("latency", found, "is the server far away, or its machine busy?")
+
+    def _times(self, count: int, call: Callable[[], Any]) -> list[float]:
+        trips = []
+        for _ in range(count):
+            began = time.perf_counter()
+            call()
+            trips.append(time.perf_counter() - began)
+        return trips

@@ -77,6 +77,7 @@ def _number(number: float) -> str:
 
 _PENDING: Final = {
     "no_worker": "no worker is running",
+    "no_worker_for_pool": "no worker serves the pool of the pipeline {}",
     "no_worker_for_pipeline": "no worker has the pipeline {}",
     "no_worker_for_version": "no worker has this version of the pipeline {}",
 }

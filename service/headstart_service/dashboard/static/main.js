@@ -67,7 +67,8 @@ function notice(text) {
 }
 
 function draw(told) {
-  notice(told.store === "away" ? "The store does not answer: what is shown may be out of date." : "");
+  const away = told.store === "away" ? ["The store does not answer: what is shown may be out of date."] : [];
+  notice([...away, ...(told.problems ?? []).map((each) => `${each.found} → ${each.advice}`)].join("\n"));
   if (told.process) {
     const up = seconds((told.now_us - told.process.started_us) / 1e6);
     say(byId("about"), `${told.process.host} · ${told.process.version} · up ${up}`);

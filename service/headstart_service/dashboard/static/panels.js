@@ -126,8 +126,13 @@ export function showWorkers(told) {
     say(parts.load, `${worker.busy} of ${worker.slots}`);
     parts.meter.max = worker.slots;
     parts.meter.value = worker.busy;
-    say(parts.about, `${worker.version} · up ${seconds((told.now_us - worker.started_us) / 1e6)} · ${worker.pipelines.join(", ")}`);
+    say(parts.about, `${worker.version} · up ${seconds((told.now_us - worker.started_us) / 1e6)} · ${worker.pipelines.join(", ")}${named(worker.pools)}`);
   });
+}
+
+/** The pools, unless it is the default one alone. */
+function named(pools = []) {
+  return pools.join() === "default" || !pools.length ? "" : ` · pool ${pools.join(", ")}`;
 }
 
 function makeWorker(worker) {

@@ -14,10 +14,6 @@ local function is_reported(maker)
   return string.sub(maker or '', 1, 1) == REPORTED
 end
 
-local function class_of(r)
-  return r.pipeline .. '@' .. r.definition
-end
-
 -- Parses "step=value" joined by commas. Returns each step's value, and the steps in their order.
 local function pairs_of(text)
   local values, names = {}, {}
@@ -123,13 +119,13 @@ local function makes_run(found, r)
   return not found
 end
 
--- Why no worker can take a pending run: 'worker' when there is none, 'pipeline' when none of them offers it,
--- 'version' when they offer another definition of it; nil when a worker can take it.
+-- Why no worker can take a pending run: 'worker' when there is none, 'pool' when none of them serves its pool, 'pipeline'
+-- when none of those offers it, 'version' when they offer another definition of it; nil when a worker can take it.
 local function lacks(r, now)
   if r.status ~= 'pending' then
     return nil
   end
-  local any, pipeline = false, false
+  local any, pool, pipeline = false, false, false
   local own = r.pipeline .. '@'
   for till, class in string.gmatch(every_offer(), '(%d+) (%S+) %S+') do
     if tonumber(till) > now then
@@ -137,15 +133,19 @@ local function lacks(r, now)
       if class == class_of(r) then
         return nil
       end
-      pipeline = pipeline or string.sub(class, 1, #own) == own
+      if pool_of(class) == pool_of(class_of(r)) then
+        pool = true
+        pipeline = pipeline or string.sub(class, 1, #own) == own
+      end
     end
   end
+  local elsewhere = any and not pool
   if not any then -- a worker may be there and be able to run nothing at the moment
     for _, text in ipairs(redis.call('HVALS', offers)) do
       any = any or tonumber(string.match(text, '^%d+') or 0) > now
     end
   end
-  return any and (pipeline and 'version' or 'pipeline') or 'worker'
+  return any and (elsewhere and 'pool' or pipeline and 'version' or 'pipeline') or 'worker'
 end
 
 -- Notes a worker's offers for `ttl` microseconds from now; with 0 it removes them.

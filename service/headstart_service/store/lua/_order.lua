@@ -12,7 +12,8 @@
 --   <set>:turns:<band>    the namespaces that have such runs, each with its virtual time
 -- and for all sets together
 --   waiting:served:<band> the virtual times of namespaces that were served lately; it has a TTL
--- The band's own virtual time is a field of `ledger`: that of the run claimed last. A namespace that had no waiting run
+-- The band's own virtual time is a field of `ledger`: that of the run claimed last. Pools share nothing: one other than the
+-- default has a `served` and a time of its own. A namespace that had no waiting run
 -- begins there, so idle time earns no credit.
 local AFTER_ALL = 2 ^ 52
 local ASIDE = 'inf'
@@ -54,6 +55,16 @@ local function all_sets()
   return sets
 end
 
+local function sets_in(pool)
+  local sets = {}
+  for _, set in ipairs(all_sets()) do
+    if pool_of(set) == pool then
+      sets[#sets + 1] = set
+    end
+  end
+  return sets
+end
+
 local function namespace_of(member)
   return string.match(member, '^[^:]*')
 end
@@ -66,8 +77,12 @@ local function turns_of(set, band)
   return set .. ':turns:' .. band
 end
 
-local function served_of(band)
-  return waiting .. ':served:' .. band
+local function served_of(pool, band)
+  return (pool and pool_key(pool, 'served:') or waiting .. ':served:') .. band
+end
+
+local function time_of(pool, band)
+  return VIRTUAL .. band .. (pool and '/' .. pool or '')
 end
 
 -- The part of `order` that a namespace has in a band, as the limits of ZRANGEBYLEX.
@@ -92,9 +107,12 @@ local function time_in(entry, namespace)
 end
 
 -- The band's virtual time. Where that is lost, it is the least of the namespaces that wait.
-local function virtual_time(band)
-  local noted = redis.call('HGET', ledger, VIRTUAL .. band)
-  return tonumber(noted or redis.call('ZRANGE', turns_of(waiting, band), 0, 0, 'WITHSCORES')[2] or 0)
+local function virtual_time(pool, band)
+  local noted = redis.call('HGET', ledger, time_of(pool, band))
+  if not noted and not pool then
+    noted = redis.call('ZRANGE', turns_of(waiting, band), 0, 0, 'WITHSCORES')[2]
+  end
+  return tonumber(noted or 0)
 end
 
 -- Removes a run, whose score is known, from the set where it stands.
@@ -132,8 +150,9 @@ local function complete(set, member, score)
   local entry, namespace, band = entry_of(member, score)
   local added = redis.call('ZADD', order_of(set), 0, entry)
   if not redis.call('ZSCORE', turns_of(set, band), namespace) then
-    local served = tonumber(redis.call('ZSCORE', served_of(band), namespace) or 0)
-    redis.call('ZADD', turns_of(set, band), integer(math.max(virtual_time(band), served)), namespace)
+    local pool = pool_of(set)
+    local served = tonumber(redis.call('ZSCORE', served_of(pool, band), namespace) or 0)
+    redis.call('ZADD', turns_of(set, band), integer(math.max(virtual_time(pool, band), served)), namespace)
     added = 1
   end
   local till = added == 1 and set ~= waiting and redis.call('PEXPIRETIME', set) or 0
@@ -188,15 +207,17 @@ local function is_disordered(set)
 end
 
 -- Returns the run of these sets that is to be claimed first, its score, its set and its namespace's virtual time there.
+-- Between pools, it compares how far each namespace is ahead of its pool.
 local function first_of(sets)
   local band = 0
   while band < BANDS do
-    local entry, least, namespace, from
+    local entry, least, namespace, from, turn
     for _, set in ipairs(sets) do
       local candidate, owner, time = first_entry(set, band)
-      if candidate and (not entry or time < least
-          or time == least and time_in(candidate, owner) < time_in(entry, namespace)) then
-        entry, least, namespace, from = candidate, time, owner, set
+      local ahead = candidate and #sets > 1 and time - virtual_time(pool_of(set), band) or 0
+      if candidate and (not entry or ahead < least
+          or ahead == least and time_in(candidate, owner) < time_in(entry, namespace)) then
+        entry, least, namespace, from, turn = candidate, ahead, owner, set, time
       end
     end
     if not entry then
@@ -205,7 +226,7 @@ local function first_of(sets)
       local member = member_of(entry, namespace)
       local score = tonumber(redis.call('ZSCORE', from, member))
       if score and entry_of(member, score) == entry then
-        return member, score, from, least
+        return member, score, from, turn
       end
       redis.call('ZREM', order_of(from), entry) -- another program has changed the set
       if score and score < math.huge then

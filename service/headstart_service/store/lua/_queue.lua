@@ -62,11 +62,16 @@ local function standing(member, r)
   return score and set or waiting, tonumber(score or ASIDE)
 end
 
--- Queues a pending run; of runs of the same moment the first comes first.
-local function queue(member, run, score)
+-- Queues a pending run, and returns its job; of runs of the same moment the first comes first. A run of a pool other than
+-- the default goes to the queue of its class, where workers take it without a ticket.
+local function queue(member, r, score, new)
+  if pool_of(class_of(r)) then
+    set_aside(member, r, score)
+    return '-'
+  end
   local entry
-  if run then
-    entry = redis.call('XADD', jobs, '*', 'member', member, 'run', run)
+  if not new then
+    entry = redis.call('XADD', jobs, '*', 'member', member, 'run', r.run)
   else
     entry = redis.call('XADD', jobs, '*', 'member', member)
     score = score + 2 * tonumber(string.match(entry, '%-(%d+)$'))

@@ -46,11 +46,52 @@ local function save(record, member, r)
   redis.call('ZADD', expiry, integer(r.expires), member)
 end
 
+local function class_of(r)
+  return r.pipeline .. '@' .. r.definition
+end
+
+-- The pool of a class, or of the set of its runs; nil for the default pool. Another pool ends the definition: "digest/pool".
+local function pool_of(class)
+  return string.match(class, '/([^/:]*)$')
+end
+
+-- The key of what a pool has apart from others.
+local function pool_key(pool, name)
+  return string.sub(jobs, 1, -1 - #'jobs') .. 'pool:' .. pool .. ':' .. name
+end
+
+local function pool_names()
+  return string.sub(jobs, 1, -1 - #'jobs') .. 'pools'
+end
+
+-- The pools, other than the default one, that have had runs.
+local function pools()
+  return redis.call('SMEMBERS', pool_names())
+end
+
+-- A pool's runs that have not ended stand in a set for each status, by whose sizes its workers are scaled.
+local IN_POOL = {'pending', 'in_progress'}
+
+local function enter_pool(member, r)
+  local pool = pool_of(class_of(r))
+  if pool then
+    redis.call('SADD', pool_names(), pool)
+    for _, status in ipairs(IN_POOL) do
+      if r.status == status then
+        redis.call('ZADD', pool_key(pool, status), 0, member)
+      else
+        redis.call('ZREM', pool_key(pool, status), member)
+      end
+    end
+  end
+end
+
 -- Changes the status and the index of it.
 local function become(member, r, status)
   redis.call('ZREM', with_status[r.status], member)
   redis.call('ZADD', with_status[status], 0, member)
   r.status = status
+  enter_pool(member, r)
 end
 
 local function step_field(name)

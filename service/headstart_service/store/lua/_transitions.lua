@@ -9,6 +9,11 @@ local function forget(record, member, fate)
   for _, set in pairs(with_status) do
     redis.call('ZREM', set, member)
   end
+  for _, pool in ipairs(pools()) do
+    for _, status in ipairs(IN_POOL) do
+      redis.call('ZREM', pool_key(pool, status), member)
+    end
+  end
 end
 
 -- Runs that one call may forget: Redis serves no other client for some 15 ms.
@@ -91,6 +96,18 @@ local function end_run(record, member, r, status, reason, why, ttl_us)
   forget_worker(record)
 end
 
+-- Leaves a run, whose job is gone, for workers that offer its class.
+local function leave_to_others(record, member, r, score)
+  if r.status == 'in_progress' then
+    stop_steps(record)
+    become(member, r, 'pending')
+    announce('released', r.run, '-', member)
+  end
+  r.entry = '-'
+  save(record, member, r)
+  set_aside(member, r, score)
+end
+
 -- Returns the jobs' consumer group as a table of Redis' own fields; nil when there is none.
 local function group_info()
   for _, fields in ipairs(redis.pcall('XINFO', 'GROUPS', jobs)) do
@@ -108,11 +125,11 @@ end
 -- Takes a delivered job off the queue. Its entry is trimmed once no older entry is left. Deleting entries would make
 -- the queue's lag unknown, by which workers are scaled; trimming does not. The job of a run that ended before its
 -- delivery stays, too: the worker that receives it drops it.
-local function drop_job(entry)
+local function drop_job(entry, took)
   redis.pcall('XACK', jobs, group, entry) -- refused, if a damaged record names no entry
   local ticket = redis.call('HGET', tickets, entry)
   if ticket then
-    correct(ticket, clock())
+    correct(ticket, clock(), took)
   end
   redis.call('HDEL', tickets, entry)
   local info = group_info()

@@ -15,7 +15,7 @@ drop_steps(record, r, names)
 r.definition, r.digest, r.steps, r.made = definition, digest, steps, '-'
 redis.call('HSET', record, 'inputs', inputs)
 unqueue(member)
-r.entry = queue(member, r.run, score)
+r.entry = queue(member, r, score)
 save(record, member, r)
 announce('released', r.run, '-', member)
 return 1

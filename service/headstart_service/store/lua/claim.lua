@@ -77,7 +77,7 @@ local function first_in_order()
       passed = passed + 1
     else
       run_id = r.run
-      charged = charge(set, member, score, turn, expected_of(expected, r.pipeline), weights)
+      charged = charge(set, member, score, turn, pool_of(class_of(r)), expected_of(costs, r.pipeline), weights)
       if set ~= waiting then
         forget_empty(set, class_of(r))
         redis.call('XADD', jobs, '*', 'member', member, 'run', r.run) -- it had no ticket of its own
@@ -105,14 +105,7 @@ end
 if not own[class_of(r)] then
   -- Another worker was lost with it, or was refused its last try. This worker leaves it for those that offer it.
   drop_job(entry)
-  if r.status == 'in_progress' then
-    stop_steps(record)
-    become(member, r, 'pending')
-    announce('released', r.run, '-', member)
-  end
-  r.entry = '-'
-  save(record, member, r)
-  set_aside(member, r, score)
+  leave_to_others(record, member, r, score)
   return {}
 end
 
@@ -159,7 +152,8 @@ if not repeated then
   send_to(record, process, 0)
   if ticket then
     unqueue(member)
-    charged = charged or charge_aside(member, score, expected_of(expected, r.pipeline), weights)
+    charged = charged
+      or charge_aside(member, score, pool_of(class_of(r)), expected_of(costs, r.pipeline), weights)
   end
   redis.call('HSET', tickets, entry, ticket_of(score, charged, now, r, member))
   -- It may have waited for its turn nearly as long as a lease: the lease begins now.

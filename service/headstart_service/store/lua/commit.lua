@@ -1,6 +1,7 @@
 -- Keeps the ended steps and shows the running ones. With an `end_status` it ends the run, takes its job off the queue
 -- and starts its TTL. When the lease no longer holds, it does nothing.
--- `work` is what the ended steps cost, as note_work takes it.
+-- `work` is what the ended steps cost, as note_work takes it; `slot_us` how long the run had a slot, below 0 since its
+-- claim.
 -- Arguments after the named ones: field, value, field, value, …
 -- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing. It never overwrites a step that a
 -- caller has reported: then it keeps nothing and returns these steps' fields, {field, value, …}.
@@ -43,5 +44,5 @@ if end_status == 'failed' then
   ttl_us = tonumber(failure_ttl_us)
 end
 end_run(record, member, r, end_status, error_reason, error_text, ttl_us)
-drop_job(entry)
+drop_job(entry, tonumber(slot_us))
 return 1

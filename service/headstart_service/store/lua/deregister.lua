@@ -2,6 +2,18 @@
 -- removing a consumer also forgets jobs that were delivered to it meanwhile.
 -- Returns how many jobs it put back.
 
+-- Leaves the run of a job to workers of its pool: they need no job, and may be the only ones. Returns whether it has one.
+local function leave_to_pool(ticket, old)
+  local score, _, name = string.match(ticket or '', TICKET)
+  local whole, r = pcall(load, record_prefix .. (name or ''))
+  if not (whole and r and pool_of(class_of(r)))
+      or not (r.entry == old or r.status == 'pending' and redis.call('ZSCORE', waiting, name) == ASIDE) then
+    return false
+  end
+  leave_to_others(record_prefix .. name, name, r, tonumber(score))
+  return true
+end
+
 -- Binds the run of one job to the other job.
 local function hand_on(ticket, old, new)
   -- Its charge was corrected with the old job; the next claim charges anew.
@@ -26,7 +38,9 @@ while #pending > 0 do
     local found = redis.call('XRANGE', jobs, entry, entry)
     local ticket = redis.call('HGET', tickets, entry)
     drop_job(entry)
-    if found[1] then
+    if leave_to_pool(ticket, entry) then
+      returned = returned + 1
+    elseif found[1] then
       local fields = found[1][2]
       -- A job that a start queued does not name its run: its own id does.
       local new = redis.call('XADD', jobs, '*', 'member', fields[2], 'run', fields[4] or entry)

@@ -4,8 +4,12 @@
 if kept == '0' then
   redis.call('UNLINK', order_of(waiting), unpack(KEYS))
   for band = 0, BANDS - 1 do
-    redis.call('UNLINK', turns_of(waiting, band), served_of(band))
+    redis.call('UNLINK', turns_of(waiting, band), served_of(nil, band))
+    for _, pool in ipairs(pools()) do
+      redis.call('UNLINK', served_of(pool, band), pool_key(pool, 'pending'), pool_key(pool, 'in_progress'))
+    end
   end
+  redis.call('UNLINK', pool_names())
   return 1
 end
 for _, name in ipairs(redis.call('HKEYS', ledger)) do

@@ -10,10 +10,12 @@ local r = load(record)
 if is_live(r.status) then
   stop_steps(record)
   redis.call('HDEL', record, 'claim')
-  r.status, r.entry = 'pending', queue(member, r.run, tonumber(score))
+  r.status = 'pending'
+  r.entry = queue(member, r, tonumber(score))
 end
 save(record, member, r)
 redis.call('ZADD', with_status[r.status], 0, member)
+enter_pool(member, r)
 if unread_since ~= '' then
   redis.call('ZADD', unread, unread_since, member)
 end

@@ -14,7 +14,7 @@ local function mend(changed)
 end
 
 local function queue_again(member, r)
-  r.entry = queue(member, r.run, place(r.created, -1))
+  r.entry = queue(member, r, place(r.created, -1))
   save(record_prefix .. member, member, r)
   mend(1)
 end
@@ -66,6 +66,7 @@ local function mend_run(member)
       mend(redis.call('ZREM', set, member))
     end
   end
+  enter_pool(member, r)
   if r.status == 'pending' then
     mend_pending(member, r)
   elseif r.status == 'in_progress' then

@@ -10,7 +10,7 @@ stop_steps(record)
 local ticket = redis.call('HGET', tickets, entry)
 local score = ticket and tonumber((string.match(ticket, TICKET))) or place(clock(), -1)
 drop_job(entry)
-r.entry = queue(member, run_id, score)
+r.entry = queue(member, r, score)
 r.tries = r.tries - 1
 become(member, r, 'pending')
 save(record, member, r)

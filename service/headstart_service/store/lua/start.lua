@@ -70,19 +70,19 @@ end
 
 -- Returns a run of the member's namespace that waits in vain: the last of those that claims have passed over because they
 -- could not be ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
-local function waits_in_vain(member, now)
+local function waits_in_vain(set, member, now)
   local namespace = namespace_of(member)
   for _, band in ipairs({2, 1}) do
     local low, high = part_of(namespace, band)
     local found
     if band == 2 then
-      found = redis.call('ZREVRANGEBYLEX', order_of(waiting), high, low, 'LIMIT', 0, WINDOW)
+      found = redis.call('ZREVRANGEBYLEX', order_of(set), high, low, 'LIMIT', 0, WINDOW)
     else
-      found = redis.call('ZRANGEBYLEX', order_of(waiting), low, high, 'LIMIT', 0, WINDOW)
+      found = redis.call('ZRANGEBYLEX', order_of(set), low, high, 'LIMIT', 0, WINDOW)
     end
     for _, entry in ipairs(found) do
       local name = member_of(entry, namespace)
-      local score = tonumber(redis.call('ZSCORE', waiting, name))
+      local score = tonumber(redis.call('ZSCORE', set, name))
       local whole, r = pcall(load, record_prefix .. name)
       if score and whole and r and r.status == 'pending'
           and (band == 2 or is_late(r, score, expected_of(expected, r.pipeline), now)) then
@@ -145,7 +145,9 @@ end
 
 -- A start returns only values that live workers would make in the same way.
 local every = every_offer()
-local found = offers_of(every, pipeline, pipeline .. '@' .. definition, now)
+local class = pipeline .. '@' .. definition
+local pool = pool_of(class)
+local found = offers_of(every, pipeline, class, now)
 local today = old and makes_run(found, old)
 
 if old and old.digest == digest and restart == '0' then
@@ -166,11 +168,18 @@ if old and old.digest == digest and restart == '0' then
     if old.status == 'pending' and old.definition ~= definition then
       -- Its digest is the same under both, and this one is what workers will have.
       local set, score = standing(member, old)
-      if set ~= waiting then
-        unqueue(member)
-        queue(member, old.run, score)
-      end
+      local before_it = pool_of(class_of(old))
       old.definition = definition
+      if before_it and before_it ~= pool then
+        for _, status in ipairs(IN_POOL) do
+          redis.call('ZREM', pool_key(before_it, status), member)
+        end
+      end
+      enter_pool(member, old)
+      if score < math.huge and (set ~= waiting or pool) then
+        unqueue(member)
+        old.entry = queue(member, old, score)
+      end
     end
     -- The longest TTL of all starts counts.
     old.ttl = math.max(old.ttl, ttl)
@@ -212,7 +221,7 @@ local function full(why)
 end
 
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
-  shed, in_vain = waits_in_vain(member, now)
+  shed, in_vain = waits_in_vain(pool and unserved_of(class) or waiting, member, now)
   if not shed then
     return full('queue')
   end
@@ -223,12 +232,12 @@ end
 local WORKERLESS = 300000000
 
 local function nobody_works()
-  for till in string.gmatch(every, '(%d+) %S+ %S+') do
-    if tonumber(till) > now then
+  for till, offered in string.gmatch(every, '(%d+) (%S+) %S+') do
+    if tonumber(till) > now and pool_of(offered) == pool then
       return false
     end
   end
-  local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', pool and unserved_of(class) or waiting, 0, 0, 'WITHSCORES')
   local score = tonumber(first[2] or ASIDE)
   local since = score < 0 and score + AFTER_ALL or score
   return now - since > WORKERLESS
@@ -307,13 +316,13 @@ local carried = old and hand_over(member, old.steps, steps, kept_names) or ''
 if old or redis.call('ZSCORE', expiry, member) then
   forget(record, member, 'expired')
 end
-local entry = queue(member, nil, place(now, tonumber(need_us)))
 local r = {
   status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = run_id,
-  entry = entry, ttl = ttl, created = now, started = 0, completed = 0, seen = 0,
+  entry = '-', ttl = ttl, created = now, started = 0, completed = 0, seen = 0,
   expires = now + math.max(ttl, patience), pipeline = pipeline, definition = definition,
   digest = digest, steps = steps, made = made_text(made, names), reason = '-', error = '',
 }
+r.entry = queue(member, r, place(now, tonumber(need_us)), true)
 redis.call('HSET', record, 'inputs', inputs, unpack(kept))
 if trace then
   redis.call('HSET', record, 'trace', trace)
@@ -328,6 +337,7 @@ end
 save(record, member, r)
 open_line(member, carried)
 redis.call('ZADD', with_status.pending, 0, member)
+enter_pool(member, r)
 announce('started', r.run, old and old.run or '-', member, to or '')
 count_ends(now, 0)
 return {outcome, r.status, r.revision,

@@ -1,10 +1,15 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
--- Returns {status, count, …, expired, waits, queued, {class, count, …}, {sum, number, …}, open}:
+-- Returns {status, count, …, expired, waits, queued, {class, count, …}, {pool, queued, running, workers, …},
+-- {sum, number, …}, open, {member, pending, …}}:
 --   expired   runs that this call has forgotten
 --   waits     milliseconds that the oldest of these jobs has waited
---   queued    jobs; then how many runs were left for workers of each class, and the ledger's sums of `book`
+--   queued    jobs; then the queued runs of each class that no worker offers; then the queued and running runs of each
+--             pool, and the workers that serve it; then the ledger's sums of `book`
 --   open      runs whose work has no fate yet
+--   pending   pending runs of the namespace of this member: of NAMESPACES namespaces at most, by name
 -- Returns {expired} alone when more has expired than one call may sweep: call again.
+
+local NAMESPACES = 250
 
 local now = clock()
 local expired = sweep(now)
@@ -21,15 +26,52 @@ local info = group_info()
 local oldest = redis.call('XRANGE', jobs, info and '(' .. info['last-delivered-id'] or '-', '+', 'COUNT', 1)
 counts[#counts + 1] = expired
 counts[#counts + 1] = oldest[1] and math.max(0, now / 1000 - string.match(oldest[1][1], '%d+')) or 0
-local left = {}
+local left, offered, in_pool = {}, {}, {}
+local function figures_of(pool)
+  pool = pool or 'default'
+  in_pool[pool] = in_pool[pool] or {queued = 0, running = 0, workers = 0}
+  return in_pool[pool]
+end
+local known = redis.call('HGETALL', offers)
+for i = 1, #known, 2 do
+  local till, text = string.match(known[i + 1], '^(%d+) (.*)$')
+  if known[i] ~= EVERY and till and tonumber(till) > now then
+    local served = {}
+    for class in string.gmatch(text, '(%S+) %S+') do
+      offered[class] = true
+      served[pool_of(class) or 'default'] = true
+    end
+    for pool in pairs(served) do
+      figures_of(pool).workers = figures_of(pool).workers + 1
+    end
+  end
+end
 local queued = info and info.lag or redis.call('XLEN', jobs)
+figures_of(nil).queued = queued
+figures_of(nil).running = redis.call('ZCARD', with_status.in_progress)
 for _, class in ipairs(redis.call('HKEYS', unserved)) do
-  left[#left + 1] = class
-  left[#left + 1] = redis.call('ZCARD', unserved_of(class))
-  queued = queued + left[#left]
+  local number = redis.call('ZCARD', unserved_of(class))
+  local pool = figures_of(pool_of(class))
+  pool.queued = pool.queued + number
+  queued = queued + number
+  if not offered[class] then
+    left[#left + 1] = class
+    left[#left + 1] = number
+  end
+end
+for _, pool in ipairs(pools()) do
+  figures_of(pool).running = redis.call('ZCARD', pool_key(pool, 'in_progress'))
+  figures_of(nil).running = figures_of(nil).running - figures_of(pool).running
+end
+local flat = {}
+for pool, figures in pairs(in_pool) do
+  for _, value in ipairs({pool, figures.queued, figures.running, figures.workers}) do
+    flat[#flat + 1] = value
+  end
 end
 counts[#counts + 1] = queued
 counts[#counts + 1] = left
+counts[#counts + 1] = flat
 local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us', 'llm_calls'}
 for _, fate in ipairs({'used_ready', 'used_waited', 'expired', 'evicted', 'cancelled', 'replaced', 'failed'}) do
   for _, sum in ipairs({'runs', 'steps', 'compute_us', 'cpu_us', 'llm_tokens'}) do
@@ -49,4 +91,18 @@ for _, name in ipairs(names) do
 end
 counts[#counts + 1] = sums
 counts[#counts + 1] = redis.call('HLEN', unsettled)
+local by_namespace = {}
+for _ = 1, NAMESPACES do
+  local first = redis.call('ZRANGEBYLEX', with_status.pending, low, high, 'LIMIT', 0, 1)[1]
+  if not first then
+    break
+  end
+  -- A semicolon follows the colon that ends the name.
+  local namespace = string.match(first, '^[^:]*')
+  by_namespace[#by_namespace + 1] = first
+  by_namespace[#by_namespace + 1] =
+    redis.call('ZLEXCOUNT', with_status.pending, '[' .. namespace .. ':', '(' .. namespace .. ';')
+  low = '[' .. namespace .. ';'
+end
+counts[#counts + 1] = by_namespace
 return counts

@@ -3,8 +3,12 @@
 local now = clock()
 note_clock(now)
 local expired = sweep(now)
+local all_pools = pools()
 for band = 0, BANDS - 1 do
-  forget_served(band, SWEEP)
+  forget_served(nil, band, SWEEP)
+  for _, pool in ipairs(all_pools) do
+    forget_served(pool, band, SWEEP)
+  end
 end
 local info = group_info()
 if info and info.lag then

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from ...domain import (
     Fate,
     Ledger,
+    PoolStats,
     Stats,
     Status,
     Work,
@@ -55,6 +56,11 @@ class BacklogMetrics(Collector):
             lambda: self._stats.oldest_wait if self._stats else None,
         )
         instruments.reading(
+            "queue_largest_share",
+            f"Largest share of the pending runs that one namespace holds.{WHOLE_STORE}",
+            lambda: self._stats.largest_share if self._stats else None,
+        )
+        instruments.reading(
             "queue_unserved_runs",
             f"Pending runs whose pipeline version no worker has.{WHOLE_STORE}",
             lambda: {(n,): c for n, c in self._stats.unserved.items()} if self._stats else {},
@@ -65,10 +71,37 @@ class BacklogMetrics(Collector):
             "Daily budget of language model tokens of each namespace that has used it up."
             f"{WHOLE_STORE}",
             lambda: {(n,): c for n, c in self._stats.over_budget.items()} if self._stats else {},
-            ("namespace",),
+            # Kubernetes gives each scraped series the label `namespace`.
+            ("tenant",),
         )
+        self._show_pools(instruments)
         self._show_ledger(instruments)
         self._instruments = instruments
+
+    def _show_pools(self, instruments: Instruments) -> None:
+        """Show what each pool has to do. Every replica reports the same."""
+
+        def per_pool(
+            read: Callable[[PoolStats], int],
+        ) -> Callable[[], dict[tuple[str, ...], float]]:
+            def found() -> dict[tuple[str, ...], float]:
+                pools = self._stats.pools if self._stats else {}
+                return {(name,): read(pool) for name, pool in pools.items()}
+
+            return found
+
+        for what, help_text, read in (
+            ("queued_runs", "Runs that no worker has taken", lambda pool: pool.queued),
+            (
+                "running_runs",
+                "Runs that a worker has taken and not ended",
+                lambda pool: pool.running,
+            ),
+            ("workers", "Live workers that serve the pool", lambda pool: pool.workers),
+        ):
+            instruments.reading(
+                f"pool_{what}", f"{help_text}.{WHOLE_STORE}", per_pool(read), ("pool",)
+            )
 
     def _show_ledger(self, instruments: Instruments) -> None:
         """Show what became of work. Every replica reports the store's sums: do not add them up."""

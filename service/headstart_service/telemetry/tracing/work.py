@@ -127,10 +127,11 @@ class TracedProgress:
         status: RunStatus,
         error: str,
         failure_reason: FailureReason | None = None,
+        slot_seconds: float | None = None,
     ) -> None:
         """As the ledger's."""
         with self._writing("finish", ended):
-            await self._sink.finish(lease, ended, status, error, failure_reason)
+            await self._sink.finish(lease, ended, status, error, failure_reason, slot_seconds)
 
     @contextmanager
     def _writing(self, operation: str, ended: Sequence[StepRecord]) -> Iterator[None]:

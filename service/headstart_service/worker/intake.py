@@ -101,6 +101,12 @@ class Intake:
             finally:
                 self._slots.give_back(free)
 
+    async def ask_for_unserved(self, partition: int) -> None:
+        """Ask again and again for runs of pools: an announcement of one may be lost."""
+        while True:
+            self.note_unserved(partition)
+            await asyncio.sleep(POLL)
+
     async def reclaim(self, start: Start) -> None:
         """Start the jobs that other workers have lost, as far as there are slots for them."""
         for partition in range(self._queue.partitions):
@@ -131,9 +137,14 @@ class Intake:
             free = 1
             try:
                 free += await self._slots.take_free()
-                jobs = await self._queue.unserved_jobs(
-                    partition, self._worker, self._offers(), free
-                )
+                try:
+                    jobs = await self._queue.unserved_jobs(
+                        partition, self._worker, self._offers(), free
+                    )
+                except StoreUnavailable as error:
+                    self.note_refusal(partition, error, "no jobs")
+                    return
+                self._refused.pop(partition, None)
                 for job in jobs:
                     free -= 1
                     start(job)
