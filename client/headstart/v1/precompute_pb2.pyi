@@ -425,6 +425,34 @@ EXECUTOR_KIND_RAY: ExecutorKind.ValueType  # 4
 """A Ray cluster."""
 Global___ExecutorKind: _TypeAlias = ExecutorKind  # noqa: Y015
 
+class _ProviderLimit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProviderLimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProviderLimit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROVIDER_LIMIT_UNSPECIFIED: _ProviderLimit.ValueType  # 0
+    """Calls waited for none."""
+    PROVIDER_LIMIT_CALLS: _ProviderLimit.ValueType  # 1
+    """Calls a minute."""
+    PROVIDER_LIMIT_TOKENS: _ProviderLimit.ValueType  # 2
+    """Tokens a minute."""
+    PROVIDER_LIMIT_CONCURRENCY: _ProviderLimit.ValueType  # 3
+    """Calls under way at once."""
+
+class ProviderLimit(_ProviderLimit, metaclass=_ProviderLimitEnumTypeWrapper):
+    """A limit of a provider that all workers share."""
+
+PROVIDER_LIMIT_UNSPECIFIED: ProviderLimit.ValueType  # 0
+"""Calls waited for none."""
+PROVIDER_LIMIT_CALLS: ProviderLimit.ValueType  # 1
+"""Calls a minute."""
+PROVIDER_LIMIT_TOKENS: ProviderLimit.ValueType  # 2
+"""Tokens a minute."""
+PROVIDER_LIMIT_CONCURRENCY: ProviderLimit.ValueType  # 3
+"""Calls under way at once."""
+Global___ProviderLimit: _TypeAlias = ProviderLimit  # noqa: Y015
+
 class _Fate:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -2492,8 +2520,8 @@ class ProviderStatus(_message.Message):
     """Whether calls have failed in a row, so that only one at a time is tried."""
     last_error: _builtins.str
     """How its last bad call ended, as metrics name it: `rate_limited`, `overloaded`, `timeout`, … May be empty."""
-    waits_for: _builtins.str
-    """Which limit calls waited for in the last seconds: `calls`, `tokens` or `concurrency`; else empty."""
+    waits_for: Global___ProviderLimit.ValueType
+    """Which limit calls waited for in the last seconds."""
     calls_a_second: _builtins.float
     """Calls a second that its refusals allow at present; 0 before it refused any."""
     @_builtins.property
@@ -2507,7 +2535,7 @@ class ProviderStatus(_message.Message):
         paused: _duration_pb2.Duration | None = ...,
         failing: _builtins.bool = ...,
         last_error: _builtins.str = ...,
-        waits_for: _builtins.str = ...,
+        waits_for: Global___ProviderLimit.ValueType = ...,
         calls_a_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused"]  # noqa: Y015

@@ -12,7 +12,7 @@ from headstart_service.commands.doctor.providers import provider_checks
 FAILING = pb.ProviderStatus(name="a/m", failing=True, last_error="timeout")
 REFUSING = pb.ProviderStatus(name="a/m", last_error="rate_limited")
 REFUSING.paused.FromTimedelta(timedelta(seconds=9))
-LIMITED = pb.ProviderStatus(name="a/m", waits_for="calls", calls_a_second=2.5)
+LIMITED = pb.ProviderStatus(name="a/m", waits_for=pb.PROVIDER_LIMIT_CALLS, calls_a_second=2.5)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from headstart.v1 import precompute_pb2 as pb
 
-from ...domain import ProviderState, Stats, Status
+from ...domain import ProviderState, Stats, Status, WaitsFor
 from ..accounting_message import ledger_message
 from ..dependencies import Call, Dependencies
 from ..request_rules import listed_namespace_violations, refuse
+
+_LIMITS: Final = {
+    WaitsFor.CALLS: pb.PROVIDER_LIMIT_CALLS,
+    WaitsFor.TOKENS: pb.PROVIDER_LIMIT_TOKENS,
+    WaitsFor.CONCURRENCY: pb.PROVIDER_LIMIT_CONCURRENCY,
+}
 
 
 class GetStats:
@@ -59,7 +67,7 @@ def _provider(state: ProviderState) -> pb.ProviderStatus:
         name=state.name,
         failing=state.opened > 0,
         last_error=state.ending,
-        waits_for=state.waits_for.value if state.waits_for.is_turn else "",
+        waits_for=_LIMITS.get(state.waits_for, pb.PROVIDER_LIMIT_UNSPECIFIED),
         calls_a_second=state.rate,
     )
     if state.paused:

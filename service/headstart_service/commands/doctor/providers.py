@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from headstart.v1 import precompute_pb2 as pb
 
 from ...domain.causes import Facts, causes, provider_cause
 from ...domain.permits import ProviderState, WaitsFor
 from .report import Check, ok, warn
+
+_LIMITS: Final = {
+    pb.PROVIDER_LIMIT_CALLS: WaitsFor.CALLS,
+    pb.PROVIDER_LIMIT_TOKENS: WaitsFor.TOKENS,
+    pb.PROVIDER_LIMIT_CONCURRENCY: WaitsFor.CONCURRENCY,
+}
 
 
 def provider_checks(stats: pb.GetStatsResponse) -> Iterator[Check]:
@@ -24,15 +31,12 @@ def provider_checks(stats: pb.GetStatsResponse) -> Iterator[Check]:
 
 
 def _state(provider: pb.ProviderStatus) -> ProviderState:
-    try:
-        waits_for = WaitsFor(provider.waits_for)
-    except ValueError:  # of a newer server
-        waits_for = WaitsFor.NOTHING
     return ProviderState(
         name=provider.name,
         paused=provider.paused.ToTimedelta().total_seconds(),
         opened=int(provider.failing),
         ending=provider.last_error,
-        waits_for=waits_for,
+        # A newer server may name another limit.
+        waits_for=_LIMITS.get(provider.waits_for, WaitsFor.NOTHING),
         rate=provider.calls_a_second,
     )
