@@ -4514,7 +4514,7 @@ type ProviderStatus struct {
 	Failing bool `protobuf:"varint,3,opt,name=failing,proto3" json:"failing,omitempty"`
 	// How its last bad call ended, as metrics name it: `rate_limited`, `overloaded`, `timeout`, … May be empty.
 	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	// Which limit calls waited for in the last seconds.
+	// Which limit calls waited for in the last seconds, if any.
 	WaitsFor ProviderLimit `protobuf:"varint,5,opt,name=waits_for,json=waitsFor,proto3,enum=headstart.v1.ProviderLimit" json:"waits_for,omitempty"`
 	// Calls a second that its refusals allow at present; 0 before it refused any.
 	CallsASecond float64 `protobuf:"fixed64,6,opt,name=calls_a_second,json=callsASecond,proto3" json:"calls_a_second,omitempty"`

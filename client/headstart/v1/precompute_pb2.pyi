@@ -2521,7 +2521,7 @@ class ProviderStatus(_message.Message):
     last_error: _builtins.str
     """How its last bad call ended, as metrics name it: `rate_limited`, `overloaded`, `timeout`, … May be empty."""
     waits_for: Global___ProviderLimit.ValueType
-    """Which limit calls waited for in the last seconds."""
+    """Which limit calls waited for in the last seconds, if any."""
     calls_a_second: _builtins.float
     """Calls a second that its refusals allow at present; 0 before it refused any."""
     @_builtins.property

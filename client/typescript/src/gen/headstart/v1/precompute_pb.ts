@@ -2224,7 +2224,7 @@ export type ProviderStatus = Message<"headstart.v1.ProviderStatus"> & {
   lastError: string;
 
   /**
-   * Which limit calls waited for in the last seconds.
+   * Which limit calls waited for in the last seconds, if any.
    *
    * @generated from field: headstart.v1.ProviderLimit waits_for = 5;
    */
