@@ -45,7 +45,10 @@ for i = 1, #asks, 4 do
     answer = 'b'
     redis.call('HSET', over, namespace, day .. ' ' .. integer(budget))
     redis.call('PEXPIRE', over, 172800000)
-  elseif why == '' then
+  else
+    redis.call('HDEL', over, namespace) -- its budget may have been raised
+  end
+  if answer ~= 'b' and why == '' then
     if now < s.pause then
       why, wait = 'paused', s.pause - now
     elseif s.open > 0 then
