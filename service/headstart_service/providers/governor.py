@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 from ..domain import (
     Ask,
@@ -38,7 +38,7 @@ from ..worker.step_caller import CALLER
 from ..worker.step_deadline import step_clock
 from .call_waiter import Waiter
 from .permit import Permit
-from .provider_observer import MEANINGS, ProviderObserver, Unwatched
+from .provider_observer import CANCELLED, MEANINGS, OVER_BUDGET, ProviderObserver, Unwatched
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,17 @@ class GovernorRules:
     """Returns how many tokens a namespace may use in a day; 0 for any number."""
 
 
-class WaitEnded(StepFailed):
-    """The call was not made: its turn did not come in time."""
+class NotCalled(StepFailed):
+    """The call was not made."""
+
+    def __init__(self, reason: str, *, end: str = CANCELLED, **kwargs: Any) -> None:
+        """Fail for `reason`; metrics count the call as ended by `end`, one of `ENDS`."""
+        super().__init__(reason, **kwargs)
+        self.end = end
+
+
+class WaitEnded(NotCalled):
+    """The turn of the call did not come in time."""
 
 
 class Governor:
@@ -287,9 +296,10 @@ class Governor:
         elif answer is AskAnswer.OVER_BUDGET and not waiter.granted.done():
             self._observer.over_budget(self.provider)
             waiter.granted.set_exception(
-                StepFailed(
+                NotCalled(
                     f"namespace {ask.namespace} has used up its budget of {ask.budget} tokens of "
                     "language models for today, until midnight UTC",
+                    end=OVER_BUDGET,
                     retry=False,
                     failure_reason=FailureReason.OVER_BUDGET,
                 )
@@ -334,6 +344,7 @@ class Governor:
             how = "calls have failed in a row"
         return WaitEnded(
             f"{self._title} {why}: {how}",
+            end=turn.ending or CANCELLED,
             retry=False,
             failure_reason=FailureReason.DEPENDENCY_AWAY,
         )

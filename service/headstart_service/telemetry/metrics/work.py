@@ -156,7 +156,8 @@ class ModelMetrics(Instruments):
             "llm_request_duration_seconds",
             "Time of a request to the language model with its retries: `answered`, `no_key`, "
             "`declined`, `cut_off`, `malformed`, `timeout`, `unreachable`, `unreadable`, "
-            "`rate_limited`, `overloaded`, `refused`, `server_error` or `cancelled`.",
+            "`rate_limited`, `overloaded`, `refused`, `server_error`, `over_budget` or "
+            "`cancelled`.",
             ("end",),
         )
         self._requests.of("answered")
