@@ -90,9 +90,7 @@ async def open_providers(
                 base_url=settings.anthropic_base_url,
                 open_telemetry=traced.language_model() if traced else None,
                 observer=metrics,
-                governor=governors.of_model(
-                    "language_model", ANTHROPIC, settings.haiku_model, API
-                ),
+                governor=governors.of_model("language_model", ANTHROPIC, settings.haiku_model, API),
             )
             with _needing("language_model", "language-model"):
                 if find_spec("anthropic") is None:  # found, not imported: the import takes a second
