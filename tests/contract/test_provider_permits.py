@@ -252,6 +252,40 @@ async def test_a_raised_or_removed_budget_is_used_up_no_more(
     assert (await store_backend.store.stats("")).over_budget == {}
 
 
+async def test_calls_under_way_count_in_a_budget_and_those_beyond_it_wait(
+    two: tuple[Worker, Worker],
+) -> None:
+    """Else as many calls as there is room for would each exceed it."""
+    first, turn = await two[0].ask(5, tokens=40, budget=100)
+    assert (len(first), turn.waits_for) == (3, WaitsFor.TOKENS)
+    assert turn.wait > 0
+    assert (await two[1].ask(3, tokens=40, budget=100))[0] == []
+    # Neither others nor the rest of a batch wait for that.
+    asks = [Ask("a", 40, "games", 100), Ask("b", 40, "shop", 0)]
+    turn = await two[1].permits.take(NAME, asks, NONE, LEASE)
+    assert turn.answers == [WAIT, GRANTED]
+    for lease in first:
+        await two[0].end(lease, estimate=40, used=10)
+    second, _ = await two[1].ask(5, tokens=40, budget=100)
+    assert len(second) == 2
+    for lease in second:
+        await two[1].end(lease, estimate=40, used=40)
+    _, turn = await two[1].ask(1, tokens=40, budget=100)
+    assert turn.answers == [AskAnswer.OVER_BUDGET]
+
+
+async def test_what_the_calls_of_a_killed_worker_would_cost_comes_back(
+    two: tuple[Worker, Worker],
+) -> None:
+    assert len((await two[0].ask(2, tokens=80, budget=100, lease=0.3))[0]) == 2
+
+    async def free() -> list[str]:
+        return (await two[1].ask(1, tokens=80, budget=100))[0]
+
+    assert await free() == []
+    assert await wait_until(free)
+
+
 async def test_cancelled_calls_count_in_budget_and_ledger(
     two: tuple[Worker, Worker], store_backend: Backend
 ) -> None:

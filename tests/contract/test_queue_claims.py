@@ -398,3 +398,29 @@ async def test_a_lease_begins_with_the_claim_however_late_that_comes(
     await wait_until(is_late)
     assert await store_backend.queue.claim(job, "w1") is not None
     assert await idle() < 1000
+
+
+async def test_a_worker_keeps_a_last_try_while_it_ends_what_it_has_beside_it(
+    store_backend: Backend,
+) -> None:
+    await store_backend.begin(KEY)
+    for number in range(MAX_TRIES - 2):
+        assert await _reclaim(store_backend, f"w{number + 2}") is not None
+    names = store_backend.keys_of(KEY)
+    [job] = await store_backend.new_queue(lease=0).lost_jobs(names.partition, "w9", 10)
+
+    async def idle() -> int:
+        [entry] = await store_backend.raw.xpending_range(names.jobs, GROUP, "-", "+", 10)
+        return int(entry["time_since_delivered"])
+
+    for _ in range(2):
+
+        async def is_late() -> bool:
+            return await idle() > 500
+
+        await wait_until(is_late)
+        with pytest.raises(LastTry):
+            await store_backend.queue.claim(job, "w9", alone=False)
+        assert await idle() < 500
+    assert await store_backend.queue.claim(job, "w8", alone=False) is None
+    assert await store_backend.queue.claim(job, "w9", alone=True) is not None

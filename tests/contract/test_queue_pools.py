@@ -131,6 +131,16 @@ async def test_namespaces_share_a_pool_by_their_weights(store_backend: Backend) 
     assert abs(found["heavy"] - 30) <= 1
 
 
+async def test_a_claim_in_a_pool_costs_the_time_that_runs_have_a_slot(
+    store_backend: Backend,
+) -> None:
+    store_backend.expected, store_backend.costs = {"probe": 9_000_000}, {"probe": 20_000}
+    await start(store_backend, 2)
+    await taken(store_backend, 1)
+    turns = beside(store_backend.all_keys[0], "unserved:probe@v1/gpu:turns:1")
+    assert float(await store_backend.redis("ZSCORE", turns, "games")) == 20_000
+
+
 async def test_a_worker_of_two_pools_serves_both(store_backend: Backend) -> None:
     await start(store_backend, 10)
     for key in store_backend.neighbours(10):

@@ -80,6 +80,8 @@ class FakeQueue(Ledger):
         self.calls: Counter[str] = Counter()
         self.jobs: dict[str, list[Job]] = {"next_jobs": [], "lost_jobs": [], "unserved_jobs": []}
         self.alone: list[tuple[str, bool]] = []
+        self.taken: set[str] = set()
+        """The runs of jobs that other workers have taken."""
         self.heard: list[Withdrawal | Reported] = []
         self.lost: set[RunKey] = set()
         self.shown: WorkerState | None = None
@@ -139,9 +141,11 @@ class FakeQueue(Ledger):
 
     async def claim(
         self, job: Job, worker: str, offers: Sequence[Offer], *, alone: bool = True
-    ) -> Claim:
+    ) -> Claim | None:
         self._called("claim")
         self.alone.append((job.run, alone))
+        if job.run in self.taken:
+            return None
         if job.run == "last" and not alone:
             raise LastTry(str(job.key))
         return claim_for(PIPELINE, job.run, name=job.run)

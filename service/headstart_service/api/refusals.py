@@ -29,6 +29,12 @@ EACH: Final = 10
 WINDOW: Final = 10.0
 """Seconds after which the others are summed up in one line."""
 
+_METHODS: Final = 20
+"""Methods that one line names, at most; beyond, all count as `_OTHERS`."""
+_OTHERS: Final = "others"
+_LONGEST: Final = 100
+"""Characters of a method that a line shows: that of a page is a path, which callers choose."""
+
 REFUSED: Final = (Unauthenticated, PermissionDenied, CapacityExhausted)
 """The errors that are refusals."""
 _CODES: Final[tuple[tuple[type[HeadstartError], str], ...]] = (
@@ -75,9 +81,11 @@ class Refusals:
         code = next((code for kind, code in _CODES if isinstance(error, kind)), "")
         if not code:
             return
+        method = method[:_LONGEST]
         window = self._of(code, token)
         if window.lines >= self._each:
-            window.more[method] += 1
+            known = method in window.more or len(window.more) < _METHODS
+            window.more[method if known else _OTHERS] += 1
             return
         window.lines += 1
         about: dict[str, Any] = {"method": method, "outcome": code, **_named(token)}

@@ -251,8 +251,8 @@ def budget_causes(facts: Facts) -> Iterator[Cause]:
             "budget",
             f"namespace {namespace} has used up its {budget:,} tokens of today: its steps that "
             "call a language model fail until midnight UTC",
-            "is it meant? Else raise its llm_tokens_a_day in the file of HEADSTART_LIMITS: its next "
-            "call ends this",
+            "is it meant? Else raise its llm_tokens_a_day in the file of HEADSTART_LIMITS, "
+            "which its next call reads",
         )
 
 

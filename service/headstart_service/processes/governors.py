@@ -38,6 +38,7 @@ class Governors:
             patience=self._patience,
             rates=partial(self._rates, provider, model),
             budget=self._budget,
+            weight=self._weight,
         )
         name = f"{provider}/{printable(model)}"
         governor = Governor(name, title, self._permits, rules, self._observer)
@@ -59,3 +60,6 @@ class Governors:
 
     def _budget(self, namespace: str) -> int:
         return self._limits.table.of_namespace(namespace).llm_tokens_a_day or 0
+
+    def _weight(self, namespace: str) -> float:
+        return self._limits.table.of_namespace(namespace).weight

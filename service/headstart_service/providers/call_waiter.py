@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from ..domain import Ask, Turn
+from ..domain import Ask, CallOutcome, Turn
 from ..worker.step_deadline import StepClock
 from .permit import Permit
 
@@ -47,3 +47,9 @@ class Waiter:
         if self.stopped and self.clock is not None:
             self.stopped = False
             self.clock.go()
+
+    def give_back(self) -> None:
+        """Free the permit that was granted while the caller stopped waiting."""
+        granted = self.granted
+        if granted.done() and not granted.cancelled() and granted.exception() is None:
+            granted.result().settle(CallOutcome.UNUSED, "")

@@ -1,4 +1,4 @@
-"""Governs the calls of one provider: each waits for a permit, in the order of need.
+"""Governs the calls of one provider: each waits for a permit, in the order of `WaitingCalls`.
 
 Calls of all workers share the provider's limits: `domain.Permits`. A caller waits in its worker,
 which asks again after the wait that the store returned. While others are before it, its step's
@@ -13,10 +13,8 @@ import logging
 import random
 import time
 import uuid
-from bisect import insort
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
@@ -37,8 +35,10 @@ from ..worker.cost_meter import METER, spend
 from ..worker.step_caller import CALLER
 from ..worker.step_deadline import step_clock
 from .call_waiter import Waiter
+from .calls_under_way import CallsUnderWay
 from .permit import Permit
 from .provider_observer import CANCELLED, MEANINGS, OVER_BUDGET, ProviderObserver, Unwatched
+from .waiting_calls import WaitingCalls
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,13 @@ class GovernorRules:
     lease: float
     """How long a call takes at most: then its permit is free, even if its worker was killed."""
     patience: float = 300.0
-    """How long a call may wait for its turn."""
+    """How long a call may wait for its turn, unless its run is needed later than that."""
     rates: Callable[[], Rates] = Rates
     """Returns the configured limits in force."""
     budget: Callable[[str], int] = lambda _: 0
     """Returns how many tokens a namespace may use in a day; 0 for any number."""
+    weight: Callable[[str], float] = lambda _: 1.0
+    """Returns a namespace's share of the permits, beside other namespaces."""
 
 
 class NotCalled(StepFailed):
@@ -94,15 +96,14 @@ class Governor:
         self._permits = permits
         self._rules = rules
         self._observer = observer or Unwatched()
-        self._waiting: list[Waiter] = []
+        self._waiting = WaitingCalls(rules.weight)
         self._numbers = count()
         self._serving: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
         self._again = asyncio.Event()
         self._turn: Turn | None = None
         """The last answer, for as long as callers wait."""
-        self._calling: Counter[str] = Counter()
-        """How many calls each run has under way."""
+        self._calling = CallsUnderWay()
         self._draining: set[str] | None = None
         """While the worker drains: the runs that go on, because they had a call under way."""
 
@@ -124,7 +125,7 @@ class Governor:
 
         Other runs that wait are handed on to another worker.
         """
-        self._draining = set(+self._calling)
+        self._draining = self._calling.runs
         for waiter in self._waiting:
             if not waiter.granted.done() and self._hands_on(waiter.run, waiter.paid):
                 waiter.granted.set_exception(self._stops())
@@ -156,7 +157,9 @@ class Governor:
         ask = Ask(uuid.uuid4().hex, tokens, caller.namespace, self._rules.budget(caller.namespace))
         loop = asyncio.get_running_loop()
         began = loop.time()
-        limit = asyncio.timeout(self._rules.patience)
+        needed_in = caller.needed_at - time.monotonic() if caller.needed_at else 0.0
+        patience = max(self._rules.patience, needed_in)
+        limit = asyncio.timeout(patience)
         order = (caller.order_us, next(self._numbers))
         waiter = Waiter(
             order=order,
@@ -165,23 +168,23 @@ class Governor:
             paid=paid,
             clock=step_clock(),
             since=began,
-            until=began + self._rules.patience,
+            until=began + patience,
             needed_at=caller.needed_at,
             limit=limit,
         )
-        insort(self._waiting, waiter)
+        self._waiting.add(waiter)
         self._observer.waiting(self.provider, len(self._waiting))
         try:
             async with limit:
                 self._wake(waiter)
                 return await waiter.granted
         except TimeoutError as error:
+            waiter.give_back()
             if not limit.expired():
                 raise
-            raise self._ended(waiter) from error
+            raise self._ended(waiter, loop.time() - began) from error
         except asyncio.CancelledError:
-            if waiter.granted.done() and not waiter.granted.cancelled():
-                waiter.granted.result().settle(CallOutcome.UNUSED, "")
+            waiter.give_back()
             raise
         finally:
             self._forget(waiter)
@@ -192,7 +195,7 @@ class Governor:
 
     def settled(self, run: str, settled: Settlement, seconds: float) -> asyncio.Future[None]:
         """Note the end of a call of a run; a `Permit` calls this."""
-        self._calling[run] -= 1
+        self._calling.ended(run)
         if settled.outcome is not CallOutcome.UNUSED:
             self._observer.called(self.provider, settled.ending, seconds)
         task = asyncio.create_task(self._settle(settled), name=f"settle {self.provider}")
@@ -233,14 +236,14 @@ class Governor:
     def _wake(self, waiter: Waiter) -> None:
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve(), name=f"permits {self.provider}")
-        elif waiter.ask.budget or self._turn is None:
+            return
+        if waiter.ask.budget or self._turn is None:
             self._again.set()
-        else:
+        if self._turn is not None:
             self._note(waiter, self._turn)
 
     def _forget(self, waiter: Waiter) -> None:
-        if waiter in self._waiting:
-            self._waiting.remove(waiter)
+        self._waiting.remove(waiter)
         self._observer.waiting(self.provider, len(self._waiting))
 
     async def _serve(self) -> None:
@@ -257,7 +260,7 @@ class Governor:
                         pass
         except Exception as error:
             log.exception("%s: no permits", self.provider)
-            for waiter in list(self._waiting):
+            for waiter in self._waiting:
                 if not waiter.granted.done():
                     waiter.granted.set_exception(error)
         finally:
@@ -265,12 +268,12 @@ class Governor:
 
     async def _ask(self) -> float:
         """Ask once. Returns the seconds until the next time, 0 for at once."""
-        batch = [each for each in self._waiting if not each.granted.done()][:_BATCH]
+        batch = self._waiting.first(_BATCH)
         if not batch:
             # All of these have been answered; they leave the list in this turn of the loop.
             await asyncio.sleep(0)
             return 0.0
-        asks = [each.ask for each in batch]
+        asks = [self._present(each) for each in batch]
         turn = await self._permits.take(self.provider, asks, self._rules.rates(), self._rules.lease)
         self._observer.state(self.provider, turn.opened)
         for waiter, answer in zip(batch, turn.answers, strict=True):
@@ -278,32 +281,50 @@ class Governor:
         if turn.waits_for is WaitsFor.NOTHING:
             self._turn = None
             return 0.0
-        self._turn = turn
-        for waiter in self._waiting:
-            self._note(waiter, turn)
+        before, self._turn = self._turn, turn
+        # Those who wait for their turn have noted it; there may be thousands.
+        if before is None or not (before.waits_for.is_turn and turn.waits_for.is_turn):
+            for waiter in self._waiting:
+                self._note(waiter, turn)
         pause = turn.wait * random.uniform(1, 1 + _JITTER)  # noqa: S311  # no secret
         return min(_LONGEST, max(_SHORTEST, pause))
+
+    def _present(self, waiter: Waiter) -> Ask:
+        """Return what a waiter asks for, within the budget that is in force now."""
+        budget = self._rules.budget(waiter.ask.namespace)
+        if budget != waiter.ask.budget:
+            waiter.ask = replace(waiter.ask, budget=budget)
+        return waiter.ask
 
     def _answer(self, waiter: Waiter, answer: AskAnswer, turn: Turn) -> None:
         ask = waiter.ask
         if answer.granted:
-            self._calling[waiter.run] += 1
+            self._waiting.charge(waiter)
+            self._calling.began(waiter.run)
             permit = Permit(self, ask, turn.granted_us, waiter.run)
             if waiter.granted.done():
                 permit.settle(CallOutcome.UNUSED, "")
             else:
                 waiter.granted.set_result(permit)
-        elif answer is AskAnswer.OVER_BUDGET and not waiter.granted.done():
-            self._observer.over_budget(self.provider)
-            waiter.granted.set_exception(
-                NotCalled(
-                    f"namespace {ask.namespace} has used up its budget of {ask.budget} tokens of "
-                    "language models for today, until midnight UTC",
-                    end=OVER_BUDGET,
-                    retry=False,
-                    failure_reason=FailureReason.OVER_BUDGET,
-                )
+        elif answer is AskAnswer.OVER_BUDGET:
+            # Others of the namespace may stand far behind: they would wait for the same answer.
+            for each in self._waiting.of(ask.namespace):
+                self._refuse(each, ask.budget)
+
+    def _refuse(self, waiter: Waiter, budget: int) -> None:
+        """End the wait of a call whose namespace has used up its budget."""
+        if waiter.granted.done():
+            return
+        self._observer.over_budget(self.provider)
+        waiter.granted.set_exception(
+            NotCalled(
+                f"namespace {waiter.ask.namespace} has used up its budget of {budget} tokens of "
+                "language models for today, until midnight UTC",
+                end=OVER_BUDGET,
+                retry=False,
+                failure_reason=FailureReason.OVER_BUDGET,
             )
+        )
 
     def _note(self, waiter: Waiter, turn: Turn) -> None:
         """Let the waiter's step know what it waits for."""
@@ -326,16 +347,16 @@ class Governor:
         else:
             waiter.go()
         if turn.wait >= left:
-            waiter.granted.set_exception(self._ended(waiter))
+            waiter.granted.set_exception(self._ended(waiter, 0.0))
             return
         waiter.limit.reschedule(min(waiter.until, asyncio.get_running_loop().time() + left))
 
-    def _ended(self, waiter: Waiter) -> WaitEnded:
-        """Return why a waiter gets no permit."""
+    def _ended(self, waiter: Waiter, waited: float) -> WaitEnded:
+        """Return why a waiter gets no permit, after so many seconds."""
         turn = waiter.trouble
         if turn is None:
             return WaitEnded(
-                f"waited {self._rules.patience:g} s for its turn at {self._title}",
+                f"waited {round(waited, 1):g} s for its turn at {self._title}",
                 failure_reason=FailureReason.QUEUE_TIMED_OUT,
             )
         why = MEANINGS.get(turn.ending, turn.ending)

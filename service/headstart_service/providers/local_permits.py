@@ -42,6 +42,8 @@ class _State:
     at: float
     tokens: float = 0.0
     cut_at: float = -1.0
+    learned_at: float = 0.0
+    """When the store answered last: calls that it granted began before."""
     refusals: int = 0
     failures: int = 0
     pause: float = 0.0
@@ -70,6 +72,7 @@ class LocalPermits:
         self._workers = max(1, turn.workers)
         state = self._state(provider, Rates())
         state.rate = max(_LEAST, turn.rate / self._workers)
+        state.learned_at = self._clock()
         state.opened = turn.opened
         state.pause = self._clock() + turn.paused
 
@@ -110,9 +113,9 @@ class LocalPermits:
         """Free a permit, and note what its call has shown."""
         now = self._clock()
         state = self._state(provider, rates)
-        state.under_way.pop(settled.lease, None)
+        own = state.under_way.pop(settled.lease, None) is not None
         state.tokens += settled.estimate - settled.tokens
-        anew = settled.granted_us / 1e6 > state.cut_at
+        anew = (settled.granted_us / 1e6 if own else state.learned_at) > state.cut_at
         match settled.outcome:
             case CallOutcome.ANSWERED:
                 event = self._answered(state, anew=anew)

@@ -139,7 +139,7 @@ class JobDelivery:
                 worker=worker,
                 offering=text_of(offers),
                 limit=limit,
-                expected=self._order.expected,
+                costs=self._order.costs,
                 weights=self._order.weights,
             )
         )

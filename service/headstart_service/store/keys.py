@@ -2,7 +2,7 @@
 
 Every key of a partition carries the hash tag `{P}`, so that in a cluster all of a transition's
 keys are in one slot. A run's record has a TTL. The other keys of a partition live as long as
-the store does; there are seventeen of them (`FIXED`), whatever the number of runs. In front of all
+the store does; seventeen of them (`FIXED`) are passed to each script. In front of all
 of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX names another:
 
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
@@ -12,8 +12,14 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
                                                   again: the order in which they are evicted
     headstart:{P}:status:<status>         zset    runs of that status, in the order of their names
     headstart:{P}:waiting                 zset    pending run -> by when it is needed, microseconds
+    headstart:{P}:waiting:order           zset    the same by namespace; :turns:<band> has these
+                                                  namespaces, :served:<band> those served lately,
+                                                  with a TTL: see `lua/_order.lua`
+    headstart:{P}:pools                   set     pools, other than the default one, with runs
+    headstart:{P}:pool:<pool>:pending, :in_progress
+                                          zset    their runs of that status
     headstart:{P}:unserved                hash    the classes of runs that a worker has met and does
-                                                  not offer
+                                                  not offer, and of those in pools
     headstart:{P}:unserved:<class>        zset    pending runs of one of them, as in `waiting`; with
                                                   a TTL, that of its last run
     headstart:{P}:offers                  hash    worker -> until when, and which pipelines it runs

@@ -94,7 +94,7 @@ class Scripts:
         worker: str,
         offering: str,
         limit: int,
-        expected: str,
+        costs: str,
         weights: str,
     ) -> Reply:
         """Deliver jobs for runs that were left for workers which offer their class."""

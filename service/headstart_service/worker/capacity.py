@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 from .occupancy import Occupancy
 
 _BURST: Final = 64
 """Runs for which room is taken at once, at most."""
-_MOST_BYTES: Final = 256 * 1024 * 1024
+_MIB: Final = 1024 * 1024
+_MOST_BYTES: Final = 256 * _MIB
 """Inputs and results of the runs that a worker holds, beyond which it begins none."""
+_FEWER_BYTES: Final = 3 * _MOST_BYTES // 4
+"""Those with which it begins runs again."""
+
+log = logging.getLogger(__name__)
 
 
 class _Room:
@@ -70,7 +74,6 @@ class Slots:
         self._most = held
         self._computing = _Room(computing)
         self._held = _Room(held)
-        self._solitude = asyncio.Lock()
         self._bytes = 0
         self._light = asyncio.Event()
         self._light.set()
@@ -113,23 +116,35 @@ class Slots:
         occupancy.end()
         self._held.free()
 
-    @asynccontextmanager
-    async def all(self) -> AsyncIterator[None]:
-        """Take the whole room, as soon as the runs in it have ended."""
+    async def take_all(self) -> None:
+        """Take the whole room, as soon as the runs in it have ended. One task at a time may."""
         taken = 0
         try:
-            async with self._solitude:
-                while taken < self._most:
-                    await self._held.take()
-                    taken += 1
-                yield
-        finally:
-            for _ in range(taken):
-                self._held.free()
+            while taken < self._most:
+                await self._held.take()
+                taken += 1
+        except BaseException:
+            self._free_held(taken)
+            raise
+
+    def give_back_all(self) -> None:
+        """Free what `take_all` took."""
+        self._free_held(self._most)
+
+    def _free_held(self, count: int) -> None:
+        for _ in range(count):
+            self._held.free()
 
     def _weigh(self, size: int) -> None:
         self._bytes += size
-        if self._bytes > _MOST_BYTES:
+        light = self._light.is_set()
+        if light and self._bytes > _MOST_BYTES:
             self._light.clear()
-        else:
+            log.warning(
+                "no more runs begin: those that this worker holds keep %d MiB of inputs and "
+                "results, and %d MiB are allowed",
+                *(self._bytes // _MIB, _MOST_BYTES // _MIB),
+            )
+        elif not light and self._bytes <= _FEWER_BYTES:
             self._light.set()
+            log.info("runs begin again")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..domain import Lease, RunKey, Status
 from .occupancy import Occupancy
 from .reported_steps import ReportedSteps
-from .worker_observer import RunOutcome
+from .worker_observer import RunEnd, RunOutcome
 
 
 @dataclass(slots=True)
@@ -22,6 +22,21 @@ class HeldRun:
     task: asyncio.Task[Status]
     occupancy: Occupancy | None
     """None of a run that has the worker to itself."""
+
+    @property
+    def computes(self) -> bool:
+        """Whether it has a slot; else it only waits for what is elsewhere."""
+        return self.occupancy is None or self.occupancy.occupied
+
+    @property
+    def is_handed_on(self) -> bool:
+        """Whether another worker is to go on with it."""
+        return self.outcome.state is RunEnd.HANDED_ON
+
+    def hand_on(self) -> None:
+        """Stop it here, for another worker to go on with it."""
+        self.outcome.state = RunEnd.HANDED_ON
+        self.task.cancel()
 
     def cancel(self, why: str = "") -> None:
         """Stop it; `why` goes to its outcome unless that has a reason."""
@@ -60,7 +75,7 @@ class HeldRuns:
     @property
     def computing(self) -> int:
         """How many runs have a slot; the others only wait for what is elsewhere."""
-        return sum([each.occupancy is None or each.occupancy.occupied for each in self.all])
+        return sum([each.computes for each in self.all])
 
     def get(self, lease: Lease) -> HeldRun | None:
         """Return the run of a lease, if it is held still."""

@@ -30,6 +30,7 @@ from .durations import Durations
 from .executors.executors import Executors
 from .held_runs import HeldRun, HeldRuns
 from .intake import POLL, Intake
+from .last_tries import LastTries
 from .left_jobs import log_left_alone
 from .occupancy import Occupancy, occupied_seconds, within
 from .offers import offers_of
@@ -80,10 +81,11 @@ class Worker:
         self._rules = rules
         self._slots = Slots(rules.concurrency, max(rules.runs, rules.concurrency))
         self._intake = Intake(queue, rules.name, self._slots, lambda: self._offers)
-        self._lonely: set[tuple[int, str]] = set()
-        """The partition and entry of each job that gets the worker to itself."""
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs = HeldRuns()
+        self._last_tries = LastTries(
+            queue, rules.name, self._slots, self._runs, lambda: self._offers, rules.lease
+        )
         self._stopping = asyncio.Event()
         self._prepared = False
         self._changed = asyncio.Event()
@@ -101,7 +103,7 @@ class Worker:
     def _full(self) -> bool:
         """Whether it asks for no jobs now, because it has enough."""
         most = self._rules
-        return bool(self._lonely) or self.busy >= most.concurrency or self.held >= most.runs
+        return bool(self._last_tries) or self.busy >= most.concurrency or self.held >= most.runs
 
     @property
     def busy(self) -> int:
@@ -219,27 +221,16 @@ class Worker:
             finally:
                 self._slots.end(occupancy)
         except LastTry:
-            await self._work_alone(job)
+            await self._last_tries.run(job, self._work_alone)
         except StoreUnavailable as error:
             log_left_alone(job, error)
 
     async def _work_alone(self, job: Job) -> None:
-        """Run a job with nothing beside it, which takes every slot.
-
-        A run that kills its worker takes those along that run beside it, each time. The last time
-        there must be none, or runs that did no harm would be given up with it.
-        """
-        delivery = job.partition, job.entry
-        if delivery in self._lonely:
-            return  # this worker has reclaimed its own job while it waits here
-        self._lonely.add(delivery)
+        """Run a job that has the whole room of this worker."""
         try:
-            async with self._slots.all():
-                await self._claim_and_run(job, None)
+            await self._claim_and_run(job, None)
         except StoreUnavailable as error:
             log_left_alone(job, error)
-        finally:
-            self._lonely.discard(delivery)
 
     async def _claim_and_run(self, job: Job, occupancy: Occupancy | None) -> None:
         alone = occupancy is None
@@ -258,14 +249,15 @@ class Worker:
         task = asyncio.create_task(
             self._execute(claim, outcome, reports), name=name, context=within(occupancy)
         )
+        held = HeldRun(outcome, reports, task, occupancy)
         try:
-            with self._runs.holding(lease, HeldRun(outcome, reports, task, occupancy)):
+            with self._runs.holding(lease, held):
                 await ended(task)
         finally:
             task.cancel()
             await ended(task)
         if task.cancelled():
-            if self._handing_on:
+            if held.is_handed_on or self._handing_on:
                 await self._queue.release(lease)
             return
         try:
@@ -281,7 +273,8 @@ class Worker:
             try:
                 status = await self._to_end(claim, outcome, reports)
             except asyncio.CancelledError:
-                outcome.state = RunEnd.HANDED_ON if self._handing_on else RunEnd.STOPPED
+                if self._handing_on:
+                    outcome.state = RunEnd.HANDED_ON
                 raise
             except StoreUnavailable as error:
                 outcome.error = str(error)

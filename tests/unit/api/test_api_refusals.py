@@ -136,3 +136,26 @@ def test_what_is_not_summed_up_when_the_process_ends_is_then(
 
     run_virtually(flood())
     assert fields(caplog)[-1]["count"] == 2
+
+
+def test_a_flood_of_paths_writes_as_little_as_one_of_methods(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A stranger chooses the paths of the live page's files."""
+
+    async def flood() -> None:
+        with Refusals() as refusals:
+            for number in range(5000):
+                refusals.note(f"GET /static/{number}{'x' * 10_000}", STRANGER)
+
+    run_virtually(flood())
+    assert [line["event"] for line in fields(caplog)] == ["call.refused"] * EACH + ["calls.refused"]
+    assert fields(caplog)[-1]["count"] == 5000 - EACH
+    assert sum(fields(caplog)[-1]["methods"].values()) == 5000 - EACH
+    assert (
+        max(
+            len(str(line)) + len(r.getMessage())
+            for line, r in zip(fields(caplog), caplog.records, strict=True)
+        )
+        < 8000
+    )

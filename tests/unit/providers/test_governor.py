@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import tracemalloc
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -285,6 +287,203 @@ def test_the_wait_in_front_of_a_provider_is_known() -> None:
     assert run_virtually(main()) == (0.0, 5.0)
 
 
+# Many callers
+
+
+class Answering:
+    """Answers each ask by its namespace, and keeps nothing; by default every call waits."""
+
+    def __init__(self, waits_for: WaitsFor = WaitsFor.CALLS, **answers: AskAnswer) -> None:
+        self._answers = answers
+        self._waits_for = waits_for
+        self.budgets: set[int] = set()
+        self.asks = 0
+
+    async def take(self, provider: str, asks: Sequence[Ask], rates: Rates, lease: float) -> Turn:
+        self.asks += 1
+        self.budgets |= {ask.budget for ask in asks}
+        answers = [self._answers.get(ask.namespace, AskAnswer.WAIT) for ask in asks]
+        waiting = AskAnswer.WAIT in answers
+        waits_for = self._waits_for if waiting else WaitsFor.NOTHING
+        return Turn(answers=answers, wait=1.0 * waiting, waits_for=waits_for)
+
+    async def settle(self, provider: str, settled: Settlement, rates: Rates) -> ProviderNews:
+        return ProviderNews(0.0, 0)
+
+
+async def order_of_turns(governor: Governor, calls: Sequence[tuple[str, int]]) -> str:
+    """The first letters of the namespaces of these calls, in the order of their permits."""
+    order = ""
+
+    async def call(namespace: str, need: int) -> None:
+        nonlocal order
+        CALLER.set(StepCaller(namespace, order_us=need))
+        permit = await governor.permit()
+        order += namespace[0]
+        await permit.settle(ANSWERED, "answered")
+
+    async with asyncio.TaskGroup() as group:
+        for namespace, need in calls:
+            group.create_task(call(namespace, need))
+    await governor.aclose()
+    return order
+
+
+def one_by_one(number: int) -> Permits:
+    one = Turn(answers=[AskAnswer.GRANTED], wait=1.0, waits_for=WaitsFor.CALLS)
+    return Permits(*[one] * number)
+
+
+def test_a_namespace_s_many_calls_do_not_keep_another_s_few_from_their_turn() -> None:
+    calls = [*[("flood", number) for number in range(50)], ("light", 900), ("light", 901)]
+    order = run_virtually(order_of_turns(governed(one_by_one(60)), calls))
+    assert order.index("l") <= 1
+    assert order.rindex("l") <= 3
+
+
+def test_namespaces_share_permits_by_their_weights() -> None:
+    weights = {"heavy": 3.0, "other": 1.0}
+    governor = governed(one_by_one(100), weight=weights.__getitem__)
+    calls = [(name, number) for number in range(40) for name in weights]
+    order = run_virtually(order_of_turns(governor, calls))
+    assert 29 <= order[:40].count("h") <= 31
+
+
+def test_a_namespace_over_its_budget_fails_at_once_behind_many_other_calls() -> None:
+    async def main() -> list[float]:
+        permits = Answering(poor=AskAnswer.OVER_BUDGET)
+        governor = governed(permits, budget=lambda name: 9 if name == "poor" else 0)
+
+        async def call(namespace: str, need: int) -> None:
+            CALLER.set(StepCaller(namespace, order_us=need))
+            await governor.permit()
+
+        others = [asyncio.create_task(call("rich", number)) for number in range(100)]
+        await asyncio.sleep(5)
+        poor = [asyncio.create_task(call("poor", 1000 + number)) for number in range(50)]
+        began, at = loop_time(), []
+        for each in poor:
+            with pytest.raises(NotCalled, match="used up its budget"):
+                await each
+            at.append(loop_time() - began)
+        for each in others:
+            each.cancel()
+        await asyncio.wait(others)
+        await governor.aclose()
+        return at
+
+    assert max(run_virtually(main())) < 0.1
+
+
+def test_a_budget_that_changes_counts_for_calls_that_wait_already() -> None:
+    async def main() -> set[int]:
+        budget = 5
+        permits = Answering()
+        governor = governed(permits, budget=lambda _: budget)
+        waiting = asyncio.create_task(governor.permit())
+        await asyncio.sleep(5)
+        permits.budgets.clear()
+        budget = 7
+        await asyncio.sleep(5)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await governor.aclose()
+        return permits.budgets
+
+    assert run_virtually(main()) == {7}
+
+
+def test_a_run_that_is_needed_later_waits_for_its_turn_until_then() -> None:
+    async def main() -> float:
+        governor = governed(Permits(*[waits(WaitsFor.CALLS, 1.0)] * 50), patience=10.0)
+        CALLER.set(StepCaller("games", order_us=1, needed_at=100.0))
+        await within(5, governor.permit)
+        return loop_time()
+
+    assert run_virtually(main()) > 50
+
+
+def test_a_permit_that_comes_as_patience_ends_is_given_back() -> None:
+    class Late(Permits):
+        """Its answer and the end of the caller's patience meet in one turn of the loop."""
+
+        async def take(
+            self, provider: str, asks: Sequence[Ask], rates: Rates, lease: float
+        ) -> Turn:
+            time.sleep(0.06)  # noqa: ASYNC251  # the loop is busy until patience has ended
+            await asyncio.sleep(0)
+            return await super().take(provider, asks, rates, lease)
+
+    async def main() -> list[CallOutcome]:
+        permits = Late()
+        governor = governed(permits, patience=0.05)
+        with pytest.raises(WaitEnded):
+            await governor.permit()
+        await governor.aclose()
+        return [each.outcome for each in permits.settled]
+
+    assert asyncio.run(main()) == [CallOutcome.UNUSED]
+
+
+def test_a_cancelled_call_stays_cancelled_though_it_was_refused_in_the_same_moment() -> None:
+    async def main() -> bool:
+        governor = governed(Answering())
+
+        async def call() -> None:
+            CALLER.set(StepCaller("games", "a run"))
+            await governor.permit()
+
+        waiting = asyncio.create_task(call())
+        await asyncio.sleep(5)
+        governor.drain()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await governor.aclose()
+        return waiting.cancelled()
+
+    assert run_virtually(main())
+
+
+def test_runs_that_have_ended_take_no_memory() -> None:
+    async def main() -> int:
+        governor = governed(Answering(games=AskAnswer.GRANTED))
+
+        async def calls(start: int, number: int) -> None:
+            for run in range(start, start + number):
+                CALLER.set(StepCaller("games", f"0 {run}-0"))
+                await (await governor.permit()).settle(ANSWERED, "answered")
+
+        await calls(0, 100)
+        tracemalloc.start()
+        try:
+            await calls(100, 2000)
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            await governor.aclose()
+
+    assert run_virtually(main()) < 100_000
+
+
+def test_the_cost_of_an_ask_does_not_grow_with_the_calls_that_wait() -> None:
+    async def main(callers: int) -> float:
+        permits = Answering()
+        governor = governed(permits, patience=10_000.0)
+        waiting = [within(60, governor.permit) for _ in range(callers)]
+        await asyncio.sleep(5)
+        asks, began = permits.asks, time.process_time()
+        await asyncio.sleep(300)
+        took = (time.process_time() - began) / (permits.asks - asks)
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+        await governor.aclose()
+        return took
+
+    few, many = run_virtually(main(100)), run_virtually(main(4000))
+    assert many < 8 * few
+
+
 # Without the store
 
 
@@ -341,3 +540,24 @@ def test_a_worker_alone_pauses_and_breaks_the_circuit() -> None:
     nothing = WaitsFor.NOTHING
     expected = [*[nothing] * 5, WaitsFor.BREAKER, nothing, nothing, WaitsFor.PAUSE]
     assert run_virtually(main()) == expected
+
+
+def test_refusals_of_calls_that_the_store_had_granted_slow_a_worker_alone_once() -> None:
+    """The store's clock is another: by it each of them would have begun after the one before."""
+
+    async def main() -> float:
+        own = LocalPermits(loop_time)
+        shared = SharedPermits(Permits(fails=StoreUnavailable("away")), own)
+        await asyncio.sleep(1)
+        own.learn("p", Turn(answers=[], rate=16.0))
+        for number in range(10):
+            settled = Settlement(
+                lease=f"{number}",
+                outcome=CallOutcome.REFUSED,
+                granted_us=1_800_000_000_000_000,
+                ending="rate_limited",
+            )
+            await own.settle("p", settled, Rates())
+        return (await shared.take("p", [], Rates(), 60.0)).rate
+
+    assert run_virtually(main()) == 8.0

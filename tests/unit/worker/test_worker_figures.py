@@ -210,7 +210,8 @@ def test_a_worker_that_waits_for_a_last_try_has_no_problem() -> None:
             assert worker.problem == ""
             gates.open["last"].set()
             await asyncio.sleep(LEASE)
-            assert queue.alone[1:] == [("last", False), ("last", False), ("last", True)]
+            assert set(queue.alone[1:-1]) == {("last", False)}
+            assert queue.alone[-1] == ("last", True)
             assert queue.finished == ["other", "last"]
             assert worker.problem == "partition 0 refused", "it asks for jobs again"
             queue.refusing = set()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Sequence
 
+import pytest
 from pydantic import BaseModel
 
 from headstart_service.pipeline.registry import Registry
@@ -161,23 +163,33 @@ async def test_places_that_a_cancelled_task_had_asked_for_or_got_go_to_the_next(
     assert not slots.short
 
 
+def test_a_worker_that_is_full_of_bytes_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    slots = Slots(2, 9)
+    large, small = slots.occupancy(), slots.occupancy()
+    with caplog.at_level(logging.INFO):
+        large.keep(255 * 1024 * 1024)
+        for _ in range(5):  # around the limit
+            small.keep(2 * 1024 * 1024)
+            small.keep(-2 * 1024 * 1024)
+        assert slots.short
+        large.end()
+        assert not slots.short
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "keep 257 MiB" in caplog.text
+
+
 async def test_a_run_alone_waits_until_all_others_have_ended() -> None:
     slots = Slots(2, 4)
     await slots.take()
     other = slots.occupancy()
     other.begun()  # it only waits for others, and would be lost with this worker all the same
-    entered = asyncio.Event()
-
-    async def alone() -> None:
-        async with slots.all():
-            entered.set()
-            assert slots.short
-
-    task = asyncio.create_task(alone())
+    task = asyncio.create_task(slots.take_all())
     await asyncio.sleep(0)
-    assert not entered.is_set()
+    assert not task.done()
     slots.end(other)
     await task
+    assert slots.short
+    slots.give_back_all()
     assert await slots.take_free() == 2
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_a_last_try_waits_for_its_neighbours_and_takes_no_new_ones_meanwhile() -
             assert gates.begun == ["other"]
             assert ("last", True) not in queue.alone
             queue.calls.clear()
-            await asyncio.sleep(MINUTE)
+            await asyncio.sleep(MINUTE / 3)
             assert queue.calls["next_jobs"] <= 1, "it waits for every slot"
             gates.open["other"].set()
             await asyncio.sleep(LEASE)
@@ -201,3 +202,54 @@ def test_a_worker_shows_its_slots_and_how_long_its_steps_took() -> None:
     assert shown is not None
     assert (shown.slots, shown.busy) == (4, 0)
     assert shown.durations == durations.table() != {}
+
+
+def test_a_last_try_that_waits_for_its_neighbours_stays_this_worker_s() -> None:
+    """Else each worker would reclaim it from the one before, and take no jobs meanwhile."""
+
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates, concurrency=3):
+            queue.jobs["next_jobs"] += [job_of("other"), job_of("last")]
+            await asyncio.sleep(MINUTE / 2)
+            claims = [at for name, at in queue.times if name == "claim"]
+            assert max(after - at for at, after in pairwise(claims[1:])) < LEASE / 2
+            assert MINUTE / 2 - claims[-1] < LEASE / 2
+            for name in ("other", "last"):
+                gates.open[name].set()
+
+    run_virtually(serve())
+
+
+def test_a_last_try_that_another_worker_has_taken_holds_nothing_up() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates, concurrency=3):
+            queue.jobs["next_jobs"] += [job_of("other"), job_of("last")]
+            await asyncio.sleep(1.0)
+            queue.taken.add("last")
+            queue.jobs["next_jobs"].append(job_of("new"))
+            await asyncio.sleep(LEASE)
+            assert gates.begun == ["other", "new"]
+            for name in ("other", "new"):
+                gates.open[name].set()
+
+    run_virtually(serve())
+
+
+def test_a_last_try_waits_a_minute_at_most_for_runs_that_wait_for_others() -> None:
+    async def serve() -> None:
+        queue, gates = FakeQueue(), Gates()
+        async with working(queue, gates, concurrency=3, runs=100):
+            queue.jobs["next_jobs"] += [*(job_of(f"waits-{n}") for n in range(20)), job_of("last")]
+            await asyncio.sleep(1.5 * MINUTE)
+            assert gates.begun[-1] == "last"
+            assert len(queue.released) == len(gates.stopped) == 20
+            gates.open["last"].set()
+            await asyncio.sleep(LEASE)
+            queue.jobs["next_jobs"].append(job_of("new"))
+            await asyncio.sleep(LEASE)
+            assert gates.begun[-1] == "new"
+            gates.open["new"].set()
+
+    run_virtually(serve())

@@ -104,3 +104,27 @@ local function open_breaker(s, now)
   s.probe_at = now + math.min(LONGEST_COOLDOWN, 1000000 * 2 ^ (s.open - 1))
   s.probe = ''
 end
+
+-- The calls under way of a namespace that has a budget reserve what each may cost, until they end. What a killed worker
+-- had reserved is free again when the namespace has got no permit for as long as a lease.
+local function reserved_of(budgets, namespace)
+  return budgets .. 'reserved:' .. namespace
+end
+
+local function reserved(budgets, namespace)
+  return tonumber(redis.call('GET', reserved_of(budgets, namespace)) or 0)
+end
+
+local function reserve(budgets, namespace, tokens, lease)
+  redis.call('INCRBY', reserved_of(budgets, namespace), integer(tokens))
+  redis.call('PEXPIRE', reserved_of(budgets, namespace), integer(math.ceil(lease / 1000)))
+end
+
+local function release(budgets, namespace, tokens)
+  local left = reserved(budgets, namespace) - tokens
+  if left > 0 then
+    redis.call('INCRBY', reserved_of(budgets, namespace), integer(-tokens))
+  else
+    redis.call('UNLINK', reserved_of(budgets, namespace))
+  end
+end

@@ -17,8 +17,9 @@ local function damaged()
   error({err = 'DAMAGED the record is not one of ours'})
 end
 
--- Decodes a record's line; nil where there is no record. Refuses a damaged one.
-local function decoded(record, text)
+-- Reads a record's line; nil where there is no record. Refuses a damaged one.
+local function load(record)
+  local text = redis.pcall('HGET', record, 'about')
   if not text then
     if redis.call('EXISTS', record) == 1 then
       damaged()
@@ -32,11 +33,6 @@ local function decoded(record, text)
     damaged()
   end
   return r
-end
-
--- Reads a record's line; nil where there is no record. Refuses a damaged one.
-local function load(record)
-  return decoded(record, redis.pcall('HGET', record, 'about'))
 end
 
 -- Writes `about`, and makes the record and its place in `expiry` expire together.

@@ -124,6 +124,8 @@ if not repeated then
       stand(waiting, member, tonumber(ASIDE))
       redis.call('HSET', tickets, entry, ticket_of(score, charged, 0, r, member))
     end
+    -- The worker asks again until it has nothing beside this job: so long the job stays its own.
+    redis.call('XCLAIM', jobs, group, worker, 0, entry, 'JUSTID')
     return {0, member, run_id, 'last'}
   end
   stop_steps(record)

@@ -14,6 +14,7 @@ local event = ''
 local probing = s.probe == lease
 local had = redis.call('ZREM', under_way, lease)
 s.tokens = s.tokens + tonumber(estimate) - tonumber(used)
+release(budgets, namespace, tonumber(estimate))
 if outcome == 'unused' then
   s.calls = s.calls + 1
   if had == 1 then

@@ -112,14 +112,9 @@ end
 local trace = ...
 local now, ttl, patience = clock(), tonumber(ttl_us), tonumber(patience_us)
 -- `to` also of a damaged record. A new run has none: whoever receives its start reads it again.
-local about, to = unpack(redis.pcall('HMGET', record, 'about', 'to'))
+local to = redis.pcall('HGET', record, 'to')
 local expired = sweep(now)
-local whole, old
-if about ~= nil and expired == 0 then
-  whole, old = pcall(decoded, record, about)
-else
-  whole, old = pcall(load, record)
-end
+local whole, old = pcall(load, record)
 if not whole then
   if restart == '0' then
     damaged()

@@ -37,18 +37,20 @@ end
 local kept = first and first ~= worker and 1 or 0
 
 local asks, answers, why, wait = {...}, {}, '', 0
+-- Whether an ask waits until it is known what its namespace's calls under way cost.
+local short = false
 local day = day_of(now)
 for i = 1, #asks, 4 do
   local id, estimate, namespace, budget = asks[i], tonumber(asks[i + 1]), asks[i + 2], tonumber(asks[i + 3])
   local answer = 'w'
-  if budget > 0 and tonumber(redis.call('GET', budgets .. day .. ':' .. namespace) or 0) >= budget then
+  local used = budget > 0 and tonumber(redis.call('GET', budgets .. day .. ':' .. namespace) or 0) or 0
+  if budget > 0 and used >= budget then
     answer = 'b'
     redis.call('HSET', over, namespace, day .. ' ' .. integer(budget))
     redis.call('PEXPIRE', over, 172800000)
-  else
-    redis.call('HDEL', over, namespace) -- its budget may have been raised
-  end
-  if answer ~= 'b' and why == '' then
+  elseif budget > 0 and used + reserved(budgets, namespace) >= budget then
+    short = true
+  elseif why == '' then
     if now < s.pause then
       why, wait = 'paused', s.pause - now
     elseif s.open > 0 then
@@ -69,6 +71,9 @@ for i = 1, #asks, 4 do
       answer = 'g'
     end
   end
+  if answer ~= 'b' then
+    redis.call('HDEL', over, namespace) -- its budget may have been raised
+  end
   if answer == 'g' or answer == 'p' then
     s.calls, s.tokens = s.calls - 1, s.tokens - estimate
     s.used = s.used + 1000000 / MEMORY
@@ -77,6 +82,9 @@ for i = 1, #asks, 4 do
       redis.call('ZREM', turns, worker)
     end
     redis.call('ZADD', under_way, integer(now + lease), id)
+    if budget > 0 then
+      reserve(budgets, namespace, estimate, lease)
+    end
     count_calls(namespace, 1)
   end
   answers[#answers + 1] = answer
@@ -88,6 +96,9 @@ if why ~= '' then
   s.waits, s.waits_at = why, now
 end
 save_provider(state, s)
+if why == '' and short then
+  why, wait = 'tokens', POLL
+end
 return {
   table.concat(answers), integer(math.ceil(wait)), why .. ':' .. s.why, integer(now), integer(rate * 1000),
   redis.call('ZCARD', askers), integer(math.max(0, s.pause - now)), integer(s.open),

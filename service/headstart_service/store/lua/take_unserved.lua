@@ -24,7 +24,7 @@ local function deliver(set, member, r, score, turn)
     local entry = found[1][2][1][1]
     local _, run, name = string.match(redis.call('HGET', tickets, entry) or '', TICKET)
     if not name then
-      local cost = expected_of(expected, r.pipeline)
+      local cost = expected_of(costs, r.pipeline)
       local charged = charge(set, member, score, turn, pool_of(class_of(r)), cost, weights)
       forget_empty(set, class_of(r))
       redis.call('HSET', tickets, entry, ticket_of(score, charged, 0, r, member))
