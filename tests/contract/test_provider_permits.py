@@ -235,9 +235,21 @@ async def test_a_namespace_over_its_budget_gets_no_permit_and_others_do(
     _, turn = await two[1].ask(2, budget=100)
     assert turn.answers == [AskAnswer.OVER_BUDGET] * 2
     assert len((await two[1].ask(namespace="shop:eu", budget=100))[0]) == 1
-    assert len((await two[1].ask(budget=101))[0]) == 1  # it was raised
     stats = await store_backend.store.stats("")
     assert stats.over_budget == {"games": 100}
+
+
+@pytest.mark.parametrize("raised", [101, 0])
+async def test_a_raised_or_removed_budget_is_used_up_no_more(
+    two: tuple[Worker, Worker], store_backend: Backend, raised: int
+) -> None:
+    (lease,), _ = await two[0].ask(budget=100)
+    await two[0].end(lease, used=100)
+    await two[0].ask(namespace="games", budget=100)
+    assert len((await two[1].ask(namespace="shop:eu", budget=200))[0]) == 1
+    assert (await store_backend.store.stats("")).over_budget == {"games": 100}
+    assert len((await two[1].ask(budget=raised))[0]) == 1
+    assert (await store_backend.store.stats("")).over_budget == {}
 
 
 async def test_calls_under_way_count_in_a_budget_and_those_beyond_it_wait(

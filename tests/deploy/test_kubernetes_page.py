@@ -95,6 +95,27 @@ def test_the_patch_for_another_collector_reaches_the_right_rule():
     }
 
 
+def test_the_limits_reach_the_workers_of_every_pool_and_no_api_pod():
+    lines = yaml.safe_load(TEXT.split("**Limits**")[1].split("```yaml\n")[1].split("```")[0])
+    [made] = lines["configMapGenerator"]
+    made["literals"] = [f"{name}=" for name in made.pop("files")]  # the operator's own
+    rendered = list(yaml.safe_load_all(kustomized("overlays/prod", ["pool-gpu"], **lines)))
+    limits = one(rendered, "ConfigMap", "headstart-limits")
+    assert limits["metadata"]["namespace"] == "headstart"
+    found = {}
+    for each in (each for each in rendered if each["kind"] == "Deployment"):
+        pod = each["spec"]["template"]["spec"]
+        env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+        mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
+        found[each["metadata"]["name"]] = env.get("HEADSTART_LIMITS"), mounts.get("limits")
+    path = "/etc/headstart/limits.toml", "/etc/headstart"
+    assert found == {
+        "headstart-api": (None, None),
+        "headstart-worker": path,
+        "headstart-worker-gpu": path,
+    }
+
+
 def test_the_certificate_of_another_namespace_has_the_names_of_the_first():
     [usual] = [e for e in yaml.safe_load_all(render("overlay-prod")) if e["kind"] == "Certificate"]
     rendered = pasted("**Another namespace**")

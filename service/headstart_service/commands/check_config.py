@@ -21,7 +21,7 @@ from ..config.settings import Settings, default_of, variable
 from ..domain.errors import StartupError, StoreUnavailable
 from ..processes.exposure import exposure
 from ..processes.lifecycle import layout_problem, redis_client
-from ..processes.preflight import flag, load_checked, strangers
+from ..processes.preflight import flag, load_checked, strangers, unread_limits
 from ..store.connect import API
 
 _PATIENCE = 1.0
@@ -49,7 +49,7 @@ def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
     found = rows(settings, flags)
     if problem := asyncio.run(_of_the_store(settings)):
         raise StartupError(problem)
-    warnings = [*_warnings(settings), *strangers(os.environ)]
+    warnings = [*_warnings(settings), *strangers(os.environ), *unread_limits(settings)]
     as_text = table(
         [
             ("SETTING", "VALUE", "SOURCE"),

@@ -129,7 +129,7 @@ def _run(
         settings = load_checked(_flags(options), listens=listens)
         set_up_logging(settings.log_level, settings.log_format)
         if not getattr(options, "exit_with_parent", False):  # the parent has logged it
-            warn_of_unknown()
+            warn_of_unknown(settings)
         return_large_blocks()
         run_loop(main(settings))
     except (StartupError, ModuleNotFoundError) as error:

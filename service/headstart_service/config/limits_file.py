@@ -33,6 +33,8 @@ from ..domain.errors import StartupError
 from .allowed_values import allowed
 from .reloaded_file import ReloadedFile, text_of
 
+ANTHROPIC: Final = "anthropic"
+"""The provider of `language_model`."""
 EVERY: Final = "*"
 _SETTING: Final = "HEADSTART_LIMITS"
 _STRICT: Final = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -127,6 +129,14 @@ def read_limits(path: Path) -> LimitsTable:
         if not found:
             return table
     raise StartupError(f"{_SETTING}: {path}: " + "; ".join(found))
+
+
+def uncalled_providers(table: LimitsTable, model: str) -> Iterator[str]:
+    """Yield a line about each provider in the file that a worker with this `model` never calls."""
+    known = (ANTHROPIC, f"{ANTHROPIC}/{model}")
+    for name in table.providers:
+        if name not in known:
+            yield f"{_SETTING}: providers.{name} limits no calls; there are {', '.join(known)}"
 
 
 def _complaint(detail: Any) -> str:

@@ -176,12 +176,15 @@ def flood(facts: Facts) -> Cause | None:
     if alone or count < _MOST * facts.all_pending:
         return None
     share = count / facts.all_pending
+    of_room = ""
+    if facts.room is not None and count >= _MOST * facts.room:
+        of_room = f", and {count} of all {facts.room} places"
     return Cause(
         "flood",
         f"the namespace {name} holds {share:.0%} of the queue: {count} of {facts.all_pending} "
-        "pending runs",
-        "ask its owner to start fewer, or cancel them: `headstart list --status pending "
-        f"--namespace {name}`",
+        f"pending runs{of_room}",
+        "ask its owner to start fewer, cancel them, or set HEADSTART_NAMESPACE_MAX_RESULTS: "
+        f"{_RUNBOOK}headstartflood",
     )
 
 
@@ -218,14 +221,17 @@ def provider_cause(state: ProviderState) -> Cause | None:
         return Cause(
             "provider",
             f"{state.name} fails{last}: the circuit breaker is open, one call at a time tries it",
-            "see the provider's status page, its key, and the network; calls go on by themselves",
+            _SLOWER
+            if state.ending in _TOO_MANY
+            else "see the provider's status page, its key, and the network; calls go on by "
+            "themselves",
         )
     if state.paused:
         return Cause(
             "provider",
             f"{state.name} refuses calls{last}: all workers pause, for another "
             f"{state.paused:.1f} s",
-            "set its calls_a_minute in the file of HEADSTART_LIMITS to what the provider grants",
+            _SLOWER,
         )
     if state.waits_for.is_turn:
         limit = _LIMITS.get(state.waits_for, state.waits_for.value)
@@ -245,7 +251,8 @@ def budget_causes(facts: Facts) -> Iterator[Cause]:
             "budget",
             f"namespace {namespace} has used up its {budget:,} tokens of today: its steps that "
             "call a language model fail until midnight UTC",
-            "is it meant? Else raise its llm_tokens_a_day in the file of HEADSTART_LIMITS",
+            "is it meant? Else raise its llm_tokens_a_day in the file of HEADSTART_LIMITS, "
+            "which its next call reads",
         )
 
 
@@ -270,6 +277,12 @@ def causes(facts: Facts) -> list[Cause]:
     return [*(cause for cause in found if cause is not None), *budget_causes(facts)]
 
 
+_TOO_MANY: Final = ("rate_limited", "overloaded")
+"""Ends of calls that come too fast."""
+_SLOWER: Final = (
+    "set its calls_a_minute in the file of HEADSTART_LIMITS to what the provider grants; calls go "
+    "on by themselves"
+)
 _LIMITS: Final = {WaitsFor.CALLS: "calls_a_minute", WaitsFor.TOKENS: "tokens_a_minute"}
 """What calls wait for, and the limit's name in the file of limits."""
 _LACKING: Final[Mapping[Lack | None, str]] = {

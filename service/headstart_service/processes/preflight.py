@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from ..config.allowed_values import unknown_variables
-from ..config.limits_file import LimitsFile
+from ..config.limits_file import LimitsFile, uncalled_providers
 from ..config.loading import joined, try_settings
 from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
@@ -77,10 +77,15 @@ def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
                 yield str(error)
 
 
-def warn_of_unknown() -> None:
-    """Log a warning for each variable that resembles a setting and is none."""
-    for line in strangers(os.environ):
+def warn_of_unknown(settings: Settings) -> None:
+    """Log a warning for each variable, and each provider with limits, that nothing reads."""
+    for line in (*strangers(os.environ), *unread_limits(settings)):
         log.warning("%s", line)
+
+
+def unread_limits(settings: Settings) -> Iterator[str]:
+    """Yield a line about each table of the file of limits that nothing reads."""
+    yield from uncalled_providers(LimitsFile(settings.limits).table, settings.haiku_model)
 
 
 def strangers(environment: Mapping[str, str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..base.extras import install
+from ..config.limits_file import ANTHROPIC
 from ..config.settings import Settings
 from ..domain.errors import PackageMissing
 from ..providers.anthropic import API, HaikuModel
@@ -89,9 +90,7 @@ async def open_providers(
                 base_url=settings.anthropic_base_url,
                 open_telemetry=traced.language_model() if traced else None,
                 observer=metrics,
-                governor=governors.of_model(
-                    "language_model", "anthropic", settings.haiku_model, API
-                ),
+                governor=governors.of_model("language_model", ANTHROPIC, settings.haiku_model, API),
             )
             with _needing("language_model", "language-model"):
                 if find_spec("anthropic") is None:  # found, not imported: the import takes a second

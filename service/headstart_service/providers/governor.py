@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 from ..domain import (
     Ask,
@@ -37,7 +37,7 @@ from ..worker.step_deadline import step_clock
 from .call_waiter import Waiter
 from .calls_under_way import CallsUnderWay
 from .permit import Permit
-from .provider_observer import MEANINGS, ProviderObserver, Unwatched
+from .provider_observer import CANCELLED, MEANINGS, OVER_BUDGET, ProviderObserver, Unwatched
 from .waiting_calls import WaitingCalls
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,17 @@ class GovernorRules:
     """Returns a namespace's share of the permits, beside other namespaces."""
 
 
-class WaitEnded(StepFailed):
-    """The call was not made: its turn did not come in time."""
+class NotCalled(StepFailed):
+    """The call was not made."""
+
+    def __init__(self, reason: str, *, end: str = CANCELLED, **kwargs: Any) -> None:
+        """Fail for `reason`; metrics count the call as ended by `end`, one of `ENDS`."""
+        super().__init__(reason, **kwargs)
+        self.end = end
+
+
+class WaitEnded(NotCalled):
+    """The turn of the call did not come in time."""
 
 
 class Governor:
@@ -308,9 +317,10 @@ class Governor:
             return
         self._observer.over_budget(self.provider)
         waiter.granted.set_exception(
-            StepFailed(
+            NotCalled(
                 f"namespace {waiter.ask.namespace} has used up its budget of {budget} tokens of "
                 "language models for today, until midnight UTC",
+                end=OVER_BUDGET,
                 retry=False,
                 failure_reason=FailureReason.OVER_BUDGET,
             )
@@ -355,6 +365,7 @@ class Governor:
             how = "calls have failed in a row"
         return WaitEnded(
             f"{self._title} {why}: {how}",
+            end=turn.ending or CANCELLED,
             retry=False,
             failure_reason=FailureReason.DEPENDENCY_AWAY,
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ..domain import CallOutcome, FailureReason
 from ..domain.errors import StepFailed
 from ..worker.step_deadline import seconds_left
+from .governor import NotCalled
 from .provider_observer import (
     CANCELLED,
     CUT_OFF,
@@ -164,6 +165,9 @@ def observed(observer: LanguageModelObserver, patience: float) -> Iterator[Messa
     request.whole = request.left
     try:
         yield request
+    except NotCalled as error:
+        request.end = request.end or error.end
+        raise
     finally:
         took = time.perf_counter() - request.began
         observer.requested(request.end or CANCELLED, took, max(0, request.tries - 1))

@@ -15,9 +15,11 @@ RATE_LIMITED, OVERLOADED, REFUSED, SERVER_ERROR = (
 )
 CANCELLED: Final = "cancelled"
 """The step was stopped, or failed for another reason, while the request was under way."""
+OVER_BUDGET: Final = "over_budget"
+"""The request was not sent: its namespace has used up its tokens of the day."""
 ENDS: Final = (
     *(ANSWERED, NO_KEY, DECLINED, CUT_OFF, MALFORMED, TIMEOUT, UNREACHABLE, UNREADABLE),
-    *(RATE_LIMITED, OVERLOADED, REFUSED, SERVER_ERROR, CANCELLED),
+    *(RATE_LIMITED, OVERLOADED, REFUSED, SERVER_ERROR, CANCELLED, OVER_BUDGET),
 )
 """How a request to a language model ends."""
 

@@ -255,6 +255,21 @@ def test_an_unknown_key_exits_with_3(run: Any, command: str) -> None:
     assert "about unknown" in err
 
 
+def test_several_keys_are_cancelled_and_an_unknown_one_stops_none(run: Any) -> None:
+    code, out, err = run("cancel", "known", "unknown", "known")
+    assert (code, out) == (3, "known: cancelled: cancelled\n" * 2)
+    assert err.startswith("headstart: ")
+    assert "about unknown" in err
+    code, out, _ = run("cancel", "known", "known", "--json")
+    assert (code, [json.loads(line)["key"] for line in out.splitlines()]) == (0, ["known"] * 2)
+
+
+def test_a_revision_is_of_one_key(run: Any) -> None:
+    code, out, err = run("cancel", "known", "late", "--revision", "1")
+    assert (code, out) == (2, "")
+    assert "--revision" in err
+
+
 @pytest.mark.parametrize("command", OPERATOR_COMMANDS[:-1])
 def test_every_operators_command_prints_text_and_json(run: Any, command: str) -> None:
     arguments = {

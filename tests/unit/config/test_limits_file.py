@@ -134,3 +134,16 @@ def test_check_config_refuses_a_wrong_file(
     path.write_text("[namespaces.a]\nweight = -1\n")
     assert main(["check-config"]) != 0
     assert "namespaces.a.weight = -1: must be a number from 0.01 to 1000" in capsys.readouterr().err
+
+
+def test_a_provider_that_nothing_calls_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "limits.toml"
+    tables = ("anthropic", "anthropic/other", "anthropic/claude-haiku-5-5", "haiku")
+    path.write_text("".join(f'[providers."{name}"]\nconcurrency = 3\n' for name in tables))
+    monkeypatch.setenv("HEADSTART_LIMITS", str(path))
+    assert main(["check-config"]) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "HEADSTART_LIMITS" in line]
+    assert [line.split()[3] for line in warned] == ["providers.anthropic/other", "providers.haiku"]
+    assert warned[0].endswith("there are anthropic, anthropic/claude-haiku-5-5")

@@ -24,6 +24,7 @@ WELL = Facts(
 )
 FULL = replace(WELL, queued=12, running=64, waits=True)
 FLOOD = replace(WELL, pending={"shop": 150, "quiz": 20}, all_pending=200, kept=400)
+PLACES = replace(FLOOD, room=300)
 
 PROVIDER = ProviderState(name="a/m", ending="timeout")
 CASES: dict[str, tuple[Facts, str, str]] = {
@@ -79,6 +80,11 @@ CASES: dict[str, tuple[Facts, str, str]] = {
         FLOOD,
         "flood",
         "the namespace shop holds 75% of the queue: 150 of 200 pending runs",
+    ),
+    "flood of places": (
+        PLACES,
+        "flood",
+        "150 of 200 pending runs, and 150 of all 300 places",
     ),
     "no room": (
         replace(WELL, all_pending=995, pending={}),

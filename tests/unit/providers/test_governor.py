@@ -6,6 +6,7 @@ import asyncio
 import time
 import tracemalloc
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +23,10 @@ from headstart_service.domain import (
     Turn,
     WaitsFor,
 )
-from headstart_service.domain.errors import ExecutorUnavailable, StepFailed, StoreUnavailable
+from headstart_service.domain.errors import ExecutorUnavailable, StoreUnavailable
 from headstart_service.providers import governor as governor_module
 from headstart_service.providers import permit, retries
-from headstart_service.providers.governor import Governor, GovernorRules, WaitEnded
+from headstart_service.providers.governor import Governor, GovernorRules, NotCalled, WaitEnded
 from headstart_service.providers.local_permits import LocalPermits, SharedPermits
 from headstart_service.worker import step_deadline
 from headstart_service.worker.cost_meter import METER, CostMeter
@@ -62,7 +63,7 @@ class Permits:
         if self._turns:
             turn = self._turns.pop(0)
             answers = [*turn.answers, *[AskAnswer.WAIT] * len(asks)][: len(asks)]
-            return Turn(answers=answers, wait=turn.wait, waits_for=turn.waits_for, rate=turn.rate)
+            return replace(turn, answers=answers)
         return Turn(answers=[AskAnswer.GRANTED] * len(asks))
 
     async def settle(self, provider: str, settled: Settlement, rates: Rates) -> ProviderNews:
@@ -71,7 +72,7 @@ class Permits:
 
 
 def waits(waits_for: WaitsFor, seconds: float, *answers: AskAnswer) -> Turn:
-    return Turn(answers=answers, wait=seconds, waits_for=waits_for)
+    return Turn(answers=answers, wait=seconds, waits_for=waits_for, ending="rate_limited")
 
 
 def governed(permits: Any, **rules: Any) -> Governor:
@@ -138,7 +139,7 @@ def test_a_step_s_time_goes_on_while_its_provider_pauses() -> None:
 
     at, ended = run_virtually(main())
     assert at < 5
-    assert ended.failure_reason is FailureReason.DEPENDENCY_AWAY
+    assert (ended.failure_reason, ended.end) == (FailureReason.DEPENDENCY_AWAY, "rate_limited")
     assert "calls pause" in str(ended)
 
 
@@ -175,17 +176,18 @@ def test_a_call_waits_for_its_turn_no_longer_than_its_patience() -> None:
 
 
 def test_a_namespace_over_its_budget_fails_at_once() -> None:
-    async def main() -> StepFailed:
+    async def main() -> NotCalled:
         turn = Turn(answers=[AskAnswer.OVER_BUDGET])
         governor = governed(Permits(turn), budget={"games": 500}.__getitem__)
         CALLER.set(StepCaller("games"))
-        with pytest.raises(StepFailed) as failed:
+        with pytest.raises(NotCalled) as failed:
             await governor.permit()
         return failed.value
 
     failed = run_virtually(main())
     assert (failed.failure_reason, failed.retry) == (FailureReason.OVER_BUDGET, False)
     assert "namespace games has used up its budget of 500 tokens" in str(failed)
+    assert failed.end == "over_budget"
 
 
 def test_a_permit_whose_caller_has_gone_is_given_back() -> None:
@@ -361,7 +363,7 @@ def test_a_namespace_over_its_budget_fails_at_once_behind_many_other_calls() -> 
         poor = [asyncio.create_task(call("poor", 1000 + number)) for number in range(50)]
         began, at = loop_time(), []
         for each in poor:
-            with pytest.raises(StepFailed, match="used up its budget"):
+            with pytest.raises(NotCalled, match="used up its budget"):
                 await each
             at.append(loop_time() - began)
         for each in others:

@@ -17,6 +17,7 @@ from headstart_service.domain import CallOutcome
 from headstart_service.domain.errors import StepFailed
 from headstart_service.providers import messages_request
 from headstart_service.providers.embedding_cache import CachedEmbedder
+from headstart_service.providers.governor import NotCalled
 from headstart_service.providers.http import http_client
 from headstart_service.providers.messages_request import (
     MessagesRequest,
@@ -89,6 +90,14 @@ async def test_a_request_outside_of_a_step_has_its_own_patience(clock: Clock) ->
         clock.now += 0.5
         assert asked.left == pytest.approx(6.5)
     assert noted.requests == [("cancelled", 0.5, 0)]
+
+
+@pytest.mark.parametrize("end", ["over_budget", "rate_limited"])
+async def test_a_request_that_was_not_sent_ends_by_what_kept_it(clock: Clock, end: str) -> None:
+    noted = Noted()
+    with pytest.raises(NotCalled), observed(noted, 7.0):
+        raise NotCalled("no permit", end=end)
+    assert noted.requests == [(end, 0.0, 0)]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def check_load(
 def _pools(pools: Any) -> Check:
     """Show what each pool has to do, and how many workers for it."""
     shown = (
-        f"{name}: {pool.queued} queued, {pool.running} running, {pool.workers} workers"
+        f"{name}: {pool.queued} queued, {pool.running} running, {pool.workers} "
+        f"worker{'' if pool.workers == 1 else 's'}"
         for name, pool in sorted(pools.items())
     )
     return ok("pools", "; ".join(shown))

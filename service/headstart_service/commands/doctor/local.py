@@ -26,7 +26,7 @@ from ...config.loading import try_settings
 from ...config.settings import Settings, variable
 from ...domain.errors import StartupError, StoreUnavailable
 from ...processes.lifecycle import redis_client, served, store_rules
-from ...processes.preflight import load_checked, strangers
+from ...processes.preflight import load_checked, strangers, unread_limits
 from ...store.connect import WORKER
 from ...store.diagnostics import StoreFacts, examine
 from ...store.layout import Layout, difference
@@ -58,13 +58,15 @@ def check_machine(timeout: float, *, load: bool) -> Iterator[Check]:
 
 def _settings() -> Iterator[Check]:
     try:
-        load_checked({})
+        settings = load_checked({})
     except StartupError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         for line in lines[1:] or lines:
             yield fail("settings", line, "docs/settings.md has every setting")
     else:
         yield ok("settings", f"{len(Settings.model_fields)} settings are valid")
+        for line in unread_limits(settings):
+            yield warn("settings", line, "correct the name: docs/settings.md#limits")
     for stranger in strangers(os.environ):
         yield warn("settings", stranger, "nobody reads it: rename or remove it")
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from ...base import exit_codes
+from ...base.escaping import escaped
 from ...base.output import show
 from .describing import described
 from .execution import command, complain, duration
@@ -53,8 +54,8 @@ def add(commands: Any) -> None:
         help=f"exit with {exit_codes.INCOMPLETE} unless every step has its result, or each --step",
     )
 
-    cancel = command(commands, "cancel", _cancel, "end a run")
-    cancel.add_argument("key")
+    cancel = command(commands, "cancel", _cancel, "end runs")
+    cancel.add_argument("key", nargs="+")
     _take_revision(cancel)
 
     delete = command(commands, "delete", _delete, "delete a run and its results")
@@ -144,15 +145,28 @@ async def _get(client: Any, options: argparse.Namespace) -> int:
 
 
 async def _cancel(client: Any, options: argparse.Namespace) -> int:
-    done = await client.cancel(options.key, revision=options.revision)
-    if done.cancelled:
-        text = f"cancelled: {done.status}"
-    elif options.revision not in {0, done.revision}:
-        text = f"spared: the key has revision {done.revision}, {done.status}"
-    else:
-        text = f"had ended before: {done.status}"
-    show(done, text, as_json=options.json)
-    return exit_codes.DONE
+    import headstart
+
+    alone = len(options.key) == 1
+    if options.revision and not alone:
+        complain("--revision is of one key: give one")
+        return exit_codes.WRONG_ARGUMENTS
+    code = exit_codes.DONE
+    for key in options.key:
+        try:
+            done = await client.cancel(key, revision=options.revision)
+        except headstart.NotFound as error:
+            complain(error)
+            code = exit_codes.NOT_FOUND
+            continue
+        if done.cancelled:
+            text = f"cancelled: {done.status}"
+        elif options.revision not in {0, done.revision}:
+            text = f"spared: the key has revision {done.revision}, {done.status}"
+        else:
+            text = f"had ended before: {done.status}"
+        show(done, text if alone else f"{escaped(key)}: {text}", as_json=options.json)
+    return code
 
 
 async def _delete(client: Any, options: argparse.Namespace) -> int:

@@ -71,6 +71,9 @@ for i = 1, #asks, 4 do
       answer = 'g'
     end
   end
+  if answer ~= 'b' then
+    redis.call('HDEL', over, namespace) -- its budget may have been raised
+  end
   if answer == 'g' or answer == 'p' then
     s.calls, s.tokens = s.calls - 1, s.tokens - estimate
     s.used = s.used + 1000000 / MEMORY

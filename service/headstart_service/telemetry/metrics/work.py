@@ -154,9 +154,10 @@ class ModelMetrics(Instruments):
         self._texts.begin((source,) for source in TextSource)
         self._requests = self.histogram(
             "llm_request_duration_seconds",
-            "Time of a request to the language model with its retries: `answered`, `no_key`, "
+            "Time of a request to the language model with retries: `answered`, `no_key`, "
             "`declined`, `cut_off`, `malformed`, `timeout`, `unreachable`, `unreadable`, "
-            "`rate_limited`, `overloaded`, `refused`, `server_error` or `cancelled`.",
+            "`rate_limited`, `overloaded`, `refused`, `server_error`, `over_budget` or "
+            "`cancelled`.",
             ("end",),
         )
         self._requests.of("answered")
