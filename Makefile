@@ -117,7 +117,7 @@ test-ray: setup  ## Run steps on a real Ray of this machine; installs it
 	$(BIN)/pytest -m ray
 
 drills: setup  ## Cause each fault on real processes; print how soon doctor and metrics name it; PAGE=docs/operations.md keeps that
-	HEADSTART_DRILLS=$(PAGE) $(BIN)/pytest -q tests/integration/test_drills.py
+	HEADSTART_DRILLS=$(PAGE) $(BIN)/pytest -q -m chaos tests/chaos/test_drills.py
 
 soak: setup  ## Load, break and measure a service for HEADSTART_SOAK_SECONDS (600)
 	HEADSTART_SOAK_SECONDS=$${HEADSTART_SOAK_SECONDS:-600} $(BIN)/pytest -m chaos -s tests/chaos/test_soak.py

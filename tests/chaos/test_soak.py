@@ -41,6 +41,7 @@ async def test_what_a_service_uses_does_not_grow(
 ):
     settings = SETTINGS | {
         "HEADSTART_WORKER_CONCURRENCY": str(PLACES),
+        "HEADSTART_WORKER_RUNS": str(PLACES),
         "HEADSTART_RESULT_TTL": "4",
         "HEADSTART_FAILURE_TTL": "4",
         "HEADSTART_PIPELINES": SETTINGS["HEADSTART_PIPELINES"].replace(

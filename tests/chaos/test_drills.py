@@ -31,6 +31,8 @@ from tests.support.valkey import Valkey
 from tests.support.versioned_pipelines import MODULE
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.chaos
+
 MINUTE = 60.0
 VERSIONED = f"{MODULE}:VERSIONED"
 BOTH = {
