@@ -27,7 +27,12 @@ class Get(Protocol):
     """Reads one key's results from the service."""
 
     def __call__(
-        self, *, wait: float, required_steps: Sequence[str], timeout: float
+        self,
+        *,
+        wait: float,
+        required_steps: Sequence[str],
+        timeout: float,
+        result_steps: Sequence[str] = (),
     ) -> Coroutine[Any, Any, Results]:
         """Read as `PrecomputeClient.get_results`; `timeout` begins behind `wait`."""
         ...
@@ -139,7 +144,11 @@ class Computation:
             began = time.perf_counter()
             try:
                 wait = min(left, _LONGEST_WAIT)
-                results = await self._get(wait=wait, required_steps=(step,), timeout=_BEHIND)
+                # What the step was made of must come with it: see `_fits`.
+                missing = [each for each, found in self._found.items() if not found.done()]
+                results = await self._get(
+                    wait=wait, required_steps=(step,), timeout=_BEHIND, result_steps=missing
+                )
                 self._take(results, Source.WAITED)
             except HeadstartError:
                 return
@@ -159,11 +168,27 @@ class Computation:
         self._results = results
         took = False
         for step, found in self._found.items():
-            if not found.done() and (value := value_of(results, step)) is not ABSENT:
+            if found.done() or (value := value_of(results, step)) is ABSENT:
+                continue
+            if self._fits(step, results):
                 took = True
                 why = "the service had it" if source is Source.READY else "the service was faster"
                 self._settle(step, value, source, why)
         return took
+
+    def _fits(self, step: str, results: Results) -> bool:
+        """Return whether the service made the step of the values that this call has.
+
+        A language model, asked here and there, gives two different values.
+        """
+        for need in self._fallbacks.needs[step]:
+            if need not in results.steps:
+                continue  # this run's step does not need it
+            if need not in self._sources or not self._fits(need, results):
+                return False
+            if self._sources[need] is Source.LIVE and not _accepted(self._reports.get(need)):
+                return False
+        return True
 
     def _may_come(self, step: str) -> bool:
         """Return whether the service may still give it."""
@@ -315,6 +340,10 @@ class Computation:
 
 
 _FIRST: Final = asyncio.FIRST_COMPLETED
+
+
+def _accepted(report: asyncio.Task[bool] | None) -> bool:
+    return report is not None and report.done() and not report.cancelled() and report.result()
 
 
 def _error_of(task: asyncio.Task[Any]) -> BaseException | None:

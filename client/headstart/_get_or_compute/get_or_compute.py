@@ -61,7 +61,8 @@ class GetsOrComputes:
         One call reads from the service, which has `budget` seconds to answer. A computation begins
         here for each step that is missing, as soon as there is what it needs, all at the same
         time. Meanwhile the service's own result is still taken if it comes first, and the
-        computation is cancelled. It begins later only where waiting is expected to be faster:
+        computation is cancelled; not one that was made of another value than the one that was
+        computed here. It begins later only where waiting is expected to be faster:
 
         - The service estimates when a step will be there. If nine in ten such steps would be there
           sooner than computing takes here, it is waited for that long. Computing includes what
@@ -107,20 +108,28 @@ class GetsOrComputes:
         arguments.flag("report", report)
         limits = [check_seconds("deadline", deadline), check_seconds("budget", budget)]
 
-        def request(wait: float, steps: Sequence[str]) -> pb.GetResultsRequest:
+        def request(
+            wait: float, steps: Sequence[str], result_steps: Sequence[str] = ()
+        ) -> pb.GetResultsRequest:
             return requests.get_results(
                 whose,
                 key,
                 wait=wait,
                 required_steps=steps,
-                result_steps=steps,
+                result_steps=result_steps,
                 min_revision=min_revision,
             )
 
         request(0.0, ())  # a wrong argument is an error also while no call is made
 
-        async def get(*, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
-            sent = request(wait, required_steps)
+        async def get(
+            *,
+            wait: float,
+            required_steps: Sequence[str],
+            timeout: float,  # noqa: ASYNC109
+            result_steps: Sequence[str] = (),
+        ) -> Results:
+            sent = request(wait, required_steps, result_steps or required_steps)
             return convert.results_from(
                 await self._connection.call(lambda stub: stub.GetResults, sent, timeout + wait)
             )

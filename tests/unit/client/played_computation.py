@@ -36,7 +36,14 @@ class PlayedService:
         """The steps of each call."""
         return [steps for _, steps, _ in self.calls]
 
-    async def get(self, *, wait: float, required_steps: Sequence[str], timeout: float) -> Results:  # noqa: ASYNC109
+    async def get(
+        self,
+        *,
+        wait: float,
+        required_steps: Sequence[str],
+        timeout: float,  # noqa: ASYNC109
+        result_steps: Sequence[str] = (),
+    ) -> Results:
         self.calls.append((wait, tuple(required_steps), timeout))
         for step in required_steps:
             if step in self.held:

@@ -108,3 +108,51 @@ def test_the_first_error_of_a_fallback_ends_the_call_and_what_still_runs() -> No
 
     run_virtually(asked())
     assert stopped == [1.25]
+
+
+def test_values_of_the_service_and_values_made_of_others_are_not_mixed() -> None:
+    """A language model gives another bridge each time: its embeddings must be those of that one."""
+
+    async def test() -> None:
+        service = PlayedService(bridge=9.0, embeddings=9.0)
+        service.held = {"bridge": asyncio.Event(), "embeddings": asyncio.Event()}
+
+        async def bridge() -> str:
+            return "ours"
+
+        async def embeddings(bridge: str) -> str:
+            await asyncio.sleep(3.0)
+            return f"of {bridge}"
+
+        playing = service.compute(budget=1.0, bridge=bridge, embeddings=embeddings)
+        computing = asyncio.create_task(playing)
+        await asyncio.sleep(1.0)
+        service.ready = {"bridge": "theirs", "embeddings": "of theirs"}
+        service.held["embeddings"].set()
+        assert (await computing).values == {"bridge": "ours", "embeddings": "of ours"}
+
+    run_virtually(test())
+
+
+def test_a_step_comes_with_what_it_was_made_of() -> None:
+    async def test() -> None:
+        service = PlayedService(bridge=9.0, embeddings=9.0)
+        service.held = {"bridge": asyncio.Event(), "embeddings": asyncio.Event()}
+
+        async def bridge() -> str:
+            await asyncio.sleep(5.0)
+            return "ours"
+
+        async def embeddings(bridge: str) -> str:
+            return f"of {bridge}"
+
+        playing = service.compute(budget=1.0, bridge=bridge, embeddings=embeddings)
+        computing = asyncio.create_task(playing)
+        await asyncio.sleep(1.0)
+        service.ready = {"bridge": "theirs", "embeddings": "of theirs"}
+        service.held["embeddings"].set()
+        computed = await computing
+        assert computed.values == {"bridge": "theirs", "embeddings": "of theirs"}
+        assert set(computed.sources.values()) == {"waited"}
+
+    run_virtually(test())
