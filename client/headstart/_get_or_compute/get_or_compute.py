@@ -61,8 +61,8 @@ class GetsOrComputes:
         One call reads from the service, which has `budget` seconds to answer. A computation begins
         here for each step that is missing, as soon as there is what it needs, all at the same
         time. Meanwhile the service's own result is still taken if it comes first, and the
-        computation is cancelled; not one that was made of another value than the one that was
-        computed here. It begins later only where waiting is expected to be faster:
+        computation is cancelled. A result that was made of another value than the one computed
+        here is not taken. The computation begins later only where waiting is expected to be faster:
 
         - The service estimates when a step will be there. If nine in ten such steps would be there
           sooner than computing takes here, it is waited for that long. Computing includes what
