@@ -13,11 +13,12 @@ from redis import Redis
 
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.commands import run_here
+from tests.support.messages_api import MessagesApi, Reply
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import run_headstart, serving, stub
 from tests.support.requests import haiku_game, noop, results
 from tests.support.tokens import tokens_of
-from tests.support.valkey import Valkey, free_port
+from tests.support.valkey import Valkey
 
 LIGHT = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": REFERENCES}
 PASSWORD, API_KEY = "hunter2hunter2", "sk-ant-s3cret-s3cret"
@@ -34,7 +35,17 @@ def arguments_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ")
 
 
-async def test_secrets_are_in_no_log_answer_argument_or_record(valkey: Valkey, tmp_path: Path):
+@pytest.fixture
+def messages() -> Iterator[MessagesApi]:
+    """A language model that refuses the key, so that the SDK says all that it has to say."""
+    with MessagesApi() as api:
+        api.script(*[Reply.status(401)] * 10)
+        yield api
+
+
+async def test_secrets_are_in_no_log_answer_argument_or_record(
+    valkey: Valkey, messages: MessagesApi, tmp_path: Path
+):
     tokens = tokens_of(shop=("*", "read,write"))
     shop = tokens.metadata("shop")
     secrets = (PASSWORD, API_KEY, tokens.by_name["shop"])
@@ -43,8 +54,7 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(valkey: Valkey, t
     settings = {
         "HEADSTART_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{valkey.port}",
         "ANTHROPIC_API_KEY": API_KEY,
-        # Nobody is there, so that the call fails with all that the SDK has to say.
-        "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{free_port()}",
+        "ANTHROPIC_BASE_URL": messages.url,
         "HEADSTART_TOKENS": str(tokens.written(tmp_path / "tokens")),
         "HEADSTART_LOG_LEVEL": "debug",
         "HEADSTART_DRAIN": "0.5",
@@ -74,7 +84,7 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(valkey: Valkey, t
         seen.append(repr(away.value))
         await server.says("not serving: Redis does not answer")
         seen.append(server.output)
-        assert "could not be reached" in server.output, "the worker has told of its failure"
+        assert "API key refused" in server.output, "the worker has told of its failure"
     check = run_headstart("check-config", **settings)
     try:
         assert await check.ended() == 0
