@@ -15,7 +15,7 @@ from headstart._errors.suggestions import (
 from headstart._messages.artifacts import artifact_mistakes, tensor_from
 from headstart._messages.convert import pipeline_from, results_from
 from headstart._messages.inputs import INPUTS, InputsError, inputs_of, read_inputs, write_inputs
-from headstart._messages.json_text import MAX_DEPTH, MAX_DIGITS
+from headstart._messages.json_text import MAX_DEPTH, MAX_DIGITS, NotJson, parse_json
 from headstart._messages.pipeline_run import PipelineRun, StepValues
 from headstart._messages.result_parts import BRIDGING_FIELDS, Changes, only_results
 from headstart._messages.tensors import DTYPES
@@ -34,6 +34,7 @@ __all__ = [
     "Changes",
     "Endpoint",
     "InputsError",
+    "NotJson",
     "PipelineRun",
     "StepValues",
     "artifact_mistakes",
@@ -45,6 +46,7 @@ __all__ = [
     "is_loopback",
     "not_one_of",
     "only_results",
+    "parse_json",
     "pipeline_from",
     "read_inputs",
     "results_from",

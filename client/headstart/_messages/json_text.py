@@ -43,15 +43,23 @@ def read_json(text: str) -> Any:
     """Read a caller's text by the rules of `CustomSpec.inputs_json`. Raises NotJson."""
     if not is_text(text):
         raise NotJson(SURROGATE)
+    value = parse_json(text)
+    if text.count("[") + text.count("{") > MAX_DEPTH or r"\u" in text:  # else nothing can be wrong
+        _check([value], 0)
+    return value
+
+
+def parse_json(text: str, *, any_double: bool = False) -> Any:
+    """Parse text whose objects have each name once, with integers of at most 640 digits.
+
+    With `any_double`, a number beyond all doubles is infinity. Raises NotJson.
+    """
     try:
-        value = _DECODER.decode(text)
+        return (_ANY_DOUBLE if any_double else _DECODER).decode(text)
     except json.JSONDecodeError as error:
         raise NotJson(f"must be JSON: {error}") from None
     except RecursionError:
         raise NotJson(TOO_DEEP) from None
-    if text.count("[") + text.count("{") > MAX_DEPTH or r"\u" in text:  # else nothing can be wrong
-        _check([value], 0)
-    return value
 
 
 def is_text(value: str) -> bool:
@@ -117,6 +125,9 @@ def _constant(name: str) -> NoReturn:
     raise NotJson(f"must not hold {name}: JSON has no such number")
 
 
-_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_double, parse_constant=_constant
+_DECODER, _ANY_DOUBLE = (
+    json.JSONDecoder(
+        object_pairs_hook=_object, parse_int=_integer, parse_float=double, parse_constant=_constant
+    )
+    for double in (_double, float)
 )

@@ -226,11 +226,11 @@ async def test_a_request_gets_every_violation_by_its_path(http: Http) -> None:
             "1 to 10",
         ),
         ("GetStatus", b"", JSON, 400, "invalid_argument", "must be JSON"),
-        ("GetStatus", b'{"key":', JSON, 400, "invalid_argument", "line 1, column 8"),
+        ("GetStatus", b'{"key":', JSON, 400, "invalid_argument", "line 1 column 8"),
         ("GetStatus", b"[]", JSON, 400, "invalid_argument", "must be a JSON object, is a list"),
         ("GetStatus", b'{"key":"\xff"}', JSON, 400, "invalid_argument", "UTF-8"),
         ("GetStatus", b'{"key":"a","key":"b"}', JSON, 400, "invalid_argument", "twice"),
-        ("GetStatus", b"[" * 100_000, JSON, 400, "invalid_argument", "nests"),
+        ("GetStatus", b"[" * 100_000, JSON, 400, "invalid_argument", "nest at most 100"),
         (
             "GetStatus",
             b"\xff\xff",

@@ -9,13 +9,15 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from headstart._for_service import NotJson, parse_json
 
 from ...api.request_rules import MAX_REPEATED
 from ...domain.errors import InvalidRequest, Violation
@@ -66,33 +68,12 @@ def request_from_json(kind: type[M], data: bytes) -> M:
 
 def _parsed(data: bytes) -> Any:
     try:
-        text = data.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        # Of a number beyond all doubles the field reports the rule, by its path.
+        return parse_json(data.decode("utf-8"), any_double=True)
     except UnicodeDecodeError as error:
         raise _invalid(f"must be UTF-8, is not at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        where = f"at line {error.lineno}, column {error.colno}"
-        raise _invalid(f"must be JSON: {error.msg} {where}") from error
-    except RecursionError as error:
-        raise _invalid("must be JSON that nests at most 100 deep") from error
-    except ValueError as error:
-        most = sys.get_int_max_str_digits()
-        raise _invalid(f"must be JSON whose numbers have at most {most} digits") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        left = set(made)
-        for name, _ in pairs:
-            if name not in left:
-                raise _invalid(f"must be JSON with each name once, has {_shown(name)} twice")
-            left.remove(name)
-    return made
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _invalid(f"must be JSON, which has no {name}")
+    except NotJson as error:
+        raise _invalid(str(error)) from error
 
 
 def _is_deep(error: Exception) -> bool:
