@@ -184,9 +184,10 @@ class Computation:
         for need in self._fallbacks.needs[step]:
             if need not in results.steps:
                 continue  # this run's step does not need it
-            if need not in self._sources or not self._fits(need, results):
+            source = self._sources.get(need)
+            if source is None:
                 return False
-            if self._sources[need] is Source.LIVE and not _accepted(self._reports.get(need)):
+            if source is Source.LIVE and not _accepted(self._reports.get(need)):
                 return False
         return True
 

@@ -35,6 +35,7 @@ class Durations:
         """`waits` returns how long a call of each provider waits now, in seconds."""
         self._waits = waits
         self._seconds: dict[tuple[str, str], deque[float]] = {}
+        self._spreads: dict[tuple[str, str], Spread] = {}
 
     @contextmanager
     def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
@@ -62,12 +63,13 @@ class Durations:
     def note(self, pipeline: str, step: str, seconds: float) -> None:
         """Keep how many seconds it took."""
         self._seconds.setdefault((pipeline, step), deque(maxlen=_KEPT)).append(seconds)
+        self._spreads.pop((pipeline, step), None)
 
     def table(self) -> Table:
         """Return what is kept."""
         table: dict[str, dict[str, Spread]] = {}
-        for (pipeline, step), seconds in self._seconds.items():
-            table.setdefault(pipeline, {})[step] = _spread(sorted(seconds))
+        for pipeline, step in self._seconds:
+            table.setdefault(pipeline, {})[step] = self._spread_of(pipeline, step)
         waits = {name: _spread([seconds]) for name, seconds in self._waits().items() if seconds}
         return table | {PROVIDERS: waits} if waits else table
 
@@ -80,8 +82,15 @@ class Durations:
         return self._medians(SLOT)
 
     def _medians(self, of: str) -> Mapping[str, int]:
-        found = {p: seconds for (p, step), seconds in self._seconds.items() if step == of}
-        return {p: _spread(sorted(seconds)).p50 for p, seconds in found.items()}
+        return {p: self._spread_of(p, step).p50 for p, step in self._seconds if step == of}
+
+    def _spread_of(self, pipeline: str, step: str) -> Spread:
+        """Return a spread; each claim asks for them, so it is kept until the next duration."""
+        spread = self._spreads.get((pipeline, step))
+        if spread is None:
+            spread = _spread(sorted(self._seconds[pipeline, step]))
+            self._spreads[pipeline, step] = spread
+        return spread
 
 
 def _spread(ordered: list[float]) -> Spread:
