@@ -19,7 +19,7 @@ _DEFAULTS: Final = {
     "HEADSTART_PREPARED_MODELS": "`headstart/models-1` in the user's cache directory",
     "HEADSTART_VOCABULARY": "`headstart/vocabulary-3` in the user's cache directory",
 }
-"""Defaults that depend on who asks, or on other settings."""
+"""Defaults that depend on the user's account, or on other settings."""
 _HEADING: Final = "| variable | default | allowed | meaning |", "|---|---|---|---|"
 
 

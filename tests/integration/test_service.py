@@ -286,7 +286,7 @@ async def test_no_key_lacks_a_ttl_but_the_fixed_ones(
         lasting = [key async for key in client.scan_iter() if await client.ttl(key) == -1]
         living = [key async for key in client.scan_iter() if await client.ttl(key) > 0]
     assert all(b":run:" not in key for key in lasting)
-    # Two runs, what the worker reports of itself, who is live, and what namespaces had lately.
+    # Two runs, the worker's report, the live processes, and what namespaces had lately.
     assert len(living) == 5
 
 

@@ -62,6 +62,6 @@ def _key(options: argparse.Namespace, new_line: Callable[[str], str]) -> int:
         print(f"headstart: {error}", file=sys.stderr)
         return exit_codes.WRONG_ARGUMENTS
     print(json.dumps({"line": line}) if options.json else line, flush=True)
-    note = "anyone who reads it can make tokens for one run. Keep the file private."
+    note = "every reader of the file can make tokens for one run. Keep it private."
     print(f"This line is a secret: {note}", file=sys.stderr)
     return exit_codes.DONE

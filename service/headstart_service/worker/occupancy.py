@@ -19,7 +19,7 @@ class Occupancy:
     def __init__(
         self, take: Callable[[], None], free: Callable[[], None], weigh: Callable[[int], None]
     ) -> None:
-        """Take a slot with `take`, free it with `free`; tell `weigh` of more or less bytes."""
+        """Take a slot with `take`, free it with `free`; `weigh` receives each change in bytes."""
         self._take = take
         self._free = free
         self._weigh = weigh

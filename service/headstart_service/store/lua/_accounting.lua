@@ -44,7 +44,7 @@ local function has_book(namespace)
   return redis.call('HEXISTS', ledger, namespace .. ' starts') == 1
 end
 
--- Adds to the sums of all namespaces and, if it has a book, to those of the member's namespace. `own` tells whether it
+-- Adds to the sums of all namespaces and, if it has a book, to those of the member's namespace. `own` is whether it
 -- has one, where that is known.
 local function enter(member, sums, own)
   local namespace = string.match(member, '^[^:]*')
