@@ -9,6 +9,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Redis measures ages between whole milliseconds of its own clock, so an age that it takes for
+# `t` can be up to this much less by ours.
+REDIS_TICK = 0.002
+
 
 async def wait_until(
     condition: Callable[[], Awaitable[T]] | Callable[[], T], within: float = 20.0
