@@ -12,6 +12,7 @@ from . import (
     decisions_page,
     metrics_page,
     openapi,
+    promises_page,
     settings_page,
     step_options,
 )
@@ -21,6 +22,7 @@ PAGES: Final[Mapping[Path, Callable[[str], str]]] = {
     metrics_page.PAGE: metrics_page.page,
     step_options.PAGE: step_options.page,
     decisions_page.PAGE: decisions_page.page,
+    promises_page.PAGE: promises_page.page,
     contract_pages.SECURITY: contract_pages.security,
     contract_pages.SERVICE_CONFIG: contract_pages.service_config,
     dashboard.PATH: dashboard.dashboard,

@@ -43,6 +43,7 @@ SETTINGS = {
 EXPECTED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
+@pytest.mark.promise("Callers cannot forge log lines", "control characters are escaped")
 async def test_no_text_of_a_caller_leaves_its_key_or_its_line_of_the_log(valkey: Valkey):
     accepted: set[RunKey] = set()
     async with api(valkey.url, **SETTINGS) as (server, address):

@@ -48,6 +48,7 @@ async def _installed(stack: AsyncExitStack, settings: dict[str, str]) -> Service
     return await stack.enter_async_context(stub(address))
 
 
+@pytest.mark.promise("Installations on one Redis are isolated", "prefix in keys and channels")
 async def test_installations_on_one_redis_do_not_stop_each_others_runs(
     installations: list[dict[str, str]], tmp_path: Path
 ):

@@ -43,6 +43,7 @@ def messages() -> Iterator[MessagesApi]:
         yield api
 
 
+@pytest.mark.promise("Secrets are in no log, answer, argument, record", "hidden settings")
 async def test_secrets_are_in_no_log_answer_argument_or_record(
     valkey: Valkey, messages: MessagesApi, tmp_path: Path
 ):
@@ -97,6 +98,7 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(
             assert secret not in text
 
 
+@pytest.mark.promise("Passwords are refused as arguments", "`--redis-url` rejects them")
 def test_a_password_in_arguments_is_refused_without_being_told():
     for command in ("serve", "worker", "check-config"):
         code, said = run_here(command, "--redis-url", f"redis://me:{PASSWORD}@127.0.0.1")
@@ -105,6 +107,7 @@ def test_a_password_in_arguments_is_refused_without_being_told():
         assert PASSWORD not in said
 
 
+@pytest.mark.promise("The embedded Valkey is its owner's", "socket, directory mode 0700")
 @pytest.mark.parametrize("found", ["missing", "empty", "used before"])
 async def test_only_its_owner_can_reach_the_embedded_valkey(tmp_path: Path, found: str):
     directory = tmp_path / "data"
@@ -139,6 +142,7 @@ def _listens_on_tcp(pid: int) -> bool:
     return any(str(file.readlink()) in inodes for file in files.iterdir())
 
 
+@pytest.mark.promise("The embedded Valkey is never in a shared directory", "refused")
 async def test_a_data_directory_that_others_can_enter_and_use_is_refused(tmp_path: Path):
     directory = tmp_path / "shared"
     directory.mkdir()
