@@ -76,7 +76,7 @@ def _unended(stub: Any) -> int:
 
 
 def _send_everything(stub: Any, accepted: set[RunKey]) -> None:
-    @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.one_of(st.sampled_from(["default", "a.b-0", ""]), TEXT), KEYS, TEXT)
     @example("default", "forged", f"x\n{FORGED}")
     def send(namespace: str, key: str, text: str) -> None:
