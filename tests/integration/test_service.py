@@ -378,18 +378,6 @@ async def test_nothing_serves_before_the_store_answers():
         assert await health(found[1], "") == "NOT_SERVING"
 
 
-async def test_the_embedded_valkey_keeps_its_data_over_a_restart(tmp_path: Path):
-    settings = {"HEADSTART_DATA_DIR": str(tmp_path), **LIGHT}
-    async with serving(**settings) as (first, address), stub(address) as service:
-        await service.StartPrecompute(noop("k", 41))
-        before = await service.GetResults(results("k", 10))
-        first.send(signal.SIGTERM)
-        assert await first.ended() == 0
-    async with serving(**settings) as (_, address), stub(address) as service:
-        after = await service.GetResults(results("k"))
-    assert after == before
-
-
 async def test_a_second_server_on_one_data_directory_is_refused(tmp_path: Path):
     settings = {"HEADSTART_DATA_DIR": str(tmp_path), **LIGHT}
     async with (
