@@ -317,9 +317,12 @@ def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(run: Any, gam
             gone.set()
 
     games.on("GetStats", wait)
-    assert run("stats", "--timeout", "100ms")[0] == 4
+    for timeout in (0.1, 1, 10):  # until one is long enough for a busy machine
+        assert run("stats", "--timeout", f"{timeout}s")[0] == 4
+        if allowed:
+            break
     assert gone.wait(20), "the server received the deadline"
-    assert max(allowed) < 1, "gRPC may round it up"
+    assert max(allowed) < timeout + 1, "gRPC may round it up"
 
 
 def test_complete_reports_a_partial_answer_by_its_exit_code(run: Any, games: Games) -> None:
