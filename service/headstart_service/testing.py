@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -43,8 +43,11 @@ from .domain import (
 )
 from .domain.errors import InvalidRequest
 from .pipeline.pipeline import Pipeline
+from .pipeline.runs_on import REMOTE_EXECUTORS
 from .pipeline.step import Step
 from .values.fragments import merged
+from .worker.cost_meter import CostMeter
+from .worker.executors.executors import Executors
 from .worker.run import run
 
 _KEY = RunKey("default", "test")
@@ -55,18 +58,22 @@ async def run_pipeline(
     inputs: Mapping[str, Any] | BaseModel,
     *,
     providers: Mapping[str, Any],
-    timeout: float,  # noqa: ASYNC109  # it becomes asyncio.timeout
+    timeout: float | None,  # noqa: ASYNC109  # it becomes asyncio.timeout
+    sink: MemorySink | None = None,
 ) -> PipelineRun:
-    """See `headstart.testing.run_pipeline`."""
+    """See `headstart.testing.run_pipeline`.
+
+    The run's progress goes to `sink`; steps that have ended there are not computed.
+    """
     if not isinstance(pipeline, Pipeline):
         raise TypeError(f"run_pipeline runs a Pipeline, not {type(pipeline).__name__}")
     _check_providers(pipeline, providers)
-    plan = _plan(pipeline, inputs)
+    plan = plan_of(pipeline, inputs)
     exceptions: dict[str, BaseException] = {}
     watched = dataclasses.replace(
         pipeline, steps=tuple(_watched(s, pipeline, exceptions) for s in pipeline.steps)
     )
-    sink = _MemorySink()
+    sink = sink or MemorySink()
     now_us = time.time_ns() // 1000
     job = Job(partition=0, entry="0-1", key=_KEY, run="0-1")
     claim = Claim(
@@ -74,13 +81,13 @@ async def run_pipeline(
         revision=1,
         pipeline=plan.pipeline,
         inputs=plan.inputs,
-        ended={},
+        ended=dict(sink.ended),
         at_us=now_us,
     )
     limit = asyncio.timeout(timeout)
     try:
-        async with limit:
-            status = await run(claim, watched, providers, sink)
+        async with limit, _Recording(exceptions) as executors:
+            status = await run(claim, watched, providers, sink, executors=executors)
     except TimeoutError as error:
         if not limit.expired():
             raise
@@ -90,20 +97,30 @@ async def run_pipeline(
     return _pipeline_run(pipeline, plan, sink, status, now_us, exceptions)
 
 
-class _MemorySink:
+class MemorySink:
     """Keeps one run's progress, as the store would."""
 
-    def __init__(self) -> None:
-        self.ended: dict[str, StepRecord] = {}
+    def __init__(
+        self,
+        ended: Mapping[str, StepRecord] | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin with the records of steps that have ended; call `changed` after each change."""
+        self.ended = dict(ended or {})
+        self.running: dict[str, StepRecord] = {}
+        self._changed = changed
         self.error = ""
         self.failure_reason: FailureReason | None = None
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
     ) -> None:
-        """Keep what ended."""
-        del lease, running
+        """Keep what ended, and what runs."""
+        del lease
         self.ended.update((record.name, record) for record in ended)
+        self.running.update((record.name, record) for record in running)
+        self.running = {n: r for n, r in self.running.items() if n not in self.ended}
+        self._changed()
 
     async def finish(
         self,
@@ -139,8 +156,33 @@ def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
         )
 
 
-def _plan(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
-    """The run of these inputs, sent as the client sends them. Raises the client's error."""
+class _Recording(Executors):
+    """Notes what steps raise in other processes, where `_watched` cannot see it."""
+
+    def __init__(self, exceptions: dict[str, BaseException]) -> None:
+        super().__init__()
+        self._exceptions = exceptions
+
+    async def call(
+        self,
+        step: Step,
+        arguments: Mapping[str, Any],
+        meter: CostMeter,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Do as `Executors.call`."""
+        if step.runs_on not in REMOTE_EXECUTORS:
+            return await super().call(step, arguments, meter, begin)
+        self._exceptions.pop(step.name, None)
+        try:
+            return await super().call(step, arguments, meter, begin)
+        except Exception as error:
+            self._exceptions[step.name] = error
+            raise
+
+
+def plan_of(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
+    """Plan the run of these inputs, sent as the client sends them. Raises the client's error."""
     raw = (
         inputs.model_dump(mode="json", by_alias=True, round_trip=True)
         if isinstance(inputs, BaseModel)
@@ -196,14 +238,14 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
 def _pipeline_run(
     pipeline: Pipeline,
     plan: RunPlan,
-    sink: _MemorySink,
+    sink: MemorySink,
     status: Status,
     began_us: int,
     exceptions: Mapping[str, BaseException],
 ) -> PipelineRun:
     """The run as its caller sees it, read from the fragments that a store would keep."""
     fragments = b"".join(record.fragment for record in sink.ended.values())
-    message = pb.GetResultsResponse.FromString(merged(fragments) or fragments)
+    message = pb.GetResultsResponse.FromString(merged(fragments, began_us) or fragments)
     ended_us = time.time_ns() // 1000
     summary = RunSummary(
         key=_KEY,

@@ -188,6 +188,7 @@ def test_the_wheel_holds_both_packages_their_scripts_and_types(wheel: Path):
     assert {
         "headstart/py.typed",
         "headstart/v1/precompute_pb2.pyi",
+        "headstart_service/py.typed",
         "headstart_service/store/lua/start.lua",
         "headstart_service/dashboard/static/index.html",
         "headstart_service/dashboard/static/main.js",
