@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from headstart import InvalidRequest as InvalidInputs
-from headstart import Violation
+from headstart import Results, Violation
 from headstart._for_service import (
     INPUTS,
     InputsError,
@@ -45,7 +45,7 @@ from .domain.errors import InvalidRequest
 from .pipeline.pipeline import Pipeline
 from .pipeline.runs_on import REMOTE_EXECUTORS
 from .pipeline.step import Step
-from .values.fragments import merged
+from .values.fragments import merged, report_fragment
 from .worker.cost_meter import CostMeter
 from .worker.executors.executors import Executors
 from .worker.run import run
@@ -87,6 +87,7 @@ async def run_pipeline(
     limit = asyncio.timeout(timeout)
     try:
         async with limit, _Recording(exceptions) as executors:
+            await executors.prepare([watched])
             status = await run(claim, watched, providers, sink, executors=executors)
     except TimeoutError as error:
         if not limit.expired():
@@ -235,18 +236,17 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
     return step  # in another process, which would find neither these functions nor `exceptions`
 
 
-def _pipeline_run(
-    pipeline: Pipeline,
-    plan: RunPlan,
-    sink: MemorySink,
-    status: Status,
-    began_us: int,
-    exceptions: Mapping[str, BaseException],
-) -> PipelineRun:
-    """The run as its caller sees it, read from the fragments that a store would keep."""
-    fragments = b"".join(record.fragment for record in sink.ended.values())
+def results_of(
+    pipeline: Pipeline, plan: RunPlan, sink: MemorySink, status: Status, began_us: int
+) -> Results:
+    """Return the run as its callers see it, read from the fragments that a store would keep."""
+    records = {**sink.running, **sink.ended}
+    fragments = b"".join(
+        records[name].fragment if name in records else report_fragment(name, StepState.PENDING)
+        for name in plan.steps
+    )
     message = pb.GetResultsResponse.FromString(merged(fragments, began_us) or fragments)
-    ended_us = time.time_ns() // 1000
+    ended_us = 0 if status is Status.IN_PROGRESS else time.time_ns() // 1000
     summary = RunSummary(
         key=_KEY,
         pipeline=pipeline.name,
@@ -261,7 +261,19 @@ def _pipeline_run(
     )
     fill_summary(message, summary)
     results = results_from(message)
-    steps = {name: results.steps[name] for name in plan.steps}
+    return dataclasses.replace(results, steps={name: results.steps[name] for name in plan.steps})
+
+
+def _pipeline_run(
+    pipeline: Pipeline,
+    plan: RunPlan,
+    sink: MemorySink,
+    status: Status,
+    began_us: int,
+    exceptions: Mapping[str, BaseException],
+) -> PipelineRun:
+    """Return the run with its values."""
+    results = results_of(pipeline, plan, sink, status, began_us)
     values = {
         name: pipeline.codec.decode(name, sink.ended[name].fragment)
         for name in plan.steps
@@ -270,8 +282,8 @@ def _pipeline_run(
     return PipelineRun(
         status=results.status,
         error=results.error,
-        values=StepValues(values, steps),
-        steps=steps,
+        values=StepValues(values, results.steps),
+        steps=results.steps,
         exceptions=exceptions,
         results=results,
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from ...base import exit_codes
 from ...base.escaping import escaped
 from ...base.output import show
+from ..inputs_argument import HELP, METAVAR, inputs_of
 from .describing import described
 from .execution import command, complain, duration
 
@@ -24,9 +24,7 @@ def add(commands: Any) -> None:
     )
     start.add_argument("--clues", type=int, metavar="N", help="how many clues make a bridge")
     start.add_argument("--pipeline", metavar="NAME", help="another pipeline than bridging")
-    start.add_argument(
-        "--inputs", metavar="JSON", help="its inputs, an object; - reads standard input"
-    )
+    start.add_argument("--inputs", metavar=METAVAR, help=f"its inputs, {HELP}")
     start.add_argument("--ttl", type=duration, metavar="TIME", help="how long results live")
     start.add_argument(
         "--needed-in",
@@ -91,7 +89,7 @@ async def _start(client: Any, options: argparse.Namespace) -> int:
     }
     _refuse_mixed(options)
     if options.pipeline:
-        inputs = _inputs(options.inputs or "{}")
+        inputs = inputs_of(options.inputs or "{}")
         started = await client.start(options.key, options.pipeline, inputs, **rules)
     elif options.anchor is None or options.target is None:
         raise ValueError("give an anchor and a target, or --pipeline and --inputs")
@@ -121,16 +119,6 @@ def _refuse_mixed(options: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(given)}: for a bridging game alone, not with --pipeline")
     if options.inputs is not None and not options.pipeline:
         raise ValueError("--inputs needs --pipeline")
-
-
-def _inputs(text: str) -> dict[str, Any]:
-    from headstart._for_service import InputsError, read_inputs
-
-    try:
-        return read_inputs(sys.stdin.read() if text == "-" else text)
-    except InputsError as error:
-        rules = "; ".join(rule for _, rule in error.rules)
-        raise ValueError(f"--inputs {rules}") from None
 
 
 async def _get(client: Any, options: argparse.Namespace) -> int:
