@@ -37,7 +37,10 @@ class ReloadedPipeline:
         self._module = reference.partition(":")[0]
         self._others = tuple(others)
         self._before = frozenset(sys.modules)
+        self._imported: set[Path] = set()
+        """The files of modules that were imported once: a step may import some while it runs."""
         self._named: set[Path] = set()
+        """The files that the last mistakes name."""
         # Python compares a file with its bytecode by seconds and size: too coarse for an editor.
         sys.dont_write_bytecode = True
 
@@ -54,7 +57,8 @@ class ReloadedPipeline:
         """
         from ...worker.executors.code_identity import identity
 
-        for name in self._modules():
+        for name, module in self._modules().items():
+            self._imported.add(Path(module.__file__ or ""))
             del sys.modules[name]
         importlib.invalidate_caches()
         linecache.checkcache()
@@ -64,10 +68,9 @@ class ReloadedPipeline:
         return (pipelines[0] if pipelines else None), mistakes
 
     def files(self) -> tuple[Path, ...]:
-        """Return the files that the pipeline comes from, and those beside them."""
+        """Return the files that the pipeline comes from: those of its package and its imports."""
         found = {Path(module.__file__ or "") for module in self._modules().values()}
-        for folder, pattern in self._folders():
-            found.update(folder.glob(pattern))
+        found |= self._imported | self._package()
         found |= {path for path in self._named if path.suffix == ".py"}
         return tuple(sorted({path.absolute() for path in found}))
 
@@ -100,13 +103,18 @@ class ReloadedPipeline:
             and (is_authors(module.__file__) or name.partition(".")[0] == top)
         }
 
-    def _folders(self) -> list[tuple[Path, str]]:
-        """Return where new files may appear: all of the package, or beside the module."""
+    def _package(self) -> set[Path]:
+        """Return all files of the pipeline's package; of a module alone its own.
+
+        Beside a module that cannot be imported, a new file may be what it lacks.
+        """
         spec = None
         with suppress(ImportError, ValueError):
             spec = importlib.util.find_spec(self._module.partition(".")[0])
         if spec is None:
-            return []
+            return set()
         if spec.submodule_search_locations is not None:
-            return [(Path(path), "**/*.py") for path in spec.submodule_search_locations]
-        return [(Path(spec.origin).parent, "*.py")] if spec.origin else []
+            folders = map(Path, spec.submodule_search_locations)
+            return {path for folder in folders for path in folder.rglob("*.py")}
+        file = Path(spec.origin or "")
+        return {file, *(file.parent.glob("*.py") if self._named else ())}

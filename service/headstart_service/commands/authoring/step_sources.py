@@ -30,8 +30,8 @@ def step_sources(pipeline: Pipeline, files: Iterable[Path]) -> Mapping[str, str]
     taker = _Taker(places, {step.name for step in pipeline.steps})
     for tree in trees:
         taker.visit(tree)
-    shared = sha256("\n".join(map(ast.dump, trees)).encode()).hexdigest()
-    named = {name: _names(function) & taker.found.keys() for name, function in taker.found.items()}
+    shared = sha256("\n".join(ast.dump(tree) for tree in trees if tree.body).encode()).hexdigest()
+    named = {name: _calls(each) & taker.found.keys() for name, each in taker.found.items()}
     everywhere = {name for tree in trees for name in _outside(tree) & taker.found.keys()}
     digests: dict[str, str] = {}
     for name in pipeline.order:
@@ -74,6 +74,12 @@ def _names(node: ast.AST) -> set[str]:
     """Return what the code names: variables and attributes."""
     found = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
     return found | {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+
+
+def _calls(function: _Function) -> set[str]:
+    """Return what a step names beside its parameters, whose names are those of its needs."""
+    arguments = function.args
+    return _names(function) - {each.arg for each in (*arguments.args, *arguments.kwonlyargs)}
 
 
 def _outside(tree: ast.Module) -> set[str]:
