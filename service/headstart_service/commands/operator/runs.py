@@ -11,12 +11,13 @@ from ...base.output import show
 from ..inputs_argument import HELP, METAVAR, inputs_of
 from .describing import described
 from .execution import command, complain, duration
+from .start_list import refuse_unfit, start_list
 
 
 def add(commands: Any) -> None:
     """Add the commands to the parser's subcommands."""
     start = command(commands, "start", _start, "start a bridging game, or any other pipeline")
-    start.add_argument("key", help="your name for the run")
+    start.add_argument("key", nargs="?", help="your name for the run")
     start.add_argument("anchor", nargs="?", help="the word to start from")
     start.add_argument("target", nargs="?", help="the word to get to")
     start.add_argument(
@@ -25,6 +26,12 @@ def add(commands: Any) -> None:
     start.add_argument("--clues", type=int, metavar="N", help="how many clues make a bridge")
     start.add_argument("--pipeline", metavar="NAME", help="another pipeline than bridging")
     start.add_argument("--inputs", metavar=METAVAR, help=f"its inputs, {HELP}")
+    start.add_argument(
+        "--file",
+        metavar="FILE",
+        help="start each line of a list: a key, or a JSON object with key, and maybe pipeline, "
+        "inputs, expected_need_in, ttl, restart; - reads standard input",
+    )
     start.add_argument("--ttl", type=duration, metavar="TIME", help="how long results live")
     start.add_argument(
         "--needed-in",
@@ -82,6 +89,11 @@ def _take_revision(parser: argparse.ArgumentParser) -> None:
 
 
 async def _start(client: Any, options: argparse.Namespace) -> int:
+    if options.file is not None:
+        refuse_unfit(options)
+        return await start_list(client, options)
+    if options.key is None:
+        raise ValueError("give a key, or --file")
     rules = {
         "ttl": options.ttl,
         "restart": options.restart,
