@@ -157,7 +157,9 @@ def wrong_arguments(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"], ["pipelines", "run"]])
+@pytest.mark.parametrize(
+    "command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"], ["pipelines", "run"]]
+)
 def test_help_of_every_command_works(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

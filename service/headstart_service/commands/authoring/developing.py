@@ -32,10 +32,10 @@ def add(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "dev",
         **listed("run a pipeline on this machine after each change of its files", SERVER),
-        description="Run a pipeline in this process, without a server and without Redis, and again "
-        "after each change of its files or of the file of its inputs. A run takes over the results "
-        "of steps whose code and inputs are the same. On a terminal, Enter computes all anew. "
-        "Ctrl-C ends it.",
+        description="Run a pipeline in this process, without a server and without Redis. Run it "
+        "again after each change of its files, or of the file of its inputs. A run takes over the "
+        "results of steps whose code and inputs are the same. On a terminal, Enter computes all "
+        "anew. Ctrl-C ends it.",
     )
     take_pipeline(parser)
     parser.add_argument(

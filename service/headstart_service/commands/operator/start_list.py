@@ -140,7 +140,7 @@ def _common(options: argparse.Namespace) -> Mapping[str, Any]:
 
 @contextmanager
 def _opened(name: str) -> Iterator[tuple[BinaryIO, int]]:
-    """Open the list; its size in bytes is 0 if nobody knows it. Raises ValueError."""
+    """Open the list; its size in bytes is 0 for standard input. Raises ValueError."""
     if name == "-":
         yield sys.stdin.buffer, 0
         return
