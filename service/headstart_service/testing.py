@@ -74,20 +74,11 @@ async def run_pipeline(
         pipeline, steps=tuple(_watched(s, pipeline, exceptions) for s in pipeline.steps)
     )
     sink = sink or MemorySink()
-    now_us = time.time_ns() // 1000
-    job = Job(partition=0, entry="0-1", key=_KEY, run="0-1")
-    claim = Claim(
-        lease=Lease(job, attempt=1),
-        revision=1,
-        pipeline=plan.pipeline,
-        inputs=plan.inputs,
-        ended=dict(sink.ended),
-        at_us=now_us,
-    )
     limit = asyncio.timeout(timeout)
     try:
         async with limit, _Recording(exceptions) as executors:
             await executors.prepare([watched])
+            claim = _claim(plan, sink.ended)
             status = await run(claim, watched, providers, sink, executors=executors)
     except TimeoutError as error:
         if not limit.expired():
@@ -95,7 +86,20 @@ async def run_pipeline(
         left = [name for name in plan.steps if name not in sink.ended]
         message = f"after {timeout:g} s these steps had not ended: {', '.join(left)}"
         raise TimeoutError(message) from error
-    return _pipeline_run(pipeline, plan, sink, status, now_us, exceptions)
+    return _pipeline_run(pipeline, plan, sink, status, claim.at_us, exceptions)
+
+
+def _claim(plan: RunPlan, ended: Mapping[str, StepRecord]) -> Claim:
+    """Claim a run of this plan, as of now."""
+    job = Job(partition=0, entry="0-1", key=_KEY, run="0-1")
+    return Claim(
+        lease=Lease(job, attempt=1),
+        revision=1,
+        pipeline=plan.pipeline,
+        inputs=plan.inputs,
+        ended=dict(ended),
+        at_us=time.time_ns() // 1000,
+    )
 
 
 class MemorySink:
@@ -112,6 +116,8 @@ class MemorySink:
         self._changed = changed
         self.error = ""
         self.failure_reason: FailureReason | None = None
+        self.ended_us = 0
+        """When the run ended, in microseconds since the Unix epoch; 0 before."""
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
@@ -136,6 +142,7 @@ class MemorySink:
         del status, slot_seconds
         await self.commit(lease, ended, ())
         self.error, self.failure_reason = error, failure_reason
+        self.ended_us = time.time_ns() // 1000
 
 
 def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
@@ -246,7 +253,6 @@ def results_of(
         for name in plan.steps
     )
     message = pb.GetResultsResponse.FromString(merged(fragments, began_us) or fragments)
-    ended_us = 0 if status is Status.IN_PROGRESS else time.time_ns() // 1000
     summary = RunSummary(
         key=_KEY,
         pipeline=pipeline.name,
@@ -254,8 +260,8 @@ def results_of(
         status=status,
         created_us=began_us,
         started_us=began_us,
-        completed_us=ended_us,
-        expires_us=ended_us,
+        completed_us=sink.ended_us,
+        expires_us=sink.ended_us,
         error=sink.error,
         failure_reason=sink.failure_reason,
     )

@@ -12,6 +12,7 @@ import pytest
 from headstart_service.base import exit_codes
 from headstart_service.commands.cli import main
 from tests.support.commands import OnTerminal
+from tests.support.messages_api import MessagesApi, Reply
 
 MODULE = """\
 import asyncio
@@ -171,6 +172,17 @@ def test_real_providers_are_given_to_steps(folder, capsys):
     code, out, _ = run(capsys, "author:GOOD", *INPUTS)
     assert code == exit_codes.DONE
     assert '["AsyncClient"]' in out
+
+
+def test_a_language_model_is_asked_as_a_worker_asks_it(capsys, monkeypatch):
+    with MessagesApi() as api:
+        api.script(Reply.stream(["It is ", "short. "]))
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
+        inputs = '{"document": "A long form.", "sentences": 1}'
+        code, out, err = run(capsys, "headstart_streaming:PIPELINE", "--inputs", inputs)
+    assert (code, err) == (exit_codes.DONE, "")
+    assert '"text": "It is short."' in out
 
 
 def test_a_run_that_takes_too_long_names_its_steps(folder, capsys):

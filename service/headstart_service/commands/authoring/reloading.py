@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _EVERY: Final = 0.2
 """Seconds between two looks at the files."""
 
+_OWN: Final = ("headstart", "headstart_service")
+
 Seen = Mapping[Path, Fingerprint]
 """How each file was."""
 
@@ -99,6 +101,7 @@ class ReloadedPipeline:
             name: module
             for name, module in sys.modules.copy().items()
             if name not in self._before
+            and name.partition(".")[0] not in _OWN  # this very code runs from them
             and getattr(module, "__file__", None)
             and (is_authors(module.__file__) or name.partition(".")[0] == top)
         }
