@@ -77,7 +77,8 @@ async def run_pipeline(
     limit = asyncio.timeout(timeout)
     try:
         async with limit, _Recording(exceptions) as executors:
-            await executors.prepare([watched])
+            if any(step.runs_on == "process" for step in watched.steps):
+                await executors.prepare([watched])
             claim = _claim(plan, sink.ended)
             status = await run(claim, watched, providers, sink, executors=executors)
     except TimeoutError as error:

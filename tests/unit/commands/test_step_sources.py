@@ -54,10 +54,10 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         pipeline = importlib.import_module("edited").TEXT
         return dict(step_sources(pipeline, tmp_path.glob("*.py")))
 
-    def compare(old: str, new: str) -> set[str]:
-        assert old in MODULE + HELPERS
-        before = sources(MODULE, HELPERS)
-        after = sources(MODULE.replace(old, new), HELPERS.replace(old, new))
+    def compare(old: str, new: str, module: str = MODULE) -> set[str]:
+        assert old in module + HELPERS
+        before = sources(module, HELPERS)
+        after = sources(module.replace(old, new), HELPERS.replace(old, new))
         return {name for name in after if before.get(name) != after[name]}
 
     yield compare
@@ -83,6 +83,21 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 )
 def test_an_edit_concerns_the_steps_that_run_it(changed, old, new, concerned):
     assert changed(old, new) == concerned
+
+
+def test_a_step_with_a_second_decorator_is_found(changed):
+    both = "@step()\n@lower_case\nasync def alone"
+    text = MODULE.replace("@step()\nasync def alone", both).replace(
+        "LIMIT = 3\n",
+        "import functools\n"
+        "def lower_case(function):\n"
+        "    @functools.wraps(function)\n"
+        "    async def inner(**given):\n"
+        "        return await function(**given)\n"
+        "    return inner\n",
+    )
+    assert changed(MODULE, text) == ALL
+    assert changed("return 1\n", "return 2\n", text) == {"alone"}
 
 
 def test_a_helper_that_calls_a_step_carries_it_everywhere(changed):

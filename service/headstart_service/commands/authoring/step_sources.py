@@ -8,6 +8,7 @@ helper names counts where it is named.
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -21,15 +22,20 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 def step_sources(pipeline: Pipeline, files: Iterable[Path]) -> Mapping[str, str]:
     """Return for each step a digest of its code and of that of the steps that it needs."""
-    trees = [tree for file in sorted(files) if (tree := _parsed(file)) is not None]
-    places = {
-        code.co_firstlineno: step.name
+    codes = [
+        (step.name, code)
         for step in pipeline.steps
-        if (code := getattr(step.function, "__code__", None)) is not None
-    }
-    taker = _Taker(places, {step.name for step in pipeline.steps})
-    for tree in trees:
-        taker.visit(tree)
+        if (code := getattr(inspect.unwrap(step.function), "__code__", None)) is not None
+    ]
+    taker = _Taker()
+    trees = []
+    for file in sorted({file.absolute() for file in files}):
+        if (tree := _parsed(file)) is not None:
+            own = (
+                (c.co_firstlineno, n) for n, c in codes if Path(c.co_filename).absolute() == file
+            )
+            taker.take(tree, set(own))
+            trees.append(tree)
     shared = sha256("\n".join(ast.dump(tree) for tree in trees if tree.body).encode()).hexdigest()
     named = {name: _calls(each) & taker.found.keys() for name, each in taker.found.items()}
     everywhere = {name for tree in trees for name in _outside(tree) & taker.found.keys()}
@@ -47,14 +53,18 @@ def step_sources(pipeline: Pipeline, files: Iterable[Path]) -> Mapping[str, str]
 class _Taker(ast.NodeTransformer):
     """Takes the functions of steps out of a module."""
 
-    def __init__(self, places: Mapping[int, str], names: set[str]) -> None:
-        self._places = places
-        self._names = names
+    def __init__(self) -> None:
         self.found: dict[str, _Function] = {}
+        self._steps: set[tuple[int, str]] = set()
+
+    def take(self, tree: ast.Module, steps: set[tuple[int, str]]) -> None:
+        """Take these steps, each a line and a name, out of a module."""
+        self._steps = steps
+        self.visit(tree)
 
     def _take(self, node: _Function) -> ast.AST | None:
         first = node.decorator_list[0].lineno if node.decorator_list else node.lineno
-        if node.name not in self._names or self._places.get(first) != node.name:
+        if (first, node.name) not in self._steps:
             return self.generic_visit(node)
         self.found[node.name] = node
         return None
