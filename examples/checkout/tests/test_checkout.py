@@ -76,15 +76,15 @@ async def test_a_carrier_with_a_problem_is_named_and_keeps_no_other(
     assert ended.values["choices"].without == ["ant", "bee", "cat", "dog"]
 
 
-async def test_the_carriers_are_asked_at_the_same_time():
-    asked: list[str] = []
-    all_asked = asyncio.Event()
+async def test_the_carriers_get_their_requests_at_the_same_time():
+    requested: list[str] = []
+    complete = asyncio.Event()
 
     async def answer(carrier: str) -> httpx2.Response:
-        asked.append(carrier)
-        if len(asked) == len(CARRIERS):
-            all_asked.set()
-        await all_asked.wait()
+        requested.append(carrier)
+        if len(requested) == len(CARRIERS):
+            complete.set()
+        await complete.wait()
         return offers(400, 2)
 
     assert (await run(answer)).values["choices"].without == []

@@ -33,7 +33,7 @@ def pixels(image: bytes) -> list[bytes]:
     return [data[at + 1 : at + 1 + width] for at in range(0, len(data), width + 1)]
 
 
-async def test_the_report_has_its_figures_table_and_chart():
+async def test_the_table_and_the_image_agree():
     run = await run_pipeline(PIPELINE, {"title": "Autumn", "sales": SALES})
     assert run.status == "completed"
     assert run.values["summary"] == Summary(total_cents=40_000, best_month="2026-10", change=-0.25)

@@ -83,7 +83,7 @@ async def test_a_price_that_fails_has_its_reason_and_leaves_the_others(
     ]
 
 
-async def test_a_few_prices_at_once_are_asked_for():
+async def test_a_few_prices_are_requested_at_once():
     under_way, most = 0, 0
 
     async def answer(item: str) -> httpx2.Response:

@@ -15,7 +15,7 @@ ARTICLES = [
     {"id": "returns", "text": "You can return shoes within 30 days.\n\nReturns are free."},
     {"id": "sizes", "text": "Our shoes are small: choose one size more."},
 ]
-ASKED = [{"by": "customer", "text": "Can I return shoes after 20 days?"}]
+CONVERSATION = [{"by": "customer", "text": "Can I return shoes after 20 days?"}]
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def api():
 
 
 async def run(api: MessagesApi, **inputs) -> PipelineRun:
-    inputs = {"conversation": ASKED, "articles": ARTICLES, "count": 2} | inputs
+    inputs = {"conversation": CONVERSATION, "articles": ARTICLES, "count": 2} | inputs
     async with HaikuModel(api_key="key", model="claude-haiku-5-5", base_url=api.url) as model:
         providers = {"language_model": model, "embedder": BagOfWords()}
         return await run_pipeline(PIPELINE, inputs, providers=providers)
@@ -50,7 +50,7 @@ async def test_passages_are_the_paragraphs_that_fit_best(api: MessagesApi):
     ]
 
 
-async def test_without_a_passage_that_fits_no_model_is_asked(api: MessagesApi):
+async def test_without_a_passage_that_fits_no_model_is_called(api: MessagesApi):
     ended = await run(api, conversation=[{"by": "customer", "text": "Bonjour!"}])
     assert ended.status == "completed"
     assert ended.steps["answer"].error == "no passage fits the question"

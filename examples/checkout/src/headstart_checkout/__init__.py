@@ -1,7 +1,7 @@
 """Offers of eight carriers while the customer still types an address.
 
-The page starts a run when the postcode is known. Each carrier is asked at the same time, with a
-time limit of its own: one that is slow or away is named with its reason, and the others are there.
+The page starts a run when the postcode is known. All carriers get their request at the same time,
+each with a time limit of its own. One that is slow or away is named with its reason.
 """
 
 from __future__ import annotations
@@ -82,24 +82,24 @@ async def quotes(
     http: httpx2.AsyncClient,
 ) -> list[Quote]:
     """What each carrier answers, in their order."""
-    # No input: who starts a run must not choose where this worker sends requests.
+    # No input: callers must not choose where this worker sends requests.
     base = os.environ.get("CARRIERS_URL", "http://localhost:8080")
-    asked = parcel.model_dump() | {"country": country, "postcode": postcode}
+    request = parcel.model_dump() | {"country": country, "postcode": postcode}
     return list(
         await asyncio.gather(
-            *(_quote(http, f"{base}/{carrier}", carrier, asked) for carrier in carriers)
+            *(_quote(http, f"{base}/{carrier}", carrier, request) for carrier in carriers)
         )
     )
 
 
 async def _quote(
-    http: httpx2.AsyncClient, url: str, carrier: str, asked: dict[str, int | str]
+    http: httpx2.AsyncClient, url: str, carrier: str, request: dict[str, int | str]
 ) -> Quote:
     import httpx2
 
     try:
         async with asyncio.timeout(_PATIENCE):
-            response = await http.post(url, json=asked)
+            response = await http.post(url, json=request)
         response.raise_for_status()
         return Quote(carrier=carrier, offers=_OFFERS.validate_json(response.content))
     except TimeoutError:

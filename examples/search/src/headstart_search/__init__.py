@@ -1,7 +1,7 @@
 """Forty results of a search, each with its price, before they are scrolled into view.
 
-The page starts a run while the query is typed. The catalogue's vectors are shared; the prices of
-the first results are asked for at once, a few at a time, and one that fails leaves the others.
+The page starts a run while the query is typed. All searches share the catalogue's vectors. A step
+requests the prices of the first results, a few at a time; one that fails leaves the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _AT_ONCE: Final = 8
-"""Prices that are asked for at the same time."""
+"""Prices that are requested at the same time."""
 _PATIENCE: Final = 1.0
 """Seconds for one of them."""
 _EXACT: Final = 0.5
@@ -96,7 +96,7 @@ async def categories(hits: list[Hit]) -> dict[str, int]:
 @step(timeout=15)
 async def prices(hits: list[Hit], http: httpx2.AsyncClient) -> list[Price]:
     """The price of each result, in their order."""
-    # No input: who starts a run must not choose where this worker sends requests.
+    # No input: callers must not choose where this worker sends requests.
     base = os.environ.get("PRICES_URL", "http://localhost:8080")
     room = asyncio.Semaphore(_AT_ONCE)
 

@@ -1,7 +1,7 @@
 """An answer of customer support, with its sources, while the customer still types.
 
 The page starts a run at each pause in typing. The knowledge base is embedded once for all
-customers; a model answers from the passages that fit, and the page shows these if it is late.
+customers. A model answers from the passages that fit; the page shows these if it is late.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class Answer(BaseModel):
 @step(required=True)
 async def question(conversation: list[Turn]) -> str:
     """What to search for."""
-    said = [turn.text for turn in conversation if turn.by == "customer"]
-    if not said:
+    texts = [turn.text for turn in conversation if turn.by == "customer"]
+    if not texts:
         raise StepFailed("the customer has said nothing", retry=False)
-    return "\n".join(said[-_TURNS:])
+    return "\n".join(texts[-_TURNS:])
 
 
 @step(required=True)
@@ -126,8 +126,8 @@ async def answer(
     if not passages:
         raise StepFailed("no passage fits the question", retry=False)
     sources = "\n\n".join(f"[{each.article}] {each.text}" for each in passages)
-    said = "\n".join(f"{turn.by}: {turn.text}" for turn in conversation)
-    prompt = f"<passages>\n{sources}\n</passages>\n\n<conversation>\n{said}\n</conversation>"
+    dialogue = "\n".join(f"{turn.by}: {turn.text}" for turn in conversation)
+    prompt = f"<passages>\n{sources}\n</passages>\n\n<conversation>\n{dialogue}\n</conversation>"
     text, whole = "", True
     async with language_model.stream(system=_SYSTEM, prompt=prompt, max_tokens=_LONGEST) as spoken:
         try:
