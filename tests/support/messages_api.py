@@ -224,6 +224,26 @@ class Request:
         return "".join(block.get("text", "") for block in content)
 
 
+class Replying(BaseHTTPRequestHandler):
+    """Writes replies."""
+
+    protocol_version = "HTTP/1.1"
+
+    def whole(self, reply: Reply) -> None:
+        self.begin(reply, **{"content-type": "application/json"})
+        self.wfile.write(reply.body)
+
+    def begin(self, reply: Reply, **more: str) -> None:
+        self.send_response(reply.code)
+        length = {} if reply.pieces else {"content-length": str(len(reply.body))}
+        for name, value in (more | reply.headers | length).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        """Say nothing."""
+
+
 class MessagesApi:
     """The server, on a free port of the loopback interface. Use it as a context manager."""
 
@@ -295,18 +315,10 @@ class MessagesApi:
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Replying):
             def do_GET(self) -> None:
                 api.lookups.append(self.path)
-                code = 200 if "/models/" in self.path else 404
-                body = json.dumps({"id": "m", "object": "model", "type": "model"}).encode()
-                self.send_response(code)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.whole(Reply.raw(b'{"id": "m", "object": "model", "type": "model"}'))
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -314,24 +326,12 @@ class MessagesApi:
                 reply = api._answer(Request(self.path, headers, json.loads(raw)))
                 try:
                     api._wait(reply.delay, self.connection)
-                    self.send_response(reply.code)
-                    if reply.pieces:
-                        self.stream(reply)
-                        return
-                    self.send_header("content-type", "application/json")
-                    self.send_header("content-length", str(len(reply.body)))
-                    for name, value in reply.headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(reply.body)
+                    (self.stream if reply.pieces else self.whole)(reply)
                 except OSError:
                     self.close_connection = True  # the caller has gone, as after a timeout
 
             def stream(self, reply: Reply) -> None:
-                for name, value in reply.headers.items():
-                    self.send_header(name, value)
-                self.send_header("transfer-encoding", "chunked")
-                self.end_headers()
+                self.begin(reply, **{"transfer-encoding": "chunked"})
                 try:
                     self.close_connection = reply.dropped
                     for piece in reply.pieces if reply.dropped else (*reply.pieces, b""):
@@ -341,9 +341,6 @@ class MessagesApi:
                 except OSError:
                     api.abandoned += 1
                     raise
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-                """Say nothing."""
 
         return Handler
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.language_model import LanguageModel
+from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.step import step
 from headstart_service.values.artifacts import ArtifactCodec
 

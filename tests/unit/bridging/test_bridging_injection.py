@@ -60,7 +60,9 @@ def game(anchor: str, target: str) -> BridgingInputs:
     )
 
 
-async def test_an_instruction_in_a_word_stays_in_its_string(api: MessagesApi, model: AnthropicModel):
+async def test_an_instruction_in_a_word_stays_in_its_string(
+    api: MessagesApi, model: AnthropicModel
+):
     for word in INJECTIONS:
         if not any(c.isalpha() for c in word):
             continue
@@ -141,12 +143,16 @@ async def test_whatever_the_model_answers_is_never_made_into_clues(
     assert len(api.requests) == 2
 
 
-async def test_too_many_clues_are_cut_to_what_was_asked_for(api: MessagesApi, model: AnthropicModel):
+async def test_too_many_clues_are_cut_to_what_was_asked_for(
+    api: MessagesApi, model: AnthropicModel
+):
     api.script(Reply.clues(["river", "mist", "moss", "rain", "island"]))
     assert await ask_for_clues(model, "ocean", "forest", 2) == ["river", "mist"]
 
 
-async def test_of_an_endless_answer_only_the_beginning_is_read(api: MessagesApi, model: AnthropicModel):
+async def test_of_an_endless_answer_only_the_beginning_is_read(
+    api: MessagesApi, model: AnthropicModel
+):
     api.script(*[Reply.clues(["ocean"] * 200_000 + ["river"])] * 2)
     with pytest.raises(StepFailed):
         await ask_for_clues(model, "ocean", "forest", 1)
