@@ -329,6 +329,7 @@ class MessagesApi:
                     (self.stream if reply.pieces else self.whole)(reply)
                 except OSError:
                     self.close_connection = True  # the caller has gone, as after a timeout
+                    api.left_at = api.left_at or time.monotonic()
 
             def stream(self, reply: Reply) -> None:
                 self.begin(reply, **{"transfer-encoding": "chunked"})
