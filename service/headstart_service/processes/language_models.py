@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..config.model_keys import access, named
-from ..config.model_names import ANTHROPIC, ModelName
+from ..config.model_names import ANTHROPIC, OPENAI, ModelName
 from ..config.settings import Settings
+from ..pipeline.language_model import LanguageModel
 from ..pipeline.named_models import model_key
 from ..providers.anthropic import API, AnthropicModel
 from ..providers.governed_model import GovernedModel
@@ -29,7 +30,7 @@ async def open_language_models(
     traced: Tracing | None,
     governors: Governors,
     stack: AsyncExitStack,
-) -> Mapping[str, GovernedModel]:
+) -> Mapping[str, LanguageModel]:
     """Open the models that pipelines name, by the key of their provider; `stack` closes them.
 
     Warms them meanwhile, which delays nothing. Raises ImportError where an SDK is missing.
@@ -37,12 +38,15 @@ async def open_language_models(
     keys: dict[ModelName, list[str]] = {}
     for each in sorted(names):
         keys.setdefault(named(settings, each), []).append(model_key(each))
-    opened: dict[str, GovernedModel] = {}
+    opened: dict[str, LanguageModel] = {}
     for name, own in keys.items():
         if find_spec(name.dialect) is None:  # found, not imported: the import takes a second
             raise ModuleNotFoundError(f"no module {name.dialect}", name=name.dialect)
         model = _model(settings, name, own, observer, traced, governors)
-        opened |= dict.fromkeys(own, await stack.enter_async_context(model))
+        given: LanguageModel = await stack.enter_async_context(model)
+        if traced and name.dialect == OPENAI:  # Anthropic's SDK makes spans itself
+            given = traced.model_without_spans(given, name.model)
+        opened |= dict.fromkeys(own, given)
         if settings.warm_models:
             stack.push_async_callback(
                 _ended, asyncio.create_task(model.warm(), name=f"warm {name}")

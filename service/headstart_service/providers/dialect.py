@@ -76,7 +76,7 @@ def turns_of(prompt: Prompt) -> Sequence[Turn]:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a streamed answer: some text, or what the API says about it."""
+    """A part of a streamed answer: some text, or what the API reports of it."""
 
     text: str = ""
     usage: Usage | None = None

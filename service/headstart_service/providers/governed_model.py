@@ -112,7 +112,7 @@ class GovernedModel:
         """Return the model's answer to `prompt` as text. Raises StepFailed as `parse` does."""
         question = Question.of(system, prompt, max_tokens, cache=cache)
         with self._observed() as request:
-            answer = await self._asked(request, question)
+            answer = await self._answer(request, question)
             require_whole(request, answer.stop_reason)
             request.end = ANSWERED
             return answer
@@ -127,7 +127,7 @@ class GovernedModel:
         """
         question = Question.of(system, prompt, max_tokens, cache=cache, output=output)
         with self._observed() as request:
-            answer = await self._asked(request, question)
+            answer = await self._answer(request, question)
             require_whole(request, answer.stop_reason)
             try:
                 parsed = output.model_validate_json(_bare(answer.text))
@@ -185,7 +185,7 @@ class GovernedModel:
                 if system:
                     question = Question.of(system, ".", 1, cache=True)
                     with self._observed() as request:
-                        await self._asked(request, question)
+                        await self._answer(request, question)
                         request.end = ANSWERED
                 else:
                     await self._dialect.reach()
@@ -208,7 +208,7 @@ class GovernedModel:
     def _observed(self) -> AbstractContextManager[ModelRequest]:
         return observed(self._observer, self._dialect.title, self._patience)
 
-    async def _asked(self, request: ModelRequest, question: Question) -> Answer:
+    async def _answer(self, request: ModelRequest, question: Question) -> Answer:
         """Return an answer, which may not be whole."""
         self._check(request)
 

@@ -84,7 +84,7 @@ class SdkErrors:
     timeout: Any
     connection: Any
     api: Any
-    """In the middle of a stream: the API says that it failed."""
+    """In the middle of a stream: the API reports that it failed."""
     any: Any
 
     @classmethod
