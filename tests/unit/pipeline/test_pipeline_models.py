@@ -37,7 +37,9 @@ class Fixed:
     "name", ["gpt-5", "cohere:x", "openai:", "openai: ", "openai:a\n", "x" * 300]
 )
 def test_a_model_of_no_known_api_is_a_mistake_of_the_declaration(name: str) -> None:
-    with pytest.raises(DeclarationError, match=r"language_model = .* must be anthropic:MODEL or op"):
+    with pytest.raises(
+        DeclarationError, match=r"language_model = .* must be anthropic:MODEL or op"
+    ):
         replace(PATIENT, language_model=name)
 
 
