@@ -26,10 +26,12 @@ COMPATIBLE: Final = "the OpenAI-compatible API"
 """How messages call them."""
 _HOSTS: Final = ("openai.com", "azure.com")
 """Where OpenAI's own models are."""
+_FILTER: Final = "content_filter"
+_DECLINED: Final = "refusal"
 _STOPS: Final = {
     "stop": "end_turn",
     "length": "max_tokens",
-    "content_filter": "refusal",
+    _FILTER: _DECLINED,
     "tool_calls": "tool_use",
     "function_call": "tool_use",
 }
@@ -151,6 +153,8 @@ class _Completions:
 
     async def _answer(self, question: Question) -> Answer | None:
         response = await self._created(question, stream=False)
+        if response is None:
+            return Answer("", Usage(), _DECLINED)
         completion = response.parse()
         choice = _first(getattr(completion, "choices", None))
         message = getattr(choice, "message", None)
@@ -161,11 +165,14 @@ class _Completions:
             return None
         stop_reason = _stop_reason(choice)
         if getattr(message, "refusal", None):
-            stop_reason = "refusal"
+            stop_reason = _DECLINED
         return Answer(text, usage_of(getattr(completion, "usage", None)), stop_reason)
 
     async def _created(self, question: Question, *, stream: bool) -> Any:
-        """Ask; otherwise, as long as the server shows that it cannot be asked so."""
+        """Ask; otherwise, as long as the server shows that it cannot be asked so.
+
+        Returns None for a question that a filter refuses, as Azure's does.
+        """
         import openai
 
         create: Any = self._open.chat.completions.create
@@ -176,6 +183,8 @@ class _Completions:
             try:
                 return await create(**request)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if error.code == _FILTER:
+                    return None
                 if not self._abilities.learn(request, question.output, str(error)):
                     raise
         return await create(**self._request(question, stream=stream))
@@ -202,11 +211,16 @@ class _Completions:
 class _Chunks:
     """The chunks of a streamed completion."""
 
-    def __init__(self, chunks: AsyncStream[ChatCompletionChunk]) -> None:
+    def __init__(self, chunks: AsyncStream[ChatCompletionChunk] | None) -> None:
+        """Read these; None is a question that a filter refused."""
         self._chunks = chunks
+        self._ended = False
         self._refused = False
 
     async def next(self) -> Piece | None:
+        if self._chunks is None:
+            self._ended, ended = True, self._ended
+            return None if ended else Piece(stop_reason=_DECLINED)
         chunk: Any = await anext(self._chunks, None)
         if chunk is None:
             return None
@@ -220,11 +234,12 @@ class _Chunks:
         self._refused = self._refused or bool(getattr(delta, "refusal", None))
         stop_reason = _stop_reason(choice)
         if stop_reason and self._refused:
-            stop_reason = "refusal"
+            stop_reason = _DECLINED
         return Piece(text, usage_of(usage) if usage is not None else None, stop_reason)
 
     async def close(self) -> None:
-        await self._chunks.close()
+        if self._chunks is not None:
+            await self._chunks.close()
 
 
 def _first(choices: Any) -> Any:

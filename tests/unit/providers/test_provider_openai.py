@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from headstart_service.domain.errors import StepFailed
 from headstart_service.providers.openai import OpenAIModel
 from tests.support.completions_api import CompletionsApi, chunks, completion, refused
+from tests.support.messages_api import Reply
 
 
 class Words(BaseModel):
@@ -115,8 +116,18 @@ async def test_a_refusal_in_a_field_of_its_own_is_one(api: CompletionsApi) -> No
         end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         data = [json.dumps(each) for each in (refusal, end)]
         pieces = tuple(f"data: {each}\n\n".encode() for each in (*data, "[DONE]"))
-        reply = chunks([])
-        api.script(type(reply)(200, b"", reply.headers, pieces=pieces))
+        api.script(Reply(200, b"", chunks([]).headers, pieces=pieces))
+        with pytest.raises(StepFailed, match="declined to answer"):
+            async with model.stream(system="", prompt="p", max_tokens=9) as answer:
+                assert [text async for text in answer] == []
+
+
+async def test_a_question_that_a_filter_refuses_is_declined(api: CompletionsApi) -> None:
+    error = {"error": {"message": "filtered", "code": "content_filter"}}
+    api.script(*[Reply(400, json.dumps(error).encode())] * 2)
+    async with model_at(api) as model:
+        with pytest.raises(StepFailed, match="declined to answer"):
+            await words(model)
         with pytest.raises(StepFailed, match="declined to answer"):
             async with model.stream(system="", prompt="p", max_tokens=9) as answer:
                 assert [text async for text in answer] == []
