@@ -255,6 +255,7 @@ class MessagesApi:
         self.requests: list[Request] = []
         self.lookups: list[str] = []
         """The paths of what was asked by GET."""
+        self.lookup_status = 200
         self.abandoned = 0
         """How many streams their callers left before the end."""
         self.left_at = 0.0
@@ -318,7 +319,8 @@ class MessagesApi:
         class Handler(Replying):
             def do_GET(self) -> None:
                 api.lookups.append(self.path)
-                self.whole(Reply.raw(b'{"id": "m", "object": "model", "type": "model"}'))
+                model = b'{"id": "m", "object": "model", "type": "model"}'
+                self.whole(Reply(api.lookup_status, model))
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))

@@ -309,6 +309,19 @@ async def test_warming_makes_one_call_that_costs_nothing(
     assert f"{spoken.title} is not warm" in caplog.text
 
 
+async def test_warming_reports_a_refused_key_and_takes_any_other_answer(
+    spoken: Spoken, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with spoken.model() as model:
+        spoken.api.lookup_status = 404
+        assert await model.warm(), "not each gateway lists its models"
+        assert caplog.messages == []
+        spoken.api.lookup_status = 401
+        assert not await model.warm()
+    assert f"{spoken.title} refuses the key of" in caplog.text
+    assert KEY not in caplog.text
+
+
 async def test_the_system_prompt_is_kept_in_the_cache_where_the_api_wants_to_be_asked(
     spoken: Spoken,
 ) -> None:
