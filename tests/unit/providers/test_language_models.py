@@ -292,6 +292,17 @@ async def test_cancelling_a_step_closes_the_connection_of_its_answer(
         await wait_until(lambda: spoken.api.left_at)
 
 
+async def test_a_stream_that_is_left_between_two_pieces_is_stopped(spoken: Spoken) -> None:
+    spoken.api.script(spoken.stream(["a", "b"], pause=0.05, **spoken.stopping("end_turn")))
+    async with spoken.model() as model:
+        async with model.stream(system="s", prompt="p", max_tokens=9) as pieces:
+            async for text in pieces:
+                assert text == "a"
+                break
+        await wait_until(lambda: spoken.api.left_at)
+    assert pieces.stop_reason == ""
+
+
 async def test_warming_makes_one_call_that_costs_nothing(
     spoken: Spoken, caplog: pytest.LogCaptureFixture
 ) -> None:
