@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 DONE: Final = 0
-"""Done. `get`: an answer came; `watch`: the run completed; `doctor`: no check FAILs; with
-`--strict`: none WARNs either."""
+"""Done. `get`: an answer came; `watch`, `pipelines run`: the run completed; `doctor`: no check
+FAILs; with `--strict`: none WARNs either."""
 FAILED: Final = 1
-"""A server's error, a failed or cancelled run (`watch`), a FAIL or strict WARN (`doctor`), no
-server (`healthcheck`), live processes (`repartition`), a mistake (`pipelines check`,
-`generate --from`)."""
+"""A server's error, a failed or cancelled run (`watch`, `pipelines run`), a failed line
+(`start --file`), a FAIL or strict WARN (`doctor`). No server (`healthcheck`), live processes
+(`repartition`), a mistake (`pipelines …`)."""
 WRONG_ARGUMENTS: Final = 2
 """Wrong arguments, settings, request or client files; nothing was done."""
 NOT_FOUND: Final = 3
