@@ -35,6 +35,7 @@ local function count_namespace(member)
   end
   local kept = ended + redis.call('ZLEXCOUNT', with_status.pending, low, high)
     + redis.call('ZLEXCOUNT', with_status.in_progress, low, high)
+    - step_runs_in('pending', low, high) - step_runs_in('in_progress', low, high)
   return kept, ended
 end
 
@@ -84,7 +85,7 @@ local function waits_in_vain(set, member, now)
       local name = member_of(entry, namespace)
       local score = tonumber(redis.call('ZSCORE', set, name))
       local whole, r = pcall(load, record_prefix .. name)
-      if score and whole and r and r.status == 'pending'
+      if score and whole and r and r.status == 'pending' and not is_step_run(name)
           and (band == 2 or is_late(r, score, expected_of(expected, r.pipeline), now)) then
         return name, r
       end
@@ -142,7 +143,7 @@ end
 local every = every_offer()
 local class = pipeline .. '@' .. definition
 local pool = pool_of(class)
-local found = offers_of(every, pipeline, class, now)
+local found = offers_of(every, pipeline, definition, steps, now)
 local today = old and makes_run(found, old)
 
 if old and old.digest == digest and restart == '0' then
@@ -157,14 +158,19 @@ if old and old.digest == digest and restart == '0' then
           others[#others + 1] = name
         end
       end
-      drop_steps(record, old, others)
+      if drop_steps(record, old, others) > 0 then
+        drop_step_runs(member, old.steps)
+      end
       old.made = made_text(left, names)
     end
     if old.status == 'pending' and old.definition ~= definition then
       -- Its digest is the same under both, and this one is what workers will have.
       local set, score = standing(member, old)
       local before_it = pool_of(class_of(old))
-      old.definition = definition
+      drop_step_runs(member, old.steps)
+      local made = made_of(old)
+      local _, names = pairs_of(steps)
+      old.definition, old.steps, old.made = definition, steps, made_text(made, names)
       if before_it and before_it ~= pool then
         for _, status in ipairs(IN_POOL) do
           redis.call('ZREM', pool_key(before_it, status), member)
@@ -215,6 +221,9 @@ local function full(why)
   return {'full', why, live, expired, ended_lately(now)}
 end
 
+if tonumber(max_live) > 0 and live >= tonumber(max_live) then
+  live = live - all_step_runs()
+end
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
   shed, in_vain = waits_in_vain(pool and unserved_of(class) or waiting, member, now)
   if not shed then
@@ -251,6 +260,7 @@ local gone = {[read] = 0, [unread] = 0, own = 0}
 if not old then
   -- After a limit was lowered there may be many; each start then makes as much room as it may.
   local excess = math.min(redis.call('ZCARD', expiry) + 1 - tonumber(max_records), SWEEP)
+  excess = excess > 0 and excess - all_step_runs() or excess
   local own = 0
   if tonumber(namespace_max) > 0 then
     local kept, ended = count_namespace(member)

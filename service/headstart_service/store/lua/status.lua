@@ -17,4 +17,6 @@ for i = 1, #fields, 2 do
 end
 reply[#reply + 1] = 'lacks'
 reply[#reply + 1] = lacks(r, clock()) or ''
+reply[#reply + 1] = 'lacking'
+reply[#reply + 1] = lacking_steps(member, r, clock())
 return reply
