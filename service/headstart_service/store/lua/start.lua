@@ -69,30 +69,6 @@ local function first_to_go(member, number, now)
   return names
 end
 
--- Returns a run of the member's namespace that waits in vain: the last of those that claims have passed over because they
--- could not be ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
-local function waits_in_vain(set, member, now)
-  local namespace = namespace_of(member)
-  for _, band in ipairs({2, 1}) do
-    local low, high = part_of(namespace, band)
-    local found
-    if band == 2 then
-      found = redis.call('ZREVRANGEBYLEX', order_of(set), high, low, 'LIMIT', 0, WINDOW)
-    else
-      found = redis.call('ZRANGEBYLEX', order_of(set), low, high, 'LIMIT', 0, WINDOW)
-    end
-    for _, entry in ipairs(found) do
-      local name = member_of(entry, namespace)
-      local score = tonumber(redis.call('ZSCORE', set, name))
-      local whole, r = pcall(load, record_prefix .. name)
-      if score and whole and r and r.status == 'pending' and not is_step_run(name)
-          and (band == 2 or is_late(r, score, expected_of(expected, r.pipeline), now)) then
-        return name, r
-      end
-    end
-  end
-end
-
 -- Settles the line of a replaced run, except the work of steps that its successor keeps. Returns that work as numbers of
 -- the successor's line.
 local function hand_over(member, old_steps, new_steps, names)
@@ -225,7 +201,7 @@ if tonumber(max_live) > 0 and live >= tonumber(max_live) then
   live = live - all_step_runs()
 end
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
-  shed, in_vain = waits_in_vain(pool and unserved_of(class) or waiting, member, now)
+  shed, in_vain = waits_in_vain(pool and unserved_of(class) or waiting, member, expected, now, WINDOW)
   if not shed then
     return full('queue')
   end
