@@ -233,7 +233,7 @@ class StepRecord:
     """What it cost, for the ledger; the record does not keep it. None for what nothing ran for."""
 
 
-class LackingStep(NamedTuple):
+class UnservedStep(NamedTuple):
     """A step that waits for a worker of its pool, while no worker can take it."""
 
     step: str
@@ -256,7 +256,7 @@ class RunSummary:
     error: str
     lacks: Lack | None = None
     """Of a pending run: why no worker can take it."""
-    lacking_steps: tuple[LackingStep, ...] = ()
+    unserved_steps: tuple[UnservedStep, ...] = ()
     """Its steps of other pools that no worker can take now."""
     failure_reason: FailureReason | None = None
     """Why it failed or was cancelled: `error` as data."""

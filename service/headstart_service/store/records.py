@@ -18,7 +18,7 @@ from typing import Any, Final
 from ..domain import (
     FailureReason,
     Lack,
-    LackingStep,
+    UnservedStep,
     RunKey,
     RunPlan,
     RunSummary,
@@ -176,13 +176,14 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
     """Return the run of these fields: name, value, name, value.
 
     `left_us` are the microseconds until the record expires. Beside the record's own fields there
-    may be `ahead`, a number, `lacks` and `lacking`. Raises ValueError and LookupError for a damaged record.
+    may be `ahead`, a number, `lacks` and `lacking`. Raises ValueError and LookupError for a damaged
+    record.
     """
     about, ended, fragments = b"", {}, []
     running: dict[str, bytes] = {}
     ahead: int | None = None
     lacks: Lack | None = None
-    lacking: tuple[LackingStep, ...] = ()
+    lacking: tuple[UnservedStep, ...] = ()
     pairs = iter(fields)
     for field, value in zip(pairs, pairs, strict=True):
         if field[:2] == _STEP_BYTES:
@@ -218,10 +219,10 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
     return Snapshot(summary, line["run"], states, body, left_us / 1e6, running, ahead)
 
 
-def _lacking(text: str) -> tuple[LackingStep, ...]:
+def _lacking(text: str) -> tuple[UnservedStep, ...]:
     """Return the steps of the field `lacking`: "step pool lack" joined by commas."""
     rows = (row.split(" ") for row in text.split(","))
-    return tuple(sorted(LackingStep(step, pool, Lack(lack)) for step, pool, lack in rows))
+    return tuple(sorted(UnservedStep(step, pool, Lack(lack)) for step, pool, lack in rows))
 
 
 def decode_large_snapshot(

@@ -78,6 +78,20 @@ local function deliver_step(record, member, r, value, work, took)
   remove_step_run(member)
 end
 
+-- Lets the step runs of a run go first: a caller waits for the run.
+local function hurry_step_runs(member, r)
+  for step in pairs(pools_of_steps(r.steps)) do
+    local name = step_run_of(member, step)
+    local whole, own = pcall(load, record_prefix .. name)
+    if whole and own and own.status == 'pending' then
+      local set, score = standing(name, own)
+      if score >= 0 and score < math.huge then
+        move_to(set, name, own, place(clock(), -1) - AFTER_ALL)
+      end
+    end
+  end
+end
+
 -- Returns the steps of a run that wait for a worker of their pool while there is none, as "step pool lack" joined by
 -- commas; '' without any.
 local function lacking_steps(member, r, now)

@@ -15,19 +15,14 @@ end
 local now = clock()
 local name, definition = step_run_of(member, step), definition_in(r.definition, pools_of_steps(r.steps)[step])
 local own = record_prefix .. name
-local ticket = redis.call('HGET', tickets, r.entry)
-local score = ticket and tonumber((string.match(ticket, TICKET))) or place(now, -1)
-if by_need == '1' and score >= 0 and string.find(redis.call('HGET', record, 'to') or '', WAITING) then
-  score = place(now, -1) - AFTER_ALL
-end
 local whole, old = pcall(load, own)
 if whole and old and old.definition == definition and old.expires > now and redis.call('HGET', own, 'of') == r.run then
   if old.status == 'pending' then
     local set, present = standing(name, old)
     old.expires = math.max(old.expires, r.expires)
     save(own, name, old)
-    if present < math.huge and redis.call('ZSCORE', set, name) then
-      move_to(set, name, old, present < 0 and present or score < 0 and score or present)
+    if present < math.huge then
+      move_to(set, name, old, present)
     end
   elseif not value then
     -- The run was handed on meanwhile.
@@ -39,6 +34,11 @@ if whole and old and old.definition == definition and old.expires > now and redi
   return 2
 end
 drop_step_run(name)
+local ticket = redis.call('HGET', tickets, r.entry)
+local score = ticket and tonumber((string.match(ticket, TICKET))) or place(now, -1)
+if by_need == '1' and score >= 0 and string.find(redis.call('HGET', record, 'to') or '', WAITING) then
+  score = place(now, -1) - AFTER_ALL
+end
 local new = {
   status = 'pending', revision = r.revision, attempt = 0, tries = 0, run = step_run_id, entry = '-', ttl = r.ttl,
   created = r.created, started = 0, completed = 0, seen = 0, expires = r.expires, pipeline = r.pipeline,
