@@ -83,9 +83,8 @@ async def test_each_step_runs_in_its_pool_at_the_same_time_and_counts_once(
             stats = await service.GetStats(pb.GetStatsRequest())
             assert stats.status_counts == {"completed": 1}
             assert stats.ledger.starts == 1
-            work = {each.fate: each for each in stats.ledger.work}
-            assert sum(each.steps for each in work.values()) == 4
-            assert sum(each.runs for each in work.values()) == 1
+            assert sum(each.steps for each in stats.ledger.fates) == 4
+            assert sum(each.runs for each in stats.ledger.fates) == 1
 
             # The same inputs are reused: the value of the other pool is today's, too.
             again = await client.start("page", "mixed", {"directory": str(tmp_path)})
@@ -151,7 +150,7 @@ async def test_a_cancelled_run_stops_its_step_and_a_failure_of_it_arrives(
         await wait_until(idle)
         await wait_until(lambda: "page step render" in gpu.output and "stopped" in gpu.output)
 
-        await client.start("bad", "mixed", {"directory": str(tmp_path), "fails": True})
+        await client.start("bad", "mixed", {"directory": str(tmp_path), "fails": 1})
         done = await client.get_results("bad", wait=30)
         assert done.status is PrecomputeStatus.FAILED
         assert done.failure_reason is FailureReason.STEP_FAILED

@@ -18,7 +18,7 @@ REFERENCE = "tests.support.pool_pipelines:MIXED"
 class Inputs(BaseModel):
     directory: str
     """Where the steps write `began`, and look for a file of their name."""
-    fails: bool = False
+    fails: int = 0
     deaths: int = 0
     """How often `render` ends its worker."""
 
@@ -41,7 +41,7 @@ async def seed(directory: str) -> int:
 
 
 @step(required=True, pool="gpu", timeout=120)
-async def render(directory: str, seed: int, fails: bool, deaths: int) -> list[int]:
+async def render(directory: str, seed: int, fails: int, deaths: int) -> list[int]:
     """Ends when the file `render` exists; its value has the process that computed it."""
     _began(directory, "render")
     lines = (Path(directory) / "began").read_text().splitlines()

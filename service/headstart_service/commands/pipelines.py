@@ -62,7 +62,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
     from ..pipeline.signatures import output_type
-    from ..pipeline.step import DIGEST_PARAMETER, VISIBLE_OPTIONS
+    from ..pipeline.step import DIGEST_PARAMETER
 
     rows = []
     for name in pipeline.order:
@@ -77,7 +77,7 @@ def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
                 "inputs": inputs,
                 "providers": [p for p in step.parameters if p not in rest],
                 "output_type": output_type(pipeline.codec, step),
-                **{option: getattr(step, option) for option in VISIBLE_OPTIONS},
+                **pipeline.visible(step),
             }
         )
     return rows

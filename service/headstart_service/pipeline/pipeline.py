@@ -23,7 +23,7 @@ from . import signatures
 from .input_violations import input_violations
 from .inputs import unkept, written
 from .mistakes import Mistake, caller, line_of, refuse
-from .step import DIGEST_PARAMETER, Step
+from .step import DIGEST_PARAMETER, VISIBLE_OPTIONS, Step
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What a pipeline may be called: records and lists of the store have names between blanks."""
@@ -104,6 +104,12 @@ class Pipeline:
     def pool_of(self, step: Step) -> str:
         """Return the pool whose workers compute this step."""
         return step.pool or self.pool
+
+    def visible(self, step: Step) -> Mapping[str, Any]:
+        """Return the options of a step that callers and operators see."""
+        return {name: getattr(step, name) for name in VISIBLE_OPTIONS} | {
+            "pool": self.pool_of(step)
+        }
 
     @cached_property
     def steps_elsewhere(self) -> Mapping[str, str]:

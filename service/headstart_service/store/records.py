@@ -18,7 +18,6 @@ from typing import Any, Final
 from ..domain import (
     FailureReason,
     Lack,
-    UnservedStep,
     RunKey,
     RunPlan,
     RunSummary,
@@ -26,6 +25,7 @@ from ..domain import (
     Status,
     StepRecord,
     StepState,
+    UnservedStep,
 )
 from .keys import from_member
 
