@@ -268,26 +268,26 @@ class _Run:
                 self._fail_if_required(step, error, reason)
             elif all(state is StepState.COMPLETED for state in states.values()):
                 self._running.add(name)
-                work = self._reported_elsewhere(step) or self._one(group, step)
                 self._starts[name] = self._steps.now_us()
+                work = self._work_on(step, group)
                 task = group.create_task(work, name=f"{self._lease.job.key} {name}")
                 self._tasks[name] = task
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
 
-    def _reported_elsewhere(self, step: Step) -> Coroutine[Any, Any, None] | None:
-        """Return what has workers of the step's pool report it; None for a step of this worker."""
-        if self._elsewhere is None or not self._elsewhere.computes(self._pipeline, step):
-            self._unshown.append(step.name)
-            return None
-        return self._elsewhere.report(
-            self._claim,
-            step,
-            self._digests[step.name],
-            self._pipeline.needs(step),
-            self._take_reported,
-        )
+    def _work_on(self, step: Step, group: asyncio.TaskGroup) -> Coroutine[Any, Any, None]:
+        """Return what computes a step here, or has it computed by workers of its pool."""
+        if self._elsewhere is not None and self._elsewhere.computes(self._pipeline, step):
+            return self._compute_elsewhere(step, self._elsewhere)
+        self._unshown.append(step.name)
+        return self._one(group, step)
+
+    async def _compute_elsewhere(self, step: Step, elsewhere: StepsElsewhere) -> None:
+        """Have a step computed by workers of its pool, until its result is reported."""
+        await self._write()  # they read what it needs from the store
+        digest, needs = self._digests[step.name], self._pipeline.needs(step)
+        await elsewhere.report(self._claim, step, digest, needs, self._take_reported)
 
     def _fail_if_required(self, step: Step, error: str, reason: FailureReason) -> None:
         if step.required:

@@ -51,15 +51,26 @@ local function drop_step_runs(member, steps)
   end
 end
 
--- Returns the run of a step run, if that still wants its step: its name, its record, its line and the step.
+-- Returns the run of a step run, if that still wants its step and has what the step needs: its name, its record, its line,
+-- the step, and a table with the fields of the steps that are needed.
 local function owner_that_waits(member, record)
   local name, step = owner_of(member)
   local owner = record_prefix .. name
-  local whole, r = pcall(load, owner)
-  if whole and r and is_live(r.status) and r.run == redis.call('HGET', record, 'of')
-      and not STEP_ENDED[letter_of(redis.call('HGET', owner, step_field(step)))] then
-    return name, owner, r, step
+  local function letter(of)
+    return letter_of(redis.call('HGET', owner, step_field(of)))
   end
+  local whole, r = pcall(load, owner)
+  if not (whole and r and is_live(r.status)) or r.run ~= redis.call('HGET', record, 'of') or STEP_ENDED[letter(step)] then
+    return nil
+  end
+  local needed = {}
+  for need in string.gmatch(redis.call('HGET', record, 'needs') or '', '[^,]+') do
+    if letter(need) ~= LETTER.completed then
+      return nil
+    end
+    needed[step_field(need)] = true
+  end
+  return name, owner, r, step, needed
 end
 
 -- Ends a step run: writes the value of its step, with what it cost, into the record of its run.

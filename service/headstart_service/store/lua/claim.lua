@@ -112,10 +112,10 @@ if not own[class_of(r)] then
 end
 
 -- A step run is computed from the record of its run.
-local source, theirs = record, nil
+local source, theirs, needed = record, nil, nil
 if is_step_run(member) then
   local _
-  _, source, theirs = owner_that_waits(member, record)
+  _, source, theirs, _, needed = owner_that_waits(member, record)
   if not theirs then
     drop_job(entry)
     drop_step_run(member)
@@ -192,13 +192,6 @@ local reply = {r.attempt, member, r.run, r.revision, r.pipeline, redis.call('HGE
 if score and score > 0 and score < math.huge and score % 2 == 1 then
   reply[#reply + 1] = 'need'
   reply[#reply + 1] = integer(score % AFTER_ALL)
-end
-local needed
-if theirs then
-  needed = {}
-  for need in string.gmatch(redis.call('HGET', record, 'needs') or '', '[^,]+') do
-    needed[step_field(need)] = true
-  end
 end
 local fields = redis.call('HGETALL', source)
 for i = 1, #fields, 2 do
