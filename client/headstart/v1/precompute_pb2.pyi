@@ -344,7 +344,7 @@ class _PendingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pending
     PENDING_REASON_NO_WORKER_FOR_VERSION: _PendingReason.ValueType  # 3
     """Running workers have the pipeline, but not in the version that the run was started with."""
     PENDING_REASON_NO_WORKER_FOR_POOL: _PendingReason.ValueType  # 4
-    """No running worker serves the pool that the run's pipeline names."""
+    """No running worker serves the pool that the run's pipeline, or the step, names."""
 
 class PendingReason(_PendingReason, metaclass=_PendingReasonEnumTypeWrapper):
     """Why no worker takes a pending run. The run waits for a worker that does."""
@@ -358,7 +358,7 @@ PENDING_REASON_NO_WORKER_FOR_PIPELINE: PendingReason.ValueType  # 2
 PENDING_REASON_NO_WORKER_FOR_VERSION: PendingReason.ValueType  # 3
 """Running workers have the pipeline, but not in the version that the run was started with."""
 PENDING_REASON_NO_WORKER_FOR_POOL: PendingReason.ValueType  # 4
-"""No running worker serves the pool that the run's pipeline names."""
+"""No running worker serves the pool that the run's pipeline, or the step, names."""
 Global___PendingReason: _TypeAlias = PendingReason  # noqa: Y015
 
 class _StepOrigin:
