@@ -102,7 +102,7 @@ class PendingReason(StrEnum):
     NO_WORKER_FOR_VERSION = "no_worker_for_version"
     """Running workers have the pipeline in another version than the run was started with."""
     NO_WORKER_FOR_POOL = "no_worker_for_pool"
-    """No running worker serves the pool that the run's pipeline names."""
+    """No running worker serves the pool that the run's pipeline, or the step, names."""
 
 
 class StepOrigin(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..base import exit_codes
@@ -93,6 +93,11 @@ def _data(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
+def _kind(step: Mapping[str, Any], pipeline: Pipeline) -> str:
+    kind = "required" if step["required"] else "optional"
+    return kind if step["pool"] == pipeline.pool else f"{kind}, pool {step['pool']}"
+
+
 def _text(pipelines: Sequence[Pipeline]) -> str:
     if not pipelines:
         return "no pipelines"
@@ -104,7 +109,7 @@ def _text(pipelines: Sequence[Pipeline]) -> str:
             (
                 *(pipeline.name, step["name"], ", ".join(step["needs"])),
                 *(", ".join(step["inputs"]), ", ".join(step["providers"])),
-                *(step["output_type"], "required" if step["required"] else "optional"),
+                *(step["output_type"], _kind(step, pipeline)),
             )
             for step in steps
         ]
