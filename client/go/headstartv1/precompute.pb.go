@@ -471,7 +471,7 @@ const (
 	PendingReason_PENDING_REASON_NO_WORKER_FOR_PIPELINE PendingReason = 2
 	// Running workers have the pipeline, but not in the version that the run was started with.
 	PendingReason_PENDING_REASON_NO_WORKER_FOR_VERSION PendingReason = 3
-	// No running worker serves the pool that the run's pipeline names.
+	// No running worker serves the pool that the run's pipeline, or the step, names.
 	PendingReason_PENDING_REASON_NO_WORKER_FOR_POOL PendingReason = 4
 )
 

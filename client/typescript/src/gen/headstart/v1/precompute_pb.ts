@@ -2874,7 +2874,7 @@ export enum PendingReason {
   NO_WORKER_FOR_VERSION = 3,
 
   /**
-   * No running worker serves the pool that the run's pipeline names.
+   * No running worker serves the pool that the run's pipeline, or the step, names.
    *
    * @generated from enum value: PENDING_REASON_NO_WORKER_FOR_POOL = 4;
    */
