@@ -4488,8 +4488,8 @@ type GetStatsResponse struct {
 	// Namespaces that have used up their tokens of language models until midnight UTC, with that budget.
 	// Where tokens are asked for, a namespace learns of itself alone.
 	OverBudget map[string]int64 `protobuf:"bytes,9,rep,name=over_budget,json=overBudget,proto3" json:"over_budget,omitempty" protobuf_key:"bytes,1,opt,name=key,proto3" protobuf_val:"varint,2,opt,name=value,proto3"`
-	// By name, the pools of workers that have had runs or have workers, in all namespaces. Empty for a
-	// token that may not see all namespaces.
+	// By name, the pools of workers that this server's pipelines and steps name, or that have had runs or
+	// workers, in all namespaces. Empty for a token that may not see all namespaces.
 	Pools map[string]*Pool `protobuf:"bytes,10,rep,name=pools,proto3" json:"pools,omitempty" protobuf_key:"bytes,1,opt,name=key,proto3" protobuf_val:"bytes,2,opt,name=value,proto3"`
 }
 

@@ -2524,8 +2524,8 @@ class GetStatsResponse(_message.Message):
 
     @_builtins.property
     def pools(self) -> _containers.MessageMap[_builtins.str, Global___Pool]:
-        """By name, the pools of workers that have had runs or have workers, in all namespaces. Empty for a
-        token that may not see all namespaces.
+        """By name, the pools of workers that this server's pipelines and steps name, or that have had runs or
+        workers, in all namespaces. Empty for a token that may not see all namespaces.
         """
 
     def __init__(

@@ -2231,8 +2231,8 @@ export type GetStatsResponse = Message<"headstart.v1.GetStatsResponse"> & {
   overBudget: { [key: string]: bigint };
 
   /**
-   * By name, the pools of workers that have had runs or have workers, in all namespaces. Empty for a
-   * token that may not see all namespaces.
+   * By name, the pools of workers that this server's pipelines and steps name, or that have had runs or
+   * workers, in all namespaces. Empty for a token that may not see all namespaces.
    *
    * @generated from field: map<string, headstart.v1.Pool> pools = 10;
    */
