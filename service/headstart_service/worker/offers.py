@@ -36,8 +36,8 @@ def offers_of(registry: Registry, providers: Mapping[str, Any]) -> Sequence[Offe
 def makers_of(pipeline: Pipeline, providers: Mapping[str, Any]) -> dict[str, str]:
     """The maker of each step that takes a provider with an identity, or needs such a step.
 
-    What workers of other pools make is unknown here: behind a step's maker stands "*step" for each
-    step of another pool on which it depends, through steps of its own pool.
+    What workers of other pools make is unknown here. So behind a step's maker stands "*step" for
+    each step of another pool on which it depends, through steps of its own pool.
     """
     found: dict[str, str] = {}
     elsewhere: dict[str, set[str]] = {}
