@@ -10,7 +10,7 @@ from headstart import FailureReason, PendingReason, PrecomputeClient, Precompute
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.commands import run
 from tests.support.pool_pipelines import REFERENCE
-from tests.support.processes import api, stub, worker
+from tests.support.processes import api, headstart, stub, worker
 from tests.support.scrape import metrics_of, value
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -158,19 +158,8 @@ async def test_a_cancelled_run_stops_its_step_and_a_failure_of_it_arrives(
         assert done.steps["render"].failure_reason is FailureReason.STEP_FAILED
 
 
-async def test_a_step_that_ends_its_workers_fails_alone(valkey: Valkey, tmp_path: Path):
-    async with (
-        api(valkey.url, **SETTINGS) as (_, address),
-        worker(valkey.url, **CPU) as cpu,
-        PrecomputeClient(address) as client,
-    ):
-        inputs = {"directory": str(tmp_path), "deaths": 9}
-        await client.start("page", "mixed", inputs)
-        for _ in range(3):
-            async with worker(valkey.url, **GPU) as gpu:
-                await gpu.ended()
-        async with worker(valkey.url, **GPU):
-            done = await client.get_results("page", wait=30)
-        assert done.failure_reason is FailureReason.WORKER_LOST
-        assert done.steps["render"].failure_reason is FailureReason.WORKER_LOST
-        assert began(tmp_path, "seed") == [cpu.pid]
+async def test_what_no_pipeline_and_no_step_names_is_refused(valkey: Valkey):
+    settings = SETTINGS | {"HEADSTART_POOLS": "fpga", "HEADSTART_REDIS_URL": valkey.url}
+    async with headstart("worker", **settings) as process:
+        assert await process.ended() != 0
+        assert "no pipeline here names fpga; they name: default, gpu" in process.output
