@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from ..config.model_names import is_model_name
 from ..domain import DEFAULT_POOL, RunPlan, digest, in_pool, pool_violation, runs_class
 from ..domain.errors import InvalidRequest, Violation
 from ..values.artifacts import ArtifactCodec
@@ -23,6 +24,7 @@ from . import signatures
 from .input_violations import input_violations
 from .inputs import unkept, written
 from .mistakes import Mistake, caller, line_of, refuse
+from .named_models import LANGUAGE_MODEL, model_key
 from .step import DIGEST_PARAMETER, VISIBLE_OPTIONS, Step
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -52,6 +54,8 @@ class Pipeline:
     """How steps' values are kept: by their annotations, unless the pipeline has its own message."""
     pool: str = field(default=DEFAULT_POOL, kw_only=True)
     """Which workers run it: those that serve this pool. A step may name another one for itself."""
+    language_model: str = field(default="", kw_only=True)
+    """What its steps get as `language_model`, such as "openai:NAME"; empty: what settings name."""
     by_name: Mapping[str, Step] = field(init=False)
     order: Sequence[str] = field(init=False)
     """The steps' names, each after what it needs."""
@@ -92,6 +96,9 @@ class Pipeline:
         in_order = (self.by_name[name] for name in self.order)
         steps = [(step.name, step.version, self.needs(step)) for step in in_order]
         about: list[Any] = [self.name, self.version, sorted(self.inputs.model_fields), steps]
+        # A pipeline without a model, or steps elsewhere, keeps the definition that it had before.
+        if self.language_model:
+            about.append(self.language_model)
         if elsewhere := self.steps_elsewhere:
             about.append([self.pool, elsewhere])
         return in_pool(digest(about)[:_SHORT], self.pool)
@@ -128,6 +135,10 @@ class Pipeline:
             found.append(f"pipeline {self.name!r}: {rule}")
         if rule := pool_violation(self.pool):
             found.append(f"pipeline {self.name}: pool = {self.pool!r} {rule}")
+        try:
+            is_model_name(self.language_model or None)
+        except ValueError as error:
+            found.append(f"pipeline {self.name}: language_model = {self.language_model!r} {error}")
         return found
 
     def _undecorated(self) -> list[Mistake]:
@@ -188,6 +199,16 @@ class Pipeline:
         known = {*self.by_name, *self.inputs.model_fields, DIGEST_PARAMETER}
         used = self.steps if steps is None else steps
         return {p for step in used for p in step.parameters} - known
+
+    def provider_key(self, parameter: str) -> str:
+        """Return under which name a worker has the provider of this parameter."""
+        named = parameter == LANGUAGE_MODEL and self.language_model
+        return model_key(self.language_model) if named else parameter
+
+    def provider(self, parameter: str, providers: Mapping[str, Any]) -> Any:
+        """Return the provider of this parameter; what a test gives stands for a named model."""
+        key = self.provider_key(parameter)
+        return providers[key if key in providers else parameter]
 
     def plan(self, raw: Mapping[str, Any], path: str) -> RunPlan:
         """Validate `raw` inputs and plan the run.

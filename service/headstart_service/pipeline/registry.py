@@ -13,6 +13,7 @@ from headstart._for_service import not_one_of
 
 from ..domain.errors import InvalidRequest, StartupError, Violation
 from .checks import refuse_unreachable, unknown_parameters
+from .named_models import LANGUAGE_MODEL
 from .pipeline import Pipeline
 from .providers import PROVIDERS
 from .step import Step
@@ -46,6 +47,12 @@ class Registry:
     def providers(self) -> set[str]:
         """The names of the providers that the steps which run here take."""
         return {name for each in self for name in each.providers(self.steps_here(each))}
+
+    @property
+    def language_models(self) -> set[str]:
+        """The language models that the pipelines name; an empty name is that of the settings."""
+        taking = (each for each in self if LANGUAGE_MODEL in each.providers(self.steps_here(each)))
+        return {pipeline.language_model for pipeline in taking}
 
     @property
     def pools(self) -> set[str]:
@@ -111,7 +118,7 @@ def load(reference: str, source: str) -> Pipeline:
     module, _, name = reference.partition(":")
     try:
         pipeline = getattr(importlib.import_module(module), name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The module may raise anything while it declares its pipelines.
         raise StartupError(f"{source}: cannot load {reference}: {error}") from error
     if not isinstance(pipeline, Pipeline):

@@ -43,7 +43,10 @@ def makers_of(pipeline: Pipeline, providers: Mapping[str, Any]) -> dict[str, str
     elsewhere: dict[str, set[str]] = {}
     for name in pipeline.order:
         step = pipeline.by_name[name]
-        own = {p: identity_of(providers[p]) for p in step.parameters if p in providers}
+        taken = [
+            p for p in step.parameters if pipeline.provider_key(p) in providers or p in providers
+        ]
+        own = {p: identity_of(pipeline.provider(p, providers)) for p in taken}
         own = {p: identity for p, identity in own.items() if identity}
         pool = _pool(pipeline, name)
         near = [need for need in pipeline.needs(step) if _pool(pipeline, need) == pool]

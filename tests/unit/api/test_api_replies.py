@@ -301,6 +301,7 @@ async def test_the_counts_have_every_field(
             fates={Fate.USED_READY: work, Fate.EXPIRED: Work()},
             pipelines={"test": Hidden(runs=3, seconds=1.25)},
             llm_calls=27,
+            llm_cached_tokens=28,
         ),
         unserved={"test": 5},
         pools={"gpu": PoolStats(queued=31, running=32, workers=33)},
@@ -322,78 +323,72 @@ async def test_the_counts_have_every_field(
     plain = json_format.MessageToDict(
         stats, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    assert (
-        plain
-        == {
-            "total_cached": "7",
-            "active_tasks": "2",
-            "status_counts": {"pending": "4", "in_progress": "2", "failed": "1"},
-            "queued_jobs": f"{queued}",
-            "max_cached": "77",
-            "unserved": {"test": "5"},
-            "pools": {}
-            if separate and namespace
-            else {
-                "default": {
-                    "queued": "0",
-                    "running": "0",
-                    "workers": "0",
-                },  # a pipeline's, without runs
-                "gpu": {"queued": "31", "running": "32", "workers": "33"},
+    assert plain == {
+        "total_cached": "7",
+        "active_tasks": "2",
+        "status_counts": {"pending": "4", "in_progress": "2", "failed": "1"},
+        "queued_jobs": f"{queued}",
+        "max_cached": "77",
+        "unserved": {"test": "5"},
+        "pools": {}
+        if separate and namespace
+        else {
+            "default": {"queued": "0", "running": "0", "workers": "0"},
+            "gpu": {"queued": "31", "running": "32", "workers": "33"},
+        },
+        "providers": [
+            {
+                "name": "a/m",
+                "paused": "1.500s",
+                "failing": True,
+                "last_error": "overloaded",
+                "waits_for": "PROVIDER_LIMIT_TOKENS",
+                "calls_a_second": 9.5,
             },
-            "providers": [
+            {
+                "name": "b",
+                "failing": False,
+                "last_error": "",
+                "waits_for": "PROVIDER_LIMIT_UNSPECIFIED",
+                "calls_a_second": 0.0,
+            },
+        ],
+        # With tokens, a namespace learns nothing of the others.
+        "over_budget": {"shop": "500"} | ({} if separate and namespace else {"quiz": "600"}),
+        "ledger": {
+            "llm_calls": "27",
+            "llm_cached_tokens": "28",
+            "since": "1970-01-01T00:00:01.500Z",
+            "starts": "21",
+            "joined": "22",
+            "reused": "23",
+            "unsettled": "24",
+            "hidden": "25.500s",
+            "waited": "26.500s",
+            "fates": [
                 {
-                    "name": "a/m",
-                    "paused": "1.500s",
-                    "failing": True,
-                    "last_error": "overloaded",
-                    "waits_for": "PROVIDER_LIMIT_TOKENS",
-                    "calls_a_second": 9.5,
+                    "fate": "FATE_USED_READY",
+                    "runs": "1",
+                    "steps": "2",
+                    "compute": "3.000004s",
+                    "cpu": "4.500s",
+                    "llm_tokens": "6",
                 },
-                {
-                    "name": "b",
-                    "failing": False,
-                    "last_error": "",
-                    "waits_for": "PROVIDER_LIMIT_UNSPECIFIED",
-                    "calls_a_second": 0.0,
-                },
-            ],
-            # With tokens, a namespace learns nothing of the others.
-            "over_budget": {"shop": "500"} | ({} if separate and namespace else {"quiz": "600"}),
-            "ledger": {
-                "llm_calls": "27",
-                "since": "1970-01-01T00:00:01.500Z",
-                "starts": "21",
-                "joined": "22",
-                "reused": "23",
-                "unsettled": "24",
-                "hidden": "25.500s",
-                "waited": "26.500s",
-                "fates": [
+                *(
                     {
-                        "fate": "FATE_USED_READY",
-                        "runs": "1",
-                        "steps": "2",
-                        "compute": "3.000004s",
-                        "cpu": "4.500s",
-                        "llm_tokens": "6",
-                    },
-                    *(
-                        {
-                            "fate": f"FATE_{fate.name}",
-                            "runs": "0",
-                            "steps": "0",
-                            "compute": "0s",
-                            "cpu": "0s",
-                            "llm_tokens": "0",
-                        }
-                        for fate in list(Fate)[1:]
-                    ),
-                ],
-                "pipelines": {"test": {"runs": "3", "hidden": "1.250s"}},
-            },
-        }
-    )
+                        "fate": f"FATE_{fate.name}",
+                        "runs": "0",
+                        "steps": "0",
+                        "compute": "0s",
+                        "cpu": "0s",
+                        "llm_tokens": "0",
+                    }
+                    for fate in list(Fate)[1:]
+                ),
+            ],
+            "pipelines": {"test": {"runs": "3", "hidden": "1.250s"}},
+        },
+    }
 
 
 @pytest.mark.parametrize(
