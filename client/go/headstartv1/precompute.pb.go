@@ -2332,9 +2332,9 @@ type UnservedStep struct {
 	sizeCache     protoimpl.SizeCache
 	unknownFields protoimpl.UnknownFields
 
-	// Its name.
+	// The step's name, as the maps by step have it.
 	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
-	// Its pool.
+	// The pool that the step names: see StepDescription.
 	Pool string `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Why no worker computes it: of its pool, or of its pipeline or version there.
 	Reason PendingReason `protobuf:"varint,3,opt,name=reason,proto3,enum=headstart.v1.PendingReason" json:"reason,omitempty"`

@@ -1319,9 +1319,9 @@ class UnservedStep(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     step: _builtins.str
-    """Its name."""
+    """The step's name, as the maps by step have it."""
     pool: _builtins.str
-    """Its pool."""
+    """The pool that the step names: see StepDescription."""
     reason: Global___PendingReason.ValueType
     """Why no worker computes it: of its pool, or of its pipeline or version there."""
     def __init__(

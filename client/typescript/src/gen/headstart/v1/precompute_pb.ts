@@ -936,14 +936,14 @@ export const StepEstimateSchema: GenMessage<StepEstimate> = /*@__PURE__*/
  */
 export type UnservedStep = Message<"headstart.v1.UnservedStep"> & {
   /**
-   * Its name.
+   * The step's name, as the maps by step have it.
    *
    * @generated from field: string step = 1;
    */
   step: string;
 
   /**
-   * Its pool.
+   * The pool that the step names: see StepDescription.
    *
    * @generated from field: string pool = 2;
    */
