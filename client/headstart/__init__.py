@@ -57,6 +57,7 @@ from headstart._messages.results import (
     StepReport,
     StepState,
     Touched,
+    UnservedStep,
 )
 from headstart._messages.tensors import Tensor
 from headstart._scoring import percentile, relevance
@@ -113,6 +114,7 @@ __all__ = [
     "Tls",
     "Touched",
     "Unauthenticated",
+    "UnservedStep",
     "UnusableProcess",
     "Violation",
     "percentile",

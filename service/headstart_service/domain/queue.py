@@ -78,6 +78,11 @@ class Claim:
     needed_us: int = 0
     """When it is needed, by the store's clock, if its start declared that and no caller waits."""
 
+    @property
+    def step(self) -> str:
+        """The only step that it computes, of a step run; empty for a run."""
+        return self.lease.job.key.step
+
 
 ExpectedRuns = Callable[[], Mapping[str, int]]
 """Returns how long a run of each pipeline takes, in microseconds; without those not known yet."""

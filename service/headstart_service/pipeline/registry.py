@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from typing import Final
 
@@ -16,6 +16,7 @@ from .checks import refuse_unreachable, unknown_parameters
 from .named_models import LANGUAGE_MODEL
 from .pipeline import Pipeline
 from .providers import PROVIDERS
+from .step import Step
 
 GROUP: Final = "headstart.pipelines"
 """The group of entry points by which an installed distribution offers pipelines."""
@@ -27,7 +28,9 @@ class Registry:
     Raises StartupError when two share a name, or a step cannot run where `runs_on` names.
     """
 
-    def __init__(self, pipelines: Iterable[Pipeline]) -> None:
+    def __init__(self, pipelines: Iterable[Pipeline], served: Collection[str] = ()) -> None:
+        """Know these pipelines, and run their steps of the pools in `served`; none means all."""
+        self._served = frozenset(served)
         self._by_name: dict[str, Pipeline] = {}
         for pipeline in pipelines:
             first = self._by_name.setdefault(pipeline.name, pipeline)
@@ -42,31 +45,45 @@ class Registry:
         return iter(self._by_name.values())
 
     def providers(self) -> set[str]:
-        """The names of the providers that the pipelines' steps take."""
-        return {name for pipeline in self for name in pipeline.providers()}
+        """The names of the providers that the steps which run here take."""
+        return {name for each in self for name in each.providers(self.steps_here(each))}
 
     @property
     def language_models(self) -> set[str]:
         """The language models that the pipelines name; an empty name is that of the settings."""
-        taking = (each for each in self if LANGUAGE_MODEL in each.providers())
+        taking = (each for each in self if LANGUAGE_MODEL in each.providers(self.steps_here(each)))
         return {pipeline.language_model for pipeline in taking}
 
     @property
     def pools(self) -> set[str]:
-        """The pools that the pipelines name."""
-        return {pipeline.pool for pipeline in self}
+        """The pools that the pipelines or their steps name, of those that are served here."""
+        return {pool for pipeline in self for pool in self.pools_of(pipeline)}
+
+    def pools_of(self, pipeline: Pipeline) -> set[str]:
+        """Return the pipeline's own pool, and those of its steps, as far as they are served."""
+        named = {pipeline.pool, *pipeline.steps_elsewhere.values()}
+        return {pool for pool in named if self.serves(pool)}
+
+    def serves(self, pool: str) -> bool:
+        """Return whether runs and steps of this pool are run here."""
+        return not self._served or pool in self._served
+
+    def steps_here(self, pipeline: Pipeline) -> Sequence[Step]:
+        """Return the steps of a pipeline that run here: those of the pools that are served."""
+        return [step for step in pipeline.steps if self.serves(pipeline.pool_of(step))]
 
     def of_pools(self, pools: Sequence[str]) -> Registry:
-        """Return the pipelines that these pools run; no pools means all.
+        """Return the pipelines of which these pools run something; no pools means all.
 
-        Raises StartupError that names each pool which no pipeline names.
+        Raises StartupError that names each pool which no pipeline and no step names.
         """
         if unknown := [pool for pool in pools if pool not in self.pools]:
             known = ", ".join(sorted(self.pools)) or "none"
             raise StartupError(
                 f"HEADSTART_POOLS: no pipeline here names {', '.join(unknown)}; they name: {known}"
             )
-        return Registry(pipeline for pipeline in self if not pools or pipeline.pool in pools)
+        served = Registry(self, pools)
+        return Registry((each for each in served if served.pools_of(each)), pools)
 
     def find(self, name: str) -> Pipeline | None:
         """The pipeline of this name, if there is one."""

@@ -16,12 +16,16 @@ from typing import Any, Final, Generic
 
 from typing_extensions import ParamSpec, TypeVar
 
+from ..domain import pool_violation
 from .mistakes import line_of
 from .ray_options import RayOptions
 from .runs_on import ACTOR_PARAMETER, check_function
 
 DIGEST_PARAMETER = "step_digest"
-VISIBLE_OPTIONS: Final = ("required", "timeout", "max_attempts", "runs_on", "version", "memo")
+VISIBLE_OPTIONS: Final = (
+    *("required", "timeout", "max_attempts", "runs_on", "version", "memo"),
+    "pool",
+)
 """The options that callers and operators see. StepDescription has a field of each name."""
 
 
@@ -58,6 +62,8 @@ class Step(Generic[P, R]):
     """Where the function runs: on the worker's "loop", in a "thread" or "process", or on "ray"."""
     ray: RayOptions | None = None
     """What it needs of Ray, of a step that runs there."""
+    pool: str = ""
+    """Which workers compute it: those that serve this pool; empty means the pipeline's."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here, without its rules: no timeout, no further try, no executor."""
@@ -75,6 +81,7 @@ def step(
     memo: bool = False,
     runs_on: str = "loop",
     ray: RayOptions | None = None,
+    pool: str = "",
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
@@ -90,6 +97,7 @@ def step(
         runs_on: Where it runs: on the worker's event "loop", in a "thread" or "process", or on
             "ray".
         ray: A `RayOptions`, for a step on Ray alone.
+        pool: The pool of workers that compute it, if that is not the pipeline's.
 
     Raises:
         TypeError: The function cannot run there, or takes *args, **kwargs or positional-only
@@ -104,6 +112,8 @@ def step(
         raise ValueError(f"max_attempts must be 1 or more, is {max_attempts}")
     if backoff < 0:
         raise ValueError(f"backoff must be 0 seconds or more, is {backoff}")
+    if pool and (rule := pool_violation(pool)):
+        raise ValueError(f"pool = {pool!r} {rule}")
 
     def make(function: Callable[..., Any]) -> Step:
         check_function(function, runs_on, ray)
@@ -130,6 +140,7 @@ def step(
             when=when,
             runs_on=runs_on,
             ray=ray,
+            pool=pool,
             version=version,
             memo=memo,
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does

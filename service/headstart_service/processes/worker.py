@@ -29,6 +29,7 @@ from ..store.job_queue import RedisJobQueue
 from ..store.layout import StoreLayout
 from ..store.memos import RedisMemos
 from ..store.provider_permits import RedisPermits
+from ..store.step_runs import RedisStepRuns
 from ..telemetry.logging.formatter import wants_json
 from ..telemetry.logging.work_log import WorkLog
 from ..telemetry.tracing import tracing
@@ -117,7 +118,7 @@ async def work(
             )
         )
         await stack.enter_async_context(executors)
-        await executors.prepare(known)
+        await executors.prepare(known, known.steps_here)
         durations = Durations(governors.waits)
         queue = RedisJobQueue(
             client,
@@ -162,6 +163,7 @@ async def work(
             memos,
             durations,
             executors,
+            _step_runs(client, settings, monitoring.store, stack),
         )
         monitoring.work.watch_limits(lambda: limits.refusals)
         monitoring.work.watch_pool(
@@ -335,6 +337,15 @@ def _memos(
     memos = RedisMemos(client, store_rules(settings), ttl=settings.memo_ttl, observer=observer)
     stack.push_async_callback(memos.aclose)
     return memos
+
+
+def _step_runs(
+    client: Client, settings: Settings, observer: StoreObserver, stack: AsyncExitStack
+) -> RedisStepRuns:
+    rules = store_rules(settings)
+    step_runs = RedisStepRuns(client, rules, budget=_STORE_BUDGET, observer=observer)
+    stack.push_async_callback(step_runs.aclose)
+    return step_runs
 
 
 async def _until_cancelled(worker: Worker, governors: Governors) -> None:

@@ -25,6 +25,7 @@ from ..domain import (
     Status,
     StepRecord,
     StepState,
+    UnservedStep,
 )
 from .keys import from_member
 
@@ -115,8 +116,14 @@ _EXPIRES: Final = NAMES.index("expires")
 
 
 def encode_plan_steps(plan: RunPlan) -> str:
-    """Return the field `steps` of a plan: "name=digest" for each step, joined by commas."""
-    return ",".join(f"{name}={digest[:_STEP_DIGEST]}" for name, digest in plan.steps.items())
+    """Return the field `steps` of a plan: "name=digest" for each step, joined by commas.
+
+    "/pool" stands behind a step that is in another pool than the pipeline.
+    """
+    return ",".join(
+        f"{name}={digest[:_STEP_DIGEST]}" + (f"/{plan.pools[name]}" if name in plan.pools else "")
+        for name, digest in plan.steps.items()
+    )
 
 
 def _plan_steps(text: str) -> list[str]:
@@ -169,12 +176,14 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
     """Return the run of these fields: name, value, name, value.
 
     `left_us` are the microseconds until the record expires. Beside the record's own fields there
-    may be `ahead`, a number, and `lacks`. Raises ValueError and LookupError for a damaged record.
+    may be `ahead`, a number, `lacks` and `lacking`. Raises ValueError and LookupError for a damaged
+    record.
     """
     about, ended, fragments = b"", {}, []
     running: dict[str, bytes] = {}
     ahead: int | None = None
     lacks: Lack | None = None
+    lacking: tuple[UnservedStep, ...] = ()
     pairs = iter(fields)
     for field, value in zip(pairs, pairs, strict=True):
         if field[:2] == _STEP_BYTES:
@@ -188,6 +197,8 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
             ahead = value
         elif field == b"lacks" and value:
             lacks = Lack(value.decode())
+        elif field == b"lacking" and value:
+            lacking = _lacking(value.decode())
     line = decode_about(about)
     summary = RunSummary(
         key,
@@ -200,11 +211,18 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
         int(line["expires"]),
         line["error"],
         lacks,
+        lacking,
         _failure_reason(line["reason"]),
     )
     states = dict.fromkeys(_plan_steps(line["steps"]), StepState.PENDING) | ended
     body = b"".join(fragments)
     return Snapshot(summary, line["run"], states, body, left_us / 1e6, running, ahead)
+
+
+def _lacking(text: str) -> tuple[UnservedStep, ...]:
+    """Return the steps of the field `lacking`: "step pool lack" joined by commas."""
+    rows = (row.split(" ") for row in text.split(","))
+    return tuple(sorted(UnservedStep(step, pool, Lack(lack)) for step, pool, lack in rows))
 
 
 def decode_large_snapshot(

@@ -62,6 +62,19 @@ class MemoStore(Protocol):
         ...
 
 
+class StepRuns(Protocol):
+    """What has steps computed by workers of other pools."""
+
+    async def has_ended(
+        self, lease: Lease, step: str, digest: str, needs: Sequence[str], lost: bytes
+    ) -> bool:
+        """Queue the step's run in its pool unless it is there; return whether the step has ended.
+
+        The fragment `lost` reports the step if its workers are lost too often. Raises LeaseLost.
+        """
+        ...
+
+
 class JobQueue(ProgressSink, Protocol):
     """Where a worker gets its runs. Partitions are numbered from 0."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -25,6 +25,7 @@ from .ports import ProgressSink
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .step_run import StepRunner, step_record
+from .step_runs import StepsElsewhere, failure_in
 from .upkeep import after_others
 from .worker_observer import (
     StepOutcome,
@@ -51,13 +52,15 @@ async def run(
     reports: ReportedSteps | None = None,
     executors: Executors | None = None,
     makers: Mapping[str, str] | None = None,
+    elsewhere: StepsElsewhere | None = None,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
     A step that returns more than `limits` allow fails. Steps that `reuse` runs or remembers are not
     computed again. Results that `reports` names are taken from the callers that reported them.
     Its steps run in `executors`; without them in some of this run's own, where they may block.
-    `makers` are those of the pipeline with these providers, for a caller that has them.
+    `makers` are those of the pipeline with these providers, for a caller that has them. Steps that
+    other pools compute come from `elsewhere`; without it all are computed here.
 
     Returns the end status. Raises LeaseLost when the run was taken away, and StoreUnavailable when
     its progress cannot be kept. Raises ExecutorUnavailable when a step cannot run here and the run
@@ -71,7 +74,9 @@ async def run(
         if makers is None:
             makers = makers_of(pipeline, providers)
         work = _Run(
-            claim, pipeline, providers, makers, sink, watching, limits or Limits(), reuse, executors
+            *(claim, pipeline, providers, makers, sink, watching, limits or Limits(), reuse),
+            executors,
+            elsewhere,
         )
         stack.enter_context(reuse.shared_steps.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or ReportedSteps())
@@ -96,7 +101,9 @@ class _Run:
         limits: Limits,
         reuse: Reuse,
         executors: Executors,
+        elsewhere: StepsElsewhere | None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._claim = claim
         self._lease = claim.lease
         self._observer = observer
@@ -238,6 +245,9 @@ class _Run:
             self._failures.pop(name, None)
         self._unwritten = [r for r in self._unwritten if r.name not in undone | taken.keys()]
         self._states |= {name: record.state for name, record in taken.items()}
+        for record in records:
+            if failure := failure_in(record):
+                self._fail_if_required(self._pipeline.by_name[record.name], *failure)
         settled = self._states.keys() | self._running
         self._waiting = [name for name in self._digests if name not in settled]
         self._advance(self._group)
@@ -258,15 +268,26 @@ class _Run:
                 self._fail_if_required(step, error, reason)
             elif all(state is StepState.COMPLETED for state in states.values()):
                 self._running.add(name)
-                self._unshown.append(name)
                 self._starts[name] = self._steps.now_us()
-                task = group.create_task(
-                    self._one(group, step), name=f"{self._lease.job.key} {name}"
-                )
+                work = self._work_on(step, group)
+                task = group.create_task(work, name=f"{self._lease.job.key} {name}")
                 self._tasks[name] = task
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
+
+    def _work_on(self, step: Step, group: asyncio.TaskGroup) -> Coroutine[Any, Any, None]:
+        """Return what computes a step here, or has it computed by workers of its pool."""
+        if self._elsewhere is not None and self._elsewhere.computes(self._pipeline, step):
+            return self._compute_elsewhere(step, self._elsewhere)
+        self._unshown.append(step.name)
+        return self._one(group, step)
+
+    async def _compute_elsewhere(self, step: Step, elsewhere: StepsElsewhere) -> None:
+        """Have a step computed by workers of its pool, until its result is reported."""
+        await self._write()  # they read what it needs from the store
+        digest, needs = self._digests[step.name], self._pipeline.needs(step)
+        await elsewhere.report(self._claim, step, digest, needs, self._take_reported)
 
     def _fail_if_required(self, step: Step, error: str, reason: FailureReason) -> None:
         if step.required:

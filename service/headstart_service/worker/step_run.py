@@ -57,6 +57,8 @@ class StepRunner:
         self._began = time.monotonic()
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self.digests = pipeline.step_digests(self._inputs)
+        if claim.step:
+            self.digests = {claim.step: self.digests[claim.step]}
         """The steps of the run, in dependency order, each with its digest."""
         self.kept = dict(claim.ended)
         """The records of the steps that have ended."""

@@ -33,11 +33,12 @@ from .intake import POLL, Intake
 from .last_tries import LastTries
 from .left_jobs import log_left_alone
 from .occupancy import Occupancy, occupied_seconds, within
-from .offers import offers_of
-from .ports import JobQueue, MemoStore, ProgressSink
+from .offers import makers_of, offers_of
+from .ports import JobQueue, MemoStore, ProgressSink, StepRuns
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
+from .step_runs import StepsElsewhere, failed
 from .upkeep import end, ended, once, repeat
 from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 from .worker_rules import WorkerRules
@@ -62,11 +63,13 @@ class Worker:
         memos: MemoStore | None = None,
         durations: Durations | None = None,
         executors: Executors | None = None,
+        step_runs: StepRuns | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
         What a run writes goes to the queue by way of `sink`, if there is one; results of memoised
-        steps are kept in `memos`. The worker's heartbeat reports `durations`.
+        steps are kept in `memos`. The worker's heartbeat reports `durations`. `step_runs` has the
+        steps computed whose pools the registry does not serve.
         """
         self._reuse = Reuse(memos)
         self._observer = observer or WorkObservers()
@@ -74,7 +77,8 @@ class Worker:
         self._sink = sink or queue
         self._registry = registry
         self._all_offers = offers_of(registry, providers)
-        self._makers = {offer.pipeline: offer.makers for offer in self._all_offers}
+        self._makers = {pipeline.name: makers_of(pipeline, providers) for pipeline in registry}
+        self._elsewhere = StepsElsewhere(step_runs, registry.serves) if step_runs else None
         self._durations = durations or Durations()
         self._providers = providers
         self._executors = executors
@@ -301,6 +305,7 @@ class Worker:
                     reports,
                     self._executors,
                     self._makers[claim.pipeline],
+                    self._elsewhere,
                 )
             except (
                 *(LeaseLost, ExecutorUnavailable, StoreUnavailable),
@@ -311,7 +316,8 @@ class Worker:
                 reason = f"internal error {uuid.uuid4().hex[:12]}"
                 log.exception("%s: %s", lease.job.key, reason)
             outcome.error = reason
-            await self._sink.finish(lease, (), Status.FAILED, reason, FailureReason.INTERNAL)
+            ended = [failed(claim.step, reason, FailureReason.INTERNAL)] if claim.step else []
+            await self._sink.finish(lease, ended, Status.FAILED, reason, FailureReason.INTERNAL)
         except LeaseLost:
             outcome.error = _LOST
             raise asyncio.CancelledError from None

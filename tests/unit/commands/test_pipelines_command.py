@@ -102,6 +102,7 @@ def test_json_has_steps_and_mistakes(module, capsys) -> None:
         "timeout": 30.0,
         "max_attempts": 1,
         "runs_on": "loop",
+        "pool": "default",
         "version": "",
         "memo": False,
     }

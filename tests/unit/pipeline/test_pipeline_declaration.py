@@ -316,3 +316,21 @@ def test_a_worker_has_the_pipelines_of_its_pools_and_names_those_that_no_pipelin
     assert {p.name for p in registry.of_pools(("gpu", "default"))} == {"plain", "big"}
     with pytest.raises(StartupError, match=r"no pipeline here names fpga; they name: default, gpu"):
         registry.of_pools(("gpu", "fpga"))
+
+
+def test_a_step_of_another_pool_changes_the_definition_and_no_result() -> None:
+    @step(pool="gpu")
+    async def base(size: int) -> int:
+        return size
+
+    moved, raw = make(base), {"size": 1}
+    plain = make(step()(base.function))
+    assert moved.definition != plain.definition
+    assert moved.definition_in("gpu") == f"{moved.definition}/gpu"
+    assert moved.plan(raw, "").digest == plain.plan(raw, "").digest
+    assert moved.plan(raw, "").pools == {"base": "gpu"}
+    registry = Registry([moved, make(step()(base.function), name="plain")])
+    assert registry.pools == {"default", "gpu"}
+    assert [p.name for p in registry.of_pools(("gpu",))] == [moved.name]
+    with pytest.raises(ValueError, match=r"pool = 'GPU' must be 1 to 32 of a-z, 0-9 and '-'"):
+        step(pool="GPU")

@@ -100,10 +100,11 @@ class Estimates:
             return {}
         begins = self._turn(snapshot)
         now_us = snapshot.summary.expires_us - round(snapshot.lives_for * 1e6)
+        unserved = {each.step for each in snapshot.summary.unserved_steps}
         found: dict[str, Estimate] = {}
         for name in pipeline.order:
             state = snapshot.states.get(name)
-            if state is None or state.ended or name not in took:
+            if state is None or state.ended or name not in took or name in unserved:
                 continue
             spread, wait = took[name], self._wait(pipeline, pipeline.by_name[name])
             if state is StepState.RUNNING:

@@ -33,5 +33,6 @@ local made, names = made_of(r)
 made[step] = maker
 r.made = made_text(made, names)
 save(record, member, r)
+drop_step_run(step_run_of(member, step))
 announce('reported', r.run, step, member)
 return {1, LETTER.completed}

@@ -35,6 +35,7 @@ local function count_namespace(member)
   end
   local kept = ended + redis.call('ZLEXCOUNT', with_status.pending, low, high)
     + redis.call('ZLEXCOUNT', with_status.in_progress, low, high)
+    - step_runs_in('pending', low, high) - step_runs_in('in_progress', low, high)
   return kept, ended
 end
 
@@ -66,30 +67,6 @@ local function first_to_go(member, number, now)
     names[i] = found[i].name
   end
   return names
-end
-
--- Returns a run of the member's namespace that waits in vain: the last of those that claims have passed over because they
--- could not be ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
-local function waits_in_vain(set, member, now)
-  local namespace = namespace_of(member)
-  for _, band in ipairs({2, 1}) do
-    local low, high = part_of(namespace, band)
-    local found
-    if band == 2 then
-      found = redis.call('ZREVRANGEBYLEX', order_of(set), high, low, 'LIMIT', 0, WINDOW)
-    else
-      found = redis.call('ZRANGEBYLEX', order_of(set), low, high, 'LIMIT', 0, WINDOW)
-    end
-    for _, entry in ipairs(found) do
-      local name = member_of(entry, namespace)
-      local score = tonumber(redis.call('ZSCORE', set, name))
-      local whole, r = pcall(load, record_prefix .. name)
-      if score and whole and r and r.status == 'pending'
-          and (band == 2 or is_late(r, score, expected_of(expected, r.pipeline), now)) then
-        return name, r
-      end
-    end
-  end
 end
 
 -- Settles the line of a replaced run, except the work of steps that its successor keeps. Returns that work as numbers of
@@ -142,7 +119,7 @@ end
 local every = every_offer()
 local class = pipeline .. '@' .. definition
 local pool = pool_of(class)
-local found = offers_of(every, pipeline, class, now)
+local found = offers_of(every, pipeline, definition, steps, now)
 local today = old and makes_run(found, old)
 
 if old and old.digest == digest and restart == '0' then
@@ -157,14 +134,19 @@ if old and old.digest == digest and restart == '0' then
           others[#others + 1] = name
         end
       end
-      drop_steps(record, old, others)
+      if drop_steps(record, old, others) > 0 then
+        drop_step_runs(member, old.steps)
+      end
       old.made = made_text(left, names)
     end
     if old.status == 'pending' and old.definition ~= definition then
       -- Its digest is the same under both, and this one is what workers will have.
       local set, score = standing(member, old)
       local before_it = pool_of(class_of(old))
-      old.definition = definition
+      drop_step_runs(member, old.steps)
+      local made = made_of(old)
+      local _, names = pairs_of(steps)
+      old.definition, old.steps, old.made = definition, steps, made_text(made, names)
       if before_it and before_it ~= pool then
         for _, status in ipairs(IN_POOL) do
           redis.call('ZREM', pool_key(before_it, status), member)
@@ -215,8 +197,11 @@ local function full(why)
   return {'full', why, live, expired, ended_lately(now)}
 end
 
+if tonumber(max_live) > 0 and live >= tonumber(max_live) then
+  live = live - all_step_runs()
+end
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
-  shed, in_vain = waits_in_vain(pool and unserved_of(class) or waiting, member, now)
+  shed, in_vain = waits_in_vain(pool and unserved_of(class) or waiting, member, expected, now, WINDOW)
   if not shed then
     return full('queue')
   end
@@ -251,6 +236,7 @@ local gone = {[read] = 0, [unread] = 0, own = 0}
 if not old then
   -- After a limit was lowered there may be many; each start then makes as much room as it may.
   local excess = math.min(redis.call('ZCARD', expiry) + 1 - tonumber(max_records), SWEEP)
+  excess = excess > 0 and excess - all_step_runs() or excess
   local own = 0
   if tonumber(namespace_max) > 0 then
     local kept, ended = count_namespace(member)
