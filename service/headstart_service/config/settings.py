@@ -22,7 +22,7 @@ from .partitions import default_partitions
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
 SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
-LISTS = ("pipelines", "pools", "cors_origins")
+LISTS = ("pipelines", "providers", "pools", "cors_origins")
 """The settings that take several values, separated by commas."""
 _STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
 """What is often read from a file with a line end."""
@@ -297,6 +297,23 @@ class Settings(BaseSettings):
     pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="More pipelines, beside those that installed packages offer.",
+    )
+    providers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Providers of your own, beside those of installed packages, for API and worker "
+        "processes.",
+    )
+    open_limit: float = Field(
+        120.0,
+        ge=0.1,
+        le=3600,
+        description="How long each provider of your own may take to open and warm up.",
+    )
+    close_limit: float = Field(
+        5.0,
+        ge=0,
+        le=600,
+        description="How long providers of your own may take to close, after the drain.",
     )
     pools: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

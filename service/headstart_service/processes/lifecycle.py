@@ -19,6 +19,7 @@ import uvloop
 
 from ..config.settings import Settings
 from ..domain.errors import StoreUnavailable
+from ..pipeline.declared_providers import declared_providers
 from ..pipeline.registry import Registry, load_installed, load_pipelines
 from ..pipelines.bridging import BRIDGING
 from ..store.connect import (
@@ -215,8 +216,10 @@ def registry(settings: Settings) -> Registry:
 
     Raises StartupError when one of them cannot be loaded, with the line of each mistake in it.
     """
-    own = [BRIDGING] if settings.bridging else []
-    return Registry([*own, *load_installed(), *load_pipelines(settings.pipelines)])
+    own = declared_providers(settings.providers)
+    built_in = [BRIDGING] if settings.bridging else []
+    loaded = [*load_installed(own), *load_pipelines(settings.pipelines, own)]
+    return Registry([*built_in, *loaded], own)
 
 
 def served(settings: Settings) -> Registry:
