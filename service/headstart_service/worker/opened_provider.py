@@ -164,6 +164,9 @@ class OpenedProvider:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=_GRACE)
+            if not self._task.done():
+                # Else the end of the event loop would wait for it: it waits for all tasks it knows.
+                asyncio.tasks._unregister_task(self._task)  # noqa: SLF001  # documented for loops
 
     def _told(self, error: BaseException) -> str:
         """Return an error in one line, without secrets."""
