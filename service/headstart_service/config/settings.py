@@ -303,6 +303,18 @@ class Settings(BaseSettings):
         description="Providers of your own, beside those of installed packages, for API and worker "
         "processes.",
     )
+    http_per_host: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="Requests of the provider `http` to one host that a worker has under way.",
+    )
+    http_retries: int = Field(
+        2,
+        ge=0,
+        le=10,
+        description="How often `http` repeats a request after what may pass.",
+    )
     open_limit: float = Field(
         120.0,
         ge=0.1,

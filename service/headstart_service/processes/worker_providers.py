@@ -81,7 +81,13 @@ async def open_providers(
             )
         if "http" in wanted:
             with _needing("http", "language-model"):
-                providers["http"] = await stack.enter_async_context(http_client())
+                providers["http"] = await stack.enter_async_context(
+                    http_client(
+                        per_host=settings.http_per_host,
+                        retries=settings.http_retries,
+                        wait=settings.step_wait,
+                    )
+                )
         if "language_model" in wanted:
             key = settings.anthropic_api_key
             model = HaikuModel(
