@@ -31,6 +31,7 @@ _SPECIAL: Final = {
     "cors_origins": "origins such as https://shop.example, or *, separated by commas",
     "redis_url": "a URL: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
     "anthropic_base_url": "a URL",
+    "embeddings_url": "a URL",
     "ray_address": "auto, a host and port, or a URL ray://",
     "host": "an address or name of this machine",
     "prefix": "1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-'",

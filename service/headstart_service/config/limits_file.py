@@ -35,6 +35,8 @@ from .reloaded_file import ReloadedFile, text_of
 
 ANTHROPIC: Final = "anthropic"
 """The provider of `language_model`."""
+EMBEDDINGS: Final = "embeddings"
+"""The provider of `embedder`, where that is an endpoint."""
 EVERY: Final = "*"
 _SETTING: Final = "HEADSTART_LIMITS"
 _STRICT: Final = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -131,9 +133,12 @@ def read_limits(path: Path) -> LimitsTable:
     raise StartupError(f"{_SETTING}: {path}: " + "; ".join(found))
 
 
-def uncalled_providers(table: LimitsTable, model: str) -> Iterator[str]:
-    """Yield a line about each provider in the file that a worker with this `model` never calls."""
-    known = (ANTHROPIC, f"{ANTHROPIC}/{model}")
+def uncalled_providers(table: LimitsTable, models: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line about each provider in the file that a worker never calls.
+
+    It calls these `models`, by provider.
+    """
+    known = [name for each, model in models.items() for name in (each, f"{each}/{model}")]
     for name in table.providers:
         if name not in known:
             yield f"{_SETTING}: providers.{name} limits no calls; there are {', '.join(known)}"

@@ -18,7 +18,7 @@ from typing import Any
 import uvloop
 
 from ..config.settings import Settings
-from ..domain.errors import StoreUnavailable
+from ..domain.errors import StartupError, StoreUnavailable
 from ..pipeline.declared_providers import declared_providers
 from ..pipeline.registry import Registry, load_installed, load_pipelines
 from ..pipelines.bridging import BRIDGING
@@ -227,4 +227,11 @@ def served(settings: Settings) -> Registry:
 
     Raises StartupError as `registry`, and for a pool that none of them names.
     """
-    return registry(settings).of_pools(settings.pools)
+    found = registry(settings).of_pools(settings.pools)
+    if settings.embeddings_url and not found.providers().isdisjoint({"vocabulary", "scan"}):
+        raise StartupError(
+            "HEADSTART_EMBEDDINGS_URL: the word game's vocabulary is of the local model, and "
+            "cannot be compared with vectors of an endpoint: set HEADSTART_BRIDGING=false, or do "
+            "without the endpoint"
+        )
+    return found

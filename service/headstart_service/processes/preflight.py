@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from ..config.allowed_values import unknown_variables
-from ..config.limits_file import LimitsFile, uncalled_providers
+from ..config.limits_file import ANTHROPIC, EMBEDDINGS, LimitsFile, uncalled_providers
 from ..config.loading import joined, try_settings
 from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
@@ -87,7 +87,10 @@ def warn_of_unknown(settings: Settings) -> None:
 
 def unread_limits(settings: Settings) -> Iterator[str]:
     """Yield a line about each table of the file of limits that nothing reads."""
-    yield from uncalled_providers(LimitsFile(settings.limits).table, settings.haiku_model)
+    models = {ANTHROPIC: settings.haiku_model}
+    if settings.embeddings_url:
+        models[EMBEDDINGS] = settings.embeddings_model
+    yield from uncalled_providers(LimitsFile(settings.limits).table, models)
 
 
 def strangers(environment: Mapping[str, str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..base.extras import install
-from ..config.limits_file import ANTHROPIC
+from ..config.limits_file import ANTHROPIC, EMBEDDINGS
 from ..config.settings import Settings
 from ..domain.errors import PackageMissing
 from ..providers.anthropic import API, HaikuModel
@@ -19,6 +19,7 @@ from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
 from ..providers.encoder import load_encoder
+from ..providers.endpoint_embedder import ENDPOINT, EndpointEmbedder
 from ..providers.http import http_client
 from ..providers.progress import build_progress
 from ..providers.vocabulary import Vocabulary
@@ -45,22 +46,28 @@ async def open_providers(
     providers: dict[str, Any] = {}
     known: Vocabulary | None = None
     async with AsyncExitStack() as stack:
-        if wanted & {"embedder", "vocabulary", "scan"}:
+        embedder: SentenceEmbedder | EndpointEmbedder
+        if settings.embeddings_url and "embedder" in wanted:
+            with _needing("embedder", "worker"):
+                endpoint = _endpoint(settings, settings.embeddings_url, governors)
+                embedder = await stack.enter_async_context(endpoint)
+        elif wanted & {"embedder", "vocabulary", "scan"}:
             load = partial(
                 load_encoder,
                 settings.model,
                 settings.prepared_models,
                 threads=settings.compute_threads,
             )
-            embedder = await stack.enter_async_context(SentenceEmbedder(load, observer=metrics))
+            local = SentenceEmbedder(load, observer=metrics)
+            embedder = await stack.enter_async_context(local)
         if wanted & {"vocabulary", "scan"}:
             with build_progress() as progress:
                 vocabulary = await asyncio.to_thread(
                     ensure_vocabulary,
                     settings.vocabulary,
-                    embedder.model_identity,
+                    local.model_identity,
                     None,
-                    embedder.encode,
+                    local.encode,
                     progress,
                 )
             providers["vocabulary"] = known = vocabulary
@@ -103,6 +110,19 @@ async def open_providers(
                     raise ModuleNotFoundError("no module anthropic", name="anthropic")
                 providers["language_model"] = await stack.enter_async_context(model)
         yield providers
+
+
+def _endpoint(settings: Settings, url: str, governors: Governors) -> EndpointEmbedder:
+    """Return the embedder at `url`."""
+    key, model = settings.embeddings_key, settings.embeddings_model
+    return EndpointEmbedder(
+        url=url,
+        model=model,
+        key=key.get_secret_value() if key else None,
+        dimensions=settings.embeddings_dimensions,
+        batch=settings.embeddings_batch,
+        governor=governors.of_model("embedder", EMBEDDINGS, model, ENDPOINT),
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from ..domain.errors import StartupError
 from ..pipeline.declared_providers import DeclaredProvider
 from .opened_provider import OpenedProvider
 
@@ -15,6 +16,15 @@ log = logging.getLogger(__name__)
 
 _CHECK_EVERY: Final = 5.0
 """Seconds between two questions for each provider's health."""
+
+
+def settings_problem(declared: DeclaredProvider) -> str:
+    """Return why a provider cannot be loaded or has wrong settings; empty if it can be opened."""
+    try:
+        OpenedProvider(declared)
+    except StartupError as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 class OwnProviders:
@@ -89,9 +99,13 @@ class OwnProviders:
             await asyncio.wait({self._checking})
         await self._close()
 
+    async def check(self) -> None:
+        """Ask each for its health now."""
+        await asyncio.gather(*(each.check() for each in self._opened))
+
     async def _check(self) -> None:
         while True:
-            await asyncio.gather(*(each.check() for each in self._opened))
+            await self.check()
             await asyncio.sleep(self._check_every)
 
     async def _close(self) -> None:

@@ -33,6 +33,7 @@ from ...store.layout import Layout, difference
 from ...store.refusals import FULL
 from .address import Place
 from .clock import judged
+from .own_providers import check_providers
 from .report import Check, fail, ok, skip, warn
 from .service import knows_service
 from .tls import speaks_tls
@@ -53,6 +54,7 @@ def check_machine(timeout: float, *, load: bool) -> Iterator[Check]:
     settings, _ = try_settings({})
     yield from _store(settings, timeout)
     yield from _models(settings, load=load)
+    yield from check_providers(settings, load=load)
     yield from _ports(settings)
 
 
@@ -192,6 +194,9 @@ def _models(settings: Settings, *, load: bool) -> Iterator[Check]:
         return
     if wanted.isdisjoint({"embedder", "vocabulary", "scan"}):
         yield skip("model", "no pipeline takes one")
+    elif settings.embeddings_url:
+        where = f"{settings.embeddings_model} at {redacted(settings.embeddings_url)}"
+        yield skip("model", f"`embedder` is {where}; it was not tried")
     else:
         yield _model(settings, load=load)
     if not wanted.isdisjoint({"vocabulary", "scan"}):
