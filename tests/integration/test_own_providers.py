@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from headstart import PrecomputeClient
 from tests.support import processes
+from tests.support.commands import run
 from tests.support.own_providers import KEY, written
 from tests.support.processes import Process
 from tests.support.scrape import asked
@@ -152,3 +154,22 @@ async def test_an_api_process_refuses_a_pipeline_whose_provider_nobody_registere
     async with processes.headstart("serve", "--no-worker", **own) as server:
         assert await server.ended() == 2
         assert "parameter shelf is no input, step or provider of pipeline stock" in server.output
+
+
+def test_the_doctor_opens_providers_where_it_may(tmp_path: Path) -> None:
+    own = written(tmp_path) | BY_SETTING | {"HEADSTART_PIPELINES": "stock:TAKER"}
+
+    def found(*arguments: str, **more: str) -> dict[str, str]:
+        done = run("doctor", "--json", "--local-only", *arguments, **own, **more)
+        [check] = [c for c in json.loads(done.out)["checks"] if c["check"] == "provider shelf"]
+        assert KEY not in done.out
+        return check
+
+    wrong = found()
+    assert wrong["verdict"] == "FAIL"
+    assert "HEADSTART_PROVIDER_SHELF_PLACE is not set" in wrong["found"]
+    mine = PLACE | {"HEADSTART_PROVIDER_SHELF_KEY": KEY}
+    assert found(**mine)["verdict"] == "OK"
+    (tmp_path / "ill").write_text("no stock")
+    ill = found("--load", **mine)
+    assert (ill["verdict"], ill["found"]) == ("WARN", "opens, and is not healthy: no stock")

@@ -99,9 +99,9 @@ def _check_name(provider: DeclaredProvider) -> None:
     name = provider.name
     if not _NAME.fullmatch(name) or iskeyword(name):
         raise StartupError(
-            f"{provider.source}: no step can take a provider named {name!r}: a name is a Python "
-            "identifier of at most 64 of a-z, 0-9 and '_', and no keyword; write "
-            f"parameter={provider.reference} in {SETTING}, or rename the entry point"
+            f"{provider.source}: no step can take a provider named {name!r}: a name is an "
+            "identifier of at most 64 of a-z, 0-9 and '_'. Rename the entry point, or write "
+            f"parameter={provider.reference} in {SETTING}"
         )
     if name in BUILT_IN:
         raise StartupError(

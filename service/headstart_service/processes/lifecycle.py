@@ -230,8 +230,7 @@ def served(settings: Settings) -> Registry:
     found = registry(settings).of_pools(settings.pools)
     if settings.embeddings_url and not found.providers().isdisjoint({"vocabulary", "scan"}):
         raise StartupError(
-            "HEADSTART_EMBEDDINGS_URL: the word game's vocabulary is of the local model, and "
-            "cannot be compared with vectors of an endpoint: set HEADSTART_BRIDGING=false, or do "
-            "without the endpoint"
+            "HEADSTART_EMBEDDINGS_URL: the word game needs vectors of the local model. Set "
+            "HEADSTART_BRIDGING=false, or no endpoint"
         )
     return found

@@ -62,7 +62,7 @@ class EndpointEmbedder:
         self._url = url.rstrip("/")
         self._model = model
         self._key = key
-        self._asked = dimensions
+        self._wanted = dimensions
         self._dimension = dimensions or 0
         self._batch = batch
         self._governor = governor
@@ -163,8 +163,8 @@ class EndpointEmbedder:
             raise RuntimeError("EndpointEmbedder is used outside its async with block")
         body: dict[str, Any] = {"model": self._model, "input": list(texts)}
         body["encoding_format"] = "float"
-        if self._asked:
-            body["dimensions"] = self._asked
+        if self._wanted:
+            body["dimensions"] = self._wanted
         left = request.step_left
         limit = self._timeout if left is None else min(left, self._timeout)
         try:

@@ -1,8 +1,8 @@
 """Sends the requests of steps: so many at once to each host, and again after what may pass.
 
-A request waits for its turn at its host while its step's clock stands still. A try that fails in a
-way that may pass is repeated after exponential backoff with full jitter, or after the answer's
-`Retry-After` if that is longer, while the step has time for it:
+A request waits for its turn at its host while its step's clock stands still. It is repeated while
+the step has time for it, after exponential backoff with full jitter, and after an answer's
+`Retry-After` if that is longer. These tries are repeated:
 
 - no connection: nothing was sent, so any request is repeated;
 - 429: the host has refused it, so any request is;

@@ -74,7 +74,7 @@ class OpenedProvider:
         """
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[Any] = loop.create_future()
-        opened.add_done_callback(asyncio.Future.exception)  # of one that is left, nobody asks
+        opened.add_done_callback(asyncio.Future.exception)  # also of one that is left
         # A task of its own: what a task group of the provider raises, or cancels, stays in it.
         self._task = loop.create_task(self._live(opened), name=f"provider {self.declared.name}")
         with _watched(self.declared, limit):
@@ -86,7 +86,7 @@ class OpenedProvider:
                 "more"
             )
         if (error := opened.exception()) is not None:
-            raise StartupError(f"{self.declared}: cannot open: {self._told(error)}") from error
+            raise StartupError(f"{self.declared}: cannot open: {self._line(error)}") from error
         self._value = opened.result()
         _ = self.identity  # a wrong one must not surprise the first run
 
@@ -98,7 +98,7 @@ class OpenedProvider:
         except TimeoutError:
             found = f"does not tell its health within {_HEALTH_LIMIT:g} s"
         except Exception as error:  # noqa: BLE001  # an author's code may raise anything
-            found = self._told(error)
+            found = self._line(error)
         before, self.problem = self.problem, found
         if found and not before:
             log.error("provider %s is not healthy: %s", self.declared.name, found)
@@ -136,9 +136,9 @@ class OpenedProvider:
             if not opened.done():
                 opened.set_exception(_carried(error))
             elif self._closing.is_set():
-                log.error("provider %s failed to close: %s", name, self._told(error))  # noqa: TRY400
+                log.error("provider %s failed to close: %s", name, self._line(error))  # noqa: TRY400
             else:
-                self._ended(self._told(error))
+                self._ended(self._line(error))
         else:
             log.debug("provider %s is closed", name)
 
@@ -168,7 +168,7 @@ class OpenedProvider:
                 # Else the end of the event loop would wait for it: it waits for all tasks it knows.
                 asyncio.tasks._unregister_task(self._task)  # noqa: SLF001  # documented for loops
 
-    def _told(self, error: BaseException) -> str:
+    def _line(self, error: BaseException) -> str:
         """Return an error in one line, without secrets."""
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]

@@ -34,7 +34,7 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ("references", "rule"),
     [
         (["stock"], r"HEADSTART_PROVIDERS: 'stock' must be module:name, or parameter=module:name"),
-        (["a:B"], r"named 'B': a name is a Python identifier"),
+        (["a:B"], r"named 'B': a name is an identifier"),
         (["my-shelf=a:b"], r"named 'my-shelf'"),
         (["class=a:b"], r"named 'class'"),
         (["http=a:b"], r"a:b cannot be named http, which is a built-in provider, as are embedder"),
