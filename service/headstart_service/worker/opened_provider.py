@@ -127,9 +127,9 @@ class OpenedProvider:
                 if not opened.done():
                     opened.set_result(value)
                 await self._closing.wait()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if not opened.done():
-                opened.set_exception(_NotAnException("it was cancelled"))
+                opened.set_exception(_carried(error))
             elif not self._closing.is_set():
                 self._ended("it was cancelled")
         except BaseException as error:  # noqa: BLE001  # an author's code may raise anything

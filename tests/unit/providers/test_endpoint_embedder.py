@@ -15,6 +15,7 @@ from headstart_service.domain.errors import StartupError, StepFailed
 from headstart_service.pipeline.identity import identity_of
 from headstart_service.pipeline.registry import Registry
 from headstart_service.processes.governors import Governors
+from headstart_service.processes.lifecycle import served
 from headstart_service.processes.monitoring import WorkerMonitoring
 from headstart_service.processes.worker_providers import open_providers
 from headstart_service.providers.endpoint_embedder import EndpointEmbedder
@@ -115,3 +116,9 @@ async def test_a_worker_has_the_endpoint_as_its_embedder_or_does_not_start(api: 
     with pytest.raises(StartupError, match=r"HEADSTART_EMBEDDINGS_URL: the .* answered 401; with"):
         async with opening:
             pass
+
+
+def test_the_word_game_is_not_served_with_an_endpoint(api: EmbeddingsApi):
+    with pytest.raises(StartupError, match="HEADSTART_EMBEDDINGS_URL: the word game needs"):
+        served(load_settings({"embeddings_url": api.url}))
+    assert list(served(load_settings({"embeddings_url": api.url, "bridging": "false"}))) == []
