@@ -79,6 +79,8 @@ async def sickens_and_recovers(worker: Process, ill: Path) -> None:
 
     await wait_until(lambda: status(503))
     assert answer.text.strip() == "not ready: not healthy: provider shelf, see the log"
+    figures = (await asked(worker)).text
+    assert 'headstart_provider_healthy{provider="shelf"} 0.0' in figures
     await asyncio.to_thread(ill.unlink)
     await wait_until(lambda: status(200))
     assert "provider shelf is not healthy: the stock is away, …" in worker.output

@@ -163,6 +163,7 @@ async def work(
             durations,
             executors,
         )
+        monitoring.providers.watch_health(lambda: own.health)
         monitoring.work.watch_limits(lambda: limits.refusals)
         monitoring.work.watch_pool(
             slots=rules.concurrency,

@@ -66,6 +66,11 @@ class OwnProviders:
         return {each.declared.name: each.problem for each in self._opened if each.problem}
 
     @property
+    def health(self) -> Mapping[str, bool]:
+        """Whether each is healthy, by name."""
+        return {each.declared.name: not each.problem for each in self._opened}
+
+    @property
     def problem(self) -> str:
         """What is wrong, in one line that anybody may read; empty when all are healthy."""
         names = ", ".join(self.unhealthy)
