@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from .domain import FailureReason
 from .domain.errors import StepFailed
+from .pipeline.language_model import Answer, LanguageModel, Prompt, SpokenText, Turn, Usage
 from .pipeline.pipeline import Pipeline
-from .pipeline.providers import (
-    Embedder,
-    LanguageModel,
-    Ratings,
-    RelevanceScan,
-    SpokenText,
-    Vocabulary,
-)
+from .pipeline.providers import Embedder, Ratings, RelevanceScan, Vocabulary
 from .pipeline.ray_options import RayOptions
 from .pipeline.step import Step, step
 from .values import wire_format
@@ -25,12 +19,14 @@ from .values.codec import ResultCodec
 from .worker.batching import Batcher
 
 __all__ = [
+    "Answer",
     "ArtifactCodec",
     "Batcher",
     "Embedder",
     "FailureReason",
     "LanguageModel",
     "Pipeline",
+    "Prompt",
     "Ratings",
     "RayOptions",
     "RelevanceScan",
@@ -38,6 +34,8 @@ __all__ = [
     "SpokenText",
     "Step",
     "StepFailed",
+    "Turn",
+    "Usage",
     "Vocabulary",
     "step",
     "wire_format",

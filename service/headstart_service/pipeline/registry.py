@@ -11,6 +11,7 @@ from ..domain.errors import InvalidRequest, StartupError, Violation
 from .checks import provider_mistakes, refuse_unreachable
 from .declared_providers import NO_PROVIDERS, DeclaredProviders
 from .entry_points import PIPELINES, described, entry_points
+from .named_models import LANGUAGE_MODEL
 from .pipeline import Pipeline
 
 
@@ -48,6 +49,12 @@ class Registry:
         named = {p for s in steps if not runs_on or s.runs_on in runs_on for p in s.parameters}
         taken = named & self.providers()
         return {name: own for name, own in self._own_providers.items() if name in taken}
+
+    @property
+    def language_models(self) -> set[str]:
+        """The language models that the pipelines name; an empty name is that of the settings."""
+        taking = (each for each in self if LANGUAGE_MODEL in each.providers())
+        return {pipeline.language_model for pipeline in taking}
 
     @property
     def pools(self) -> set[str]:
@@ -103,7 +110,7 @@ def load(reference: str, source: str) -> Pipeline:
     module, _, name = reference.partition(":")
     try:
         pipeline = getattr(importlib.import_module(module), name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The module may raise anything while it declares its pipelines.
         raise StartupError(f"{source}: cannot load {reference}: {error}") from error
     if not isinstance(pipeline, Pipeline):

@@ -19,7 +19,7 @@ from ..domain.errors import StartupError, StepFailed
 from ..pipeline.identity import printable
 from .embeddings import check_texts
 from .governor import Governor
-from .messages_request import MessagesRequest
+from .model_request import ModelRequest
 from .permit import Permit
 from .provider_observer import ANSWERED, TIMEOUT, UNREACHABLE, UNREADABLE
 from .retries import with_retries
@@ -141,7 +141,7 @@ class EndpointEmbedder:
         return np.concatenate(rows)
 
     async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        request = MessagesRequest(time.perf_counter(), _PATIENCE)
+        request = ModelRequest(ENDPOINT, time.perf_counter(), _PATIENCE)
 
         async def ask(permit: Permit) -> NDArray[np.float32]:
             rows = self._rows(request, await self._answer(request, texts), len(texts))
@@ -155,7 +155,7 @@ class EndpointEmbedder:
             lambda: _status_failure(request) if request.status else None,
         )
 
-    async def _answer(self, request: MessagesRequest, texts: Sequence[str]) -> Any:
+    async def _answer(self, request: ModelRequest, texts: Sequence[str]) -> Any:
         """Send one try. Raises StepFailed; its reason holds neither the key nor a text."""
         import httpx2
 
@@ -185,7 +185,7 @@ class EndpointEmbedder:
         except ValueError as error:
             raise _unreadable(request, "is no JSON") from error
 
-    def _rows(self, request: MessagesRequest, answer: Any, count: int) -> NDArray[np.float32]:
+    def _rows(self, request: ModelRequest, answer: Any, count: int) -> NDArray[np.float32]:
         """Return the vectors of an answer, in the texts' order and of unit length."""
         import numpy as np
 
@@ -207,12 +207,12 @@ class EndpointEmbedder:
         return unit
 
 
-def _status_failure(request: MessagesRequest) -> StepFailed:
+def _status_failure(request: ModelRequest) -> StepFailed:
     reason = f"{ENDPOINT} answered {request.status}"
     return _away(reason) if request.may_pass else StepFailed(reason, retry=False)
 
 
-def _unreadable(request: MessagesRequest, how: str) -> StepFailed:
+def _unreadable(request: ModelRequest, how: str) -> StepFailed:
     request.end = UNREADABLE
     return StepFailed(f"the answer of {ENDPOINT} {how}", retry=False)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx2
 
 from ..worker.step_deadline import seconds_left, step_clock
-from .messages_request import retry_after
+from .model_request import retry_after
 from .retries import backoff
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ OPERATOR_COMMANDS = (
     "pipelines",
     "doctor",
 )
-COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "token", "completion")
+COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "dev", "token", "completion")
 SERVICE = "headstart.v1.PrecomputeService"
 SECRET = "hunter2"
 CODES = {
@@ -157,7 +157,9 @@ def wrong_arguments(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"]])
+@pytest.mark.parametrize(
+    "command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"], ["pipelines", "run"]]
+)
 def test_help_of_every_command_works(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,7 +178,8 @@ def test_help_names_each_setting_with_its_from_environmentand_default(
     assert "--grpc-port VALUE gRPC port; 0 picks a free one. [HEADSTART_GRPC_PORT]" in text
     assert "(default: 50051)" in text
     assert "--no-worker" in text
-    assert "anthropic-api-key" not in text, "process arguments are no place for a secret"
+    for key in ("--anthropic-api-key ", "--openai-api-key "):
+        assert key not in text, "process arguments are no place for a secret"
 
 
 def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:

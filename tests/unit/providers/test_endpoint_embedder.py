@@ -36,7 +36,7 @@ def api() -> Iterator[EmbeddingsApi]:
 def embedder(api: EmbeddingsApi, **options: Any) -> EndpointEmbedder:
     governors = Governors(LocalPermits(), LimitsFile(None), 1.0, Unwatched())
     given: dict[str, Any] = {"key": KEY, "dimensions": None, "batch": 2} | options
-    governor = governors.of_model("embedder", "embeddings", "tiny", "the embeddings endpoint")
+    governor = governors.of_model(["embedder"], "embeddings", "tiny", "the embeddings endpoint")
     return EndpointEmbedder(url=api.url + "/", model="tiny", governor=governor, **given)
 
 
