@@ -1,4 +1,4 @@
-"""What a worker provides: a step has what it names as a parameter, and need not import it.
+"""The built-in providers: a step has what it names as a parameter, and need not import it.
 
 Providers satisfy these protocols without knowing them; so does what a test puts in their place.
 `identity` is all that a provider's answers depend on beside the question, in printable ASCII
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PROVIDERS: Final = frozenset({"embedder", "vocabulary", "scan", "language_model", "http"})
+BUILT_IN: Final = frozenset({"embedder", "vocabulary", "scan", "language_model", "http"})
 """The names that a step's parameter may have, beside the pipeline's inputs and steps. The type of
-`http` is httpx2.AsyncClient; the protocols below are those of the others."""
+`http` is httpx2.AsyncClient; the protocols below are those of the others. Authors register more:
+see `declared_providers`."""
 
 
 class Embedder(Protocol):
