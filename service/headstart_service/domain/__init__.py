@@ -15,6 +15,7 @@ from .accounting import (
 )
 from .events import (
     Announcement,
+    Asked,
     Awaits,
     EventKind,
     Reported,
@@ -35,6 +36,7 @@ from .permits import (
     WaitsFor,
 )
 from .queue import (
+    ALL_STEPS,
     Claim,
     ExpectedRuns,
     Job,
@@ -74,12 +76,14 @@ from .runs import (
 )
 
 __all__ = [
+    "ALL_STEPS",
     "DEFAULT_NAMESPACE",
     "DEFAULT_POOL",
     "MAX_KEY_BYTES",
     "Announcement",
     "Ask",
     "AskAnswer",
+    "Asked",
     "Awaits",
     "CallOutcome",
     "Cancelled",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .runs import DEFAULT_POOL, RunKey, StepRecord, runs_class
 
@@ -75,8 +75,16 @@ class Claim:
     """The W3C trace context of the start that queued it, if that was traced."""
     fresh: bool = False
     """Whether it was started to compute everything anew, whatever is remembered."""
+    since: Mapping[str, int] = field(default_factory=dict)
+    """Of steps that settle: when their digest first appeared, in microseconds as `at_us`."""
+    asked: frozenset[str] = frozenset()
+    """The steps for which callers wait, or ALL_STEPS."""
     needed_us: int = 0
     """When it is needed, by the store's clock, if its start declared that and no caller waits."""
+
+
+ALL_STEPS: Final = "*"
+"""Among steps for which callers wait: all of the run's."""
 
 
 ExpectedRuns = Callable[[], Mapping[str, int]]

@@ -122,6 +122,8 @@ class RunPlan:
     """Of the pipeline, its version, the versions of its steps here, and all inputs."""
     steps: Mapping[str, str]
     """This run's steps in order, each with the digest of just what it depends on."""
+    settling: Sequence[str] = ()
+    """Those that begin only once their digest has been the same for a while."""
 
 
 def runs_class(pipeline: str, definition: str) -> str:

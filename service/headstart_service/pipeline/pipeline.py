@@ -188,6 +188,7 @@ class Pipeline:
             definition=self.definition,
             digest=digest([self.name, self.version, plain, steps]),
             steps=steps,
+            settling=tuple(name for name in steps if self.by_name[name].settle),
         )
 
     def step_digests(self, values: BaseModel) -> dict[str, str]:

@@ -14,6 +14,7 @@ from redis.asyncio import RedisCluster
 
 from ..domain import (
     Announcement,
+    Asked,
     Claim,
     EventKind,
     ExpectedRuns,
@@ -45,7 +46,7 @@ from .job_delivery import TRY, JobDelivery
 from .keys import from_member, new_process, partition_of
 from .layout import StoreLayout
 from .offers import text_of
-from .records import decode_step, decode_steps, encode_steps
+from .records import decode_since, decode_step, decode_steps, encode_steps
 from .retries import Retries
 from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
@@ -320,8 +321,10 @@ class RedisJobQueue:
         await self._retries.run(partial(self._beat, worker, "", 0))
 
     @asynccontextmanager
-    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Unserved]]:
-        """Yield the withdrawn runs, reported steps and unserved classes, as they are announced."""
+    async def withdrawals(
+        self,
+    ) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Asked | Unserved]]:
+        """Yield withdrawn runs, reported and asked steps, unserved classes, as announced."""
         sections = [[keys.events_of(self._process), keys.unserved] for keys in self._keys]
         if not isinstance(self._blocking, RedisCluster):
             sections = [[channel for channels in sections for channel in channels]]
@@ -339,7 +342,7 @@ class RedisJobQueue:
 
 async def _withdrawals(
     announcements: AsyncIterator[Announcement], partitions: int
-) -> AsyncIterator[Withdrawal | Reported | Unserved]:
+) -> AsyncIterator[Withdrawal | Reported | Asked | Unserved]:
     async for announcement in announcements:
         if announcement.replaced:
             yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
@@ -347,6 +350,8 @@ async def _withdrawals(
             yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind is EventKind.REPORTED:
             yield Reported(announcement.key, announcement.run, announcement.steps)
+        elif announcement.kind is EventKind.ASKED:
+            yield Asked(announcement.key, announcement.run, announcement.steps)
         elif announcement.kind is EventKind.UNSERVED:
             (runs_class,) = announcement.steps
             yield Unserved(partition_of(announcement.key, partitions), runs_class)
@@ -362,6 +367,8 @@ def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
         raise ValueError("no inputs")
     ended = {}
     trace, fresh, needed_us = "", False, 0
+    since: dict[str, int] = {}
+    asked: frozenset[str] = frozenset()
     for field, value in zip(fields[::2], fields[1::2], strict=True):
         if field == b"fresh":
             fresh = True
@@ -372,9 +379,27 @@ def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
         if field == b"need":
             needed_us = int(value)
             continue
+        if field == b"since":
+            since = decode_since(value)
+            continue
+        if field == b"asked":
+            asked = frozenset(value.decode().split(","))
+            continue
         step = decode_step(field, value)
         if not step.state.ended:
             raise ValueError(f"{step.name} has not ended")
         ended[step.name] = step
     lease = Lease(job, attempt)
-    return Claim(lease, revision, pipeline.decode(), inputs, ended, at_us, trace, fresh, needed_us)
+    return Claim(
+        lease=lease,
+        revision=revision,
+        pipeline=pipeline.decode(),
+        inputs=inputs,
+        ended=ended,
+        at_us=at_us,
+        trace=trace,
+        fresh=fresh,
+        since=since,
+        asked=asked,
+        needed_us=needed_us,
+    )

@@ -100,7 +100,10 @@ _LIBRARY: Final = "\n".join(
     (
         _text("_partition"),
         lua_codec(),
-        *map(_text, ("_records", "_offers", "_order", "_charges", "_queue", "_accounting")),
+        *map(
+            _text,
+            ("_records", "_offers", "_settling", "_order", "_charges", "_queue", "_accounting"),
+        ),
         *map(_text, ("_ends", "_transitions", "_clock", "_providers")),
     )
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..domain import Lease, RunKey, Status
 from .occupancy import Occupancy
 from .reported_steps import ReportedSteps
+from .settling import Settling
 from .worker_observer import RunEnd, RunOutcome
 
 
@@ -19,6 +20,7 @@ class HeldRun:
 
     outcome: RunOutcome
     reports: ReportedSteps
+    settling: Settling
     task: asyncio.Task[Status]
     occupancy: Occupancy | None
     """None of a run that has the worker to itself."""

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from ..domain import (
+    Asked,
     Claim,
     FailureReason,
     Job,
@@ -125,6 +126,6 @@ class JobQueue(ProgressSink, Protocol):
 
     def withdrawals(
         self,
-    ) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported | Unserved]]:
-        """Runs that were cancelled, replaced or left, steps that were reported; may miss some."""
+    ) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported | Asked | Unserved]]:
+        """Runs that were cancelled, replaced or left, reported and asked steps; may miss some."""
         ...

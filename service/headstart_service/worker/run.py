@@ -23,7 +23,9 @@ from .occupancy import begun, keeping, occupied_seconds
 from .offers import makers_of
 from .ports import ProgressSink
 from .reported_steps import ReportedSteps
+from .retry_pauses import Jitter, full_jitter
 from .reuse import Reuse
+from .settling import Settling
 from .step_run import StepRunner, step_record
 from .upkeep import after_others
 from .worker_observer import (
@@ -51,13 +53,17 @@ async def run(
     reports: ReportedSteps | None = None,
     executors: Executors | None = None,
     makers: Mapping[str, str] | None = None,
+    settling: Settling | None = None,
+    jitter: Jitter = full_jitter,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
     A step that returns more than `limits` allow fails. Steps that `reuse` runs or remembers are not
     computed again. Results that `reports` names are taken from the callers that reported them.
     Its steps run in `executors`; without them in some of this run's own, where they may block.
-    `makers` are those of the pipeline with these providers, for a caller that has them.
+    `makers` are those of the pipeline with these providers, for a caller that has them. Steps begin
+    when `settling` lets them. `jitter` returns the pause before a new try, of at most so many
+    seconds.
 
     Returns the end status. Raises LeaseLost when the run was taken away, and StoreUnavailable when
     its progress cannot be kept. Raises ExecutorUnavailable when a step cannot run here and the run
@@ -70,9 +76,10 @@ async def run(
             executors = await stack.enter_async_context(Executors())
         if makers is None:
             makers = makers_of(pipeline, providers)
-        work = _Run(
-            claim, pipeline, providers, makers, sink, watching, limits or Limits(), reuse, executors
+        steps = StepRunner(
+            claim, pipeline, providers, makers, limits or Limits(), reuse, executors, jitter
         )
+        work = _Run(claim, pipeline, sink, watching, steps, settling or Settling())
         stack.enter_context(reuse.shared_steps.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or ReportedSteps())
 
@@ -89,13 +96,10 @@ class _Run:
         self,
         claim: Claim,
         pipeline: Pipeline,
-        providers: Mapping[str, Any],
-        makers: Mapping[str, str],
         sink: ProgressSink,
         observer: WorkObserver,
-        limits: Limits,
-        reuse: Reuse,
-        executors: Executors,
+        steps: StepRunner,
+        settling: Settling,
     ) -> None:
         self._claim = claim
         self._lease = claim.lease
@@ -103,8 +107,10 @@ class _Run:
         self._pipeline = pipeline
         self._sink = sink
         keeping(len(claim.inputs) + sum(len(each.fragment) for each in claim.ended.values()))
-        self._steps = StepRunner(claim, pipeline, providers, makers, limits, reuse, executors)
-        self._digests = self._steps.digests
+        self._steps = steps
+        self._settling = settling
+        self._digests = steps.digests
+        settling.begin(claim, pipeline, steps.now_us, steps.is_under_way)
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._waiting = [name for name in self._digests if name not in claim.ended]
@@ -133,7 +139,7 @@ class _Run:
             with reports.receiving(self._take_reported):
                 async with asyncio.TaskGroup() as self._group:
                     self._advance(self._group)
-                    if self._running:
+                    if self._unshown:
                         # A step that ends sooner is never shown as running: that saves a write.
                         await asyncio.wait(
                             self._tasks.values(),
@@ -151,6 +157,10 @@ class _Run:
         return Status.FAILED if self._failure else Status.COMPLETED
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
+        if self._settling.left(step) > 0:
+            await self._settling.over(step)
+            self._begin(step)
+            self._write_soon("settled")
         outcome = StepOutcome()
         began = time.monotonic()
         with self._observer.step(self._claim, step.name, outcome):
@@ -216,9 +226,12 @@ class _Run:
     def _take_reported(self, steps: Sequence[str]) -> None:
         """Callers have reported these steps: take them as soon as the write under way is over."""
         self._reported.update(name for name in steps if name in self._digests)
+        self._write_soon("reports")
+
+    def _write_soon(self, why: str) -> None:
         writing = self._write()
         try:
-            self._group.create_task(writing, name=f"{self._lease.job.key} reports")
+            self._group.create_task(writing, name=f"{self._lease.job.key} {why}")
         except RuntimeError:  # the run is being stopped
             writing.close()
 
@@ -258,8 +271,8 @@ class _Run:
                 self._fail_if_required(step, error, reason)
             elif all(state is StepState.COMPLETED for state in states.values()):
                 self._running.add(name)
-                self._unshown.append(name)
-                self._starts[name] = self._steps.now_us()
+                if not self._settling.left(step):
+                    self._begin(step)
                 task = group.create_task(
                     self._one(group, step), name=f"{self._lease.job.key} {name}"
                 )
@@ -267,6 +280,11 @@ class _Run:
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
+
+    def _begin(self, step: Step) -> None:
+        """Note that a step begins, which is shown with the next write."""
+        self._unshown.append(step.name)
+        self._starts[step.name] = self._steps.now_us()
 
     def _fail_if_required(self, step: Step, error: str, reason: FailureReason) -> None:
         if step.required:

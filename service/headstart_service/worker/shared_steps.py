@@ -55,6 +55,10 @@ class SharedSteps:
         """What is under way, and how many wait for each."""
         return {key: flight.waiting for key, flight in self._flying.items()}
 
+    def is_under_way(self, run: RunKey, digest: str) -> bool:
+        """Whether this step of a key is computed now."""
+        return any(f.run == run and f.digest == digest for f in self._flying.values())
+
     async def share(
         self,
         key: Hashable,

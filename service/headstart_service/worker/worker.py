@@ -13,6 +13,7 @@ from typing import Any
 
 from ..domain import (
     DEFAULT_POOL,
+    Asked,
     Claim,
     FailureReason,
     Job,
@@ -38,6 +39,7 @@ from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
+from .settling import EarlyAsks, Settling
 from .upkeep import end, ended, once, repeat
 from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 from .worker_rules import WorkerRules
@@ -83,6 +85,7 @@ class Worker:
         self._intake = Intake(queue, rules.name, self._slots, lambda: self._offers)
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs = HeldRuns()
+        self._early_asks = EarlyAsks()
         self._last_tries = LastTries(
             queue, rules.name, self._slots, self._runs, lambda: self._offers, rules.lease
         )
@@ -245,11 +248,12 @@ class Worker:
             await self._queue.release(lease)
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
-        outcome, reports = RunOutcome(), ReportedSteps()
+        outcome, reports, settling = RunOutcome(), ReportedSteps(), Settling()
+        settling.ask(self._early_asks.take(lease.job.run))
         task = asyncio.create_task(
-            self._execute(claim, outcome, reports), name=name, context=within(occupancy)
+            self._execute(claim, outcome, reports, settling), name=name, context=within(occupancy)
         )
-        held = HeldRun(outcome, reports, task, occupancy)
+        held = HeldRun(outcome, reports, settling, task, occupancy)
         try:
             with self._runs.holding(lease, held):
                 await ended(task)
@@ -268,10 +272,12 @@ class Worker:
             log.warning("%s handed on: %s", lease.job.key, error)
             await self._queue.release(lease)
 
-    async def _execute(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:
+    async def _execute(
+        self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps, settling: Settling
+    ) -> Status:
         with self._observer.run(claim, outcome):
             try:
-                status = await self._to_end(claim, outcome, reports)
+                status = await self._to_end(claim, outcome, reports, settling)
             except asyncio.CancelledError:
                 if self._handing_on:
                     outcome.state = RunEnd.HANDED_ON
@@ -284,9 +290,12 @@ class Worker:
                 raise
             outcome.state = RunEnd(status)
             outcome.slot_seconds = occupied_seconds()
+            outcome.settled_seconds = settling.seconds
             return status
 
-    async def _to_end(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:
+    async def _to_end(
+        self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps, settling: Settling
+    ) -> Status:
         lease = claim.lease
         try:
             try:
@@ -301,6 +310,7 @@ class Worker:
                     reports,
                     self._executors,
                     self._makers[claim.pipeline],
+                    settling,
                 )
             except (
                 *(LeaseLost, ExecutorUnavailable, StoreUnavailable),
@@ -346,6 +356,8 @@ class Worker:
                         match event:
                             case Reported():
                                 self._pass_on(event)
+                            case Asked():
+                                self._ask(event)
                             case Unserved(partition, runs_class):
                                 if any(o.runs_class == runs_class for o in self._offers):
                                     self._intake.note_unserved(partition)
@@ -359,6 +371,14 @@ class Worker:
         """Pass reported steps to the run that computes them."""
         for held in self._runs.of(reported.key, reported.run):
             held.reports.pass_on(reported.steps)
+
+    def _ask(self, asked: Asked) -> None:
+        """Let steps begin for which callers wait."""
+        held = self._runs.of(asked.key, asked.run)
+        for each in held:
+            each.settling.ask(asked.steps)
+        if not held:
+            self._early_asks.keep(asked.run, asked.steps)
 
     def _stop(self, withdrawn: Withdrawal) -> None:
         """Stop the run that is not wanted any more, if it is this worker's."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from ...domain import Announcement, Awaits, EventKind, RunKey
+from ...domain import ALL_STEPS, Announcement, Awaits, EventKind, RunKey
 from .answer import Answer
 
 _FOR_WATCHERS = frozenset({EventKind.CLAIMED, EventKind.RELEASED, EventKind.UNSERVED})
@@ -20,6 +20,16 @@ def awaits_of(steps: AbstractSet[str] | None) -> Awaits:
     if steps is None:
         return Awaits.CHANGES
     return Awaits.STEPS if steps else Awaits.END
+
+
+def required_of(steps: AbstractSet[str] | None) -> AbstractSet[str]:
+    """Return the steps that need not settle for a caller that waits for `Waiter.steps`.
+
+    One that watches asks for none: it may be there while a user types.
+    """
+    if steps is None:
+        return frozenset()
+    return steps or frozenset({ALL_STEPS})
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +102,8 @@ class RunWaiters:
     """The last answer that an announcement carried: the end of its run."""
     announced: Awaits = Awaits.NOTHING
     """What has been announced to this process since the last read."""
+    asked: AbstractSet[str] = frozenset()
+    """The steps of which the store knows that callers wait for them."""
     holders: int = 0
     """How many callers keep it, whether they wait right now or not."""
     waiters: set[Waiter] = field(default_factory=set)
@@ -103,6 +115,11 @@ class RunWaiters:
     def awaits(self) -> Awaits:
         """What must be announced for all its waiters."""
         return max((awaits_of(waiter.steps) for waiter in self.waiters), default=Awaits.NOTHING)
+
+    @property
+    def required(self) -> AbstractSet[str]:
+        """The steps for which its waiters wait until a deadline."""
+        return frozenset().union(*(required_of(waiter.steps) for waiter in self.waiters))
 
     @property
     def latest(self) -> Answer | None:
@@ -126,7 +143,8 @@ class RunWaiters:
             if self.answer is not None and self.answer.run == announcement.run:
                 return False  # the read returned its end before the announcement arrived
             self.started, self.started_at = announcement.run, self.generation + 1
-            self.announced = Awaits.NOTHING  # the new run's record does not name this process yet
+            # The new run's record knows nothing of this process yet.
+            self.announced, self.asked = Awaits.NOTHING, frozenset()
         self.generation += 1
         return self._concerns(announcement)
 
