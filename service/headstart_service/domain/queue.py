@@ -75,12 +75,12 @@ class Claim:
     """The W3C trace context of the start that queued it, if that was traced."""
     fresh: bool = False
     """Whether it was started to compute everything anew, whatever is remembered."""
+    needed_us: int = 0
+    """When it is needed, by the store's clock, if its start declared that and no caller waits."""
     since: Mapping[str, int] = field(default_factory=dict)
     """Of steps that settle: when their digest first appeared, in microseconds as `at_us`."""
     asked: frozenset[str] = frozenset()
     """The steps for which callers wait, or ALL_STEPS."""
-    needed_us: int = 0
-    """When it is needed, by the store's clock, if its start declared that and no caller waits."""
 
 
 ALL_STEPS: Final = "*"

@@ -13,6 +13,7 @@ LONGEST_SETTLE: Final = 60.0
 """Seconds. A run lives much longer than that before it has ended, so no run expires meanwhile."""
 LARGEST: Final = 60 * 1024 * 1024
 """Bytes: the most that HEADSTART_MAX_ARTIFACT_BYTES may be."""
+_SHORTEST: Final = 0.001
 _LIFETIMES: Final = {"ttl": 30 * DAY, "memo_failures": DAY}
 
 
@@ -48,7 +49,7 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> N
 def _check_lifetime(at: str, option: str, value: Any, longest: float, *, memo: bool) -> None:
     if value is None:
         return
-    if not _is_number(value) or not 0.001 <= value <= longest:
+    if not _is_number(value) or not _SHORTEST <= value <= longest:
         raise ValueError(f"{at}: {option} must be 0.001 to {longest:.0f} seconds, is {value!r}")
     if not memo:
         raise ValueError(f"{at}: {option} needs memo=True: only memos live for so long")

@@ -219,12 +219,7 @@ class RedisStore:
         awaits: Awaits = Awaits.NOTHING,
         required: AbstractSet[str] = frozenset(),
     ) -> Snapshot:
-        """Return the run with all its results, and count that as a read. Raises RunNotFound.
-
-        What the caller `awaits` goes to `channels` from then on, and so does what outdates an ended
-        run. A queued run for which a caller waits goes before all others. `required` steps, for
-        which callers wait, need not settle.
-        """
+        """Return the run with all its results, as `RunStore.read` does. Raises RunNotFound."""
         keys = self._keys(key)
         reply = await self._scripts.read(
             keys,

@@ -58,8 +58,10 @@ class MemoStore(Protocol):
         """The result of this digest, as a fragment, if this namespace has one that is whole."""
         ...
 
-    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
-        """Keep a result, if there is a place for it."""
+    async def memo_put(
+        self, namespace: str, digest: str, result: bytes, ttl: float | None = None
+    ) -> None:
+        """Keep a result, if there is a place for it; for `ttl` seconds, or as the store does."""
         ...
 
 
@@ -122,6 +124,10 @@ class JobQueue(ProgressSink, Protocol):
 
     async def deregister(self, worker: str) -> None:
         """Take this worker off the queue, and put back what was delivered but not claimed."""
+        ...
+
+    async def count_stopped(self, lease: Lease, stopped: StepRecord) -> None:
+        """Count the work of a step whose result no run takes; never raises."""
         ...
 
     def withdrawals(

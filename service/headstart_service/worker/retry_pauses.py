@@ -16,7 +16,7 @@ _DOUBLED: Final = 60
 
 
 def full_jitter(most: float) -> float:
-    """Return a random pause of at most `most` seconds, so that failed steps do not retry at once."""
+    """Return a random pause of at most `most` seconds: steps that fail together part."""
     return random.uniform(0, most)  # noqa: S311  # no secret
 
 

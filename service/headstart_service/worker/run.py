@@ -13,6 +13,7 @@ from typing import Any
 from ..domain import Claim, FailureReason, Status, StepRecord, StepState, StepWork
 from ..domain.errors import (
     HeadstartError,
+    LeaseLost,
     StepsReported,
 )
 from ..pipeline.pipeline import Pipeline
@@ -148,16 +149,20 @@ class _Run:
                         )
                     begun()
                     await self._write()
-        except BaseExceptionGroup as errors:
-            expected = errors.subgroup(HeadstartError)
+        except BaseException as error:
+            for record in self._unwritten:
+                self._steps.count_stopped(record)
+            if not isinstance(error, BaseExceptionGroup):
+                raise
+            expected = error.subgroup(HeadstartError)
             if expected is None:
                 raise
             # The first error has cancelled all other tasks.
             raise expected.exceptions[0] from None
         return Status.FAILED if self._failure else Status.COMPLETED
 
-    async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
-        if self._settling.left(step) > 0:
+    async def _one(self, group: asyncio.TaskGroup, step: Step, *, settles: bool) -> None:
+        if settles:
             await self._settling.over(step)
             self._begin(step)
             self._write_soon("settled")
@@ -194,6 +199,9 @@ class _Run:
                     self._unwritten[:0] = ended
                     self._unshown[:0] = shown
                     self._adopt(taken.records)
+                except LeaseLost:
+                    self._unwritten[:0] = ended
+                    raise
                 else:
                     return
 
@@ -271,10 +279,11 @@ class _Run:
                 self._fail_if_required(step, error, reason)
             elif all(state is StepState.COMPLETED for state in states.values()):
                 self._running.add(name)
-                if not self._settling.left(step):
+                settles = self._settling.left(step) > 0
+                if not settles:
                     self._begin(step)
                 task = group.create_task(
-                    self._one(group, step), name=f"{self._lease.job.key} {name}"
+                    self._one(group, step, settles=settles), name=f"{self._lease.job.key} {name}"
                 )
                 self._tasks[name] = task
             else:

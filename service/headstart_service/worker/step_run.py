@@ -12,7 +12,7 @@ from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, FailureReason, StepRecord, StepState
+from ..domain import Claim, FailureReason, StepRecord, StepState, StepWork
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.retry_kinds import kinds_of, may_retry
@@ -23,6 +23,7 @@ from .arguments import Arguments
 from .cost_meter import METER
 from .executors.executors import Executors
 from .executors.remote_call import StepRaised
+from .memoised_failures import MemoisedFailure, failure_get, failure_put
 from .reasons import failure_of, readable
 from .retry_pauses import Jitter, pause_after
 from .reuse import Landed, Reuse
@@ -86,6 +87,10 @@ class StepRunner:
         """Return the time in microseconds, by the store's clock: this machine's own may be off."""
         return self._claim.at_us + round((time.monotonic() - self._began) * 1e6)
 
+    def count_stopped(self, record: StepRecord) -> None:
+        """Count the work of a step whose result this run does not take."""
+        self._reuse.stopped_work.note(self._lease, record)
+
     def is_under_way(self, step: Step) -> bool:
         """Whether an earlier revision of this key, in this worker, computes the step now."""
         key = self._lease.job.key
@@ -118,17 +123,32 @@ class StepRunner:
                 if result is not None:
                     outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
                     return Landed(run, None, result)
+                failure = await failure_get(self._reuse.memos, run.namespace, step, memo)
+                if failure is not None:
+                    outcome.state, outcome.attempts = StepEnd.FAILED, 0
+                    outcome.error, outcome.failure_reason = failure
+                    return Landed(run, _failed(step.name, 0.0, outcome, started_us))
             record, value = await self._attempt(step, started_us, outcome)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
-                await self._reuse.memos.memo_put(run.namespace, memo, result)
+                await self._reuse.memos.memo_put(run.namespace, memo, result, step.ttl)
+            elif memo and outcome.failure_reason is not None:
+                failure = MemoisedFailure(outcome.error, outcome.failure_reason)
+                await failure_put(self._reuse.memos, run.namespace, step, memo, failure)
             return Landed(run, record, value=value)
 
         # The key has the results that this step needs: those of an impure step may differ.
         needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
         key = (run.namespace, memo) if memo else (run, digest, *needed)
+        began = time.monotonic()
+
+        def stopped(outcome: StepOutcome) -> None:
+            took, meter = time.monotonic() - began, outcome.meter
+            done = StepWork(took, meter.cpu_seconds, meter.llm_tokens)
+            self.count_stopped(StepRecord(step.name, StepState.FAILED, b"", done))
+
         landed: Landed = await self._reuse.shared_steps.share(
-            key, run, digest, outcome, work, fresh=fresh
+            key, run, digest, outcome, work, fresh=fresh, stopped=stopped
         )
         if landed.record is not None and landed.run == run:
             return landed.record, landed.value
@@ -213,7 +233,8 @@ class StepRunner:
                     value = await self._executors.call(step, arguments, outcome.meter, begin)
                 codec = self._pipeline.codec
                 needed = self._arguments.needs(step.name)
-                value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
+                limits = self._limits.of(step.max_bytes)
+                value, result = await encoded(codec, step.name, value, limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed; a step's own exit arrives as `StepRaised`
             except ExecutorUnavailable as failure:

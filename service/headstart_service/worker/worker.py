@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -70,7 +70,7 @@ class Worker:
         What a run writes goes to the queue by way of `sink`, if there is one; results of memoised
         steps are kept in `memos`. The worker's heartbeat reports `durations`.
         """
-        self._reuse = Reuse(memos)
+        self._reuse = Reuse(memos, queue.count_stopped)
         self._observer = observer or WorkObservers()
         self._queue = queue
         self._sink = sink or queue
@@ -131,7 +131,7 @@ class Worker:
         """Work until `stop`, then drain. Raises what a bug in the worker itself raised."""
         if not self._prepared and not await self.prepare():
             return
-        async with aclosing(self._reuse.shared_steps), asyncio.TaskGroup() as group:
+        async with self._reuse.open(), asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
             upkeep = [
                 group.create_task(repeat(self._renew, every), name="renew"),

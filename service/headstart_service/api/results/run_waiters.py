@@ -173,11 +173,17 @@ class RunWaiters:
         return all(waiter.since <= self.read_at for waiter in self.waiters)
 
     def settle(
-        self, answer: Answer, generation: int, announced: Awaits, read: ReadTime | None = None
+        self,
+        answer: Answer,
+        generation: int,
+        announced: Awaits,
+        read: ReadTime | None = None,
+        asked: AbstractSet[str] = frozenset(),
     ) -> Answer:
         """End each wait that this answer satisfies; its `read` began at this generation.
 
-        What is `announced` arrives from that read on. Return the answer, or the end of its run if
+        What is `announced` arrives from that read on, and the store knows that callers wait for the
+        steps `asked`. Return the answer, or the end of its run if
         that was announced meanwhile.
         """
         if self.ended is not None and self.ended.run == answer.run and not answer.final:
@@ -187,6 +193,7 @@ class RunWaiters:
             self.wanted = self.generation
         else:
             self.announced = max(self.announced, announced)
+            self.asked |= asked
         if generation < self.read_at:
             return answer  # a later read was faster
         self.answer, self.read_at, self.read = answer, generation, read

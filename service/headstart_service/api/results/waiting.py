@@ -302,12 +302,10 @@ class Waiting:
         """Read for the waiters of a run; raises as `read` does."""
         section = self._section(run.key)
         generation, opened = run.generation, self._opened[section]
-        started = run.started_at
         answer, read = await self._read(run.key, awaits, required)
-        if run.started_at == started:
-            run.asked |= required
         received = self._receives(run.key) and opened == self._opened[section]
-        return run.settle(answer, generation, awaits if received else Awaits.NOTHING, read)
+        announced = awaits if received else Awaits.NOTHING
+        return run.settle(answer, generation, announced, read, required)
 
     def _receives(self, key: RunKey) -> bool:
         """Whether announcements of this run arrive now."""
