@@ -73,8 +73,10 @@ async def test_the_worker_learns_for_which_steps_callers_wait(store_backend: Bac
         assert await anext(heard) == Asked(KEY, run, (ALL_STEPS,))
     await queue.release(claim.lease)
     assert (await store_backend.claim()).asked == {"second", "first", ALL_STEPS}
-    # Another revision is asked for anew.
+    # In the next revision callers wait still for what is the same there.
     await store_backend.start(KEY, settling("first", digest="d2", first="f2"))
+    assert (await store_backend.claim()).asked == {"second"}
+    await store_backend.start(KEY, settling("first", digest="d3", first="f3", second="s3"))
     assert (await store_backend.claim()).asked == frozenset()
 
 
@@ -99,7 +101,7 @@ async def test_stopped_work_counts_under_the_fate_of_its_run(store_backend: Back
     await store.delete(KEY)
     await queue.count_stopped(lease, stopped)
     assert await tokens() == {"replaced": 7, "cancelled": 14}
-    other = replace(KEY, key="failed")
+    other = RunKey("games", "failed")
     await store_backend.start(other, ttl=TTL)
     lease = (await store_backend.claim()).lease
     await queue.finish(lease, [], Status.FAILED, "no")

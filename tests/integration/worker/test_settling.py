@@ -58,11 +58,14 @@ def quick(settle: float) -> Pipeline:
     return pipeline_of(title, draft, summary, name="quick", inputs=Typed)
 
 
-async def test_typing_costs_one_call_once_it_has_settled(games: Games) -> None:
-    pipeline = quick(0.5)
-    async with games.working(pipelines=(pipeline,)):
+async def test_typing_costs_one_call_which_the_submit_begins(games: Games) -> None:
+    games.control.gates[KEY.key].set()
+    async with games.working(pipelines=(PATIENT,)):
         for text in TYPED:
-            await games.start(KEY.key, text, pipeline)
+            await games.start(KEY.key, text, PATIENT)
+            await games.until_kept(KEY.key, "title")
+        assert not games.control.first
+        await games.store.read(KEY, awaits=Awaits.END, required={ALL_STEPS})
         await games.until(KEY.key, Status.COMPLETED)
     assert games.control.first == {TYPED[-1]: 1}
 
@@ -154,18 +157,19 @@ async def test_what_is_under_way_is_taken_over_by_the_next_revision(games: Games
         await games.store.read(KEY, awaits=Awaits.END, required={ALL_STEPS})
         await wait_until(lambda: games.control.running)
         await start("b")
+        await games.until_kept(KEY.key, "aside")
         games.control.gates[KEY.key].set()
         await games.until(KEY.key, Status.COMPLETED)
     assert games.control.first == {"x": 1}
 
 
 async def test_a_worker_that_takes_over_waits_only_for_the_rest(games: Games) -> None:
-    pipeline = quick(3.0)
+    pipeline = quick(1.5)
     await games.start(KEY.key, "x", pipeline)
     began = asyncio.get_running_loop().time()
     async with games.working("w1", drain=0.0, pipelines=(pipeline,)):
         await games.until_kept(KEY.key, "title")
     async with games.working("w2", pipelines=(pipeline,)):
         await wait_until(lambda: games.control.first["x"])
-    assert asyncio.get_running_loop().time() - began >= 2.9
+    assert asyncio.get_running_loop().time() - began >= 1.4
     assert games.control.first == {"x": 1}

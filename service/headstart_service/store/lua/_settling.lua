@@ -18,6 +18,22 @@ local function since_of(record, old, wanted, settling, now)
   return #parts > 0 and table.concat(parts, ',') or nil
 end
 
+-- Returns `asked` of a new run: what it asked of `old`, where that was live, of steps with the same digests; else nil.
+local function still_asked(record, old, wanted, names)
+  local asked = old and is_live(old.status) and redis.call('HGET', record, 'asked')
+  if not asked then
+    return nil
+  end
+  local digests, left = pairs_of(old.steps), {}
+  local all = string.find(asked, ALL_STEPS, 1, true)
+  for _, name in ipairs(names) do
+    if digests[name] == wanted[name] and (all or string.find(',' .. asked .. ',', ',' .. name .. ',', 1, true)) then
+      left[#left + 1] = name
+    end
+  end
+  return #left > 0 and table.concat(left, ',') or nil
+end
+
 -- Notes that a caller waits for these steps, and announces those that are new to the run's worker.
 local function ask(record, member, r, steps)
   if steps == '' or not is_live(r.status) or redis.call('HEXISTS', record, 'since') == 0 then

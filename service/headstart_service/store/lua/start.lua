@@ -305,6 +305,7 @@ if old and restart == '0' then
 end
 
 local since = since_of(record, old, wanted, settling, now)
+local asked = since and restart == '0' and still_asked(record, old, wanted, names)
 if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
@@ -329,6 +330,9 @@ if restart == '1' then
 end
 if since then
   redis.call('HSET', record, 'since', since)
+end
+if asked then
+  redis.call('HSET', record, 'asked', asked)
 end
 local outcome = old and old.digest ~= digest and 'replaced' or 'started'
 if request_id ~= '' then
