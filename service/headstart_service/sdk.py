@@ -15,6 +15,7 @@ from .pipeline.providers import (
     Ratings,
     RelevanceScan,
     SpokenText,
+    Storage,
     Vocabulary,
 )
 from .pipeline.ray_options import RayOptions
@@ -22,6 +23,7 @@ from .pipeline.step import Step, step
 from .values import wire_format
 from .values.artifacts import ArtifactCodec
 from .values.codec import ResultCodec
+from .values.references import Reference
 from .worker.batching import Batcher
 
 __all__ = [
@@ -33,11 +35,13 @@ __all__ = [
     "Pipeline",
     "Ratings",
     "RayOptions",
+    "Reference",
     "RelevanceScan",
     "ResultCodec",
     "SpokenText",
     "Step",
     "StepFailed",
+    "Storage",
     "Vocabulary",
     "step",
     "wire_format",

@@ -30,6 +30,7 @@ from headstart.v1 import precompute_pb2 as pb
 from .api.messages import fill_summary
 from .api.methods.start_precompute import custom_inputs
 from .domain import (
+    ALL_STEPS,
     Claim,
     FailureReason,
     Job,
@@ -76,6 +77,7 @@ async def run_pipeline(
         inputs=plan.inputs,
         ended={},
         at_us=now_us,
+        asked=frozenset({ALL_STEPS}),  # the test waits, so nothing settles
     )
     limit = asyncio.timeout(timeout)
     try:

@@ -13,14 +13,22 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from . import setting_checks
 from .allowed_values import PREFIX, allowed
 from .partitions import default_partitions
+from .storage_settings import StorageSettings
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
-SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
+SECRET = (
+    "redis_url",
+    "anthropic_api_key",
+    "anthropic_base_url",
+    "ray_address",
+    "tokens",
+    "storage",
+)
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 LISTS = ("pipelines", "pools", "cors_origins")
 """The settings that take several values, separated by commas."""
@@ -28,7 +36,7 @@ _STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
 """What is often read from a file with a line end."""
 
 
-class Settings(BaseSettings):
+class Settings(StorageSettings):
     """The settings of `headstart serve` and `headstart worker`. Durations are in seconds."""
 
     model_config = SettingsConfigDict(

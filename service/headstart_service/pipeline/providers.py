@@ -10,18 +10,24 @@ answers change. An absent or empty one means: the same everywhere, as for `http`
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from ..values.references import Reference
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
 M = TypeVar("M", bound=BaseModel)
 
-PROVIDERS: Final = frozenset({"embedder", "vocabulary", "scan", "language_model", "http"})
+PROVIDERS: Final = frozenset(
+    {"embedder", "vocabulary", "scan", "language_model", "http", "storage"}
+)
 """The names that a step's parameter may have, beside the pipeline's inputs and steps. The type of
 `http` is httpx2.AsyncClient; the protocols below are those of the others."""
 
@@ -150,4 +156,20 @@ class LanguageModel(Protocol):
         Entering raises StepFailed as `parse` does. To keep an answer that was cut off, catch the
         StepFailed of the iteration and read `stop_reason`.
         """
+        ...
+
+
+class Storage(Protocol):
+    """Keeps data outside Redis: the parameter `storage`."""
+
+    async def put(self, data: bytes | Path) -> Reference:
+        """Keep these bytes, or those of a local file, and return their reference."""
+        ...
+
+    async def get(self, reference: Reference) -> bytes:
+        """Return the data. Raises StepFailed when they are gone, or are not those of before."""
+        ...
+
+    def open(self, reference: Reference) -> AbstractContextManager[BinaryIO]:
+        """Open the data for reading, in a step that `runs_on="thread"`: this blocks."""
         ...

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.extras import install
 from ..config.limits_file import ANTHROPIC
 from ..config.settings import Settings
-from ..domain.errors import PackageMissing
+from ..domain.errors import PackageMissing, StartupError
 from ..providers.anthropic import API, HaikuModel
 from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
@@ -21,6 +21,7 @@ from ..providers.embeddings import SentenceEmbedder
 from ..providers.encoder import load_encoder
 from ..providers.http import http_client
 from ..providers.progress import build_progress
+from ..providers.storage import open_storage
 from ..providers.vocabulary import Vocabulary
 from ..telemetry.metrics.work import ModelMetrics
 from .governors import Governors
@@ -96,6 +97,15 @@ async def open_providers(
                 if find_spec("anthropic") is None:  # found, not imported: the import takes a second
                     raise ModuleNotFoundError("no module anthropic", name="anthropic")
                 providers["language_model"] = await stack.enter_async_context(model)
+        if "storage" in wanted:
+            if settings.storage is None:
+                raise StartupError(
+                    "a step takes storage: set HEADSTART_STORAGE, such as file:///srv/headstart"
+                )
+            with _needing("storage", "storage"):
+                providers["storage"] = await stack.enter_async_context(
+                    open_storage(settings.storage, ttl=settings.storage_ttl)
+                )
         yield providers
 
 

@@ -219,7 +219,8 @@ class StepRunner:
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
         CALLER.set(self._caller())
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
         for attempt in range(1, step.max_attempts + 1):
             retry, retry_after = True, None
@@ -255,7 +256,7 @@ class StepRunner:
                 )
                 return record, value
             outcome.tried.append(FailedTry(time.time_ns(), error))
-            took = time.monotonic() - began
+            took = loop.time() - tried_since
             pause = pause_after(step, attempt, took, retry_after, self._jitter)
             if not retry or pause is None:
                 break
