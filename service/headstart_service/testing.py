@@ -77,7 +77,7 @@ async def run_pipeline(
         inputs=plan.inputs,
         ended={},
         at_us=now_us,
-        asked=frozenset({ALL_STEPS}),  # the test waits, so nothing settles
+        awaited=frozenset({ALL_STEPS}),  # the test waits, so nothing settles
     )
     limit = asyncio.timeout(timeout)
     try:

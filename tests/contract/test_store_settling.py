@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from headstart_service.domain import (
     ALL_STEPS,
-    Asked,
+    Awaited,
     Awaits,
     RunKey,
     RunPlan,
@@ -45,7 +45,7 @@ async def test_what_an_ended_run_had_is_as_old_as_that_run(store_backend: Backen
     claim = await store_backend.claim()
     await store_backend.queue.finish(claim.lease, [done("first")], Status.CANCELLED, "")
     created = (await store_backend.store.status(KEY)).summary.created_us
-    assert not {b"since", b"asked"} & (await store_backend.record(KEY)).keys()
+    assert not {b"since", b"awaited"} & (await store_backend.record(KEY)).keys()
     await store_backend.start(KEY, settling("second", digest="d2", first="f2"))
     assert (await store_backend.claim()).since == {"second": created}
 
@@ -53,7 +53,7 @@ async def test_what_an_ended_run_had_is_as_old_as_that_run(store_backend: Backen
 async def test_a_run_whose_steps_begin_at_once_keeps_nothing(store_backend: Backend) -> None:
     await store_backend.start(KEY)
     await store_backend.store.read(KEY, awaits=Awaits.END, required={ALL_STEPS})
-    assert not {b"since", b"asked"} & (await store_backend.record(KEY)).keys()
+    assert not {b"since", b"awaited"} & (await store_backend.record(KEY)).keys()
 
 
 async def test_the_worker_learns_for_which_steps_callers_wait(store_backend: Backend) -> None:
@@ -63,21 +63,21 @@ async def test_the_worker_learns_for_which_steps_callers_wait(store_backend: Bac
     await store.read(KEY, awaits=Awaits.STEPS, required={"second", "unknown"})
     async with queue.withdrawals() as heard:
         claim = await store_backend.claim()
-        assert claim.asked == {"second"}
+        assert claim.awaited == {"second"}
         await store.read(KEY, awaits=Awaits.STEPS, required={"second"})
         await store.read(KEY, awaits=Awaits.STEPS, required={"first"})
         await store.read(KEY, awaits=Awaits.END, required={ALL_STEPS})
         await store.read(KEY, awaits=Awaits.STEPS, required={"second"})
         run = claim.lease.job.run
-        assert await anext(heard) == Asked(KEY, run, ("first",))
-        assert await anext(heard) == Asked(KEY, run, (ALL_STEPS,))
+        assert await anext(heard) == Awaited(KEY, run, ("first",))
+        assert await anext(heard) == Awaited(KEY, run, (ALL_STEPS,))
     await queue.release(claim.lease)
-    assert (await store_backend.claim()).asked == {"second", "first", ALL_STEPS}
+    assert (await store_backend.claim()).awaited == {"second", "first", ALL_STEPS}
     # In the next revision callers wait still for what is the same there.
     await store_backend.start(KEY, settling("first", digest="d2", first="f2"))
-    assert (await store_backend.claim()).asked == {"second"}
+    assert (await store_backend.claim()).awaited == {"second"}
     await store_backend.start(KEY, settling("first", digest="d3", first="f3", second="s3"))
-    assert (await store_backend.claim()).asked == frozenset()
+    assert (await store_backend.claim()).awaited == frozenset()
 
 
 async def test_stopped_work_counts_under_the_fate_of_its_run(store_backend: Backend) -> None:

@@ -21,19 +21,12 @@ from .partitions import default_partitions
 from .storage_settings import StorageSettings
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
-SECRET = (
-    "redis_url",
-    "anthropic_api_key",
-    "anthropic_base_url",
-    "ray_address",
-    "tokens",
-    "storage",
-)
+_STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
+"""What is often read from a file with a line end."""
+SECRET = (*_STRIPPED, "ray_address", "tokens", "storage")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 LISTS = ("pipelines", "pools", "cors_origins")
 """The settings that take several values, separated by commas."""
-_STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
-"""What is often read from a file with a line end."""
 
 
 class Settings(StorageSettings):

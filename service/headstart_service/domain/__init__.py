@@ -15,7 +15,7 @@ from .accounting import (
 )
 from .events import (
     Announcement,
-    Asked,
+    Awaited,
     Awaits,
     EventKind,
     Reported,
@@ -83,7 +83,7 @@ __all__ = [
     "Announcement",
     "Ask",
     "AskAnswer",
-    "Asked",
+    "Awaited",
     "Awaits",
     "CallOutcome",
     "Cancelled",

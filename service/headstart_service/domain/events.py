@@ -17,7 +17,7 @@ class EventKind(StrEnum):
     """Steps ended."""
     REPORTED = "reported"
     """A caller reported the results of steps."""
-    ASKED = "asked"
+    AWAITED = "awaited"
     """A caller waits for steps. Only the run's worker receives it."""
     RELEASED = "released"
     UNSERVED = "unserved"
@@ -93,7 +93,7 @@ class Unserved:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Awaited:
     """Callers wait for these steps of a run: they need not settle."""
 
     key: RunKey

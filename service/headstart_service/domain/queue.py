@@ -79,7 +79,7 @@ class Claim:
     """When it is needed, by the store's clock, if its start declared that and no caller waits."""
     since: Mapping[str, int] = field(default_factory=dict)
     """Of steps that settle: when their digest first appeared, in microseconds as `at_us`."""
-    asked: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
     """The steps for which callers wait, or ALL_STEPS."""
 
 

@@ -18,7 +18,7 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
     ended = {}
     trace, fresh, needed_us = "", False, 0
     since: dict[str, int] = {}
-    asked: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
     for field, value in zip(fields[::2], fields[1::2], strict=True):
         if field == b"fresh":
             fresh = True
@@ -32,8 +32,8 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
         if field == b"since":
             since = decode_since(value)
             continue
-        if field == b"asked":
-            asked = frozenset(value.decode().split(","))
+        if field == b"awaited":
+            awaited = frozenset(value.decode().split(","))
             continue
         step = decode_step(field, value)
         if not step.state.ended:
@@ -50,6 +50,6 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
         trace=trace,
         fresh=fresh,
         since=since,
-        asked=asked,
+        awaited=awaited,
         needed_us=needed_us,
     )

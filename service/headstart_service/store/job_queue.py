@@ -14,7 +14,7 @@ from redis.asyncio import RedisCluster
 
 from ..domain import (
     Announcement,
-    Asked,
+    Awaited,
     Claim,
     EventKind,
     ExpectedRuns,
@@ -342,8 +342,8 @@ class RedisJobQueue:
     @asynccontextmanager
     async def withdrawals(
         self,
-    ) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Asked | Unserved]]:
-        """Yield withdrawn runs, reported and asked steps, unserved classes, as announced."""
+    ) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Awaited | Unserved]]:
+        """Yield withdrawn runs, reported and awaited steps, unserved classes, as announced."""
         sections = [[keys.events_of(self._process), keys.unserved] for keys in self._keys]
         if not isinstance(self._blocking, RedisCluster):
             sections = [[channel for channels in sections for channel in channels]]
@@ -361,7 +361,7 @@ class RedisJobQueue:
 
 async def _withdrawals(
     announcements: AsyncIterator[Announcement], partitions: int
-) -> AsyncIterator[Withdrawal | Reported | Asked | Unserved]:
+) -> AsyncIterator[Withdrawal | Reported | Awaited | Unserved]:
     async for announcement in announcements:
         if announcement.replaced:
             yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
@@ -369,8 +369,8 @@ async def _withdrawals(
             yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind is EventKind.REPORTED:
             yield Reported(announcement.key, announcement.run, announcement.steps)
-        elif announcement.kind is EventKind.ASKED:
-            yield Asked(announcement.key, announcement.run, announcement.steps)
+        elif announcement.kind is EventKind.AWAITED:
+            yield Awaited(announcement.key, announcement.run, announcement.steps)
         elif announcement.kind is EventKind.UNSERVED:
             (runs_class,) = announcement.steps
             yield Unserved(partition_of(announcement.key, partitions), runs_class)

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from ..domain import (
-    Asked,
+    Awaited,
     Claim,
     FailureReason,
     Job,
@@ -132,6 +132,6 @@ class JobQueue(ProgressSink, Protocol):
 
     def withdrawals(
         self,
-    ) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported | Asked | Unserved]]:
-        """Runs that were cancelled, replaced or left, reported and asked steps; may miss some."""
+    ) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported | Awaited | Unserved]]:
+        """Runs that were cancelled, replaced or left, reported and awaited steps; may miss some."""
         ...

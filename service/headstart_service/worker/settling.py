@@ -27,7 +27,7 @@ class Settling:
     def __init__(self) -> None:
         self.seconds = 0.0
         """How long the run has waited for nothing else, at most."""
-        self._asked: set[str] = set()
+        self._awaited: set[str] = set()
         self._news = asyncio.Event()
         self._claim: Claim | None = None
 
@@ -43,16 +43,16 @@ class Settling:
         self._pipeline = pipeline
         self._now_us = now_us
         self._is_under_way = is_under_way
-        self.ask(claim.asked)
+        self.ask(claim.awaited)
 
     def ask(self, steps: Iterable[str]) -> None:
         """Let these steps, and those that they need, begin at once: a caller waits for them."""
-        self._asked.update(steps)
+        self._awaited.update(steps)
         self._news.set()
 
     def left(self, step: Step) -> float:
         """Return the seconds that the step has still to wait; 0 when it may begin."""
-        if not step.settle or self._claim is None or self._is_asked(step.name):
+        if not step.settle or self._claim is None or self._is_awaited(step.name):
             return 0.0
         since_us = self._claim.since.get(step.name, self._claim.at_us)
         left = step.settle - (self._now_us() - since_us) / 1e6
@@ -70,13 +70,13 @@ class Settling:
                     await self._news.wait()
         self.seconds = max(self.seconds, time.monotonic() - began)
 
-    def _is_asked(self, name: str) -> bool:
-        if ALL_STEPS in self._asked:
+    def _is_awaited(self, name: str) -> bool:
+        if ALL_STEPS in self._awaited:
             return True
-        return not self._asked.isdisjoint({name} | self._pipeline.dependants([name]))
+        return not self._awaited.isdisjoint({name} | self._pipeline.dependants([name]))
 
 
-class EarlyAsks:
+class EarlyWaits:
     """Keeps what callers ask of runs whose claim has not arrived here yet."""
 
     def __init__(self) -> None:

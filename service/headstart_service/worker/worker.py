@@ -13,7 +13,7 @@ from typing import Any
 
 from ..domain import (
     DEFAULT_POOL,
-    Asked,
+    Awaited,
     Claim,
     FailureReason,
     Job,
@@ -39,7 +39,7 @@ from .ports import JobQueue, MemoStore, ProgressSink
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
-from .settling import EarlyAsks, Settling
+from .settling import EarlyWaits, Settling
 from .upkeep import end, ended, once, repeat
 from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 from .worker_rules import WorkerRules
@@ -85,7 +85,7 @@ class Worker:
         self._intake = Intake(queue, rules.name, self._slots, lambda: self._offers)
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs = HeldRuns()
-        self._early_asks = EarlyAsks()
+        self._early_waits = EarlyWaits()
         self._last_tries = LastTries(
             queue, rules.name, self._slots, self._runs, lambda: self._offers, rules.lease
         )
@@ -249,7 +249,7 @@ class Worker:
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
         outcome, reports, settling = RunOutcome(), ReportedSteps(), Settling()
-        settling.ask(self._early_asks.take(lease.job.run))
+        settling.ask(self._early_waits.take(lease.job.run))
         task = asyncio.create_task(
             self._execute(claim, outcome, reports, settling), name=name, context=within(occupancy)
         )
@@ -356,7 +356,7 @@ class Worker:
                         match event:
                             case Reported():
                                 self._pass_on(event)
-                            case Asked():
+                            case Awaited():
                                 self._ask(event)
                             case Unserved(partition, runs_class):
                                 if any(o.runs_class == runs_class for o in self._offers):
@@ -372,13 +372,13 @@ class Worker:
         for held in self._runs.of(reported.key, reported.run):
             held.reports.pass_on(reported.steps)
 
-    def _ask(self, asked: Asked) -> None:
+    def _ask(self, awaited: Awaited) -> None:
         """Let steps begin for which callers wait."""
-        held = self._runs.of(asked.key, asked.run)
+        held = self._runs.of(awaited.key, awaited.run)
         for each in held:
-            each.settling.ask(asked.steps)
+            each.settling.ask(awaited.steps)
         if not held:
-            self._early_asks.keep(asked.run, asked.steps)
+            self._early_waits.keep(awaited.run, awaited.steps)
 
     def _stop(self, withdrawn: Withdrawal) -> None:
         """Stop the run that is not wanted any more, if it is this worker's."""

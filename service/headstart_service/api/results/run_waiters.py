@@ -102,7 +102,7 @@ class RunWaiters:
     """The last answer that an announcement carried: the end of its run."""
     announced: Awaits = Awaits.NOTHING
     """What has been announced to this process since the last read."""
-    asked: AbstractSet[str] = frozenset()
+    awaited: AbstractSet[str] = frozenset()
     """The steps of which the store knows that callers wait for them."""
     holders: int = 0
     """How many callers keep it, whether they wait right now or not."""
@@ -144,7 +144,7 @@ class RunWaiters:
                 return False  # the read returned its end before the announcement arrived
             self.started, self.started_at = announcement.run, self.generation + 1
             # The new run's record knows nothing of this process yet.
-            self.announced, self.asked = Awaits.NOTHING, frozenset()
+            self.announced, self.awaited = Awaits.NOTHING, frozenset()
         self.generation += 1
         return self._concerns(announcement)
 
@@ -178,12 +178,12 @@ class RunWaiters:
         generation: int,
         announced: Awaits,
         read: ReadTime | None = None,
-        asked: AbstractSet[str] = frozenset(),
+        awaited: AbstractSet[str] = frozenset(),
     ) -> Answer:
         """End each wait that this answer satisfies; its `read` began at this generation.
 
         What is `announced` arrives from that read on, and the store knows that callers wait for the
-        steps `asked`. Return the answer, or the end of its run if
+        steps `awaited`. Return the answer, or the end of its run if
         that was announced meanwhile.
         """
         if self.ended is not None and self.ended.run == answer.run and not answer.final:
@@ -193,7 +193,7 @@ class RunWaiters:
             self.wanted = self.generation
         else:
             self.announced = max(self.announced, announced)
-            self.asked |= asked
+            self.awaited |= awaited
         if generation < self.read_at:
             return answer  # a later read was faster
         self.answer, self.read_at, self.read = answer, generation, read

@@ -175,7 +175,7 @@ class Waiting:
         known = run.latest or seen
         if known is not None and (self._closing or met(known)):
             return known
-        unannounced = run.announced < awaits_of(steps) or not required_of(steps) <= run.asked
+        unannounced = run.announced < awaits_of(steps) or not required_of(steps) <= run.awaited
         if unannounced:
             run.generation += 1
         loop = asyncio.get_running_loop()

@@ -4,7 +4,7 @@
 --   trace     the trace context of its start, if that was traced, until the run has ended
 --   fresh     1 after a restart, until the run has ended
 --   claim     the token of the last claim, until its first commit
---   since, asked   see _settling.lua
+--   since, awaited   see _settling.lua
 --   request   "outcome revision request-id" of the start that made the run, if it had a request id
 --   s:<name>  for each step that runs or has ended: the letter of its state, then its fragment
 --

@@ -1,6 +1,6 @@
 -- Steps that settle: a worker begins them once their inputs have been the same for a while, or a caller waits for them.
 -- A record of a live run with such steps has the fields `since`, "name=microseconds,…": when each step's digest first
--- appeared under the key; and `asked`, once callers wait: the steps that they wait for, "name,name", or '*' for all.
+-- appeared under the key; and `awaited`, once callers wait: the steps that they wait for, "name,name", or '*' for all.
 local ALL_STEPS = '*'
 
 -- Returns `since` of a new run, which replaces `old` if that is there; nil where no step settles. `wanted` has the digests.
@@ -18,16 +18,16 @@ local function since_of(record, old, wanted, settling, now)
   return #parts > 0 and table.concat(parts, ',') or nil
 end
 
--- Returns `asked` of a new run: what it asked of `old`, where that was live, of steps with the same digests; else nil.
-local function still_asked(record, old, wanted, names)
-  local asked = old and is_live(old.status) and redis.call('HGET', record, 'asked')
-  if not asked then
+-- Returns `awaited` of a new run: that of a live `old`, of steps with the same digests; nil if there is nothing.
+local function still_awaited(record, old, wanted, names)
+  local awaited = old and is_live(old.status) and redis.call('HGET', record, 'awaited')
+  if not awaited then
     return nil
   end
   local digests, left = pairs_of(old.steps), {}
-  local all = string.find(asked, ALL_STEPS, 1, true)
+  local all = string.find(awaited, ALL_STEPS, 1, true)
   for _, name in ipairs(names) do
-    if digests[name] == wanted[name] and (all or string.find(',' .. asked .. ',', ',' .. name .. ',', 1, true)) then
+    if digests[name] == wanted[name] and (all or string.find(',' .. awaited .. ',', ',' .. name .. ',', 1, true)) then
       left[#left + 1] = name
     end
   end
@@ -39,17 +39,17 @@ local function ask(record, member, r, steps)
   if steps == '' or not is_live(r.status) or redis.call('HEXISTS', record, 'since') == 0 then
     return
   end
-  local known = redis.call('HGET', record, 'asked') or ''
-  local asked, news = known, {}
+  local known = redis.call('HGET', record, 'awaited') or ''
+  local awaited, news = known, {}
   for name in string.gmatch(steps, '[^,]+') do
-    local there = string.find(',' .. asked .. ',', ',' .. name .. ',', 1, true)
+    local there = string.find(',' .. awaited .. ',', ',' .. name .. ',', 1, true)
     if not there and (name == ALL_STEPS or string.find(',' .. r.steps, ',' .. name .. '=', 1, true)) then
-      asked = asked .. (asked == '' and '' or ',') .. name
+      awaited = awaited .. (awaited == '' and '' or ',') .. name
       news[#news + 1] = name
     end
   end
   if #news > 0 and not string.find(known, ALL_STEPS, 1, true) then
-    redis.call('HSET', record, 'asked', asked)
-    announce('asked', r.run, table.concat(news, ','), member)
+    redis.call('HSET', record, 'awaited', awaited)
+    announce('awaited', r.run, table.concat(news, ','), member)
   end
 end

@@ -74,7 +74,7 @@ end
 local function end_run(record, member, r, status, reason, why, ttl_us)
   local now = clock()
   count_ends(now, 1)
-  redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh', 'since', 'asked')
+  redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh', 'since', 'awaited')
   if r.status == 'pending' then
     unqueue(member)
   end

@@ -6,8 +6,8 @@
 -- often ends here. A run's last try is refused unless `alone` is 1, and is set aside for this job.
 -- Returns {} when there is nothing to do, else {attempt, member, run, …}. With attempt 0 there follows why the run was
 -- not taken: 'last', 'lost' or 'damaged'. Otherwise there follow {revision, pipeline, inputs, now, field, value, …} with
--- the fields of ended steps, `need` if the start declared it, `trace` if it was traced, `fresh` if it was a restart, and `since` and `asked` of
--- _settling.lua.
+-- the fields of ended steps, `need` if the start declared it, `trace` if it was traced, `fresh` if it was a
+-- restart, and `since` and `awaited` of _settling.lua.
 -- Repeating a claim with the same token changes nothing.
 
 -- Late runs that one call passes over, at most.
@@ -168,7 +168,7 @@ if score and score > 0 and score < math.huge and score % 2 == 1 then
   reply[#reply + 1] = 'need'
   reply[#reply + 1] = integer(score % AFTER_ALL)
 end
-local BESIDE_STEPS = {trace = true, fresh = true, since = true, asked = true}
+local BESIDE_STEPS = {trace = true, fresh = true, since = true, awaited = true}
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
   if is_step(fields[i]) or BESIDE_STEPS[fields[i]] then

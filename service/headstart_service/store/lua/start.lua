@@ -305,7 +305,7 @@ if old and restart == '0' then
 end
 
 local since = since_of(record, old, wanted, settling, now)
-local asked = since and restart == '0' and still_asked(record, old, wanted, names)
+local awaited = since and restart == '0' and still_awaited(record, old, wanted, names)
 if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
@@ -331,8 +331,8 @@ end
 if since then
   redis.call('HSET', record, 'since', since)
 end
-if asked then
-  redis.call('HSET', record, 'asked', asked)
+if awaited then
+  redis.call('HSET', record, 'awaited', awaited)
 end
 local outcome = old and old.digest ~= digest and 'replaced' or 'started'
 if request_id ~= '' then
