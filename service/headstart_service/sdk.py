@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from .domain import FailureReason
 from .domain.errors import StepFailed
+from .pipeline.language_model import Answer, LanguageModel, Prompt, SpokenText, Turn, Usage
 from .pipeline.pipeline import Pipeline
-from .pipeline.providers import (
-    Embedder,
-    LanguageModel,
-    Ratings,
-    RelevanceScan,
-    SpokenText,
-    Storage,
-    Vocabulary,
-)
+from .pipeline.providers import Embedder, Ratings, RelevanceScan, Storage, Vocabulary
 from .pipeline.ray_options import RayOptions
 from .pipeline.step import Step, step
 from .values import wire_format
@@ -27,12 +20,14 @@ from .values.references import Reference
 from .worker.batching import Batcher
 
 __all__ = [
+    "Answer",
     "ArtifactCodec",
     "Batcher",
     "Embedder",
     "FailureReason",
     "LanguageModel",
     "Pipeline",
+    "Prompt",
     "Ratings",
     "RayOptions",
     "Reference",
@@ -42,6 +37,8 @@ __all__ = [
     "Step",
     "StepFailed",
     "Storage",
+    "Turn",
+    "Usage",
     "Vocabulary",
     "step",
     "wire_format",

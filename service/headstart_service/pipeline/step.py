@@ -12,7 +12,9 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic
+
+from typing_extensions import ParamSpec, TypeVar
 
 from .mistakes import line_of
 from .ray_options import RayOptions
@@ -24,12 +26,19 @@ VISIBLE_OPTIONS: Final = ("required", "timeout", "max_attempts", "runs_on", "ver
 """The options that callers and operators see. StepDescription has a field of each name."""
 
 
+P = ParamSpec("P", default=...)
+R = TypeVar("R", default=Any)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A step's function and rules. Make one with the `step` decorator."""
+class Step(Generic[P, R]):
+    """A step's function and rules. Make one with the `step` decorator.
+
+    Calling it calls the function, so that a test can: `await words("a text")`.
+    """
 
     name: str
-    function: Callable[..., Any]
+    function: Callable[P, R]
     parameters: tuple[str, ...]
     required: bool
     """Whether the run fails when this step fails."""
@@ -61,6 +70,10 @@ class Step:
     max_bytes: int | None = None
     """The most bytes that its result may have, below the worker's own limit."""
 
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here, without its rules: no timeout, no further try, no executor."""
+        return self.function(*args, **kwargs)
+
 
 def step(
     *undecorated: Callable[..., Any],
@@ -78,7 +91,7 @@ def step(
     ttl: float | None = None,
     memo_failures: float | None = None,
     max_bytes: int | None = None,
-) -> Callable[[Callable[..., Any]], Step]:
+) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
     Args:
@@ -150,7 +163,7 @@ def step(
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
         )
 
-    return make
+    return make  # type: ignore[return-value]  # mypy binds P and R to what is returned alone
 
 
 def _described(function: Callable[..., Any]) -> str:

@@ -17,7 +17,7 @@ class CostMeter:
 
     cpu_seconds: float = 0.0
     llm_tokens: int = 0
-    """Read and written, of every request that was answered."""
+    """Read and written, of every request that was answered, without those of a prompt cache."""
     waited: float = 0.0
     """Seconds that its calls have waited for their turn at a provider."""
 

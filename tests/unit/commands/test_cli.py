@@ -39,7 +39,7 @@ OPERATOR_COMMANDS = (
     "pipelines",
     "doctor",
 )
-COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "token", "completion")
+COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "dev", "token", "completion")
 SERVICE = "headstart.v1.PrecomputeService"
 SECRET = "hunter2"
 CODES = {
@@ -157,7 +157,9 @@ def wrong_arguments(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"]])
+@pytest.mark.parametrize(
+    "command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"], ["pipelines", "run"]]
+)
 def test_help_of_every_command_works(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,7 +178,8 @@ def test_help_names_each_setting_with_its_from_environmentand_default(
     assert "--grpc-port VALUE gRPC port; 0 picks a free one. [HEADSTART_GRPC_PORT]" in text
     assert "(default: 50051)" in text
     assert "--no-worker" in text
-    assert "anthropic-api-key" not in text, "process arguments are no place for a secret"
+    for key in ("--anthropic-api-key ", "--openai-api-key "):
+        assert key not in text, "process arguments are no place for a secret"
 
 
 def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,9 +320,12 @@ def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(run: Any, gam
             gone.set()
 
     games.on("GetStats", wait)
-    assert run("stats", "--timeout", "100ms")[0] == 4
+    for timeout in (0.1, 1, 10):  # until one is long enough for a busy machine
+        assert run("stats", "--timeout", f"{timeout}s")[0] == 4
+        if allowed:
+            break
     assert gone.wait(20), "the server received the deadline"
-    assert max(allowed) < 1, "gRPC may round it up"
+    assert max(allowed) < timeout + 1, "gRPC may round it up"
 
 
 def test_complete_reports_a_partial_answer_by_its_exit_code(run: Any, games: Games) -> None:
@@ -561,26 +567,29 @@ def test_completion_completes_commands_options_and_choices(
 
 
 @pytest.mark.parametrize(
-    "command",
+    "commands",
     [
-        *(["get", "k"], ["list"], ["--help"], ["start", "k", "a", "b"], ["stats"], ["watch", "k"]),
+        ["--help", "get k", "list", "start k a b", "stats", "watch k"],
         ["doctor"],
     ],
+    ids=["operators", "doctor"],
 )
-def test_an_operators_command_loads_nothing_that_only_servers_have(command: list[str]) -> None:
+def test_an_operators_command_loads_nothing_that_only_servers_have(commands: list[str]) -> None:
     code = textwrap.dedent(f"""
         import sys
         from headstart_service.commands.cli import main
-        try:
-            main({[*command, *(["--address", "127.0.0.1:1"] if command != ["--help"] else [])]!r})
-        except SystemExit:
-            pass
+        for command in {commands!r}:
+            here = [] if command == "--help" else ["--address", "127.0.0.1:1", "--timeout", "0.1"]
+            try:
+                main([*command.split(), *here])
+            except SystemExit:
+                pass
         heavy = {{
             *("pydantic", "pydantic_settings", "numpy", "redis", "torch", "starlette", "anthropic"),
             *("uvicorn", "uvloop", "shtab", "h11", "platformdirs", "yaml", "importlib.metadata"),
             "headstart_service.config.settings", "headstart_service.commands.doctor.local",
         }}
-        if {command[0]!r} != "doctor":
+        if {commands[0]!r} != "doctor":
             heavy |= {{"headstart_service.commands.doctor.report", "http.client", "email"}}
         print(sorted(heavy & set(sys.modules)))
     """)

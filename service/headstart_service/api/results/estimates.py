@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ...domain import Snapshot, StepState, WorkerState
 from ...domain.errors import StoreUnavailable
+from ...pipeline.pipeline import Pipeline
 from ...pipeline.registry import Registry
 from ...pipeline.step import Step
 from ...values.fragments import started_of
@@ -104,7 +105,7 @@ class Estimates:
             state = snapshot.states.get(name)
             if state is None or state.ended or name not in took:
                 continue
-            spread, wait = took[name], self._wait(pipeline.by_name[name])
+            spread, wait = took[name], self._wait(pipeline, pipeline.by_name[name])
             if state is StepState.RUNNING:
                 had = max(now_us - started_of(name, snapshot.running[name]), 0)
                 p50, p90 = (_left(spread[i] + wait[i], had) for i in (0, 1))
@@ -118,10 +119,11 @@ class Estimates:
                 found[name] = Estimate(p50, p90)
         return found
 
-    def _wait(self, step: Step) -> Estimate:
+    def _wait(self, pipeline: Pipeline, step: Step) -> Estimate:
         """In how long it is the turn of the step's calls at its providers, as workers report."""
         waits = self._table.get(PROVIDERS, {})
-        needed = [waits[name] for name in step.parameters if name in waits]
+        keys = map(pipeline.provider_key, step.parameters)
+        needed = [waits[key] for key in keys if key in waits]
         return Estimate(*(max((each[i] for each in needed), default=0) for i in (0, 1)))
 
     def _turn(self, snapshot: Snapshot) -> Estimate | None:
