@@ -31,6 +31,7 @@ from headstart.v1 import precompute_pb2 as pb
 from .api.messages import fill_summary
 from .api.methods.start_precompute import custom_inputs
 from .domain import (
+    ALL_STEPS,
     Claim,
     FailureReason,
     Job,
@@ -105,6 +106,7 @@ def _claim(plan: RunPlan, ended: Mapping[str, StepRecord]) -> Claim:
         inputs=plan.inputs,
         ended=dict(ended),
         at_us=time.time_ns() // 1000,
+        awaited=frozenset({ALL_STEPS}),  # its caller waits, so nothing settles
     )
 
 

@@ -14,12 +14,13 @@ from .allowed_values import PREFIX, allowed
 from .listening_settings import ListeningSettings
 from .model_names import is_model_name
 from .partitions import default_partitions
+from .storage_settings import StorageSettings
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
 KEYS = ("anthropic_api_key", "openai_api_key", "embeddings_key")
 """The settings that no argument of a process may tell."""
 API_URLS = ("anthropic_base_url", "openai_base_url", "embeddings_url")
-SECRET = (*KEYS, *API_URLS, "redis_url", "ray_address", "tokens")
+SECRET = (*KEYS, *API_URLS, "redis_url", "ray_address", "tokens", "storage")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 LISTS = ("pipelines", "providers", "pools", "cors_origins")
 """The settings that take several values, separated by commas."""
@@ -27,7 +28,7 @@ _STRIPPED = ("redis_url", *KEYS, *API_URLS)
 """What is often read from a file with a line end."""
 
 
-class Settings(ListeningSettings):
+class Settings(StorageSettings, ListeningSettings):
     """The settings of `headstart serve` and `headstart worker`. Durations are in seconds."""
 
     data_dir: Path = Field(

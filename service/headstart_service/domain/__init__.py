@@ -15,6 +15,7 @@ from .accounting import (
 )
 from .events import (
     Announcement,
+    Awaited,
     Awaits,
     EventKind,
     Reported,
@@ -35,6 +36,7 @@ from .permits import (
     WaitsFor,
 )
 from .queue import (
+    ALL_STEPS,
     Claim,
     ExpectedRuns,
     Job,
@@ -76,6 +78,7 @@ from .runs import (
 )
 
 __all__ = [
+    "ALL_STEPS",
     "DEFAULT_NAMESPACE",
     "DEFAULT_POOL",
     "MAX_KEY_BYTES",
@@ -83,6 +86,7 @@ __all__ = [
     "Announcement",
     "Ask",
     "AskAnswer",
+    "Awaited",
     "Awaits",
     "CallOutcome",
     "Cancelled",

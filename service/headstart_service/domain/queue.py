@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .runs import DEFAULT_POOL, RunKey, StepRecord, runs_class
 
@@ -77,11 +77,19 @@ class Claim:
     """Whether it was started to compute everything anew, whatever is remembered."""
     needed_us: int = 0
     """When it is needed, by the store's clock, if its start declared that and no caller waits."""
+    since: Mapping[str, int] = field(default_factory=dict)
+    """Of steps that settle: when their digest first appeared, in microseconds as `at_us`."""
+    awaited: frozenset[str] = frozenset()
+    """The steps for which callers wait, or ALL_STEPS."""
 
     @property
     def step(self) -> str:
         """The only step that it computes, of a step run; empty for a run."""
         return self.lease.job.key.step
+
+
+ALL_STEPS: Final = "*"
+"""Among steps for which callers wait: all of the run's."""
 
 
 ExpectedRuns = Callable[[], Mapping[str, int]]

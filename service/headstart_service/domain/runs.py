@@ -146,6 +146,8 @@ class RunPlan:
     """This run's steps in order, each with the digest of just what it depends on."""
     pools: Mapping[str, str] = field(default_factory=dict)
     """The pool of each step that is in another one than the pipeline."""
+    settling: Sequence[str] = ()
+    """Those that begin only once their digest has been the same for a while."""
 
 
 def runs_class(pipeline: str, definition: str) -> str:

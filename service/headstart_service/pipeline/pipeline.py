@@ -234,6 +234,7 @@ class Pipeline:
             digest=digest([self.name, self.version, plain, steps]),
             steps=steps,
             pools={name: pool for name, pool in self.steps_elsewhere.items() if name in steps},
+            settling=tuple(name for name in steps if self.by_name[name].settle),
         )
 
     def step_digests(self, values: BaseModel) -> dict[str, str]:

@@ -16,10 +16,10 @@ from typing import Any, Final, Generic
 
 from typing_extensions import ParamSpec, TypeVar
 
-from ..domain import pool_violation
 from .mistakes import line_of
 from .ray_options import RayOptions
 from .runs_on import ACTOR_PARAMETER, check_function
+from .step_options import check_options
 
 DIGEST_PARAMETER = "step_digest"
 VISIBLE_OPTIONS: Final = (
@@ -64,6 +64,16 @@ class Step(Generic[P, R]):
     """What it needs of Ray, of a step that runs there."""
     pool: str = ""
     """Which workers compute it: those that serve this pool; empty means the pipeline's."""
+    settle: float = 0.0
+    """Seconds for which its digest must have been the same before it begins."""
+    retry_on: tuple[type[Exception], ...] | None = None
+    """What allows another try: see `retry_kinds`."""
+    ttl: float | None = None
+    """Seconds that its memos live; None for the worker's setting."""
+    memo_failures: float | None = None
+    """Seconds for which a failure is remembered as a result is; None for none."""
+    max_bytes: int | None = None
+    """The most bytes that its result may have, below the worker's own limit."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here, without its rules: no timeout, no further try, no executor."""
@@ -82,6 +92,11 @@ def step(
     runs_on: str = "loop",
     ray: RayOptions | None = None,
     pool: str = "",
+    settle: float = 0.0,
+    retry_on: tuple[type[Exception], ...] | None = None,
+    ttl: float | None = None,
+    memo_failures: float | None = None,
+    max_bytes: int | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
@@ -90,7 +105,8 @@ def step(
         required: The run fails when this step fails.
         timeout: Seconds for a try.
         max_attempts: Tries, when a step raises or times out.
-        backoff: Seconds before the second try, doubled before each later one.
+        backoff: Most seconds before the second try, doubled before each later one. The pause is
+            random up to that.
         when: A function of the inputs that returns whether a run has this step. None means always.
         version: A change invalidates this step and its dependents alone.
         memo: Its result serves other runs of the namespace with the same parameters.
@@ -98,25 +114,38 @@ def step(
             "ray".
         ray: A `RayOptions`, for a step on Ray alone.
         pool: The pool of workers that compute it, if that is not the pipeline's.
+        settle: Seconds for which its inputs must be stable before it begins, at most 60. It begins
+            at once when a caller waits for it.
+        retry_on: Exceptions after which it is tried again; `TimeoutError` is its timeout, too.
+            None means all but mistakes, such as `ValueError` and `TypeError`.
+        ttl: Seconds that its memos live. None means `HEADSTART_MEMO_TTL`.
+        memo_failures: Seconds for which its failure serves as a memo, too. None means not at all.
+        max_bytes: Most bytes of its result, below `HEADSTART_MAX_ARTIFACT_BYTES`.
 
     Raises:
         TypeError: The function cannot run there, or takes *args, **kwargs or positional-only
-            parameters; or the decorator is written without parentheses.
+            parameters; `retry_on` has no exception; or the decorator is written without
+            parentheses.
         ValueError: A rule is out of its range.
     """
     if undecorated:
         raise TypeError(f"{_described(undecorated[0])}: @step needs parentheses: write @step()")
-    if timeout <= 0:
-        raise ValueError(f"timeout must be more than 0 seconds, is {timeout}")
-    if max_attempts < 1:
-        raise ValueError(f"max_attempts must be 1 or more, is {max_attempts}")
-    if backoff < 0:
-        raise ValueError(f"backoff must be 0 seconds or more, is {backoff}")
-    if pool and (rule := pool_violation(pool)):
-        raise ValueError(f"pool = {pool!r} {rule}")
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "max_attempts": max_attempts,
+        "backoff": backoff,
+        "memo": memo,
+        "settle": settle,
+        "retry_on": retry_on,
+        "ttl": ttl,
+        "memo_failures": memo_failures,
+        "max_bytes": max_bytes,
+        "pool": pool,
+    }
 
     def make(function: Callable[..., Any]) -> Step:
         check_function(function, runs_on, ray)
+        check_options(function, options)
         parameters = inspect.signature(function).parameters.values()
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
@@ -134,15 +163,11 @@ def step(
                 if p.name != ACTOR_PARAMETER or ray is None or ray.actor is None
             ),
             required=required,
-            timeout=timeout,
-            max_attempts=max_attempts,
-            backoff=backoff,
             when=when,
             runs_on=runs_on,
             ray=ray,
-            pool=pool,
             version=version,
-            memo=memo,
+            **options,
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
         )
 

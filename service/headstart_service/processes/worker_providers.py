@@ -13,7 +13,7 @@ from ..base.extras import install
 from ..config.limits_file import EMBEDDINGS
 from ..config.model_names import EXTRAS
 from ..config.settings import Settings
-from ..domain.errors import PackageMissing
+from ..domain.errors import PackageMissing, StartupError
 from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
@@ -21,6 +21,7 @@ from ..providers.encoder import load_encoder
 from ..providers.endpoint_embedder import ENDPOINT, EndpointEmbedder
 from ..providers.http import http_client
 from ..providers.progress import build_progress
+from ..providers.storage import open_storage
 from ..providers.vocabulary import Vocabulary
 from ..telemetry.metrics.work import ModelMetrics
 from .governors import Governors
@@ -102,6 +103,15 @@ async def open_providers(
                 providers |= await open_language_models(
                     settings, models, metrics, traced, governors, stack
                 )
+        if "storage" in wanted:
+            if settings.storage is None:
+                raise StartupError(
+                    "a step takes storage: set HEADSTART_STORAGE, such as file:///srv/headstart"
+                )
+            with _needing("storage"):
+                providers["storage"] = await stack.enter_async_context(
+                    open_storage(settings.storage, ttl=settings.storage_ttl)
+                )
         yield providers
 
 
@@ -124,7 +134,7 @@ def _needing(provider: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        brings = "worker" if provider == "embedder" else "language-model"
+        brings = {"embedder": "worker", "storage": "storage"}.get(provider, "language-model")
         extra = EXTRAS.get(error.name or "", brings)
         raise PackageMissing(
             f"a step takes {provider}, which needs {error.name}, which is not installed: "

@@ -14,6 +14,7 @@ from redis.asyncio import RedisCluster
 
 from ..domain import (
     Announcement,
+    Awaited,
     Claim,
     EventKind,
     ExpectedRuns,
@@ -34,18 +35,21 @@ from ..domain.errors import (
     LeaseLost,
     RecordDamaged,
     StepsReported,
+    StoreUnavailable,
 )
 from ..domain.log_fields import fields
 from .accounting import work_text
+from .accounting_scripts import AccountingScripts
 from .batches import Reply, ScriptBatches
 from .claim_order import ClaimOrder
+from .claims import decode_claim
 from .connect import WORKER, Client
 from .events import lasting_subscription
 from .job_delivery import TRY, JobDelivery
 from .keys import from_member, new_process, partition_of
 from .layout import StoreLayout
 from .offers import text_of
-from .records import decode_step, decode_steps, encode_steps
+from .records import decode_steps, encode_steps
 from .retries import Retries
 from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
@@ -97,6 +101,7 @@ class RedisJobQueue:
             observer=self._observer,
         )
         self._scripts = Scripts(self._batches)
+        self._accounting = AccountingScripts(self._batches)
         self._retries = Retries(budget)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = rules.keys(client)
@@ -179,7 +184,7 @@ class RedisJobQueue:
             self._not_taken(job, rest[0])
             return None
         try:
-            return _claim(job, attempt, rest)
+            return decode_claim(job, attempt, rest)
         except (ValueError, LookupError):
             self._observer.damaged()
             # The record has its `about` line, so callers that wait for the run get its failure.
@@ -297,6 +302,21 @@ class RedisJobQueue:
             )
         )
 
+    async def count_stopped(self, lease: Lease, stopped: StepRecord) -> None:
+        """Count the work of a step whose result no run takes, unless its run goes on elsewhere.
+
+        It is tried once: the ledger misses what an outage hides, and counts nothing twice.
+        """
+        try:
+            await self._accounting.count_stopped(
+                self._keys[lease.job.partition],
+                lease.job.key,
+                run_id=lease.job.run,
+                work=work_text([stopped]),
+            )
+        except StoreUnavailable as error:
+            log.debug("work of %s is not counted: %s", lease.job.key, error)
+
     async def sweep(self) -> None:
         """Forget expired runs, which frees memory without a start; mend broken indexes."""
         await self._upkeep.sweep(self._keys)
@@ -320,8 +340,10 @@ class RedisJobQueue:
         await self._retries.run(partial(self._beat, worker, "", 0))
 
     @asynccontextmanager
-    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Unserved]]:
-        """Yield the withdrawn runs, reported steps and unserved classes, as they are announced."""
+    async def withdrawals(
+        self,
+    ) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Awaited | Unserved]]:
+        """Yield withdrawn runs, reported and awaited steps, unserved classes, as announced."""
         sections = [[keys.events_of(self._process), keys.unserved] for keys in self._keys]
         if not isinstance(self._blocking, RedisCluster):
             sections = [[channel for channels in sections for channel in channels]]
@@ -339,7 +361,7 @@ class RedisJobQueue:
 
 async def _withdrawals(
     announcements: AsyncIterator[Announcement], partitions: int
-) -> AsyncIterator[Withdrawal | Reported | Unserved]:
+) -> AsyncIterator[Withdrawal | Reported | Awaited | Unserved]:
     async for announcement in announcements:
         if announcement.replaced:
             yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
@@ -347,34 +369,8 @@ async def _withdrawals(
             yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind is EventKind.REPORTED:
             yield Reported(announcement.key, announcement.run, announcement.steps)
+        elif announcement.kind is EventKind.AWAITED:
+            yield Awaited(announcement.key, announcement.run, announcement.steps)
         elif announcement.kind is EventKind.UNSERVED:
             (runs_class,) = announcement.steps
             yield Unserved(partition_of(announcement.key, partitions), runs_class)
-
-
-def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
-    """Return the claim of a reply of claim.lua.
-
-    Raises ValueError or LookupError for a damaged record.
-    """
-    revision, pipeline, inputs, at_us, *fields = reply
-    if inputs is None:
-        raise ValueError("no inputs")
-    ended = {}
-    trace, fresh, needed_us = "", False, 0
-    for field, value in zip(fields[::2], fields[1::2], strict=True):
-        if field == b"fresh":
-            fresh = True
-            continue
-        if field == b"trace":
-            trace = value.decode(errors="replace")
-            continue
-        if field == b"need":
-            needed_us = int(value)
-            continue
-        step = decode_step(field, value)
-        if not step.state.ended:
-            raise ValueError(f"{step.name} has not ended")
-        ended[step.name] = step
-    lease = Lease(job, attempt)
-    return Claim(lease, revision, pipeline.decode(), inputs, ended, at_us, trace, fresh, needed_us)

@@ -160,6 +160,15 @@ def decode_step(field: bytes, value: bytes) -> StepRecord:
     return StepRecord(name, step_state(value), value[1:])
 
 
+def decode_since(value: bytes) -> dict[str, int]:
+    """Return the field `since`: when each settling step's digest first appeared, in microseconds.
+
+    Raises ValueError for a damaged one.
+    """
+    pairs = (item.split("=", 1) for item in value.decode().split(","))
+    return {name: int(us) for name, us in pairs}
+
+
 def decode_steps(fields: Sequence[bytes]) -> Iterator[StepRecord]:
     """Yield the steps of these fields: name, value, name, value.
 

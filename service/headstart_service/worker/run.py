@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from ..domain import Claim, FailureReason, Status, StepRecord, StepState, StepWork
 from ..domain.errors import (
     HeadstartError,
+    LeaseLost,
     StepsReported,
 )
 from ..pipeline.pipeline import Pipeline
@@ -23,7 +24,9 @@ from .occupancy import begun, keeping, occupied_seconds
 from .offers import makers_of
 from .ports import ProgressSink
 from .reported_steps import ReportedSteps
+from .retry_pauses import Jitter, full_jitter
 from .reuse import Reuse
+from .settling import Settling
 from .step_run import StepRunner, step_record
 from .step_runs import StepsElsewhere, failure_in
 from .upkeep import after_others
@@ -53,6 +56,8 @@ async def run(
     executors: Executors | None = None,
     makers: Mapping[str, str] | None = None,
     elsewhere: StepsElsewhere | None = None,
+    settling: Settling | None = None,
+    jitter: Jitter = full_jitter,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
@@ -60,7 +65,8 @@ async def run(
     computed again. Results that `reports` names are taken from the callers that reported them.
     Its steps run in `executors`; without them in some of this run's own, where they may block.
     `makers` are those of the pipeline with these providers, for a caller that has them. Steps that
-    other pools compute come from `elsewhere`; without it all are computed here.
+    other pools compute come from `elsewhere`; without it all are computed here. Steps begin when
+    `settling` lets them. `jitter` returns the pause before a new try, of at most so many seconds.
 
     Returns the end status. Raises LeaseLost when the run was taken away, and StoreUnavailable when
     its progress cannot be kept. Raises ExecutorUnavailable when a step cannot run here and the run
@@ -73,11 +79,10 @@ async def run(
             executors = await stack.enter_async_context(Executors())
         if makers is None:
             makers = makers_of(pipeline, providers)
-        work = _Run(
-            *(claim, pipeline, providers, makers, sink, watching, limits or Limits(), reuse),
-            executors,
-            elsewhere,
+        steps = StepRunner(
+            claim, pipeline, providers, makers, limits or Limits(), reuse, executors, jitter
         )
+        work = _Run(claim, pipeline, sink, watching, steps, settling or Settling(), elsewhere)
         stack.enter_context(reuse.shared_steps.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or ReportedSteps())
 
@@ -94,13 +99,10 @@ class _Run:
         self,
         claim: Claim,
         pipeline: Pipeline,
-        providers: Mapping[str, Any],
-        makers: Mapping[str, str],
         sink: ProgressSink,
         observer: WorkObserver,
-        limits: Limits,
-        reuse: Reuse,
-        executors: Executors,
+        steps: StepRunner,
+        settling: Settling,
         elsewhere: StepsElsewhere | None,
     ) -> None:
         self._elsewhere = elsewhere
@@ -110,8 +112,10 @@ class _Run:
         self._pipeline = pipeline
         self._sink = sink
         keeping(len(claim.inputs) + sum(len(each.fragment) for each in claim.ended.values()))
-        self._steps = StepRunner(claim, pipeline, providers, makers, limits, reuse, executors)
-        self._digests = self._steps.digests
+        self._steps = steps
+        self._settling = settling
+        self._digests = steps.digests
+        settling.begin(claim, pipeline, steps.now_us, steps.is_under_way)
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._waiting = [name for name in self._digests if name not in claim.ended]
@@ -140,7 +144,7 @@ class _Run:
             with reports.receiving(self._take_reported):
                 async with asyncio.TaskGroup() as self._group:
                     self._advance(self._group)
-                    if self._running:
+                    if self._unshown:
                         # A step that ends sooner is never shown as running: that saves a write.
                         await asyncio.wait(
                             self._tasks.values(),
@@ -149,8 +153,12 @@ class _Run:
                         )
                     begun()
                     await self._write()
-        except BaseExceptionGroup as errors:
-            expected = errors.subgroup(HeadstartError)
+        except BaseException as error:
+            for record in self._unwritten:
+                self._steps.count_stopped(record)
+            if not isinstance(error, BaseExceptionGroup):
+                raise
+            expected = error.subgroup(HeadstartError)
             if expected is None:
                 raise
             # The first error has cancelled all other tasks.
@@ -191,6 +199,9 @@ class _Run:
                     self._unwritten[:0] = ended
                     self._unshown[:0] = shown
                     self._adopt(taken.records)
+                except LeaseLost:
+                    self._unwritten[:0] = ended
+                    raise
                 else:
                     return
 
@@ -223,9 +234,12 @@ class _Run:
     def _take_reported(self, steps: Sequence[str]) -> None:
         """Callers have reported these steps: take them as soon as the write under way is over."""
         self._reported.update(name for name in steps if name in self._digests)
+        self._write_soon("reports")
+
+    def _write_soon(self, why: str) -> None:
         writing = self._write()
         try:
-            self._group.create_task(writing, name=f"{self._lease.job.key} reports")
+            self._group.create_task(writing, name=f"{self._lease.job.key} {why}")
         except RuntimeError:  # the run is being stopped
             writing.close()
 
@@ -268,20 +282,35 @@ class _Run:
                 self._fail_if_required(step, error, reason)
             elif all(state is StepState.COMPLETED for state in states.values()):
                 self._running.add(name)
-                self._starts[name] = self._steps.now_us()
-                work = self._work_on(step, group)
+                settles = self._settling.left(step) > 0
+                if not settles:
+                    self._begin(step)
+                work = self._work_on(step, group, settles=settles)
                 task = group.create_task(work, name=f"{self._lease.job.key} {name}")
                 self._tasks[name] = task
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
 
-    def _work_on(self, step: Step, group: asyncio.TaskGroup) -> Coroutine[Any, Any, None]:
-        """Return what computes a step here, or has it computed by workers of its pool."""
-        if self._elsewhere is not None and self._elsewhere.computes(self._pipeline, step):
-            return self._compute_elsewhere(step, self._elsewhere)
-        self._unshown.append(step.name)
-        return self._one(group, step)
+    def _begin(self, step: Step) -> None:
+        """Note that a step begins, which is shown with the next write if it runs here."""
+        if not self._is_elsewhere(step):
+            self._unshown.append(step.name)
+        self._starts[step.name] = self._steps.now_us()
+
+    def _is_elsewhere(self, step: Step) -> bool:
+        return self._elsewhere is not None and self._elsewhere.computes(self._pipeline, step)
+
+    async def _work_on(self, step: Step, group: asyncio.TaskGroup, *, settles: bool) -> None:
+        """Compute a step here, or have it computed by workers of its pool."""
+        if settles:
+            await self._settling.over(step)
+            self._begin(step)
+            self._write_soon("settled")
+        if self._elsewhere is not None and self._is_elsewhere(step):
+            await self._compute_elsewhere(step, self._elsewhere)
+        else:
+            await self._one(group, step)
 
     async def _compute_elsewhere(self, step: Step, elsewhere: StepsElsewhere) -> None:
         """Have a step computed by workers of its pool, until its result is reported."""

@@ -12,16 +12,20 @@ from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, FailureReason, StepRecord, StepState
+from ..domain import Claim, FailureReason, StepRecord, StepState, StepWork
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.pipeline import Pipeline
+from ..pipeline.retry_kinds import kinds_of, may_retry
 from ..pipeline.step import Step
 from ..values.fragments import report_fragment, result_of
 from ..values.limits import Limits, encoded
 from .arguments import Arguments
 from .cost_meter import METER
 from .executors.executors import Executors
+from .executors.remote_call import StepRaised
+from .memoised_failures import MemoisedFailure, failure_get, failure_put
 from .reasons import failure_of, readable
+from .retry_pauses import Jitter, pause_after
 from .reuse import Landed, Reuse
 from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
@@ -45,8 +49,13 @@ class StepRunner:
         limits: Limits,
         reuse: Reuse,
         executors: Executors,
+        jitter: Jitter,
     ) -> None:
-        """Run steps of `claim`. `makers` are the digests of each step's providers."""
+        """Run steps of `claim`. `makers` are the digests of each step's providers.
+
+        `jitter` returns the pause before a new try, at most so many seconds.
+        """
+        self._jitter = jitter
         self._claim = claim
         self._lease = claim.lease
         self._pipeline = pipeline
@@ -80,6 +89,17 @@ class StepRunner:
         """Return the time in microseconds, by the store's clock: this machine's own may be off."""
         return self._claim.at_us + round((time.monotonic() - self._began) * 1e6)
 
+    def count_stopped(self, record: StepRecord) -> None:
+        """Count the work of a step whose result this run does not take."""
+        self._reuse.stopped_work.note(self._lease, record)
+
+    def is_under_way(self, step: Step) -> bool:
+        """Whether an earlier revision of this key, in this worker, computes the step now."""
+        key = self._lease.job.key
+        return not self._claim.fresh and self._reuse.shared_steps.is_under_way(
+            key, self.digests[step.name]
+        )
+
     async def run(
         self, step: Step, started_us: int, outcome: StepOutcome
     ) -> tuple[StepRecord, Any]:
@@ -105,17 +125,32 @@ class StepRunner:
                 if result is not None:
                     outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
                     return Landed(run, None, result)
+                failure = await failure_get(self._reuse.memos, run.namespace, step, memo)
+                if failure is not None:
+                    outcome.state, outcome.attempts = StepEnd.FAILED, 0
+                    outcome.error, outcome.failure_reason = failure
+                    return Landed(run, _failed(step.name, 0.0, outcome, started_us))
             record, value = await self._attempt(step, started_us, outcome)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
-                await self._reuse.memos.memo_put(run.namespace, memo, result)
+                await self._reuse.memos.memo_put(run.namespace, memo, result, step.ttl)
+            elif memo and outcome.failure_reason is not None:
+                failure = MemoisedFailure(outcome.error, outcome.failure_reason)
+                await failure_put(self._reuse.memos, run.namespace, step, memo, failure)
             return Landed(run, record, value=value)
 
         # The key has the results that this step needs: those of an impure step may differ.
         needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
         key = (run.namespace, memo) if memo else (run, digest, *needed)
+        began = time.monotonic()
+
+        def stopped(outcome: StepOutcome) -> None:
+            took, meter = time.monotonic() - began, outcome.meter
+            done = StepWork(took, meter.cpu_seconds, meter.llm_tokens)
+            self.count_stopped(StepRecord(step.name, StepState.FAILED, b"", done))
+
         landed: Landed = await self._reuse.shared_steps.share(
-            key, run, digest, outcome, work, fresh=fresh
+            key, run, digest, outcome, work, fresh=fresh, stopped=stopped
         )
         if landed.record is not None and landed.run == run:
             return landed.record, landed.value
@@ -186,10 +221,11 @@ class StepRunner:
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
         CALLER.set(self._caller())
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
         for attempt in range(1, step.max_attempts + 1):
-            retry = True
+            retry, retry_after = True, None
             outcome.attempts = attempt
             limit = asyncio.timeout(None)
             try:
@@ -200,7 +236,8 @@ class StepRunner:
                     value = await self._executors.call(step, arguments, outcome.meter, begin)
                 codec = self._pipeline.codec
                 needed = self._arguments.needs(step.name)
-                value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
+                limits = self._limits.of(step.max_bytes)
+                value, result = await encoded(codec, step.name, value, limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed; a step's own exit arrives as `StepRaised`
             except ExecutorUnavailable as failure:
@@ -212,7 +249,7 @@ class StepRunner:
                 if outcome.unwanted:
                     # The step was cancelled, whatever it raised then.
                     raise asyncio.CancelledError from failure
-                error, reason, retry = self._reason(step, failure, limit)
+                error, reason, retry, retry_after = self._reason(step, failure, limit)
             else:
                 outcome.state = StepEnd.COMPLETED
                 elapsed = time.monotonic() - began
@@ -221,9 +258,11 @@ class StepRunner:
                 )
                 return record, value
             outcome.tried.append(FailedTry(time.time_ns(), error))
-            if not retry or attempt == step.max_attempts:
+            took = loop.time() - tried_since
+            pause = pause_after(step, attempt, took, retry_after, self._jitter)
+            if not retry or pause is None:
                 break
-            await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
+            await asyncio.sleep(pause)
         outcome.state, outcome.error, outcome.failure_reason = StepEnd.FAILED, error, reason
         return _failed(step.name, time.monotonic() - began, outcome, started_us), None
 
@@ -240,8 +279,8 @@ class StepRunner:
 
     def _reason(
         self, step: Step, failure: BaseException, limit: asyncio.Timeout
-    ) -> tuple[str, FailureReason, bool]:
-        """Return what callers may read, as text and data, and whether a new try is allowed.
+    ) -> tuple[str, FailureReason, bool, float | None]:
+        """Return what callers may read, as text and data, and whether and when to try again.
 
         An error that a step did not raise on purpose becomes an id: its text may hold anything. A
         cancellation that a step raises by itself, from a future that it shares, is an error too.
@@ -250,12 +289,14 @@ class StepRunner:
         if failed is not None:
             if failed is not failure:
                 log.info("%s %s failed", self._lease.job.key, step.name, exc_info=failure)
-            return readable(failed), failed.failure_reason, failed.retry
+            return readable(failed), failed.failure_reason, failed.retry, failed.retry_after
+        kinds = failure.kinds if isinstance(failure, StepRaised) else kinds_of(failure)
+        retry = may_retry(kinds, step.retry_on)
         if isinstance(failure, TimeoutError) and limit.expired():
-            return f"took longer than {step.timeout:g} s", FailureReason.TIMED_OUT, True
+            return f"took longer than {step.timeout:g} s", FailureReason.TIMED_OUT, retry, None
         error = f"internal error {uuid.uuid4().hex[:12]}"
         log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
-        return error, FailureReason.INTERNAL, True
+        return error, FailureReason.INTERNAL, retry, None
 
 
 def _begin(seconds: float, limit: asyncio.Timeout) -> None:

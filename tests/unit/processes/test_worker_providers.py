@@ -47,6 +47,7 @@ def settings(tmp_path: Path) -> Settings:
             "prepared_models": str(tmp_path / "models"),
             "vocabulary": str(tmp_path / "vocabulary"),
             "haiku_model": "claude-haiku-5-5",
+            "storage": f"file://{tmp_path}/storage",
         }
     )
 
@@ -100,6 +101,7 @@ async def test_each_provider_has_the_identity_of_what_its_answers_depend_on(
         "scan": vocabulary,
         "language_model": "claude-haiku-5-5",
         "http": "",
+        "storage": "",
     }
 
 

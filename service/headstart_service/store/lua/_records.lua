@@ -6,6 +6,7 @@
 --   claim     the token of the last claim, until its first commit
 --   of, needs, lost   of a step run: the id of its run; the steps that its step needs; the report of its step if its
 --             workers are lost
+--   since, awaited   see _settling.lua
 --   request   "outcome revision request-id" of the start that made the run, if it had a request id
 --   s:<name>  for each step that runs or has ended: the letter of its state, then its fragment
 --

@@ -85,7 +85,7 @@ local function end_run(record, member, r, status, reason, why, ttl_us)
   local now = clock()
   count_ends(now, 1)
   drop_step_runs(member, r.steps)
-  redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
+  redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh', 'since', 'awaited')
   if r.status == 'pending' then
     unqueue(member)
   end

@@ -7,7 +7,8 @@
 -- A step run gets inputs and the values that its step needs from the record of its run.
 -- Returns {} when there is nothing to do, else {attempt, member, run, …}. With attempt 0 there follows why the run was
 -- not taken: 'last', 'lost' or 'damaged'. Otherwise there follow {revision, pipeline, inputs, now, field, value, …} with
--- the fields of ended steps, `need` if the start declared it, `trace` if it was traced, and `fresh` if it was a restart.
+-- the fields of ended steps, `need` if the start declared it, `trace` if it was traced, `fresh` if it was a
+-- restart, and `since` and `awaited` of _settling.lua.
 -- Repeating a claim with the same token changes nothing.
 
 -- Late runs that one call passes over, at most.
@@ -193,9 +194,10 @@ if score and score > 0 and score < math.huge and score % 2 == 1 then
   reply[#reply + 1] = 'need'
   reply[#reply + 1] = integer(score % AFTER_ALL)
 end
+local BESIDE_STEPS = {trace = true, fresh = true, since = true, awaited = true}
 local fields = redis.call('HGETALL', source)
 for i = 1, #fields, 2 do
-  if is_step(fields[i]) and (not needed or needed[fields[i]]) or fields[i] == 'trace' or fields[i] == 'fresh' then
+  if is_step(fields[i]) and (not needed or needed[fields[i]]) or BESIDE_STEPS[fields[i]] then
     reply[#reply + 1] = fields[i]
     reply[#reply + 1] = fields[i + 1]
   end

@@ -1,5 +1,6 @@
 -- Reads a run with every existing fragment, at one moment. Notes that the result of an ended run was read: read results
 -- are evicted first. Steps that a caller reads count as used: see _accounting.lua.
+-- A caller waits for the steps `required`, "name,name" or '*' for all; '' where none does: see _settling.lua.
 -- With `awaits` above 0 the caller waits for it: a pending run goes before all runs without a waiting caller, unless
 -- `by_need` is 0. Announcements of the run are sent to the `process`, of a level from `awaits` on. Those of an ended run
 -- are sent to every reader, which keeps what it has read.
@@ -17,6 +18,7 @@ if r.seen == 0 and not is_live(r.status) then
   note_seen(record, member, r)
 end
 note_read(member, r)
+ask(record, member, r, required)
 local level = is_live(r.status) and tonumber(awaits) or 1
 if level > 0 then
   send_to(record, process, level)

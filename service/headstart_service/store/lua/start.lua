@@ -1,7 +1,8 @@
 -- Decides the outcome of a start, makes room, writes the record, indexes it and queues the job, all in one step.
 -- `run_id` becomes the id of the run: no other start has it, and repeating a start with it changes nothing.
 -- Repeating a `request_id` with the same inputs changes nothing either; it is '' where the caller gave none.
--- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
+-- The argument `steps` is "name=digest" joined by commas, `settling` names those of them that settle; of the limits, 0 is
+-- none.
 -- The rest, if there is any, is the trace context that the run carries while it is live.
 -- Returns {outcome, status, revision, read, unread, own, expired, shed}. The numbers are runs that it has removed: read
 -- ones, unread ones, those of its own namespace and expired ones; then those that it has shed, because they waited and
@@ -289,6 +290,8 @@ if old and restart == '0' then
   end
 end
 
+local since = since_of(record, old, wanted, settling, now)
+local awaited = since and restart == '0' and still_awaited(record, old, wanted, names)
 if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
@@ -310,6 +313,12 @@ if trace then
 end
 if restart == '1' then
   redis.call('HSET', record, 'fresh', 1)
+end
+if since then
+  redis.call('HSET', record, 'since', since)
+end
+if awaited then
+  redis.call('HSET', record, 'awaited', awaited)
 end
 local outcome = old and old.digest ~= digest and 'replaced' or 'started'
 if request_id ~= '' then
