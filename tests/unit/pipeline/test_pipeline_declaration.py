@@ -348,4 +348,4 @@ def test_a_step_of_another_pool_changes_the_definition_and_no_result() -> None:
     assert registry.pools == {"default", "gpu"}
     assert [p.name for p in registry.of_pools(("gpu",))] == [moved.name]
     with pytest.raises(ValueError, match=r"pool = 'GPU' must be 1 to 32 of a-z, 0-9 and '-'"):
-        step(pool="GPU")
+        step(pool="GPU")(base.function)
