@@ -16,6 +16,7 @@ from headstart._errors import (
     HeadstartError,
     Incomplete,
     InvalidRequest,
+    NoResult,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
@@ -58,6 +59,7 @@ from headstart._messages.results import (
     StepState,
     Touched,
 )
+from headstart._messages.stream_pieces import StreamPiece
 from headstart._messages.tensors import Tensor
 from headstart._scoring import percentile, relevance
 from headstart._transport.security import Tls
@@ -83,6 +85,7 @@ __all__ = [
     "Ledger",
     "LedgerHidden",
     "LedgerWork",
+    "NoResult",
     "NotFound",
     "Page",
     "PendingReason",
@@ -109,6 +112,7 @@ __all__ = [
     "StepOrigin",
     "StepReport",
     "StepState",
+    "StreamPiece",
     "Tensor",
     "Tls",
     "Touched",

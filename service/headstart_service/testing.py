@@ -10,7 +10,8 @@ import dataclasses
 import functools
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import BaseModel
@@ -34,6 +35,7 @@ from .domain import (
     FailureReason,
     Job,
     Lease,
+    PartialWrite,
     RunKey,
     RunPlan,
     RunSummary,
@@ -104,6 +106,11 @@ class _MemorySink:
         """Keep what ended."""
         del lease, running
         self.ended.update((record.name, record) for record in ended)
+
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        """Keep nothing: the step's result has all of it."""
+        del lease
+        return write.offset + len(write.data)
 
     async def finish(
         self,
@@ -186,11 +193,32 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
             raise
         return given_on(value)
 
+    if step.streams:
+        return dataclasses.replace(step, function=_watched_stream(step, exceptions))
     if inspect.iscoroutinefunction(step.function):
         return dataclasses.replace(step, function=on_loop)
     if getattr(step, "runs_on", "thread") == "thread":
         return dataclasses.replace(step, function=in_thread)
     return step  # in another process, which would find neither these functions nor `exceptions`
+
+
+def _watched_stream(
+    step: Step, exceptions: dict[str, BaseException]
+) -> Callable[..., AsyncGenerator[Any]]:
+    """The function of a step that streams, keeping what it raises."""
+
+    @functools.wraps(step.function)
+    async def streaming(**arguments: Any) -> AsyncGenerator[Any]:
+        exceptions.pop(step.name, None)
+        try:
+            async with aclosing(step.function(**arguments)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except Exception as error:
+            exceptions[step.name] = error
+            raise
+
+    return streaming
 
 
 def _pipeline_run(

@@ -11,9 +11,12 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import (
     Awaits,
     Cancelled,
+    Cursors,
     Inspection,
     Orphan,
     Outcome,
+    PartialPiece,
+    Partials,
     Report,
     RunKey,
     RunPlan,
@@ -56,6 +59,8 @@ class FakeRunStore:
         self.reports: dict[RunKey, Mapping[str, pb.StepReport]] = {}
         self.bodies: dict[RunKey, bytes] = {}
         """Encoded results, for runs that have more than reports."""
+        self.partials: dict[RunKey, Sequence[PartialPiece]] = {}
+        """What steps have given beyond any cursor."""
         self.lives_for = 60.0
         self.stats_of: dict[str, Stats] = {}
         """Counts by namespace."""
@@ -127,6 +132,12 @@ class FakeRunStore:
     async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
         await self._called("read", key, awaits, key=key)
         return await self._snapshot(key)
+
+    async def read_partials(self, key: RunKey, cursors: Cursors, *, follow: bool) -> Partials:
+        await self._called("read_partials", key, dict(cursors), follow, key=key)
+        if key not in self.runs:
+            raise RunNotFound(key.namespace, key.key)
+        return Partials(self.run, list(self.partials.get(key, ())))
 
     async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         await self._called("inspect", key, largest, key=key)

@@ -30,6 +30,7 @@ from headstart._get_or_compute.computed import Computed
 from headstart._messages import arguments
 from headstart._messages.descriptions import PipelineDescription, Stats
 from headstart._messages.results import Page, PrecomputeStatus, Results, RunSummary, Status
+from headstart._messages.stream_pieces import StreamPiece
 from headstart._transport import forks
 
 T = TypeVar("T")
@@ -167,6 +168,15 @@ class BlockingClient(BlockingStarts, BlockingChanges):
         return self._iterate(
             lambda client: client.watch_results(key, result_steps=steps, namespace=namespace)
         )
+
+    def stream(
+        self, key: str, step: str, *, namespace: str | None = None
+    ) -> Generator[StreamPiece, None, None]:
+        """Yield what a step gives before it ends, as `PrecomputeClient.stream`.
+
+        Use `contextlib.closing()` when leaving early.
+        """
+        return self._iterate(lambda client: client.stream(key, step, namespace=namespace))
 
     def watch_many(
         self,

@@ -16,11 +16,12 @@ import grpc.aio
 from headstart._clients.batches import Batches
 from headstart._clients.changes import Changes
 from headstart._clients.starts import Starts
-from headstart._clients.watch import watch
+from headstart._clients.watch import stream, watch
 from headstart._get_or_compute.get_or_compute import GetsOrComputes
 from headstart._messages import arguments, convert, requests
 from headstart._messages.descriptions import PipelineDescription, Stats
 from headstart._messages.results import Page, PrecomputeStatus, Results, RunSummary, Status
+from headstart._messages.stream_pieces import StreamPiece
 from headstart._transport.connection import Connection, Method
 from headstart._transport.endpoint import ChannelOption, endpoint
 from headstart._transport.security import Tls
@@ -213,6 +214,38 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
             result_steps=requests.texts("result_steps", result_steps),
         )
         return watch(self._connection, request)
+
+    def stream(
+        self, key: str, step: str, *, namespace: str | None = None
+    ) -> AsyncGenerator[StreamPiece, None]:
+        """Yield what a step gives before it ends, as it gives it; then return.
+
+            async for piece in headstart.stream("page-1", "draft"):
+                print(piece.text, end="", flush=True)
+
+        A stream that is cut is resumed: no piece is repeated or missed. When the step begins anew,
+        because it is tried again or its worker was lost, a piece is `restarted`. A step that does
+        not stream, or has ended, gives its result in one piece. There is no timeout, as in
+        `watch_results`.
+
+        Args:
+            key: As it was started.
+            step: A step of the run.
+            namespace: Instead of the client's.
+
+        Raises:
+            NoResult: The step has failed, or was skipped, or its run ended before it.
+            NotFound: Nothing is kept under this key (any more).
+            ServiceUnavailable: Resuming failed several times in a row.
+        """
+        name = requests.text("step", step)
+        request = pb.WatchResultsRequest(
+            namespace=self._in(namespace),
+            key=requests.text("key", key),
+            result_steps=[name],
+            partial_results=True,
+        )
+        return stream(self._connection, request, name)
 
     async def get_status(
         self, key: str, *, namespace: str | None = None, timeout: float | timedelta | None = None

@@ -54,6 +54,11 @@ class StepState(StrEnum):
     SKIPPED = "skipped"
     """Never ran, because a step that it needs failed."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the step will not change any more in this revision."""
+        return self in (StepState.COMPLETED, StepState.FAILED, StepState.SKIPPED)
+
 
 class FailureReason(StrEnum):
     """Why a step or a run has no result; `error` beside it is the same for people."""

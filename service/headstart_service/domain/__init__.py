@@ -22,6 +22,14 @@ from .events import (
     Withdrawal,
 )
 from .failures import FailureReason
+from .partials import (
+    Cursor,
+    Cursors,
+    PartialForm,
+    PartialPiece,
+    Partials,
+    PartialWrite,
+)
 from .permits import (
     Ask,
     AskAnswer,
@@ -84,6 +92,8 @@ __all__ = [
     "CallOutcome",
     "Cancelled",
     "Claim",
+    "Cursor",
+    "Cursors",
     "EventKind",
     "ExpectedRuns",
     "FailureReason",
@@ -97,6 +107,10 @@ __all__ = [
     "Offer",
     "Orphan",
     "Outcome",
+    "PartialForm",
+    "PartialPiece",
+    "PartialWrite",
+    "Partials",
     "Permits",
     "PoolStats",
     "ProviderNews",

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from .accounting import Stats
 from .events import Awaits
+from .partials import Cursors, Partials
 from .queue import WorkerState
 from .runs import (
     Cancelled,
@@ -59,6 +60,13 @@ class RunStore(Protocol):
 
         What the caller `awaits` is announced to this process from then on, and so is what outdates
         an ended run. A queued run goes before runs for which no caller waits.
+        """
+        ...
+
+    async def read_partials(self, key: RunKey, cursors: Cursors, *, follow: bool) -> Partials:
+        """Return what a run's steps have given beyond these cursors. Raises RunNotFound.
+
+        With `follow`, what they give from now on is announced to this process.
         """
         ...
 

@@ -50,6 +50,11 @@ class Step:
     ray: RayOptions | None = None
     """What it needs of Ray, of a step that runs there."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether it is an async generator, whose callers read what it gives before it ends."""
+        return inspect.isasyncgenfunction(self.function)
+
 
 def step(
     *undecorated: Callable[..., Any],
@@ -64,6 +69,8 @@ def step(
     ray: RayOptions | None = None,
 ) -> Callable[[Callable[..., Any]], Step]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
+
+    An async generator streams: callers read what it yields before it ends.
 
     Args:
         *undecorated: Nothing; refuses a decorator without parentheses.

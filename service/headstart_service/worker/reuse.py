@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..domain import RunKey, StepRecord
+from .partial_writer import PartialWriters
 from .ports import MemoStore
 from .shared_steps import SharedSteps
+from .step_log import StepLogs
 
 
 class Landed(NamedTuple):
@@ -37,4 +39,6 @@ class Reuse:
 
     def __init__(self, memos: MemoStore | None = None) -> None:
         self.shared_steps = SharedSteps()
+        self.step_logs = StepLogs()
+        self.partial_writers = PartialWriters()
         self.memos: MemoStore = memos or _NoMemos()

@@ -103,7 +103,7 @@ class _Run:
         self._pipeline = pipeline
         self._sink = sink
         keeping(len(claim.inputs) + sum(len(each.fragment) for each in claim.ended.values()))
-        self._steps = StepRunner(claim, pipeline, providers, makers, limits, reuse, executors)
+        self._steps = StepRunner(claim, pipeline, providers, makers, limits, reuse, executors, sink)
         self._digests = self._steps.digests
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}

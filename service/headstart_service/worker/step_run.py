@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,10 +22,12 @@ from ..values.limits import Limits, encoded
 from .arguments import Arguments
 from .cost_meter import METER
 from .executors.executors import Executors
+from .ports import ProgressSink
 from .reasons import failure_of, readable
 from .reuse import Landed, Reuse
 from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
+from .step_log import StepLog
 from .worker_observer import FailedTry, StepEnd, StepOutcome
 
 log = logging.getLogger(__name__)
@@ -45,8 +48,12 @@ class StepRunner:
         limits: Limits,
         reuse: Reuse,
         executors: Executors,
+        sink: ProgressSink,
     ) -> None:
-        """Run steps of `claim`. `makers` are the digests of each step's providers."""
+        """Run steps of `claim`. `makers` are the digests of each step's providers.
+
+        What steps give before they end is written to `sink`.
+        """
         self._claim = claim
         self._lease = claim.lease
         self._pipeline = pipeline
@@ -54,6 +61,7 @@ class StepRunner:
         self._limits = limits
         self._reuse = reuse
         self._executors = executors
+        self._sink = sink
         self._began = time.monotonic()
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self.digests = pipeline.step_digests(self._inputs)
@@ -103,7 +111,8 @@ class StepRunner:
                 if result is not None:
                     outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
                     return Landed(run, None, result)
-            record, value = await self._attempt(step, started_us, outcome)
+            with self._held(key, given):
+                record, value = await self._attempt(step, started_us, outcome, given)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
                 await self._reuse.memos.memo_put(run.namespace, memo, result)
@@ -112,13 +121,20 @@ class StepRunner:
         # The key has the results that this step needs: those of an impure step may differ.
         needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
         key = (run.namespace, memo) if memo else (run, digest, *needed)
-        landed: Landed = await self._reuse.shared_steps.share(
-            key, run, digest, outcome, work, fresh=fresh
-        )
+        reuse = self._reuse
+        with reuse.step_logs.log(key, step, fresh=fresh) as given:
+            async with reuse.partial_writers.writing(given, self._sink, self._lease, step.name):
+                landed: Landed = await reuse.shared_steps.share(
+                    key, run, digest, outcome, work, fresh=fresh
+                )
         if landed.record is not None and landed.run == run:
             return landed.record, landed.value
         outcome.memoised = True
         return self._memoised(step, landed, started_us, outcome), None
+
+    def _held(self, key: Hashable, given: StepLog | None) -> AbstractContextManager[None]:
+        """Keep what a step gives for runs that join it, also when this run has gone."""
+        return nullcontext() if given is None else self._reuse.step_logs.held(key, given)
 
     def _admitted(self, record: StepRecord, started_us: int, outcome: StepOutcome) -> StepRecord:
         """Return the record, or a failure's when it exceeds the room that this run has left.
@@ -174,18 +190,20 @@ class StepRunner:
         return StepRecord(step.name, state, result + report)
 
     async def _attempt(
-        self, step: Step, started_us: int, outcome: StepOutcome
+        self, step: Step, started_us: int, outcome: StepOutcome, given: StepLog | None
     ) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again. Never raises the step's error.
 
-        Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, which
-        counts as no attempt.
+        What it yields goes to `given`. Returns its record, and its value if other steps take it.
+        Raises ExecutorUnavailable, which counts as no attempt.
         """
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
         CALLER.set(self._caller())
         began = time.monotonic()
         error, reason = "", FailureReason.INTERNAL
+        if given is not None:
+            step = self._reuse.step_logs.collecting(step, given, self._limits)
         for attempt in range(1, step.max_attempts + 1):
             retry = True
             outcome.attempts = attempt

@@ -1,7 +1,7 @@
 -- Removes a run from every set; its record may be gone already. If the fate of its work was open, it is `fate`.
 local function forget(record, member, fate)
   settle(member, fate)
-  redis.call('UNLINK', record)
+  redis.call('UNLINK', record, partials_of(member))
   unqueue(member)
   redis.call('ZREM', expiry, member)
   redis.call('ZREM', unread, member)
