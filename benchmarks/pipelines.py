@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -160,3 +161,22 @@ EDITING = Pipeline(
     steps=(read_anchor, near_anchor, read_target, near_target, bridge),
     codec=ArtifactCodec(),
 )
+
+
+class Tokens(BaseModel):
+    tokens: int
+    pause: float
+    """Seconds between two tokens."""
+
+
+@step(timeout=600)
+async def tokens_of_time(tokens: int, pause: float) -> AsyncIterator[str]:
+    """Give each token's number, and when it was given by the clock that all processes share."""
+    due = time.monotonic()
+    for number in range(tokens):
+        yield f"{number}:{time.monotonic_ns()} "
+        due += pause
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+STREAM = Pipeline("stream", "1", "Tokens of time", Tokens, (tokens_of_time,))

@@ -61,7 +61,6 @@ class Tokens(BaseModel):
     tokens: int = 10
     pause: float = 0.02
     """Seconds between two tokens."""
-    start: int = 0
 
 
 def whole(tokens: int) -> str:
@@ -70,19 +69,10 @@ def whole(tokens: int) -> str:
 
 
 @step(timeout=300, required=True)
-async def count(tokens: int, pause: float, start: int) -> AsyncIterator[str]:
-    del start
+async def count(tokens: int, pause: float) -> AsyncIterator[str]:
     for number in range(tokens):
         yield f"{number} "
         await asyncio.sleep(pause)
 
 
-@step(timeout=300)
-async def clock(tokens: int, pause: float, start: int) -> AsyncIterator[str]:
-    """Give as each token the time at which it was given, by the machine's monotonic clock."""
-    for _ in range(start):
-        yield f"{time.monotonic_ns()} "
-        await asyncio.sleep(pause * tokens / max(start, 1))
-
-
-COUNT = Pipeline("count", "1", "Numbers, one after the other", Tokens, (count, clock))
+COUNT = Pipeline("count", "1", "Numbers, one after the other", Tokens, (count,))
