@@ -23,6 +23,7 @@ from .values import wire_format
 from .values.artifacts import ArtifactCodec
 from .values.codec import ResultCodec
 from .worker.batching import Batcher
+from .worker.progress import report_progress
 
 __all__ = [
     "ArtifactCodec",
@@ -39,6 +40,7 @@ __all__ = [
     "Step",
     "StepFailed",
     "Vocabulary",
+    "report_progress",
     "step",
     "wire_format",
 ]

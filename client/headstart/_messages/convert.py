@@ -37,6 +37,7 @@ from headstart._messages.results import (
     Status,
     StepEstimate,
     StepOrigin,
+    StepProgress,
     StepReport,
     StepState,
     Touched,
@@ -120,6 +121,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
             elapsed=_elapsed(report, "elapsed", report.elapsed),
             attempts=report.attempts,
             estimate=_estimate(report),
+            progress=_progress(report),
             origin=_known(_STEP_ORIGINS, report.origin, "step origin"),
             failure_reason=FAILURE_REASONS.get(report.failure_reason),
         )
@@ -331,6 +333,14 @@ def _time(
         return None
     value: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
     return value
+
+
+def _progress(report: pb.StepReport) -> StepProgress | None:
+    if not report.HasField("progress"):
+        return None
+    given = report.progress
+    fraction = given.fraction if given.HasField("fraction") else None
+    return StepProgress(fraction=fraction, message=given.message)
 
 
 def _estimate(report: pb.StepReport) -> StepEstimate | None:

@@ -156,6 +156,16 @@ class StepEstimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepProgress:
+    """How far a running step has come, as it reports itself."""
+
+    fraction: float | None = None
+    """The part that is done, 0 to 1; None where that is not known."""
+    message: str = ""
+    """What the step does now, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """How one step went."""
 
@@ -170,6 +180,8 @@ class StepReport:
     """When it will have ended; None once it has, and while no estimate exists."""
     origin: StepOrigin | None = None
     """Where its result comes from; None without a result."""
+    progress: StepProgress | None = None
+    """How far it has come, if it runs and its author reports that."""
     failure_reason: FailureReason | None = None
     """Why it failed or was skipped, as data; also None if this client is too old to know it."""
 

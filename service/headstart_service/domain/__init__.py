@@ -42,6 +42,7 @@ from .permits import (
     Turn,
     WaitsFor,
 )
+from .progress import Progress
 from .queue import (
     Claim,
     ExpectedRuns,
@@ -113,6 +114,7 @@ __all__ = [
     "Partials",
     "Permits",
     "PoolStats",
+    "Progress",
     "ProviderNews",
     "ProviderState",
     "Rates",

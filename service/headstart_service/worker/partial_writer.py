@@ -36,10 +36,10 @@ class PartialWriters:
 
     @asynccontextmanager
     async def writing(
-        self, source: StepLog | None, sink: ProgressSink, lease: Lease, step: str
+        self, source: StepLog, sink: ProgressSink, lease: Lease, step: str
     ) -> AsyncGenerator[None]:
         """Write what `source` gets, while the context is open; at its end all that is left."""
-        if source is None:
+        if source.streaming is None:
             yield
             return
         writer = _Writer(self, source, sink, lease, step)

@@ -22,6 +22,7 @@ from .executors.executors import Executors
 from .occupancy import begun, keeping, occupied_seconds
 from .offers import makers_of
 from .ports import ProgressSink
+from .progress import ShownProgress
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .step_run import StepRunner, step_record
@@ -103,7 +104,18 @@ class _Run:
         self._pipeline = pipeline
         self._sink = sink
         keeping(len(claim.inputs) + sum(len(each.fragment) for each in claim.ended.values()))
-        self._steps = StepRunner(claim, pipeline, providers, makers, limits, reuse, executors, sink)
+        self._progress = ShownProgress(self._show)
+        self._steps = StepRunner(
+            claim,
+            pipeline,
+            providers,
+            makers,
+            limits,
+            reuse,
+            executors,
+            sink,
+            self._progress.note,
+        )
         self._digests = self._steps.digests
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
@@ -148,6 +160,8 @@ class _Run:
                 raise
             # The first error has cancelled all other tasks.
             raise expected.exceptions[0] from None
+        finally:
+            self._progress.end()
         return Status.FAILED if self._failure else Status.COMPLETED
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
@@ -175,7 +189,7 @@ class _Run:
             await after_others(_TURNS)
             while not self._finished:
                 ended, self._unwritten = self._unwritten, []
-                shown = [name for name in self._unshown if name in self._running]
+                shown = [name for name in dict.fromkeys(self._unshown) if name in self._running]
                 self._unshown = []
                 try:
                     await self._write_now(ended, shown)
@@ -200,7 +214,12 @@ class _Run:
         shown = [*shown, *reported.difference(shown)]
         if ended or shown:
             running = [
-                step_record(name, StepState.RUNNING, started_us=self._starts.get(name, 0))
+                step_record(
+                    name,
+                    StepState.RUNNING,
+                    started_us=self._starts.get(name, 0),
+                    progress=self._progress.latest.get(name),
+                )
                 for name in shown
             ]
             await self._sink.commit(self._lease, ended, running)
@@ -216,9 +235,18 @@ class _Run:
     def _take_reported(self, steps: Sequence[str]) -> None:
         """Callers have reported these steps: take them as soon as the write under way is over."""
         self._reported.update(name for name in steps if name in self._digests)
+        self._write_soon("reports")
+
+    def _show(self, step: str) -> None:
+        """Write how far a running step has come."""
+        if step in self._running:
+            self._unshown.append(step)
+            self._write_soon("progress")
+
+    def _write_soon(self, what: str) -> None:
         writing = self._write()
         try:
-            self._group.create_task(writing, name=f"{self._lease.job.key} reports")
+            self._group.create_task(writing, name=f"{self._lease.job.key} {what}")
         except RuntimeError:  # the run is being stopped
             writing.close()
 

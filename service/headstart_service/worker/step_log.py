@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import FailureReason, PartialForm
+from ..domain import FailureReason, PartialForm, Progress
 from ..domain.errors import StepFailed
 from ..pipeline.step import Step
 from ..pipeline.streams import Streaming, streaming_of
@@ -27,21 +27,25 @@ _NOTHING: Final = object()
 
 
 class StepLog:
-    """The bytes that one step has given in its present try, for every run that waits for it."""
+    """What one step has given and reported so far, for every run that waits for it."""
 
-    def __init__(self, streaming: Streaming) -> None:
+    def __init__(self, streaming: Streaming | None) -> None:
         self.streaming = streaming
+        """None for a step that only returns."""
+        self.progress: Progress | None = None
         self.data = bytearray()
         self.trial = 0
         """0 before the first try."""
         self.users = 0
         """How many runs, and work under way, hold it."""
+        """The bytes of the present try."""
         self._followers: set[Callable[[], None]] = set()
+        self._reporting: set[Callable[[Progress], None]] = set()
 
     @property
     def form(self) -> PartialForm:
         """Whether the bytes are text or JSON lines."""
-        return self.streaming.form
+        return PartialForm.TEXT if self.streaming is None else self.streaming.form
 
     def begin(self) -> None:
         """Begin a try: what was given before is void."""
@@ -63,12 +67,31 @@ class StepLog:
         finally:
             self._followers.discard(follower)
 
+    def note_progress(self, progress: Progress) -> None:
+        """Note what the step reports."""
+        self.progress = progress
+        for reporting in self._reporting:
+            reporting(progress)
+
+    @contextmanager
+    def reporting(self, progressed: Callable[[Progress], None]) -> Iterator[None]:
+        """Call `progressed` with each report, and with the last one now."""
+        self._reporting.add(progressed)
+        if self.progress is not None:
+            progressed(self.progress)
+        try:
+            yield
+        finally:
+            self._reporting.discard(progressed)
+
     def _notify(self) -> None:
         for follower in self._followers:
             follower()
 
 
-def collecting(step: Step, log: StepLog, item: Kind | None, limits: Limits) -> Step:
+def _collecting(
+    step: Step, log: StepLog, streaming: Streaming, item: Kind | None, limits: Limits
+) -> Step:
     """Return the step as one that returns: it puts what it yields into the log.
 
     `item` is the kind of its items; None of a step that yields text.
@@ -77,15 +100,19 @@ def collecting(step: Step, log: StepLog, item: Kind | None, limits: Limits) -> S
     async def collected(**arguments: Any) -> Any:
         log.begin()
         async with aclosing(step.function(**arguments)) as pieces:
-            return await _collect(pieces, log, item, limits)
+            return await _collect(pieces, log, streaming, item, limits)
 
     return replace(step, function=collected)
 
 
 async def _collect(
-    pieces: AsyncGenerator[Any], log: StepLog, item: Kind | None, limits: Limits
+    pieces: AsyncGenerator[Any],
+    log: StepLog,
+    streaming: Streaming,
+    item: Kind | None,
+    limits: Limits,
 ) -> Any:
-    collection = _Items(log, item) if item is not None else _Text(log)
+    collection = _Items(log, item) if item is not None else _Text(log, streaming)
     given = 0
     async for piece in pieces:
         collection.take(piece)
@@ -123,8 +150,9 @@ class _Items:
 class _Text:
     """What a step of text has yielded, with its last value if it has one."""
 
-    def __init__(self, log: StepLog) -> None:
+    def __init__(self, log: StepLog, streaming: Streaming) -> None:
         self._log = log
+        self._streaming = streaming
         self._texts: list[str] = []
         self._last: Any = _NOTHING
 
@@ -135,14 +163,14 @@ class _Text:
         if isinstance(piece, str):
             self._log.add(_utf8(piece))
             self._texts.append(piece)
-        elif self._log.streaming.ends_with_value:
+        elif self._streaming.ends_with_value:
             self._last = piece
         else:
             raise _wrong(f"yielded {type(piece).__name__}, not str")
 
     def result(self) -> Any:
         """Return the step's result. Raises StepFailed."""
-        streaming = self._log.streaming
+        streaming = self._streaming
         if not streaming.ends_with_value:
             return "".join(self._texts)
         if self._last is _NOTHING:
@@ -182,18 +210,22 @@ class StepLogs:
         self._streaming: dict[Callable[..., Any], tuple[Streaming, Kind | None]] = {}
 
     @contextmanager
-    def log(self, key: Any, step: Step, *, fresh: bool = False) -> Iterator[StepLog | None]:
-        """Hold the log of this key's step; None for a step that does not stream.
+    def log(
+        self,
+        key: Any,
+        step: Step,
+        progressed: Callable[[Progress], None],
+        *,
+        fresh: bool = False,
+    ) -> Iterator[StepLog]:
+        """Hold the log of this key's step; `progressed` is called with what the step reports.
 
         A `fresh` one is shared with later users alone.
         """
-        if not step.streams:
-            yield None
-            return
         log = None if fresh else self._logs.get(key)
         if log is None:
             log = self._logs[key] = StepLog(self._streaming_of(step)[0])
-        with self.held(key, log):
+        with self.held(key, log), log.reporting(progressed):
             yield log
 
     @contextmanager
@@ -208,10 +240,13 @@ class StepLogs:
                 del self._logs[key]
 
     def collecting(self, step: Step, log: StepLog, limits: Limits) -> Step:
-        """Return the step as one that returns: it puts what it yields into the log."""
-        return collecting(step, log, self._streaming_of(step)[1], limits)
+        """Return the step as one that returns: what it yields goes into the log."""
+        streaming, item = self._streaming_of(step)
+        return step if streaming is None else _collecting(step, log, streaming, item, limits)
 
-    def _streaming_of(self, step: Step) -> tuple[Streaming, Kind | None]:
+    def _streaming_of(self, step: Step) -> tuple[Streaming | None, Kind | None]:
+        if not step.streams:
+            return None, None
         found = self._streaming.get(step.function)
         if found is None:
             streaming = streaming_of(step)

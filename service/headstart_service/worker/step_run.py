@@ -6,14 +6,13 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Hashable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, FailureReason, StepRecord, StepState
+from ..domain import Claim, FailureReason, Progress, StepRecord, StepState
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.step import Step
@@ -23,6 +22,7 @@ from .arguments import Arguments
 from .cost_meter import METER
 from .executors.executors import Executors
 from .ports import ProgressSink
+from .progress import REPORTER, Reporter
 from .reasons import failure_of, readable
 from .reuse import Landed, Reuse
 from .step_caller import CALLER, StepCaller
@@ -49,10 +49,12 @@ class StepRunner:
         reuse: Reuse,
         executors: Executors,
         sink: ProgressSink,
+        progressed: Callable[[str, Progress], None],
     ) -> None:
         """Run steps of `claim`. `makers` are the digests of each step's providers.
 
-        What steps give before they end is written to `sink`.
+        What steps give before they end is written to `sink`. `progressed` is called with what
+        they report.
         """
         self._claim = claim
         self._lease = claim.lease
@@ -62,6 +64,7 @@ class StepRunner:
         self._reuse = reuse
         self._executors = executors
         self._sink = sink
+        self._progressed = progressed
         self._began = time.monotonic()
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self.digests = pipeline.step_digests(self._inputs)
@@ -104,6 +107,7 @@ class StepRunner:
     ) -> tuple[StepRecord, Any]:
         run, digest, fresh = self._lease.job.key, self.digests[step.name], self._claim.fresh
         memo = self._memo_digest(step) if step.memo else ""
+        reuse = self._reuse
 
         async def work(outcome: StepOutcome) -> Landed:
             if memo and not fresh:
@@ -111,7 +115,7 @@ class StepRunner:
                 if result is not None:
                     outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
                     return Landed(run, None, result)
-            with self._held(key, given):
+            with reuse.step_logs.held(key, given):
                 record, value = await self._attempt(step, started_us, outcome, given)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
@@ -121,8 +125,8 @@ class StepRunner:
         # The key has the results that this step needs: those of an impure step may differ.
         needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
         key = (run.namespace, memo) if memo else (run, digest, *needed)
-        reuse = self._reuse
-        with reuse.step_logs.log(key, step, fresh=fresh) as given:
+        progressed = partial(self._progressed, step.name)
+        with reuse.step_logs.log(key, step, progressed, fresh=fresh) as given:
             async with reuse.partial_writers.writing(given, self._sink, self._lease, step.name):
                 landed: Landed = await reuse.shared_steps.share(
                     key, run, digest, outcome, work, fresh=fresh
@@ -131,10 +135,6 @@ class StepRunner:
             return landed.record, landed.value
         outcome.memoised = True
         return self._memoised(step, landed, started_us, outcome), None
-
-    def _held(self, key: Hashable, given: StepLog | None) -> AbstractContextManager[None]:
-        """Keep what a step gives for runs that join it, also when this run has gone."""
-        return nullcontext() if given is None else self._reuse.step_logs.held(key, given)
 
     def _admitted(self, record: StepRecord, started_us: int, outcome: StepOutcome) -> StepRecord:
         """Return the record, or a failure's when it exceeds the room that this run has left.
@@ -190,7 +190,7 @@ class StepRunner:
         return StepRecord(step.name, state, result + report)
 
     async def _attempt(
-        self, step: Step, started_us: int, outcome: StepOutcome, given: StepLog | None
+        self, step: Step, started_us: int, outcome: StepOutcome, given: StepLog
     ) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again. Never raises the step's error.
 
@@ -202,8 +202,8 @@ class StepRunner:
         CALLER.set(self._caller())
         began = time.monotonic()
         error, reason = "", FailureReason.INTERNAL
-        if given is not None:
-            step = self._reuse.step_logs.collecting(step, given, self._limits)
+        REPORTER.set(Reporter(given.note_progress))
+        step = self._reuse.step_logs.collecting(step, given, self._limits)
         for attempt in range(1, step.max_attempts + 1):
             retry = True
             outcome.attempts = attempt
@@ -303,6 +303,7 @@ def step_record(
     error: str = "",
     started_us: int = 0,
     failure_reason: FailureReason | None = None,
+    progress: Progress | None = None,
 ) -> StepRecord:
     """Build a step's record: its result, a wire fragment, and its report. `elapsed` in seconds."""
     report = report_fragment(
@@ -313,5 +314,6 @@ def step_record(
         elapsed=elapsed,
         attempts=attempts,
         started_us=started_us,
+        progress=progress,
     )
     return StepRecord(name, state, result + report)

@@ -58,6 +58,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "StepDescription",
         "StepEstimate",
         "StepOrigin",
+        "StepProgress",
         "StepReport",
         "StepState",
         "StreamPiece",
