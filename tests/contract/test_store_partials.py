@@ -58,6 +58,8 @@ async def test_what_a_step_gives_is_read_whole_and_behind_any_cursor(
         rest = await pieces(store_backend, first=Cursor(whole.generation, offset))
         assert rest["first"].data == LONG[offset:]
     assert await pieces(store_backend, first=Cursor(whole.generation, whole.end)) == {}
+    found = await store_backend.store.read_partials(KEY, {}, follow=False, tail=5000)
+    assert [piece.data for piece in found.pieces] == [LONG[-5000:]]
 
 
 async def test_more_than_one_call_reads_is_whole_too(store_backend: Backend) -> None:

@@ -133,7 +133,9 @@ class FakeRunStore:
         await self._called("read", key, awaits, key=key)
         return await self._snapshot(key)
 
-    async def read_partials(self, key: RunKey, cursors: Cursors, *, follow: bool) -> Partials:
+    async def read_partials(
+        self, key: RunKey, cursors: Cursors, *, follow: bool, tail: int = 0
+    ) -> Partials:
         await self._called("read_partials", key, dict(cursors), follow, key=key)
         if key not in self.runs:
             raise RunNotFound(key.namespace, key.key)

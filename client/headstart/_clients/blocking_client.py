@@ -112,6 +112,7 @@ class BlockingClient(BlockingStarts, BlockingChanges):
         required_steps: Iterable[str] = (),
         result_steps: Iterable[str] = (),
         min_revision: int = 0,
+        partial_results: bool = False,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
     ) -> Results:
@@ -125,6 +126,7 @@ class BlockingClient(BlockingStarts, BlockingChanges):
                 required_steps=required,
                 result_steps=wanted,
                 min_revision=min_revision,
+                partial_results=partial_results,
                 namespace=namespace,
                 timeout=timeout,
             )
@@ -158,7 +160,12 @@ class BlockingClient(BlockingStarts, BlockingChanges):
         )
 
     def watch_results(
-        self, key: str, *, result_steps: Iterable[str] = (), namespace: str | None = None
+        self,
+        key: str,
+        *,
+        result_steps: Iterable[str] = (),
+        partial_results: bool = False,
+        namespace: str | None = None,
     ) -> Generator[Results, None, None]:
         """Yield results as they grow, as `PrecomputeClient.watch_results`.
 
@@ -166,7 +173,9 @@ class BlockingClient(BlockingStarts, BlockingChanges):
         """
         steps = arguments.texts("result_steps", result_steps)
         return self._iterate(
-            lambda client: client.watch_results(key, result_steps=steps, namespace=namespace)
+            lambda client: client.watch_results(
+                key, result_steps=steps, partial_results=partial_results, namespace=namespace
+            )
         )
 
     def stream(

@@ -155,6 +155,7 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         required_steps: Iterable[str] = (),
         result_steps: Iterable[str] = (),
         min_revision: int = 0,
+        partial_results: bool = False,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
     ) -> Results:
@@ -167,6 +168,7 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
             required_steps: What to wait for. Default: all steps.
             result_steps: The steps whose results are wanted. Default: all.
             min_revision: Answer with no earlier run of this key; `Started.revision` has it.
+            partial_results: Also return what steps that stream have given: `Results.partials`.
             namespace: Instead of the client's.
             timeout: How long the answer may take beyond `wait`.
 
@@ -181,6 +183,7 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
             required_steps=required_steps,
             result_steps=result_steps,
             min_revision=min_revision,
+            partial_results=partial_results,
         )
         # The deadline is later than the end of the wait, so that the partial answer then still
         # arrives.
@@ -190,7 +193,12 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         )
 
     def watch_results(
-        self, key: str, *, result_steps: Iterable[str] = (), namespace: str | None = None
+        self,
+        key: str,
+        *,
+        result_steps: Iterable[str] = (),
+        partial_results: bool = False,
+        namespace: str | None = None,
     ) -> AsyncGenerator[Results, None]:
         """Yield the results as they grow: what exists at once, then each change, then the end.
 
@@ -201,6 +209,8 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         Args:
             key: As it was started.
             result_steps: The steps whose results are wanted. Default: all.
+            partial_results: Also yield when steps that stream give something: `Results.partials`
+                has all that they have given. `stream` follows one step alone.
             namespace: Instead of the client's.
 
         Raises:
@@ -212,6 +222,7 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
             namespace=place,
             key=requests.text("key", key),
             result_steps=requests.texts("result_steps", result_steps),
+            partial_results=arguments.flag("partial_results", partial_results),
         )
         return watch(self._connection, request)
 

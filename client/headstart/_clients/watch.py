@@ -8,12 +8,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 from headstart._errors import HeadstartError, NoResult, ServiceUnavailable, from_status
 from headstart._messages import convert
 from headstart._messages.results import Results, StepState
-from headstart._messages.stream_pieces import ReceivedPieces, StreamPiece
+from headstart._messages.stream_pieces import ReceivedPartials, ReceivedPieces, StreamPiece
 from headstart._transport.call_errors import Rested
 from headstart._transport.connection import Connection
 from headstart.v1 import precompute_pb2 as pb
@@ -32,14 +33,21 @@ async def watch(
     connection: Connection, request: pb.WatchResultsRequest
 ) -> AsyncGenerator[Results, None]:
     """Yield each state of one run once, the ended one last; raise when resuming fails."""
-    states = _States([request.key])
+    states, received = _States([request.key]), ReceivedPartials()
+    last: Results | None = None
 
     def rest() -> pb.WatchResultsRequest | None:
+        del request.partial_cursors[:]
+        request.partial_cursors.extend(received.cursors)
         return request if states.left else None
 
     async with aclosing(_messages(connection, rest, states)) as messages:
         async for message in messages:
-            yield convert.results_from(message.results)
+            received.take(message.partial_results)
+            if message.HasField("results"):
+                last = convert.results_from(message.results)
+            if last is not None:
+                yield replace(last, partials=received.values) if request.partial_results else last
 
 
 async def stream(

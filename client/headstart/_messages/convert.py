@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -130,6 +131,11 @@ def results_from(message: pb.GetResultsResponse) -> Results:
     return Results(
         **_run_from(message),
         steps=steps,
+        partials={
+            each.step: [json.loads(line) for line in each.json_lines] or each.text
+            for each in message.partial_results
+            if each.json_lines or each.text
+        },
         bridging=_bridging_from(message.bridging, steps) if is_bridging else None,
         custom=None
         if is_bridging

@@ -7,14 +7,14 @@ are plain dicts, so that results can be pickled and copied; treat them as read-o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar, overload
 
 from headstart._errors.suggestions import with_suggestion
-from headstart._messages.artifacts import Artifact, as_type_of
+from headstart._messages.artifacts import Artifact, Json, as_type_of
 
 Embedding: TypeAlias = tuple[float, ...]
 T = TypeVar("T")
@@ -233,6 +233,9 @@ class Results:
     """None when this is a run of another pipeline."""
     custom: Mapping[str, Artifact] | None
     """By step, only of completed steps; None when this is a run of the bridging pipeline."""
+    partials: Mapping[str, str | Sequence[Json]] = field(default_factory=dict)
+    """By step, the text or the items that steps which stream have given so far, if the call asked
+    for `partial_results`."""
 
     @property
     def missing(self) -> tuple[str, ...]:

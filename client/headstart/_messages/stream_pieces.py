@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -59,6 +59,11 @@ class ReceivedPieces:
         items = [json.loads(line) for line in partial.json_lines]
         return self._piece(partial.text, items, anew=anew)
 
+    @property
+    def value(self) -> str | list[Json]:
+        """All that was received of the present generation."""
+        return list(self._items) if self._items else "".join(self._texts)
+
     def rest(self, results: Results) -> Iterator[StreamPiece]:
         """Yield what the step's result has beyond the pieces.
 
@@ -88,3 +93,27 @@ class ReceivedPieces:
             self._texts.append(text)
         self._items += items
         return StreamPiece(text=text, items=tuple(items), restarted=anew)
+
+
+class ReceivedPartials:
+    """The pieces of all of a run's steps that a caller has received, over all streams."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, ReceivedPieces] = {}
+
+    @property
+    def cursors(self) -> Iterator[pb.PartialCursor]:
+        """Up to where: what the next stream begins behind."""
+        return (each.cursor for each in self._steps.values() if each.cursor is not None)
+
+    @property
+    def values(self) -> dict[str, str | list[Json]]:
+        """By step, all that was received."""
+        return {name: value for name, each in self._steps.items() if (value := each.value)}
+
+    def take(self, partials: Iterable[pb.PartialResult]) -> None:
+        """Note partial results."""
+        for each in partials:
+            if each.step not in self._steps:
+                self._steps[each.step] = ReceivedPieces(each.step)
+            self._steps[each.step].take(each)

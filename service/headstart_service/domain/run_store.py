@@ -63,10 +63,13 @@ class RunStore(Protocol):
         """
         ...
 
-    async def read_partials(self, key: RunKey, cursors: Cursors, *, follow: bool) -> Partials:
+    async def read_partials(
+        self, key: RunKey, cursors: Cursors, *, follow: bool, tail: int = 0
+    ) -> Partials:
         """Return what a run's steps have given beyond these cursors. Raises RunNotFound.
 
-        With `follow`, what they give from now on is announced to this process.
+        With a `tail`, only so many of each step's last bytes. With `follow`, what they give from
+        now on is announced to this process.
         """
         ...
 

@@ -41,6 +41,7 @@ class PartialScripts:
         process: str,
         follow: int,
         most: int,
+        tail: int,
     ) -> Reply:
         """Read what steps have given beyond the cursors; note whom to notify of more."""
         return in_lua()

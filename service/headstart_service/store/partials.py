@@ -30,10 +30,11 @@ class PartialReader:
         self._keys = keys
         self._process = process
 
-    async def read(self, key: RunKey, cursors: Cursors, *, follow: bool) -> Partials:
+    async def read(self, key: RunKey, cursors: Cursors, *, follow: bool, tail: int = 0) -> Partials:
         """Return what a run's steps have given beyond the cursors, all of it.
 
-        With `follow`, what they give from now on is announced. Raises RunNotFound.
+        With a `tail` only so many of each step's last bytes. With `follow`, what they give from
+        now on is announced. Raises RunNotFound.
         """
         found: dict[str, PartialPiece] = {}
         seen, run = dict(cursors), ""
@@ -46,6 +47,7 @@ class PartialReader:
                 process=self._process,
                 follow=int(follow),
                 most=_MOST,
+                tail=tail,
             )
             if not reply:
                 raise RunNotFound(key.namespace, key.key)

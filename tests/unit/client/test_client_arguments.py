@@ -118,6 +118,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ({"a": 7}, "['a'] must be a function, not int"),
     ],
     "report": [("yes", " must be a bool, not str")],
+    "partial_results": [(1, " must be a bool, not int")],
     "grace": [("1", f" must be {SECONDS}, or None, not str")],
 }
 SETTINGS: dict[str, list[tuple[Any, str]]] = {

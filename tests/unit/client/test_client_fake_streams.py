@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
@@ -31,6 +32,23 @@ async def test_scripted_pieces_come_one_after_the_other() -> None:
         with BlockingClient(server.address) as blocking:
             late = await asyncio.to_thread(lambda: list(blocking.stream("k", "draft")))
         assert [str(piece) for piece in late] == ["Bread wants flöur"]
+
+
+async def test_results_have_what_was_given_so_far() -> None:
+    streams = {"draft": ["Bread ", "wants"], "offers": [{"price": 1}, 2]}
+    with fake_server(streams=streams, delays={"draft": 3600}) as server:
+        async with PrecomputeClient(server.address) as client:
+            await client.start("k", "page", {})
+            results = await client.get_results(
+                "k", wait=1, required_steps=["offers"], partial_results=True
+            )
+            assert results.partials == {"draft": "Bread ", "offers": [{"price": 1}, 2]}
+            assert (await client.get_results("k")).partials == {}
+            async with aclosing(client.watch_results("k", partial_results=True)) as states:
+                async for results in states:
+                    if "offers" in results.partials:
+                        break
+            assert results.partials["draft"] == "Bread "
 
 
 async def test_a_step_without_pieces_gives_its_result_and_a_failed_one_raises() -> None:

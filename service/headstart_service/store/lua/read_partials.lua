@@ -1,7 +1,8 @@
 -- Reads what steps that stream have given beyond cursors. `...`: step, generation and offset of each cursor.
 -- With `follow` 1, what a run that has not ended gives from now on is announced to the `process`.
 -- Returns {} for an unknown key, else {run, step, form, generation, offset, length, bytes, step, …}. A step without news
--- is left out. A step's bytes may stop before `length`: at most `most` are read of all.
+-- is left out. A step's bytes may stop before `length`: at most `most` are read of all. With a `tail` above 0 only so
+-- many of a step's last bytes are read.
 
 local r = load(record)
 if not r or r.expires <= clock() then
@@ -30,6 +31,9 @@ for i, name in ipairs(names) do
     local cursor = cursors[name] or {0, 0}
     local same = cursor[1] == p.generation and cursor[2] <= p.length
     local offset = same and cursor[2] or 0
+    if tonumber(tail) > 0 then
+      offset = math.max(offset, p.length - tonumber(tail))
+    end
     if offset < p.length or not same then
       local first, last = math.floor(offset / PIECE), math.floor((p.length - 1) / PIECE)
       last = math.min(last, first + math.floor(left / PIECE))
