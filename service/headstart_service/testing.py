@@ -210,10 +210,21 @@ def _watched_stream(
     @functools.wraps(step.function)
     async def streaming(**arguments: Any) -> AsyncGenerator[Any]:
         exceptions.pop(step.name, None)
+        cancelled: BaseException | None = None
         try:
             async with aclosing(step.function(**arguments)) as pieces:
-                async for piece in pieces:
-                    yield piece
+                while True:
+                    try:
+                        piece = await (
+                            anext(pieces) if cancelled is None else pieces.athrow(cancelled)
+                        )
+                    except StopAsyncIteration:
+                        return
+                    cancelled = None
+                    try:
+                        yield piece
+                    except asyncio.CancelledError as error:
+                        cancelled = error  # the step's, which may handle it
         except Exception as error:
             exceptions[step.name] = error
             raise

@@ -114,7 +114,13 @@ async def _collect(
 ) -> Any:
     collection = _Items(log, item) if item is not None else _Text(log, streaming)
     given = 0
-    async for piece in pieces:
+    cancelled: BaseException | None = None
+    while True:
+        try:
+            piece = await (anext(pieces) if cancelled is None else pieces.athrow(cancelled))
+        except StopAsyncIteration:
+            return collection.result()
+        cancelled = None
         collection.take(piece)
         if len(log.data) > limits.artifact:
             raise StepFailed(
@@ -124,8 +130,10 @@ async def _collect(
             )
         given += 1
         if given % _TURN == 0:
-            await asyncio.sleep(0)
-    return collection.result()
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError as error:
+                cancelled = error  # maybe a timeout's of the generator, which handles it there
 
 
 class _Items:

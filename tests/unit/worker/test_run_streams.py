@@ -160,6 +160,26 @@ async def test_what_a_step_must_not_yield_fails_it_alone_and_leaves_what_was_the
     assert ledger.value("draft") == "Bröd wants flour"
 
 
+@step()
+async def patient() -> AsyncIterator[str | Offer]:
+    try:
+        async with asyncio.timeout(0.02):
+            while True:
+                yield "x"
+    except TimeoutError:
+        yield " enough"
+    yield Offer(name="c", price=1)
+
+
+async def test_a_timeout_of_the_generators_own_ends_where_it_stands() -> None:
+    pipeline, ledger = pipeline_of(patient), Ledger()
+    assert await run(claim_of(pipeline), pipeline, {}, ledger) is Status.COMPLETED
+    assert ledger.value("patient") == {"name": "c", "price": 1.0}
+    assert given(ledger, "patient").endswith("xx enough")
+    result = await run_pipeline(pipeline, {})
+    assert result.values["patient"].price == 1
+
+
 async def test_another_try_and_another_worker_begin_anew() -> None:
     tries: list[int] = []
 
