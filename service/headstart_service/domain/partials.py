@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 _CONTINUES: Final = 0xC0
-"""The bits by which a byte inside a character of UTF-8 is told: they are `_INSIDE`."""
+"""A byte inside a character of UTF-8 has `_INSIDE` in these bits."""
 _INSIDE: Final = 0x80
 _LINE_END: Final = b"\n"
 
@@ -37,7 +37,7 @@ class PartialForm(StrEnum):
 
 
 class Cursor(NamedTuple):
-    """Up to where somebody has a step's partial result."""
+    """Up to where a caller has a step's partial result."""
 
     generation: int = 0
     offset: int = 0

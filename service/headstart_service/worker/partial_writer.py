@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 _MOST: Final = 256 * 1024
 """Bytes of a write, but for a longer line."""
 _PAUSE: Final = 0.0005
-"""Seconds between two writes of a step, for each step of this worker that writes: so all of them
-write 2,000 times a second at most, which takes a quarter of a Redis's time."""
+"""Seconds between two writes of a step, times the number of this worker's steps that write.
+
+So all of them write at most 2,000 times a second, which takes a quarter of a Redis's time."""
 _AGAIN: Final = 0.5
 """Seconds before another write, when the store was away or full."""
 _LAST: Final = 1.0

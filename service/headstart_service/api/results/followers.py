@@ -1,7 +1,7 @@
 """Watchers that follow what steps give before they end, each from its own cursors on.
 
-An announcement carries what is new. A follower passes it on if it continues what its watcher has;
-in any doubt, such as a gap or a lost subscription, it reads from its cursors on. So it keeps no
+An announcement carries what is new. A follower passes it on if it continues what its watcher has.
+In any doubt, such as a gap or a lost subscription, it reads from its cursors on. So it keeps no
 text, and nothing is repeated or missed.
 """
 
