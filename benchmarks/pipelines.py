@@ -167,16 +167,23 @@ class Tokens(BaseModel):
     tokens: int
     pause: float
     """Seconds between two tokens."""
+    closed: str = ""
+    """A file in which the step writes when it was cancelled."""
 
 
 @step(timeout=600)
-async def tokens_of_time(tokens: int, pause: float) -> AsyncIterator[str]:
+async def tokens_of_time(tokens: int, pause: float, closed: str) -> AsyncIterator[str]:
     """Give each token's number, and when it was given by the clock that all processes share."""
     due = time.monotonic()
-    for number in range(tokens):
-        yield f"{number}:{time.monotonic_ns()} "
-        due += pause
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
+    try:
+        for number in range(tokens):
+            yield f"{number}:{time.monotonic_ns()} "
+            due += pause
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+    except asyncio.CancelledError:
+        if closed:
+            Path(closed).write_text(str(time.monotonic()))  # noqa: ASYNC240  # it ends here
+        raise
 
 
 STREAM = Pipeline("stream", "1", "Tokens of time", Tokens, (tokens_of_time,))

@@ -1,6 +1,7 @@
 """Measures what a step gives before it ends: how late each token is, and what it costs Redis.
 
-  calm      one stream of 40 tokens a second: from the yield to the watcher, beside a unary call
+  calm      one stream of 40 tokens a second: from the yield to the watcher, beside a unary call;
+            and how soon a cancel closes the generator
   crowd     many streams of 20 tokens a second: the same, Redis's time for a token, and its writes
   killed    as many streams, while an API process and a worker are killed (kill -9): tokens that
             are lost or doubled; a step that begins anew must say so
@@ -16,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,11 +102,26 @@ async def _calm(bench: Bench) -> Sequence[Line]:
         calls.append(percentile(took, 50))
         beyond.append(late[-1] - calls[-1])
         bench.tick(1 / bench.repeats)
+    closing = [await _cancel(bench, client, repetition) for repetition in range(bench.repeats)]
     ours = Series("token → watcher", late)
     return [
         Line("Token → watcher, p50", "ms", ours, Series("a unary call", calls)),
         Line("Token → watcher, beyond a call", "ms", Series("p50", beyond), None, at_most(3)),
+        Line("Cancel → generator closed", "ms", Series("", closing), None, at_most(100)),
     ]
+
+
+async def _cancel(bench: Bench, client: PrecomputeClient, number: int) -> float:
+    """Milliseconds from a cancel until the generator in the worker is closed."""
+    key, closed = f"cancel-{number}", bench.work / f"closed-{number}"
+    await client.start(key, "stream", {"tokens": 100, "pause": 1.0, "closed": str(closed)})
+    async with aclosing(client.stream(key, _STEP)) as pieces:
+        await anext(pieces)
+        began = time.monotonic()
+        await client.cancel(key)
+    while not closed.exists() or not closed.read_text():  # noqa: ASYNC110  # another process
+        await asyncio.sleep(0.01)
+    return (float(closed.read_text()) - began) * 1000
 
 
 async def _crowd(bench: Bench) -> Sequence[Line]:
