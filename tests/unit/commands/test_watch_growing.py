@@ -23,11 +23,12 @@ def results_with(partials: dict[str, Any], state: str = "running", **report: Any
     return replace(results, steps=dict.fromkeys(partials, step), partials=partials)
 
 
-def test_a_log_has_each_line_of_text_once_it_is_whole() -> None:
-    async def start(address: str) -> None:
-        async with PrecomputeClient(address) as client:
-            await client.start("page-1", "page", {})
+async def start(address: str) -> None:
+    async with PrecomputeClient(address) as client:
+        await client.start("page-1", "page", {})
 
+
+def test_a_log_has_each_line_of_text_once_it_is_whole() -> None:
     streams = {"draft": ["Bread wants\nfl", "our\nand ", "time"], "offers": [{"price": 1}, 2]}
     with fake_server(streams=streams, delays={"draft": 0.6}) as server:
         asyncio.run(start(server.address))
@@ -42,6 +43,13 @@ def test_a_log_has_each_line_of_text_once_it_is_whole() -> None:
         'page-1 offers> {"price": 1}',
         "page-1 offers> 2",
     ]
+
+
+def test_a_reader_gets_what_there_is() -> None:
+    with fake_server(streams={"draft": ["Bread wants"]}, delays={"draft": 3600}) as server:
+        asyncio.run(start(server.address))
+        done = run("get", "page-1", "--address", server.address)
+    assert 'draft, so far: "Bread wants"' in done.out
 
 
 def test_a_log_says_that_a_text_begins_anew() -> None:

@@ -30,6 +30,11 @@ def described(results: Any) -> str:
     if results.bridging:
         lines += _bridging(results.bridging)
     lines += [f"{name}: {_value(value)}" for name, value in (results.custom or {}).items()]
+    lines += [
+        f"{name}, so far: {_value(partial)}"
+        for name, partial in results.partials.items()
+        if name in results.missing
+    ]
     return "\n".join(lines)
 
 
