@@ -26,6 +26,7 @@ from headstart._clients.precompute_result import PrecomputeResult, result_from
 from headstart._fake.reported_steps import ReportedStep
 from headstart._fake.script import Estimated, Failed, Scripted, script_of
 from headstart._fake.server import FakeServer, RecordedRequest
+from headstart._messages.artifacts import Json
 from headstart._messages.pipeline_run import PipelineRun
 from headstart._messages.results import (
     BridgingResults,
@@ -167,6 +168,7 @@ def fake_server(
     estimates: Mapping[str, Estimated] | None = None,
     origins: Mapping[str, StepOrigin | str] | None = None,
     needs: Mapping[str, Iterable[str]] | None = None,
+    streams: Mapping[str, Iterable[Json]] | None = None,
 ) -> FakeServer:
     """Serve the contract over real gRPC on loopback, for the tests of code that calls it.
 
@@ -202,6 +204,8 @@ def fake_server(
             run computes it. A step that a caller has reported is "reported" by itself.
         needs: By step of a custom pipeline, those that it needs: without their results it is
             PENDING, and reports of it are not accepted. Times are as scripted all the same.
+        streams: By step, the pieces that it gives before its end, at equal distances: text, or
+            items. Default result of such a step: all of it.
 
     Raises:
         ValueError: A script for a step that the results do not have; an origin that is
@@ -217,6 +221,7 @@ def fake_server(
         estimates=estimates,
         origins=origins,
         needs=needs,
+        streams=streams,
     )
     return FakeServer(completed_results, script)
 

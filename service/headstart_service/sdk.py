@@ -18,6 +18,7 @@ from .values.artifacts import ArtifactCodec
 from .values.codec import ResultCodec
 from .values.references import Reference
 from .worker.batching import Batcher
+from .worker.progress import report_progress
 
 __all__ = [
     "Answer",
@@ -40,6 +41,7 @@ __all__ = [
     "Turn",
     "Usage",
     "Vocabulary",
+    "report_progress",
     "step",
     "wire_format",
 ]

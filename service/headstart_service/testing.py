@@ -11,7 +11,8 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import BaseModel
@@ -36,6 +37,7 @@ from .domain import (
     FailureReason,
     Job,
     Lease,
+    PartialWrite,
     RunKey,
     RunPlan,
     RunSummary,
@@ -136,6 +138,11 @@ class MemorySink:
         self.running.update((record.name, record) for record in running)
         self.running = {n: r for n, r in self.running.items() if n not in self.ended}
         self._changed()
+
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        """Keep nothing: the step's result has all of it."""
+        del lease
+        return write.offset + len(write.data)
 
     async def finish(
         self,
@@ -256,11 +263,43 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
             raise
         return given_on(value)
 
+    if step.streams:
+        return dataclasses.replace(step, function=_watched_stream(step, exceptions))
     if inspect.iscoroutinefunction(step.function):
         return dataclasses.replace(step, function=on_loop)
     if getattr(step, "runs_on", "thread") == "thread":
         return dataclasses.replace(step, function=in_thread)
     return step  # in another process, which would find neither these functions nor `exceptions`
+
+
+def _watched_stream(
+    step: Step, exceptions: dict[str, BaseException]
+) -> Callable[..., AsyncGenerator[Any]]:
+    """The function of a step that streams, keeping what it raises."""
+
+    @functools.wraps(step.function)
+    async def streaming(**arguments: Any) -> AsyncGenerator[Any]:
+        exceptions.pop(step.name, None)
+        cancelled: BaseException | None = None
+        try:
+            async with aclosing(step.function(**arguments)) as pieces:
+                while True:
+                    try:
+                        piece = await (
+                            anext(pieces) if cancelled is None else pieces.athrow(cancelled)
+                        )
+                    except StopAsyncIteration:
+                        return
+                    cancelled = None
+                    try:
+                        yield piece
+                    except asyncio.CancelledError as error:
+                        cancelled = error  # the step's, which may handle it
+        except Exception as error:
+            exceptions[step.name] = error
+            raise
+
+    return streaming
 
 
 def results_of(

@@ -15,6 +15,7 @@ from headstart_service.domain import (
     FailureReason,
     Job,
     Lease,
+    PartialWrite,
     RunKey,
     Status,
     StepRecord,
@@ -80,12 +81,22 @@ class Ledger:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
+        self.given: list[PartialWrite] = []
+        """What steps gave before their ends."""
+        self.append_failure: Exception | None = None
         self._busy = False
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
     ) -> None:
         await self._keep(Write(tuple(ended), tuple(running)))
+
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        if self.append_failure:
+            raise self.append_failure
+        self.given.append(write)
+        await asyncio.sleep(0)
+        return write.offset + len(write.data)
 
     async def finish(
         self,

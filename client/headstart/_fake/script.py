@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, TypeAlias
 
+from headstart._fake.streams import ScriptedStream, stream_of
 from headstart._messages.artifacts import Artifact, Json, artifact_to
 from headstart._messages.results import FailureReason, Results, StepEstimate, StepOrigin, StepState
 from headstart.v1 import precompute_pb2 as pb
@@ -44,6 +45,7 @@ class ScriptedStep:
     estimate: StepEstimate | None = None
     """From when the run is taken."""
     origin: StepOrigin = StepOrigin.COMPUTED
+    stream: ScriptedStream | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ class Script:
     estimates: Mapping[str, StepEstimate]
     origins: Mapping[str, StepOrigin]
     needs: Mapping[str, tuple[str, ...]]
+    streams: Mapping[str, ScriptedStream]
 
     def steps(
         self, results: Scripted | None, inputs: Mapping[str, Json]
@@ -83,7 +86,9 @@ class Script:
                     origin=report.origin or StepOrigin.COMPUTED,
                 )
         else:
-            values = given(inputs) if callable(given) else given or {}
+            values = dict(given(inputs) if callable(given) else given or {})
+            for name, stream in self.streams.items():
+                values.setdefault(name, stream.whole)
             for name, value in values.items():
                 after = self.delays.get(name, 0.0)
                 steps[name] = ScriptedStep(
@@ -95,7 +100,7 @@ class Script:
                 state=StepState.FAILED, after=after, error=error, failure_reason=reason
             )
         needed = [need for needs in self.needs.values() for need in needs]
-        named = {*self.delays, *self.estimates, *self.origins, *self.needs, *needed}
+        named = {*self.delays, *self.estimates, *self.origins, *self.needs, *self.streams, *needed}
         if unknown := sorted(named - steps.keys()):
             known = ", ".join(sorted(steps))
             raise ValueError(f"no such step: {', '.join(unknown)}; there are {known}")
@@ -103,6 +108,8 @@ class Script:
             steps[name] = replace(steps[name], estimate=estimate)
         for name, origin in self.origins.items():
             steps[name] = replace(steps[name], origin=origin)
+        for name, stream in self.streams.items():
+            steps[name] = replace(steps[name], stream=stream)
         return steps
 
 
@@ -116,8 +123,11 @@ def script_of(
     estimates: Mapping[str, Estimated] | None,
     origins: Mapping[str, StepOrigin | str] | None,
     needs: Mapping[str, Iterable[str]] | None,
+    streams: Mapping[str, Iterable[Json]] | None,
 ) -> Script:
     """Return a script. Raises ValueError or TypeError for one that cannot be followed."""
+    if results is None and streams:
+        results = {}  # of a pipeline whose steps are these
     script = Script(
         results=results,
         delays=delays or {},
@@ -127,6 +137,7 @@ def script_of(
         estimates={name: _estimate(name, given) for name, given in (estimates or {}).items()},
         origins={name: StepOrigin(given) for name, given in (origins or {}).items()},
         needs={name: _needs(name, given) for name, given in (needs or {}).items()},
+        streams={name: stream_of(name, given) for name, given in (streams or {}).items()},
     )
     if results is not None and not callable(results):
         script.steps(results, {})

@@ -23,6 +23,7 @@ from headstart._fake.errors import Context, abort
 from headstart._fake.reported_steps import ReportedStep
 from headstart._fake.script import Estimated, Failed, Script, Scripted, script_of
 from headstart._fake.service import FakeService
+from headstart._messages.artifacts import Json
 from headstart._messages.inputs import inputs_of
 from headstart._messages.results import Results, StepOrigin
 from headstart.v1 import precompute_pb2 as pb
@@ -94,6 +95,7 @@ class FakeServer:
         estimates: Mapping[str, Estimated] | None = None,
         origins: Mapping[str, StepOrigin | str] | None = None,
         needs: Mapping[str, Iterable[str]] | None = None,
+        streams: Mapping[str, Iterable[Json]] | None = None,
     ) -> None:
         """Script what later starts give, of one key, of one pipeline, or all; the nearest counts.
 
@@ -108,6 +110,7 @@ class FakeServer:
             estimates=estimates,
             origins=origins,
             needs=needs,
+            streams=streams,
         )
 
     def fail(

@@ -23,6 +23,14 @@ from .events import (
     Withdrawal,
 )
 from .failures import FailureReason
+from .partials import (
+    Cursor,
+    Cursors,
+    PartialForm,
+    PartialPiece,
+    Partials,
+    PartialWrite,
+)
 from .permits import (
     Ask,
     AskAnswer,
@@ -35,6 +43,7 @@ from .permits import (
     Turn,
     WaitsFor,
 )
+from .progress import Progress
 from .queue import (
     ALL_STEPS,
     Claim,
@@ -91,6 +100,8 @@ __all__ = [
     "CallOutcome",
     "Cancelled",
     "Claim",
+    "Cursor",
+    "Cursors",
     "EventKind",
     "ExpectedRuns",
     "FailureReason",
@@ -104,8 +115,13 @@ __all__ = [
     "Offer",
     "Orphan",
     "Outcome",
+    "PartialForm",
+    "PartialPiece",
+    "PartialWrite",
+    "Partials",
     "Permits",
     "PoolStats",
+    "Progress",
     "ProviderNews",
     "ProviderState",
     "Rates",

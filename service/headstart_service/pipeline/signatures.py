@@ -18,6 +18,7 @@ from ..values.codec import ResultCodec
 from ..values.kinds import Kind, kind_of
 from .mistakes import Mistake, line_of
 from .step import Step
+from .streams import result_type
 
 
 def kinds(steps: Collection[Step]) -> tuple[dict[str, Kind], list[Mistake]]:
@@ -26,7 +27,7 @@ def kinds(steps: Collection[Step]) -> tuple[dict[str, Kind], list[Mistake]]:
     mistakes = []
     for step in steps:
         try:
-            found[step.name] = kind_of(resolved(step.function, "return", step.nearby))
+            found[step.name] = kind_of(result_type(step))
         except (Unresolved, ValueError) as error:
             where = line_of(step.function, "return")
             mistakes.append(Mistake(where, f"step {step.name}, return type: {error}"))
@@ -67,8 +68,10 @@ def misfits(steps: Mapping[str, Step], inputs: Mapping[str, Any]) -> Iterator[Mi
 def _type(step: Step, name: str) -> Any:
     """Return the annotation, or Any where it is missing or cannot be resolved."""
     try:
-        found = resolved(step.function, name, step.nearby)
-    except Unresolved:
+        found = (
+            result_type(step) if name == "return" else resolved(step.function, name, step.nearby)
+        )
+    except (Unresolved, ValueError):
         return Any
     if found is MISSING or isinstance(found, str):
         return Any

@@ -22,6 +22,7 @@ from ..domain import (
     Job,
     Lease,
     Offer,
+    PartialWrite,
     Reported,
     Status,
     StepRecord,
@@ -49,6 +50,7 @@ from .job_delivery import TRY, JobDelivery
 from .keys import from_member, new_process, partition_of
 from .layout import StoreLayout
 from .offers import text_of
+from .partial_scripts import PartialScripts
 from .records import decode_steps, encode_steps
 from .retries import Retries
 from .scripts import SOURCES, Scripts
@@ -102,6 +104,7 @@ class RedisJobQueue:
         )
         self._scripts = Scripts(self._batches)
         self._accounting = AccountingScripts(self._batches)
+        self._partial_scripts = PartialScripts(self._batches)
         self._retries = Retries(budget)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = rules.keys(client)
@@ -269,6 +272,23 @@ class RedisJobQueue:
             raise LeaseLost(str(lease.job.key))
         if isinstance(held, list):
             raise StepsReported(list(decode_steps(held)))
+
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        """Keep what a step has given; return how much of it is kept. Raises LeaseLost."""
+        kept: int = await self._partial_scripts.append_partial(
+            self._keys[lease.job.partition],
+            lease.job.key,
+            run_id=lease.job.run,
+            attempt=lease.attempt,
+            step=write.step,
+            form=write.form,
+            trial=write.trial,
+            offset=write.offset,
+            data=write.data,
+        )
+        if kept < 0:
+            raise LeaseLost(str(lease.job.key))
+        return kept
 
     async def renew(self, leases: Sequence[Lease], worker: str) -> list[Lease]:
         """Renew all leases at once; return those that no longer hold."""

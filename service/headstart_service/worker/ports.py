@@ -13,6 +13,7 @@ from ..domain import (
     Job,
     Lease,
     Offer,
+    PartialWrite,
     Reported,
     Status,
     StepRecord,
@@ -25,8 +26,8 @@ from ..domain import (
 class ProgressSink(Protocol):
     """Where one run's progress is written, fenced by its lease.
 
-    Both raise LeaseLost when the lease no longer holds, and StepsReported, having written nothing,
-    when callers have reported some of these steps.
+    Commits raise LeaseLost when the lease no longer holds, and StepsReported, having written
+    nothing, when callers have reported some of these steps.
     """
 
     async def commit(
@@ -47,6 +48,13 @@ class ProgressSink(Protocol):
         """Keep what ended and end the run, atomically; a failed one with its reason.
 
         The run had a slot for `slot_seconds`; None means since its claim.
+        """
+        ...
+
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        """Keep what a step has given before its end; return how much of this try is kept.
+
+        Raises LeaseLost, and StoreUnavailable at once: the caller writes again later.
         """
         ...
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..domain import Claim, FailureReason, Status, StepRecord, StepState, StepWork
@@ -23,6 +24,7 @@ from .executors.executors import Executors
 from .occupancy import begun, keeping, occupied_seconds
 from .offers import makers_of
 from .ports import ProgressSink
+from .progress import ShownProgress
 from .reported_steps import ReportedSteps
 from .retry_pauses import Jitter, full_jitter
 from .reuse import Reuse
@@ -80,7 +82,7 @@ async def run(
         if makers is None:
             makers = makers_of(pipeline, providers)
         steps = StepRunner(
-            claim, pipeline, providers, makers, limits or Limits(), reuse, executors, jitter
+            claim, pipeline, providers, makers, limits or Limits(), reuse, executors, sink, jitter
         )
         work = _Run(claim, pipeline, sink, watching, steps, settling or Settling(), elsewhere)
         stack.enter_context(reuse.shared_steps.expecting(claim.lease.job.key, work.expected))
@@ -115,6 +117,7 @@ class _Run:
         self._steps = steps
         self._settling = settling
         self._digests = steps.digests
+        self._progress = ShownProgress(self._show)
         settling.begin(claim, pipeline, steps.now_us, steps.is_under_way)
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
@@ -163,13 +166,17 @@ class _Run:
                 raise
             # The first error has cancelled all other tasks.
             raise expected.exceptions[0] from None
+        finally:
+            self._progress.end()
         return Status.FAILED if self._failure else Status.COMPLETED
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
         outcome = StepOutcome()
         began = time.monotonic()
         with self._observer.step(self._claim, step.name, outcome):
-            record, value = await self._steps.run(step, self._starts[step.name], outcome)
+            record, value = await self._steps.run(
+                step, self._starts[step.name], outcome, partial(self._progress.note, step.name)
+            )
         if self._tasks.get(step.name) is not asyncio.current_task():
             return  # a reported result has replaced this step, but its task did not stop
         record = replace(record, work=_work(outcome, time.monotonic() - began))
@@ -190,7 +197,7 @@ class _Run:
             await after_others(_TURNS)
             while not self._finished:
                 ended, self._unwritten = self._unwritten, []
-                shown = [name for name in self._unshown if name in self._running]
+                shown = [name for name in dict.fromkeys(self._unshown) if name in self._running]
                 self._unshown = []
                 try:
                     await self._write_now(ended, shown)
@@ -218,7 +225,12 @@ class _Run:
         shown = [*shown, *reported.difference(shown)]
         if ended or shown:
             running = [
-                step_record(name, StepState.RUNNING, started_us=self._starts.get(name, 0))
+                step_record(
+                    name,
+                    StepState.RUNNING,
+                    started_us=self._starts.get(name, 0),
+                    progress=self._progress.latest.get(name),
+                )
                 for name in shown
             ]
             await self._sink.commit(self._lease, ended, running)
@@ -235,6 +247,12 @@ class _Run:
         """Callers have reported these steps: take them as soon as the write under way is over."""
         self._reported.update(name for name in steps if name in self._digests)
         self._write_soon("reports")
+
+    def _show(self, step: str) -> None:
+        """Write how far a running step has come."""
+        if step in self._running:
+            self._unshown.append(step)
+            self._write_soon("progress")
 
     def _write_soon(self, why: str) -> None:
         writing = self._write()

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, FailureReason, StepRecord, StepState, StepWork
+from ..domain import Claim, FailureReason, Progress, StepRecord, StepState, StepWork
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.retry_kinds import kinds_of, may_retry
@@ -24,11 +24,14 @@ from .cost_meter import METER
 from .executors.executors import Executors
 from .executors.remote_call import StepRaised
 from .memoised_failures import MemoisedFailure, failure_get, failure_put
+from .ports import ProgressSink
+from .progress import REPORTER, Reporter
 from .reasons import failure_of, readable
 from .retry_pauses import Jitter, pause_after
 from .reuse import Landed, Reuse
 from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
+from .step_log import StepLog
 from .worker_observer import FailedTry, StepEnd, StepOutcome
 
 log = logging.getLogger(__name__)
@@ -49,11 +52,13 @@ class StepRunner:
         limits: Limits,
         reuse: Reuse,
         executors: Executors,
+        sink: ProgressSink,
         jitter: Jitter,
     ) -> None:
         """Run steps of `claim`. `makers` are the digests of each step's providers.
 
-        `jitter` returns the pause before a new try, at most so many seconds.
+        What steps give before they end is written to `sink`. `jitter` returns the pause before a
+        new try, at most so many seconds.
         """
         self._jitter = jitter
         self._claim = claim
@@ -63,6 +68,7 @@ class StepRunner:
         self._limits = limits
         self._reuse = reuse
         self._executors = executors
+        self._sink = sink
         self._began = time.monotonic()
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self.digests = pipeline.step_digests(self._inputs)
@@ -101,23 +107,33 @@ class StepRunner:
         )
 
     async def run(
-        self, step: Step, started_us: int, outcome: StepOutcome
+        self,
+        step: Step,
+        started_us: int,
+        outcome: StepOutcome,
+        progressed: Callable[[Progress], None],
     ) -> tuple[StepRecord, Any]:
         """Compute a step, or take its result over from an earlier revision or another run.
 
-        Fills `outcome`. Returns the step's record, and its value if it was computed here. Raises
-        ExecutorUnavailable when the step cannot run here.
+        Fills `outcome`, and calls `progressed` with what the step reports. Returns the step's
+        record, and its value if it was computed here. Raises ExecutorUnavailable when the step
+        cannot run here.
         """
-        record, value = await self._shared(step, started_us, outcome)
+        record, value = await self._shared(step, started_us, outcome, progressed)
         if record.state is StepState.COMPLETED:
             record = self._admitted(record, started_us, outcome)
         return record, value
 
     async def _shared(
-        self, step: Step, started_us: int, outcome: StepOutcome
+        self,
+        step: Step,
+        started_us: int,
+        outcome: StepOutcome,
+        progressed: Callable[[Progress], None],
     ) -> tuple[StepRecord, Any]:
         run, digest, fresh = self._lease.job.key, self.digests[step.name], self._claim.fresh
         memo = self._memo_digest(step) if step.memo else ""
+        reuse = self._reuse
 
         async def work(outcome: StepOutcome) -> Landed:
             if memo and not fresh:
@@ -130,7 +146,8 @@ class StepRunner:
                     outcome.state, outcome.attempts = StepEnd.FAILED, 0
                     outcome.error, outcome.failure_reason = failure
                     return Landed(run, _failed(step.name, 0.0, outcome, started_us))
-            record, value = await self._attempt(step, started_us, outcome)
+            with reuse.step_logs.held(key, given):
+                record, value = await self._attempt(step, started_us, outcome, given)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
                 await self._reuse.memos.memo_put(run.namespace, memo, result, step.ttl)
@@ -149,9 +166,11 @@ class StepRunner:
             done = StepWork(took, meter.cpu_seconds, meter.llm_tokens)
             self.count_stopped(StepRecord(step.name, StepState.FAILED, b"", done))
 
-        landed: Landed = await self._reuse.shared_steps.share(
-            key, run, digest, outcome, work, fresh=fresh, stopped=stopped
-        )
+        with reuse.step_logs.log(key, step, progressed, fresh=fresh) as given:
+            async with reuse.partial_writers.writing(given, self._sink, self._lease, step.name):
+                landed: Landed = await reuse.shared_steps.share(
+                    key, run, digest, outcome, work, fresh=fresh, stopped=stopped
+                )
         if landed.record is not None and landed.run == run:
             return landed.record, landed.value
         outcome.memoised = True
@@ -211,12 +230,12 @@ class StepRunner:
         return StepRecord(step.name, state, result + report)
 
     async def _attempt(
-        self, step: Step, started_us: int, outcome: StepOutcome
+        self, step: Step, started_us: int, outcome: StepOutcome, given: StepLog
     ) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again. Never raises the step's error.
 
-        Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, which
-        counts as no attempt.
+        What it yields goes to `given`. Returns its record, and its value if other steps take it.
+        Raises ExecutorUnavailable, which counts as no attempt.
         """
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
@@ -224,6 +243,8 @@ class StepRunner:
         loop = asyncio.get_running_loop()
         began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
+        REPORTER.set(Reporter(given.note_progress))
+        step = self._reuse.step_logs.collecting(step, given, self._limits)
         for attempt in range(1, step.max_attempts + 1):
             retry, retry_after = True, None
             outcome.attempts = attempt
@@ -328,6 +349,7 @@ def step_record(
     error: str = "",
     started_us: int = 0,
     failure_reason: FailureReason | None = None,
+    progress: Progress | None = None,
 ) -> StepRecord:
     """Build a step's record: its result, a wire fragment, and its report. `elapsed` in seconds."""
     report = report_fragment(
@@ -338,5 +360,6 @@ def step_record(
         elapsed=elapsed,
         attempts=attempts,
         started_us=started_us,
+        progress=progress,
     )
     return StepRecord(name, state, result + report)

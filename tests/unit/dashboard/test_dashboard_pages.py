@@ -119,6 +119,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "max_attempts": first.max_attempts,
                 "kept": True,  # begun before this run was started
                 "memoised": False,
+                "progress": None,
                 "error": "",
                 "failure_reason": "",
             },
@@ -133,6 +134,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "max_attempts": gated.max_attempts,
                 "kept": False,
                 "memoised": False,
+                "progress": None,
                 "error": "x" * 500,
                 "failure_reason": "shed",
             },
@@ -147,6 +149,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "max_attempts": 0,
                 "kept": False,
                 "memoised": False,
+                "progress": None,
                 "error": "",
                 "failure_reason": "",
             },
