@@ -189,7 +189,7 @@ async def test_another_try_and_another_worker_begin_anew() -> None:
         yield f"try {len(tries)}"
         await asyncio.sleep(0.01)
         if len(tries) == 1:
-            raise ValueError
+            raise ConnectionError
 
     pipeline, ledger = pipeline_of(halting), Ledger()
     claim = claim_of(pipeline)
