@@ -244,7 +244,8 @@ class StepRunner:
         began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
         REPORTER.set(Reporter(given.note_progress))
-        step = self._reuse.step_logs.collecting(step, given, self._limits)
+        limits = self._limits.of(step.max_bytes)
+        step = self._reuse.step_logs.collecting(step, given, limits)
         for attempt in range(1, step.max_attempts + 1):
             retry, retry_after = True, None
             outcome.attempts = attempt
@@ -257,7 +258,6 @@ class StepRunner:
                     value = await self._executors.call(step, arguments, outcome.meter, begin)
                 codec = self._pipeline.codec
                 needed = self._arguments.needs(step.name)
-                limits = self._limits.of(step.max_bytes)
                 value, result = await encoded(codec, step.name, value, limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed; a step's own exit arrives as `StepRaised`
