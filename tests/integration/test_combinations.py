@@ -190,3 +190,31 @@ async def test_a_stream_ends_at_its_steps_size(valkey: Valkey, tmp_path: Path):
         answer = await service.GetResults(request)
         assert sum(len(p.text) for p in answer.partial_results) <= 11_000
         assert not began(tmp_path, "too")
+
+
+async def test_a_worker_of_all_pools_takes_over_a_stream_of_another(valkey: Valkey, tmp_path: Path):
+    async with (
+        api(valkey.url, **SETTINGS) as (_, address),
+        worker(valkey.url, **CPU) as cpu,
+        worker(valkey.url, **GPU) as gpu,
+        PrecomputeClient(address) as client,
+        asyncio.timeout(60),
+    ):
+        await client.start("k", "spoken", {"directory": str(tmp_path), "tokens": 500})
+        got: list[StreamPiece] = []
+
+        async def follow() -> None:
+            async for piece in client.stream("k", "far"):
+                got.append(piece)
+
+        following = asyncio.create_task(follow())
+        await wait_until(lambda: "10 " in joined(got))
+        cpu.kill()
+        async with worker(valkey.url, **SETTINGS) as both:
+            await wait_until(lambda: any(piece.restarted for piece in got), within=20)
+            await wait_until(lambda: "450 " in joined(got), within=20)
+            (tmp_path / "go").touch()
+            await following
+            assert joined(got).endswith("499 end")
+            assert sum(piece.restarted for piece in got) == 1
+            assert began(tmp_path, "far") == [gpu.pid, both.pid]
