@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import functools
 import inspect
+import json
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ from .domain import (
     FailureReason,
     Job,
     Lease,
+    PartialForm,
     PartialWrite,
     RunKey,
     RunPlan,
@@ -112,6 +114,23 @@ def _claim(plan: RunPlan, ended: Mapping[str, StepRecord]) -> Claim:
     )
 
 
+@dataclasses.dataclass(slots=True)
+class _Given:
+    """What a step's present try has given."""
+
+    form: PartialForm
+    trial: int
+    data: bytearray = dataclasses.field(default_factory=bytearray)
+
+    @property
+    def value(self) -> str | list[Any]:
+        """Its text or its items."""
+        text = self.data.decode(errors="replace")
+        if self.form is PartialForm.TEXT:
+            return text
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
 class MemorySink:
     """Keeps one run's progress, as the store would."""
 
@@ -123,6 +142,7 @@ class MemorySink:
         """Begin with the records of steps that have ended; call `changed` after each change."""
         self.ended = dict(ended or {})
         self.running: dict[str, StepRecord] = {}
+        self._given: dict[str, _Given] = {}
         self._changed = changed
         self.error = ""
         self.failure_reason: FailureReason | None = None
@@ -140,9 +160,20 @@ class MemorySink:
         self._changed()
 
     async def append(self, lease: Lease, write: PartialWrite) -> int:
-        """Keep nothing: the step's result has all of it."""
+        """Keep what a step gives."""
         del lease
-        return write.offset + len(write.data)
+        given = self._given.get(write.step)
+        if given is None or given.trial != write.trial:
+            given = self._given[write.step] = _Given(write.form, write.trial)
+        if write.offset == len(given.data):
+            given.data += write.data
+        self._changed()
+        return len(given.data)
+
+    @property
+    def partials(self) -> dict[str, str | list[Any]]:
+        """What steps that stream have given, by step: text, or items."""
+        return {step: given.value for step, given in self._given.items() if given.data}
 
     async def finish(
         self,
@@ -326,7 +357,11 @@ def results_of(
     )
     fill_summary(message, summary)
     results = results_from(message)
-    return dataclasses.replace(results, steps={name: results.steps[name] for name in plan.steps})
+    return dataclasses.replace(
+        results,
+        steps={name: results.steps[name] for name in plan.steps},
+        partials={name: sink.partials[name] for name in plan.steps if name in sink.partials},
+    )
 
 
 def _pipeline_run(

@@ -67,7 +67,9 @@ local function may_go_on(name, step, r, pipeline, definition, kept, found)
       return nil
     end
   end
-  return (own.status == 'pending' or makes_step(found, step, made_of(own))) and own or nil
+  local made = made_of(r)
+  made[step] = made_of(own)[step]
+  return (own.status == 'pending' or makes_step(found, step, made)) and own or nil
 end
 
 -- Gives step runs of a run that is replaced to its successor `new`, which has these `steps` and has `kept` those.
