@@ -76,7 +76,7 @@ async def kept(directory: str, tokens: int, pause: float) -> AsyncIterator[str]:
         yield word
 
 
-@step(timeout=120, memo=True, pool="gpu")
+@step(timeout=120, memo=True)
 async def items(directory: str, tokens: int) -> AsyncIterator[int]:
     note(directory, "items")
     for number in range(tokens):
@@ -113,10 +113,10 @@ BROKEN = Pipeline("broken", "1", "Streams that break off", Tries, (breaks, mista
 
 @step(timeout=30, max_bytes=10_000)
 async def large(directory: str) -> AsyncIterator[str]:
+    del directory
     for _ in range(400):
         yield "x" * 1000
         await asyncio.sleep(0.001)
-    note(directory, "too")
 
 
 LARGE = Pipeline("large", "1", "A stream beyond its step's size", Tries, (large,))

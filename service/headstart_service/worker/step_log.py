@@ -139,7 +139,7 @@ class _Room:
         self._limits = limits
 
     def add(self, data: bytes) -> None:
-        """Put bytes into the log. Raises StepFailed, and puts nothing there, if they are too many."""
+        """Put bytes into the log, unless they are too many: then raise StepFailed."""
         most = self._limits.artifact
         if len(self._log.data) + len(data) > most:
             raise StepFailed(
