@@ -98,11 +98,16 @@ def test_growing_text_fits_a_telephone_and_can_be_read_in_light_and_dark(
     key, write = written
     write("w" * 300 + " and so on. " * 40)
     page = new_page(**PHONE)
-    text = opened(page, site, key).get_by_role("region", name="What essay has given")
+    detail = opened(page, site, key)
+    text = detail.get_by_role("region", name="What essay has given")
     expect(text).to_contain_text("and so on.")
+    detail.evaluate("d => d.scrollTop = 60")
+    write("more")
+    expect(text).to_contain_text("more")
+    assert detail.evaluate("d => d.scrollTop") == 60
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert text.evaluate("e => e.scrollWidth <= e.clientWidth"), "it wraps"
-    assert page.get_by_role("dialog").evaluate("d => d.scrollWidth <= d.clientWidth")
+    assert detail.evaluate("d => d.scrollWidth <= d.clientWidth")
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
         found = Axe().run(page).response["violations"]
