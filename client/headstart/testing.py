@@ -26,11 +26,11 @@ from headstart._clients.precompute_result import PrecomputeResult, result_from
 from headstart._fake.reported_steps import ReportedStep
 from headstart._fake.script import Estimated, Failed, Scripted, script_of
 from headstart._fake.server import FakeServer, RecordedRequest
+from headstart._messages.failure_reasons import FailureReason
 from headstart._messages.pipeline_run import PipelineRun
 from headstart._messages.results import (
     BridgingResults,
     Embedding,
-    FailureReason,
     PrecomputeStatus,
     RecipientType,
     Results,

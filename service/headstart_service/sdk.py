@@ -22,6 +22,7 @@ from .pipeline.step import Step, step
 from .values import wire_format
 from .values.artifacts import ArtifactCodec
 from .values.codec import ResultCodec
+from .values.items import Item
 from .worker.batching import Batcher
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Batcher",
     "Embedder",
     "FailureReason",
+    "Item",
     "LanguageModel",
     "Pipeline",
     "Ratings",

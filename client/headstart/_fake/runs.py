@@ -16,11 +16,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headstart._fake.reported_steps import fill
 from headstart._fake.script import UNENDED, ScriptedStep
+from headstart._messages.durations import StepEstimate
+from headstart._messages.failure_reasons import FailureReason
 from headstart._messages.results import (
     BridgingResults,
-    FailureReason,
     PrecomputeStatus,
-    StepEstimate,
     StepOrigin,
     StepState,
 )

@@ -9,7 +9,9 @@ from datetime import timedelta
 from typing import Final, TypeAlias
 
 from headstart._messages.artifacts import Artifact, Json, artifact_to
-from headstart._messages.results import FailureReason, Results, StepEstimate, StepOrigin, StepState
+from headstart._messages.durations import StepEstimate
+from headstart._messages.failure_reasons import FailureReason
+from headstart._messages.results import Results, StepOrigin, StepState
 from headstart.v1 import precompute_pb2 as pb
 
 Scripted: TypeAlias = (

@@ -144,6 +144,7 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             name=name,
             needs=pipeline.needs(step),
             output_type=output_type(pipeline.codec, step),
+            optional_needs=sorted(pipeline.soft_needs(step)),
         )
         for option in VISIBLE_OPTIONS:
             value = getattr(step, option)

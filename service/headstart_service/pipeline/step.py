@@ -14,12 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from .each import MAX_ITEMS, PARALLEL, check_each
 from .mistakes import line_of
 from .ray_options import RayOptions
 from .runs_on import ACTOR_PARAMETER, check_function
 
 DIGEST_PARAMETER = "step_digest"
-VISIBLE_OPTIONS: Final = ("required", "timeout", "max_attempts", "runs_on", "version", "memo")
+VISIBLE_OPTIONS: Final = (
+    *("required", "timeout", "max_attempts", "runs_on", "version", "memo"),
+    *("each", "parallel", "max_items"),
+)
 """The options that callers and operators see. StepDescription has a field of each name."""
 
 
@@ -49,6 +53,14 @@ class Step:
     """Where the function runs: on the worker's "loop", in a "thread" or "process", or on "ray"."""
     ray: RayOptions | None = None
     """What it needs of Ray, of a step that runs there."""
+    defaults: frozenset[str] = frozenset()
+    """The parameters that have a default."""
+    each: str = ""
+    """The parameter that is one item of the list of its name; empty if it runs once."""
+    parallel: int = 0
+    """How many items it computes at a time, at most; 0 without `each`."""
+    max_items: int = 0
+    """How many items the list may have; 0 without `each`."""
 
 
 def step(
@@ -62,6 +74,9 @@ def step(
     memo: bool = False,
     runs_on: str = "loop",
     ray: RayOptions | None = None,
+    each: str = "",
+    parallel: int = PARALLEL,
+    max_items: int = MAX_ITEMS,
 ) -> Callable[[Callable[..., Any]], Step]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
@@ -77,10 +92,15 @@ def step(
         runs_on: Where it runs: on the worker's event "loop", in a "thread" or "process", or on
             "ray".
         ray: A `RayOptions`, for a step on Ray alone.
+        each: The parameter that is one item of the list of this name, an input or another step: it
+            runs once for each item. `timeout`, `max_attempts` and `memo` count for each.
+        parallel: Items at a time, 1 to 100.
+        max_items: Items that the list may have, 1 to 10,000.
 
     Raises:
         TypeError: The function cannot run there, or takes *args, **kwargs or positional-only
-            parameters; or the decorator is written without parentheses.
+            parameters; `each` names no parameter, or one with a default; or the decorator is
+            written without parentheses.
         ValueError: A rule is out of its range.
     """
     if undecorated:
@@ -94,7 +114,7 @@ def step(
 
     def make(function: Callable[..., Any]) -> Step:
         check_function(function, runs_on, ray)
-        parameters = inspect.signature(function).parameters.values()
+        parameters = tuple(inspect.signature(function).parameters.values())
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
             if parameter.kind not in named:
@@ -102,6 +122,7 @@ def step(
                     f"{line_of(function, parameter.name)}: step {function.__name__}: "
                     f"parameter {parameter.name} must have a plain name"
                 )
+        check_each(_described(function), each, parallel, max_items, parameters)
         return Step(
             name=function.__name__,
             function=function,
@@ -119,6 +140,10 @@ def step(
             ray=ray,
             version=version,
             memo=memo,
+            defaults=frozenset(p.name for p in parameters if p.default is not p.empty),
+            each=each,
+            parallel=parallel if each else 0,
+            max_items=max_items if each else 0,
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
         )
 

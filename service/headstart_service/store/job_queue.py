@@ -253,6 +253,7 @@ class RedisJobQueue:
                 entry=lease.job.entry,
                 ended_steps=",".join(record.name for record in ended) or "-",
                 work=work_text(ended),
+                degraded=",".join(record.name for record in ended if record.degraded),
                 end_status=end_status,
                 error_reason=failure_reason or "-",
                 error_text=error,

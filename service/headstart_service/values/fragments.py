@@ -7,7 +7,7 @@ answer is those pieces joined. Not every runtime merges, though: `merged` joins 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -68,6 +68,13 @@ def report_fragment(
         report.estimate.p50.FromMicroseconds(estimate[0])
         report.estimate.p90.FromMicroseconds(estimate[1])
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
+
+
+def with_missing_needs(step: str, fragment: bytes, missing: Sequence[str]) -> bytes:
+    """Return a step's fragment whose report names the needs that it did without."""
+    message = pb.GetResultsResponse.FromString(fragment)
+    message.steps[step].missing_needs.extend(missing)
+    return message.SerializeToString()
 
 
 def result_of(fragment: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..base.own_threads import in_own_thread
-from ..domain import StepRecord
+from ..domain import StepRecord, StepState
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.runs_on import REMOTE_EXECUTORS
 from ..pipeline.step import DIGEST_PARAMETER, Step
@@ -55,7 +55,12 @@ class Arguments:
         size = 0
         for name in step.parameters:
             if name in self._pipeline.by_name:
-                fragment = kept[name].fragment
+                need = kept.get(name)
+                if need is None or need.state is not StepState.COMPLETED:
+                    if name not in step.defaults:
+                        arguments[name] = None
+                    continue
+                fragment = need.fragment
                 value, weight = self._value(name, fragment), len(fragment)
             elif name in self._fields:
                 value, weight = getattr(self._inputs, name), self._size

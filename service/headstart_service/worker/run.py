@@ -229,6 +229,7 @@ class _Run:
         self._settled |= taken.keys()
         # No dependant was written yet: a step is written before its dependants, or with them.
         undone = self._pipeline.dependants(taken) - self._settled
+        self._steps.forget(undone)
         for name in undone | taken.keys():
             task = self._tasks.pop(name, None)
             if task is not None and name in self._running:
@@ -247,7 +248,7 @@ class _Run:
         still_waiting = []
         for name in self._waiting:  # in dependency order, so one pass settles chains of skips
             step = self._pipeline.by_name[name]
-            states = {need: self._states.get(need) for need in self._pipeline.needs(step)}
+            states = {need: self._states.get(need) for need in self._pipeline.hard_needs(step)}
             lost = [n for n, s in states.items() if s in (StepState.FAILED, StepState.SKIPPED)]
             if lost:
                 error, reason = f"{lost[0]} has no result", FailureReason.NEED_FAILED
@@ -256,7 +257,11 @@ class _Run:
                     step_record(name, StepState.SKIPPED, error=error, failure_reason=reason)
                 )
                 self._fail_if_required(step, error, reason)
-            elif all(state is StepState.COMPLETED for state in states.values()):
+            elif (
+                not self._failure  # the run ends now
+                and all(state is StepState.COMPLETED for state in states.values())
+                and self._have_ended(self._pipeline.soft_needs(step))
+            ):
                 self._running.add(name)
                 self._unshown.append(name)
                 self._starts[name] = self._steps.now_us()
@@ -267,6 +272,10 @@ class _Run:
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
+
+    def _have_ended(self, names: Collection[str]) -> bool:
+        """Whether these steps have ended, in whatever way, or the run does not have them."""
+        return all(name in self._states for name in names if name in self._digests)
 
     def _fail_if_required(self, step: Step, error: str, reason: FailureReason) -> None:
         if step.required:

@@ -23,6 +23,7 @@ from .cost_meter import METER
 from .executors.executors import Executors
 from .reasons import failure_of, readable
 from .reuse import Landed, Reuse
+from .soft_needs import SoftNeeds
 from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
 from .worker_observer import FailedTry, StepEnd, StepOutcome
@@ -60,6 +61,7 @@ class StepRunner:
         """The steps of the run, in dependency order, each with its digest."""
         self.kept = dict(claim.ended)
         """The records of the steps that have ended."""
+        self._soft_needs = SoftNeeds(pipeline, self.digests, self.kept)
         self._arguments = Arguments(
             pipeline, self._inputs, len(claim.inputs), self.digests, providers
         )
@@ -73,6 +75,11 @@ class StepRunner:
     def take_over(self, records: Iterable[StepRecord]) -> None:
         """Keep the records of steps whose results callers have reported."""
         self.kept.update((record.name, record) for record in records)
+
+    def forget(self, steps: Iterable[str]) -> None:
+        """Keep nothing of these steps: they are computed again."""
+        for name in steps:
+            self.kept.pop(name, None)
 
     def now_us(self) -> int:
         """Return the time in microseconds, by the store's clock: this machine's own may be off."""
@@ -89,7 +96,7 @@ class StepRunner:
         record, value = await self._shared(step, started_us, outcome)
         if record.state is StepState.COMPLETED:
             record = self._admitted(record, started_us, outcome)
-        return record, value
+        return self._soft_needs.noted(record), value
 
     async def _shared(
         self, step: Step, started_us: int, outcome: StepOutcome
@@ -110,7 +117,7 @@ class StepRunner:
             return Landed(run, record, value=value)
 
         # The key has the results that this step needs: those of an impure step may differ.
-        needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
+        needed = self._soft_needs.given(step).values()
         key = (run.namespace, memo) if memo else (run, digest, *needed)
         landed: Landed = await self._reuse.shared_steps.share(
             key, run, digest, outcome, work, fresh=fresh
@@ -136,7 +143,8 @@ class StepRunner:
         return record
 
     def _memo_digest(self, step: Step) -> str:
-        needed = {name: result_of(self.kept[name].fragment) for name in self._pipeline.needs(step)}
+        given = self._soft_needs.given(step)
+        needed = {name: result_of(fragment) for name, fragment in given.items()}
         own, maker = self.digests[step.name], self._makers.get(step.name, "")
         return self._pipeline.memo_digest(step, self._inputs, own, maker, needed)
 

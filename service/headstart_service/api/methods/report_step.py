@@ -59,7 +59,9 @@ class ReportStep:
             record = step_record(step, pipeline)
         report = Report(accepted=False, state=seen.states.get(step.name))
         if is_of(step, seen.summary):
-            needs = pipeline.needs(pipeline.by_name[step.name])
+            its = pipeline.by_name[step.name]
+            soft = pipeline.soft_needs(its)
+            needs = [f"?{need}" if need in soft else need for need in pipeline.needs(its)]
             report = await store.report(
                 key, seen.run, reported.revision, pipeline.runs_class, needs, record
             )

@@ -47,6 +47,19 @@ local function made_text(made, names)
   return any and table.concat(parts, '.') or '-'
 end
 
+-- What stands for the digest of a step that was made without a need. No plan has such a digest, so no later revision
+-- takes the step over.
+local DEGRADED = '-'
+
+-- Notes that these steps, joined by commas, were made without a need.
+local function degrade(r, names)
+  local steps = ',' .. r.steps
+  for name in string.gmatch(names, '[^,]+') do
+    steps = string.gsub(steps, ',' .. name .. '=[^,]+', ',' .. name .. '=' .. DEGRADED)
+  end
+  r.steps = string.sub(steps, 2)
+end
+
 local function every_offer()
   return redis.call('HGET', offers, EVERY) or ''
 end

@@ -2,6 +2,7 @@
 -- and starts its TTL. When the lease no longer holds, it does nothing.
 -- `work` is what the ended steps cost, as note_work takes it; `slot_us` how long the run had a slot, below 0 since its
 -- claim.
+-- `degraded` are the ended steps, joined by commas, that no later revision may take over.
 -- Arguments after the named ones: field, value, field, value, …
 -- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing. It never overwrites a step that a
 -- caller has reported: then it keeps nothing and returns these steps' fields, {field, value, …}.
@@ -33,6 +34,10 @@ redis.call('HDEL', record, 'claim')
 note_work(record, member, r, work)
 if select('#', ...) > 0 then
   redis.call('HSET', record, ...)
+end
+if degraded ~= '' then
+  degrade(r, degraded)
+  save(record, member, r)
 end
 if end_status == '' then
   announce('step', r.run, ended_steps, member)

@@ -1,6 +1,7 @@
 -- Keeps the result of a step that a caller has computed, unless the run no longer wants it. That is so when the run has
 -- ended, is another than `run_id`, or is of another class than `runs_class`; when the step has ended; or when a step
--- that it needs (`...`, step names) has no result: then it was made of something that is not kept.
+-- that it needs (`...`, step names) has no result: then it was made of something that is not kept. Behind a '?' stands
+-- a step that it can do without: that one must have ended, or the run does not have it.
 -- Returns {1 or 0 (not kept), the step's letter, '' where the run has no such step}, or {} for an
 -- unknown key. A repetition finds the step ended, and changes nothing.
 
@@ -22,11 +23,21 @@ if r.run ~= run_id or r.revision ~= tonumber(revision) or class_of(r) ~= runs_cl
   return {0, state}
 end
 local maker = REPORTED
+local digests, degraded = pairs_of(r.steps), false
 for _, need in ipairs({...}) do
-  if letter(need) ~= LETTER.completed then
+  local name = string.match(need, '^%??(.*)$')
+  local has = letter(name)
+  if has == LETTER.completed then
+    maker = maker .. REPORTED .. name
+    degraded = degraded or digests[name] == DEGRADED
+  elseif name == need or (digests[name] and not STEP_ENDED[has]) then
     return {0, state}
+  else
+    degraded = degraded or digests[name] ~= nil
   end
-  maker = maker .. REPORTED .. need
+end
+if degraded then
+  degrade(r, step)
 end
 redis.call('HSET', record, step_field(step), value)
 local made, names = made_of(r)
