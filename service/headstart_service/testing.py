@@ -32,6 +32,7 @@ from .api.methods.start_precompute import custom_inputs
 from .domain import (
     Claim,
     FailureReason,
+    ItemsChunk,
     Job,
     Lease,
     RunKey,
@@ -45,6 +46,7 @@ from .domain.errors import InvalidRequest
 from .pipeline.pipeline import Pipeline
 from .pipeline.step import Step
 from .values.fragments import merged
+from .values.items import of_item
 from .worker.run import run
 
 _KEY = RunKey("default", "test")
@@ -105,6 +107,11 @@ class _MemorySink:
         del lease, running
         self.ended.update((record.name, record) for record in ended)
 
+    async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
+        """Keep nothing: the step's result will have all items."""
+        del lease, chunk
+        return True
+
     async def finish(
         self,
         lease: Lease,
@@ -163,7 +170,8 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
     def given_on(value: Any) -> Any:
         exceptions.pop(step.name, None)
         try:
-            pipeline.codec.decode(step.name, pipeline.codec.encode(step.name, value))
+            name = of_item(step.name) if step.each else step.name
+            pipeline.codec.decode(name, pipeline.codec.encode(name, value))
         except Exception as error:  # noqa: BLE001  # any codec's; the runner meets it again
             exceptions[step.name] = error
         return value

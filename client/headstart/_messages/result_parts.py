@@ -51,7 +51,11 @@ class Changes:
 
 
 def _keep(message: pb.GetResultsResponse, steps: Collection[str]) -> None:
-    """Remove the results of all other steps."""
+    """Remove the results of all other steps, and their items."""
+    kept = [item for item in message.items if item.step in steps]
+    if len(kept) < len(message.items):
+        message.ClearField("items")
+        message.items.extend(kept)
     match message.WhichOneof("results"):
         case "custom":
             for name in set(message.custom.artifacts) - set(steps):

@@ -23,7 +23,7 @@ from ..pipeline.pipeline import Pipeline
 from ..pipeline.runs_on import EXECUTORS
 from ..pipeline.signatures import output_schema, output_type
 from ..pipeline.step import VISIBLE_OPTIONS
-from ..values.fragments import PROTO_REASON, PROTO_STATE, report_fragment, started_of
+from ..values.fragments import PROTO_REASON, PROTO_STATE, report_fragment, with_estimate
 from ..values.output_schemas import finite
 
 STATUS: Final = {
@@ -76,12 +76,9 @@ def results_bytes(
     fill_summary(head, snapshot.summary)
     pending = [report_fragment(n, s) for n, s in snapshot.states.items() if s is StepState.PENDING]
     estimated = [
-        report_fragment(
-            name,
-            snapshot.states[name],
-            started_us=started_of(name, snapshot.running[name]) if name in snapshot.running else 0,
-            estimate=estimate,
-        )
+        with_estimate(name, snapshot.running[name], estimate)
+        if name in snapshot.running
+        else report_fragment(name, snapshot.states[name], estimate=estimate)
         for name, estimate in (estimates or {}).items()
     ]
     return b"".join((head.SerializeToString(), *pending, body, *estimated))

@@ -22,6 +22,7 @@ from .events import (
     Withdrawal,
 )
 from .failures import FailureReason
+from .items import ItemsChunk, KeptItems
 from .permits import (
     Ask,
     AskAnswer,
@@ -90,7 +91,9 @@ __all__ = [
     "Fate",
     "Hidden",
     "Inspection",
+    "ItemsChunk",
     "Job",
+    "KeptItems",
     "Lack",
     "Lease",
     "Ledger",

@@ -156,6 +156,12 @@ class Pipeline:
             found, wrong = signatures.kinds(self.steps)
             mistakes += wrong
             object.__setattr__(self, "codec", ArtifactCodec(found))
+        elif not isinstance(self.codec, ArtifactCodec):
+            mistakes += [
+                Mistake(line_of(step.function), f"step {step.name}: each needs an ArtifactCodec")
+                for step in self.steps
+                if step.each
+            ]
         given = {name: field.annotation for name, field in self.inputs.model_fields.items()}
         mistakes += signatures.misfits(self.by_name, given)
 

@@ -44,7 +44,8 @@ def kinds(steps: Collection[Step]) -> tuple[dict[str, Kind], list[Mistake]]:
 
 def _items_kind(annotation: Any, item: Kind) -> Kind:
     if not isinstance(item, AnyKind | JsonKind):
-        raise ValueError(f"{item.text} is not kept as JSON, which a step with each must return")
+        rule = "which a step with each must return"
+        raise ValueError(f"{item.text} is not kept as JSON, {rule}")  # noqa: TRY004  # a declaration's
     return ItemsKind(annotation, item)
 
 
@@ -81,10 +82,8 @@ def misfits(steps: Mapping[str, Step], inputs: Mapping[str, Any]) -> Iterator[Mi
             if name == step.each:
                 whole, given, whose = given, item_type(given), f"an item of {name} is"
                 if given is NOT_A_LIST:
-                    text = (
-                        f"step {step.name}: each is {name}, which is {spelled(whole)} and no list"
-                    )
-                    yield Mistake(where, text)
+                    rule = f"each is {name}, which is {spelled(whole)}, not a list"
+                    yield Mistake(where, f"step {step.name}: {rule}")
                     continue
             if not fits(given, wanted):
                 yield Mistake(

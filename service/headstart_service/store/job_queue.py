@@ -18,6 +18,7 @@ from ..domain import (
     EventKind,
     ExpectedRuns,
     FailureReason,
+    ItemsChunk,
     Job,
     Lease,
     Offer,
@@ -39,13 +40,15 @@ from ..domain.log_fields import fields
 from .accounting import work_text
 from .batches import Reply, ScriptBatches
 from .claim_order import ClaimOrder
+from .claims import decode_claim
 from .connect import WORKER, Client
 from .events import lasting_subscription
+from .item_scripts import KEPT, ItemScripts
 from .job_delivery import TRY, JobDelivery
 from .keys import from_member, new_process, partition_of
 from .layout import StoreLayout
 from .offers import text_of
-from .records import decode_step, decode_steps, encode_steps
+from .records import decode_steps, encode_steps
 from .retries import Retries
 from .scripts import SOURCES, Scripts
 from .store_observer import StoreObserver, Unwatched
@@ -97,6 +100,7 @@ class RedisJobQueue:
             observer=self._observer,
         )
         self._scripts = Scripts(self._batches)
+        self._items = ItemScripts(self._batches)
         self._retries = Retries(budget)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = rules.keys(client)
@@ -179,7 +183,7 @@ class RedisJobQueue:
             self._not_taken(job, rest[0])
             return None
         try:
-            return _claim(job, attempt, rest)
+            return decode_claim(job, attempt, rest)
         except (ValueError, LookupError):
             self._observer.damaged()
             # The record has its `about` line, so callers that wait for the run get its failure.
@@ -266,6 +270,15 @@ class RedisJobQueue:
         if isinstance(held, list):
             raise StepsReported(list(decode_steps(held)))
 
+    async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
+        """Keep items of a running step; False when it has ended. Raises LeaseLost."""
+        held = await self._held(
+            partial(self._items.keep, self._keys[lease.job.partition], lease, chunk)
+        )
+        if not held:
+            raise LeaseLost(str(lease.job.key))
+        return bool(held == KEPT)
+
     async def renew(self, leases: Sequence[Lease], worker: str) -> list[Lease]:
         """Renew all leases at once; return those that no longer hold."""
         held = await asyncio.gather(*(self._renew(lease, worker) for lease in leases))
@@ -351,31 +364,3 @@ async def _withdrawals(
         elif announcement.kind is EventKind.UNSERVED:
             (runs_class,) = announcement.steps
             yield Unserved(partition_of(announcement.key, partitions), runs_class)
-
-
-def _claim(job: Job, attempt: int, reply: Reply) -> Claim:
-    """Return the claim of a reply of claim.lua.
-
-    Raises ValueError or LookupError for a damaged record.
-    """
-    revision, pipeline, inputs, at_us, *fields = reply
-    if inputs is None:
-        raise ValueError("no inputs")
-    ended = {}
-    trace, fresh, needed_us = "", False, 0
-    for field, value in zip(fields[::2], fields[1::2], strict=True):
-        if field == b"fresh":
-            fresh = True
-            continue
-        if field == b"trace":
-            trace = value.decode(errors="replace")
-            continue
-        if field == b"need":
-            needed_us = int(value)
-            continue
-        step = decode_step(field, value)
-        if not step.state.ended:
-            raise ValueError(f"{step.name} has not ended")
-        ended[step.name] = step
-    lease = Lease(job, attempt)
-    return Claim(lease, revision, pipeline.decode(), inputs, ended, at_us, trace, fresh, needed_us)

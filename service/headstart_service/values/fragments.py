@@ -22,6 +22,7 @@ _LARGE = 64 * 1024
 _RESULTS = pb.GetResultsResponse.DESCRIPTOR
 _FILE = pb.DESCRIPTOR
 _CUSTOM = _RESULTS.fields_by_name["custom"].number
+_ITEMS = _RESULTS.fields_by_name["items"].number
 _DELIMITED = 2
 """The wire type of what has its length before it."""
 _VARINT_BITS = 70
@@ -35,6 +36,7 @@ PROTO_STATE = {
 PROTO_REASON: Final = {
     reason: pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}") for reason in FailureReason
 }
+REASONS: Final = {number: reason for reason, number in PROTO_REASON.items()}
 
 
 def report_fragment(
@@ -48,6 +50,7 @@ def report_fragment(
     origin: pb.StepOrigin.ValueType = pb.STEP_ORIGIN_UNSPECIFIED,
     estimate: tuple[int, int] | None = None,
     failure_reason: FailureReason | None = None,
+    items: pb.ItemProgress | None = None,
 ) -> bytes:
     """Build the piece of GetResultsResponse that reports `step`'s state; `elapsed` is in seconds.
 
@@ -59,6 +62,7 @@ def report_fragment(
         attempts=attempts,
         started_us=started_us,
         origin=origin,
+        items=items,
     )
     if failure_reason is not None:
         report.failure_reason = PROTO_REASON[failure_reason]
@@ -68,6 +72,27 @@ def report_fragment(
         report.estimate.p50.FromMicroseconds(estimate[0])
         report.estimate.p90.FromMicroseconds(estimate[1])
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
+
+
+def with_estimate(step: str, fragment: bytes, estimate: tuple[int, int]) -> bytes:
+    """Return a running step's fragment with its estimate. Raises DecodeError."""
+    report = pb.GetResultsResponse.FromString(fragment).steps[step]
+    report.estimate.p50.FromMicroseconds(estimate[0])
+    report.estimate.p90.FromMicroseconds(estimate[1])
+    return pb.GetResultsResponse(steps={step: report}).SerializeToString()
+
+
+def merge_items(whole: pb.GetResultsResponse, large: bytes) -> None:
+    """Put the items of a message in order, each once; of `large` fragments read them whole."""
+    if large:
+        pieces = (piece for number, piece in _pieces(memoryview(large)) if number == _ITEMS)
+        items = [pb.ItemResult.FromString(bytes(piece)) for piece in pieces]
+    else:
+        items = list(whole.items)
+    by_place = {(item.step, item.index): item for item in items}
+    ordered = [by_place[place] for place in sorted(by_place)]
+    whole.ClearField("items")
+    whole.items.extend(ordered)
 
 
 def with_missing_needs(step: str, fragment: bytes, missing: Sequence[str]) -> bytes:
@@ -116,6 +141,8 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
                 report.origin = pb.STEP_ORIGIN_KEPT
             elif report.origin == pb.STEP_ORIGIN_UNSPECIFIED:
                 report.origin = pb.STEP_ORIGIN_COMPUTED
+    if whole.items:
+        merge_items(whole, fragments if large else b"")
     if not (large and whole.HasField("custom")):
         return whole.SerializeToString()
     whole.ClearField("custom")

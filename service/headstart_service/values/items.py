@@ -52,8 +52,8 @@ class ItemsKind(JsonKind):
     """A list with a value or a reason for each item."""
 
     def __init__(self, annotation: Any, item: Kind) -> None:
-        """Describe the list of a step whose function returns an `annotation`, of the kind `item`."""
-        super().__init__(list[Item[annotation]])  # type: ignore[valid-type]  # known at run time
+        """Describe the list of a step whose function returns an `annotation`, a kind `item`."""
+        super().__init__(list[Item[annotation]])
         self.text = f"list[Item[{item.text}]]"
         self.schema = _schema(item.schema)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from ..domain import (
     Claim,
     FailureReason,
+    ItemsChunk,
     Job,
     Lease,
     Offer,
@@ -24,7 +25,7 @@ from ..domain import (
 class ProgressSink(Protocol):
     """Where one run's progress is written, fenced by its lease.
 
-    Both raise LeaseLost when the lease no longer holds, and StepsReported, having written nothing,
+    All raise LeaseLost when the lease no longer holds, and StepsReported, having written nothing,
     when callers have reported some of these steps.
     """
 
@@ -46,6 +47,13 @@ class ProgressSink(Protocol):
         """Keep what ended and end the run, atomically; a failed one with its reason.
 
         The run had a slot for `slot_seconds`; None means since its claim.
+        """
+        ...
+
+    async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
+        """Keep items of a step that runs, and show how far it is, atomically.
+
+        Returns False when the step has ended: a caller has reported it. Raises LeaseLost.
         """
         ...
 

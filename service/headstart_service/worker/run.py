@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from ..domain import Claim, FailureReason, Status, StepRecord, StepState, StepWork
+from ..domain import Claim, FailureReason, ItemsChunk, Status, StepRecord, StepState, StepWork
 from ..domain.errors import (
     HeadstartError,
     StepsReported,
@@ -103,7 +103,9 @@ class _Run:
         self._pipeline = pipeline
         self._sink = sink
         keeping(len(claim.inputs) + sum(len(each.fragment) for each in claim.ended.values()))
-        self._steps = StepRunner(claim, pipeline, providers, makers, limits, reuse, executors)
+        self._steps = StepRunner(
+            claim, pipeline, providers, makers, limits, reuse, executors, self._keep_items
+        )
         self._digests = self._steps.digests
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
@@ -199,11 +201,14 @@ class _Run:
         reported, self._reported = self._reported - self._states.keys(), set()
         shown = [*shown, *reported.difference(shown)]
         if ended or shown:
-            running = [
-                step_record(name, StepState.RUNNING, started_us=self._starts.get(name, 0))
-                for name in shown
-            ]
+            running = [self._steps.shown(name, self._starts.get(name, 0)) for name in shown]
             await self._sink.commit(self._lease, ended, running)
+
+    async def _keep_items(self, chunk: ItemsChunk) -> None:
+        """Keep items of a step that runs, unless the run or the step has ended."""
+        async with self._writing:
+            if not self._finished and chunk.step in self._running:
+                await self._sink.keep_items(self._lease, chunk)
 
     async def _finish(self, ended: list[StepRecord]) -> None:
         slot = occupied_seconds()

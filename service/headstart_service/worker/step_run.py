@@ -14,13 +14,16 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, FailureReason, StepRecord, StepState
 from ..domain.errors import ExecutorUnavailable, StepFailed
+from ..pipeline.each import ItemDigests
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.step import Step
 from ..values.fragments import report_fragment, result_of
+from ..values.items import of_item
 from ..values.limits import Limits, encoded
-from .arguments import Arguments
+from .arguments import Arguments, GivenItem
 from .cost_meter import METER
 from .executors.executors import Executors
+from .items import KeepItems, StepsOfItems
 from .reasons import failure_of, readable
 from .reuse import Landed, Reuse
 from .soft_needs import SoftNeeds
@@ -46,14 +49,15 @@ class StepRunner:
         limits: Limits,
         reuse: Reuse,
         executors: Executors,
+        keep_items: KeepItems,
     ) -> None:
         """Run steps of `claim`. `makers` are the digests of each step's providers."""
         self._claim = claim
         self._lease = claim.lease
         self._pipeline = pipeline
         self._makers = makers
-        self._limits = limits
-        self._reuse = reuse
+        self.limits = limits
+        self.reuse = reuse
         self._executors = executors
         self._began = time.monotonic()
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
@@ -62,6 +66,7 @@ class StepRunner:
         self.kept = dict(claim.ended)
         """The records of the steps that have ended."""
         self._soft_needs = SoftNeeds(pipeline, self.digests, self.kept)
+        self._items = StepsOfItems(claim, self, keep_items)
         self._arguments = Arguments(
             pipeline, self._inputs, len(claim.inputs), self.digests, providers
         )
@@ -93,7 +98,10 @@ class StepRunner:
         Fills `outcome`. Returns the step's record, and its value if it was computed here. Raises
         ExecutorUnavailable when the step cannot run here.
         """
-        record, value = await self._shared(step, started_us, outcome)
+        if step.each:
+            record, value = await self._items.run(step, started_us, outcome), None
+        else:
+            record, value = await self._shared(step, started_us, outcome)
         if record.state is StepState.COMPLETED:
             record = self._admitted(record, started_us, outcome)
         return self._soft_needs.noted(record), value
@@ -106,20 +114,20 @@ class StepRunner:
 
         async def work(outcome: StepOutcome) -> Landed:
             if memo and not fresh:
-                result = await self._remembered(step, memo)
+                result = await self.remembered(step.name, memo)
                 if result is not None:
                     outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
                     return Landed(run, None, result)
-            record, value = await self._attempt(step, started_us, outcome)
+            record, value = await self.attempt(step, started_us, outcome)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
-                await self._reuse.memos.memo_put(run.namespace, memo, result)
+                await self.reuse.memos.memo_put(run.namespace, memo, result)
             return Landed(run, record, value=value)
 
         # The key has the results that this step needs: those of an impure step may differ.
         needed = self._soft_needs.given(step).values()
         key = (run.namespace, memo) if memo else (run, digest, *needed)
-        landed: Landed = await self._reuse.shared_steps.share(
+        landed: Landed = await self.reuse.shared_steps.share(
             key, run, digest, outcome, work, fresh=fresh
         )
         if landed.record is not None and landed.run == run:
@@ -134,7 +142,7 @@ class StepRunner:
         """
         held = sum(len(kept.fragment) for kept in self.kept.values())
         try:
-            self._limits.admit(held, len(record.fragment))
+            self.limits.admit(held, len(record.fragment))
         except StepFailed as failure:
             outcome.state, outcome.error = StepEnd.FAILED, str(failure)
             outcome.failure_reason = failure.failure_reason
@@ -148,14 +156,31 @@ class StepRunner:
         own, maker = self.digests[step.name], self._makers.get(step.name, "")
         return self._pipeline.memo_digest(step, self._inputs, own, maker, needed)
 
-    async def _remembered(self, step: Step, memo: str) -> bytes | None:
-        """Return the memoised result, if there is one that this worker can read."""
-        result = await self._reuse.memos.memo_get(self._lease.job.key.namespace, memo)
+    def items_given(self, step: Step) -> tuple[Any, ItemDigests]:
+        """Return the list that a step runs for, and the digests of its items."""
+        given = self._soft_needs.given(step)
+        needed = {name: result_of(fragment) for name, fragment in given.items()}
+        maker = self._makers.get(step.name, "")
+        digests = self._pipeline.item_digests(step, self._inputs, maker, needed)
+        return self._arguments.listed(step, self.kept), digests
+
+    def shown(self, name: str, started_us: int) -> StepRecord:
+        """Return the record of a step that runs."""
+        return self._items.shown(name) or step_record(
+            name, StepState.RUNNING, started_us=started_us
+        )
+
+    async def remembered(self, name: str, memo: str) -> bytes | None:
+        """Return the memoised result, if there is one that this worker can read.
+
+        `name` is that of a step, or of one item of it.
+        """
+        result = await self.reuse.memos.memo_get(self._lease.job.key.namespace, memo)
         if result is not None:
             try:
-                self._pipeline.codec.decode(step.name, result)
+                self._pipeline.codec.decode(name, result)
             except Exception as error:  # noqa: BLE001  # whatever a codec raises for what is not its own
-                log.warning("a memo of %s is left: %s", step.name, type(error).__name__)
+                log.warning("a memo of %s is left: %s", name, type(error).__name__)
                 return None
         return result
 
@@ -181,10 +206,12 @@ class StepRunner:
         )
         return StepRecord(step.name, state, result + report)
 
-    async def _attempt(
-        self, step: Step, started_us: int, outcome: StepOutcome
+    async def attempt(
+        self, step: Step, started_us: int, outcome: StepOutcome, item: GivenItem | None = None
     ) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again. Never raises the step's error.
+
+        An `item` is what it runs for, of a step that runs for each item of a list.
 
         Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, which
         counts as no attempt.
@@ -201,12 +228,13 @@ class StepRunner:
             try:
                 await self._executors.ready(step)
                 async with limit:
-                    arguments = await self._arguments.of(step, self.kept)
+                    arguments = await self._arguments.of(step, self.kept, item)
                     begin = partial(_begin, step.timeout, limit)
                     value = await self._executors.call(step, arguments, outcome.meter, begin)
                 codec = self._pipeline.codec
-                needed = self._arguments.needs(step.name)
-                value, result = await encoded(codec, step.name, value, self._limits, needed=needed)
+                name = step.name if item is None else of_item(step.name)
+                needed = self._arguments.needs(name)
+                value, result = await encoded(codec, name, value, self.limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed; a step's own exit arrives as `StepRaised`
             except ExecutorUnavailable as failure:

@@ -61,7 +61,7 @@ class ReportStep:
         if is_of(step, seen.summary):
             its = pipeline.by_name[step.name]
             soft = pipeline.soft_needs(its)
-            needs = [f"?{need}" if need in soft else need for need in pipeline.needs(its)]
+            needs = tuple(f"?{need}" if need in soft else need for need in pipeline.needs(its))
             report = await store.report(
                 key, seen.run, reported.revision, pipeline.runs_class, needs, record
             )

@@ -111,6 +111,7 @@ local function drop_steps(record, r, names)
   local dropped = 0
   for _, name in ipairs(names) do
     dropped = dropped + redis.call('HDEL', record, step_field(name))
+    drop_items(record, name)
   end
   if dropped > 0 then
     r.revision = r.revision + 1

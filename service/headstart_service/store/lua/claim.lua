@@ -169,7 +169,7 @@ if score and score > 0 and score < math.huge and score % 2 == 1 then
 end
 local fields = redis.call('HGETALL', record)
 for i = 1, #fields, 2 do
-  if is_step(fields[i]) or fields[i] == 'trace' or fields[i] == 'fresh' then
+  if is_step(fields[i]) or is_items(fields[i]) or fields[i] == 'trace' or fields[i] == 'fresh' then
     reply[#reply + 1] = fields[i]
     reply[#reply + 1] = fields[i + 1]
   end

@@ -35,6 +35,11 @@ note_work(record, member, r, work)
 if select('#', ...) > 0 then
   redis.call('HSET', record, ...)
 end
+for i = 1, #given, 2 do
+  if STEP_ENDED[letter_of(given[i + 1])] and letter_of(given[i + 1]) ~= LETTER.skipped then
+    drop_items(record, string.sub(given[i], #STEP_FIELD + 1))
+  end
+end
 if degraded ~= '' then
   degrade(r, degraded)
   save(record, member, r)

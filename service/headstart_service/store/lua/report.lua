@@ -40,6 +40,7 @@ if degraded then
   degrade(r, step)
 end
 redis.call('HSET', record, step_field(step), value)
+drop_items(record, step)
 local made, names = made_of(r)
 made[step] = maker
 r.made = made_text(made, names)

@@ -286,7 +286,7 @@ if shed then
     'shed: could not be ready by the time it was needed', tonumber(failure_ttl_us))
 end
 
-local kept, kept_names, made = {}, {}, {}
+local kept, kept_names, made, kept_items = {}, {}, {}, {}
 local wanted, names = pairs_of(steps)
 if old and restart == '0' then
   local digests, old_made = pairs_of(old.steps), made_of(old)
@@ -298,6 +298,17 @@ if old and restart == '0' then
         kept[#kept + 1] = value
         kept_names[name] = true
         made[name] = old_made[name]
+      else
+        -- Items that have ended: the worker takes those that its own are equal to.
+        local chunks, basis = chunks_of(record, name)
+        if basis then
+          kept_items[CHUNKS_FIELD .. name] = integer(chunks) .. ' ' .. basis
+          for number = 1, chunks do
+            local field = items_field(name, number)
+            kept_items[field] = redis.call('HGET', record, field) or nil
+          end
+          made[name] = old_made[name]
+        end
       end
     end
   end
@@ -319,6 +330,9 @@ local r = {
 }
 r.entry = queue(member, r, place(now, tonumber(need_us)), true)
 redis.call('HSET', record, 'inputs', inputs, unpack(kept))
+for field, value in pairs(kept_items) do
+  redis.call('HSET', record, field, value)
+end
 if trace then
   redis.call('HSET', record, 'trace', trace)
 end

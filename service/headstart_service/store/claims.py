@@ -1,0 +1,50 @@
+"""Decodes what claim.lua returns."""
+
+from __future__ import annotations
+
+from ..domain import Claim, Job, Lease
+from .batches import Reply
+from .records import decode_items, decode_step, is_items
+
+
+def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
+    """Return the claim of a reply of claim.lua.
+
+    Raises ValueError or LookupError for a damaged record.
+    """
+    revision, pipeline, inputs, at_us, *fields = reply
+    if inputs is None:
+        raise ValueError("no inputs")
+    ended = {}
+    trace, fresh, needed_us = "", False, 0
+    items = {}
+    for field, value in zip(fields[::2], fields[1::2], strict=True):
+        if field == b"fresh":
+            fresh = True
+            continue
+        if field == b"trace":
+            trace = value.decode(errors="replace")
+            continue
+        if field == b"need":
+            needed_us = int(value)
+            continue
+        if is_items(field):
+            items[field] = value
+            continue
+        step = decode_step(field, value)
+        if not step.state.ended:
+            raise ValueError(f"{step.name} has not ended")
+        ended[step.name] = step
+    lease = Lease(job, attempt)
+    return Claim(
+        lease=lease,
+        revision=revision,
+        pipeline=pipeline.decode(),
+        inputs=inputs,
+        ended=ended,
+        at_us=at_us,
+        trace=trace,
+        fresh=fresh,
+        needed_us=needed_us,
+        items=decode_items(items),
+    )
