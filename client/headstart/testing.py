@@ -167,6 +167,7 @@ def fake_server(
     estimates: Mapping[str, Estimated] | None = None,
     origins: Mapping[str, StepOrigin | str] | None = None,
     needs: Mapping[str, Iterable[str]] | None = None,
+    items: Mapping[str, Iterable[float]] | None = None,
 ) -> FakeServer:
     """Serve the contract over real gRPC on loopback, for the tests of code that calls it.
 
@@ -201,7 +202,11 @@ def fake_server(
         origins: By step, where its result comes from, such as "kept" or "memoised". Default: the
             run computes it. A step that a caller has reported is "reported" by itself.
         needs: By step of a custom pipeline, those that it needs: without their results it is
-            PENDING, and reports of it are not accepted. Times are as scripted all the same.
+            PENDING, and reports of it are not accepted. Times are as scripted all the same. Behind
+            one that it can do without stands a `?`, as in `carriers?`.
+        items: By step that runs for each item of a list, the seconds until each item ends, from
+            when the run is taken. Its value is a list of `{"value": …}` and of
+            `{"error": …, "reason": …}`. The step ends with its last item.
 
     Raises:
         ValueError: A script for a step that the results do not have; an origin that is
@@ -217,6 +222,7 @@ def fake_server(
         estimates=estimates,
         origins=origins,
         needs=needs,
+        items=items,
     )
     return FakeServer(completed_results, script)
 

@@ -117,6 +117,11 @@ def started_of(step: str, fragment: bytes) -> int:
     return pb.GetResultsResponse.FromString(fragment).steps[step].started_us
 
 
+def items_of(step: str, fragment: bytes) -> pb.ItemProgress:
+    """How far the step of this piece is with its list; empty if that is not known."""
+    return pb.GetResultsResponse.FromString(fragment).steps[step].items
+
+
 def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     """Joined fragments as one message with every field once; None if they cannot be read.
 

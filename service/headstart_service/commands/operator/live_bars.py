@@ -14,7 +14,7 @@ from ...base.output import (
     coloured,
     spoken,
 )
-from .describing import expected, reason_of, step_cells
+from .describing import expected, items_text, reason_of, step_cells
 
 _BAR: Final = 16
 _MOVING: Final = 4
@@ -119,18 +119,24 @@ class LiveView:
         marks = _MARKS if self._unicode else _PLAIN_MARKS
         start = f"{marks.get(state, ' ')} {clipped(escaped(name), names).ljust(names)}  "
         rest = f"  {state:<9}  {elapsed:>7}  {attempts or expected(report)}".rstrip()
+        if items := items_text(report):
+            rest += f"  {items}"
         if error:
             rest += f"  {escaped(error)}"
         colour = COLOURS.get(state)
         if len(start) + _BAR + len(rest) > width:  # no room for everything
-            bar = "" if width < len(start) + _BAR + 12 else self._bar(state)
+            bar = "" if width < len(start) + _BAR + 12 else self._bar(report)
         else:
-            bar = self._bar(state)
+            bar = self._bar(report)
         rest = clipped(rest, max(0, width - len(start) - len(bar)))
         return coloured(start + bar, colour) + rest
 
-    def _bar(self, state: str) -> str:
+    def _bar(self, report: Any) -> str:
         full, empty = ("█", "░") if self._unicode else ("#", ".")
+        state, items = str(report.state), report.items
+        if state == "running" and items is not None and items.total:
+            done = int(_BAR * items.ended / items.total)
+            return full * done + empty * (_BAR - done)
         if state == "running":
             way = 2 * (_BAR - _MOVING)
             place = int((time.monotonic() - self._began) * _SPEED) % way
