@@ -141,6 +141,7 @@ async def test_the_next_revision_keeps_items_of_a_step_with_the_same_digest(
 
 async def test_items_of_another_maker_are_not_handed_over(store_backend: Backend) -> None:
     offer = Offer("probe", "v1", {"first": "model-1"})
+    await store_backend.queue.prepare_queue()
     await store_backend.start(KEY)
     [job] = await store_backend.queue.next_jobs(
         partition_of(KEY, store_backend.partitions), "w1", 1, 0
