@@ -60,7 +60,7 @@ async def test_items_are_shown_as_they_end_and_survive_the_worker(
             **{n: (len(NAMES[n]), None) for n in (0, 1, 3, 6, 7)},
             2: (None, FailureReason.STEP_FAILED),
         }
-        assert "6 of 8" in await command("get", "cart", address=address)
+        assert "6 of 8 items, 1 failed" in await command("get", "cart", address=address)
         doomed.send(signal.SIGKILL)
         async with worker(valkey.url, **SETTINGS):
             await wait_until(lambda: len(began(tmp_path)) == 10, 30)

@@ -67,7 +67,7 @@ def steps_table(results: Any) -> str:
     rows = [("STEP", "STATE", *(["ITEMS"] if with_items else []), "TIME", "ATTEMPTS", "ERROR")]
     for name, report in results.steps.items():
         elapsed, *others = step_cells(report)
-        items = [items_text(report).removesuffix(" items")] if with_items else []
+        items = [items_text(report)] if with_items else []
         rows.append((name, str(report.state), *items, elapsed or expected(report), *others))
     return table(rows)
 
