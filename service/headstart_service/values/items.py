@@ -48,6 +48,15 @@ def written_item(value: str, error: str, reason: FailureReason | None) -> str:
 _FAILED: Final = TypeAdapter(dict[str, str])
 
 
+_FAILURE: Final = "ItemFailure"
+_FAILURE_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}, "reason": {"type": "string"}},
+    "required": ["error", "reason"],
+    "additionalProperties": False,
+}
+
+
 class ItemsKind(JsonKind):
     """A list with a value or a reason for each item."""
 
@@ -72,19 +81,12 @@ class ItemsKind(JsonKind):
 def _schema(item: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the JSON Schema of the list; `item` is that of a value, if it has one."""
     value = dict(item or {})
-    shared = value.pop("$defs", None)
+    shared = {_FAILURE: _FAILURE_SCHEMA, **value.pop("$defs", {})}
     completed = {
         "type": "object",
         "properties": {"value": value},
         "required": ["value"],
         "additionalProperties": False,
     }
-    reasons = [reason.value for reason in FailureReason]
-    failed = {
-        "type": "object",
-        "properties": {"error": {"type": "string"}, "reason": {"type": "string", "enum": reasons}},
-        "required": ["error", "reason"],
-        "additionalProperties": False,
-    }
-    whole: dict[str, Any] = {"type": "array", "items": {"anyOf": [completed, failed]}}
-    return whole | ({"$defs": shared} if shared else {})
+    items = {"anyOf": [completed, {"$ref": f"#/$defs/{_FAILURE}"}]}
+    return {"type": "array", "items": items, "$defs": shared}

@@ -64,7 +64,8 @@ def test_callers_and_other_steps_get_a_list_of_values_or_failures() -> None:
     assert completed["properties"]["value"]["properties"] == {
         "price": {"title": "Price", "type": "number"}
     }
-    assert failed["required"] == ["error", "reason"]
+    assert failed == {"$ref": "#/$defs/ItemFailure"}
+    assert schema["$defs"]["ItemFailure"]["required"] == ["error", "reason"]
     with pytest.raises(DeclarationError, match="parameter rated is Item"):
 
         @step(each="rated")
