@@ -2377,7 +2377,7 @@ type ItemResult struct {
 	sizeCache     protoimpl.SizeCache
 	unknownFields protoimpl.UnknownFields
 
-	// The step.
+	// The name of the step.
 	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
 	// The item's place in the step's list, from 0.
 	Index int32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
@@ -4255,7 +4255,8 @@ type StepDescription struct {
 
 	// Its name: what `required_steps` and the maps by step call it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The steps whose results it takes; it starts when they are completed.
+	// The steps whose results it takes; it starts when they are completed, or have ended where it can do
+	// without them.
 	Needs []string `protobuf:"bytes,2,rep,name=needs,proto3" json:"needs,omitempty"`
 	// Whether the run fails when this step fails.
 	Required bool `protobuf:"varint,3,opt,name=required,proto3" json:"required,omitempty"`

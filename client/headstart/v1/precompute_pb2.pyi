@@ -1344,7 +1344,7 @@ class ItemResult(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
-    """The step."""
+    """The name of the step."""
     index: _builtins.int
     """The item's place in the step's list, from 0."""
     json: _builtins.str
@@ -2325,7 +2325,9 @@ class StepDescription(_message.Message):
     """How many items the list may have; 0 without `each`."""
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The steps whose results it takes; it starts when they are completed."""
+        """The steps whose results it takes; it starts when they are completed, or have ended where it can do
+        without them.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:

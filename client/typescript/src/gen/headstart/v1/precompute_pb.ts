@@ -971,7 +971,7 @@ export const ItemProgressSchema: GenMessage<ItemProgress> = /*@__PURE__*/
  */
 export type ItemResult = Message<"headstart.v1.ItemResult"> & {
   /**
-   * The step.
+   * The name of the step.
    *
    * @generated from field: string step = 1;
    */
@@ -2056,7 +2056,8 @@ export type StepDescription = Message<"headstart.v1.StepDescription"> & {
   name: string;
 
   /**
-   * The steps whose results it takes; it starts when they are completed.
+   * The steps whose results it takes; it starts when they are completed, or have ended where it can do
+   * without them.
    *
    * @generated from field: repeated string needs = 2;
    */
