@@ -168,7 +168,8 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
     """The step, keeping what it raises, or what its codec does."""
 
     def given_on(value: Any) -> Any:
-        exceptions.pop(step.name, None)
+        if not step.each:  # another item may have failed
+            exceptions.pop(step.name, None)
         try:
             name = of_item(step.name) if step.each else step.name
             pipeline.codec.decode(name, pipeline.codec.encode(name, value))

@@ -239,9 +239,9 @@ class Pipeline:
     ) -> str:
         """The fingerprint of all that `step` is given: equal ones in two runs, equal results.
 
-        `own` is its digest in this run, `maker` that of its providers, and `needed` the results of
-        the steps that it needs and that there are, as fragments. Their digests would not do: a
-        step that is not pure may give each run another result, and later steps must fit that.
+        `own` is its digest in this run, and `maker` that of its providers. `needed` are the
+        results that there are of the steps that it needs, as fragments. Their digests would not
+        do: a step that is not pure may give each run another result, and later steps must fit that.
         """
         plain = values.model_dump(mode="json", round_trip=True, include=set(step.parameters))
         contents = {name: sha256(result).hexdigest() for name, result in needed.items()}

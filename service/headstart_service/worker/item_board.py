@@ -52,6 +52,7 @@ class ItemBoard:
         self._held = held
         self._ended: dict[int, EndedItem] = {}
         self._unwritten: list[int] = []
+        self._failed = 0
         self._chunks = 0
         self._took: deque[float] = deque(maxlen=_TIMED)
 
@@ -65,7 +66,7 @@ class ItemBoard:
         except DecodeError:  # they are computed again
             return
         for item in items:
-            if 0 <= item.index < self.total:
+            if 0 <= item.index < self.total and item.index not in self._ended:
                 ended = EndedItem(
                     item.json, item.error, REASONS.get(item.failure_reason), item.attempts
                 )
@@ -85,11 +86,6 @@ class ItemBoard:
     def attempts(self) -> int:
         """How often an item was tried at most."""
         return max((item.attempts for item in self._ended.values()), default=0)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether items have ended since the last chunk."""
-        return bool(self._unwritten)
 
     def end(self, index: int, item: EndedItem, took: float | None) -> None:
         """Keep an item that took so many seconds; None if it was not computed now.
@@ -111,6 +107,7 @@ class ItemBoard:
 
     def _keep(self, index: int, item: EndedItem) -> None:
         self._ended[index] = item
+        self._failed += item.reason is not None
         self.size += item.size
 
     def chunk(self, report: bytes) -> ItemsChunk:
@@ -135,7 +132,7 @@ class ItemBoard:
 
     def progress(self) -> pb.ItemProgress:
         """Return how far the step is."""
-        failed = len(self.failures)
+        failed = self._failed
         progress = pb.ItemProgress(
             total=self.total,
             completed=len(self._ended) - failed,
@@ -163,19 +160,27 @@ class ItemBoard:
 
 
 class Pause:
-    """How long to wait between two writes of a step's items: larger ones are written less often."""
+    """How long to wait between two writes of a step's items.
+
+    Callers that watch read all items after each write, so larger ones are written less often. Each
+    write is a field of the record, so a step that takes long writes less often, too.
+    """
 
     FIRST: Final = 0.05
     _BYTES_A_SECOND: Final = 8 * 1024 * 1024
+    _WRITES: Final = 64
+    """After so many writes the pause is twice as long, and so on."""
 
     def __init__(self) -> None:
         self._written = time.monotonic()
+        self._writes = 0
 
     def left(self, size: int) -> float:
         """Return the seconds until the next write, of items of this size together."""
-        pause = self.FIRST + size / self._BYTES_A_SECOND
+        pause = self.FIRST * (1 + self._writes / self._WRITES) + size / self._BYTES_A_SECOND
         return max(0.0, self._written + pause - time.monotonic())
 
     def written(self) -> None:
         """Note that a write has ended."""
         self._written = time.monotonic()
+        self._writes += 1

@@ -150,8 +150,8 @@ class StepsOfItems:
                 item, computed = await self._item(work, index)
             finally:
                 work.board.running -= 1
-            work.board.end(index, item, time.monotonic() - began if computed else None)
             keeping(item.size)
+            work.board.end(index, item, time.monotonic() - began if computed else None)
             work.news.set()
 
     async def _item(self, work: _Work, index: int) -> tuple[EndedItem, bool]:

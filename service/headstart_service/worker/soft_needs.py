@@ -31,7 +31,7 @@ class SoftNeeds:
     def noted(self, record: StepRecord) -> StepRecord:
         """Return a step's new record with the needs that it did without, if it did.
 
-        A value that was made without a need, or of such a value, is `degraded`: it would be another
+        A value that was made without a need, or of such a value, is `degraded`. It would be another
         if the need had a result, as it may in the next revision.
         """
         if not self._any:
