@@ -1499,7 +1499,8 @@ class GetResultsResponse(_message.Message):
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemResult]:
         """What there is of steps that run once for each item of a list and have not completed: the items that
-        have ended, ordered by step and index.
+        have ended, ordered by step and index. A stream that sends only changes has each item once; one that
+        it sends again replaces the item of its place.
         """
 
     def __init__(
