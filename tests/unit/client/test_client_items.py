@@ -81,7 +81,7 @@ def test_a_script_of_items_that_do_not_fit_is_refused() -> None:
         fake_server({"rates": RATES}, items={"other": [0.0]})
 
 
-def test_items_of_other_steps_are_left_out_of_a_part() -> None:
+def test_a_stream_of_changes_has_each_item_once() -> None:
     from headstart._for_service import Changes
 
     message = pb.GetResultsResponse(revision=1)
@@ -95,4 +95,10 @@ def test_items_of_other_steps_are_left_out_of_a_part() -> None:
     message.steps["rates"].items.completed = 2
     message.items.add(step="rates", index=1, json="2")
     third = pb.GetResultsResponse.FromString(changes.since(message.SerializeToString()))
-    assert [item.index for item in third.items] == [0, 1], "a step's part is whole"
+    assert [item.index for item in third.items] == [1]
+    message.items[0].json = "3"
+    fourth = pb.GetResultsResponse.FromString(changes.since(message.SerializeToString()))
+    assert [item.json for item in fourth.items] == ["3"], "it replaces the one before"
+    message.revision = 2
+    again = pb.GetResultsResponse.FromString(changes.since(message.SerializeToString()))
+    assert [item.json for item in again.items] == ["3", "2"]
