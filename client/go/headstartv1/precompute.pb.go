@@ -2566,7 +2566,8 @@ type GetResultsResponse struct {
 	// failed required step it is that step's.
 	FailureReason FailureReason `protobuf:"varint,15,opt,name=failure_reason,json=failureReason,proto3,enum=headstart.v1.FailureReason" json:"failure_reason,omitempty"`
 	// What there is of steps that run once for each item of a list and have not completed: the items that
-	// have ended, ordered by step and index.
+	// have ended, ordered by step and index. A stream that sends only changes has each item once; one that
+	// it sends again replaces the item of its place.
 	Items []*ItemResult `protobuf:"bytes,60,rep,name=items,proto3" json:"items,omitempty"`
 }
 

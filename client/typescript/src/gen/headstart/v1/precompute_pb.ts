@@ -1173,7 +1173,8 @@ export type GetResultsResponse = Message<"headstart.v1.GetResultsResponse"> & {
 
   /**
    * What there is of steps that run once for each item of a list and have not completed: the items that
-   * have ended, ordered by step and index.
+   * have ended, ordered by step and index. A stream that sends only changes has each item once; one that
+   * it sends again replaces the item of its place.
    *
    * @generated from field: repeated headstart.v1.ItemResult items = 60;
    */
