@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from headstart_service.domain import (
+    Awaits,
     Claim,
     ItemsChunk,
     KeptItems,
@@ -17,6 +18,7 @@ from headstart_service.domain import (
     StepState,
 )
 from headstart_service.domain.errors import LeaseLost
+from headstart_service.store.events import subscription
 from headstart_service.store.keys import partition_of
 from tests.contract.backend import Backend, done, plan, running
 from tests.contract.test_store_reports import report
@@ -100,10 +102,16 @@ async def test_items_go_when_their_step_has_a_result_of_its_own(
 
 async def test_a_cancelled_run_keeps_the_items_that_there_are(store_backend: Backend) -> None:
     claim = await store_backend.begin(KEY)
-    await store_backend.queue.keep_items(claim.lease, chunk(1))
-    await store_backend.store.cancel(KEY)
-    found = await store_backend.store.read(KEY)
+    store = store_backend.store
+    async with subscription(store_backend.blocking, store.channels) as heard:
+        await store.read(KEY, awaits=Awaits.END)
+        await store_backend.queue.keep_items(claim.lease, chunk(1))
+        await store.cancel(KEY)
+        told = await anext(heard)
+    found = await store.read(KEY)
     assert (found.summary.status, found.body) == (Status.CANCELLED, b"<items 1>")
+    assert told.result is not None
+    assert told.result.body == b"<items 1>", "callers that wait get it with the end"
 
 
 async def test_only_the_present_holder_writes_items(store_backend: Backend) -> None:
