@@ -6,7 +6,7 @@
 -- often ends here. A run's last try is refused unless `alone` is 1, and is set aside for this job.
 -- Returns {} when there is nothing to do, else {attempt, member, run, …}. With attempt 0 there follows why the run was
 -- not taken: 'last', 'lost' or 'damaged'. Otherwise there follow {revision, pipeline, inputs, now, field, value, …} with
--- the fields of ended steps, `need` if the start declared it, `trace` if it was traced, and `fresh` if it was a restart.
+-- the fields of ended steps and of items, `need` if the start declared it, `trace` if it was traced, and `fresh` if it was a restart.
 -- Repeating a claim with the same token changes nothing.
 
 -- Late runs that one call passes over, at most.
