@@ -10,13 +10,13 @@ import dataclasses
 import functools
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from headstart import InvalidRequest as InvalidInputs
-from headstart import Violation
+from headstart import Results, Violation
 from headstart._for_service import (
     INPUTS,
     InputsError,
@@ -44,9 +44,12 @@ from .domain import (
 )
 from .domain.errors import InvalidRequest
 from .pipeline.pipeline import Pipeline
+from .pipeline.runs_on import REMOTE_EXECUTORS
 from .pipeline.step import Step
-from .values.fragments import merged
+from .values.fragments import merged, report_fragment
 from .values.items import of_item
+from .worker.cost_meter import CostMeter
+from .worker.executors.executors import Executors
 from .worker.run import run
 
 _KEY = RunKey("default", "test")
@@ -57,59 +60,83 @@ async def run_pipeline(
     inputs: Mapping[str, Any] | BaseModel,
     *,
     providers: Mapping[str, Any],
-    timeout: float,  # noqa: ASYNC109  # it becomes asyncio.timeout
+    timeout: float | None,  # noqa: ASYNC109  # it becomes asyncio.timeout
+    sink: MemorySink | None = None,
 ) -> PipelineRun:
-    """See `headstart.testing.run_pipeline`."""
+    """See `headstart.testing.run_pipeline`.
+
+    The run's progress goes to `sink`; steps that have ended there are not computed.
+    """
     if not isinstance(pipeline, Pipeline):
         raise TypeError(f"run_pipeline runs a Pipeline, not {type(pipeline).__name__}")
     _check_providers(pipeline, providers)
-    plan = _plan(pipeline, inputs)
+    plan = plan_of(pipeline, inputs)
     exceptions: dict[str, BaseException] = {}
     watched = dataclasses.replace(
         pipeline, steps=tuple(_watched(s, pipeline, exceptions) for s in pipeline.steps)
     )
-    sink = _MemorySink()
-    now_us = time.time_ns() // 1000
-    job = Job(partition=0, entry="0-1", key=_KEY, run="0-1")
-    claim = Claim(
-        lease=Lease(job, attempt=1),
-        revision=1,
-        pipeline=plan.pipeline,
-        inputs=plan.inputs,
-        ended={},
-        at_us=now_us,
-    )
+    sink = sink or MemorySink()
     limit = asyncio.timeout(timeout)
     try:
-        async with limit:
-            status = await run(claim, watched, providers, sink)
+        async with limit, _Recording(exceptions) as executors:
+            if any(step.runs_on == "process" for step in watched.steps):
+                await executors.prepare([watched])
+            claim = _claim(plan, sink.ended)
+            status = await run(claim, watched, providers, sink, executors=executors)
     except TimeoutError as error:
         if not limit.expired():
             raise
         left = [name for name in plan.steps if name not in sink.ended]
         message = f"after {timeout:g} s these steps had not ended: {', '.join(left)}"
         raise TimeoutError(message) from error
-    return _pipeline_run(pipeline, plan, sink, status, now_us, exceptions)
+    return _pipeline_run(pipeline, plan, sink, status, claim.at_us, exceptions)
 
 
-class _MemorySink:
+def _claim(plan: RunPlan, ended: Mapping[str, StepRecord]) -> Claim:
+    """Claim a run of this plan, as of now."""
+    job = Job(partition=0, entry="0-1", key=_KEY, run="0-1")
+    return Claim(
+        lease=Lease(job, attempt=1),
+        revision=1,
+        pipeline=plan.pipeline,
+        inputs=plan.inputs,
+        ended=dict(ended),
+        at_us=time.time_ns() // 1000,
+    )
+
+
+class MemorySink:
     """Keeps one run's progress, as the store would."""
 
-    def __init__(self) -> None:
-        self.ended: dict[str, StepRecord] = {}
+    def __init__(
+        self,
+        ended: Mapping[str, StepRecord] | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin with the records of steps that have ended; call `changed` after each change."""
+        self.ended = dict(ended or {})
+        self.running: dict[str, StepRecord] = {}
+        self._changed = changed
         self.error = ""
         self.failure_reason: FailureReason | None = None
+        self.ended_us = 0
+        """When the run ended, in microseconds since the Unix epoch; 0 before."""
 
     async def commit(
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
     ) -> None:
-        """Keep what ended."""
-        del lease, running
+        """Keep what ended, and what runs."""
+        del lease
         self.ended.update((record.name, record) for record in ended)
+        self.running.update((record.name, record) for record in running)
+        self.running = {n: r for n, r in self.running.items() if n not in self.ended}
+        self._changed()
 
     async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
-        """Keep nothing: the step's result will have all items."""
-        del lease, chunk
+        """Show how far the step is; its result will have all items."""
+        del lease
+        self.running[chunk.step] = StepRecord(chunk.step, StepState.RUNNING, chunk.report)
+        self._changed()
         return True
 
     async def finish(
@@ -125,6 +152,7 @@ class _MemorySink:
         del status, slot_seconds
         await self.commit(lease, ended, ())
         self.error, self.failure_reason = error, failure_reason
+        self.ended_us = time.time_ns() // 1000
 
 
 def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
@@ -146,8 +174,33 @@ def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
         )
 
 
-def _plan(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
-    """The run of these inputs, sent as the client sends them. Raises the client's error."""
+class _Recording(Executors):
+    """Notes what steps raise in other processes, where `_watched` cannot see it."""
+
+    def __init__(self, exceptions: dict[str, BaseException]) -> None:
+        super().__init__()
+        self._exceptions = exceptions
+
+    async def call(
+        self,
+        step: Step,
+        arguments: Mapping[str, Any],
+        meter: CostMeter,
+        begin: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Do as `Executors.call`."""
+        if step.runs_on not in REMOTE_EXECUTORS:
+            return await super().call(step, arguments, meter, begin)
+        self._exceptions.pop(step.name, None)
+        try:
+            return await super().call(step, arguments, meter, begin)
+        except Exception as error:
+            self._exceptions[step.name] = error
+            raise
+
+
+def plan_of(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPlan:
+    """Plan the run of these inputs, sent as the client sends them. Raises the client's error."""
     raw = (
         inputs.model_dump(mode="json", by_alias=True, round_trip=True)
         if isinstance(inputs, BaseModel)
@@ -202,18 +255,16 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
     return step  # in another process, which would find neither these functions nor `exceptions`
 
 
-def _pipeline_run(
-    pipeline: Pipeline,
-    plan: RunPlan,
-    sink: _MemorySink,
-    status: Status,
-    began_us: int,
-    exceptions: Mapping[str, BaseException],
-) -> PipelineRun:
-    """The run as its caller sees it, read from the fragments that a store would keep."""
-    fragments = b"".join(record.fragment for record in sink.ended.values())
-    message = pb.GetResultsResponse.FromString(merged(fragments) or fragments)
-    ended_us = time.time_ns() // 1000
+def results_of(
+    pipeline: Pipeline, plan: RunPlan, sink: MemorySink, status: Status, began_us: int
+) -> Results:
+    """Return the run as its callers see it, read from the fragments that a store would keep."""
+    records = {**sink.running, **sink.ended}
+    fragments = b"".join(
+        records[name].fragment if name in records else report_fragment(name, StepState.PENDING)
+        for name in plan.steps
+    )
+    message = pb.GetResultsResponse.FromString(merged(fragments, began_us) or fragments)
     summary = RunSummary(
         key=_KEY,
         pipeline=pipeline.name,
@@ -221,14 +272,26 @@ def _pipeline_run(
         status=status,
         created_us=began_us,
         started_us=began_us,
-        completed_us=ended_us,
-        expires_us=ended_us,
+        completed_us=sink.ended_us,
+        expires_us=sink.ended_us,
         error=sink.error,
         failure_reason=sink.failure_reason,
     )
     fill_summary(message, summary)
     results = results_from(message)
-    steps = {name: results.steps[name] for name in plan.steps}
+    return dataclasses.replace(results, steps={name: results.steps[name] for name in plan.steps})
+
+
+def _pipeline_run(
+    pipeline: Pipeline,
+    plan: RunPlan,
+    sink: MemorySink,
+    status: Status,
+    began_us: int,
+    exceptions: Mapping[str, BaseException],
+) -> PipelineRun:
+    """Return the run with its values."""
+    results = results_of(pipeline, plan, sink, status, began_us)
     values = {
         name: pipeline.codec.decode(name, sink.ended[name].fragment)
         for name in plan.steps
@@ -237,8 +300,8 @@ def _pipeline_run(
     return PipelineRun(
         status=results.status,
         error=results.error,
-        values=StepValues(values, steps),
-        steps=steps,
+        values=StepValues(values, results.steps),
+        steps=results.steps,
         exceptions=exceptions,
         results=results,
     )

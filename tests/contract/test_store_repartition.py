@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from headstart_service.domain import Awaits, Fate, RunKey, Status, StepState
 from headstart_service.domain.errors import LayoutMismatch, StartupError
 from headstart_service.store.connect import WORKER, open_client
 from headstart_service.store.keys import FIXED, PartitionKeys, partition_of
-from headstart_service.store.layout import Layout, stored_layout
+from headstart_service.store.layout import Layout, StoreLayout, stored_layout
 from headstart_service.store.repartition import Moved, adopt_empty, repartition
 from tests.contract.backend import TTL, Backend, done, plan, running
 from tests.support.consistency import inconsistencies
@@ -429,3 +431,34 @@ async def test_two_moves_at_once_do_no_harm(store_backend: Backend) -> None:
         assert _requeued(await _picture(moved), runs) == before
         await _all_computed(moved, runs)
     await repartition(store_backend.client(WORKER), own, lambda _: None)
+
+
+class _Overtaken:
+    """A client whose first ZCARD, in the middle of a move, lets another process move the store."""
+
+    def __init__(self, client: Any, rival: Callable[[], Awaitable[Any]]) -> None:
+        self._client, self._rival = client, rival
+        self._overtaken = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def zcard(self, key: str) -> int:
+        if not self._overtaken:
+            self._overtaken = True
+            await self._rival()
+        return int(await self._client.zcard(key))
+
+
+@pytest.mark.parametrize("more", [2, -1])
+async def test_a_move_that_another_process_ends_first_has_ended(
+    store_backend: Backend, more: int
+) -> None:
+    client, own = store_backend.client(WORKER), store_backend.partitions + 3
+    await StoreLayout(client, own).agree_all("", 0)
+    target = own + more
+    rival = partial(repartition, client, target, lambda _: None)
+    overtaken: Any = _Overtaken(client, rival)
+    assert await repartition(overtaken, target, lambda _: None) is not None
+    assert await stored_layout(client) == str(Layout(target))
+    store_backend.deployment.wipe()

@@ -12,12 +12,16 @@ import pytest
 from headstart_comparisons import Comparison
 from headstart_comparisons import Summary as Winners
 from headstart_streaming import Summary
+from headstart_support import Answer
 
 from headstart import PrecomputeClient
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.processes import ROOT, serving
 
-PACKAGES = ("comparisons", "recommendations", "streaming")
+PACKAGES = (
+    *("checkout", "comparisons", "recommendations"),
+    *("report", "search", "streaming", "support"),
+)
 ITEMS = {
     "bread": "How to bake sourdough bread at home",
     "bread-again": "Baking sourdough bread at home, step by step",
@@ -58,15 +62,18 @@ async def examples_served(directory: Path, api: MessagesApi) -> AsyncIterator[Pr
         yield client
 
 
-async def test_all_three_run_where_they_are_installed(tmp_path: Path):
+async def test_they_run_where_they_are_installed(tmp_path: Path):
     with MessagesApi() as api:
         async with examples_served(tmp_path, api) as client:
             assert {each.name for each in await client.list_pipelines()} == {
-                "comparisons", "recommendations", "summary"
+                *("checkout", "comparisons", "recommendations"),
+                *("report", "search", "summary", "support"),
             }  # fmt: skip
             await recommends(client)
             await compares(client)
             await summarises(client, api)
+            await reports(client)
+            await supports(client, api)
 
 
 async def recommends(client: PrecomputeClient) -> None:
@@ -114,6 +121,22 @@ async def summarises(client: PrecomputeClient, api: MessagesApi) -> None:
     summary = (await client.get_results("form", wait=30)).artifact("summary", Summary)
     assert (summary.text, summary.ended) == ("A form is filled in. Slowly.", "enough")
     assert summary.input_tokens == 11
+
+
+async def reports(client: PrecomputeClient) -> None:
+    sales = [{"day": "2026-11-01", "cents": 500}]
+    await client.start("dialog", "report", {"title": "November", "sales": sales})
+    chart = (await client.get_results("dialog", wait=30)).artifact("chart", bytes)
+    assert chart.startswith(b"\x89PNG")
+
+
+async def supports(client: PrecomputeClient, api: MessagesApi) -> None:
+    api.script(Reply.stream(["Use little yeast ", "[pizza]."]))
+    articles = [{"id": name, "text": text} for name, text in ITEMS.items()]
+    asked = [{"by": "customer", "text": "How much yeast does pizza dough need?"}]
+    await client.start("chat", "support", {"conversation": asked, "articles": articles})
+    results = await client.get_results("chat", wait=30)
+    assert results.artifact("answer", Answer).sources == ["pizza"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

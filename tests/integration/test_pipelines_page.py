@@ -17,6 +17,7 @@ from headstart_service.pipeline.providers import PROVIDERS
 from headstart_service.pipeline.step import step
 from headstart_service.sdk import LanguageModel, SpokenText
 from tests.support.processes import ROOT, Process, address_of, clean_environment
+from tests.support.waiting import wait_until
 
 PAGE = (ROOT / "docs" / "pipelines.md").read_text()
 LEFT_OUT = "…"
@@ -97,6 +98,7 @@ async def test_a_reader_gets_from_the_empty_folder_to_the_end(tmp_path: Path):
     folder = tmp_path / "pipeline"
     folder.mkdir()
     environment = clean_environment() | {
+        "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": f"{ROOT / 'client'}:{ROOT / 'service'}",
         "PIP_NO_BUILD_ISOLATION": "false",  # pip's way to say: with the hatchling that is here
         "PYTEST_ADDOPTS": "-p no:cacheprovider",
@@ -117,6 +119,12 @@ async def test_a_reader_gets_from_the_empty_folder_to_the_end(tmp_path: Path):
                 server = Process(command, environment, folder)
                 stack.callback(server.stop)
                 environment["HEADSTART_ADDRESS"] = await address_of(server)
+            elif " headstart dev " in block.text:
+                command = reader.command("exec env " + block.text.strip())
+                process = Process(command, environment, folder)
+                stack.callback(process.stop)
+                await wait_until(lambda process=process: "Ctrl-C ends" in process.output)
+                printed = process.output
             elif block.language == "sh":
                 printed = await reader.run(block)
             else:

@@ -106,13 +106,16 @@ async def test_the_light_client_starts_and_gets_runs_at_its_lowest_versions(
     assert printed.strip().endswith(", ".join(lowest))
 
 
-@pytest.mark.parametrize("command", [*SERVER_COMMANDS, "completion bash", "pipelines check"])
+@pytest.mark.parametrize(
+    "command",
+    [*SERVER_COMMANDS, "completion bash", "pipelines check", "pipelines run a:B", "dev a:B"],
+)
 def test_a_command_without_its_extra_names_in_one_line_what_to_install(
     light_python: Path, command: str
 ):
     output = run(light_python.parent / "headstart", *command.split(), check=False)
     assert re.fullmatch(
-        rf"headstart: {command.removesuffix(' bash')} needs (pydantic|shtab).*: "
+        rf"headstart: {re.sub(' (bash|a:B)$', '', command)} needs (pydantic|shtab).*: "
         r"pip install '\.\[server\]' in Headstart's clone.*\n",
         output,
     ), output
@@ -122,7 +125,7 @@ def test_help_lists_no_command_that_cannot_work(light_python: Path):
     output = run(light_python.parent / "headstart", "--help")
     listed = set(re.findall(r"^    ([a-z-]+) ", output, re.MULTILINE))
     assert {"start", "get", "watch", "doctor", "token"} <= listed
-    assert not listed & {*SERVER_COMMANDS, "completion"}
+    assert not listed & {*SERVER_COMMANDS, "completion", "dev"}
     assert "pip install '.[server]'" in " ".join(output.split())
 
 
@@ -188,6 +191,7 @@ def test_the_wheel_holds_both_packages_their_scripts_and_types(wheel: Path):
     assert {
         "headstart/py.typed",
         "headstart/v1/precompute_pb2.pyi",
+        "headstart_service/py.typed",
         "headstart_service/store/lua/start.lua",
         "headstart_service/dashboard/static/index.html",
         "headstart_service/dashboard/static/main.js",

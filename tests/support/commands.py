@@ -112,6 +112,10 @@ class OnTerminal:
         self.ended()
         os.close(self._master)
 
+    def enter(self, text: str) -> None:
+        """Type something."""
+        os.write(self._master, text.encode())
+
     def ended(self) -> int:
         """Its exit code; all that it printed has been read then."""
         code = self.process.wait(60)

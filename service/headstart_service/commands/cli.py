@@ -16,6 +16,7 @@ from . import (
     pipelines,
     token,
 )
+from .authoring import developing
 
 SERVER_COMMANDS = (
     "serve",
@@ -98,6 +99,7 @@ def parser_of(given: Sequence[str], *, whole: bool = False) -> argparse.Argument
         server.add(serve, worker, model, vocabulary, check, health, move)
     operator.add(commands)
     pipelines.add(commands)
+    developing.add(commands)
     token.add(commands)
     completion.add(commands, lambda: parser_of(given, whole=True))
     return parser

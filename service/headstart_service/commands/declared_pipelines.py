@@ -93,7 +93,7 @@ def declared(references: Mapping[str, str]) -> tuple[list[Pipeline], list[Mistak
 
 def _broken(error: Exception, source: str, reference: str) -> Mistake:
     """What a module raised while it was imported, at the line that raised it."""
-    from ..pipeline.mistakes import Mistake
+    from ..pipeline.mistakes import Mistake, place
 
     cause = error.__cause__
     where, text = reference, str(error).removeprefix(f"{source}: ")
@@ -109,9 +109,9 @@ def _broken(error: Exception, source: str, reference: str) -> Mistake:
         if placed is not None:
             where, text = placed[1], placed[2]
         elif isinstance(cause, SyntaxError):
-            where, text = f"{cause.filename}:{cause.lineno}", str(cause.msg)
+            where, text = place(str(cause.filename), cause.lineno or 0), str(cause.msg)
         elif frames:
-            where = f"{frames[-1].filename}:{frames[-1].lineno}"
+            where = place(frames[-1].filename, frames[-1].lineno or 0)
             text = f"{type(cause).__name__}: {cause}"
         elif isinstance(cause, ModuleNotFoundError):
             text += " (is its directory on PYTHONPATH?)"

@@ -10,6 +10,7 @@ from ..base import exit_codes
 from ..base.escaping import escaped
 from ..base.extras import SERVER, install, listed
 from ..base.output import graph, marked, show, table
+from .authoring import running
 from .declared_pipelines import complain, declared, references, report
 from .generate import command
 
@@ -40,6 +41,7 @@ def add(commands: Any) -> None:
         "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for scripts"
     )
     check.set_defaults(run=_check)
+    running.add(actions)
     command.add(actions)
 
 

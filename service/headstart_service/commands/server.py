@@ -17,6 +17,7 @@ from ..base.listening import reachable, url_host
 from ..config.loading import describe, load_settings
 from ..config.settings import Settings, variable
 from ..domain.errors import PackageMissing, StartupError, StoreUnavailable
+from ..processes.compute_threads import limit_threads
 from ..processes.hang_guard import HangGuard
 from ..processes.lifecycle import exit_with_parent, run_loop, store_rules
 from ..processes.memory import return_large_blocks
@@ -199,14 +200,8 @@ def _missing(error: ImportError, options: argparse.Namespace) -> PackageMissing:
 
 
 def _limit_threads(options: argparse.Namespace) -> None:
-    """Keep numpy's and torch's pools to the threads that they are given, before either is loaded.
-
-    Two BLAS threads on two cores are 8 times slower than one as soon as one core is busy.
-    """
     with suppress(StartupError):  # the command itself reports it
-        threads = str(_settings(options).compute_threads)
-        for pool in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-            os.environ.setdefault(pool, threads)
+        limit_threads(_settings(options).compute_threads)
 
 
 def _check_config(options: argparse.Namespace) -> int:

@@ -68,7 +68,7 @@ def caller() -> str:
         if not name.startswith("<") and Path(name).parent != _PACKAGE:
             break
         frame = frame.f_back
-    return _place(frame.f_code.co_filename, frame.f_lineno)
+    return place(frame.f_code.co_filename, frame.f_lineno)
 
 
 def line_of(function: Callable[..., Any], parameter: str = "") -> str:
@@ -77,7 +77,7 @@ def line_of(function: Callable[..., Any], parameter: str = "") -> str:
     if code is None:
         return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', '?')}"
     first: int = code.co_firstlineno
-    return _place(code.co_filename, first + _offset(function, parameter))
+    return place(code.co_filename, first + _offset(function, parameter))
 
 
 def _offset(function: Callable[..., Any], parameter: str) -> int:
@@ -96,8 +96,8 @@ def _offset(function: Callable[..., Any], parameter: str) -> int:
     return tree.lineno - 1
 
 
-def _place(file: str, line: int) -> str:
-    """As short as can be typed here."""
+def place(file: str, line: int) -> str:
+    """Return file:line, as short as can be typed here."""
     here = Path.cwd()
     path = Path(file)
     shown = os.fspath(path.relative_to(here)) if path.is_relative_to(here) else file

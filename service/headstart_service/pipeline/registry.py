@@ -94,7 +94,7 @@ def load(reference: str, source: str) -> Pipeline:
     module, _, name = reference.partition(":")
     try:
         pipeline = getattr(importlib.import_module(module), name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The module may raise anything while it declares its pipelines.
         raise StartupError(f"{source}: cannot load {reference}: {error}") from error
     if not isinstance(pipeline, Pipeline):

@@ -12,7 +12,9 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic
+
+from typing_extensions import ParamSpec, TypeVar
 
 from .each import MAX_ITEMS, PARALLEL, check_each
 from .mistakes import line_of
@@ -27,12 +29,19 @@ VISIBLE_OPTIONS: Final = (
 """The options that callers and operators see. StepDescription has a field of each name."""
 
 
+P = ParamSpec("P", default=...)
+R = TypeVar("R", default=Any)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A step's function and rules. Make one with the `step` decorator."""
+class Step(Generic[P, R]):
+    """A step's function and rules. Make one with the `step` decorator.
+
+    Calling it calls the function, so that a test can: `await words("a text")`.
+    """
 
     name: str
-    function: Callable[..., Any]
+    function: Callable[P, R]
     parameters: tuple[str, ...]
     required: bool
     """Whether the run fails when this step fails."""
@@ -62,6 +71,10 @@ class Step:
     max_items: int = 0
     """How many items the list may have; 0 without `each`."""
 
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here, without its rules: no timeout, no further try, no executor."""
+        return self.function(*args, **kwargs)
+
 
 def step(
     *undecorated: Callable[..., Any],
@@ -77,7 +90,7 @@ def step(
     each: str = "",
     parallel: int = PARALLEL,
     max_items: int = MAX_ITEMS,
-) -> Callable[[Callable[..., Any]], Step]:
+) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
     Args:
@@ -147,7 +160,7 @@ def step(
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
         )
 
-    return make
+    return make  # type: ignore[return-value]  # mypy binds P and R to what is returned alone
 
 
 def _described(function: Callable[..., Any]) -> str:

@@ -113,17 +113,36 @@ class Repartition:
         """
         try:
             if await self._begin():
-                for keys in self._all:
-                    await self._sweep(keys)
-                    self._done.runs += await _ask(partial(self._client.zcard, keys.expiry))
-                for keys in self._all:
-                    await self._move_from(keys)
-                for keys in self._all[self._target.partitions :]:
-                    await self._move_sums(keys)
+                await self._move_all()
             await self._end()
+        except LayoutMismatch:
+            if not await self._ended_by_another():
+                raise
         finally:
             await self._batches.aclose()
         return self._done
+
+    async def _ended_by_another(self) -> bool:
+        """Wait for the end of the same move by another process; False when there is none."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _BUDGET
+        # The last write of a move is the layout of partition 0.
+        while (found := await _ask(partial(self._client.get, self._all[0].layout))) is not None:
+            if found == str(self._target).encode():
+                return True
+            if found != str(self._moving).encode() or clock() > deadline:
+                return False
+            await asyncio.sleep(_PAUSE)
+        return False
+
+    async def _move_all(self) -> None:
+        for keys in self._all:
+            await self._sweep(keys)
+            self._done.runs += await _ask(partial(self._client.zcard, keys.expiry))
+        for keys in self._all:
+            await self._move_from(keys)
+        for keys in self._all[self._target.partitions :]:
+            await self._move_sums(keys)
 
     async def _begin(self) -> bool:
         """Mark every partition; False when everything was moved before."""
@@ -219,9 +238,8 @@ class Repartition:
         count, final = self._target.partitions, str(self._target)
         for keys in (*self._all[count:], *reversed(self._all[:count])):
             kept = int(keys.partition < count)
-            end = partial(self._scripts.move_end, keys, None, kept=kept, final=final)
             try:
-                await _patient(end)
+                await _patient(partial(self._scripts.move_end, keys, None, kept=kept, final=final))
             except LayoutMismatch:
                 found = await _ask(partial(self._client.get, keys.layout))
                 if found != final.encode():  # else another that moves has been here

@@ -39,7 +39,7 @@ OPERATOR_COMMANDS = (
     "pipelines",
     "doctor",
 )
-COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "token", "completion")
+COMMANDS = (*SERVER_COMMANDS, *OPERATOR_COMMANDS, "dev", "token", "completion")
 SERVICE = "headstart.v1.PrecomputeService"
 SECRET = "hunter2"
 CODES = {
@@ -157,7 +157,9 @@ def wrong_arguments(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"]])
+@pytest.mark.parametrize(
+    "command", [[], *([c] for c in COMMANDS), ["vocabulary", "build"], ["pipelines", "run"]]
+)
 def test_help_of_every_command_works(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,6 +117,7 @@ def test_json_has_steps_and_mistakes(module, capsys) -> None:
         ("import no_such_module\n", "authors.py:1", "No module named 'no_such_module'"),
         ("x = 1\nif x\n", "authors.py:2", "expected ':'"),
         ("x = 1\n1 / 0\n", "authors.py:2", "ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit(3)\n", "authors.py:2", "SystemExit: 3"),
         ("TEXT = 3\n", "authors:TEXT", "authors:TEXT is not a Pipeline"),
         (GOOD.replace("text: str)", "*text: str)"), "authors.py:6", "must have a plain name"),
         (GOOD.replace("@step()", "@step"), "authors.py:9", "step count: @step needs parentheses"),

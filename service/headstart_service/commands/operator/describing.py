@@ -29,7 +29,7 @@ def described(results: Any) -> str:
     lines = [_head(results), steps_table(results)]
     if results.bridging:
         lines += _bridging(results.bridging)
-    lines += [f"{name}: {_value(value)}" for name, value in (results.custom or {}).items()]
+    lines += [f"{name}: {short_value(value)}" for name, value in (results.custom or {}).items()]
     lines += [f"{name}: {_items(items)}" for name, items in results.partial_items.items()]
     return "\n".join(lines)
 
@@ -140,7 +140,8 @@ def _bridging(bridging: Any) -> list[str]:
     return lines
 
 
-def _value(value: Any) -> str:
+def short_value(value: Any) -> str:
+    """Return a value as text on one line, cut to what people read."""
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if hasattr(value, "shape"):

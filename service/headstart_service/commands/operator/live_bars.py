@@ -86,6 +86,12 @@ class LiveView:
         self._stream.flush()
         self._drawn = len(lines)
 
+    def clear(self) -> None:
+        """Remove the last picture."""
+        if self._drawn:
+            self._stream.write(_UP_AND_CLEAR.format(self._drawn))
+            self._drawn = 0
+
     def _lines(self, width: int) -> list[str]:
         if self._results is None:
             return [clipped("waiting for the server", width)]
@@ -107,7 +113,11 @@ class LiveView:
         tail = ""
         if reason := reason_of(results):
             tail = clipped(escaped(f"  {reason}"), max(0, room - len(text)))
-        return clipped(escaped(text), room) + coloured(status, COLOURS.get(status)) + tail
+        return (
+            clipped(escaped(text), room)
+            + coloured(status, COLOURS.get(status), self._stream)
+            + tail
+        )
 
     def _line(self, name: str, report: Any, names: int, width: int) -> str:
         state = str(report.state)
@@ -129,7 +139,7 @@ class LiveView:
         else:
             bar = self._bar(report)
         rest = clipped(rest, max(0, width - len(start) - len(bar)))
-        return coloured(start + bar, colour) + rest
+        return coloured(start + bar, colour, self._stream) + rest
 
     def _bar(self, report: Any) -> str:
         full, empty = ("█", "░") if self._unicode else ("#", ".")

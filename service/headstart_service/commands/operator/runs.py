@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from ...base import exit_codes
 from ...base.escaping import escaped
 from ...base.output import show
+from ..inputs_argument import HELP, METAVAR, inputs_of
 from .describing import described
 from .execution import command, complain, duration
+from .start_list import refuse_unfit, start_list
 
 
 def add(commands: Any) -> None:
     """Add the commands to the parser's subcommands."""
     start = command(commands, "start", _start, "start a bridging game, or any other pipeline")
-    start.add_argument("key", help="your name for the run")
+    start.add_argument("key", nargs="?", help="your name for the run")
     start.add_argument("anchor", nargs="?", help="the word to start from")
     start.add_argument("target", nargs="?", help="the word to get to")
     start.add_argument(
@@ -24,8 +25,12 @@ def add(commands: Any) -> None:
     )
     start.add_argument("--clues", type=int, metavar="N", help="how many clues make a bridge")
     start.add_argument("--pipeline", metavar="NAME", help="another pipeline than bridging")
+    start.add_argument("--inputs", metavar=METAVAR, help=f"its inputs, {HELP}")
     start.add_argument(
-        "--inputs", metavar="JSON", help="its inputs, an object; - reads standard input"
+        "--file",
+        metavar="FILE",
+        help="start each line of a list: a key, or a JSON object with key, and maybe pipeline, "
+        "inputs, expected_need_in, ttl, restart; - reads standard input",
     )
     start.add_argument("--ttl", type=duration, metavar="TIME", help="how long results live")
     start.add_argument(
@@ -84,6 +89,11 @@ def _take_revision(parser: argparse.ArgumentParser) -> None:
 
 
 async def _start(client: Any, options: argparse.Namespace) -> int:
+    if options.file is not None:
+        refuse_unfit(options)
+        return await start_list(client, options)
+    if options.key is None:
+        raise ValueError("give a key, or --file")
     rules = {
         "ttl": options.ttl,
         "restart": options.restart,
@@ -91,7 +101,7 @@ async def _start(client: Any, options: argparse.Namespace) -> int:
     }
     _refuse_mixed(options)
     if options.pipeline:
-        inputs = _inputs(options.inputs or "{}")
+        inputs = inputs_of(options.inputs or "{}")
         started = await client.start(options.key, options.pipeline, inputs, **rules)
     elif options.anchor is None or options.target is None:
         raise ValueError("give an anchor and a target, or --pipeline and --inputs")
@@ -121,16 +131,6 @@ def _refuse_mixed(options: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(given)}: for a bridging game alone, not with --pipeline")
     if options.inputs is not None and not options.pipeline:
         raise ValueError("--inputs needs --pipeline")
-
-
-def _inputs(text: str) -> dict[str, Any]:
-    from headstart._for_service import InputsError, read_inputs
-
-    try:
-        return read_inputs(sys.stdin.read() if text == "-" else text)
-    except InputsError as error:
-        rules = "; ".join(rule for _, rule in error.rules)
-        raise ValueError(f"--inputs {rules}") from None
 
 
 async def _get(client: Any, options: argparse.Namespace) -> int:

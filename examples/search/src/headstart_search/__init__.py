@@ -1,0 +1,137 @@
+"""Forty results of a search, each with its price, before they are scrolled into view.
+
+The page starts a run while the query is typed. All searches share the catalogue's vectors. A step
+requests the prices of the first results, a few at a time; one that fails leaves the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from pydantic import BaseModel, Field, ValidationError
+
+from headstart_service.sdk import Embedder, Pipeline, step
+
+if TYPE_CHECKING:
+    import httpx2
+    import numpy as np
+    from numpy.typing import NDArray
+
+_AT_ONCE: Final = 8
+"""Prices that are requested at the same time."""
+_PATIENCE: Final = 1.0
+"""Seconds for one of them."""
+_EXACT: Final = 0.5
+"""What a title that has all words of the query gets beside its similarity."""
+
+
+class Item(BaseModel, extra="forbid"):
+    """Something that can be found."""
+
+    id: str = Field(pattern="^[A-Za-z0-9-]{1,50}$")
+    title: str = Field(min_length=1, max_length=300)
+    category: str = Field(default="", max_length=100)
+
+
+class Inputs(BaseModel, extra="forbid"):
+    """A search among these items."""
+
+    query: str = Field(min_length=1, max_length=200)
+    items: list[Item] = Field(min_length=1, max_length=2000)
+    count: int = Field(default=40, ge=1, le=100)
+
+
+class Hit(Item):
+    """A result."""
+
+    score: float
+
+
+class Price(BaseModel):
+    """What a result costs now, or why that is not known."""
+
+    id: str
+    cents: int | None = None
+    problem: str = ""
+
+
+class _Answer(BaseModel):
+    cents: int = Field(ge=0)
+
+
+@step(required=True, timeout=60, max_attempts=2, memo=True)
+async def item_vectors(items: list[Item], embedder: Embedder) -> NDArray[np.float32]:
+    """The items' meanings. Memoised: all searches share the catalogue."""
+    return await embedder.embed([item.title for item in items])
+
+
+@step(required=True, timeout=10, max_attempts=2)
+async def hits(
+    query: str,
+    items: list[Item],
+    count: int,
+    item_vectors: NDArray[np.float32],
+    embedder: Embedder,
+) -> list[Hit]:
+    """The items that fit the query best."""
+    scores = (item_vectors @ (await embedder.embed([query]))[0]).tolist()
+    wanted = _words(query)
+    found = [
+        Hit(**item.model_dump(), score=round(score + _EXACT * (wanted <= _words(item.title)), 4))
+        for item, score in zip(items, scores, strict=True)
+    ]
+    return sorted(found, key=lambda hit: -hit.score)[:count]
+
+
+@step()
+async def categories(hits: list[Hit]) -> dict[str, int]:
+    """How many results each category has, the largest first."""
+    return dict(Counter(hit.category for hit in hits if hit.category).most_common())
+
+
+@step(timeout=15)
+async def prices(hits: list[Hit], http: httpx2.AsyncClient) -> list[Price]:
+    """The price of each result, in their order."""
+    # No input: callers must not choose where this worker sends requests.
+    base = os.environ.get("PRICES_URL", "http://localhost:8080")
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def price(hit: Hit) -> Price:
+        async with room:
+            return await _price(http, f"{base}/{hit.id}", hit.id)
+
+    return list(await asyncio.gather(*map(price, hits)))
+
+
+async def _price(http: httpx2.AsyncClient, url: str, item: str) -> Price:
+    import httpx2
+
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            response = await http.get(url)
+        response.raise_for_status()
+        return Price(id=item, cents=_Answer.model_validate_json(response.content).cents)
+    except TimeoutError:
+        problem = f"no answer within {_PATIENCE:g} s"
+    except httpx2.HTTPStatusError as error:
+        problem = f"answered {error.response.status_code}"
+    except (httpx2.HTTPError, ValidationError):
+        problem = "no answer"
+    return Price(id=item, problem=problem)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+PIPELINE = Pipeline(
+    name="search",
+    version="1",
+    description="Results of a search with their prices, while the query is typed",
+    inputs=Inputs,
+    steps=(item_vectors, hits, categories, prices),
+)
