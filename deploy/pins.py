@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 LOCKS = {
     "server,tracing": ROOT / "deploy" / "requirements-api.txt",
-    "worker,tracing": ROOT / "deploy" / "requirements-worker.txt",
+    "worker,openai,tracing": ROOT / "deploy" / "requirements-worker.txt",
     "model": ROOT / "deploy" / "requirements-model.txt",
 }
 """The requirement file of each image, by its extras: HEADSTART_TRACING must find its packages.

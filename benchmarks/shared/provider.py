@@ -19,8 +19,8 @@ import grpc
 from pydantic import BaseModel
 
 from headstart.v1 import precompute_pb2 as pb
+from headstart_service.pipeline.language_model import LanguageModel
 from headstart_service.pipeline.pipeline import Pipeline
-from headstart_service.pipeline.providers import LanguageModel
 from headstart_service.pipeline.step import step
 from headstart_service.values.artifacts import ArtifactCodec
 

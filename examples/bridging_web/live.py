@@ -95,8 +95,9 @@ class Live:
 async def open_live(settings: Settings) -> AsyncIterator[Live]:
     """Load what a worker loads, with the same settings. Raises StartupError when it cannot."""
     # These imports take a second, and no other module of this package needs them.
+    from headstart_service.config.model_keys import key_of
     from headstart_service.pipelines.bridging.scan import VocabularyScan
-    from headstart_service.providers.anthropic import HaikuModel
+    from headstart_service.providers.anthropic import AnthropicModel
     from headstart_service.providers.embedding_cache import CachedEmbedder
     from headstart_service.providers.embeddings import SentenceEmbedder
     from headstart_service.providers.encoder import load_encoder
@@ -118,10 +119,9 @@ async def open_live(settings: Settings) -> AsyncIterator[Live]:
         )
         # The first product reads the whole matrix from disk: do that before a user waits.
         await scan.rate(*vocabulary.matrix[:2])
-        key = settings.anthropic_api_key
         haiku = await stack.enter_async_context(
-            HaikuModel(
-                api_key=key.get_secret_value() if key else None,
+            AnthropicModel(
+                api_key=key_of(settings, "anthropic"),
                 model=settings.haiku_model,
                 base_url=settings.anthropic_base_url,
             )

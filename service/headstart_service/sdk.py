@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from .domain import FailureReason
 from .domain.errors import StepFailed
+from .pipeline.language_model import Answer, LanguageModel, Prompt, SpokenText, Turn, Usage
 from .pipeline.pipeline import Pipeline
-from .pipeline.providers import (
-    Embedder,
-    LanguageModel,
-    Ratings,
-    RelevanceScan,
-    SpokenText,
-    Vocabulary,
-)
+from .pipeline.providers import Embedder, Ratings, RelevanceScan, Vocabulary
 from .pipeline.ray_options import RayOptions
 from .pipeline.step import Step, step
 from .values import wire_format
@@ -26,6 +20,7 @@ from .values.items import Item
 from .worker.batching import Batcher
 
 __all__ = [
+    "Answer",
     "ArtifactCodec",
     "Batcher",
     "Embedder",
@@ -33,6 +28,7 @@ __all__ = [
     "Item",
     "LanguageModel",
     "Pipeline",
+    "Prompt",
     "Ratings",
     "RayOptions",
     "RelevanceScan",
@@ -40,6 +36,8 @@ __all__ = [
     "SpokenText",
     "Step",
     "StepFailed",
+    "Turn",
+    "Usage",
     "Vocabulary",
     "step",
     "wire_format",

@@ -174,7 +174,7 @@ def test_every_secret_that_a_pod_needs_is_reported():
     for each in yaml.safe_load_all(render("overlay-prod")):
         wanted |= set(
             re.findall(
-                r"(?:secretName|name): (headstart-(?:redis|tls|tokens|anthropic|metrics-token))\b",
+                r"(?:secretName|name): (headstart-(?:redis|tls|tokens|anthropic|openai|metrics-token))\b",
                 yaml.safe_dump(each),
             )
         )

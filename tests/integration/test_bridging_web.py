@@ -18,7 +18,7 @@ from headstart import NotFound, PrecomputeClient, percentile, relevance
 from headstart_service.config.loading import load_settings
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.scan import VocabularyScan
-from headstart_service.providers.anthropic import HaikuModel
+from headstart_service.providers.anthropic import AnthropicModel
 from headstart_service.providers.embedding_cache import CachedEmbedder
 from headstart_service.providers.embeddings import SentenceEmbedder
 from headstart_service.providers.encoder import Encoder
@@ -55,7 +55,7 @@ async def live(
         remembering = CachedEmbedder(embedder, vocabulary, remembered=100)
 
         async def make(api: MessagesApi | None = None, embedder: Any = remembering) -> Live:
-            model = HaikuModel(
+            model = AnthropicModel(
                 api_key="key" if api else None, model="m", base_url=api.url if api else None
             )
             opened.append(model)

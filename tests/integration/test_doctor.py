@@ -368,6 +368,7 @@ def test_a_secret_is_shown_by_no_check(tmp_path: Path):
         HEADSTART_MODEL=str(tmp_path),
     )
     assert code == 1
-    assert found["Anthropic"] == [("OK", "a key is set; it was not tried, and is not shown")]
+    said = "a key is set; it was not tried, and is not shown: claude-haiku-5-5"
+    assert found["Anthropic"] == [("OK", said)]
     assert found["vocabulary"][0][0] == "WARN"
     assert {verdict for verdict, _ in found["settings"]} == {"FAIL"}

@@ -142,12 +142,12 @@ def test_every_option_and_provider_is_in_the_reference():
 @pytest.mark.parametrize("protocol", [LanguageModel, SpokenText])
 def test_the_reference_has_the_signatures_of_what_a_language_model_gives(protocol: type):
     properties = {n: m.fget for n, m in vars(protocol).items() if isinstance(m, property)}
-    declared = ("parse", "stream", "__aiter__")
+    declared = ("text", "parse", "stream", "warm", "__aiter__")
     methods = {name: vars(protocol)[name] for name in declared if name in vars(protocol)}
     assert properties
     assert methods
     for name, function in (properties | methods).items():
-        signature = str(inspect.signature(function)).replace("'", "")
+        signature = str(inspect.signature(function)).replace("''", '""').replace("'", "")
         spelt = signature.replace("(self, ", "(").replace("(self)", "()")
         call = name + (spelt.removeprefix("()") if name in properties else spelt)
         assert f"{call}`" in PAGE, call

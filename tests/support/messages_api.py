@@ -4,7 +4,7 @@ In a test:
 
     with MessagesApi() as api:
         api.script(Reply.status(529), Reply.clues(["a", "b"]))   # in turn; then the default
-        HaikuModel(api_key="key", base_url=api.url, ...)
+        AnthropicModel(api_key="key", base_url=api.url, ...)
         api.requests   # what was asked, parsed
 
 As a process of its own, which prints its URL and then serves until it is killed:
@@ -22,6 +22,8 @@ import argparse
 import json
 import random
 import re
+import select
+import socket
 import threading
 import time
 from collections import deque
@@ -121,13 +123,14 @@ class Reply:
         cut: bool = False,
         dropped: bool = False,
         error: str = "",
+        usage: dict[str, int] | None = None,
     ) -> Self:
         """A message as server-sent events, a piece of text each; `cut` leaves out how it ends.
 
         `dropped` leaves that out too, and closes the connection without the last chunk. With an
         `error` it ends in an event of that type. It counts a token for each piece.
         """
-        usage = {"input_tokens": 11, "output_tokens": 1}
+        usage = {"input_tokens": 11, "output_tokens": 1} | (usage or {})
         start = {
             "id": "msg_test", "type": "message", "role": "assistant", "model": "claude-haiku-5-5",
             "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage,
@@ -157,7 +160,14 @@ class Reply:
         return cls(200, b"", headers, delay, pieces, pause, dropped)
 
     @classmethod
-    def text(cls, text: str, *, stop_reason: str | None = "end_turn", delay: float = 0.0) -> Self:
+    def text(
+        cls,
+        text: str,
+        *,
+        stop_reason: str | None = "end_turn",
+        delay: float = 0.0,
+        usage: dict[str, int] | None = None,
+    ) -> Self:
         """A message whose only block is `text`."""
         message = {
             "id": "msg_test",
@@ -167,7 +177,7 @@ class Reply:
             "content": [{"type": "text", "text": text}] if text else [],
             "stop_reason": stop_reason,
             "stop_sequence": None,
-            "usage": {"input_tokens": 1, "output_tokens": 1},
+            "usage": {"input_tokens": 1, "output_tokens": 1} | (usage or {}),
         }
         return cls(200, json.dumps(message).encode(), delay=delay)
 
@@ -214,6 +224,26 @@ class Request:
         return "".join(block.get("text", "") for block in content)
 
 
+class Replying(BaseHTTPRequestHandler):
+    """Writes replies."""
+
+    protocol_version = "HTTP/1.1"
+
+    def whole(self, reply: Reply) -> None:
+        self.begin(reply, **{"content-type": "application/json"})
+        self.wfile.write(reply.body)
+
+    def begin(self, reply: Reply, **more: str) -> None:
+        self.send_response(reply.code)
+        length = {} if reply.pieces else {"content-length": str(len(reply.body))}
+        for name, value in (more | reply.headers | length).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        """Say nothing."""
+
+
 class MessagesApi:
     """The server, on a free port of the loopback interface. Use it as a context manager."""
 
@@ -223,8 +253,13 @@ class MessagesApi:
         With a `spread` that is their median: their logarithms have this standard deviation.
         """
         self.requests: list[Request] = []
+        self.lookups: list[str] = []
+        """The paths of what was asked by GET."""
+        self.lookup_status = 200
         self.abandoned = 0
         """How many streams their callers left before the end."""
+        self.left_at = 0.0
+        """When a caller's connection was last seen to be closed, by the monotonic clock."""
         self._delay = delay
         self._spread = spread
         self._replies: deque[Reply] = deque()
@@ -261,51 +296,54 @@ class MessagesApi:
         self.requests.append(request)
         if self._replies:
             return self._replies.popleft()
-        return _default_reply(request, self._delay * random.lognormvariate(0, self._spread))
+        return self._default(request, self._delay * random.lognormvariate(0, self._spread))
+
+    def _default(self, request: Request, delay: float) -> Reply:
+        """The answer where none is scripted."""
+        return _default_reply(request, delay)
+
+    def _wait(self, seconds: float, connection: socket.socket) -> None:
+        """Wait, but no longer than the caller and the server stay.
+
+        So no test waits for a reply's delay.
+        """
+        until = time.monotonic() + seconds
+        while not self._closing.is_set() and (left := until - time.monotonic()) > 0:
+            if select.select([connection], [], [], min(left, 0.05))[0]:
+                self.left_at = time.monotonic()
+                raise ConnectionAbortedError("the caller has gone")
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        class Handler(Replying):
+            def do_GET(self) -> None:
+                api.lookups.append(self.path)
+                model = b'{"id": "m", "object": "model", "type": "model"}'
+                self.whole(Reply(api.lookup_status, model))
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 reply = api._answer(Request(self.path, headers, json.loads(raw)))
-                # Ends early when the server closes, so that no test waits for a reply's delay.
-                api._closing.wait(reply.delay)
                 try:
-                    self.send_response(reply.code)
-                    if reply.pieces:
-                        self.stream(reply)
-                        return
-                    self.send_header("content-type", "application/json")
-                    self.send_header("content-length", str(len(reply.body)))
-                    for name, value in reply.headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(reply.body)
+                    api._wait(reply.delay, self.connection)
+                    (self.stream if reply.pieces else self.whole)(reply)
                 except OSError:
                     self.close_connection = True  # the caller has gone, as after a timeout
+                    api.left_at = api.left_at or time.monotonic()
 
             def stream(self, reply: Reply) -> None:
-                for name, value in reply.headers.items():
-                    self.send_header(name, value)
-                self.send_header("transfer-encoding", "chunked")
-                self.end_headers()
+                self.begin(reply, **{"transfer-encoding": "chunked"})
                 try:
                     self.close_connection = reply.dropped
                     for piece in reply.pieces if reply.dropped else (*reply.pieces, b""):
                         self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
                         self.wfile.flush()
-                        api._closing.wait(reply.pause)
+                        api._wait(reply.pause, self.connection)
                 except OSError:
                     api.abandoned += 1
                     raise
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-                """Say nothing."""
 
         return Handler
 
@@ -320,10 +358,10 @@ def _default_reply(request: Request, delay: float) -> Reply:
     schema = request.body.get("output_config", {}).get("format", {}).get("schema")
     if schema is None:
         return Reply.text(" ".join(CLUES[:DEFAULT_COUNT]), delay=delay)
-    return Reply.text(json.dumps(_sample(schema, _clues_for(request.prompt))), delay=delay)
+    return Reply.text(json.dumps(sample(schema, clues_for(request.prompt))), delay=delay)
 
 
-def _clues_for(prompt: str) -> list[str]:
+def clues_for(prompt: str) -> list[str]:
     """As many clues as the game in `prompt` asks for, none that it already names."""
     count, named = DEFAULT_COUNT, set(re.findall(r"\w+", prompt.lower()))
     try:
@@ -334,11 +372,11 @@ def _clues_for(prompt: str) -> list[str]:
     return [clue for clue in CLUES if clue not in named][:count]
 
 
-def _sample(schema: dict[str, Any], clues: list[str]) -> Any:
+def sample(schema: dict[str, Any], clues: list[str]) -> Any:
     """A value of `schema` in which lists of strings are clues."""
     kind = schema.get("type")
     if kind == "object":
-        return {name: _sample(part, clues) for name, part in schema["properties"].items()}
+        return {name: sample(part, clues) for name, part in schema["properties"].items()}
     if kind == "array":
         return clues if schema["items"].get("type") == "string" else []
     return {"string": clues[0], "integer": 1, "number": 1.0, "boolean": True}.get(str(kind))

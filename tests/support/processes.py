@@ -118,7 +118,7 @@ def run_headstart(*arguments: str, **environment: str) -> Process:
 
 def clean_environment() -> dict[str, str]:
     """This environment without anything that changes what a server does."""
-    foreign = ("HEADSTART_", "ANTHROPIC_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+    foreign = ("HEADSTART_", "ANTHROPIC_", "OPENAI_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
     foreign += POOLS
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from headstart_service.pipeline.language_model import LanguageModel
 from headstart_service.pipeline.pipeline import Pipeline
-from headstart_service.pipeline.providers import LanguageModel
 from headstart_service.pipeline.step import step
 from headstart_service.values.artifacts import ArtifactCodec
 
@@ -33,7 +33,13 @@ async def hasty(language_model: LanguageModel) -> list[str]:
     return await asked(language_model)
 
 
-def _pipeline(name: str, *steps: object) -> Pipeline:
+@step(timeout=30)
+async def speaking(language_model: LanguageModel) -> str:
+    async with language_model.stream(system="s", prompt="p", max_tokens=50) as answer:
+        return "".join([text async for text in answer])
+
+
+def _pipeline(name: str, *steps: object, language_model: str = "") -> Pipeline:
     return Pipeline(
         name=name,
         version="1",
@@ -41,10 +47,13 @@ def _pipeline(name: str, *steps: object) -> Pipeline:
         inputs=Nothing,
         steps=steps,  # type: ignore[arg-type]
         codec=ArtifactCodec(),
+        language_model=language_model,
     )
 
 
 PATIENT = _pipeline("patient", patient)
 HASTY = _pipeline("hasty", hasty)
+SPEAKING = _pipeline("speaking", speaking, language_model="openai:org/small")
 ASKING = f"{__name__}:PATIENT,{__name__}:HASTY"
+TWO_MODELS = f"{__name__}:PATIENT,{__name__}:SPEAKING"
 """What HEADSTART_PIPELINES must be."""

@@ -234,6 +234,7 @@ def _ledger_from(message: pb.Ledger) -> Ledger:
         hidden=message.hidden.ToTimedelta(),
         waited=message.waited.ToTimedelta(),
         llm_calls=message.llm_calls,
+        llm_cached_tokens=message.llm_cached_tokens,
         fates={
             _FATES[work.fate]: LedgerWork(
                 runs=work.runs,

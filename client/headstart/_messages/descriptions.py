@@ -140,6 +140,8 @@ class Ledger:
     pipelines: Mapping[str, LedgerHidden]
     llm_calls: int = 0
     """Calls of language models, each try by itself, to whatever end."""
+    llm_cached_tokens: int = 0
+    """Tokens of questions that the models read from their prompt caches."""
 
     @property
     def unread_share(self) -> float:

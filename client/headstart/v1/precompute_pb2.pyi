@@ -2740,6 +2740,7 @@ class Ledger(_message.Message):
     FATES_FIELD_NUMBER: _builtins.int
     PIPELINES_FIELD_NUMBER: _builtins.int
     LLM_CALLS_FIELD_NUMBER: _builtins.int
+    LLM_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     starts: _builtins.int
     """Runs that were queued: starts with the outcome STARTED or REPLACED."""
     joined: _builtins.int
@@ -2750,6 +2751,10 @@ class Ledger(_message.Message):
     """Runs of which it is not known yet what becomes of them: under way, or kept and not read."""
     llm_calls: _builtins.int
     """Calls of language models, each try by itself, to whatever end: cancelled and unanswered ones too."""
+    llm_cached_tokens: _builtins.int
+    """Tokens of questions that the models read from their prompt caches. `LedgerWork.llm_tokens` has
+    all others. A budget counts each of these as a tenth.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """When the sums begin: at the first start after the store was empty."""
@@ -2786,10 +2791,11 @@ class Ledger(_message.Message):
         fates: _abc.Iterable[Global___LedgerWork] | None = ...,
         pipelines: _abc.Mapping[_builtins.str, Global___LedgerHidden] | None = ...,
         llm_calls: _builtins.int = ...,
+        llm_cached_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hidden", b"hidden", "since", b"since", "waited", b"waited"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fates", b"fates", "hidden", b"hidden", "joined", b"joined", "llm_calls", b"llm_calls", "pipelines", b"pipelines", "reused", b"reused", "since", b"since", "starts", b"starts", "unsettled", b"unsettled", "waited", b"waited"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fates", b"fates", "hidden", b"hidden", "joined", b"joined", "llm_cached_tokens", b"llm_cached_tokens", "llm_calls", b"llm_calls", "pipelines", b"pipelines", "reused", b"reused", "since", b"since", "starts", b"starts", "unsettled", b"unsettled", "waited", b"waited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

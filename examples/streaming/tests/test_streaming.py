@@ -6,7 +6,7 @@ import pytest
 from headstart_streaming import PIPELINE, Summary
 
 from headstart.testing import run_pipeline
-from headstart_service.providers.anthropic import HaikuModel
+from headstart_service.providers.anthropic import AnthropicModel
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.waiting import wait_until
 
@@ -20,7 +20,7 @@ def api():
 
 
 async def run(api: MessagesApi, **inputs):
-    async with HaikuModel(api_key="key", model="claude-haiku-5-5", base_url=api.url) as model:
+    async with AnthropicModel(api_key="key", model="claude-haiku-5-5", base_url=api.url) as model:
         inputs = {"document": DOCUMENT, "sentences": 2} | inputs
         return await run_pipeline(PIPELINE, inputs, providers={"language_model": model})
 

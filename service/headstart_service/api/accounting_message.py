@@ -27,6 +27,7 @@ def ledger_message(ledger: Ledger) -> pb.Ledger:
         hidden=_duration(ledger.hidden),
         waited=_duration(ledger.waited),
         llm_calls=ledger.llm_calls,
+        llm_cached_tokens=ledger.llm_cached_tokens,
         fates=[_work(fate, ledger.fates.get(fate, Work())) for fate in Fate],
         pipelines={name: _hidden(hidden) for name, hidden in ledger.pipelines.items()},
     )

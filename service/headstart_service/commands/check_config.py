@@ -17,7 +17,7 @@ from ..base.escaping import escaped
 from ..base.output import shortened, show, table
 from ..base.urls import redacted
 from ..config.allowed_values import allowed
-from ..config.settings import Settings, default_of, variable
+from ..config.settings import KEYS, Settings, default_of, variable
 from ..domain.errors import StartupError, StoreUnavailable
 from ..processes.exposure import exposure
 from ..processes.lifecycle import layout_problem, redis_client
@@ -85,7 +85,7 @@ def rows(settings: Settings, flags: Mapping[str, str]) -> list[Row]:
     return [
         Row(
             variable=variable(name),
-            flag=None if name == "anthropic_api_key" else flag(name),
+            flag=None if name in KEYS else flag(name),
             value=_plain(getattr(settings, name)),
             source=_source(name, settings, flags),
             default=_plain(default_of(name, settings)),

@@ -15,13 +15,13 @@ from ..base import exit_codes
 from ..base.extras import install
 from ..base.listening import reachable, url_host
 from ..config.loading import describe, load_settings
-from ..config.settings import Settings, variable
+from ..config.settings import API_URLS, KEYS, Settings, variable
 from ..domain.errors import PackageMissing, StartupError, StoreUnavailable
 from ..processes.compute_threads import limit_threads
 from ..processes.hang_guard import HangGuard
 from ..processes.lifecycle import exit_with_parent, run_loop, store_rules
 from ..processes.memory import return_large_blocks
-from ..processes.preflight import load_checked, warn_of_unknown
+from ..processes.preflight import flag, load_checked, warn_of_unknown
 from ..processes.worker_supervisor import LACKS_LINE
 from ..store.redis_url import holds_secret
 from ..store.repartition import StoreInUse
@@ -82,7 +82,7 @@ def add(
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "each is also an environment variable")
     for name, default, description in describe():
-        if name == "anthropic_api_key":
+        if name in KEYS:
             continue  # process arguments are no place for a secret
         flag = f"--{name.replace('_', '-')}"
         text = f"{description} [{variable(name)}]".replace("%", "%%")
@@ -107,11 +107,12 @@ def _flags(options: argparse.Namespace) -> dict[str, str]:
             "--redis-url: everybody on this machine can see a password in arguments: "
             "set HEADSTART_REDIS_URL instead"
         )
-    if "@" in flags.get("anthropic_base_url", ""):
-        raise StartupError(
-            "--anthropic-base-url: everybody on this machine can see a password in arguments: "
-            "set ANTHROPIC_BASE_URL instead"
-        )
+    for name in API_URLS:
+        if "@" in flags.get(name, ""):
+            raise StartupError(
+                f"{flag(name)}: everybody on this machine can see a password in arguments: "
+                f"set {variable(name)} instead"
+            )
     return flags
 
 

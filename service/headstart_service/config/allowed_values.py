@@ -10,6 +10,8 @@ from typing import Any, Final, get_args
 
 from pydantic.fields import FieldInfo
 
+from .model_names import RULE
+
 PREFIX: Final = "HEADSTART_"
 OF_CLIENTS: Final = frozenset(
     {
@@ -30,6 +32,8 @@ _SPECIAL: Final = {
     "cors_origins": "origins such as https://shop.example, or *, separated by commas",
     "redis_url": "a URL: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
     "anthropic_base_url": "a URL",
+    "openai_base_url": "a URL",
+    "language_model": RULE,
     "ray_address": "auto, a host and port, or a URL ray://",
     "host": "an address or name of this machine",
     "prefix": "1 to 64 characters of A-Z, a-z, 0-9, '.', '_' and '-'",

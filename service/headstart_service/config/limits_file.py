@@ -15,13 +15,16 @@
     [providers.anthropic]          # each of its models without a table of its own
     concurrency = 100
 
+    [providers."openai/NAME"]      # of any server with OpenAI's API
+    concurrency = 8
+
 A mistake in a new file leaves the limits in force that were read before.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -31,10 +34,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..domain import namespace_violations
 from ..domain.errors import StartupError
 from .allowed_values import allowed
+from .model_names import ModelName
 from .reloaded_file import ReloadedFile, text_of
 
-ANTHROPIC: Final = "anthropic"
-"""The provider of `language_model`."""
 EVERY: Final = "*"
 _SETTING: Final = "HEADSTART_LIMITS"
 _STRICT: Final = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -131,12 +133,13 @@ def read_limits(path: Path) -> LimitsTable:
     raise StartupError(f"{_SETTING}: {path}: " + "; ".join(found))
 
 
-def uncalled_providers(table: LimitsTable, model: str) -> Iterator[str]:
-    """Yield a line about each provider in the file that a worker with this `model` never calls."""
-    known = (ANTHROPIC, f"{ANTHROPIC}/{model}")
+def uncalled_providers(table: LimitsTable, models: Iterable[ModelName]) -> Iterator[str]:
+    """Yield a line about each provider in the file that a worker with these models never calls."""
+    known = sorted({name for model in models for name in (model.dialect, model.provider)})
+    there = f"there are {', '.join(known)}" if known else "no step takes a language model"
     for name in table.providers:
         if name not in known:
-            yield f"{_SETTING}: providers.{name} limits no calls; there are {', '.join(known)}"
+            yield f"{_SETTING}: providers.{name} limits no calls; {there}"
 
 
 def _complaint(detail: Any) -> str:

@@ -6,25 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import platformdirs
-from pydantic import (
-    AliasChoices,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from . import setting_checks
+from . import model_settings, setting_checks
 from .allowed_values import PREFIX, allowed
+from .model_names import is_model_name
 from .partitions import default_partitions
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
-SECRET = ("redis_url", "anthropic_api_key", "anthropic_base_url", "ray_address", "tokens")
+KEYS = ("anthropic_api_key", "openai_api_key")
+"""The settings that no argument of a process may tell."""
+API_URLS = ("anthropic_base_url", "openai_base_url")
+SECRET = (*KEYS, *API_URLS, "redis_url", "ray_address", "tokens")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
 LISTS = ("pipelines", "pools", "cors_origins")
 """The settings that take several values, separated by commas."""
-_STRIPPED = ("redis_url", "anthropic_api_key", "anthropic_base_url")
+_STRIPPED = ("redis_url", *KEYS, *API_URLS)
 """What is often read from a file with a line end."""
 
 
@@ -276,19 +274,15 @@ class Settings(BaseSettings):
         description="Directory of the embedded vocabulary. A worker builds it if it is missing "
         "or of another model.",
     )
-    haiku_model: str = Field(
-        "claude-haiku-5-5", min_length=1, description="Anthropic model of the step `haiku_bridge`."
-    )
-    anthropic_api_key: SecretStr | None = Field(
-        None,
-        validation_alias=AliasChoices("anthropic_api_key", "ANTHROPIC_API_KEY"),
-        description="Key of the Anthropic API, without which `haiku_bridge` fails.",
-    )
-    anthropic_base_url: str | None = Field(
-        None,
-        validation_alias=AliasChoices("anthropic_base_url", "ANTHROPIC_BASE_URL"),
-        description="Another address of the Anthropic API.",
-    )
+    language_model: str | None = model_settings.LANGUAGE_MODEL
+    haiku_model: str = model_settings.HAIKU_MODEL
+    warm_models: bool = model_settings.WARM_MODELS
+    anthropic_api_key: SecretStr | None = model_settings.api_key("anthropic")
+    anthropic_api_key_file: Path | None = model_settings.api_key_file("anthropic")
+    anthropic_base_url: str | None = model_settings.base_url("anthropic")
+    openai_api_key: SecretStr | None = model_settings.api_key("openai")
+    openai_api_key_file: Path | None = model_settings.api_key_file("openai")
+    openai_base_url: str | None = model_settings.base_url("openai")
     bridging: bool = Field(
         True,
         description="Whether bridging games are offered. Without them a worker loads a model only "
@@ -341,8 +335,9 @@ class Settings(BaseSettings):
     _host = field_validator("host", mode="before")(setting_checks.without_brackets)
     _pools = field_validator("pools")(setting_checks.are_pools)
     _origins = field_validator("cors_origins")(setting_checks.are_origins)
-    _key = field_validator("anthropic_api_key", mode="before")(setting_checks.is_key)
-    _url = field_validator("anthropic_base_url", mode="before")(setting_checks.is_url)
+    _key = field_validator(*KEYS, mode="before")(setting_checks.is_key)
+    _url = field_validator(*API_URLS, mode="before")(setting_checks.is_url)
+    _model = field_validator("language_model")(is_model_name)
     _tokens = field_validator("tokens", mode="before")(setting_checks.is_no_token)
 
     # Of validators before a field's own, the last is called first.
@@ -391,6 +386,6 @@ def default_of(name: str, settings: Settings | None = None) -> Any:
 
 def variable(name: str) -> str:
     """The environment variable that sets the field of this name."""
-    if name.startswith("anthropic_"):
+    if name.startswith(("anthropic_", "openai_")):
         return name.upper()
     return f"{PREFIX}{name.upper()}"

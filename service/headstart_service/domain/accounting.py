@@ -44,6 +44,7 @@ class Work:
     cpu: float = 0.0
     """Seconds of CPU."""
     llm_tokens: int = 0
+    """Read and written, without those that were read from a prompt cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Ledger:
     """
     llm_calls: int = 0
     """Calls of language models, each try, to whatever end."""
+    llm_cached_tokens: int = 0
+    """Tokens of questions that language models read from their prompt caches."""
     waited: float
     """Seconds from the first read to the end, of runs that were first read before their end."""
     fates: Mapping[Fate, Work]

@@ -112,7 +112,9 @@ class Settlement:
     """How long the provider asks callers to wait; 0 if it does not."""
     estimate: int = 0
     tokens: int = 0
-    """What the call has cost, as far as is known."""
+    """What the call has cost, as far as is known: what budgets and limits count."""
+    cached_tokens: int = 0
+    """Tokens that the provider read from its prompt cache."""
 
 
 @dataclass(frozen=True, slots=True)

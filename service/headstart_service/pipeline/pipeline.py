@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from ..config.model_names import is_model_name
 from ..domain import DEFAULT_POOL, RunPlan, digest, in_pool, pool_violation, runs_class
 from ..domain.errors import InvalidRequest, Violation
 from ..values.artifacts import ArtifactCodec
@@ -23,6 +24,7 @@ from .each import ItemDigests
 from .input_violations import input_violations
 from .inputs import unkept, written
 from .mistakes import Mistake, caller, line_of, refuse
+from .named_models import LANGUAGE_MODEL, model_key
 from .soft_needs import soft_needs
 from .step import DIGEST_PARAMETER, Step
 
@@ -53,6 +55,8 @@ class Pipeline:
     """How steps' values are kept: by their annotations, unless the pipeline has its own message."""
     pool: str = field(default=DEFAULT_POOL, kw_only=True)
     """Which workers run it: those that serve this pool."""
+    language_model: str = field(default="", kw_only=True)
+    """What its steps get as `language_model`, such as "openai:NAME"; empty: what settings name."""
     by_name: Mapping[str, Step] = field(init=False)
     order: Sequence[str] = field(init=False)
     """The steps' names, each after what it needs."""
@@ -98,7 +102,9 @@ class Pipeline:
             for step in in_order
         ]
         fields = sorted(self.inputs.model_fields)
-        return in_pool(digest([self.name, self.version, fields, steps])[:_SHORT], self.pool)
+        # A pipeline that names no model keeps the definition that it had before models had names.
+        model = [self.language_model] if self.language_model else []
+        return in_pool(digest([self.name, self.version, fields, steps, *model])[:_SHORT], self.pool)
 
     def _unlike_others(self, step: Step) -> list[Any]:
         """Return what only some steps have: those of others keep their digests."""
@@ -117,6 +123,10 @@ class Pipeline:
             found.append(f"pipeline {self.name!r}: {rule}")
         if rule := pool_violation(self.pool):
             found.append(f"pipeline {self.name}: pool = {self.pool!r} {rule}")
+        try:
+            is_model_name(self.language_model or None)
+        except ValueError as error:
+            found.append(f"pipeline {self.name}: language_model = {self.language_model!r} {error}")
         return found
 
     def _undecorated(self) -> list[Mistake]:
@@ -191,6 +201,16 @@ class Pipeline:
         """The names of everything that a worker must provide for this pipeline."""
         known = {*self.by_name, *self.inputs.model_fields, DIGEST_PARAMETER}
         return {p for step in self.steps for p in step.parameters} - known
+
+    def provider_key(self, parameter: str) -> str:
+        """Return under which name a worker has the provider of this parameter."""
+        named = parameter == LANGUAGE_MODEL and self.language_model
+        return model_key(self.language_model) if named else parameter
+
+    def provider(self, parameter: str, providers: Mapping[str, Any]) -> Any:
+        """Return the provider of this parameter; what a test gives stands for a named model."""
+        key = self.provider_key(parameter)
+        return providers[key if key in providers else parameter]
 
     def plan(self, raw: Mapping[str, Any], path: str) -> RunPlan:
         """Validate `raw` inputs and plan the run.

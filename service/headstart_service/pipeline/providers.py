@@ -9,17 +9,12 @@ answers change. An absent or empty one means: the same everywhere, as for `http`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
-
-from pydantic import BaseModel
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-M = TypeVar("M", bound=BaseModel)
 
 PROVIDERS: Final = frozenset({"embedder", "vocabulary", "scan", "language_model", "http"})
 """The names that a step's parameter may have, beside the pipeline's inputs and steps. The type of
@@ -97,57 +92,4 @@ class RelevanceScan(Protocol):
 
     async def rate(self, anchor: NDArray[np.float32], target: NDArray[np.float32]) -> Ratings:
         """Compute min(w·anchor, w·target), the relevance, for each vocabulary word w."""
-        ...
-
-
-class SpokenText(Protocol):
-    """An answer while it is given. What it knows grows as its text is iterated over."""
-
-    @property
-    def input_tokens(self) -> int:
-        """What the question cost."""
-        ...
-
-    @property
-    def output_tokens(self) -> int:
-        """What the answer has cost; of one left early, the cost reported until then."""
-        ...
-
-    @property
-    def stop_reason(self) -> str:
-        """Why the model stopped, such as "end_turn" or "max_tokens"; empty until it has."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        """Yield the answer's text, piece by piece.
-
-        Raises StepFailed, with a reason fit for callers, when it breaks off. So does an answer
-        that ends with any `stop_reason` but "end_turn" and "stop_sequence", after its last piece.
-        """
-        ...
-
-
-class LanguageModel(Protocol):
-    """Answers a prompt, in a given form or word by word: the parameter `language_model`."""
-
-    @property
-    def identity(self) -> str:
-        """The language model's name."""
-        ...
-
-    async def parse(self, *, system: str, prompt: str, output: type[M], max_tokens: int) -> M:
-        """Return the model's answer as an `output`.
-
-        Raises StepFailed, with a reason fit for callers, when there is none or it is not whole.
-        """
-        ...
-
-    def stream(
-        self, *, system: str, prompt: str, max_tokens: int
-    ) -> AbstractAsyncContextManager[SpokenText]:
-        """Stream the model's answer; leaving the context stops it.
-
-        Entering raises StepFailed as `parse` does. To keep an answer that was cut off, catch the
-        StepFailed of the iteration and read `stop_reason`.
-        """
         ...

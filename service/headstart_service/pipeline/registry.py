@@ -13,6 +13,7 @@ from headstart._for_service import not_one_of
 
 from ..domain.errors import InvalidRequest, StartupError, Violation
 from .checks import refuse_unreachable, unknown_parameters
+from .named_models import LANGUAGE_MODEL
 from .pipeline import Pipeline
 from .providers import PROVIDERS
 
@@ -43,6 +44,12 @@ class Registry:
     def providers(self) -> set[str]:
         """The names of the providers that the pipelines' steps take."""
         return {name for pipeline in self for name in pipeline.providers()}
+
+    @property
+    def language_models(self) -> set[str]:
+        """The language models that the pipelines name; an empty name is that of the settings."""
+        taking = (each for each in self if LANGUAGE_MODEL in each.providers())
+        return {pipeline.language_model for pipeline in taking}
 
     @property
     def pools(self) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from ..config.limits_file import LimitsFile
@@ -28,10 +28,10 @@ class Governors:
         self._observer = observer
         self._made: dict[str, Governor] = {}
 
-    def of_model(self, parameter: str, provider: str, model: str, title: str) -> Governor:
+    def of_model(self, keys: Iterable[str], provider: str, model: str, title: str) -> Governor:
         """Return a new governor of a provider's model, which messages call `title`.
 
-        Steps have it as their `parameter`.
+        The worker has the model by these `keys`: see Pipeline.provider_key.
         """
         rules = GovernorRules(
             lease=_LEASE,
@@ -42,7 +42,7 @@ class Governors:
         )
         name = f"{provider}/{printable(model)}"
         governor = Governor(name, title, self._permits, rules, self._observer)
-        self._made[parameter] = governor
+        self._made |= dict.fromkeys(keys, governor)
         return governor
 
     def drain(self) -> None:
@@ -51,8 +51,8 @@ class Governors:
             governor.drain()
 
     def waits(self) -> Mapping[str, float]:
-        """Return about how long a call of each waits now, in seconds, by the step's parameter."""
-        return {parameter: governor.wait for parameter, governor in self._made.items()}
+        """Return about how long a call of each waits now, in seconds, by the provider's key."""
+        return {key: governor.wait for key, governor in self._made.items()}
 
     def _rates(self, provider: str, model: str) -> Rates:
         limits = self._limits.table.of_provider(provider, model)

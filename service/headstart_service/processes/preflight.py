@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from ..config.allowed_values import unknown_variables
 from ..config.limits_file import LimitsFile, uncalled_providers
 from ..config.loading import joined, try_settings
+from ..config.model_keys import all_named, key_mistakes
+from ..config.model_names import DIALECTS
 from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
 from ..store.connect import API, open_client
 from .exposure import certificate, check_exposure, check_http_tls, check_origins, token_file
-from .lifecycle import served, store_rules
+from .lifecycle import registry, served, store_rules
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def _with_flag(problem: str, flags: Mapping[str, str]) -> str:
 def problems(settings: Settings, *, listens: bool = True) -> Iterator[str]:
     """What is wrong with them, one text each, beginning with the variable to mend."""
     checks: list[_Check] = [_Rules.store, _Rules.url, _Rules.hangs, _Rules.limits, served]
+    checks.append(_Rules.keys)
     if listens:
         checks += [
             _Rules.ports,
@@ -85,7 +88,8 @@ def warn_of_unknown(settings: Settings) -> None:
 
 def unread_limits(settings: Settings) -> Iterator[str]:
     """Yield a line about each table of the file of limits that nothing reads."""
-    yield from uncalled_providers(LimitsFile(settings.limits).table, settings.haiku_model)
+    models = all_named(settings, {"", *registry(settings).language_models})
+    yield from uncalled_providers(LimitsFile(settings.limits).table, models)
 
 
 def strangers(environment: Mapping[str, str]) -> Iterator[str]:
@@ -115,6 +119,11 @@ class _Rules:
     @staticmethod
     def limits(settings: Settings) -> None:
         LimitsFile(settings.limits)
+
+    @staticmethod
+    def keys(settings: Settings) -> None:
+        for mistake in key_mistakes(settings, DIALECTS):
+            raise StartupError(mistake)
 
     @staticmethod
     def hangs(settings: Settings) -> None:

@@ -107,7 +107,14 @@ async def work(
         await layout.agree(client, settings, stack)
         governors = _governors(client, settings, layout.process, limits, monitoring, stack)
         providers = await stack.enter_async_context(
-            open_providers(settings, known.providers(), monitoring.models, traced, governors)
+            open_providers(
+                settings,
+                known.providers(),
+                monitoring.models,
+                traced,
+                governors,
+                known.language_models,
+            )
         )
         await stack.enter_async_context(executors)
         await executors.prepare(known)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..base.extras import install
-from ..config.limits_file import ANTHROPIC
+from ..config.model_names import EXTRAS
 from ..config.settings import Settings
 from ..domain.errors import PackageMissing
-from ..providers.anthropic import API, HaikuModel
 from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
@@ -24,6 +22,7 @@ from ..providers.progress import build_progress
 from ..providers.vocabulary import Vocabulary
 from ..telemetry.metrics.work import ModelMetrics
 from .governors import Governors
+from .language_models import open_language_models
 
 if TYPE_CHECKING:
     from ..telemetry.tracing.tracing import Tracing
@@ -36,10 +35,12 @@ async def open_providers(
     metrics: ModelMetrics,
     traced: Tracing | None,
     governors: Governors,
+    models: Collection[str] = ("",),
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Open the wanted providers of `pipeline.providers.PROVIDERS`, by parameter name.
 
-    Calls of the language model need permits of `governors`.
+    Calls of language models need permits of `governors`. Pipelines name these `models`; an empty
+    name is that of the settings.
     Raises PackageMissing, which names the extra, where a package of one is not installed.
     """
     providers: dict[str, Any] = {}
@@ -80,31 +81,23 @@ async def open_providers(
                 observer=metrics,
             )
         if "http" in wanted:
-            with _needing("http", "language-model"):
+            with _needing("http"):
                 providers["http"] = await stack.enter_async_context(http_client())
         if "language_model" in wanted:
-            key = settings.anthropic_api_key
-            model = HaikuModel(
-                api_key=key.get_secret_value() if key else None,
-                model=settings.haiku_model,
-                base_url=settings.anthropic_base_url,
-                open_telemetry=traced.language_model() if traced else None,
-                observer=metrics,
-                governor=governors.of_model("language_model", ANTHROPIC, settings.haiku_model, API),
-            )
-            with _needing("language_model", "language-model"):
-                if find_spec("anthropic") is None:  # found, not imported: the import takes a second
-                    raise ModuleNotFoundError("no module anthropic", name="anthropic")
-                providers["language_model"] = await stack.enter_async_context(model)
+            with _needing("language_model"):
+                providers |= await open_language_models(
+                    settings, models, metrics, traced, governors, stack
+                )
         yield providers
 
 
 @contextmanager
-def _needing(provider: str, extra: str) -> Iterator[None]:
+def _needing(provider: str) -> Iterator[None]:
     """Turn an ImportError into a PackageMissing that names the extra."""
     try:
         yield
     except ImportError as error:
+        extra = EXTRAS.get(error.name or "", "language-model")
         raise PackageMissing(
             f"a step takes {provider}, which needs {error.name}, which is not installed: "
             f"{install(extra)}"

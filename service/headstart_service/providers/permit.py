@@ -29,7 +29,13 @@ class Permit:
         self._settling: asyncio.Future[None] | None = None
 
     def settle(
-        self, outcome: CallOutcome, ending: str, *, retry_after: float = 0.0, tokens: int = 0
+        self,
+        outcome: CallOutcome,
+        ending: str,
+        *,
+        retry_after: float = 0.0,
+        tokens: int = 0,
+        cached_tokens: int = 0,
     ) -> asyncio.Future[None]:
         """Note how the call ended; the permit is free for others. Later calls change nothing.
 
@@ -46,6 +52,7 @@ class Permit:
             retry_after=retry_after,
             estimate=self._ask.tokens,
             tokens=tokens,
+            cached_tokens=cached_tokens,
         )
         self._settling = self._governor.settled(self._run, settled, time.monotonic() - self._began)
         return self._settling

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from ..base.metric_labels import TextSource
+from ..pipeline.language_model import Usage
 
 ANSWERED: Final = "answered"
 NO_KEY, DECLINED, CUT_OFF, MALFORMED = "no_key", "declined", "cut_off", "malformed"
@@ -69,7 +70,7 @@ class LanguageModelObserver(Protocol):
         """Note a request that ended in one of `ENDS`, after so many repetitions."""
         ...
 
-    def spent(self, input_tokens: int, output_tokens: int) -> None:
+    def spent(self, usage: Usage) -> None:
         """An answer cost so many tokens."""
         ...
 
@@ -92,7 +93,7 @@ class Unwatched:
     def requested(self, end: str, seconds: float, retries: int) -> None:
         """Nothing."""
 
-    def spent(self, input_tokens: int, output_tokens: int) -> None:
+    def spent(self, usage: Usage) -> None:
         """Nothing."""
 
     def called(self, provider: str, end: str, seconds: float) -> None:

@@ -61,6 +61,7 @@ def ledger_from(books: Iterable[Counter[str]]) -> Ledger | None:
         hidden=book["hidden_us"] / 1e6,
         waited=book["waited_us"] / 1e6,
         llm_calls=book["llm_calls"],
+        llm_cached_tokens=book["llm_cached_tokens"],
         fates={fate: _work(book, fate) for fate in Fate},
         pipelines={
             name: Hidden(book[_HIDDEN_RUNS + name], book[_HIDDEN_US + name] / 1e6)

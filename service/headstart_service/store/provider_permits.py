@@ -114,6 +114,7 @@ class RedisPermits:
             retry_us=round(settled.retry_after * 1e6),
             estimate=settled.estimate,
             used=settled.tokens,
+            cached=settled.cached_tokens,
             calls=rates.calls_a_minute or 0,
         )
         return ProviderNews(int(paused) / 1e6, int(opened), event.decode(), ending.decode())

@@ -55,6 +55,7 @@ class ProviderScripts:
         retry_us: int,
         estimate: int,
         used: int,
+        cached: int,
         calls: int,
     ) -> Reply:
         """Free a permit, and note what its call shows of the provider."""

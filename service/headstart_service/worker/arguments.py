@@ -94,7 +94,7 @@ class Arguments:
             elif name == DIGEST_PARAMETER:
                 value, weight = self._digests[step.name], 0
             else:
-                arguments[name] = self._providers[name]
+                arguments[name] = self._pipeline.provider(name, self._providers)
                 continue
             arguments[name] = value
             if type(value) not in UNCHANGING:

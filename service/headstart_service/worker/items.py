@@ -282,9 +282,7 @@ def _wrong(step: Step, given: str, reason: FailureReason) -> StepFailed:
 
 def _add(whole: StepOutcome, item: StepOutcome) -> None:
     """Add what an item has cost, and its first failed tries."""
-    whole.meter.cpu_seconds += item.meter.cpu_seconds
-    whole.meter.llm_tokens += item.meter.llm_tokens
-    whole.meter.waited += item.meter.waited
+    whole.meter.add(item.meter)
     whole.tried.extend(item.tried[: _TRIED - len(whole.tried)])
 
 

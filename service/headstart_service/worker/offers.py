@@ -32,7 +32,10 @@ def makers_of(pipeline: Pipeline, providers: Mapping[str, Any]) -> dict[str, str
     found: dict[str, str] = {}
     for name in pipeline.order:
         step = pipeline.by_name[name]
-        own = {p: identity_of(providers[p]) for p in step.parameters if p in providers}
+        taken = [
+            p for p in step.parameters if pipeline.provider_key(p) in providers or p in providers
+        ]
+        own = {p: identity_of(pipeline.provider(p, providers)) for p in taken}
         own = {p: identity for p, identity in own.items() if identity}
         needed = {need: found[need] for need in pipeline.needs(step) if need in found}
         if own or needed:

@@ -301,6 +301,7 @@ async def test_the_counts_have_every_field(
             fates={Fate.USED_READY: work, Fate.EXPIRED: Work()},
             pipelines={"test": Hidden(runs=3, seconds=1.25)},
             llm_calls=27,
+            llm_cached_tokens=28,
         ),
         unserved={"test": 5},
         pools={"gpu": PoolStats(queued=31, running=32, workers=33)},
@@ -353,6 +354,7 @@ async def test_the_counts_have_every_field(
         "over_budget": {"shop": "500"} | ({} if separate and namespace else {"quiz": "600"}),
         "ledger": {
             "llm_calls": "27",
+            "llm_cached_tokens": "28",
             "since": "1970-01-01T00:00:01.500Z",
             "starts": "21",
             "joined": "22",

@@ -12,7 +12,7 @@ from headstart_service.pipelines.bridging.morphology import is_variant
 from headstart_service.pipelines.bridging.neighbours import neighbours
 from headstart_service.pipelines.bridging.ratings import Rater
 from headstart_service.pipelines.bridging.scan import VocabularyScan
-from headstart_service.providers.anthropic import HaikuModel
+from headstart_service.providers.anthropic import AnthropicModel
 from headstart_service.providers.embeddings import SentenceEmbedder
 from headstart_service.providers.encoder import Encoder
 from headstart_service.providers.vocabulary import Vocabulary
@@ -109,7 +109,7 @@ async def test_haiku_builds_its_bridge_through_the_real_sdk(
     worker: Worker, encoder: Encoder
 ) -> None:
     with MessagesApi() as api:
-        model = HaikuModel(api_key="key", model="claude-haiku-5-5", base_url=api.url)
+        model = AnthropicModel(api_key="key", model="claude-haiku-5-5", base_url=api.url)
         async with model as worker.providers["language_model"]:
             api.script(Reply.clues(["oceanic", "coast", "coasts"]))
             values = await worker.run(

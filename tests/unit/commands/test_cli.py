@@ -178,7 +178,8 @@ def test_help_names_each_setting_with_its_from_environmentand_default(
     assert "--grpc-port VALUE gRPC port; 0 picks a free one. [HEADSTART_GRPC_PORT]" in text
     assert "(default: 50051)" in text
     assert "--no-worker" in text
-    assert "anthropic-api-key" not in text, "process arguments are no place for a secret"
+    for key in ("--anthropic-api-key ", "--openai-api-key "):
+        assert key not in text, "process arguments are no place for a secret"
 
 
 def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,8 @@ from headstart_service.config.loading import (
 from headstart_service.config.partitions import CLUSTER_PARTITIONS
 from headstart_service.config.rules import rules_of
 from headstart_service.config.settings import (
+    API_URLS,
+    KEYS,
     Settings,
     default_of,
     variable,
@@ -193,7 +195,7 @@ def test_what_kubernetes_sets_for_a_service_of_that_name_is_explained(
 def test_every_setting_names_what_it_may_be_and_its_own_default_is() -> None:
     for name, field in Settings.model_fields.items():
         said = allowed(name, field)
-        assert said != "text" or name in {"anthropic_api_key", "model", "haiku_model"}, name
+        assert said != "text" or name in {*KEYS, "model", "haiku_model"}, name
         if "from" in said:
             low, high = (float(each) for each in said.split("from ")[1].split(" to "))
             default = default_of(name)
@@ -244,7 +246,7 @@ def test_a_wrong_variable_without_a_prefix_is_reported_by_its_own_name(
 
 
 def test_an_empty_variable_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("redis_url", "anthropic_api_key", "anthropic_base_url"):
+    for name in ("redis_url", *KEYS, *API_URLS):
         monkeypatch.setenv(variable(name), "")
     settings = load_settings({})
     assert settings.redis_url is None

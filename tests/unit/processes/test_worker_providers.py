@@ -28,6 +28,7 @@ from headstart_service.providers.local_permits import LocalPermits
 from headstart_service.providers.model_files import identify
 from headstart_service.providers.vocabulary import Manifest
 from headstart_service.telemetry.tracing.tracing import Tracing
+from tests.support.processes import clean_environment
 from tests.support.tiny_model import prepare_model
 
 WORDS = [
@@ -148,11 +149,22 @@ asyncio.run(main())
                 "installed: pip install '.[language-model]'"
             ),
         ),
+        (
+            "openai",
+            "language_model",
+            (
+                "PackageMissing: a step takes language_model, which needs openai, which is not "
+                "installed: pip install '.[openai]'"
+            ),
+        ),
     ],
 )
 def test_a_provider_needs_its_own_extra_and_names_it(missing: str, wanted: str, said: str) -> None:
     command = [sys.executable, "-c", PROVIDERS_WITHOUT, missing, *wanted.split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    model = {"HEADSTART_LANGUAGE_MODEL": "openai:m"} if missing == "openai" else {}
+    done = subprocess.run(
+        command, env=clean_environment() | model, capture_output=True, text=True, check=False
+    )
     assert said in done.stdout + done.stderr
 
 

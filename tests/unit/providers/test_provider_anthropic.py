@@ -15,7 +15,7 @@ import pytest
 from headstart_service.domain import FailureReason
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipelines.bridging.prompt import SYSTEM, Clues, user_prompt
-from headstart_service.providers.anthropic import HaikuModel
+from headstart_service.providers.anthropic import AnthropicModel
 from headstart_service.telemetry.metrics.exposition import Exposition
 from headstart_service.telemetry.metrics.work import ModelMetrics
 from headstart_service.worker.cost_meter import METER, CostMeter
@@ -38,7 +38,7 @@ def api() -> Iterator[MessagesApi]:
 async def ask(api: MessagesApi | str, **changes: Any) -> list[str]:
     url = api if isinstance(api, str) else api.url
     arguments: dict[str, Any] = {"api_key": KEY, "model": "claude-haiku-5-5", "base_url": url}
-    async with HaikuModel(**(arguments | changes)) as model:
+    async with AnthropicModel(**(arguments | changes)) as model:
         prompt = user_prompt("ocean", "forest", 4)
         answer = await model.parse(system=SYSTEM, prompt=prompt, output=Clues, max_tokens=500)
     return answer.clues
@@ -273,9 +273,9 @@ async def test_a_key_that_no_header_can_carry_fails_the_step(api: MessagesApi) -
 def test_without_a_key_the_sdk_is_not_even_imported() -> None:
     code = (
         "import asyncio, sys\n"
-        "from headstart_service.providers.anthropic import HaikuModel\n"
+        "from headstart_service.providers.anthropic import AnthropicModel\n"
         "async def main():\n"
-        "    async with HaikuModel(api_key=None, model='m'): print('anthropic' in sys.modules)\n"
+        "    async with AnthropicModel(api_key=None, model='m'): print('anthropic' in sys.modules)\n"
         "asyncio.run(main())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -283,7 +283,7 @@ def test_without_a_key_the_sdk_is_not_even_imported() -> None:
 
 
 async def test_using_it_before_entering_is_a_mistake() -> None:
-    model = HaikuModel(api_key=KEY, model="m")
+    model = AnthropicModel(api_key=KEY, model="m")
     with pytest.raises(RuntimeError, match="outside its async with block"):
         await model.parse(system="s", prompt="p", output=Clues, max_tokens=1)
 
@@ -317,7 +317,7 @@ async def heard(api: MessagesApi, *, enough: int = 1000, **changes: Any) -> tupl
     """The pieces of a streamed answer, the first so many of them, and what is known of it."""
     pieces: list[str] = []
     arguments: dict[str, Any] = {"api_key": KEY, "model": "claude-haiku-5-5", "base_url": api.url}
-    async with HaikuModel(**(arguments | changes)) as model:
+    async with AnthropicModel(**(arguments | changes)) as model:
         async with model.stream(system="Be brief.", prompt="Why?", max_tokens=50) as spoken:
             async for text in spoken:
                 pieces.append(text)
@@ -370,7 +370,7 @@ async def test_a_stream_that_is_not_whole_fails_at_its_end(
 ) -> None:
     figures, given = ModelMetrics(), ""
     api.script(Reply.stream(["Half ", "a sen"], stop_reason=stop_reason))
-    async with HaikuModel(api_key=KEY, model="m", base_url=api.url, observer=figures) as model:
+    async with AnthropicModel(api_key=KEY, model="m", base_url=api.url, observer=figures) as model:
         with pytest.raises(StepFailed) as caught:
             async with model.stream(system="s", prompt="p", max_tokens=2) as spoken:
                 async for text in spoken:
@@ -394,7 +394,7 @@ async def test_an_answer_that_is_whole_succeeds(api: MessagesApi, stop_reason: s
 async def test_a_step_may_keep_what_a_cut_off_stream_gave(api: MessagesApi) -> None:
     figures, kept = ModelMetrics(), ""
     api.script(Reply.stream(["Half ", "a sen"], stop_reason="max_tokens"))
-    async with HaikuModel(api_key=KEY, model="m", base_url=api.url, observer=figures) as model:
+    async with AnthropicModel(api_key=KEY, model="m", base_url=api.url, observer=figures) as model:
         async with model.stream(system="s", prompt="p", max_tokens=2) as spoken:
             with pytest.raises(StepFailed):
                 async for text in spoken:
@@ -419,7 +419,7 @@ async def test_a_stream_that_stalls_times_out(api: MessagesApi) -> None:
 
 async def test_what_a_step_raises_while_it_listens_is_its_own(api: MessagesApi) -> None:
     api.script(Reply.stream(["a", "b"]))
-    async with HaikuModel(api_key=KEY, model="m", base_url=api.url) as model:
+    async with AnthropicModel(api_key=KEY, model="m", base_url=api.url) as model:
         with pytest.raises(ValueError, match="mine"):
             async with model.stream(system="s", prompt="p", max_tokens=5) as spoken:
                 async for _ in spoken:

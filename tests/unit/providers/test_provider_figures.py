@@ -15,19 +15,20 @@ import pytest
 
 from headstart_service.domain import CallOutcome
 from headstart_service.domain.errors import StepFailed
-from headstart_service.providers import messages_request
+from headstart_service.pipeline.language_model import Usage
+from headstart_service.providers import model_request
+from headstart_service.providers.anthropic import API, usage_of
 from headstart_service.providers.embedding_cache import CachedEmbedder
 from headstart_service.providers.governor import NotCalled
 from headstart_service.providers.http import http_client
-from headstart_service.providers.messages_request import (
-    MessagesRequest,
+from headstart_service.providers.model_request import (
+    ModelRequest,
     end_of,
     limited,
     observed,
     require_whole,
     retry_after,
     status_failure,
-    tokens_of,
 )
 from headstart_service.providers.progress import build_progress
 from headstart_service.worker import step_deadline
@@ -44,7 +45,7 @@ class Noted:
     def requested(self, end: str, seconds: float, retries: int) -> None:
         self.requests.append((end, seconds, retries))
 
-    def spent(self, input_tokens: int, output_tokens: int) -> None:
+    def spent(self, usage: Usage) -> None:
         raise AssertionError("nothing was answered")
 
     def embedded(self, source: str, texts: int) -> None:
@@ -58,7 +59,7 @@ class Noted:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     module = SimpleNamespace(perf_counter=made, monotonic=made, time=made)
-    monkeypatch.setattr(messages_request, "time", module)
+    monkeypatch.setattr(model_request, "time", module)
     monkeypatch.setattr(step_deadline, "time", module)
     return made
 
@@ -74,7 +75,7 @@ async def test_a_request_ends_a_tenth_or_a_second_before_its_step(
 ) -> None:
     noted = Noted()
     step_deadline.end_in(left)
-    with observed(noted, 7.0) as asked:
+    with observed(noted, API, 7.0) as asked:
         assert asked.left == asked.step_left == pytest.approx(budget)
         clock.now += 0.5
         assert asked.left == pytest.approx(max(0.0, left - 0.5) - (left - budget))
@@ -85,7 +86,7 @@ async def test_a_request_ends_a_tenth_or_a_second_before_its_step(
 
 async def test_a_request_outside_of_a_step_has_its_own_patience(clock: Clock) -> None:
     noted = Noted()
-    with observed(noted, 7.0) as asked:
+    with observed(noted, API, 7.0) as asked:
         assert asked.step_left is None
         clock.now += 0.5
         assert asked.left == pytest.approx(6.5)
@@ -95,7 +96,7 @@ async def test_a_request_outside_of_a_step_has_its_own_patience(clock: Clock) ->
 @pytest.mark.parametrize("end", ["over_budget", "rate_limited"])
 async def test_a_request_that_was_not_sent_ends_by_what_kept_it(clock: Clock, end: str) -> None:
     noted = Noted()
-    with pytest.raises(NotCalled), observed(noted, 7.0):
+    with pytest.raises(NotCalled), observed(noted, API, 7.0):
         raise NotCalled("no permit", end=end)
     assert noted.requests == [(end, 0.0, 0)]
 
@@ -111,10 +112,10 @@ async def test_a_request_that_was_not_sent_ends_by_what_kept_it(clock: Clock, en
 def test_a_step_that_is_over_ends_a_request_with_what_is_known_of_it(
     before: float, status: int, reason: str, outcome: CallOutcome
 ) -> None:
-    async def ask() -> tuple[float, MessagesRequest, StepFailed]:
+    async def ask() -> tuple[float, ModelRequest, StepFailed]:
         loop = asyncio.get_running_loop()
         step_deadline.end_in(5)
-        with observed(Noted(), 0.0) as asked:
+        with observed(Noted(), API, 0.0) as asked:
             asked.status = status
             asked.began -= before
             began = loop.time()
@@ -130,7 +131,7 @@ def test_a_step_that_is_over_ends_a_request_with_what_is_known_of_it(
 
 
 async def test_a_step_keeps_a_time_out_of_its_own() -> None:
-    asked = MessagesRequest(messages_request.time.perf_counter(), 60.0)
+    asked = ModelRequest(API, model_request.time.perf_counter(), 60.0)
     with pytest.raises(TimeoutError, match="its own"):
         async with limited(asked):
             raise TimeoutError("its own")
@@ -178,7 +179,7 @@ async def test_an_answer_gives_how_long_to_wait_in_several_ways(
 def test_an_answer_shows_something_of_the_api_and_of_the_request(
     *, code: int, pause: str, whole: float, waits: bool, outcome: CallOutcome, may_pass: bool
 ) -> None:
-    asked = MessagesRequest(0.0, 0.0, whole=whole)
+    asked = ModelRequest(API, 0.0, 0.0, whole=whole)
     asked.begin_try()
     assert (asked.outcome, asked.may_pass) == (CallOutcome.LOST, False)
     asked.note_status(code, {"retry-after": pause})
@@ -210,7 +211,7 @@ def test_each_status_has_its_end_its_meaning_and_whether_another_try_helps(
     meaning: str | None,
     retry: bool,  # noqa: FBT001
 ) -> None:
-    asked = MessagesRequest(0.0, 0.0)
+    asked = ModelRequest(API, 0.0, 0.0)
     asked.status = code
     failed = status_failure(asked)
     broken = "the Anthropic API broke its answer off"
@@ -237,7 +238,7 @@ def test_each_stop_reason_has_its_end(
     said: str,
     retry: bool,  # noqa: FBT001
 ) -> None:
-    asked = MessagesRequest(0.0, 0.0)
+    asked = ModelRequest(API, 0.0, 0.0)
     if said:
         with pytest.raises(StepFailed, match=f"^the language model('s)? {said}$") as failed:
             require_whole(asked, stop)
@@ -257,7 +258,8 @@ def test_each_stop_reason_has_its_end(
     ],
 )
 def test_tokens_that_an_answer_does_not_tell_are_none(usage: Any, tokens: tuple[int, int]) -> None:
-    assert tokens_of(SimpleNamespace(usage=usage)) == tokens  # type: ignore[arg-type]
+    found = usage_of(usage)
+    assert (found.input_tokens, found.output_tokens) == tokens
 
 
 # What is remembered of texts

@@ -10,10 +10,10 @@ import pytest
 from headstart_service.domain import CallOutcome
 from headstart_service.domain.errors import StepFailed
 from headstart_service.providers import governor as governor_module
-from headstart_service.providers import messages_request, permit, retries
+from headstart_service.providers import model_request, permit, retries
 from headstart_service.providers.governor import Governor, GovernorRules
 from headstart_service.providers.local_permits import LocalPermits
-from headstart_service.providers.messages_request import MessagesRequest, status_failure
+from headstart_service.providers.model_request import ModelRequest, status_failure
 from headstart_service.providers.permit import Permit
 from headstart_service.providers.retries import backoff, with_retries
 from tests.support.virtual_time import loop_time, run_virtually
@@ -22,7 +22,7 @@ from tests.support.virtual_time import loop_time, run_virtually
 @pytest.fixture(autouse=True)
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(monotonic=loop_time, perf_counter=loop_time, time=loop_time)
-    for each in (governor_module, permit, retries, messages_request):
+    for each in (governor_module, permit, retries, model_request):
         monkeypatch.setattr(each, "time", module)
 
 
@@ -31,7 +31,7 @@ def tried(*answers: int, patience: float = 60.0, retry_after: str = "") -> tuple
 
     async def main() -> tuple[str, int, float]:
         left = list(answers)
-        request = MessagesRequest(0.0, patience, whole=patience)
+        request = ModelRequest("the Anthropic API", 0.0, patience, whole=patience)
         permits = LocalPermits(loop_time)
         governor = Governor("p", "the API", permits, GovernorRules(lease=60))
 

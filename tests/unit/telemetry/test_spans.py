@@ -13,9 +13,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import StatusCode
+from pydantic import BaseModel
 
 from headstart_service.domain import Claim, Job, Lease, RunKey, StepRecord, StepState
-from headstart_service.domain.errors import LeaseLost
+from headstart_service.domain.errors import LeaseLost, StepFailed
+from headstart_service.providers.openai import OpenAIModel
 from headstart_service.telemetry.tracing.context import as_text, from_metadata, from_text
 from headstart_service.telemetry.tracing.recent import RecentStarts
 from headstart_service.telemetry.tracing.tracing import FollowStart, Tracing
@@ -27,10 +29,15 @@ from headstart_service.worker.worker_observer import (
     StepEnd,
     StepOutcome,
 )
+from tests.support.completions_api import CompletionsApi, chunks, completion
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 UNSAMPLED = TRACE[:-2] + "00"
 KEY = RunKey("games", "game-1")
+
+
+class Form(BaseModel):
+    field: int
 
 
 def claim(trace: str = TRACE) -> Claim:
@@ -57,6 +64,23 @@ def traced_with(sampler: Sampler) -> Traced:
 @pytest.fixture
 def traced() -> Iterator[Traced]:
     return traced_with(ALWAYS_ON)
+
+
+async def test_a_call_of_a_model_whose_sdk_makes_no_spans_is_one(traced: Traced) -> None:
+    with CompletionsApi() as api:
+        api.script(completion("Because."), completion(None, refusal="no"), chunks(["a", "b"]))
+        async with OpenAIModel(api_key=None, model="m", base_url=api.url) as model:
+            watched = traced.tracing.model_without_spans(model, "m")
+            assert watched.identity == "openai:m"
+            assert await watched.warm()
+            assert (await watched.text(prompt="Why?", max_tokens=9)).text == "Because."
+            with pytest.raises(StepFailed):
+                await watched.parse(system="s", prompt="p", output=Form, max_tokens=9)
+            async with watched.stream(system="s", prompt="p", max_tokens=9) as answer:
+                assert [text async for text in answer] == ["a", "b"]
+    assert [span.name for span in traced.spans] == ["chat m"] * 3
+    types = [span.attributes.get("error.type") for span in traced.spans if span.attributes]
+    assert types == [None, "StepFailed", None]
 
 
 def test_a_step_reports_each_failed_try_as_callers_may_read_it(traced: Traced) -> None:

@@ -20,6 +20,7 @@ from headstart_service.pipeline.step import step
 from headstart_service.sdk import Item
 from headstart_service.testing import run_pipeline
 from headstart_service.values.limits import Limits
+from headstart_service.worker.cost_meter import spend
 from headstart_service.worker.item_board import Pause
 from headstart_service.worker.reuse import Reuse
 from headstart_service.worker.run import run
@@ -323,3 +324,17 @@ async def test_an_item_that_cannot_run_here_hands_its_run_on() -> None:
     made = pipeline(away)
     with pytest.raises(ExecutorUnavailable, match="away"):
         await run(claim_of(made, {"names": ["a", "b"]}), made, {}, Ledger())
+
+
+async def test_a_step_has_cost_what_all_its_items_have() -> None:
+    @step(each="names")
+    async def costly(names: str) -> str:
+        spend(llm_tokens=10)
+        return names
+
+    made = pipeline(costly)
+    ledger = await run_of(claim_of(made, {"names": ["a", "b", "c"]}), made)
+    assert ledger.end is not None
+    [record] = ledger.end.ended
+    assert record.work is not None
+    assert record.work.llm_tokens == 30

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ...domain import Snapshot, StepState, WorkerState
 from ...domain.errors import StoreUnavailable
+from ...pipeline.pipeline import Pipeline
 from ...pipeline.registry import Registry
 from ...pipeline.step import Step
 from ...values.fragments import items_of, started_of
@@ -110,7 +111,7 @@ class Estimates:
                 continue
             if name not in took:
                 continue
-            spread, wait = took[name], self._wait(pipeline.by_name[name])
+            spread, wait = took[name], self._wait(pipeline, pipeline.by_name[name])
             if state is StepState.RUNNING:
                 had = max(now_us - started_of(name, snapshot.running[name]), 0)
                 p50, p90 = (_left(spread[i] + wait[i], had) for i in (0, 1))
@@ -137,10 +138,11 @@ class Estimates:
         # Slow items take turns beside quick ones: only the last turn waits for a slow one.
         return Estimate(turns * p50, (turns - 1) * p50 + p90)
 
-    def _wait(self, step: Step) -> Estimate:
+    def _wait(self, pipeline: Pipeline, step: Step) -> Estimate:
         """In how long it is the turn of the step's calls at its providers, as workers report."""
         waits = self._table.get(PROVIDERS, {})
-        needed = [waits[name] for name in step.parameters if name in waits]
+        keys = map(pipeline.provider_key, step.parameters)
+        needed = [waits[key] for key in keys if key in waits]
         return Estimate(*(max((each[i] for each in needed), default=0) for i in (0, 1)))
 
     def _turn(self, snapshot: Snapshot) -> Estimate | None:

@@ -21,7 +21,6 @@ import grpc
 from ...base.extras import install
 from ...base.listening import listen, reachable
 from ...base.output import spoken
-from ...base.urls import redacted
 from ...config.loading import try_settings
 from ...config.settings import Settings, variable
 from ...domain.errors import StartupError, StoreUnavailable
@@ -33,6 +32,7 @@ from ...store.layout import Layout, difference
 from ...store.refusals import FULL
 from .address import Place
 from .clock import judged
+from .language_models import language_models
 from .report import Check, fail, ok, skip, warn
 from .service import knows_service
 from .tls import speaks_tls
@@ -197,7 +197,7 @@ def _models(settings: Settings, *, load: bool) -> Iterator[Check]:
     if not wanted.isdisjoint({"vocabulary", "scan"}):
         yield _vocabulary(settings)
     if "language_model" in wanted:
-        yield _key(settings)
+        yield from language_models(settings, served(settings).language_models)
 
 
 def _model(settings: Settings, *, load: bool) -> Check:
@@ -263,19 +263,6 @@ def _vocabulary(settings: Settings) -> Check:
         advice = f"needs {settings.model} prepared"
         return warn("vocabulary", f"{found}; not compared with the model", advice)
     return ok("vocabulary", f"{found}, as the manifest says")
-
-
-def _key(settings: Settings) -> Check:
-    name = "Anthropic"
-    if settings.anthropic_api_key is None:
-        return warn(
-            name,
-            "no key: steps that take language_model fail, such as haiku_bridge",
-            "set ANTHROPIC_API_KEY where the workers run",
-        )
-    url = settings.anthropic_base_url
-    where = f" for {redacted(url)}" if url else ""
-    return ok(name, f"a key is set{where}; it was not tried, and is not shown")
 
 
 def _ports(settings: Settings) -> Iterator[Check]:

@@ -25,6 +25,8 @@ def accounting_text(ledger: Any) -> str:
     rows.append(("all starts", f"{ledger.starts}", "", "", "", ""))
     sentence = f"{_verdict(ledger)} (since {ledger.since:%Y-%m-%d %H:%M} UTC)"
     more = f"{ledger.joined} more starts joined a run, {ledger.reused} found its result"
+    if ledger.llm_cached_tokens:
+        more += f"; {ledger.llm_cached_tokens} more tokens came from prompt caches"
     return f"{sentence}\n{more}\n\n{table(rows)}"
 
 

@@ -85,12 +85,17 @@ local function fill_buckets(s, now, call_limit, token_limit)
   return rate
 end
 
--- Counts calls to language models in the ledger, of a namespace if a run makes them.
-local function count_calls(namespace, by)
-  redis.call('HINCRBY', ledger, '* llm_calls', by)
+-- Adds to a sum of language models in the ledger, and to that of a namespace if a run makes the calls.
+local function count_of_models(namespace, sum, by)
+  redis.call('HINCRBY', ledger, '* ' .. sum, by)
   if namespace ~= '' and open_book(namespace) then
-    redis.call('HINCRBY', ledger, namespace .. ' llm_calls', by)
+    redis.call('HINCRBY', ledger, namespace .. ' ' .. sum, by)
   end
+end
+
+-- Counts calls to language models.
+local function count_calls(namespace, by)
+  count_of_models(namespace, 'llm_calls', by)
 end
 
 -- Returns the name of today, in UTC, among the keys of budgets.

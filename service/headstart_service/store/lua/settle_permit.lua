@@ -4,7 +4,8 @@
 --   failed    it did not answer, or broke
 --   lost      the call was cancelled: nothing is known
 --   unused    there was no call
--- `granted` is when the permit was granted, `estimate` what it reserved, `used` the tokens that the namespace pays for.
+-- `granted` is when the permit was granted, `estimate` what it reserved, `used` the tokens that the namespace pays for,
+-- `cached` those that the provider read from its prompt cache.
 -- Returns {paused, open, event, why}: microseconds that the pause lasts, how often the breaker has opened in a row, and
 -- what this call has changed: paused, opened, closed, or nothing.
 
@@ -20,6 +21,9 @@ if outcome == 'unused' then
   if had == 1 then
     count_calls(namespace, -1)
   end
+end
+if tonumber(cached) > 0 then
+  count_of_models(namespace, 'llm_cached_tokens', cached)
 end
 if tonumber(used) > 0 then
   local budget = budgets .. day_of(now) .. ':' .. namespace

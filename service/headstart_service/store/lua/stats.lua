@@ -72,7 +72,7 @@ end
 counts[#counts + 1] = queued
 counts[#counts + 1] = left
 counts[#counts + 1] = flat
-local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us', 'llm_calls'}
+local sums, names = {}, {'since', 'starts', 'joined', 'reused', 'hidden_us', 'waited_us', 'llm_calls', 'llm_cached_tokens'}
 for _, fate in ipairs({'used_ready', 'used_waited', 'expired', 'evicted', 'cancelled', 'replaced', 'failed'}) do
   for _, sum in ipairs({'runs', 'steps', 'compute_us', 'cpu_us', 'llm_tokens'}) do
     names[#names + 1] = fate .. '.' .. sum

@@ -153,6 +153,11 @@ class BacklogMetrics(Collector):
             lambda: self._of_ledger(lambda ledger: ledger.llm_calls),
         )
         reading(
+            "ledger_llm_cached_tokens_total",
+            f"Tokens that language models read from their prompt caches.{WHOLE_STORE}",
+            lambda: self._of_ledger(lambda ledger: ledger.llm_cached_tokens),
+        )
+        reading(
             "ledger_hidden_seconds_total",
             f"Wait that was hidden from users.{WHOLE_STORE}",
             self._hidden,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from ...base.metric_labels import TextSource
 from ...domain import Claim
+from ...pipeline.language_model import Usage
 from ...pipeline.registry import Registry
 from ...worker.worker_observer import RunOutcome, StepEnd, StepOutcome
 from .instruments import SIZES, Instruments, one_of
@@ -23,6 +24,7 @@ ENDS = ("completed", "failed")
 Alerts use the rate of failed runs, which needs a sample before the first failure.
 """
 ENCODER, SCAN = "encoder", "scan"
+_TOKENS = ("input", "output", "cache_read", "cache_write")
 
 
 class WorkerMetrics(Instruments):
@@ -165,19 +167,21 @@ class ModelMetrics(Instruments):
             "llm_retries_total", "Repetitions of requests to the language model."
         )
         self._tokens = self.counter(
-            "llm_tokens_total", "Tokens of the language model: `input` or `output`.", ("kind",)
+            "llm_tokens_total",
+            "Tokens of the language model: `input`, `output`, `cache_read` or `cache_write`.",
+            ("kind",),
         )
-        self._tokens.begin([("input",), ("output",)])
+        self._tokens.begin((kind,) for kind in _TOKENS)
 
     def requested(self, end: str, seconds: float, retries: int) -> None:
         """Count a request to the language model."""
         self._requests.of(end).note(seconds)
         self._retries.add(by=retries)
 
-    def spent(self, input_tokens: int, output_tokens: int) -> None:
+    def spent(self, usage: Usage) -> None:
         """Count tokens."""
-        self._tokens.add("input", by=input_tokens)
-        self._tokens.add("output", by=output_tokens)
+        for kind in _TOKENS:
+            self._tokens.add(kind, by=getattr(usage, f"{kind}_tokens"))
 
     def embedded(self, source: TextSource, texts: int) -> None:
         """Count texts that got their embedding."""

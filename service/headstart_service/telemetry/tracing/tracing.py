@@ -30,9 +30,11 @@ from headstart._for_service import is_loopback
 from ...domain.errors import StartupError
 from ...domain.log_fields import FIELDS
 from ...domain.run_store import StartRun
+from ...pipeline.language_model import LanguageModel
 from ...worker.ports import ProgressSink
 from .calls import TracedCalls
 from .embeddings import Embedder, TracedEmbedder
+from .language_models import TracedModel
 from .recent import RecentStarts
 from .starts import TracedStart
 from .work import TracedProgress, TracedWork
@@ -74,6 +76,10 @@ class Tracing:
     def embedder(self, embedder: Embedder) -> TracedEmbedder:
         """The embedding model."""
         return TracedEmbedder(embedder, self._tracer)
+
+    def model_without_spans(self, model: LanguageModel, name: str) -> LanguageModel:
+        """A language model whose SDK makes no spans."""
+        return TracedModel(model, name, self._tracer)
 
     def language_model(self) -> dict[str, Any]:
         """Anthropic's SDK makes its spans itself: how. They hold neither prompt nor answer.

@@ -1,4 +1,4 @@
-"""One request to the Messages API: its budget, its tries, and what its answers mean."""
+"""One request to a language model: its budget, its tries, and what its answers mean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from ..domain import CallOutcome, FailureReason
 from ..domain.errors import StepFailed
@@ -29,9 +29,6 @@ from .provider_observer import (
     LanguageModelObserver,
 )
 
-if TYPE_CHECKING:
-    from anthropic.types import Message
-
 _MEANINGS = {
     400: "bad request",
     401: "API key refused",
@@ -46,9 +43,10 @@ _MEANINGS = {
     504: "timeout",
     529: "overloaded",
 }
-"""Of the API's status codes: https://docs.claude.com/en/api/errors. Bodies are not repeated: they
-may hold what callers must not read."""
+"""Of the APIs' status codes: https://docs.claude.com/en/api/errors, and OpenAI's. Bodies are not
+repeated: they may hold what callers must not read."""
 
+_OK = 200
 _REFUSED = 400
 """The first status that blames the request. A lower one is of a stream that ended in an error."""
 _SERVER_ERROR = 500
@@ -78,10 +76,35 @@ _UNFINISHED = {
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class SdkErrors:
+    """The classes of an SDK's errors. Anthropic's and OpenAI's have the same names."""
+
+    status: Any
+    timeout: Any
+    connection: Any
+    api: Any
+    """In the middle of a stream: the API reports that it failed."""
+    any: Any
+
+    @classmethod
+    def of(cls, sdk: Any, base: str) -> SdkErrors:
+        """Return those of a module, whose `base` all others are."""
+        return cls(
+            sdk.APIStatusError,
+            sdk.APITimeoutError,
+            sdk.APIConnectionError,
+            sdk.APIError,
+            getattr(sdk, base),
+        )
+
+
 @dataclass(slots=True)
-class MessagesRequest:
+class ModelRequest:
     """How a request went, all of its tries together."""
 
+    title: str
+    """How messages call the API."""
     began: float
     patience: float
     """Seconds for all tries, outside of a step."""
@@ -158,10 +181,12 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 @contextmanager
-def observed(observer: LanguageModelObserver, patience: float) -> Iterator[MessagesRequest]:
-    """Open for one request, which `observer` receives when this is left, however it ended."""
+def observed(
+    observer: LanguageModelObserver, title: str, patience: float
+) -> Iterator[ModelRequest]:
+    """Open for one request to the API `title`; `observer` receives it when this is left."""
     margin = min(_MARGIN, (seconds_left() or 0.0) / 10)
-    request = MessagesRequest(time.perf_counter(), patience, margin)
+    request = ModelRequest(title, time.perf_counter(), patience, margin)
     request.whole = request.left
     try:
         yield request
@@ -174,7 +199,7 @@ def observed(observer: LanguageModelObserver, patience: float) -> Iterator[Messa
 
 
 @asynccontextmanager
-async def limited(request: MessagesRequest) -> AsyncIterator[None]:
+async def limited(request: ModelRequest) -> AsyncIterator[None]:
     """Stop the try when the request has no time left. Raises StepFailed with the last reason."""
     left = request.step_left
     limit = asyncio.timeout(left)
@@ -188,42 +213,49 @@ async def limited(request: MessagesRequest) -> AsyncIterator[None]:
         request.hurried = left < time.perf_counter() - left - request.began
         if request.status:
             raise status_failure(request) from error
-        raise _away(f"the Anthropic API did not answer within {left:.3g} s") from error
+        raise _away(f"{request.title} did not answer within {left:.3g} s") from error
 
 
 @contextmanager
-def translated(request: MessagesRequest, timeout: float) -> Iterator[None]:
+def translated(request: ModelRequest, timeout: float, sdk: SdkErrors) -> Iterator[None]:
     """Raise StepFailed for any error of the SDK, and note how the request ended.
 
     `timeout` is the SDK's own, in seconds, for each try.
     """
-    import anthropic
     import httpx2
 
+    title = request.title
     try:
         yield
-    except anthropic.APIStatusError as error:
+    except sdk.status as error:
         request.note_status(error.status_code, error.response.headers)
-        _log.debug("the Anthropic API answered %d", error.status_code, exc_info=True)
+        _log.debug("%s answered %d", title, error.status_code, exc_info=True)
         raise status_failure(request) from error
     # In the middle of a stream the HTTP library's own errors come through the SDK.
-    except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
+    except (sdk.timeout, httpx2.TimeoutException) as error:
         request.end = TIMEOUT
-        reason = f"the Anthropic API did not answer within {timeout:g} s"
-        raise _away(reason) from error
-    except (anthropic.APIConnectionError, httpx2.RequestError) as error:
+        raise _away(f"{title} did not answer within {timeout:g} s") from error
+    except (sdk.connection, httpx2.RequestError) as error:
         request.end = UNREACHABLE
-        _log.debug("the Anthropic API could not be reached", exc_info=True)
-        raise _away("the Anthropic API could not be reached") from error
+        _log.debug("%s could not be reached", title, exc_info=True)
+        raise _away(f"{title} could not be reached") from error
     # The SDK passes on JSONDecodeError of a wrong body, and UnicodeEncodeError of a wrong key; both
     # are ValueErrors.
-    except (anthropic.AnthropicError, ValueError) as error:
-        request.end = UNREADABLE
-        _log.debug("the Anthropic SDK failed", exc_info=True)
-        raise StepFailed("the Anthropic API's answer could not be read") from error
+    except (sdk.any, ValueError) as error:
+        if type(error) is sdk.api:  # not one of a body that could not be read
+            request.note_status(_OK, {})
+            raise status_failure(request) from error
+        _log.debug("the SDK of %s failed", title, exc_info=True)
+        raise unreadable(request) from error
 
 
-def require_whole(request: MessagesRequest, stop_reason: str | None) -> None:
+def unreadable(request: ModelRequest) -> StepFailed:
+    """Return the failure of an answer that is no message of the API."""
+    request.end = UNREADABLE
+    return StepFailed(f"{request.title}'s answer could not be read")
+
+
+def require_whole(request: ModelRequest, stop_reason: str | None) -> None:
     """Raise StepFailed for a stop reason other than those of whole answers."""
     if stop_reason in _WHOLE:
         return
@@ -240,12 +272,10 @@ def require_whole(request: MessagesRequest, stop_reason: str | None) -> None:
     raise StepFailed(f"the language model's answer {how}", retry=False)
 
 
-def tokens_of(message: Message) -> tuple[int, int]:
-    """Count the tokens of the question and of the answer; 0 where the unchecked body has none."""
-    usage = getattr(message, "usage", None)
-    counts = (getattr(usage, name, None) for name in ("input_tokens", "output_tokens"))
-    question, answer = (count if isinstance(count, int) else 0 for count in counts)
-    return question, answer
+def count_of(about: object, name: str) -> int:
+    """Return a count that an unchecked body may hold; 0 where it holds none."""
+    count = getattr(about, name, None)
+    return max(0, count) if isinstance(count, int) and not isinstance(count, bool) else 0
 
 
 def end_of(status: int) -> str:
@@ -255,13 +285,13 @@ def end_of(status: int) -> str:
     return REFUSED if _REFUSED <= status < _SERVER_ERROR else SERVER_ERROR
 
 
-def status_failure(request: MessagesRequest) -> StepFailed:
+def status_failure(request: ModelRequest) -> StepFailed:
     """Return the failure for the request's last status; it holds no text of the API."""
     status = request.status
     if status < _REFUSED:
-        return _away("the Anthropic API broke its answer off")
+        return _away(f"{request.title} broke its answer off")
     meaning = _MEANINGS.get(status)
-    reason = f"the Anthropic API answered {status}" + (f" ({meaning})" if meaning else "")
+    reason = f"{request.title} answered {status}" + (f" ({meaning})" if meaning else "")
     if request.waits:
         # Another try of the step would begin before that delay, and be refused.
         return _away(f"{reason}, retry after {request.retry_after:.0f} s", retry=False)
