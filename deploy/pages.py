@@ -6,12 +6,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from . import contract_pages, dashboard, metrics_page, openapi, settings_page, step_options
+from . import (
+    contract_pages,
+    dashboard,
+    decisions_page,
+    exit_codes_page,
+    metrics_page,
+    openapi,
+    promises_page,
+    settings_page,
+    step_options,
+)
 
 PAGES: Final[Mapping[Path, Callable[[str], str]]] = {
     settings_page.PAGE: settings_page.page,
     metrics_page.PAGE: metrics_page.page,
     step_options.PAGE: step_options.page,
+    decisions_page.PAGE: decisions_page.page,
+    exit_codes_page.PAGE: exit_codes_page.page,
+    promises_page.PAGE: promises_page.page,
     contract_pages.SECURITY: contract_pages.security,
     contract_pages.SERVICE_CONFIG: contract_pages.service_config,
     dashboard.PATH: dashboard.dashboard,

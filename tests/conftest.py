@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.processes import POOLS
@@ -22,6 +23,10 @@ async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Valk
     yield server
     await server.kill()
 
+
+# A busy machine makes any case take longer than Hypothesis' own 200 ms.
+settings.register_profile("headstart", deadline=None)
+settings.load_profile("headstart")
 
 for pool in POOLS:  # more threads would spin on cores that other tests need
     os.environ.setdefault(pool, "1")

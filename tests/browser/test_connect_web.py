@@ -76,6 +76,7 @@ def test_a_page_reads_by_get_without_a_preflight(shop: Shop, new_page: Callable[
     assert sent == ["GET"]
 
 
+@pytest.mark.promise("In a real browser, a page of another origin reads and starts nothing", "CORS")
 def test_a_page_of_another_origin_reads_and_starts_nothing(shop: Shop, browser: Any) -> None:
     with connect_page() as other:
         page = browser.new_page()

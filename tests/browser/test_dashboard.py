@@ -129,6 +129,7 @@ def test_it_works_under_a_path_of_a_proxy(new_page: Any, site: Site, tmp_path: P
         page.close()
 
 
+@pytest.mark.promise("Keys on the page are text", "strict policy, Trusted Types")
 @pytest.mark.parametrize("key", HOSTILE)
 def test_a_key_is_text_whatever_it_says(page: Any, site: Site, key: str) -> None:
     own = f"{key[:240]}{uuid4().hex[:6]}"

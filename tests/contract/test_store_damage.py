@@ -186,6 +186,7 @@ async def test_a_record_damaged_during_its_run_holds_no_lease(
         await backend.queue.finish(claim.lease, [], Status.COMPLETED, "")
 
 
+@pytest.mark.promise("A foreign change harms its key only", "every script checks")
 async def test_a_damaged_record_harms_no_other(store_backend: Backend, damage: Damage):
     backend = store_backend
     mine, other = backend.neighbours(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ KEYS = st.one_of(
 BYSTANDER = RunKey("default", "bystander")
 
 
+@pytest.mark.promise("A key is one record", "names are arguments, never code")
 def test_any_name_is_one_run_of_its_namespace_and_touches_no_other(
     deployment: tuple[Deployment, int],
 ):
@@ -80,6 +82,7 @@ async def _tried(opened: Deployment, partitions: int, names: set[RunKey], fixed:
         assert opened.dump()[record] == before
 
 
+@pytest.mark.promise("Announcements match exact names", "the name is the last field")
 async def test_an_announcement_is_about_the_run_of_exactly_that_name(
     deployment: tuple[Deployment, int],
 ):

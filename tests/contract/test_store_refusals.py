@@ -123,6 +123,9 @@ def _denied(what: str) -> str:
     return f"Redis denies a right (NOPERM): {what}; give the user of HEADSTART_REDIS_URL "
 
 
+@pytest.mark.promise(
+    "The rights that security.md gives suffice; a missing one is named", "`store/refusals`"
+)
 @pytest.mark.parametrize(
     ("rule", "reason"),
     [

@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
 import httpx2
+import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 
@@ -95,6 +96,7 @@ def _check(answer: httpx2.Response) -> None:
         assert "Traceback" not in error["message"]
 
 
+@pytest.mark.promise("Any HTTP body gets a clear error", "checked by path")
 def test_any_http_call_is_answered_clearly(victim: Victim):
     dice = budget.dice("connect")
 

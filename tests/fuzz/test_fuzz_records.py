@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 import grpc
+import pytest
 from redis.asyncio import Redis
 
 from headstart.v1 import precompute_pb2 as pb
@@ -85,6 +86,7 @@ def _calls(key: str, dice: random.Random) -> list[Call]:
     return dice.sample(calls, 4)
 
 
+@pytest.mark.promise("No change of records by others harms another run", "fuzzing")
 def test_tampering_with_records_harms_no_other_run(victim: Victim):
     dice = budget.dice("records")
     control = pb.GetResultsRequest(key="control", required_steps=["nothing"])

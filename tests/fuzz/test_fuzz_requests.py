@@ -20,6 +20,7 @@ _TOGETHER = 20
 _MUTATED_TOGETHER = 1000
 
 
+@pytest.mark.promise("Every request gets a status", "guard in `api/grpc_server`")
 def test_any_message_of_the_contract_is_answered(victim: Victim):
     # Failures are shown as bytes and belong into the corpus; shrinking would ask a changed server.
     @seed(budget.SEED)

@@ -84,8 +84,9 @@ def test_a_command_shows_any_settings_or_reports_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """To a standard output as strict as the one of a terminal."""
+    dice = budget.dice("commands")
     for name in ("vocabulary", "host", "model", "pipelines", "redis_url", "lease"):
-        for value in _VALUES:
+        for value in dice.sample(_VALUES, budget.cases(20, len(_VALUES))):
             with (tmp_path / "out").open("w", encoding="utf-8") as out, monkeypatch.context() as on:
                 on.setenv(variable(name), value)
                 on.setattr("sys.stdout", out)

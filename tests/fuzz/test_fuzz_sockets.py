@@ -49,6 +49,7 @@ async def _send_all(port: int, write: Write, number: int, dice: random.Random) -
     await asyncio.gather(*(one(write(dice), dice.randrange(3)) for _ in range(number)))
 
 
+@pytest.mark.promise("Invalid bytes harm no other call", "guard in `api/grpc_server`")
 @pytest.mark.parametrize(("target", "write"), [("grpc", frames.http2), ("http", frames.http1)])
 def test_any_bytes_on_a_port_harm_nobody_else(victim: Victim, target: str, write: Write):
     dice = budget.dice(target)

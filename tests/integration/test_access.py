@@ -33,6 +33,7 @@ async def run(*command: str, **environment: str) -> tuple[int, str]:
         process.stop()
 
 
+@pytest.mark.promise("Tokens change without restart", "checked every second")
 async def test_tokens_are_obeyed_and_change_without_a_restart(valkey: Valkey, tmp_path: Path):
     first = tokens_of(shop=("shop", "read,write"), spare=("shop", "read"))
     path = first.written(tmp_path / "tokens")
@@ -110,6 +111,7 @@ def test_a_wrong_token_file_stops_the_start_with_one_message(tmp_path: Path):
     assert (code, "cannot read" in said) == (2, True)
 
 
+@pytest.mark.promise("Tokens are not sent unencrypted by accident", "loopback only without TLS")
 async def test_tokens_without_tls_are_refused_off_this_machine(tmp_path: Path):
     path = tokens_of(shop=("*", "read")).written(tmp_path / "tokens")
     code, said = await run("serve", HEADSTART_TOKENS=str(path), HEADSTART_HOST="0.0.0.0")
@@ -117,6 +119,7 @@ async def test_tokens_without_tls_are_refused_off_this_machine(tmp_path: Path):
     assert "and the tokens of HEADSTART_TOKENS," in said
 
 
+@pytest.mark.promise("Reflection can be disabled", "`HEADSTART_REFLECTION=false`")
 async def test_reflection_can_be_turned_off_and_health_stays(valkey: Valkey):
     async with api(valkey.url, HEADSTART_REFLECTION="false", **LIGHT) as (_, address):
         async with grpc.aio.insecure_channel(address) as channel:
@@ -138,6 +141,7 @@ def fetched(base: str, path: str, method: str = "GET") -> tuple[str, int, str]:
             return f"{method} {path}", error.code, error.read().decode()
 
 
+@pytest.mark.promise("Without a token HTTP reveals no run", "the page is empty without data")
 async def test_the_http_port_reports_that_it_lives_and_is_ready_and_nothing_else(
     valkey: Valkey, tmp_path: Path
 ):

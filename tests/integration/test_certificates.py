@@ -143,6 +143,7 @@ async def connects(port: int, trusted: Certificate) -> bool:
     raise AssertionError("no such method")
 
 
+@pytest.mark.promise("An unusable renewal changes nothing", "self-connection first")
 async def test_a_renewal_that_cannot_be_served_leaves_the_last_good_certificate(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -10,6 +10,8 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.support.certificates import Certificate, authority, signed
 from tests.support.curl import curl
 from tests.support.otlp import Collector, Span, collecting
@@ -24,6 +26,10 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TOKENS = tokens_of(reader=("shop", "read"))
 
 
+@pytest.mark.promise(
+    "HTTP calls are encrypted with the same certificate, renewed alike",
+    "`HEADSTART_CONNECT_PORT`, `HEADSTART_HTTP_TLS`",
+)
 async def test_calls_on_a_port_of_their_own_have_tls_tokens_and_traces(
     valkey: Valkey, tmp_path: Path
 ):

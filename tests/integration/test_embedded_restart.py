@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import pytest
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.store.embedded import dying_with_parent
@@ -101,6 +102,7 @@ async def test_a_data_directory_that_cannot_be_made_anew_is_named(tmp_path: Path
         await wait_until(is_serving)
 
 
+@pytest.mark.chaos
 async def test_a_killed_embedded_valkey_is_back_with_what_had_ended(tmp_path: Path):
     async with serving(HEADSTART_DATA_DIR=str(tmp_path), **LIGHT) as (server, address):
         async with stub(address) as service:

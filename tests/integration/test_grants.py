@@ -169,6 +169,7 @@ async def guarded(valkey: Valkey) -> AsyncIterator[Guarded]:
         await asyncio.wait({listening})
 
 
+@pytest.mark.promise("Each method checks the token's namespaces", "`auth/grants`")
 @pytest.mark.parametrize("token", [*MAY_READ, "stranger", None])
 async def test_each_method_obeys_the_token_in_every_namespace(guarded: Guarded, token: str | None):
     read, write = MAY_READ.get(token or "", set()), MAY_WRITE.get(token or "", set())
@@ -227,6 +228,7 @@ async def _code_of_item(
     return next(each for each in grpc.StatusCode if each.value[0] == result.error.code)
 
 
+@pytest.mark.promise("Refusals hide whether keys exist", "refused before validation")
 @pytest.mark.parametrize("method", [*READS, *WRITES])
 @pytest.mark.parametrize("token", ["reader", "stranger", None])
 async def test_a_refusal_is_the_same_whether_the_key_exists_or_not(
@@ -240,6 +242,9 @@ async def test_a_refusal_is_the_same_whether_the_key_exists_or_not(
     assert len({repr(each) for each in said}) == 1
 
 
+@pytest.mark.promise(
+    "A token for one run reads that run alone", "its run is checked with each call"
+)
 async def test_a_token_for_one_run_reads_that_run_and_does_nothing_else(guarded: Guarded):
     sign = pb.CreateRunTokenRequest(namespace="shop", key="a")
     made = await guarded.call("CreateRunToken", sign, "reader")
@@ -273,6 +278,7 @@ async def test_a_token_for_one_run_reads_that_run_and_does_nothing_else(guarded:
     assert await code("GetStatus", READS["GetStatus"](**own)) is WHO, "its granter is no more"
 
 
+@pytest.mark.promise("Refusals name what is missing", "field and verb in `ErrorInfo`")
 async def test_a_refusal_names_the_field_and_the_verb_that_is_missing(guarded: Guarded):
     async def details(method: str, request: Any, token: str) -> tuple[str, dict[str, str], str]:
         error = await refused(guarded.call(method, request, token))
@@ -298,6 +304,7 @@ async def test_a_refusal_names_the_field_and_the_verb_that_is_missing(guarded: G
     assert message == "the token is not one that this server accepts"
 
 
+@pytest.mark.promise("Lists and counts hide other namespaces", "ranges by name")
 @pytest.mark.parametrize("token", ["reader", "neighbour"])
 async def test_lists_and_counts_show_nothing_of_other_namespaces(guarded: Guarded, token: str):
     await guarded.call("StartPrecompute", start("default", "waits"), "ops")
@@ -324,6 +331,7 @@ async def test_lists_and_counts_show_nothing_of_other_namespaces(guarded: Guarde
     assert everything.total_cached == len(NAMESPACES) * len(KEYS) + 1
 
 
+@pytest.mark.promise("Cached answers need the token", "checked before the near-cache")
 async def test_an_answer_from_the_near_cache_needs_the_token_too(guarded: Guarded):
     request = pb.GetResultsRequest(namespace="shop", key="a")
     await guarded.call("GetResults", request, "reader")
@@ -335,6 +343,7 @@ async def test_an_answer_from_the_near_cache_needs_the_token_too(guarded: Guarde
         assert await guarded.code("GetResults", request, None) is WHO
 
 
+@pytest.mark.promise("A withdrawn token is refused", "the headers' cache clears")
 async def test_a_token_that_is_withdrawn_is_refused_from_then_on(guarded: Guarded):
     request = pb.GetResultsRequest(namespace="shop", key="a")
     assert await guarded.code("GetResults", request, "reader") is OK
@@ -367,6 +376,7 @@ async def test_only_a_whole_bearer_header_is_accepted(
     assert await code_of(call) is code
 
 
+@pytest.mark.promise("Reflection needs any token; health none", "the check of each method")
 async def test_reflection_wants_any_token_and_health_none(guarded: Guarded):
     for token in ("stranger", None):
         asked = services(guarded.channel, TOKENS.metadata(token))
@@ -376,6 +386,7 @@ async def test_reflection_wants_any_token_and_health_none(guarded: Guarded):
     assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=10)).status
 
 
+@pytest.mark.promise("Calls without a token are not parsed", "checked before parsing")
 @pytest.mark.parametrize(
     "method", pb.DESCRIPTOR.services_by_name["PrecomputeService"].methods_by_name
 )

@@ -29,13 +29,12 @@ LEASE = {"HEADSTART_LEASE": "1"}
 
 @pytest.fixture
 def installations(tmp_path: Path) -> Iterator[list[dict[str, str]]]:
-    """The settings of three that share a server: by prefixes, and by databases.
+    """The settings of two that share a server and differ by their prefix.
 
-    tests/contract/test_store_installations.py has what they share on every kind of Redis.
+    tests/contract/test_store_installations.py has databases, and every kind of Redis.
     """
     with deployments.standalone(tmp_path) as opened:
         shared = [(opened.url, "headstart"), (opened.url, "a.Second_one-1")]
-        shared.append((f"{opened.url}/1", "headstart"))
         yield [{"HEADSTART_REDIS_URL": url, "HEADSTART_PREFIX": name} for url, name in shared]
 
 
@@ -48,6 +47,7 @@ async def _installed(stack: AsyncExitStack, settings: dict[str, str]) -> Service
     return await stack.enter_async_context(stub(address))
 
 
+@pytest.mark.promise("Installations on one Redis are isolated", "prefix in keys and channels")
 async def test_installations_on_one_redis_do_not_stop_each_others_runs(
     installations: list[dict[str, str]], tmp_path: Path
 ):

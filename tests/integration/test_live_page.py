@@ -88,6 +88,7 @@ async def open_port(valkey: Valkey) -> AsyncIterator[tuple[Port, str]]:
         yield await port_of(process), address
 
 
+@pytest.mark.promise("The live page obeys the token", "`dashboard/access`")
 async def test_each_token_sees_and_cancels_what_it_may_and_no_more(valkey: Valkey, tmp_path: Path):
     path = str(TOKENS.written(tmp_path / "tokens"))
     async with api(valkey.url, HEADSTART_TOKENS=path, **LIGHT) as (process, address):
@@ -142,6 +143,7 @@ async def test_each_token_sees_and_cancels_what_it_may_and_no_more(valkey: Valke
         assert not any(secret in process.output for secret in TOKENS.by_name.values())
 
 
+@pytest.mark.promise("Other sites cannot read or cancel", "`Host`, `Sec-Fetch-Site`, own header")
 async def test_no_other_site_can_look_or_cancel(open_port: tuple[Port, str]):
     port, address = open_port
     await started(address, None, ("default", "k"))
@@ -175,6 +177,7 @@ async def test_no_other_site_can_look_or_cancel(open_port: tuple[Port, str]):
     assert (await port.ask("/api/cancel", None, {**run, "key": "none"}, **JSON))[0] == 404
 
 
+@pytest.mark.promise("The page is neither cached nor framed", "response headers")
 async def test_every_answer_is_kept_from_caches_frames_and_foreign_code(
     open_port: tuple[Port, str],
 ):

@@ -64,6 +64,7 @@ async def load(client: PrecomputeClient) -> None:
         await client.get_results("unknown")
 
 
+@pytest.mark.promise("Callers' text is no metric label", "`other`")
 async def test_a_server_counts_what_happened_in_it_and_in_its_worker_and_shows_no_text_of_callers(
     served: tuple[Process, PrecomputeClient], tmp_path: Path
 ):
@@ -199,6 +200,7 @@ async def test_a_scrape_goes_on_without_the_store(valkey: Valkey):
         await wait_until(unready)
 
 
+@pytest.mark.promise("Metrics need `metrics` or `admin`", "`http/metrics`")
 async def test_with_tokens_metrics_want_their_verb_on_both_kinds_of_process(
     valkey: Valkey, tmp_path: Path
 ):

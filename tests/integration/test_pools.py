@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 
+import pytest
+
 from headstart import PendingReason, PrecomputeClient, PrecomputeStatus
 from headstart.v1 import precompute_pb2 as pb
 from tests.support.commands import run
@@ -65,6 +67,7 @@ async def test_a_run_waits_for_a_worker_of_its_pool_and_says_so(valkey: Valkey):
                 assert done.status is PrecomputeStatus.COMPLETED
 
 
+@pytest.mark.chaos
 async def test_what_a_killed_worker_leaves_goes_to_another_of_its_pool(valkey: Valkey):
     settings = SETTINGS | {"HEADSTART_POOLS": "gpu"}
     async with (

@@ -120,20 +120,15 @@ async def test_one_refusal_makes_all_workers_pause(
 
         (provider,) = await wait_until(paused)
         assert (provider.last_error, provider.failing) == ("rate_limited", False)
-        for number in range(10):
-            await it.start(f"game-{number}")
-        ((verdict, found),) = await it.doctor("provider")
-        assert (verdict, "all workers pause" in found) == ("WARN", True)
+        games = [f"game-{number}" for number in range(6)]
+        for key in games:
+            await it.start(key)
+        assert await paused(), "the rest begins within the pause"
         assert len(api.requests) == 1
-        for key in ("first", *(f"game-{number}" for number in range(10))):
+        for key in ("first", *games):
             assert (await it.report(key)).state == pb.STEP_STATE_COMPLETED
-        assert len(api.requests) == 12
-
-        async def fine() -> bool:
-            ((verdict, _),) = await it.doctor("provider")
-            return verdict == "OK"
-
-        await wait_until(fine)
+        assert len(api.requests) == 2 + len(games)
+        assert await paused() == []
 
 
 async def test_a_hung_call_ends_before_its_step_and_is_counted(
@@ -158,7 +153,8 @@ async def test_a_worker_that_drains_ends_its_paid_call_and_hands_on_what_waits(
     valkey: Valkey, api: MessagesApi, tmp_path: Path
 ) -> None:
     limits = "[providers.anthropic]\nconcurrency = 1\n"
-    api.script(*[Reply.clues(["mist"], delay=3)] * 2)
+    # Only the call that is under way at the signal takes long.
+    api.script(Reply.clues(["mist"], delay=3))
     async with served(valkey, api, tmp_path / "limits.toml", limits) as it:
         await it.start("paid")
         await wait_until(lambda: api.requests)

@@ -64,6 +64,7 @@ def refusal(url: str) -> StartupError | None:
     return None
 
 
+@pytest.mark.promise("No message contains part of a password", "`urls` quotes nothing")
 @pytest.mark.parametrize("form", URLS)
 def test_no_command_prints_a_part_of_a_redis_password(form: str, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)

@@ -16,7 +16,8 @@ from tests.support.commands import run_here
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import run_headstart, serving, stub
-from tests.support.requests import haiku_game, noop, results
+from tests.support.provider_pipelines import ASKING
+from tests.support.requests import noop, results
 from tests.support.tokens import tokens_of
 from tests.support.valkey import Valkey
 
@@ -43,6 +44,7 @@ def messages() -> Iterator[MessagesApi]:
         yield api
 
 
+@pytest.mark.promise("Secrets are in no log, answer, argument, record", "hidden settings")
 async def test_secrets_are_in_no_log_answer_argument_or_record(
     valkey: Valkey, messages: MessagesApi, tmp_path: Path
 ):
@@ -58,6 +60,8 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(
         "HEADSTART_TOKENS": str(tokens.written(tmp_path / "tokens")),
         "HEADSTART_LOG_LEVEL": "debug",
         "HEADSTART_DRAIN": "0.5",
+        "HEADSTART_BRIDGING": "false",
+        "HEADSTART_PIPELINES": ASKING,
     }
     seen: list[str] = []
     async with serving(**settings) as (server, address), stub(address) as service:
@@ -65,9 +69,10 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(
         assert len(pids) == 2, "the server and its worker"
         seen += [arguments_of(pid) for pid in pids]
         assert any("headstart_service worker" in command for command in seen)
-        await service.StartPrecompute(haiku_game("k"), metadata=shop)
-        answer = await service.GetResults(results("k", 60, "haiku_bridge"), metadata=shop)
-        assert answer.steps["haiku_bridge"].state == pb.STEP_STATE_FAILED
+        asking = pb.StartPrecomputeRequest(key="k", custom=pb.CustomSpec(pipeline="patient"))
+        await service.StartPrecompute(asking, metadata=shop)
+        answer = await service.GetResults(results("k", 60, "patient"), metadata=shop)
+        assert answer.steps["patient"].state == pb.STEP_STATE_FAILED
         seen.append(str(answer.steps))
         with Redis(port=valkey.port, password=PASSWORD, protocol=2) as redis:
             for key in redis.scan_iter():
@@ -85,18 +90,16 @@ async def test_secrets_are_in_no_log_answer_argument_or_record(
         await server.says("not serving: Redis does not answer")
         seen.append(server.output)
         assert "API key refused" in server.output, "the worker has told of its failure"
-    check = run_headstart("check-config", **settings)
-    try:
-        assert await check.ended() == 0
-        seen.append(check.output)
-        assert re.search(r"HEADSTART_REDIS_URL +\*\*\*", check.output)
-    finally:
-        check.stop()
+    code, printed = run_here("check-config", **settings)
+    assert code == 0
+    seen.append(printed)
+    assert re.search(r"HEADSTART_REDIS_URL +\*\*\*", printed)
     for text in seen:
         for secret in secrets:
             assert secret not in text
 
 
+@pytest.mark.promise("Passwords are refused as arguments", "`--redis-url` rejects them")
 def test_a_password_in_arguments_is_refused_without_being_told():
     for command in ("serve", "worker", "check-config"):
         code, said = run_here(command, "--redis-url", f"redis://me:{PASSWORD}@127.0.0.1")
@@ -105,6 +108,7 @@ def test_a_password_in_arguments_is_refused_without_being_told():
         assert PASSWORD not in said
 
 
+@pytest.mark.promise("The embedded Valkey is its owner's", "socket, directory mode 0700")
 @pytest.mark.parametrize("found", ["missing", "empty", "used before"])
 async def test_only_its_owner_can_reach_the_embedded_valkey(tmp_path: Path, found: str):
     directory = tmp_path / "data"
@@ -139,6 +143,7 @@ def _listens_on_tcp(pid: int) -> bool:
     return any(str(file.readlink()) in inodes for file in files.iterdir())
 
 
+@pytest.mark.promise("The embedded Valkey is never in a shared directory", "refused")
 async def test_a_data_directory_that_others_can_enter_and_use_is_refused(tmp_path: Path):
     directory = tmp_path / "shared"
     directory.mkdir()

@@ -97,6 +97,9 @@ async def test_a_run_given_to_its_own_namespaces_place_and_one_that_expires_are_
     assert value(told, "headstart_evictions_total", process="worker", kind="namespace") == 1
 
 
+@pytest.mark.promise(
+    "Foreign changes are counted in `headstart_damaged_records_total`", "on every read"
+)
 async def test_a_damaged_record_and_a_run_that_is_given_up_are_reported(
     watched: Watched, valkey: Valkey
 ):

@@ -67,6 +67,7 @@ async def refuses(process: Process, reason: str) -> bool:
     return code == 503 and text.startswith(f"not ready: {reason}")
 
 
+@pytest.mark.promise("A wrong password is named, not shown", "own texts, no addresses")
 async def test_a_wrong_password_is_the_reason_until_it_is_right(url: str, operator: Redis):
     reason = "Redis refuses the user or the password (WRONGPASS): correct HEADSTART_REDIS_URL"
     async with api(url, **LIGHT) as (server, _), worker(url, **LIGHT) as working:
@@ -87,6 +88,7 @@ async def test_a_wrong_password_is_the_reason_until_it_is_right(url: str, operat
             await wait_until(lambda process=process: is_ready(process))
 
 
+@pytest.mark.promise("A worker without rights offers nothing", "offers need jobs")
 async def test_a_worker_without_a_right_is_none_and_its_reason_names_right_and_rule(
     url: str, operator: Redis
 ):

@@ -80,6 +80,7 @@ async def run(*command: str, **environment: str) -> tuple[int, str]:
         process.stop()
 
 
+@pytest.mark.promise("Traffic is unreadable", "TLS is the gRPC port's only protocol")
 async def test_only_a_client_that_trusts_the_server_speaks_to_it(
     valkey: Valkey, ours: Authority, foreign: Authority
 ):
@@ -90,6 +91,7 @@ async def test_only_a_client_that_trusts_the_server_speaks_to_it(
         assert not await connects(address, None), "the port speaks TLS alone"
 
 
+@pytest.mark.promise("A server cannot be impersonated", "clients check authority and name")
 async def test_the_servers_name_must_be_the_one_asked_for(valkey: Valkey, ours: Authority):
     async with tls_api(valkey, ours.signs("elsewhere", "headstart.example")) as (_, address):
         assert not await connects(address, Tls(ca=ours.root.cert))
@@ -97,6 +99,7 @@ async def test_the_servers_name_must_be_the_one_asked_for(valkey: Valkey, ours: 
         assert await connects(address, named)
 
 
+@pytest.mark.promise("Only certified clients connect with mTLS", "`HEADSTART_TLS_CLIENT_CA`")
 async def test_with_a_client_authority_only_its_clients_speak_to_the_server(
     valkey: Valkey, ours: Authority, foreign: Authority
 ):
@@ -123,6 +126,7 @@ def shown_by(address: str) -> bytes:
     return shown
 
 
+@pytest.mark.promise("Certificates renew without restart", "checked every second")
 async def test_a_new_certificate_serves_new_connections_and_the_old_ones_go_on(
     valkey: Valkey, ours: Authority, foreign: Authority, tmp_path: Path
 ):
@@ -158,6 +162,7 @@ def install(new: Certificate, place: Certificate) -> None:
         target.with_suffix(".new").rename(target)
 
 
+@pytest.mark.promise("A client's renewal needs no restart", "files are compared and checked")
 async def test_a_client_reads_its_renewed_files_again_and_its_calls_under_way_go_on(
     valkey: Valkey,
     ours: Authority,
@@ -300,6 +305,7 @@ def test_files_that_do_not_fit_stop_the_start_with_one_message(
         assert "Traceback" not in said
 
 
+@pytest.mark.promise("Nothing is exposed by accident", "loopback only without TLS")
 async def test_without_tls_nothing_listens_off_this_machine_unless_it_is_said(valkey: Valkey):
     open_to_all = {"HEADSTART_HOST": "0.0.0.0", "HEADSTART_REDIS_URL": valkey.url}
     for command in (["serve", "--no-worker"], ["check-config"]):

@@ -163,6 +163,7 @@ def mortal(key: str, directory: Path) -> pb.StartPrecomputeRequest:
     return pb.StartPrecomputeRequest(key=key, custom=spec)
 
 
+@pytest.mark.chaos
 async def test_a_run_whose_worker_was_killed_still_links_to_its_start(
     collector: Collector, valkey: Valkey, tmp_path: Path
 ):

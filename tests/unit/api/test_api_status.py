@@ -155,6 +155,7 @@ async def test_what_passes_has_a_retry_delay(
     assert retry.retry_delay.ToTimedelta().total_seconds() == 2.5
 
 
+@pytest.mark.promise("A bug returns an id only", "`api/status`")
 @pytest.mark.parametrize(
     "raised", [RuntimeError(SECRET), LeaseLost(SECRET), StepFailed(SECRET), TimeoutError(SECRET)]
 )

@@ -332,6 +332,7 @@ async def test_an_expired_timeout_does_nothing(http: Http, api: Api) -> None:
     assert not api.store.asked("status")
 
 
+@pytest.mark.promise("Calls over HTTP obey the token, before their body is read", "`auth/grants`")
 async def test_tokens_are_checked_before_the_body(opening: Opening) -> None:
     grants = Grants(parsed(TOKENS.text, None))  # type: ignore[arg-type]
     async with opening(grants=grants) as http:
@@ -500,6 +501,7 @@ def access(**rules: Any) -> Access:
     return Access(**({"host": "127.0.0.1", "tokens": False, "local": True, "open": True} | rules))
 
 
+@pytest.mark.promise("Pages of other sites cannot call over HTTP", "`http/connect/access`")
 @pytest.mark.parametrize(
     ("headers", "rules", "status"),
     [
@@ -541,6 +543,9 @@ async def test_a_read_by_get_needs_a_name_of_this_machine(opening: Opening) -> N
             assert (await http.client.get(url, headers={"host": host})).status_code == status
 
 
+@pytest.mark.promise(
+    "HTTP calls are not taken unencrypted by accident", "loopback only without `HEADSTART_INSECURE`"
+)
 async def test_a_port_in_the_clear_serves_this_machine_alone(
     opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,9 @@ def test_a_wrong_line_is_reported_by_its_number_and_never_quoted(line: str, told
     assert "s3cret" not in message
 
 
+@pytest.mark.promise(
+    "The file holds no token; messages quote none", "SHA-256; rule and line number"
+)
 @given(st.text())
 def test_any_text_is_read_or_told_in_one_line_that_quotes_none_of_it(text: str) -> None:
     try:
@@ -116,6 +119,7 @@ def replace(path: Path, text: str) -> None:
     new.replace(path)
 
 
+@pytest.mark.promise("A faulty file changes nothing", "startup fails; a reload keeps old tokens")
 @pytest.mark.parametrize("wrong", ["nonsense hst_s3cret\n", "", "# none\n", "\udcff"])
 def test_a_file_that_turned_wrong_leaves_the_old_tokens_and_is_reported_once(
     wrong: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -168,6 +172,7 @@ def test_tokens_are_neither_kept_nor_shown() -> None:
     assert tokens.by_name["shop"].encode() not in grants
 
 
+@pytest.mark.promise("Timing reveals no token", "`hmac.compare_digest`")
 def test_each_token_is_compared_in_constant_time_and_none_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def test_valid_clues_are_normalised_and_in_order() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.promise("Haiku's answers are checked as data", "`pipelines/bridging/clues`")
 @pytest.mark.parametrize(
     "raw",
     ["", " ", "two words", "ocean", "Oceans", "oceanic", "forestry", "ocean-deep", "r2d2", "-mist",

@@ -88,7 +88,7 @@ async def test_a_report_neither_delays_nor_fails_the_call_and_ends_with_the_clie
             got = await client.get_or_compute("k", LONG, {"a": one}, report=True, budget=PATIENT)
             assert got.values == {"a": 1}
         await wait_until(lambda: len(service.seen("ReportStep")) > 0)
-    assert len(service.seen("ReportStep")) <= 16
+
     assert {task for task in asyncio.all_tasks() - before if task.get_name() == "report step"} == (
         set()
     )

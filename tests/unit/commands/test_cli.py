@@ -320,9 +320,12 @@ def test_an_answer_that_takes_longer_than_the_timeout_exits_with_4(run: Any, gam
             gone.set()
 
     games.on("GetStats", wait)
-    assert run("stats", "--timeout", "100ms")[0] == 4
+    for timeout in (0.1, 1, 10):  # until one is long enough for a busy machine
+        assert run("stats", "--timeout", f"{timeout}s")[0] == 4
+        if allowed:
+            break
     assert gone.wait(20), "the server received the deadline"
-    assert max(allowed) < 1, "gRPC may round it up"
+    assert max(allowed) < timeout + 1, "gRPC may round it up"
 
 
 def test_complete_reports_a_partial_answer_by_its_exit_code(run: Any, games: Games) -> None:
@@ -564,26 +567,29 @@ def test_completion_completes_commands_options_and_choices(
 
 
 @pytest.mark.parametrize(
-    "command",
+    "commands",
     [
-        *(["get", "k"], ["list"], ["--help"], ["start", "k", "a", "b"], ["stats"], ["watch", "k"]),
+        ["--help", "get k", "list", "start k a b", "stats", "watch k"],
         ["doctor"],
     ],
+    ids=["operators", "doctor"],
 )
-def test_an_operators_command_loads_nothing_that_only_servers_have(command: list[str]) -> None:
+def test_an_operators_command_loads_nothing_that_only_servers_have(commands: list[str]) -> None:
     code = textwrap.dedent(f"""
         import sys
         from headstart_service.commands.cli import main
-        try:
-            main({[*command, *(["--address", "127.0.0.1:1"] if command != ["--help"] else [])]!r})
-        except SystemExit:
-            pass
+        for command in {commands!r}:
+            here = [] if command == "--help" else ["--address", "127.0.0.1:1", "--timeout", "0.1"]
+            try:
+                main([*command.split(), *here])
+            except SystemExit:
+                pass
         heavy = {{
             *("pydantic", "pydantic_settings", "numpy", "redis", "torch", "starlette", "anthropic"),
             *("uvicorn", "uvloop", "shtab", "h11", "platformdirs", "yaml", "importlib.metadata"),
             "headstart_service.config.settings", "headstart_service.commands.doctor.local",
         }}
-        if {command[0]!r} != "doctor":
+        if {commands[0]!r} != "doctor":
             heavy |= {{"headstart_service.commands.doctor.report", "http.client", "email"}}
         print(sorted(heavy & set(sys.modules)))
     """)

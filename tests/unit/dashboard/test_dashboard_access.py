@@ -44,6 +44,9 @@ def test_any_other_name_is_refused_unless_tokens_are_asked_for(host: str) -> Non
     door(tokens=True).check(request(host=host))
 
 
+@pytest.mark.promise(
+    "Results are not sent unencrypted by accident", "loopback only without `HEADSTART_INSECURE`"
+)
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.1.2.3", ""])
 def test_where_the_port_is_in_the_clear_other_machines_are_refused(peer: str) -> None:
     closed = door(tokens=True, open=False)

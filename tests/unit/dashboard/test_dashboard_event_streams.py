@@ -86,6 +86,7 @@ async def test_who_takes_nothing_is_dropped_and_keeps_nobody_waiting() -> None:
     assert await events(slow) == []
 
 
+@pytest.mark.promise("Withdrawal closes the live page", "checked per event")
 @pytest.mark.parametrize(
     ("error", "code"),
     [

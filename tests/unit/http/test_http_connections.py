@@ -202,6 +202,9 @@ async def test_a_peer_that_takes_nothing_of_its_answer_is_ended() -> None:
             await asyncio.wait_for(gone.wait(), 5)
 
 
+@pytest.mark.promise(
+    "Connections without a handshake keep no caller out", "counted from their first byte"
+)
 async def test_connections_that_shake_no_hands_keep_no_probe_out(tmp_path: Path) -> None:
     root = authority(tmp_path, "ours")
     pair = signed(root, tmp_path, "server")

@@ -104,7 +104,8 @@ def test_all_that_a_model_is_loaded_from_is_downloaded(
     assert digests_of(found) == digests_of(model)
     assert set(digests_of(found)) == {*LOADED, *weights}
     assert not [name for name in others if (found / name).exists()]
-    assert run("source", HF_ENDPOINT="http://127.0.0.1:9") == str(found), "it is there now"
+    if not unused:  # each call imports the library of the hub
+        assert run("source", HF_ENDPOINT="http://127.0.0.1:9") == str(found), "it is there now"
 
 
 def test_a_download_that_was_cut_off_is_taken_up_again(hub: Hub, run: Run, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from headstart_service.pipeline.ray_options import RayOptions
 from headstart_service.pipeline.step import Step, step
 from headstart_service.worker.cost_meter import CostMeter
 from headstart_service.worker.executors.executors import ExecutorRules, Executors
-from headstart_service.worker.executors.processes import Processes
+from headstart_service.worker.executors.processes import Child, Processes
 from headstart_service.worker.run import run
 from tests.support import executors as harm
 from tests.support import processes
@@ -253,6 +253,17 @@ async def test_what_a_killed_step_has_started_ends_with_it(tmp_path) -> None:
         assert processes.alive(started)
         waiting.cancel()
         await wait_until(lambda: not processes.alive(started))
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5])
+async def test_a_start_that_is_cancelled_leaves_no_process(turns: int) -> None:
+    before = set(processes.children(os.getpid()))
+    starting = asyncio.create_task(Child.start([]))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert set(processes.children(os.getpid())) == before
 
 
 async def test_what_a_process_raises_stays_there_but_for_its_text(executors) -> None:

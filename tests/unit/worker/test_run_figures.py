@@ -17,6 +17,7 @@ from headstart_service.worker.run import run
 from tests.support.ledger import CLAIMED_US, Dictionary, Ledger, claim_for, claim_of, pipeline_of
 from tests.support.outcomes import Outcomes
 from tests.support.virtual_time import Clock, run_virtually
+from tests.support.waiting import wait_until
 
 COMPLETED, FAILED = StepState.COMPLETED, StepState.FAILED
 SECOND = 1_000_000
@@ -183,7 +184,6 @@ async def test_steps_that_end_in_one_turn_of_the_loop_share_a_write() -> None:
 
     @step()
     async def ends() -> int:
-        asyncio.get_running_loop().call_later(0.01, scanned.set)
         return 1
 
     @step()
@@ -197,5 +197,8 @@ async def test_steps_that_end_in_one_turn_of_the_loop_share_a_write() -> None:
         return ends
 
     pipeline, ledger = pipeline_of(ends, best, samples), Ledger()
-    await run(claim_of(pipeline), pipeline, {}, ledger)
+    running = asyncio.create_task(run(claim_of(pipeline), pipeline, {}, ledger))
+    await wait_until(lambda: ledger.writes)
+    scanned.set()
+    await running
     assert [write.names for write in ledger.writes] == [["ends"], ["best", "samples"]]

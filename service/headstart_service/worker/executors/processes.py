@@ -72,7 +72,15 @@ class Child:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        child = cls(process, *await asyncio.open_connection(sock=ours), end)
+        try:
+            streams = await asyncio.open_connection(sock=ours)
+        except BaseException:  # cancelled: nothing else would end the process
+            for each in (ours, end):
+                each.close()
+            process.kill()
+            await in_own_thread(process.wait)
+            raise
+        child = cls(process, *streams, end)
         try:
             async with asyncio.timeout(_START):
                 ready = await child._answer()
@@ -227,7 +235,6 @@ class Processes:
             if kept:
                 self._free.put_nowait(child)
             else:
-                self._all.discard(child)
                 task = asyncio.create_task(self._replace(child), name="replace a step's process")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -242,6 +249,8 @@ class Processes:
 
     async def _replace(self, child: Child) -> None:
         await child.kill()
+        # Not before: where this is cancelled, `aclose` still ends the process.
+        self._all.discard(child)
         pause = _FIRST_PAUSE
         while True:
             try:
